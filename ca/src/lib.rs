@@ -1,0 +1,1 @@
+//! The certificate authority: issuing, join tokens, renewal

@@ -1,0 +1,1 @@
+//! Resources, routing tables, the config service and settings

@@ -1,0 +1,1 @@
+//! Identity, TLS, QUIC and HTTP/3 between sidecars
