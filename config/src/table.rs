@@ -1,0 +1,245 @@
+//! The table: what one sidecar runs. It is compiled from the resources and registrations by
+//! [`crate::compile`], travels whole to the sidecar, and is kept on its disk as JSON.
+//!
+//! This file is not the operator's language (that is [`crate::resources`]) and takes no decision
+//! about traffic beyond the pure matching rules of its own values.
+//!
+//! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the
+//! table and keep its last good one, not run it with a hole.
+
+mod matching;
+mod name;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use weft_transport::identity::{SpiffeId, TrustDomain};
+
+pub use name::{NameError, ServiceName, check_label};
+
+/// What one sidecar runs: the services it may call, those it serves, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// The revision of the resources from which this table was compiled.
+    pub revision: Revision,
+    /// The trust domain of the mesh; a sidecar refuses a table for another one.
+    pub trust_domain: TrustDomain,
+    /// Services that this sidecar may call or serves, by name.
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// Services that this sidecar's listeners name, which exist but which it may not call. They let
+    /// the sidecar answer 403 instead of 404; names that no listener mentions are never disclosed.
+    pub forbidden: BTreeSet<ServiceName>,
+}
+
+/// Identifies one state of all resources. A restored store has a new `store`, so that equal
+/// numbers of different histories are never taken for each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revision {
+    /// Random id of the store's history (32 hexadecimal digits).
+    pub store: String,
+    /// Counts from 1 within the store, never reused; 0 is the empty store.
+    pub number: u64,
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short: String = self.store.chars().take(8).collect();
+        write!(f, "{}@{short}", self.number)
+    }
+}
+
+/// A service as the sidecar sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its ports by number.
+    pub ports: BTreeMap<u16, Port>,
+    /// Who may call it. Present only where this sidecar must decide: for services that it serves
+    /// and for parents of routes that lead to them. Absent there means that nothing may be delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<Authorization>,
+}
+
+/// One port of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Routes, most specific first: the first rule that matches decides. If there are rules and none
+    /// matches, the answer is 404. If there are none, requests go to this port's own endpoints.
+    #[serde(default)]
+    pub routes: Vec<RouteRule>,
+    /// Healthy registered workloads, ordered by workload and address.
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 or HTTP/2, told apart by the first bytes.
+    Http,
+    /// gRPC: HTTP/2 with prior knowledge towards the application.
+    Grpc,
+    /// Bytes, carried by CONNECT.
+    Tcp,
+}
+
+impl Protocol {
+    /// Whether requests (method, path, headers) exist on this protocol.
+    pub fn has_requests(self) -> bool {
+        match self {
+            Self::Http | Self::Grpc => true,
+            Self::Tcp => false,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        })
+    }
+}
+
+/// One rule of a route: which requests it takes and where they go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteRule {
+    /// The resource it comes from, such as `HTTPRoute/shop/orders-split`; for logs and metrics.
+    pub route: String,
+    /// Any of these suffices; empty means every request. The compiler writes one rule per match.
+    #[serde(default)]
+    pub matches: Vec<HttpMatch>,
+    /// Where requests go, by weight. A rule with no backend, or with a sum of weights of 0, answers 500
+    /// (Gateway API, HTTPRouteRule.backendRefs).
+    pub backends: Vec<Backend>,
+}
+
+/// Conditions on a request; all that are present must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpMatch {
+    /// On the path without its query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// The exact method, such as `GET`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Header names in lower case, each with the exact value that one of its lines must have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+}
+
+/// A condition on a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments from the start: `/v2` takes `/v2` and `/v2/a` but not `/v2a`.
+    Prefix(String),
+}
+
+/// A weighted destination.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// The service whose endpoints take the request.
+    pub service: ServiceName,
+    /// Its port.
+    pub port: u16,
+    /// Its share of the sum of the rule's weights.
+    pub weight: u32,
+}
+
+/// One registered, healthy workload that serves a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Names the sidecar instance; unique among the instances that share an identity.
+    pub workload: String,
+    /// Where its sidecar listens (UDP).
+    pub address: SocketAddr,
+    /// Whom the handshake there must prove.
+    pub identity: SpiffeId,
+}
+
+/// Who may call a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authorization {
+    /// What holds when no Allow and no Deny rule matches.
+    pub default: Default,
+    /// Rules in a stable order; order has no meaning, Deny beats Allow.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+/// The decision where no rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Default {
+    /// The call is permitted.
+    Allow,
+    /// The call is refused.
+    Deny,
+}
+
+/// One rule of a policy. All conditions that are present must hold; absent means any.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The resource it comes from, such as `AuthorizationPolicy/shop/orders-callers`.
+    pub policy: String,
+    /// What it does to calls that it matches.
+    pub action: Action,
+    /// The proven identity of the caller is one of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principals: Option<Vec<SpiffeId>>,
+    /// The method is one of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub methods: Option<Vec<String>>,
+    /// The path matches one of these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<PathPattern>>,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Action {
+    /// Permits, unless a Deny rule matches too.
+    Allow,
+    /// Refuses, whatever else matches.
+    Deny,
+    /// Records the call and decides nothing.
+    Audit,
+}
+
+/// A path of a policy: exact, or `PREFIX/*` which takes `PREFIX/` and all below it, but not `PREFIX`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PathPattern(String);
+
+/// Why a text is no [`PathPattern`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathPatternError {
+    /// It does not begin with `/`.
+    #[error("a path begins with /")]
+    NotAbsolute,
+    /// `*` stands elsewhere than as the whole last segment.
+    #[error("* may only be the whole last segment, as in /orders/*")]
+    Star,
+    /// It can never match, because requests with such paths are refused or carry no such characters.
+    #[error("a path has no ?, #, white space, control character, empty, . or .. segment")]
+    NeverMatches,
+}

@@ -1,0 +1,189 @@
+//! The pure matching rules of the table's values. Paths are given without their query.
+
+use std::str::FromStr;
+
+use super::{HttpMatch, PathMatch, PathPattern, PathPatternError, RouteRule, Rule};
+use weft_transport::identity::SpiffeId;
+
+impl RouteRule {
+    /// Whether this rule takes the request. `header(name, value)` says whether any line of that
+    /// lower-case name has exactly that value.
+    pub fn matches(&self, method: &str, path: &str, header: &dyn Fn(&str, &str) -> bool) -> bool {
+        self.matches.is_empty()
+            || self
+                .matches
+                .iter()
+                .any(|one| one.matches(method, path, header))
+    }
+}
+
+impl HttpMatch {
+    /// Whether all conditions hold; see [`RouteRule::matches`].
+    pub fn matches(&self, method: &str, path: &str, header: &dyn Fn(&str, &str) -> bool) -> bool {
+        self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
+            && self.method.as_ref().is_none_or(|wanted| wanted == method)
+            && self.headers.iter().all(|(name, value)| header(name, value))
+    }
+}
+
+impl PathMatch {
+    /// Whether `path` satisfies the condition. A prefix counts whole segments, and a trailing `/` of
+    /// the prefix is ignored (Gateway API, PathMatchPathPrefix).
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(wanted) => wanted == path,
+            Self::Prefix(wanted) => {
+                let wanted = wanted.strip_suffix('/').unwrap_or(wanted);
+                path.strip_prefix(wanted)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+        }
+    }
+}
+
+impl Rule {
+    /// Whether the rule matches a call. `request` is the method and path, or `None` on a TCP service:
+    /// there a rule with methods or paths matches if it denies and does not if it allows, so that a
+    /// rule that cannot be checked never opens anything.
+    pub fn matches(&self, caller: &SpiffeId, request: Option<(&str, &str)>) -> bool {
+        if self
+            .principals
+            .as_ref()
+            .is_some_and(|wanted| !wanted.contains(caller))
+        {
+            return false;
+        }
+        if self.methods.is_none() && self.paths.is_none() {
+            return true;
+        }
+        let Some((method, path)) = request else {
+            return self.action == super::Action::Deny;
+        };
+        self.methods
+            .as_ref()
+            .is_none_or(|wanted| wanted.iter().any(|one| one == method))
+            && self
+                .paths
+                .as_ref()
+                .is_none_or(|wanted| wanted.iter().any(|one| one.matches(path)))
+    }
+}
+
+impl PathPattern {
+    /// Whether `path` matches. The caller must have refused or resolved dot segments and encoded
+    /// slashes first: the path given is the one that the application will see.
+    pub fn matches(&self, path: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => self.0 == path,
+        }
+    }
+
+    /// The pattern as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PathPattern {
+    type Err = PathPatternError;
+
+    fn from_str(text: &str) -> Result<Self, PathPatternError> {
+        let Some(segments) = text.strip_prefix('/') else {
+            return Err(PathPatternError::NotAbsolute);
+        };
+        let fixed = segments.strip_suffix('*').unwrap_or(segments);
+        if fixed.contains('*')
+            || (fixed.len() < segments.len() && !fixed.is_empty() && !fixed.ends_with('/'))
+        {
+            return Err(PathPatternError::Star);
+        }
+        check_path(&text[..=fixed.len()])?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Refuses paths that no accepted request can have.
+pub(crate) fn check_path(path: &str) -> Result<(), PathPatternError> {
+    let Some(segments) = path.strip_prefix('/') else {
+        return Err(PathPatternError::NotAbsolute);
+    };
+    if segments
+        .chars()
+        .any(|c| matches!(c, '?' | '#') || c.is_whitespace() || c.is_control())
+    {
+        return Err(PathPatternError::NeverMatches);
+    }
+    let inner = segments.strip_suffix('/').unwrap_or(segments);
+    if !inner.is_empty() && inner.split('/').any(|one| matches!(one, "" | "." | "..")) {
+        return Err(PathPatternError::NeverMatches);
+    }
+    if inner.is_empty() && !segments.is_empty() {
+        return Err(PathPatternError::NeverMatches);
+    }
+    Ok(())
+}
+
+impl TryFrom<String> for PathPattern {
+    type Error = PathPatternError;
+
+    fn try_from(text: String) -> Result<Self, PathPatternError> {
+        text.parse()
+    }
+}
+
+impl From<PathPattern> for String {
+    fn from(pattern: PathPattern) -> Self {
+        pattern.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Action;
+    use super::*;
+
+    #[test]
+    fn a_prefix_counts_whole_segments() {
+        let v2 = PathMatch::Prefix("/v2".into());
+        assert!(v2.matches("/v2") && v2.matches("/v2/") && v2.matches("/v2/a"));
+        assert!(!v2.matches("/v2example") && !v2.matches("/v") && !v2.matches("/"));
+        assert!(PathMatch::Prefix("/v2/".into()).matches("/v2"));
+        assert!(PathMatch::Prefix("/".into()).matches("/anything"));
+    }
+
+    #[test]
+    fn a_star_matches_below_but_not_the_parent() {
+        let below: PathPattern = "/orders/*".parse().unwrap();
+        assert!(below.matches("/orders/") && below.matches("/orders/1/items"));
+        assert!(!below.matches("/orders") && !below.matches("/ordersx"));
+        assert!("/*".parse::<PathPattern>().unwrap().matches("/"));
+    }
+
+    #[test]
+    fn patterns_that_could_never_match_are_refused() {
+        for bad in [
+            "", "orders", "/a*", "/a/*/b", "/**", "/a?b", "/a b", "/a/../b", "/a//b", "/./*",
+        ] {
+            assert!(bad.parse::<PathPattern>().is_err(), "{bad}");
+        }
+        for good in ["/", "/*", "/a", "/a/", "/a/*", "/a.b/%2e"] {
+            assert!(good.parse::<PathPattern>().is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_request_rule_on_tcp_denies_but_never_allows() {
+        let caller: SpiffeId = "spiffe://demo.test/ns/shop/sa/frontend".parse().unwrap();
+        let rule = |action| Rule {
+            policy: "p".into(),
+            action,
+            principals: None,
+            methods: Some(vec!["GET".into()]),
+            paths: None,
+        };
+        assert!(!rule(Action::Allow).matches(&caller, None));
+        assert!(rule(Action::Deny).matches(&caller, None));
+        assert!(rule(Action::Allow).matches(&caller, Some(("GET", "/"))));
+    }
+}
