@@ -5,6 +5,7 @@
 //!
 //! Start at [`identity`] (names).
 
+pub mod http3;
 pub mod identity;
 
 mod limits;

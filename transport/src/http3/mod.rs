@@ -1,0 +1,40 @@
+//! HTTP/3 between sidecars: weft's own mapping of RFC 9114 onto QUIC streams.
+//!
+//! [`ClientConnection`] sends requests, [`ServerConnection`] takes them; both speak in
+//! [`SendHalf`] and [`RecvHalf`], the two directions of one stream. A tunnel (CONNECT) is the
+//! same two halves with bytes instead of a body.
+//!
+//! Not here: QUIC endpoints, TLS, connection reuse (the rest of this crate), and what a request
+//! means (`weft_proxy`). No dynamic QPACK table and no server push: both sides say so.
+//!
+//! The pure parts, which use no clock, socket or task: `varint`, `frame`, `qpack`, `message`,
+//! `settings`, `chunks`, `reset_guard`. The rest is the shell that moves bytes for them.
+
+mod client;
+mod error;
+mod limits;
+mod receive;
+mod send;
+mod server;
+
+pub use client::{ClientConnection, Driver, ResponseHalf};
+pub use error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
+pub use receive::RecvHalf;
+pub use send::SendHalf;
+pub use server::{Responder, ServerConnection, ServerRequest};
+
+/// The `:protocol` of an extended CONNECT (RFC 9220), kept in the extensions of a request head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protocol(http::HeaderValue);
+
+impl Protocol {
+    /// A protocol token, such as `connect-udp` or `websocket`.
+    pub const fn from_static(token: &'static str) -> Self {
+        Self(http::HeaderValue::from_static(token))
+    }
+
+    /// The token as text. Peers can only send tokens, which are ASCII.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
