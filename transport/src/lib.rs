@@ -3,9 +3,16 @@
 //! The only crate that names quinn and rustls types. It knows nothing of services, routes or
 //! policies: those are `weft_config` (what to run) and `weft_proxy` (how a request passes).
 //!
-//! Start at [`identity`] (names).
+//! Start at [`identity`] (names), then [`credentials`] (the live certificate and trust) and
+//! [`tuning`] (settings), then [`http3`] (requests and tunnels). [`tcp`] is TLS for the control plane's gRPC.
 
+pub mod credentials;
 pub mod http3;
 pub mod identity;
+pub mod tcp;
+pub mod tuning;
+pub mod units;
 
 mod limits;
+mod tls;
+mod verify;

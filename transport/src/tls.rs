@@ -1,0 +1,287 @@
+//! rustls configurations that follow a [`Credentials`], for QUIC and for TCP.
+//!
+//! One long-lived configuration each; certificates and trust are looked up at every handshake.
+//! Not here: the judgement itself (see [`crate::verify`]).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::credentials::{Credentials, Fingerprint, default_allowance};
+use crate::identity::{PeerId, SpiffeId};
+use crate::tuning::PostQuantum;
+use crate::verify::{self, Allowance, Leaf, Usage, VerifyError};
+
+/// The name in the TLS calls that ask for one. It is never sent: identities are SPIFFE IDs, and
+/// a name in the clear would tell an eavesdropper about the mesh.
+pub(crate) const SERVER_NAME: &str = "weft.invalid";
+
+/// Whom a dialling side accepts.
+#[derive(Clone, Debug)]
+pub(crate) enum Expected {
+    /// Any identity of the mesh; the caller compares the proven one itself.
+    Mesh(Credentials),
+    /// Exactly this identity of the mesh.
+    Identity(Credentials, SpiffeId),
+    /// Exactly this identity, under a root that is known by its fingerprint only.
+    Pinned(Fingerprint, SpiffeId),
+}
+
+/// Configuration of a dialling side; `own` is presented when the server asks.
+pub(crate) fn client_config(
+    own: Option<&Credentials>,
+    expected: Expected,
+    alpn: &[u8],
+    post_quantum: PostQuantum,
+) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(provider(post_quantum))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier { expected }));
+    let mut config = match own {
+        Some(credentials) => {
+            builder.with_client_cert_resolver(Arc::new(Resolver(credentials.clone())))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.enable_sni = false;
+    // A resumed session does not run the verifier, so it could outlive trust.
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
+}
+
+/// Configuration of a listening side. `optional_with_grace`: clients may come without a
+/// certificate, or with one that expired less than this ago.
+pub(crate) fn server_config(
+    credentials: &Credentials,
+    optional_with_grace: Option<Duration>,
+    alpn: &[u8],
+    post_quantum: PostQuantum,
+) -> Result<ServerConfig, Error> {
+    let verifier = ClientVerifier {
+        credentials: credentials.clone(),
+        mandatory: optional_with_grace.is_none(),
+        allowance: match optional_with_grace {
+            Some(late) => Allowance { late },
+            None => default_allowance(),
+        },
+    };
+    let mut config = ServerConfig::builder_with_provider(provider(post_quantum))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(Resolver(credentials.clone())));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// The proof that a finished handshake gives. `chain` is what the peer presented and the
+/// configuration's verifier accepted.
+pub(crate) fn proven_peer(chain: &[CertificateDer<'_>]) -> Option<PeerId> {
+    let leaf = Leaf::parse(chain.first()?).ok()?;
+    Some(PeerId::proven(leaf.id, leaf.not_after))
+}
+
+fn provider(post_quantum: PostQuantum) -> Arc<CryptoProvider> {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = match post_quantum {
+        PostQuantum::Prefer => vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
+        PostQuantum::Require => vec![X25519MLKEM768],
+        PostQuantum::Off => vec![X25519, SECP256R1, SECP384R1],
+    };
+    Arc::new(provider)
+}
+
+/// Presents the SVID in force, on both sides.
+#[derive(Debug)]
+struct Resolver(Credentials);
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.svid().certified_key())
+    }
+}
+
+impl ResolvesClientCert for Resolver {
+    fn resolve(
+        &self,
+        _root_hints: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.svid().certified_key())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct ServerVerifier {
+    expected: Expected,
+}
+
+impl ServerVerifier {
+    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), VerifyError> {
+        let mesh = |credentials: &Credentials| {
+            let bundle = credentials.bundle();
+            verify::chain(chain, &bundle, now, default_allowance(), Usage::Server)
+        };
+        let (leaf, wanted) = match &self.expected {
+            Expected::Mesh(credentials) => (mesh(credentials)?, None),
+            Expected::Identity(credentials, id) => (mesh(credentials)?, Some(id)),
+            Expected::Pinned(anchor, id) => (verify::pinned_chain(chain, *anchor, now)?, Some(id)),
+        };
+        match wanted {
+            Some(id) if *id != leaf.id => Err(VerifyError::OtherIdentity(leaf.id)),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.judge(&whole_chain(end_entity, intermediates), now)
+            .map(|()| ServerCertVerified::assertion())
+            .map_err(refused)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        supported_schemes()
+    }
+}
+
+struct ClientVerifier {
+    credentials: Credentials,
+    mandatory: bool,
+    allowance: Allowance,
+}
+
+impl fmt::Debug for ClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientVerifier")
+            .field("mandatory", &self.mandatory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
+    /// Roots are not announced: a client has one SVID, and strangers learn nothing.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let chain = whole_chain(end_entity, intermediates);
+        let bundle = self.credentials.bundle();
+        verify::chain(&chain, &bundle, now, self.allowance, Usage::Client)
+            .map(|_| ClientCertVerified::assertion())
+            .map_err(refused)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        supported_schemes()
+    }
+}
+
+fn whole_chain<'a>(
+    end_entity: &CertificateDer<'a>,
+    intermediates: &[CertificateDer<'a>],
+) -> Vec<CertificateDer<'a>> {
+    std::iter::once(end_entity)
+        .chain(intermediates)
+        .cloned()
+        .collect()
+}
+
+fn supported_schemes() -> Vec<SignatureScheme> {
+    aws_lc_rs::default_provider()
+        .signature_verification_algorithms
+        .supported_schemes()
+}
+
+/// The TLS alert says little to the peer; the local log gets the reason.
+fn refused(error: VerifyError) -> Error {
+    let error = match error {
+        VerifyError::Time => CertificateError::Expired,
+        VerifyError::Empty
+        | VerifyError::Long
+        | VerifyError::Form(_)
+        | VerifyError::TrustDomain(_)
+        | VerifyError::Path(_)
+        | VerifyError::OtherIdentity(_)
+        | VerifyError::AnchorMissing => CertificateError::Other(OtherError(Arc::new(error))),
+    };
+    Error::InvalidCertificate(error)
+}
