@@ -1,0 +1,49 @@
+//! The CA's settings, complete and checked (`ca.yaml`).
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{Problem, SettingsError};
+use super::layers::{Loaded, Sources, merge};
+use super::limits;
+use super::proxy::duration;
+use super::raw::RawCa;
+
+/// Everything that `weft ca serve` needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaSettings {
+    /// Directory that `weft ca init` made.
+    pub dir: PathBuf,
+    /// TCP address to serve on.
+    pub listen: SocketAddr,
+    /// Life of the certificates issued.
+    pub svid_ttl: Duration,
+    /// For how long an expired certificate still buys a renewal.
+    pub renewal_grace: Duration,
+}
+
+/// Loads the CA's settings from all layers.
+pub fn load_ca(sources: Sources<RawCa>) -> Result<Loaded<CaSettings>, SettingsError> {
+    let merged = merge(sources)?;
+    match parse(merged.raw) {
+        Ok(settings) => Ok(Loaded {
+            settings,
+            warnings: merged.warnings,
+        }),
+        Err(Problem { field, message }) => Err(SettingsError::Invalid {
+            origin: merged.origin,
+            field,
+            message,
+        }),
+    }
+}
+
+fn parse(raw: RawCa) -> Result<CaSettings, Problem> {
+    Ok(CaSettings {
+        dir: raw.dir.ok_or_else(|| Problem::new("dir", "is missing: write the directory of `weft ca init`, as dir: /var/lib/weft/ca (or --dir)"))?,
+        listen: raw.listen.map_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), limits::CA_PORT), |listen| listen.0),
+        svid_ttl: duration("svid_ttl", raw.svid_ttl, limits::SVID_TTL, &limits::SVID_TTL_RANGE)?,
+        renewal_grace: duration("renewal_grace", raw.renewal_grace, limits::RENEWAL_GRACE, &limits::RENEWAL_GRACE_RANGE)?,
+    })
+}

@@ -1,0 +1,73 @@
+//! Why settings were refused, as one line each: where, what, and what to write instead.
+
+use std::path::PathBuf;
+
+/// Settings that cannot be used. All but `Read` are the file's or the caller's fault; none goes
+/// away by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be read.
+    #[error("{}: cannot read the settings: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file says something that no settings file may say.
+    #[error("{}{position}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        position: Position,
+        /// What is wrong and what to write.
+        message: String,
+    },
+    /// An environment variable has a bad value.
+    #[error("environment variable {name}: {message}")]
+    Environment {
+        /// The variable.
+        name: String,
+        /// What is wrong and what to write.
+        message: String,
+    },
+    /// A flag has a bad value, or the layers together make no sense.
+    #[error("{origin}: {field}: {message}")]
+    Invalid {
+        /// The file, or `settings` if there is none.
+        origin: String,
+        /// The key, as `inbound.services[0].port`.
+        field: String,
+        /// What is wrong and what to write.
+        message: String,
+    },
+}
+
+/// A place in a file: `:3:7`, or nothing where the format's parser gives none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position(pub Option<(u64, u64)>);
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some((line, column)) => write!(f, ":{line}:{column}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A rule that the merged settings break: the key and what to write.
+pub(super) struct Problem {
+    pub(super) field: String,
+    pub(super) message: String,
+}
+
+impl Problem {
+    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}

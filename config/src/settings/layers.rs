@@ -1,0 +1,306 @@
+//! Merges the layers: defaults < file < environment < flags. A file is first parsed strictly by
+//! itself, because only then does an error know its line; figment merges what was understood.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Format, Serialized, Toml};
+use figment::value::Value;
+
+use super::error::{Position, SettingsError};
+use super::limits::FILE_BYTES_MAX;
+use super::nearest::unknown_key;
+use super::raw::Layer;
+
+/// Prefix of the environment's layer; `__` separates nested keys: `WEFT_ADMIN__LISTEN`.
+const PREFIX: &str = "WEFT_";
+
+/// Variables of the command itself, which are no settings of a process.
+const NOT_SETTINGS: [&str; 4] = ["WEFT_LOG", "WEFT_HOME", "WEFT_CONTEXT", "WEFT_SERVER"];
+
+/// Where settings come from, besides the defaults. The environment is an argument so that tests
+/// and callers decide what it is.
+#[derive(Debug, Default)]
+pub struct Sources<L> {
+    /// A YAML file, or TOML if its name ends in `.toml`.
+    pub file: Option<PathBuf>,
+    /// The process's environment.
+    pub environment: Vec<(String, String)>,
+    /// The command line, as a layer.
+    pub flags: L,
+}
+
+/// Settings ready for use, and what their owner should know about them.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// The settings.
+    pub settings: T,
+    /// Each worth one line in the log.
+    pub warnings: Vec<String>,
+}
+
+/// The merged layers, the name of their origin for messages, and warnings.
+pub(super) struct Merged<L> {
+    pub(super) raw: L,
+    pub(super) origin: String,
+    pub(super) warnings: Vec<String>,
+}
+
+pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, SettingsError> {
+    let origin = sources
+        .file
+        .as_ref()
+        .map_or_else(|| "settings".to_owned(), |path| path.display().to_string());
+    let mut figment = Figment::new();
+    if let Some(path) = &sources.file {
+        let mut layer: L = parse_file(path, &read(path)?)?;
+        layer.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        figment = figment.merge(Serialized::defaults(layer));
+    }
+    let mut unknown = Vec::new();
+    for (name, text) in sources.environment {
+        match variable::<L>(&name, &text)? {
+            Variable::Layer(value) => figment = figment.merge(Serialized::defaults(value)),
+            Variable::Unknown => unknown.push(name),
+            Variable::NotOurs => {}
+        }
+    }
+    figment = figment.merge(Serialized::defaults(sources.flags));
+    // Each layer was understood by itself, so their union is: this cannot fail on anyone's input.
+    let raw = figment.extract().map_err(|error| SettingsError::Invalid {
+        origin: origin.clone(),
+        field: error.path.join("."),
+        message: error.kind.to_string(),
+    })?;
+    let warnings = if unknown.is_empty() {
+        Vec::new()
+    } else {
+        unknown.sort();
+        vec![format!(
+            "ignored environment variables that name no setting: {}",
+            unknown.join(", ")
+        )]
+    };
+    Ok(Merged {
+        raw,
+        origin,
+        warnings,
+    })
+}
+
+fn read(path: &Path) -> Result<String, SettingsError> {
+    use std::io::Read;
+    let refuse = |source| SettingsError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(refuse)?;
+    let read = file
+        .take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(refuse)?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(refuse(std::io::Error::other(format!(
+            "longer than {FILE_BYTES_MAX} bytes"
+        ))));
+    }
+    Ok(text)
+}
+
+fn parse_file<L: Layer>(path: &Path, text: &str) -> Result<L, SettingsError> {
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "toml")
+    {
+        return Figment::from(Toml::string(text))
+            .extract()
+            .map_err(|error| SettingsError::File {
+                path: path.to_owned(),
+                position: Position(None),
+                message: figment_message(&error),
+            });
+    }
+    // A file of comments only is an empty layer, not an error.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let parsed: Result<Option<L>, _> = serde_saphyr::from_str_with_options(text, options);
+    match parsed {
+        Ok(layer) => Ok(layer.unwrap_or_default()),
+        Err(error) => Err(SettingsError::File {
+            path: path.to_owned(),
+            position: Position(
+                error
+                    .location()
+                    .map(|location| (location.line(), location.column())),
+            ),
+            message: yaml_message(&error),
+        }),
+    }
+}
+
+/// What is wrong, without the position, which the caller puts in front.
+pub fn yaml_message(error: &serde_saphyr::Error) -> String {
+    if let serde_saphyr::Error::SerdeUnknownField {
+        field, expected, ..
+    } = error
+    {
+        return unknown_key(field, expected);
+    }
+    let text = error.to_string();
+    let end = text.find(" at line ").unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
+fn figment_message(error: &figment::Error) -> String {
+    let message = match &error.kind {
+        Kind::UnknownField(field, known) => unknown_key(field, known),
+        kind => kind.to_string(),
+    };
+    if error.path.is_empty() {
+        message
+    } else {
+        format!("{}: {message}", error.path.join("."))
+    }
+}
+
+enum Variable {
+    Layer(Value),
+    Unknown,
+    NotOurs,
+}
+
+/// Understands one variable by itself, so that an error can name it.
+fn variable<L: Layer>(name: &str, text: &str) -> Result<Variable, SettingsError> {
+    let Some(key) = name
+        .strip_prefix(PREFIX)
+        .filter(|_| !NOT_SETTINGS.contains(&name))
+    else {
+        return Ok(Variable::NotOurs);
+    };
+    let key = key.to_ascii_lowercase().replace("__", ".");
+    let understand = |leaf: Value| {
+        let nested = figment::util::nest(&key, leaf);
+        nested.deserialize::<L>().map(|_| nested)
+    };
+    // A value that looks like a number may be meant as text ("10" for a duration): try both.
+    let typed = match text.parse::<Value>() {
+        Ok(value) => understand(value),
+        Err(infallible) => match infallible {},
+    };
+    match typed.or_else(|_| understand(Value::from(text))) {
+        Ok(value) => Ok(Variable::Layer(value)),
+        Err(error) if matches!(error.kind, Kind::UnknownField(..)) => Ok(Variable::Unknown),
+        // WEFT_PORT=tcp://10.0.0.1:80 and the like, which Kubernetes sets for a service named weft-x,
+        // end in an unknown key; a known one with a bad value is an error.
+        Err(error) => Err(SettingsError::Environment {
+            name: name.to_owned(),
+            message: error.kind.to_string(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::raw::RawProxy;
+    use super::*;
+
+    fn refusal(name: &str, text: &str) -> String {
+        match parse_file::<RawProxy>(Path::new(name), text) {
+            Ok(layer) => format!("accepted: {layer:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_mistake_in_a_file_is_one_line_with_its_place_and_a_hint() {
+        let cases = [
+            (
+                "workres: 2\n",
+                "p.yaml:1:1: unknown key `workres`: did you mean `workers`?",
+            ),
+            (
+                "state_dir: s\ninbound:\n  lisen: \"1.2.3.4:1\"\n",
+                "p.yaml:3:3: unknown key `lisen`: did you mean `listen`?",
+            ),
+            (
+                "drain:\n  deadline: 25\n",
+                "p.yaml:2:13: `25` has no unit: write 25s for seconds, or one of ms, m, h, d",
+            ),
+            (
+                "admin: { listen: \"host:1\" }\n",
+                "p.yaml:1:18: `host:1` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 0.0.0.0:6143 or [::]:6143",
+            ),
+            (
+                "access_log: some\n",
+                "p.yaml:1:13: unknown value `some`: write one of off, failures, all",
+            ),
+            ("workers: many\n", "p.yaml:1:10: invalid usize"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(refusal("p.yaml", text), expected);
+        }
+    }
+
+    #[test]
+    fn toml_is_read_by_its_name() {
+        assert!(refusal("p.toml", "workers = 2\n").starts_with("accepted"));
+        assert_eq!(
+            refusal("p.toml", "[admin]\nlistne = 1\n"),
+            "p.toml: admin: unknown key `listne`: did you mean `listen`?"
+        );
+    }
+
+    #[test]
+    fn later_layers_win_and_strangers_in_the_environment_are_one_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("proxy.yaml");
+        std::fs::write(
+            &file,
+            "state_dir: state\nworkers: 1\ndrain: { accept: 1s, deadline: 9s }\n",
+        )
+        .unwrap();
+        let environment = [
+            ("WEFT_DRAIN__ACCEPT", "3s"),
+            ("WEFT_WORKERS", "3"),
+            ("WEFT_PORT", "tcp://10.0.0.1:80"),
+            ("WEFT_LOG", "debug"),
+            ("HOME", "/root"),
+        ];
+        let sources = Sources {
+            file: Some(file),
+            environment: environment
+                .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .to_vec(),
+            flags: RawProxy {
+                workers: Some(4),
+                ..RawProxy::default()
+            },
+        };
+
+        let merged = merge(sources).unwrap();
+
+        let drain = merged.raw.drain.unwrap();
+        assert_eq!(drain.accept.unwrap().to_string(), "3s");
+        assert_eq!(drain.deadline.unwrap().to_string(), "9s");
+        assert_eq!(merged.raw.workers, Some(4));
+        assert_eq!(merged.raw.state_dir, Some(directory.path().join("state")));
+        assert_eq!(
+            merged.warnings,
+            ["ignored environment variables that name no setting: WEFT_PORT"]
+        );
+    }
+
+    #[test]
+    fn a_bad_value_in_the_environment_names_its_variable() {
+        let sources = Sources::<RawProxy> {
+            environment: vec![("WEFT_DRAIN__ACCEPT".into(), "3".into())],
+            ..Sources::default()
+        };
+        let error = merge(sources).err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "environment variable WEFT_DRAIN__ACCEPT: `3` has no unit: write 3s for seconds, or one of ms, m, h, d"
+        );
+    }
+}

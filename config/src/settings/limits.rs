@@ -1,0 +1,68 @@
+//! Every default and bound of the settings files, once, with its unit and its reason.
+//!
+//! The QUIC knobs have theirs in `weft_transport::tuning`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// UDP port of the mesh side of a sidecar.
+pub const MESH_PORT: u16 = 6143;
+/// TCP port of a sidecar's admin endpoint.
+pub const ADMIN_PORT: u16 = 6191;
+/// TCP port of the CA.
+pub const CA_PORT: u16 = 6200;
+/// TCP port of the config service.
+pub const CONFIG_PORT: u16 = 6201;
+
+/// Most workers by default: a sidecar is a guest on its host, and two move more than 10 Gbit/s.
+pub const WORKERS_DEFAULT_MAX: usize = 2;
+/// Workers: the steering of packets has one byte for the worker's number.
+pub const WORKERS: RangeInclusive<usize> = 1..=256;
+
+/// Longest settings file in bytes; a larger one is a mistake, and is not read.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Listeners of one sidecar: each costs a socket per worker.
+pub const LISTENERS_MAX: usize = 1024;
+/// Services that one sidecar serves.
+pub const SERVICES_MAX: usize = 256;
+/// Addresses of one control-plane service.
+pub const ADDRESSES_MAX: usize = 32;
+
+/// Application connect: the application is on this host, so one lost SYN (1 s) is already a failure.
+pub const APPLICATION_CONNECT: Duration = Duration::from_secs(1);
+/// Mesh handshake: two lost flights at a probe timeout of 1 s still fit.
+pub const MESH_HANDSHAKE: Duration = Duration::from_secs(3);
+/// Request headers, from the first byte to the last: bounds slow senders.
+pub const REQUEST_HEADERS: Duration = Duration::from_secs(10);
+/// A request stream on which nothing moves. Long polls last a minute or two.
+pub const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
+/// A tunnel on which nothing moves: an hour would break pools of database connections.
+pub const TUNNEL_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Idle pooled application connection: applications close theirs after 2 to 5 s, so drop ours first.
+pub const APPLICATION_IDLE: Duration = Duration::from_millis(1500);
+/// What a timeout may be: below 10 ms it fires on a busy host, above 7 days it is none.
+pub const TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Drain: how long new work is accepted after the withdrawal, until callers know of it.
+pub const DRAIN_ACCEPT: Duration = Duration::from_secs(2);
+/// Drain in all: below the 30 s after which supervisors send SIGKILL.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+/// What a drain may last.
+pub const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60 * 60);
+
+/// Requests in flight per inbound service; more are refused with 503.
+pub const IN_FLIGHT: usize = 1024;
+/// What the limit of requests in flight may be.
+pub const IN_FLIGHT_RANGE: RangeInclusive<usize> = 1..=1_000_000;
+
+/// Life of an SVID: short enough to need no revocation list, long enough for a day without the CA.
+pub const SVID_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// What an SVID's life may be: renewal happens at two thirds, so 30 s leaves 10 s for it.
+pub const SVID_TTL_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(30)..=Duration::from_secs(90 * 24 * 60 * 60);
+/// For how long an expired SVID still buys one renewal at the CA: a weekend.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(72 * 60 * 60);
+/// What the renewal grace may be; zero turns it off.
+pub const RENEWAL_GRACE_RANGE: RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(30 * 24 * 60 * 60);

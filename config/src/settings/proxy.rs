@@ -1,0 +1,500 @@
+//! A sidecar's settings, complete and checked. What the file looks like stands in `raw.rs`, the
+//! numbers in `limits.rs`; the `weft` command loads them and hands them to `weft_proxy`.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{Problem, SettingsError};
+use super::layers::{Loaded, Sources, merge};
+use super::limits;
+use super::raw::{
+    AccessLog, RawConcurrency, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
+    RawTimeouts, RouteBy,
+};
+use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
+
+/// Everything that `weft proxy run` needs to know.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// File with a join token; not needed once the state directory holds a usable SVID.
+    pub join_token_file: Option<PathBuf>,
+    /// The config service; empty means the CA's hosts at [`limits::CONFIG_PORT`].
+    pub config_addresses: Vec<HostPort>,
+    /// Directory of key, certificate, trust bundle and last good table (0700).
+    pub state_dir: PathBuf,
+    /// Threads of the data path, each with its own sockets.
+    pub workers: NonZeroUsize,
+    /// What this sidecar serves to the mesh; none for a pure client.
+    pub inbound: Option<Inbound>,
+    /// What the application calls through this sidecar.
+    pub outbound: Vec<OutboundListener>,
+    /// Address of the admin endpoint.
+    pub admin: SocketAddr,
+    /// Which requests are logged.
+    pub access_log: AccessLog,
+    /// Timeouts of the data path.
+    pub timeouts: Timeouts,
+    /// How the sidecar ends.
+    pub drain: Drain,
+    /// How much runs at once.
+    pub concurrency: Concurrency,
+}
+
+/// The mesh side of a sidecar.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    /// UDP address to listen on.
+    pub listen: SocketAddr,
+    /// The address at which other sidecars reach it; none where `listen` says it, or where it is
+    /// a wildcard and the address of the route to the config service will do.
+    pub advertise: Option<HostPort>,
+    /// The services, at least one, each service and port once.
+    pub services: Vec<InboundService>,
+}
+
+/// A service that the application of this sidecar serves.
+#[derive(Clone, Debug)]
+pub struct InboundService {
+    /// Its name.
+    pub service: ServiceReference,
+    /// Its port, as callers know it.
+    pub port: u16,
+    /// Where the application listens.
+    pub application: LocalAddress,
+}
+
+/// A listener for the application.
+#[derive(Clone, Debug)]
+pub struct OutboundListener {
+    /// Where the application connects.
+    pub listen: LocalAddress,
+    /// What it reaches there.
+    pub target: OutboundTarget,
+}
+
+/// What an outbound listener leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutboundTarget {
+    /// One port of one service.
+    Service {
+        /// The service.
+        service: ServiceReference,
+        /// Its port.
+        port: u16,
+    },
+    /// The service that the HTTP host names: `orders`, `orders.shop`, with the port (default 80).
+    ByHost,
+}
+
+/// Timeouts of the data path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect to the application.
+    pub application_connect: Duration,
+    /// After which an idle pooled connection to the application is dropped.
+    pub application_idle: Duration,
+    /// For the QUIC handshake with another sidecar.
+    pub mesh_handshake: Duration,
+    /// For all headers of a request from the application.
+    pub request_headers: Duration,
+    /// After which a request stream on which nothing moves is reset.
+    pub stream_idle: Duration,
+    /// After which a tunnel on which nothing moves is reset.
+    pub tunnel_idle: Duration,
+}
+
+/// How a sidecar ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How long new work is still accepted after the withdrawal from the config service.
+    pub accept: Duration,
+    /// When whatever still runs is cut off, from the beginning of the drain.
+    pub deadline: Duration,
+}
+
+/// How much runs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Requests and tunnels in flight per inbound service, over all workers.
+    pub in_flight_max: usize,
+}
+
+/// Loads a sidecar's settings from all layers.
+pub fn load_proxy(sources: Sources<RawProxy>) -> Result<Loaded<ProxySettings>, SettingsError> {
+    let merged = merge(sources)?;
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    match parse(merged.raw, cores) {
+        Ok(settings) => Ok(Loaded {
+            settings,
+            warnings: merged.warnings,
+        }),
+        Err(Problem { field, message }) => Err(SettingsError::Invalid {
+            origin: merged.origin,
+            field,
+            message,
+        }),
+    }
+}
+
+fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
+    let state_dir = raw
+        .state_dir
+        .ok_or_else(|| Problem::new("state_dir", "is missing: write a directory of this sidecar's own, as state_dir: /var/lib/weft/orders (or --state-dir)"))?;
+    let inbound = raw.inbound.map(parse_inbound).transpose()?;
+    let outbound = parse_outbound(raw.outbound.unwrap_or_default())?;
+    if inbound.is_none() && outbound.is_empty() {
+        return Err(Problem::new(
+            "inbound, outbound",
+            "the sidecar would do nothing: write at least one of inbound.services (--inbound orders:80=127.0.0.1:8080) and outbound.listeners (--outbound 127.0.0.1:5001=payments:80)",
+        ));
+    }
+    let config_addresses = raw
+        .config
+        .and_then(|config| config.addresses)
+        .unwrap_or_default();
+    if config_addresses.len() > limits::ADDRESSES_MAX {
+        return Err(Problem::new(
+            "config.addresses",
+            format!("has more than {} entries", limits::ADDRESSES_MAX),
+        ));
+    }
+    Ok(ProxySettings {
+        join_token_file: raw.join.and_then(|join| join.token_file),
+        config_addresses,
+        state_dir,
+        workers: parse_workers(raw.workers, cores)?,
+        inbound,
+        outbound,
+        admin: raw.admin.and_then(|admin| admin.listen).map_or(
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), limits::ADMIN_PORT),
+            |listen| listen.0,
+        ),
+        access_log: raw.access_log.unwrap_or_default(),
+        timeouts: parse_timeouts(raw.timeouts.unwrap_or_default())?,
+        drain: parse_drain(raw.drain.unwrap_or_default())?,
+        concurrency: parse_concurrency(raw.concurrency.unwrap_or_default())?,
+    })
+}
+
+fn parse_workers(workers: Option<usize>, cores: NonZeroUsize) -> Result<NonZeroUsize, Problem> {
+    let workers = workers.unwrap_or(cores.get().min(limits::WORKERS_DEFAULT_MAX));
+    NonZeroUsize::new(workers)
+        .filter(|workers| limits::WORKERS.contains(&workers.get()))
+        .ok_or_else(|| {
+            Problem::new(
+                "workers",
+                format!(
+                    "{workers} is out of range: write {} to {}",
+                    limits::WORKERS.start(),
+                    limits::WORKERS.end()
+                ),
+            )
+        })
+}
+
+fn parse_inbound(raw: RawInbound) -> Result<Inbound, Problem> {
+    let raw_services = raw.services.unwrap_or_default();
+    if raw_services.is_empty() {
+        return Err(Problem::new(
+            "inbound.services",
+            "is empty: write at least one, as { service: orders, port: 80, application: \"127.0.0.1:8080\" }",
+        ));
+    }
+    if raw_services.len() > limits::SERVICES_MAX {
+        return Err(Problem::new(
+            "inbound.services",
+            format!("has more than {} entries", limits::SERVICES_MAX),
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    let mut services = Vec::with_capacity(raw_services.len());
+    for (index, raw) in raw_services.into_iter().enumerate() {
+        let field = |key: &str| format!("inbound.services[{index}].{key}");
+        check_port(field("port"), raw.port)?;
+        if let LocalAddress::Tcp(address) = &raw.application {
+            check_port(field("application"), address.port())?;
+        }
+        if !seen.insert((raw.service.clone(), raw.port)) {
+            return Err(Problem::new(
+                field("service"),
+                format!("{}:{} stands here twice: keep one", raw.service, raw.port),
+            ));
+        }
+        services.push(InboundService {
+            service: raw.service,
+            port: raw.port,
+            application: raw.application,
+        });
+    }
+    Ok(Inbound {
+        listen: raw.listen.map_or(
+            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), limits::MESH_PORT),
+            |listen| listen.0,
+        ),
+        advertise: raw.advertise,
+        services,
+    })
+}
+
+fn parse_outbound(raw: RawOutbound) -> Result<Vec<OutboundListener>, Problem> {
+    let raw_listeners = raw.listeners.unwrap_or_default();
+    if raw_listeners.len() > limits::LISTENERS_MAX {
+        return Err(Problem::new(
+            "outbound.listeners",
+            format!("has more than {} entries", limits::LISTENERS_MAX),
+        ));
+    }
+    let mut seen = BTreeSet::new();
+    let mut listeners = Vec::with_capacity(raw_listeners.len());
+    for (index, raw) in raw_listeners.into_iter().enumerate() {
+        let field = |key: &str| format!("outbound.listeners[{index}].{key}");
+        let target = parse_target(&raw, field)?;
+        let any_port = matches!(&raw.listen, LocalAddress::Tcp(address) if address.port() == 0);
+        if !any_port && !seen.insert(raw.listen.clone()) {
+            return Err(Problem::new(
+                field("listen"),
+                format!("{} is used by two listeners: give each its own", raw.listen),
+            ));
+        }
+        listeners.push(OutboundListener {
+            listen: raw.listen,
+            target,
+        });
+    }
+    Ok(listeners)
+}
+
+fn parse_target(
+    raw: &RawListener,
+    field: impl Fn(&str) -> String,
+) -> Result<OutboundTarget, Problem> {
+    match (raw.service.clone(), raw.port, raw.route_by) {
+        (Some(service), Some(port), None) => {
+            check_port(field("port"), port)?;
+            Ok(OutboundTarget::Service { service, port })
+        }
+        (Some(_), None, None) => Err(Problem::new(
+            field("port"),
+            "is missing: write the service's port, as port: 80",
+        )),
+        (None, None, Some(RouteBy::Host)) => Ok(OutboundTarget::ByHost),
+        (_, _, Some(RouteBy::OriginalDestination)) => Err(Problem::new(
+            field("route_by"),
+            "original_destination is not supported yet: write route_by: host, or service and port",
+        )),
+        (None, _, None) => Err(Problem::new(
+            field("service"),
+            "is missing: write service and port, or route_by: host",
+        )),
+        (_, _, Some(RouteBy::Host)) => Err(Problem::new(
+            field("route_by"),
+            "excludes service and port: keep one of the two",
+        )),
+    }
+}
+
+fn parse_timeouts(raw: RawTimeouts) -> Result<Timeouts, Problem> {
+    let timeout = |key: &str, value, default| {
+        duration(&format!("timeouts.{key}"), value, default, &limits::TIMEOUT)
+    };
+    Ok(Timeouts {
+        application_connect: timeout(
+            "application_connect",
+            raw.application_connect,
+            limits::APPLICATION_CONNECT,
+        )?,
+        application_idle: timeout(
+            "application_idle",
+            raw.application_idle,
+            limits::APPLICATION_IDLE,
+        )?,
+        mesh_handshake: timeout("mesh_handshake", raw.mesh_handshake, limits::MESH_HANDSHAKE)?,
+        request_headers: timeout(
+            "request_headers",
+            raw.request_headers,
+            limits::REQUEST_HEADERS,
+        )?,
+        stream_idle: timeout("stream_idle", raw.stream_idle, limits::STREAM_IDLE)?,
+        tunnel_idle: timeout("tunnel_idle", raw.tunnel_idle, limits::TUNNEL_IDLE)?,
+    })
+}
+
+fn parse_drain(raw: RawDrain) -> Result<Drain, Problem> {
+    let drain = Drain {
+        accept: duration(
+            "drain.accept",
+            raw.accept,
+            limits::DRAIN_ACCEPT,
+            &limits::DRAIN,
+        )?,
+        deadline: duration(
+            "drain.deadline",
+            raw.deadline,
+            limits::DRAIN_DEADLINE,
+            &limits::DRAIN,
+        )?,
+    };
+    if drain.accept > drain.deadline {
+        return Err(Problem::new(
+            "drain.accept",
+            "is longer than drain.deadline, which counts from the same moment: write less",
+        ));
+    }
+    Ok(drain)
+}
+
+fn parse_concurrency(raw: RawConcurrency) -> Result<Concurrency, Problem> {
+    let in_flight_max = raw.in_flight_max.unwrap_or(limits::IN_FLIGHT);
+    let range = &limits::IN_FLIGHT_RANGE;
+    if !range.contains(&in_flight_max) {
+        return Err(Problem::new(
+            "concurrency.in_flight_max",
+            format!(
+                "{in_flight_max} is out of range: write {} to {}",
+                range.start(),
+                range.end()
+            ),
+        ));
+    }
+    Ok(Concurrency { in_flight_max })
+}
+
+/// A duration within its range, or the default.
+pub(super) fn duration(
+    field: &str,
+    value: Option<DurationText>,
+    default: Duration,
+    range: &RangeInclusive<Duration>,
+) -> Result<Duration, Problem> {
+    let value = value.map_or(default, |text| text.0);
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    let text = DurationText;
+    Err(Problem::new(
+        field,
+        format!(
+            "{} is out of range: write {} to {}",
+            text(value),
+            text(*range.start()),
+            text(*range.end())
+        ),
+    ))
+}
+
+fn check_port(field: String, port: u16) -> Result<(), Problem> {
+    if port == 0 {
+        return Err(Problem::new(field, "is port 0: write 1 to 65535"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file of the user's guide, with every key that it shows.
+    const WHOLE: &str = r#"
+join: { token_file: token }
+config: { addresses: ["10.9.0.9:6201"] }
+state_dir: state
+workers: 2
+inbound:
+  listen: "10.9.0.3:6143"
+  services:
+    - { service: orders, port: 80, application: "127.0.0.1:8080" }
+outbound:
+  listeners:
+    - { listen: "127.0.0.1:5001", service: orders.shop, port: 80 }
+    - { listen: "unix:/run/app.sock", route_by: host }
+admin: { listen: "127.0.0.1:6191" }
+access_log: failures
+"#;
+
+    fn load(text: &str) -> Result<ProxySettings, String> {
+        let raw: RawProxy = serde_saphyr::from_str(text).unwrap();
+        parse(raw, NonZeroUsize::new(8).unwrap())
+            .map_err(|problem| format!("{}: {}", problem.field, problem.message))
+    }
+
+    #[test]
+    fn the_whole_file_becomes_complete_settings() {
+        let settings = load(WHOLE).unwrap();
+        assert_eq!(settings.workers.get(), 2);
+        assert_eq!(settings.outbound[1].target, OutboundTarget::ByHost);
+        assert_eq!(settings.timeouts.tunnel_idle, limits::TUNNEL_IDLE);
+        assert_eq!(
+            settings.inbound.unwrap().services[0]
+                .service
+                .in_namespace("shop")
+                .unwrap()
+                .to_string(),
+            "orders.shop"
+        );
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let settings = load("state_dir: s\noutbound: { listeners: [ { listen: \"127.0.0.1:1\", route_by: host } ] }").unwrap();
+        assert_eq!(settings.workers.get(), limits::WORKERS_DEFAULT_MAX);
+        assert_eq!(settings.admin.to_string(), "127.0.0.1:6191");
+        assert_eq!(settings.access_log, AccessLog::Failures);
+        assert_eq!(settings.drain.deadline, limits::DRAIN_DEADLINE);
+        assert_eq!(settings.concurrency.in_flight_max, 1024);
+        assert!(settings.inbound.is_none());
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_refused_with_its_field() {
+        let listener = "state_dir: s\noutbound: { listeners: [ { listen: \"127.0.0.1:1\"";
+        let cases = [
+            ("workers: 1".to_owned(), "state_dir: is missing"),
+            (
+                "state_dir: s".to_owned(),
+                "inbound, outbound: the sidecar would do nothing",
+            ),
+            (
+                format!("{listener}, service: a }} ] }}"),
+                "outbound.listeners[0].port: is missing",
+            ),
+            (
+                format!("{listener} }} ] }}"),
+                "outbound.listeners[0].service: is missing",
+            ),
+            (
+                format!("{listener}, route_by: host, port: 1 }} ] }}"),
+                "outbound.listeners[0].route_by: excludes",
+            ),
+            (
+                format!("{listener}, route_by: original_destination }} ] }}"),
+                "outbound.listeners[0].route_by: original_destination is not supported yet",
+            ),
+            (
+                format!(
+                    "{listener}, route_by: host }}, {{ listen: \"127.0.0.1:1\", route_by: host }} ] }}"
+                ),
+                "outbound.listeners[1].listen: 127.0.0.1:1 is used by two listeners",
+            ),
+            (
+                format!("{WHOLE}\ntimeouts: {{ stream_idle: 1ms }}"),
+                "timeouts.stream_idle: 1ms is out of range: write 10ms to 7d",
+            ),
+            (
+                format!("{WHOLE}\ndrain: {{ accept: 30s }}"),
+                "drain.accept: is longer",
+            ),
+            (
+                WHOLE.replace("workers: 2", "workers: 0"),
+                "workers: 0 is out of range: write 1 to 256",
+            ),
+        ];
+        for (text, expected) in cases {
+            let refusal = load(&text).unwrap_err();
+            assert!(refusal.starts_with(expected), "{refusal}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The settings files as they are written: every key optional, so that the same type is one
+//! layer of defaults, file, environment or flags. Words are checked here (`values.rs`), what
+//! depends on several of them in `proxy.rs`, `ca.rs` and `service.rs`. Past those files nothing
+//! is optional that the program needs.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference};
+
+/// One layer of settings: knows its keys and where its relative paths point.
+pub trait Layer: Serialize + serde::de::DeserializeOwned + Default {
+    /// Puts relative paths under `base`, the directory of the file that they stand in.
+    fn resolve_paths(&mut self, base: &Path);
+}
+
+/// `proxy.yaml`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawProxy {
+    /// How the sidecar gets its first identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<RawJoin>,
+    /// Where the config service is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<RawControlPlane>,
+    /// Directory of the key, the certificate, the trust bundle and the last good table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+    /// Threads of the data path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    /// What this sidecar serves to the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<RawInbound>,
+    /// What the application calls through this sidecar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<RawOutbound>,
+    /// The admin endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<RawAdmin>,
+    /// Which requests are logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+    /// Timeouts of the data path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<RawTimeouts>,
+    /// How the sidecar ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<RawDrain>,
+    /// How much runs at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<RawConcurrency>,
+}
+
+/// `join`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawJoin {
+    /// File with one join token; ignored when a usable SVID is in the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `config`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawControlPlane {
+    /// Addresses of the config service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<HostPort>>,
+}
+
+/// `inbound`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawInbound {
+    /// UDP address of the mesh side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
+    /// The address at which other sidecars reach `listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<HostPort>,
+    /// The services.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<Vec<RawService>>,
+}
+
+/// One of `inbound.services`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawService {
+    /// Its name.
+    pub service: ServiceReference,
+    /// Its port, as callers know it.
+    pub port: u16,
+    /// Where the application listens.
+    pub application: LocalAddress,
+}
+
+/// `outbound`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawOutbound {
+    /// The listeners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Vec<RawListener>>,
+}
+
+/// One of `outbound.listeners`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawListener {
+    /// Where the application connects.
+    pub listen: LocalAddress,
+    /// The one service behind this listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceReference>,
+    /// That service's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Or how to find the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_by: Option<RouteBy>,
+}
+
+/// How a listener for many services finds the one that is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteBy {
+    /// By the HTTP host: `Host` or `:authority`.
+    Host,
+    /// By the address that a captured connection was meant for.
+    OriginalDestination,
+}
+
+/// `admin`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawAdmin {
+    /// TCP address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
+}
+
+/// Which requests leave a line in the access log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that the mesh failed or refused, and 5xx of applications.
+    #[default]
+    Failures,
+    /// Every one, rate limited.
+    All,
+}
+
+/// `timeouts`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawTimeouts {
+    /// See [`super::Timeouts::application_connect`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_connect: Option<DurationText>,
+    /// See [`super::Timeouts::application_idle`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_idle: Option<DurationText>,
+    /// See [`super::Timeouts::mesh_handshake`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mesh_handshake: Option<DurationText>,
+    /// See [`super::Timeouts::request_headers`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_headers: Option<DurationText>,
+    /// See [`super::Timeouts::stream_idle`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_idle: Option<DurationText>,
+    /// See [`super::Timeouts::tunnel_idle`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_idle: Option<DurationText>,
+}
+
+/// `drain`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawDrain {
+    /// See [`super::Drain::accept`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept: Option<DurationText>,
+    /// See [`super::Drain::deadline`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DurationText>,
+}
+
+/// `concurrency`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConcurrency {
+    /// See [`super::Concurrency::in_flight_max`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight_max: Option<usize>,
+}
+
+impl Layer for RawProxy {
+    fn resolve_paths(&mut self, base: &Path) {
+        resolve(&mut self.state_dir, base);
+        if let Some(join) = &mut self.join {
+            resolve(&mut join.token_file, base);
+        }
+        let services = self
+            .inbound
+            .iter_mut()
+            .filter_map(|inbound| inbound.services.as_mut())
+            .flatten();
+        services.for_each(|service| service.application.resolve(base));
+        let listeners = self
+            .outbound
+            .iter_mut()
+            .filter_map(|outbound| outbound.listeners.as_mut())
+            .flatten();
+        listeners.for_each(|listener| listener.listen.resolve(base));
+    }
+}
+
+/// `ca.yaml`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawCa {
+    /// Directory that `weft ca init` made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// TCP address to serve on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
+    /// Life of the certificates issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svid_ttl: Option<DurationText>,
+    /// For how long an expired certificate still buys a renewal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal_grace: Option<DurationText>,
+}
+
+impl Layer for RawCa {
+    fn resolve_paths(&mut self, base: &Path) {
+        resolve(&mut self.dir, base);
+    }
+}
+
+/// `config.yaml`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfigService {
+    /// Directory of the store and of the service's own identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// TCP address to serve on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
+    /// How the service gets its first identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<RawJoin>,
+}
+
+impl Layer for RawConfigService {
+    fn resolve_paths(&mut self, base: &Path) {
+        resolve(&mut self.dir, base);
+        if let Some(join) = &mut self.join {
+            resolve(&mut join.token_file, base);
+        }
+    }
+}
+
+fn resolve(path: &mut Option<PathBuf>, base: &Path) {
+    if let Some(path) = path {
+        *path = base.join(&*path);
+    }
+}

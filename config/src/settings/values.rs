@@ -1,0 +1,381 @@
+//! The words of a settings file: durations, addresses and service names, as types that only
+//! parse when they are valid. What a file may contain stands in `raw.rs`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::table::{NameError, ServiceName, check_label};
+
+/// Why a value of a settings file was refused; the text says what to write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+/// A duration as people write it: `250ms`, `10s`, `5m`, `24h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DurationText(pub Duration);
+
+/// Units of a duration, longest text first within a letter, in milliseconds.
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+impl FromStr for DurationText {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text
+            .bytes()
+            .take_while(|b| b.is_ascii_digit() || *b == b'.')
+            .count();
+        let (number, unit) = text.split_at(digits);
+        let refuse = || {
+            ValueError(format!(
+                "`{text}` is not a duration: write a number with a unit, as 250ms, 10s, 5m or 24h"
+            ))
+        };
+        if unit.is_empty() && !number.is_empty() {
+            return Err(ValueError(format!(
+                "`{text}` has no unit: write {text}s for seconds, or one of ms, m, h, d"
+            )));
+        }
+        let (_, milliseconds) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(refuse)?;
+        let amount: f64 = number.parse().map_err(|_| refuse())?;
+        Duration::try_from_secs_f64(amount * (*milliseconds as f64) / 1e3)
+            .map(Self)
+            .map_err(|_| refuse())
+    }
+}
+
+impl fmt::Display for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = self.0.as_millis();
+        let (unit, size) = UNITS
+            .iter()
+            .rev()
+            .find(|(_, size)| milliseconds > 0 && milliseconds % u128::from(*size) == 0)
+            .unwrap_or(&("s", 1_000));
+        write!(f, "{}{unit}", milliseconds / u128::from(*size))
+    }
+}
+
+/// A host (name or IP address) and a port, not yet resolved.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HostPort {
+    /// A DNS name or an IP address, without brackets.
+    pub host: String,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// The address, if the host is an IP address and needs no resolver.
+    pub fn socket_address(&self) -> Option<SocketAddr> {
+        let address: IpAddr = self.host.parse().ok()?;
+        Some(SocketAddr::new(address, self.port))
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = || {
+            ValueError(format!(
+                "`{text}` is not an address: write HOST:PORT, as 10.9.0.9:6201, [fd00::9]:6201 or config.internal:6201"
+            ))
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(refuse)?;
+        let port: u16 = port.parse().map_err(|_| refuse())?;
+        if port == 0 {
+            return Err(ValueError(format!(
+                "`{text}` has port 0: write the port that is listened on"
+            )));
+        }
+        let host = match host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            Some(v6) => v6
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| refuse())?
+                .to_string(),
+            None if is_host_name(host) => host.to_owned(),
+            None => return Err(refuse()),
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Letters, digits, hyphens and dots, with no empty label (RFC 1123 section 2.1).
+fn is_host_name(host: &str) -> bool {
+    host.len() <= 253
+        && host.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}
+
+/// An IP address and port to listen on or to send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ListenAddress(pub SocketAddr);
+
+impl FromStr for ListenAddress {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_socket_address(text).map(Self).ok_or_else(|| {
+            ValueError(format!("`{text}` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 0.0.0.0:6143 or [::]:6143"))
+        })
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `localhost` is read as 127.0.0.1: no resolver is asked about this host itself.
+fn parse_socket_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some(SocketAddr::new(
+            Ipv4Addr::LOCALHOST.into(),
+            port.parse().ok()?,
+        )),
+        None => text.parse().ok(),
+    }
+}
+
+/// The application's side of a sidecar: a TCP address or a Unix socket (`unix:/path`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum LocalAddress {
+    /// TCP on this host (or in this pod).
+    Tcp(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl LocalAddress {
+    /// Puts a relative socket path under `base`.
+    pub(super) fn resolve(&mut self, base: &Path) {
+        if let Self::Unix(path) = self {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+impl FromStr for LocalAddress {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            // sun_path holds 108 bytes with its NUL (unix(7)).
+            if path.is_empty() || path.len() > 107 {
+                return Err(ValueError(format!(
+                    "`{text}`: write unix:/path/to/socket, with a path of 1 to 107 bytes"
+                )));
+            }
+            return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        parse_socket_address(text)
+            .map(Self::Tcp)
+            .ok_or_else(|| ValueError(format!("`{text}` is not a local address: write IP:PORT, as 127.0.0.1:8080, or unix:/path/to/socket")))
+    }
+}
+
+impl fmt::Display for LocalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A service as a sidecar's settings name it: `orders` (of the sidecar's own namespace) or
+/// `orders.shop`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServiceReference {
+    /// The service's name, a DNS label.
+    pub name: String,
+    /// Its namespace, a DNS label; none means the sidecar's own.
+    pub namespace: Option<String>,
+}
+
+impl ServiceReference {
+    /// The full name, for a sidecar of `own_namespace`.
+    ///
+    /// # Errors
+    /// When `own_namespace` is needed and is no DNS label.
+    pub fn in_namespace(&self, own_namespace: &str) -> Result<ServiceName, NameError> {
+        ServiceName::new(
+            self.namespace.as_deref().unwrap_or(own_namespace),
+            &self.name,
+        )
+    }
+}
+
+impl FromStr for ServiceReference {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, namespace) = match text.split_once('.') {
+            Some((name, namespace)) => (name, Some(namespace)),
+            None => (text, None),
+        };
+        if check_label(name).is_err() || namespace.is_some_and(|label| check_label(label).is_err())
+        {
+            return Err(ValueError(format!(
+                "`{text}` is not a service: write NAME or NAME.NAMESPACE, each of a-z, 0-9 and -, as orders.shop"
+            )));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            namespace: namespace.map(str::to_owned),
+        })
+    }
+}
+
+impl fmt::Display for ServiceReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{}.{namespace}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// What `serde(try_from, into)` needs of a type that parses and prints.
+macro_rules! text_conversions {
+    ($($type:ty),*) => {$(
+        impl TryFrom<String> for $type {
+            type Error = ValueError;
+            fn try_from(text: String) -> Result<Self, ValueError> {
+                text.parse()
+            }
+        }
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+    )*};
+}
+text_conversions!(
+    DurationText,
+    HostPort,
+    ListenAddress,
+    LocalAddress,
+    ServiceReference
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit_and_print_as_they_are_written() {
+        for text in ["250ms", "10s", "5m", "24h", "7d", "0s", "1500ms"] {
+            let parsed: DurationText = text.parse().unwrap();
+            assert_eq!(
+                parsed.to_string().parse::<DurationText>().unwrap(),
+                parsed,
+                "{text}"
+            );
+        }
+        assert_eq!(
+            "1.5s".parse::<DurationText>().unwrap().0,
+            Duration::from_millis(1500)
+        );
+        let refusal = "10".parse::<DurationText>().unwrap_err().to_string();
+        assert!(refusal.contains("write 10s"), "{refusal}");
+        for text in ["", "s", "10 s", "-1s", "1e9s", "10y", "1.2.3s"] {
+            assert!(text.parse::<DurationText>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_keep_their_kind() {
+        assert_eq!(
+            "localhost:80".parse::<LocalAddress>().unwrap(),
+            LocalAddress::Tcp("127.0.0.1:80".parse().unwrap())
+        );
+        assert_eq!(
+            "unix:app.sock".parse::<LocalAddress>().unwrap(),
+            LocalAddress::Unix("app.sock".into())
+        );
+        assert_eq!(
+            "[fd00::9]:6201".parse::<HostPort>().unwrap().to_string(),
+            "[fd00::9]:6201"
+        );
+        assert_eq!(
+            "ca.internal:6200"
+                .parse::<HostPort>()
+                .unwrap()
+                .socket_address(),
+            None
+        );
+        for text in [
+            "",
+            "host",
+            "host:",
+            "host:0",
+            "host:99999",
+            ":80",
+            "a..b:80",
+            "fd00::9:80",
+        ] {
+            assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn services_are_one_or_two_labels() {
+        assert_eq!(
+            "orders.shop"
+                .parse::<ServiceReference>()
+                .unwrap()
+                .namespace
+                .as_deref(),
+            Some("shop")
+        );
+        assert_eq!(
+            "orders".parse::<ServiceReference>().unwrap().namespace,
+            None
+        );
+        for text in ["", "Orders", "a.b.c", "-a", "a-", "a.", "a b"] {
+            assert!(text.parse::<ServiceReference>().is_err(), "{text}");
+        }
+    }
+}
