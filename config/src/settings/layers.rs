@@ -10,7 +10,7 @@ use figment::value::Value;
 
 use super::error::{Position, SettingsError};
 use super::limits::FILE_BYTES_MAX;
-use super::nearest::unknown_key;
+use super::nearest::{unknown_key, unknown_word};
 use super::raw::Layer;
 
 /// Prefix of the environment's layer; `__` separates nested keys: `WEFT_ADMIN__LISTEN`.
@@ -71,7 +71,7 @@ pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, Settings
     let raw = figment.extract().map_err(|error| SettingsError::Invalid {
         origin: origin.clone(),
         field: error.path.join("."),
-        message: error.kind.to_string(),
+        message: figment_message(&error),
     })?;
     let warnings = if unknown.is_empty() {
         Vec::new()
@@ -140,27 +140,53 @@ fn parse_file<L: Layer>(path: &Path, text: &str) -> Result<L, SettingsError> {
 }
 
 /// What is wrong, without the position, which the caller puts in front.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign enum: whatever is not worded better here keeps its own words"
+)]
 pub fn yaml_message(error: &serde_saphyr::Error) -> String {
-    if let serde_saphyr::Error::SerdeUnknownField {
-        field, expected, ..
-    } = error
-    {
-        return unknown_key(field, expected);
+    use serde_saphyr::Error;
+    match error {
+        Error::SerdeUnknownField {
+            field, expected, ..
+        } => unknown_key(field, expected),
+        Error::SerdeUnknownVariant {
+            variant, expected, ..
+        } => unknown_word(variant, expected),
+        Error::InvalidScalar { ty: "u16", .. } => {
+            "not a port: write a whole number from 0 to 65535".to_owned()
+        }
+        Error::InvalidScalar {
+            ty: "usize" | "u32" | "u64",
+            ..
+        } => "not a number: write a whole number".to_owned(),
+        // The rest is worded well by the parser; its position stands in front of ours.
+        other => {
+            let text = other.to_string();
+            let end = text.find(" at line ").unwrap_or(text.len());
+            text[..end].to_owned()
+        }
     }
-    let text = error.to_string();
-    let end = text.find(" at line ").unwrap_or(text.len());
-    text[..end].to_owned()
 }
 
 fn figment_message(error: &figment::Error) -> String {
-    let message = match &error.kind {
-        Kind::UnknownField(field, known) => unknown_key(field, known),
-        kind => kind.to_string(),
-    };
+    let message = kind_message(&error.kind);
     if error.path.is_empty() {
         message
     } else {
         format!("{}: {message}", error.path.join("."))
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign enum: whatever is not worded better here keeps its own words"
+)]
+fn kind_message(kind: &Kind) -> String {
+    match kind {
+        Kind::UnknownField(field, known) => unknown_key(field, known),
+        Kind::UnknownVariant(word, known) => unknown_word(word, known),
+        other => other.to_string(),
     }
 }
 
@@ -181,7 +207,7 @@ fn variable<L: Layer>(name: &str, text: &str) -> Result<Variable, SettingsError>
     let key = key.to_ascii_lowercase().replace("__", ".");
     let understand = |leaf: Value| {
         let nested = figment::util::nest(&key, leaf);
-        nested.deserialize::<L>().map(|_| nested)
+        nested.deserialize::<L>().map(|_| nested).map_err(Box::new)
     };
     // A value that looks like a number may be meant as text ("10" for a duration): try both.
     let typed = match text.parse::<Value>() {
@@ -195,7 +221,7 @@ fn variable<L: Layer>(name: &str, text: &str) -> Result<Variable, SettingsError>
         // end in an unknown key; a known one with a bad value is an error.
         Err(error) => Err(SettingsError::Environment {
             name: name.to_owned(),
-            message: error.kind.to_string(),
+            message: kind_message(&error.kind),
         }),
     }
 }
@@ -235,7 +261,10 @@ mod tests {
                 "access_log: some\n",
                 "p.yaml:1:13: unknown value `some`: write one of off, failures, all",
             ),
-            ("workers: many\n", "p.yaml:1:10: invalid usize"),
+            (
+                "workers: many\n",
+                "p.yaml:1:10: not a number: write a whole number",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(refusal("p.yaml", text), expected);
@@ -247,7 +276,7 @@ mod tests {
         assert!(refusal("p.toml", "workers = 2\n").starts_with("accepted"));
         assert_eq!(
             refusal("p.toml", "[admin]\nlistne = 1\n"),
-            "p.toml: admin: unknown key `listne`: did you mean `listen`?"
+            "p.toml: admin.listne: unknown key `listne`: did you mean `listen`?"
         );
     }
 

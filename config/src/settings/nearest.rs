@@ -22,6 +22,11 @@ pub fn unknown_key(key: &str, known: &[&str]) -> String {
     }
 }
 
+/// Says that `word` is none of the known values.
+pub(super) fn unknown_word(word: &str, known: &[&str]) -> String {
+    format!("unknown value `{word}`: write one of {}", known.join(", "))
+}
+
 /// Levenshtein distance over bytes, with one row of memory; `_` and `-` count as equal.
 fn edits(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -66,7 +66,7 @@ impl fmt::Display for DurationText {
         let (unit, size) = UNITS
             .iter()
             .rev()
-            .find(|(_, size)| milliseconds > 0 && milliseconds % u128::from(*size) == 0)
+            .find(|(_, size)| milliseconds > 0 && milliseconds.is_multiple_of(u128::from(*size)))
             .unwrap_or(&("s", 1_000));
         write!(f, "{}{unit}", milliseconds / u128::from(*size))
     }
