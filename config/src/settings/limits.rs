@@ -30,8 +30,6 @@ pub const ADDRESSES_MAX: usize = 32;
 
 /// Application connect: the application is on this host, so one lost SYN (1 s) is already a failure.
 pub const APPLICATION_CONNECT: Duration = Duration::from_secs(1);
-/// Mesh handshake: two lost flights at a probe timeout of 1 s still fit.
-pub const MESH_HANDSHAKE: Duration = Duration::from_secs(3);
 /// Request headers, from the first byte to the last: bounds slow senders.
 pub const REQUEST_HEADERS: Duration = Duration::from_secs(10);
 /// A request stream on which nothing moves. Long polls last a minute or two.

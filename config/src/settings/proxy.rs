@@ -8,6 +8,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use weft_transport::tuning::{TransportSettings, Tuning};
+
 use super::error::{Problem, SettingsError};
 use super::layers::{Loaded, Sources, merge};
 use super::limits;
@@ -36,7 +38,9 @@ pub struct ProxySettings {
     pub admin: SocketAddr,
     /// Which requests are logged.
     pub access_log: AccessLog,
-    /// Timeouts of the data path.
+    /// The QUIC knobs, their ranges checked.
+    pub transport: Tuning,
+    /// Timeouts of the data path, besides those of `transport`.
     pub timeouts: Timeouts,
     /// How the sidecar ends.
     pub drain: Drain,
@@ -97,8 +101,6 @@ pub struct Timeouts {
     pub application_connect: Duration,
     /// After which an idle pooled connection to the application is dropped.
     pub application_idle: Duration,
-    /// For the QUIC handshake with another sidecar.
-    pub mesh_handshake: Duration,
     /// For all headers of a request from the application.
     pub request_headers: Duration,
     /// After which a request stream on which nothing moves is reset.
@@ -174,6 +176,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
             |listen| listen.0,
         ),
         access_log: raw.access_log.unwrap_or_default(),
+        transport: parse_transport(raw.transport.unwrap_or_default())?,
         timeouts: parse_timeouts(raw.timeouts.unwrap_or_default())?,
         drain: parse_drain(raw.drain.unwrap_or_default())?,
         concurrency: parse_concurrency(raw.concurrency.unwrap_or_default())?,
@@ -297,6 +300,15 @@ fn parse_target(
     }
 }
 
+fn parse_transport(raw: TransportSettings) -> Result<Tuning, Problem> {
+    raw.validate().map_err(|error| {
+        Problem::new(
+            format!("transport.{}", error.field),
+            format!("{} is out of range: write {}", error.value, error.range),
+        )
+    })
+}
+
 fn parse_timeouts(raw: RawTimeouts) -> Result<Timeouts, Problem> {
     let timeout = |key: &str, value, default| {
         duration(&format!("timeouts.{key}"), value, default, &limits::TIMEOUT)
@@ -312,7 +324,6 @@ fn parse_timeouts(raw: RawTimeouts) -> Result<Timeouts, Problem> {
             raw.application_idle,
             limits::APPLICATION_IDLE,
         )?,
-        mesh_handshake: timeout("mesh_handshake", raw.mesh_handshake, limits::MESH_HANDSHAKE)?,
         request_headers: timeout(
             "request_headers",
             raw.request_headers,
@@ -486,6 +497,10 @@ access_log: failures
             (
                 format!("{WHOLE}\ndrain: {{ accept: 30s }}"),
                 "drain.accept: is longer",
+            ),
+            (
+                format!("{WHOLE}\ntransport: {{ congestion: bbr, keep_alive: 1ms }}"),
+                "transport.keep_alive: 1ms is out of range: write 100ms to",
             ),
             (
                 WHOLE.replace("workers: 2", "workers: 0"),

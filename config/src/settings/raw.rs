@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use weft_transport::tuning::TransportSettings;
 
 use super::values::{DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference};
 
@@ -43,6 +44,9 @@ pub struct RawProxy {
     /// Which requests are logged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
+    /// The QUIC knobs; each has a default, so the block is whole wherever it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<TransportSettings>,
     /// Timeouts of the data path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<RawTimeouts>,
@@ -167,9 +171,6 @@ pub struct RawTimeouts {
     /// See [`super::Timeouts::application_idle`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application_idle: Option<DurationText>,
-    /// See [`super::Timeouts::mesh_handshake`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mesh_handshake: Option<DurationText>,
     /// See [`super::Timeouts::request_headers`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_headers: Option<DurationText>,
