@@ -6,13 +6,19 @@
 //! Start at [`identity`] (names), then [`credentials`] (the live certificate and trust) and
 //! [`tuning`] (settings), then [`http3`] (requests and tunnels). [`tcp`] is TLS for the control plane's gRPC.
 
+pub mod backoff;
 pub mod credentials;
+pub mod endpoint;
 pub mod http3;
 pub mod identity;
 pub mod tcp;
 pub mod tuning;
 pub mod units;
 
+mod elastic;
 mod limits;
+mod liveness;
+mod quic;
+mod steering;
 mod tls;
 mod verify;

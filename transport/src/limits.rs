@@ -22,3 +22,50 @@ pub(crate) const BUNDLE_ROOTS_MAX: usize = 16;
 
 /// Time for a TLS handshake over TCP with a control-plane process, both sides.
 pub(crate) const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Handshakes under way, per worker, above which a peer whose address is not validated must first
+/// answer a Retry (RFC 9000 section 8.1.2): spoofed floods cost a packet each, not a handshake.
+pub(crate) const HANDSHAKES_BEFORE_RETRY: usize = 32;
+
+/// Handshakes under way, per worker; more are refused. One costs about 1 ms of CPU and 100 KiB.
+pub(crate) const HANDSHAKES_MAX: usize = 256;
+
+/// First packets that wait for `accept`, per worker.
+pub(crate) const INCOMING_MAX: usize = 1024;
+
+/// Bytes that one connection not yet accepted may have buffered: a large ClientHello with a
+/// post-quantum share is about 2 KiB, retransmitted a few times.
+pub(crate) const INCOMING_BUFFER: u64 = 16 << 10;
+
+/// Bytes that all connections not yet accepted may have buffered, per worker.
+pub(crate) const INCOMING_BUFFER_TOTAL: u64 = 4 << 20;
+
+/// Bytes of handshake messages out of order, per connection: a chain of four certificates is
+/// below 8 KiB.
+pub(crate) const CRYPTO_BUFFER: usize = 32 << 10;
+
+/// Peers that one worker's pool keeps connections to. A mesh of this many sidecars behind one
+/// worker is beyond what one host talks to.
+pub(crate) const PEERS_MAX: usize = 4096;
+
+/// Wait before the second attempt to reach a peer, then doubled.
+pub(crate) const REDIAL_FIRST: Duration = Duration::from_millis(100);
+
+/// Longest wait between attempts to reach a peer that somebody asks for: after a partition heals,
+/// traffic flows again within this.
+pub(crate) const REDIAL_CAP: Duration = Duration::from_secs(2);
+
+/// How often a connection with open streams is looked at for silence.
+pub(crate) const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Wait between the attempts that race a silent connection, before jitter.
+pub(crate) const RACE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Attempts in one race: beyond six seconds of handshakes, one more does not help.
+pub(crate) const RACERS_MAX: usize = 12;
+
+/// Part of the life left of the own SVID within which connections move to its successor.
+pub(crate) const MOVE_WITHIN: f64 = 0.1;
+
+/// Longest time within which they do.
+pub(crate) const MOVE_WITHIN_MAX: Duration = Duration::from_secs(60);

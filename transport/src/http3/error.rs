@@ -81,7 +81,7 @@ impl ErrorCode {
     }
 
     /// For the QUIC layer; codes are below 2^62 by construction, the fallback is never taken.
-    pub(super) fn to_quic(self) -> quinn::VarInt {
+    pub(crate) fn to_quic(self) -> quinn::VarInt {
         quinn::VarInt::from_u64(self.0).unwrap_or(quinn::VarInt::MAX)
     }
 

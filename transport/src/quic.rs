@@ -1,0 +1,153 @@
+//! quinn configurations from checked settings. The one place where a setting meets quinn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use quinn::congestion;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
+
+use crate::credentials::Credentials;
+use crate::limits;
+use crate::steering::{Epoch, SteeredIds, Worker, initial_destination};
+use crate::tls::{self, Expected};
+use crate::tuning::{Congestion, Tuning};
+
+/// The protocol name of HTTP/3 (RFC 9114 section 3.1).
+const ALPN: &[u8] = b"h3";
+
+/// Which side keeps a connection alive: the dialling one, so that pings do not cross.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Dialling,
+    Listening,
+}
+
+/// The key with which all endpoints of a sidecar make stateless reset tokens (RFC 9000 section
+/// 10.3), so that a restarted one can tell its peers at once that their connections are gone.
+#[derive(Clone)]
+pub struct ResetKey([u8; Self::LENGTH]);
+
+impl ResetKey {
+    /// Bytes of the key.
+    pub const LENGTH: usize = 32;
+
+    /// A key from random bytes, which are to be kept across restarts.
+    pub const fn new(bytes: [u8; Self::LENGTH]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// What the TLS or QUIC library refused; a fault of this program or of its settings.
+#[derive(Debug, thiserror::Error)]
+#[error("QUIC configuration: {0}")]
+pub struct ConfigurationError(String);
+
+pub(crate) fn server_config(
+    credentials: &Credentials,
+    tuning: &Tuning,
+) -> Result<quinn::ServerConfig, ConfigurationError> {
+    let settings = tuning.settings();
+    let tls = tls::server_config(credentials, None, ALPN, settings.post_quantum).map_err(text)?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(text)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport_config(tuning, Side::Listening)?))
+        .migration(settings.migration)
+        .max_incoming(limits::INCOMING_MAX)
+        .incoming_buffer_size(limits::INCOMING_BUFFER)
+        .incoming_buffer_size_total(limits::INCOMING_BUFFER_TOTAL);
+    Ok(config)
+}
+
+pub(crate) fn client_config(
+    credentials: &Credentials,
+    tuning: &Tuning,
+    worker: Worker,
+) -> Result<quinn::ClientConfig, ConfigurationError> {
+    let expected = Expected::Mesh(credentials.clone());
+    let post_quantum = tuning.settings().post_quantum;
+    let tls = tls::client_config(Some(credentials), expected, ALPN, post_quantum).map_err(text)?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(text)?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport_config(tuning, Side::Dialling)?))
+        .initial_dst_cid_provider(Arc::new(move || initial_destination(worker)));
+    Ok(config)
+}
+
+pub(crate) fn endpoint_config(
+    key: &ResetKey,
+    worker: Worker,
+    epoch: Epoch,
+    tuning: &Tuning,
+) -> Result<EndpointConfig, ConfigurationError> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || Box::new(SteeredIds { worker, epoch }));
+    // quinn's default of 1472 would tell peers that larger datagrams are not welcome, and so
+    // stop their MTU discovery.
+    config
+        .max_udp_payload_size(tuning.settings().mtu_max)
+        .map_err(text)?;
+    Ok(config)
+}
+
+fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, ConfigurationError> {
+    let settings = tuning.settings();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(settings.mtu_max);
+    let keep_alive = (side == Side::Dialling).then_some(settings.keep_alive);
+    // Only a client opens request streams (RFC 9114 section 6.1).
+    let streams = match side {
+        Side::Dialling => 0,
+        Side::Listening => settings.streams,
+    };
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(settings.uni_streams.into())
+        .max_idle_timeout(Some(idle_timeout(settings.idle_timeout)?))
+        .keep_alive_interval(keep_alive)
+        .initial_rtt(settings.initial_rtt)
+        .stream_receive_window(var_int(settings.stream_window)?)
+        .receive_window(var_int(settings.connection_window)?)
+        .send_window(settings.send_window)
+        .initial_mtu(settings.mtu_initial)
+        .mtu_discovery_config(Some(discovery))
+        .enable_segmentation_offload(settings.gso)
+        .crypto_buffer_size(limits::CRYPTO_BUFFER)
+        .datagram_receive_buffer_size(None);
+    if settings.ack_frequency > 0 {
+        let mut frequency = AckFrequencyConfig::default();
+        frequency.ack_eliciting_threshold(settings.ack_frequency.into());
+        config.ack_frequency_config(Some(frequency));
+    }
+    match settings.congestion {
+        Congestion::Cubic => {
+            config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default()))
+        }
+        Congestion::Bbr => {
+            config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default()))
+        }
+        Congestion::Newreno => {
+            config.congestion_controller_factory(Arc::new(congestion::NewRenoConfig::default()))
+        }
+    };
+    Ok(config)
+}
+
+fn idle_timeout(timeout: Duration) -> Result<IdleTimeout, ConfigurationError> {
+    IdleTimeout::try_from(timeout).map_err(text)
+}
+
+fn var_int(value: u64) -> Result<VarInt, ConfigurationError> {
+    VarInt::from_u64(value).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> ConfigurationError {
+    ConfigurationError(error.to_string())
+}
