@@ -1,8 +1,15 @@
 //! Resources, routing tables, the config service and settings.
 //!
-//! [`table`] is what a sidecar runs; [`limits`] holds every bound of
+//! Data flows one way: [`resources`] reads what an operator writes, [`validate`] checks it as a whole,
+//! [`compile`] turns it into the [`table`] that one sidecar runs. [`limits`] holds every bound of
 //! theirs, [`settings`] what the processes themselves are started with.
 
+pub mod compile;
+pub mod diff;
+pub mod findings;
 pub mod limits;
+pub mod resources;
 pub mod settings;
 pub mod table;
+pub mod validate;
+mod yaml;

@@ -50,3 +50,12 @@ pub const LEASE: Duration = Duration::from_secs(15);
 
 /// Time between two renewals.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(5);
+
+/// YAML events that aliases of one file may replay: anchors are for a few repeated lists.
+pub const YAML_ALIAS_EVENTS_MAX: usize = 65_536;
+
+/// Parents of one route (Gateway API v1, CommonRouteSpec.parentRefs).
+pub const PARENTS_PER_ROUTE_MAX: usize = 32;
+
+/// Characters of a path in a route (Gateway API v1, HTTPPathMatch.value) or policy.
+pub const PATH_LENGTH_MAX: usize = 1024;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
+pub(crate) use matching::check_path;
 pub use name::{NameError, ServiceName, check_label};
 
 /// What one sidecar runs: the services it may call, those it serves, and nothing else.

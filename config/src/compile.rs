@@ -1,0 +1,333 @@
+//! Compiles resources and endpoints into the table of one sidecar. Pure and deterministic: equal input
+//! gives equal tables, so that a table is sent only when it changed.
+//!
+//! What does not depend on the sidecar is compiled once per revision ([`Plan`]); a table is then a
+//! selection from it. Scoping is least privilege: a sidecar learns of the services that its identity may
+//! call, of those it serves, and of nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use weft_transport::identity::{SpiffeId, TrustDomain};
+
+use crate::resources::{AuthorizationPolicySpec, HttpRouteMatch, Key, Set};
+use crate::table::{
+    self, Action, Authorization, Backend, Endpoint, HttpMatch, PathMatch, Port, Revision,
+    RouteRule, Rule, Service, ServiceName, Table,
+};
+use crate::validate::default_authorization;
+
+/// Endpoints by service and port, each list sorted.
+pub type Endpoints = BTreeMap<(ServiceName, u16), Vec<Endpoint>>;
+
+/// For whom a table is compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Its proven identity.
+    pub identity: SpiffeId,
+    /// Services that its listeners name.
+    pub listens_for: BTreeSet<ServiceName>,
+    /// Services that it registered for and may serve.
+    pub serves: BTreeSet<ServiceName>,
+}
+
+/// A compiled revision.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Which one.
+    pub revision: Revision,
+    trust_domain: TrustDomain,
+    services: BTreeMap<ServiceName, Compiled>,
+}
+
+#[derive(Clone, Debug)]
+struct Compiled {
+    /// Ports and routes, without endpoints and authorization.
+    service: Service,
+    authorization: Authorization,
+    identities: Vec<SpiffeId>,
+    /// Services that its routes lead to, and services whose routes lead to it.
+    backends: BTreeSet<ServiceName>,
+    parents: BTreeSet<ServiceName>,
+}
+
+impl Plan {
+    /// Compiles a set that [`crate::validate`] found free of errors. Of a set that is not, references
+    /// that lead nowhere are left out.
+    pub fn new(revision: Revision, trust_domain: TrustDomain, set: &Set) -> Self {
+        let mesh_default = default_authorization(set);
+        let mut services: BTreeMap<ServiceName, Compiled> = set
+            .services()
+            .map(|(name, spec)| {
+                let own = || {
+                    SpiffeId::for_workload(&trust_domain, &name.namespace, &name.name)
+                        .into_iter()
+                        .collect()
+                };
+                let empty = |protocol| Port {
+                    protocol,
+                    routes: Vec::new(),
+                    endpoints: Vec::new(),
+                };
+                let compiled = Compiled {
+                    service: Service {
+                        ports: spec
+                            .ports
+                            .iter()
+                            .map(|port| (port.port, empty(port.protocol)))
+                            .collect(),
+                        authorization: None,
+                    },
+                    authorization: Authorization {
+                        default: mesh_default,
+                        rules: Vec::new(),
+                    },
+                    identities: spec.identities.clone().unwrap_or_else(own),
+                    backends: BTreeSet::new(),
+                    parents: BTreeSet::new(),
+                };
+                (name, compiled)
+            })
+            .collect();
+        for (key, policy) in set.policies() {
+            let rules = rules(key, policy);
+            for target in &policy.target_refs {
+                let name = ServiceName {
+                    namespace: key.namespace.clone(),
+                    name: target.name.clone(),
+                };
+                let Some(compiled) = services.get_mut(&name) else {
+                    continue;
+                };
+                if policy.action == Action::Allow {
+                    compiled.authorization.default = table::Default::Deny;
+                }
+                compiled.authorization.rules.extend(rules.iter().cloned());
+            }
+        }
+        add_routes(&mut services, set);
+        Self {
+            revision,
+            trust_domain,
+            services,
+        }
+    }
+
+    /// Whether `identity` may serve `service`; `None` if there is no such service.
+    pub fn may_serve(&self, identity: &SpiffeId, service: &ServiceName) -> Option<bool> {
+        Some(self.services.get(service)?.identities.contains(identity))
+    }
+
+    /// Whether `service` has `port`.
+    pub fn has_port(&self, service: &ServiceName, port: u16) -> bool {
+        self.services
+            .get(service)
+            .is_some_and(|compiled| compiled.service.ports.contains_key(&port))
+    }
+
+    /// Whether any request of `identity` to `service` can be permitted.
+    pub fn may_call(&self, identity: &SpiffeId, service: &ServiceName) -> bool {
+        self.services
+            .get(service)
+            .is_some_and(|compiled| compiled.may_be_called_by(identity))
+    }
+
+    /// The table of one sidecar.
+    pub fn table(&self, sidecar: &Sidecar, endpoints: &Endpoints) -> Table {
+        let mut services = BTreeMap::new();
+        let mut forbidden = BTreeSet::new();
+        let mut decides: BTreeSet<&ServiceName> = BTreeSet::new();
+        for name in &sidecar.serves {
+            if let Some((name, compiled)) = self.services.get_key_value(name) {
+                decides.insert(name);
+                decides.extend(&compiled.parents);
+            }
+        }
+        for (name, compiled) in &self.services {
+            let callable = compiled.may_be_called_by(&sidecar.identity);
+            let decides = decides.contains(name);
+            if callable {
+                // A backend that is out of bounds is named by the route anyway; without this its
+                // requests would look like those to a service that does not exist.
+                let out_of_bounds =
+                    |backend: &&ServiceName| !self.may_call(&sidecar.identity, backend);
+                forbidden.extend(compiled.backends.iter().filter(out_of_bounds).cloned());
+            } else if sidecar.listens_for.contains(name) {
+                forbidden.insert(name.clone());
+            }
+            if !callable && !decides {
+                continue;
+            }
+            let mut service = compiled.service.clone();
+            for (number, port) in &mut service.ports {
+                if callable {
+                    let found = endpoints.get(&(name.clone(), *number));
+                    port.endpoints = found.cloned().unwrap_or_default();
+                } else {
+                    port.routes.clear();
+                }
+            }
+            service.authorization = decides.then(|| compiled.authorization.clone());
+            services.insert(name.clone(), Arc::new(service));
+        }
+        Table {
+            revision: self.revision.clone(),
+            trust_domain: self.trust_domain.clone(),
+            services,
+            forbidden,
+        }
+    }
+}
+
+impl Compiled {
+    fn may_be_called_by(&self, identity: &SpiffeId) -> bool {
+        let concerns = |rule: &&Rule| {
+            rule.principals
+                .as_ref()
+                .is_none_or(|list| list.contains(identity))
+        };
+        let mut rules = self.authorization.rules.iter().filter(concerns);
+        if rules.clone().any(|rule| {
+            rule.action == Action::Deny && rule.methods.is_none() && rule.paths.is_none()
+        }) {
+            return false;
+        }
+        self.authorization.default == table::Default::Allow
+            || rules.any(|rule| rule.action == Action::Allow)
+    }
+}
+
+/// One rule per entry of `to`; the entries of `from` are alternatives, so their principals are joined.
+fn rules(key: &Key, policy: &AuthorizationPolicySpec) -> Vec<Rule> {
+    let principals = policy.from.as_ref().map(|sources| {
+        let all: BTreeSet<SpiffeId> = sources
+            .iter()
+            .flat_map(|source| source.principals.iter().cloned())
+            .collect();
+        all.into_iter().collect::<Vec<_>>()
+    });
+    let rule = |methods, paths| Rule {
+        policy: key.to_string(),
+        action: policy.action,
+        principals: principals.clone(),
+        methods,
+        paths,
+    };
+    match &policy.to {
+        None => vec![rule(None, None)],
+        Some(operations) => operations
+            .iter()
+            .map(|one| rule(one.methods.clone(), one.paths.clone()))
+            .collect(),
+    }
+}
+
+fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
+    for (key, route) in set.routes() {
+        let service = |name: &str| ServiceName {
+            namespace: key.namespace.clone(),
+            name: name.to_owned(),
+        };
+        let parents: BTreeSet<(ServiceName, Option<u16>)> = route
+            .parent_refs
+            .iter()
+            .map(|parent| (service(&parent.name), parent.port))
+            .collect();
+        for (i, rule) in route.rules.iter().enumerate() {
+            let backends: Vec<Backend> = rule
+                .backend_refs
+                .iter()
+                .map(|backend| Backend {
+                    service: service(&backend.name),
+                    port: backend.port,
+                    weight: backend.weight,
+                })
+                .filter(|backend| services.contains_key(&backend.service))
+                .collect();
+            let route = match &rule.name {
+                Some(name) => format!("{key}/{name}"),
+                None if route.rules.len() > 1 => format!("{key}/{i}"),
+                None => key.to_string(),
+            };
+            for (parent, wanted) in &parents {
+                let Some(compiled) = services.get_mut(parent) else {
+                    continue;
+                };
+                compiled
+                    .backends
+                    .extend(backends.iter().map(|backend| backend.service.clone()));
+                for (number, port) in &mut compiled.service.ports {
+                    if port.protocol.has_requests() && wanted.is_none_or(|wanted| wanted == *number)
+                    {
+                        port.routes.extend(expand(&route, &rule.matches, &backends));
+                    }
+                }
+                for backend in &backends {
+                    if let Some(compiled) = services.get_mut(&backend.service) {
+                        compiled.parents.insert(parent.clone());
+                    }
+                }
+            }
+        }
+    }
+    for compiled in services.values_mut() {
+        for port in compiled.service.ports.values_mut() {
+            // Stable: routes came in the order of their names, rules and matches in that of the
+            // document, which is Gateway API's order for ties.
+            port.routes
+                .sort_by(|a, b| precedence(b).cmp(&precedence(a)));
+            port.routes.dedup();
+        }
+    }
+}
+
+/// One rule per match, so that precedence orders all matches of a port.
+fn expand(route: &str, matches: &[HttpRouteMatch], backends: &[Backend]) -> Vec<RouteRule> {
+    let rule = |matches| RouteRule {
+        route: route.to_owned(),
+        matches,
+        backends: backends.to_vec(),
+    };
+    if matches.is_empty() {
+        return vec![rule(Vec::new())];
+    }
+    matches
+        .iter()
+        .map(|one| rule(simplified(one).into_iter().collect()))
+        .collect()
+}
+
+/// The match without conditions that always hold; `None` if nothing is left.
+fn simplified(one: &HttpRouteMatch) -> Option<HttpMatch> {
+    let path = one
+        .path
+        .as_ref()
+        .map(crate::resources::HttpPathMatch::compiled);
+    let compiled = HttpMatch {
+        path: path.filter(|path| *path != PathMatch::Prefix("/".to_owned())),
+        method: one.method.clone(),
+        headers: one
+            .headers
+            .iter()
+            .map(|header| (header.name.clone(), header.value.clone()))
+            .collect(),
+    };
+    (compiled != HttpMatch::default()).then_some(compiled)
+}
+
+/// Gateway API v1, HTTPRouteRule.matches: an exact path, then the longest prefix, then a method, then the
+/// most headers; greater is tried earlier.
+fn precedence(rule: &RouteRule) -> (bool, usize, bool, usize) {
+    let Some(one) = rule.matches.first() else {
+        return (false, 1, false, 0);
+    };
+    let (exact, length) = match &one.path {
+        Some(PathMatch::Exact(path)) => (true, path.chars().count()),
+        Some(PathMatch::Prefix(path)) => (false, path.chars().count()),
+        None => (false, 1),
+    };
+    (exact, length, one.method.is_some(), one.headers.len())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! What validation has to say: each finding names the place, the fault and, where there is one, the
+//! way out. Rendering beyond one line of text is the command's.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// Whether a finding stops an apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The resources are refused.
+    Error,
+    /// The resources are accepted; this is probably not what was meant.
+    Warning,
+}
+
+/// A place in a file, both counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// Line.
+    pub line: u32,
+    /// Column, in characters.
+    pub column: u32,
+}
+
+/// One fault or doubt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Whether it stops an apply.
+    pub severity: Severity,
+    /// The file, if the resource comes from one of this change; else it is in force already.
+    pub file: Option<String>,
+    /// The place in the file.
+    pub position: Option<Position>,
+    /// The resource, such as `HTTPRoute/shop/orders-split`, as far as it is known.
+    pub resource: Option<String>,
+    /// Path of the field, such as `spec.rules[0].backendRefs[1].name`; empty for the whole.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    /// `mesh.yaml:12: spec.ports[0].protocol: what is wrong; what to do`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.position, &self.resource) {
+            (Some(file), Some(position), _) => write!(f, "{file}:{}: ", position.line)?,
+            (Some(file), None, _) => write!(f, "{file}: ")?,
+            (None, _, Some(resource)) => write!(f, "{resource}: ")?,
+            (None, _, None) => {}
+        }
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A bounded collection of findings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// The first [`limits::FINDINGS_MAX`], in the order of files and lines after [`Findings::sort`].
+    pub listed: Vec<Finding>,
+    /// How many more there were.
+    pub omitted: usize,
+    errors: usize,
+}
+
+impl Findings {
+    /// Adds one, or counts it when the list is full. An error is never lost from [`Self::has_errors`].
+    pub fn push(&mut self, finding: Finding) {
+        self.errors += usize::from(finding.severity == Severity::Error);
+        if self.listed.len() < limits::FINDINGS_MAX {
+            self.listed.push(finding);
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    /// Adds all of another collection.
+    pub fn extend(&mut self, other: Self) {
+        let before = self.errors + other.errors;
+        for finding in other.listed {
+            self.push(finding);
+        }
+        self.omitted += other.omitted;
+        self.errors = before;
+    }
+
+    /// Whether any finding stops an apply.
+    pub fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// Orders by file and line, errors first at the same place.
+    pub fn sort(&mut self) {
+        self.listed.sort_by(|a, b| {
+            (&a.file, a.position, a.severity, &a.resource, &a.field).cmp(&(
+                &b.file,
+                b.position,
+                b.severity,
+                &b.resource,
+                &b.field,
+            ))
+        });
+    }
+}
+
+/// The candidate nearest to `word`, if it is near enough to be what was meant: at most two edits, and
+/// fewer than the word has characters.
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    candidates
+        .iter()
+        .map(|candidate| {
+            (
+                distance(&word.to_lowercase(), &candidate.to_lowercase()),
+                *candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            *distance <= 2.max(candidate.len() / 4) && *distance < word.chars().count()
+        })
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance. Words longer than any field name are not compared.
+fn distance(a: &str, b: &str) -> usize {
+    const WORD_MAX: usize = 64;
+    if a.len() > WORD_MAX || b.len() > WORD_MAX {
+        return usize::MAX;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (above, to) in row.iter().skip(1).zip(&b) {
+            left = (diagonal + usize::from(from != *to))
+                .min(above + 1)
+                .min(left + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_field_is_found_for_small_mistakes_only() {
+        let fields = ["backendRefs", "matches", "name"];
+        assert_eq!(nearest("backendRfs", &fields), Some("backendRefs"));
+        assert_eq!(nearest("backendrefs", &fields), Some("backendRefs"));
+        assert_eq!(nearest("match", &fields), Some("matches"));
+        assert_eq!(nearest("filters", &fields), None);
+        assert_eq!(nearest("x", &["y"]), None);
+    }
+
+    #[test]
+    fn errors_beyond_the_bound_still_count() {
+        let warning = Finding {
+            severity: Severity::Warning,
+            file: None,
+            position: None,
+            resource: None,
+            field: String::new(),
+            message: "m".into(),
+            hint: None,
+        };
+        let mut findings = Findings::default();
+        for _ in 0..limits::FINDINGS_MAX {
+            findings.push(warning.clone());
+        }
+        assert!(!findings.has_errors());
+        findings.push(Finding {
+            severity: Severity::Error,
+            ..warning
+        });
+        assert!(findings.has_errors());
+        assert_eq!(
+            (findings.listed.len(), findings.omitted),
+            (limits::FINDINGS_MAX, 1)
+        );
+    }
+}

@@ -1,0 +1,552 @@
+//! Resources: what an operator writes, Kubernetes-shaped YAML with several documents in a file.
+//!
+//! Here a document becomes a typed [`Resource`] on its own; whether resources fit together is
+//! [`crate::validate`]'s, and what they mean for a sidecar is [`crate::compile`]'s. Each kind has a file
+//! with its types and its reader; `decode.rs` is what the readers share.
+
+mod decode;
+mod files;
+mod mesh;
+mod policy;
+mod route;
+mod service;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::findings::{Findings, Position, nearest};
+use crate::table::{ServiceName, check_label};
+use crate::yaml::{self, Node, Value};
+use decode::{At, Decoder, Fields};
+
+pub use files::{FilesError, SourceFile, read_files};
+pub use mesh::MeshConfigSpec;
+pub use policy::{AuthorizationPolicySpec, Operation, Source, TargetRef};
+pub use route::{
+    BackendRef, HttpHeaderMatch, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
+    ParentRef, PathMatchType,
+};
+pub use service::{ServicePort, ServiceSpec};
+
+/// The namespace of a document that names none, as in Kubernetes.
+const NAMESPACE_DEFAULT: &str = "default";
+const WEFT_VERSION: &str = "weft.dev/v1alpha1";
+const GATEWAY_VERSION: &str = "gateway.networking.k8s.io/v1";
+
+/// One resource of any kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum Resource {
+    /// A service and who may serve it.
+    Service(Object<ServiceSpec>),
+    /// Who may call a service.
+    AuthorizationPolicy(Object<AuthorizationPolicySpec>),
+    /// Where requests to a service go.
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute(Object<HttpRouteSpec>),
+    /// What holds for the whole mesh.
+    MeshConfig(Object<MeshConfigSpec>),
+}
+
+/// What all kinds have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Object<S> {
+    /// The version of the kind's schema.
+    pub api_version: String,
+    /// Name, namespace, labels.
+    pub metadata: Metadata,
+    /// What it says.
+    pub spec: S,
+}
+
+/// Name, namespace, and notes that weft keeps but does not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Metadata {
+    /// A DNS-1123 label, unique in its namespace and kind.
+    pub name: String,
+    /// A DNS-1123 label; empty for MeshConfig.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// For people and tools.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// For people and tools.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The kinds that weft knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// See [`MeshConfigSpec`].
+    MeshConfig,
+    /// See [`ServiceSpec`].
+    Service,
+    /// See [`HttpRouteSpec`].
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+    /// See [`AuthorizationPolicySpec`].
+    AuthorizationPolicy,
+}
+
+impl Kind {
+    /// All kinds, in the order in which sets are listed.
+    pub const ALL: [Self; 4] = [
+        Self::MeshConfig,
+        Self::Service,
+        Self::HttpRoute,
+        Self::AuthorizationPolicy,
+    ];
+
+    /// The name in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MeshConfig => "MeshConfig",
+            Self::Service => "Service",
+            Self::HttpRoute => "HTTPRoute",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+        }
+    }
+
+    fn api_version(self) -> &'static str {
+        match self {
+            Self::HttpRoute => GATEWAY_VERSION,
+            Self::MeshConfig | Self::Service | Self::AuthorizationPolicy => WEFT_VERSION,
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = KeyError;
+
+    /// Accepts the name in any case, its plural, and the short forms `route` and `policy`.
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        match text.to_ascii_lowercase().as_str() {
+            "meshconfig" | "meshconfigs" => Ok(Self::MeshConfig),
+            "service" | "services" => Ok(Self::Service),
+            "httproute" | "httproutes" | "route" | "routes" => Ok(Self::HttpRoute),
+            "authorizationpolicy" | "authorizationpolicies" | "policy" | "policies" => {
+                Ok(Self::AuthorizationPolicy)
+            }
+            _ => Err(KeyError::Kind(text.to_owned())),
+        }
+    }
+}
+
+/// Names one resource: `HTTPRoute/shop/orders-split`, or `MeshConfig/mesh`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; empty for MeshConfig.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{}/{}", self.kind.as_str(), self.name)
+        } else {
+            write!(f, "{}/{}/{}", self.kind.as_str(), self.namespace, self.name)
+        }
+    }
+}
+
+/// Why a text names no resource.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The kind is unknown.
+    #[error("kind {0:?} is not known; use Service, HTTPRoute, AuthorizationPolicy or MeshConfig")]
+    Kind(String),
+    /// It is not `KIND/NAMESPACE/NAME`.
+    #[error("a resource is named KIND/NAMESPACE/NAME, or MeshConfig/NAME")]
+    Form,
+}
+
+impl FromStr for Key {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (kind, namespace, name) = match parts.as_slice() {
+            [kind, name] => (kind.parse()?, "", *name),
+            [kind, namespace, name] => (kind.parse()?, *namespace, *name),
+            _ => return Err(KeyError::Form),
+        };
+        if (kind == Kind::MeshConfig) != namespace.is_empty() {
+            return Err(KeyError::Form);
+        }
+        Ok(Self {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl Resource {
+    /// What names it.
+    pub fn key(&self) -> Key {
+        let metadata = self.metadata();
+        Key {
+            kind: self.kind(),
+            namespace: metadata.namespace.clone(),
+            name: metadata.name.clone(),
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Service(_) => Kind::Service,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::HttpRoute(_) => Kind::HttpRoute,
+            Self::MeshConfig(_) => Kind::MeshConfig,
+        }
+    }
+
+    /// Its name and notes.
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Service(object) => &object.metadata,
+            Self::AuthorizationPolicy(object) => &object.metadata,
+            Self::HttpRoute(object) => &object.metadata,
+            Self::MeshConfig(object) => &object.metadata,
+        }
+    }
+
+    /// The document, as YAML.
+    pub fn to_yaml(&self) -> String {
+        // Strings, numbers, lists and maps with text keys: all of YAML's own; nothing can fail.
+        yaml::to_string(self).unwrap_or_default()
+    }
+}
+
+/// All resources of a mesh at one moment, in a stable order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    /// By key.
+    pub resources: BTreeMap<Key, Resource>,
+}
+
+impl Set {
+    /// Adds or replaces.
+    pub fn insert(&mut self, resource: Resource) {
+        self.resources.insert(resource.key(), resource);
+    }
+
+    /// All Services.
+    pub fn services(&self) -> impl Iterator<Item = (ServiceName, &ServiceSpec)> {
+        self.resources
+            .iter()
+            .filter_map(|(key, resource)| match resource {
+                Resource::Service(object) => {
+                    let name = ServiceName {
+                        namespace: key.namespace.clone(),
+                        name: key.name.clone(),
+                    };
+                    Some((name, &object.spec))
+                }
+                Resource::AuthorizationPolicy(_)
+                | Resource::HttpRoute(_)
+                | Resource::MeshConfig(_) => None,
+            })
+    }
+
+    /// One Service.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&ServiceSpec> {
+        let key = Key {
+            kind: Kind::Service,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        match self.resources.get(&key)? {
+            Resource::Service(object) => Some(&object.spec),
+            Resource::AuthorizationPolicy(_) | Resource::HttpRoute(_) | Resource::MeshConfig(_) => {
+                None
+            }
+        }
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> impl Iterator<Item = (&Key, &AuthorizationPolicySpec)> {
+        self.resources
+            .iter()
+            .filter_map(|(key, resource)| match resource {
+                Resource::AuthorizationPolicy(object) => Some((key, &object.spec)),
+                Resource::Service(_) | Resource::HttpRoute(_) | Resource::MeshConfig(_) => None,
+            })
+    }
+
+    /// All routes.
+    pub fn routes(&self) -> impl Iterator<Item = (&Key, &HttpRouteSpec)> {
+        self.resources
+            .iter()
+            .filter_map(|(key, resource)| match resource {
+                Resource::HttpRoute(object) => Some((key, &object.spec)),
+                Resource::Service(_)
+                | Resource::AuthorizationPolicy(_)
+                | Resource::MeshConfig(_) => None,
+            })
+    }
+
+    /// All mesh configurations; validation allows one.
+    pub fn mesh_configs(&self) -> impl Iterator<Item = (&Key, &MeshConfigSpec)> {
+        self.resources
+            .iter()
+            .filter_map(|(key, resource)| match resource {
+                Resource::MeshConfig(object) => Some((key, &object.spec)),
+                Resource::Service(_)
+                | Resource::AuthorizationPolicy(_)
+                | Resource::HttpRoute(_) => None,
+            })
+    }
+}
+
+/// Documents read from files, with what is needed to point at their fields.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// The resources, in the order of the files; each key once.
+    pub resources: Vec<Resource>,
+    /// Everything that did not fit.
+    pub findings: Findings,
+    sources: BTreeMap<Key, Document>,
+}
+
+#[derive(Debug)]
+struct Document {
+    file: String,
+    root: Node,
+}
+
+impl Parsed {
+    /// The file and place of a field; of its nearest parent if the field itself is not written.
+    pub(crate) fn locate(&self, key: &Key, field: &str) -> Option<(String, Position)> {
+        let document = self.sources.get(key)?;
+        let mut node = &document.root;
+        for step in field.split(['.', '[']).filter(|step| !step.is_empty()) {
+            let next = match &node.value {
+                Value::Map(entries) => entries
+                    .iter()
+                    .find(|(name, _, _)| name == step)
+                    .map(|(_, _, node)| node),
+                Value::List(items) => step
+                    .trim_end_matches(']')
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|at| items.get(at)),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::Text(_) => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        Some((document.file.clone(), node.position))
+    }
+}
+
+/// Reads all documents of all files. Faults are in the result's findings.
+pub fn parse(files: &[SourceFile]) -> Parsed {
+    let mut parsed = Parsed::default();
+    for file in files {
+        let mut decoder = Decoder {
+            file: &file.name,
+            resource: None,
+            findings: Findings::default(),
+        };
+        match yaml::documents(&file.text) {
+            Ok(documents) => {
+                for root in documents {
+                    decoder.resource = None;
+                    let Some(resource) = document(&mut decoder, &root) else {
+                        continue;
+                    };
+                    let key = resource.key();
+                    if let Some(first) = parsed.sources.get(&key) {
+                        let (name, line) = (&first.file, first.root.position.line);
+                        let hint = format!("it stands at {name}:{line} already");
+                        decoder.error(
+                            &At::root(&root),
+                            format!("{key} is defined twice"),
+                            Some(hint),
+                        );
+                        continue;
+                    }
+                    parsed.sources.insert(
+                        key,
+                        Document {
+                            file: file.name.clone(),
+                            root,
+                        },
+                    );
+                    parsed.resources.push(resource);
+                }
+            }
+            Err(error) => {
+                let position = error.position.unwrap_or(Position { line: 1, column: 1 });
+                decoder.error_at(position, String::new(), error.message, None);
+            }
+        }
+        parsed.findings.extend(decoder.findings);
+    }
+    parsed
+}
+
+fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
+    let mut fields = Fields::open(decoder, &At::root(root))?;
+    let version_at = fields.require(decoder, "apiVersion");
+    let kind_at = fields.require(decoder, "kind");
+    let kind = kind_at.and_then(|at| kind(decoder, &at));
+    if let (Some(at), Some(kind)) = (version_at, kind)
+        && decoder
+            .text(&at)
+            .is_some_and(|version| version != kind.api_version())
+    {
+        let hint = format!("write apiVersion: {}", kind.api_version());
+        decoder.error(
+            &at,
+            format!("not a version of {} that weft knows", kind.as_str()),
+            Some(hint),
+        );
+    }
+    let kind = kind?;
+    let metadata = fields
+        .require(decoder, "metadata")
+        .and_then(|at| metadata(decoder, &at, kind));
+    if let Some(metadata) = &metadata {
+        let (namespace, name) = (metadata.namespace.clone(), metadata.name.clone());
+        decoder.resource = Some(
+            Key {
+                kind,
+                namespace,
+                name,
+            }
+            .to_string(),
+        );
+    }
+    fields.refuse(decoder, "status", "controllers write it; leave it out");
+    let spec_at = fields.require(decoder, "spec");
+    fields.close(decoder);
+    let at = spec_at?;
+    // The spec is read even if the metadata is wrong, so that all faults are reported at once.
+    match kind {
+        Kind::Service => Some(Resource::Service(object(
+            kind,
+            service::decode(decoder, &at),
+            metadata,
+        )?)),
+        Kind::AuthorizationPolicy => Some(Resource::AuthorizationPolicy(object(
+            kind,
+            policy::decode(decoder, &at),
+            metadata,
+        )?)),
+        Kind::HttpRoute => Some(Resource::HttpRoute(object(
+            kind,
+            route::decode(decoder, &at),
+            metadata,
+        )?)),
+        Kind::MeshConfig => Some(Resource::MeshConfig(object(
+            kind,
+            mesh::decode(decoder, &at),
+            metadata,
+        )?)),
+    }
+}
+
+fn object<S>(kind: Kind, spec: Option<S>, metadata: Option<Metadata>) -> Option<Object<S>> {
+    Some(Object {
+        api_version: kind.api_version().to_owned(),
+        metadata: metadata?,
+        spec: spec?,
+    })
+}
+
+fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
+    let text = decoder.text(at)?;
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.as_str() == text) {
+        return Some(kind);
+    }
+    let known = Kind::ALL.map(Kind::as_str);
+    match text.as_str() {
+        "GRPCRoute" | "TCPRoute" | "TLSRoute" | "UDPRoute" | "Workload" | "TrafficPolicy" => {
+            let hint = format!("supported kinds are {}", known.join(", "));
+            decoder.error(at, format!("kind {text} is not supported yet"), Some(hint));
+        }
+        _ => {
+            let hint = match nearest(&text, &known) {
+                Some(known) => format!("did you mean {known}?"),
+                None => format!("supported kinds are {}", known.join(", ")),
+            };
+            decoder.error(at, format!("kind {text:?} is not known"), Some(hint));
+        }
+    }
+    None
+}
+
+fn metadata(decoder: &mut Decoder<'_>, at: &At<'_>, kind: Kind) -> Option<Metadata> {
+    let mut fields = Fields::open(decoder, at)?;
+    let name = fields
+        .require(decoder, "name")
+        .and_then(|at| label(decoder, &at));
+    let namespace = match (fields.take("namespace"), kind) {
+        (Some(at), Kind::MeshConfig) => {
+            let hint = Some("remove it: a MeshConfig holds for the whole mesh".to_owned());
+            decoder.error(&at, "a MeshConfig has no namespace", hint);
+            None
+        }
+        (None, Kind::MeshConfig) => Some(String::new()),
+        (Some(at), _) => label(decoder, &at),
+        (None, _) => Some(NAMESPACE_DEFAULT.to_owned()),
+    };
+    let labels = fields
+        .take("labels")
+        .map(|at| decoder.texts(&at))
+        .unwrap_or_default();
+    let annotations = fields
+        .take("annotations")
+        .map(|at| decoder.texts(&at))
+        .unwrap_or_default();
+    fields.close(decoder);
+    Some(Metadata {
+        name: name?,
+        namespace: namespace?,
+        labels,
+        annotations,
+    })
+}
+
+fn label(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
+    let text = decoder.text(at)?;
+    if let Err(error) = check_label(&text) {
+        decoder.error(at, format!("{text:?} is not valid: {error}"), None);
+        return None;
+    }
+    Some(text)
+}
+
+/// A request method: case-sensitive, and nobody means a lower-case one.
+fn method(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
+    let method: http::Method = decoder.parsed(at, "")?;
+    let upper = method.as_str().to_ascii_uppercase();
+    if upper != method.as_str() {
+        decoder.error(
+            at,
+            format!("{:?} never matches", method.as_str()),
+            Some(format!("write {upper}")),
+        );
+        return None;
+    }
+    Some(upper)
+}

@@ -1,0 +1,283 @@
+//! Reads typed values out of a YAML tree and reports everything that does not fit, not only the first:
+//! wrong types, missing and unknown fields (with the nearest known one), and fields of Gateway API that
+//! weft knows but does not support yet. Nothing is ever ignored.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use crate::findings::{Finding, Findings, Position, Severity, nearest};
+use crate::yaml::{Node, Value};
+
+/// A node and the path that led to it.
+#[derive(Clone, Debug)]
+pub(super) struct At<'n> {
+    pub(super) node: &'n Node,
+    pub(super) path: String,
+}
+
+impl<'n> At<'n> {
+    pub(super) fn root(node: &'n Node) -> Self {
+        Self {
+            node,
+            path: String::new(),
+        }
+    }
+}
+
+/// Collects findings while one file is read.
+pub(super) struct Decoder<'f> {
+    pub(super) file: &'f str,
+    pub(super) resource: Option<String>,
+    pub(super) findings: Findings,
+}
+
+impl Decoder<'_> {
+    pub(super) fn error(&mut self, at: &At<'_>, message: impl Into<String>, hint: Option<String>) {
+        self.error_at(at.node.position, at.path.clone(), message.into(), hint);
+    }
+
+    pub(super) fn error_at(
+        &mut self,
+        position: Position,
+        field: String,
+        message: String,
+        hint: Option<String>,
+    ) {
+        self.findings.push(Finding {
+            severity: Severity::Error,
+            file: Some(self.file.to_owned()),
+            position: Some(position),
+            resource: self.resource.clone(),
+            field,
+            message,
+            hint,
+        });
+    }
+
+    /// A text.
+    pub(super) fn text(&mut self, at: &At<'_>) -> Option<String> {
+        if let Value::Text(text) = &at.node.value {
+            return Some(text.clone());
+        }
+        let hint = match at.node.value {
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {
+                Some("write it in quotes".to_owned())
+            }
+            Value::Null | Value::Text(_) | Value::List(_) | Value::Map(_) => None,
+        };
+        self.error(
+            at,
+            format!("expected a text, found {}", at.node.value.kind()),
+            hint,
+        );
+        None
+    }
+
+    /// A text that must parse as `T`.
+    pub(super) fn parsed<T: FromStr<Err: Display>>(
+        &mut self,
+        at: &At<'_>,
+        hint: &str,
+    ) -> Option<T> {
+        let text = self.text(at)?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let hint = (!hint.is_empty()).then(|| hint.to_owned());
+                self.error(at, format!("{text:?} is not valid: {error}"), hint);
+                None
+            }
+        }
+    }
+
+    /// A whole number in a range.
+    pub(super) fn integer(&mut self, at: &At<'_>, least: u32, most: u32) -> Option<u32> {
+        let Value::Integer(number) = at.node.value else {
+            self.error(
+                at,
+                format!("expected a number, found {}", at.node.value.kind()),
+                None,
+            );
+            return None;
+        };
+        match u32::try_from(number) {
+            Ok(number) if (least..=most).contains(&number) => Some(number),
+            Ok(_) | Err(_) => {
+                self.error(
+                    at,
+                    format!("{number} is not within {least} to {most}"),
+                    None,
+                );
+                None
+            }
+        }
+    }
+
+    /// One of some words.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        at: &At<'_>,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        let text = self.text(at)?;
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        let hint = match nearest(&text, &words) {
+            Some(word) => format!("did you mean {word}?"),
+            None => format!("use {}", words.join(" or ")),
+        };
+        self.error(at, format!("{text:?} is not known here"), Some(hint));
+        None
+    }
+
+    /// The items of a list of at most `most`.
+    pub(super) fn list<'n>(&mut self, at: &At<'n>, most: usize) -> Vec<At<'n>> {
+        let Value::List(items) = &at.node.value else {
+            self.error(
+                at,
+                format!("expected a list, found {}", at.node.value.kind()),
+                None,
+            );
+            return Vec::new();
+        };
+        if items.len() > most {
+            self.error(
+                at,
+                format!("has {} items, at most {most} are allowed", items.len()),
+                None,
+            );
+            return Vec::new();
+        }
+        let path = &at.path;
+        items
+            .iter()
+            .enumerate()
+            .map(|(i, node)| At {
+                node,
+                path: format!("{path}[{i}]"),
+            })
+            .collect()
+    }
+
+    /// As [`Self::list`], but an empty one is an error, because "none" and "any" are easily confused.
+    pub(super) fn list_of_some<'n>(&mut self, at: &At<'n>, most: usize) -> Vec<At<'n>> {
+        if matches!(&at.node.value, Value::List(items) if items.is_empty()) {
+            let hint = "leave the field out or list at least one".to_owned();
+            self.error(at, "an empty list says neither none nor any", Some(hint));
+        }
+        self.list(at, most)
+    }
+
+    /// A mapping of texts, such as labels.
+    pub(super) fn texts(&mut self, at: &At<'_>) -> BTreeMap<String, String> {
+        let Value::Map(entries) = &at.node.value else {
+            self.error(
+                at,
+                format!("expected a mapping, found {}", at.node.value.kind()),
+                None,
+            );
+            return BTreeMap::new();
+        };
+        entries
+            .iter()
+            .filter_map(|(key, _, node)| {
+                let text = self.text(&At {
+                    node,
+                    path: format!("{}.{key}", at.path),
+                })?;
+                Some((key.clone(), text))
+            })
+            .collect()
+    }
+}
+
+/// The fields of one mapping. Ask for each known one, then [`Fields::close`], which reports the rest.
+pub(super) struct Fields<'n> {
+    at: At<'n>,
+    entries: &'n [(String, Position, Node)],
+    known: Vec<&'static str>,
+    refused: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    pub(super) fn open(decoder: &mut Decoder<'_>, at: &At<'n>) -> Option<Self> {
+        let Value::Map(entries) = &at.node.value else {
+            decoder.error(
+                at,
+                format!("expected a mapping, found {}", at.node.value.kind()),
+                None,
+            );
+            return None;
+        };
+        Some(Self {
+            at: at.clone(),
+            entries,
+            known: Vec::new(),
+            refused: Vec::new(),
+        })
+    }
+
+    /// The field, if it is there and not null.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<At<'n>> {
+        self.known.push(name);
+        let (_, _, node) = self.entries.iter().find(|(key, _, _)| key == name)?;
+        (node.value != Value::Null).then(|| At {
+            node,
+            path: self.path_of(name),
+        })
+    }
+
+    /// The field, reported if it is not there.
+    pub(super) fn require(
+        &mut self,
+        decoder: &mut Decoder<'_>,
+        name: &'static str,
+    ) -> Option<At<'n>> {
+        let found = self.take(name);
+        if found.is_none() {
+            let field = self.path_of(name);
+            decoder.error_at(self.at.node.position, field, "is missing".to_owned(), None);
+        }
+        found
+    }
+
+    /// Reports a field that is known elsewhere but not supported by weft.
+    pub(super) fn refuse(&mut self, decoder: &mut Decoder<'_>, name: &'static str, hint: &str) {
+        self.refused.push(name);
+        if let Some((_, position, _)) = self.entries.iter().find(|(key, _, _)| key == name) {
+            let message = "is not supported yet".to_owned();
+            decoder.error_at(
+                *position,
+                self.path_of(name),
+                message,
+                Some(hint.to_owned()),
+            );
+        }
+    }
+
+    /// Reports every field that nobody asked for.
+    pub(super) fn close(self, decoder: &mut Decoder<'_>) {
+        for (key, position, _) in self.entries {
+            if self.known.contains(&key.as_str()) || self.refused.contains(&key.as_str()) {
+                continue;
+            }
+            let hint = match nearest(key, &self.known) {
+                Some(known) => format!("did you mean {known}?"),
+                None => format!("known fields are {}", self.known.join(", ")),
+            };
+            let field = self.path_of(key);
+            decoder.error_at(*position, field, "unknown field".to_owned(), Some(hint));
+        }
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.at.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.at.path)
+        }
+    }
+}

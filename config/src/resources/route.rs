@@ -1,0 +1,364 @@
+//! `gateway.networking.k8s.io/v1` HTTPRoute, the part that weft runs. Everything else of Gateway API
+//! v1.5 is refused by name, so that a route never does less than it says.
+
+use serde::{Deserialize, Serialize};
+
+use super::decode::{At, Decoder, Fields};
+use super::service::port_number;
+use crate::limits;
+use crate::table::PathMatch;
+
+/// What an HTTPRoute says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpRouteSpec {
+    /// The Services whose requests it routes, in its own namespace; at least one.
+    pub parent_refs: Vec<ParentRef>,
+    /// Its rules; at least one.
+    pub rules: Vec<HttpRouteRule>,
+}
+
+/// A Service, or one port of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ParentRef {
+    /// Always `Service`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// One port; absent means all that carry requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpRouteRule {
+    /// A name for logs and metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Any of these suffices; empty means every request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<HttpRouteMatch>,
+    /// Where requests go, by weight; at least one.
+    pub backend_refs: Vec<BackendRef>,
+}
+
+/// Conditions on a request; all that are present must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpRouteMatch {
+    /// On the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<HttpPathMatch>,
+    /// The method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// On headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HttpHeaderMatch>,
+}
+
+/// A condition on a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpPathMatch {
+    /// How it is compared.
+    #[serde(rename = "type")]
+    pub kind: PathMatchType,
+    /// With what; absolute.
+    pub value: String,
+}
+
+/// How a path is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathMatchType {
+    /// The whole path.
+    Exact,
+    /// Whole segments from its start.
+    PathPrefix,
+}
+
+/// A header and the value that it must have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpHeaderMatch {
+    /// Its name in lower case.
+    pub name: String,
+    /// The exact value.
+    pub value: String,
+}
+
+/// A Service of the route's namespace, with a share of the requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BackendRef {
+    /// Its name.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+    /// Its share of the sum of weights.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl HttpPathMatch {
+    pub(crate) fn compiled(&self) -> PathMatch {
+        match self.kind {
+            PathMatchType::Exact => PathMatch::Exact(self.value.clone()),
+            PathMatchType::PathPrefix => PathMatch::Prefix(self.value.clone()),
+        }
+    }
+}
+
+pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteSpec> {
+    let mut fields = Fields::open(decoder, at)?;
+    let parent_refs = fields.require(decoder, "parentRefs").map(|at| {
+        let items = decoder.list_of_some(&at, limits::PARENTS_PER_ROUTE_MAX);
+        items
+            .iter()
+            .filter_map(|item| parent(decoder, item))
+            .collect()
+    });
+    let rules = fields.require(decoder, "rules").map(|at| {
+        let items = decoder.list_of_some(&at, limits::RULES_PER_ROUTE_MAX);
+        items
+            .iter()
+            .filter_map(|item| rule(decoder, item))
+            .collect()
+    });
+    fields.refuse(
+        decoder,
+        "hostnames",
+        "a route belongs to the Services of its parentRefs",
+    );
+    fields.refuse(decoder, "useDefaultGateways", "a parentRef names a Service");
+    fields.close(decoder);
+    Some(HttpRouteSpec {
+        parent_refs: parent_refs?,
+        rules: rules?,
+    })
+}
+
+fn parent(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ParentRef> {
+    let mut fields = Fields::open(decoder, at)?;
+    service_group(decoder, &mut fields, true);
+    let name = fields
+        .require(decoder, "name")
+        .and_then(|at| super::label(decoder, &at));
+    let port = fields.take("port").map(|at| port_number(decoder, &at));
+    fields.refuse(
+        decoder,
+        "namespace",
+        "put the route into the namespace of the Service",
+    );
+    fields.refuse(
+        decoder,
+        "sectionName",
+        "name the port by its number: port: 80",
+    );
+    fields.close(decoder);
+    let port = match port {
+        Some(None) => return None,
+        Some(port) => port,
+        None => None,
+    };
+    Some(ParentRef {
+        kind: "Service".to_owned(),
+        name: name?,
+        port,
+    })
+}
+
+/// The group and kind of a reference to a Service. Gateway API's default for a parent is a Gateway,
+/// so there the kind must be written.
+fn service_group(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, is_parent: bool) {
+    if let Some(at) = fields.take("group") {
+        decoder.choice(&at, &[("", ()), ("core", ()), ("weft.dev", ())]);
+    }
+    let kind = if is_parent {
+        fields.require(decoder, "kind")
+    } else {
+        fields.take("kind")
+    };
+    if let Some(at) = kind
+        && decoder.text(&at).is_some_and(|kind| kind != "Service")
+    {
+        decoder.error(
+            &at,
+            "only a Service is supported",
+            Some("write kind: Service".to_owned()),
+        );
+    }
+}
+
+const FILTERS_HINT: &str = "weft routes requests unchanged for now; remove the filters";
+
+fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
+    let mut fields = Fields::open(decoder, at)?;
+    let name = fields
+        .take("name")
+        .and_then(|at| super::label(decoder, &at));
+    let matches = fields.take("matches").map(|at| {
+        let items = decoder.list(&at, limits::MATCHES_PER_RULE_MAX);
+        items
+            .iter()
+            .filter_map(|item| request_match(decoder, item))
+            .collect()
+    });
+    let backend_refs = fields.require(decoder, "backendRefs").map(|at| {
+        let items = decoder.list_of_some(&at, limits::BACKENDS_PER_RULE_MAX);
+        items
+            .iter()
+            .filter_map(|item| backend(decoder, item))
+            .collect()
+    });
+    fields.refuse(decoder, "filters", FILTERS_HINT);
+    fields.refuse(
+        decoder,
+        "timeouts",
+        "the sidecar's timeouts apply; remove it",
+    );
+    fields.refuse(decoder, "retry", "the sidecar's retries apply; remove it");
+    fields.refuse(
+        decoder,
+        "sessionPersistence",
+        "requests are balanced one by one; remove it",
+    );
+    fields.close(decoder);
+    Some(HttpRouteRule {
+        name,
+        matches: matches.unwrap_or_default(),
+        backend_refs: backend_refs?,
+    })
+}
+
+fn request_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteMatch> {
+    let mut fields = Fields::open(decoder, at)?;
+    let path = fields.take("path").and_then(|at| path_match(decoder, &at));
+    let method = fields
+        .take("method")
+        .and_then(|at| super::method(decoder, &at));
+    let headers = fields.take("headers").map(|at| {
+        let items = decoder.list(&at, limits::HEADERS_PER_MATCH_MAX);
+        items
+            .iter()
+            .filter_map(|item| header_match(decoder, item))
+            .collect()
+    });
+    fields.refuse(
+        decoder,
+        "queryParams",
+        "match on the path, the method or headers",
+    );
+    fields.close(decoder);
+    Some(HttpRouteMatch {
+        path,
+        method,
+        headers: headers.unwrap_or_default(),
+    })
+}
+
+fn path_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpPathMatch> {
+    let mut fields = Fields::open(decoder, at)?;
+    let kinds = [
+        ("Exact", PathMatchType::Exact),
+        ("PathPrefix", PathMatchType::PathPrefix),
+    ];
+    let kind = match fields.take("type") {
+        Some(at) if is_text(&at, "RegularExpression") => {
+            let hint = Some("use Exact or PathPrefix".to_owned());
+            decoder.error(&at, "RegularExpression is not supported yet", hint);
+            None
+        }
+        Some(at) => decoder.choice(&at, &kinds),
+        None => Some(PathMatchType::PathPrefix),
+    };
+    let value = match fields.take("value") {
+        Some(at) => decoder
+            .text(&at)
+            .filter(|value| match crate::table::check_path(value) {
+                Ok(()) => true,
+                Err(error) => {
+                    decoder.error(&at, format!("{value:?} is not valid: {error}"), None);
+                    false
+                }
+            }),
+        None => Some("/".to_owned()),
+    };
+    fields.close(decoder);
+    Some(HttpPathMatch {
+        kind: kind?,
+        value: value?,
+    })
+}
+
+fn header_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpHeaderMatch> {
+    let mut fields = Fields::open(decoder, at)?;
+    if let Some(at) = fields.take("type") {
+        if is_text(&at, "RegularExpression") {
+            let hint = Some("use Exact".to_owned());
+            decoder.error(&at, "RegularExpression is not supported yet", hint);
+        } else {
+            decoder.choice(&at, &[("Exact", ())]);
+        }
+    }
+    let name = fields.require(decoder, "name").and_then(|at| {
+        let name: http::HeaderName = decoder.parsed(&at, "")?;
+        let name = name.as_str().to_owned();
+        if name.starts_with("weft-") {
+            let message = "headers that begin with weft- are the mesh's own";
+            decoder.error(&at, message, None);
+        }
+        Some(name)
+    });
+    let value = fields.require(decoder, "value").and_then(|at| {
+        let value = decoder.text(&at)?;
+        if http::HeaderValue::from_str(&value).is_err() {
+            decoder.error(&at, "no header can have this value", None);
+        }
+        Some(value)
+    });
+    fields.close(decoder);
+    Some(HttpHeaderMatch {
+        name: name?,
+        value: value?,
+    })
+}
+
+fn backend(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<BackendRef> {
+    let mut fields = Fields::open(decoder, at)?;
+    service_group(decoder, &mut fields, false);
+    let name = fields
+        .require(decoder, "name")
+        .and_then(|at| super::label(decoder, &at));
+    let port = fields
+        .require(decoder, "port")
+        .and_then(|at| port_number(decoder, &at));
+    let most = u32::try_from(limits::WEIGHT_MAX).unwrap_or(u32::MAX);
+    let weight = match fields.take("weight") {
+        Some(at) => decoder.integer(&at, 0, most),
+        None => Some(one()),
+    };
+    fields.refuse(
+        decoder,
+        "namespace",
+        "backends are in the namespace of the route",
+    );
+    fields.refuse(decoder, "filters", FILTERS_HINT);
+    fields.close(decoder);
+    Some(BackendRef {
+        name: name?,
+        port: port?,
+        weight: weight?,
+    })
+}
+
+fn is_text(at: &At<'_>, text: &str) -> bool {
+    matches!(&at.node.value, crate::yaml::Value::Text(found) if found == text)
+}
