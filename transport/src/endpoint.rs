@@ -16,11 +16,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
 use crate::credentials::Credentials;
-use crate::http3::ErrorCode;
+use crate::http3::{ErrorCode, ServerConnection};
 use crate::identity::{PeerId, SpiffeId};
 use crate::limits;
 use crate::quic::{self, ConfigurationError};
 use crate::steering::{self, Worker};
+use crate::streams::Streams;
 use crate::tls;
 use crate::tuning::Tuning;
 
@@ -193,7 +194,8 @@ impl WorkerSocket {
         let listener = Listener {
             endpoint: listening,
             handshakes: Arc::default(),
-            timeout: settings.tuning.settings().handshake_timeout,
+            tuning: settings.tuning.clone(),
+            credentials: credentials.clone(),
         };
         let dialler = Dialler {
             endpoint: dialling,
@@ -215,23 +217,33 @@ fn ephemeral_socket(settings: &MeshSettings) -> io::Result<UdpSocket> {
 pub struct Listener {
     endpoint: quinn::Endpoint,
     handshakes: Arc<AtomicUsize>,
-    timeout: Duration,
+    tuning: Tuning,
+    credentials: Credentials,
 }
 
 /// A connection that asked to come in.
 pub struct Incoming {
     incoming: quinn::Incoming,
-    timeout: Duration,
+    tuning: Tuning,
+    credentials: Credentials,
     _slot: HandshakeSlot,
 }
 
 /// A connection whose peer has proven its identity.
 pub struct Accepted {
-    /// Who it is.
-    pub peer: PeerId,
     /// Where it comes from.
     pub remote: SocketAddr,
-    pub(crate) connection: quinn::Connection,
+    /// Takes its requests.
+    pub http: ServerConnection,
+    /// Ends the connection when the root that vouched for its peer is removed from trust. Poll it
+    /// beside the requests; it ends with the connection.
+    pub trust: TrustGuard,
+}
+
+/// See [`Accepted::trust`].
+pub struct TrustGuard {
+    connection: quinn::Connection,
+    credentials: Credentials,
 }
 
 /// Why a connection did not come in.
@@ -278,7 +290,8 @@ impl Listener {
             } else {
                 return Some(Incoming {
                     incoming,
-                    timeout: self.timeout,
+                    tuning: self.tuning.clone(),
+                    credentials: self.credentials.clone(),
                     _slot: HandshakeSlot::take(&self.handshakes),
                 });
             }
@@ -313,7 +326,7 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Accepted, HandshakeError> {
         let remote = self.incoming.remote_address();
         let connecting = self.incoming.accept().map_err(handshake_error)?;
-        let connection = timeout(self.timeout, connecting)
+        let connection = timeout(self.tuning.settings().handshake_timeout, connecting)
             .await
             .map_err(|_| HandshakeError::Timeout)?
             .map_err(handshake_error)?;
@@ -321,11 +334,34 @@ impl Incoming {
             connection.close(ErrorCode::H3_GENERAL_PROTOCOL_ERROR.to_quic(), b"");
             return Err(HandshakeError::Refused("no identity".to_owned()));
         };
+        let streams = Streams::new(connection.clone(), &self.tuning);
         Ok(Accepted {
-            peer,
             remote,
-            connection,
+            http: ServerConnection::new(connection.clone(), peer, streams),
+            trust: TrustGuard {
+                connection,
+                credentials: self.credentials,
+            },
         })
+    }
+}
+
+impl TrustGuard {
+    /// Runs until the connection has ended.
+    pub async fn run(self) {
+        let mut swaps = self.credentials.subscribe();
+        loop {
+            tokio::select! {
+                _ = self.connection.closed() => return,
+                swapped = swaps.changed() => if swapped.is_err() { return },
+            }
+            let trusted = presented_chain(&self.connection)
+                .is_some_and(|chain| self.credentials.still_trusts(&chain));
+            if !trusted {
+                self.connection
+                    .close(ErrorCode::H3_NO_ERROR.to_quic(), b"trust removed");
+            }
+        }
     }
 }
 

@@ -69,3 +69,10 @@ pub(crate) const MOVE_WITHIN: f64 = 0.1;
 
 /// Longest time within which they do.
 pub(crate) const MOVE_WITHIN_MAX: Duration = Duration::from_secs(60);
+
+/// How often a connection without streams is looked at.
+pub(crate) const IDLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A peer that owes an answer for this long gets no new streams until it, or its successor,
+/// answers; streams on a connection that was replaced fail after it.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3);

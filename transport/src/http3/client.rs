@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use super::error::{ConnectionError, ErrorCode, OpenError, StreamError};
 use super::receive::RecvHalf;
 use super::send::SendHalf;
 use crate::identity::PeerId;
+use crate::pool::ConnectionStatus;
+use crate::streams::Streams;
 
 /// One QUIC connection as an HTTP/3 client. Clones are handles to the same connection.
 #[derive(Clone)]
@@ -20,7 +23,20 @@ pub struct ClientConnection {
 impl ClientConnection {
     /// Starts HTTP/3 on a connection whose peer is proven. The driver must be polled (spawned
     /// into the owner's task set) for the connection to work; it ends with the connection.
-    pub fn new(_connection: quinn::Connection, _peer: PeerId) -> (Self, Driver) {
+    ///
+    /// Every exchange holds a [`crate::streams::StreamSlot`] (from `streams.enter()`) until both of
+    /// its halves are dropped.
+    pub(crate) fn new(
+        _connection: quinn::Connection,
+        _peer: PeerId,
+        _streams: Arc<Streams>,
+    ) -> (Self, Driver) {
+        unimplemented!()
+    }
+
+    /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
+    pub fn status(&self) -> ConnectionStatus {
+        // connection_status(&self.connection, self.streams.open())
         unimplemented!()
     }
 

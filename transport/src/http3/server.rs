@@ -1,11 +1,15 @@
 //! The server side of a connection (signatures first, the body follows).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::error::{ConnectionError, ErrorCode, StreamError};
 use super::receive::RecvHalf;
 use super::send::SendHalf;
 use crate::identity::PeerId;
+use crate::pool::ConnectionStatus;
+use crate::streams::Streams;
 
 /// One QUIC connection as an HTTP/3 server.
 pub struct ServerConnection {
@@ -14,7 +18,20 @@ pub struct ServerConnection {
 
 impl ServerConnection {
     /// Starts HTTP/3 on an accepted connection whose peer is proven.
-    pub fn new(_connection: quinn::Connection, _peer: PeerId) -> Self {
+    ///
+    /// Every exchange holds a [`crate::streams::StreamSlot`] (from `streams.enter()`) until both of
+    /// its halves are dropped.
+    pub(crate) fn new(
+        _connection: quinn::Connection,
+        _peer: PeerId,
+        _streams: Arc<Streams>,
+    ) -> Self {
+        unimplemented!()
+    }
+
+    /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
+    pub fn status(&self) -> ConnectionStatus {
+        // connection_status(&self.connection, self.streams.open())
         unimplemented!()
     }
 

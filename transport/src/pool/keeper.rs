@@ -1,0 +1,291 @@
+//! The keeper of one peer: dials it when asked, replaces its connection before it turns bad, and
+//! retires when nobody asks any more.
+//!
+//! ```text
+//! waiting --demand--> dialling --ok--> serving --closed--------------> waiting
+//!    ^                   |                |---silent: race until one answers --> serving
+//!    |                 failed             |---renewed SVID, GOAWAY, expiry: dial --> serving
+//!    +---back-off over---+                '---unused: close ------------> retired
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use rand::RngExt as _;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{Shared, State, Target};
+use crate::backoff::Backoff;
+use crate::endpoint::{DialError, presented_chain};
+use crate::http3::{ClientConnection, ErrorCode};
+use crate::limits;
+use crate::liveness::{Liveness, Sample, Verdict};
+use crate::streams::Streams;
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    target: Target,
+    publish: watch::Sender<State>,
+    demand: Arc<Notify>,
+    backoff: Backoff,
+    credentials: watch::Receiver<u64>,
+}
+
+/// A connection that the keeper looks after.
+struct Kept {
+    http: ClientConnection,
+    quic: quinn::Connection,
+    streams: Arc<Streams>,
+    /// When the SVID that this side presented on it expires.
+    own_not_after: SystemTime,
+}
+
+/// Why a connection is not the one to hand out any more.
+enum Ended {
+    /// It is closed; the next request dials.
+    Closed,
+    /// It still carries its streams, but new ones go to a successor.
+    Successor(Kept),
+    /// Nobody used it for long; the keeper retires with it.
+    Unused,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        target: Target,
+        publish: watch::Sender<State>,
+        demand: Arc<Notify>,
+    ) -> Self {
+        let credentials = shared.dialler.credentials.subscribe();
+        Self {
+            shared,
+            target,
+            publish,
+            demand,
+            backoff: Backoff::new(limits::REDIAL_FIRST, limits::REDIAL_CAP),
+            credentials,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let shutdown = self.shared.shutdown.clone();
+        shutdown.run_until_cancelled(self.keep()).await;
+        let mut peers = self.shared.peers();
+        peers.remove(&self.target);
+        // `publish` drops with self while the map is held: nobody finds a keeper that is gone.
+        drop(self.publish);
+    }
+
+    async fn keep(&mut self) {
+        let unused = self.shared.dialler.tuning.settings().unused_timeout;
+        while timeout(unused, self.demand.notified()).await.is_ok() {
+            let mut kept = match self.dial().await {
+                Ok(kept) => kept,
+                Err(error) => {
+                    self.wait_after(error).await;
+                    continue;
+                }
+            };
+            self.backoff.reset();
+            loop {
+                self.publish.send_replace(State::Ready(kept.http.clone()));
+                match self.serve(&kept).await {
+                    Ended::Closed => break,
+                    Ended::Successor(next) => {
+                        let old = std::mem::replace(&mut kept, next);
+                        self.shared.keepers.spawn(retire(old));
+                    }
+                    Ended::Unused => {
+                        kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"unused");
+                        return;
+                    }
+                }
+            }
+            self.publish.send_replace(State::Dialling);
+        }
+    }
+
+    async fn wait_after(&mut self, error: DialError) {
+        let wait = self.backoff.next(&mut rand::rng());
+        tracing::info!(peer = %self.target.address, identity = %self.target.identity,
+            %error, retry_in_ms = wait.as_millis(), "peer not reached");
+        self.publish.send_replace(State::Failed(error));
+        sleep(wait).await;
+        self.publish.send_replace(State::Dialling);
+    }
+
+    async fn dial(&self) -> Result<Kept, DialError> {
+        let dialler = &self.shared.dialler;
+        // Read first: a swap during the handshake makes this too early, never too late.
+        let own_not_after = dialler.credentials.svid().not_after();
+        let (quic, peer) = dialler
+            .dial(self.target.address, &self.target.identity)
+            .await?;
+        let streams = Streams::new(quic.clone(), &dialler.tuning);
+        let (http, driver) = ClientConnection::new(quic.clone(), peer, Arc::clone(&streams));
+        self.shared.keepers.spawn(driver);
+        Ok(Kept {
+            http,
+            quic,
+            streams,
+            own_not_after,
+        })
+    }
+
+    /// Looks after the published connection until it is not the one to hand out any more.
+    async fn serve(&mut self, kept: &Kept) -> Ended {
+        let mut watch = Watch::new(kept);
+        let unused_timeout = self.shared.dialler.tuning.settings().unused_timeout;
+        let mut used_at = Instant::now();
+        let mut move_at: Option<Instant> = None;
+        loop {
+            let busy = kept.streams.open() > 0;
+            if busy {
+                used_at = Instant::now();
+            }
+            let look = Instant::now()
+                + if busy {
+                    limits::LIVENESS_INTERVAL
+                } else {
+                    limits::IDLE_INTERVAL
+                };
+            tokio::select! {
+                _ = kept.quic.closed() => return Ended::Closed,
+                Ok(()) = self.credentials.changed() => {
+                    if !self.still_trusted(kept) {
+                        kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"trust removed");
+                        return Ended::Closed;
+                    }
+                    move_at.get_or_insert_with(|| Instant::now() + moving_time(kept));
+                }
+                () = sleep_until(move_at.unwrap_or(look).min(look)) => {}
+                // A new stream: look soon.
+                () = self.demand.notified() => {}
+            }
+            let now = Instant::now();
+            if !kept.http.is_usable() || move_at.is_some_and(|at| at <= now) {
+                match self.dial().await {
+                    Ok(next) => return Ended::Successor(next),
+                    // A connection that takes no new streams is no better than none.
+                    Err(error) if !kept.http.is_usable() => self.wait_after(error).await,
+                    Err(_) => move_at = Some(now + self.backoff.next(&mut rand::rng())),
+                }
+            } else if watch.look(kept) == Verdict::Silent {
+                match self.race(kept, &mut watch).await {
+                    Some(next) => return Ended::Successor(next),
+                    None => {
+                        let again = State::Ready(kept.http.clone());
+                        self.publish.send_replace(again);
+                    }
+                }
+            } else if !busy && now.duration_since(used_at) >= unused_timeout {
+                return Ended::Unused;
+            }
+        }
+    }
+
+    /// Dials anew every so often until a new connection stands or the old one answers.
+    async fn race(&self, kept: &Kept, watch: &mut Watch) -> Option<Kept> {
+        tracing::info!(peer = %self.target.address, identity = %self.target.identity,
+            "peer is silent, dialling anew");
+        let mut racers = FuturesUnordered::new();
+        let mut started = 0;
+        let mut next_start = Instant::now();
+        let refuse_at = next_start + limits::SILENCE_MAX;
+        loop {
+            tokio::select! {
+                biased;
+                Some(result) = racers.next(), if !racers.is_empty() => {
+                    if let Ok(next) = result {
+                        return Some(next);
+                    }
+                }
+                _ = kept.quic.closed(), if started >= limits::RACERS_MAX => return None,
+                () = sleep_until(next_start) => {
+                    if started < limits::RACERS_MAX || racers.is_empty() {
+                        racers.push(self.dial());
+                        started += 1;
+                    }
+                    let jitter = rand::rng().random_range(0.75..1.25);
+                    next_start = Instant::now() + limits::RACE_INTERVAL.mul_f64(jitter);
+                    if watch.look(kept) == Verdict::Alive {
+                        return None;
+                    }
+                    if Instant::now() >= refuse_at {
+                        let error = DialError::Timeout(self.target.address);
+                        self.publish.send_replace(State::Failed(error));
+                    }
+                }
+            }
+        }
+    }
+
+    fn still_trusted(&self, kept: &Kept) -> bool {
+        presented_chain(&kept.quic)
+            .is_some_and(|chain| self.shared.dialler.credentials.still_trusts(&chain))
+    }
+}
+
+/// How long after a swap of the own SVID this connection moves: spread, so that a renewal does not
+/// redial every peer at once, and well before the peer sees the old one expire.
+fn moving_time(kept: &Kept) -> Duration {
+    let left = kept.own_not_after.duration_since(SystemTime::now());
+    let within = left.unwrap_or_default().mul_f64(limits::MOVE_WITHIN);
+    within
+        .min(limits::MOVE_WITHIN_MAX)
+        .mul_f64(rand::rng().random())
+}
+
+/// Lets the streams of a replaced connection finish, then closes it. A peer that answers on the
+/// successor and stays silent here has lost this connection: its streams must not wait for the
+/// idle timeout.
+async fn retire(kept: Kept) {
+    let mut watch = Watch::new(&kept);
+    let mut silent_since = None;
+    while kept.quic.close_reason().is_none() {
+        if kept.streams.open() == 0 {
+            kept.quic
+                .close(ErrorCode::H3_NO_ERROR.to_quic(), b"replaced");
+            return;
+        }
+        match watch.look(&kept) {
+            Verdict::Alive => silent_since = None,
+            Verdict::Silent => {
+                let since: Instant = *silent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= limits::SILENCE_MAX {
+                    kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"silent");
+                    return;
+                }
+            }
+        }
+        sleep(limits::LIVENESS_INTERVAL).await;
+    }
+}
+
+/// Reads the counters that [`Liveness`] judges by.
+struct Watch(Liveness);
+
+impl Watch {
+    fn new(kept: &Kept) -> Self {
+        Self(Liveness::new(sample(&kept.quic)))
+    }
+
+    fn look(&mut self, kept: &Kept) -> Verdict {
+        self.0
+            .observe(std::time::Instant::now(), sample(&kept.quic))
+    }
+}
+
+fn sample(connection: &quinn::Connection) -> Sample {
+    let stats = connection.stats();
+    let frames = stats.frame_tx;
+    Sample {
+        received: stats.udp_rx.datagrams,
+        eliciting: frames.stream + frames.ping + frames.reset_stream + frames.stop_sending,
+        rtt: stats.path.rtt,
+    }
+}

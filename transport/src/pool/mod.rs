@@ -1,0 +1,181 @@
+//! One connection per peer sidecar, for one worker.
+//!
+//! [`Pool::get`] hands out the connection to a peer, dialling it first when there is none. Behind
+//! each peer stands one task, its keeper ([`keeper`]), which dials, replaces and closes; a caller
+//! only reads what the keeper published. Not here: which peer a request goes to (`weft_proxy`).
+
+mod keeper;
+mod stats;
+
+pub(crate) use stats::connection_status;
+pub use stats::{ConnectionStatus, PeerStatus};
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::endpoint::{DialError, Dialler};
+use crate::http3::ClientConnection;
+use crate::identity::SpiffeId;
+use crate::limits;
+
+/// A peer: where it listens, and who it must prove to be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// UDP address of its mesh side.
+    pub address: SocketAddr,
+    /// The identity that the routing table gives for this address.
+    pub identity: SpiffeId,
+}
+
+/// The connections of one worker. Clones are handles to the same pool.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dialler: Dialler,
+    peers: Mutex<HashMap<Target, Peer>>,
+    keepers: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+#[derive(Clone)]
+struct Peer {
+    state: watch::Receiver<State>,
+    demand: Arc<Notify>,
+}
+
+/// What a keeper publishes.
+#[derive(Clone)]
+enum State {
+    /// Nothing is known: no attempt yet, or the last one is forgotten.
+    Dialling,
+    /// Take this one.
+    Ready(ClientConnection),
+    /// The last attempt failed, and the next one waits: fail fast, so that the caller may try
+    /// another endpoint.
+    Failed(DialError),
+}
+
+impl Pool {
+    /// An empty pool over a worker's dialler. Call it inside the worker's runtime.
+    pub fn new(dialler: Dialler) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                dialler,
+                peers: Mutex::default(),
+                keepers: TaskTracker::new(),
+                shutdown: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// The connection to a peer. Waits for a handshake when there is none.
+    ///
+    /// # Errors
+    /// When the peer is not reached, or a recent attempt failed and the next one is not due.
+    pub async fn get(&self, target: &Target) -> Result<ClientConnection, DialError> {
+        loop {
+            let Peer { mut state, demand } = self.peer(target)?;
+            if let State::Ready(connection) = &*state.borrow()
+                && connection.is_usable()
+            {
+                return Ok(connection.clone());
+            }
+            demand.notify_one();
+            match self.published(target, &mut state).await {
+                Some(result) => return result,
+                // The keeper retired between the look-up and the wait: the next turn starts one.
+                None => continue,
+            }
+        }
+    }
+
+    async fn published(
+        &self,
+        target: &Target,
+        state: &mut watch::Receiver<State>,
+    ) -> Option<Result<ClientConnection, DialError>> {
+        let answer = async {
+            loop {
+                match &*state.borrow_and_update() {
+                    State::Ready(connection) if connection.is_usable() => {
+                        return Some(Ok(connection.clone()));
+                    }
+                    State::Failed(error) => return Some(Err(error.clone())),
+                    State::Ready(_) | State::Dialling => {}
+                }
+                if state.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        // One handshake of the keeper, and a little for its scheduling.
+        let patience = self.shared.dialler.tuning.settings().handshake_timeout;
+        timeout(patience + Duration::from_millis(100), answer)
+            .await
+            .unwrap_or(Some(Err(DialError::Timeout(target.address))))
+    }
+
+    fn peer(&self, target: &Target) -> Result<Peer, DialError> {
+        let mut peers = self.shared.peers();
+        if let Some(peer) = peers.get(target)
+            && peer.state.has_changed().is_ok()
+        {
+            return Ok(peer.clone());
+        }
+        if self.shared.shutdown.is_cancelled() {
+            return Err(DialError::ShuttingDown);
+        }
+        if peers.len() >= limits::PEERS_MAX && !peers.contains_key(target) {
+            return Err(DialError::TooManyPeers);
+        }
+        let (publish, state) = watch::channel(State::Dialling);
+        let peer = Peer {
+            state,
+            demand: Arc::new(Notify::new()),
+        };
+        peers.insert(target.clone(), peer.clone());
+        let keeper = keeper::Keeper::new(
+            Arc::clone(&self.shared),
+            target.clone(),
+            publish,
+            Arc::clone(&peer.demand),
+        );
+        self.shared.keepers.spawn(keeper.run());
+        Ok(peer)
+    }
+
+    /// What is known of each peer, for the admin endpoint and the metrics.
+    pub fn status(&self) -> Vec<PeerStatus> {
+        let peers = self.shared.peers();
+        peers
+            .iter()
+            .map(|(target, peer)| stats::status(target, &peer.state.borrow()))
+            .collect()
+    }
+
+    /// Ends every keeper and closes every connection; streams under way are lost, so call it once
+    /// they are drained. Waits until the peers know, or `patience`.
+    pub async fn close(&self, patience: Duration) {
+        self.shared.shutdown.cancel();
+        self.shared.keepers.close();
+        self.shared.dialler.close(patience).await;
+        self.shared.keepers.wait().await;
+    }
+}
+
+impl Shared {
+    fn peers(&self) -> MutexGuard<'_, HashMap<Target, Peer>> {
+        // A panic while it was held left the map whole: every change is one insert or remove.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
