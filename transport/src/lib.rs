@@ -22,5 +22,7 @@ mod liveness;
 mod quic;
 mod steering;
 mod streams;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod verify;

@@ -220,3 +220,162 @@ impl AsyncWrite for TlsStream {
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::credentials::TrustBundle;
+    use crate::testing::{Authority, DOMAIN, FRONTEND, ORDERS};
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// Runs one connection and an exchange of one byte; what each side made of it.
+    async fn meet(
+        acceptor: &TlsAcceptor,
+        connector: &TlsConnector,
+    ) -> (Result<TlsStream, TlsError>, Result<TlsStream, TlsError>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await?;
+            let _ = stream.write_all(b"x").await;
+            Ok(stream)
+        };
+        let client = async {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let mut stream = connector.connect(stream).await?;
+            // In TLS 1.3 the client learns of its refusal with the first read.
+            stream.read_u8().await.map_err(TlsError::Handshake)?;
+            Ok(stream)
+        };
+        tokio::join!(server, client)
+    }
+
+    fn id(text: &str) -> SpiffeId {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn both_sides_prove_who_they_are() {
+        let authority = Authority::new();
+        let acceptor =
+            TlsAcceptor::new(&authority.credentials(ORDERS), ClientAuth::Required).unwrap();
+        let own = authority.credentials(FRONTEND);
+        let connector = TlsConnector::mutual(&own, id(ORDERS)).unwrap();
+        let (server, client) = meet(&acceptor, &connector).await;
+        assert_eq!(server.unwrap().peer().unwrap().id().as_str(), FRONTEND);
+        assert_eq!(client.unwrap().peer().unwrap().id().as_str(), ORDERS);
+    }
+
+    #[tokio::test]
+    async fn a_server_of_another_identity_is_refused_by_the_client() {
+        let authority = Authority::new();
+        let acceptor =
+            TlsAcceptor::new(&authority.credentials(ORDERS), ClientAuth::Required).unwrap();
+        let own = authority.credentials(FRONTEND);
+        let connector = TlsConnector::mutual(&own, id(FRONTEND)).unwrap();
+        let (server, client) = meet(&acceptor, &connector).await;
+        assert!(server.is_err());
+        assert!(client.err().unwrap().is_certificate_refused());
+    }
+
+    #[tokio::test]
+    async fn a_client_of_another_authority_is_refused_by_the_server() {
+        let acceptor =
+            TlsAcceptor::new(&Authority::new().credentials(ORDERS), ClientAuth::Required).unwrap();
+        let own = Authority::new().credentials(FRONTEND);
+        let connector = TlsConnector::mutual(&own, id(ORDERS)).unwrap();
+        let (server, client) = meet(&acceptor, &connector).await;
+        assert!(server.is_err());
+        assert!(client.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_client_without_certificate_passes_only_where_it_is_optional() {
+        let authority = Authority::new();
+        let anchor = crate::credentials::Fingerprint::of(&authority.root);
+        // The server's chain carries its root, as the CA's does.
+        let issued = authority.issue(crate::testing::leaf(&[ORDERS]));
+        let chain = issued.chain_pem + &authority.bundle().to_pem();
+        let svid = crate::credentials::Svid::from_pem(chain.as_bytes(), issued.key_pem.as_bytes());
+        let own = Credentials::new(svid.unwrap(), authority.bundle()).unwrap();
+        let connector = TlsConnector::pinned(anchor, id(ORDERS)).unwrap();
+        for (client_auth, welcome) in [
+            (ClientAuth::Required, false),
+            (
+                ClientAuth::Optional {
+                    renewal_grace: HOUR,
+                },
+                true,
+            ),
+        ] {
+            let acceptor = TlsAcceptor::new(&own, client_auth).unwrap();
+            let (server, client) = meet(&acceptor, &connector).await;
+            assert_eq!(client.is_ok(), welcome);
+            assert_eq!(server.is_ok(), welcome);
+            if let Ok(stream) = server {
+                assert_eq!(stream.peer(), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_swapped_certificate_is_shown_at_the_next_handshake() {
+        let authority = Authority::new();
+        let own = authority.credentials(ORDERS);
+        let acceptor = TlsAcceptor::new(&own, ClientAuth::Required).unwrap();
+        let peer = authority.credentials(FRONTEND);
+        let connector = TlsConnector::mutual(&peer, id(ORDERS)).unwrap();
+        let before = own.svid().serial().to_owned();
+        let renewed = authority.svid(ORDERS);
+        let after = renewed.serial().to_owned();
+        own.replace(renewed, authority.bundle()).unwrap();
+        let (_, client) = meet(&acceptor, &connector).await;
+        let client = client.unwrap();
+        let (_, connection) = client.inner.get_ref();
+        let shown = &connection.peer_certificates().unwrap()[0];
+        let shown = crate::verify::Leaf::parse(shown).unwrap().serial;
+        assert_eq!(shown, after);
+        assert_ne!(shown, before);
+    }
+
+    #[tokio::test]
+    async fn trust_that_was_removed_is_removed_for_the_next_handshake_and_for_live_chains() {
+        let (old, new) = (Authority::new(), Authority::new());
+        let own = old.credentials(ORDERS);
+        let acceptor = TlsAcceptor::new(&own, ClientAuth::Required).unwrap();
+        let both = old.bundle().to_pem() + &new.bundle().to_pem();
+        let both = TrustBundle::from_pem(DOMAIN.parse().unwrap(), both.as_bytes()).unwrap();
+        let chain = old.issue(crate::testing::leaf(&[FRONTEND])).chain;
+        own.replace(new.svid(ORDERS), both.clone()).unwrap();
+        assert!(own.still_trusts(&chain));
+        own.replace(new.svid(ORDERS), new.bundle()).unwrap();
+        assert!(!own.still_trusts(&chain));
+        let peer = Credentials::new(old.svid(FRONTEND), both).unwrap();
+        let connector = TlsConnector::mutual(&peer, id(ORDERS)).unwrap();
+        let (server, client) = meet(&acceptor, &connector).await;
+        assert!(server.is_err());
+        assert!(client.is_err());
+    }
+
+    #[test]
+    fn a_swap_may_not_change_the_identity_or_break_the_chain() {
+        let authority = Authority::new();
+        let own = authority.credentials(ORDERS);
+        assert!(
+            own.replace(authority.svid(FRONTEND), authority.bundle())
+                .is_err()
+        );
+        assert!(
+            own.replace(Authority::new().svid(ORDERS), authority.bundle())
+                .is_err()
+        );
+        assert_eq!(own.svid().id().as_str(), ORDERS);
+    }
+}
