@@ -1,15 +1,22 @@
-//! The client side of a connection (signatures first, the body follows).
+//! The client side of a connection: opens requests, reads responses.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::Method;
 
-use super::error::{ConnectionError, ErrorCode, OpenError, StreamError};
+use super::Protocol;
+use super::error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
+use super::limits;
+use super::message::{decode_response, encode_request};
+use super::peer_streams;
 use super::receive::RecvHalf;
 use super::send::SendHalf;
+use super::shared::{Exchange, Shared, Side};
 use crate::identity::PeerId;
 use crate::pool::ConnectionStatus;
 use crate::streams::Streams;
@@ -17,43 +24,45 @@ use crate::streams::Streams;
 /// One QUIC connection as an HTTP/3 client. Clones are handles to the same connection.
 #[derive(Clone)]
 pub struct ClientConnection {
-    _private: (),
+    shared: Arc<Shared>,
 }
 
 impl ClientConnection {
     /// Starts HTTP/3 on a connection whose peer is proven. The driver must be polled (spawned
     /// into the owner's task set) for the connection to work; it ends with the connection.
-    ///
-    /// Every exchange holds a [`crate::streams::StreamSlot`] (from `streams.enter()`) until both of
-    /// its halves are dropped.
     pub(crate) fn new(
-        _connection: quinn::Connection,
-        _peer: PeerId,
-        _streams: Arc<Streams>,
+        connection: quinn::Connection,
+        peer: PeerId,
+        streams: Arc<Streams>,
     ) -> (Self, Driver) {
-        unimplemented!()
+        let shared = Shared::new(connection, peer, streams, Side::Client);
+        let driver = Driver::new(Arc::clone(&shared));
+        (Self { shared }, driver)
     }
 
     /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
-        // connection_status(&self.connection, self.streams.open())
-        unimplemented!()
+        self.shared.status()
     }
 
     /// Who the peer proved to be.
     pub fn peer(&self) -> &PeerId {
-        unimplemented!()
+        &self.shared.peer
     }
 
     /// Whether a new request may be opened: not closed, not going away, peer not expired.
     pub fn is_usable(&self) -> bool {
-        unimplemented!()
+        !self.is_draining() && self.shared.quic.close_reason().is_none()
     }
 
     /// Sends a request head; `end` when no body follows (FIN in the same packet).
     ///
     /// Method, URI with authority, and headers count. CONNECT writes only `:method` and
-    /// `:authority`, unless the head's extensions hold a [`super::Protocol`].
+    /// `:authority`, unless the head's extensions hold a [`Protocol`].
+    ///
+    /// # Errors
+    /// See [`OpenError::is_unprocessed`] for whether the request may be tried elsewhere. Waits
+    /// for the peer's stream limit; the caller sets the deadline.
     pub async fn open(
         &self,
         head: &http::request::Parts,
@@ -63,56 +72,187 @@ impl ClientConnection {
     }
 
     /// As [`Self::open`], with the first bytes of the body in the same write.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
     pub async fn open_with(
         &self,
-        _head: &http::request::Parts,
-        _body: Bytes,
-        _end: bool,
+        head: &http::request::Parts,
+        body: Bytes,
+        end: bool,
     ) -> Result<(SendHalf, ResponseHalf), OpenError> {
-        std::future::ready(()).await;
-        unimplemented!()
+        if self.is_draining() {
+            return Err(OpenError::Draining);
+        }
+        if head.extensions.get::<Protocol>().is_some() {
+            self.check_extended_connect().await?;
+        }
+        let (frame, length) = encode_request(head, self.shared.field_section_size_max())?;
+        let (send, receive) = self.open_stream().await?;
+        let (send_guard, receive_guard) = Exchange::begin(&self.shared);
+        let mut send = SendHalf::new(send, send_guard);
+        let response = ResponseHalf {
+            stream_id: u64::from(receive.id()),
+            recv: RecvHalf::new(receive, receive_guard),
+            method: head.method.clone(),
+            informational: 0,
+        };
+        send.start_head(frame, length, body)
+            .map_err(|_| HeadError::InvalidContentLength)?;
+        match send.send_head(end).await {
+            Ok(()) => Ok((send, response)),
+            Err(StreamError::ConnectionLost(error)) => Err(error.into()),
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+            //# Clients MUST NOT discard complete responses as a result of having their request
+            //# terminated abruptly
+            // The head may have arrived whole: the response half knows the outcome.
+            Err(StreamError::Stopped(code)) if code == ErrorCode::H3_NO_ERROR => {
+                Ok((send, response))
+            }
+            Err(StreamError::Stopped(code)) => Err(OpenError::Stopped(code)),
+            Err(
+                StreamError::Reset(_)
+                | StreamError::Malformed(_)
+                | StreamError::TooLarge(_)
+                | StreamError::NotProcessed,
+            ) => Err(OpenError::Draining),
+            Err(StreamError::InvalidHead(error)) => Err(error.into()),
+            Err(StreamError::Misuse(_)) => Err(HeadError::InvalidContentLength.into()),
+        }
     }
 
     /// Closes the connection at once; streams under way are lost.
-    pub fn close(&self, _code: ErrorCode) {
-        unimplemented!()
+    pub fn close(&self, code: ErrorCode) {
+        self.shared.quic.close(code.to_quic(), b"");
     }
 
     /// Done when the connection has ended.
     pub async fn closed(&self) -> ConnectionError {
-        std::future::ready(()).await;
-        unimplemented!()
+        let error = self.shared.quic.closed().await;
+        self.shared.lost(error)
+    }
+
+    /// Done when no request is under way on this connection.
+    pub async fn idle(&self) {
+        self.shared.idle().await;
+    }
+
+    fn is_draining(&self) -> bool {
+        self.shared.goaway.borrow().is_some() || self.shared.peer.not_after() <= SystemTime::now()
+    }
+
+    async fn open_stream(&self) -> Result<(quinn::SendStream, quinn::RecvStream), OpenError> {
+        let mut goaway = self.shared.goaway.subscribe();
+        // Not `changed()`: it may have come between the check and the subscription.
+        let draining = goaway.wait_for(Option::is_some);
+        tokio::select! {
+            biased;
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+            //# Endpoints MUST NOT initiate new requests or promise new pushes on the connection
+            //# after receipt of a GOAWAY frame from the peer.
+            _ = draining => Err(OpenError::Draining),
+            opened = self.shared.quic.open_bi() => {
+                opened.map_err(|error| OpenError::ConnectionLost(self.shared.lost(error)))
+            }
+        }
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc8441#section-3
+    //# a client MUST NOT use the extended CONNECT before it has received the setting
+    async fn check_extended_connect(&self) -> Result<(), OpenError> {
+        let mut settings = self.shared.settings.subscribe();
+        let enabled = tokio::select! {
+            settings = settings.wait_for(Option::is_some) => {
+                settings.is_ok_and(|settings| settings.is_some_and(|s| s.extended_connect))
+            }
+            error = self.closed() => return Err(error.into()),
+        };
+        if enabled {
+            Ok(())
+        } else {
+            Err(HeadError::ExtendedConnectDisabled.into())
+        }
     }
 }
 
 /// Runs what belongs to the connection and to no request: SETTINGS, GOAWAY, QPACK streams.
 /// Ends with the connection and says why.
+#[must_use = "the connection works only while its driver is polled"]
 pub struct Driver {
-    _private: (),
+    future: Pin<Box<dyn Future<Output = ConnectionError> + Send>>,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            future: Box::pin(peer_streams::drive(shared)),
+        }
+    }
 }
 
 impl Future for Driver {
     type Output = ConnectionError;
 
-    fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<ConnectionError> {
-        unimplemented!()
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ConnectionError> {
+        self.future.as_mut().poll(cx)
     }
 }
 
-/// The response to one request.
+/// The response to one request. Dropped before its end it cancels the rest of the response.
 pub struct ResponseHalf {
-    _private: (),
+    stream_id: u64,
+    recv: RecvHalf,
+    method: Method,
+    informational: u8,
 }
 
 impl ResponseHalf {
     /// The next response head: any number of 1xx (at most 32), then the final one.
+    ///
+    /// # Errors
+    /// See [`StreamError::is_unprocessed`] for whether the request may be tried elsewhere.
+    /// Cancel-safe.
     pub async fn head(&mut self) -> Result<http::Response<()>, StreamError> {
-        std::future::ready(()).await;
-        unimplemented!()
+        let section = self.section().await?;
+        let decoded = decode_response(&section, &self.method);
+        let (head, length) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                let error = self.recv.shared().message_error(error);
+                return Err(self.recv.fail(error));
+            }
+        };
+        if head.status.is_informational() {
+            self.informational += 1;
+            if self.informational > limits::INFORMATIONAL_RESPONSES {
+                return Err(self.recv.fail(StreamError::TooLarge("interim responses")));
+            }
+        } else if self.method == Method::CONNECT && head.status.is_success() {
+            self.recv.begin_tunnel();
+        } else {
+            self.recv.begin_body(length);
+        }
+        Ok(http::Response::from_parts(head, ()))
     }
 
     /// The body or tunnel after the final head.
     pub fn into_body(self) -> RecvHalf {
-        unimplemented!()
+        self.recv
+    }
+
+    /// Waits for a head, or for a GOAWAY that says that none will come.
+    async fn section(&mut self) -> Result<Bytes, StreamError> {
+        let mut goaway = self.recv.shared().goaway.subscribe();
+        let stream_id = self.stream_id;
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+        //# Requests on stream IDs greater than or equal to the indicated value will not be
+        //# processed
+        let refused = goaway.wait_for(|id| id.is_some_and(|id| stream_id >= id));
+        tokio::select! {
+            biased;
+            section = poll_fn(|cx| self.recv.poll_head(cx)) => return section,
+            _ = refused => {}
+        }
+        Err(self.recv.fail(StreamError::NotProcessed))
     }
 }

@@ -172,6 +172,9 @@ pub enum StreamError {
     /// The peer said by GOAWAY that it did not process this request.
     #[error("not processed: the peer is going away")]
     NotProcessed,
+    /// The head or trailers cannot be said in HTTP/3. Never sent.
+    #[error("cannot be sent: {0}")]
+    InvalidHead(#[from] HeadError),
     /// This side used the stream wrongly: nothing invalid was sent.
     #[error("misuse: {0}")]
     Misuse(&'static str),
@@ -200,6 +203,7 @@ impl StreamError {
             | Self::Malformed(_)
             | Self::TooLarge(_)
             | Self::NotProcessed
+            | Self::InvalidHead(_)
             | Self::Misuse(_) => None,
         }
     }

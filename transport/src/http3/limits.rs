@@ -6,8 +6,9 @@ use std::time::Duration;
 /// also the longest HEADERS frame that is buffered. What browsers and gRPC stay far below.
 pub(crate) const FIELD_SECTION_SIZE: u64 = 64 * 1024;
 
-/// Fields in one section: the usual default of proxies; more is an attack on hash maps.
-pub(crate) const FIELDS: usize = 100;
+/// Fields in one section: the 100 that HTTP/1 proxies allow, the pseudo-headers and the mesh's
+/// own. More is an attack on hash maps.
+pub(crate) const FIELDS: usize = 128;
 
 /// What each field costs beside its bytes (RFC 9114 section 4.2.2).
 pub(crate) const FIELD_OVERHEAD: u64 = 32;
@@ -50,3 +51,7 @@ pub(crate) const RESET_WINDOW: usize = 1000;
 
 /// A stream that dies within this time of its opening was reset "rapidly".
 pub(crate) const RAPID_RESET: Duration = Duration::from_secs(1);
+
+/// How long a connection that was shut down lingers after its last exchange, so that the end of
+/// the last response is acknowledged, after a loss or two as well; the peer usually closes first.
+pub(crate) const DRAIN_LINGER: Duration = Duration::from_secs(1);

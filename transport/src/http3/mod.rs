@@ -10,12 +10,21 @@
 //! The pure parts, which use no clock, socket or task: `varint`, `frame`, `qpack`, `message`,
 //! `settings`, `chunks`, `reset_guard`. The rest is the shell that moves bytes for them.
 
+mod chunks;
 mod client;
 mod error;
+mod frame;
 mod limits;
+mod message;
+mod peer_streams;
+mod qpack;
 mod receive;
+mod reset_guard;
 mod send;
 mod server;
+mod settings;
+mod shared;
+mod varint;
 
 pub use client::{ClientConnection, Driver, ResponseHalf};
 pub use error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};

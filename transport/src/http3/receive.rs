@@ -1,38 +1,312 @@
-//! The receiving half of a stream (signatures first, the body follows).
+//! The receiving half of a stream: frames to head, body, trailers or tunnelled bytes.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use super::error::{ErrorCode, StreamError};
+use super::chunks::Chunks;
+use super::error::{ConnectionError, ErrorCode, StreamError};
+use super::frame::{Event, FrameReader, StreamKind};
+use super::limits;
+use super::message::{BodyLength, decode_trailers};
+use super::shared::{HalfGuard, Shared, Side};
 
 /// The receiving half of an exchange: a body with trailers, or one direction of a tunnel.
 ///
 /// Dropped before its end it tells the peer to stop sending (`H3_REQUEST_CANCELLED`).
 pub struct RecvHalf {
-    _private: (),
+    stream: quinn::RecvStream,
+    guard: HalfGuard,
+    frames: FrameReader,
+    chunks: Chunks,
+    finished: bool,
+    phase: Phase,
+    length: BodyLength,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+/// What may come next.
+#[derive(Debug)]
+enum Phase {
+    /// A head.
+    Head,
+    /// DATA, trailers or the end.
+    Body,
+    /// DATA or the end.
+    Tunnel,
+    /// The end only.
+    AfterTrailers,
+    /// Nothing: the end was seen.
+    Ended,
+    /// Nothing: every further read gives this.
+    Failed(StreamError),
 }
 
 impl RecvHalf {
+    pub(super) fn new(stream: quinn::RecvStream, guard: HalfGuard) -> Self {
+        let client = guard.shared().side == Side::Client;
+        Self {
+            stream,
+            guard,
+            frames: FrameReader::new(StreamKind::Request { client }),
+            chunks: Chunks::default(),
+            finished: false,
+            phase: Phase::Head,
+            length: BodyLength::UNDECLARED,
+            trailers: None,
+        }
+    }
+
     /// Appends received payload to `chunks`, many at once; returns how many were appended.
     ///
-    /// `0` is the clean end (FIN); a reset is [`StreamError::Reset`] with its code. For tunnels:
-    /// trailers are an error here.
+    /// `0` is the clean end (FIN); a reset is [`StreamError::Reset`] with its code. Trailers, if
+    /// there were any, are then to be had from [`Self::take_trailers`].
     pub fn poll_chunks(
         &mut self,
-        _cx: &mut Context<'_>,
-        _chunks: &mut Vec<Bytes>,
+        cx: &mut Context<'_>,
+        chunks: &mut Vec<Bytes>,
     ) -> Poll<Result<usize, StreamError>> {
-        unimplemented!()
+        let Some(data) = ready!(self.poll_data(cx))? else {
+            return Poll::Ready(Ok(0));
+        };
+        chunks.push(data);
+        let mut count = 1;
+        // What is here already comes along; an error among it is for the next call.
+        while matches!(self.phase, Phase::Body | Phase::Tunnel) && !self.chunks.is_empty() {
+            let next = match self.frames.next(&mut self.chunks) {
+                Ok(None) => break,
+                Ok(Some(event)) => self.payload(event),
+                Err(error) => Err(self.guard.shared().frame_error(error)),
+            };
+            match next {
+                Ok(Some(data)) => {
+                    chunks.push(data);
+                    count += 1;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.fail(error);
+                }
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// The trailers, once [`Self::poll_chunks`] has come to the end.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take().map(|trailers| *trailers)
     }
 
     /// Tells the peer to stop sending, with a code of the caller's choice.
     ///
     /// `H3_NO_ERROR` is for a server whose response is complete without the rest of the request.
-    pub fn stop(self, _code: ErrorCode) {
-        unimplemented!()
+    pub fn stop(mut self, code: ErrorCode) {
+        self.stop_stream(code);
+    }
+
+    /// The encoded field section of the next head.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, StreamError>> {
+        if let Phase::Failed(error) = &self.phase {
+            return Poll::Ready(Err(error.clone()));
+        }
+        let head = match ready!(self.poll_event(cx)) {
+            Ok(Some(Event::Headers(section))) => Ok(section),
+            Ok(Some(Event::Data(_) | Event::Control(..))) => {
+                Err(self.unexpected("DATA before HEADERS"))
+            }
+            Ok(None) => Err(StreamError::Malformed("the stream ended without a head")),
+            Err(error) => Err(error),
+        };
+        Poll::Ready(head.map_err(|error| self.fail(error)))
+    }
+
+    /// After the final head: what follows it.
+    pub(super) fn begin_body(&mut self, length: BodyLength) {
+        self.length = length;
+        self.phase = Phase::Body;
+    }
+
+    /// After the head of a tunnel.
+    pub(super) fn begin_tunnel(&mut self) {
+        self.phase = Phase::Tunnel;
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        self.guard.shared()
+    }
+
+    /// Ends this half with an error found in the peer's message. Returns it for convenience.
+    pub(super) fn fail(&mut self, error: StreamError) -> StreamError {
+        match &error {
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
+            //# Malformed requests or responses that are detected MUST be treated as a stream
+            //# error of type H3_MESSAGE_ERROR.
+            StreamError::Malformed(_) => {
+                self.guard.ended_by_peer();
+                self.stop_stream(ErrorCode::H3_MESSAGE_ERROR);
+            }
+            StreamError::TooLarge(_) => {
+                self.guard.ended_by_peer();
+                self.stop_stream(ErrorCode::H3_EXCESSIVE_LOAD);
+            }
+            StreamError::Reset(_) => self.guard.ended_by_peer(),
+            StreamError::NotProcessed => self.stop_stream(ErrorCode::H3_REQUEST_CANCELLED),
+            StreamError::Stopped(_)
+            | StreamError::ConnectionLost(_)
+            | StreamError::InvalidHead(_)
+            | StreamError::Misuse(_) => {}
+        }
+        self.phase = Phase::Failed(error.clone());
+        error
+    }
+
+    /// The next payload; `None` at the end.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+        loop {
+            match &self.phase {
+                Phase::Body | Phase::Tunnel | Phase::AfterTrailers => {}
+                Phase::Ended => return Poll::Ready(Ok(None)),
+                Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
+                Phase::Head => {
+                    return Poll::Ready(Err(StreamError::Misuse("the head was not read")));
+                }
+            }
+            let payload = match ready!(self.poll_event(cx)) {
+                Ok(Some(event)) => self.payload(event),
+                Ok(None) => self.end().map(|()| None),
+                Err(error) => Err(error),
+            };
+            match payload {
+                Ok(Some(data)) => return Poll::Ready(Ok(Some(data))),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(self.fail(error))),
+            }
+        }
+    }
+
+    /// Judges a frame after the head. `None` for trailers, which are kept.
+    fn payload(&mut self, event: Event) -> Result<Option<Bytes>, StreamError> {
+        match (event, &self.phase) {
+            (Event::Data(data), Phase::Body) => {
+                //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
+                //# a Content-Length header field whose value does not equal the sum of the DATA
+                //# frame lengths received
+                if !self.length.take(data.len()) {
+                    return Err(StreamError::Malformed("more body than content-length"));
+                }
+                Ok(Some(data))
+            }
+            (Event::Data(data), Phase::Tunnel) => Ok(Some(data)),
+            (Event::Headers(section), Phase::Body) => {
+                if !self.length.is_complete() {
+                    return Err(StreamError::Malformed("less body than content-length"));
+                }
+                let trailers = decode_trailers(&section)
+                    .map_err(|error| self.guard.shared().message_error(error))?;
+                self.trailers = Some(Box::new(trailers));
+                self.phase = Phase::AfterTrailers;
+                Ok(None)
+            }
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
+            //# Receipt of any other known frame type MUST be treated as a connection error of
+            //# type H3_FRAME_UNEXPECTED.
+            (Event::Headers(_), Phase::Tunnel) => Err(self.unexpected("HEADERS in a tunnel")),
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+            //# Receipt of an invalid sequence of frames MUST be treated as a connection error of
+            //# type H3_FRAME_UNEXPECTED.
+            _ => Err(self.unexpected("a frame after the trailers")),
+        }
+    }
+
+    fn end(&mut self) -> Result<(), StreamError> {
+        if !self.length.is_complete() {
+            return Err(StreamError::Malformed("less body than content-length"));
+        }
+        self.phase = Phase::Ended;
+        Ok(())
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, StreamError>> {
+        loop {
+            match self.frames.next(&mut self.chunks) {
+                Ok(None) => {}
+                Ok(Some(event)) => return Poll::Ready(Ok(Some(event))),
+                Err(error) => return Poll::Ready(Err(self.guard.shared().frame_error(error))),
+            }
+            if self.finished {
+                if self.frames.is_between_frames() {
+                    return Poll::Ready(Ok(None));
+                }
+                let error = self
+                    .guard
+                    .shared()
+                    .violation(ErrorCode::H3_FRAME_ERROR, "a truncated frame");
+                return Poll::Ready(Err(error.into()));
+            }
+            ready!(self.poll_fill(cx))?;
+        }
+    }
+
+    /// Takes what QUIC has, up to [`limits::CHUNKS_PER_READ`] packets at once.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        let mut read = [const { Bytes::new() }; limits::CHUNKS_PER_READ];
+        // The future holds no state of its own between polls, so it need not be kept.
+        let result = ready!(pin!(self.stream.read_chunks(&mut read)).poll(cx));
+        match result {
+            Ok(Some(count)) => {
+                for chunk in read.into_iter().take(count) {
+                    self.chunks.push(chunk);
+                }
+                Poll::Ready(Ok(()))
+            }
+            Ok(None) => {
+                self.finished = true;
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(self.read_error(error))),
+        }
+    }
+
+    fn read_error(&self, error: quinn::ReadError) -> StreamError {
+        match error {
+            quinn::ReadError::Reset(code) => StreamError::Reset(ErrorCode::from_quic(code)),
+            quinn::ReadError::ConnectionLost(error) => self.guard.shared().lost(error).into(),
+            quinn::ReadError::ClosedStream | quinn::ReadError::IllegalOrderedRead => {
+                StreamError::Misuse("the stream is closed")
+            }
+            quinn::ReadError::ZeroRttRejected => {
+                ConnectionError::Transport("0-RTT rejected".into()).into()
+            }
+        }
+    }
+
+    fn unexpected(&self, reason: &'static str) -> StreamError {
+        self.guard
+            .shared()
+            .violation(ErrorCode::H3_FRAME_UNEXPECTED, reason)
+            .into()
+    }
+
+    fn stop_stream(&mut self, code: ErrorCode) {
+        // Fails only when the stream is over, and then there is nothing to stop.
+        let _ = self.stream.stop(code.to_quic());
+        self.phase = Phase::Ended;
+    }
+}
+
+impl Drop for RecvHalf {
+    fn drop(&mut self) {
+        // QUIC would say STOP_SENDING with code 0, which means nothing in HTTP/3.
+        match self.phase {
+            Phase::Ended | Phase::Failed(_) => {}
+            Phase::Head | Phase::Body | Phase::Tunnel | Phase::AfterTrailers => {
+                self.stop_stream(ErrorCode::H3_REQUEST_CANCELLED);
+            }
+        }
     }
 }
 
@@ -42,16 +316,26 @@ impl Body for RecvHalf {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
-        unimplemented!()
+        let this = self.get_mut();
+        match ready!(this.poll_data(cx)) {
+            Ok(Some(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Ok(None) => {
+                let trailers = this.take_trailers();
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+            }
+            Err(error) => Poll::Ready(Some(Err(error))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        unimplemented!()
+        matches!(self.phase, Phase::Ended) && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        unimplemented!()
+        self.length
+            .left()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

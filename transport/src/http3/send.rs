@@ -1,75 +1,260 @@
-//! The sending half of a stream (signatures first, the body follows).
+//! The sending half of a stream: head, DATA frames, trailers and the end.
 
-use std::future::Future;
-use std::task::{Context, Poll};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::error::{ErrorCode, StreamError};
+use super::error::{ConnectionError, ErrorCode, StreamError};
+use super::frame::{HEADER_MAX, put_data_header};
+use super::message::{BodyLength, encode_trailers};
+use super::shared::{HalfGuard, Shared};
+
+/// Room for many frame headers in one allocation.
+const HEADERS_CAPACITY: usize = 256;
 
 /// The sending half of an exchange. Dropped before [`SendHalf::finish`] it resets the stream
 /// (`H3_REQUEST_CANCELLED`), so that a broken body never looks complete.
 ///
 /// Every operation is cancel-safe: what a cancelled call has queued goes out before what follows.
 pub struct SendHalf {
-    _private: (),
+    stream: quinn::SendStream,
+    guard: HalfGuard,
+    /// Bytes that QUIC has not taken yet; empty between calls that were not cancelled.
+    queue: Vec<Bytes>,
+    /// Where headers of DATA frames are built.
+    headers: BytesMut,
+    length: BodyLength,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    TrailersQueued,
+    Ended,
 }
 
 impl SendHalf {
+    pub(super) fn new(stream: quinn::SendStream, guard: HalfGuard) -> Self {
+        Self {
+            stream,
+            guard,
+            queue: Vec::new(),
+            headers: BytesMut::new(),
+            length: BodyLength::UNDECLARED,
+            state: State::Open,
+        }
+    }
+
     /// Ready when all that was queued has been handed to QUIC.
-    pub fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        unimplemented!()
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        while !self.queue.is_empty() {
+            // The future holds no state of its own between polls, so it need not be kept.
+            let result = ready!(pin!(self.stream.write_chunks(&mut self.queue)).poll(cx));
+            match result {
+                Ok(written) => drop(self.queue.drain(..written.chunks)),
+                Err(error) => {
+                    self.queue.clear();
+                    return Poll::Ready(Err(self.write_error(error)));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Queues one DATA frame; call after [`SendHalf::poll_ready`] and then poll that again.
     ///
     /// # Errors
     /// When the body would exceed its declared content-length.
-    pub fn start_data(&mut self, _data: Bytes) -> Result<(), StreamError> {
-        unimplemented!()
+    pub fn start_data(&mut self, data: Bytes) -> Result<(), StreamError> {
+        if self.begin_data(data.len())? {
+            self.queue.push(data);
+        }
+        Ok(())
     }
 
     /// As [`SendHalf::start_data`] with several chunks, which are drained, in one DATA frame.
     ///
     /// # Errors
     /// When the body would exceed its declared content-length.
-    pub fn start_chunks(&mut self, _chunks: &mut Vec<Bytes>) -> Result<(), StreamError> {
-        unimplemented!()
+    pub fn start_chunks(&mut self, chunks: &mut Vec<Bytes>) -> Result<(), StreamError> {
+        if self.begin_data(chunks.iter().map(Bytes::len).sum())? {
+            self.queue.append(chunks);
+        }
+        chunks.clear();
+        Ok(())
     }
 
     /// Sends one DATA frame; done when QUIC has taken it (back-pressure).
+    ///
+    /// # Errors
+    /// When the peer or the connection ends the stream, or the body exceeds its length.
     pub async fn send_data(&mut self, data: Bytes) -> Result<(), StreamError> {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.flush().await?;
         self.start_data(data)?;
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+        self.flush().await
     }
 
     /// Sends several chunks, which are drained, in one DATA frame.
+    ///
+    /// # Errors
+    /// As [`SendHalf::send_data`].
     pub async fn send_chunks(&mut self, chunks: &mut Vec<Bytes>) -> Result<(), StreamError> {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.flush().await?;
         self.start_chunks(chunks)?;
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+        self.flush().await
     }
 
-    /// Sends the trailers and ends the stream.
-    pub async fn send_trailers(&mut self, _trailers: &HeaderMap) -> Result<(), StreamError> {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+    /// Sends the trailers and ends the stream. Fields that trailers may not hold are left out.
+    ///
+    /// # Errors
+    /// As [`SendHalf::finish`], and when the trailers cannot be said.
+    pub async fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), StreamError> {
+        self.flush().await?;
+        if self.state != State::Open {
+            return Err(StreamError::Misuse("the body is over"));
+        }
+        let size_max = self.guard.shared().field_section_size_max();
+        let frame = encode_trailers(trailers, size_max)?;
+        self.queue.push(frame.freeze());
+        self.state = State::TrailersQueued;
+        self.finish().await
     }
 
-    /// Ends the stream cleanly (FIN) after all that was queued.
+    /// Ends the stream cleanly (FIN) after all that was queued. Harmless when repeated.
+    ///
+    /// # Errors
+    /// When the peer or the connection ends the stream, or the body is shorter than declared.
     pub async fn finish(&mut self) -> Result<(), StreamError> {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+        self.flush().await?;
+        self.end()
     }
 
     /// Ends the stream at once with a code; what is unsent is lost.
-    pub fn reset(&mut self, _code: ErrorCode) {
-        unimplemented!()
+    pub fn reset(&mut self, code: ErrorCode) {
+        self.queue.clear();
+        if self.state != State::Ended {
+            // Fails only when the stream is over already.
+            let _ = self.stream.reset(code.to_quic());
+            self.state = State::Ended;
+        }
     }
 
     /// Done when the peer will read no more: `Some(code)` when it asked to stop, `None` when all
     /// was acknowledged after the end or the connection is gone. Holds nothing of the half.
     pub fn stopped(&self) -> impl Future<Output = Option<ErrorCode>> + Send + 'static + use<> {
-        async { None }
+        let stopped = self.stream.stopped();
+        async move { stopped.await.ok().flatten().map(ErrorCode::from_quic) }
+    }
+
+    /// Queues a head, and with it the first bytes of the body.
+    pub(super) fn start_head(
+        &mut self,
+        mut head: BytesMut,
+        length: BodyLength,
+        body: Bytes,
+    ) -> Result<(), StreamError> {
+        self.length = length;
+        if !self.length.take(body.len()) {
+            return Err(StreamError::Misuse("more body than content-length"));
+        }
+        if !body.is_empty() {
+            put_data_header(body.len() as u64, &mut head);
+        }
+        self.queue.push(head.freeze());
+        if !body.is_empty() {
+            self.queue.push(body);
+        }
+        Ok(())
+    }
+
+    /// Waits until the head is with QUIC, and when `end`, until all is and the stream ended.
+    pub(super) async fn send_head(&mut self, end: bool) -> Result<(), StreamError> {
+        if end {
+            return self.finish().await;
+        }
+        // Once only the body is left the caller may go on: the answer can come before the peer
+        // takes the body.
+        let with_body = self.queue.len() > 1;
+        poll_fn(|cx| match self.poll_ready(cx) {
+            Poll::Pending if with_body && self.queue.len() == 1 => Poll::Ready(Ok(())),
+            other => other,
+        })
+        .await
+    }
+
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        ready!(self.poll_ready(cx))?;
+        Poll::Ready(self.end())
+    }
+
+    /// The peer made this side end the stream.
+    pub(super) fn ended_by_peer(&mut self) {
+        self.guard.ended_by_peer();
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        self.guard.shared()
+    }
+
+    fn end(&mut self) -> Result<(), StreamError> {
+        if self.state == State::Ended {
+            return Ok(());
+        }
+        if !self.length.is_complete() {
+            return Err(StreamError::Misuse("less body than content-length"));
+        }
+        self.stream
+            .finish()
+            .map_err(|_| StreamError::Misuse("the stream is closed"))?;
+        self.state = State::Ended;
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), StreamError> {
+        poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// Queues the header of a DATA frame; `false` when there is nothing to send.
+    fn begin_data(&mut self, length: usize) -> Result<bool, StreamError> {
+        if self.state != State::Open {
+            return Err(StreamError::Misuse("the body is over"));
+        }
+        if length == 0 {
+            return Ok(false);
+        }
+        if !self.length.take(length) {
+            return Err(StreamError::Misuse("more body than content-length"));
+        }
+        if self.headers.capacity() < HEADER_MAX {
+            self.headers.reserve(HEADERS_CAPACITY);
+        }
+        put_data_header(length as u64, &mut self.headers);
+        self.queue.push(self.headers.split().freeze());
+        Ok(true)
+    }
+
+    fn write_error(&mut self, error: quinn::WriteError) -> StreamError {
+        match error {
+            quinn::WriteError::Stopped(code) => {
+                self.guard.ended_by_peer();
+                StreamError::Stopped(ErrorCode::from_quic(code))
+            }
+            quinn::WriteError::ConnectionLost(error) => self.guard.shared().lost(error).into(),
+            quinn::WriteError::ClosedStream => StreamError::Misuse("the stream is closed"),
+            quinn::WriteError::ZeroRttRejected => {
+                ConnectionError::Transport("0-RTT rejected".into()).into()
+            }
+        }
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        // QUIC would finish the stream, and a body cut short would look complete.
+        self.reset(ErrorCode::H3_REQUEST_CANCELLED);
     }
 }

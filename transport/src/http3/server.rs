@@ -1,64 +1,247 @@
-//! The server side of a connection (signatures first, the body follows).
+//! The server side of a connection: takes requests whose heads are complete, answers them.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use http::{Method, StatusCode};
+use tokio::time::{Timeout, timeout};
 
-use super::error::{ConnectionError, ErrorCode, StreamError};
+use super::client::Driver;
+use super::error::{ConnectionError, ErrorCode, HeadError, StreamError};
+use super::limits;
+use super::message::{decode_request, encode_response};
 use super::receive::RecvHalf;
 use super::send::SendHalf;
+use super::shared::{Exchange, Shared, Side};
 use crate::identity::PeerId;
 use crate::pool::ConnectionStatus;
 use crate::streams::Streams;
 
 /// One QUIC connection as an HTTP/3 server.
 pub struct ServerConnection {
-    _private: (),
+    shared: Arc<Shared>,
+    /// Holds the one driver: a set polls it only when it was woken, not for each request.
+    driver: FuturesUnordered<Driver>,
+    /// Streams whose heads have begun and not ended.
+    pending: FuturesUnordered<Timeout<ReadHead>>,
+    /// The stream ID after the last one accepted.
+    next_stream: u64,
+    /// The first stream ID that is refused, once shut down.
+    goaway: Option<u64>,
 }
 
 impl ServerConnection {
     /// Starts HTTP/3 on an accepted connection whose peer is proven.
-    ///
-    /// Every exchange holds a [`crate::streams::StreamSlot`] (from `streams.enter()`) until both of
-    /// its halves are dropped.
-    pub(crate) fn new(
-        _connection: quinn::Connection,
-        _peer: PeerId,
-        _streams: Arc<Streams>,
-    ) -> Self {
-        unimplemented!()
+    pub(crate) fn new(connection: quinn::Connection, peer: PeerId, streams: Arc<Streams>) -> Self {
+        let shared = Shared::new(connection, peer, streams, Side::Server);
+        let driver = FuturesUnordered::from_iter([Driver::new(Arc::clone(&shared))]);
+        Self {
+            shared,
+            driver,
+            pending: FuturesUnordered::new(),
+            next_stream: 0,
+            goaway: None,
+        }
     }
 
     /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
-        // connection_status(&self.connection, self.streams.open())
-        unimplemented!()
+        self.shared.status()
     }
 
     /// Who the peer proved to be.
     pub fn peer(&self) -> &PeerId {
-        unimplemented!()
+        &self.shared.peer
     }
 
     /// The next request whose head is complete and valid. Cancel-safe, and the only driver of
     /// the connection's own streams: keep calling it while the connection is to live.
     ///
     /// `None` is a graceful end: the peer closed with `H3_NO_ERROR`, this side closed, or after
-    /// [`Self::shutdown`] every accepted exchange is over.
+    /// [`Self::shutdown`] every accepted exchange is over and the peer had a moment to take the
+    /// rest; then close it.
+    ///
+    /// # Errors
+    /// The connection ended in another way.
     pub async fn accept(&mut self) -> Result<Option<ServerRequest>, ConnectionError> {
-        std::future::ready(()).await;
-        unimplemented!()
+        loop {
+            if self.goaway.is_none() && self.shared.peer.not_after() <= SystemTime::now() {
+                self.shutdown();
+            }
+            let drained = self.goaway.is_some() && self.pending.is_empty();
+            let room = self.pending.len() < limits::PENDING_HEADS;
+            tokio::select! {
+                biased;
+                Some(error) = self.driver.next() => return graceful(error),
+                Some(result) = self.pending.next(), if !self.pending.is_empty() => {
+                    // An elapsed time drops the halves, which cancels the stream.
+                    if let Ok(Some(request)) = result {
+                        return Ok(Some(request));
+                    }
+                }
+                stream = self.shared.quic.accept_bi(), if room => {
+                    match stream {
+                        Ok((send, receive)) => {
+                            if let Some(request) = self.begin(send, receive).await {
+                                return Ok(Some(request));
+                            }
+                        }
+                        Err(error) => return graceful(self.shared.lost(error)),
+                    }
+                }
+                () = drained_for_a_while(&self.shared), if drained => return Ok(None),
+            }
+        }
     }
 
     /// Sends GOAWAY: requests accepted so far go on, later ones are refused as not processed.
+    /// Goes out while [`Self::accept`] is being called. Harmless when repeated.
     pub fn shutdown(&mut self) {
-        unimplemented!()
+        if self.goaway.is_none() {
+            self.goaway = Some(self.next_stream);
+            self.shared.goaway.send_replace(self.goaway);
+        }
     }
 
     /// Closes the connection at once; streams under way are lost.
-    pub fn close(&self, _code: ErrorCode) {
-        unimplemented!()
+    pub fn close(&self, code: ErrorCode) {
+        self.shared.quic.close(code.to_quic(), b"");
     }
+
+    /// Takes a new stream. Usually its head has come with it; else it waits among the others.
+    async fn begin(
+        &mut self,
+        mut send: quinn::SendStream,
+        mut receive: quinn::RecvStream,
+    ) -> Option<ServerRequest> {
+        let id = u64::from(receive.id());
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+        //# Servers that rejected a request without any processing SHOULD use
+        //# H3_REQUEST_REJECTED
+        if self.goaway.is_some_and(|first| id >= first) {
+            let code = ErrorCode::H3_REQUEST_REJECTED.to_quic();
+            // These fail only when the stream is over already.
+            let _ = send.reset(code);
+            let _ = receive.stop(code);
+            return None;
+        }
+        self.next_stream = self.next_stream.max(id + 4);
+        let (send_guard, receive_guard) = Exchange::begin(&self.shared);
+        let mut head = ReadHead {
+            halves: Some((
+                RecvHalf::new(receive, receive_guard),
+                SendHalf::new(send, send_guard),
+            )),
+        };
+        match poll_fn(|cx| Poll::Ready(pin!(&mut head).poll(cx))).await {
+            Poll::Ready(request) => request,
+            Poll::Pending => {
+                self.pending.push(timeout(limits::HEADER_TIMEOUT, head));
+                None
+            }
+        }
+    }
+}
+
+/// Done when no exchange is left and the peer had time to acknowledge the last one.
+async fn drained_for_a_while(shared: &Shared) {
+    shared.idle().await;
+    tokio::time::sleep(limits::DRAIN_LINGER).await;
+}
+
+fn graceful(error: ConnectionError) -> Result<Option<ServerRequest>, ConnectionError> {
+    match error {
+        ConnectionError::ClosedHere | ConnectionError::ClosedByPeer(ErrorCode::H3_NO_ERROR) => {
+            Ok(None)
+        }
+        error => Err(error),
+    }
+}
+
+/// Reads the head of one stream. `None` when there will be no request.
+struct ReadHead {
+    halves: Option<(RecvHalf, SendHalf)>,
+}
+
+impl Future for ReadHead {
+    type Output = Option<ServerRequest>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some((recv, _)) = self.halves.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let section = ready!(recv.poll_head(cx));
+        let Some((mut recv, send)) = self.halves.take() else {
+            return Poll::Ready(None);
+        };
+        let decoded = section.and_then(|section| {
+            decode_request(&section)
+                .map_err(|error| recv.shared().message_error(error))
+                .map_err(|error| recv.fail(error))
+        });
+        let (head, length) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                refuse(&error, send, cx);
+                return Poll::Ready(None);
+            }
+        };
+        if head.method == Method::CONNECT {
+            recv.begin_tunnel();
+        } else {
+            recv.begin_body(length);
+        }
+        let method = head.method.clone();
+        Poll::Ready(Some(ServerRequest {
+            head,
+            recv,
+            respond: Responder { send, method },
+        }))
+    }
+}
+
+/// Ends a stream whose head is no good. Nothing waits: what QUIC does not take at once is reset.
+fn refuse(error: &StreamError, mut send: SendHalf, cx: &mut Context<'_>) {
+    let code = match error {
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
+        //# A server that receives a larger field section than it is willing to handle can send an
+        //# HTTP 431 (Request Header Fields Too Large) status code
+        StreamError::TooLarge(_) => {
+            send.ended_by_peer();
+            if start_refusal(&mut send).is_ok() && send.poll_finish(cx).is_ready() {
+                return;
+            }
+            ErrorCode::H3_EXCESSIVE_LOAD
+        }
+        StreamError::Malformed(_) => {
+            send.ended_by_peer();
+            ErrorCode::H3_MESSAGE_ERROR
+        }
+        StreamError::Reset(_) => {
+            send.ended_by_peer();
+            ErrorCode::H3_REQUEST_CANCELLED
+        }
+        StreamError::Stopped(_)
+        | StreamError::ConnectionLost(_)
+        | StreamError::NotProcessed
+        | StreamError::InvalidHead(_)
+        | StreamError::Misuse(_) => ErrorCode::H3_REQUEST_CANCELLED,
+    };
+    send.reset(code);
+}
+
+fn start_refusal(send: &mut SendHalf) -> Result<(), StreamError> {
+    let (mut head, ()) = http::Response::new(()).into_parts();
+    head.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    let size_max = send.shared().field_section_size_max();
+    let (frame, length) = encode_response(&head, &Method::GET, size_max)?;
+    send.start_head(frame, length, Bytes::new())
 }
 
 /// A request whose head has arrived.
@@ -73,20 +256,30 @@ pub struct ServerRequest {
 
 /// Answers one request. Dropped without an answer it resets the stream.
 pub struct Responder {
-    _private: (),
+    send: SendHalf,
+    method: Method,
 }
 
 impl Responder {
     /// Sends an interim response (1xx, not 101).
+    ///
+    /// # Errors
+    /// When the peer or the connection ends the stream, or the head cannot be said.
     pub async fn informational(
         &mut self,
-        _response: &http::response::Parts,
+        response: &http::response::Parts,
     ) -> Result<(), StreamError> {
-        std::future::ready(()).await;
-        unimplemented!()
+        if !response.status.is_informational() {
+            return Err(HeadError::InvalidStatus.into());
+        }
+        self.start(response, Bytes::new())?;
+        self.send.send_head(false).await
     }
 
     /// Sends the final head; `end` when no body follows (FIN in the same packet).
+    ///
+    /// # Errors
+    /// When the peer or the connection ends the stream, or the head cannot be said.
     pub async fn head(
         self,
         head: &http::response::Parts,
@@ -96,18 +289,36 @@ impl Responder {
     }
 
     /// As [`Self::head`], with the first bytes of the body in the same write.
+    ///
+    /// # Errors
+    /// As [`Self::head`].
     pub async fn head_with(
-        self,
-        _head: &http::response::Parts,
-        _body: Bytes,
-        _end: bool,
+        mut self,
+        head: &http::response::Parts,
+        body: Bytes,
+        end: bool,
     ) -> Result<SendHalf, StreamError> {
-        std::future::ready(()).await;
-        unimplemented!()
+        if head.status.is_informational() {
+            return Err(HeadError::InvalidStatus.into());
+        }
+        self.start(head, body)?;
+        self.send.send_head(end).await?;
+        Ok(self.send)
     }
 
     /// Refuses the request without a response; `H3_REQUEST_REJECTED` says it was not processed.
-    pub fn reset(self, _code: ErrorCode) {
-        unimplemented!()
+    pub fn reset(mut self, code: ErrorCode) {
+        self.send.reset(code);
+    }
+
+    /// Done when the client no longer wants the response. Holds nothing of the responder.
+    pub fn stopped(&self) -> impl Future<Output = Option<ErrorCode>> + Send + 'static + use<> {
+        self.send.stopped()
+    }
+
+    fn start(&mut self, head: &http::response::Parts, body: Bytes) -> Result<(), StreamError> {
+        let size_max = self.send.shared().field_section_size_max();
+        let (frame, length) = encode_response(head, &self.method, size_max)?;
+        self.send.start_head(frame, length, body)
     }
 }

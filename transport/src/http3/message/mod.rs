@@ -1,0 +1,41 @@
+//! Heads and trailers of HTTP messages as field sections, strictly, both ways. Pure.
+//!
+//! Whatever passes here may be sent on as HTTP/1.1: framing fields, pseudo-headers, names and
+//! values have been judged (RFC 9114 sections 4.2 to 4.4). [`request`] and [`response`] hold the
+//! rules of each; [`fields`] what they share; [`length`] compares content-length with DATA.
+
+mod fields;
+mod length;
+mod request;
+mod response;
+
+use super::error::ErrorCode;
+use super::qpack::DecodeError;
+
+pub(super) use fields::{decode_trailers, encode_trailers};
+pub(super) use length::BodyLength;
+pub(super) use request::{decode_request, encode_request};
+pub(super) use response::{decode_response, encode_response};
+
+/// Why a received section is not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MessageError {
+    /// A connection error: the section cannot be read at all.
+    Connection(ErrorCode, &'static str),
+    /// A stream error, `H3_MESSAGE_ERROR`.
+    Malformed(&'static str),
+    /// Over this side's limits.
+    TooLarge,
+}
+
+impl From<DecodeError> for MessageError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Failed => Self::Connection(
+                ErrorCode::QPACK_DECOMPRESSION_FAILED,
+                "a field section that cannot be decoded",
+            ),
+            DecodeError::TooLarge => Self::TooLarge,
+        }
+    }
+}

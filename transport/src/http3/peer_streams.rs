@@ -1,0 +1,428 @@
+//! The streams that belong to the connection: our control stream and the peer's unidirectional
+//! ones (RFC 9114 section 6.2). One future per connection, polled by its owner.
+//!
+//! This side opens no QPACK streams: with a table of capacity 0 they would stay empty.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::chunks::Chunks;
+use super::error::{ConnectionError, ErrorCode};
+use super::frame::{self, Event, FrameError, FrameReader};
+use super::limits;
+use super::qpack::{InstructionReader, StreamKind};
+use super::settings;
+use super::shared::{Shared, Side};
+use super::varint;
+
+const CONTROL: u64 = 0x00;
+const PUSH: u64 = 0x01;
+const QPACK_ENCODER: u64 = 0x02;
+const QPACK_DECODER: u64 = 0x03;
+
+/// Serves the connection's own streams until it ends; says why it ended.
+pub(super) async fn drive(shared: Arc<Shared>) -> ConnectionError {
+    match serve(&shared).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+enum Never {}
+
+async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
+    let quic = &shared.quic;
+    let mut control = open_control(shared).await?;
+    let control_stopped = control.stopped();
+    tokio::pin!(control_stopped);
+    let mut goaway = shared.goaway.subscribe();
+    let known = Mutex::new(Known::new(Instant::now()));
+    let mut streams = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            stream = quic.accept_uni(), if streams.len() < limits::UNIDIRECTIONAL_STREAMS => {
+                let stream = stream.map_err(|error| shared.lost(error))?;
+                streams.push(read_stream(shared, &known, stream));
+            }
+            Some(result) = streams.next(), if !streams.is_empty() => result?,
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-6.1
+            //# Clients MUST treat receipt of a server-initiated bidirectional stream as a
+            //# connection error of type H3_STREAM_CREATION_ERROR
+            stream = quic.accept_bi(), if shared.side == Side::Client => {
+                stream.map_err(|error| shared.lost(error))?;
+                return Err(shared.violation(
+                    ErrorCode::H3_STREAM_CREATION_ERROR,
+                    "a bidirectional stream of the server",
+                ));
+            }
+            Ok(()) = goaway.changed(), if shared.side == Side::Server => {
+                let id = *goaway.borrow_and_update();
+                if let Some(id) = id {
+                    write_goaway(shared, &mut control, id).await?;
+                }
+            }
+            stopped = &mut control_stopped => {
+                return Err(match stopped {
+                    Ok(_) => closed_critical(shared),
+                    Err(quinn::StoppedError::ConnectionLost(error)) => shared.lost(error),
+                    Err(quinn::StoppedError::ZeroRttRejected) => closed_critical(shared),
+                });
+            }
+        }
+    }
+}
+
+async fn open_control(shared: &Shared) -> Result<quinn::SendStream, ConnectionError> {
+    let opened = shared.quic.open_uni().await;
+    let mut control = opened.map_err(|error| shared.lost(error))?;
+    let mut payload = BytesMut::new();
+    settings::encode(shared.side == Side::Server, &mut payload);
+    let mut out = BytesMut::new();
+    varint::encode(CONTROL, &mut out);
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+    //# Each side MUST initiate a single control stream at the beginning of the connection and
+    //# send its SETTINGS frame as the first frame on this stream.
+    frame::put_frame(frame::SETTINGS, &payload, &mut out);
+    write_control(shared, &mut control, out).await?;
+    Ok(control)
+}
+
+async fn write_goaway(
+    shared: &Shared,
+    control: &mut quinn::SendStream,
+    id: u64,
+) -> Result<(), ConnectionError> {
+    let mut payload = BytesMut::new();
+    varint::encode(id, &mut payload);
+    let mut out = BytesMut::new();
+    frame::put_frame(frame::GOAWAY, &payload, &mut out);
+    write_control(shared, control, out).await
+}
+
+async fn write_control(
+    shared: &Shared,
+    control: &mut quinn::SendStream,
+    bytes: BytesMut,
+) -> Result<(), ConnectionError> {
+    match control.write_chunk(bytes.freeze()).await {
+        Ok(()) => Ok(()),
+        Err(quinn::WriteError::ConnectionLost(error)) => Err(shared.lost(error)),
+        Err(
+            quinn::WriteError::Stopped(_)
+            | quinn::WriteError::ClosedStream
+            | quinn::WriteError::ZeroRttRejected,
+        ) => Err(closed_critical(shared)),
+    }
+}
+
+/// What is known of the peer's streams.
+struct Known {
+    control: bool,
+    encoder: bool,
+    decoder: bool,
+    period_start: Instant,
+    events: u32,
+}
+
+impl Known {
+    fn new(now: Instant) -> Self {
+        Self {
+            control: false,
+            encoder: false,
+            decoder: false,
+            period_start: now,
+            events: 0,
+        }
+    }
+
+    /// Counts a control frame or an unknown stream; `false` when there are too many.
+    fn count(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.period_start) >= limits::CONTROL_PERIOD {
+            self.period_start = now;
+            self.events = 0;
+        }
+        self.events += 1;
+        self.events <= limits::CONTROL_EVENTS
+    }
+}
+
+async fn read_stream(
+    shared: &Shared,
+    known: &Mutex<Known>,
+    stream: quinn::RecvStream,
+) -> Result<(), ConnectionError> {
+    let mut reader = Reader {
+        shared,
+        stream,
+        chunks: Chunks::default(),
+    };
+    let Some(kind) = reader.stream_type().await? else {
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+        //# A receiver MUST tolerate unidirectional streams being closed or reset prior to the
+        //# reception of the unidirectional stream header.
+        return count(shared, known);
+    };
+    match kind {
+        CONTROL => {
+            once(shared, known, |known| &mut known.control)?;
+            reader.control(known).await
+        }
+        QPACK_ENCODER => {
+            once(shared, known, |known| &mut known.encoder)?;
+            let error = ErrorCode::QPACK_ENCODER_STREAM_ERROR;
+            reader.instructions(StreamKind::Encoder, error).await
+        }
+        QPACK_DECODER => {
+            once(shared, known, |known| &mut known.decoder)?;
+            let error = ErrorCode::QPACK_DECODER_STREAM_ERROR;
+            reader.instructions(StreamKind::Decoder, error).await
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.2
+        //# Only servers can push; if a server receives a client-initiated push stream, this MUST
+        //# be treated as a connection error of type H3_STREAM_CREATION_ERROR.
+        PUSH => Err(match shared.side {
+            Side::Server => shared.violation(
+                ErrorCode::H3_STREAM_CREATION_ERROR,
+                "a push stream of the client",
+            ),
+            Side::Client => {
+                shared.violation(ErrorCode::H3_ID_ERROR, "a push stream without MAX_PUSH_ID")
+            }
+        }),
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+        //# The recipient MUST either abort reading of the stream or discard incoming data without
+        //# further processing.
+        _ => {
+            let code = ErrorCode::H3_STREAM_CREATION_ERROR.to_quic();
+            // Fails only when the stream has ended already.
+            let _ = reader.stream.stop(code);
+            count(shared, known)
+        }
+    }
+}
+
+/// Reads one unidirectional stream.
+struct Reader<'a> {
+    shared: &'a Shared,
+    stream: quinn::RecvStream,
+    chunks: Chunks,
+}
+
+impl Reader<'_> {
+    /// More bytes; `false` when the stream has ended, cleanly or by a reset.
+    async fn fill(&mut self) -> Result<bool, ConnectionError> {
+        match self.stream.read_chunk(usize::MAX, true).await {
+            Ok(Some(chunk)) => {
+                self.chunks.push(chunk.bytes);
+                Ok(true)
+            }
+            Err(quinn::ReadError::ConnectionLost(error)) => Err(self.shared.lost(error)),
+            Ok(None)
+            | Err(
+                quinn::ReadError::Reset(_)
+                | quinn::ReadError::ClosedStream
+                | quinn::ReadError::IllegalOrderedRead
+                | quinn::ReadError::ZeroRttRejected,
+            ) => Ok(false),
+        }
+    }
+
+    async fn stream_type(&mut self) -> Result<Option<u64>, ConnectionError> {
+        let mut bytes = BytesMut::new();
+        loop {
+            while let Some(byte) = self.chunks.next_byte() {
+                bytes.extend_from_slice(&[byte]);
+                if let Some((kind, _)) = varint::decode(&bytes) {
+                    return Ok(Some(kind));
+                }
+            }
+            if !self.fill().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn control(&mut self, known: &Mutex<Known>) -> Result<(), ConnectionError> {
+        let mut frames = FrameReader::new(frame::StreamKind::Control);
+        let mut state = ControlState::default();
+        loop {
+            match frames.next(&mut self.chunks) {
+                Ok(Some(Event::Control(frame, payload))) => {
+                    count(self.shared, known)?;
+                    obey(self.shared, &mut state, frame, &payload)?;
+                }
+                Ok(Some(Event::Data(_) | Event::Headers(_))) => {
+                    let code = ErrorCode::H3_FRAME_UNEXPECTED;
+                    return Err(self
+                        .shared
+                        .violation(code, "a message on the control stream"));
+                }
+                Ok(None) => {
+                    if !self.fill().await? {
+                        return Err(closed_critical(self.shared));
+                    }
+                }
+                Err(FrameError::Connection(code, reason)) => {
+                    return Err(self.shared.violation(code, reason));
+                }
+                Err(FrameError::HeadersTooLarge) => {
+                    let code = ErrorCode::H3_FRAME_UNEXPECTED;
+                    return Err(self.shared.violation(code, "HEADERS on the control stream"));
+                }
+            }
+        }
+    }
+
+    async fn instructions(
+        &mut self,
+        kind: StreamKind,
+        error: ErrorCode,
+    ) -> Result<(), ConnectionError> {
+        let mut reader = InstructionReader::new(kind);
+        loop {
+            while !self.chunks.is_empty() {
+                let bytes = self.chunks.take(usize::MAX);
+                if reader.read(&bytes).is_err() {
+                    let reason = "a QPACK instruction for a table of capacity 0";
+                    return Err(self.shared.violation(error, reason));
+                }
+            }
+            if !self.fill().await? {
+                return Err(closed_critical(self.shared));
+            }
+        }
+    }
+}
+
+/// What the peer's control stream has said so far.
+#[derive(Default)]
+struct ControlState {
+    settings_seen: bool,
+    goaway: Option<u64>,
+    push_id_max: Option<u64>,
+}
+
+fn obey(
+    shared: &Shared,
+    state: &mut ControlState,
+    frame: u64,
+    payload: &[u8],
+) -> Result<(), ConnectionError> {
+    let id_error = |reason| Err(shared.violation(ErrorCode::H3_ID_ERROR, reason));
+    match frame {
+        frame::SETTINGS if state.settings_seen => {
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4
+            //# If an endpoint receives a second SETTINGS frame on the control stream, the endpoint
+            //# MUST respond with a connection error of type H3_FRAME_UNEXPECTED.
+            let code = ErrorCode::H3_FRAME_UNEXPECTED;
+            Err(shared.violation(code, "a second SETTINGS frame"))
+        }
+        frame::SETTINGS => {
+            state.settings_seen = true;
+            let settings = settings::decode(payload)
+                .map_err(|error| shared.violation(error.code, error.reason))?;
+            shared.set_settings(settings);
+            Ok(())
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+        //# If the first frame of the control stream is any other frame type, this MUST be treated
+        //# as a connection error of type H3_MISSING_SETTINGS.
+        _ if !state.settings_seen => {
+            let code = ErrorCode::H3_MISSING_SETTINGS;
+            Err(shared.violation(code, "the first frame is not SETTINGS"))
+        }
+        frame::GOAWAY => {
+            let id = identifier(shared, payload)?;
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+            //# Receiving a GOAWAY containing a larger identifier than previously received MUST be
+            //# treated as a connection error of type H3_ID_ERROR.
+            if state.goaway.is_some_and(|before| id > before) {
+                return id_error("GOAWAY with a rising ID");
+            }
+            state.goaway = Some(id);
+            match shared.side {
+                //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.6
+                //# A client MUST treat receipt of a GOAWAY frame containing a stream ID of any
+                //# other type as a connection error of type H3_ID_ERROR.
+                Side::Client if !id.is_multiple_of(4) => id_error("GOAWAY for no request stream"),
+                Side::Client => {
+                    shared.goaway.send_replace(Some(id));
+                    Ok(())
+                }
+                // It limits pushes, of which there are none.
+                Side::Server => Ok(()),
+            }
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.3
+        //# If a CANCEL_PUSH frame is received that references a push ID greater than currently
+        //# allowed on the connection, this MUST be treated as a connection error of type
+        //# H3_ID_ERROR.
+        frame::CANCEL_PUSH => id_error("CANCEL_PUSH without a push"),
+        frame::MAX_PUSH_ID => match shared.side {
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.7
+            //# A client MUST treat the receipt of a MAX_PUSH_ID frame as a connection error of
+            //# type H3_FRAME_UNEXPECTED.
+            Side::Client => {
+                let code = ErrorCode::H3_FRAME_UNEXPECTED;
+                Err(shared.violation(code, "MAX_PUSH_ID from a server"))
+            }
+            Side::Server => {
+                let id = identifier(shared, payload)?;
+                //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.7
+                //# receipt of a MAX_PUSH_ID frame that contains a smaller value than previously
+                //# received MUST be treated as a connection error of type H3_ID_ERROR.
+                if state.push_id_max.is_some_and(|before| id < before) {
+                    return id_error("a falling MAX_PUSH_ID");
+                }
+                state.push_id_max = Some(id);
+                Ok(())
+            }
+        },
+        _ => Ok(()),
+    }
+}
+
+/// A payload that is one integer and nothing else.
+fn identifier(shared: &Shared, payload: &[u8]) -> Result<u64, ConnectionError> {
+    match varint::decode(payload) {
+        Some((id, length)) if length == payload.len() => Ok(id),
+        _ => Err(shared.violation(ErrorCode::H3_FRAME_ERROR, "a frame of the wrong size")),
+    }
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+//# Only one control stream per peer is permitted; receipt of a second stream claiming to be a
+//# control stream MUST be treated as a connection error of type H3_STREAM_CREATION_ERROR.
+fn once(
+    shared: &Shared,
+    known: &Mutex<Known>,
+    stream: impl FnOnce(&mut Known) -> &mut bool,
+) -> Result<(), ConnectionError> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::mem::replace(stream(&mut known), true) {
+        let code = ErrorCode::H3_STREAM_CREATION_ERROR;
+        return Err(shared.violation(code, "a second stream of one type"));
+    }
+    Ok(())
+}
+
+fn count(shared: &Shared, known: &Mutex<Known>) -> Result<(), ConnectionError> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.count(Instant::now()) {
+        return Ok(());
+    }
+    let code = ErrorCode::H3_EXCESSIVE_LOAD;
+    Err(shared.violation(code, "a flood of control frames or streams"))
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
+//# If either control stream is closed at any point, this MUST be treated as a connection error of
+//# type H3_CLOSED_CRITICAL_STREAM.
+fn closed_critical(shared: &Shared) -> ConnectionError {
+    let code = ErrorCode::H3_CLOSED_CRITICAL_STREAM;
+    shared.violation(code, "a critical stream was closed")
+}
