@@ -1,0 +1,344 @@
+//! The local commands' way to a CA: through `DIR/admin.sock` when a server answers there, else by opening the store.
+//!
+//! What they do is in `desk.rs` and `backup.rs`; the socket's server side is [`AdminService`].
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+use crate::authority::Authority;
+use crate::backup::{self, BackupError};
+use crate::desk::{self, Inspection, TokenOrder, TokensError};
+use crate::directory::{self, ADMIN_SOCKET, OpenError};
+use crate::error::ErrorKind;
+use crate::limits::{ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT};
+use crate::proto::admin_client::AdminClient;
+use crate::proto::create_tokens_request::Subject as SubjectText;
+use crate::proto::{
+    self, BackupRequest, BackupResponse, CreateTokensRequest, CreateTokensResponse, InspectRequest,
+    InspectResponse,
+};
+use crate::store::{Store, StoreError};
+use crate::subject::{Role, Subject};
+
+/// Why a local command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The socket is there but cannot be used.
+    #[error("cannot reach the running CA at {path}: {source}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The running CA refused or failed.
+    #[error("{message}")]
+    Running {
+        /// Its words.
+        message: String,
+        /// What kind of failure it is.
+        kind: ErrorKind,
+    },
+    /// The CA's directory is not usable.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tokens were not made.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// The backup was not made.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+}
+
+/// A CA, running or not.
+#[derive(Debug)]
+pub struct Admin {
+    directory: PathBuf,
+    route: Route,
+}
+
+#[derive(Debug)]
+enum Route {
+    Running(AdminClient<Channel>),
+    Stopped(Store),
+}
+
+impl Admin {
+    /// Finds the CA of `directory`.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn open(directory: &Path) -> Result<Self, AdminError> {
+        let path = directory.join(ADMIN_SOCKET);
+        let route = match UnixStream::connect(&path).await {
+            Ok(stream) => Route::Running(over(stream, &path).await?),
+            // No server, or one that was killed and left its socket.
+            Err(error) if is_absent(&error) => Route::Stopped(directory::open_store(directory)?),
+            Err(source) => return Err(AdminError::Socket { path, source }),
+        };
+        Ok(Self {
+            directory: directory.to_owned(),
+            route,
+        })
+    }
+
+    /// Makes tokens; returns their texts.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn create_tokens(&mut self, order: &TokenOrder) -> Result<Vec<String>, AdminError> {
+        match &mut self.route {
+            Route::Stopped(store) => {
+                let now = SystemTime::now();
+                let tokens =
+                    desk::create_tokens(store, &self.directory, order, now, &mut rand::rng())?;
+                Ok(tokens.iter().map(ToString::to_string).collect())
+            }
+            Route::Running(client) => {
+                let subject = match &order.subject {
+                    Subject::Workload { .. } => SubjectText::Identity(order.subject.to_string()),
+                    Subject::Role(Role::Config | Role::Operator(_)) => {
+                        SubjectText::Role(order.subject.to_string())
+                    }
+                };
+                let request = CreateTokensRequest {
+                    subject: Some(subject),
+                    ttl_seconds: order.ttl.as_secs(),
+                    count: order.count,
+                };
+                let answer = client.create_tokens(request).await.map_err(running)?;
+                Ok(answer.into_inner().tokens)
+            }
+        }
+    }
+
+    /// Looks at the CA.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn inspect(&mut self) -> Result<Inspection, AdminError> {
+        match &mut self.route {
+            Route::Stopped(store) => Ok(desk::inspect(store, &self.directory, SystemTime::now())?),
+            Route::Running(client) => {
+                let answer = client
+                    .inspect(InspectRequest {})
+                    .await
+                    .map_err(running)?
+                    .into_inner();
+                serde_json::from_str(&answer.inspection_json).map_err(|error| AdminError::Running {
+                    message: format!("the running CA is of another version: {error}"),
+                    kind: ErrorKind::Failed,
+                })
+            }
+        }
+    }
+
+    /// Copies the CA into the directory `target`, which must be empty or new.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn backup(&mut self, target: &Path) -> Result<(), AdminError> {
+        // The server has another working directory.
+        let target = std::path::absolute(target)
+            .map_err(|error| BackupError::File(crate::FileError::io("use", target, error)))?;
+        match &mut self.route {
+            Route::Stopped(store) => Ok(backup::backup(store, &self.directory, &target)?),
+            Route::Running(client) => {
+                let Some(target) = target.to_str() else {
+                    return Err(AdminError::Running {
+                        message: format!(
+                            "{} is not UTF-8: a running CA takes only UTF-8 paths",
+                            target.display()
+                        ),
+                        kind: ErrorKind::BadData,
+                    });
+                };
+                client
+                    .backup(BackupRequest {
+                        target: target.to_owned(),
+                    })
+                    .await
+                    .map_err(running)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The trust domain of the CA, needed to read an identity given in short.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn trust_domain(
+        &mut self,
+    ) -> Result<weft_transport::identity::TrustDomain, AdminError> {
+        match &mut self.route {
+            Route::Stopped(store) => Ok(store.about()?.trust_domain),
+            Route::Running(_) => Ok(self.inspect().await?.trust_domain),
+        }
+    }
+}
+
+/// Whether a server answers on the socket of `directory`.
+pub(crate) fn is_running(directory: &Path) -> bool {
+    StdUnixStream::connect(directory.join(ADMIN_SOCKET)).is_ok()
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    )
+}
+
+async fn over(stream: UnixStream, path: &Path) -> Result<AdminClient<Channel>, AdminError> {
+    let mut stream = Some(stream);
+    let connector = tower::service_fn(move |_| {
+        let stream = stream.take().map(TokioIo::new);
+        async { stream.ok_or_else(|| io::Error::other("the connection is used up")) }
+    });
+    let channel = Endpoint::from_static("http://admin.sock")
+        .timeout(ADMIN_TIMEOUT)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| AdminError::Socket {
+            path: path.to_owned(),
+            source: io::Error::other(error),
+        })?;
+    Ok(AdminClient::new(channel)
+        .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
+}
+
+/// Local calls may copy a whole store.
+const ADMIN_TIMEOUT: Duration = CALL_TIMEOUT.saturating_mul(6);
+
+fn running(status: Status) -> AdminError {
+    let kind = match status.code() {
+        Code::InvalidArgument | Code::DataLoss => ErrorKind::BadData,
+        Code::PermissionDenied => ErrorKind::NotPermitted,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => ErrorKind::Unreachable,
+        Code::Ok
+        | Code::Unknown
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::Unauthenticated => ErrorKind::Failed,
+    };
+    AdminError::Running {
+        message: status.message().to_owned(),
+        kind,
+    }
+}
+
+/// The server side of the socket.
+#[derive(Clone)]
+pub(crate) struct AdminService {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) directory: Arc<Path>,
+}
+
+#[tonic::async_trait]
+impl proto::admin_server::Admin for AdminService {
+    async fn create_tokens(
+        &self,
+        request: Request<CreateTokensRequest>,
+    ) -> Result<Response<CreateTokensResponse>, Status> {
+        let request = request.into_inner();
+        let trust_domain = self.authority.issuer().trust_domain();
+        let subject = match request.subject {
+            Some(SubjectText::Identity(text)) => Subject::from_identity(trust_domain, &text),
+            Some(SubjectText::Role(text)) => Subject::from_role(&text),
+            None => return Err(Status::invalid_argument("the request names no subject")),
+        };
+        let order = TokenOrder {
+            subject: subject.map_err(|error| Status::invalid_argument(error.to_string()))?,
+            ttl: Duration::from_secs(request.ttl_seconds),
+            count: request.count,
+        };
+        let this = self.clone();
+        let tokens = blocking(move || {
+            let store = this.authority.store();
+            desk::create_tokens(
+                store,
+                &this.directory,
+                &order,
+                SystemTime::now(),
+                &mut rand::rng(),
+            )
+            .map_err(|error| status(error.kind(), &error))
+            .inspect(|_| this.authority.metrics().count_tokens(order.count))
+        })
+        .await?;
+        let tokens = tokens.iter().map(ToString::to_string).collect();
+        Ok(Response::new(CreateTokensResponse { tokens }))
+    }
+
+    async fn inspect(
+        &self,
+        _: Request<InspectRequest>,
+    ) -> Result<Response<InspectResponse>, Status> {
+        let this = self.clone();
+        let inspection = blocking(move || {
+            desk::inspect(this.authority.store(), &this.directory, SystemTime::now())
+                .map_err(|error| status(error.kind(), &error))
+        })
+        .await?;
+        let inspection_json = serde_json::to_string(&inspection)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(InspectResponse { inspection_json }))
+    }
+
+    async fn backup(
+        &self,
+        request: Request<BackupRequest>,
+    ) -> Result<Response<BackupResponse>, Status> {
+        let target = PathBuf::from(request.into_inner().target);
+        if !target.is_absolute() {
+            return Err(Status::invalid_argument(
+                "the target of a backup must be an absolute path",
+            ));
+        }
+        let this = self.clone();
+        blocking(move || {
+            backup::backup(this.authority.store(), &this.directory, &target)
+                .map_err(|error| status(error.kind(), &error))
+        })
+        .await?;
+        Ok(Response::new(BackupResponse {}))
+    }
+}
+
+/// Runs what waits for the disk on a thread that may wait.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Status::internal(format!("the call ended early: {error}")))?
+}
+
+fn status(kind: ErrorKind, error: &dyn std::error::Error) -> Status {
+    let code = match kind {
+        ErrorKind::BadData => Code::InvalidArgument,
+        ErrorKind::Unreachable => Code::Unavailable,
+        ErrorKind::NotPermitted => Code::PermissionDenied,
+        ErrorKind::Failed => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
+}

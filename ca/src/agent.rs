@@ -1,0 +1,517 @@
+//! Keeps the identity of one process: joins with a token or takes up what is in the state directory, renews before
+//! it ends, and swaps the new certificate into [`Credentials`] while connections go on.
+//!
+//! When to renew is decided in `renewal.rs`; files are `state.rs`; calls are `client.rs`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use weft_transport::credentials::{Credentials, Svid, TrustBundle};
+use weft_transport::identity::SpiffeId;
+
+use crate::client::{self, CallError, Right};
+use crate::files::FileError;
+use crate::limits::{
+    ADDRESSES_MAX, JOIN_BACKOFF_MAX, NOT_BEFORE_SLACK, RENEWAL_GRACE, WALL_CHECK_INTERVAL,
+};
+use crate::metrics::Sample;
+use crate::renewal::{Action, Backoff, Life, Renewal, Urgency};
+use crate::state::{CaAddresses, StateDirectory, Stored};
+use crate::subject;
+use crate::token::JoinToken;
+
+/// What an agent needs to know.
+#[derive(Clone, Debug)]
+pub struct AgentSettings {
+    /// Where the identity is kept (made with mode 0700).
+    pub state_dir: PathBuf,
+    /// For the first start; ignored while `state_dir` holds a usable identity.
+    pub join_token: Option<JoinToken>,
+}
+
+/// Why a process has no identity. Each of these ends it.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The CA's final word.
+    #[error("{reason} (CA {address}, for {identity})")]
+    Refused {
+        /// The CA that refused.
+        address: String,
+        /// Its words.
+        reason: String,
+        /// The identity asked for.
+        identity: SpiffeId,
+    },
+    /// Nothing to start from.
+    #[error("{0} holds no identity and there is no join token: make one with `weft ca token`")]
+    NoToken(PathBuf),
+    /// The identity is past its renewal grace, and there is no token.
+    #[error("the identity in {0} expired too long ago to be renewed: give a new join token")]
+    Expired(PathBuf),
+    /// The token is for somebody else than the state directory.
+    #[error(
+        "{path} holds the identity {found}, and the join token is for {wanted}: use another state_dir, or empty it"
+    )]
+    OtherIdentity {
+        /// The state directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: SpiffeId,
+        /// Whom the token is for.
+        wanted: SpiffeId,
+    },
+    /// A file of the state directory is not what it should be.
+    #[error("{path} is damaged ({reason}): empty the state directory and give a new join token")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The CA sent a certificate that is not usable.
+    #[error("the CA sent a certificate that is not usable: {0}")]
+    Answer(String),
+    /// The CA does not answer; only from [`Agent::renew_if_due`].
+    #[error("{0}")]
+    Unreachable(String),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No key could be made; not expected.
+    #[error("cannot make a key: {0}")]
+    Key(#[from] rcgen::Error),
+}
+
+/// The keeper of one identity. [`Agent::run`] is its life.
+pub struct Agent {
+    state: StateDirectory,
+    credentials: Credentials,
+    ca: CaAddresses,
+    status: Arc<Status>,
+}
+
+#[derive(Debug, Default)]
+struct Status {
+    renewals: AtomicU64,
+    failures: AtomicU64,
+    alarm: AtomicBool,
+}
+
+/// A handle on an agent's counters.
+#[derive(Clone)]
+pub struct AgentStatus {
+    status: Arc<Status>,
+    credentials: Credentials,
+}
+
+impl AgentStatus {
+    /// Every value at this moment.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        let expiry = crate::attest::unix_seconds(self.credentials.svid().not_after());
+        let sample = |name, help, is_counter, value| Sample {
+            name,
+            help,
+            is_counter,
+            label: None,
+            value,
+        };
+        vec![
+            sample(
+                "weft_identity_renewals_total",
+                "Certificates renewed.",
+                true,
+                self.status.renewals.load(Ordering::Relaxed),
+            ),
+            sample(
+                "weft_identity_renewal_failures_total",
+                "Attempts to renew the certificate that failed.",
+                true,
+                self.status.failures.load(Ordering::Relaxed),
+            ),
+            sample(
+                "weft_identity_expiry_timestamp_seconds",
+                "End of the certificate in force, Unix time.",
+                false,
+                expiry,
+            ),
+            sample(
+                "weft_identity_renewal_alarm",
+                "1 while renewal fails and less than a third of the life is left.",
+                false,
+                self.is_alarmed().into(),
+            ),
+        ]
+    }
+
+    /// Whether renewal fails and less than a third of the life is left.
+    #[must_use]
+    pub fn is_alarmed(&self) -> bool {
+        self.status.alarm.load(Ordering::Relaxed)
+    }
+}
+
+impl Agent {
+    /// Returns with an identity that is valid now: from the state directory, or bought. Waits, with back-off,
+    /// as long as no CA answers. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; each of them is definitive.
+    pub async fn start(settings: AgentSettings) -> Result<(Self, Credentials), AgentError> {
+        let state = StateDirectory::open(&settings.state_dir)?;
+        let token = settings.join_token;
+        let stored = match state.load() {
+            Err(error @ AgentError::Damaged { .. }) if token.is_some() => {
+                tracing::warn!(%error, "joining anew");
+                None
+            }
+            other => other?,
+        };
+        let agent = match (stored, token) {
+            (None, None) => return Err(AgentError::NoToken(settings.state_dir)),
+            (None, Some(token)) => Self::join(state, &token).await?,
+            (Some(stored), token) => {
+                if let Some(token) = &token {
+                    check_identity(&settings.state_dir, &stored, token)?;
+                }
+                Self::resume(state, stored, token, settings.state_dir).await?
+            }
+        };
+        let credentials = agent.credentials.clone();
+        Ok((agent, credentials))
+    }
+
+    /// Who this process is.
+    #[must_use]
+    pub fn id(&self) -> SpiffeId {
+        self.credentials.svid().id().clone()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn status(&self) -> AgentStatus {
+        AgentStatus {
+            status: self.status.clone(),
+            credentials: self.credentials.clone(),
+        }
+    }
+
+    /// Renews until `shutdown`. Failures never end it: the identity in force goes on to its end, and later
+    /// attempts may succeed.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut rng = rand::rng();
+        let mut renewal = Renewal::new(Instant::now(), self.life(), &mut rng);
+        let mut last_failure = String::new();
+        loop {
+            let check = Instant::now() + WALL_CHECK_INTERVAL;
+            let wake = renewal.poll_timeout().map_or(check, |due| due.min(check));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep_until(wake.into()) => {}
+            }
+            let now = Instant::now();
+            renewal.handle_wall_clock(now, self.life().left, &mut rng);
+            let Some(Action::Renew) = renewal.handle_timeout(now) else {
+                continue;
+            };
+            let result = tokio::select! {
+                () = shutdown.cancelled() => return,
+                result = self.renew() => result,
+            };
+            let now = Instant::now();
+            match result {
+                Ok(()) => {
+                    renewal.handle_renewed(now, self.life(), &mut rng);
+                    self.status.alarm.store(false, Ordering::Relaxed);
+                    last_failure.clear();
+                }
+                Err(error) => {
+                    let urgency = renewal.handle_failure(now, &mut rng);
+                    self.report_failure(&error, urgency, renewal.left(now), &mut last_failure);
+                }
+            }
+        }
+    }
+
+    /// For short-lived commands: one attempt to renew if two thirds of the life are over. Returns whether
+    /// it did.
+    ///
+    /// # Errors
+    /// See [`AgentError`]; the identity in force stays.
+    pub async fn renew_if_due(&self) -> Result<bool, AgentError> {
+        let life = self.life();
+        if life.left > life.total.mul_f64(1.0 - crate::limits::RENEWAL_AT) {
+            return Ok(false);
+        }
+        self.renew().await?;
+        Ok(true)
+    }
+
+    async fn join(state: StateDirectory, token: &JoinToken) -> Result<Self, AgentError> {
+        let ca = CaAddresses {
+            trust_domain: token.identity.trust_domain().clone(),
+            addresses: token.addresses.clone(),
+        };
+        let right = Right::Token {
+            anchor: token.anchor,
+            secret: &token.secret,
+        };
+        let (svid, bundle) = patiently(|| buy(&state, &ca, &right, &token.identity)).await?;
+        if !bundle.fingerprints().contains(&token.anchor) {
+            return Err(AgentError::Answer(
+                "its bundle lacks the root that the token names".to_owned(),
+            ));
+        }
+        let credentials = accept(&state, &ca, svid, bundle, None)?;
+        tracing::info!(identity = %token.identity, "joined the mesh");
+        Ok(Self {
+            state,
+            credentials,
+            ca,
+            status: Arc::default(),
+        })
+    }
+
+    async fn resume(
+        state: StateDirectory,
+        stored: Stored,
+        token: Option<JoinToken>,
+        path: PathBuf,
+    ) -> Result<Self, AgentError> {
+        let now = SystemTime::now();
+        let expired_for = now.duration_since(stored.svid.not_after()).ok();
+        if expired_for.is_some_and(|expired| expired >= RENEWAL_GRACE) {
+            return match token {
+                Some(token) => Self::join(state, &token).await,
+                None => Err(AgentError::Expired(path)),
+            };
+        }
+        let mut ca = stored.ca;
+        if let Some(token) = &token {
+            learn_addresses(&state, &mut ca, token, &stored.bundle)?;
+        }
+        let id = stored.svid.id().clone();
+        let credentials =
+            Credentials::new(stored.svid, stored.bundle).map_err(|error| AgentError::Damaged {
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
+        let agent = Self {
+            state,
+            credentials,
+            ca,
+            status: Arc::default(),
+        };
+        if expired_for.is_none() {
+            tracing::info!(identity = %id, "took up the identity of the state directory");
+            return Ok(agent);
+        }
+        tracing::warn!(identity = %id, "the identity has expired and must be renewed first");
+        match patiently(|| agent.renew()).await {
+            Ok(()) => Ok(agent),
+            Err(error @ AgentError::Refused { .. }) => match token {
+                Some(token) => {
+                    tracing::warn!(%error, "joining anew");
+                    Self::join(agent.state, &token).await
+                }
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One attempt to buy the next certificate and put it in force.
+    async fn renew(&self) -> Result<(), AgentError> {
+        let identity = self.id();
+        let right = Right::Svid(&self.credentials);
+        let (svid, bundle) = buy(&self.state, &self.ca, &right, &identity).await?;
+        let not_after = crate::attest::unix_seconds(svid.not_after());
+        accept(&self.state, &self.ca, svid, bundle, Some(&self.credentials))?;
+        self.status.renewals.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%identity, not_after, "renewed the identity");
+        Ok(())
+    }
+
+    fn life(&self) -> Life {
+        let svid = self.credentials.svid();
+        let left = svid
+            .not_after()
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let whole = svid
+            .not_after()
+            .duration_since(svid.not_before())
+            .unwrap_or_default();
+        // The slack before the issue is no life: a certificate of a minute has a minute.
+        Life {
+            total: whole.saturating_sub(NOT_BEFORE_SLACK).max(left),
+            left,
+        }
+    }
+
+    fn report_failure(
+        &self,
+        error: &AgentError,
+        urgency: Urgency,
+        left: Duration,
+        last: &mut String,
+    ) {
+        self.status.failures.fetch_add(1, Ordering::Relaxed);
+        let left = left.as_secs();
+        match urgency {
+            Urgency::Alarm => {
+                self.status.alarm.store(true, Ordering::Relaxed);
+                tracing::warn!(%error, seconds_left = left, "cannot renew the identity, and a third of its life is left");
+            }
+            Urgency::Expired => {
+                self.status.alarm.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "the identity has expired");
+            }
+            Urgency::Calm => {
+                let text = error.to_string();
+                // One line per reason, not per attempt.
+                if text == *last {
+                    tracing::debug!(%error, "cannot renew the identity yet");
+                } else {
+                    tracing::warn!(%error, seconds_left = left, "cannot renew the identity yet");
+                    *last = text;
+                }
+            }
+        }
+    }
+}
+
+/// A token beside a stored identity must be for the same one: anything else is a mix-up of directories.
+fn check_identity(
+    path: &std::path::Path,
+    stored: &Stored,
+    token: &JoinToken,
+) -> Result<(), AgentError> {
+    if stored.svid.id() == &token.identity {
+        return Ok(());
+    }
+    Err(AgentError::OtherIdentity {
+        path: path.to_owned(),
+        found: stored.svid.id().clone(),
+        wanted: token.identity.clone(),
+    })
+}
+
+/// A token for the same CA may know newer addresses of it.
+fn learn_addresses(
+    state: &StateDirectory,
+    ca: &mut CaAddresses,
+    token: &JoinToken,
+    bundle: &TrustBundle,
+) -> Result<(), AgentError> {
+    if !bundle.fingerprints().contains(&token.anchor) {
+        tracing::warn!(
+            "the join token names another root than the state directory's: ignored while the identity is usable"
+        );
+        return Ok(());
+    }
+    let mut addresses = token.addresses.clone();
+    addresses.extend(
+        ca.addresses
+            .iter()
+            .filter(|known| !token.addresses.contains(known))
+            .cloned(),
+    );
+    addresses.truncate(ADDRESSES_MAX);
+    if addresses != ca.addresses {
+        ca.addresses = addresses;
+        state.write_ca(ca)?;
+    }
+    Ok(())
+}
+
+/// Buys a certificate for the pending key. What comes back is checked: the key is ours, the name is ours.
+async fn buy(
+    state: &StateDirectory,
+    ca: &CaAddresses,
+    right: &Right<'_>,
+    identity: &SpiffeId,
+) -> Result<(Svid, TrustBundle), AgentError> {
+    let pending = state.pending()?;
+    let server = subject::authority(&ca.trust_domain);
+    let answer = client::sign(&ca.addresses, &server, right, &pending.csr).await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(CallError::Unreachable(reason)) => return Err(AgentError::Unreachable(reason)),
+        Err(CallError::Refused { address, reason }) => {
+            // This key will not be certified, and a new attempt may have a new right.
+            state.discard_pending()?;
+            return Err(AgentError::Refused {
+                address,
+                reason,
+                identity: identity.clone(),
+            });
+        }
+    };
+    let svid = Svid::from_pem(answer.chain_pem.as_bytes(), pending.key())
+        .map_err(|error| AgentError::Answer(error.to_string()))?;
+    if svid.id() != identity {
+        return Err(AgentError::Answer(format!(
+            "it is for {}, not {identity}",
+            svid.id()
+        )));
+    }
+    let bundle = TrustBundle::from_pem(ca.trust_domain.clone(), answer.bundle_pem.as_bytes())
+        .map_err(|error| AgentError::Answer(error.to_string()))?;
+    Ok((svid, bundle))
+}
+
+/// Puts a bought certificate on disk and in force. The disk comes first: a process that crashes after using
+/// the new certificate must find it again.
+fn accept(
+    state: &StateDirectory,
+    ca: &CaAddresses,
+    svid: Svid,
+    bundle: TrustBundle,
+    current: Option<&Credentials>,
+) -> Result<Credentials, AgentError> {
+    let unusable = |error: weft_transport::credentials::CredentialsError| {
+        AgentError::Answer(error.to_string())
+    };
+    // Checks that the chain leads to the bundle, before anything on disk changes.
+    let checked = Credentials::new(svid, bundle).map_err(unusable)?;
+    state.commit(&checked.svid(), &checked.bundle(), ca)?;
+    let Some(current) = current else {
+        return Ok(checked);
+    };
+    let Some(stored) = state.load()? else {
+        return Err(AgentError::Answer(
+            "it is not on disk after it was written".to_owned(),
+        ));
+    };
+    current
+        .replace(stored.svid, stored.bundle)
+        .map_err(unusable)?;
+    Ok(current.clone())
+}
+
+/// Repeats `attempt` while no CA answers.
+async fn patiently<T, F: Future<Output = Result<T, AgentError>>>(
+    attempt: impl Fn() -> F,
+) -> Result<T, AgentError> {
+    let mut backoff = Backoff::default();
+    let mut last = String::new();
+    loop {
+        let reason = match attempt().await {
+            Err(AgentError::Unreachable(reason)) => reason,
+            other => return other,
+        };
+        let pause = backoff.next(JOIN_BACKOFF_MAX, &mut rand::rng());
+        if reason == last {
+            tracing::debug!(%reason, "still waiting for the CA");
+        } else {
+            tracing::warn!(%reason, "waiting for the CA");
+            last = reason;
+        }
+        sleep(pause).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! Backup and restore of a CA: keys, certificates and a consistent copy of the store, in one directory.
+//!
+//! A backup holds the root and issuing keys: keep it as safe as the CA itself.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::directory::{self, ADMIN_SOCKET, FILES, ISSUING_KEY, OpenError, ROOT_KEY};
+use crate::files::{self, FileError};
+use crate::store::{STORE_FILE, Store, StoreError};
+
+/// Why a backup or a restore did not happen. Nothing was replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The target holds something.
+    #[error("{0} is not empty: choose an empty or new directory")]
+    NotEmpty(PathBuf),
+    /// A CA runs on the target.
+    #[error("a CA is running on {0}: stop it first")]
+    Running(PathBuf),
+    /// The backup lacks a file, or one is not usable.
+    #[error("the backup {path} is not usable: {reason}")]
+    Damaged {
+        /// The backup.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The issuance log of the backup was changed.
+    #[error(
+        "the issuance log of {path} was altered at entry {entry}: use --force to restore it all the same"
+    )]
+    LogBroken {
+        /// The backup.
+        path: PathBuf,
+        /// The first entry that does not fit.
+        entry: u64,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The CA's directory is not usable.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Copies a CA into `target`, which must be empty or new. The store may be in use by this process.
+pub(crate) fn backup(store: &Store, directory: &Path, target: &Path) -> Result<(), BackupError> {
+    if !files::is_vacant(target)? {
+        return Err(BackupError::NotEmpty(target.to_owned()));
+    }
+    files::make_directory(target)?;
+    for name in FILES {
+        match files::read(&directory.join(name)) {
+            Ok(content) => {
+                let content = zeroize::Zeroizing::new(content);
+                files::write(&target.join(name), &content)?;
+            }
+            // The root key may be kept elsewhere.
+            Err(error) if name == ROOT_KEY && error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    store.copy_to(&target.join(STORE_FILE))?;
+    Ok(())
+}
+
+/// Puts the backup `source` in place as the CA of `directory`, which must be empty or new unless `force` is set.
+/// The backup is checked as a whole first: that it opens, that its keys and certificates belong together, that
+/// its log is unaltered.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn restore(
+    directory: &Path,
+    source: &Path,
+    force: bool,
+    now: SystemTime,
+) -> Result<(), BackupError> {
+    if std::os::unix::net::UnixStream::connect(directory.join(ADMIN_SOCKET)).is_ok() {
+        return Err(BackupError::Running(directory.to_owned()));
+    }
+    if !force && !files::is_vacant(directory)? {
+        return Err(BackupError::NotEmpty(directory.to_owned()));
+    }
+    check(source, force, now)?;
+    files::make_directory(directory)?;
+    for name in FILES {
+        let Some(content) = files::read_if_there(&source.join(name))? else {
+            continue;
+        };
+        files::write(&directory.join(name), &zeroize::Zeroizing::new(content))?;
+    }
+    // The store comes last: a directory without it holds no CA.
+    let store = Store::open(&source.join(STORE_FILE))?;
+    let staged = directory.join("ca.redb.new");
+    files::remove(&staged)?;
+    store.copy_to(&staged)?;
+    files::rename(&staged, &directory.join(STORE_FILE))?;
+    Ok(())
+}
+
+fn check(source: &Path, force: bool, now: SystemTime) -> Result<(), BackupError> {
+    let damaged = |reason: String| BackupError::Damaged {
+        path: source.to_owned(),
+        reason,
+    };
+    let store = directory::open_store(source).map_err(|error| damaged(error.to_string()))?;
+    let about = store.about().map_err(|error| damaged(error.to_string()))?;
+    if !source.join(ISSUING_KEY).exists() {
+        return Err(damaged(format!("{ISSUING_KEY} is missing")));
+    }
+    match directory::load_issuer(source, about.trust_domain, now) {
+        Ok(_) => {}
+        Err(OpenError::Load {
+            source: crate::issuer::LoadError::Expired,
+            ..
+        }) if force => {}
+        Err(error) => return Err(damaged(error.to_string())),
+    }
+    match store.read(|view| view.first_broken_log_entry())? {
+        Some(entry) if !force => Err(BackupError::LogBroken {
+            path: source.to_owned(),
+            entry,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}

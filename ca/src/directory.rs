@@ -1,0 +1,202 @@
+//! A CA's directory: what `init` makes and `serve` loads.
+//!
+//! ```text
+//! root.key  root.crt  issuing.key  issuing.crt  ca.redb  (admin.sock while it runs)
+//! ```
+//! Key files that others than the owner may read are refused: a CA whose key may have been copied is no CA.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rand::CryptoRng;
+use weft_transport::credentials::{BundleError, Fingerprint, TrustBundle};
+use weft_transport::identity::TrustDomain;
+
+use crate::attest::unix_seconds;
+use crate::files::{self, FileError};
+use crate::issuer::{self, IssueError, Issuer, LoadError};
+use crate::limits::ADDRESSES_MAX;
+use crate::store::{About, STORE_FILE, Store, StoreError};
+use crate::token::{AddressError, check_address};
+
+pub(crate) const ROOT_KEY: &str = "root.key";
+pub(crate) const ROOT: &str = "root.crt";
+pub(crate) const ISSUING_KEY: &str = "issuing.key";
+pub(crate) const ISSUING: &str = "issuing.crt";
+/// Name of the local socket in a CA's directory.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
+/// Files that `init` makes, keys first.
+pub(crate) const FILES: [&str; 4] = [ROOT_KEY, ROOT, ISSUING_KEY, ISSUING];
+
+/// Why a CA was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// There is one already, or a part of one.
+    #[error(
+        "{0} exists: this directory holds a CA already, or a part of one; choose another, or move it away"
+    )]
+    Exists(PathBuf),
+    /// An address that workloads cannot use.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// More than [`ADDRESSES_MAX`] addresses.
+    #[error("a CA has at most {ADDRESSES_MAX} addresses")]
+    TooManyAddresses,
+    /// The directory cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The certificates could not be made.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The store could not be made.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The root that was just made is not usable; not expected.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+/// What `init` made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// SHA-256 of the root certificate.
+    pub fingerprint: Fingerprint,
+}
+
+/// Makes a new CA in `directory`. `addresses` are what join tokens carry; without any, tokens carry the address
+/// that `serve` listens on. The store comes last: a directory without it holds no CA.
+///
+/// # Errors
+/// See [`InitError`]; an existing CA is never touched.
+pub fn init(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+    addresses: &[String],
+    now: SystemTime,
+    rng: &mut impl CryptoRng,
+) -> Result<Created, InitError> {
+    if addresses.len() > ADDRESSES_MAX {
+        return Err(InitError::TooManyAddresses);
+    }
+    addresses
+        .iter()
+        .try_for_each(|address| check_address(address))?;
+    for name in FILES.into_iter().chain([STORE_FILE]) {
+        let path = directory.join(name);
+        if path.symlink_metadata().is_ok() {
+            return Err(InitError::Exists(path));
+        }
+    }
+    files::make_directory(directory)?;
+    let new = issuer::create(trust_domain, now, rng)?;
+    let contents: [&[u8]; 4] = [
+        new.root_key.as_bytes(),
+        new.root.as_bytes(),
+        new.issuing_key.as_bytes(),
+        new.issuing.as_bytes(),
+    ];
+    for (name, content) in FILES.into_iter().zip(contents) {
+        files::write(&directory.join(name), content)?;
+    }
+    let bundle = TrustBundle::from_pem(trust_domain.clone(), new.root.as_bytes())?;
+    let about = About {
+        trust_domain: trust_domain.clone(),
+        addresses: addresses.to_vec(),
+        listen: None,
+        created: unix_seconds(now),
+    };
+    Store::create(&directory.join(STORE_FILE), &about)?;
+    Ok(Created {
+        trust_domain: trust_domain.clone(),
+        fingerprint: anchor(&bundle),
+    })
+}
+
+/// Why a CA's directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No such directory.
+    #[error("{0} does not exist: run `weft ca init` first")]
+    Missing(PathBuf),
+    /// A file is missing, unreadable or exposed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A key or certificate is not usable.
+    #[error("{directory}: {source}", directory = .directory.display())]
+    Load {
+        /// The CA's directory.
+        directory: PathBuf,
+        /// What is wrong.
+        source: LoadError,
+    },
+    /// The store is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The root is not usable.
+    #[error("root.crt: {0}")]
+    Bundle(#[from] BundleError),
+}
+
+/// Opens the store of a CA.
+pub(crate) fn open_store(directory: &Path) -> Result<Store, OpenError> {
+    if !directory.is_dir() {
+        return Err(OpenError::Missing(directory.to_owned()));
+    }
+    Ok(Store::open(&directory.join(STORE_FILE))?)
+}
+
+/// Loads the issuing key and certificates of a CA.
+pub(crate) fn load_issuer(
+    directory: &Path,
+    trust_domain: TrustDomain,
+    now: SystemTime,
+) -> Result<Issuer, OpenError> {
+    for key in [ISSUING_KEY, ROOT_KEY] {
+        match files::check_private(&directory.join(key)) {
+            // The root key may be kept elsewhere: signing SVIDs does not need it.
+            Err(error) if key == ROOT_KEY && error.is_not_found() => {}
+            other => other?,
+        }
+    }
+    let key = zeroize::Zeroizing::new(files::read(&directory.join(ISSUING_KEY))?);
+    let root = files::read(&directory.join(ROOT))?;
+    let issuing = files::read(&directory.join(ISSUING))?;
+    Issuer::load(trust_domain, &root, &issuing, &key, now).map_err(|source| OpenError::Load {
+        directory: directory.to_owned(),
+        source,
+    })
+}
+
+/// The trust anchors of a CA, as PEM: what `weft ca bundle` prints. Works beside a running server.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn bundle(directory: &Path) -> Result<String, OpenError> {
+    if !directory.is_dir() {
+        return Err(OpenError::Missing(directory.to_owned()));
+    }
+    Ok(String::from_utf8_lossy(&files::read(&directory.join(ROOT))?).into_owned())
+}
+
+/// The trust anchors of a CA.
+pub(crate) fn trust_bundle(
+    directory: &Path,
+    trust_domain: TrustDomain,
+) -> Result<TrustBundle, OpenError> {
+    Ok(TrustBundle::from_pem(
+        trust_domain,
+        &files::read(&directory.join(ROOT))?,
+    )?)
+}
+
+/// The fingerprint that join tokens carry.
+pub(crate) fn anchor(bundle: &TrustBundle) -> Fingerprint {
+    bundle
+        .fingerprints()
+        .into_iter()
+        .next()
+        .expect("a bundle has at least one root")
+}

@@ -1,0 +1,112 @@
+//! Every bound and default of the certificate authority and its clients, each with its unit and reason.
+
+use std::time::Duration;
+
+/// Life of the root certificate. Replacing a root touches every workload, so it outlives the hardware.
+pub const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * DAY);
+/// Life of the issuing certificate: short enough that losing its key is not for ever.
+pub const ISSUING_LIFE: Duration = Duration::from_secs(365 * DAY);
+/// Life of an SVID unless the operator says otherwise: a stolen key is worth a day.
+pub const SVID_TTL_DEFAULT: Duration = Duration::from_secs(DAY);
+/// Shortest SVID life that is issued: below it, renewal and clock skew leave no usable time.
+pub const SVID_TTL_MIN: Duration = Duration::from_secs(10);
+/// Longest SVID life: revocation here is expiry, so a week is the most a stolen key may be worth.
+pub const SVID_TTL_MAX: Duration = Duration::from_secs(7 * DAY);
+/// `notBefore` lies this far in the past, for verifiers whose clock is behind.
+pub const NOT_BEFORE_SLACK: Duration = Duration::from_secs(60);
+/// The issuer signs nothing when less than this is left of its own life (twice the skew allowed for):
+/// what it signed would be refused by half of its verifiers.
+pub const ISSUER_LEFT_MIN: Duration = Duration::from_secs(120);
+/// An SVID that expired less than this ago still buys its own renewal: a CA may be away for a weekend.
+pub const RENEWAL_GRACE: Duration = Duration::from_secs(72 * 3600);
+
+/// Largest CSR in bytes. A P-384 CSR with every usual attribute is below 2 KiB.
+pub const CSR_BYTES_MAX: usize = 64 * 1024;
+/// Largest gRPC message in bytes that the CA reads: a CSR and its envelope.
+pub const MESSAGE_BYTES_MAX: usize = CSR_BYTES_MAX + 1024;
+/// Largest gRPC message in bytes that a client of the CA reads: a chain and a bundle, generously.
+pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Largest gRPC message in bytes on the local socket: [`TOKENS_PER_CALL_MAX`] tokens of 1 KiB or an inspection.
+pub const ADMIN_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Life of a join token unless the operator says otherwise: long enough to start a machine.
+pub const TOKEN_TTL_DEFAULT: Duration = Duration::from_secs(3600);
+/// Longest life of a join token: it lies in files and pipelines.
+pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * DAY);
+/// Spent and expired tokens are remembered this long, so that a late use is called by its name.
+pub const TOKEN_MEMORY: Duration = Duration::from_secs(7 * DAY);
+/// Secret bytes of a join token: guessing is out of the question at any rate.
+pub const TOKEN_SECRET_BYTES: usize = 32;
+/// Longest token text in bytes: eight long addresses and an identity fit.
+pub const TOKEN_TEXT_MAX: usize = 8 * 1024;
+/// Tokens that one call creates: one transaction stays short.
+pub const TOKENS_PER_CALL_MAX: u32 = 1000;
+/// Tokens that the store holds, spent ones included; about 1 KiB each.
+pub const TOKENS_MAX: u64 = 100_000;
+/// Addresses of one CA that a token carries.
+pub const ADDRESSES_MAX: usize = 8;
+/// Longest `HOST:PORT` in bytes (a DNS name has at most 253).
+pub const ADDRESS_BYTES_MAX: usize = 260;
+
+/// Entries of the issuance log, about 0.5 KiB each; the oldest go first, and the chain of hashes stays checkable.
+pub const LOG_ENTRIES_MAX: u64 = 1_000_000;
+/// Longest text field of a log entry in bytes.
+pub const LOG_FIELD_BYTES_MAX: usize = 512;
+/// Entries that `inspect` shows.
+pub const LOG_ENTRIES_SHOWN: usize = 20;
+/// Refusals written to the log per minute; more are counted only, so that a stranger cannot push out history.
+pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 60;
+
+/// Failed attempts per minute and source address before that address has to wait.
+pub const FAILURES_PER_MINUTE: u32 = 10;
+/// Source addresses that are remembered as failing; about 64 B each.
+pub const FAILING_SOURCES_MAX: usize = 4096;
+/// Certificates per second that one identity may buy on average: its replicas share the figure.
+pub const SIGNATURES_PER_SECOND: f64 = 10.0;
+/// Certificates that one identity may buy at once, for replicas that start together.
+pub const SIGNATURES_BURST: f64 = 200.0;
+/// Identities whose rate is remembered; about 200 B each.
+pub const RATED_IDENTITIES_MAX: usize = 16_384;
+
+/// Connections that the CA holds at once; each costs about 50 KiB.
+pub const CONNECTIONS_MAX: usize = 512;
+/// Age at which a connection is told to go: clients connect for one call.
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
+/// Time that calls get after [`CONNECTION_AGE_MAX`].
+pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(10);
+/// Calls at once on one connection.
+pub const CALLS_PER_CONNECTION: usize = 16;
+/// Signing calls at once; each waits for the store's disk.
+pub const CALLS_MAX: usize = 128;
+/// Time for one call, reading it included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that running calls get when the CA stops.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the CA forgets old tokens and keys and looks at its own certificates.
+pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time for a client to connect to one CA address, name resolution and handshake included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// First pause after a failed attempt to reach the CA.
+pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// Longest pause between attempts to reach the CA.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest pause while a process waits for its first identity: its start hangs on it.
+pub const JOIN_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// The pause between attempts is at most this part of the SVID's life, so that short lives get several attempts.
+pub const BACKOFF_LIFE_DIVISOR: u32 = 20;
+/// Part of an SVID's life after which it is renewed.
+pub const RENEWAL_AT: f64 = 2.0 / 3.0;
+/// Spread of [`RENEWAL_AT`], as a part of it: sidecars that started together must not renew together.
+pub const RENEWAL_JITTER: f64 = 0.1;
+/// Part of the life left at which failing to renew is an alarm.
+pub const ALARM_AT: f64 = 1.0 / 3.0;
+/// How often the wall clock is compared with the renewal's monotonic plan (suspended machines).
+pub const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// A renewal that the wall clock brings forward is spread over this time.
+pub const WALL_CHECK_SPREAD: Duration = Duration::from_secs(60);
+
+/// Largest file in bytes that is read from a state or CA directory (a bundle of a few hundred roots).
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+const DAY: u64 = 24 * 3600;

@@ -1,0 +1,419 @@
+//! `weft ca serve`: the listening sockets, their bounds, and the tasks behind them. Who gets what is in
+//! `authority.rs`; the calls are in `service.rs` and `admin.rs`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server as GrpcServer;
+use weft_transport::credentials::Credentials;
+use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
+
+use crate::admin::{self, AdminService};
+use crate::attest::unix_seconds;
+use crate::authority::{Authority, OwnCredentialsError};
+use crate::directory::{self, ADMIN_SOCKET, OpenError};
+use crate::files::{self, FileError};
+use crate::limits::{
+    ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_GRACE,
+    CONNECTION_AGE_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, ISSUING_LIFE, MAINTENANCE_INTERVAL,
+    MESSAGE_BYTES_MAX, ROOT_LIFE, SVID_TTL_MAX, SVID_TTL_MIN,
+};
+use crate::metrics::Sample;
+use crate::proto::admin_server::AdminServer;
+use crate::proto::certificate_authority_server::CertificateAuthorityServer;
+use crate::service::{Caller, Connection, Service};
+use crate::store::StoreError;
+
+/// What `weft ca serve` is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServeSettings {
+    /// The CA's directory.
+    pub directory: PathBuf,
+    /// Where workloads connect to; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Life of the certificates it issues, from [`SVID_TTL_MIN`] to [`SVID_TTL_MAX`].
+    pub svid_ttl: Duration,
+    /// How long after its end an SVID still buys its renewal.
+    pub renewal_grace: Duration,
+}
+
+/// Why the CA does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Its directory is not usable.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Out of range.
+    #[error(
+        "svid_ttl must be between {} s and {} h", SVID_TTL_MIN.as_secs(), SVID_TTL_MAX.as_secs() / 3600
+    )]
+    Ttl,
+    /// Another server answers on the socket.
+    #[error("a CA is already running on {0}")]
+    Running(PathBuf),
+    /// The address is taken or not this host's.
+    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The local socket cannot be made.
+    #[error("cannot listen on {path}: {source}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The CA's own certificate cannot be made.
+    #[error(transparent)]
+    Own(#[from] OwnCredentialsError),
+    /// The TLS library refuses the configuration.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A server stopped by itself; not expected.
+    #[error("the CA's server stopped: {0}")]
+    Stopped(String),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    const HINTS: [(io::ErrorKind, &str); 3] = [
+        (
+            io::ErrorKind::AddrInUse,
+            " (another process uses the port: stop it, or choose another with --listen)",
+        ),
+        (
+            io::ErrorKind::AddrNotAvailable,
+            " (no interface of this host has that address)",
+        ),
+        (
+            io::ErrorKind::PermissionDenied,
+            " (ports below 1024 need a privilege)",
+        ),
+    ];
+    let hint = HINTS.iter().find(|(kind, _)| *kind == error.kind());
+    hint.map_or("", |(_, text)| text)
+}
+
+/// A CA that is bound to its sockets; [`Server::run`] serves.
+pub struct Server {
+    authority: Arc<Authority>,
+    credentials: Credentials,
+    acceptor: TlsAcceptor,
+    directory: Arc<Path>,
+    listener: TcpListener,
+    local_address: SocketAddr,
+    admin: UnixListener,
+}
+
+/// A handle on a running CA's counters.
+#[derive(Clone)]
+pub struct MetricsHandle(Arc<Authority>);
+
+impl MetricsHandle {
+    /// Every value at this moment.
+    #[must_use]
+    pub fn samples(&self) -> Vec<Sample> {
+        self.0.metrics().samples()
+    }
+}
+
+impl Server {
+    /// Opens the CA's directory and takes its sockets: everything that can be wrong from the start is
+    /// wrong here, and nothing is served yet.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    pub async fn bind(settings: &ServeSettings) -> Result<Self, ServeError> {
+        if settings.svid_ttl < SVID_TTL_MIN || settings.svid_ttl > SVID_TTL_MAX {
+            return Err(ServeError::Ttl);
+        }
+        let directory = &settings.directory;
+        if admin::is_running(directory) {
+            return Err(ServeError::Running(directory.clone()));
+        }
+        let now = SystemTime::now();
+        let store = directory::open_store(directory)?;
+        let issuer = directory::load_issuer(directory, store.about()?.trust_domain, now)?;
+        let authority = Authority::new(issuer, store, settings.svid_ttl, settings.renewal_grace);
+        let listen_failed = |source| ServeError::Listen {
+            address: settings.listen,
+            source,
+        };
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .map_err(listen_failed)?;
+        let local_address = listener.local_addr().map_err(listen_failed)?;
+        let credentials = authority.new_credentials(now, &mut rand::rng())?;
+        let client = ClientAuth::Optional {
+            renewal_grace: settings.renewal_grace,
+        };
+        let acceptor = TlsAcceptor::new(&credentials, client)?;
+        authority
+            .store()
+            .write(|transaction| transaction.put_listen(local_address.to_string()))?;
+        Ok(Self {
+            admin: bind_admin(directory)?,
+            authority: Arc::new(authority),
+            credentials,
+            acceptor,
+            directory: directory.as_path().into(),
+            listener,
+            local_address,
+        })
+    }
+
+    /// The address that workloads connect to.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsHandle {
+        MetricsHandle(self.authority.clone())
+    }
+
+    /// Serves until `shutdown`, then lets running calls finish for [`DRAIN_TIMEOUT`].
+    ///
+    /// # Errors
+    /// [`ServeError::Stopped`], not expected.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        tracing::info!(address = %self.local_address, trust_domain = %self.authority.issuer().trust_domain(), "the CA serves");
+        let (accepted, connections) = mpsc::channel(1);
+        let service = Service::new(self.authority.clone());
+        let calls = GrpcServer::builder()
+            .timeout(CALL_TIMEOUT)
+            .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+            .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
+            .max_connection_age(CONNECTION_AGE_MAX)
+            .max_connection_age_grace(CONNECTION_AGE_GRACE)
+            .add_service(
+                CertificateAuthorityServer::new(service)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX),
+            )
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(connections),
+                shutdown.clone().cancelled_owned(),
+            );
+        let admin_service = AdminService {
+            authority: self.authority.clone(),
+            directory: self.directory.clone(),
+        };
+        let admin_calls = GrpcServer::builder()
+            .add_service(
+                AdminServer::new(admin_service)
+                    .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX),
+            )
+            .serve_with_incoming_shutdown(
+                UnixListenerStream::new(self.admin),
+                shutdown.clone().cancelled_owned(),
+            );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async { calls.await.map_err(|error| error.to_string()) });
+        tasks.spawn(async { admin_calls.await.map_err(|error| error.to_string()) });
+        tasks.spawn(accept(
+            self.listener,
+            self.acceptor,
+            accepted,
+            self.authority.clone(),
+            shutdown.clone(),
+        ));
+        tasks.spawn(maintain(self.authority, self.credentials, shutdown.clone()));
+
+        let early = tokio::select! {
+            () = shutdown.cancelled() => None,
+            ended = tasks.join_next() => ended,
+        };
+        shutdown.cancel();
+        if timeout(DRAIN_TIMEOUT, async {
+            while tasks.join_next().await.is_some() {}
+        })
+        .await
+        .is_err()
+        {
+            tracing::warn!("calls still ran when the time to stop was over");
+        }
+        // A socket that nobody answers on would only puzzle the next command.
+        files::remove(&self.directory.join(ADMIN_SOCKET))?;
+        match early {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(reason))) => Err(ServeError::Stopped(reason)),
+            Some(Err(error)) => Err(ServeError::Stopped(error.to_string())),
+        }
+    }
+}
+
+/// Takes `admin.sock`. A socket that nobody answers on was left by a process that was killed.
+fn bind_admin(directory: &Path) -> Result<UnixListener, ServeError> {
+    if admin::is_running(directory) {
+        return Err(ServeError::Running(directory.to_owned()));
+    }
+    let path = directory.join(ADMIN_SOCKET);
+    files::remove(&path)?;
+    let listener = UnixListener::bind(&path).map_err(|source| ServeError::Socket {
+        path: path.clone(),
+        source,
+    })?;
+    // Until here only the directory's own mode (0700) protects it.
+    files::make_private(&path)?;
+    Ok(listener)
+}
+
+/// Accepts connections and hands on those whose handshake succeeds.
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+    authority: Arc<Authority>,
+    shutdown: CancellationToken,
+) -> Result<(), String> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut handshakes = JoinSet::new();
+    loop {
+        let (stream, source) = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            Some(_) = handshakes.join_next() => continue,
+            result = listener.accept() => match result {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: an instant retry would only burn the CPU.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            authority.metrics().count_connection_refused();
+            continue;
+        };
+        let (acceptor, accepted, authority) =
+            (acceptor.clone(), accepted.clone(), authority.clone());
+        handshakes.spawn(async move {
+            match handshake(&acceptor, stream).await {
+                Ok(stream) => {
+                    let caller = Caller {
+                        peer: stream.peer().cloned(),
+                        source: source.ip(),
+                    };
+                    // The receiver is gone only when the server stops.
+                    let _ = accepted
+                        .send(Ok(Connection {
+                            stream,
+                            caller,
+                            _place: place,
+                        }))
+                        .await;
+                }
+                Err(error) => {
+                    authority.metrics().count_handshake_failed();
+                    tracing::debug!(%source, %error, "handshake failed");
+                }
+            }
+        });
+    }
+}
+
+/// Pause after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> Result<weft_transport::tcp::TlsStream, TlsError> {
+    // Answers are one small write each; a socket that refuses the option still works.
+    let _ = stream.set_nodelay(true);
+    acceptor.accept(stream).await
+}
+
+/// Renews the CA's own certificate, forgets what is old, and warns of certificates that end.
+async fn maintain(
+    authority: Arc<Authority>,
+    credentials: Credentials,
+    shutdown: CancellationToken,
+) -> Result<(), String> {
+    let mut ticks = interval(MAINTENANCE_INTERVAL.min(authority.svid_ttl() / 4));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut warned = Vec::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let now = SystemTime::now();
+        warn_of_ends(&authority, now, &mut warned);
+        let left = credentials
+            .svid()
+            .not_after()
+            .duration_since(now)
+            .unwrap_or_default();
+        let (authority, credentials) = (authority.clone(), credentials.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            if left < authority.svid_ttl() / 2 {
+                renew_own(&authority, &credentials, now);
+            }
+            if let Err(error) = authority
+                .store()
+                .write(|transaction| transaction.forget(now))
+            {
+                tracing::warn!(%error, "cannot clean the store");
+            }
+        });
+        if let Err(error) = work.await {
+            tracing::error!(%error, "maintenance failed");
+        }
+    }
+}
+
+fn renew_own(authority: &Authority, credentials: &Credentials, now: SystemTime) {
+    let replaced = authority
+        .own_credentials(now, &mut rand::rng())
+        .map_err(|error| error.to_string())
+        .and_then(|(svid, bundle)| {
+            credentials
+                .replace(svid, bundle)
+                .map_err(|error| error.to_string())
+        });
+    if let Err(error) = replaced {
+        tracing::error!(%error, "cannot renew the CA's own certificate");
+    }
+}
+
+/// One warning each when a third of the life of the root or the issuing certificate is left.
+fn warn_of_ends(authority: &Authority, now: SystemTime, warned: &mut Vec<&'static str>) {
+    let issuer = authority.issuer();
+    for (certificate, not_after, life) in [
+        (directory::ISSUING, issuer.issuing_not_after(), ISSUING_LIFE),
+        (directory::ROOT, issuer.root_not_after(), ROOT_LIFE),
+    ] {
+        let left = not_after.duration_since(now).unwrap_or_default();
+        if left < life / 3 && !warned.contains(&certificate) {
+            warned.push(certificate);
+            tracing::warn!(
+                certificate,
+                not_after = unix_seconds(not_after),
+                "less than a third of its life is left"
+            );
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The gRPC service that workloads call, and the connection type that tells it who calls. Decisions are in
+//! `authority.rs`; sockets in `server.rs`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status};
+use weft_transport::identity::PeerId;
+use weft_transport::tcp::TlsStream;
+
+use crate::admin::blocking;
+use crate::attest::Refusal;
+use crate::authority::{self, Authority, Moment, Proof, SignError};
+use crate::limits::CALLS_MAX;
+use crate::proto::certificate_authority_server::CertificateAuthority;
+use crate::proto::{BundleRequest, BundleResponse, SignRequest, SignResponse};
+use crate::token::TokenHash;
+
+pub(crate) struct Service {
+    authority: Arc<Authority>,
+    calls: Semaphore,
+}
+
+impl Service {
+    pub(crate) fn new(authority: Arc<Authority>) -> Self {
+        Self {
+            authority,
+            calls: Semaphore::new(CALLS_MAX),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl CertificateAuthority for Service {
+    async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
+        let _call = self
+            .calls
+            .acquire()
+            .await
+            .map_err(|_| Status::unavailable("the CA is shutting down"))?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let message = request.into_inner();
+        let request = authority::Request {
+            proof: proof(&message.token_secret, caller.as_ref()),
+            csr: message.csr,
+            source: caller.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |caller| caller.source),
+        };
+        let authority = self.authority.clone();
+        blocking(move || {
+            let now = Moment {
+                wall: SystemTime::now(),
+                monotonic: Instant::now(),
+            };
+            let chain_pem = authority
+                .sign(&request, now, &mut rand::rng())
+                .map_err(|error| status(&error))?;
+            let bundle_pem = authority.issuer().bundle_pem().to_owned();
+            Ok(Response::new(SignResponse {
+                chain_pem,
+                bundle_pem,
+            }))
+        })
+        .await
+    }
+
+    async fn bundle(&self, _: Request<BundleRequest>) -> Result<Response<BundleResponse>, Status> {
+        let bundle_pem = self.authority.issuer().bundle_pem().to_owned();
+        Ok(Response::new(BundleResponse { bundle_pem }))
+    }
+}
+
+fn proof(token_secret: &[u8], caller: Option<&Caller>) -> Proof {
+    if !token_secret.is_empty() {
+        return Proof::Token(TokenHash::of(token_secret));
+    }
+    match caller.and_then(|caller| caller.peer.as_ref()) {
+        Some(peer) => Proof::Svid {
+            id: peer.id().clone(),
+            not_after: peer.not_after(),
+        },
+        None => Proof::None,
+    }
+}
+
+fn status(error: &SignError) -> Status {
+    let message = error.to_string();
+    match error {
+        SignError::Refused(refusal) => match refusal {
+            Refusal::Csr(_) => Status::invalid_argument(message),
+            Refusal::NoCredential
+            | Refusal::TokenUnknown
+            | Refusal::TokenExpired
+            | Refusal::SvidExpired => Status::unauthenticated(message),
+            Refusal::TokenUsed | Refusal::OtherTrustDomain | Refusal::KeyTaken => {
+                Status::permission_denied(message)
+            }
+            Refusal::TooManyFailures | Refusal::TooManySignatures => {
+                Status::resource_exhausted(message)
+            }
+        },
+        SignError::Issue(_) | SignError::Store(_) => {
+            tracing::error!(%error, "cannot issue a certificate");
+            // The reason is for the operator's log, not for strangers.
+            Status::unavailable("the CA cannot issue certificates at present; its log says why")
+        }
+    }
+}
+
+/// Who is on the other end of a connection.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) source: IpAddr,
+}
+
+/// One accepted connection; holds its place among [`crate::limits::CONNECTIONS_MAX`].
+pub(crate) struct Connection {
+    pub(crate) stream: TlsStream,
+    pub(crate) caller: Caller,
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

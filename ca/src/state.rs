@@ -1,0 +1,179 @@
+//! The identity of one process on disk: what survives a restart or a crash at any moment.
+//!
+//! ```text
+//! ca.json        addresses of the CA
+//! bundle.crt     trust anchors
+//! identity.crt   the SVID, leaf first
+//! identity.key   its key
+//! identity.key.next   the key of the request under way
+//! ```
+//! A key is on disk before the request for its certificate goes out, and the certificate replaces the old one
+//! before the key does: whatever the moment of a crash, [`StateDirectory::load`] finds a pair that belongs
+//! together, or the key with which the same request can be made again.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, KeyPair};
+use serde::{Deserialize, Serialize};
+use weft_transport::credentials::{Svid, TrustBundle};
+use weft_transport::identity::TrustDomain;
+use zeroize::Zeroizing;
+
+use crate::agent::AgentError;
+use crate::files;
+use crate::issuer::PrivateKeyPem;
+
+const KEY: &str = "identity.key";
+const KEY_NEXT: &str = "identity.key.next";
+const CERTIFICATE: &str = "identity.crt";
+const BUNDLE: &str = "bundle.crt";
+const CA: &str = "ca.json";
+
+/// Where the CA of this identity is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CaAddresses {
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) addresses: Vec<String>,
+}
+
+/// A complete identity from disk. Its age is not judged.
+pub(crate) struct Stored {
+    pub(crate) svid: Svid,
+    pub(crate) bundle: TrustBundle,
+    pub(crate) ca: CaAddresses,
+}
+
+/// A key that waits for its certificate, and the request for it.
+pub(crate) struct Pending {
+    key: Zeroizing<Vec<u8>>,
+    pub(crate) csr: Vec<u8>,
+}
+
+impl Pending {
+    /// The key as PEM.
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct StateDirectory {
+    path: PathBuf,
+}
+
+impl StateDirectory {
+    /// Makes the directory (0700) if needed.
+    pub(crate) fn open(path: &Path) -> Result<Self, AgentError> {
+        files::make_directory(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// The identity on disk, if there is one.
+    pub(crate) fn load(&self) -> Result<Option<Stored>, AgentError> {
+        let Some(chain) = files::read_if_there(&self.file(CERTIFICATE))? else {
+            return Ok(None);
+        };
+        let svid = self.pair(&chain)?;
+        let ca = files::read(&self.file(CA))?;
+        let ca: CaAddresses =
+            serde_json::from_slice(&ca).map_err(|error| self.damaged(CA, error))?;
+        let bundle = files::read(&self.file(BUNDLE))?;
+        let bundle = TrustBundle::from_pem(ca.trust_domain.clone(), &bundle)
+            .map_err(|error| self.damaged(BUNDLE, error))?;
+        Ok(Some(Stored { svid, bundle, ca }))
+    }
+
+    /// The certificate with its key; finishes a change that a crash cut short.
+    fn pair(&self, chain: &[u8]) -> Result<Svid, AgentError> {
+        let path = self.file(KEY);
+        let present = files::read_if_there(&path)?.map(Zeroizing::new);
+        let failure = match &present {
+            Some(key) => match Svid::from_pem(chain, key) {
+                Ok(svid) => {
+                    if let Err(error) = files::check_private(&path) {
+                        // An orchestrator may own the modes of the volume: say it, and go on.
+                        tracing::warn!(%error, "the identity's key is exposed");
+                    }
+                    return Ok(svid);
+                }
+                Err(error) => error.to_string(),
+            },
+            None => format!("{KEY} is missing"),
+        };
+        let next = files::read_if_there(&self.file(KEY_NEXT))?.map(Zeroizing::new);
+        let Some(svid) = next.and_then(|key| Svid::from_pem(chain, &key).ok()) else {
+            return Err(self.damaged(CERTIFICATE, failure));
+        };
+        files::rename(&self.file(KEY_NEXT), &path)?;
+        Ok(svid)
+    }
+
+    /// The key for the next request: the one that a crash or a failure left, else a new one. It is on disk when
+    /// this returns.
+    pub(crate) fn pending(&self) -> Result<Pending, AgentError> {
+        let path = self.file(KEY_NEXT);
+        if let Some(pem) = files::read_if_there(&path)?.map(Zeroizing::new) {
+            let key = std::str::from_utf8(&pem)
+                .ok()
+                .and_then(|pem| KeyPair::from_pem(pem).ok());
+            if let Some(key) = key {
+                return Ok(Pending {
+                    csr: csr(&key)?,
+                    key: pem,
+                });
+            }
+        }
+        let (key, pem) = PrivateKeyPem::generate()?;
+        files::write(&path, pem.as_bytes())?;
+        Ok(Pending {
+            csr: csr(&key)?,
+            key: Zeroizing::new(pem.as_bytes().to_vec()),
+        })
+    }
+
+    /// Gives up the pending key: the CA will never certify it.
+    pub(crate) fn discard_pending(&self) -> Result<(), AgentError> {
+        Ok(files::remove(&self.file(KEY_NEXT))?)
+    }
+
+    /// Makes the pending key and its certificate the identity.
+    pub(crate) fn commit(
+        &self,
+        svid: &Svid,
+        bundle: &TrustBundle,
+        ca: &CaAddresses,
+    ) -> Result<(), AgentError> {
+        self.write_ca(ca)?;
+        files::write(&self.file(BUNDLE), bundle.to_pem().as_bytes())?;
+        files::write(&self.file(CERTIFICATE), svid.chain_pem().as_bytes())?;
+        files::rename(&self.file(KEY_NEXT), &self.file(KEY))?;
+        Ok(())
+    }
+
+    /// Remembers where the CA is.
+    pub(crate) fn write_ca(&self, ca: &CaAddresses) -> Result<(), AgentError> {
+        let text = serde_json::to_vec(ca).map_err(|error| self.damaged(CA, error))?;
+        Ok(files::write(&self.file(CA), &text)?)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn damaged(&self, name: &str, reason: impl ToString) -> AgentError {
+        AgentError::Damaged {
+            path: self.file(name),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// An empty request: the CA takes only the key.
+fn csr(key: &KeyPair) -> Result<Vec<u8>, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    Ok(params.serialize_request(key)?.der().to_vec())
+}
