@@ -19,13 +19,13 @@ use crate::credentials::Credentials;
 use crate::http3::{ErrorCode, ServerConnection};
 use crate::identity::{PeerId, SpiffeId};
 use crate::limits;
-use crate::quic::{self, ConfigurationError};
+use crate::quic;
 use crate::steering::{self, Worker};
 use crate::streams::Streams;
 use crate::tls;
 use crate::tuning::Tuning;
 
-pub use crate::quic::ResetKey;
+pub use crate::quic::{ConfigurationError, ResetKey};
 pub use crate::steering::{Epoch, Workers};
 
 /// What all workers of a sidecar share on the mesh side.
