@@ -1,2 +1,45 @@
-//! The `weft` command.
-fn main() {}
+//! The `weft` command: one binary for the CA, the config service, the sidecar and their operators.
+//!
+//! `cli.rs` lists the subcommands, `command/` has one file for each, `failure.rs` the exit codes.
+//! The work is done by the crates `weft_ca`, `weft_config` and `weft_proxy`; what is here reads
+//! flags, starts runtimes and prints.
+
+#![expect(
+    unreachable_pub,
+    reason = "a binary has no outside: pub says that other files use it"
+)]
+
+mod admin_client;
+mod cli;
+mod command;
+mod failure;
+mod identity;
+mod output;
+mod process;
+mod settings_file;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Half of the sidecar's time per request is spent with the allocator's customers; this one is
+/// made for many small, short-lived buffers on few threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    if let Some(parent) = cli.die_with {
+        process::die_with(parent);
+    }
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.line.is_empty() {
+                output::note(format_args!("weft: {}", output::printable(&failure.line)));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}

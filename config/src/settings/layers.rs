@@ -7,6 +7,7 @@ use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::Value;
+use serde::Serialize;
 
 use super::error::{Position, SettingsError};
 use super::limits::FILE_BYTES_MAX;
@@ -29,6 +30,15 @@ pub struct Sources<L> {
     pub environment: Vec<(String, String)>,
     /// The command line, as a layer.
     pub flags: L,
+}
+
+impl<L: Serialize> Sources<L> {
+    /// Whether there is a file or a flag, so that settings were meant to be given at all.
+    pub fn has_settings(&self) -> bool {
+        let flags = serde_json::to_value(&self.flags);
+        self.file.is_some()
+            || flags.is_ok_and(|flags| flags.as_object().is_some_and(|map| !map.is_empty()))
+    }
 }
 
 /// Settings ready for use, and what their owner should know about them.

@@ -6,8 +6,6 @@
 
 mod keeper;
 mod stats;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use stats::connection_status;
 pub use stats::{ConnectionStatus, PeerStatus};

@@ -1,0 +1,50 @@
+//! The command line: which subcommands exist and what they say about themselves. Flags are data;
+//! each `command/*.rs` owns its own.
+
+use clap::{Parser, Subcommand};
+
+use crate::command;
+
+/// A service mesh whose wire is HTTP/3.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    propagate_version = true,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 good, 1 failed, 2 wrong usage, 65 bad data, 69 control plane unreachable,\n\
+                  77 not permitted, 99 a threshold failed, 130 interrupted.\n\
+                  Logs go to stderr; WEFT_LOG=debug says more."
+)]
+pub struct Cli {
+    /// End when the process with this id ends; for commands that start weft themselves
+    #[arg(long, global = true, hide = true, value_name = "PID")]
+    pub die_with: Option<i32>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands, in the order in which a newcomer needs them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make, run and look after the certificate authority
+    Ca(command::ca::Ca),
+    /// Check this host and its sidecar
+    Check(command::check::Check),
+    /// Print completions for a shell.
+    Completion(command::completion::Completion),
+    /// Show the version of this binary.
+    Version(command::version::Version),
+}
+
+impl Command {
+    /// Does what was asked for.
+    pub fn run(self) -> Result<(), crate::failure::Failure> {
+        match self {
+            Self::Ca(args) => command::ca::run(args),
+            Self::Check(args) => command::check::run(args),
+            Self::Completion(args) => command::completion::run(&args),
+            Self::Version(args) => command::version::run(&args),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Gathers what `judge.rs` judges: asks the kernel, the control plane, peers and applications.
+//! Nothing is changed, and no identity is renewed.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::resource::{Resource, getrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpStream, UnixStream};
+use weft_config::settings::{HostPort, LocalAddress, ProxySettings};
+use weft_transport::credentials::{Credentials, Svid, TrustBundle};
+use weft_transport::identity::SpiffeId;
+use weft_transport::tcp::TlsConnector;
+
+use super::judge::{Application, Buffers, Clock, Facts, Port, PortState, SvidFact, UdpProbe};
+use crate::failure::chain;
+
+/// How long one answer is waited for: far above any round trip, below anyone's patience.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Peers that are probed: enough to see a firewall, few enough to be quick.
+const PEERS_MAX: usize = 8;
+
+/// What can be known without settings.
+pub fn of_host(wanted_buffer: u64) -> Facts {
+    Facts {
+        buffers: buffers(wanted_buffer),
+        files: getrlimit(Resource::RLIMIT_NOFILE).ok(),
+        ..Facts::default()
+    }
+}
+
+/// What can be known about a sidecar with these settings.
+pub async fn of_sidecar(settings: &ProxySettings) -> Facts {
+    let identity = load_identity(&settings.state_dir);
+    let clocks = match &identity {
+        Ok(credentials) => clocks(settings, credentials).await,
+        Err(_) => Vec::new(),
+    };
+    Facts {
+        clocks,
+        udp: probe_peers(&settings.state_dir).await,
+        ports: ports(settings),
+        svid: Some(identity.map(|credentials| {
+            let svid = credentials.svid();
+            SvidFact {
+                id: svid.id().to_string(),
+                not_before: svid.not_before(),
+                not_after: svid.not_after(),
+            }
+        })),
+        applications: applications(settings).await,
+        ..of_host(settings.transport.settings().udp_buffer)
+    }
+}
+
+fn load_identity(state_dir: &Path) -> Result<Credentials, String> {
+    let read = |name: &str| {
+        let path = state_dir.join(name);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let (chain_pem, key, bundle) = (
+        read("identity.crt")?,
+        read("identity.key")?,
+        read("bundle.crt")?,
+    );
+    let svid = Svid::from_pem(&chain_pem, &key).map_err(|error| chain(&error))?;
+    let bundle = TrustBundle::from_pem(svid.id().trust_domain().clone(), &bundle)
+        .map_err(|error| chain(&error))?;
+    Credentials::new(svid, bundle).map_err(|error| chain(&error))
+}
+
+async fn clocks(settings: &ProxySettings, credentials: &Credentials) -> Vec<Clock> {
+    let trust_domain = credentials.svid().id().trust_domain().clone();
+    let Ok(service) = SpiffeId::for_workload(&trust_domain, "weft", "config") else {
+        return Vec::new();
+    };
+    let mut clocks = Vec::new();
+    for address in &settings.config_addresses {
+        let read = read_clock(address, credentials, service.clone());
+        let theirs = match tokio::time::timeout(PATIENCE, read).await {
+            Ok(theirs) => theirs,
+            Err(_) => Err(format!("no answer within {}s", PATIENCE.as_secs())),
+        };
+        clocks.push(Clock {
+            of: format!("the config service at {address}"),
+            theirs,
+            ours: SystemTime::now(),
+        });
+    }
+    clocks
+}
+
+/// The `Date` of any answer: every HTTP server with a clock sends one (RFC 9110 section 6.6.1).
+async fn read_clock(
+    address: &HostPort,
+    credentials: &Credentials,
+    service: SpiffeId,
+) -> Result<SystemTime, String> {
+    let tcp = TcpStream::connect((address.host.as_str(), address.port))
+        .await
+        .map_err(|error| error.to_string())?;
+    let connector = TlsConnector::mutual(credentials, service).map_err(|error| chain(&error))?;
+    let tls = connector
+        .connect(tcp)
+        .await
+        .map_err(|error| chain(&error))?;
+    let io = hyper_util::rt::TokioIo::new(tls);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+        .await
+        .map_err(|error| chain(&error))?;
+    let request = http::Request::get(format!("https://{address}/"))
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let response = tokio::select! {
+        response = sender.send_request(request) => response.map_err(|error| chain(&error))?,
+        _ = connection => return Err("the connection was closed".to_owned()),
+    };
+    response
+        .headers()
+        .get(http::header::DATE)
+        .and_then(|date| date.to_str().ok())
+        .and_then(parse_http_date)
+        .ok_or_else(|| "the answer carries no date".to_owned())
+}
+
+/// The preferred format of RFC 9110 section 5.6.7, the only one that may be generated.
+fn parse_http_date(text: &str) -> Option<SystemTime> {
+    let civil = jiff::fmt::strtime::parse("%a, %d %b %Y %H:%M:%S GMT", text)
+        .and_then(|parsed| parsed.to_datetime())
+        .ok()?;
+    let zoned = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some(zoned.timestamp().into())
+}
+
+/// Every QUIC server answers a packet of a version that it does not know (RFC 9000 section 6.1),
+/// so no key is needed to learn whether UDP gets there and back.
+async fn probe_peers(state_dir: &Path) -> Vec<UdpProbe> {
+    let Ok(text) = std::fs::read(state_dir.join("table.json")) else {
+        return Vec::new();
+    };
+    let mut probes = tokio::task::JoinSet::new();
+    for peer in peers_of_table(&text) {
+        probes.spawn_blocking(move || UdpProbe {
+            peer,
+            answered: probe(peer).map_err(|error| error.to_string()),
+        });
+    }
+    let mut answers = probes.join_all().await;
+    answers.sort_by_key(|probe| probe.peer);
+    answers
+}
+
+/// Addresses of endpoints anywhere in the saved table. Its exact form is the sidecar's business;
+/// a check must not fail because it changed.
+fn peers_of_table(text: &[u8]) -> Vec<SocketAddr> {
+    fn walk(value: &serde_json::Value, found: &mut std::collections::BTreeSet<SocketAddr>) {
+        if let Some(address) = value.get("address").and_then(|address| address.as_str()) {
+            found.extend(address.parse::<SocketAddr>().ok());
+        }
+        match value {
+            serde_json::Value::Object(map) => map.values().for_each(|value| walk(value, found)),
+            serde_json::Value::Array(list) => list.iter().for_each(|value| walk(value, found)),
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::String(_) => {}
+        }
+    }
+    let mut found = std::collections::BTreeSet::new();
+    if let Ok(table) = serde_json::from_slice(text) {
+        walk(&table, &mut found);
+    }
+    found.into_iter().take(PEERS_MAX).collect()
+}
+
+fn probe(peer: SocketAddr) -> std::io::Result<bool> {
+    let any: SocketAddr = if peer.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(peer)?;
+    socket.set_read_timeout(Some(PATIENCE / 4))?;
+    let mut answer = [0; 64];
+    for _ in 0..4 {
+        socket.send(&unknown_version())?;
+        match socket.recv(&mut answer) {
+            // A long header with version 0 is Version Negotiation (RFC 8999 section 6).
+            Ok(length) if length > 5 && answer[0] & 0x80 != 0 && answer[1..5] == [0; 4] => {
+                return Ok(true);
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Ok(false);
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// A long-header packet of a reserved version (RFC 9000 section 15), padded to the size below
+/// which a server must not answer (section 14.1).
+fn unknown_version() -> [u8; 1200] {
+    let mut packet = [0; 1200];
+    packet[0] = 0xc0;
+    packet[1..5].copy_from_slice(&[0x1a; 4]);
+    packet[5] = 8;
+    packet[6..14].copy_from_slice(&rand::random::<[u8; 8]>());
+    packet[14] = 8;
+    packet[15..23].copy_from_slice(&rand::random::<[u8; 8]>());
+    packet
+}
+
+fn buffers(wanted: u64) -> Option<Buffers> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    let size = usize::try_from(wanted).ok()?;
+    socket.set_recv_buffer_size(size).ok()?;
+    socket.set_send_buffer_size(size).ok()?;
+    // Linux doubles what it is asked for, for its own bookkeeping (socket(7)).
+    let granted = |size: std::io::Result<usize>| size.ok().map(|size| size as u64 / 2);
+    Some(Buffers {
+        wanted,
+        receive: granted(socket.recv_buffer_size())?,
+        send: granted(socket.send_buffer_size())?,
+    })
+}
+
+fn ports(settings: &ProxySettings) -> Vec<Port> {
+    let mut ports = vec![tcp_port("admin", settings.admin)];
+    if let Some(inbound) = &settings.inbound {
+        let bound = UdpSocket::bind(inbound.listen).map(drop);
+        ports.push(port("inbound", inbound.listen.to_string(), bound));
+    }
+    for listener in &settings.outbound {
+        ports.push(match &listener.listen {
+            LocalAddress::Tcp(address) => tcp_port("outbound", *address),
+            LocalAddress::Unix(path) => {
+                // Binding would leave a file; a socket that accepts is in use.
+                let used = std::os::unix::net::UnixStream::connect(path).is_ok();
+                let state = if used {
+                    PortState::InUse
+                } else {
+                    PortState::Free
+                };
+                Port {
+                    setting: "outbound",
+                    address: listener.listen.to_string(),
+                    state,
+                }
+            }
+        });
+    }
+    ports
+}
+
+fn tcp_port(setting: &'static str, address: SocketAddr) -> Port {
+    port(
+        setting,
+        address.to_string(),
+        std::net::TcpListener::bind(address).map(drop),
+    )
+}
+
+fn port(setting: &'static str, address: String, bound: std::io::Result<()>) -> Port {
+    let state = match bound {
+        Ok(()) => PortState::Free,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => PortState::InUse,
+        Err(error) => PortState::Refused(error.to_string()),
+    };
+    Port {
+        setting,
+        address,
+        state,
+    }
+}
+
+async fn applications(settings: &ProxySettings) -> Vec<Application> {
+    let mut found = Vec::new();
+    for service in settings
+        .inbound
+        .iter()
+        .flat_map(|inbound| &inbound.services)
+    {
+        let connect = async {
+            match &service.application {
+                LocalAddress::Tcp(address) => TcpStream::connect(address).await.map(drop),
+                LocalAddress::Unix(path) => UnixStream::connect(path).await.map(drop),
+            }
+        };
+        let accepts =
+            match tokio::time::timeout(settings.timeouts.application_connect, connect).await {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(_) => Err("does not accept in time".to_owned()),
+            };
+        found.push(Application {
+            service: format!("{}:{}", service.service, service.port),
+            address: service.application.to_string(),
+            accepts,
+        });
+    }
+    found
+}
+
+/// Whether the sidecar of these settings runs: its admin endpoint answers.
+pub async fn is_running(settings: &ProxySettings) -> bool {
+    let ask = crate::admin_client::get(settings.admin, "/live");
+    matches!(tokio::time::timeout(PATIENCE, ask).await, Ok(Ok(answer)) if answer.status.is_success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_of_http_are_read() {
+        let expected = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(
+            parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(expected)
+        );
+        assert_eq!(parse_http_date("yesterday"), None);
+    }
+
+    #[test]
+    fn peers_are_found_wherever_the_table_keeps_them() {
+        let table = br#"{"services":{"a.b":{"ports":{"80":{"endpoints":[{"address":"10.9.0.3:6143"},{"address":"x"}]}}}}}"#;
+        assert_eq!(peers_of_table(table), ["10.9.0.3:6143".parse().unwrap()]);
+        assert!(peers_of_table(b"not json").is_empty());
+    }
+}

@@ -1,0 +1,145 @@
+//! The demo's processes: real ones of this very binary. They end with the demo, however it ends:
+//! asked when it finishes, killed if they linger, and by the kernel if the demo itself is killed.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use crate::failure::{Code, Failure};
+
+/// Children that have not ended this long after they were asked are killed.
+const GRACE: Duration = Duration::from_secs(4);
+/// Lines of a dead child's log that are shown.
+const LOG_LINES: usize = 8;
+
+/// Starts and ends the demo's processes.
+pub struct Children {
+    program: PathBuf,
+    directory: PathBuf,
+    running: Vec<(String, Child)>,
+}
+
+impl Children {
+    /// Runs this binary, with logs in `directory`.
+    pub fn new(directory: &Path) -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::new(Code::Failed, format!("cannot find my own binary: {error}"))
+        })?;
+        Ok(Self {
+            program,
+            directory: directory.to_owned(),
+            running: Vec::new(),
+        })
+    }
+
+    /// Runs `weft ARGUMENTS` to its end and returns its stdout.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
+        let output =
+            self.command(arguments).output().await.map_err(|error| {
+                Failure::new(Code::Failed, format!("cannot start weft: {error}"))
+            })?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Failure::new(
+                Code::Failed,
+                format!("`weft {}` failed: {}", arguments.join(" "), said.trim()),
+            ));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Starts `weft ARGUMENTS` in the background as `name`; its log is `name.log`.
+    pub fn start(&mut self, name: &str, arguments: &[&str]) -> Result<(), Failure> {
+        let path = self.log(name);
+        let log = std::fs::File::create(&path).map_err(|error| Failure::io(&path, &error))?;
+        let child = self
+            .command(arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| Failure::new(Code::Failed, format!("cannot start {name}: {error}")))?;
+        self.running.push((name.to_owned(), child));
+        Ok(())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--die-with")
+            .arg(std::process::id().to_string())
+            .args(arguments)
+            .current_dir(&self.directory)
+            .env("WEFT_HOME", self.directory.join("operator"))
+            .stdin(Stdio::null())
+            // Ctrl-C reaches the demo alone, which then ends its children in order.
+            .process_group(0)
+            .kill_on_drop(true);
+        // Settings of a real installation must not leak into the demo.
+        for (name, _) in std::env::vars_os() {
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("WEFT_") && name_text != "WEFT_LOG" && name_text != "WEFT_HOME"
+            {
+                command.env_remove(&name);
+            }
+        }
+        command
+    }
+
+    /// Fails if a child has ended, with the end of its log.
+    pub fn check(&mut self) -> Result<(), Failure> {
+        for index in 0..self.running.len() {
+            let (name, child) = &mut self.running[index];
+            if let Ok(Some(status)) = child.try_wait() {
+                let name = name.clone();
+                let tail = self.log_tail(&name);
+                return Err(Failure::new(
+                    Code::Failed,
+                    format!("{name} ended ({status}): {tail}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last lines of a child's log.
+    pub fn log_tail(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+        let mut lines = VecDeque::new();
+        for line in text.lines() {
+            if lines.len() == LOG_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(line);
+        }
+        lines.into_iter().collect::<Vec<_>>().join(" | ")
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.directory.join(name).with_extension("log")
+    }
+
+    /// Asks all to end, the last started first, and kills those that do not.
+    pub async fn end(mut self) {
+        for (_, child) in self.running.iter().rev() {
+            if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
+                // It may have ended by itself in between.
+                let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+            }
+        }
+        let all = async {
+            for (_, child) in &mut self.running {
+                let _ = child.wait().await;
+            }
+        };
+        if tokio::time::timeout(GRACE, all).await.is_err() {
+            for (_, child) in &mut self.running {
+                let _ = child.kill().await;
+            }
+        }
+    }
+}

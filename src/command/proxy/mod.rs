@@ -1,0 +1,4 @@
+//! `weft proxy`: the sidecar, and what one asks a running one.
+
+pub mod flags;
+pub mod wrap;

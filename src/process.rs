@@ -1,0 +1,131 @@
+//! What a long-running process owes its host: signals, the service manager, file descriptors.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Code, Failure};
+use crate::telemetry;
+
+/// SIGTERM and SIGINT: the first asks for a graceful end, the second ends at once.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the two signals from here on. Needs a runtime.
+    pub fn take() -> Result<Self, Failure> {
+        let take = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(Code::Failed, format!("cannot take signals: {error}"))
+            })
+        };
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next of the two; true for SIGINT.
+    pub async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
+        }
+    }
+}
+
+/// Runs `serve` until it ends by itself or by a signal. `serve` gets the token that asks it to
+/// end; a second signal drops it where it stands.
+pub async fn until_signal<F>(shutdown: CancellationToken, serve: F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    let mut signals = Signals::take()?;
+    tokio::pin!(serve);
+    tokio::select! {
+        result = &mut serve => return result,
+        _ = signals.next() => {
+            tracing::info!("asked to end: finishing what runs; a second signal ends at once");
+            notify(&[sd_notify::NotifyState::Stopping]);
+            shutdown.cancel();
+        }
+    }
+    tokio::select! {
+        result = &mut serve => result,
+        interrupt = signals.next() => {
+            tracing::warn!("ended at once by a second signal");
+            Err(Failure::silent(if interrupt { Code::Interrupted } else { Code::Failed }))
+        }
+    }
+}
+
+/// Tells systemd, if it asked to be told (`Type=notify`).
+pub fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "the service manager cannot be notified");
+    }
+}
+
+/// Raises the soft limit of open files to the hard one: each connection of an application costs
+/// one, and the usual soft limit of 1024 dates from select(2). Returns the limit in force.
+pub fn raise_file_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 0;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
+
+/// Has the kernel end this process with its parent, so that a killed demo leaves no orphans.
+pub fn die_with(parent: i32) {
+    // Without it the parent still ends its children itself whenever it can.
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    if nix::unistd::getppid().as_raw() != parent {
+        // It ended before the request was made.
+        std::process::exit(crate::failure::Code::Failed as i32);
+    }
+}
+
+/// Starts logging as the environment wishes (`WEFT_LOG`, else `RUST_LOG`).
+pub fn start_logging() -> telemetry::LogFilter {
+    let wish = ["WEFT_LOG", "RUST_LOG"]
+        .into_iter()
+        .find_map(|name| std::env::var_os(name)?.into_string().ok());
+    telemetry::start(wish.as_deref())
+}
+
+/// Logs what the settings' owner should know.
+pub fn warn_all(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Tells the service manager that this process serves, and how.
+pub fn ready(status: &str) {
+    notify(&[
+        sd_notify::NotifyState::Ready,
+        sd_notify::NotifyState::Status(status),
+    ]);
+}
+
+/// The runtime of a control-plane service: two threads, so that one slow call delays no other.
+pub fn service_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot start a runtime: {error}")))
+}
+
+/// The runtime of short commands and of control work: one thread, this one.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot start a runtime: {error}")))
+}
