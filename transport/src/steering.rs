@@ -24,7 +24,7 @@ pub type Workers = NonZeroU8;
 
 /// One of the workers that share a port: an index below their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Worker {
+pub(crate) struct Worker {
     index: u8,
     of: Workers,
 }
@@ -36,12 +36,13 @@ pub struct Epoch(pub u8);
 
 impl Worker {
     /// All workers in order, which is the order in which their sockets must be bound.
-    pub fn all(of: Workers) -> impl Iterator<Item = Self> {
+    pub(crate) fn all(of: Workers) -> impl Iterator<Item = Self> {
         (0..of.get()).map(move |index| Self { index, of })
     }
 
     /// Position among the workers, from 0.
-    pub fn index(self) -> usize {
+    #[cfg(test)]
+    fn index(self) -> usize {
         self.index.into()
     }
 

@@ -6,6 +6,8 @@
 
 mod keeper;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use stats::connection_status;
 pub use stats::{ConnectionStatus, PeerStatus};

@@ -1,0 +1,431 @@
+//! A CA and its workloads on loopback: the behaviour that operators and sidecars rely on.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use weft_ca::agent::{Agent, AgentError, AgentSettings};
+use weft_ca::{
+    Admin, ErrorKind, Event, InitError, JoinToken, Role, ServeError, ServeSettings, Server,
+    Subject, TokenOrder,
+};
+use weft_transport::credentials::Credentials;
+
+/// Far above what anything here takes, and below a test runner's own limit.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_token_buys_an_identity_that_a_restart_takes_up_without_it() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    let first = join(&state, Some(&token)).await.unwrap();
+    assert_eq!(
+        first.svid().id().as_str(),
+        "spiffe://demo.test/ns/shop/sa/orders"
+    );
+
+    let without_token = join(&state, None).await.unwrap();
+    assert_eq!(without_token.svid().serial(), first.svid().serial());
+    let with_spent_token = join(&state, Some(&token)).await.unwrap();
+    assert_eq!(with_spent_token.svid().serial(), first.svid().serial());
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_needs_no_ca_while_the_identity_is_valid() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    let first = join(&state, Some(&token)).await.unwrap();
+    let directory = ca.stop().await;
+    let second = join(&state, None).await.unwrap();
+    assert_eq!(second.svid().serial(), first.svid().serial());
+    drop(directory);
+}
+
+#[tokio::test]
+async fn a_used_token_is_refused_with_one_definitive_line() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    join(&ca.state("first"), Some(&token)).await.unwrap();
+    let error = join(&ca.state("second"), Some(&token)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotPermitted);
+    let line = error.to_string();
+    assert!(
+        line.contains("token already used") && !line.contains('\n'),
+        "{line}"
+    );
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_after_the_request_gets_the_same_certificate_for_the_same_key() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    let first = join(&state, Some(&token)).await.unwrap();
+    // As if the process had died before the answer reached its disk.
+    std::fs::rename(state.join("identity.key"), state.join("identity.key.next")).unwrap();
+    std::fs::remove_file(state.join("identity.crt")).unwrap();
+    let again = join(&state, Some(&token)).await.unwrap();
+    assert_eq!(again.svid().serial(), first.svid().serial());
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_between_certificate_and_key_is_repaired_at_the_next_start() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    let first = join(&state, Some(&token)).await.unwrap();
+    std::fs::rename(state.join("identity.key"), state.join("identity.key.next")).unwrap();
+    std::fs::write(state.join("identity.key"), "the key before").unwrap();
+    let again = join(&state, None).await.unwrap();
+    assert_eq!(again.svid().serial(), first.svid().serial());
+    assert!(!state.join("identity.key.next").exists());
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn of_many_that_race_with_one_token_exactly_one_wins() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let racers = (0..6).map(|n| {
+        let (state, token) = (ca.state(&format!("racer-{n}")), token.clone());
+        async move { join(&state, Some(&token)).await.is_ok() }
+    });
+    let results = futures_util::future::join_all(racers).await;
+    assert_eq!(results.iter().filter(|won| **won).count(), 1, "{results:?}");
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_running_agent_renews_into_the_same_credentials() {
+    // A life of 10 s is due after 6 to 7.3 s.
+    let ca = Ca::start(Duration::from_secs(10)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let settings = AgentSettings {
+        state_dir: ca.state("orders"),
+        join_token: Some(token),
+    };
+    let (agent, credentials) = within(Agent::start(settings)).await.unwrap();
+    let (status, first) = (agent.status(), credentials.svid());
+    let mut swaps = credentials.subscribe();
+    let shutdown = CancellationToken::new();
+    let running = tokio::task::spawn_blocking({
+        let shutdown = shutdown.clone();
+        move || tokio::runtime::Handle::current().block_on(agent.run(shutdown))
+    });
+    within(swaps.changed()).await.unwrap();
+    assert_ne!(credentials.svid().serial(), first.serial());
+    assert!(credentials.svid().not_after() > first.not_after());
+    let renewals = status
+        .samples()
+        .into_iter()
+        .find(|s| s.name == "weft_identity_renewals_total");
+    assert_eq!(renewals.unwrap().value, 1);
+    shutdown.cancel();
+    within(running).await.unwrap();
+    // What was swapped in is what a restart finds.
+    let restarted = join(&ca.state("orders"), None).await.unwrap();
+    assert_eq!(restarted.svid().serial(), credentials.svid().serial());
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_workload_that_starts_before_the_ca_joins_when_it_comes() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let address = ca.address;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    let directory = ca.stop().await;
+    let joining = join(&state, Some(&token));
+    let starting = async {
+        // The first attempt fails at once; the next comes a second later.
+        Ca::serve(directory, address, Duration::from_secs(3600)).await
+    };
+    let (joined, ca) = tokio::join!(joining, starting);
+    assert_eq!(joined.unwrap().svid().id().path(), "/ns/shop/sa/orders");
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_of_another_identity_beside_a_stored_one_is_a_mix_up() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let orders = ca.token("ns/shop/sa/orders").await;
+    let payments = ca.token("ns/shop/sa/payments").await;
+    let state = ca.state("orders");
+    join(&state, Some(&orders)).await.unwrap();
+    let error = join(&state, Some(&payments)).await.unwrap_err();
+    assert!(matches!(error, AgentError::OtherIdentity { .. }));
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn without_token_and_state_there_is_one_clear_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = join(&directory.path().join("state"), None)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("weft ca token"), "{error}");
+}
+
+#[tokio::test]
+async fn state_and_socket_are_private() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    join(&state, Some(&token)).await.unwrap();
+    let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(state.clone()), 0o700);
+    assert_eq!(mode(state.join("identity.key")), 0o600);
+    for name in ["root.key", "issuing.key", "ca.redb", "admin.sock"] {
+        assert_eq!(mode(ca.path().join(name)), 0o600, "{name}");
+    }
+    assert_eq!(mode(ca.path()), 0o700);
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn local_commands_work_beside_a_running_ca_and_without_one() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let running = ca.token("ns/shop/sa/orders").await;
+    join(&ca.state("orders"), Some(&running)).await.unwrap();
+    let mut admin = Admin::open(&ca.path()).await.unwrap();
+    let config = TokenOrder {
+        subject: Subject::Role(Role::Config),
+        ..order("ns/a/sa/b")
+    };
+    let text = admin.create_tokens(&config).await.unwrap().remove(0);
+    let config: JoinToken = text.parse().unwrap();
+    assert_eq!(config.identity.path(), "/ns/weft/sa/config");
+    let seen = admin.inspect().await.unwrap();
+    drop(admin);
+    let directory = ca.stop().await;
+    let stopped = Admin::open(&directory.path().join("ca"))
+        .await
+        .unwrap()
+        .inspect()
+        .await
+        .unwrap();
+    assert_eq!(stopped, seen);
+    assert_eq!(seen.log_broken_at, None);
+    assert_eq!(seen.tokens["spiffe://demo.test/ns/shop/sa/orders"].used, 1);
+    assert!(
+        seen.log
+            .iter()
+            .any(|entry| matches!(entry.event, Event::Issued { .. }) && entry.by == "token")
+    );
+}
+
+#[tokio::test]
+async fn a_socket_left_by_a_killed_ca_is_in_nobodys_way() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let directory = ca.stop().await;
+    let path = directory.path().join("ca");
+    drop(std::os::unix::net::UnixListener::bind(path.join("admin.sock")).unwrap());
+    Admin::open(&path).await.unwrap().inspect().await.unwrap();
+    let ca = Ca::serve(directory, loopback(), Duration::from_secs(3600)).await;
+    ca.token("ns/shop/sa/orders").await;
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn what_keeps_a_ca_from_serving_is_said_in_one_line() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let bind = |directory: &Path, listen| {
+        let settings = settings(directory, listen, Duration::from_secs(3600));
+        async move { Server::bind(&settings).await.err().unwrap() }
+    };
+    assert!(matches!(
+        bind(&ca.path(), loopback()).await,
+        ServeError::Running(_)
+    ));
+
+    let other = tempfile::tempdir().unwrap();
+    let path = other.path().join("other");
+    let missing = bind(&path, loopback()).await.to_string();
+    assert!(missing.contains("weft ca init"), "{missing}");
+    init(&path);
+    let taken = bind(&path, ca.address).await.to_string();
+    assert!(
+        taken.contains(&ca.address.to_string()) && taken.contains("--listen"),
+        "{taken}"
+    );
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(path.join("issuing.key"), mode).unwrap();
+    let exposed = bind(&path, loopback()).await;
+    assert_eq!(exposed.kind(), ErrorKind::NotPermitted);
+    assert!(exposed.to_string().contains("chmod 600"), "{exposed}");
+    std::fs::write(path.join("issuing.key"), "no key").unwrap();
+    std::fs::set_permissions(
+        path.join("issuing.key"),
+        std::fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    assert_eq!(bind(&path, loopback()).await.kind(), ErrorKind::BadData);
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_init_leaves_the_first_ca_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca");
+    init(&path);
+    let before = std::fs::read(path.join("root.key")).unwrap();
+    let domain = "demo.test".parse().unwrap();
+    let error =
+        weft_ca::init(&path, &domain, &[], SystemTime::now(), &mut rand::rng()).unwrap_err();
+    assert!(matches!(error, InitError::Exists(_)));
+    assert_eq!(std::fs::read(path.join("root.key")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn tokens_need_an_address_that_workloads_can_reach() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca");
+    init(&path);
+    let mut admin = Admin::open(&path).await.unwrap();
+    let error = admin
+        .create_tokens(&order("ns/shop/sa/orders"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("--address"), "{error}");
+}
+
+#[tokio::test]
+async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let unused = ca.token("ns/shop/sa/payments").await;
+    join(&ca.state("orders"), Some(&token)).await.unwrap();
+    let backup = ca.directory.path().join("backup");
+    Admin::open(&ca.path())
+        .await
+        .unwrap()
+        .backup(&backup)
+        .await
+        .unwrap();
+    let address = ca.address;
+    let directory = ca.stop().await;
+
+    let (path, now) = (directory.path().join("ca"), SystemTime::now());
+    assert!(
+        weft_ca::restore(&path, &backup, false, now).is_err(),
+        "it is not empty"
+    );
+    std::fs::remove_dir_all(&path).unwrap();
+    weft_ca::restore(&path, &backup, false, now).unwrap();
+    let ca = Ca::serve(directory, address, Duration::from_secs(3600)).await;
+    join(&ca.state("payments"), Some(&unused)).await.unwrap();
+    let error = join(&ca.state("again"), Some(&token)).await.unwrap_err();
+    assert!(error.to_string().contains("already used"), "{error}");
+    ca.stop().await;
+}
+
+struct Ca {
+    directory: TempDir,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Ca {
+    async fn start(svid_ttl: Duration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        init(&directory.path().join("ca"));
+        Self::serve(directory, loopback(), svid_ttl).await
+    }
+
+    async fn serve(directory: TempDir, listen: SocketAddr, svid_ttl: Duration) -> Self {
+        let server = Server::bind(&settings(&directory.path().join("ca"), listen, svid_ttl))
+            .await
+            .unwrap();
+        let (address, shutdown) = (server.local_addr(), CancellationToken::new());
+        let running = tokio::task::spawn_blocking({
+            let shutdown = shutdown.clone();
+            move || tokio::runtime::Handle::current().block_on(server.run(shutdown))
+        });
+        Self {
+            directory,
+            address,
+            shutdown,
+            running,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("ca")
+    }
+
+    fn state(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    async fn token(&self, identity: &str) -> JoinToken {
+        let mut admin = Admin::open(&self.path()).await.unwrap();
+        admin
+            .create_tokens(&order(identity))
+            .await
+            .unwrap()
+            .remove(0)
+            .parse()
+            .unwrap()
+    }
+
+    async fn stop(self) -> TempDir {
+        self.shutdown.cancel();
+        within(self.running).await.unwrap().unwrap();
+        self.directory
+    }
+}
+
+fn init(directory: &Path) {
+    let domain = "demo.test".parse().unwrap();
+    weft_ca::init(directory, &domain, &[], SystemTime::now(), &mut rand::rng()).unwrap();
+}
+
+fn settings(directory: &Path, listen: SocketAddr, svid_ttl: Duration) -> ServeSettings {
+    ServeSettings {
+        directory: directory.to_owned(),
+        listen,
+        svid_ttl,
+        renewal_grace: weft_ca::limits::RENEWAL_GRACE,
+    }
+}
+
+fn order(identity: &str) -> TokenOrder {
+    let domain = "demo.test".parse().unwrap();
+    TokenOrder {
+        subject: Subject::from_identity(&domain, identity).unwrap(),
+        ttl: Duration::from_secs(3600),
+        count: 1,
+    }
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+async fn join(state_dir: &Path, token: Option<&JoinToken>) -> Result<Credentials, AgentError> {
+    let settings = AgentSettings {
+        state_dir: state_dir.to_owned(),
+        join_token: token.cloned(),
+    };
+    within(Agent::start(settings))
+        .await
+        .map(|(_, credentials)| credentials)
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, work)
+        .await
+        .expect("it takes far too long")
+}

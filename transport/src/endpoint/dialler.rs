@@ -1,0 +1,110 @@
+//! The dialling side of a worker: one handshake, and the check of who answered.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{HandshakeError, close, handshake_error, proven_peer};
+use crate::credentials::Credentials;
+use crate::http3::ErrorCode;
+use crate::identity::{PeerId, SpiffeId};
+use crate::limits;
+use crate::tls;
+use crate::tuning::Tuning;
+
+/// Opens connections to other sidecars, for one worker.
+#[derive(Clone)]
+pub struct Dialler {
+    pub(super) endpoint: quinn::Endpoint,
+    pub(crate) credentials: Credentials,
+    pub(crate) tuning: Tuning,
+}
+
+/// Why a peer was not reached. In every case it has seen no request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// No answer in time.
+    #[error("no answer from {0} within the handshake timeout")]
+    Timeout(SocketAddr),
+    /// The handshake failed: a certificate was refused on one of the sides, or QUIC's rules.
+    #[error("{address} refused the handshake, or was refused: {reason}")]
+    Refused {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// What TLS or QUIC said.
+        reason: String,
+    },
+    /// A valid peer of the mesh, but not the one that the table names.
+    #[error("{address} proved to be {proven}, expected {expected}")]
+    WrongIdentity {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// Who it should be.
+        expected: SpiffeId,
+        /// Who it is.
+        proven: SpiffeId,
+    },
+    /// This host could not send.
+    #[error("cannot dial {address}: {reason}")]
+    Local {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// What failed.
+        reason: String,
+    },
+    /// This worker talks to too many peers.
+    #[error("too many peers (more than {})", limits::PEERS_MAX)]
+    TooManyPeers,
+    /// The worker is shutting down.
+    #[error("shutting down")]
+    ShuttingDown,
+}
+
+impl Dialler {
+    /// Dials a peer and checks that it is the one expected, before any stream.
+    ///
+    /// # Errors
+    /// When it is not reached or not that peer.
+    pub(crate) async fn dial(
+        &self,
+        address: SocketAddr,
+        expected: &SpiffeId,
+    ) -> Result<(quinn::Connection, PeerId), DialError> {
+        let local = |reason: String| DialError::Local { address, reason };
+        let connecting = self
+            .endpoint
+            .connect(address, tls::SERVER_NAME)
+            .map_err(|error| local(error.to_string()))?;
+        let connection = timeout(self.tuning.settings().handshake_timeout, connecting)
+            .await
+            .map_err(|_| DialError::Timeout(address))?
+            .map_err(|error| match handshake_error(error) {
+                HandshakeError::Timeout => DialError::Timeout(address),
+                HandshakeError::Refused(reason) => DialError::Refused { address, reason },
+                HandshakeError::Lost(reason) => local(reason),
+            })?;
+        match proven_peer(&connection) {
+            Some(peer) if peer.id() == expected => Ok((connection, peer)),
+            other => {
+                connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"wrong identity");
+                Err(match other {
+                    Some(peer) => DialError::WrongIdentity {
+                        address,
+                        expected: expected.clone(),
+                        proven: peer.id().clone(),
+                    },
+                    None => DialError::Refused {
+                        address,
+                        reason: "no identity".to_owned(),
+                    },
+                })
+            }
+        }
+    }
+
+    /// Closes every connection with `H3_NO_ERROR`, and waits until the peers know, or `patience`.
+    pub async fn close(&self, patience: Duration) {
+        close(&self.endpoint, patience).await;
+    }
+}

@@ -1,0 +1,295 @@
+//! The pool against real endpoints on loopback: reuse, wrong peers, restarts, renewals.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::credentials::Credentials;
+use crate::endpoint::{
+    self, Accepted, BindError, Epoch, Listener, MeshSettings, ResetKey, Workers,
+};
+use crate::testing::{Authority, FRONTEND, ORDERS, leaf};
+use crate::tuning::{TransportSettings, Tuning};
+
+/// Generous: it bounds a broken run and never passes in a good one.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn requests_to_one_peer_share_one_connection() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let pool = mesh.pool();
+    for _ in 0..3 {
+        assert_eq!(get(&pool, &server.target).await, Ok(StatusCode::OK));
+    }
+    assert_eq!(pool.status().len(), 1);
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_valid_peer_of_another_identity_gets_no_request() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, mesh.authority.credentials(FRONTEND));
+    let error = get(&mesh.pool(), &server.target).await.unwrap_err();
+    assert!(matches!(error, DialError::WrongIdentity { .. }), "{error}");
+    assert_eq!(server.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_peer_of_another_authority_is_refused() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, Authority::new().credentials(ORDERS));
+    let error = get(&mesh.pool(), &server.target).await.unwrap_err();
+    assert!(matches!(error, DialError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn while_the_next_attempt_is_not_due_a_request_fails_at_once() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, mesh.authority.credentials(FRONTEND));
+    let pool = mesh.pool();
+    let first = get(&pool, &server.target).await.unwrap_err();
+    let second = get(&pool, &server.target).await.unwrap_err();
+    assert_eq!(first, second);
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_restarted_peer_is_reached_again() {
+    let mesh = Mesh::new();
+    let first = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let target = first.target.clone();
+    let pool = mesh.pool();
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    first.stop().await;
+    let port = target.address.port();
+    // The old endpoint's driver gives the port back a few turns after its last handle is gone.
+    while matches!(
+        endpoint::bind(&mesh.settings(port, 1)),
+        Err(BindError::InUse(_))
+    ) {
+        tokio::task::yield_now().await;
+    }
+    let second = mesh.serve(port, mesh.authority.credentials(ORDERS));
+    let again = timeout(PATIENCE, async {
+        while get(&pool, &target).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    again.await.unwrap();
+    assert_eq!(second.accepted(), 1);
+}
+
+#[tokio::test]
+async fn after_a_renewal_the_connection_moves_and_no_request_fails() {
+    // With ten seconds left the move is due within one.
+    let mut short = leaf(&[FRONTEND]);
+    short.not_after = (SystemTime::now() + Duration::from_secs(10)).into();
+    let mut mesh = Mesh::new();
+    let (svid, bundle) = (mesh.authority.svid_with(short), mesh.authority.bundle());
+    mesh.own = Credentials::new(svid, bundle).unwrap();
+    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let pool = mesh.pool();
+    assert_eq!(get(&pool, &server.target).await, Ok(StatusCode::OK));
+    mesh.own
+        .replace(mesh.authority.svid(FRONTEND), mesh.authority.bundle())
+        .unwrap();
+    let moved = timeout(PATIENCE, async {
+        while server.accepted() < 2 {
+            assert_eq!(get(&pool, &server.target).await, Ok(StatusCode::OK));
+        }
+    });
+    moved.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_whose_root_is_removed_from_trust_ends() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let pool = mesh.pool();
+    let connection = pool.get(&server.target).await.unwrap();
+    let other = Authority::new();
+    mesh.own
+        .replace(other.svid(FRONTEND), other.bundle())
+        .unwrap();
+    timeout(PATIENCE, connection.closed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_closed_and_forgotten() {
+    let settings = TransportSettings {
+        unused_timeout: Duration::from_secs(1),
+        ..TransportSettings::default()
+    };
+    let mesh = Mesh::tuned(settings.validate().unwrap());
+    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let pool = mesh.pool();
+    let connection = pool.get(&server.target).await.unwrap();
+    timeout(PATIENCE, connection.closed()).await.unwrap();
+    timeout(PATIENCE, async {
+        while !pool.status().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn connections_of_many_diallers_from_one_host_spread_over_the_workers() {
+    let mesh = Mesh::new();
+    let settings = mesh.settings(0, 2);
+    let sockets = endpoint::bind(&settings).unwrap();
+    let target = Target {
+        address: sockets[0].local_address().unwrap(),
+        identity: ORDERS.parse().unwrap(),
+    };
+    let own = mesh.authority.credentials(ORDERS);
+    let servers: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| Server::start(socket.start(&own).unwrap().0, target.clone()))
+        .collect();
+    // Two workers of the dialling side, too: each asks for the worker of its own index.
+    let dialling = endpoint::bind(&mesh.settings(0, 2)).unwrap();
+    for socket in dialling {
+        let (_listener, dialler) = socket.start(&mesh.own).unwrap();
+        let pool = Pool::new(dialler);
+        assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    }
+    assert_eq!([servers[0].accepted(), servers[1].accepted()], [1, 1]);
+}
+
+#[tokio::test]
+async fn a_mesh_port_in_use_is_refused_although_workers_could_share_it() {
+    let mesh = Mesh::new();
+    let first = endpoint::bind(&mesh.settings(0, 2)).unwrap();
+    let port = first[0].local_address().unwrap().port();
+    let second = endpoint::bind(&mesh.settings(port, 2));
+    assert!(matches!(second, Err(BindError::InUse(_))));
+}
+
+struct Mesh {
+    authority: Authority,
+    own: Credentials,
+    tuning: Tuning,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        Self::tuned(Tuning::default())
+    }
+
+    fn tuned(tuning: Tuning) -> Self {
+        let authority = Authority::new();
+        let own = authority.credentials(FRONTEND);
+        Self {
+            authority,
+            own,
+            tuning,
+        }
+    }
+
+    fn settings(&self, port: u16, workers: u8) -> MeshSettings {
+        MeshSettings {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            workers: Workers::new(workers).unwrap(),
+            tuning: self.tuning.clone(),
+            epoch: Epoch(1),
+            reset_key: ResetKey::new([7; ResetKey::LENGTH]),
+        }
+    }
+
+    fn serve(&self, port: u16, credentials: Credentials) -> Server {
+        let socket = endpoint::bind(&self.settings(port, 1)).unwrap().remove(0);
+        let target = Target {
+            address: socket.local_address().unwrap(),
+            identity: ORDERS.parse().unwrap(),
+        };
+        let (listener, _) = socket.start(&credentials).unwrap();
+        Server::start(listener, target)
+    }
+
+    fn pool(&self) -> Pool {
+        let socket = endpoint::bind(&self.settings(0, 1)).unwrap().remove(0);
+        Pool::new(socket.start(&self.own).unwrap().1)
+    }
+}
+
+/// Answers every request with 200 and no body.
+struct Server {
+    target: Target,
+    listener: Arc<Listener>,
+    counts: Arc<Mutex<Counts>>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: usize,
+    requests: usize,
+}
+
+impl Server {
+    fn start(listener: Listener, target: Target) -> Self {
+        let listener = Arc::new(listener);
+        let counts = Arc::<Mutex<Counts>>::default();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(Arc::clone(&listener), Arc::clone(&counts)));
+        Self {
+            target,
+            listener,
+            counts,
+            tasks,
+        }
+    }
+
+    fn accepted(&self) -> usize {
+        self.counts.lock().unwrap().accepted
+    }
+
+    fn requests(&self) -> usize {
+        self.counts.lock().unwrap().requests
+    }
+
+    async fn stop(mut self) {
+        self.listener.close(PATIENCE).await;
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn accept(listener: Arc<Listener>, counts: Arc<Mutex<Counts>>) {
+    let mut connections = JoinSet::new();
+    while let Some(incoming) = listener.accept().await {
+        counts.lock().unwrap().accepted += 1;
+        let counts = Arc::clone(&counts);
+        connections.spawn(async move {
+            if let Ok(accepted) = incoming.handshake().await {
+                answer(accepted, &counts).await;
+            }
+        });
+    }
+}
+
+async fn answer(mut accepted: Accepted, counts: &Mutex<Counts>) {
+    while let Ok(Some(request)) = accepted.http.accept().await {
+        counts.lock().unwrap().requests += 1;
+        let (head, ()) = Response::new(()).into_parts();
+        let _ = request.respond.head(&head, true).await;
+    }
+}
+
+async fn get(pool: &Pool, target: &Target) -> Result<StatusCode, DialError> {
+    let connection = pool.get(target).await?;
+    let (head, ()) = Request::get("https://orders.shop/")
+        .body(())
+        .unwrap()
+        .into_parts();
+    let (_send, mut response) = connection.open(&head, true).await.unwrap();
+    let status = response.head().await.unwrap().status();
+    response.into_body().collect().await.unwrap();
+    Ok(status)
+}
