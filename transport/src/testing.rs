@@ -59,7 +59,11 @@ impl Authority {
 
     /// An SVID that is valid for an hour around now.
     pub(crate) fn svid(&self, id: &str) -> Svid {
-        let issued = self.issue(leaf(&[id]));
+        self.svid_with(leaf(&[id]))
+    }
+
+    pub(crate) fn svid_with(&self, params: CertificateParams) -> Svid {
+        let issued = self.issue(params);
         Svid::from_pem(issued.chain_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
     }
 
