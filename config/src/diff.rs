@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::resources::{Resource, Set};
+use crate::resources::{Key, Resource, Set};
 
 /// One resource that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +92,18 @@ pub fn diff(before: &Set, after: &Set) -> Vec<Change> {
                 what,
             })
         })
+        .collect()
+}
+
+/// The keys of all resources that differ, in order.
+pub(crate) fn changed_keys<'a>(before: &'a Set, after: &'a Set) -> Vec<&'a Key> {
+    let keys: BTreeSet<&Key> = before
+        .resources
+        .keys()
+        .chain(after.resources.keys())
+        .collect();
+    keys.into_iter()
+        .filter(|key| before.resources.get(*key) != after.resources.get(*key))
         .collect()
 }
 

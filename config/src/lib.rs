@@ -4,12 +4,18 @@
 //! [`compile`] turns it into the [`table`] that one sidecar runs. [`limits`] holds every bound of
 //! theirs, [`settings`] what the processes themselves are started with.
 
+pub mod client;
 pub mod compile;
+mod connect;
 pub mod diff;
 pub mod findings;
 pub mod limits;
+pub mod operator;
+mod proto;
 pub mod resources;
+pub mod server;
 pub mod settings;
+pub mod store;
 pub mod table;
 pub mod validate;
 mod yaml;

@@ -59,3 +59,67 @@ pub const PARENTS_PER_ROUTE_MAX: usize = 32;
 
 /// Characters of a path in a route (Gateway API v1, HTTPPathMatch.value) or policy.
 pub const PATH_LENGTH_MAX: usize = 1024;
+
+/// Time between two looks at the leases; how late an endpoint may go.
+pub const LEASE_CHECK: Duration = Duration::from_secs(1);
+
+/// Connected sidecars of one config service. Each costs a task, a table and two HTTP/2 buffers, about
+/// 1 MiB in a mesh of 1000 services.
+pub const SUBSCRIBERS_MAX: usize = 10_000;
+
+/// Connected sidecars of one identity: replicas of one service, and some that are being replaced.
+pub const SUBSCRIBERS_PER_IDENTITY_MAX: usize = 1_000;
+
+/// Disconnected sidecars that `get sidecars` still shows.
+pub const SIDECARS_REMEMBERED_MAX: usize = 1_000;
+
+/// Services that one sidecar may register.
+pub const INBOUND_MAX: usize = 256;
+
+/// Services that one sidecar's listeners may name.
+pub const LISTENS_FOR_MAX: usize = 4_096;
+
+/// Characters of a version or instance name.
+pub const INSTANCE_LENGTH_MAX: usize = 64;
+
+/// Characters that are kept of a sidecar's reason to refuse a table.
+pub const REFUSAL_LENGTH_MAX: usize = 1_024;
+
+/// Characters of a revision's message.
+pub const MESSAGE_LENGTH_MAX: usize = 1_024;
+
+/// Bytes of a message from a sidecar: LISTENS_FOR_MAX names of 2 labels.
+pub const SIDECAR_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of a table or of a reply to an operator: 10 000 services with 10 endpoints each are 20 MiB.
+pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of a message from an operator: the files and their names.
+pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
+
+/// Messages that wait for a slow sidecar; everything later is one newest state.
+pub const SUBSCRIBER_QUEUE: usize = 1;
+
+/// Handshakes that run at once; a flood of half-open connections waits in the kernel's backlog.
+pub const HANDSHAKES_MAX: usize = 256;
+
+/// Longest wait of an apply for acknowledgements.
+pub const APPLY_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// TCP and TLS to the config service: two round trips and a handshake under load.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// HTTP/2 pings and how long their answer may take: half a lease in all notices a dead peer.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// First wait before a new attempt to reach the config service.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
+
+/// Longest wait: a third of a lease, so that a restarted config service hears from everyone in time.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a stopping config service waits for its streams.
+pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
+
+/// Time between two writes of the table's copy on disk; endpoints may change many times a second.
+pub const CACHE_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,0 +1,19 @@
+//! Compiles `proto/` with protox, so that no machine needs `protoc`.
+
+use std::{error::Error, path::Path};
+
+const FILES: [&str; 3] = [
+    "weft/config/v1/discovery.proto",
+    "weft/config/v1/operator.proto",
+    "weft/config/v1/admin.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new("proto");
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, [root])?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! The last good table on the sidecar's disk: a line with the SHA-256 of the rest, then JSON. Written
+//! beside and renamed, so that a crash leaves the old one or the new one.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::table::Table;
+
+/// Why there is no table to start from.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is not what was written.
+    #[error("its checksum does not match")]
+    Checksum,
+    /// This version of weft does not understand it.
+    #[error("it is not understood: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Reads the table; `None` if there is no file.
+pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let end = text
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or(CacheError::Checksum)?;
+    let (sum, json) = (&text[..end], &text[end + 1..]);
+    if checksum(json).as_bytes() != sum {
+        return Err(CacheError::Checksum);
+    }
+    Ok(Some(serde_json::from_slice(json)?))
+}
+
+/// Replaces the table.
+pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
+    let json = serde_json::to_vec(table)?;
+    let partial = path.with_extension("partial");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)?;
+    writeln!(file, "{}", checksum(&json))?;
+    file.write_all(&json)?;
+    file.sync_all()?;
+    std::fs::rename(&partial, path)?;
+    Ok(())
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * SHA256.output_len);
+    for byte in digest(&SHA256, bytes).as_ref() {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Revision;
+
+    #[test]
+    fn what_was_written_is_read_and_what_was_damaged_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.json");
+        assert!(read(&path).unwrap().is_none());
+        let table = Table {
+            revision: Revision {
+                store: "s".into(),
+                number: 7,
+            },
+            trust_domain: "demo.test".parse().unwrap(),
+            services: std::collections::BTreeMap::new(),
+            forbidden: std::collections::BTreeSet::new(),
+        };
+        write(&path, &table).unwrap();
+        assert_eq!(read(&path).unwrap(), Some(table));
+        let text = std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("\"number\":7", "\"number\":8");
+        std::fs::write(&path, text).unwrap();
+        assert!(matches!(read(&path), Err(CacheError::Checksum)));
+    }
+}

@@ -1,0 +1,181 @@
+//! Which table a sidecar should run, from what the config service sends. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weft_transport::identity::TrustDomain;
+
+use crate::table::{Endpoint, Revision, ServiceName, Table};
+
+/// Endpoints of some ports, each list whole.
+pub(super) type Changes = BTreeMap<(ServiceName, u16), Vec<Endpoint>>;
+
+/// Why a table is not even offered to the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error("the table is for trust domain {0}")]
+    TrustDomain(TrustDomain),
+    #[error("revision {offered} is older than {held}, which this sidecar has")]
+    Older { offered: Revision, held: Revision },
+}
+
+/// Checks an offered table against what is held. A revision of another store is fit: the store was
+/// restored, which the caller reports.
+pub(super) fn check(own: &TrustDomain, offered: &Table, held: Option<&Table>) -> Result<(), Unfit> {
+    if offered.trust_domain != *own {
+        return Err(Unfit::TrustDomain(offered.trust_domain.clone()));
+    }
+    match held {
+        Some(held)
+            if held.revision.store == offered.revision.store
+                && held.revision.number > offered.revision.number =>
+        {
+            Err(Unfit::Older {
+                offered: offered.revision.clone(),
+                held: held.revision.clone(),
+            })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The table with the endpoints of some ports replaced; ports that it does not have are skipped.
+pub(super) fn apply(table: &Table, changes: &Changes) -> Table {
+    let mut table = table.clone();
+    for ((name, number), endpoints) in changes {
+        if let Some(service) = table.services.get_mut(name)
+            && service.ports.contains_key(number)
+            && let Some(port) = Arc::make_mut(service).ports.get_mut(number)
+        {
+            port.endpoints.clone_from(endpoints);
+        }
+    }
+    table
+}
+
+/// The table with, at each port, the endpoints that `known` has and it has not. While the config service
+/// settles after a restart, a missing workload may only not have registered again yet.
+pub(super) fn keep_endpoints(table: &Table, known: &Table) -> Table {
+    let mut table = table.clone();
+    for (name, service) in &mut table.services {
+        let Some(old) = known.services.get(name) else {
+            continue;
+        };
+        let missing = |number: &u16, list: &[Endpoint]| -> Vec<Endpoint> {
+            let old = old
+                .ports
+                .get(number)
+                .into_iter()
+                .flat_map(|port| &port.endpoints);
+            old.filter(|old| !list.iter().any(|new| new.address == old.address))
+                .cloned()
+                .collect()
+        };
+        if service
+            .ports
+            .iter()
+            .all(|(number, port)| missing(number, &port.endpoints).is_empty())
+        {
+            continue;
+        }
+        for (number, port) in &mut Arc::make_mut(service).ports {
+            let kept = missing(number, &port.endpoints);
+            port.endpoints.extend(kept);
+            port.endpoints.sort();
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Port, Protocol, Service};
+
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint {
+            workload: "w".into(),
+            address: address.parse().unwrap(),
+            identity: "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap(),
+        }
+    }
+
+    fn table(number: u64, addresses: &[&str]) -> Table {
+        let endpoints = addresses.iter().map(|address| endpoint(address)).collect();
+        let port = Port {
+            protocol: Protocol::Http,
+            routes: Vec::new(),
+            endpoints,
+        };
+        let service = Service {
+            ports: BTreeMap::from([(80, port)]),
+            authorization: None,
+        };
+        Table {
+            revision: Revision {
+                store: "s".into(),
+                number,
+            },
+            trust_domain: "demo.test".parse().unwrap(),
+            services: BTreeMap::from([("orders.shop".parse().unwrap(), Arc::new(service))]),
+            forbidden: std::collections::BTreeSet::new(),
+        }
+    }
+
+    fn addresses(table: &Table) -> Vec<String> {
+        let endpoints = table
+            .services
+            .values()
+            .flat_map(|service| &service.ports[&80].endpoints);
+        endpoints
+            .map(|endpoint| endpoint.address.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn an_older_revision_of_the_same_store_and_another_mesh_are_refused() {
+        let own = "demo.test".parse().unwrap();
+        let held = table(5, &[]);
+        assert!(matches!(
+            check(&own, &table(4, &[]), Some(&held)),
+            Err(Unfit::Older { .. })
+        ));
+        assert_eq!(check(&own, &table(5, &[]), Some(&held)), Ok(()));
+        let mut restored = table(1, &[]);
+        restored.revision.store = "other".into();
+        assert_eq!(check(&own, &restored, Some(&held)), Ok(()));
+        let own = "other.test".parse().unwrap();
+        assert!(matches!(
+            check(&own, &table(6, &[]), None),
+            Err(Unfit::TrustDomain(_))
+        ));
+    }
+
+    #[test]
+    fn a_change_replaces_one_port_and_skips_unknown_ones() {
+        let changes = Changes::from([
+            (
+                ("orders.shop".parse().unwrap(), 80),
+                vec![endpoint("10.0.0.2:1")],
+            ),
+            (
+                ("gone.shop".parse().unwrap(), 80),
+                vec![endpoint("10.0.0.3:1")],
+            ),
+        ]);
+        assert_eq!(
+            addresses(&apply(&table(1, &["10.0.0.1:1"]), &changes)),
+            ["10.0.0.2:1"]
+        );
+    }
+
+    #[test]
+    fn known_endpoints_stay_while_the_service_settles() {
+        let kept = keep_endpoints(
+            &table(2, &["10.0.0.2:1"]),
+            &table(1, &["10.0.0.1:1", "10.0.0.2:1"]),
+        );
+        assert_eq!(addresses(&kept), ["10.0.0.1:1", "10.0.0.2:1"]);
+        assert_eq!(kept.revision.number, 2);
+    }
+}

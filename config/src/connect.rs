@@ -1,0 +1,99 @@
+//! Connects to the config service: TCP, TLS 1.3 with our SVID, and the proof that the other side is
+//! `ns/weft/sa/config` of our trust domain.
+
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+use weft_transport::credentials::Credentials;
+use weft_transport::identity::SpiffeId;
+use weft_transport::tcp::TlsConnector;
+
+use crate::limits;
+use crate::validate::RESERVED_NAMESPACE;
+
+/// The service account of the config service, in the control plane's namespace.
+pub(crate) const CONFIG_ACCOUNT: &str = "config";
+
+/// Why no address led to the config service.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No address was given.
+    #[error("no address of a config service is known")]
+    NoAddress,
+    /// TCP or TLS failed at the last address tried.
+    #[error("cannot reach the config service at {address}: {reason}")]
+    Failed {
+        /// As it was given.
+        address: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The connection ended while it was used.
+    #[error("lost the config service: {0}")]
+    Lost(String),
+}
+
+/// Connects to the first address that works.
+pub(crate) async fn connect(
+    addresses: &[String],
+    credentials: &Credentials,
+) -> Result<Channel, ConnectError> {
+    let mut last = ConnectError::NoAddress;
+    for address in addresses {
+        match connect_one(address, credentials).await {
+            Ok(channel) => return Ok(channel),
+            Err(reason) => {
+                last = ConnectError::Failed {
+                    address: address.clone(),
+                    reason,
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn connect_one(address: &str, credentials: &Credentials) -> Result<Channel, String> {
+    let own = credentials.svid();
+    let server =
+        SpiffeId::for_workload(own.id().trust_domain(), RESERVED_NAMESPACE, CONFIG_ACCOUNT)
+            .map_err(|error| error.to_string())?;
+    let connector = TlsConnector::mutual(credentials, server).map_err(|error| error.to_string())?;
+    let connecting = async {
+        let tcp = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
+        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+        connector
+            .connect(tcp)
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let stream = tokio::time::timeout(limits::CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| format!("no answer within {} s", limits::CONNECT_TIMEOUT.as_secs()))??;
+    // The connection is made already; tonic takes it once and is never to reconnect by itself.
+    let mut stream = Some(TokioIo::new(stream));
+    Endpoint::from_static("http://config.weft")
+        .http2_keep_alive_interval(limits::KEEP_ALIVE)
+        .keep_alive_timeout(limits::KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(service_fn(move |_: Uri| {
+            let taken = stream
+                .take()
+                .ok_or_else(|| std::io::Error::other("the connection was lost"));
+            std::future::ready(taken)
+        }))
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// How long until the next attempt, after `failures` in a row: exponential with full jitter.
+pub(crate) fn back_off(failures: u32) -> Duration {
+    let most =
+        limits::RECONNECT_MAX.min(limits::RECONNECT_MIN.saturating_mul(1 << failures.min(10)));
+    limits::RECONNECT_MIN / 2 + most.mul_f64(rand::random::<f64>())
+}

@@ -1,0 +1,296 @@
+//! What operators get back from the config service, and the client that asks it. The types travel as
+//! JSON, and are what `-o json` prints.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tonic::transport::Channel;
+use weft_transport::credentials::Credentials;
+use weft_transport::identity::SpiffeId;
+
+use crate::connect::{ConnectError, connect};
+use crate::diff;
+use crate::findings::Findings;
+use crate::limits;
+use crate::proto::{self, operator_client::OperatorClient};
+use crate::resources::{Key, Kind, Resource, SourceFile};
+use crate::store::RevisionInfo;
+use crate::table::{Revision, ServiceName};
+
+/// What a change did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeResult {
+    /// What validation has to say.
+    pub findings: Findings,
+    /// What differs from the revision in force before.
+    pub changes: Vec<diff::Change>,
+    /// The new revision; absent if there were errors, nothing to change, or it was a dry run.
+    pub revision: Option<Revision>,
+    /// The sidecars that were connected, and whether they run the new revision.
+    pub sidecars: Vec<SidecarState>,
+    /// Revisions that others made since the one rolled back to.
+    #[serde(default)]
+    pub overwritten: Vec<RevisionInfo>,
+}
+
+/// One connected sidecar and a revision. Neither acknowledged nor refused means that it lags.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SidecarState {
+    /// Whose it is.
+    pub identity: SpiffeId,
+    /// Which process.
+    pub instance: String,
+    /// It runs the revision or a later one.
+    pub acknowledged: bool,
+    /// Why it does not run it.
+    pub refusal: Option<String>,
+}
+
+/// All that is known of a sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SidecarInfo {
+    /// Whose it is.
+    pub identity: SpiffeId,
+    /// Which process.
+    pub instance: String,
+    /// Whether its stream is open.
+    pub connected: bool,
+    /// Where other sidecars reach it.
+    pub address: Option<SocketAddr>,
+    /// Its version of weft.
+    pub version: String,
+    /// Services that its outbound listeners name.
+    pub listens_for: Vec<ServiceName>,
+    /// `orders.shop:80` and whether its application accepts connections.
+    pub serves: BTreeMap<String, bool>,
+    /// The revision that it runs.
+    pub revision: Option<Revision>,
+    /// Why it refused the last one.
+    pub refusal: Option<String>,
+    /// End of its SVID, in RFC 3339.
+    pub svid_expires: String,
+    /// When it last reported, in RFC 3339.
+    pub last_seen: String,
+}
+
+/// How a change is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangeOptions {
+    /// Why, for the history.
+    pub message: String,
+    /// How long to wait for acknowledgements.
+    pub wait: Duration,
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The config service was not reached: retrying may help.
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
+    /// This identity may not do that.
+    #[error("not permitted: {0}")]
+    NotPermitted(String),
+    /// What was asked for does not exist or makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The config service failed.
+    #[error("the config service failed: {0}")]
+    Failed(String),
+}
+
+/// Calls the config service as an operator.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    client: OperatorClient<Channel>,
+}
+
+impl Operator {
+    /// Connects to the first of `addresses` (`HOST:PORT`) that answers and proves to be the config
+    /// service of the mesh.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn connect(
+        addresses: &[String],
+        credentials: &Credentials,
+    ) -> Result<Self, OperatorError> {
+        let channel = connect(addresses, credentials).await?;
+        let client = OperatorClient::new(channel)
+            .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::OPERATOR_MESSAGE_BYTES_MAX);
+        Ok(Self { client })
+    }
+
+    /// What applying the files would find and change.
+    ///
+    /// # Errors
+    /// When the call fails; findings are no failure.
+    pub async fn diff(&mut self, files: &[SourceFile]) -> Result<ChangeResult, OperatorError> {
+        read(
+            self.client
+                .diff(proto::Files {
+                    files: sources(files),
+                })
+                .await,
+        )
+    }
+
+    /// As [`Self::diff`]: validates the files together with the resources in force.
+    ///
+    /// # Errors
+    /// When the call fails; findings are no failure.
+    pub async fn validate(&mut self, files: &[SourceFile]) -> Result<ChangeResult, OperatorError> {
+        read(
+            self.client
+                .validate(proto::Files {
+                    files: sources(files),
+                })
+                .await,
+        )
+    }
+
+    /// Applies the files as one revision.
+    ///
+    /// # Errors
+    /// When the call fails; findings are no failure, but then there is no revision.
+    pub async fn apply(
+        &mut self,
+        files: &[SourceFile],
+        options: &ChangeOptions,
+    ) -> Result<ChangeResult, OperatorError> {
+        let request = proto::ApplyRequest {
+            files: sources(files),
+            change: Some(options.into()),
+        };
+        read(self.client.apply(request).await)
+    }
+
+    /// Deletes resources as one revision.
+    ///
+    /// # Errors
+    /// When the call fails or one does not exist.
+    pub async fn delete(
+        &mut self,
+        keys: &[Key],
+        options: &ChangeOptions,
+    ) -> Result<ChangeResult, OperatorError> {
+        let keys = keys.iter().map(ToString::to_string).collect();
+        read(
+            self.client
+                .delete(proto::DeleteRequest {
+                    keys,
+                    change: Some(options.into()),
+                })
+                .await,
+        )
+    }
+
+    /// Makes the resources of an earlier revision a new one.
+    ///
+    /// # Errors
+    /// When the call fails or there is no such revision.
+    pub async fn rollback(
+        &mut self,
+        number: u64,
+        options: &ChangeOptions,
+    ) -> Result<ChangeResult, OperatorError> {
+        read(
+            self.client
+                .rollback(proto::RollbackRequest {
+                    number,
+                    change: Some(options.into()),
+                })
+                .await,
+        )
+    }
+
+    /// Resources in force; `None` selects everything.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn get(
+        &mut self,
+        kind: Option<Kind>,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Result<Vec<Resource>, OperatorError> {
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let kind = text(kind.map(Kind::as_str));
+        let request = proto::GetRequest {
+            kind,
+            namespace: text(namespace),
+            name: text(name),
+        };
+        read(self.client.get(request).await)
+    }
+
+    /// All revisions, newest first.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn revisions(&mut self) -> Result<Vec<RevisionInfo>, OperatorError> {
+        read(
+            self.client
+                .list_revisions(proto::ListRevisionsRequest {})
+                .await,
+        )
+    }
+
+    /// All sidecars that are or were connected.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn sidecars(&mut self) -> Result<Vec<SidecarInfo>, OperatorError> {
+        read(
+            self.client
+                .list_sidecars(proto::ListSidecarsRequest {})
+                .await,
+        )
+    }
+}
+
+fn sources(files: &[SourceFile]) -> Vec<proto::File> {
+    files
+        .iter()
+        .map(|file| proto::File {
+            name: file.name.clone(),
+            text: file.text.clone(),
+        })
+        .collect()
+}
+
+impl From<&ChangeOptions> for proto::Change {
+    fn from(options: &ChangeOptions) -> Self {
+        Self {
+            message: options.message.clone(),
+            wait_ms: u64::try_from(options.wait.as_millis()).unwrap_or(u64::MAX),
+            dry_run: options.dry_run,
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(
+    reply: Result<tonic::Response<proto::Reply>, tonic::Status>,
+) -> Result<T, OperatorError> {
+    let reply = reply.map_err(|status| {
+        let message = status.message().to_owned();
+        match status.code() {
+            tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
+                OperatorError::NotPermitted(message)
+            }
+            tonic::Code::InvalidArgument | tonic::Code::NotFound | tonic::Code::OutOfRange => {
+                OperatorError::Invalid(message)
+            }
+            tonic::Code::Unavailable => OperatorError::Unreachable(ConnectError::Lost(message)),
+            _ => OperatorError::Failed(message),
+        }
+    })?;
+    serde_json::from_slice(&reply.into_inner().json)
+        .map_err(|error| OperatorError::Failed(format!("its reply is not understood: {error}")))
+}

@@ -1,0 +1,64 @@
+//! The generated messages and services of `proto/weft/config/v1`, and their small conversions.
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unnameable_types,
+    clippy::all,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
+    reason = "generated"
+)]
+mod generated {
+    tonic::include_proto!("weft.config.v1");
+}
+
+pub(crate) use generated::*;
+
+use crate::table;
+
+impl From<&table::Revision> for Revision {
+    fn from(revision: &table::Revision) -> Self {
+        Self {
+            store: revision.store.clone(),
+            number: revision.number,
+        }
+    }
+}
+
+impl From<Revision> for table::Revision {
+    fn from(revision: Revision) -> Self {
+        Self {
+            store: revision.store,
+            number: revision.number,
+        }
+    }
+}
+
+impl From<&table::Endpoint> for Endpoint {
+    fn from(endpoint: &table::Endpoint) -> Self {
+        Self {
+            workload: endpoint.workload.clone(),
+            address: endpoint.address.to_string(),
+            identity: endpoint.identity.to_string(),
+        }
+    }
+}
+
+impl TryFrom<Endpoint> for table::Endpoint {
+    type Error = String;
+
+    fn try_from(endpoint: Endpoint) -> Result<Self, String> {
+        Ok(Self {
+            workload: endpoint.workload,
+            address: endpoint
+                .address
+                .parse()
+                .map_err(|error| format!("endpoint address: {error}"))?,
+            identity: endpoint
+                .identity
+                .parse()
+                .map_err(|error| format!("endpoint identity: {error}"))?,
+        })
+    }
+}
