@@ -11,7 +11,8 @@ use tonic::transport::Channel;
 use weft_transport::credentials::Credentials;
 use weft_transport::identity::SpiffeId;
 
-use crate::connect::{ConnectError, connect};
+pub use crate::connect::ConnectError;
+use crate::connect::connect;
 use crate::diff;
 use crate::findings::Findings;
 use crate::limits;

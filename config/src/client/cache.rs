@@ -12,7 +12,7 @@ use crate::table::Table;
 
 /// Why there is no table to start from.
 #[derive(Debug, thiserror::Error)]
-pub enum CacheError {
+pub(super) enum CacheError {
     /// The file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
