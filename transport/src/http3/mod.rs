@@ -26,6 +26,9 @@ mod settings;
 mod shared;
 mod varint;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::{ClientConnection, Driver, ResponseHalf};
 pub use error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
 pub use receive::RecvHalf;
