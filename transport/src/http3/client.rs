@@ -147,13 +147,14 @@ impl ClientConnection {
         let draining = goaway.wait_for(Option::is_some);
         tokio::select! {
             biased;
+            // First, because it is usually ready and then the other is not even registered.
+            opened = self.shared.quic.open_bi() => {
+                opened.map_err(|error| OpenError::ConnectionLost(self.shared.lost(error)))
+            }
             //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
             //# Endpoints MUST NOT initiate new requests or promise new pushes on the connection
             //# after receipt of a GOAWAY frame from the peer.
             _ = draining => Err(OpenError::Draining),
-            opened = self.shared.quic.open_bi() => {
-                opened.map_err(|error| OpenError::ConnectionLost(self.shared.lost(error)))
-            }
         }
     }
 
@@ -176,15 +177,18 @@ impl ClientConnection {
 }
 
 /// Runs what belongs to the connection and to no request: SETTINGS, GOAWAY, QPACK streams.
-/// Ends with the connection and says why.
+/// Ends with the connection and says why. Dropped earlier it closes the connection, which cannot
+/// live without its control streams.
 #[must_use = "the connection works only while its driver is polled"]
 pub struct Driver {
+    connection: quinn::Connection,
     future: Pin<Box<dyn Future<Output = ConnectionError> + Send>>,
 }
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
+            connection: shared.quic.clone(),
             future: Box::pin(peer_streams::drive(shared)),
         }
     }
@@ -195,6 +199,13 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ConnectionError> {
         self.future.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Without effect on a connection that has ended.
+        self.connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"");
     }
 }
 

@@ -328,14 +328,14 @@ mod tests {
 
     const REQUEST: StreamKind = StreamKind::Request { client: false };
 
-    fn events(
-        kind: StreamKind,
-        input: &[u8],
-        step: usize,
-    ) -> Result<(Vec<(u64, Vec<u8>)>, bool), FrameError> {
+    /// Types and payloads of frames.
+    type Found = Vec<(u64, Vec<u8>)>;
+
+    /// The frames found, and whether the input ended between two.
+    fn events(kind: StreamKind, input: &[u8], step: usize) -> Result<(Found, bool), FrameError> {
         let mut reader = FrameReader::new(kind);
         let mut chunks = Chunks::default();
-        let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut found = Found::new();
         for part in input.chunks(step) {
             chunks.push(Bytes::copy_from_slice(part));
             while let Some(event) = reader.next(&mut chunks)? {

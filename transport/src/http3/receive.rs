@@ -29,6 +29,9 @@ pub struct RecvHalf {
     trailers: Option<Box<HeaderMap>>,
 }
 
+/// The stream ended where a head was expected.
+pub(super) const NO_HEAD: StreamError = StreamError::Malformed("the stream ended without a head");
+
 /// What may come next.
 #[derive(Debug)]
 enum Phase {
@@ -118,7 +121,7 @@ impl RecvHalf {
             Ok(Some(Event::Data(_) | Event::Control(..))) => {
                 Err(self.unexpected("DATA before HEADERS"))
             }
-            Ok(None) => Err(StreamError::Malformed("the stream ended without a head")),
+            Ok(None) => Err(NO_HEAD),
             Err(error) => Err(error),
         };
         Poll::Ready(head.map_err(|error| self.fail(error)))

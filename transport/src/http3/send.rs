@@ -181,7 +181,8 @@ impl SendHalf {
         let with_body = self.queue.len() > 1;
         poll_fn(|cx| match self.poll_ready(cx) {
             Poll::Pending if with_body && self.queue.len() == 1 => Poll::Ready(Ok(())),
-            other => other,
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(result),
         })
         .await
     }

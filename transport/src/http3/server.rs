@@ -16,7 +16,7 @@ use super::client::Driver;
 use super::error::{ConnectionError, ErrorCode, HeadError, StreamError};
 use super::limits;
 use super::message::{decode_request, encode_response};
-use super::receive::RecvHalf;
+use super::receive::{NO_HEAD, RecvHalf};
 use super::send::SendHalf;
 use super::shared::{Exchange, Shared, Side};
 use crate::identity::PeerId;
@@ -61,7 +61,8 @@ impl ServerConnection {
     }
 
     /// The next request whose head is complete and valid. Cancel-safe, and the only driver of
-    /// the connection's own streams: keep calling it while the connection is to live.
+    /// the connection's own streams: keep calling it while the connection is to live; dropping
+    /// `self` closes it.
     ///
     /// `None` is a graceful end: the peer closed with `H3_NO_ERROR`, this side closed, or after
     /// [`Self::shutdown`] every accepted exchange is over and the peer had a moment to take the
@@ -160,7 +161,11 @@ fn graceful(error: ConnectionError) -> Result<Option<ServerRequest>, ConnectionE
         ConnectionError::ClosedHere | ConnectionError::ClosedByPeer(ErrorCode::H3_NO_ERROR) => {
             Ok(None)
         }
-        error => Err(error),
+        ConnectionError::ClosedByPeer(_)
+        | ConnectionError::PeerViolation { .. }
+        | ConnectionError::TimedOut
+        | ConnectionError::Reset
+        | ConnectionError::Transport(_) => Err(error),
     }
 }
 
@@ -218,6 +223,13 @@ fn refuse(error: &StreamError, mut send: SendHalf, cx: &mut Context<'_>) {
                 return;
             }
             ErrorCode::H3_EXCESSIVE_LOAD
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+        //# If a server does not receive a complete request, it SHOULD abort its response stream
+        //# with the error code H3_REQUEST_INCOMPLETE.
+        error if *error == NO_HEAD => {
+            send.ended_by_peer();
+            ErrorCode::H3_REQUEST_INCOMPLETE
         }
         StreamError::Malformed(_) => {
             send.ended_by_peer();

@@ -205,7 +205,7 @@ mod tests {
             let length = usize::from(LENGTHS[usize::from(*byte)]);
             bits.push_str(&format!("{:0length$b}", codes[usize::from(*byte)]));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         bits.as_bytes()

@@ -4,10 +4,11 @@ use super::*;
 
 /// The code that this peer closed the connection with.
 async fn close_code(connection: &quinn::Connection) -> ErrorCode {
-    match connection.closed().await {
-        quinn::ConnectionError::ApplicationClosed(close) => ErrorCode::from_quic(close.error_code),
-        other => panic!("{other}"),
-    }
+    let error = connection.closed().await;
+    let quinn::ConnectionError::ApplicationClosed(close) = error else {
+        panic!("{error}");
+    };
+    ErrorCode::from_quic(close.error_code)
 }
 
 /// A server that answers each request with its body and 200.
@@ -107,6 +108,8 @@ async fn malformed_requests_are_reset_and_the_connection_lives() {
         let reset = raw_request(&quic.client, &bytes).await;
         assert_eq!(reset, Err(ErrorCode::H3_MESSAGE_ERROR));
     }
+    let reset = raw_request(&quic.client, b"").await;
+    assert_eq!(reset, Err(ErrorCode::H3_REQUEST_INCOMPLETE));
     // The head was good and is with the handler, which drops both halves.
     for bytes in [
         body("3", b"four"),
@@ -121,6 +124,24 @@ async fn malformed_requests_are_reset_and_the_connection_lives() {
         .unwrap();
     assert!(is_status(&answer, "200"));
     assert!(answer.ends_with(b"four"));
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_is_cancelled_after_its_time() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    serve_echo(&quic.server, &mut tasks);
+    let head = head_frame(&GET);
+    let (mut send, mut receive) = quic.client.open_bi().await.unwrap();
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    send.write_all(&head[..head.len() - 1]).await.unwrap();
+    let error = receive.read_to_end(100).await.unwrap_err();
+    let code = ErrorCode::H3_REQUEST_CANCELLED.to_quic();
+    let expected = quinn::ReadToEndError::Read(quinn::ReadError::Reset(code));
+    assert_eq!(error, expected);
+    assert!(begun.elapsed() >= limits::HEADER_TIMEOUT);
+    assert!(quic.client.close_reason().is_none());
 }
 
 #[tokio::test]
