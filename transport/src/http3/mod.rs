@@ -8,10 +8,12 @@
 //! means (`weft_proxy`). No dynamic QPACK table and no server push: both sides say so.
 //!
 //! The pure parts, which use no clock, socket or task: `varint`, `frame`, `qpack`, `message`,
+//! `control`,
 //! `settings`, `chunks`, `reset_guard`. The rest is the shell that moves bytes for them.
 
 mod chunks;
 mod client;
+mod control;
 mod error;
 mod frame;
 mod limits;

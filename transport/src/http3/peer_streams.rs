@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::chunks::Chunks;
+use super::control::{PeerControl, Said};
 use super::error::{ConnectionError, ErrorCode};
 use super::frame::{self, Event, FrameError, FrameReader};
 use super::limits;
@@ -248,12 +249,21 @@ impl Reader<'_> {
 
     async fn control(&mut self, known: &Mutex<Known>) -> Result<(), ConnectionError> {
         let mut frames = FrameReader::new(frame::StreamKind::Control);
-        let mut state = ControlState::default();
+        let mut control = PeerControl::new(self.shared.side);
         loop {
             match frames.next(&mut self.chunks) {
                 Ok(Some(Event::Control(frame, payload))) => {
                     count(self.shared, known)?;
-                    obey(self.shared, &mut state, frame, &payload)?;
+                    match control.frame(frame, &payload) {
+                        Ok(Some(Said::Settings(settings))) => self.shared.set_settings(settings),
+                        Ok(Some(Said::Goaway(id))) => {
+                            self.shared.goaway.send_replace(Some(id));
+                        }
+                        Ok(None) => {}
+                        Err(broken) => {
+                            return Err(self.shared.violation(broken.code, broken.reason));
+                        }
+                    }
                 }
                 Ok(Some(Event::Data(_) | Event::Headers(_))) => {
                     let code = ErrorCode::H3_FRAME_UNEXPECTED;
@@ -295,102 +305,6 @@ impl Reader<'_> {
                 return Err(closed_critical(self.shared));
             }
         }
-    }
-}
-
-/// What the peer's control stream has said so far.
-#[derive(Default)]
-struct ControlState {
-    settings_seen: bool,
-    goaway: Option<u64>,
-    push_id_max: Option<u64>,
-}
-
-fn obey(
-    shared: &Shared,
-    state: &mut ControlState,
-    frame: u64,
-    payload: &[u8],
-) -> Result<(), ConnectionError> {
-    let id_error = |reason| Err(shared.violation(ErrorCode::H3_ID_ERROR, reason));
-    match frame {
-        frame::SETTINGS if state.settings_seen => {
-            //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4
-            //# If an endpoint receives a second SETTINGS frame on the control stream, the endpoint
-            //# MUST respond with a connection error of type H3_FRAME_UNEXPECTED.
-            let code = ErrorCode::H3_FRAME_UNEXPECTED;
-            Err(shared.violation(code, "a second SETTINGS frame"))
-        }
-        frame::SETTINGS => {
-            state.settings_seen = true;
-            let settings = settings::decode(payload)
-                .map_err(|error| shared.violation(error.code, error.reason))?;
-            shared.set_settings(settings);
-            Ok(())
-        }
-        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
-        //# If the first frame of the control stream is any other frame type, this MUST be treated
-        //# as a connection error of type H3_MISSING_SETTINGS.
-        _ if !state.settings_seen => {
-            let code = ErrorCode::H3_MISSING_SETTINGS;
-            Err(shared.violation(code, "the first frame is not SETTINGS"))
-        }
-        frame::GOAWAY => {
-            let id = identifier(shared, payload)?;
-            //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
-            //# Receiving a GOAWAY containing a larger identifier than previously received MUST be
-            //# treated as a connection error of type H3_ID_ERROR.
-            if state.goaway.is_some_and(|before| id > before) {
-                return id_error("GOAWAY with a rising ID");
-            }
-            state.goaway = Some(id);
-            match shared.side {
-                //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.6
-                //# A client MUST treat receipt of a GOAWAY frame containing a stream ID of any
-                //# other type as a connection error of type H3_ID_ERROR.
-                Side::Client if !id.is_multiple_of(4) => id_error("GOAWAY for no request stream"),
-                Side::Client => {
-                    shared.goaway.send_replace(Some(id));
-                    Ok(())
-                }
-                // It limits pushes, of which there are none.
-                Side::Server => Ok(()),
-            }
-        }
-        //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.3
-        //# If a CANCEL_PUSH frame is received that references a push ID greater than currently
-        //# allowed on the connection, this MUST be treated as a connection error of type
-        //# H3_ID_ERROR.
-        frame::CANCEL_PUSH => id_error("CANCEL_PUSH without a push"),
-        frame::MAX_PUSH_ID => match shared.side {
-            //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.7
-            //# A client MUST treat the receipt of a MAX_PUSH_ID frame as a connection error of
-            //# type H3_FRAME_UNEXPECTED.
-            Side::Client => {
-                let code = ErrorCode::H3_FRAME_UNEXPECTED;
-                Err(shared.violation(code, "MAX_PUSH_ID from a server"))
-            }
-            Side::Server => {
-                let id = identifier(shared, payload)?;
-                //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.7
-                //# receipt of a MAX_PUSH_ID frame that contains a smaller value than previously
-                //# received MUST be treated as a connection error of type H3_ID_ERROR.
-                if state.push_id_max.is_some_and(|before| id < before) {
-                    return id_error("a falling MAX_PUSH_ID");
-                }
-                state.push_id_max = Some(id);
-                Ok(())
-            }
-        },
-        _ => Ok(()),
-    }
-}
-
-/// A payload that is one integer and nothing else.
-fn identifier(shared: &Shared, payload: &[u8]) -> Result<u64, ConnectionError> {
-    match varint::decode(payload) {
-        Some((id, length)) if length == payload.len() => Ok(id),
-        _ => Err(shared.violation(ErrorCode::H3_FRAME_ERROR, "a frame of the wrong size")),
     }
 }
 
