@@ -352,3 +352,220 @@ fn record(request: &Request, event: Event, now: Moment) -> Record {
         key: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::attest::TokenRecord;
+    use crate::limits::{FAILURES_PER_MINUTE, RENEWAL_GRACE, SVID_TTL_DEFAULT};
+    use crate::store::{About, STORE_FILE};
+
+    #[test]
+    fn a_stranger_gets_nothing_but_a_line_in_the_log() {
+        let mut ca = Ca::new();
+        let refused = ca.sign(csr(), Proof::None);
+        assert_eq!(refused, Err("no_credential"));
+        assert_eq!(ca.issued(), 0);
+        assert_eq!(ca.log_lines(), 1);
+    }
+
+    #[test]
+    fn one_token_buys_one_certificate_however_often_its_key_asks() {
+        let mut ca = Ca::new();
+        let token = ca.token(1, "orders");
+        let mine = csr();
+        let first = ca.sign(mine.clone(), token.clone()).unwrap();
+        assert_eq!(ca.sign(mine, token.clone()), Ok(first));
+        assert_eq!(ca.sign(csr(), token), Err("token_used"));
+        assert_eq!(ca.issued(), 1);
+    }
+
+    #[test]
+    fn a_key_that_has_an_identity_gets_no_second_one() {
+        let mut ca = Ca::new();
+        let (orders, payments) = (ca.token(1, "orders"), ca.token(2, "payments"));
+        let key = csr();
+        ca.sign(key.clone(), orders).unwrap();
+        assert_eq!(ca.sign(key.clone(), payments), Err("key_taken"));
+        assert_eq!(
+            ca.sign(key.clone(), ca_svid("payments", &ca)),
+            Err("key_taken")
+        );
+        assert!(ca.sign(key, ca_svid("orders", &ca)).is_ok());
+    }
+
+    #[test]
+    fn a_refused_token_stays_usable_for_another_key() {
+        let mut ca = Ca::new();
+        let (orders, payments) = (ca.token(1, "orders"), ca.token(2, "payments"));
+        let taken = csr();
+        ca.sign(taken.clone(), orders).unwrap();
+        assert_eq!(ca.sign(taken, payments.clone()), Err("key_taken"));
+        assert!(ca.sign(csr(), payments).is_ok());
+    }
+
+    #[test]
+    fn a_guesser_has_to_wait_and_a_proven_peer_behind_the_same_address_does_not() {
+        let mut ca = Ca::new();
+        let good = ca.token(1, "orders");
+        for _ in 0..FAILURES_PER_MINUTE {
+            assert_eq!(
+                ca.sign(csr(), Proof::Token(TokenHash([0; 32]))),
+                Err("token_unknown")
+            );
+        }
+        assert_eq!(ca.sign(csr(), good.clone()), Err("too_many_failures"));
+        assert!(ca.sign(csr(), ca_svid("orders", &ca)).is_ok());
+        ca.now.monotonic += Duration::from_secs(61);
+        assert!(ca.sign(csr(), good).is_ok());
+    }
+
+    #[test]
+    fn an_expired_svid_renews_within_the_grace_only() {
+        let mut ca = Ca::new();
+        let svid = ca_svid("orders", &ca);
+        ca.now.wall += Duration::from_secs(3600) + RENEWAL_GRACE - Duration::from_secs(1);
+        assert!(ca.sign(csr(), svid.clone()).is_ok());
+        ca.now.wall += Duration::from_secs(1);
+        assert_eq!(ca.sign(csr(), svid), Err("svid_expired"));
+    }
+
+    #[test]
+    fn a_bad_request_spends_no_token() {
+        let mut ca = Ca::new();
+        let token = ca.token(1, "orders");
+        let mut bad = csr();
+        let last = bad.len() - 1;
+        bad[last] ^= 1;
+        assert_eq!(ca.sign(bad, token.clone()), Err("bad_csr"));
+        assert!(ca.sign(csr(), token).is_ok());
+    }
+
+    #[test]
+    fn refusals_cannot_push_history_out_of_the_log() {
+        let mut ca = Ca::new();
+        for source in 0..500_u32 {
+            ca.source = IpAddr::V4(source.into());
+            let _ = ca.sign(csr(), Proof::None);
+        }
+        assert_eq!(
+            ca.log_lines(),
+            u64::from(crate::limits::REFUSALS_LOGGED_PER_MINUTE)
+        );
+    }
+
+    struct Ca {
+        authority: Authority,
+        now: Moment,
+        source: IpAddr,
+        rng: StdRng,
+        _directory: TempDir,
+    }
+
+    impl Ca {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let now = Moment {
+                wall: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+                monotonic: Instant::now(),
+            };
+            let mut rng = StdRng::seed_from_u64(1);
+            let domain: weft_transport::identity::TrustDomain = "demo.test".parse().unwrap();
+            let new = crate::issuer::create(&domain, now.wall, &mut rng).unwrap();
+            let about = About {
+                trust_domain: domain.clone(),
+                addresses: Vec::new(),
+                listen: None,
+                created: unix_seconds(now.wall),
+            };
+            let store = Store::create(&directory.path().join(STORE_FILE), &about).unwrap();
+            let issuer = Issuer::load(
+                domain,
+                new.root.as_bytes(),
+                new.issuing.as_bytes(),
+                new.issuing_key.as_bytes(),
+                now.wall,
+            );
+            let authority = Authority::new(issuer.unwrap(), store, SVID_TTL_DEFAULT, RENEWAL_GRACE);
+            let source = "192.0.2.1".parse().unwrap();
+            Self {
+                authority,
+                now,
+                source,
+                rng,
+                _directory: directory,
+            }
+        }
+
+        fn token(&self, number: u8, account: &str) -> Proof {
+            let hash = TokenHash([number; 32]);
+            let created = unix_seconds(self.now.wall);
+            let record = TokenRecord {
+                identity: id(account),
+                created,
+                expires: created + 3600,
+                spent: None,
+            };
+            self.authority
+                .store
+                .write(|t| t.put_token(hash, &record))
+                .unwrap();
+            Proof::Token(hash)
+        }
+
+        fn sign(&mut self, csr: Vec<u8>, proof: Proof) -> Result<String, &'static str> {
+            let request = Request {
+                csr,
+                proof,
+                source: self.source,
+            };
+            match self.authority.sign(&request, self.now, &mut self.rng) {
+                Ok(chain) => Ok(chain),
+                Err(SignError::Refused(refusal)) => Err(refusal.reason()),
+                Err(SignError::Issue(_) | SignError::Store(_)) => Err("failed"),
+            }
+        }
+
+        fn issued(&self) -> u64 {
+            let samples = self.authority.metrics.samples();
+            samples
+                .iter()
+                .find(|sample| sample.name == "weft_ca_signed_total")
+                .unwrap()
+                .value
+        }
+
+        fn log_lines(&self) -> u64 {
+            self.authority.store.read(|view| view.counts()).unwrap().log
+        }
+    }
+
+    fn ca_svid(account: &str, ca: &Ca) -> Proof {
+        Proof::Svid {
+            id: id(account),
+            not_after: ca.now.wall + Duration::from_secs(3600),
+        }
+    }
+
+    fn id(account: &str) -> SpiffeId {
+        format!("spiffe://demo.test/ns/shop/sa/{account}")
+            .parse()
+            .unwrap()
+    }
+
+    fn csr() -> Vec<u8> {
+        let key = KeyPair::generate().unwrap();
+        CertificateParams::default()
+            .serialize_request(&key)
+            .unwrap()
+            .der()
+            .to_vec()
+    }
+}
