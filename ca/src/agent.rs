@@ -1,27 +1,33 @@
 //! Keeps the identity of one process: joins with a token or takes up what is in the state directory, renews before
 //! it ends, and swaps the new certificate into [`Credentials`] while connections go on.
 //!
-//! When to renew is decided in `renewal.rs`; files are `state.rs`; calls are `client.rs`.
+//! When to renew is decided in `renewal.rs`; the files are `agent/state.rs`; one purchase is `agent/purchase.rs`.
 
-use std::path::PathBuf;
+mod purchase;
+mod state;
+mod status;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use weft_transport::credentials::{Credentials, Svid, TrustBundle};
+use weft_transport::credentials::{Credentials, TrustBundle};
 use weft_transport::identity::SpiffeId;
 
-use crate::client::{self, CallError, Right};
+use self::purchase::{accept, buy, patiently};
+use self::state::{CaAddresses, StateDirectory, Stored};
+pub use self::status::AgentStatus;
+use self::status::Status;
+use crate::attest::unix_seconds;
+use crate::client::Right;
 use crate::files::FileError;
 use crate::limits::{
-    ADDRESSES_MAX, JOIN_BACKOFF_MAX, NOT_BEFORE_SLACK, RENEWAL_GRACE, WALL_CHECK_INTERVAL,
+    ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, RENEWAL_GRACE, WALL_CHECK_INTERVAL,
 };
-use crate::metrics::Sample;
-use crate::renewal::{Action, Backoff, Life, Renewal, Urgency};
-use crate::state::{CaAddresses, StateDirectory, Stored};
-use crate::subject;
+use crate::renewal::{Action, Life, Renewal, Urgency};
 use crate::token::JoinToken;
 
 /// What an agent needs to know.
@@ -92,67 +98,6 @@ pub struct Agent {
     credentials: Credentials,
     ca: CaAddresses,
     status: Arc<Status>,
-}
-
-#[derive(Debug, Default)]
-struct Status {
-    renewals: AtomicU64,
-    failures: AtomicU64,
-    alarm: AtomicBool,
-}
-
-/// A handle on an agent's counters.
-#[derive(Clone)]
-pub struct AgentStatus {
-    status: Arc<Status>,
-    credentials: Credentials,
-}
-
-impl AgentStatus {
-    /// Every value at this moment.
-    #[must_use]
-    pub fn samples(&self) -> Vec<Sample> {
-        let expiry = crate::attest::unix_seconds(self.credentials.svid().not_after());
-        let sample = |name, help, is_counter, value| Sample {
-            name,
-            help,
-            is_counter,
-            label: None,
-            value,
-        };
-        vec![
-            sample(
-                "weft_identity_renewals_total",
-                "Certificates renewed.",
-                true,
-                self.status.renewals.load(Ordering::Relaxed),
-            ),
-            sample(
-                "weft_identity_renewal_failures_total",
-                "Attempts to renew the certificate that failed.",
-                true,
-                self.status.failures.load(Ordering::Relaxed),
-            ),
-            sample(
-                "weft_identity_expiry_timestamp_seconds",
-                "End of the certificate in force, Unix time.",
-                false,
-                expiry,
-            ),
-            sample(
-                "weft_identity_renewal_alarm",
-                "1 while renewal fails and less than a third of the life is left.",
-                false,
-                self.is_alarmed().into(),
-            ),
-        ]
-    }
-
-    /// Whether renewal fails and less than a third of the life is left.
-    #[must_use]
-    pub fn is_alarmed(&self) -> bool {
-        self.status.alarm.load(Ordering::Relaxed)
-    }
 }
 
 impl Agent {
@@ -244,7 +189,7 @@ impl Agent {
     /// See [`AgentError`]; the identity in force stays.
     pub async fn renew_if_due(&self) -> Result<bool, AgentError> {
         let life = self.life();
-        if life.left > life.total.mul_f64(1.0 - crate::limits::RENEWAL_AT) {
+        if life.left > life.total.mul_f64(1.0 - RENEWAL_AT) {
             return Ok(false);
         }
         self.renew().await?;
@@ -329,7 +274,7 @@ impl Agent {
         let identity = self.id();
         let right = Right::Svid(&self.credentials);
         let (svid, bundle) = buy(&self.state, &self.ca, &right, &identity).await?;
-        let not_after = crate::attest::unix_seconds(svid.not_after());
+        let not_after = unix_seconds(svid.not_after());
         accept(&self.state, &self.ca, svid, bundle, Some(&self.credentials))?;
         self.status.renewals.fetch_add(1, Ordering::Relaxed);
         tracing::info!(%identity, not_after, "renewed the identity");
@@ -386,11 +331,7 @@ impl Agent {
 }
 
 /// A token beside a stored identity must be for the same one: anything else is a mix-up of directories.
-fn check_identity(
-    path: &std::path::Path,
-    stored: &Stored,
-    token: &JoinToken,
-) -> Result<(), AgentError> {
+fn check_identity(path: &Path, stored: &Stored, token: &JoinToken) -> Result<(), AgentError> {
     if stored.svid.id() == &token.identity {
         return Ok(());
     }
@@ -427,91 +368,4 @@ fn learn_addresses(
         state.write_ca(ca)?;
     }
     Ok(())
-}
-
-/// Buys a certificate for the pending key. What comes back is checked: the key is ours, the name is ours.
-async fn buy(
-    state: &StateDirectory,
-    ca: &CaAddresses,
-    right: &Right<'_>,
-    identity: &SpiffeId,
-) -> Result<(Svid, TrustBundle), AgentError> {
-    let pending = state.pending()?;
-    let server = subject::authority(&ca.trust_domain);
-    let answer = client::sign(&ca.addresses, &server, right, &pending.csr).await;
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(CallError::Unreachable(reason)) => return Err(AgentError::Unreachable(reason)),
-        Err(CallError::Refused { address, reason }) => {
-            // This key will not be certified, and a new attempt may have a new right.
-            state.discard_pending()?;
-            return Err(AgentError::Refused {
-                address,
-                reason,
-                identity: identity.clone(),
-            });
-        }
-    };
-    let svid = Svid::from_pem(answer.chain_pem.as_bytes(), pending.key())
-        .map_err(|error| AgentError::Answer(error.to_string()))?;
-    if svid.id() != identity {
-        return Err(AgentError::Answer(format!(
-            "it is for {}, not {identity}",
-            svid.id()
-        )));
-    }
-    let bundle = TrustBundle::from_pem(ca.trust_domain.clone(), answer.bundle_pem.as_bytes())
-        .map_err(|error| AgentError::Answer(error.to_string()))?;
-    Ok((svid, bundle))
-}
-
-/// Puts a bought certificate on disk and in force. The disk comes first: a process that crashes after using
-/// the new certificate must find it again.
-fn accept(
-    state: &StateDirectory,
-    ca: &CaAddresses,
-    svid: Svid,
-    bundle: TrustBundle,
-    current: Option<&Credentials>,
-) -> Result<Credentials, AgentError> {
-    let unusable = |error: weft_transport::credentials::CredentialsError| {
-        AgentError::Answer(error.to_string())
-    };
-    // Checks that the chain leads to the bundle, before anything on disk changes.
-    let checked = Credentials::new(svid, bundle).map_err(unusable)?;
-    state.commit(&checked.svid(), &checked.bundle(), ca)?;
-    let Some(current) = current else {
-        return Ok(checked);
-    };
-    let Some(stored) = state.load()? else {
-        return Err(AgentError::Answer(
-            "it is not on disk after it was written".to_owned(),
-        ));
-    };
-    current
-        .replace(stored.svid, stored.bundle)
-        .map_err(unusable)?;
-    Ok(current.clone())
-}
-
-/// Repeats `attempt` while no CA answers.
-async fn patiently<T, F: Future<Output = Result<T, AgentError>>>(
-    attempt: impl Fn() -> F,
-) -> Result<T, AgentError> {
-    let mut backoff = Backoff::default();
-    let mut last = String::new();
-    loop {
-        let reason = match attempt().await {
-            Err(AgentError::Unreachable(reason)) => reason,
-            other => return other,
-        };
-        let pause = backoff.next(JOIN_BACKOFF_MAX, &mut rand::rng());
-        if reason == last {
-            tracing::debug!(%reason, "still waiting for the CA");
-        } else {
-            tracing::warn!(%reason, "waiting for the CA");
-            last = reason;
-        }
-        sleep(pause).await;
-    }
 }

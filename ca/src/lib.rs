@@ -30,7 +30,6 @@ mod proto;
 mod rates;
 mod server;
 mod service;
-mod state;
 mod store;
 
 pub use admin::{Admin, AdminError};

@@ -1,16 +1,18 @@
 //! `weft ca serve`: the listening sockets, their bounds, and the tasks behind them. Who gets what is in
 //! `authority.rs`; the calls are in `service.rs` and `admin.rs`.
 
+mod accept;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as GrpcServer;
@@ -24,13 +26,13 @@ use crate::directory::{self, ADMIN_SOCKET, OpenError};
 use crate::files::{self, FileError};
 use crate::limits::{
     ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_GRACE,
-    CONNECTION_AGE_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, ISSUING_LIFE, MAINTENANCE_INTERVAL,
-    MESSAGE_BYTES_MAX, ROOT_LIFE, SVID_TTL_MAX, SVID_TTL_MIN,
+    CONNECTION_AGE_MAX, DRAIN_TIMEOUT, ISSUING_LIFE, MAINTENANCE_INTERVAL, MESSAGE_BYTES_MAX,
+    ROOT_LIFE, SVID_TTL_MAX, SVID_TTL_MIN,
 };
 use crate::metrics::Sample;
 use crate::proto::admin_server::AdminServer;
 use crate::proto::certificate_authority_server::CertificateAuthorityServer;
-use crate::service::{Caller, Connection, Service};
+use crate::service::Service;
 use crate::store::StoreError;
 
 /// What `weft ca serve` is told.
@@ -197,6 +199,8 @@ impl Server {
     /// # Errors
     /// [`ServeError::Stopped`], not expected.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        // Ours alone: when one task ends early, the others end with it, but not the caller's.
+        let shutdown = shutdown.child_token();
         tracing::info!(address = %self.local_address, trust_domain = %self.authority.issuer().trust_domain(), "the CA serves");
         let (accepted, connections) = mpsc::channel(1);
         let service = Service::new(self.authority.clone());
@@ -231,7 +235,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(async { calls.await.map_err(|error| error.to_string()) });
         tasks.spawn(async { admin_calls.await.map_err(|error| error.to_string()) });
-        tasks.spawn(accept(
+        tasks.spawn(accept::accept(
             self.listener,
             self.acceptor,
             accepted,
@@ -277,73 +281,6 @@ fn bind_admin(directory: &Path) -> Result<UnixListener, ServeError> {
     // Until here only the directory's own mode (0700) protects it.
     files::make_private(&path)?;
     Ok(listener)
-}
-
-/// Accepts connections and hands on those whose handshake succeeds.
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    accepted: mpsc::Sender<io::Result<Connection>>,
-    authority: Arc<Authority>,
-    shutdown: CancellationToken,
-) -> Result<(), String> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut handshakes = JoinSet::new();
-    loop {
-        let (stream, source) = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            Some(_) = handshakes.join_next() => continue,
-            result = listener.accept() => match result {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of file descriptors, most likely: an instant retry would only burn the CPU.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            authority.metrics().count_connection_refused();
-            continue;
-        };
-        let (acceptor, accepted, authority) =
-            (acceptor.clone(), accepted.clone(), authority.clone());
-        handshakes.spawn(async move {
-            match handshake(&acceptor, stream).await {
-                Ok(stream) => {
-                    let caller = Caller {
-                        peer: stream.peer().cloned(),
-                        source: source.ip(),
-                    };
-                    // The receiver is gone only when the server stops.
-                    let _ = accepted
-                        .send(Ok(Connection {
-                            stream,
-                            caller,
-                            _place: place,
-                        }))
-                        .await;
-                }
-                Err(error) => {
-                    authority.metrics().count_handshake_failed();
-                    tracing::debug!(%source, %error, "handshake failed");
-                }
-            }
-        });
-    }
-}
-
-/// Pause after an accept that failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-async fn handshake(
-    acceptor: &TlsAcceptor,
-    stream: TcpStream,
-) -> Result<weft_transport::tcp::TlsStream, TlsError> {
-    // Answers are one small write each; a socket that refuses the option still works.
-    let _ = stream.set_nodelay(true);
-    acceptor.accept(stream).await
 }
 
 /// Renews the CA's own certificate, forgets what is old, and warns of certificates that end.
@@ -415,5 +352,112 @@ fn warn_of_ends(authority: &Authority, now: SystemTime, warned: &mut Vec<&'stati
                 "less than a third of its life is left"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error as IoError;
+
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpStream;
+    use tonic::Code;
+    use tonic::transport::{Channel, Endpoint};
+    use weft_transport::tcp::TlsConnector;
+
+    use super::*;
+    use crate::limits::{CSR_BYTES_MAX, RENEWAL_GRACE, SVID_TTL_DEFAULT};
+    use crate::proto::certificate_authority_client::CertificateAuthorityClient;
+    use crate::proto::{BundleRequest, SignRequest};
+    use crate::subject;
+
+    #[tokio::test]
+    async fn a_stranger_may_ask_for_the_bundle_and_for_nothing_else() {
+        with_ca(async |mut client, bundle| {
+            let answer = client.bundle(BundleRequest {}).await.unwrap().into_inner();
+            assert_eq!(answer.bundle_pem, bundle);
+            let (key, _) = crate::issuer::PrivateKeyPem::generate().unwrap();
+            let csr = rcgen::CertificateParams::default()
+                .serialize_request(&key)
+                .unwrap();
+            let request = SignRequest {
+                csr: csr.der().to_vec(),
+                token_secret: Vec::new(),
+            };
+            let refused = client.sign(request).await.unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn requests_of_every_bad_size_are_refused_and_the_next_is_answered() {
+        with_ca(async |mut client, _| {
+            for (size, code) in [
+                (0, Code::InvalidArgument),
+                (CSR_BYTES_MAX, Code::InvalidArgument),
+                (CSR_BYTES_MAX + 1, Code::InvalidArgument),
+                (MESSAGE_BYTES_MAX + 1, Code::OutOfRange),
+                (4 * 1024 * 1024, Code::OutOfRange),
+            ] {
+                let request = SignRequest {
+                    csr: vec![0x30; size],
+                    token_secret: vec![1; 32],
+                };
+                let refused = client.sign(request).await.unwrap_err();
+                assert_eq!(refused.code(), code, "{size} bytes: {refused}");
+            }
+            let request = SignRequest {
+                csr: Vec::new(),
+                token_secret: vec![1; 60_000],
+            };
+            assert_eq!(
+                client.sign(request).await.unwrap_err().code(),
+                Code::InvalidArgument
+            );
+            client.bundle(BundleRequest {}).await.unwrap();
+        })
+        .await;
+    }
+
+    /// Runs `test` with a client of a fresh CA and the CA's bundle.
+    async fn with_ca(test: impl AsyncFnOnce(CertificateAuthorityClient<Channel>, String)) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca");
+        let trust_domain = "demo.test".parse().unwrap();
+        let now = SystemTime::now();
+        let created = directory::init(&path, &trust_domain, &[], now, &mut rand::rng()).unwrap();
+        let settings = ServeSettings {
+            directory: path.clone(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            svid_ttl: SVID_TTL_DEFAULT,
+            renewal_grace: RENEWAL_GRACE,
+        };
+        let server = Server::bind(&settings).await.unwrap();
+        let (address, shutdown) = (server.local_addr(), CancellationToken::new());
+        let mut running = JoinSet::new();
+        running.spawn(server.run(shutdown.clone()));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let server_id = subject::authority(&trust_domain);
+        let connector = TlsConnector::pinned(created.fingerprint, server_id).unwrap();
+        let mut stream = Some(connector.connect(stream).await.unwrap());
+        let once = tower::service_fn(move |_| {
+            let stream = stream
+                .take()
+                .map(TokioIo::new)
+                .ok_or_else(|| IoError::other("used up"));
+            async { stream }
+        });
+        let channel = Endpoint::from_static("http://ca")
+            .connect_with_connector(once)
+            .await
+            .unwrap();
+        test(
+            CertificateAuthorityClient::new(channel),
+            directory::bundle(&path).unwrap(),
+        )
+        .await;
+        shutdown.cancel();
+        running.join_next().await.unwrap().unwrap().unwrap();
     }
 }

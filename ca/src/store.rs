@@ -3,22 +3,25 @@
 //! Every change is one transaction that is on disk before the answer goes out; a crash leaves the state before or
 //! after it. Decisions are not made here (`attest.rs`); `backup.rs` copies the file.
 
+mod view;
+
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition, WriteTransaction,
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
+pub(crate) use self::view::View;
 use crate::attest::{TokenRecord, unix_seconds};
 use crate::csr::KeyHash;
 use crate::files::FileError;
 use crate::limits::{LOG_ENTRIES_MAX, TOKEN_MEMORY, TOKENS_MAX};
-use crate::log::{self, LogEntry, Record};
+use crate::log::{self, Record};
 use crate::token::TokenHash;
 
 /// Name of the store in a CA's directory.
@@ -84,14 +87,6 @@ pub(crate) struct About {
     pub(crate) listen: Option<String>,
     /// When it was made, in seconds since the Unix epoch.
     pub(crate) created: u64,
-}
-
-/// How many entries the store holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) tokens: u64,
-    pub(crate) keys: u64,
-    pub(crate) log: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -223,79 +218,6 @@ impl Store {
 
     fn decode<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, StoreError> {
         serde_json::from_slice(bytes).map_err(|error| self.corrupt(error))
-    }
-}
-
-/// A consistent state to read from.
-pub(crate) struct View<'a> {
-    store: &'a Store,
-    inner: ReadTransaction,
-}
-
-impl View<'_> {
-    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
-        &self,
-        definition: TableDefinition<'_, K, V>,
-    ) -> Result<redb::ReadOnlyTable<K, V>, StoreError> {
-        Ok(self
-            .inner
-            .open_table(definition)
-            .map_err(redb::Error::from)?)
-    }
-
-    fn meta<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, StoreError> {
-        let table = self.table(META)?;
-        let value = table.get(name).map_err(redb::Error::from)?;
-        let value = value.ok_or_else(|| self.store.corrupt(format!("no entry {name:?}")))?;
-        self.store.decode(value.value())
-    }
-
-    pub(crate) fn counts(&self) -> Result<Counts, StoreError> {
-        Ok(Counts {
-            tokens: self.table(TOKENS)?.len().map_err(redb::Error::from)?,
-            keys: self.table(KEYS)?.len().map_err(redb::Error::from)?,
-            log: self.table(LOG)?.len().map_err(redb::Error::from)?,
-        })
-    }
-
-    /// Calls `visit` for every token.
-    pub(crate) fn tokens(&self, mut visit: impl FnMut(TokenRecord)) -> Result<(), StoreError> {
-        for item in self.table(TOKENS)?.iter().map_err(redb::Error::from)? {
-            let (_, value) = item.map_err(redb::Error::from)?;
-            visit(self.store.decode(value.value())?);
-        }
-        Ok(())
-    }
-
-    /// The last entries of the log, newest first.
-    pub(crate) fn log_tail(&self, count: usize) -> Result<Vec<LogEntry>, StoreError> {
-        let table = self.table(LOG)?;
-        let entries = table.iter().map_err(redb::Error::from)?.rev().take(count);
-        entries
-            .map(|item| {
-                let (_, value) = item.map_err(redb::Error::from)?;
-                self.store.decode(value.value())
-            })
-            .collect()
-    }
-
-    /// Checks the chain of hashes; returns the number of the first entry that does not fit.
-    pub(crate) fn first_broken_log_entry(&self) -> Result<Option<u64>, StoreError> {
-        let mut expected: String = self.meta(META_LOG_BASE).or_else(absent)?;
-        let head: String = self.meta(META_LOG_HEAD).or_else(absent)?;
-        let mut last = None;
-        for item in self.table(LOG)?.iter().map_err(redb::Error::from)? {
-            let (key, value) = item.map_err(redb::Error::from)?;
-            let number = key.value();
-            let gap = last.is_some_and(|last| last + 1 != number);
-            let entry: Option<LogEntry> = serde_json::from_slice(value.value()).ok();
-            if gap || entry.is_none_or(|e| e.previous != expected || e.number != number) {
-                return Ok(Some(number));
-            }
-            expected = log::hash(value.value());
-            last = Some(number);
-        }
-        Ok((expected != head).then_some(last.map_or(1, |last| last + 1)))
     }
 }
 
@@ -451,13 +373,6 @@ pub(crate) fn key_memory(not_after: SystemTime, grace: Duration) -> SystemTime {
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain structs with string keys serialise")
-}
-
-fn absent(error: StoreError) -> Result<String, StoreError> {
-    if matches!(error, StoreError::Corrupt { .. }) {
-        return Ok(String::new());
-    }
-    Err(error)
 }
 
 fn refused(path: &Path, error: DatabaseError) -> StoreError {

@@ -1,5 +1,10 @@
 //! A CA and its workloads on loopback: the behaviour that operators and sidecars rely on.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests; the lint sees tests only by their attribute"
+)]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -7,10 +12,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft_ca::agent::{Agent, AgentError, AgentSettings};
+use weft_ca::csr::ProvenKey;
+use weft_ca::issuer::Issuer;
 use weft_ca::{
     Admin, ErrorKind, Event, InitError, JoinToken, Role, ServeError, ServeSettings, Server,
     Subject, TokenOrder,
@@ -126,13 +134,13 @@ async fn a_running_agent_renews_into_the_same_credentials() {
     within(swaps.changed()).await.unwrap();
     assert_ne!(credentials.svid().serial(), first.serial());
     assert!(credentials.svid().not_after() > first.not_after());
+    shutdown.cancel();
+    within(running).await.unwrap();
     let renewals = status
         .samples()
         .into_iter()
         .find(|s| s.name == "weft_identity_renewals_total");
     assert_eq!(renewals.unwrap().value, 1);
-    shutdown.cancel();
-    within(running).await.unwrap();
     // What was swapped in is what a restart finds.
     let restarted = join(&ca.state("orders"), None).await.unwrap();
     assert_eq!(restarted.svid().serial(), credentials.svid().serial());
@@ -153,6 +161,53 @@ async fn a_workload_that_starts_before_the_ca_joins_when_it_comes() {
     };
     let (joined, ca) = tokio::join!(joining, starting);
     assert_eq!(joined.unwrap().svid().id().path(), "/ns/shop/sa/orders");
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn an_identity_that_expired_within_the_grace_is_renewed_before_it_is_used() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    join(&state, Some(&token)).await.unwrap();
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    let serial = replace_by_one_issued_at(&ca.path(), &state, two_hours_ago);
+
+    let renewed = join(&state, None).await.unwrap();
+    assert_ne!(renewed.svid().serial(), serial);
+    assert!(renewed.svid().not_after() > SystemTime::now());
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn an_identity_past_the_grace_needs_a_new_token() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    join(&state, Some(&token)).await.unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(80 * 3600);
+    replace_by_one_issued_at(&ca.path(), &state, long_ago);
+
+    let error = join(&state, None).await.unwrap_err();
+    assert!(matches!(error, AgentError::Expired(_)));
+    let fresh = ca.token("ns/shop/sa/orders").await;
+    join(&state, Some(&fresh)).await.unwrap();
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_that_send_garbage_or_nothing_are_in_nobodys_way() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let mut silent = Vec::new();
+    for n in 0..50 {
+        let mut stream = tokio::net::TcpStream::connect(ca.address).await.unwrap();
+        if n % 2 == 0 {
+            stream.write_all(&[0x16; 512]).await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let token = ca.token("ns/shop/sa/orders").await;
+    join(&ca.state("orders"), Some(&token)).await.unwrap();
     ca.stop().await;
 }
 
@@ -330,6 +385,27 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
     ca.stop().await;
 }
 
+/// Puts an hour-long SVID with a new key into a state directory; returns its serial.
+fn replace_by_one_issued_at(ca: &Path, state: &Path, then: SystemTime) -> String {
+    let read = |name: &str| std::fs::read(ca.join(name)).unwrap();
+    let (root, issuing, key) = (read("root.crt"), read("issuing.crt"), read("issuing.key"));
+    let domain = "demo.test".parse().unwrap();
+    let issuer = Issuer::load(domain, &root, &issuing, &key, then).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let csr = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    let id = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
+    let proven = ProvenKey::from_csr(csr.der()).unwrap();
+    let hour = Duration::from_secs(3600);
+    let svid = issuer
+        .issue(&id, &proven, hour, then, &mut rand::rng())
+        .unwrap();
+    std::fs::write(state.join("identity.crt"), &svid.chain_pem).unwrap();
+    std::fs::write(state.join("identity.key"), key.serialize_pem()).unwrap();
+    svid.serial
+}
+
 struct Ca {
     directory: TempDir,
     address: SocketAddr,
@@ -387,9 +463,11 @@ impl Ca {
     }
 }
 
+/// Makes a CA that is older than every certificate in these tests.
 fn init(directory: &Path) {
     let domain = "demo.test".parse().unwrap();
-    weft_ca::init(directory, &domain, &[], SystemTime::now(), &mut rand::rng()).unwrap();
+    let then = SystemTime::now() - Duration::from_secs(100 * 3600);
+    weft_ca::init(directory, &domain, &[], then, &mut rand::rng()).unwrap();
 }
 
 fn settings(directory: &Path, listen: SocketAddr, svid_ttl: Duration) -> ServeSettings {

@@ -19,7 +19,7 @@ use weft_transport::credentials::{Svid, TrustBundle};
 use weft_transport::identity::TrustDomain;
 use zeroize::Zeroizing;
 
-use crate::agent::AgentError;
+use super::AgentError;
 use crate::files;
 use crate::issuer::PrivateKeyPem;
 
@@ -77,10 +77,10 @@ impl StateDirectory {
             return Ok(None);
         };
         let svid = self.pair(&chain)?;
-        let ca = files::read(&self.file(CA))?;
+        let ca = self.read(CA)?;
         let ca: CaAddresses =
             serde_json::from_slice(&ca).map_err(|error| self.damaged(CA, error))?;
-        let bundle = files::read(&self.file(BUNDLE))?;
+        let bundle = self.read(BUNDLE)?;
         let bundle = TrustBundle::from_pem(ca.trust_domain.clone(), &bundle)
             .map_err(|error| self.damaged(BUNDLE, error))?;
         Ok(Some(Stored { svid, bundle, ca }))
@@ -157,6 +157,11 @@ impl StateDirectory {
     pub(crate) fn write_ca(&self, ca: &CaAddresses) -> Result<(), AgentError> {
         let text = serde_json::to_vec(ca).map_err(|error| self.damaged(CA, error))?;
         Ok(files::write(&self.file(CA), &text)?)
+    }
+
+    /// Reads what was written before the certificate: where that is, this must be.
+    fn read(&self, name: &str) -> Result<Vec<u8>, AgentError> {
+        files::read_if_there(&self.file(name))?.ok_or_else(|| self.damaged(name, "it is missing"))
     }
 
     fn file(&self, name: &str) -> PathBuf {
