@@ -101,14 +101,12 @@ impl ClientConnection {
             .map_err(|_| HeadError::InvalidContentLength)?;
         match send.send_head(end).await {
             Ok(()) => Ok((send, response)),
-            Err(StreamError::ConnectionLost(error)) => Err(error.into()),
-            //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
-            //# Clients MUST NOT discard complete responses as a result of having their request
-            //# terminated abruptly
-            // The head may have arrived whole: the response half knows the outcome.
-            Err(StreamError::Stopped(code)) if code == ErrorCode::H3_NO_ERROR => {
+            // The head may have arrived whole and been obeyed: the response half knows the
+            // outcome, and nobody may take the request for unprocessed.
+            Err(StreamError::Stopped(_) | StreamError::ConnectionLost(_)) if send.has_begun() => {
                 Ok((send, response))
             }
+            Err(StreamError::ConnectionLost(error)) => Err(error.into()),
             Err(StreamError::Stopped(code)) => Err(OpenError::Stopped(code)),
             Err(
                 StreamError::Reset(_)

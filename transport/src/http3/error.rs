@@ -229,8 +229,8 @@ pub enum OpenError {
 impl OpenError {
     /// Whether the request may be tried on another connection whatever its method is.
     ///
-    /// True unless the head itself is at fault: a peer that lacks the end of the head has
-    /// processed nothing.
+    /// True unless the head itself is at fault: these errors come before QUIC has taken any of
+    /// the head. What fails later is told by the response.
     pub fn is_unprocessed(&self) -> bool {
         !matches!(self, Self::InvalidHead(_))
     }

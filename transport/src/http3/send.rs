@@ -28,6 +28,8 @@ pub struct SendHalf {
     headers: BytesMut,
     length: BodyLength,
     state: State,
+    /// QUIC has taken something: the peer may see it.
+    begun: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,7 @@ impl SendHalf {
             headers: BytesMut::new(),
             length: BodyLength::UNDECLARED,
             state: State::Open,
+            begun: false,
         }
     }
 
@@ -55,7 +58,10 @@ impl SendHalf {
             // The future holds no state of its own between polls, so it need not be kept.
             let result = ready!(pin!(self.stream.write_chunks(&mut self.queue)).poll(cx));
             match result {
-                Ok(written) => drop(self.queue.drain(..written.chunks)),
+                Ok(written) => {
+                    self.begun = true;
+                    self.queue.drain(..written.chunks);
+                }
                 Err(error) => {
                     self.queue.clear();
                     return Poll::Ready(Err(self.write_error(error)));
@@ -195,6 +201,11 @@ impl SendHalf {
     /// The peer made this side end the stream.
     pub(super) fn ended_by_peer(&mut self) {
         self.guard.ended_by_peer();
+    }
+
+    /// Whether the peer may have seen anything of this half.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
     }
 
     pub(super) fn shared(&self) -> &Shared {
