@@ -43,6 +43,12 @@ impl Authority {
         }
     }
 
+    /// The same authority for every part of one test process.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: std::sync::OnceLock<Authority> = std::sync::OnceLock::new();
+        SHARED.get_or_init(Self::new)
+    }
+
     pub(crate) fn bundle(&self) -> TrustBundle {
         TrustBundle::from_pem(DOMAIN.parse().unwrap(), self.root_pem.as_bytes()).unwrap()
     }

@@ -7,6 +7,8 @@
 
 mod dialler;
 mod listener;
+#[cfg(test)]
+mod tests;
 
 pub use dialler::{DialError, Dialler};
 pub use listener::{Accepted, HandshakeError, Incoming, Listener, TrustGuard};
