@@ -29,11 +29,27 @@ pub struct Cli {
 pub enum Command {
     /// Make, run and look after the certificate authority
     Ca(command::ca::Ca),
+    /// Run and look after the config service
+    Config(command::config::Config),
+    /// Log in to a config service as an operator
+    Login(command::login::Login),
+    /// Apply resources as one revision, and wait until the sidecars run it
+    Apply(command::change::Apply),
+    /// List sidecars, revisions or resources
+    Get(command::get::Get),
+    /// Delete resources as one revision
+    Delete(command::change::Delete),
+    /// Show what applying would change
+    Diff(command::change::Diff),
+    /// Make the resources of an earlier revision a new one
+    Rollback(command::change::Rollback),
+    /// Check resources without a config service
+    Validate(command::change::Validate),
     /// Check this host and its sidecar
     Check(command::check::Check),
-    /// Print completions for a shell.
+    /// Print completions for a shell
     Completion(command::completion::Completion),
-    /// Show the version of this binary.
+    /// Show the version of this binary
     Version(command::version::Version),
 }
 
@@ -42,6 +58,14 @@ impl Command {
     pub fn run(self) -> Result<(), crate::failure::Failure> {
         match self {
             Self::Ca(args) => command::ca::run(args),
+            Self::Config(args) => command::config::run(args),
+            Self::Login(args) => command::login::run(&args),
+            Self::Apply(args) => command::change::apply(&args),
+            Self::Get(args) => command::get::run(&args),
+            Self::Delete(args) => command::change::delete(&args),
+            Self::Diff(args) => command::change::diff(&args),
+            Self::Rollback(args) => command::change::rollback(&args),
+            Self::Validate(args) => command::change::validate(&args),
             Self::Check(args) => command::check::run(args),
             Self::Completion(args) => command::completion::run(&args),
             Self::Version(args) => command::version::run(&args),

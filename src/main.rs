@@ -12,6 +12,7 @@
 mod admin_client;
 mod cli;
 mod command;
+mod context;
 mod failure;
 mod identity;
 mod output;

@@ -79,8 +79,17 @@ pub fn print<T: Serialize>(
     data: &T,
     table: impl FnOnce(&T) -> Table,
 ) -> Result<(), Failure> {
+    print_or(format, data, |data| table(data).to_string())
+}
+
+/// As [`print`], where people read something else than a table.
+pub fn print_or<T: Serialize>(
+    format: Format,
+    data: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
     let text = match format {
-        Format::Table => table(data).to_string(),
+        Format::Table => text(data),
         Format::Json => serde_json::to_string_pretty(data)
             .map(|text| text + "\n")
             .map_err(|error| {

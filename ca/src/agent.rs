@@ -136,6 +136,12 @@ impl Agent {
         self.credentials.svid().id().clone()
     }
 
+    /// `HOST:PORT` of each CA that this process knows.
+    #[must_use]
+    pub fn ca_addresses(&self) -> &[String] {
+        &self.ca.addresses
+    }
+
     /// The counters.
     #[must_use]
     pub fn status(&self) -> AgentStatus {

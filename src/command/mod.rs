@@ -1,7 +1,11 @@
 //! One file per subcommand: reads its flags, calls the crate that does the work, prints.
 
 pub mod ca;
+pub mod change;
 pub mod check;
 pub mod completion;
+pub mod config;
+pub mod get;
+pub mod login;
 pub mod proxy;
 pub mod version;

@@ -213,6 +213,9 @@ fn parse_inbound(raw: RawInbound) -> Result<Inbound, Problem> {
             format!("has more than {} entries", limits::SERVICES_MAX),
         ));
     }
+    if let Some(listen) = &raw.listen {
+        check_port("inbound.listen".to_owned(), listen.0.port())?;
+    }
     let mut seen = BTreeSet::new();
     let mut services = Vec::with_capacity(raw_services.len());
     for (index, raw) in raw_services.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `weft proxy`: the sidecar, and what one asks a running one.
+//! The settings of a sidecar as flags, and the life of a wrapped application.
 
 pub mod flags;
 pub mod wrap;

@@ -1,0 +1,289 @@
+//! `weft apply`, `delete`, `rollback`, `diff` and `validate`: changes to the mesh, made or looked at.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use weft_config::findings::Findings;
+use weft_config::operator::{ChangeOptions, ChangeResult};
+use weft_config::resources::{Key, Set, SourceFile, parse, read_files};
+use weft_config::settings::DurationText;
+
+use crate::context::{ContextFlags, refused};
+use crate::failure::{Code, Failure};
+use crate::output::{Format, note, print_or, printable, text_out};
+use crate::process;
+
+/// Applies resources as one revision, and waits until the sidecars run it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    weft apply -f mesh.yaml -m 'split orders 90/10'\n  \
+    weft apply -f mesh/ --dry-run\n  \
+    kubectl get httproute -o yaml | weft apply -f -\n\n\
+    Exit code 1 if a sidecar refuses the revision or does not answer in time, 65 if it is invalid;\n\
+    an invalid change changes nothing.")]
+pub struct Apply {
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Deletes resources as one revision.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  weft delete HTTPRoute/shop/orders-split")]
+pub struct Delete {
+    /// What to delete: KIND/NAMESPACE/NAME
+    #[arg(required = true, value_name = "RESOURCE")]
+    resources: Vec<Key>,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Makes the resources of an earlier revision a new one.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  weft get revisions\n  weft rollback 7 --dry-run\n  weft rollback 7"
+)]
+pub struct Rollback {
+    /// Number of the revision
+    revision: u64,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Shows what applying would change: exit code 0 nothing, 1 something.
+#[derive(Debug, Args)]
+pub struct Diff {
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    context: ContextFlags,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Checks resources without a config service.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  weft validate -f mesh.yaml\n\n\
+    Knows only the files given; `weft diff` also knows what is in force.")]
+pub struct Validate {
+    #[command(flatten)]
+    files: Files,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// File or directory with resources, or - for stdin; may be repeated
+    #[arg(short, long = "file", required = true, value_name = "FILE")]
+    file: Vec<PathBuf>,
+}
+
+impl Files {
+    fn read(&self) -> Result<Vec<SourceFile>, Failure> {
+        read_files(&self.file).map_err(|error| {
+            let code = match &error {
+                weft_config::resources::FilesError::Io { source, .. }
+                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
+                    Code::NotPermitted
+                }
+                weft_config::resources::FilesError::Io { .. } => Code::Failed,
+                weft_config::resources::FilesError::NotText(_)
+                | weft_config::resources::FilesError::Empty(_)
+                | weft_config::resources::FilesError::TooLarge => Code::BadData,
+            };
+            Failure::new(code, error)
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+struct How {
+    #[command(flatten)]
+    context: ContextFlags,
+    /// How long to wait for the connected sidecars
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    wait: DurationText,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    message: String,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+impl How {
+    fn options(&self) -> ChangeOptions {
+        ChangeOptions {
+            message: self.message.clone(),
+            wait: self.wait.0,
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+/// Runs `weft apply`.
+pub fn apply(args: &Apply) -> Result<(), Failure> {
+    let files = args.files.read()?;
+    let result = process::runtime()?.block_on(async {
+        let mut operator = args.how.context.connect().await?;
+        operator
+            .apply(&files, &args.how.options())
+            .await
+            .map_err(|error| refused(&error))
+    })?;
+    conclude(&args.how, &result)
+}
+
+/// Runs `weft delete`.
+pub fn delete(args: &Delete) -> Result<(), Failure> {
+    let result = process::runtime()?.block_on(async {
+        let mut operator = args.how.context.connect().await?;
+        operator
+            .delete(&args.resources, &args.how.options())
+            .await
+            .map_err(|error| refused(&error))
+    })?;
+    conclude(&args.how, &result)
+}
+
+/// Runs `weft rollback`.
+pub fn rollback(args: &Rollback) -> Result<(), Failure> {
+    let result = process::runtime()?.block_on(async {
+        let mut operator = args.how.context.connect().await?;
+        operator
+            .rollback(args.revision, &args.how.options())
+            .await
+            .map_err(|error| refused(&error))
+    })?;
+    for revision in &result.overwritten {
+        note(format_args!(
+            "weft: warning: this undoes revision {} of {} ({})",
+            revision.number,
+            printable(&revision.author),
+            printable(&revision.message)
+        ));
+    }
+    conclude(&args.how, &result)
+}
+
+/// Runs `weft diff`.
+pub fn diff(args: &Diff) -> Result<(), Failure> {
+    let files = args.files.read()?;
+    let result = process::runtime()?.block_on(async {
+        let mut operator = args.context.connect().await?;
+        operator.diff(&files).await.map_err(|error| refused(&error))
+    })?;
+    report(&result.findings)?;
+    print_or(args.output, &result.changes, changes_text)?;
+    if result.changes.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::silent(Code::Failed))
+}
+
+/// Runs `weft validate`.
+pub fn validate(args: &Validate) -> Result<(), Failure> {
+    let files = args.files.read()?;
+    let parsed = parse(&files);
+    let mut set = Set::default();
+    for resource in parsed.resources.clone() {
+        set.insert(resource);
+    }
+    let mut findings = weft_config::validate::validate(&set, None, &parsed);
+    findings.extend(parsed.findings.clone());
+    findings.sort();
+    if args.output != Format::Table {
+        print_or(args.output, &findings, |_| String::new())?;
+        return if findings.has_errors() {
+            Err(Failure::silent(Code::BadData))
+        } else {
+            Ok(())
+        };
+    }
+    report(&findings)?;
+    text_out(&format!("{} resources are valid\n", set.resources.len()))
+}
+
+/// Prints a change's result and turns it into the exit code.
+fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
+    if how.output == Format::Table {
+        report(&result.findings)?;
+    }
+    print_or(how.output, result, |result| {
+        let mut text = changes_text(&result.changes);
+        match &result.revision {
+            Some(revision) => text += &format!("revision {}\n", revision.number),
+            None if result.changes.is_empty() => text += "nothing to change\n",
+            None => text += "nothing was changed\n",
+        }
+        let running = result
+            .sidecars
+            .iter()
+            .filter(|sidecar| sidecar.acknowledged)
+            .count();
+        if result.revision.is_some() {
+            text += &format!(
+                "{running} of {} connected sidecars run it\n",
+                result.sidecars.len()
+            );
+        }
+        text
+    })?;
+    if result.findings.has_errors() {
+        return Err(Failure::silent(Code::BadData));
+    }
+    if how.dry_run || result.revision.is_none() {
+        return Ok(());
+    }
+    let mut good = true;
+    for sidecar in result
+        .sidecars
+        .iter()
+        .filter(|sidecar| !sidecar.acknowledged)
+    {
+        good = false;
+        let state = match &sidecar.refusal {
+            Some(reason) => format!("refuses it: {}", printable(reason)),
+            None => format!("has not answered within {}", how.wait),
+        };
+        note(format_args!(
+            "weft: {} ({}) {state}",
+            sidecar.identity,
+            printable(&sidecar.instance)
+        ));
+    }
+    if good {
+        Ok(())
+    } else {
+        Err(Failure::silent(Code::Failed))
+    }
+}
+
+fn changes_text(changes: &Vec<weft_config::diff::Change>) -> String {
+    changes.iter().map(|change| format!("{change}\n")).collect()
+}
+
+/// Shows what validation found; errors end the command.
+fn report(findings: &Findings) -> Result<(), Failure> {
+    for finding in &findings.listed {
+        note(printable(finding.to_string()));
+    }
+    if findings.omitted > 0 {
+        note(format_args!("and {} more", findings.omitted));
+    }
+    if findings.has_errors() {
+        return Err(Failure::new(
+            Code::BadData,
+            "the resources are not valid; nothing was changed",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! `weft config`: runs and looks after the config service. The work is `weft_config`'s.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use tokio_util::sync::CancellationToken;
+use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError};
+use weft_config::settings::raw::{RawConfigService, RawJoin};
+use weft_config::settings::{ConfigSettings, ListenAddress, load_config};
+
+use crate::failure::{Code, Failure, chain};
+use crate::output::note;
+use crate::{identity, process, settings_file};
+
+/// Runs and looks after the config service.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    weft ca token --dir ca --role config > config.token\n  \
+    weft config serve --dir config --listen 10.9.0.9:6201 --join-token-file config.token")]
+pub struct Config {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve tables to sidecars, and take changes from operators
+    Serve(Serve),
+    /// Write all resources and revisions to a file; also while it serves
+    Backup(Backup),
+    /// Make a store from a backup
+    Restore(Restore),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Settings file [default: /etc/weft/config.yaml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the store and of the service's identity
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// TCP address to serve on [default: 0.0.0.0:6201]
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<ListenAddress>,
+    /// File with a join token of `weft ca token --role config`; needed for the first start
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Backup {
+    /// Directory of the config service
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// File to write; it must not exist
+    target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Restore {
+    /// Directory of the new config service
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The backup
+    source: PathBuf,
+}
+
+/// Runs `weft config`.
+pub fn run(args: Config) -> Result<(), Failure> {
+    match args.command {
+        Command::Serve(args) => serve(args),
+        Command::Backup(args) => backup(&args),
+        Command::Restore(args) => {
+            let content =
+                std::fs::read(&args.source).map_err(|error| Failure::io(&args.source, &error))?;
+            let revision = weft_config::server::restore(&args.dir, &content)
+                .map_err(|error| failed(&error))?;
+            note(format_args!(
+                "restored revision {} to {}",
+                revision.number,
+                args.dir.display()
+            ));
+            Ok(())
+        }
+    }
+}
+
+fn serve(args: Serve) -> Result<(), Failure> {
+    process::start_logging();
+    let flags = RawConfigService {
+        dir: args.dir,
+        listen: args.listen,
+        join: args.join_token_file.map(|file| RawJoin {
+            token_file: Some(file),
+        }),
+    };
+    let loaded = load_config(settings_file::sources("config", args.config, flags))?;
+    process::warn_all(&loaded.warnings);
+    process::raise_file_limit();
+    let ConfigSettings {
+        dir,
+        listen,
+        join_token_file,
+    } = loaded.settings;
+    let shutdown = CancellationToken::new();
+    process::service_runtime()?.block_on(process::until_signal(shutdown.clone(), async {
+        let state_dir = dir.join("identity");
+        let join = identity::start(&state_dir, join_token_file.as_deref());
+        let Some(joined) = shutdown.run_until_cancelled(join).await else {
+            return Ok(());
+        };
+        let (agent, credentials) = joined?;
+        let settings = ConfigServeSettings { dir, listen };
+        let server = ConfigServer::bind(&settings, credentials)
+            .await
+            .map_err(|error| failed(&error))?;
+        process::ready(&format!("serving on {listen}"));
+        // Its own certificate is renewed for as long as it serves.
+        let serve = async {
+            let served = server.run(shutdown.clone()).await;
+            shutdown.cancel();
+            served.map_err(|error| failed(&error))
+        };
+        let (served, ()) = tokio::join!(serve, agent.run(shutdown.clone()));
+        served
+    }))
+}
+
+fn backup(args: &Backup) -> Result<(), Failure> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let content = process::runtime()?
+        .block_on(weft_config::server::backup(&args.dir))
+        .map_err(|error| failed(&error))?;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&args.target)
+        .and_then(|mut file| file.write_all(&content).and_then(|()| file.sync_all()))
+        .map_err(|error| Failure::io(&args.target, &error))?;
+    note(format_args!("backed up to {}", args.target.display()));
+    Ok(())
+}
+
+fn failed(error: &ServeError) -> Failure {
+    let code = match error {
+        ServeError::Identity(_) => Code::NotPermitted,
+        ServeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Code::NotPermitted
+        }
+        ServeError::Store(
+            weft_config::store::StoreError::Backup(_) | weft_config::store::StoreError::Damaged(_),
+        ) => Code::BadData,
+        ServeError::Store(_) | ServeError::Io { .. } | ServeError::Library(_) => Code::Failed,
+    };
+    Failure::new(code, chain(error))
+}

@@ -1,0 +1,202 @@
+//! `weft get`: what the config service knows.
+
+use clap::Args;
+use serde::Serialize;
+use weft_config::operator::{Operator, SidecarInfo};
+use weft_config::resources::{Kind, Resource};
+use weft_config::store::RevisionInfo;
+
+use crate::context::{ContextFlags, refused};
+use crate::failure::{Code, Failure};
+use crate::output::{Format, Table, print};
+use crate::process;
+
+/// Lists sidecars, revisions or resources.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    weft get sidecars\n  \
+    weft get revisions\n  \
+    weft get services\n  \
+    weft get httproutes -n shop -o yaml\n  \
+    weft get service orders -n shop -o yaml")]
+pub struct Get {
+    /// sidecars, revisions, services, httproutes, authorizationpolicies, meshconfig, or all
+    #[arg(value_name = "WHAT")]
+    what: String,
+    /// Only the one with this name
+    name: Option<String>,
+    /// Only in this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    context: ContextFlags,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Runs `weft get`.
+pub fn run(args: &Get) -> Result<(), Failure> {
+    let what = What::parse(&args.what)?;
+    process::runtime()?.block_on(async {
+        let mut operator = args.context.connect().await?;
+        match what {
+            What::Sidecars => {
+                let sidecars = operator.sidecars().await.map_err(|error| refused(&error))?;
+                print(args.output, &sidecars, |sidecars| sidecar_table(sidecars))
+            }
+            What::Revisions => {
+                let revisions = operator
+                    .revisions()
+                    .await
+                    .map_err(|error| refused(&error))?;
+                print(args.output, &revisions, |revisions| {
+                    revision_table(revisions)
+                })
+            }
+            What::Resources(kind) => resources(&mut operator, kind, args).await,
+        }
+    })
+}
+
+enum What {
+    Sidecars,
+    Revisions,
+    Resources(Option<Kind>),
+}
+
+impl What {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        match text {
+            "sidecars" | "sidecar" => Ok(Self::Sidecars),
+            "revisions" | "revision" => Ok(Self::Revisions),
+            "all" => Ok(Self::Resources(None)),
+            kind => kind
+                .parse()
+                .map(|kind| Self::Resources(Some(kind)))
+                .map_err(|error| {
+                    Failure::new(
+                        Code::Usage,
+                        format!("{error}, or sidecars, revisions or all"),
+                    )
+                }),
+        }
+    }
+}
+
+async fn resources(operator: &mut Operator, kind: Option<Kind>, args: &Get) -> Result<(), Failure> {
+    let resources = operator
+        .get(kind, args.namespace.as_deref(), args.name.as_deref())
+        .await
+        .map_err(|error| refused(&error))?;
+    if resources.is_empty() && args.name.is_some() {
+        return Err(Failure::new(Code::Failed, "there is no such resource"));
+    }
+    if args.output == Format::Yaml {
+        // Several documents, as they can be applied again.
+        let documents: Vec<String> = resources.iter().map(Resource::to_yaml).collect();
+        return crate::output::text_out(&documents.join("---\n"));
+    }
+    print(args.output, &resources, |resources| {
+        let mut table = Table::new(&["KIND", "NAMESPACE", "NAME", "WHAT"]);
+        for resource in resources {
+            let key = resource.key();
+            table.row([
+                key.kind.as_str().to_owned(),
+                or_dash(key.namespace),
+                key.name,
+                summary(resource),
+            ]);
+        }
+        table
+    })
+}
+
+/// What tells resources of a kind apart at a glance.
+fn summary(resource: &Resource) -> String {
+    match resource {
+        Resource::Service(service) => one_line(&service.spec.ports),
+        Resource::HttpRoute(route) => format!("{} rules", route.spec.rules.len()),
+        Resource::AuthorizationPolicy(policy) => one_line(&policy.spec.action),
+        Resource::MeshConfig(mesh) => one_line(&mesh.spec),
+    }
+}
+
+fn one_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value)
+        .unwrap_or_default()
+        .replace('"', "")
+}
+
+fn sidecar_table(sidecars: &[SidecarInfo]) -> Table {
+    let mut table = Table::new(&[
+        "IDENTITY",
+        "STATE",
+        "ADDRESS",
+        "VERSION",
+        "REVISION",
+        "SERVES",
+        "SVID EXPIRES",
+        "LAST SEEN",
+        "REFUSAL",
+    ]);
+    for sidecar in sidecars {
+        let serves = sidecar.serves.iter().map(|(service, healthy)| {
+            if *healthy {
+                service.clone()
+            } else {
+                format!("{service} (down)")
+            }
+        });
+        table.row([
+            sidecar.identity.to_string(),
+            if sidecar.connected {
+                "connected"
+            } else {
+                "gone"
+            }
+            .to_owned(),
+            or_dash(
+                sidecar
+                    .address
+                    .map(|address| address.to_string())
+                    .unwrap_or_default(),
+            ),
+            sidecar.version.clone(),
+            or_dash(
+                sidecar
+                    .revision
+                    .as_ref()
+                    .map(|revision| revision.number.to_string())
+                    .unwrap_or_default(),
+            ),
+            or_dash(serves.collect::<Vec<_>>().join(" ")),
+            sidecar.svid_expires.clone(),
+            sidecar.last_seen.clone(),
+            or_dash(sidecar.refusal.clone().unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+fn revision_table(revisions: &[RevisionInfo]) -> Table {
+    let mut table = Table::new(&["REVISION", "TIME", "AUTHOR", "CHANGES", "MESSAGE"]);
+    for revision in revisions {
+        table.row([
+            revision.number.to_string(),
+            revision.time.clone(),
+            revision.author.clone(),
+            revision.changes.to_string(),
+            revision.message.clone(),
+        ]);
+    }
+    table
+}
+
+fn or_dash(text: String) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text
+    }
+}

@@ -1,0 +1,167 @@
+//! What `weft login` keeps: for each context, the config service's addresses and the operator's
+//! identity, under `$WEFT_HOME`, else `$XDG_CONFIG_HOME/weft`, else `~/.config/weft`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use weft_config::operator::{Operator, OperatorError};
+use weft_config::settings::HostPort;
+use weft_transport::credentials::Credentials;
+
+use crate::failure::{Code, Failure, chain};
+use crate::identity;
+use crate::output::note;
+
+/// The context of a first login.
+pub const DEFAULT: &str = "default";
+/// File that names the context in use.
+const CURRENT: &str = "current";
+/// File with the addresses of a context, one per line.
+const SERVER: &str = "server";
+/// Directory of a context's identity.
+const IDENTITY: &str = "identity";
+
+/// Which config service is meant, and as whom.
+#[derive(Clone, Debug, Args)]
+pub struct ContextFlags {
+    /// Address of the config service [default: that of the login]
+    #[arg(long, value_name = "HOST:PORT")]
+    server: Vec<HostPort>,
+    /// Which login to use [default: the latest, or $WEFT_CONTEXT]
+    #[arg(long, value_name = "NAME", env = "WEFT_CONTEXT", hide_env = true)]
+    context: Option<String>,
+}
+
+impl ContextFlags {
+    /// Connects to the config service as the operator of the context.
+    pub async fn connect(&self) -> Result<Operator, Failure> {
+        let context = Context::find(self.context.as_deref())?;
+        let addresses = if self.server.is_empty() {
+            context.addresses()?
+        } else {
+            self.server.iter().map(ToString::to_string).collect()
+        };
+        let credentials = context.credentials(None).await?;
+        Operator::connect(&addresses, &credentials)
+            .await
+            .map_err(|error| refused(&error))
+    }
+}
+
+/// One login.
+pub struct Context {
+    home: PathBuf,
+    name: String,
+}
+
+impl Context {
+    /// The context asked for, else the one in use.
+    fn find(name: Option<&str>) -> Result<Self, Failure> {
+        let home = home()?;
+        let name = match name {
+            Some(name) => name.to_owned(),
+            None => std::fs::read_to_string(home.join(CURRENT))
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_else(|_| DEFAULT.to_owned()),
+        };
+        let context = Self::named(home, &name)?;
+        if context.directory().join(SERVER).exists() {
+            return Ok(context);
+        }
+        Err(Failure::new(
+            Code::NotPermitted,
+            format!(
+                "no login `{name}` in {}: weft login HOST:PORT --join-token-file FILE",
+                context.home.display()
+            ),
+        ))
+    }
+
+    /// A context to log in to.
+    pub fn new(name: &str) -> Result<Self, Failure> {
+        Self::named(home()?, name)
+    }
+
+    fn named(home: PathBuf, name: &str) -> Result<Self, Failure> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || name.starts_with('.') || !name.bytes().all(plain) {
+            return Err(Failure::new(
+                Code::Usage,
+                format!("`{name}` is not a context's name: write letters, digits, - and _"),
+            ));
+        }
+        Ok(Self {
+            home,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Keeps the addresses and makes this the context in use.
+    pub fn keep(&self, server: &[HostPort]) -> Result<(), Failure> {
+        let lines: String = server
+            .iter()
+            .map(|address| format!("{address}\n"))
+            .collect();
+        write(&self.directory().join(SERVER), &lines)?;
+        write(&self.home.join(CURRENT), &self.name)
+    }
+
+    /// The operator's identity, renewed if it is due, or bought with a token.
+    pub async fn credentials(&self, token_file: Option<&Path>) -> Result<Credentials, Failure> {
+        let (agent, credentials) =
+            identity::start(&self.directory().join(IDENTITY), token_file).await?;
+        if let Err(error) = agent.renew_if_due().await {
+            note(format_args!(
+                "weft: the operator's identity was not renewed: {}",
+                chain(&error)
+            ));
+        }
+        Ok(credentials)
+    }
+
+    fn addresses(&self) -> Result<Vec<String>, Failure> {
+        let path = self.directory().join(SERVER);
+        let text = std::fs::read_to_string(&path).map_err(|error| Failure::io(&path, &error))?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.home.join("contexts").join(&self.name)
+    }
+}
+
+/// What a failed call to the config service means for the exit code.
+pub fn refused(error: &OperatorError) -> Failure {
+    let code = match error {
+        OperatorError::Unreachable(_) => Code::Unreachable,
+        OperatorError::NotPermitted(_) => Code::NotPermitted,
+        OperatorError::Invalid(_) => Code::BadData,
+        OperatorError::Failed(_) => Code::Failed,
+    };
+    Failure::new(code, chain(error))
+}
+
+fn home() -> Result<PathBuf, Failure> {
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    variable("WEFT_HOME")
+        .or_else(|| variable("XDG_CONFIG_HOME").map(|config| config.join("weft")))
+        .or_else(|| variable("HOME").map(|home| home.join(".config/weft")))
+        .ok_or_else(|| {
+            Failure::new(
+                Code::Failed,
+                "nowhere to keep logins: set WEFT_HOME to a directory",
+            )
+        })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error| Failure::io(path, &error);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(path, text).map_err(failed)
+}
