@@ -68,10 +68,12 @@ impl Mesh {
     pub(super) fn new(store: Store, trust_domain: TrustDomain) -> Result<Self, StoreError> {
         let (revision, set) = store.current()?;
         let plan = Arc::new(Plan::new(revision, trust_domain.clone(), &set));
+        // Before the first revision there was no service that a workload could have registered for.
+        let had_workloads = plan.revision.number > 0;
         let view = View {
             plan: plan.clone(),
             endpoints: Arc::default(),
-            settling: true,
+            settling: had_workloads,
         };
         let inner = Inner {
             set: Arc::new(set),
@@ -79,7 +81,7 @@ impl Mesh {
             registry: Registry::default(),
             sessions: BTreeMap::new(),
             next_session: 0,
-            settled_at: Some(Instant::now() + limits::LEASE),
+            settled_at: had_workloads.then(|| Instant::now() + limits::LEASE),
         };
         Ok(Self {
             store,

@@ -195,7 +195,9 @@ impl Subscriber<'_> {
         let settling = view.settling;
         let message = match &self.sent {
             Some((sent, was)) if *sent == table && *was == settling => None,
-            Some((sent, _)) if same_but_endpoints(sent, &table) => {
+            // The end of settling needs the table whole: the sidecar kept endpoints that the service
+            // never sent, and only a complete list removes them.
+            Some((sent, was)) if *was == settling && same_but_endpoints(sent, &table) => {
                 Some(Out::Endpoints(proto::EndpointChanges {
                     revision: Some((&table.revision).into()),
                     ports: changed_ports(sent, &table),

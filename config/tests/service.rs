@@ -1,0 +1,491 @@
+//! The config service, operators and sidecars together in one process, over mutual TLS on loopback.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weft_config::client::{Subscription, SubscriptionHandle, SubscriptionSettings};
+use weft_config::operator::{ChangeOptions, ChangeResult, Operator, OperatorError};
+use weft_config::resources::SourceFile;
+use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError, backup, restore};
+use weft_config::table::{ServiceName, Table};
+use weft_transport::credentials::{Credentials, Svid, TrustBundle};
+
+/// Nothing here takes longer unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const MESH: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: { name: orders, namespace: shop }
+spec: { ports: [ { port: 80, protocol: http } ] }
+---
+apiVersion: weft.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: callers, namespace: shop }
+spec:
+  targetRefs: [ { kind: Service, name: orders } ]
+  action: Allow
+  from: [ { principals: ["spiffe://demo.test/ns/shop/sa/frontend"] } ]
+"#;
+
+#[tokio::test]
+async fn a_table_is_delivered_acknowledged_and_follows_registrations() {
+    let world = World::start().await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let orders = world.sidecar("orders", &[], &["orders.shop"]);
+    frontend.table(|_| true).await;
+    let mut operator = world.operator("anna").await;
+    let acknowledging = frontend.acknowledge_everything();
+    let also = orders.acknowledge_everything();
+    let result = apply(&mut operator, MESH).await;
+    assert_eq!(
+        result.revision.as_ref().map(|revision| revision.number),
+        Some(1),
+        "{result:?}"
+    );
+    assert_eq!(result.sidecars.len(), 2);
+    assert!(
+        result.sidecars.iter().all(|sidecar| sidecar.acknowledged),
+        "{result:?}"
+    );
+    let table = frontend.table(|table| table.revision.number == 1).await;
+    assert!(endpoints(&table).is_empty());
+
+    orders.handle.set_health(&name("orders.shop"), 80, true);
+    let table = frontend.table(|table| !endpoints(table).is_empty()).await;
+    assert_eq!(endpoints(&table), ["10.0.0.1:6143"]);
+    orders.handle.set_health(&name("orders.shop"), 80, false);
+    frontend.table(|table| endpoints(table).is_empty()).await;
+
+    let sidecars = operator.sidecars().await.unwrap();
+    assert_eq!(sidecars.len(), 2);
+    assert!(
+        sidecars
+            .iter()
+            .all(|one| one.connected && one.revision.is_some()),
+        "{sidecars:?}"
+    );
+    drop((acknowledging, also));
+}
+
+#[tokio::test]
+async fn a_refusal_is_reported_with_its_reason_and_the_old_table_stays_on_disk() {
+    let world = World::start().await;
+    let mut frontend = world.sidecar("frontend", &[], &[]);
+    let table = frontend.table(|_| true).await;
+    frontend.handle.acknowledge(&table.revision, Ok(()));
+    let mut operator = world.operator("anna").await;
+    let (handle, mut tables) = (frontend.handle.clone(), frontend.handle.tables());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let newer = |table: &Option<Arc<Table>>| {
+            table
+                .as_ref()
+                .is_some_and(|table| table.revision.number == 1)
+        };
+        let table = tables.wait_for(newer).await.unwrap().clone().unwrap();
+        handle.acknowledge(&table.revision, Err("no socket for it".into()));
+    });
+    let result = apply(&mut operator, MESH).await;
+    assert_eq!(
+        result.sidecars[0].refusal.as_deref(),
+        Some("no socket for it"),
+        "{result:?}"
+    );
+    assert!(!result.sidecars[0].acknowledged);
+    // What a restart would start from is the acknowledged one.
+    let dir = frontend.stop().await;
+    let (_, handle) = Subscription::start(world.settings("frontend", &[], &[], dir.path(), &[]));
+    let table = handle.tables().borrow().clone().unwrap();
+    assert_eq!(table.revision.number, 0);
+}
+
+#[tokio::test]
+async fn an_identity_that_may_not_serve_is_refused_with_the_reason_and_never_listed() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    apply(&mut operator, MESH).await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let intruder = world.sidecar("intruder", &[], &["orders.shop"]);
+    intruder.handle.set_health(&name("orders.shop"), 80, true);
+    let problems = intruder.problems().await;
+    assert_eq!(
+        problems["orders.shop:80"].as_str(),
+        "spiffe://demo.test/ns/shop/sa/intruder may not serve orders.shop: its identities do not name it"
+    );
+    let table = frontend.table(|_| true).await;
+    assert!(endpoints(&table).is_empty());
+}
+
+#[tokio::test]
+async fn only_operators_may_change_or_read_the_mesh() {
+    let world = World::start().await;
+    let credentials = world
+        .authority
+        .credentials("spiffe://demo.test/ns/shop/sa/operator-anna");
+    let mut other = Operator::connect(&world.addresses(), &credentials)
+        .await
+        .unwrap();
+    let error = other
+        .apply(&files(MESH), &ChangeOptions::default())
+        .await
+        .unwrap_err();
+    assert!(matches!(error, OperatorError::NotPermitted(_)), "{error}");
+    let error = other.get(None, None, None).await.unwrap_err();
+    assert!(matches!(error, OperatorError::NotPermitted(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_change_with_errors_or_without_effect_makes_no_revision() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    let bad = apply(
+        &mut operator,
+        &MESH.replace("name: orders }", "name: order }"),
+    )
+    .await;
+    assert!(
+        bad.findings.has_errors() && bad.revision.is_none(),
+        "{bad:?}"
+    );
+    let dry = ChangeOptions {
+        dry_run: true,
+        ..ChangeOptions::default()
+    };
+    let dry = operator.apply(&files(MESH), &dry).await.unwrap();
+    assert!(dry.revision.is_none() && dry.changes.len() == 2);
+    assert!(operator.revisions().await.unwrap().is_empty());
+    assert!(apply(&mut operator, MESH).await.revision.is_some());
+    assert!(apply(&mut operator, MESH).await.revision.is_none());
+}
+
+#[tokio::test]
+async fn rollback_and_delete_are_new_revisions_with_author_and_message() {
+    let world = World::start().await;
+    let mut anna = world.operator("anna").await;
+    let mut ben = world.operator("ben").await;
+    apply(&mut anna, MESH).await;
+    let key = "AuthorizationPolicy/shop/callers".parse().unwrap();
+    let options = ChangeOptions {
+        message: "open it".into(),
+        ..ChangeOptions::default()
+    };
+    ben.delete(&[key], &options).await.unwrap();
+    let result = anna.rollback(1, &ChangeOptions::default()).await.unwrap();
+    assert_eq!(result.revision.unwrap().number, 3);
+    assert_eq!(
+        result.changes[0].to_string(),
+        "+ AuthorizationPolicy/shop/callers"
+    );
+    assert_eq!(result.overwritten[0].author, "ben");
+    let revisions = anna.revisions().await.unwrap();
+    let told: Vec<(&str, &str)> = revisions
+        .iter()
+        .map(|one| (one.author.as_str(), one.message.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [("anna", "rollback to 1"), ("ben", "open it"), ("anna", "")]
+    );
+    assert!(matches!(
+        anna.rollback(9, &ChangeOptions::default()).await,
+        Err(OperatorError::Invalid(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_restarted_service_loses_nothing_and_causes_no_gap() {
+    let mut world = World::start().await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let orders = world.sidecar("orders", &[], &["orders.shop"]);
+    let acknowledging = (
+        frontend.acknowledge_everything(),
+        orders.acknowledge_everything(),
+    );
+    let mut operator = world.operator("anna").await;
+    apply(&mut operator, MESH).await;
+    orders.handle.set_health(&name("orders.shop"), 80, true);
+    frontend.table(|table| !endpoints(table).is_empty()).await;
+    // The workload goes away together with the service, so it cannot register again.
+    let gone = orders.stop_hard();
+    world.restart().await;
+    let mut operator = world.operator("anna").await;
+    let more = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: more, namespace: shop}\n\
+                spec: {ports: [{port: 80, protocol: http}]}\n";
+    assert_eq!(apply(&mut operator, more).await.revision.unwrap().number, 2);
+    let table = frontend.table(|table| table.revision.number == 2).await;
+    assert_eq!(
+        endpoints(&table),
+        ["10.0.0.1:6143"],
+        "it is known until a lease has passed"
+    );
+    frontend.table(|table| endpoints(table).is_empty()).await;
+    drop((gone, acknowledging));
+}
+
+#[tokio::test]
+async fn a_restored_backup_is_another_store() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    let revision = apply(&mut operator, MESH).await.revision.unwrap();
+    let content = backup(world.dir.path()).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let restored = restore(dir.path(), &content).unwrap();
+    assert_eq!(restored.number, revision.number);
+    assert_ne!(restored.store, revision.store);
+    assert!(matches!(
+        restore(dir.path(), &content),
+        Err(ServeError::Store(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_service_without_the_reserved_identity_does_not_start_and_is_not_believed() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ConfigServeSettings {
+        dir: dir.path().to_owned(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+    };
+    let credentials = authority.credentials("spiffe://demo.test/ns/shop/sa/config");
+    let error = ConfigServer::bind(&settings, credentials)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ServeError::Identity(_)), "{error}");
+}
+
+// -- helpers
+
+struct World {
+    authority: Authority,
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl World {
+    async fn start() -> Self {
+        let authority = Authority::new();
+        let dir = tempfile::tempdir().unwrap();
+        let mut world = Self {
+            authority,
+            dir,
+            address: "127.0.0.1:0".parse().unwrap(),
+            shutdown: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        world.serve().await;
+        world
+    }
+
+    async fn serve(&mut self) {
+        let settings = ConfigServeSettings {
+            dir: self.dir.path().to_owned(),
+            listen: self.address,
+        };
+        let credentials = self
+            .authority
+            .credentials("spiffe://demo.test/ns/weft/sa/config");
+        let server = ConfigServer::bind(&settings, credentials).await.unwrap();
+        self.address = server.local_address().unwrap();
+        let shutdown = self.shutdown.clone();
+        self.tasks
+            .spawn(async move { server.run(shutdown).await.unwrap() });
+    }
+
+    async fn restart(&mut self) {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.shutdown = CancellationToken::new();
+        self.serve().await;
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        vec![self.address.to_string()]
+    }
+
+    async fn operator(&self, name: &str) -> Operator {
+        let id = format!("spiffe://demo.test/ns/weft/sa/operator-{name}");
+        Operator::connect(&self.addresses(), &self.authority.credentials(&id))
+            .await
+            .unwrap()
+    }
+
+    fn settings(
+        &self,
+        account: &str,
+        listens_for: &[&str],
+        inbound: &[&str],
+        dir: &Path,
+        addresses: &[String],
+    ) -> SubscriptionSettings {
+        SubscriptionSettings {
+            addresses: addresses.to_vec(),
+            credentials: self
+                .authority
+                .credentials(&format!("spiffe://demo.test/ns/shop/sa/{account}")),
+            state_dir: dir.to_owned(),
+            version: "0.1.0".into(),
+            listens_for: listens_for.iter().map(|text| name(text)).collect(),
+            advertise: Some("10.0.0.1:6143".parse().unwrap()),
+            inbound: inbound.iter().map(|text| (name(text), 80)).collect(),
+        }
+    }
+
+    fn sidecar(&self, account: &str, listens_for: &[&str], inbound: &[&str]) -> Sidecar {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = self.settings(account, listens_for, inbound, dir.path(), &self.addresses());
+        let (subscription, handle) = Subscription::start(settings);
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(subscription.run(shutdown.clone()));
+        let tables = handle.tables();
+        Sidecar {
+            handle,
+            tables,
+            shutdown,
+            tasks,
+            dir,
+        }
+    }
+}
+
+struct Sidecar {
+    handle: SubscriptionHandle,
+    tables: watch::Receiver<Option<Arc<Table>>>,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+    dir: tempfile::TempDir,
+}
+
+impl Sidecar {
+    /// The next table for which `wanted` holds.
+    async fn table(&mut self, wanted: impl Fn(&Table) -> bool) -> Arc<Table> {
+        let found = self
+            .tables
+            .wait_for(|table| table.as_deref().is_some_and(&wanted));
+        tokio::time::timeout(PATIENCE, found)
+            .await
+            .unwrap()
+            .unwrap()
+            .clone()
+            .unwrap()
+    }
+
+    fn acknowledge_everything(&self) -> JoinSet<()> {
+        let (handle, mut tables) = (self.handle.clone(), self.handle.tables());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            tables.mark_changed();
+            while tables.changed().await.is_ok() {
+                let table = tables.borrow_and_update().clone();
+                if let Some(table) = table {
+                    handle.acknowledge(&table.revision, Ok(()));
+                }
+            }
+        });
+        tasks
+    }
+
+    async fn problems(&self) -> std::collections::BTreeMap<String, String> {
+        let waiting = async {
+            loop {
+                let problems = self.handle.status().registration_problems;
+                if !problems.is_empty() {
+                    return problems;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap()
+    }
+
+    async fn stop(mut self) -> tempfile::TempDir {
+        self.shutdown.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.dir
+    }
+
+    /// As a SIGKILL: nothing is said.
+    fn stop_hard(mut self) -> tempfile::TempDir {
+        self.tasks.abort_all();
+        self.dir
+    }
+}
+
+fn name(text: &str) -> ServiceName {
+    text.parse().unwrap()
+}
+
+fn files(text: &str) -> Vec<SourceFile> {
+    vec![SourceFile {
+        name: "mesh.yaml".into(),
+        text: text.into(),
+    }]
+}
+
+async fn apply(operator: &mut Operator, text: &str) -> ChangeResult {
+    let options = ChangeOptions {
+        wait: PATIENCE,
+        ..ChangeOptions::default()
+    };
+    operator.apply(&files(text), &options).await.unwrap()
+}
+
+fn endpoints(table: &Table) -> Vec<String> {
+    let ports = table
+        .services
+        .values()
+        .flat_map(|service| service.ports.values());
+    ports
+        .flat_map(|port| &port.endpoints)
+        .map(|endpoint| endpoint.address.to_string())
+        .collect()
+}
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().pem();
+        Self {
+            root,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    fn credentials(&self, id: &str) -> Credentials {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.not_before = (SystemTime::now() - Duration::from_secs(3600)).into();
+        params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
+        let key = KeyPair::generate().unwrap();
+        let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let svid = Svid::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let bundle =
+            TrustBundle::from_pem("demo.test".parse().unwrap(), self.root.as_bytes()).unwrap();
+        Credentials::new(svid, bundle).unwrap()
+    }
+}
