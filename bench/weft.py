@@ -97,8 +97,7 @@ class WeftPair:
         mesh = self.directory / "mesh.yaml"
         mesh.write_text(MESH)
         # The operator's identity goes into this run's directory, not the user's home.
-        home = ["env", f"HOME={self.directory}", f"XDG_CONFIG_HOME={self.directory}",
-                f"XDG_STATE_HOME={self.directory}", f"XDG_DATA_HOME={self.directory}"]
+        home = ["env", f"WEFT_HOME={self.directory / 'operator'}"]
         server.run([*home, weft, "login", config, "--join-token-file", operator])
         server.run([*home, weft, "apply", "-f", mesh])
 
