@@ -1,1 +1,34 @@
-//! The sidecar's data path
+//! The sidecar's data path.
+//!
+//! Data flows down the folder. [`outbound`]: what the application calls,
+//! `accept -> identify -> route -> pick -> open -> relay`. [`inbound`]: what peers ask of the application,
+//! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`. Both decide on a
+//! [`directory`] snapshot, move bodies by [`http::body`] and bytes by [`relay`], and end in a [`record`].
+//!
+//! Thread per core: [`run`] starts workers ([`worker`]) that share nothing on the request path. Control
+//! work (admin, health, the table) stays on the caller's runtime.
+//!
+//! Not here: QUIC, TLS and HTTP/3 (`weft_transport`), where the table comes from (`weft_config`), and
+//! flags and signals (the `weft` command).
+
+mod access_log;
+mod admin;
+mod directory;
+mod failure;
+mod health;
+mod http;
+mod idle;
+mod inbound;
+pub mod limits;
+mod mesh;
+mod metrics;
+mod outbound;
+mod record;
+mod relay;
+mod run;
+mod stream;
+mod tasks;
+mod worker;
+
+pub use failure::{Failure, Reason};
+pub use run::{ControlPlane, LogFilter, RunError, Running, run, start};

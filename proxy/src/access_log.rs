@@ -1,0 +1,213 @@
+//! The access log: one JSON object per line on standard output. It never delays a request: lines over the
+//! rate are counted, and the writer has a bounded queue that drops when it is full.
+
+use std::io::Write;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use weft_config::settings::AccessLog as Mode;
+
+use crate::limits;
+use crate::metrics::{Shard, lock};
+use crate::record::Record;
+
+/// One worker's side of the log.
+pub(crate) struct AccessLog {
+    mode: Mode,
+    lines: Option<SyncSender<Vec<u8>>>,
+    rate: Mutex<Rate>,
+    shard: Arc<Shard>,
+}
+
+/// A call that ended.
+pub(crate) struct Line<'a> {
+    /// What is known of it.
+    pub(crate) record: &'a Record,
+    /// How long it took.
+    pub(crate) duration: Duration,
+}
+
+/// The writer: a thread of its own, because standard output may block.
+pub(crate) struct Writer {
+    lines: Option<SyncSender<Vec<u8>>>,
+}
+
+impl Writer {
+    /// Starts the thread unless the log is off. It ends when the last [`AccessLog`] is gone.
+    pub(crate) fn start(mode: Mode) -> std::io::Result<Self> {
+        if matches!(mode, Mode::Off) {
+            return Ok(Self { lines: None });
+        }
+        let (lines, queue) = sync_channel(limits::ACCESS_LOG_QUEUE_MAX);
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_lines(&queue))?;
+        Ok(Self { lines: Some(lines) })
+    }
+
+    /// The side of one worker.
+    pub(crate) fn log(&self, mode: Mode, shard: Arc<Shard>) -> AccessLog {
+        AccessLog {
+            mode,
+            lines: self.lines.clone(),
+            rate: Mutex::new(Rate::new(Instant::now())),
+            shard,
+        }
+    }
+}
+
+fn write_lines(queue: &Receiver<Vec<u8>>) {
+    let mut out = std::io::stdout();
+    while let Ok(line) = queue.recv() {
+        // A closed standard output loses the log, not the service.
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}
+
+impl AccessLog {
+    /// Whether such a call is logged at all.
+    pub(crate) fn wants(&self, failed: bool) -> bool {
+        match self.mode {
+            Mode::Off => false,
+            Mode::Failures => failed,
+            Mode::All => true,
+        }
+    }
+
+    /// Logs it, unless the rate or the queue is exhausted.
+    pub(crate) fn write(&self, line: &Line<'_>) {
+        let Some(lines) = &self.lines else { return };
+        let Some(suppressed) = lock(&self.rate).take(Instant::now()) else {
+            self.shard.log_suppressed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let Ok(mut text) = serde_json::to_vec(&Json::new(line, suppressed)) else {
+            return;
+        };
+        text.push(b'\n');
+        if let Err(TrySendError::Full(_)) = lines.try_send(text) {
+            self.shard.log_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// So many lines per second, and how many were refused since the last.
+struct Rate {
+    window: Instant,
+    left: u32,
+    suppressed: u64,
+}
+
+impl Rate {
+    fn new(now: Instant) -> Self {
+        Self {
+            window: now,
+            left: limits::ACCESS_LOG_LINES_PER_SECOND,
+            suppressed: 0,
+        }
+    }
+
+    /// Admits a line and says how many were suppressed before it.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if now.duration_since(self.window) >= Duration::from_secs(1) {
+            self.window = now;
+            self.left = limits::ACCESS_LOG_LINES_PER_SECOND;
+        }
+        if self.left == 0 {
+            self.suppressed += 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+/// The line's shape; fields are documented in the reference of the log.
+#[derive(Serialize)]
+struct Json<'a> {
+    time: String,
+    direction: &'static str,
+    method: &'a str,
+    authority: &'a str,
+    path: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc_status: Option<u8>,
+    duration_ms: f64,
+    bytes_in: u64,
+    bytes_out: u64,
+    source: &'a str,
+    destination: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    destination_principal: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    route: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    suppressed: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl<'a> Json<'a> {
+    fn new(line: &Line<'a>, suppressed: u64) -> Self {
+        let record = line.record;
+        let labels = &record.counted.labels;
+        Self {
+            time: jiff::Timestamp::now().to_string(),
+            direction: labels.direction.as_str(),
+            method: record.method.as_str(),
+            authority: record
+                .uri
+                .authority()
+                .map_or("", |authority| authority.as_str()),
+            path: record.uri.path(),
+            status: record.status,
+            grpc_status: record.grpc_status,
+            duration_ms: (line.duration.as_secs_f64() * 1e6).round() / 1e3,
+            bytes_in: record.sent,
+            bytes_out: record.received,
+            source: &labels.source_principal,
+            destination: &labels.destination_service,
+            destination_principal: &labels.destination_principal,
+            route: &labels.route,
+            error: record
+                .failure
+                .as_ref()
+                .map(|failure| failure.reason.token()),
+            details: record
+                .failure
+                .as_ref()
+                .map(|failure| failure.detail.as_ref()),
+            request_id: record.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            suppressed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_over_the_rate_are_counted_and_reported_with_the_next() {
+        let now = Instant::now();
+        let mut rate = Rate::new(now);
+        for _ in 0..limits::ACCESS_LOG_LINES_PER_SECOND {
+            assert_eq!(rate.take(now), Some(0));
+        }
+        assert_eq!(rate.take(now), None);
+        assert_eq!(rate.take(now), None);
+        assert_eq!(rate.take(now + Duration::from_secs(1)), Some(2));
+    }
+}

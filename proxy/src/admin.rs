@@ -1,0 +1,268 @@
+//! The admin endpoint: what operators and supervisors ask a sidecar. On loopback, on the control runtime;
+//! no request of the data path passes it, and nothing here shows a private key.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State as Extract;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use weft_transport::credentials::Credentials;
+use weft_transport::pool::{PeerStatus, Pool};
+
+use crate::metrics::{Gauge, Shard, expose};
+use crate::run::{ControlPlane, LogFilter};
+
+/// What the endpoint can show and do.
+pub(crate) struct State {
+    credentials: Credentials,
+    control: Arc<dyn ControlPlane>,
+    shards: Vec<Arc<Shard>>,
+    pools: Vec<Pool>,
+    log: Option<Arc<dyn LogFilter>>,
+    draining: CancellationToken,
+}
+
+impl State {
+    pub(crate) fn new(
+        credentials: Credentials,
+        control: Arc<dyn ControlPlane>,
+        shards: Vec<Arc<Shard>>,
+        pools: Vec<Pool>,
+        log: Option<Arc<dyn LogFilter>>,
+    ) -> Self {
+        Self {
+            credentials,
+            control,
+            shards,
+            pools,
+            log,
+            draining: CancellationToken::new(),
+        }
+    }
+
+    /// Cancelled when the drain begins; whoever cancels it begins it.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    fn peers(&self) -> impl Iterator<Item = (usize, PeerStatus)> {
+        self.pools
+            .iter()
+            .enumerate()
+            .flat_map(|(worker, pool)| pool.status().into_iter().map(move |peer| (worker, peer)))
+    }
+}
+
+/// Serves until the task is ended.
+pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
+    let router = Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/config_dump", get(config_dump))
+        .route("/connections", get(connections))
+        .route("/certs", get(certs))
+        .route("/logging", get(logging).put(set_logging))
+        .route("/drain", post(drain))
+        .with_state(state);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the admin endpoint ended");
+    }
+}
+
+/// Listeners are bound before this endpoint answers, and an identity is what a sidecar starts with; what
+/// may be missing is the table, an identity that is still valid, and the will to go on.
+async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
+    let mut missing = Vec::new();
+    if state.control.tables().borrow().is_none() {
+        missing.push("no table from the config service yet");
+    }
+    if state.credentials.svid().not_after() <= SystemTime::now() {
+        missing.push("the identity has expired");
+    }
+    if state.draining.is_cancelled() {
+        missing.push("draining");
+    }
+    match missing.is_empty() {
+        true => "ready\n".into_response(),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}\n", missing.join("; ")),
+        )
+            .into_response(),
+    }
+}
+
+async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
+    let text = expose(&state.shards, &gauges(&state));
+    (
+        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        text,
+    )
+        .into_response()
+}
+
+fn gauges(state: &State) -> Vec<Gauge> {
+    let mut gauges = Vec::new();
+    let mut gauge = |name, help, labels: &[(&'static str, String)], value| {
+        gauges.push(Gauge {
+            name,
+            help,
+            labels: labels.to_vec(),
+            value,
+        });
+    };
+    let svid = state.credentials.svid();
+    let expiry = svid
+        .not_after()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64();
+    let principal = [("principal", svid.id().to_string())];
+    gauge(
+        "weft_identity_cert_expiration_timestamp_seconds",
+        "When the certificate in use expires.",
+        &principal,
+        expiry,
+    );
+    let revision = state
+        .control
+        .tables()
+        .borrow()
+        .as_ref()
+        .map_or(0, |table| table.revision.number);
+    gauge(
+        "weft_config_revision",
+        "Number of the table's revision; 0 without a table.",
+        &[],
+        revision as f64,
+    );
+    for (worker, peer) in state.peers() {
+        let labels = [
+            ("worker", worker.to_string()),
+            ("peer", peer.identity),
+            ("address", peer.address.to_string()),
+        ];
+        let ready = f64::from(u8::from(peer.state == "ready"));
+        gauge(
+            "weft_quic_connections_active",
+            "1 while the peer's connection is usable.",
+            &labels,
+            ready,
+        );
+        let Some(quic) = peer.connection else {
+            continue;
+        };
+        gauge(
+            "weft_quic_rtt_seconds",
+            "Smoothed round-trip time.",
+            &labels,
+            quic.rtt_seconds,
+        );
+        gauge(
+            "weft_quic_congestion_window_bytes",
+            "Congestion window.",
+            &labels,
+            quic.congestion_window_bytes as f64,
+        );
+        gauge(
+            "weft_quic_streams_active",
+            "Streams open.",
+            &labels,
+            f64::from(quic.streams),
+        );
+        gauge(
+            "weft_quic_sent_packets_total",
+            "Packets sent on the present connection.",
+            &labels,
+            quic.sent_packets as f64,
+        );
+        gauge(
+            "weft_quic_lost_packets_total",
+            "Packets lost on the present connection.",
+            &labels,
+            quic.lost_packets as f64,
+        );
+        gauge(
+            "weft_quic_congestion_events_total",
+            "Congestion events of the present connection.",
+            &labels,
+            quic.congestion_events as f64,
+        );
+    }
+    gauges
+}
+
+async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {
+    let table = state.control.tables().borrow().clone();
+    Json(json!({ "control_plane": state.control.status(), "table": table.as_deref() }))
+        .into_response()
+}
+
+async fn connections(Extract(state): Extract<Arc<State>>) -> Response {
+    let peers: Vec<_> = state
+        .peers()
+        .map(|(worker, peer)| json!({ "worker": worker, "peer": peer }))
+        .collect();
+    Json(json!({ "peers": peers })).into_response()
+}
+
+async fn certs(Extract(state): Extract<Arc<State>>) -> Response {
+    let (svid, bundle) = (state.credentials.svid(), state.credentials.bundle());
+    let time = |time: SystemTime| {
+        jiff::Timestamp::try_from(time)
+            .map(|time| time.to_string())
+            .unwrap_or_default()
+    };
+    let anchors: Vec<String> = bundle
+        .fingerprints()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    Json(json!({
+        "identity": svid.id().to_string(),
+        "serial": svid.serial(),
+        "not_before": time(svid.not_before()),
+        "not_after": time(svid.not_after()),
+        "chain": svid.chain_pem(),
+        "trust_domain": bundle.trust_domain().to_string(),
+        "trust_anchors": anchors,
+    }))
+    .into_response()
+}
+
+async fn logging(Extract(state): Extract<Arc<State>>) -> Response {
+    match &state.log {
+        Some(log) => format!("{}\n", log.current()).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            "the log filter of this process is fixed\n",
+        )
+            .into_response(),
+    }
+}
+
+async fn set_logging(Extract(state): Extract<Arc<State>>, directives: String) -> Response {
+    match state.log.as_ref().map(|log| log.replace(directives.trim())) {
+        Some(Ok(())) => StatusCode::NO_CONTENT.into_response(),
+        Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+        None => (
+            StatusCode::NOT_FOUND,
+            "the log filter of this process is fixed\n",
+        )
+            .into_response(),
+    }
+}
+
+async fn drain(Extract(state): Extract<Arc<State>>) -> Response {
+    tracing::info!("drain asked for");
+    state.draining.cancel();
+    (StatusCode::ACCEPTED, "draining\n").into_response()
+}

@@ -1,0 +1,358 @@
+//! The snapshot that a worker routes by: one table, prepared so that a request needs no allocation to
+//! find its service, and the load of each endpoint as this worker sees it.
+//!
+//! A snapshot never changes; a new table makes a new one, which keeps the load counters of endpoints that
+//! stay. Pure: decisions on it are in [`crate::outbound::route`] and [`crate::outbound::pick`], those of
+//! the serving side in [`crate::inbound::authorise`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use http::HeaderValue;
+use weft_config::table::{Protocol, RouteRule, ServiceName, Table};
+use weft_transport::pool::Target;
+
+use crate::metrics::{Counted, lock};
+
+/// What one worker knows of the mesh. The default knows nothing, not even that it knows nothing.
+#[derive(Default)]
+pub(crate) struct Directory {
+    /// The table behind this snapshot; none until the first arrives.
+    pub(crate) table: Option<Arc<Table>>,
+    /// By name, as `orders.shop`.
+    services: HashMap<Box<str>, Service>,
+}
+
+/// A service that may be called.
+pub(crate) struct Service {
+    ports: BTreeMap<u16, Port>,
+}
+
+/// One port of a service, with the routes of those who address it.
+pub(crate) struct Port {
+    /// Its own endpoints, which routes to it use as well.
+    pub(crate) cluster: Arc<Cluster>,
+    /// In the table's order: the first rule that matches decides.
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// A rule of a route with its backends looked up.
+pub(crate) struct Rule {
+    /// The table's rule.
+    pub(crate) rule: RouteRule,
+    /// Its name, for metrics and logs.
+    pub(crate) route: Arc<str>,
+    /// Parallel to the rule's backends; `None` for a backend that is not visible.
+    pub(crate) backends: Vec<Option<Arc<Cluster>>>,
+}
+
+/// The endpoints of one port of one service.
+pub(crate) struct Cluster {
+    /// `orders.shop:80`, as `weft-service` carries it.
+    pub(crate) wire: HeaderValue,
+    /// The same as text, for metrics and logs.
+    pub(crate) label: Arc<str>,
+    /// What its applications speak.
+    pub(crate) protocol: Protocol,
+    /// Where it runs.
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// One endpoint and its load.
+pub(crate) struct Endpoint {
+    /// Where to dial and whom to expect there.
+    pub(crate) target: Target,
+    /// Requests and tunnels that this worker has under way to it.
+    load: Arc<AtomicU32>,
+    /// Where requests to it are counted, by route. Routes to one endpoint are few.
+    counted: Mutex<Vec<(Option<Arc<str>>, Arc<Counted>)>>,
+}
+
+impl Directory {
+    /// Prepares a table. `previous` lends its load counters.
+    pub(crate) fn new(table: Arc<Table>, previous: &Self) -> Self {
+        let loads: HashMap<&Target, &Arc<AtomicU32>> = previous
+            .clusters()
+            .flat_map(|cluster| &cluster.endpoints)
+            .map(|endpoint| (&endpoint.target, &endpoint.load))
+            .collect();
+        // An endpoint that serves several ports has one load.
+        let mut fresh: HashMap<Target, Arc<AtomicU32>> = HashMap::new();
+        let mut load = |target: &Target| match loads.get(target) {
+            Some(load) => Arc::clone(load),
+            None => Arc::clone(fresh.entry(target.clone()).or_default()),
+        };
+        let mut clusters: HashMap<(&ServiceName, u16), Arc<Cluster>> = HashMap::new();
+        for (name, service) in &table.services {
+            for (number, port) in &service.ports {
+                let endpoints = port.endpoints.iter().map(|endpoint| {
+                    let target = Target {
+                        address: endpoint.address,
+                        identity: endpoint.identity.clone(),
+                    };
+                    Endpoint {
+                        load: load(&target),
+                        target,
+                        counted: Mutex::default(),
+                    }
+                });
+                let cluster = Cluster::new(name, *number, port.protocol, endpoints.collect());
+                clusters.insert((name, *number), Arc::new(cluster));
+            }
+        }
+        let services = table.services.iter().map(|(name, service)| {
+            let ports = service.ports.iter().filter_map(|(number, port)| {
+                let cluster = Arc::clone(clusters.get(&(name, *number))?);
+                let rules = port
+                    .routes
+                    .iter()
+                    .map(|rule| Rule::new(rule, &clusters))
+                    .collect();
+                Some((*number, Port { cluster, rules }))
+            });
+            (
+                name.to_string().into_boxed_str(),
+                Service {
+                    ports: ports.collect(),
+                },
+            )
+        });
+        let services = services.collect();
+        drop(clusters);
+        Self {
+            table: Some(table),
+            services,
+        }
+    }
+
+    /// The service of that name, as `orders.shop`.
+    pub(crate) fn service(&self, name: &str) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// Whether the service exists but this sidecar may not call it.
+    pub(crate) fn is_forbidden(&self, name: &ServiceName) -> bool {
+        self.table
+            .as_ref()
+            .is_some_and(|table| table.forbidden.contains(name))
+    }
+
+    fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+        self.services
+            .values()
+            .flat_map(|service| service.ports.values())
+            .map(|port| &*port.cluster)
+    }
+}
+
+impl Service {
+    /// The port of that number.
+    pub(crate) fn port(&self, number: u16) -> Option<&Port> {
+        self.ports.get(&number)
+    }
+
+    /// The port that a URL without a port means: 80, else the only one that has requests.
+    pub(crate) fn default_port(&self) -> Option<&Port> {
+        let mut with_requests = self
+            .ports
+            .values()
+            .filter(|port| port.cluster.protocol.has_requests());
+        match (
+            self.ports.get(&80),
+            with_requests.next(),
+            with_requests.next(),
+        ) {
+            (Some(http), _, _) => Some(http),
+            (None, Some(only), None) => Some(only),
+            (None, _, _) => None,
+        }
+    }
+}
+
+impl Rule {
+    fn new(rule: &RouteRule, clusters: &HashMap<(&ServiceName, u16), Arc<Cluster>>) -> Self {
+        let backends = rule
+            .backends
+            .iter()
+            .map(|backend| clusters.get(&(&backend.service, backend.port)).cloned());
+        Self {
+            route: Arc::from(rule.route.as_str()),
+            backends: backends.collect(),
+            rule: rule.clone(),
+        }
+    }
+}
+
+impl Cluster {
+    fn new(service: &ServiceName, port: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> Self {
+        let label = format!("{service}:{port}");
+        Self {
+            // DNS labels and digits are always a field value.
+            wire: HeaderValue::try_from(&label).unwrap_or(HeaderValue::from_static("-")),
+            label: Arc::from(label),
+            protocol,
+            endpoints,
+        }
+    }
+}
+
+impl Endpoint {
+    /// Where requests that come by `route` are counted; made at the first.
+    pub(crate) fn counted(
+        &self,
+        route: Option<&Arc<str>>,
+        make: impl FnOnce() -> Arc<Counted>,
+    ) -> Arc<Counted> {
+        let mut counted = lock(&self.counted);
+        if let Some((_, found)) = counted.iter().find(|(one, _)| one.as_ref() == route) {
+            return Arc::clone(found);
+        }
+        let fresh = make();
+        counted.push((route.cloned(), Arc::clone(&fresh)));
+        fresh
+    }
+
+    /// Requests under way to it from this worker.
+    pub(crate) fn load(&self) -> u32 {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more request until the guard is dropped.
+    pub(crate) fn start(&self) -> LoadGuard {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        LoadGuard(Arc::clone(&self.load))
+    }
+}
+
+/// One request under way.
+pub(crate) struct LoadGuard(Arc<AtomicU32>);
+
+impl Drop for LoadGuard {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use weft_config::table;
+
+    use super::*;
+
+    /// A table with `orders.shop:80` split 90/10 over two versions, `db.shop:5432`, and `solo.shop:8080`.
+    pub(crate) fn table() -> Table {
+        let port = |protocol, routes, endpoints| table::Port {
+            protocol,
+            routes,
+            endpoints,
+        };
+        let service = |number, port| {
+            Arc::new(table::Service {
+                ports: [(number, port)].into(),
+                authorization: None,
+            })
+        };
+        let split = table::RouteRule {
+            route: "HTTPRoute/shop/split".into(),
+            matches: vec![table::HttpMatch {
+                path: Some(table::PathMatch::Prefix("/v".into())),
+                ..table::HttpMatch::default()
+            }],
+            backends: [("orders-v1", 90), ("orders-v2", 10)]
+                .map(|(name, weight)| table::Backend {
+                    service: self::name(name),
+                    port: 80,
+                    weight,
+                })
+                .into(),
+        };
+        Table {
+            revision: table::Revision {
+                store: "s".into(),
+                number: 1,
+            },
+            trust_domain: "demo.test".parse().unwrap(),
+            services: [
+                (
+                    name("orders"),
+                    service(80, port(Protocol::Http, vec![split], vec![])),
+                ),
+                (
+                    name("orders-v1"),
+                    service(80, port(Protocol::Http, vec![], vec![endpoint(1)])),
+                ),
+                (
+                    name("orders-v2"),
+                    service(
+                        80,
+                        port(Protocol::Http, vec![], vec![endpoint(2), endpoint(3)]),
+                    ),
+                ),
+                (
+                    name("db"),
+                    service(5432, port(Protocol::Tcp, vec![], vec![endpoint(4)])),
+                ),
+                (
+                    name("solo"),
+                    service(8080, port(Protocol::Grpc, vec![], vec![])),
+                ),
+            ]
+            .into(),
+            forbidden: [name("secret")].into(),
+        }
+    }
+
+    pub(crate) fn name(name: &str) -> ServiceName {
+        ServiceName::new("shop", name).unwrap()
+    }
+
+    fn endpoint(number: u8) -> table::Endpoint {
+        table::Endpoint {
+            workload: format!("w{number}"),
+            address: ([10, 0, 0, number], 6143).into(),
+            identity: format!("spiffe://demo.test/ns/shop/sa/w{number}")
+                .parse()
+                .unwrap(),
+        }
+    }
+
+    pub(crate) fn directory() -> Directory {
+        Directory::new(Arc::new(table()), &Directory::default())
+    }
+
+    #[test]
+    fn a_new_table_keeps_the_load_of_endpoints_that_stay() {
+        let old = directory();
+        let cluster = |directory: &Directory| {
+            Arc::clone(
+                &directory
+                    .service("db.shop")
+                    .unwrap()
+                    .port(5432)
+                    .unwrap()
+                    .cluster,
+            )
+        };
+        let guard = cluster(&old).endpoints[0].start();
+        let new = Directory::new(Arc::new(table()), &old);
+        assert_eq!(cluster(&new).endpoints[0].load(), 1);
+        drop(guard);
+        assert_eq!(cluster(&new).endpoints[0].load(), 0);
+    }
+
+    #[test]
+    fn the_default_port_is_80_or_the_only_one_with_requests() {
+        let directory = directory();
+        let label = |name: &str| {
+            directory
+                .service(name)
+                .unwrap()
+                .default_port()
+                .map(|port| port.cluster.label.to_string())
+        };
+        assert_eq!(label("orders.shop").as_deref(), Some("orders.shop:80"));
+        assert_eq!(label("solo.shop").as_deref(), Some("solo.shop:8080"));
+        assert_eq!(label("db.shop"), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! Answers that the mesh makes itself: why a request or tunnel failed, whose fault it is, and how that is
+//! told in HTTP (status and `Proxy-Status`, RFC 9209), in gRPC (`grpc-status`) and in metrics.
+//!
+//! Not here: an application's own error responses, which pass untouched.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::StatusCode;
+
+/// Why the mesh answers instead of the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The request breaks HTTP's rules; the caller's application is at fault.
+    BadRequest,
+    /// The request's head exceeds the limits.
+    HeadTooLarge,
+    /// CONNECT, or an absolute URI that names something outside the mesh.
+    MethodRefused,
+    /// An `Expect` other than `100-continue` (RFC 9110 section 10.1.1).
+    ExpectationFailed,
+    /// HTTP/1.1 Upgrade.
+    UpgradeUnsupported,
+    /// A policy refuses the call.
+    Denied,
+    /// No such service or port is visible to this sidecar.
+    UnknownService,
+    /// Routes exist and none takes the request.
+    NoRoute,
+    /// The route has no backend of positive weight.
+    NoBackend,
+    /// The request reached a sidecar that does not serve the service.
+    Misdirected,
+    /// The service exists but has no healthy endpoint.
+    NoEndpoint,
+    /// This sidecar has no table yet, or is draining.
+    NotReady,
+    /// The request passed this sidecar before.
+    Loop,
+    /// A limit of this sidecar is reached.
+    Overloaded,
+    /// The peer sidecar or the application refused the connection.
+    ConnectionRefused,
+    /// The peer sidecar or the application did not answer the connection attempt.
+    ConnectionTimeout,
+    /// The peer could not prove the expected identity, or refused ours.
+    Identity,
+    /// The connection broke before the response was complete.
+    ConnectionTerminated,
+    /// No response within the idle timeout.
+    ResponseTimeout,
+    /// The response breaks HTTP's rules; the destination is at fault.
+    ResponseMalformed,
+    /// The response's header section exceeds the limits.
+    ResponseHeadTooLarge,
+    /// The caller went away; nobody reads an answer, but metrics and logs tell it.
+    CallerGone,
+    /// A defect of weft.
+    Internal,
+}
+
+impl Reason {
+    /// The status, RFC 9209 error token and gRPC code of this reason.
+    fn table(self) -> (u16, &'static str, u8) {
+        match self {
+            Self::BadRequest => (400, "http_request_error", 13),
+            Self::HeadTooLarge => (431, "http_request_error", 8),
+            Self::MethodRefused => (405, "http_request_denied", 12),
+            Self::ExpectationFailed => (417, "http_request_error", 13),
+            Self::UpgradeUnsupported => (501, "http_upgrade_failed", 12),
+            Self::Denied => (403, "http_request_denied", 7),
+            Self::UnknownService => (404, "destination_not_found", 12),
+            Self::NoRoute => (404, "destination_not_found", 12),
+            Self::NoBackend => (500, "proxy_configuration_error", 14),
+            Self::Misdirected => (421, "destination_not_found", 14),
+            Self::NoEndpoint => (503, "destination_unavailable", 14),
+            Self::NotReady => (503, "proxy_configuration_error", 14),
+            Self::Loop => (508, "proxy_loop_detected", 14),
+            Self::Overloaded => (503, "connection_limit_reached", 14),
+            Self::ConnectionRefused => (502, "connection_refused", 14),
+            Self::ConnectionTimeout => (504, "connection_timeout", 14),
+            Self::Identity => (502, "tls_certificate_error", 14),
+            Self::ConnectionTerminated => (502, "connection_terminated", 14),
+            Self::ResponseTimeout => (504, "http_response_timeout", 4),
+            Self::ResponseMalformed => (502, "http_protocol_error", 14),
+            Self::ResponseHeadTooLarge => (502, "http_response_header_section_size", 14),
+            Self::CallerGone => (499, "connection_terminated", 1),
+            Self::Internal => (500, "proxy_internal_error", 13),
+        }
+    }
+
+    /// The HTTP status of the answer.
+    pub fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.table().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The error token of RFC 9209 section 2.3, also the `error` label of metrics.
+    pub fn token(self) -> &'static str {
+        self.table().1
+    }
+
+    /// The code of a gRPC answer (grpc/doc/http-grpc-status-mapping.md where it applies).
+    pub fn grpc_code(self) -> u8 {
+        self.table().2
+    }
+}
+
+/// A reason with what happened, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind.
+    pub reason: Reason,
+    /// One line without secrets; shown to the caller and logged.
+    pub detail: Cow<'static, str>,
+}
+
+impl Failure {
+    /// Joins a reason with its detail.
+    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.token(), self.detail)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_real_and_tokens_are_of_rfc_9209() {
+        for reason in [
+            Reason::Denied,
+            Reason::Loop,
+            Reason::CallerGone,
+            Reason::ResponseTimeout,
+        ] {
+            assert_eq!(reason.status().as_u16(), reason.table().0);
+            assert!(
+                reason
+                    .token()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            );
+            assert!(reason.grpc_code() <= 16);
+        }
+    }
+}

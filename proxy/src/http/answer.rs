@@ -1,0 +1,128 @@
+//! What the mesh says itself: a [`Failure`] as an HTTP response, or as a gRPC trailers-only response
+//! where the request was gRPC (a gRPC client would otherwise only report "unexpected content type").
+//! Pure.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use super::fields::X_REQUEST_ID;
+use crate::failure::Failure;
+
+pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The response head and body text for a failure. The body is empty for gRPC and for HEAD (`bodiless`),
+/// whose content length still tells the size (RFC 9110 section 9.3.2).
+pub(crate) fn answer(
+    failure: &Failure,
+    grpc: bool,
+    bodiless: bool,
+    request_id: Option<&HeaderValue>,
+) -> (Response<()>, Bytes) {
+    let mut response = Response::new(());
+    let text = if grpc {
+        Bytes::new()
+    } else {
+        Bytes::from(format!("weft: {failure}\n"))
+    };
+    let headers = response.headers_mut();
+    headers.insert(PROXY_STATUS, proxy_status(failure));
+    if let Some(id) = request_id {
+        headers.insert(X_REQUEST_ID, id.clone());
+    }
+    if grpc {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(
+            GRPC_STATUS,
+            HeaderValue::from(u16::from(failure.reason.grpc_code())),
+        );
+        headers.insert(GRPC_MESSAGE, grpc_message(failure));
+        *response.status_mut() = StatusCode::OK;
+        return (response, text);
+    }
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    *response.status_mut() = failure.reason.status();
+    (response, if bodiless { Bytes::new() } else { text })
+}
+
+/// `weft; error=TOKEN; details="..."` (RFC 9209 section 2).
+pub(crate) fn proxy_status(failure: &Failure) -> HeaderValue {
+    // A Structured Fields string (RFC 8941 section 3.3.3) is printable ASCII with \ and " escaped.
+    let details: String = failure
+        .detail
+        .chars()
+        .map(|c| {
+            if c.is_ascii_graphic() || c == ' ' {
+                c
+            } else {
+                '?'
+            }
+        })
+        .map(|c| if matches!(c, '"' | '\\') { '\'' } else { c })
+        .collect();
+    let text = format!(
+        "weft; error={}; details=\"{details}\"",
+        failure.reason.token()
+    );
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("weft"))
+}
+
+/// Percent-encoded as gRPC over HTTP/2 asks (Status-Message).
+fn grpc_message(failure: &Failure) -> HeaderValue {
+    let mut text = String::new();
+    for byte in format!("weft: {failure}").bytes() {
+        if (byte.is_ascii_graphic() || byte == b' ') && byte != b'%' {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("weft"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Reason;
+
+    #[test]
+    fn http_gets_status_proxy_status_and_request_id() {
+        let id = HeaderValue::from_static("r1");
+        let failure = Failure::new(Reason::NoEndpoint, "no healthy endpoint of \"orders.shop\"");
+        let (response, body) = answer(&failure, false, false, Some(&id));
+        assert_eq!(response.status(), 503);
+        assert_eq!(
+            response.headers()[PROXY_STATUS],
+            "weft; error=destination_unavailable; details=\"no healthy endpoint of 'orders.shop'\""
+        );
+        assert_eq!(response.headers()[X_REQUEST_ID], "r1");
+        assert_eq!(response.headers()[CONTENT_LENGTH], body.len().to_string());
+    }
+
+    #[test]
+    fn grpc_gets_trailers_only() {
+        let failure = Failure::new(Reason::Denied, "no\n");
+        let (response, body) = answer(&failure, true, false, None);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()[GRPC_STATUS], "7");
+        assert_eq!(
+            response.headers()[GRPC_MESSAGE],
+            "weft: http_request_denied: no%0A"
+        );
+        assert!(body.is_empty());
+    }
+
+    #[test]
+    fn head_gets_the_length_without_the_body() {
+        let (response, body) = answer(&Failure::new(Reason::NoRoute, "x"), false, true, None);
+        assert!(body.is_empty());
+        assert_ne!(response.headers()[CONTENT_LENGTH], "0");
+    }
+}

@@ -1,0 +1,348 @@
+//! Which fields cross the mesh. Pure, and in place: a header map is never copied.
+//!
+//! Hop-by-hop fields end here in both directions; `weft-*` is the mesh's own and is dropped wherever it
+//! comes from outside; `Via` tells loops.
+
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+
+use crate::limits;
+
+/// Says which service and port a request is for: `orders.shop:80`.
+pub(crate) const WEFT_SERVICE: HeaderName = HeaderName::from_static("weft-service");
+/// Says which service was addressed, where a route chose another as backend.
+pub(crate) const WEFT_ROUTE_PARENT: HeaderName = HeaderName::from_static("weft-route-parent");
+/// Tells the application who called: the proven SPIFFE ID.
+pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
+/// Names the request across hops.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Removes what concerns one connection only, and what a peer may not say about identities.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+//# Intermediaries MUST parse a received Connection header field before a message is forwarded and, for
+//# each connection-option in this field, remove any header or trailer field(s) from the message with
+//# the same name as the connection-option, and then remove the Connection header field itself.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        strip_connection_options(headers);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HTTP2_SETTINGS,
+        X_FORWARDED_CLIENT_CERT,
+    ] {
+        if headers.contains_key(&name) {
+            headers.remove(&name);
+        }
+    }
+    if headers.contains_key(TE) {
+        let trailers = headers.get_all(TE).iter().any(|value| {
+            value.to_str().is_ok_and(|text| {
+                text.split(',')
+                    .any(|one| one.trim().eq_ignore_ascii_case("trailers"))
+            })
+        });
+        // RFC 9114 section 4.2: TE may be present, with no other value than "trailers".
+        if trailers {
+            headers.insert(TE, TRAILERS);
+        } else {
+            headers.remove(TE);
+        }
+    }
+    strip_mesh(headers);
+}
+
+fn strip_connection_options(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        // Nobody may have these removed by naming them: they decide framing, routing and TE's own rule.
+        .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH | TE | AUTHORIZATION | COOKIE))
+        .take(limits::FIELDS_MAX)
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+}
+
+/// Removes every `weft-*` field.
+pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
+    while let Some(name) = headers
+        .keys()
+        .find(|name| name.as_str().starts_with("weft-"))
+        .cloned()
+    {
+        headers.remove(name);
+    }
+}
+
+/// Removes trace context that breaks its own rules, as if the sender had sent none (W3C Trace Context
+/// section 3.2.2: a vendor that cannot parse traceparent restarts the trace).
+pub(crate) fn check_trace(headers: &mut HeaderMap) {
+    if headers.contains_key(TRACEPARENT) {
+        let mut values = headers.get_all(TRACEPARENT).iter();
+        let sound = matches!((values.next(), values.next()), (Some(one), None) if is_traceparent(one.as_bytes()));
+        if !sound {
+            headers.remove(TRACEPARENT);
+            headers.remove(TRACESTATE);
+        }
+    }
+    for (name, bytes_max) in [
+        (TRACESTATE, limits::TRACESTATE_BYTES_MAX),
+        (BAGGAGE, limits::BAGGAGE_BYTES_MAX),
+    ] {
+        if headers.contains_key(&name) {
+            let bytes: usize = headers.get_all(&name).iter().map(HeaderValue::len).sum();
+            if bytes > bytes_max {
+                headers.remove(&name);
+            }
+        }
+    }
+}
+
+/// `version-traceid-parentid-flags` in lower-case hex, no part all zeros, version not ff.
+fn is_traceparent(value: &[u8]) -> bool {
+    let hex = |part: &[u8]| {
+        part.iter()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
+    let Some((fixed, rest)) = value.split_at_checked(55) else {
+        return false;
+    };
+    let parts: [&[u8]; 4] = [&fixed[..2], &fixed[3..35], &fixed[36..52], &fixed[53..]];
+    // Later versions may append more after another dash.
+    let ends = rest.is_empty() || (parts[0] != b"00" && rest[0] == b'-' && rest.len() <= 64);
+    [fixed[2], fixed[35], fixed[52]] == *b"---"
+        && parts.iter().all(|part| hex(part))
+        && parts[0] != b"ff"
+        && !zero(parts[1])
+        && !zero(parts[2])
+        && ends
+}
+
+/// How often `own` (this sidecar's Via entry without the protocol) stands in `Via`.
+pub(crate) fn count_via(headers: &HeaderMap, own: &str) -> usize {
+    headers
+        .get_all(VIA)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .filter(|entry| entry.split_ascii_whitespace().nth(1) == Some(own))
+        .count()
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9110#section-6.5.1
+//# Many fields cannot be processed outside the header section because their evaluation is necessary
+//# prior to receiving the content, such as those that describe message framing, routing,
+//# authentication, request modifiers, response controls, or content format.
+/// Removes the fields that may not stand in trailers.
+pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
+    const FORBIDDEN: [HeaderName; 15] = [
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        COOKIE,
+        HOST,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+    ];
+    for name in FORBIDDEN {
+        // gRPC puts content-type into trailers-only responses, which are headers, so nothing is lost.
+        if trailers.contains_key(&name) {
+            trailers.remove(&name);
+        }
+    }
+    strip(trailers);
+}
+
+/// Joins several Cookie lines into one, which HTTP/1.1 requires (RFC 9114 section 4.2.1).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let joined = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b"; "[..]);
+    match HeaderValue::from_bytes(&joined) {
+        Ok(value) => headers.insert(COOKIE, value),
+        Err(_) => headers.remove(COOKIE),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        headers
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_those_that_connection_lists_are_dropped() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "keep-alive"),
+            ("x-secret", "1"),
+            ("keep-alive", "5"),
+            ("proxy-connection", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAA"),
+            ("accept", "*/*"),
+        ]);
+        strip(&mut headers);
+        assert_eq!(names(&headers), ["accept"]);
+    }
+
+    #[test]
+    fn connection_cannot_remove_what_decides_framing_or_identity() {
+        let mut headers = map(&[
+            ("connection", "content-length, authorization, cookie, host"),
+            ("content-length", "1"),
+            ("authorization", "a"),
+            ("cookie", "b"),
+            ("host", "c"),
+        ]);
+        strip(&mut headers);
+        assert_eq!(
+            names(&headers),
+            ["authorization", "content-length", "cookie", "host"]
+        );
+    }
+
+    #[test]
+    fn te_survives_only_as_trailers() {
+        let mut headers = map(&[("te", "gzip;q=0.5, Trailers")]);
+        strip(&mut headers);
+        assert_eq!(headers[TE], "trailers");
+        let mut headers = map(&[("te", "gzip")]);
+        strip(&mut headers);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn identity_fields_from_outside_are_dropped() {
+        let mut headers = map(&[
+            ("weft-client-id", "x"),
+            ("weft-service", "y"),
+            ("weft-new", "z"),
+            ("x-forwarded-client-cert", "w"),
+        ]);
+        strip(&mut headers);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn broken_trace_context_is_dropped() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let mut headers = map(&[("traceparent", good), ("tracestate", "a=b")]);
+        check_trace(&mut headers);
+        assert_eq!(headers.len(), 2);
+        for bad in [
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "short",
+        ] {
+            let mut headers = map(&[("traceparent", bad), ("tracestate", "a=b")]);
+            check_trace(&mut headers);
+            assert!(headers.is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn oversized_baggage_is_dropped() {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            BAGGAGE,
+            HeaderValue::from_str(&"a".repeat(limits::BAGGAGE_BYTES_MAX + 1)).unwrap(),
+        );
+        check_trace(&mut headers);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn via_counts_only_own_entries() {
+        let headers = map(&[
+            ("via", "1.1 weft-aa, 2 nginx"),
+            ("via", "1.1 weft-aa"),
+            ("via", "1.1 weft-bb"),
+        ]);
+        assert_eq!(count_via(&headers, "weft-aa"), 2);
+        assert_eq!(count_via(&headers, "weft-a"), 0);
+    }
+
+    #[test]
+    fn forbidden_trailers_are_dropped_and_order_of_repeats_is_kept() {
+        let mut trailers = map(&[
+            ("content-length", "1"),
+            ("host", "a"),
+            ("authorization", "b"),
+            ("weft-client-id", "c"),
+            ("x-sum", "1"),
+            ("x-sum", "2"),
+            ("grpc-status", "0"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "x-sum"]);
+        assert_eq!(
+            trailers.get_all("x-sum").iter().collect::<Vec<_>>(),
+            ["1", "2"]
+        );
+    }
+
+    #[test]
+    fn cookies_are_joined() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        join_cookies(&mut headers);
+        assert_eq!(
+            headers.get_all(COOKIE).iter().collect::<Vec<_>>(),
+            ["a=1; b=2"]
+        );
+    }
+}

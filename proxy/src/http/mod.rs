@@ -1,0 +1,26 @@
+//! The message rules where HTTP versions meet: which request is accepted, which fields cross, what the
+//! mesh adds. All of it is pure except [`body`], which is polled and does no IO of its own.
+//!
+//! Start with [`authority`] (whom is the request for), then [`fields`] (what passes), [`path`] (what a
+//! policy may judge), [`answer`] (what the mesh says itself) and [`body`] (how bodies stream).
+
+pub(crate) mod answer;
+pub(crate) mod authority;
+pub(crate) mod body;
+pub(crate) mod fields;
+pub(crate) mod path;
+pub(crate) mod request_id;
+pub(crate) mod response;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
+/// Whether a request is gRPC: its content type is `application/grpc`, plain or with a suffix.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        value
+            .as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
+}

@@ -1,0 +1,282 @@
+//! The application behind this sidecar, over HTTP/1.1 (a small pool) or HTTP/2 (one connection).
+//!
+//! One per worker and served service. What may be delivered is decided before: see
+//! [`super::authorise::Permit`].
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio_util::task::TaskTracker;
+use weft_config::settings::{LocalAddress, Timeouts};
+
+use super::body::RequestBody;
+use crate::failure::{Failure, Reason};
+use crate::limits;
+use crate::metrics::lock;
+use crate::stream::ApplicationStream;
+use crate::tasks::Tracked;
+
+/// The connections of one worker to one application.
+pub(crate) struct Application {
+    address: LocalAddress,
+    connect: Duration,
+    idle_max: Duration,
+    idle: Mutex<Vec<Idle>>,
+    multiplexed: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    tasks: TaskTracker,
+}
+
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A response, and the connection that it comes over.
+pub(crate) struct Answered {
+    /// Head and body as hyper gives them; not yet checked.
+    pub(crate) response: Response<Incoming>,
+    lease: Lease,
+}
+
+/// A connection whose response is being read.
+pub(crate) struct Lease(Option<(Arc<Application>, http1::SendRequest<RequestBody>)>);
+
+impl Answered {
+    /// Splits off the lease, which must outlive the reading of the body.
+    pub(crate) fn into_parts(self) -> (Response<Incoming>, Lease) {
+        (self.response, self.lease)
+    }
+}
+
+impl Lease {
+    /// Gives the connection back after a sound response was read to its end. Dropping the lease closes it.
+    pub(crate) async fn give_back(self) {
+        let Some((application, mut sender)) = self.0 else {
+            return;
+        };
+        // The connection's task becomes ready in its next turn, unless the request is still being sent.
+        if tokio::time::timeout(limits::APPLICATION_READY_WAIT, sender.ready())
+            .await
+            .is_ok_and(|ready| ready.is_ok())
+        {
+            let mut idle = lock(&application.idle);
+            if idle.len() < limits::APPLICATION_IDLE_CONNECTIONS_MAX {
+                idle.push(Idle {
+                    sender,
+                    since: Instant::now(),
+                });
+            }
+        }
+    }
+}
+
+impl Application {
+    /// No connection yet. Connections are driven by `tasks`.
+    pub(crate) fn new(address: LocalAddress, timeouts: &Timeouts, tasks: TaskTracker) -> Self {
+        Self {
+            address,
+            connect: timeouts.application_connect,
+            idle_max: timeouts.application_idle,
+            idle: Mutex::default(),
+            multiplexed: Mutex::default(),
+            tasks,
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &LocalAddress {
+        &self.address
+    }
+
+    /// A raw connection, for tunnels.
+    pub(crate) async fn connect(&self) -> Result<ApplicationStream, Failure> {
+        ApplicationStream::connect(&self.address, self.connect)
+            .await
+            .map_err(|error| self.connect_failure(&error))
+    }
+
+    /// Sends a request over HTTP/1.1. Where a reused connection turns out to be closed, the request goes
+    /// out once more on a fresh one if the application cannot have seen it, or may see it twice.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+    ) -> Result<Answered, Failure> {
+        let mut request = request;
+        if let Some(mut sender) = self.reuse() {
+            let spare = spare(&request);
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.answered(response, sender)),
+                Err(mut refused) => {
+                    let unsent = refused.take_message();
+                    let error = refused.into_error();
+                    let again = if was_reset(&error) || unsent.is_some() {
+                        unsent.or(spare)
+                    } else {
+                        None
+                    };
+                    request = again.ok_or_else(|| response_failure(&error))?;
+                }
+            }
+        }
+        let mut sender = self.open().await?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| response_failure(&error))?;
+        Ok(self.answered(response, sender))
+    }
+
+    /// Sends a request over HTTP/2 with prior knowledge.
+    pub(crate) async fn send_multiplexed(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+    ) -> Result<Answered, Failure> {
+        let live = lock(&self.multiplexed)
+            .clone()
+            .filter(|sender| !sender.is_closed());
+        let mut sender = match live {
+            Some(sender) => sender,
+            None => self.open_multiplexed().await?,
+        };
+        let response = match sender.try_send_request(request).await {
+            Ok(response) => response,
+            Err(mut refused) => match refused.take_message() {
+                // The connection went away under us; nothing was sent.
+                Some(request) => {
+                    let mut sender = self.open_multiplexed().await?;
+                    sender
+                        .send_request(request)
+                        .await
+                        .map_err(|error| response_failure(&error))?
+                }
+                None => return Err(response_failure(refused.error())),
+            },
+        };
+        Ok(Answered {
+            response,
+            lease: Lease(None),
+        })
+    }
+
+    /// Drops connections that were idle for too long. Called about once a second.
+    pub(crate) fn sweep(&self, now: Instant) {
+        lock(&self.idle).retain(|idle| {
+            now.duration_since(idle.since) < self.idle_max && !idle.sender.is_closed()
+        });
+    }
+
+    fn answered(
+        self: &Arc<Self>,
+        response: Response<Incoming>,
+        sender: http1::SendRequest<RequestBody>,
+    ) -> Answered {
+        Answered {
+            response,
+            lease: Lease(Some((Arc::clone(self), sender))),
+        }
+    }
+
+    /// The most recently used connection that is still good.
+    fn reuse(&self) -> Option<http1::SendRequest<RequestBody>> {
+        let now = Instant::now();
+        let mut idle = lock(&self.idle);
+        while let Some(last) = idle.pop() {
+            if now.duration_since(last.since) < self.idle_max && last.sender.is_ready() {
+                return Some(last.sender);
+            }
+        }
+        None
+    }
+
+    async fn open(&self) -> Result<http1::SendRequest<RequestBody>, Failure> {
+        let stream = self.connect().await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(limits::HEAD_BYTES_MAX)
+            .max_headers(limits::FIELDS_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| response_failure(&error))?;
+        // Its errors reach whoever waits for a response; those of an idle connection concern nobody.
+        self.tasks.spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+
+    async fn open_multiplexed(&self) -> Result<http2::SendRequest<RequestBody>, Failure> {
+        let stream = self.connect().await?;
+        let (sender, connection) = http2::Builder::new(Tracked(self.tasks.clone()))
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+            .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+            .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| response_failure(&error))?;
+        self.tasks.spawn(async move { drop(connection.await) });
+        *lock(&self.multiplexed) = Some(sender.clone());
+        Ok(sender)
+    }
+
+    fn connect_failure(&self, error: &io::Error) -> Failure {
+        let reason = match error.kind() {
+            io::ErrorKind::TimedOut => Reason::ConnectionTimeout,
+            _ => Reason::ConnectionRefused,
+        };
+        Failure::new(
+            reason,
+            format!(
+                "the application at {} does not accept: {error}",
+                self.address
+            ),
+        )
+    }
+}
+
+/// A copy for a second attempt, where the application may see the request twice (RFC 9110 section 9.2.2).
+fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_idempotent() || !request.body().is_empty() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// The connection ended before any part of a response.
+fn was_reset(error: &hyper::Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    error.is_incomplete_message()
+        || error.is_closed()
+        || error.is_canceled()
+        || io.is_some_and(|error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionAborted
+            )
+        })
+}
+
+/// What hyper's error says about the application.
+pub(crate) fn response_failure(error: &hyper::Error) -> Failure {
+    let reason = if error.is_parse_too_large() {
+        Reason::ResponseHeadTooLarge
+    } else if error.is_parse() {
+        Reason::ResponseMalformed
+    } else if error.is_timeout() {
+        Reason::ResponseTimeout
+    } else if error.is_user() {
+        // The body that we gave it broke: the caller went away.
+        Reason::CallerGone
+    } else {
+        Reason::ConnectionTerminated
+    };
+    Failure::new(reason, format!("the application: {error}"))
+}

@@ -1,0 +1,350 @@
+//! Who may have what delivered. Pure, deny by default, and asked again whenever the table changes.
+//!
+//! The proof of a positive answer is a [`Permit`], which only this file can make and which delivery
+//! takes: there is no way to the application around it.
+
+use std::sync::Arc;
+
+use weft_config::table::{Action, Authorization, Default, ServiceName, Table};
+use weft_transport::identity::SpiffeId;
+
+use super::served::ServedService;
+use crate::failure::{Failure, Reason};
+use crate::http::path;
+
+/// The right to deliver one request or tunnel to one application.
+pub(crate) struct Permit {
+    service: Arc<ServedService>,
+}
+
+impl Permit {
+    /// To whom it may be delivered.
+    pub(crate) fn service(&self) -> &Arc<ServedService> {
+        &self.service
+    }
+}
+
+/// What a caller asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call<'a> {
+    /// The proven identity of the caller.
+    pub(crate) caller: &'a SpiffeId,
+    /// The addressed service where a route led here, as the caller states it.
+    pub(crate) parent: Option<&'a ServiceName>,
+    /// Method and path (without query); `None` for a tunnel.
+    pub(crate) request: Option<(&'a str, &'a str)>,
+}
+
+/// An answer, with the policies that spoke.
+pub(crate) struct Verdict<'t> {
+    /// The answer.
+    pub(crate) outcome: Result<Permit, Failure>,
+    /// The policy that decided; none where the default did.
+    pub(crate) policy: Option<&'t str>,
+    /// Audit policies that the call matches.
+    pub(crate) audited: Vec<&'t str>,
+}
+
+/// Decides one call. The policies of the service and of the parent must both allow it.
+pub(crate) fn authorise<'t>(
+    table: Option<&'t Table>,
+    service: &Arc<ServedService>,
+    call: &Call<'_>,
+) -> Verdict<'t> {
+    let mut verdict = Verdict {
+        outcome: Ok(Permit {
+            service: Arc::clone(service),
+        }),
+        policy: None,
+        audited: Vec::new(),
+    };
+    let Some(table) = table else {
+        verdict.outcome = Err(denied(
+            "no table from the config service yet: all is denied",
+        ));
+        return verdict;
+    };
+    for name in std::iter::once(&service.name).chain(call.parent) {
+        let Some(authorization) = table
+            .services
+            .get(name)
+            .and_then(|service| service.authorization.as_ref())
+        else {
+            // Strict: what no policy table speaks of is not delivered.
+            verdict.outcome = Err(Failure::new(
+                Reason::Denied,
+                format!("no policy table for {name} here"),
+            ));
+            verdict.policy = None;
+            return verdict;
+        };
+        if let Err(failure) = decide(authorization, name, call, &mut verdict) {
+            verdict.outcome = Err(failure);
+            return verdict;
+        }
+    }
+    verdict
+}
+
+fn decide<'t>(
+    authorization: &'t Authorization,
+    name: &ServiceName,
+    call: &Call<'_>,
+    verdict: &mut Verdict<'t>,
+) -> Result<(), Failure> {
+    if let Some((_, path)) = call.request
+        && authorization.rules.iter().any(|rule| rule.paths.is_some())
+    {
+        path::check(path).map_err(|ambiguous| denied(ambiguous.describe()))?;
+    }
+    let mut allowed_by = None;
+    for rule in authorization
+        .rules
+        .iter()
+        .filter(|rule| rule.matches(call.caller, call.request))
+    {
+        match rule.action {
+            Action::Deny => {
+                verdict.policy = Some(&rule.policy);
+                return Err(Failure::new(
+                    Reason::Denied,
+                    format!("{} denies the call to {name}", rule.policy),
+                ));
+            }
+            Action::Allow => allowed_by = allowed_by.or(Some(rule.policy.as_str())),
+            Action::Audit => verdict.audited.push(&rule.policy),
+        }
+    }
+    verdict.policy = allowed_by;
+    match (allowed_by, authorization.default) {
+        (Some(_), _) | (None, Default::Allow) => Ok(()),
+        (None, Default::Deny) => Err(Failure::new(
+            Reason::Denied,
+            format!("no policy allows the call to {name}"),
+        )),
+    }
+}
+
+fn denied(detail: &'static str) -> Failure {
+    Failure::new(Reason::Denied, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_config::table::{Revision, Rule, Service};
+
+    use super::*;
+    use crate::directory::tests::name;
+
+    fn served() -> Arc<ServedService> {
+        Arc::new(ServedService::for_tests(name("orders"), 80))
+    }
+
+    fn rule(
+        action: Action,
+        principal: Option<&str>,
+        method: Option<&str>,
+        path: Option<&str>,
+    ) -> Rule {
+        Rule {
+            policy: format!("AuthorizationPolicy/shop/{action:?}"),
+            action,
+            principals: principal.map(|one| vec![id(one)]),
+            methods: method.map(|one| vec![one.to_owned()]),
+            paths: path.map(|one| vec![one.parse().unwrap()]),
+        }
+    }
+
+    fn id(account: &str) -> SpiffeId {
+        format!("spiffe://demo.test/ns/shop/sa/{account}")
+            .parse()
+            .unwrap()
+    }
+
+    fn table(services: &[(&str, Default, Vec<Rule>)]) -> Table {
+        let services = services.iter().map(|(service, default, rules)| {
+            let authorization = Some(Authorization {
+                default: *default,
+                rules: rules.clone(),
+            });
+            (
+                name(service),
+                Arc::new(Service {
+                    authorization,
+                    ..Service::default()
+                }),
+            )
+        });
+        Table {
+            revision: Revision {
+                store: "s".into(),
+                number: 1,
+            },
+            trust_domain: "demo.test".parse().unwrap(),
+            services: services.collect(),
+            forbidden: [].into(),
+        }
+    }
+
+    fn ask(table: &Table, caller: &str, method: &str, path: &str) -> Result<(), String> {
+        let caller = id(caller);
+        let call = Call {
+            caller: &caller,
+            parent: None,
+            request: Some((method, path)),
+        };
+        authorise(Some(table), &served(), &call)
+            .outcome
+            .map(|_| ())
+            .map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn without_a_table_or_an_entry_all_is_denied() {
+        let caller = id("frontend");
+        let call = Call {
+            caller: &caller,
+            parent: None,
+            request: None,
+        };
+        assert!(authorise(None, &served(), &call).outcome.is_err());
+        assert!(
+            authorise(Some(&table(&[])), &served(), &call)
+                .outcome
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn the_default_holds_where_no_rule_matches() {
+        assert!(
+            ask(
+                &table(&[("orders", Default::Allow, vec![])]),
+                "x",
+                "GET",
+                "/"
+            )
+            .is_ok()
+        );
+        assert!(
+            ask(
+                &table(&[("orders", Default::Deny, vec![])]),
+                "x",
+                "GET",
+                "/"
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn an_allow_rule_admits_whom_it_names() {
+        let rules = vec![rule(
+            Action::Allow,
+            Some("frontend"),
+            Some("GET"),
+            Some("/orders/*"),
+        )];
+        let table = table(&[("orders", Default::Deny, rules)]);
+        assert!(ask(&table, "frontend", "GET", "/orders/1").is_ok());
+        assert!(ask(&table, "frontend", "POST", "/orders/1").is_err());
+        assert!(ask(&table, "frontend", "GET", "/admin").is_err());
+        assert!(ask(&table, "other", "GET", "/orders/1").is_err());
+    }
+
+    #[test]
+    fn deny_beats_allow_in_any_order() {
+        for rules in [
+            vec![
+                rule(Action::Allow, None, None, None),
+                rule(Action::Deny, Some("evil"), None, None),
+            ],
+            vec![
+                rule(Action::Deny, Some("evil"), None, None),
+                rule(Action::Allow, None, None, None),
+            ],
+        ] {
+            let table = table(&[("orders", Default::Allow, rules)]);
+            assert!(ask(&table, "evil", "GET", "/").is_err());
+            assert!(ask(&table, "good", "GET", "/").is_ok());
+        }
+    }
+
+    #[test]
+    fn audit_decides_nothing_and_is_reported() {
+        let table = table(&[(
+            "orders",
+            Default::Deny,
+            vec![rule(Action::Audit, None, None, None)],
+        )]);
+        let caller = id("x");
+        let call = Call {
+            caller: &caller,
+            parent: None,
+            request: Some(("GET", "/")),
+        };
+        let verdict = authorise(Some(&table), &served(), &call);
+        assert!(verdict.outcome.is_err());
+        assert_eq!(verdict.audited, ["AuthorizationPolicy/shop/Audit"]);
+    }
+
+    #[test]
+    fn the_parent_must_allow_too() {
+        let closed = table(&[
+            ("orders", Default::Allow, vec![]),
+            ("shopfront", Default::Deny, vec![]),
+        ]);
+        let open = table(&[
+            ("orders", Default::Allow, vec![]),
+            ("shopfront", Default::Allow, vec![]),
+        ]);
+        let (caller, parent, stranger) = (id("x"), name("shopfront"), name("stranger"));
+        let call = |parent| Call {
+            caller: &caller,
+            parent: Some(parent),
+            request: Some(("GET", "/")),
+        };
+        assert!(
+            authorise(Some(&closed), &served(), &call(&parent))
+                .outcome
+                .is_err()
+        );
+        assert!(
+            authorise(Some(&open), &served(), &call(&parent))
+                .outcome
+                .is_ok()
+        );
+        assert!(
+            authorise(Some(&open), &served(), &call(&stranger))
+                .outcome
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn an_ambiguous_path_is_refused_only_where_paths_are_judged() {
+        let rules = vec![rule(Action::Deny, None, None, Some("/admin/*"))];
+        let judged = table(&[("orders", Default::Allow, rules)]);
+        assert!(ask(&judged, "x", "GET", "/a/%2e%2e/admin/x").is_err());
+        assert!(ask(&judged, "x", "GET", "/%61dmin/x").is_err());
+        assert!(ask(&judged, "x", "GET", "/a").is_ok());
+        let unjudged = table(&[("orders", Default::Allow, vec![])]);
+        assert!(ask(&unjudged, "x", "GET", "/a//b/%2e").is_ok());
+    }
+
+    #[test]
+    fn a_tunnel_is_not_admitted_by_a_rule_about_requests() {
+        let table = table(&[(
+            "orders",
+            Default::Deny,
+            vec![rule(Action::Allow, None, Some("GET"), None)],
+        )]);
+        let caller = id("x");
+        let call = Call {
+            caller: &caller,
+            parent: None,
+            request: None,
+        };
+        assert!(authorise(Some(&table), &served(), &call).outcome.is_err());
+    }
+}

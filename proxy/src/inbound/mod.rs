@@ -1,0 +1,295 @@
+//! What peers ask of the application behind this sidecar:
+//! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`.
+//!
+//! [`listen`] tells the story down to one request; [`request`] and [`tunnel`] tell the rest. The decision
+//! is in [`authorise`], and it is asked again for whatever runs when the table changes.
+
+pub(crate) mod application;
+pub(crate) mod authorise;
+mod body;
+mod request;
+pub(crate) mod served;
+mod tunnel;
+
+pub(crate) use tunnel::tunnel_failure;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use http::HeaderValue;
+use tokio::sync::watch;
+use weft_config::table::ServiceName;
+use weft_transport::endpoint::{Accepted, Incoming, Listener};
+use weft_transport::http3::{ErrorCode, ServerRequest};
+use weft_transport::identity::{PeerId, SpiffeId};
+
+use crate::directory::Directory;
+use crate::failure::{Failure, Reason};
+use crate::http::fields::WEFT_ROUTE_PARENT;
+use crate::metrics::{Counted, lock};
+use crate::worker::Worker;
+use application::Application;
+use authorise::{Call, Permit, authorise};
+use served::{InFlight, ServedService};
+
+/// The serving side of one worker.
+pub(crate) struct Inbound {
+    worker: Arc<Worker>,
+    /// Parallel to the served services.
+    applications: Vec<Arc<Application>>,
+}
+
+/// One connected peer.
+struct Peer {
+    inbound: Arc<Inbound>,
+    id: PeerId,
+    /// Its SPIFFE ID as the application gets it.
+    header: HeaderValue,
+    /// Where its requests are counted, by service. A sidecar serves few.
+    counted: Mutex<Vec<Arc<Counted>>>,
+}
+
+/// Accepts peers until the worker finishes and the last connection is told so.
+pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
+    let finish = inbound.worker.finish.clone();
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = finish.cancelled() => return,
+            incoming = listener.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let inbound_of_peer = Arc::clone(&inbound);
+        inbound
+            .worker
+            .tasks
+            .spawn(accept(inbound_of_peer, incoming));
+    }
+}
+
+async fn accept(inbound: Arc<Inbound>, incoming: Incoming) {
+    let remote = incoming.remote_address();
+    match incoming.handshake().await {
+        Ok(accepted) => serve(inbound, accepted).await,
+        Err(error) => {
+            inbound
+                .worker
+                .shard
+                .decision("handshake_refused", error.reason());
+            tracing::debug!(%remote, %error, "no mesh connection");
+        }
+    }
+}
+
+/// Serves one peer until it or we go.
+async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
+    let Accepted {
+        http: mut connection,
+        trust,
+        ..
+    } = accepted;
+    let id = connection.peer().clone();
+    let Ok(header) = HeaderValue::from_str(id.id().as_str()) else {
+        return;
+    };
+    let worker = Arc::clone(&inbound.worker);
+    let mut trust = pin!(trust.run());
+    let mut trusted = true;
+    let peer = Arc::new(Peer {
+        inbound,
+        id,
+        header,
+        counted: Mutex::default(),
+    });
+    let mut finishing = false;
+    loop {
+        let request = tokio::select! {
+            biased;
+            () = worker.finish.cancelled(), if !finishing => {
+                connection.shutdown();
+                finishing = true;
+                continue;
+            }
+            () = &mut trust, if trusted => {
+                // It closed the connection, or the connection is over; accept says so.
+                trusted = false;
+                continue;
+            }
+            request = connection.accept() => request,
+        };
+        match request {
+            Ok(Some(request)) if SystemTime::now() < peer.id.not_after() => {
+                worker.tasks.spawn(one(Arc::clone(&peer), request));
+            }
+            Ok(Some(expired)) => {
+                // What runs may end; new work needs a living identity.
+                expired.respond.reset(ErrorCode::H3_REQUEST_REJECTED);
+                connection.shutdown();
+            }
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(peer = %peer.id.id(), %error, "mesh connection ended");
+                return;
+            }
+        }
+    }
+}
+
+async fn one(peer: Arc<Peer>, request: ServerRequest) {
+    if request.head.method == http::Method::CONNECT {
+        tunnel::serve(&peer, request).await;
+    } else {
+        request::serve(&peer, request).await;
+    }
+}
+
+/// A call that may be delivered, and what it takes to ask again.
+struct Admitted {
+    permit: Permit,
+    application: Arc<Application>,
+    parent: Option<ServiceName>,
+    _in_flight: InFlight,
+}
+
+impl Inbound {
+    /// The serving side over a worker.
+    pub(crate) fn new(worker: Arc<Worker>) -> Self {
+        let served = worker.shared.served.iter();
+        let applications = served.map(|service| {
+            Arc::new(Application::new(
+                service.application.clone(),
+                &worker.shared.timeouts,
+                worker.tasks.clone(),
+            ))
+        });
+        let applications = applications.collect();
+        Self {
+            worker,
+            applications,
+        }
+    }
+
+    /// The connections to the applications, to be swept.
+    pub(crate) fn applications(&self) -> &[Arc<Application>] {
+        &self.applications
+    }
+
+    fn application(&self, service: &Arc<ServedService>) -> Option<Arc<Application>> {
+        let index = self
+            .worker
+            .shared
+            .served
+            .iter()
+            .position(|one| Arc::ptr_eq(one, service))?;
+        self.applications.get(index).cloned()
+    }
+}
+
+impl Peer {
+    /// Where calls for `service` are counted.
+    fn counted(&self, service: &Arc<str>) -> Arc<Counted> {
+        let mut counted = lock(&self.counted);
+        if let Some(found) = counted
+            .iter()
+            .find(|one| Arc::ptr_eq(&one.labels.destination_service, service))
+        {
+            return Arc::clone(found);
+        }
+        let worker = &self.inbound.worker;
+        let fresh = worker
+            .shard
+            .requests(worker.inbound_labels(self.id.id().as_str(), service));
+        counted.push(Arc::clone(&fresh));
+        fresh
+    }
+
+    /// Decides on a call and counts the decision.
+    fn admit(
+        &self,
+        directory: &Directory,
+        service: &Arc<ServedService>,
+        head: &http::request::Parts,
+        limit: usize,
+    ) -> Result<Admitted, Failure> {
+        let parent = parent(head)?;
+        let request =
+            (head.method != http::Method::CONNECT).then(|| (head.method.as_str(), head.uri.path()));
+        let call = Call {
+            caller: self.id.id(),
+            parent: parent.as_ref(),
+            request,
+        };
+        let verdict = authorise(directory.table.as_deref(), service, &call);
+        let shard = &self.inbound.worker.shard;
+        for policy in verdict.audited {
+            shard.decision("audit", policy);
+        }
+        shard.decision(
+            if verdict.outcome.is_ok() {
+                "allow"
+            } else {
+                "deny"
+            },
+            verdict.policy.unwrap_or(""),
+        );
+        let permit = verdict.outcome?;
+        let application = self
+            .inbound
+            .application(permit.service())
+            .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
+        let in_flight = service.start(limit)?;
+        Ok(Admitted {
+            permit,
+            application,
+            parent,
+            _in_flight: in_flight,
+        })
+    }
+}
+
+/// The addressed service, where the caller says that a route led here.
+fn parent(head: &http::request::Parts) -> Result<Option<ServiceName>, Failure> {
+    let mut values = head.headers.get_all(WEFT_ROUTE_PARENT).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let name = value
+        .to_str()
+        .ok()
+        .map(|text| text.split_once(':').map_or(text, |(name, _)| name));
+    match (name.map(str::parse), values.next()) {
+        (Some(Ok(name)), None) => Ok(Some(name)),
+        (_, _) => Err(Failure::new(
+            Reason::BadRequest,
+            "weft-route-parent is not one service",
+        )),
+    }
+}
+
+/// Runs `work` for as long as the policy allows the call: each new table is asked.
+async fn while_allowed<F: Future>(
+    policy: &mut watch::Receiver<Arc<Directory>>,
+    service: &Arc<ServedService>,
+    caller: &SpiffeId,
+    parent: Option<&ServiceName>,
+    request: Option<(&str, &str)>,
+    work: F,
+) -> Result<F::Output, Failure> {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            output = &mut work => return Ok(output),
+            changed = policy.changed() => {
+                if changed.is_err() {
+                    return Ok(work.await);
+                }
+                let directory = Arc::clone(&policy.borrow_and_update());
+                let call = Call { caller, parent, request };
+                authorise(directory.table.as_deref(), service, &call).outcome?;
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! One request of a peer: who may, deliver, relay the response.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use weft_config::table::Protocol;
+use weft_transport::http3::{RecvHalf, Responder, ServerRequest, StreamError};
+
+use super::application::{Answered, Lease, response_failure};
+use super::body::RequestBody;
+use super::{Admitted, Peer, while_allowed};
+use crate::failure::{Failure, Reason};
+use crate::http::body::{PumpError, pump};
+use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
+use crate::http::{answer, is_grpc, request_id, response};
+use crate::idle::{Stalled, while_moving};
+use crate::limits;
+use crate::mesh::stream_failure;
+use crate::record::Record;
+
+/// Serves one request to its end.
+pub(super) async fn serve(peer: &Arc<Peer>, request: ServerRequest) {
+    let ServerRequest {
+        mut head,
+        recv,
+        mut respond,
+    } = request;
+    let worker = &peer.inbound.worker;
+    let started = Instant::now();
+    let mut policy = worker.directory.clone();
+    let directory = Arc::clone(&policy.borrow_and_update());
+    let grpc = is_grpc(&head.headers);
+    let id = request_id::ensure(&mut head.headers, || {
+        rand::RngExt::random(&mut *crate::metrics::lock(&worker.random))
+    });
+
+    let service = worker
+        .shared
+        .served
+        .identify(&head, directory.table.as_deref());
+    let counted = match &service {
+        Ok(service) => peer.counted(&service.label),
+        Err(_) => Arc::clone(&worker.unrouted),
+    };
+    let mut record = Record::new(
+        counted,
+        Arc::clone(&worker.log),
+        started,
+        &head,
+        Some(id.clone()),
+    );
+    let admitted = service.and_then(|service| {
+        peer.admit(&directory, service, &head, worker.shared.in_flight_max)
+            .map(|admitted| (service, admitted))
+    });
+    let (service, admitted) = match admitted {
+        Ok(admitted) => admitted,
+        Err(failure) => return refuse(respond, failure, grpc, &id, record).await,
+    };
+
+    let (method, uri) = (head.method.clone(), head.uri.clone());
+    let asked = Some((method.as_str(), uri.path()));
+    let (caller, parent) = (peer.id.id(), admitted.parent.as_ref());
+    let multiplexed = grpc || service.protocol(directory.table.as_deref()) == Some(Protocol::Grpc);
+    drop(directory);
+    let moved = Arc::new(AtomicU64::new(0));
+    let idle = worker.shared.timeouts.stream_idle;
+
+    let delivery = deliver(
+        peer,
+        &admitted,
+        head,
+        recv,
+        &mut respond,
+        multiplexed,
+        &moved,
+    );
+    let delivered = while_allowed(
+        &mut policy,
+        service,
+        caller,
+        parent,
+        asked,
+        while_moving(idle, &moved, delivery),
+    )
+    .await;
+    let delivered = delivered.and_then(|outcome| outcome.unwrap_or_else(|Stalled| Err(stalled())));
+    let answered = match delivered {
+        Ok(answered) => answered,
+        Err(failure) => return refuse(respond, failure, grpc, &id, record).await,
+    };
+
+    let sent = moved.swap(0, Ordering::Relaxed);
+    let relay = relay(respond, answered, grpc, &moved, &mut record);
+    let relayed = while_allowed(
+        &mut policy,
+        service,
+        caller,
+        parent,
+        asked,
+        while_moving(idle, &moved, relay),
+    )
+    .await;
+    let relayed = relayed.and_then(|outcome| outcome.unwrap_or_else(|Stalled| Err(stalled())));
+    record.sent = sent;
+    record.received = moved.load(Ordering::Relaxed);
+    match relayed {
+        Ok(lease) => {
+            record.end(Ok(()));
+            drop(admitted);
+            if let Some(lease) = lease {
+                lease.give_back().await;
+            }
+        }
+        Err(failure) => record.end(Err(failure)),
+    }
+}
+
+fn stalled() -> Failure {
+    Failure::new(
+        Reason::ResponseTimeout,
+        "nothing moved for the stream's idle timeout",
+    )
+}
+
+/// Answers in the application's place.
+async fn refuse(
+    respond: Responder,
+    failure: Failure,
+    grpc: bool,
+    id: &HeaderValue,
+    mut record: Record,
+) {
+    let (head, text) = answer::answer(&failure, grpc, record.method == Method::HEAD, Some(id));
+    let (mut head, ()) = head.into_parts();
+    head.version = http::Version::HTTP_3;
+    record.status = head.status.as_u16();
+    // The caller may be gone; the record tells what it would have heard.
+    let _ = respond.head_with(&head, text, true).await;
+    record.end(Err(failure));
+}
+
+/// Hands the request to the application and waits for the head of its response.
+async fn deliver(
+    peer: &Peer,
+    admitted: &Admitted,
+    mut head: Parts,
+    recv: RecvHalf,
+    respond: &mut Responder,
+    multiplexed: bool,
+    moved: &Arc<AtomicU64>,
+) -> Result<Answered, Failure> {
+    let mut body = RequestBody::new(recv, Arc::clone(moved));
+    let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
+    prepare(&mut head, &peer.header, multiplexed);
+    if !multiplexed {
+        declare_length(&mut head, &mut body).await?;
+    }
+    let mut request = Request::from_parts(head, body);
+    let application = &admitted.application;
+    // The proof is used here: without a permit there is no way to this call.
+    debug_assert_eq!(
+        admitted.permit.service().application,
+        *application.address()
+    );
+    if multiplexed {
+        return application.send_multiplexed(request).await;
+    }
+    if !interim {
+        return application.send(request).await;
+    }
+    // Only those who wait for them, or may understand them, pay for interim responses.
+    let (heard, mut heads) = mpsc::channel(limits::INFORMATIONAL_MAX);
+    hyper::ext::on_informational(&mut request, move |interim| {
+        let mut response = Response::new(());
+        *response.status_mut() = interim.status();
+        response.headers_mut().clone_from(interim.headers());
+        // A full queue drops the rest: see the limit.
+        let _ = heard.try_send(response);
+    });
+    let mut sending = std::pin::pin!(application.send(request));
+    loop {
+        tokio::select! {
+            biased;
+            Some(interim) = heads.recv() => {
+                let (mut interim, ()) = interim.into_parts();
+                fields::strip(&mut interim.headers);
+                respond.informational(&interim).await.map_err(|error| stream_failure(&error))?;
+            }
+            answered = &mut sending => return answered,
+        }
+    }
+}
+
+/// Makes the head what the application shall see.
+fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) {
+    fields::strip(&mut head.headers);
+    fields::check_trace(&mut head.headers);
+    head.headers.insert(WEFT_CLIENT_ID, caller.clone());
+    let path = head.uri.path_and_query().cloned();
+    let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    if multiplexed {
+        head.version = http::Version::HTTP_2;
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.scheme = Some(http::uri::Scheme::HTTP);
+        parts.path_and_query = Some(path);
+        head.uri = Uri::from_parts(parts).unwrap_or_default();
+        return;
+    }
+    head.version = http::Version::HTTP_11;
+    fields::join_cookies(&mut head.headers);
+    if let Some(host) = head
+        .uri
+        .authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+    {
+        head.headers.insert(HOST, host);
+    }
+    if head.headers.contains_key(TE) {
+        // RFC 9110 section 10.1.4: whoever sends TE lists it in Connection.
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    head.uri = Uri::from(path);
+}
+
+/// HTTP/1.1 says before the body whether there is one, HTTP/3 only shows it. Methods that rarely have one
+/// wait for the first frame or the end, which came with the head unless there is a body.
+async fn declare_length(head: &mut Parts, body: &mut RequestBody) -> Result<(), Failure> {
+    let rare = matches!(
+        head.method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
+    );
+    if !rare
+        || head.headers.contains_key(CONTENT_LENGTH)
+        || body.is_empty()
+        || head.headers.contains_key(EXPECT)
+    {
+        return Ok(());
+    }
+    body.peek().await.map_err(|error| stream_failure(&error))?;
+    if !body.is_empty() {
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Ok(())
+}
+
+/// Sends the response on; returns the application's connection if it may be used again.
+async fn relay(
+    respond: Responder,
+    answered: Answered,
+    grpc: bool,
+    moved: &AtomicU64,
+    record: &mut Record,
+) -> Result<Option<Lease>, Failure> {
+    let to_head = record.method == Method::HEAD;
+    let (response, lease) = answered.into_parts();
+    let (mut head, body) = response.into_parts();
+    let asked_to_close = head
+        .headers
+        .get(CONNECTION)
+        .is_some_and(|value| value == "close");
+    if let Err(failure) = response::check(&mut head) {
+        let (answer, text) = answer::answer(&failure, grpc, to_head, record.request_id.as_ref());
+        let (answer, ()) = answer.into_parts();
+        record.status = answer.status.as_u16();
+        let _ = respond.head_with(&answer, text, true).await;
+        return Err(failure);
+    }
+    record.status = head.status.as_u16();
+    record.trailers(&head.headers);
+    let mut body = body;
+    let bodiless = to_head
+        || matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+    let (first, trailers) = if bodiless || body.is_end_stream() {
+        (Bytes::new(), None)
+    } else {
+        match first_frame(&mut body).await?.map(Frame::into_data) {
+            None => (Bytes::new(), None),
+            Some(Ok(data)) => (data, None),
+            // gRPC servers that fail after their headers.
+            Some(Err(frame)) => (Bytes::new(), frame.into_trailers().ok()),
+        }
+    };
+    moved.fetch_add(first.len() as u64, Ordering::Relaxed);
+    let end = trailers.is_none() && (bodiless || body.is_end_stream());
+    let send = respond.head_with(&head, first, end).await;
+    let mut send = send.map_err(|error| stream_failure(&error))?;
+    if let Some(mut trailers) = trailers {
+        fields::strip_trailers(&mut trailers);
+        record.trailers(&trailers);
+        send.send_trailers(&trailers)
+            .await
+            .map_err(|error| stream_failure(&error))?;
+    } else if !end {
+        let outcome = pump(&mut body, &mut send, moved).await;
+        outcome.map_err(|error| match error {
+            PumpError::Source => Failure::new(
+                Reason::ConnectionTerminated,
+                "the application broke off its response",
+            ),
+            PumpError::Peer(StreamError::Stopped(_)) => {
+                Failure::new(Reason::CallerGone, "the caller went away")
+            }
+            PumpError::Peer(error) => stream_failure(&error),
+        })?;
+    }
+    Ok((!asked_to_close).then_some(lease))
+}
+
+/// The first frame of the body if it is there already: head and small body then leave in one packet.
+async fn first_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, Failure> {
+    let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await;
+    match polled {
+        Poll::Ready(Some(frame)) => frame.map(Some).map_err(|error| response_failure(&error)),
+        Poll::Ready(None) | Poll::Pending => Ok(None),
+    }
+}

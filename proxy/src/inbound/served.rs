@@ -1,0 +1,264 @@
+//! The services that this sidecar serves, and which of them a request means. Pure but for the count of
+//! calls under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::request::Parts;
+use weft_config::settings::LocalAddress;
+use weft_config::table::{Protocol, ServiceName, Table};
+
+use crate::failure::{Failure, Reason};
+use crate::http::authority;
+use crate::http::fields::WEFT_SERVICE;
+
+/// One port of a service that the application behind this sidecar serves.
+pub(crate) struct ServedService {
+    /// The service.
+    pub(crate) name: ServiceName,
+    /// Its port.
+    pub(crate) port: u16,
+    /// `orders.shop:80`.
+    pub(crate) label: Arc<str>,
+    /// Where the application listens.
+    pub(crate) application: LocalAddress,
+    in_flight: AtomicUsize,
+}
+
+impl ServedService {
+    /// A service with nothing under way.
+    pub(crate) fn new(name: ServiceName, port: u16, application: LocalAddress) -> Self {
+        let label = Arc::from(format!("{name}:{port}"));
+        Self {
+            name,
+            port,
+            label,
+            application,
+            in_flight: AtomicUsize::new(0),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: ServiceName, port: u16) -> Self {
+        Self::new(name, port, LocalAddress::Tcp(([127, 0, 0, 1], 1).into()))
+    }
+
+    /// Counts one more call, unless `limit` are under way.
+    pub(crate) fn start(self: &Arc<Self>, limit: usize) -> Result<InFlight, Failure> {
+        let guard = InFlight(Arc::clone(self));
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
+            return Err(Failure::new(
+                Reason::Overloaded,
+                format!("{limit} calls of {} are under way", self.label),
+            ));
+        }
+        Ok(guard)
+    }
+
+    /// What is spoken on it, as far as the table says.
+    pub(crate) fn protocol(&self, table: Option<&Table>) -> Option<Protocol> {
+        table?
+            .services
+            .get(&self.name)?
+            .ports
+            .get(&self.port)
+            .map(|port| port.protocol)
+    }
+}
+
+/// One call under way.
+pub(crate) struct InFlight(Arc<ServedService>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All services of this sidecar.
+pub(crate) struct Served {
+    services: Vec<Arc<ServedService>>,
+    namespace: Box<str>,
+}
+
+impl Served {
+    /// `namespace` is this sidecar's own.
+    pub(crate) fn new(services: Vec<Arc<ServedService>>, namespace: &str) -> Self {
+        Self {
+            services,
+            namespace: namespace.into(),
+        }
+    }
+
+    /// In the order of the settings.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<ServedService>> {
+        self.services.iter()
+    }
+
+    /// The service that a request or tunnel is for: what `weft-service` says and nothing else; without it
+    /// the one that the authority names, else, for a request, the only one that has requests.
+    pub(crate) fn identify(
+        &self,
+        head: &Parts,
+        table: Option<&Table>,
+    ) -> Result<&Arc<ServedService>, Failure> {
+        let mut named = head.headers.get_all(WEFT_SERVICE).iter();
+        if let Some(first) = named.next() {
+            if named.next().is_some() {
+                return Err(Failure::new(
+                    Reason::BadRequest,
+                    "more than one weft-service",
+                ));
+            }
+            return self
+                .services
+                .iter()
+                .find(|service| service.label.as_bytes() == first.as_bytes())
+                .ok_or_else(|| misdirected(&String::from_utf8_lossy(first.as_bytes())));
+        }
+        let authority = authority::canonical(head)?;
+        if let Some(found) = authority
+            .as_ref()
+            .and_then(|authority| self.by_authority(authority))
+        {
+            return Ok(found);
+        }
+        let shown = authority.map_or("", |authority| authority.text);
+        if head.method == http::Method::CONNECT {
+            return Err(misdirected(shown));
+        }
+        let has_requests = |service: &&Arc<ServedService>| {
+            service.protocol(table).is_some_and(Protocol::has_requests)
+        };
+        let mut with_requests = self.services.iter().filter(has_requests);
+        match (with_requests.next(), with_requests.next()) {
+            (Some(only), None) => Ok(only),
+            (_, _) => Err(misdirected(shown)),
+        }
+    }
+
+    fn by_authority(&self, authority: &authority::Authority<'_>) -> Option<&Arc<ServedService>> {
+        let name = ServiceName::parse_in(&self.namespace, &authority.host).ok()?;
+        let mut of_name = self.services.iter().filter(|service| service.name == name);
+        match authority.port {
+            Some(port) => of_name.find(|service| service.port == port),
+            None => {
+                let first = of_name.next()?;
+                if of_name.next().is_none() {
+                    Some(first)
+                } else {
+                    self.find_port(&name, 80)
+                }
+            }
+        }
+    }
+
+    fn find_port(&self, name: &ServiceName, port: u16) -> Option<&Arc<ServedService>> {
+        self.services
+            .iter()
+            .find(|service| service.name == *name && service.port == port)
+    }
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9110#section-15.5.20
+//# The 421 (Misdirected Request) status code indicates that the request was directed at a server that
+//# is unable or unwilling to produce an authoritative response for the target URI.
+fn misdirected(service: &str) -> Failure {
+    Failure::new(
+        Reason::Misdirected,
+        format!("this sidecar does not serve {service}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::tests::{name, table};
+
+    fn served() -> Served {
+        let services = [("orders", 80), ("db", 5432)];
+        Served::new(
+            services
+                .map(|(one, port)| Arc::new(ServedService::for_tests(name(one), port)))
+                .into(),
+            "shop",
+        )
+    }
+
+    fn identify(method: &str, uri: &str, named: &[&str]) -> Result<String, Reason> {
+        let mut builder = http::Request::builder()
+            .method(method)
+            .uri(uri)
+            .version(http::Version::HTTP_3);
+        for one in named {
+            builder = builder.header(WEFT_SERVICE, *one);
+        }
+        let head = builder.body(()).unwrap().into_parts().0;
+        let outcome = served()
+            .identify(&head, Some(&table()))
+            .map(|service| service.label.to_string());
+        outcome.map_err(|failure| failure.reason)
+    }
+
+    #[test]
+    fn weft_service_decides_alone() {
+        assert_eq!(
+            identify("GET", "https://x/", &["orders.shop:80"]).as_deref(),
+            Ok("orders.shop:80")
+        );
+        assert_eq!(
+            identify("GET", "https://orders.shop/", &["other.shop:80"]),
+            Err(Reason::Misdirected)
+        );
+        assert_eq!(
+            identify("GET", "https://x/", &["orders.shop:80", "orders.shop:80"]),
+            Err(Reason::BadRequest)
+        );
+    }
+
+    #[test]
+    fn a_foreign_client_is_understood_by_authority_or_because_there_is_only_one() {
+        assert_eq!(
+            identify("GET", "https://orders.shop/", &[]).as_deref(),
+            Ok("orders.shop:80")
+        );
+        assert_eq!(
+            identify("GET", "https://orders:80/", &[]).as_deref(),
+            Ok("orders.shop:80")
+        );
+        assert_eq!(
+            identify("GET", "https://10.0.0.1:6143/", &[]).as_deref(),
+            Ok("orders.shop:80")
+        );
+    }
+
+    #[test]
+    fn a_tunnel_reaches_only_what_is_served() {
+        assert_eq!(
+            identify("CONNECT", "db.shop:5432", &[]).as_deref(),
+            Ok("db.shop:5432")
+        );
+        for target in [
+            "127.0.0.1:22",
+            "db.shop:22",
+            "other.shop:5432",
+            "169.254.169.254:80",
+        ] {
+            assert_eq!(
+                identify("CONNECT", target, &[]),
+                Err(Reason::Misdirected),
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn calls_beyond_the_limit_are_refused_until_one_ends() {
+        let service = Arc::new(ServedService::for_tests(name("orders"), 80));
+        let first = service.start(1);
+        assert!(first.is_ok());
+        assert!(service.start(1).is_err());
+        drop(first);
+        assert!(service.start(1).is_ok());
+    }
+}

@@ -1,0 +1,169 @@
+//! One tunnel of a peer (CONNECT, RFC 9114 section 4.4) to a TCP service of the application.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::{Response, StatusCode};
+use weft_transport::http3::{ErrorCode, Responder, ServerRequest};
+
+use super::{Admitted, Peer, while_allowed};
+use crate::directory::Directory;
+use crate::failure::{Failure, Reason};
+use crate::http::answer::PROXY_STATUS;
+use crate::http::{answer, fields};
+use crate::limits;
+use crate::mesh::stream_failure;
+use crate::metrics::Series;
+use crate::record::Record;
+use crate::relay::{Carried, TunnelError, tunnel};
+use crate::stream::ApplicationStream;
+use weft_transport::http3::RecvHalf;
+
+/// Serves one tunnel to its end.
+pub(super) async fn serve(peer: &Arc<Peer>, request: ServerRequest) {
+    let ServerRequest {
+        head,
+        recv,
+        respond,
+    } = request;
+    let worker = &peer.inbound.worker;
+    let started = Instant::now();
+    let mut policy = worker.directory.clone();
+    let directory = Arc::clone(&policy.borrow_and_update());
+
+    let opened = open(peer, &directory, &head).await;
+    drop(directory);
+    let label = opened
+        .as_ref()
+        .map_or(&worker.unrouted.labels.destination_service, |opened| {
+            &opened.admitted.permit.service().label
+        });
+    let counted = worker
+        .shard
+        .tunnels(worker.inbound_labels(peer.id.id().as_str(), label));
+    let id = head.headers.get(fields::X_REQUEST_ID).cloned();
+    let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, id);
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(failure) => return refuse(respond, failure, record).await,
+    };
+    record.status = StatusCode::OK.as_u16();
+    if let Series::Tunnels(series) = &record.counted.series {
+        series.opened.fetch_add(1, Ordering::Relaxed);
+    }
+    let carried = Carried::default();
+    let service = Arc::clone(opened.admitted.permit.service());
+    let (caller, parent) = (peer.id.id(), opened.admitted.parent.as_ref());
+    let running = run(
+        &opened,
+        recv,
+        respond,
+        worker.shared.timeouts.tunnel_idle,
+        &carried,
+    );
+    let outcome = while_allowed(&mut policy, &service, caller, parent, None, running).await;
+    // The caller's view: what it sent, what it got.
+    record.sent = carried.received.load(Ordering::Relaxed);
+    record.received = carried.sent.load(Ordering::Relaxed);
+    if outcome.is_err() {
+        // The policy changed: the dropped halves reset the stream, and the application hears a reset too.
+        opened.application.reset_on_close();
+    }
+    record.end(outcome.and_then(|outcome| outcome));
+}
+
+/// A tunnel whose application accepted.
+struct Opened {
+    admitted: Admitted,
+    application: ApplicationStream,
+}
+
+async fn open(
+    peer: &Peer,
+    directory: &Directory,
+    head: &http::request::Parts,
+) -> Result<Opened, Failure> {
+    if head
+        .extensions
+        .get::<weft_transport::http3::Protocol>()
+        .is_some()
+    {
+        return Err(Failure::new(
+            Reason::UpgradeUnsupported,
+            "extended CONNECT is not supported",
+        ));
+    }
+    let table = directory.table.as_deref();
+    let service = peer.inbound.worker.shared.served.identify(head, table)?;
+    if service
+        .protocol(table)
+        .is_some_and(weft_config::table::Protocol::has_requests)
+    {
+        return Err(Failure::new(
+            Reason::MethodRefused,
+            format!("{} takes requests, not tunnels", service.label),
+        ));
+    }
+    let admitted = peer.admit(directory, service, head, limits::INBOUND_TUNNELS_MAX)?;
+    let application = admitted.application.connect().await?;
+    Ok(Opened {
+        admitted,
+        application,
+    })
+}
+
+async fn refuse(respond: Responder, failure: Failure, mut record: Record) {
+    let mut response = Response::new(());
+    *response.status_mut() = failure.reason.status();
+    response
+        .headers_mut()
+        .insert(PROXY_STATUS, answer::proxy_status(&failure));
+    let (head, ()) = response.into_parts();
+    record.status = head.status.as_u16();
+    let _ = respond.head(&head, true).await;
+    record.end(Err(failure));
+}
+
+async fn run(
+    opened: &Opened,
+    recv: RecvHalf,
+    respond: Responder,
+    idle: std::time::Duration,
+    carried: &Carried,
+) -> Result<(), Failure> {
+    let (head, ()) = Response::new(()).into_parts();
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
+    //# Once this connection is successfully established, the proxy sends a HEADERS frame containing a 2xx
+    //# series status code to the client
+    let send = respond
+        .head(&head, false)
+        .await
+        .map_err(|error| stream_failure(&error))?;
+    tunnel(&opened.application, send, recv, idle, carried)
+        .await
+        .map_err(|error| tunnel_failure(&error, "the application"))
+}
+
+/// What a broken tunnel means; `near` names whoever is at the TCP side.
+pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
+    match error {
+        TunnelError::Application(kind) => Failure::new(
+            Reason::ConnectionTerminated,
+            format!("{near}'s connection broke: {kind}"),
+        ),
+        TunnelError::Peer(weft_transport::http3::StreamError::Reset(code))
+            if *code == ErrorCode::H3_CONNECT_ERROR =>
+        {
+            Failure::new(
+                Reason::ConnectionTerminated,
+                "the far side's connection broke",
+            )
+        }
+        TunnelError::Peer(error) => stream_failure(error),
+        TunnelError::Idle => Failure::new(
+            Reason::ResponseTimeout,
+            "nothing moved for the tunnel's idle timeout",
+        ),
+    }
+}

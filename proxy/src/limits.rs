@@ -1,0 +1,92 @@
+//! Every limit of the data path, with its unit and its reason. Limits of QUIC and HTTP/3 themselves are
+//! in `weft_transport`, the defaults of what settings may change in `weft_config::settings`.
+
+use std::time::Duration;
+
+/// Bytes of one request or response head on the application's side; more is answered 431.
+/// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Fields of one head or trailer section; more is answered 431. Envoy's default.
+pub const FIELDS_MAX: usize = 100;
+
+/// Waiting for the peer's answer to CONNECT: mesh handshake (3 s), application connect (1 s), a round trip.
+pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that sent `Expect: 100-continue` is told to go on after this time even if the application
+/// never says so (RFC 9110 section 10.1.1 lets clients do the same on their own).
+pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// Informational responses forwarded for one request; later ones are dropped. Real uses send one or two.
+pub const INFORMATIONAL_MAX: usize = 32;
+
+/// Idle connections kept per application and worker. More are closed when their response ends.
+pub const APPLICATION_IDLE_CONNECTIONS_MAX: usize = 64;
+
+/// After a response ended, how long its connection may take to become reusable before it is dropped.
+pub const APPLICATION_READY_WAIT: Duration = Duration::from_millis(100);
+
+/// Tunnels in flight per inbound TCP service over all workers. Tunnels are long and mostly idle, so
+/// this is not the figure for requests; each active one may hold 128 KiB.
+pub const INBOUND_TUNNELS_MAX: usize = 16 * 1024;
+
+/// Application connections accepted per worker; at the limit no more are accepted until one ends.
+/// About 20 KiB each when idle.
+pub const OUTBOUND_CONNECTIONS_MAX: usize = 16 * 1024;
+
+/// Largest piece read from a socket into a tunnel; one such piece fills about 10 GSO batches.
+pub const TUNNEL_READ_MAX: usize = 64 * 1024;
+
+/// First piece read from a tunnel's socket; interactive protocols rarely need more.
+pub const TUNNEL_READ_MIN: usize = 2 * 1024;
+
+/// Bytes of an application's `x-request-id` that are kept; longer ones are replaced.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Bytes of `tracestate` passed on (W3C Trace Context section 3.3.1.5 asks for at least 512).
+pub const TRACESTATE_BYTES_MAX: usize = 4096;
+
+/// Bytes of `baggage` passed on (W3C Baggage section 3.3.2: at least 8192).
+pub const BAGGAGE_BYTES_MAX: usize = 8192;
+
+/// How often a request may pass one sidecar, told by its own `Via` entries, before it is a loop (508).
+pub const VIA_OWN_MAX: usize = 2;
+
+/// Endpoints tried for one request or tunnel whose bytes no peer can have seen.
+pub const CONNECT_ATTEMPTS_MAX: usize = 2;
+
+/// Access-log lines per second and worker; the rest is counted.
+pub const ACCESS_LOG_LINES_PER_SECOND: u32 = 10;
+
+/// Access-log lines waiting for the writer thread; at the limit lines are dropped and counted, so that
+/// a blocked pipe never blocks a request. About 1 KiB each.
+pub const ACCESS_LOG_QUEUE_MAX: usize = 1024;
+
+/// Label sets of one metric per worker; later ones share the series whose labels are `other`.
+pub const METRIC_SERIES_MAX: usize = 2000;
+
+/// How often the application is probed before it first accepts.
+pub const PROBE_INTERVAL_DOWN: Duration = Duration::from_secs(1);
+
+/// How often the application is probed while it accepts.
+pub const PROBE_INTERVAL_UP: Duration = Duration::from_secs(5);
+
+/// A drain ends after this long in all, below the 30 s after which supervisors kill.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// Pause after a failed `accept` (file descriptors ran out): the listener must not spin.
+pub const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// Flow-control window of one HTTP/2 stream on the application's side: a bandwidth of 10 Gbit/s at the
+/// sub-millisecond round trips of one host.
+pub const HTTP2_STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// The same for a whole HTTP/2 connection.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Streams that a client may have open on one HTTP/2 connection (hyper's default, made explicit).
+pub const HTTP2_STREAMS_MAX: u32 = 200;
+
+/// A client must send the first bytes of a connection within this time, or it is closed. Clients that
+/// connect ahead of need exist; those that wait longer reconnect.
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,0 +1,233 @@
+//! Every metric of the sidecar, declared once: name, unit, meaning, labels.
+//!
+//! Each worker has a [`Shard`] that only it writes, so a request costs one uncontended lock; the admin
+//! endpoint merges the shards when it is scraped. Label sets are bounded: after
+//! [`limits::METRIC_SERIES_MAX`] of them, new ones share the series `other`.
+
+mod exposition;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::limits;
+
+pub(crate) use exposition::{Gauge, expose};
+
+/// Upper bounds of the duration buckets, in seconds: 1 ms to 30 s, about two per decade and a half.
+pub(crate) const DURATION_BUCKETS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+];
+
+/// Outcomes told apart within one series.
+const OUTCOMES_MAX: usize = 128;
+
+/// Which side of the mesh a sidecar sees a call from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Direction {
+    /// The application called.
+    Outbound,
+    /// A peer called the application.
+    Inbound,
+}
+
+impl Direction {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// What calls are counted by. Principals are SPIFFE IDs, services `name.namespace:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Labels {
+    pub(crate) direction: Direction,
+    pub(crate) source_principal: Arc<str>,
+    pub(crate) destination_service: Arc<str>,
+    pub(crate) destination_principal: Arc<str>,
+    pub(crate) route: Arc<str>,
+}
+
+impl Labels {
+    fn other(direction: Direction) -> Self {
+        let other: Arc<str> = Arc::from("other");
+        Self {
+            direction,
+            source_principal: Arc::clone(&other),
+            destination_service: Arc::clone(&other),
+            destination_principal: Arc::clone(&other),
+            route: other,
+        }
+    }
+}
+
+/// A series with the labels that were asked for, which logs show even where the series is `other`.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) labels: Labels,
+    pub(crate) series: Series,
+}
+
+/// Requests and tunnels are counted by different things.
+#[derive(Clone, Debug)]
+pub(crate) enum Series {
+    Requests(Arc<RequestSeries>),
+    Tunnels(Arc<TunnelSeries>),
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// HTTP status; 0 where there was none.
+    pub(crate) status: u16,
+    /// RFC 9209 token; empty where the mesh did not fail.
+    pub(crate) error: &'static str,
+    /// The `classification` label.
+    pub(crate) failed: bool,
+}
+
+/// The counts of one label set on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct RequestSeries {
+    counts: Mutex<RequestCounts>,
+}
+
+/// See [`RequestSeries`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestCounts {
+    pub(crate) outcomes: Vec<(Outcome, u64)>,
+    pub(crate) buckets: [u64; DURATION_BUCKETS.len()],
+    pub(crate) duration_sum: f64,
+    pub(crate) count: u64,
+}
+
+impl RequestSeries {
+    /// Counts one call.
+    pub(crate) fn count(&self, outcome: Outcome, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let mut counts = lock(&self.counts);
+        // Statuses and tokens are few, but a hostile application could send all 900 statuses.
+        let room = counts.outcomes.len() < OUTCOMES_MAX;
+        match counts.outcomes.iter_mut().find(|(one, _)| *one == outcome) {
+            Some((_, count)) => *count += 1,
+            None if room => counts.outcomes.push((outcome, 1)),
+            None => {}
+        }
+        if let Some(bucket) = DURATION_BUCKETS.iter().position(|bound| seconds <= *bound) {
+            counts.buckets[bucket] += 1;
+        }
+        counts.duration_sum += seconds;
+        counts.count += 1;
+    }
+}
+
+/// The counts of one kind of tunnel on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct TunnelSeries {
+    pub(crate) opened: AtomicU64,
+    pub(crate) closed: AtomicU64,
+    pub(crate) sent: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) failed: Mutex<HashMap<&'static str, u64>>,
+}
+
+impl TunnelSeries {
+    /// Counts the end of a tunnel. `error` is empty where both sides closed.
+    pub(crate) fn close(&self, error: &'static str, sent: u64, received: u64) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+        self.received.fetch_add(received, Ordering::Relaxed);
+        if !error.is_empty() {
+            *lock(&self.failed).entry(error).or_default() += 1;
+        }
+    }
+}
+
+/// One worker's counts.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    requests: Mutex<HashMap<Labels, Arc<RequestSeries>>>,
+    tunnels: Mutex<HashMap<Labels, Arc<TunnelSeries>>>,
+    /// By decision and policy.
+    decisions: Mutex<HashMap<(&'static str, Box<str>), u64>>,
+    /// Access-log lines that were over the rate.
+    pub(crate) log_suppressed: AtomicU64,
+    /// Access-log lines for which the writer had no room.
+    pub(crate) log_dropped: AtomicU64,
+}
+
+impl Shard {
+    /// The series of a label set. Callers keep it: this takes a lock and hashes.
+    pub(crate) fn requests(&self, labels: Labels) -> Arc<Counted> {
+        let series = series(&self.requests, &labels);
+        Arc::new(Counted {
+            labels,
+            series: Series::Requests(series),
+        })
+    }
+
+    /// As [`Shard::requests`], for tunnels.
+    pub(crate) fn tunnels(&self, labels: Labels) -> Arc<Counted> {
+        let series = series(&self.tunnels, &labels);
+        Arc::new(Counted {
+            labels,
+            series: Series::Tunnels(series),
+        })
+    }
+
+    /// Counts an authorisation decision. `policy` is empty where the default decided.
+    pub(crate) fn decision(&self, decision: &'static str, policy: &str) {
+        let mut decisions = lock(&self.decisions);
+        let room = decisions.len() < limits::METRIC_SERIES_MAX;
+        *decisions
+            .entry((decision, if room { policy } else { "other" }.into()))
+            .or_default() += 1;
+    }
+}
+
+fn series<S: Default>(map: &Mutex<HashMap<Labels, Arc<S>>>, labels: &Labels) -> Arc<S> {
+    let mut map = lock(map);
+    if let Some(series) = map.get(labels) {
+        return Arc::clone(series);
+    }
+    let labels = if map.len() < limits::METRIC_SERIES_MAX {
+        labels.clone()
+    } else {
+        Labels::other(labels.direction)
+    };
+    Arc::clone(map.entry(labels).or_default())
+}
+
+/// Counts stay usable after a panic elsewhere: at worst one number is off.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(service: &str) -> Labels {
+        Labels {
+            destination_service: Arc::from(service),
+            ..Labels::other(Direction::Outbound)
+        }
+    }
+
+    #[test]
+    fn label_sets_beyond_the_bound_share_one_series() {
+        let shard = Shard::default();
+        for number in 0..limits::METRIC_SERIES_MAX {
+            shard.requests(labels(&number.to_string()));
+        }
+        let (one, two) = (shard.requests(labels("a")), shard.requests(labels("b")));
+        let (Series::Requests(one), Series::Requests(two)) = (&one.series, &two.series) else {
+            panic!()
+        };
+        assert!(Arc::ptr_eq(one, two));
+        assert!(lock(&shard.requests).len() <= limits::METRIC_SERIES_MAX + 1);
+    }
+}

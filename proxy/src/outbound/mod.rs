@@ -1,0 +1,147 @@
+//! What the application calls:
+//! `accept -> identify (whom does the app want?) -> route -> pick (endpoint) -> open (stream to the peer sidecar) -> relay`.
+//!
+//! [`listen`] accepts and tells HTTP from TCP; [`request`] and [`tunnel`] tell the rest. [`route`] and
+//! [`pick`] decide, purely; [`open`] tries endpoints.
+
+mod connection;
+mod open;
+mod pick;
+mod prepare;
+mod request;
+pub(crate) mod route;
+mod tunnel;
+
+use std::io;
+use std::sync::Arc;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+
+use crate::limits;
+use crate::stream::ApplicationStream;
+use crate::tasks::Tracked;
+use crate::worker::Worker;
+use connection::{Connection, Spoken};
+use route::Destination;
+
+/// One listener of one worker.
+pub(crate) struct Listener {
+    /// The worker that it belongs to.
+    pub(crate) worker: Arc<Worker>,
+    /// What it leads to.
+    pub(crate) destination: Destination,
+}
+
+/// A bound socket.
+pub(crate) enum Socket {
+    /// One of several that share the port, one per worker.
+    Tcp(TcpListener),
+    /// The only one: Unix sockets cannot be shared that way, so one worker has it.
+    Unix(UnixListener),
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<ApplicationStream> {
+        match self {
+            Self::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| ApplicationStream::tcp(stream)),
+            Self::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| ApplicationStream::Unix(stream)),
+        }
+    }
+}
+
+/// Accepts connections of the application until the worker finishes.
+pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Semaphore>) {
+    let finish = listener.worker.finish.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = finish.cancelled() => return,
+            accepted = accept(&socket, &room) => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let of_connection = Arc::clone(&listener);
+                listener.worker.tasks.spawn(async move {
+                    serve(of_connection, stream).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, or the client is gone already. Whoever waits stays in the backlog.
+                tracing::warn!(%error, "cannot accept");
+                tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept(
+    socket: &Socket,
+    room: &Arc<Semaphore>,
+) -> io::Result<(ApplicationStream, tokio::sync::OwnedSemaphorePermit)> {
+    // Never closed, so this cannot fail.
+    let permit = Arc::clone(room)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    Ok((socket.accept().await?, permit))
+}
+
+/// Serves one connection of the application to its end.
+async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
+    if tunnel::is_wanted(&listener) {
+        return tunnel::serve(&listener, stream).await;
+    }
+    let detection = tokio::time::timeout(limits::DETECT_TIMEOUT, Connection::accept(stream)).await;
+    let Ok(Ok(Some((spoken, connection)))) = detection else {
+        return;
+    };
+    let finish = listener.worker.finish.clone();
+    let timeouts = listener.worker.shared.timeouts;
+    let tasks = listener.worker.tasks.clone();
+    let timer = connection.timer();
+    let io = TokioIo::new(connection);
+    let service = service_fn(move |request| request::serve(Arc::clone(&listener), request));
+    // Errors of a connection are its client's: requests under way have told theirs in their records.
+    match spoken {
+        Spoken::Http1 => {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(timer)
+                .header_read_timeout(timeouts.request_headers)
+                .max_headers(limits::FIELDS_MAX)
+                .max_buf_size(limits::HEAD_BYTES_MAX);
+            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                _ = &mut connection => return,
+                () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await;
+        }
+        Spoken::Http2 => {
+            let mut builder = http2::Builder::new(Tracked(tasks));
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
+                .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+                .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+                .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW);
+            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+            tokio::select! {
+                _ = &mut connection => return,
+                () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
+            }
+            let _ = connection.await;
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Makes an application's request head what crosses the mesh, or says why it may not. Pure.
+
+use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE, VIA};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Uri, Version};
+
+use super::route::{Destination, Route};
+use crate::failure::{Failure, Reason};
+use crate::http::authority::{self, canonical};
+use crate::http::fields::{self, WEFT_ROUTE_PARENT, WEFT_SERVICE};
+use crate::limits;
+
+/// Refuses what no destination may be asked, whatever it is.
+pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
+    if head.method == Method::CONNECT {
+        return Err(Failure::new(
+            Reason::MethodRefused,
+            "CONNECT: tunnels need a listener of a TCP service",
+        ));
+    }
+    if head.version == Version::HTTP_11 && wants_upgrade(&head.headers) {
+        return Err(Failure::new(
+            Reason::UpgradeUnsupported,
+            "HTTP Upgrade is not supported",
+        ));
+    }
+    if let Some(expect) = head.headers.get(EXPECT)
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(Failure::new(
+            Reason::ExpectationFailed,
+            "only Expect: 100-continue is known",
+        ));
+    }
+    if head.headers.len() > limits::FIELDS_MAX {
+        return Err(Failure::new(Reason::HeadTooLarge, "too many header fields"));
+    }
+    if head.headers.contains_key(VIA)
+        && fields::count_via(&head.headers, via) >= limits::VIA_OWN_MAX
+    {
+        return Err(Failure::new(
+            Reason::Loop,
+            "the request came through this sidecar before",
+        ));
+    }
+    Ok(())
+}
+
+/// h2c is an offer that may be ignored (RFC 9110 section 7.8); others would leave the client waiting.
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && headers.contains_key(CONNECTION)
+        && headers
+            .get_all(UPGRADE)
+            .iter()
+            .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
+}
+
+/// Refuses to be an open proxy: an absolute URI must name what the listener leads to.
+pub(super) fn check_target(
+    head: &Parts,
+    destination: &Destination,
+    authority: Option<&authority::Authority<'_>>,
+) -> Result<(), Failure> {
+    let absolute = head.version <= Version::HTTP_11 && head.uri.authority().is_some();
+    match (destination, authority) {
+        (Destination::Service { name, text, .. }, Some(authority)) if absolute => {
+            if authority.host == **text || authority.host == name.name {
+                return Ok(());
+            }
+            Err(Failure::new(
+                Reason::MethodRefused,
+                format!("this listener leads to {name} only"),
+            ))
+        }
+        (_, _) => Ok(()),
+    }
+}
+
+/// Rewrites the head in place for its route.
+pub(super) fn rewrite(
+    head: &mut Parts,
+    route: &Route,
+    via: &HeaderValue,
+    fallback: &str,
+) -> Result<(), Failure> {
+    let authority = match canonical(head)? {
+        Some(authority) => Authority::try_from(authority.text),
+        // HTTP/1.0 without Host: the service's own name.
+        None => Authority::try_from(fallback),
+    };
+    let authority =
+        authority.map_err(|_| Failure::new(Reason::BadRequest, "Host is not an authority"))?;
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    parts.authority = Some(authority);
+    parts
+        .path_and_query
+        .get_or_insert(PathAndQuery::from_static("/"));
+    head.uri = Uri::from_parts(parts)
+        .map_err(|_| Failure::new(Reason::BadRequest, "bad request target"))?;
+
+    let headers = &mut head.headers;
+    fields::strip(headers);
+    fields::check_trace(headers);
+    headers.remove(HOST);
+    headers.append(VIA, via.clone());
+    headers.insert(WEFT_SERVICE, route.cluster.wire.clone());
+    if let Some(parent) = &route.parent {
+        headers.insert(WEFT_ROUTE_PARENT, parent.wire.clone());
+    }
+    head.version = Version::HTTP_3;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::directory::tests::{directory, name};
+
+    fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut builder = http::Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn reason(outcome: Result<(), Failure>) -> Option<Reason> {
+        outcome.err().map(|failure| failure.reason)
+    }
+
+    #[test]
+    fn what_nobody_may_be_asked_is_refused() {
+        let check = |head: Parts| reason(check(&head, "weft-1"));
+        assert_eq!(
+            check(head("CONNECT", "a:1", &[])),
+            Some(Reason::MethodRefused)
+        );
+        let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+        assert_eq!(
+            check(head("GET", "/", &upgrade)),
+            Some(Reason::UpgradeUnsupported)
+        );
+        assert_eq!(
+            check(head(
+                "GET",
+                "/",
+                &[("connection", "upgrade"), ("upgrade", "h2c")]
+            )),
+            None
+        );
+        assert_eq!(
+            check(head("GET", "/", &[("expect", "x")])),
+            Some(Reason::ExpectationFailed)
+        );
+        assert_eq!(check(head("GET", "/", &[("expect", "100-Continue")])), None);
+        assert_eq!(
+            check(head("GET", "/", &[("via", "1.1 weft-1, 1.1 weft-1")])),
+            Some(Reason::Loop)
+        );
+        assert_eq!(
+            check(head("GET", "/", &[("via", "1.1 weft-1, 1.1 weft-2")])),
+            None
+        );
+    }
+
+    #[test]
+    fn an_absolute_uri_to_elsewhere_is_refused_on_a_listener_of_one_service() {
+        let destination = Destination::Service {
+            name: name("orders"),
+            text: "orders.shop".into(),
+            port: 80,
+        };
+        let check = |uri, host| {
+            let head = head("GET", uri, &[("host", host)]);
+            let authority = canonical(&head).unwrap();
+            reason(check_target(&head, &destination, authority.as_ref()))
+        };
+        assert_eq!(
+            check("http://example.com/", "example.com"),
+            Some(Reason::MethodRefused)
+        );
+        assert_eq!(check("http://orders.shop/", "orders.shop"), None);
+        assert_eq!(check("/", "127.0.0.1:5001"), None);
+    }
+
+    #[test]
+    fn the_head_says_the_service_and_keeps_the_authority() {
+        let directory = directory();
+        let cluster =
+            |name| Arc::clone(&directory.service(name).unwrap().port(80).unwrap().cluster);
+        let route = Route {
+            cluster: cluster("orders-v1.shop"),
+            parent: Some(cluster("orders.shop")),
+            name: None,
+        };
+        let mut head = head(
+            "GET",
+            "/v1?q=1",
+            &[
+                ("host", "Orders.shop:5001"),
+                ("weft-client-id", "me"),
+                ("via", "1.1 x"),
+            ],
+        );
+        rewrite(
+            &mut head,
+            &route,
+            &HeaderValue::from_static("1.1 weft-1"),
+            "orders.shop",
+        )
+        .unwrap();
+        assert_eq!(head.uri, "https://Orders.shop:5001/v1?q=1");
+        assert_eq!(head.headers[WEFT_SERVICE], "orders-v1.shop:80");
+        assert_eq!(head.headers[WEFT_ROUTE_PARENT], "orders.shop:80");
+        assert_eq!(head.headers.get_all(VIA).iter().count(), 2);
+        assert!(!head.headers.contains_key(HOST) && !head.headers.contains_key("weft-client-id"));
+    }
+}

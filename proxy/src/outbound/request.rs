@@ -1,0 +1,243 @@
+//! One request of the application: whom it wants, where it goes, and the stream that carries it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::header::{EXPECT, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use weft_transport::http3::{RecvHalf, ResponseHalf, StreamError};
+
+use super::open::{Attempts, Opened, open};
+use super::route::{Route, address, route};
+use super::{Listener, prepare};
+use crate::directory::LoadGuard;
+use crate::failure::{Failure, Reason};
+use crate::http::authority::canonical;
+use crate::http::body::{Pump, PumpError, ResponseBody, poll_pump};
+use crate::http::{answer, fields, is_grpc, request_id};
+use crate::idle::Idle;
+use crate::mesh::stream_failure;
+use crate::metrics::{Counted, lock};
+use crate::record::Record;
+
+/// Serves one request; the response streams after this returns.
+pub(super) async fn serve(
+    listener: Arc<Listener>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let started = Instant::now();
+    let worker = &listener.worker;
+    let (mut head, body) = request.into_parts();
+    let version = head.version;
+    let grpc = is_grpc(&head.headers);
+    let id = request_id::ensure(&mut head.headers, || {
+        rand::RngExt::random(&mut *lock(&worker.random))
+    });
+
+    let outcome = forward(&listener, &mut head, body).await;
+    let (counted, load) = match &outcome {
+        Ok(forwarded) => (&forwarded.counted, None),
+        Err(_) => (&worker.unrouted, None::<LoadGuard>),
+    };
+    let mut record = Record::new(
+        Arc::clone(counted),
+        Arc::clone(&worker.log),
+        started,
+        &head,
+        Some(id.clone()),
+    );
+    record.load = load;
+    Ok(match outcome {
+        Ok(forwarded) => relay(&listener, forwarded, record, version),
+        Err(failure) => refuse(failure, record, grpc, &id),
+    })
+}
+
+/// Answers in the destination's place.
+fn refuse(
+    failure: Failure,
+    mut record: Record,
+    grpc: bool,
+    id: &HeaderValue,
+) -> Response<ResponseBody> {
+    let (response, text) = answer::answer(
+        &failure,
+        grpc,
+        record.method == http::Method::HEAD,
+        Some(id),
+    );
+    record.status = response.status().as_u16();
+    record.failure = Some(failure);
+    response.map(|()| ResponseBody::whole(text, record))
+}
+
+/// A request whose response head has arrived.
+struct Forwarded {
+    response: Response<()>,
+    body: RecvHalf,
+    pump: Option<Pump>,
+    counted: Arc<Counted>,
+    load: LoadGuard,
+}
+
+fn relay(
+    listener: &Listener,
+    forwarded: Forwarded,
+    mut record: Record,
+    version: Version,
+) -> Response<ResponseBody> {
+    let Forwarded {
+        response,
+        body,
+        pump,
+        load,
+        ..
+    } = forwarded;
+    let (mut head, ()) = response.into_parts();
+    // hyper's HTTP/1.1 side panics on HTTP/3 as version.
+    head.version = if version == Version::HTTP_2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
+    fields::strip(&mut head.headers);
+    record.status = head.status.as_u16();
+    record.trailers(&head.headers);
+    record.load = Some(load);
+    let idle = listener.worker.shared.timeouts.stream_idle;
+    Response::from_parts(head, ResponseBody::peer(body, pump, idle, record))
+}
+
+/// Identify, route, pick, open, and wait for the response head.
+async fn forward(
+    listener: &Listener,
+    head: &mut Parts,
+    body: Incoming,
+) -> Result<Forwarded, Failure> {
+    let worker = &listener.worker;
+    prepare::check(head, &worker.shared.via)?;
+    let route = choose(listener, head)?;
+    let via = match head.version {
+        Version::HTTP_2 => &worker.via_http2,
+        _ => &worker.via_http1,
+    };
+    prepare::rewrite(head, &route, via, &route.cluster.label)?;
+
+    let end = body.is_end_stream();
+    let wait = !end && head.headers.contains_key(EXPECT);
+    let mut body = Some(body);
+    let mut attempts = Attempts::default();
+    loop {
+        let Opened {
+            mut send,
+            mut response,
+            index,
+            load,
+        } = open(worker, &route.cluster, head, end, &mut attempts).await?;
+        let mut pump = None;
+        if let Some(body) = body.take_if(|_| !end) {
+            pump = Some(Pump::new(body, send, wait));
+        } else {
+            // The end went with the head; what remains is to hear that all was well.
+            send.finish()
+                .await
+                .map_err(|error| stream_failure(&error))?;
+        }
+        let answered =
+            response_head(&mut response, &mut pump, worker.shared.timeouts.stream_idle).await;
+        match answered {
+            Ok(head) => {
+                let counted = counted(listener, &route, index);
+                return Ok(Forwarded {
+                    response: head,
+                    body: response.into_body(),
+                    pump,
+                    counted,
+                    load,
+                });
+            }
+            // Without a body nothing is lost but the head, which is still here.
+            Err(HeadError::Stream(error))
+                if end && error.is_unprocessed() && attempts.failed(index) => {}
+            Err(HeadError::Stream(error)) => return Err(stream_failure(&error)),
+            Err(HeadError::Own(failure)) => return Err(failure),
+        }
+    }
+}
+
+/// Whom the application wants, and who gets it.
+fn choose(listener: &Listener, head: &Parts) -> Result<Route, Failure> {
+    let directory = listener.worker.directory();
+    let authority = canonical(head)?;
+    prepare::check_target(head, &listener.destination, authority.as_ref())?;
+    let port = address(&directory, &listener.destination, authority.as_ref())?;
+    route(port, head, &mut *lock(&listener.worker.random))
+}
+
+fn counted(listener: &Listener, route: &Route, index: usize) -> Arc<Counted> {
+    let worker = &listener.worker;
+    match route.cluster.endpoints.get(index) {
+        Some(endpoint) => endpoint.counted(route.name.as_ref(), || {
+            let principal = endpoint.target.identity.as_str();
+            worker.shard.requests(worker.outbound_labels(
+                &route.cluster.label,
+                principal,
+                route.name.as_ref(),
+            ))
+        }),
+        None => Arc::clone(&worker.unrouted),
+    }
+}
+
+enum HeadError {
+    Stream(StreamError),
+    Own(Failure),
+}
+
+/// Waits for the final head, while the request body goes out.
+async fn response_head(
+    response: &mut ResponseHalf,
+    pump: &mut Option<Pump>,
+    timeout: std::time::Duration,
+) -> Result<Response<()>, HeadError> {
+    let mut idle = Idle::new(timeout);
+    loop {
+        let head = {
+            let mut next = pin!(response.head());
+            std::future::poll_fn(|cx| {
+                if let Err(PumpError::Source) = poll_pump(pump, cx) {
+                    let gone =
+                        Failure::new(Reason::CallerGone, "the application broke off its request");
+                    return Poll::Ready(Err(HeadError::Own(gone)));
+                }
+                if let Poll::Ready(head) = next.as_mut().poll(cx) {
+                    return Poll::Ready(head.map_err(HeadError::Stream));
+                }
+                let moved = pump.as_ref().map_or(0, Pump::moved);
+                idle.poll(cx, moved).map(|_| {
+                    Err(HeadError::Own(Failure::new(
+                        Reason::ResponseTimeout,
+                        "no response within the idle timeout",
+                    )))
+                })
+            })
+            .await?
+        };
+        if !head.status().is_informational() {
+            return Ok(head);
+        }
+        // hyper's server side sends no other interim response, so 103 ends here.
+        if head.status() == StatusCode::CONTINUE
+            && let Some(pump) = pump
+        {
+            pump.go_on();
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What became of one request or tunnel: kept while it runs, written to metrics and the access log once,
+//! when it ends or is dropped.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, Uri};
+
+use crate::access_log::{AccessLog, Line};
+use crate::directory::LoadGuard;
+use crate::failure::Failure;
+use crate::metrics::{Counted, Outcome, Series};
+
+/// One request under way. Filled in as facts become known.
+pub(crate) struct Record {
+    /// Where it is counted, and under which labels it is logged.
+    pub(crate) counted: Arc<Counted>,
+    /// The worker's log.
+    pub(crate) log: Arc<AccessLog>,
+    /// When its head was complete.
+    pub(crate) started: Instant,
+    /// Its method.
+    pub(crate) method: Method,
+    /// Its target.
+    pub(crate) uri: Uri,
+    /// Its id, if it has one (tunnels have none).
+    pub(crate) request_id: Option<HeaderValue>,
+    /// The status of the answer; 0 while there is none.
+    pub(crate) status: u16,
+    /// Why the mesh answered, if it did.
+    pub(crate) failure: Option<Failure>,
+    /// The gRPC code, where one was seen.
+    pub(crate) grpc_status: Option<u8>,
+    /// Bytes of the request's content.
+    pub(crate) sent: u64,
+    /// Bytes of the response's content.
+    pub(crate) received: u64,
+    /// Counts against the endpoint while it runs.
+    pub(crate) load: Option<LoadGuard>,
+}
+
+impl Record {
+    /// A call that begins.
+    pub(crate) fn new(
+        counted: Arc<Counted>,
+        log: Arc<AccessLog>,
+        started: Instant,
+        head: &http::request::Parts,
+        request_id: Option<HeaderValue>,
+    ) -> Self {
+        Self {
+            counted,
+            log,
+            started,
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            request_id,
+            status: 0,
+            failure: None,
+            grpc_status: None,
+            sent: 0,
+            received: 0,
+            load: None,
+        }
+    }
+
+    /// A response without content whatever its fields say (RFC 9110 section 6.4.1).
+    pub(crate) fn is_bodiless(&self) -> bool {
+        self.method == Method::HEAD || matches!(self.status, 204 | 205 | 304)
+    }
+
+    /// Notes the result of a gRPC call.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(value) = trailers.get("grpc-status") {
+            self.grpc_status = value.to_str().ok().and_then(|text| text.parse().ok());
+        }
+    }
+
+    /// Counts and logs it.
+    pub(crate) fn end(mut self, outcome: Result<(), Failure>) {
+        if let Err(failure) = outcome {
+            self.failure.get_or_insert(failure);
+        }
+        self.load = None;
+        let duration = self.started.elapsed();
+        let outcome = Outcome {
+            status: self.status,
+            error: self
+                .failure
+                .as_ref()
+                .map_or("", |failure| failure.reason.token()),
+            failed: self.failed(),
+        };
+        match &self.counted.series {
+            Series::Requests(series) => series.count(outcome, duration),
+            Series::Tunnels(series) => series.close(outcome.error, self.sent, self.received),
+        }
+        if self.log.wants(outcome.failed) {
+            self.log.write(&Line {
+                record: &self,
+                duration,
+            });
+        }
+    }
+
+    /// The mesh or the application failed; a refusal by policy or of a bad request counts as well where
+    /// the mesh made it.
+    fn failed(&self) -> bool {
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS
+        let grpc = matches!(self.grpc_status, Some(2 | 4 | 13 | 14 | 15));
+        self.failure.is_some() || self.status >= 500 || grpc
+    }
+}

@@ -1,0 +1,255 @@
+//! Bytes of a tunnel, both ways: one TCP (or Unix) connection and one HTTP/3 stream.
+//!
+//! Each direction ends on its own: FIN becomes FIN, a reset becomes a reset, in both directions. A broken
+//! connection is never passed on as a clean end (RFC 9114 section 4.4).
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
+
+use crate::idle::{Stalled, while_moving};
+use crate::limits;
+use crate::stream::ApplicationStream;
+
+/// Bytes that a tunnel carried, readable while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// From the application into the mesh.
+    pub(crate) sent: AtomicU64,
+    /// From the mesh to the application.
+    pub(crate) received: AtomicU64,
+    /// Changes whenever anything moves.
+    moved: AtomicU64,
+}
+
+impl Carried {
+    fn count(&self, direction: &AtomicU64, bytes: usize) {
+        // usize is at most 64 bits wide.
+        direction.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a tunnel ended.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TunnelError {
+    /// The application's connection broke.
+    #[error("the application's connection broke: {0}")]
+    Application(ErrorKind),
+    /// The mesh's stream broke.
+    #[error("the stream to the peer broke: {0}")]
+    Peer(StreamError),
+    /// Nothing moved for the idle timeout.
+    #[error("idle for too long")]
+    Idle,
+}
+
+/// Carries bytes until both directions have ended or either has broken.
+pub(crate) async fn tunnel(
+    application: &ApplicationStream,
+    mut send: SendHalf,
+    recv: RecvHalf,
+    idle: Duration,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let both = async {
+        let up = upload(application, &mut send, carried);
+        let down = download(application, recv, carried);
+        futures_util::future::try_join(up, down).await
+    };
+    let outcome = match while_moving(idle, &carried.moved, both).await {
+        Ok(Ok(((), ()))) => Ok(()),
+        Ok(Err(error)) => Err(error),
+        Err(Stalled) => Err(TunnelError::Idle),
+    };
+    if outcome.is_err() {
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
+        //# A proxy treats any error in the TCP connection, which includes receiving a TCP segment with
+        //# the RST bit set, as a stream error of type H3_CONNECT_ERROR.
+        send.reset(ErrorCode::H3_CONNECT_ERROR);
+        application.reset_on_close();
+    }
+    outcome
+}
+
+async fn upload(
+    application: &ApplicationStream,
+    send: &mut SendHalf,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let mut reader = Reader::default();
+    loop {
+        match reader.read(application).await {
+            Ok(data) if data.is_empty() => return send.finish().await.map_err(TunnelError::Peer),
+            Ok(data) => {
+                let bytes = data.len();
+                match send.send_data(data).await {
+                    Ok(()) => carried.count(&carried.sent, bytes),
+                    Err(error) => return Err(TunnelError::Peer(error)),
+                }
+            }
+            Err(error) => return Err(TunnelError::Application(error.kind())),
+        }
+    }
+}
+
+async fn download(
+    application: &ApplicationStream,
+    mut recv: RecvHalf,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let mut chunks: Vec<Bytes> = Vec::new();
+    loop {
+        let count = std::future::poll_fn(|cx| recv.poll_chunks(cx, &mut chunks))
+            .await
+            .map_err(TunnelError::Peer)?;
+        if count == 0 {
+            return application.shutdown_write().or_else(ignore_gone);
+        }
+        write_all(application, &mut chunks, carried).await?;
+    }
+}
+
+/// A FIN to someone who is gone is no news: what matters was delivered or reported before.
+fn ignore_gone(error: io::Error) -> Result<(), TunnelError> {
+    match error.kind() {
+        ErrorKind::NotConnected => Ok(()),
+        kind => Err(TunnelError::Application(kind)),
+    }
+}
+
+async fn write_all(
+    application: &ApplicationStream,
+    chunks: &mut Vec<Bytes>,
+    carried: &Carried,
+) -> Result<(), TunnelError> {
+    let mut first = 0;
+    while first < chunks.len() {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let mut used = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&chunks[first..]) {
+            *slice = IoSlice::new(chunk);
+            used += 1;
+        }
+        match application.try_write_vectored(&slices[..used]) {
+            Ok(mut written) => {
+                carried.count(&carried.received, written);
+                while first < chunks.len() && written >= chunks[first].len() {
+                    written -= chunks[first].len();
+                    first += 1;
+                }
+                if written > 0 {
+                    chunks[first].advance(written);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                application
+                    .writable()
+                    .await
+                    .map_err(|error| TunnelError::Application(error.kind()))?;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(TunnelError::Application(error.kind())),
+        }
+    }
+    chunks.clear();
+    Ok(())
+}
+
+/// Reads pieces whose size follows the traffic; while nothing comes, it holds no memory.
+struct Reader {
+    buffer: BytesMut,
+    size: usize,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            size: limits::TUNNEL_READ_MIN,
+        }
+    }
+}
+
+impl Reader {
+    /// The next piece; empty at the end.
+    async fn read(&mut self, application: &ApplicationStream) -> io::Result<Bytes> {
+        loop {
+            // At least half a piece of room, so that a reused rest never makes reads tiny.
+            if self.buffer.capacity() < self.size / 2 {
+                self.buffer.reserve(self.size);
+            }
+            let room = self.buffer.capacity();
+            match application.try_read(&mut self.buffer) {
+                Ok(bytes) => {
+                    if bytes == room {
+                        self.size = (self.size * 2).min(limits::TUNNEL_READ_MAX);
+                    } else if bytes < self.size / 4 {
+                        self.size = (self.size / 2).max(limits::TUNNEL_READ_MIN);
+                    }
+                    return Ok(self.buffer.split().freeze());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.buffer = BytesMut::new();
+                    application.readable().await?;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_grows_with_bulk_and_holds_nothing_when_idle() {
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let near = ApplicationStream::Unix(near);
+        let mut reader = Reader::default();
+        far.write_all(&vec![7; 100_000]).await.unwrap();
+        let mut total = 0;
+        while total < 100_000 {
+            total += reader.read(&near).await.unwrap().len();
+        }
+        assert!(reader.size > limits::TUNNEL_READ_MIN);
+        let waiting = reader.read(&near);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), waiting)
+                .await
+                .is_err()
+        );
+        assert_eq!(reader.buffer.capacity(), 0);
+        far.shutdown().await.unwrap();
+        assert!(reader.read(&near).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn chunks_arrive_in_order_through_a_full_socket() {
+        use tokio::io::AsyncReadExt;
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let near = ApplicationStream::Unix(near);
+        let mut chunks: Vec<Bytes> = (0..200u8)
+            .map(|byte| Bytes::from(vec![byte; 5000]))
+            .collect();
+        let expected: Vec<u8> = chunks.iter().flatten().copied().collect();
+        let carried = Carried::default();
+        let read = async {
+            let mut seen = vec![0; expected.len()];
+            far.read_exact(&mut seen).await.unwrap();
+            seen
+        };
+        let (outcome, seen) = tokio::join!(write_all(&near, &mut chunks, &carried), read);
+        assert_eq!(outcome, Ok(()));
+        assert!(seen == expected);
+        assert_eq!(carried.received.load(Ordering::Relaxed), 1_000_000);
+    }
+}

@@ -1,0 +1,186 @@
+//! One worker's thread: a current-thread runtime that owns its sockets, its endpoint and its tasks.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::HeaderValue;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weft_config::table::Table;
+use weft_transport::credentials::Credentials;
+use weft_transport::endpoint::WorkerSocket;
+use weft_transport::pool::Pool;
+
+use super::RunError;
+use super::bind::Unowned;
+use crate::access_log::AccessLog;
+use crate::directory::Directory;
+use crate::inbound::{self, Inbound};
+use crate::limits;
+use crate::metrics::{Direction, Labels, Shard};
+use crate::outbound::route::Destination;
+use crate::outbound::{self, Listener, Socket};
+use crate::worker::{Shared, Worker, follow};
+
+/// All that a worker needs.
+pub(super) struct Plan {
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: Arc<AccessLog>,
+    pub(super) shard: Arc<Shard>,
+    pub(super) mesh_socket: WorkerSocket,
+    pub(super) serves: bool,
+    pub(super) sockets: Vec<(Destination, Unowned)>,
+    pub(super) listener_ports: Vec<Option<u16>>,
+    pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
+    pub(super) credentials: Credentials,
+    /// Cancelled when connections shall end.
+    pub(super) finish: CancellationToken,
+    /// When what still runs is cut off; known once the drain begins.
+    pub(super) deadline: watch::Receiver<Option<Instant>>,
+}
+
+type Started = oneshot::Receiver<Result<Pool, RunError>>;
+
+/// Starts the thread. The first receiver hears that it runs, the second that it is over.
+pub(super) fn spawn(index: usize, plan: Plan) -> io::Result<(Started, oneshot::Receiver<()>)> {
+    let (started, hears_start) = oneshot::channel();
+    let (over, hears_end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            {
+                // Dropping the runtime ends what the drain could not wait for.
+                Ok(runtime) => runtime.block_on(work(plan, started)),
+                Err(error) => drop(started.send(Err(RunError::Worker(error)))),
+            }
+            drop(over);
+        })?;
+    Ok((hears_start, hears_end))
+}
+
+async fn work(plan: Plan, started: oneshot::Sender<Result<Pool, RunError>>) {
+    let (listener, dialler) = match plan.mesh_socket.start(&plan.credentials) {
+        Ok(endpoints) => endpoints,
+        Err(error) => return drop(started.send(Err(error.into()))),
+    };
+    let pool = Pool::new(dialler);
+    let (snapshots, directory) = watch::channel(Arc::new(Directory::default()));
+    let worker = Arc::new(Worker {
+        via_http1: via("1.1", &plan.shared.via),
+        via_http2: via("2", &plan.shared.via),
+        unrouted: plan.shard.requests(unrouted(&plan.shared.principal)),
+        shared: plan.shared,
+        pool: pool.clone(),
+        directory,
+        shard: plan.shard,
+        log: plan.log,
+        tasks: TaskTracker::new(),
+        finish: plan.finish.clone(),
+        random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
+    });
+    // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
+    let mut background = JoinSet::new();
+    background.spawn(follow(plan.tables, snapshots));
+    let listener = Arc::new(listener);
+    if plan.serves {
+        let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
+        background.spawn(sweep(Arc::clone(&inbound)));
+        worker
+            .tasks
+            .spawn(inbound::listen(inbound, Arc::clone(&listener)));
+    }
+    let room = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX));
+    let mut failure = None;
+    for ((destination, socket), port) in plan.sockets.into_iter().zip(plan.listener_ports) {
+        match own(socket) {
+            Ok(socket) => {
+                let destination = with_port(destination, port);
+                let listener = Arc::new(Listener {
+                    worker: Arc::clone(&worker),
+                    destination,
+                });
+                worker
+                    .tasks
+                    .spawn(outbound::listen(listener, socket, Arc::clone(&room)));
+            }
+            Err(error) => failure = Some(RunError::Worker(error)),
+        }
+    }
+    if let Some(failure) = failure {
+        return drop(started.send(Err(failure)));
+    }
+    if started.send(Ok(pool.clone())).is_err() {
+        return;
+    }
+
+    plan.finish.cancelled().await;
+    worker.tasks.close();
+    let deadline = plan
+        .deadline
+        .borrow()
+        .unwrap_or_else(|| Instant::now() + limits::DRAIN_DEADLINE);
+    if tokio::time::timeout_at(deadline, worker.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            left = worker.tasks.len(),
+            "the drain's deadline is over: the rest is cut off"
+        );
+    }
+    // Peers are told, so that none waits for an idle timeout.
+    let patience = Duration::from_millis(500);
+    tokio::join!(pool.close(patience), listener.close(patience));
+    background.shutdown().await;
+}
+
+/// Drops idle connections to the application on time even when no request comes to notice them.
+async fn sweep(inbound: Arc<Inbound>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for application in inbound.applications() {
+            application.sweep(std::time::Instant::now());
+        }
+    }
+}
+
+fn own(socket: Unowned) -> io::Result<Socket> {
+    Ok(match socket {
+        Unowned::Tcp(listener) => Socket::Tcp(tokio::net::TcpListener::from_std(listener)?),
+        Unowned::Unix(listener) => Socket::Unix(tokio::net::UnixListener::from_std(listener)?),
+    })
+}
+
+fn with_port(destination: Destination, port: Option<u16>) -> Destination {
+    match destination {
+        Destination::ByHost { namespace, .. } => Destination::ByHost {
+            namespace,
+            listener_port: port,
+        },
+        service @ Destination::Service { .. } => service,
+    }
+}
+
+fn via(protocol: &str, name: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("{protocol} {name}")).unwrap_or(HeaderValue::from_static("weft"))
+}
+
+fn unrouted(principal: &Arc<str>) -> Labels {
+    let none: Arc<str> = Arc::from("");
+    Labels {
+        direction: Direction::Outbound,
+        source_principal: Arc::clone(principal),
+        destination_service: Arc::clone(&none),
+        destination_principal: Arc::clone(&none),
+        route: none,
+    }
+}

@@ -1,0 +1,462 @@
+//! HTTP/1.1 and HTTP/2 through the pair.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use weft_config::table::{Action, Default, Rule};
+
+use crate::sidecars::{Applications, Mesh, To, id, listener};
+
+type Body = http_body_util::combinators::BoxBody<Bytes, Infallible>;
+
+/// Echoes the request's body and trailers, and shows what it saw in headers.
+async fn echo(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned();
+    let data = body.to_bytes();
+    let mut response = Response::builder()
+        .header("x-path", head.uri.path())
+        .header(
+            "x-host",
+            head.headers
+                .get("host")
+                .cloned()
+                .unwrap_or_else(|| http::HeaderValue::from_static("-")),
+        )
+        .header(
+            "x-client",
+            head.headers.get("weft-client-id").cloned().unwrap(),
+        )
+        .header(
+            "x-weft-headers",
+            head.headers
+                .keys()
+                .filter(|name| name.as_str().starts_with("weft-"))
+                .count(),
+        )
+        .header("connection", "x-private")
+        .header("x-private", "1");
+    if trailers.is_some() {
+        response = response.header("trailer", "x-sum");
+    }
+    let frames = [Some(Frame::data(data)), trailers.map(Frame::trailers)]
+        .into_iter()
+        .flatten()
+        .map(Ok);
+    let body = StreamBody::new(futures_util::stream::iter(frames.collect::<Vec<_>>()));
+    Ok(response.body(BodyExt::boxed(body)).unwrap())
+}
+
+/// Runs an application until the set is dropped.
+fn serve_http(tasks: &mut JoinSet<()>, listener: TcpListener) {
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service_fn(echo));
+                let _ = connection.await;
+            });
+        }
+    });
+}
+
+fn serve_http2(tasks: &mut JoinSet<()>, listener: TcpListener) {
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder
+                    .serve_connection(TokioIo::new(stream), service_fn(echo))
+                    .await;
+            });
+        }
+    });
+}
+
+/// Answers every connection with these bytes, whatever it asks.
+fn serve_raw(tasks: &mut JoinSet<()>, listener: TcpListener, answer: &'static [u8]) {
+    tasks.spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut seen = [0; 4096];
+            // Health probes send nothing.
+            if matches!(stream.read(&mut seen).await, Ok(count) if count > 0) {
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+            }
+        }
+    });
+}
+
+async fn mesh() -> (Mesh, JoinSet<()>) {
+    let mut tasks = JoinSet::new();
+    let (http, http_address) = listener().await;
+    let (grpc, grpc_address) = listener().await;
+    let (_, tcp) = listener().await;
+    serve_http(&mut tasks, http);
+    serve_http2(&mut tasks, grpc);
+    let mesh = Mesh::start(Applications {
+        http: http_address,
+        grpc: grpc_address,
+        tcp,
+    })
+    .await;
+    (mesh, tasks)
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+}
+
+async fn call<B>(to: SocketAddr, request: Request<B>) -> Answer
+where
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let stream = TcpStream::connect(to).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    answer(sender.send_request(request).await.unwrap()).await
+}
+
+async fn answer(response: Response<Incoming>) -> Answer {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned();
+    Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.to_bytes(),
+        trailers,
+    }
+}
+
+fn get(host: &str, path: &str) -> Request<Full<Bytes>> {
+    Request::builder()
+        .uri(path)
+        .header("host", host)
+        .body(Full::default())
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_reaches_the_application_with_the_callers_identity() {
+    let (mesh, _tasks) = mesh().await;
+    let request = Request::builder()
+        .uri("/a/b?c")
+        .header("host", "anything:1")
+        .header("weft-client-id", "forged");
+    let answer = call(
+        mesh.listener(To::Orders),
+        request.body(Full::<Bytes>::default()).unwrap(),
+    )
+    .await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["x-path"], "/a/b");
+    assert_eq!(answer.headers["x-host"], "anything:1");
+    assert_eq!(answer.headers["x-client"], id("frontend").as_str());
+    assert_eq!(answer.headers["x-weft-headers"], "1");
+    assert!(!answer.headers.contains_key("x-private"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_arrive_whole_in_both_directions() {
+    let (mesh, _tasks) = mesh().await;
+    for size in [0, 1, 100_000, 5_000_000] {
+        let body: Vec<u8> = (0..size).map(|index: u32| (index % 251) as u8).collect();
+        let request = Request::builder()
+            .method("POST")
+            .uri("/")
+            .header("host", "orders");
+        let answer = call(
+            mesh.listener(To::Host),
+            request.body(Full::from(body.clone())).unwrap(),
+        )
+        .await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body == body, "{size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_pass_both_ways_without_forbidden_ones() {
+    let (mesh, _tasks) = mesh().await;
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-sum", "7".parse().unwrap());
+    let frames = [
+        Ok::<_, Infallible>(Frame::data(Bytes::from("data"))),
+        Ok(Frame::trailers(trailers)),
+    ];
+    let request = Request::builder()
+        .method("POST")
+        .uri("/")
+        .header("host", "orders")
+        .header("te", "trailers")
+        .header("trailer", "x-sum");
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let answer = call(mesh.listener(To::Orders), request.body(body).unwrap()).await;
+    assert_eq!(answer.body, "data");
+    assert_eq!(answer.trailers.unwrap()["x-sum"], "7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_with_prior_knowledge_passes_trailers() {
+    let (mesh, _tasks) = mesh().await;
+    let stream = TcpStream::connect(mesh.listener(To::Grpc)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    let frames = [
+        Ok::<_, Infallible>(Frame::data(Bytes::from("data"))),
+        Ok(Frame::trailers(trailers)),
+    ];
+    let request = Request::builder()
+        .method("POST")
+        .uri("http://grpc.shop/pkg.Service/Method")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let answer = answer(
+        sender
+            .send_request(request.body(body).unwrap())
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(
+        (answer.status, &answer.body[..]),
+        (StatusCode::OK, &b"data"[..])
+    );
+    assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
+
+    // What the mesh refuses is told in gRPC's own way.
+    mesh.allow(Default::Deny, vec![]);
+    let request = Request::builder()
+        .uri("http://grpc.shop/a")
+        .header("content-type", "application/grpc");
+    let frames = [
+        Ok::<_, Infallible>(Frame::data(Bytes::new())),
+        Ok(Frame::data(Bytes::new())),
+    ];
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let answer = self::answer(
+        sender
+            .send_request(request.body(body).unwrap())
+            .await
+            .unwrap(),
+    )
+    .await;
+    assert_eq!(answer.headers["grpc-status"], "7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mesh_says_clearly_why_it_refuses() {
+    let (mesh, _tasks) = mesh().await;
+    let by_host = mesh.listener(To::Host);
+    for (host, status, token) in [
+        ("nope.shop", 404, "destination_not_found"),
+        ("secret.shop", 403, "http_request_denied"),
+        ("empty.shop", 503, "destination_unavailable"),
+        ("db.shop:5432", 400, "http_request_error"),
+    ] {
+        let answer = call(by_host, get(host, "/")).await;
+        assert_eq!(answer.status, status, "{host}");
+        let proxy_status = answer.headers["proxy-status"].to_str().unwrap();
+        assert!(
+            proxy_status.starts_with(&format!("weft; error={token}; details=")),
+            "{proxy_status}"
+        );
+        assert!(answer.headers.contains_key("x-request-id"));
+    }
+    assert_eq!(call(by_host, get("routed", "/")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_denies_and_a_new_table_takes_effect_at_once() {
+    let (mesh, _tasks) = mesh().await;
+    let rule = Rule {
+        policy: "AuthorizationPolicy/shop/p".into(),
+        action: Action::Allow,
+        principals: Some(vec![id("frontend")]),
+        methods: None,
+        paths: Some(vec!["/open/*".parse().unwrap()]),
+    };
+    mesh.allow(Default::Deny, vec![rule]);
+    let to = mesh.listener(To::Orders);
+    // Workers follow the table on their own; a denied answer shows that they have it.
+    while call(to, get("orders", "/shut")).await.status != 403 {}
+    assert_eq!(call(to, get("orders", "/open/a")).await.status, 200);
+    assert_eq!(call(to, get("orders", "/open/../shut")).await.status, 403);
+    assert_eq!(
+        call(to, get("orders", "/open/%2e%2e/shut")).await.status,
+        403
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_is_not_reached_is_replaced_by_another() {
+    let (mesh, _tasks) = mesh().await;
+    // `twice` is not served there, so the peer that is reached answers 421: it was reached.
+    for _ in 0..4 {
+        assert_eq!(
+            call(mesh.listener(To::Twice), get("x", "/")).await.status,
+            421
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_requests_are_refused_before_they_cross() {
+    let (mesh, _tasks) = mesh().await;
+    let to = mesh.listener(To::Orders);
+    for (request, status) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "400"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "400"),
+        (
+            b"GET http://example.com/ HTTP/1.1\r\nhost: example.com\r\n\r\n",
+            "405",
+        ),
+        (
+            b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n",
+            "405",
+        ),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nexpect: x\r\n\r\n", "417"),
+        (
+            b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            "501",
+        ),
+        (b"\x16\x03\x01\x00\xa5\r\n\r\n", "400"),
+    ] {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(
+            std::str::from_utf8(&head[9..]),
+            Ok(status),
+            "{}",
+            String::from_utf8_lossy(request)
+        );
+    }
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let many = "a: b\r\n".repeat(101);
+    stream
+        .write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head[9..], b"431");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_application_gets_its_caller_a_502_and_nobody_a_stray_byte() {
+    for hostile in [
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\na: \x00\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"",
+    ] {
+        let mut tasks = JoinSet::new();
+        let (origin, http) = listener().await;
+        serve_raw(&mut tasks, origin, hostile);
+        let mesh = Mesh::start(Applications {
+            http,
+            grpc: http,
+            tcp: http,
+        })
+        .await;
+        let answer = call(mesh.listener(To::Orders), get("orders", "/")).await;
+        assert_eq!(answer.status, 502, "{}", String::from_utf8_lossy(hostile));
+        assert!(answer.headers.contains_key("proxy-status"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_is_down_is_a_502_with_a_reason() {
+    let (_, down) = listener().await;
+    let mesh = Mesh::start(Applications {
+        http: down,
+        grpc: down,
+        tcp: down,
+    })
+    .await;
+    let answer = call(mesh.listener(To::Orders), get("orders", "/")).await;
+    assert_eq!(answer.status, 502);
+    assert!(
+        answer.headers["proxy-status"]
+            .to_str()
+            .unwrap()
+            .contains("connection_refused")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_and_keep_alive_stay_in_step() {
+    let (mesh, _tasks) = mesh().await;
+    let mut stream = TcpStream::connect(mesh.listener(To::Orders)).await.unwrap();
+    let pipelined = "HEAD /one HTTP/1.1\r\nhost: a\r\n\r\nGET /two HTTP/1.1\r\nhost: a\r\n\r\nGET /three HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    stream.write_all(pipelined.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    stream.read_to_string(&mut seen).await.unwrap();
+    let paths: Vec<&str> = seen
+        .lines()
+        .filter_map(|line| line.strip_prefix("x-path: "))
+        .collect();
+    assert_eq!(paths, ["/one", "/two", "/three"]);
+    assert_eq!(seen.matches("HTTP/1.1 200 OK").count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_finishes_what_runs_and_the_admin_endpoint_tells() {
+    let (mesh, _tasks) = mesh().await;
+    let admin = mesh.frontend.admin();
+    assert_eq!(call(admin, get("x", "/live")).await.status, 200);
+    assert_eq!(call(admin, get("x", "/ready")).await.status, 200);
+    assert_eq!(
+        call(mesh.listener(To::Orders), get("x", "/")).await.status,
+        200
+    );
+    let metrics = String::from_utf8(call(admin, get("x", "/metrics")).await.body.to_vec()).unwrap();
+    assert!(
+        metrics.contains("weft_requests_total{direction=\"outbound\""),
+        "{metrics}"
+    );
+    let certs = String::from_utf8(call(admin, get("x", "/certs")).await.body.to_vec()).unwrap();
+    assert!(certs.contains("frontend") && !certs.contains("PRIVATE"));
+    let drain = Request::builder()
+        .method("POST")
+        .uri("/drain")
+        .header("host", "x")
+        .body(Full::<Bytes>::default())
+        .unwrap();
+    assert_eq!(call(admin, drain).await.status, 202);
+    mesh.frontend
+        .until(tokio_util::sync::CancellationToken::new())
+        .await;
+}

@@ -1,0 +1,289 @@
+//! The pair of sidecars that the tests talk through, and the applications behind them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use weft_config::settings::{
+    AccessLog, Concurrency, Drain, Inbound, InboundService, LocalAddress, OutboundListener,
+    OutboundTarget, ProxySettings, Timeouts,
+};
+use weft_config::table::{
+    Authorization, Backend, Default, Endpoint, Port, Protocol, Revision, RouteRule, Rule, Service,
+    ServiceName, Table,
+};
+use weft_proxy::{ControlPlane, Running, start};
+use weft_transport::credentials::{Credentials, Svid, TrustBundle};
+use weft_transport::tuning::TransportSettings;
+
+/// A frontend sidecar without a service and an orders sidecar with three, joined by one table.
+pub(crate) struct Mesh {
+    pub(crate) frontend: Running,
+    pub(crate) orders: Running,
+    tables: Arc<Control>,
+    _state: tempfile::TempDir,
+}
+
+/// The outbound listeners of the frontend, in the order of its settings.
+pub(crate) enum To {
+    Orders = 0,
+    Host = 1,
+    Database = 2,
+    Grpc = 3,
+    Twice = 4,
+}
+
+/// The applications behind the orders sidecar.
+#[derive(Clone, Copy)]
+pub(crate) struct Applications {
+    pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+}
+
+struct Control {
+    tables: watch::Sender<Option<Arc<Table>>>,
+}
+
+impl ControlPlane for Control {
+    fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
+        self.tables.subscribe()
+    }
+    fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
+    fn acknowledge(&self, _: &Revision, _: Result<(), String>) {}
+    fn status(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}
+
+/// A listener whose address nobody answers on, once dropped.
+pub(crate) async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+impl Mesh {
+    /// Starts both sidecars in front of the applications, with no rules of authorisation.
+    pub(crate) async fn start(applications: Applications) -> Self {
+        let authority = Authority::new();
+        let state = tempfile::tempdir().unwrap();
+        let tables = Arc::new(Control {
+            tables: watch::channel(None).0,
+        });
+
+        let mut settings = settings(state.path());
+        let service = |name: &str, port, application| InboundService {
+            service: name.parse().unwrap(),
+            port,
+            application: LocalAddress::Tcp(application),
+        };
+        settings.inbound = Some(Inbound {
+            listen: loopback(),
+            advertise: None,
+            services: vec![
+                service("orders", 80, applications.http),
+                service("grpc", 80, applications.grpc),
+                service("db", 5432, applications.tcp),
+            ],
+        });
+        let control = Arc::clone(&tables) as Arc<dyn ControlPlane>;
+        let orders = start(settings, authority.credentials("orders"), control, None)
+            .await
+            .unwrap();
+
+        let mut settings = self::settings(state.path());
+        let to = |name: &str, port| OutboundTarget::Service {
+            service: name.parse().unwrap(),
+            port,
+        };
+        settings.outbound = [
+            to("orders", 80),
+            OutboundTarget::ByHost,
+            to("db", 5432),
+            to("grpc", 80),
+            to("twice", 80),
+        ]
+        .map(|target| OutboundListener {
+            listen: LocalAddress::Tcp(loopback()),
+            target,
+        })
+        .into();
+        let control = Arc::clone(&tables) as Arc<dyn ControlPlane>;
+        let frontend = start(settings, authority.credentials("frontend"), control, None)
+            .await
+            .unwrap();
+        let mesh = Self {
+            frontend,
+            orders,
+            tables,
+            _state: state,
+        };
+        mesh.allow(Default::Allow, vec![]);
+        mesh.settle().await;
+        mesh
+    }
+
+    /// Waits until the workers of both sidecars, which follow the table on their own, have it: before,
+    /// the frontend's answers 503 and the other's 403.
+    async fn settle(&self) {
+        loop {
+            let mut stream = TcpStream::connect(self.listener(To::Host)).await.unwrap();
+            let request = b"GET /settle HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.unwrap();
+            if !matches!(&status[9..], b"503" | b"403") {
+                return;
+            }
+        }
+    }
+
+    /// Where the application of the frontend connects.
+    pub(crate) fn listener(&self, to: To) -> SocketAddr {
+        match &self.frontend.outbound()[to as usize] {
+            LocalAddress::Tcp(address) => *address,
+            LocalAddress::Unix(_) => panic!("only TCP listeners here"),
+        }
+    }
+
+    /// Puts a table into force whose services all have these rules.
+    pub(crate) fn allow(&self, default: Default, rules: Vec<Rule>) {
+        let endpoint = |address, identity: &str| Endpoint {
+            workload: identity.into(),
+            address,
+            identity: id(identity),
+        };
+        let live = endpoint(self.orders.mesh(), "orders");
+        // Nobody listens there: the port is one that this process holds for TCP only.
+        let dead = endpoint(self.frontend.admin(), "orders");
+        let authorization = Some(Authorization { default, rules });
+        let service = |name: &str, number, protocol, endpoints: Vec<Endpoint>, routes| {
+            let ports = BTreeMap::from([(
+                number,
+                Port {
+                    protocol,
+                    routes,
+                    endpoints,
+                },
+            )]);
+            let service = Service {
+                ports,
+                authorization: authorization.clone(),
+            };
+            (ServiceName::new("shop", name).unwrap(), Arc::new(service))
+        };
+        let to_orders = Backend {
+            service: ServiceName::new("shop", "orders").unwrap(),
+            port: 80,
+            weight: 1,
+        };
+        let route = RouteRule {
+            route: "HTTPRoute/shop/routed".into(),
+            matches: vec![],
+            backends: vec![to_orders],
+        };
+        let table = Table {
+            revision: Revision {
+                store: "test".into(),
+                number: 1,
+            },
+            trust_domain: "demo.test".parse().unwrap(),
+            services: [
+                service("orders", 80, Protocol::Http, vec![live.clone()], vec![]),
+                service("grpc", 80, Protocol::Grpc, vec![live.clone()], vec![]),
+                service("db", 5432, Protocol::Tcp, vec![live.clone()], vec![]),
+                service("twice", 80, Protocol::Http, vec![dead, live], vec![]),
+                service("empty", 80, Protocol::Http, vec![], vec![]),
+                service("routed", 80, Protocol::Http, vec![], vec![route]),
+            ]
+            .into(),
+            forbidden: [ServiceName::new("shop", "secret").unwrap()].into(),
+        };
+        self.tables.tables.send_replace(Some(Arc::new(table)));
+    }
+}
+
+/// The SPIFFE ID of a workload of the tests.
+pub(crate) fn id(account: &str) -> weft_transport::identity::SpiffeId {
+    format!("spiffe://demo.test/ns/shop/sa/{account}")
+        .parse()
+        .unwrap()
+}
+
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+fn settings(state_dir: &std::path::Path) -> ProxySettings {
+    ProxySettings {
+        join_token_file: None,
+        config_addresses: vec![],
+        state_dir: state_dir.to_owned(),
+        workers: std::num::NonZeroUsize::MIN,
+        inbound: None,
+        outbound: vec![],
+        admin: loopback(),
+        access_log: AccessLog::Off,
+        transport: TransportSettings::default().validate().unwrap(),
+        timeouts: Timeouts {
+            application_connect: Duration::from_secs(1),
+            application_idle: Duration::from_millis(1500),
+            request_headers: Duration::from_secs(10),
+            stream_idle: Duration::from_secs(300),
+            tunnel_idle: Duration::from_secs(3600),
+        },
+        drain: Drain {
+            accept: Duration::ZERO,
+            deadline: Duration::from_secs(5),
+        },
+        concurrency: Concurrency {
+            in_flight_max: 1024,
+        },
+    }
+}
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().pem();
+        Self {
+            root,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    fn credentials(&self, account: &str) -> Credentials {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id(account).as_str().try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.not_before = (SystemTime::now() - Duration::from_secs(60)).into();
+        params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
+        let key = KeyPair::generate().unwrap();
+        let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let svid = Svid::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let bundle =
+            TrustBundle::from_pem("demo.test".parse().unwrap(), self.root.as_bytes()).unwrap();
+        Credentials::new(svid, bundle).unwrap()
+    }
+}
