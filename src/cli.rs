@@ -26,13 +26,21 @@ pub struct Cli {
 
 /// The subcommands, in the order in which a newcomer needs them.
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one value per process, moved twice"
+)]
 pub enum Command {
+    /// Run a whole mesh on this machine and show what it does
+    Demo(command::demo::Demo),
     /// Make, run and look after the certificate authority
     Ca(command::ca::Ca),
     /// Run and look after the config service
     Config(command::config::Config),
     /// Log in to a config service as an operator
     Login(command::login::Login),
+    /// Run a sidecar, or ask a running one
+    Proxy(command::proxy::Proxy),
     /// Apply resources as one revision, and wait until the sidecars run it
     Apply(command::change::Apply),
     /// List sidecars, revisions or resources
@@ -57,9 +65,11 @@ impl Command {
     /// Does what was asked for.
     pub fn run(self) -> Result<(), crate::failure::Failure> {
         match self {
+            Self::Demo(args) => command::demo::run(&args),
             Self::Ca(args) => command::ca::run(args),
             Self::Config(args) => command::config::run(args),
             Self::Login(args) => command::login::run(&args),
+            Self::Proxy(args) => command::proxy::run(args),
             Self::Apply(args) => command::change::apply(&args),
             Self::Get(args) => command::get::run(&args),
             Self::Delete(args) => command::change::delete(&args),

@@ -5,6 +5,7 @@ pub mod change;
 pub mod check;
 pub mod completion;
 pub mod config;
+pub mod demo;
 pub mod get;
 pub mod login;
 pub mod proxy;

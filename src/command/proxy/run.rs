@@ -1,0 +1,286 @@
+//! `weft proxy run`: identity, then table, then data path; and in the other order to the end.
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use weft_ca::agent::Agent;
+use weft_config::client::{Subscription, SubscriptionHandle, SubscriptionSettings};
+use weft_config::settings::limits::CONFIG_PORT;
+use weft_config::settings::{
+    HostPort, OutboundTarget, ProxySettings, ServiceReference, load_proxy,
+};
+use weft_config::table::{Revision, ServiceName, Table};
+use weft_proxy::{ControlPlane, RunError};
+use weft_transport::credentials::Credentials;
+
+use super::flags::ProxyFlags;
+use super::wrap::wrap;
+use crate::failure::{Code, Failure, chain};
+use crate::telemetry::LogFilter;
+use crate::{identity, process};
+
+/// Runs a sidecar, and an application inside its life if there is one after --.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    weft proxy run --config proxy.yaml\n  \
+    weft proxy run --join-token-file orders.token --state-dir state --listen 10.9.0.3:6143 \\\n      \
+      --inbound orders:80=127.0.0.1:8080 --outbound 127.0.0.1:5001=payments:80\n  \
+    weft proxy run --config proxy.yaml -- python3 app.py\n\n\
+    SIGTERM drains: services are withdrawn, running requests finish, 25s at most.\n\
+    With a command, it starts when the sidecar is ready, gets the signals, and its exit code is the sidecar's.")]
+pub struct Run {
+    #[command(flatten)]
+    flags: ProxyFlags,
+    /// The application to run inside the sidecar's life
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Runs `weft proxy run`.
+pub fn run(args: Run) -> Result<(), Failure> {
+    let log = process::start_logging();
+    let loaded = load_proxy(args.flags.into_sources())?;
+    process::warn_all(&loaded.warnings);
+    process::raise_file_limit();
+    let shutdown = CancellationToken::new();
+    let ready = Notify::new();
+    let sidecar = sidecar(loaded.settings, log, &ready, shutdown.clone());
+    process::runtime()?.block_on(async {
+        if args.command.is_empty() {
+            process::until_signal(shutdown, sidecar).await
+        } else {
+            wrap(&args.command, ready.notified(), sidecar, shutdown).await
+        }
+    })
+}
+
+/// The sidecar's life, from its identity to the end of its drain.
+async fn sidecar(
+    settings: ProxySettings,
+    log: LogFilter,
+    ready: &Notify,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let join = identity::start(&settings.state_dir, settings.join_token_file.as_deref());
+    let Some(joined) = shutdown.run_until_cancelled(join).await else {
+        return Ok(());
+    };
+    let (agent, credentials) = joined?;
+    let subscription = subscription_settings(&settings, &agent, &credentials).await?;
+    let (subscription, handle) = Subscription::start(subscription);
+    let mut tables = handle.tables();
+    let running = weft_proxy::start(
+        settings,
+        credentials,
+        Arc::new(Control(handle)),
+        Some(Arc::new(log)),
+    )
+    .await
+    .map_err(|error| failed(&error))?;
+    let over = CancellationToken::new();
+    let announce = async {
+        if let Some(Ok(_)) = over
+            .run_until_cancelled(tables.wait_for(Option::is_some))
+            .await
+        {
+            process::ready("serving");
+            tracing::info!("ready");
+            ready.notify_one();
+        }
+    };
+    let serve = async {
+        running.until(shutdown).await;
+        over.cancel();
+    };
+    // The control plane's connections outlive the data path: it withdraws its services by them.
+    tokio::join!(
+        serve,
+        announce,
+        subscription.run(over.clone()),
+        agent.run(over.clone())
+    );
+    Ok(())
+}
+
+async fn subscription_settings(
+    settings: &ProxySettings,
+    agent: &Agent,
+    credentials: &Credentials,
+) -> Result<SubscriptionSettings, Failure> {
+    let id = agent.id();
+    let namespace = id.workload().map_or("", |workload| workload.namespace);
+    let name = |service: &ServiceReference| {
+        service.in_namespace(namespace).map_err(|error| {
+            Failure::new(
+                Code::BadData,
+                format!("the service {service} needs a namespace, as NAME.NAMESPACE: {error}"),
+            )
+        })
+    };
+    let mut listens_for = Vec::new();
+    for listener in &settings.outbound {
+        if let OutboundTarget::Service { service, .. } = &listener.target {
+            listens_for.push(name(service)?);
+        }
+    }
+    let mut inbound = Vec::new();
+    for one in settings
+        .inbound
+        .iter()
+        .flat_map(|inbound| &inbound.services)
+    {
+        inbound.push((name(&one.service)?, one.port));
+    }
+    let addresses = if settings.config_addresses.is_empty() {
+        beside(agent.ca_addresses())
+    } else {
+        settings.config_addresses.clone()
+    };
+    Ok(SubscriptionSettings {
+        advertise: advertised(settings, &addresses).await?,
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+        credentials: credentials.clone(),
+        state_dir: settings.state_dir.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        listens_for,
+        inbound,
+    })
+}
+
+/// Without an address, the config service is looked for where the CA is.
+fn beside(ca_addresses: &[String]) -> Vec<HostPort> {
+    let addresses = ca_addresses
+        .iter()
+        .filter_map(|address| address.parse().ok());
+    addresses
+        .map(|address: HostPort| HostPort {
+            port: CONFIG_PORT,
+            ..address
+        })
+        .collect()
+}
+
+/// The address at which peers reach this sidecar, if it serves anything.
+async fn advertised(
+    settings: &ProxySettings,
+    config: &[HostPort],
+) -> Result<Option<SocketAddr>, Failure> {
+    let Some(inbound) = &settings.inbound else {
+        return Ok(None);
+    };
+    if let Some(advertise) = &inbound.advertise {
+        let resolved = lookup(advertise).await;
+        return resolved.map(Some).ok_or_else(|| {
+            Failure::new(
+                Code::Failed,
+                format!("inbound.advertise: {advertise} has no address: write an IP address, or a name that resolves here"),
+            )
+        });
+    }
+    if !inbound.listen.ip().is_unspecified() {
+        return Ok(Some(inbound.listen));
+    }
+    for address in config {
+        if let Some(address) = lookup(address).await
+            && let Some(local) = route_to(address)
+        {
+            let advertise = SocketAddr::new(local.ip(), inbound.listen.port());
+            tracing::info!(%advertise, "peers are told the address of the route to the config service");
+            return Ok(Some(advertise));
+        }
+    }
+    Err(Failure::new(
+        Code::BadData,
+        "inbound.listen is a wildcard: write inbound.advertise (--advertise), the address at which other sidecars reach this one",
+    ))
+}
+
+async fn lookup(address: &HostPort) -> Option<SocketAddr> {
+    tokio::net::lookup_host((address.host.as_str(), address.port))
+        .await
+        .ok()?
+        .next()
+}
+
+/// The local address that packets to `address` leave from; connecting UDP sends nothing.
+fn route_to(address: SocketAddr) -> Option<SocketAddr> {
+    let any: SocketAddr = if address.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(address).ok()?;
+    socket.local_addr().ok()
+}
+
+/// The subscription, as the data path sees it.
+struct Control(SubscriptionHandle);
+
+impl ControlPlane for Control {
+    fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
+        self.0.tables()
+    }
+
+    fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
+        self.0.set_health(service, port, healthy);
+    }
+
+    fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
+        self.0.acknowledge(revision, outcome);
+    }
+
+    fn status(&self) -> serde_json::Value {
+        serde_json::to_value(self.0.status()).unwrap_or_default()
+    }
+}
+
+impl weft_proxy::LogFilter for LogFilter {
+    fn current(&self) -> String {
+        Self::current(self)
+    }
+
+    fn replace(&self, directives: &str) -> Result<(), String> {
+        self.set(directives)
+    }
+}
+
+fn failed(error: &RunError) -> Failure {
+    let line = chain(error);
+    // The kernel's word for EACCES and EPERM, whichever operation it was.
+    let denied = line.contains("Permission denied") || line.contains("not permitted");
+    Failure::new(
+        if denied {
+            Code::NotPermitted
+        } else {
+            Code::Failed
+        },
+        line,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_config_service_is_looked_for_beside_the_ca() {
+        let found = beside(&["10.9.0.9:6200".to_owned(), "ca.internal:7000".to_owned()]);
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.9.0.9:6201", "ca.internal:6201"]);
+    }
+
+    #[test]
+    fn the_route_to_loopback_leaves_from_loopback() {
+        assert!(
+            route_to("127.0.0.1:9".parse().unwrap())
+                .unwrap()
+                .ip()
+                .is_loopback()
+        );
+    }
+}
