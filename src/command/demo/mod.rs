@@ -99,7 +99,8 @@ async fn run_in(args: &Demo, directory: &Path) -> Result<(), Failure> {
 /// What must live as long as the demo.
 struct Mesh {
     orders: [Application; 2],
-    ledger: Application,
+    /// Kept only so that it goes on serving.
+    _ledger: Application,
     wiretaps: Vec<Wiretap>,
     ports: Ports,
 }
@@ -273,7 +274,7 @@ async fn bring_up(directory: &Path, children: &mut Children) -> Result<Mesh, Fai
     .await?;
     Ok(Mesh {
         orders,
-        ledger,
+        _ledger: ledger,
         wiretaps,
         ports,
     })

@@ -1,0 +1,303 @@
+//! Black-box tests of the command line: what it says, and the codes that it ends with.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use weft_config::settings::{Sources, load_ca, load_config, load_proxy};
+
+/// Every subcommand that does something by itself.
+const COMMANDS: [&[&str]; 25] = [
+    &["demo"],
+    &["ca", "init"],
+    &["ca", "serve"],
+    &["ca", "token"],
+    &["ca", "inspect"],
+    &["ca", "bundle"],
+    &["ca", "backup"],
+    &["ca", "restore"],
+    &["config", "serve"],
+    &["config", "backup"],
+    &["config", "restore"],
+    &["login"],
+    &["proxy", "run"],
+    &["proxy", "status"],
+    &["proxy", "config"],
+    &["proxy", "drain"],
+    &["apply"],
+    &["get"],
+    &["delete"],
+    &["diff"],
+    &["rollback"],
+    &["validate"],
+    &["check"],
+    &["completion"],
+    &["version"],
+];
+
+#[test]
+fn each_command_explains_itself() {
+    for command in COMMANDS {
+        let output = weft(&[command, &["--help"]].concat());
+        let text = stdout(&output);
+        assert!(output.status.success(), "{command:?}");
+        assert!(text.contains("Usage: weft"), "{command:?}: {text}");
+    }
+}
+
+#[test]
+fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
+    let text = stdout(&weft(&["--help"]));
+    let listed: Vec<&str> = text
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            "demo",
+            "ca",
+            "config",
+            "login",
+            "proxy",
+            "apply",
+            "get",
+            "delete",
+            "diff",
+            "rollback",
+            "validate",
+            "check",
+            "completion",
+            "version",
+            "help"
+        ]
+    );
+    assert!(text.contains("Exit codes:"));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    for line in [
+        &["frobnicate"] as &[&str],
+        &["ca", "token"],
+        &["apply"],
+        &["proxy", "run", "--inbound", "x"],
+    ] {
+        assert_eq!(code(&weft(line)), 2, "{line:?}");
+    }
+}
+
+#[test]
+fn bad_settings_are_one_line_with_place_and_hint_and_end_with_65() {
+    let cases = [
+        (
+            "state_dir: s\nworkres: 2\n",
+            "2:1: unknown key `workres`: did you mean `workers`?",
+        ),
+        (
+            "state_dir: s\ndrain: { deadline: 10 }\n",
+            "2:20: `10` has no unit: write 10s",
+        ),
+        (
+            "state_dir: s\n",
+            "inbound, outbound: the sidecar would do nothing",
+        ),
+        (
+            "state_dir: s\noutbound: { listeners: [ { listen: \"127.0.0.1:1\", route_by: original_destination } ] }\n",
+            "outbound.listeners[0].route_by: original_destination is not supported yet",
+        ),
+        ("state_dir: [\n", "1:12: expected string scalar"),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("proxy.yaml");
+    for (text, expected) in cases {
+        std::fs::write(&file, text).unwrap();
+        let output = weft(&["proxy", "run", "--config", file.to_str().unwrap()]);
+        let said = stderr(&output);
+        assert_eq!(code(&output), 65, "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert!(said.contains("proxy.yaml"), "{said}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let output = weft(&["proxy", "run", "--config", "/no/such.yaml"]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        stderr(&output).contains("/no/such.yaml: cannot read the settings: No such file"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn a_spoiled_join_token_ends_with_65_and_names_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "not a token\n").unwrap();
+    let output = weft(&[
+        "proxy",
+        "run",
+        "--state-dir",
+        directory.path().join("state").to_str().unwrap(),
+        "--join-token-file",
+        token.to_str().unwrap(),
+        "--outbound",
+        "127.0.0.1:0=orders:80",
+    ]);
+    assert_eq!(code(&output), 65, "{}", stderr(&output));
+    assert!(stderr(&output).contains("token: "), "{}", stderr(&output));
+}
+
+#[test]
+fn an_authority_is_made_once_and_tokens_name_who_may_use_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("ca");
+    let dir = dir.to_str().unwrap();
+    let init = [
+        "ca",
+        "init",
+        "--dir",
+        dir,
+        "--trust-domain",
+        "demo.test",
+        "--address",
+        "127.0.0.1:6200",
+    ];
+    assert_eq!(code(&weft(&init)), 0);
+    assert_eq!(code(&weft(&init)), 1);
+
+    let tokens = weft(&[
+        "ca",
+        "token",
+        "--dir",
+        dir,
+        "--identity",
+        "ns/shop/sa/orders",
+        "--count",
+        "2",
+    ]);
+    assert_eq!(
+        stdout(&tokens)
+            .lines()
+            .filter(|line| line.starts_with("weft-join-v1."))
+            .count(),
+        2
+    );
+
+    let reserved = weft(&[
+        "ca",
+        "token",
+        "--dir",
+        dir,
+        "--identity",
+        "ns/weft/sa/config",
+    ]);
+    assert_eq!(code(&reserved), 65);
+    assert!(
+        stderr(&reserved).contains("--role config"),
+        "{}",
+        stderr(&reserved)
+    );
+
+    let inspection: serde_json::Value = serde_json::from_str(&stdout(&weft(&[
+        "ca", "inspect", "--dir", dir, "-o", "json",
+    ])))
+    .unwrap();
+    assert_eq!(inspection["trust_domain"], "demo.test");
+}
+
+#[test]
+fn operators_without_a_login_are_told_how_to_get_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = command(&["get", "services"])
+        .env("WEFT_HOME", directory.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 77);
+    assert!(
+        stderr(&output).contains("weft login HOST:PORT --join-token-file FILE"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_demos_mesh_is_valid_and_a_broken_one_is_refused_with_line_and_hint() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mesh = root.join("src/command/demo/mesh.yaml");
+    let output = weft(&["validate", "-f", mesh.to_str().unwrap()]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output), "6 resources are valid\n");
+
+    let directory = tempfile::tempdir().unwrap();
+    let broken = directory.path().join("broken.yaml");
+    let text = std::fs::read_to_string(mesh)
+        .unwrap()
+        .replace("protocol: tcp", "protokol: tcp");
+    std::fs::write(&broken, text).unwrap();
+    let output = weft(&["validate", "-f", broken.to_str().unwrap()]);
+    assert_eq!(code(&output), 65);
+    assert!(
+        stderr(&output).contains("did you mean protocol?"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn the_packaged_examples_are_valid_settings() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples");
+    load_proxy(Sources {
+        file: Some(examples.join("proxy.yaml")),
+        ..Sources::default()
+    })
+    .unwrap();
+    load_ca(Sources {
+        file: Some(examples.join("ca.yaml")),
+        ..Sources::default()
+    })
+    .unwrap();
+    load_config(Sources {
+        file: Some(examples.join("config.yaml")),
+        ..Sources::default()
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_control_plane_out_of_reach_ends_with_69() {
+    let output = weft(&["proxy", "status", "--admin", "127.0.0.1:1"]);
+    assert_eq!(code(&output), 69);
+    assert_eq!(stderr(&output).lines().count(), 1);
+}
+
+fn weft(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+/// The binary with an environment that no installation on this machine reaches into.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
+    command
+        .args(arguments)
+        .env_remove("WEFT_CONTEXT")
+        .env_remove("WEFT_LOG");
+    command
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
