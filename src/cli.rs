@@ -26,10 +26,6 @@ pub struct Cli {
 
 /// The subcommands, in the order in which a newcomer needs them.
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one value per process, moved twice"
-)]
 pub enum Command {
     /// Run a whole mesh on this machine and show what it does
     Demo(command::demo::Demo),

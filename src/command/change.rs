@@ -182,7 +182,9 @@ pub fn diff(args: &Diff) -> Result<(), Failure> {
         operator.diff(&files).await.map_err(|error| refused(&error))
     })?;
     report(&result.findings)?;
-    print_or(args.output, &result.changes, changes_text)?;
+    print_or(args.output, &result.changes, |changes| {
+        changes_text(changes)
+    })?;
     if result.changes.is_empty() {
         return Ok(());
     }
@@ -267,7 +269,7 @@ fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
     }
 }
 
-fn changes_text(changes: &Vec<weft_config::diff::Change>) -> String {
+fn changes_text(changes: &[weft_config::diff::Change]) -> String {
     changes.iter().map(|change| format!("{change}\n")).collect()
 }
 
