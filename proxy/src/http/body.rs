@@ -281,10 +281,11 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // hyper does not poll bodies that it knows to be empty (HEAD, 204, 304), so an unread one is no
-        // failure if there was nothing to read.
-        let complete =
-            self.is_end_stream() || self.record.as_ref().is_some_and(Record::is_bodiless);
+        // hyper does not poll bodies that it knows to be empty (HEAD, 204, 304), nor after the last byte of
+        // a declared length, so an end that was not read is no failure if there was nothing more to read.
+        let complete = self.is_end_stream()
+            || self.size_hint().exact() == Some(0)
+            || self.record.as_ref().is_some_and(Record::is_bodiless);
         let outcome = if complete {
             Ok(())
         } else {

@@ -240,6 +240,11 @@ impl ResponseHalf {
             self.recv.begin_tunnel();
         } else {
             self.recv.begin_body(length);
+            poll_fn(|cx| {
+                self.recv.look_for_end(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
         Ok(http::Response::from_parts(head, ()))
     }

@@ -191,6 +191,24 @@ impl RecvHalf {
         }
     }
 
+    /// After the last declared byte: takes the end if it is here already. Readers that know the
+    /// length do not ask for more, and an end that nobody saw would cancel the stream.
+    pub(super) fn look_for_end(&mut self, cx: &mut Context<'_>) {
+        while self.length.left() == Some(0)
+            && matches!(self.phase, Phase::Body | Phase::AfterTrailers)
+        {
+            let seen = match self.poll_event(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(None)) => self.end(),
+                Poll::Ready(Ok(Some(event))) => self.payload(event).map(drop),
+                Poll::Ready(Err(error)) => Err(error),
+            };
+            if let Err(error) = seen {
+                self.fail(error);
+            }
+        }
+    }
+
     /// Judges a frame after the head. `None` for trailers, which are kept.
     fn payload(&mut self, event: Event) -> Result<Option<Bytes>, StreamError> {
         match (event, &self.phase) {
@@ -323,7 +341,10 @@ impl Body for RecvHalf {
     ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
         let this = self.get_mut();
         match ready!(this.poll_data(cx)) {
-            Ok(Some(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            Ok(Some(data)) => {
+                this.look_for_end(cx);
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
             Ok(None) => {
                 let trailers = this.take_trailers();
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))

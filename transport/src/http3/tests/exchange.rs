@@ -31,6 +31,24 @@ async fn a_get_is_answered() {
 }
 
 #[tokio::test]
+async fn a_reader_that_stops_at_the_declared_length_has_seen_the_end() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    serve(&quic.server, &mut tasks, |request| async move {
+        let head = response(200, &[("content-length", "3")]);
+        let body = Bytes::from_static(b"all");
+        request.respond.head_with(&head, body, true).await.unwrap();
+    });
+    let client = client(&quic.client, &mut tasks);
+    let (_send, mut answer) = client.open(&get(), true).await.unwrap();
+    answer.head().await.unwrap();
+    let mut body = answer.into_body();
+    let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx));
+    assert!(frame.await.unwrap().unwrap().is_data());
+    assert!(body.is_end_stream());
+}
+
+#[tokio::test]
 async fn bodies_and_trailers_pass_both_ways() {
     let quic = quic().await;
     let mut tasks = JoinSet::new();
