@@ -201,12 +201,6 @@ fn parse_workers(workers: Option<usize>, cores: NonZeroUsize) -> Result<NonZeroU
 
 fn parse_inbound(raw: RawInbound) -> Result<Inbound, Problem> {
     let raw_services = raw.services.unwrap_or_default();
-    if raw_services.is_empty() {
-        return Err(Problem::new(
-            "inbound.services",
-            "is empty: write at least one, as { service: orders, port: 80, application: \"127.0.0.1:8080\" }",
-        ));
-    }
     if raw_services.len() > limits::SERVICES_MAX {
         return Err(Problem::new(
             "inbound.services",
