@@ -359,7 +359,7 @@ impl Subscription {
 
     fn take(&self, message: ServiceMessage) -> Result<(), String> {
         let mut state = self.shared.lock();
-        state.status.last_heard = Some(jiff::Timestamp::now().to_string());
+        state.status.last_heard = Some(format!("{:.0}", jiff::Timestamp::now()));
         match message.kind {
             Some(In::Table(table)) => {
                 self.take_table(&mut state, &table);

@@ -351,6 +351,6 @@ fn info(workload: &Workload, session: &Session) -> SidecarInfo {
         revision: session.acknowledged.clone(),
         refusal: session.refused.as_ref().map(|(_, reason)| reason.clone()),
         svid_expires: expiry.map(|time| time.to_string()).unwrap_or_default(),
-        last_seen: session.last_seen.to_string(),
+        last_seen: format!("{:.0}", session.last_seen),
     }
 }

@@ -190,7 +190,7 @@ impl Operations {
         }
         let (author, message) = (author.to_owned(), change.message.clone());
         let set = next.clone();
-        let time = jiff::Timestamp::now().to_string();
+        let time = format!("{:.0}", jiff::Timestamp::now());
         let revision = self
             .blocking(move |mesh| mesh.store.write(&set, &author, &time, &message))
             .await?;
