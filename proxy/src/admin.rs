@@ -17,6 +17,7 @@ use weft_transport::credentials::Credentials;
 use weft_transport::pool::{PeerStatus, Pool};
 
 use crate::metrics::{Gauge, Shard, expose};
+use crate::run::table::{Snapshots, is_everywhere};
 use crate::run::{ControlPlane, LogFilter};
 
 /// What the endpoint can show and do.
@@ -25,6 +26,7 @@ pub(crate) struct State {
     control: Arc<dyn ControlPlane>,
     shards: Vec<Arc<Shard>>,
     pools: Vec<Pool>,
+    snapshots: Snapshots,
     log: Option<Arc<dyn LogFilter>>,
     draining: CancellationToken,
 }
@@ -35,6 +37,7 @@ impl State {
         control: Arc<dyn ControlPlane>,
         shards: Vec<Arc<Shard>>,
         pools: Vec<Pool>,
+        snapshots: Snapshots,
         log: Option<Arc<dyn LogFilter>>,
     ) -> Self {
         Self {
@@ -42,6 +45,7 @@ impl State {
             control,
             shards,
             pools,
+            snapshots,
             log,
             draining: CancellationToken::new(),
         }
@@ -81,7 +85,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
 /// may be missing is the table, an identity that is still valid, and the will to go on.
 async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     let mut missing = Vec::new();
-    if state.control.tables().borrow().is_none() {
+    if !is_everywhere(&state.snapshots) {
         missing.push("no table from the config service yet");
     }
     if state.credentials.svid().not_after() <= SystemTime::now() {

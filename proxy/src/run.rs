@@ -3,6 +3,7 @@
 //! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it.
 
 mod bind;
+pub(crate) mod table;
 mod thread;
 
 use std::io;
@@ -19,7 +20,6 @@ use weft_config::settings::{LocalAddress, OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
 use weft_transport::endpoint::{BindError, Epoch, MeshSettings, ResetKey, StartError, Workers};
-use weft_transport::pool::Pool;
 
 use crate::access_log::Writer;
 use crate::admin::{self, State};
@@ -186,7 +186,7 @@ pub async fn start(
     let finish = CancellationToken::new();
     let (deadline, drained_by) = watch::channel(None);
     let mut ended = Vec::new();
-    let (mut shards, mut pools): (Vec<Arc<Shard>>, Vec<Pool>) = (Vec::new(), Vec::new());
+    let (mut shards, mut pools, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
     let outbound = bound.addresses;
     for (index, (mesh_socket, sockets)) in mesh_sockets.into_iter().zip(bound.workers).enumerate() {
         let shard = Arc::new(Shard::default());
@@ -204,12 +204,15 @@ pub async fn start(
                 .collect(),
             listener_ports: outbound.iter().map(port).collect(),
             tables: control.tables(),
+            trust_domain: svid.id().trust_domain().clone(),
             credentials: credentials.clone(),
             finish: finish.clone(),
             deadline: drained_by.clone(),
         };
         let (started, over) = thread::spawn(index, plan)?;
-        pools.push(started.await.map_err(|_| RunError::Died)??);
+        let started = started.await.map_err(|_| RunError::Died)??;
+        pools.push(started.pool);
+        snapshots.push(started.directory);
         shards.push(shard);
         ended.push(over);
     }
@@ -218,10 +221,15 @@ pub async fn start(
         Arc::clone(&control),
         shards,
         pools,
+        snapshots.clone(),
         log,
     ));
     let mut tasks = JoinSet::new();
-    tasks.spawn(acknowledge(Arc::clone(&control)));
+    tasks.spawn(table::acknowledge(
+        Arc::clone(&control),
+        snapshots,
+        svid.id().trust_domain().clone(),
+    ));
     tasks.spawn(health::watch(
         Arc::clone(&shared),
         Arc::clone(&control),
@@ -341,23 +349,6 @@ fn port(address: &LocalAddress) -> Option<u16> {
     match address {
         LocalAddress::Tcp(address) => Some(address.port()),
         LocalAddress::Unix(_) => None,
-    }
-}
-
-/// Tells the config service that a revision is in force: a table that reaches this point is whole.
-async fn acknowledge(control: Arc<dyn ControlPlane>) {
-    let mut tables = control.tables();
-    loop {
-        let revision = tables
-            .borrow_and_update()
-            .as_ref()
-            .map(|table| table.revision.clone());
-        if let Some(revision) = revision {
-            control.acknowledge(&revision, Ok(()));
-        }
-        if tables.changed().await.is_err() {
-            return;
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one worker has: its snapshot of the mesh, its connections to peers, its counts, its tasks.
 //! Nothing here is shared with another worker but what never changes.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
@@ -10,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::settings::Timeouts;
 use weft_config::table::Table;
+use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
 
 use crate::access_log::AccessLog;
 use crate::directory::Directory;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
+use crate::run::table;
 
 /// What is the same for all workers of the process.
 pub(crate) struct Shared {
@@ -91,19 +94,27 @@ impl Worker {
     }
 }
 
-/// Keeps a worker's snapshot in step with the table.
-pub(crate) async fn follow(
+/// The snapshot of the newest table, which a worker has before it serves, and the work that keeps it in
+/// step with later ones.
+pub(crate) fn follow(
     mut tables: watch::Receiver<Option<Arc<Table>>>,
-    snapshots: watch::Sender<Arc<Directory>>,
-) {
-    loop {
-        let table = tables.borrow_and_update().clone();
-        if let Some(table) = table {
-            let next = Directory::new(table, &snapshots.borrow());
-            snapshots.send_replace(Arc::new(next));
+    own: TrustDomain,
+) -> (watch::Receiver<Arc<Directory>>, impl Future<Output = ()>) {
+    let newest = move |tables: &mut watch::Receiver<Option<Arc<Table>>>, old: &Directory| {
+        let table = tables.borrow_and_update().clone()?;
+        // Whoever acknowledges tells the refusal: see `run::table`.
+        table::check(&table, &own).ok()?;
+        Some(Arc::new(Directory::new(table, old)))
+    };
+    let first = newest(&mut tables, &Directory::default()).unwrap_or_default();
+    let (snapshots, directory) = watch::channel(first);
+    let keep = async move {
+        while tables.changed().await.is_ok() {
+            let next = newest(&mut tables, &snapshots.borrow());
+            if let Some(next) = next {
+                snapshots.send_replace(next);
+            }
         }
-        if tables.changed().await.is_err() {
-            return;
-        }
-    }
+    };
+    (directory, keep)
 }

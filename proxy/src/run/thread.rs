@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
 use weft_transport::credentials::Credentials;
 use weft_transport::endpoint::WorkerSocket;
+use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
 
 use super::RunError;
@@ -38,6 +39,8 @@ pub(super) struct Plan {
     pub(super) sockets: Vec<(Destination, Unowned)>,
     pub(super) listener_ports: Vec<Option<u16>>,
     pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
+    /// Whose tables are taken.
+    pub(super) trust_domain: TrustDomain,
     pub(super) credentials: Credentials,
     /// Cancelled when connections shall end.
     pub(super) finish: CancellationToken,
@@ -45,10 +48,20 @@ pub(super) struct Plan {
     pub(super) deadline: watch::Receiver<Option<Instant>>,
 }
 
-type Started = oneshot::Receiver<Result<Pool, RunError>>;
+/// What the control side sees of a worker that runs.
+pub(super) struct Started {
+    pub(super) pool: Pool,
+    /// What it decides by.
+    pub(super) directory: watch::Receiver<Arc<Directory>>,
+}
+
+type Outcome = Result<Started, RunError>;
 
 /// Starts the thread. The first receiver hears that it runs, the second that it is over.
-pub(super) fn spawn(index: usize, plan: Plan) -> io::Result<(Started, oneshot::Receiver<()>)> {
+pub(super) fn spawn(
+    index: usize,
+    plan: Plan,
+) -> io::Result<(oneshot::Receiver<Outcome>, oneshot::Receiver<()>)> {
     let (started, hears_start) = oneshot::channel();
     let (over, hears_end) = oneshot::channel();
     std::thread::Builder::new()
@@ -67,20 +80,21 @@ pub(super) fn spawn(index: usize, plan: Plan) -> io::Result<(Started, oneshot::R
     Ok((hears_start, hears_end))
 }
 
-async fn work(plan: Plan, started: oneshot::Sender<Result<Pool, RunError>>) {
+async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let (listener, dialler) = match plan.mesh_socket.start(&plan.credentials) {
         Ok(endpoints) => endpoints,
         Err(error) => return drop(started.send(Err(error.into()))),
     };
     let pool = Pool::new(dialler);
-    let (snapshots, directory) = watch::channel(Arc::new(Directory::default()));
+    // Before any socket is listened on: with a table from disk no request meets a worker without one.
+    let (directory, keep_in_step) = follow(plan.tables, plan.trust_domain);
     let worker = Arc::new(Worker {
         via_http1: via("1.1", &plan.shared.via),
         via_http2: via("2", &plan.shared.via),
         unrouted: plan.shard.requests(unrouted(&plan.shared.principal)),
         shared: plan.shared,
         pool: pool.clone(),
-        directory,
+        directory: directory.clone(),
         shard: plan.shard,
         log: plan.log,
         tasks: TaskTracker::new(),
@@ -89,7 +103,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Result<Pool, RunError>>) {
     });
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
     let mut background = JoinSet::new();
-    background.spawn(follow(plan.tables, snapshots));
+    background.spawn(keep_in_step);
     let listener = Arc::new(listener);
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
@@ -118,7 +132,13 @@ async fn work(plan: Plan, started: oneshot::Sender<Result<Pool, RunError>>) {
     if let Some(failure) = failure {
         return drop(started.send(Err(failure)));
     }
-    if started.send(Ok(pool.clone())).is_err() {
+    if started
+        .send(Ok(Started {
+            pool: pool.clone(),
+            directory,
+        }))
+        .is_err()
+    {
         return;
     }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weft_config::settings::{
     AccessLog, Concurrency, Drain, Inbound, InboundService, LocalAddress, OutboundListener,
@@ -28,7 +28,8 @@ use weft_transport::tuning::TransportSettings;
 pub(crate) struct Mesh {
     pub(crate) frontend: Running,
     pub(crate) orders: Running,
-    tables: Arc<Control>,
+    control: [Arc<Control>; 2],
+    revision: AtomicU64,
     _state: tempfile::TempDir,
 }
 
@@ -51,6 +52,16 @@ pub(crate) struct Applications {
 
 struct Control {
     tables: watch::Sender<Option<Arc<Table>>>,
+    acknowledged: watch::Sender<u64>,
+}
+
+impl Control {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            tables: watch::channel(None).0,
+            acknowledged: watch::channel(0).0,
+        })
+    }
 }
 
 impl ControlPlane for Control {
@@ -58,7 +69,10 @@ impl ControlPlane for Control {
         self.tables.subscribe()
     }
     fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
-    fn acknowledge(&self, _: &Revision, _: Result<(), String>) {}
+    fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
+        outcome.unwrap();
+        self.acknowledged.send_replace(revision.number);
+    }
     fn status(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
@@ -76,9 +90,8 @@ impl Mesh {
     pub(crate) async fn start(applications: Applications) -> Self {
         let authority = Authority::new();
         let state = tempfile::tempdir().unwrap();
-        let tables = Arc::new(Control {
-            tables: watch::channel(None).0,
-        });
+        let control = [Control::new(), Control::new()];
+        let plane = |index: usize| Arc::clone(&control[index]) as Arc<dyn ControlPlane>;
 
         let mut settings = settings(state.path());
         let service = |name: &str, port, application| InboundService {
@@ -95,8 +108,7 @@ impl Mesh {
                 service("db", 5432, applications.tcp),
             ],
         });
-        let control = Arc::clone(&tables) as Arc<dyn ControlPlane>;
-        let orders = start(settings, authority.credentials("orders"), control, None)
+        let orders = start(settings, authority.credentials("orders"), plane(0), None)
             .await
             .unwrap();
 
@@ -117,34 +129,18 @@ impl Mesh {
             target,
         })
         .into();
-        let control = Arc::clone(&tables) as Arc<dyn ControlPlane>;
-        let frontend = start(settings, authority.credentials("frontend"), control, None)
+        let frontend = start(settings, authority.credentials("frontend"), plane(1), None)
             .await
             .unwrap();
         let mesh = Self {
             frontend,
             orders,
-            tables,
+            control,
+            revision: AtomicU64::new(0),
             _state: state,
         };
-        mesh.allow(Default::Allow, vec![]);
-        mesh.settle().await;
+        mesh.allow(Default::Allow, vec![]).await;
         mesh
-    }
-
-    /// Waits until the workers of both sidecars, which follow the table on their own, have it: before,
-    /// the frontend's answers 503 and the other's 403.
-    async fn settle(&self) {
-        loop {
-            let mut stream = TcpStream::connect(self.listener(To::Host)).await.unwrap();
-            let request = b"GET /settle HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n";
-            stream.write_all(request).await.unwrap();
-            let mut status = [0; 12];
-            stream.read_exact(&mut status).await.unwrap();
-            if !matches!(&status[9..], b"503" | b"403") {
-                return;
-            }
-        }
     }
 
     /// Where the application of the frontend connects.
@@ -155,8 +151,8 @@ impl Mesh {
         }
     }
 
-    /// Puts a table into force whose services all have these rules.
-    pub(crate) fn allow(&self, default: Default, rules: Vec<Rule>) {
+    /// Puts a table into force whose services all have these rules: it is when this returns.
+    pub(crate) async fn allow(&self, default: Default, rules: Vec<Rule>) {
         let endpoint = |address, identity: &str| Endpoint {
             workload: identity.into(),
             address,
@@ -191,10 +187,11 @@ impl Mesh {
             matches: vec![],
             backends: vec![to_orders],
         };
+        let number = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
         let table = Table {
             revision: Revision {
                 store: "test".into(),
-                number: 1,
+                number,
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: [
@@ -208,7 +205,14 @@ impl Mesh {
             .into(),
             forbidden: [ServiceName::new("shop", "secret").unwrap()].into(),
         };
-        self.tables.tables.send_replace(Some(Arc::new(table)));
+        let table = Arc::new(table);
+        for control in &self.control {
+            control.tables.send_replace(Some(Arc::clone(&table)));
+        }
+        for control in &self.control {
+            let mut acknowledged = control.acknowledged.subscribe();
+            acknowledged.wait_for(|one| *one == number).await.unwrap();
+        }
     }
 }
 

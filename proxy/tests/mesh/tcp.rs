@@ -81,7 +81,7 @@ async fn a_denied_tunnel_is_reset_and_a_running_one_ends_when_the_policy_changes
         .unwrap();
     client.write_all(b"x").await.unwrap();
     let mut server = accept(&database).await;
-    mesh.allow(Default::Deny, vec![]);
+    mesh.allow(Default::Deny, vec![]).await;
     let error = client.read(&mut [0; 8]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     let mut seen = Vec::new();

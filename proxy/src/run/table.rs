@@ -1,0 +1,163 @@
+//! Puts tables into force: which one fits, when every worker has it, and what the config service is told.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use weft_config::table::Table;
+use weft_transport::identity::TrustDomain;
+
+use super::ControlPlane;
+use crate::directory::Directory;
+
+/// What each worker decides by.
+pub(crate) type Snapshots = Vec<watch::Receiver<Arc<Directory>>>;
+
+/// Refuses a table of another mesh: the names in it mean others there.
+///
+/// # Errors
+/// The reason, for the config service and its operators.
+pub(crate) fn check(table: &Table, own: &TrustDomain) -> Result<(), String> {
+    if table.trust_domain == *own {
+        return Ok(());
+    }
+    Err(format!(
+        "the table is of trust domain {}, this sidecar of {own}",
+        table.trust_domain
+    ))
+}
+
+/// Whether every worker has a table.
+pub(crate) fn is_everywhere(snapshots: &Snapshots) -> bool {
+    snapshots
+        .iter()
+        .all(|snapshot| snapshot.borrow().table.is_some())
+}
+
+/// Tells the config service of each table when the last worker decides by it, or why none does.
+pub(super) async fn acknowledge(
+    control: Arc<dyn ControlPlane>,
+    mut snapshots: Snapshots,
+    own: TrustDomain,
+) {
+    let mut tables = control.tables();
+    loop {
+        let table = tables.borrow_and_update().clone();
+        if let Some(table) = table {
+            let outcome = check(&table, &own);
+            if outcome.is_ok() {
+                tokio::select! {
+                    biased;
+                    taken = taken(&mut snapshots, &table) => {
+                        if !taken {
+                            return;
+                        }
+                    }
+                    // Overtaken: workers may pass over this one.
+                    _ = tables.changed() => continue,
+                }
+            }
+            control.acknowledge(&table.revision, outcome);
+        }
+        if tables.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until every worker has this very table; false if a worker is gone.
+async fn taken(snapshots: &mut Snapshots, table: &Arc<Table>) -> bool {
+    for snapshot in snapshots {
+        let has_it = |directory: &Arc<Directory>| {
+            directory
+                .table
+                .as_ref()
+                .is_some_and(|held| Arc::ptr_eq(held, table))
+        };
+        if snapshot.wait_for(has_it).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use weft_config::table::{Revision, ServiceName};
+
+    use super::*;
+    use crate::directory::tests::table;
+    use crate::metrics::lock;
+    use crate::worker::follow;
+
+    #[derive(Default)]
+    struct Control {
+        tables: watch::Sender<Option<Arc<Table>>>,
+        acknowledged: Mutex<Vec<(u64, Result<(), String>)>>,
+    }
+
+    impl ControlPlane for Control {
+        fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
+            self.tables.subscribe()
+        }
+        fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
+        fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
+            lock(&self.acknowledged).push((revision.number, outcome));
+        }
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+    }
+
+    fn own() -> TrustDomain {
+        "demo.test".parse().unwrap()
+    }
+
+    /// The table of the tests as that revision of that trust domain.
+    fn revision(number: u64, trust_domain: &str) -> Option<Arc<Table>> {
+        let mut table = table();
+        table.revision.number = number;
+        table.trust_domain = trust_domain.parse().unwrap();
+        Some(Arc::new(table))
+    }
+
+    #[tokio::test]
+    async fn a_worker_has_the_table_before_it_follows_and_keeps_it_over_one_of_another_mesh() {
+        let (sender, tables) = watch::channel(revision(1, "demo.test"));
+        let (directory, keep) = follow(tables, own());
+        assert!(directory.borrow().table.is_some());
+        sender.send_replace(revision(2, "other.test"));
+        drop(sender);
+        keep.await;
+        let number = directory.borrow().table.as_ref().unwrap().revision.number;
+        assert_eq!(number, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_is_acknowledged_once_the_last_worker_has_it() {
+        let control = Arc::new(Control::default());
+        control.tables.send_replace(revision(7, "demo.test"));
+        let (quick, _) = follow(control.tables(), own());
+        let (late, slow) = watch::channel(Arc::new(Directory::default()));
+        let snapshots = vec![quick, slow];
+        assert!(!is_everywhere(&snapshots));
+        let dynamic = Arc::clone(&control) as Arc<dyn ControlPlane>;
+        let mut work = std::pin::pin!(acknowledge(dynamic, snapshots, own()));
+        let wait = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(wait, &mut work).await.is_err());
+        assert_eq!(*lock(&control.acknowledged), []);
+
+        let table = control.tables.borrow().clone().unwrap();
+        late.send_replace(Arc::new(Directory::new(table, &Directory::default())));
+        assert!(tokio::time::timeout(wait, &mut work).await.is_err());
+        assert_eq!(*lock(&control.acknowledged), [(7, Ok(()))]);
+
+        control.tables.send_replace(revision(8, "other.test"));
+        assert!(tokio::time::timeout(wait, &mut work).await.is_err());
+        assert!(matches!(
+            &lock(&control.acknowledged)[1..],
+            [(8, Err(reason))] if reason.contains("other.test")
+        ));
+    }
+}
