@@ -41,6 +41,7 @@ struct Kept {
     streams: Arc<Streams>,
     /// When the SVID that this side presented on it expires.
     own_not_after: SystemTime,
+    liveness: Liveness,
 }
 
 /// Why a connection is not the one to hand out any more.
@@ -93,7 +94,7 @@ impl Keeper {
             self.backoff.reset();
             loop {
                 self.publish.send_replace(State::Ready(kept.http.clone()));
-                match self.serve(&kept).await {
+                match self.serve(&mut kept).await {
                     Ended::Closed => break,
                     Ended::Successor(next) => {
                         let old = std::mem::replace(&mut kept, next);
@@ -128,8 +129,10 @@ impl Keeper {
         let streams = Streams::new(quic.clone(), &dialler.tuning);
         let (http, driver) = ClientConnection::new(quic.clone(), peer, Arc::clone(&streams));
         self.shared.keepers.spawn(driver);
+        let liveness = Liveness::new(sample(&quic));
         Ok(Kept {
             http,
+            liveness,
             quic,
             streams,
             own_not_after,
@@ -137,8 +140,7 @@ impl Keeper {
     }
 
     /// Looks after the published connection until it is not the one to hand out any more.
-    async fn serve(&mut self, kept: &Kept) -> Ended {
-        let mut watch = Watch::new(kept);
+    async fn serve(&mut self, kept: &mut Kept) -> Ended {
         let unused_timeout = self.shared.dialler.tuning.settings().unused_timeout;
         let mut used_at = Instant::now();
         let mut move_at: Option<Instant> = None;
@@ -174,8 +176,8 @@ impl Keeper {
                     Err(error) if !kept.http.is_usable() => self.wait_after(error).await,
                     Err(_) => move_at = Some(now + self.backoff.next(&mut rand::rng())),
                 }
-            } else if watch.look(kept) == Verdict::Silent {
-                match self.race(kept, &mut watch).await {
+            } else if kept.look() == Verdict::Silent {
+                match self.race(kept).await {
                     Some(next) => return Ended::Successor(next),
                     None => {
                         let again = State::Ready(kept.http.clone());
@@ -189,7 +191,7 @@ impl Keeper {
     }
 
     /// Dials anew every so often until a new connection stands or the old one answers.
-    async fn race(&self, kept: &Kept, watch: &mut Watch) -> Option<Kept> {
+    async fn race(&self, kept: &mut Kept) -> Option<Kept> {
         tracing::info!(peer = %self.target.address, identity = %self.target.identity,
             "peer is silent, dialling anew");
         let mut racers = FuturesUnordered::new();
@@ -212,7 +214,7 @@ impl Keeper {
                     }
                     let jitter = rand::rng().random_range(0.75..1.25);
                     next_start = Instant::now() + limits::RACE_INTERVAL.mul_f64(jitter);
-                    if watch.look(kept) == Verdict::Alive {
+                    if kept.look() == Verdict::Alive {
                         return None;
                     }
                     if Instant::now() >= refuse_at {
@@ -243,8 +245,7 @@ fn moving_time(kept: &Kept) -> Duration {
 /// Lets the streams of a replaced connection finish, then closes it. A peer that answers on the
 /// successor and stays silent here has lost this connection: its streams must not wait for the
 /// idle timeout.
-async fn retire(kept: Kept) {
-    let mut watch = Watch::new(&kept);
+async fn retire(mut kept: Kept) {
     let mut silent_since = None;
     while kept.quic.close_reason().is_none() {
         if kept.streams.open() == 0 {
@@ -252,7 +253,7 @@ async fn retire(kept: Kept) {
                 .close(ErrorCode::H3_NO_ERROR.to_quic(), b"replaced");
             return;
         }
-        match watch.look(&kept) {
+        match kept.look() {
             Verdict::Alive => silent_since = None,
             Verdict::Silent => {
                 let since: Instant = *silent_since.get_or_insert_with(Instant::now);
@@ -266,17 +267,11 @@ async fn retire(kept: Kept) {
     }
 }
 
-/// Reads the counters that [`Liveness`] judges by.
-struct Watch(Liveness);
-
-impl Watch {
-    fn new(kept: &Kept) -> Self {
-        Self(Liveness::new(sample(&kept.quic)))
-    }
-
-    fn look(&mut self, kept: &Kept) -> Verdict {
-        self.0
-            .observe(std::time::Instant::now(), sample(&kept.quic))
+impl Kept {
+    /// Judges the peer by what the connection has counted.
+    fn look(&mut self) -> Verdict {
+        let now = std::time::Instant::now();
+        self.liveness.observe(now, sample(&self.quic))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -82,6 +83,33 @@ async fn a_restarted_peer_is_reached_again() {
     });
     again.await.unwrap();
     assert_eq!(second.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_peer_is_raced_and_its_successor_found() {
+    let mesh = Mesh::new();
+    let first = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let wire = Wire::to(first.target.address).await;
+    let target = Target {
+        address: wire.address,
+        identity: ORDERS.parse().unwrap(),
+    };
+    let pool = mesh.pool();
+    let lost = pool.get(&target).await.unwrap();
+    wire.leads_to.send_replace(None);
+    let (head, ()) = get_root();
+    let (_send, mut response) = lost.open(&head, true).await.unwrap();
+
+    // Its successor at the address knows nothing of the old connection and cannot reset it.
+    let mut settings = mesh.settings(0, 1);
+    settings.reset_key = ResetKey::new([8; ResetKey::LENGTH]);
+    let second = mesh.serve_with(&settings, mesh.authority.credentials(ORDERS));
+    wire.leads_to.send_replace(Some(second.target.address));
+    // What waited on the lost connection is not left to the idle timeout of a minute.
+    let waited = timeout(PATIENCE, response.head()).await.unwrap();
+    assert!(waited.is_err());
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    assert_eq!((first.requests(), second.requests()), (0, 1));
 }
 
 #[tokio::test]
@@ -204,7 +232,11 @@ impl Mesh {
     }
 
     fn serve(&self, port: u16, credentials: Credentials) -> Server {
-        let socket = endpoint::bind(&self.settings(port, 1)).unwrap().remove(0);
+        self.serve_with(&self.settings(port, 1), credentials)
+    }
+
+    fn serve_with(&self, settings: &MeshSettings, credentials: Credentials) -> Server {
+        let socket = endpoint::bind(settings).unwrap().remove(0);
         let target = Target {
             address: socket.local_address().unwrap(),
             identity: ORDERS.parse().unwrap(),
@@ -216,6 +248,49 @@ impl Mesh {
     fn pool(&self) -> Pool {
         let socket = endpoint::bind(&self.settings(0, 1)).unwrap().remove(0);
         Pool::new(socket.start(&self.own).unwrap().1)
+    }
+}
+
+/// A relay of datagrams between one dialler and whatever it leads to at the moment.
+struct Wire {
+    address: SocketAddr,
+    leads_to: watch::Sender<Option<SocketAddr>>,
+    _relay: JoinSet<()>,
+}
+
+impl Wire {
+    async fn to(server: SocketAddr) -> Self {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let (near, far) = (bind().await.unwrap(), bind().await.unwrap());
+        let address = near.local_addr().unwrap();
+        let (leads_to, led_to) = watch::channel(Some(server));
+        let mut relay = JoinSet::new();
+        relay.spawn(async move {
+            let (mut up, mut down) = ([0; 65_536], [0; 65_536]);
+            let mut dialler = None;
+            loop {
+                tokio::select! {
+                    Ok((length, from)) = near.recv_from(&mut up) => {
+                        dialler = Some(from);
+                        let to = *led_to.borrow();
+                        if let Some(to) = to {
+                            let _ = far.send_to(&up[..length], to).await;
+                        }
+                    }
+                    Ok((length, from)) = far.recv_from(&mut down) => {
+                        let open = *led_to.borrow() == Some(from);
+                        if let (Some(dialler), true) = (dialler, open) {
+                            let _ = near.send_to(&down[..length], dialler).await;
+                        }
+                    }
+                }
+            }
+        });
+        Self {
+            address,
+            leads_to,
+            _relay: relay,
+        }
     }
 }
 
@@ -284,12 +359,14 @@ async fn answer(mut accepted: Accepted, counts: &Mutex<Counts>) {
 
 async fn get(pool: &Pool, target: &Target) -> Result<StatusCode, DialError> {
     let connection = pool.get(target).await?;
-    let (head, ()) = Request::get("https://orders.shop/")
-        .body(())
-        .unwrap()
-        .into_parts();
+    let (head, ()) = get_root();
     let (_send, mut response) = connection.open(&head, true).await.unwrap();
     let status = response.head().await.unwrap().status();
     response.into_body().collect().await.unwrap();
     Ok(status)
+}
+
+fn get_root() -> (http::request::Parts, ()) {
+    let request = Request::get("https://orders.shop/").body(());
+    request.unwrap().into_parts()
 }
