@@ -16,7 +16,7 @@ use super::message::{decode_response, encode_request};
 use super::peer_streams;
 use super::receive::RecvHalf;
 use super::send::SendHalf;
-use super::shared::{Exchange, Shared, Side};
+use super::shared::{Exchange, Outlook, Shared, Side};
 use crate::identity::PeerId;
 use crate::pool::ConnectionStatus;
 use crate::streams::Streams;
@@ -119,6 +119,16 @@ impl ClientConnection {
         }
     }
 
+    /// Says whether the peer is silent beyond hope. While it is, requests that wait for a response
+    /// head fail; bodies and tunnels under way wait for the idle timeout, as networks may heal.
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.shared.outlook.send_if_modified(|outlook| {
+            let changed = outlook.silent != silent;
+            outlook.silent = silent;
+            changed
+        });
+    }
+
     /// Closes the connection at once; streams under way are lost.
     pub fn close(&self, code: ErrorCode) {
         self.shared.quic.close(code.to_quic(), b"");
@@ -136,13 +146,14 @@ impl ClientConnection {
     }
 
     fn is_draining(&self) -> bool {
-        self.shared.goaway.borrow().is_some() || self.shared.peer.not_after() <= SystemTime::now()
+        self.shared.outlook.borrow().goaway.is_some()
+            || self.shared.peer.not_after() <= SystemTime::now()
     }
 
     async fn open_stream(&self) -> Result<(quinn::SendStream, quinn::RecvStream), OpenError> {
-        let mut goaway = self.shared.goaway.subscribe();
+        let mut outlook = self.shared.outlook.subscribe();
         // Not `changed()`: it may have come between the check and the subscription.
-        let draining = goaway.wait_for(Option::is_some);
+        let draining = outlook.wait_for(|outlook| outlook.goaway.is_some());
         tokio::select! {
             biased;
             // First, because it is usually ready and then the other is not even registered.
@@ -254,19 +265,24 @@ impl ResponseHalf {
         self.recv
     }
 
-    /// Waits for a head, or for a GOAWAY that says that none will come.
+    /// Waits for a head, or for the news that none will come: a GOAWAY, or a silent peer.
     async fn section(&mut self) -> Result<Bytes, StreamError> {
-        let mut goaway = self.recv.shared().goaway.subscribe();
+        let mut outlook = self.recv.shared().outlook.subscribe();
         let stream_id = self.stream_id;
         //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
         //# Requests on stream IDs greater than or equal to the indicated value will not be
         //# processed
-        let refused = goaway.wait_for(|id| id.is_some_and(|id| stream_id >= id));
-        tokio::select! {
+        let refused = |outlook: &Outlook| outlook.goaway.is_some_and(|id| stream_id >= id);
+        let hopeless = outlook.wait_for(|outlook| refused(outlook) || outlook.silent);
+        let refused = tokio::select! {
             biased;
             section = poll_fn(|cx| self.recv.poll_head(cx)) => return section,
-            _ = refused => {}
-        }
-        Err(self.recv.fail(StreamError::NotProcessed))
+            outlook = hopeless => outlook.is_ok_and(|outlook| refused(&outlook)),
+        };
+        Err(self.recv.fail(if refused {
+            StreamError::NotProcessed
+        } else {
+            ConnectionError::TimedOut.into()
+        }))
     }
 }

@@ -40,7 +40,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
     let mut control = open_control(shared).await?;
     let control_stopped = control.stopped();
     tokio::pin!(control_stopped);
-    let mut goaway = shared.goaway.subscribe();
+    let mut outlook = shared.outlook.subscribe();
     let known = Mutex::new(Known::new(Instant::now()));
     let mut streams = FuturesUnordered::new();
     loop {
@@ -60,8 +60,8 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
                     "a bidirectional stream of the server",
                 ));
             }
-            Ok(()) = goaway.changed(), if shared.side == Side::Server => {
-                let id = *goaway.borrow_and_update();
+            Ok(()) = outlook.changed(), if shared.side == Side::Server => {
+                let id = outlook.borrow_and_update().goaway;
                 if let Some(id) = id {
                     write_goaway(shared, &mut control, id).await?;
                 }
@@ -257,7 +257,9 @@ impl Reader<'_> {
                     match control.frame(frame, &payload) {
                         Ok(Some(Said::Settings(settings))) => self.shared.set_settings(settings),
                         Ok(Some(Said::Goaway(id))) => {
-                            self.shared.goaway.send_replace(Some(id));
+                            self.shared
+                                .outlook
+                                .send_modify(|outlook| outlook.goaway = Some(id));
                         }
                         Ok(None) => {}
                         Err(broken) => {

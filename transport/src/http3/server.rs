@@ -106,7 +106,10 @@ impl ServerConnection {
     pub fn shutdown(&mut self) {
         if self.goaway.is_none() {
             self.goaway = Some(self.next_stream);
-            self.shared.goaway.send_replace(self.goaway);
+            let goaway = self.goaway;
+            self.shared
+                .outlook
+                .send_modify(|outlook| outlook.goaway = goaway);
         }
     }
 

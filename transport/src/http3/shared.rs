@@ -29,14 +29,23 @@ pub(super) struct Shared {
     pub(super) side: Side,
     /// The peer's settings once they have come.
     pub(super) settings: watch::Sender<Option<Settings>>,
-    /// The stream ID of a GOAWAY: received by a client, to be sent by a server.
-    pub(super) goaway: watch::Sender<Option<u64>>,
+    /// What those who wait on the connection must hear of.
+    pub(super) outlook: watch::Sender<Outlook>,
     /// Copy of the setting, for every head that is written.
     field_section_size_max: AtomicU64,
     violation: OnceLock<ConnectionError>,
     resets: Mutex<ResetGuard>,
     exchanges: AtomicUsize,
     idle: Notify,
+}
+
+/// What is known of the connection's future.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outlook {
+    /// The stream ID of a GOAWAY: received by a client, to be sent by a server.
+    pub(super) goaway: Option<u64>,
+    /// The peer owes acknowledgements for too long, and cannot be dialled anew either.
+    pub(super) silent: bool,
 }
 
 impl Shared {
@@ -52,7 +61,7 @@ impl Shared {
             streams,
             side,
             settings: watch::Sender::new(None),
-            goaway: watch::Sender::new(None),
+            outlook: watch::Sender::default(),
             field_section_size_max: AtomicU64::new(Settings::default().field_section_size_max),
             violation: OnceLock::new(),
             resets: Mutex::new(ResetGuard::new()),

@@ -180,6 +180,7 @@ impl Keeper {
                 match self.race(kept).await {
                     Some(next) => return Ended::Successor(next),
                     None => {
+                        kept.http.set_silent(false);
                         let again = State::Ready(kept.http.clone());
                         self.publish.send_replace(again);
                     }
@@ -220,6 +221,7 @@ impl Keeper {
                     if Instant::now() >= refuse_at {
                         let error = DialError::Timeout(self.target.address);
                         self.publish.send_replace(State::Failed(error));
+                        kept.http.set_silent(true);
                     }
                 }
             }
@@ -246,6 +248,8 @@ fn moving_time(kept: &Kept) -> Duration {
 /// successor and stays silent here has lost this connection: its streams must not wait for the
 /// idle timeout.
 async fn retire(mut kept: Kept) {
+    let silent = kept.look() == Verdict::Silent;
+    kept.http.set_silent(silent);
     let mut silent_since = None;
     while kept.quic.close_reason().is_none() {
         if kept.streams.open() == 0 {

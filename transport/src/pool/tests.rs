@@ -13,6 +13,7 @@ use crate::credentials::Credentials;
 use crate::endpoint::{
     self, Accepted, BindError, Epoch, Listener, MeshSettings, ResetKey, Workers,
 };
+use crate::http3::ConnectionError;
 use crate::testing::{Authority, FRONTEND, ORDERS, leaf};
 use crate::tuning::{TransportSettings, Tuning};
 
@@ -110,6 +111,37 @@ async fn a_silent_peer_is_raced_and_its_successor_found() {
     assert!(waited.is_err());
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
     assert_eq!((first.requests(), second.requests()), (0, 1));
+}
+
+#[tokio::test]
+async fn a_request_to_a_peer_that_fell_silent_fails_within_seconds_and_later_ones_at_once() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let wire = Wire::to(server.target.address).await;
+    let target = Target {
+        address: wire.address,
+        identity: ORDERS.parse().unwrap(),
+    };
+    let pool = mesh.pool();
+    let connection = pool.get(&target).await.unwrap();
+    wire.leads_to.send_replace(None);
+    let (head, ()) = get_root();
+    let (_send, mut response) = connection.open(&head, true).await.unwrap();
+    let waited = timeout(PATIENCE, response.head()).await.unwrap();
+    assert_eq!(waited.err(), Some(ConnectionError::TimedOut.into()));
+    assert_eq!(
+        pool.get(&target).await.err(),
+        Some(DialError::Timeout(target.address))
+    );
+    // The same connection goes on when the wire heals.
+    wire.leads_to.send_replace(Some(server.target.address));
+    let healed = timeout(PATIENCE, async {
+        while pool.get(&target).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    healed.await.unwrap();
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
 }
 
 #[tokio::test]
