@@ -211,6 +211,7 @@ def measure_memory(wire, peer):
         peer.start()
         time.sleep(SETTLE_S)
         idle = [process.rss_bytes() for process in peer.processes]
+        code = [process.rss_bytes(shared=True) for process in peer.processes]
         port = peer.url(kind).rsplit(":", 1)[1]
         holder = subprocess.Popen(
             wire.client.command([sys.executable, HERE / "idle.py", "127.0.0.1", port,
@@ -227,9 +228,10 @@ def measure_memory(wire, peer):
         peer.stop()
         figures[kind] = {
             side: {"idle_mib": round(before / 2**20, 1),
+                   "code_mib": round(mapped / 2**20, 1),
                    "held_mib": round(after / 2**20, 1),
                    "kib_per_connection": round((after - before) / 1024 / IDLE_CONNECTIONS, 1)}
-            for side, before, after in zip("ab", idle, held)}
+            for side, before, mapped, after in zip("ab", idle, code, held)}
     return figures
 
 
@@ -276,7 +278,7 @@ def report(result):
         table(rows)
     for peer, kinds in result["memory"].items():
         print(f"\n{peer}: resident memory, {IDLE_CONNECTIONS} idle connections")
-        rows = [["", "idle MiB", "held MiB", "KiB per connection"]]
+        rows = [["", "idle MiB", "of it program text", "held MiB", "KiB per connection"]]
         for kind, sides in kinds.items():
             rows += [[f"{kind} {side}", *map(str, cells.values())] for side, cells in sides.items()]
         table(rows)
@@ -324,7 +326,7 @@ def versions(options):
     if "envoy" in options.peers:
         found["envoy"] = version([envoy.install(HERE), "--version"]).split("version:")[1].strip()
     if "weft" in options.peers:
-        found["weft"] = version([options.weft, "version"])
+        found["weft"] = version([options.weft, "--version"])
     return found
 
 

@@ -97,9 +97,10 @@ class Process:
         own = _cpu_seconds(self.pid)
         return own + sum(_cpu_seconds(child) for child in _children(self.pid))
 
-    def rss_bytes(self):
+    def rss_bytes(self, shared=False):
+        """Resident memory; `shared`: only what is mapped from files, mostly program text."""
         fields = pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()
-        return int(fields[1]) * PAGE_SIZE
+        return int(fields[2 if shared else 1]) * PAGE_SIZE
 
     def end(self):
         if self.popen.poll() is None:
