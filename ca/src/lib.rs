@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod attest;
+pub mod connection;
 pub mod csr;
 pub mod issuer;
 pub mod limits;

@@ -1,8 +1,6 @@
 //! `weft ca serve`: the listening sockets, their bounds, and the tasks behind them. Who gets what is in
 //! `authority.rs`; the calls are in `service.rs` and `admin.rs`.
 
-mod accept;
-
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,12 +20,13 @@ use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
 use crate::admin::{self, AdminService};
 use crate::attest::unix_seconds;
 use crate::authority::{Authority, OwnCredentialsError};
+use crate::connection::{NotAccepted, accept};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
 use crate::files::{self, FileError};
 use crate::limits::{
     ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_GRACE,
-    CONNECTION_AGE_MAX, DRAIN_TIMEOUT, ISSUING_LIFE, MAINTENANCE_INTERVAL, MESSAGE_BYTES_MAX,
-    ROOT_LIFE, SVID_TTL_MAX, SVID_TTL_MIN,
+    CONNECTION_AGE_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, ISSUING_LIFE, MAINTENANCE_INTERVAL,
+    MESSAGE_BYTES_MAX, ROOT_LIFE, SVID_TTL_MAX, SVID_TTL_MIN,
 };
 use crate::metrics::Sample;
 use crate::proto::admin_server::AdminServer;
@@ -235,13 +234,18 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(async { calls.await.map_err(|error| error.to_string()) });
         tasks.spawn(async { admin_calls.await.map_err(|error| error.to_string()) });
-        tasks.spawn(accept::accept(
+        let accepting = accept(
             self.listener,
             self.acceptor,
+            CONNECTIONS_MAX,
             accepted,
-            self.authority.clone(),
+            report(self.authority.clone()),
             shutdown.clone(),
-        ));
+        );
+        tasks.spawn(async {
+            accepting.await;
+            Ok(())
+        });
         tasks.spawn(maintain(self.authority, self.credentials, shutdown.clone()));
 
         let early = tokio::select! {
@@ -264,6 +268,17 @@ impl Server {
             Some(Ok(Err(reason))) => Err(ServeError::Stopped(reason)),
             Some(Err(error)) => Err(ServeError::Stopped(error.to_string())),
         }
+    }
+}
+
+/// Counts the connections that were not handed on.
+fn report(authority: Arc<Authority>) -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
+    move |source, reason| {
+        match &reason {
+            NotAccepted::NoPlace => authority.metrics().count_connection_refused(),
+            NotAccepted::Handshake(_) => authority.metrics().count_handshake_failed(),
+        }
+        tracing::debug!(%source, %reason, "connection not accepted");
     }
 }
 

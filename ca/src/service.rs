@@ -1,23 +1,17 @@
-//! The gRPC service that workloads call, and the connection type that tells it who calls. Decisions are in
-//! `authority.rs`; sockets in `server.rs`.
+//! The gRPC service that workloads call. Decisions are in `authority.rs`; sockets in `server.rs` and
+//! `connection.rs`.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Instant, SystemTime};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::Connected;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
-use weft_transport::identity::PeerId;
-use weft_transport::tcp::TlsStream;
 
 use crate::admin::blocking;
 use crate::attest::Refusal;
 use crate::authority::{self, Authority, Moment, Proof, SignError};
+use crate::connection::Caller;
 use crate::limits::CALLS_MAX;
 use crate::proto::certificate_authority_server::CertificateAuthority;
 use crate::proto::{BundleRequest, BundleResponse, SignRequest, SignResponse};
@@ -110,67 +104,5 @@ fn status(error: &SignError) -> Status {
             // The reason is for the operator's log, not for strangers.
             Status::unavailable("the CA cannot issue certificates at present; its log says why")
         }
-    }
-}
-
-/// Who is on the other end of a connection.
-#[derive(Clone)]
-pub(crate) struct Caller {
-    pub(crate) peer: Option<PeerId>,
-    pub(crate) source: IpAddr,
-}
-
-/// One accepted connection; holds its place among [`crate::limits::CONNECTIONS_MAX`].
-pub(crate) struct Connection {
-    pub(crate) stream: TlsStream,
-    pub(crate) caller: Caller,
-    pub(crate) _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

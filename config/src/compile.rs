@@ -275,7 +275,7 @@ fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
             // Stable: routes came in the order of their names, rules and matches in that of the
             // document, which is Gateway API's order for ties.
             port.routes
-                .sort_by(|a, b| precedence(b).cmp(&precedence(a)));
+                .sort_by_key(|route| std::cmp::Reverse(precedence(route)));
             port.routes.dedup();
         }
     }

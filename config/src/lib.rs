@@ -10,6 +10,7 @@ mod connect;
 pub mod diff;
 pub mod findings;
 pub mod limits;
+mod nearest;
 pub mod operator;
 mod proto;
 pub mod resources;

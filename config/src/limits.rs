@@ -100,8 +100,9 @@ pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
 /// Messages that wait for a slow sidecar; everything later is one newest state.
 pub const SUBSCRIBER_QUEUE: usize = 1;
 
-/// Handshakes that run at once; a flood of half-open connections waits in the kernel's backlog.
-pub const HANDSHAKES_MAX: usize = 256;
+/// Connections at once, handshakes among them: one of each sidecar that may subscribe, and room for
+/// operators and for reconnects that overlap.
+pub const CONNECTIONS_MAX: usize = SUBSCRIBERS_MAX + 512;
 
 /// Longest wait of an apply for acknowledgements.
 pub const APPLY_WAIT_MAX: Duration = Duration::from_secs(600);

@@ -289,7 +289,17 @@ fn read<T: DeserializeOwned>(
                 OperatorError::Invalid(message)
             }
             tonic::Code::Unavailable => OperatorError::Unreachable(ConnectError::Lost(message)),
-            _ => OperatorError::Failed(message),
+            tonic::Code::Ok
+            | tonic::Code::Cancelled
+            | tonic::Code::Unknown
+            | tonic::Code::DeadlineExceeded
+            | tonic::Code::AlreadyExists
+            | tonic::Code::ResourceExhausted
+            | tonic::Code::FailedPrecondition
+            | tonic::Code::Aborted
+            | tonic::Code::Unimplemented
+            | tonic::Code::Internal
+            | tonic::Code::DataLoss => OperatorError::Failed(message),
         }
     })?;
     serde_json::from_slice(&reply.into_inner().json)

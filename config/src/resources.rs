@@ -17,7 +17,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::findings::{Findings, Position, nearest};
+use crate::findings::{Findings, Position};
+use crate::nearest::nearest;
 use crate::table::{ServiceName, check_label};
 use crate::yaml::{self, Node, Value};
 use decode::{At, Decoder, Fields};

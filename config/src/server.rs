@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -23,11 +23,11 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
+use weft_ca::connection::{Caller, accept};
 use weft_transport::credentials::Credentials;
 use weft_transport::identity::PeerId;
-use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsStream};
+use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 
 use crate::connect::CONFIG_ACCOUNT;
 use crate::limits;
@@ -146,7 +146,7 @@ impl ConfigServer {
         let acceptor = TlsAcceptor::new(&self.credentials, ClientAuth::Required)
             .map_err(|error| ServeError::Library(error.to_string()))?;
         let tracker = TaskTracker::new();
-        let (connections, incoming) = mpsc::channel(limits::HANDSHAKES_MAX);
+        let (connections, incoming) = mpsc::channel(1);
         let discovery = DiscoveryServer::new(subscribe::Subscriptions {
             mesh: self.mesh.clone(),
             tracker: tracker.clone(),
@@ -185,7 +185,9 @@ impl ConfigServer {
         tasks.spawn(accept(
             self.listener,
             acceptor,
+            limits::CONNECTIONS_MAX,
             connections,
+            |from, reason| tracing::info!(%from, %reason, "connection refused"),
             shutdown.clone(),
         ));
         tasks.spawn(tick(self.mesh.clone(), shutdown.clone()));
@@ -218,73 +220,13 @@ impl ConfigServer {
 /// Calls that one connection may have open: a stream, and a few of an operator's.
 const STREAMS_PER_CONNECTION: u32 = 32;
 
-/// A connection whose peer has proven an identity.
-pub(crate) struct Proven {
-    stream: TlsStream,
-    peer: PeerId,
-}
-
-impl Connected for Proven {
-    type ConnectInfo = PeerId;
-
-    fn connect_info(&self) -> PeerId {
-        self.peer.clone()
-    }
-}
-
 /// Who called.
 fn peer<T>(request: &Request<T>) -> Result<PeerId, Status> {
     request
         .extensions()
-        .get::<PeerId>()
-        .cloned()
+        .get::<Caller>()
+        .and_then(|caller| caller.peer.clone())
         .ok_or_else(|| Status::unauthenticated("no identity was proven"))
-}
-
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    connections: mpsc::Sender<io::Result<Proven>>,
-    shutdown: CancellationToken,
-) {
-    let mut handshakes = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            Some(_) = handshakes.join_next() => {}
-            accepted = listener.accept(), if handshakes.len() < limits::HANDSHAKES_MAX => match accepted {
-                Ok((stream, from)) => {
-                    handshakes.spawn(handshake(stream, from, acceptor.clone(), connections.clone()));
-                }
-                Err(error) => {
-                    // Out of descriptors or a connection that was gone already: others may follow.
-                    tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-        }
-    }
-}
-
-/// After a failed accept, so that a lack of descriptors does not spin.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
-
-async fn handshake(
-    stream: TcpStream,
-    from: SocketAddr,
-    acceptor: TlsAcceptor,
-    connections: mpsc::Sender<io::Result<Proven>>,
-) {
-    let _ = stream.set_nodelay(true);
-    match acceptor.accept(stream).await {
-        Ok(stream) => {
-            if let Some(peer) = stream.peer().cloned() {
-                // Fails only when the server has stopped.
-                let _ = connections.send(Ok(Proven { stream, peer })).await;
-            }
-        }
-        Err(error) => tracing::info!(%from, %error, "connection refused"),
-    }
 }
 
 async fn tick(mesh: Arc<Mesh>, shutdown: CancellationToken) {
@@ -375,56 +317,4 @@ pub fn restore(dir: &Path, content: &[u8]) -> Result<crate::table::Revision, Ser
         source,
     })?;
     Ok(Store::restore(&dir.join(STORE_FILE), content)?)
-}
-
-mod io_forward {
-    //! Bytes of a [`super::Proven`] are those of its TLS stream.
-
-    use std::io;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-    use super::Proven;
-
-    impl AsyncRead for Proven {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buffer: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_read(cx, buffer)
-        }
-    }
-
-    impl AsyncWrite for Proven {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.stream).poll_write(cx, bytes)
-        }
-
-        fn poll_write_vectored(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            slices: &[io::IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-        }
-
-        fn is_write_vectored(&self) -> bool {
-            self.stream.is_write_vectored()
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.stream).poll_shutdown(cx)
-        }
-    }
 }

@@ -98,9 +98,11 @@ impl Store {
     /// # Errors
     /// When it is in use, damaged, or of a later version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
-            other => StoreError::Database(format!("{}: {other}", path.display())),
+        let database = Database::create(path).map_err(|error| {
+            if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+                return StoreError::InUse;
+            }
+            StoreError::Database(format!("{}: {error}", path.display()))
         })?;
         restrict(path).map_err(|error| StoreError::Database(error.to_string()))?;
         let store = prepare(&database, None)?;

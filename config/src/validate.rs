@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
-use crate::findings::{Finding, Findings, Severity, nearest};
+use crate::findings::{Finding, Findings, Severity};
 use crate::limits;
+use crate::nearest::nearest;
 use crate::resources::{
     AuthorizationPolicySpec, HttpRouteRule, HttpRouteSpec, Key, Kind, Parsed, ServiceSpec, Set,
 };

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
-use crate::findings::{Finding, Findings, Position, Severity, nearest};
+use crate::findings::{Finding, Findings, Position, Severity};
+use crate::nearest::nearest;
 use crate::yaml::{Node, Value};
 
 /// A node and the path that led to it.

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::error::{Position, SettingsError};
 use super::limits::FILE_BYTES_MAX;
-use super::nearest::{unknown_key, unknown_word};
+use crate::nearest::{unknown_key, unknown_word};
+
 use super::raw::Layer;
 
 /// Prefix of the environment's layer; `__` separates nested keys: `WEFT_ADMIN__LISTEN`.

@@ -8,7 +8,6 @@ mod ca;
 mod error;
 mod layers;
 pub mod limits;
-mod nearest;
 mod proxy;
 pub mod raw;
 mod service;
@@ -17,7 +16,6 @@ mod values;
 pub use ca::{CaSettings, load_ca};
 pub use error::{Position, SettingsError};
 pub use layers::{Loaded, Sources, yaml_message};
-pub use nearest::{nearest, unknown_key};
 pub use proxy::{
     Concurrency, Drain, Inbound, InboundService, OutboundListener, OutboundTarget, ProxySettings,
     Timeouts, load_proxy,
