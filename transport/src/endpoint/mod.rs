@@ -7,6 +7,7 @@
 
 mod dialler;
 mod listener;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -182,16 +183,17 @@ impl WorkerSocket {
                 &settings.tuning,
             )
         };
-        let listening = quinn::Endpoint::new(
+        let datagram_max = settings.tuning.settings().mtu_max;
+        let listening = quinn::Endpoint::new_with_abstract_socket(
             config(self.worker)?,
             Some(quic::server_config(credentials, &settings.tuning)?),
-            self.socket,
+            socket::bounded(self.socket, datagram_max)?,
             Arc::new(TokioRuntime),
         )?;
-        let mut dialling = quinn::Endpoint::new(
+        let mut dialling = quinn::Endpoint::new_with_abstract_socket(
             config(self.worker)?,
             None,
-            ephemeral_socket(settings)?,
+            socket::bounded(ephemeral_socket(settings)?, datagram_max)?,
             Arc::new(TokioRuntime),
         )?;
         dialling.set_default_client_config(quic::client_config(

@@ -46,6 +46,10 @@ pub(crate) const UNIDIRECTIONAL_STREAMS: usize = 8;
 /// Chunks taken from QUIC in one read: one chunk is one packet, 32 fill a socket write.
 pub(crate) const CHUNKS_PER_READ: usize = 32;
 
+/// Chunks taken while a head is awaited: it usually comes in one packet, with a small body in the
+/// next; clearing more places than are used costs each request.
+pub(crate) const CHUNKS_PER_HEAD_READ: usize = 4;
+
 /// Halves of streams over which resets are judged: each of 500 streams counts twice.
 pub(crate) const RESET_WINDOW: usize = 1000;
 

@@ -272,9 +272,23 @@ impl RecvHalf {
         }
     }
 
-    /// Takes what QUIC has, up to [`limits::CHUNKS_PER_READ`] packets at once.
+    /// Takes what QUIC has: few packets while a head is awaited, many at once in a body.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        let mut read = [const { Bytes::new() }; limits::CHUNKS_PER_READ];
+        match self.phase {
+            Phase::Head => self.poll_read::<{ limits::CHUNKS_PER_HEAD_READ }>(cx),
+            Phase::Body
+            | Phase::Tunnel
+            | Phase::AfterTrailers
+            | Phase::Ended
+            | Phase::Failed(_) => self.poll_read::<{ limits::CHUNKS_PER_READ }>(cx),
+        }
+    }
+
+    fn poll_read<const CHUNKS: usize>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamError>> {
+        let mut read = [const { Bytes::new() }; CHUNKS];
         // The future holds no state of its own between polls, so it need not be kept.
         let result = ready!(pin!(self.stream.read_chunks(&mut read)).poll(cx));
         match result {
