@@ -1,10 +1,15 @@
-//! The admin endpoint: what operators and supervisors ask a sidecar. On loopback, on the control runtime;
-//! no request of the data path passes it, and nothing here shows a private key.
+//! The admin endpoint: what operators and supervisors ask a sidecar. On the control runtime; no request of
+//! the data path passes it, and nothing here shows a private key.
+//!
+//! It has no authentication. On an address other than loopback, which probes and scrapers of another host
+//! need, it only tells: what changes the sidecar is for callers on this host.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::extract::State as Extract;
+use axum::extract::{ConnectInfo, State as Extract};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -17,7 +22,7 @@ use weft_transport::credentials::Credentials;
 use weft_transport::pool::{PeerStatus, Pool};
 
 use crate::metrics::{Gauge, Shard, expose};
-use crate::run::table::{Snapshots, is_everywhere};
+use crate::run::table::{Snapshots, Updates, is_everywhere};
 use crate::run::{ControlPlane, LogFilter};
 
 /// What the endpoint can show and do.
@@ -28,6 +33,7 @@ pub(crate) struct State {
     pools: Vec<Pool>,
     snapshots: Snapshots,
     log: Option<Arc<dyn LogFilter>>,
+    updates: Arc<Updates>,
     draining: CancellationToken,
 }
 
@@ -47,6 +53,7 @@ impl State {
             pools,
             snapshots,
             log,
+            updates: Arc::default(),
             draining: CancellationToken::new(),
         }
     }
@@ -54,6 +61,16 @@ impl State {
     /// Cancelled when the drain begins; whoever cancels it begins it.
     pub(crate) fn draining(&self) -> CancellationToken {
         self.draining.clone()
+    }
+
+    /// Counts of tables, to be kept by whoever acknowledges them.
+    pub(crate) fn updates(&self) -> Arc<Updates> {
+        Arc::clone(&self.updates)
+    }
+
+    /// What each worker decides by.
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     fn peers(&self) -> impl Iterator<Item = (usize, PeerStatus)> {
@@ -75,7 +92,8 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
         .route("/certs", get(certs))
         .route("/logging", get(logging).put(set_logging))
         .route("/drain", post(drain))
-        .with_state(state);
+        .with_state(state)
+        .into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin endpoint ended");
     }
@@ -148,6 +166,23 @@ fn gauges(state: &State) -> Vec<Gauge> {
         &[],
         revision as f64,
     );
+    gauge(
+        "weft_config_connected",
+        "1 while the config service is being heard.",
+        &[],
+        f64::from(u8::from(state.control.is_connected())),
+    );
+    for (result, count) in [
+        ("applied", &state.updates.applied),
+        ("refused", &state.updates.refused),
+    ] {
+        gauge(
+            "weft_config_updates_total",
+            "Tables that came, by whether they were put into force.",
+            &[("result", result.to_owned())],
+            count.load(Ordering::Relaxed) as f64,
+        );
+    }
     for (worker, peer) in state.peers() {
         let labels = [
             ("worker", worker.to_string()),
@@ -253,7 +288,14 @@ async fn logging(Extract(state): Extract<Arc<State>>) -> Response {
     }
 }
 
-async fn set_logging(Extract(state): Extract<Arc<State>>, directives: String) -> Response {
+async fn set_logging(
+    Extract(state): Extract<Arc<State>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+    directives: String,
+) -> Response {
+    if !may_change(client) {
+        return elsewhere();
+    }
     match state.log.as_ref().map(|log| log.replace(directives.trim())) {
         Some(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
@@ -265,8 +307,47 @@ async fn set_logging(Extract(state): Extract<Arc<State>>, directives: String) ->
     }
 }
 
-async fn drain(Extract(state): Extract<Arc<State>>) -> Response {
+async fn drain(
+    Extract(state): Extract<Arc<State>>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+) -> Response {
+    if !may_change(client) {
+        return elsewhere();
+    }
     tracing::info!("drain asked for");
     state.draining.cancel();
     (StatusCode::ACCEPTED, "draining\n").into_response()
+}
+
+/// Whether a client may change what the sidecar does: only one on this host.
+fn may_change(client: SocketAddr) -> bool {
+    client.ip().to_canonical().is_loopback()
+}
+
+fn elsewhere() -> Response {
+    (
+        StatusCode::FORBIDDEN,
+        "only from this host, over loopback\n",
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_callers_on_this_host_may_change_anything() {
+        for (client, may) in [
+            ("127.0.0.1:1", true),
+            ("127.8.0.1:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("10.0.0.1:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+            ("[2001:db8::1]:1", false),
+        ] {
+            assert_eq!(may_change(client.parse().unwrap()), may, "{client}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
 use weft_config::table::{Protocol, RouteRule, ServiceName, Table};
+use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
 use crate::metrics::{Counted, lock};
@@ -57,6 +58,8 @@ pub(crate) struct Cluster {
     pub(crate) protocol: Protocol,
     /// Where it runs.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Where calls are counted that no endpoint took.
+    pub(crate) unreached: ByRoute,
 }
 
 /// One endpoint and its load.
@@ -65,8 +68,37 @@ pub(crate) struct Endpoint {
     pub(crate) target: Target,
     /// Requests and tunnels that this worker has under way to it.
     load: Arc<AtomicU32>,
-    /// Where requests to it are counted, by route. Routes to one endpoint are few.
-    counted: Mutex<Vec<(Option<Arc<str>>, Arc<Counted>)>>,
+    /// Where calls to it are counted.
+    pub(crate) counted: ByRoute,
+}
+
+/// Where calls to one place are counted, by the route that led there. Such routes are few.
+#[derive(Default)]
+pub(crate) struct ByRoute(Mutex<Vec<RouteCount>>);
+
+struct RouteCount {
+    route: Option<Arc<str>>,
+    counted: Arc<Counted>,
+}
+
+impl ByRoute {
+    /// Where calls by `route` are counted; made at the first.
+    pub(crate) fn get(
+        &self,
+        route: Option<&Arc<str>>,
+        make: impl FnOnce() -> Arc<Counted>,
+    ) -> Arc<Counted> {
+        let mut counts = lock(&self.0);
+        if let Some(found) = counts.iter().find(|one| one.route.as_ref() == route) {
+            return Arc::clone(&found.counted);
+        }
+        let counted = make();
+        counts.push(RouteCount {
+            route: route.cloned(),
+            counted: Arc::clone(&counted),
+        });
+        counted
+    }
 }
 
 impl Directory {
@@ -94,7 +126,7 @@ impl Directory {
                     Endpoint {
                         load: load(&target),
                         target,
-                        counted: Mutex::default(),
+                        counted: ByRoute::default(),
                     }
                 });
                 let cluster = Cluster::new(name, *number, port.protocol, endpoints.collect());
@@ -136,6 +168,23 @@ impl Directory {
         self.table
             .as_ref()
             .is_some_and(|table| table.forbidden.contains(name))
+    }
+
+    /// The one service that workloads of this identity are endpoints of, as far as is visible here.
+    pub(crate) fn service_of(&self, identity: &SpiffeId) -> Option<String> {
+        let mut names = self
+            .table
+            .iter()
+            .flat_map(|table| &table.services)
+            .filter(|(_, service)| {
+                let mut endpoints = service.ports.values().flat_map(|port| &port.endpoints);
+                endpoints.any(|endpoint| endpoint.identity == *identity)
+            })
+            .map(|(name, _)| name);
+        match (names.next(), names.next()) {
+            (Some(only), None) => Some(only.to_string()),
+            (_, _) => None,
+        }
     }
 
     fn clusters(&self) -> impl Iterator<Item = &Cluster> {
@@ -193,26 +242,12 @@ impl Cluster {
             label: Arc::from(label),
             protocol,
             endpoints,
+            unreached: ByRoute::default(),
         }
     }
 }
 
 impl Endpoint {
-    /// Where requests that come by `route` are counted; made at the first.
-    pub(crate) fn counted(
-        &self,
-        route: Option<&Arc<str>>,
-        make: impl FnOnce() -> Arc<Counted>,
-    ) -> Arc<Counted> {
-        let mut counted = lock(&self.counted);
-        if let Some((_, found)) = counted.iter().find(|(one, _)| one.as_ref() == route) {
-            return Arc::clone(found);
-        }
-        let fresh = make();
-        counted.push((route.cloned(), Arc::clone(&fresh)));
-        fresh
-    }
-
     /// Requests under way to it from this worker.
     pub(crate) fn load(&self) -> u32 {
         self.load.load(Ordering::Relaxed)
@@ -339,6 +374,23 @@ pub(crate) mod tests {
         assert_eq!(cluster(&new).endpoints[0].load(), 1);
         drop(guard);
         assert_eq!(cluster(&new).endpoints[0].load(), 0);
+    }
+
+    #[test]
+    fn an_identity_names_a_service_only_if_it_serves_just_one() {
+        let mut table = table();
+        let shared = Arc::clone(&table.services[&name("db")]);
+        let directory = directory();
+        let id = |account: &str| {
+            format!("spiffe://demo.test/ns/shop/sa/{account}")
+                .parse()
+                .unwrap()
+        };
+        assert_eq!(directory.service_of(&id("w4")).as_deref(), Some("db.shop"));
+        assert_eq!(directory.service_of(&id("frontend")), None);
+        table.services.insert(name("db-too"), shared);
+        let directory = Directory::new(Arc::new(table), &directory);
+        assert_eq!(directory.service_of(&id("w4")), None);
     }
 
     #[test]

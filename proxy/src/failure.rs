@@ -69,7 +69,7 @@ impl Reason {
             Self::ExpectationFailed => (417, "http_request_error", 13),
             Self::UpgradeUnsupported => (501, "http_upgrade_failed", 12),
             Self::Denied => (403, "http_request_denied", 7),
-            Self::UnknownService => (404, "destination_not_found", 12),
+            Self::UnknownService => (503, "destination_not_found", 14),
             Self::NoRoute => (404, "destination_not_found", 12),
             Self::NoBackend => (500, "proxy_configuration_error", 14),
             Self::Misdirected => (421, "destination_not_found", 14),

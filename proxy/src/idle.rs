@@ -1,8 +1,7 @@
 //! Ends what does not move: a future that runs for as long as it likes, but not without progress.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -50,23 +49,25 @@ impl Idle {
     }
 }
 
-/// Runs `work` until it ends or `moved` stands still for `timeout`.
+/// Runs `work`, which is borrowed as a copy would double the memory of the caller's future, until it ends or what `moved` tells stands still for `timeout`.
 pub(crate) async fn while_moving<F: Future>(
     timeout: Duration,
-    moved: &AtomicU64,
-    work: F,
+    moved: impl Fn() -> u64,
+    mut work: Pin<&mut F>,
 ) -> Result<F::Output, Stalled> {
     let mut idle = Idle::new(timeout);
-    let mut work = pin!(work);
     std::future::poll_fn(move |context| match work.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending => idle.poll(context, moved.load(Ordering::Relaxed)).map(Err),
+        Poll::Pending => idle.poll(context, moved()).map(Err),
     })
     .await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -81,15 +82,17 @@ mod tests {
             }
             7
         };
-        assert_eq!(while_moving(SECOND, &moved, work).await, Ok(7));
+        assert_eq!(
+            while_moving(SECOND, || moved.load(Ordering::Relaxed), pin!(work)).await,
+            Ok(7)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn work_that_stands_still_is_ended() {
-        let moved = AtomicU64::new(0);
         let began = Instant::now();
         assert_eq!(
-            while_moving(SECOND, &moved, std::future::pending::<()>()).await,
+            while_moving(SECOND, || 0, pin!(std::future::pending::<()>())).await,
             Err(Stalled)
         );
         assert_eq!(began.elapsed(), SECOND);

@@ -13,6 +13,10 @@ pub const FIELDS_MAX: usize = 100;
 /// Waiting for the peer's answer to CONNECT: mesh handshake (3 s), application connect (1 s), a round trip.
 pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Waiting until the peer allows one more stream. Sidecars raise their limit long before it is reached, so
+/// a wait means overload, and the caller's own queue is the better place for it.
+pub const STREAM_WAIT: Duration = Duration::from_secs(3);
+
 /// A client that sent `Expect: 100-continue` is told to go on after this time even if the application
 /// never says so (RFC 9110 section 10.1.1 lets clients do the same on their own).
 pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
@@ -90,3 +94,8 @@ pub const HTTP2_STREAMS_MAX: u32 = 200;
 /// A client must send the first bytes of a connection within this time, or it is closed. Clients that
 /// connect ahead of need exist; those that wait longer reconnect.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same on a listener whose service is unknown. Such a connection cannot be served; this only leaves
+/// a client of HTTP, who speaks first, the time to be told why. A client of TCP may be waiting for the
+/// service to speak first and is to hear soon that it will not.
+pub const DETECT_UNKNOWN_TIMEOUT: Duration = Duration::from_secs(1);

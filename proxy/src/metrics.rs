@@ -45,6 +45,8 @@ impl Direction {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Labels {
     pub(crate) direction: Direction,
+    /// The service of the caller, without a port; empty where its identity does not tell.
+    pub(crate) source_service: Arc<str>,
     pub(crate) source_principal: Arc<str>,
     pub(crate) destination_service: Arc<str>,
     pub(crate) destination_principal: Arc<str>,
@@ -56,6 +58,7 @@ impl Labels {
         let other: Arc<str> = Arc::from("other");
         Self {
             direction,
+            source_service: Arc::clone(&other),
             source_principal: Arc::clone(&other),
             destination_service: Arc::clone(&other),
             destination_principal: Arc::clone(&other),
@@ -129,17 +132,30 @@ impl RequestSeries {
 pub(crate) struct TunnelSeries {
     pub(crate) opened: AtomicU64,
     pub(crate) closed: AtomicU64,
+    /// From the caller to the service; counted while they pass.
     pub(crate) sent: AtomicU64,
+    /// From the service to the caller.
     pub(crate) received: AtomicU64,
     pub(crate) failed: Mutex<HashMap<&'static str, u64>>,
 }
 
 impl TunnelSeries {
-    /// Counts the end of a tunnel. `error` is empty where both sides closed.
-    pub(crate) fn close(&self, error: &'static str, sent: u64, received: u64) {
-        self.closed.fetch_add(1, Ordering::Relaxed);
-        self.sent.fetch_add(sent, Ordering::Relaxed);
-        self.received.fetch_add(received, Ordering::Relaxed);
+    /// Counts a tunnel that both sides accepted.
+    pub(crate) fn open(&self) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether any tunnel was ever counted here.
+    fn is_used(&self) -> bool {
+        self.opened.load(Ordering::Relaxed) > 0 || !lock(&self.failed).is_empty()
+    }
+
+    /// Counts the end of one that was `opened`, or that never was. `error` is empty where both sides
+    /// closed.
+    pub(crate) fn end(&self, opened: bool, error: &'static str) {
+        if opened {
+            self.closed.fetch_add(1, Ordering::Relaxed);
+        }
         if !error.is_empty() {
             *lock(&self.failed).entry(error).or_default() += 1;
         }
@@ -153,6 +169,8 @@ pub(crate) struct Shard {
     tunnels: Mutex<HashMap<Labels, Arc<TunnelSeries>>>,
     /// By decision and policy.
     decisions: Mutex<HashMap<(&'static str, Box<str>), u64>>,
+    /// Of peers that dialled us, by result.
+    handshakes: Mutex<HashMap<&'static str, u64>>,
     /// Access-log lines that were over the rate.
     pub(crate) log_suppressed: AtomicU64,
     /// Access-log lines for which the writer had no room.
@@ -185,6 +203,11 @@ impl Shard {
         *decisions
             .entry((decision, if room { policy } else { "other" }.into()))
             .or_default() += 1;
+    }
+
+    /// Counts a handshake that a peer began. Results are few names of the transport.
+    pub(crate) fn handshake(&self, result: &'static str) {
+        *lock(&self.handshakes).entry(result).or_default() += 1;
     }
 }
 

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::access_log::{AccessLog, Line};
 use crate::directory::LoadGuard;
-use crate::failure::Failure;
-use crate::metrics::{Counted, Outcome, Series};
+use crate::failure::{Failure, Reason};
+use crate::metrics::{Counted, Outcome, Series, TunnelSeries};
 
 /// One request under way. Filled in as facts become known.
 pub(crate) struct Record {
@@ -37,6 +37,7 @@ pub(crate) struct Record {
     pub(crate) received: u64,
     /// Counts against the endpoint while it runs.
     pub(crate) load: Option<LoadGuard>,
+    ended: bool,
 }
 
 impl Record {
@@ -61,12 +62,24 @@ impl Record {
             sent: 0,
             received: 0,
             load: None,
+            ended: false,
         }
     }
 
     /// A response without content whatever its fields say (RFC 9110 section 6.4.1).
     pub(crate) fn is_bodiless(&self) -> bool {
         self.method == Method::HEAD || matches!(self.status, 204 | 205 | 304)
+    }
+
+    /// Counts the tunnel as open; returns the series that counts its bytes.
+    pub(crate) fn open_tunnel(&self) -> Option<Arc<TunnelSeries>> {
+        match &self.counted.series {
+            Series::Tunnels(series) => {
+                series.open();
+                Some(Arc::clone(series))
+            }
+            Series::Requests(_) => None,
+        }
     }
 
     /// Notes the result of a gRPC call.
@@ -78,6 +91,11 @@ impl Record {
 
     /// Counts and logs it.
     pub(crate) fn end(mut self, outcome: Result<(), Failure>) {
+        self.finish(outcome);
+    }
+
+    fn finish(&mut self, outcome: Result<(), Failure>) {
+        self.ended = true;
         if let Err(failure) = outcome {
             self.failure.get_or_insert(failure);
         }
@@ -93,11 +111,11 @@ impl Record {
         };
         match &self.counted.series {
             Series::Requests(series) => series.count(outcome, duration),
-            Series::Tunnels(series) => series.close(outcome.error, self.sent, self.received),
+            Series::Tunnels(series) => series.end(self.status == 200, outcome.error),
         }
         if self.log.wants(outcome.failed) {
             self.log.write(&Line {
-                record: &self,
+                record: self,
                 duration,
             });
         }
@@ -109,5 +127,17 @@ impl Record {
         // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS
         let grpc = matches!(self.grpc_status, Some(2 | 4 | 13 | 14 | 15));
         self.failure.is_some() || self.status >= 500 || grpc
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // hyper drops the work of a caller that went away while it waited.
+        if !self.ended {
+            self.finish(Err(Failure::new(
+                Reason::CallerGone,
+                "broken off before its end",
+            )));
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! connection is never passed on as a clean end (RFC 9114 section 4.4).
 
 use std::io::{self, ErrorKind, IoSlice};
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -12,24 +14,68 @@ use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
 
 use crate::idle::{Stalled, while_moving};
 use crate::limits;
+use crate::metrics::{Direction, TunnelSeries};
 use crate::stream::ApplicationStream;
 
-/// Bytes that a tunnel carried, readable while it runs.
-#[derive(Debug, Default)]
+/// Bytes that a tunnel carries, counted while it runs: tunnels live for hours.
+#[derive(Debug)]
 pub(crate) struct Carried {
-    /// From the application into the mesh.
-    pub(crate) sent: AtomicU64,
-    /// From the mesh to the application.
-    pub(crate) received: AtomicU64,
-    /// Changes whenever anything moves.
-    moved: AtomicU64,
+    direction: Direction,
+    into_mesh: AtomicU64,
+    out_of_mesh: AtomicU64,
+    /// The metrics of all such tunnels.
+    series: Option<Arc<TunnelSeries>>,
 }
 
 impl Carried {
-    fn count(&self, direction: &AtomicU64, bytes: usize) {
+    /// Nothing yet. What moves is added to `series`, too.
+    pub(crate) fn new(direction: Direction, series: Option<Arc<TunnelSeries>>) -> Self {
+        Self {
+            direction,
+            into_mesh: AtomicU64::new(0),
+            out_of_mesh: AtomicU64::new(0),
+            series,
+        }
+    }
+
+    /// Bytes from the caller to the service.
+    pub(crate) fn sent(&self) -> u64 {
+        let sent = match self.direction {
+            Direction::Outbound => &self.into_mesh,
+            Direction::Inbound => &self.out_of_mesh,
+        };
+        sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes from the service to the caller.
+    pub(crate) fn received(&self) -> u64 {
+        self.total() - self.sent()
+    }
+
+    fn total(&self) -> u64 {
+        self.into_mesh.load(Ordering::Relaxed) + self.out_of_mesh.load(Ordering::Relaxed)
+    }
+
+    fn went_in(&self, bytes: usize) {
         // usize is at most 64 bits wide.
-        direction.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.moved.fetch_add(1, Ordering::Relaxed);
+        self.into_mesh.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.count(bytes, self.direction == Direction::Outbound);
+    }
+
+    fn came_out(&self, bytes: usize) {
+        self.out_of_mesh.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.count(bytes, self.direction == Direction::Inbound);
+    }
+
+    fn count(&self, bytes: usize, from_caller: bool) {
+        if let Some(series) = &self.series {
+            let counter = if from_caller {
+                &series.sent
+            } else {
+                &series.received
+            };
+            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
     }
 }
 
@@ -55,15 +101,15 @@ pub(crate) async fn tunnel(
     idle: Duration,
     carried: &Carried,
 ) -> Result<(), TunnelError> {
-    let both = async {
+    let outcome = {
         let up = upload(application, &mut send, carried);
         let down = download(application, recv, carried);
-        futures_util::future::try_join(up, down).await
-    };
-    let outcome = match while_moving(idle, &carried.moved, both).await {
-        Ok(Ok(((), ()))) => Ok(()),
-        Ok(Err(error)) => Err(error),
-        Err(Stalled) => Err(TunnelError::Idle),
+        let both = pin!(futures_util::future::try_join(up, down));
+        match while_moving(idle, || carried.total(), both).await {
+            Ok(Ok(((), ()))) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(Stalled) => Err(TunnelError::Idle),
+        }
     };
     if outcome.is_err() {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
@@ -87,7 +133,7 @@ async fn upload(
             Ok(data) => {
                 let bytes = data.len();
                 match send.send_data(data).await {
-                    Ok(()) => carried.count(&carried.sent, bytes),
+                    Ok(()) => carried.went_in(bytes),
                     Err(error) => return Err(TunnelError::Peer(error)),
                 }
             }
@@ -115,10 +161,10 @@ async fn download(
 
 /// A FIN to someone who is gone is no news: what matters was delivered or reported before.
 fn ignore_gone(error: io::Error) -> Result<(), TunnelError> {
-    match error.kind() {
-        ErrorKind::NotConnected => Ok(()),
-        kind => Err(TunnelError::Application(kind)),
+    if error.kind() == ErrorKind::NotConnected {
+        return Ok(());
     }
+    Err(TunnelError::Application(error.kind()))
 }
 
 async fn write_all(
@@ -128,15 +174,9 @@ async fn write_all(
 ) -> Result<(), TunnelError> {
     let mut first = 0;
     while first < chunks.len() {
-        let mut slices = [IoSlice::new(&[]); 64];
-        let mut used = 0;
-        for (slice, chunk) in slices.iter_mut().zip(&chunks[first..]) {
-            *slice = IoSlice::new(chunk);
-            used += 1;
-        }
-        match application.try_write_vectored(&slices[..used]) {
+        match try_write(application, &chunks[first..]) {
             Ok(mut written) => {
-                carried.count(&carried.received, written);
+                carried.came_out(written);
                 while first < chunks.len() && written >= chunks[first].len() {
                     written -= chunks[first].len();
                     first += 1;
@@ -157,6 +197,17 @@ async fn write_all(
     }
     chunks.clear();
     Ok(())
+}
+
+/// Not in the async function, whose future would hold the slices.
+fn try_write(application: &ApplicationStream, chunks: &[Bytes]) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); 64];
+    let mut used = 0;
+    for (slice, chunk) in slices.iter_mut().zip(chunks) {
+        *slice = IoSlice::new(chunk);
+        used += 1;
+    }
+    application.try_write_vectored(&slices[..used])
 }
 
 /// Reads pieces whose size follows the traffic; while nothing comes, it holds no memory.
@@ -241,7 +292,8 @@ mod tests {
             .map(|byte| Bytes::from(vec![byte; 5000]))
             .collect();
         let expected: Vec<u8> = chunks.iter().flatten().copied().collect();
-        let carried = Carried::default();
+        let series = Arc::new(TunnelSeries::default());
+        let carried = Carried::new(Direction::Inbound, Some(Arc::clone(&series)));
         let read = async {
             let mut seen = vec![0; expected.len()];
             far.read_exact(&mut seen).await.unwrap();
@@ -250,6 +302,7 @@ mod tests {
         let (outcome, seen) = tokio::join!(write_all(&near, &mut chunks, &carried), read);
         assert_eq!(outcome, Ok(()));
         assert!(seen == expected);
-        assert_eq!(carried.received.load(Ordering::Relaxed), 1_000_000);
+        assert_eq!((carried.sent(), carried.received()), (1_000_000, 0));
+        assert_eq!(series.sent.load(Ordering::Relaxed), 1_000_000);
     }
 }

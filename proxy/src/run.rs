@@ -6,6 +6,7 @@ mod bind;
 pub(crate) mod table;
 mod thread;
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,6 +40,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn set_health(&self, service: &ServiceName, port: u16, healthy: bool);
     /// Tells that a revision is in force, or why it is not.
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>);
+    /// Whether the config service is being heard.
+    fn is_connected(&self) -> bool;
     /// What `/config_dump` shows of the connection to the config service.
     fn status(&self) -> serde_json::Value;
 }
@@ -54,6 +57,10 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
 
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
         Self::acknowledge(self, revision, outcome);
+    }
+
+    fn is_connected(&self) -> bool {
+        Self::status(self).connected
     }
 
     fn status(&self) -> serde_json::Value {
@@ -174,11 +181,21 @@ pub async fn start(
     let bound = bind::outbound(&settings.outbound, usize::from(workers.get()))?;
     let admin_listener = bind::admin(settings.admin)?;
     let admin_address = admin_listener.local_addr()?;
+    if !admin_address.ip().is_loopback() {
+        tracing::warn!(
+            address = %admin_address,
+            "the admin endpoint is not on loopback: whoever reaches it can read metrics, peers and the table"
+        );
+    }
 
+    let served = Served::new(served, &namespace);
     let shared = Arc::new(Shared {
         principal: Arc::from(svid.id().as_str()),
+        service: served
+            .only_name()
+            .map_or_else(|| Arc::from(""), |name| Arc::from(name.to_string())),
         via: format!("weft-{:08x}", random(|random| random.random::<u32>())).into(),
-        served: Served::new(served, &namespace),
+        served,
         timeouts: settings.timeouts,
         in_flight_max: settings.concurrency.in_flight_max,
     });
@@ -229,6 +246,7 @@ pub async fn start(
         Arc::clone(&control),
         snapshots,
         svid.id().trust_domain().clone(),
+        state.updates(),
     ));
     tasks.spawn(health::watch(
         Arc::clone(&shared),
@@ -264,6 +282,11 @@ impl Running {
     /// The address of the admin endpoint.
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Waits until every worker decides by a table: from then on requests are served.
+    pub fn served(&self) -> impl Future<Output = ()> + Send + use<> {
+        table::everywhere(self.state.snapshots().clone())
     }
 
     /// Waits for `shutdown` or `POST /drain`, then drains: deregister, go on accepting while callers

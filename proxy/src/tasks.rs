@@ -17,3 +17,13 @@ where
         self.0.spawn(work);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::Future;
+
+    /// Bytes of the future that an async function of two arguments returns.
+    pub(crate) fn future_size<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+}

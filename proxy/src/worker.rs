@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::settings::Timeouts;
 use weft_config::table::Table;
-use weft_transport::identity::TrustDomain;
+use weft_transport::identity::{SpiffeId, TrustDomain};
 use weft_transport::pool::Pool;
 
 use crate::access_log::AccessLog;
-use crate::directory::Directory;
+use crate::directory::{Cluster, Directory};
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::run::table;
@@ -24,6 +24,8 @@ use crate::run::table;
 pub(crate) struct Shared {
     /// This sidecar's own SPIFFE ID, as a label.
     pub(crate) principal: Arc<str>,
+    /// The one service that it serves, without a port, as a label; empty if there is none, or several.
+    pub(crate) service: Arc<str>,
     /// Its entry in `Via`, without the protocol.
     pub(crate) via: Box<str>,
     /// What it serves.
@@ -56,9 +58,14 @@ pub(crate) struct Worker {
     pub(crate) via_http2: HeaderValue,
     /// Choices that need not be secret.
     pub(crate) random: Mutex<StdRng>,
-    /// Where requests are counted that found no endpoint.
+    /// The label of calls that name no service.
+    pub(crate) no_service: Arc<str>,
+    /// Where requests are counted that name no service.
     pub(crate) unrouted: Arc<Counted>,
 }
+
+/// Takes the series of a label set: [`Shard::requests`] or [`Shard::tunnels`].
+pub(crate) type Count = fn(&Shard, Labels) -> Arc<Counted>;
 
 impl Worker {
     /// The snapshot to decide by.
@@ -66,30 +73,57 @@ impl Worker {
         Arc::clone(&self.directory.borrow())
     }
 
-    /// Labels of a call that leaves.
-    pub(crate) fn outbound_labels(
+    /// Where a call that leaves is counted: by its endpoint once one is tried, before by its service.
+    pub(crate) fn leaving(
         &self,
-        service: &Arc<str>,
-        principal: &str,
+        cluster: &Cluster,
+        endpoint: Option<usize>,
         route: Option<&Arc<str>>,
-    ) -> Labels {
+        count: Count,
+    ) -> Arc<Counted> {
+        let endpoint = endpoint.and_then(|index| cluster.endpoints.get(index));
+        let (counts, principal) = endpoint.map_or((&cluster.unreached, ""), |endpoint| {
+            (&endpoint.counted, endpoint.target.identity.as_str())
+        });
+        counts.get(route, || {
+            let labels = Labels {
+                direction: Direction::Outbound,
+                source_service: Arc::clone(&self.shared.service),
+                source_principal: Arc::clone(&self.shared.principal),
+                destination_service: Arc::clone(&cluster.label),
+                destination_principal: Arc::from(principal),
+                route: Arc::clone(route.unwrap_or(&self.no_service)),
+            };
+            count(&self.shard, labels)
+        })
+    }
+
+    /// Labels of a call that leaves for nobody knows where.
+    pub(crate) fn astray(shared: &Shared, none: &Arc<str>) -> Labels {
         Labels {
             direction: Direction::Outbound,
-            source_principal: Arc::clone(&self.shared.principal),
-            destination_service: Arc::clone(service),
-            destination_principal: Arc::from(principal),
-            route: route.map_or_else(|| Arc::from(""), Arc::clone),
+            source_service: Arc::clone(&shared.service),
+            source_principal: Arc::clone(&shared.principal),
+            destination_service: Arc::clone(none),
+            destination_principal: Arc::clone(none),
+            route: Arc::clone(none),
         }
     }
 
     /// Labels of a call that arrives.
-    pub(crate) fn inbound_labels(&self, caller: &str, service: &Arc<str>) -> Labels {
+    pub(crate) fn arriving(
+        &self,
+        caller: &SpiffeId,
+        source: &Arc<str>,
+        service: &Arc<str>,
+    ) -> Labels {
         Labels {
             direction: Direction::Inbound,
-            source_principal: Arc::from(caller),
+            source_service: Arc::clone(source),
+            source_principal: Arc::from(caller.as_str()),
             destination_service: Arc::clone(service),
             destination_principal: Arc::clone(&self.shared.principal),
-            route: Arc::from(""),
+            route: Arc::clone(&self.no_service),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
@@ -30,12 +31,13 @@ pub(crate) enum PumpError {
     Peer(StreamError),
 }
 
-/// Sends a whole body with its trailers, then ends the stream. `moved` counts payload bytes.
+/// Sends a whole body with its trailers, then ends the stream. `moved` counts payload bytes. Returns the
+/// trailers that were sent.
 pub(crate) async fn pump<B>(
     mut body: B,
     send: &mut SendHalf,
     moved: &AtomicU64,
-) -> Result<(), PumpError>
+) -> Result<Option<HeaderMap>, PumpError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -46,7 +48,8 @@ where
     let mut stopped = pin!(send.stopped());
     loop {
         if body.is_end_stream() {
-            return send.finish().await.map_err(PumpError::Peer);
+            send.finish().await.map_err(PumpError::Peer)?;
+            return Ok(None);
         }
         // A silent source must not hide that nobody listens any more: server-sent events can pause for hours.
         let step = std::future::poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
@@ -66,11 +69,17 @@ where
                         continue;
                     };
                     fields::strip_trailers(&mut trailers);
-                    return send.send_trailers(&trailers).await.map_err(PumpError::Peer);
+                    send.send_trailers(&trailers)
+                        .await
+                        .map_err(PumpError::Peer)?;
+                    return Ok(Some(trailers));
                 }
             },
             Step::Frame(Some(Err(_))) => return Err(PumpError::Source),
-            Step::Frame(None) => return send.finish().await.map_err(PumpError::Peer),
+            Step::Frame(None) => {
+                send.finish().await.map_err(PumpError::Peer)?;
+                return Ok(None);
+            }
             Step::Stopped(code) => {
                 let code = code.unwrap_or(ErrorCode::H3_REQUEST_CANCELLED);
                 return Err(PumpError::Peer(StreamError::Stopped(code)));
@@ -79,9 +88,12 @@ where
     }
 }
 
-/// A request body on its way to the peer.
+type PumpWork = Pin<Box<dyn Future<Output = Result<(), PumpError>> + Send>>;
+
+/// A request body on its way to the peer, or already there.
 pub(crate) struct Pump {
-    work: Pin<Box<dyn Future<Output = Result<(), PumpError>> + Send>>,
+    /// None when it is over.
+    work: Option<PumpWork>,
     moved: Arc<AtomicU64>,
     go: Option<Arc<Notify>>,
 }
@@ -102,9 +114,13 @@ impl Pump {
                 // Elapsed means go, too.
                 let _ = tokio::time::timeout(limits::CONTINUE_WAIT, gate.notified()).await;
             }
-            pump(body, &mut send, &count).await
+            pump(body, &mut send, &count).await.map(drop)
         });
-        Self { work, moved, go }
+        Self {
+            work: Some(work),
+            moved,
+            go,
+        }
     }
 
     /// The peer said 100: the body may come.
@@ -120,25 +136,31 @@ impl Pump {
     }
 
     /// Moves what can be moved.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PumpError>> {
-        self.work.as_mut().poll(cx)
+    ///
+    /// # Errors
+    /// When the source broke off. That the peer did is told by its response.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), SourceGone> {
+        let Some(work) = &mut self.work else {
+            return Ok(());
+        };
+        let Poll::Ready(outcome) = work.as_mut().poll(cx) else {
+            return Ok(());
+        };
+        self.work = None;
+        match outcome {
+            Err(PumpError::Source) => Err(SourceGone),
+            Err(PumpError::Peer(_)) | Ok(()) => Ok(()),
+        }
     }
 }
 
-/// A request body under way, or over.
-pub(crate) fn poll_pump(pump: &mut Option<Pump>, cx: &mut Context<'_>) -> Result<(), PumpError> {
-    let Some(running) = pump else { return Ok(()) };
-    match running.poll(cx) {
-        Poll::Pending => Ok(()),
-        Poll::Ready(outcome) => {
-            *pump = None;
-            match outcome {
-                // The response tells more than the refusal to read on does.
-                Err(PumpError::Peer(_)) | Ok(()) => Ok(()),
-                Err(PumpError::Source) => outcome,
-            }
-        }
-    }
+/// The application broke off its request.
+#[derive(Debug)]
+pub(crate) struct SourceGone;
+
+/// Moves a request body, if there is one.
+pub(crate) fn poll_pump(pump: &mut Option<Pump>, cx: &mut Context<'_>) -> Result<(), SourceGone> {
+    pump.as_mut().map_or(Ok(()), |pump| pump.poll(cx))
 }
 
 /// The body of a response to the application.
@@ -147,6 +169,10 @@ pub(crate) struct ResponseBody {
     record: Option<Record>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one: a box would be one more allocation per request"
+)]
 enum Source {
     /// Known whole: an answer of the mesh.
     Whole(Bytes),
@@ -295,5 +321,37 @@ impl Drop for ResponseBody {
             ))
         };
         self.end(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pump(outcome: Result<(), PumpError>) -> Option<Pump> {
+        Some(Pump {
+            work: Some(Box::pin(std::future::ready(outcome))),
+            moved: Arc::new(AtomicU64::new(7)),
+            go: None,
+        })
+    }
+
+    #[test]
+    fn a_finished_upload_keeps_its_count() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut pump = pump(Ok(()));
+        for _ in 0..2 {
+            assert!(poll_pump(&mut pump, &mut cx).is_ok());
+        }
+        assert_eq!(pump.as_ref().map(Pump::moved), Some(7));
+    }
+
+    #[test]
+    fn only_a_caller_that_broke_off_ends_the_exchange() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let stopped = StreamError::Stopped(ErrorCode::H3_NO_ERROR);
+        assert!(poll_pump(&mut pump(Err(PumpError::Peer(stopped))), &mut cx).is_ok());
+        assert!(poll_pump(&mut pump(Err(PumpError::Source)), &mut cx).is_err());
+        assert!(poll_pump(&mut None, &mut cx).is_ok());
     }
 }

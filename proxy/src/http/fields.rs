@@ -84,6 +84,16 @@ fn strip_connection_options(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
 }
 
+/// Whether the sender ends the connection after this message (RFC 9112 section 9.6).
+pub(crate) fn says_close(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case("close"))
+}
+
 /// Removes every `weft-*` field.
 pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
     while let Some(name) = headers
@@ -236,6 +246,19 @@ mod tests {
         ]);
         strip(&mut headers);
         assert_eq!(names(&headers), ["accept"]);
+    }
+
+    #[test]
+    fn close_is_one_option_among_others_in_any_case() {
+        for value in ["close", "Close", "keep-alive, close", "x,close ,y"] {
+            assert!(says_close(&map(&[("connection", value)])), "{value}");
+        }
+        assert!(says_close(&map(&[
+            ("connection", "te"),
+            ("connection", "close")
+        ])));
+        assert!(!says_close(&map(&[("connection", "keep-alive, closed")])));
+        assert!(!says_close(&map(&[])));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -27,9 +29,12 @@ pub(crate) struct Application {
     connect: Duration,
     idle_max: Duration,
     idle: Mutex<Vec<Idle>>,
-    multiplexed: Mutex<Option<http2::SendRequest<RequestBody>>>,
+    multiplexed: Mutex<Option<Multiplexed>>,
     tasks: TaskTracker,
 }
+
+/// The HTTP/2 connection, or its making, which all requests that need it wait for.
+type Multiplexed = Shared<BoxFuture<'static, Result<http2::SendRequest<RequestBody>, Failure>>>;
 
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
@@ -136,31 +141,45 @@ impl Application {
         self: &Arc<Self>,
         request: Request<RequestBody>,
     ) -> Result<Answered, Failure> {
-        let live = lock(&self.multiplexed)
-            .clone()
-            .filter(|sender| !sender.is_closed());
-        let mut sender = match live {
-            Some(sender) => sender,
-            None => self.open_multiplexed().await?,
-        };
-        let response = match sender.try_send_request(request).await {
-            Ok(response) => response,
-            Err(mut refused) => match refused.take_message() {
-                // The connection went away under us; nothing was sent.
-                Some(request) => {
-                    let mut sender = self.open_multiplexed().await?;
-                    sender
-                        .send_request(request)
-                        .await
-                        .map_err(|error| response_failure(&error))?
+        let mut request = request;
+        let mut again = true;
+        loop {
+            let mut sender = self.multiplexed().await?;
+            let mut refused = match sender.try_send_request(request).await {
+                Ok(response) => {
+                    return Ok(Answered {
+                        response,
+                        lease: Lease(None),
+                    });
                 }
-                None => return Err(response_failure(refused.error())),
-            },
-        };
-        Ok(Answered {
-            response,
-            lease: Lease(None),
-        })
+                Err(refused) => refused,
+            };
+            // The connection went away under us; nothing was sent.
+            match refused.take_message() {
+                Some(unsent) if again => request = unsent,
+                Some(_) | None => return Err(response_failure(refused.error())),
+            }
+            again = false;
+        }
+    }
+
+    /// The one HTTP/2 connection. Whoever comes while it is being made waits for the same attempt.
+    fn multiplexed(self: &Arc<Self>) -> Multiplexed {
+        let mut current = lock(&self.multiplexed);
+        let usable = current.as_ref().filter(|one| match one.peek() {
+            Some(Ok(sender)) => !sender.is_closed(),
+            Some(Err(_)) => false,
+            None => true,
+        });
+        if let Some(usable) = usable {
+            return usable.clone();
+        }
+        let application = Arc::clone(self);
+        let fresh = async move { application.open_multiplexed().await }
+            .boxed()
+            .shared();
+        *current = Some(fresh.clone());
+        fresh
     }
 
     /// Drops connections that were idle for too long. Called about once a second.
@@ -217,14 +236,14 @@ impl Application {
             .await
             .map_err(|error| response_failure(&error))?;
         self.tasks.spawn(async move { drop(connection.await) });
-        *lock(&self.multiplexed) = Some(sender.clone());
         Ok(sender)
     }
 
     fn connect_failure(&self, error: &io::Error) -> Failure {
-        let reason = match error.kind() {
-            io::ErrorKind::TimedOut => Reason::ConnectionTimeout,
-            _ => Reason::ConnectionRefused,
+        let reason = if error.kind() == io::ErrorKind::TimedOut {
+            Reason::ConnectionTimeout
+        } else {
+            Reason::ConnectionRefused
         };
         Failure::new(
             reason,

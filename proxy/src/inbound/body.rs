@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -16,7 +16,23 @@ pub(crate) struct RequestBody {
     recv: Option<RecvHalf>,
     /// Read ahead to learn whether there is a body at all.
     first: Option<Frame<Bytes>>,
-    moved: Option<Arc<AtomicU64>>,
+    moved: Option<Arc<Moved>>,
+}
+
+/// Payload bytes of one exchange that have passed.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    /// From the caller to the application.
+    pub(crate) sent: AtomicU64,
+    /// From the application to the caller.
+    pub(crate) received: AtomicU64,
+}
+
+impl Moved {
+    /// Changes whenever anything moves.
+    pub(crate) fn total(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
+    }
 }
 
 impl RequestBody {
@@ -30,7 +46,7 @@ impl RequestBody {
     }
 
     /// What the peer sends.
-    pub(crate) fn new(recv: RecvHalf, moved: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(recv: RecvHalf, moved: Arc<Moved>) -> Self {
         Self {
             recv: Some(recv),
             first: None,
@@ -43,20 +59,20 @@ impl RequestBody {
         self.first.is_none() && self.recv.as_ref().is_none_or(Body::is_end_stream)
     }
 
-    /// Waits until it is known whether there is any body.
+    /// Ready when it is known whether there is any body.
     ///
     /// # Errors
     /// When the peer breaks off before.
-    pub(crate) async fn peek(&mut self) -> Result<(), StreamError> {
+    pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         let Some(recv) = &mut self.recv else {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         };
-        match std::future::poll_fn(|cx| Pin::new(&mut *recv).poll_frame(cx)).await {
+        match ready!(Pin::new(recv).poll_frame(cx)) {
             None => self.recv = None,
             Some(Ok(frame)) => self.first = Some(frame),
-            Some(Err(error)) => return Err(error),
+            Some(Err(error)) => return Poll::Ready(Err(error)),
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -71,14 +87,14 @@ impl Body for RequestBody {
         let this = self.get_mut();
         let frame = match (this.first.take(), &mut this.recv) {
             (Some(first), _) => Some(Ok(first)),
-            (None, Some(recv)) => std::task::ready!(Pin::new(recv).poll_frame(cx)),
+            (None, Some(recv)) => ready!(Pin::new(recv).poll_frame(cx)),
             (None, None) => None,
         };
         let frame = frame.map(|outcome| {
             outcome.map(|frame| match frame.into_data() {
                 Ok(data) => {
                     if let Some(moved) = &this.moved {
-                        moved.fetch_add(data.len() as u64, Ordering::Relaxed);
+                        moved.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
                     }
                     Frame::data(data)
                 }

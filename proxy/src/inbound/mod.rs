@@ -14,7 +14,7 @@ mod tunnel;
 pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -22,7 +22,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use weft_config::table::ServiceName;
 use weft_transport::endpoint::{Accepted, Incoming, Listener};
-use weft_transport::http3::{ErrorCode, ServerRequest};
+use weft_transport::http3::ErrorCode;
 use weft_transport::identity::{PeerId, SpiffeId};
 
 use crate::directory::Directory;
@@ -47,6 +47,8 @@ struct Peer {
     id: PeerId,
     /// Its SPIFFE ID as the application gets it.
     header: HeaderValue,
+    /// The service that it is an endpoint of, as a label.
+    service: Arc<str>,
     /// Where its requests are counted, by service. A sidecar serves few.
     counted: Mutex<Vec<Arc<Counted>>>,
 }
@@ -72,12 +74,12 @@ pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
 async fn accept(inbound: Arc<Inbound>, incoming: Incoming) {
     let remote = incoming.remote_address();
     match incoming.handshake().await {
-        Ok(accepted) => serve(inbound, accepted).await,
+        Ok(accepted) => {
+            inbound.worker.shard.handshake("ok");
+            serve(inbound, accepted).await;
+        }
         Err(error) => {
-            inbound
-                .worker
-                .shard
-                .decision("handshake_refused", error.reason());
+            inbound.worker.shard.handshake(error.reason());
             tracing::debug!(%remote, %error, "no mesh connection");
         }
     }
@@ -97,7 +99,9 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
     let worker = Arc::clone(&inbound.worker);
     let mut trust = pin!(trust.run());
     let mut trusted = true;
+    let service = worker.directory().service_of(id.id()).unwrap_or_default();
     let peer = Arc::new(Peer {
+        service: service.into(),
         inbound,
         id,
         header,
@@ -121,7 +125,13 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
         };
         match request {
             Ok(Some(request)) if SystemTime::now() < peer.id.not_after() => {
-                worker.tasks.spawn(one(Arc::clone(&peer), request));
+                let peer = Arc::clone(&peer);
+                // Two kinds of tasks, so that a request does not carry the room of a tunnel.
+                if request.head.method == http::Method::CONNECT {
+                    worker.tasks.spawn(tunnel::serve(peer, request));
+                } else {
+                    worker.tasks.spawn(request::serve(peer, request));
+                }
             }
             Ok(Some(expired)) => {
                 // What runs may end; new work needs a living identity.
@@ -134,14 +144,6 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
                 return;
             }
         }
-    }
-}
-
-async fn one(peer: Arc<Peer>, request: ServerRequest) {
-    if request.head.method == http::Method::CONNECT {
-        tunnel::serve(&peer, request).await;
-    } else {
-        request::serve(&peer, request).await;
     }
 }
 
@@ -200,7 +202,7 @@ impl Peer {
         let worker = &self.inbound.worker;
         let fresh = worker
             .shard
-            .requests(worker.inbound_labels(self.id.id().as_str(), service));
+            .requests(worker.arriving(self.id.id(), &self.service, service));
         counted.push(Arc::clone(&fresh));
         fresh
     }
@@ -268,16 +270,15 @@ fn parent(head: &http::request::Parts) -> Result<Option<ServiceName>, Failure> {
     }
 }
 
-/// Runs `work` for as long as the policy allows the call: each new table is asked.
+/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], for as long as the policy allows the call: each new table is asked.
 async fn while_allowed<F: Future>(
     policy: &mut watch::Receiver<Arc<Directory>>,
     service: &Arc<ServedService>,
     caller: &SpiffeId,
     parent: Option<&ServiceName>,
     request: Option<(&str, &str)>,
-    work: F,
+    mut work: Pin<&mut F>,
 ) -> Result<F::Output, Failure> {
-    let mut work = pin!(work);
     loop {
         tokio::select! {
             biased;
@@ -290,6 +291,25 @@ async fn while_allowed<F: Future>(
                 let call = Call { caller, parent, request };
                 authorise(directory.table.as_deref(), service, &call).outcome?;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::tests::future_size;
+
+    /// Each request and each tunnel is a task of this size, which is moved when it is spawned.
+    #[test]
+    fn futures_stay_small() {
+        let sizes = [
+            ("request", future_size(request::serve), 10 * 1024),
+            ("tunnel", future_size(tunnel::serve), 5 * 1024),
+            ("peer", future_size(accept), 4 * 1024),
+        ];
+        for (name, size, size_max) in sizes {
+            assert!(size <= size_max, "{sizes:?} {name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One request of a peer: who may, deliver, relay the response.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -17,7 +17,7 @@ use weft_config::table::Protocol;
 use weft_transport::http3::{RecvHalf, Responder, ServerRequest, StreamError};
 
 use super::application::{Answered, Lease, response_failure};
-use super::body::RequestBody;
+use super::body::{Moved, RequestBody};
 use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{PumpError, pump};
@@ -29,7 +29,7 @@ use crate::mesh::stream_failure;
 use crate::record::Record;
 
 /// Serves one request to its end.
-pub(super) async fn serve(peer: &Arc<Peer>, request: ServerRequest) {
+pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let ServerRequest {
         mut head,
         recv,
@@ -50,7 +50,7 @@ pub(super) async fn serve(peer: &Arc<Peer>, request: ServerRequest) {
         .identify(&head, directory.table.as_deref());
     let counted = match &service {
         Ok(service) => peer.counted(&service.label),
-        Err(_) => Arc::clone(&worker.unrouted),
+        Err(_) => peer.counted(&worker.no_service),
     };
     let mut record = Record::new(
         counted,
@@ -73,47 +73,39 @@ pub(super) async fn serve(peer: &Arc<Peer>, request: ServerRequest) {
     let (caller, parent) = (peer.id.id(), admitted.parent.as_ref());
     let multiplexed = grpc || service.protocol(directory.table.as_deref()) == Some(Protocol::Grpc);
     drop(directory);
-    let moved = Arc::new(AtomicU64::new(0));
+    let moved = Arc::new(Moved::default());
     let idle = worker.shared.timeouts.stream_idle;
 
-    let delivery = deliver(
-        peer,
-        &admitted,
-        head,
-        recv,
-        &mut respond,
-        multiplexed,
-        &moved,
-    );
-    let delivered = while_allowed(
-        &mut policy,
-        service,
-        caller,
-        parent,
-        asked,
-        while_moving(idle, &moved, delivery),
-    )
-    .await;
+    let delivered = {
+        let delivery = pin!(deliver(
+            &peer,
+            &admitted,
+            head,
+            recv,
+            &mut respond,
+            multiplexed,
+            &moved,
+        ));
+        let moving = pin!(while_moving(idle, || moved.total(), delivery));
+        while_allowed(&mut policy, service, caller, parent, asked, moving).await
+    };
     let delivered = delivered.and_then(|outcome| outcome.unwrap_or_else(|Stalled| Err(stalled())));
     let answered = match delivered {
         Ok(answered) => answered,
-        Err(failure) => return refuse(respond, failure, grpc, &id, record).await,
+        Err(failure) => {
+            record.sent = moved.sent.load(Ordering::Relaxed);
+            return refuse(respond, failure, grpc, &id, record).await;
+        }
     };
 
-    let sent = moved.swap(0, Ordering::Relaxed);
-    let relay = relay(respond, answered, grpc, &moved, &mut record);
-    let relayed = while_allowed(
-        &mut policy,
-        service,
-        caller,
-        parent,
-        asked,
-        while_moving(idle, &moved, relay),
-    )
-    .await;
+    let relayed = {
+        let relay = pin!(relay(respond, answered, grpc, &moved.received, &mut record));
+        let moving = pin!(while_moving(idle, || moved.total(), relay));
+        while_allowed(&mut policy, service, caller, parent, asked, moving).await
+    };
     let relayed = relayed.and_then(|outcome| outcome.unwrap_or_else(|Stalled| Err(stalled())));
-    record.sent = sent;
-    record.received = moved.load(Ordering::Relaxed);
+    record.sent = moved.sent.load(Ordering::Relaxed);
+    record.received = moved.received.load(Ordering::Relaxed);
     match relayed {
         Ok(lease) => {
             record.end(Ok(()));
@@ -158,7 +150,7 @@ async fn deliver(
     recv: RecvHalf,
     respond: &mut Responder,
     multiplexed: bool,
-    moved: &Arc<AtomicU64>,
+    moved: &Arc<Moved>,
 ) -> Result<Answered, Failure> {
     let mut body = RequestBody::new(recv, Arc::clone(moved));
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
@@ -188,7 +180,7 @@ async fn deliver(
         // A full queue drops the rest: see the limit.
         let _ = heard.try_send(response);
     });
-    let mut sending = std::pin::pin!(application.send(request));
+    let mut sending = pin!(application.send(request));
     loop {
         tokio::select! {
             biased;
@@ -234,22 +226,32 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) {
     head.uri = Uri::from(path);
 }
 
-/// HTTP/1.1 says before the body whether there is one, HTTP/3 only shows it. Methods that rarely have one
-/// wait for the first frame or the end, which came with the head unless there is a body.
+/// HTTP/1.1 says before the body whether there is one, HTTP/3 only shows it: the end comes with the head if
+/// there is none. Methods that rarely have one wait for the first frame or the end; for the others it is
+/// enough to look, as an application may answer such a head before its body comes.
 async fn declare_length(head: &mut Parts, body: &mut RequestBody) -> Result<(), Failure> {
-    let rare = matches!(
-        head.method,
-        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
-    );
-    if !rare
-        || head.headers.contains_key(CONTENT_LENGTH)
+    if head.headers.contains_key(CONTENT_LENGTH)
         || body.is_empty()
         || head.headers.contains_key(EXPECT)
     {
         return Ok(());
     }
-    body.peek().await.map_err(|error| stream_failure(&error))?;
-    if !body.is_empty() {
+    let rare = matches!(
+        head.method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
+    );
+    if rare {
+        std::future::poll_fn(|cx| body.poll_peek(cx)).await
+    } else {
+        std::future::poll_fn(|cx| match body.poll_peek(cx) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            seen => seen,
+        })
+        .await
+    }
+    .map_err(|error| stream_failure(&error))?;
+    // hyper chunks a body of unknown length on its own, but not one of these methods.
+    if rare && !body.is_empty() {
         head.headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -261,16 +263,13 @@ async fn relay(
     respond: Responder,
     answered: Answered,
     grpc: bool,
-    moved: &AtomicU64,
+    received: &AtomicU64,
     record: &mut Record,
 ) -> Result<Option<Lease>, Failure> {
     let to_head = record.method == Method::HEAD;
     let (response, lease) = answered.into_parts();
     let (mut head, body) = response.into_parts();
-    let asked_to_close = head
-        .headers
-        .get(CONNECTION)
-        .is_some_and(|value| value == "close");
+    let asked_to_close = fields::says_close(&head.headers);
     if let Err(failure) = response::check(&mut head) {
         let (answer, text) = answer::answer(&failure, grpc, to_head, record.request_id.as_ref());
         let (answer, ()) = answer.into_parts();
@@ -296,7 +295,7 @@ async fn relay(
             Some(Err(frame)) => (Bytes::new(), frame.into_trailers().ok()),
         }
     };
-    moved.fetch_add(first.len() as u64, Ordering::Relaxed);
+    received.fetch_add(first.len() as u64, Ordering::Relaxed);
     let end = trailers.is_none() && (bodiless || body.is_end_stream());
     let send = respond.head_with(&head, first, end).await;
     let mut send = send.map_err(|error| stream_failure(&error))?;
@@ -307,8 +306,8 @@ async fn relay(
             .await
             .map_err(|error| stream_failure(&error))?;
     } else if !end {
-        let outcome = pump(&mut body, &mut send, moved).await;
-        outcome.map_err(|error| match error {
+        let outcome = pump(&mut body, &mut send, received).await;
+        let trailers = outcome.map_err(|error| match error {
             PumpError::Source => Failure::new(
                 Reason::ConnectionTerminated,
                 "the application broke off its response",
@@ -318,6 +317,9 @@ async fn relay(
             }
             PumpError::Peer(error) => stream_failure(&error),
         })?;
+        if let Some(trailers) = trailers {
+            record.trailers(&trailers);
+        }
     }
     Ok((!asked_to_close).then_some(lease))
 }

@@ -90,6 +90,15 @@ impl Served {
         }
     }
 
+    /// The name of the service, if all are ports of one.
+    pub(crate) fn only_name(&self) -> Option<&ServiceName> {
+        let first = &self.services.first()?.name;
+        self.services
+            .iter()
+            .all(|service| service.name == *first)
+            .then_some(first)
+    }
+
     /// In the order of the settings.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<ServedService>> {
         self.services.iter()

@@ -1,12 +1,13 @@
 //! One tunnel of a peer (CONNECT, RFC 9114 section 4.4) to a TCP service of the application.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::{Response, StatusCode};
-use weft_transport::http3::{ErrorCode, Responder, ServerRequest};
+use weft_transport::http3::{ErrorCode, RecvHalf, Responder, ServerRequest};
 
+use super::served::ServedService;
 use super::{Admitted, Peer, while_allowed};
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
@@ -14,14 +15,13 @@ use crate::http::answer::PROXY_STATUS;
 use crate::http::{answer, fields};
 use crate::limits;
 use crate::mesh::stream_failure;
-use crate::metrics::Series;
+use crate::metrics::Direction;
 use crate::record::Record;
 use crate::relay::{Carried, TunnelError, tunnel};
 use crate::stream::ApplicationStream;
-use weft_transport::http3::RecvHalf;
 
 /// Serves one tunnel to its end.
-pub(super) async fn serve(peer: &Arc<Peer>, request: ServerRequest) {
+pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let ServerRequest {
         head,
         recv,
@@ -32,40 +32,40 @@ pub(super) async fn serve(peer: &Arc<Peer>, request: ServerRequest) {
     let mut policy = worker.directory.clone();
     let directory = Arc::clone(&policy.borrow_and_update());
 
-    let opened = open(peer, &directory, &head).await;
-    drop(directory);
-    let label = opened
+    let service = worker
+        .shared
+        .served
+        .identify(&head, directory.table.as_deref());
+    let label = service
         .as_ref()
-        .map_or(&worker.unrouted.labels.destination_service, |opened| {
-            &opened.admitted.permit.service().label
-        });
-    let counted = worker
-        .shard
-        .tunnels(worker.inbound_labels(peer.id.id().as_str(), label));
+        .map_or(&worker.no_service, |service| &service.label);
+    let labels = worker.arriving(peer.id.id(), &peer.service, label);
+    let counted = worker.shard.tunnels(labels);
     let id = head.headers.get(fields::X_REQUEST_ID).cloned();
     let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, id);
+    let opened = match service {
+        Ok(service) => open(&peer, &directory, service, &head).await,
+        Err(failure) => Err(failure),
+    };
+    drop(directory);
     let opened = match opened {
         Ok(opened) => opened,
         Err(failure) => return refuse(respond, failure, record).await,
     };
     record.status = StatusCode::OK.as_u16();
-    if let Series::Tunnels(series) = &record.counted.series {
-        series.opened.fetch_add(1, Ordering::Relaxed);
-    }
-    let carried = Carried::default();
+    let carried = Carried::new(Direction::Inbound, record.open_tunnel());
     let service = Arc::clone(opened.admitted.permit.service());
     let (caller, parent) = (peer.id.id(), opened.admitted.parent.as_ref());
-    let running = run(
+    let running = pin!(run(
         &opened,
         recv,
         respond,
         worker.shared.timeouts.tunnel_idle,
         &carried,
-    );
+    ));
     let outcome = while_allowed(&mut policy, &service, caller, parent, None, running).await;
-    // The caller's view: what it sent, what it got.
-    record.sent = carried.received.load(Ordering::Relaxed);
-    record.received = carried.sent.load(Ordering::Relaxed);
+    record.sent = carried.sent();
+    record.received = carried.received();
     if outcome.is_err() {
         // The policy changed: the dropped halves reset the stream, and the application hears a reset too.
         opened.application.reset_on_close();
@@ -82,6 +82,7 @@ struct Opened {
 async fn open(
     peer: &Peer,
     directory: &Directory,
+    service: &Arc<ServedService>,
     head: &http::request::Parts,
 ) -> Result<Opened, Failure> {
     if head
@@ -94,10 +95,8 @@ async fn open(
             "extended CONNECT is not supported",
         ));
     }
-    let table = directory.table.as_deref();
-    let service = peer.inbound.worker.shared.served.identify(head, table)?;
     if service
-        .protocol(table)
+        .protocol(directory.table.as_deref())
         .is_some_and(weft_config::table::Protocol::has_requests)
     {
         return Err(Failure::new(

@@ -25,6 +25,7 @@ pub(crate) fn expose(shards: &[Arc<Shard>], gauges: &[Gauge]) -> String {
     requests(&mut text, shards);
     tunnels(&mut text, shards);
     decisions(&mut text, shards);
+    handshakes(&mut text, shards);
     log(&mut text, shards);
     for (index, gauge) in gauges.iter().enumerate() {
         if gauges.iter().position(|one| one.name == gauge.name) == Some(index) {
@@ -52,6 +53,10 @@ fn requests(text: &mut String, shards: &[Arc<Shard>]) {
     for shard in shards {
         for (labels, series) in lock(&shard.requests).iter() {
             let counts = lock(&series.counts).clone();
+            // Taken for a call that is still under way, or that was counted elsewhere in the end.
+            if counts.count == 0 {
+                continue;
+            }
             let sum = merged.entry(labels.clone()).or_default();
             sum.count += counts.count;
             sum.duration_sum += counts.duration_sum;
@@ -154,26 +159,45 @@ fn tunnels(text: &mut String, shards: &[Arc<Shard>]) {
         ),
         (
             "weft_tcp_sent_bytes_total",
-            "Bytes from the caller to the service, of ended tunnels.",
+            "Bytes from the caller to the service.",
             |series| &series.sent,
         ),
         (
             "weft_tcp_received_bytes_total",
-            "Bytes from the service to the caller, of ended tunnels.",
+            "Bytes from the service to the caller.",
             |series| &series.received,
         ),
     ];
-    for (name, help, read) in counters {
+    let merge = |read: Read| {
         let mut merged: BTreeMap<Labels, u64> = BTreeMap::new();
         for shard in shards {
             for (labels, series) in lock(&shard.tunnels).iter() {
-                *merged.entry(labels.clone()).or_default() += read(series).load(Ordering::Relaxed);
+                if series.is_used() {
+                    *merged.entry(labels.clone()).or_default() +=
+                        read(series).load(Ordering::Relaxed);
+                }
             }
         }
+        merged
+    };
+    for (name, help, read) in counters {
         head(text, name, "counter", help);
-        for (labels, count) in &merged {
+        for (labels, count) in &merge(read) {
             sample(text, name, &pairs(labels), *count as f64);
         }
+    }
+    let name = "weft_tcp_connections_active";
+    head(text, name, "gauge", "TCP tunnels that run.");
+    // The ends are read first: what opens and ends in between must not make this negative.
+    let closed = merge(|series| &series.closed);
+    for (labels, opened) in &merge(|series| &series.opened) {
+        let closed = closed.get(labels).copied().unwrap_or_default();
+        sample(
+            text,
+            name,
+            &pairs(labels),
+            opened.saturating_sub(closed) as f64,
+        );
     }
     let name = "weft_tcp_connections_failed_total";
     head(
@@ -222,6 +246,25 @@ fn decisions(text: &mut String, shards: &[Arc<Shard>]) {
     }
 }
 
+fn handshakes(text: &mut String, shards: &[Arc<Shard>]) {
+    let mut merged: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for shard in shards {
+        for (result, count) in lock(&shard.handshakes).iter() {
+            *merged.entry(result).or_default() += count;
+        }
+    }
+    let name = "weft_quic_handshakes_total";
+    head(
+        text,
+        name,
+        "counter",
+        "Handshakes that peers began, by result.",
+    );
+    for (result, count) in merged {
+        sample(text, name, &[("result", result)], count as f64);
+    }
+}
+
 fn log(text: &mut String, shards: &[Arc<Shard>]) {
     let sum = |read: fn(&Shard) -> &AtomicU64| -> f64 {
         shards
@@ -250,6 +293,7 @@ fn log(text: &mut String, shards: &[Arc<Shard>]) {
 fn pairs(labels: &Labels) -> Vec<(&'static str, &str)> {
     vec![
         ("direction", labels.direction.as_str()),
+        ("source_service", &labels.source_service),
         ("source_principal", &labels.source_principal),
         ("destination_service", &labels.destination_service),
         ("destination_principal", &labels.destination_principal),
@@ -295,6 +339,7 @@ mod tests {
     fn shards_are_merged_and_labels_escaped() {
         let labels = Labels {
             direction: Direction::Inbound,
+            source_service: Arc::from("a.shop"),
             source_principal: Arc::from("a\"} 1\n"),
             destination_service: Arc::from("orders.shop:80"),
             destination_principal: Arc::from("me"),
@@ -313,9 +358,40 @@ mod tests {
             series.count(outcome, Duration::from_millis(3));
         }
         let text = expose(&shards, &[]);
-        let expected = "weft_requests_total{direction=\"inbound\",source_principal=\"a\\\"} 1\\n\",destination_service=\"orders.shop:80\",destination_principal=\"me\",route=\"\",status=\"200\",classification=\"success\",error=\"\"} 2\n";
+        let expected = "weft_requests_total{direction=\"inbound\",source_service=\"a.shop\",source_principal=\"a\\\"} 1\\n\",destination_service=\"orders.shop:80\",destination_principal=\"me\",route=\"\",status=\"200\",classification=\"success\",error=\"\"} 2\n";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains("le=\"0.005\"} 2\n"), "{text}");
         assert!(text.contains("le=\"0.002\"} 0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_tunnel_is_active_from_its_opening_to_its_end_and_never_if_it_was_refused() {
+        let labels = Labels {
+            direction: Direction::Outbound,
+            source_service: Arc::from(""),
+            source_principal: Arc::from("me"),
+            destination_service: Arc::from("db.shop:5432"),
+            destination_principal: Arc::from("db"),
+            route: Arc::from(""),
+        };
+        let shard = Arc::new(Shard::default());
+        let Series::Tunnels(series) = &shard.tunnels(labels).series else {
+            panic!()
+        };
+        series.open();
+        series.open();
+        series.end(true, "");
+        series.end(false, "connection_refused");
+        let text = expose(&[shard], &[]);
+        let value = |name: &str| {
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(&format!("{name}{{")));
+            line.and_then(|line| line.rsplit_once(' ')).unwrap().1
+        };
+        assert_eq!(value("weft_tcp_connections_active"), "1");
+        assert_eq!(value("weft_tcp_connections_opened_total"), "2");
+        assert_eq!(value("weft_tcp_connections_closed_total"), "1");
+        assert_eq!(value("weft_tcp_connections_failed_total"), "1");
     }
 }

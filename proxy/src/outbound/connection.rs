@@ -33,34 +33,35 @@ pub(crate) struct Connection {
     read: Arc<AtomicU64>,
 }
 
+/// Reads into `first` until the protocol is certain; `None` if the client closes before.
+pub(crate) async fn detect(
+    stream: &ApplicationStream,
+    first: &mut BytesMut,
+) -> io::Result<Option<Spoken>> {
+    // No buffer before the first byte: idle connections are cheap.
+    stream.readable().await?;
+    loop {
+        first.reserve(PREFACE.len());
+        match stream.try_read(first) {
+            Ok(0) => return Ok(None),
+            Ok(_) if first[..] == *PREFACE => return Ok(Some(Spoken::Http2)),
+            Ok(_) if !PREFACE.starts_with(first) => return Ok(Some(Spoken::Http1)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 impl Connection {
-    /// Reads until the protocol is certain; `None` if the client closes before.
-    pub(crate) async fn accept(stream: ApplicationStream) -> io::Result<Option<(Spoken, Self)>> {
-        // No buffer before the first byte: idle connections are cheap.
-        stream.readable().await?;
-        let mut first = BytesMut::with_capacity(PREFACE.len());
-        let spoken = loop {
-            match stream.try_read(&mut first) {
-                Ok(0) => return Ok(None),
-                Ok(_) if first[..] == *PREFACE => break Spoken::Http2,
-                Ok(_) if !PREFACE.starts_with(&first) => break Spoken::Http1,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stream.readable().await?
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        // Never 0, so that the timer of the first head knows that it has begun.
-        let read = Arc::new(AtomicU64::new(1));
-        Ok(Some((
-            spoken,
-            Self {
-                stream,
-                first,
-                read,
-            },
-        )))
+    /// A connection of which `first` was read.
+    pub(crate) fn new(stream: ApplicationStream, first: BytesMut) -> Self {
+        Self {
+            stream,
+            first,
+            // Never 0, so that the timer of the first head knows that it has begun.
+            read: Arc::new(AtomicU64::new(1)),
+        }
     }
 
     /// The timer that hyper measures this connection's request heads with.
@@ -193,9 +194,10 @@ mod tests {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(first).await.unwrap();
         client.shutdown().await.unwrap();
-        let (spoken, mut connection) = Connection::accept(ApplicationStream::Unix(server))
-            .await
-            .unwrap()?;
+        let server = ApplicationStream::Unix(server);
+        let mut first = BytesMut::new();
+        let spoken = detect(&server, &mut first).await.unwrap()?;
+        let mut connection = Connection::new(server, first);
         let mut seen = Vec::new();
         connection.read_to_end(&mut seen).await.unwrap();
         Some((spoken, seen))

@@ -13,19 +13,22 @@ pub(crate) mod route;
 mod tunnel;
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
+use weft_config::table::Protocol;
 
 use crate::limits;
 use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
-use connection::{Connection, Spoken};
+use connection::{Connection, Spoken, detect};
 use route::Destination;
 
 /// One listener of one worker.
@@ -97,51 +100,85 @@ async fn accept(
     Ok((socket.accept().await?, permit))
 }
 
-/// Serves one connection of the application to its end.
+/// Serves one connection of the application to its end. What only some connections need is boxed: most of
+/// them are idle most of the time, and there may be thousands.
 async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
-    if tunnel::is_wanted(&listener) {
-        return tunnel::serve(&listener, stream).await;
+    let protocol = tunnel::protocol(&listener);
+    if protocol == Some(Protocol::Tcp) {
+        return Box::pin(tunnel::serve(&listener, stream)).await;
     }
-    let detection = tokio::time::timeout(limits::DETECT_TIMEOUT, Connection::accept(stream)).await;
-    let Ok(Ok(Some((spoken, connection)))) = detection else {
-        return;
+    let patience = match protocol {
+        Some(_) => limits::DETECT_TIMEOUT,
+        None => limits::DETECT_UNKNOWN_TIMEOUT,
     };
-    let finish = listener.worker.finish.clone();
-    let timeouts = listener.worker.shared.timeouts;
-    let tasks = listener.worker.tasks.clone();
-    let timer = connection.timer();
-    let io = TokioIo::new(connection);
-    let service = service_fn(move |request| request::serve(Arc::clone(&listener), request));
-    // Errors of a connection are its client's: requests under way have told theirs in their records.
-    match spoken {
-        Spoken::Http1 => {
-            let mut builder = http1::Builder::new();
-            builder
-                .timer(timer)
-                .header_read_timeout(timeouts.request_headers)
-                .max_headers(limits::FIELDS_MAX)
-                .max_buf_size(limits::HEAD_BYTES_MAX);
-            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                _ = &mut connection => return,
-                () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = connection.await;
+    let mut first = BytesMut::new();
+    let detection = tokio::time::timeout(patience, detect(&stream, &mut first)).await;
+    match detection {
+        Ok(Ok(Some(Spoken::Http1))) => {
+            serve_http1(listener, Connection::new(stream, first)).await;
         }
-        Spoken::Http2 => {
-            let mut builder = http2::Builder::new(Tracked(tasks));
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
-                .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-                .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
-                .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW);
-            let mut connection = std::pin::pin!(builder.serve_connection(io, service));
-            tokio::select! {
-                _ = &mut connection => return,
-                () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = connection.await;
+        Ok(Ok(Some(Spoken::Http2))) => {
+            Box::pin(serve_http2(listener, Connection::new(stream, first))).await;
+        }
+        // Silence is not HTTP: it is refused as TCP is.
+        Err(_) if protocol.is_none() => Box::pin(tunnel::serve(&listener, stream)).await,
+        Ok(Ok(None) | Err(_)) | Err(_) => {}
+    }
+}
+
+async fn serve_http1(listener: Arc<Listener>, connection: Connection) {
+    let finish = listener.worker.finish.clone();
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(connection.timer())
+        .header_read_timeout(listener.worker.shared.timeouts.request_headers)
+        .max_headers(limits::FIELDS_MAX)
+        .max_buf_size(limits::HEAD_BYTES_MAX);
+    // hyper keeps room for the future of a request as long as the connection lives.
+    let service =
+        service_fn(move |request| Box::pin(request::serve(Arc::clone(&listener), request)));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
+    // Errors of a connection are its client's: requests under way have told theirs in their records.
+    tokio::select! {
+        _ = &mut connection => return,
+        () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+async fn serve_http2(listener: Arc<Listener>, connection: Connection) {
+    let finish = listener.worker.finish.clone();
+    let mut builder = http2::Builder::new(Tracked(listener.worker.tasks.clone()));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
+        .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW);
+    let service = service_fn(move |request| request::serve(Arc::clone(&listener), request));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
+    tokio::select! {
+        _ = &mut connection => return,
+        () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::tests::future_size;
+
+    /// Per connection and per request: each byte counts some ten thousand times.
+    #[test]
+    fn futures_stay_small() {
+        let sizes = [
+            ("connection", future_size(serve), 1536),
+            ("request", future_size(request::serve), 3 * 1024),
+            ("tunnel", future_size(tunnel::serve), 3 * 1024),
+        ];
+        for (name, size, size_max) in sizes {
+            assert!(size <= size_max, "{sizes:?} {name}");
         }
     }
 }

@@ -18,8 +18,6 @@ use crate::worker::Worker;
 pub(super) struct Opened {
     pub(super) send: SendHalf,
     pub(super) response: ResponseHalf,
-    /// Which endpoint of the cluster took it.
-    pub(super) index: usize,
     pub(super) load: LoadGuard,
 }
 
@@ -27,13 +25,17 @@ pub(super) struct Opened {
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
     made: usize,
-    failed: Option<usize>,
+    last: Option<usize>,
 }
 
 impl Attempts {
-    /// Notes that the endpoint failed before it can have seen the request; false if there may be no other try.
-    pub(super) fn failed(&mut self, index: usize) -> bool {
-        self.failed = Some(index);
+    /// The last endpoint that was tried.
+    pub(super) fn last(&self) -> Option<usize> {
+        self.last
+    }
+
+    /// Whether another endpoint may be tried when the last one cannot have seen the request.
+    pub(super) fn may_go_on(&self) -> bool {
         self.made < limits::CONNECT_ATTEMPTS_MAX
     }
 }
@@ -47,7 +49,7 @@ pub(super) async fn open(
     attempts: &mut Attempts,
 ) -> Result<Opened, Failure> {
     let mut failure = None;
-    while attempts.made < limits::CONNECT_ATTEMPTS_MAX {
+    while attempts.may_go_on() {
         let load = |index: usize| {
             cluster
                 .endpoints
@@ -56,7 +58,7 @@ pub(super) async fn open(
         };
         let index = pick(
             cluster.endpoints.len(),
-            attempts.failed,
+            attempts.last,
             load,
             &mut *lock(&worker.random),
         );
@@ -69,33 +71,39 @@ pub(super) async fn open(
             ));
         };
         attempts.made += 1;
+        attempts.last = Some(index);
         let load = endpoint.start();
         let connection = match worker.pool.get(&endpoint.target).await {
             Ok(connection) => connection,
             Err(error) => {
                 failure = Some(dial_failure(&error));
-                if attempts.failed.replace(index) == Some(index) || cluster.endpoints.len() == 1 {
+                if cluster.endpoints.len() == 1 {
                     // The only one: dialling it again at once would only double the wait.
                     break;
                 }
                 continue;
             }
         };
-        match connection.open(head, end).await {
-            Ok((send, response)) => {
+        let opened = tokio::time::timeout(limits::STREAM_WAIT, connection.open(head, end)).await;
+        match opened {
+            Ok(Ok((send, response))) => {
                 return Ok(Opened {
                     send,
                     response,
-                    index,
                     load,
                 });
             }
-            Err(error) => {
+            Err(_) => {
+                failure = Some(Failure::new(
+                    Reason::Overloaded,
+                    "the peer allows no more streams",
+                ));
+            }
+            Ok(Err(error)) => {
                 failure = Some(open_failure(&error));
                 if !error.is_unprocessed() {
                     break;
                 }
-                attempts.failed = Some(index);
             }
         }
     }

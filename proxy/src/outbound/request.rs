@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::header::{EXPECT, HeaderValue};
+use http::header::EXPECT;
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -20,11 +20,11 @@ use super::{Listener, prepare};
 use crate::directory::LoadGuard;
 use crate::failure::{Failure, Reason};
 use crate::http::authority::canonical;
-use crate::http::body::{Pump, PumpError, ResponseBody, poll_pump};
+use crate::http::body::{Pump, ResponseBody, poll_pump};
 use crate::http::{answer, fields, is_grpc, request_id};
 use crate::idle::Idle;
 use crate::mesh::stream_failure;
-use crate::metrics::{Counted, lock};
+use crate::metrics::{Shard, lock};
 use crate::record::Record;
 
 /// Serves one request; the response streams after this returns.
@@ -40,39 +40,21 @@ pub(super) async fn serve(
     let id = request_id::ensure(&mut head.headers, || {
         rand::RngExt::random(&mut *lock(&worker.random))
     });
-
-    let outcome = forward(&listener, &mut head, body).await;
-    let (counted, load) = match &outcome {
-        Ok(forwarded) => (&forwarded.counted, None),
-        Err(_) => (&worker.unrouted, None::<LoadGuard>),
-    };
-    let mut record = Record::new(
-        Arc::clone(counted),
-        Arc::clone(&worker.log),
-        started,
-        &head,
-        Some(id.clone()),
-    );
-    record.load = load;
-    Ok(match outcome {
-        Ok(forwarded) => relay(&listener, forwarded, record, version),
-        Err(failure) => refuse(failure, record, grpc, &id),
-    })
+    let (counted, log) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.log));
+    let mut record = Record::new(counted, log, started, &head, Some(id));
+    Ok(
+        match forward(&listener, &mut head, body, &mut record).await {
+            Ok(forwarded) => relay(&listener, forwarded, record, version),
+            Err(failure) => refuse(failure, record, grpc),
+        },
+    )
 }
 
 /// Answers in the destination's place.
-fn refuse(
-    failure: Failure,
-    mut record: Record,
-    grpc: bool,
-    id: &HeaderValue,
-) -> Response<ResponseBody> {
-    let (response, text) = answer::answer(
-        &failure,
-        grpc,
-        record.method == http::Method::HEAD,
-        Some(id),
-    );
+fn refuse(failure: Failure, mut record: Record, grpc: bool) -> Response<ResponseBody> {
+    let to_head = record.method == http::Method::HEAD;
+    let id = record.request_id.as_ref();
+    let (response, text) = answer::answer(&failure, grpc, to_head, id);
     record.status = response.status().as_u16();
     record.failure = Some(failure);
     response.map(|()| ResponseBody::whole(text, record))
@@ -83,7 +65,6 @@ struct Forwarded {
     response: Response<()>,
     body: RecvHalf,
     pump: Option<Pump>,
-    counted: Arc<Counted>,
     load: LoadGuard,
 }
 
@@ -115,32 +96,40 @@ fn relay(
     Response::from_parts(head, ResponseBody::peer(body, pump, idle, record))
 }
 
-/// Identify, route, pick, open, and wait for the response head.
+/// Identify, route, pick, open, and wait for the response head. What becomes known goes into the record.
 async fn forward(
     listener: &Listener,
     head: &mut Parts,
     body: Incoming,
+    record: &mut Record,
 ) -> Result<Forwarded, Failure> {
     let worker = &listener.worker;
     prepare::check(head, &worker.shared.via)?;
-    let route = choose(listener, head)?;
+    let route = choose(listener, head, record)?;
     let via = match head.version {
         Version::HTTP_2 => &worker.via_http2,
         _ => &worker.via_http1,
     };
     prepare::rewrite(head, &route, via, &route.cluster.label)?;
+    record.uri = head.uri.clone();
 
     let end = body.is_end_stream();
     let wait = !end && head.headers.contains_key(EXPECT);
     let mut body = Some(body);
     let mut attempts = Attempts::default();
     loop {
+        let opened = open(worker, &route.cluster, head, end, &mut attempts).await;
+        record.counted = worker.leaving(
+            &route.cluster,
+            attempts.last(),
+            route.name.as_ref(),
+            Shard::requests,
+        );
         let Opened {
             mut send,
             mut response,
-            index,
             load,
-        } = open(worker, &route.cluster, head, end, &mut attempts).await?;
+        } = opened?;
         let mut pump = None;
         if let Some(body) = body.take_if(|_| !end) {
             pump = Some(Pump::new(body, send, wait));
@@ -152,20 +141,19 @@ async fn forward(
         }
         let answered =
             response_head(&mut response, &mut pump, worker.shared.timeouts.stream_idle).await;
+        record.sent = pump.as_ref().map_or(0, Pump::moved);
         match answered {
             Ok(head) => {
-                let counted = counted(listener, &route, index);
                 return Ok(Forwarded {
                     response: head,
                     body: response.into_body(),
                     pump,
-                    counted,
                     load,
                 });
             }
             // Without a body nothing is lost but the head, which is still here.
             Err(HeadError::Stream(error))
-                if end && error.is_unprocessed() && attempts.failed(index) => {}
+                if end && error.is_unprocessed() && attempts.may_go_on() => {}
             Err(HeadError::Stream(error)) => return Err(stream_failure(&error)),
             Err(HeadError::Own(failure)) => return Err(failure),
         }
@@ -173,27 +161,14 @@ async fn forward(
 }
 
 /// Whom the application wants, and who gets it.
-fn choose(listener: &Listener, head: &Parts) -> Result<Route, Failure> {
-    let directory = listener.worker.directory();
+fn choose(listener: &Listener, head: &Parts, record: &mut Record) -> Result<Route, Failure> {
+    let worker = &listener.worker;
+    let directory = worker.directory();
     let authority = canonical(head)?;
     prepare::check_target(head, &listener.destination, authority.as_ref())?;
     let port = address(&directory, &listener.destination, authority.as_ref())?;
-    route(port, head, &mut *lock(&listener.worker.random))
-}
-
-fn counted(listener: &Listener, route: &Route, index: usize) -> Arc<Counted> {
-    let worker = &listener.worker;
-    match route.cluster.endpoints.get(index) {
-        Some(endpoint) => endpoint.counted(route.name.as_ref(), || {
-            let principal = endpoint.target.identity.as_str();
-            worker.shard.requests(worker.outbound_labels(
-                &route.cluster.label,
-                principal,
-                route.name.as_ref(),
-            ))
-        }),
-        None => Arc::clone(&worker.unrouted),
-    }
+    record.counted = worker.leaving(&port.cluster, None, None, Shard::requests);
+    route(port, head, &mut *lock(&worker.random))
 }
 
 enum HeadError {
@@ -212,7 +187,7 @@ async fn response_head(
         let head = {
             let mut next = pin!(response.head());
             std::future::poll_fn(|cx| {
-                if let Err(PumpError::Source) = poll_pump(pump, cx) {
+                if poll_pump(pump, cx).is_err() {
                     let gone =
                         Failure::new(Reason::CallerGone, "the application broke off its request");
                     return Poll::Ready(Err(HeadError::Own(gone)));

@@ -4,10 +4,8 @@
 //! and looks refused: it is reset.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
 use weft_config::table::Protocol;
@@ -23,117 +21,111 @@ use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::inbound::tunnel_failure;
 use crate::limits;
 use crate::mesh::stream_failure;
-use crate::metrics::{Series, lock};
+use crate::metrics::{Counted, Direction, Shard, lock};
 use crate::record::Record;
 use crate::relay::{Carried, tunnel};
 use crate::stream::ApplicationStream;
+use crate::worker::Worker;
 
-/// Whether the listener leads to a TCP service, as far as is known.
-pub(super) fn is_wanted(listener: &Listener) -> bool {
-    let directory = listener.worker.directory();
-    matches!(listener.destination, Destination::Service { .. })
-        && address(&directory, &listener.destination, None)
-            .is_ok_and(|port| port.cluster.protocol == Protocol::Tcp)
+/// What the listener's service speaks, as far as is known.
+pub(super) fn protocol(listener: &Listener) -> Option<Protocol> {
+    match &listener.destination {
+        Destination::ByHost { .. } => Some(Protocol::Http),
+        Destination::Service { .. } => {
+            let directory = listener.worker.directory();
+            let port = address(&directory, &listener.destination, None).ok()?;
+            Some(port.cluster.protocol)
+        }
+    }
 }
 
 /// Carries one connection to its end.
 pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let worker = &listener.worker;
     let started = Instant::now();
-    let outcome = connect(listener).await;
-    let (label, principal, route) = match &outcome {
-        Ok(connected) => (
-            &connected.route.cluster.label,
-            connected.principal.as_str(),
-            connected.route.name.as_ref(),
-        ),
-        Err(refused) => (
-            refused
-                .label
-                .as_ref()
-                .unwrap_or(&worker.unrouted.labels.destination_service),
-            "",
-            None,
-        ),
-    };
-    let counted = worker
-        .shard
-        .tunnels(worker.outbound_labels(label, principal, route));
-    let head = head(label, None).unwrap_or_else(|_| Request::new(()).into_parts().0);
+    let (counted, route) = choose(listener);
+    let mut head = Request::new(()).into_parts().0;
+    head.method = Method::CONNECT;
     let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, None);
-    let connected = match outcome {
+    let connected = match route {
+        Ok(route) => connect(listener, route, head, &mut record).await,
+        Err(failure) => Err(failure),
+    };
+    let Connected {
+        send,
+        response,
+        load,
+    } = match connected {
         Ok(connected) => connected,
-        Err(Refused { failure, .. }) => {
+        Err(failure) => {
             application.reset_on_close();
             record.status = failure.reason.status().as_u16();
             return record.end(Err(failure));
         }
     };
     record.status = 200;
-    record.load = Some(connected.load);
-    if let Series::Tunnels(series) = &record.counted.series {
-        series.opened.fetch_add(1, Ordering::Relaxed);
-    }
-    let carried = Carried::default();
+    record.load = Some(load);
+    let carried = Carried::new(Direction::Outbound, record.open_tunnel());
     let idle = worker.shared.timeouts.tunnel_idle;
-    let body = connected.response.into_body();
-    let outcome = tunnel(&application, connected.send, body, idle, &carried).await;
-    record.sent = carried.sent.load(Ordering::Relaxed);
-    record.received = carried.received.load(Ordering::Relaxed);
+    let outcome = tunnel(&application, send, response.into_body(), idle, &carried).await;
+    record.sent = carried.sent();
+    record.received = carried.received();
     record.end(outcome.map_err(|error| tunnel_failure(&error, "the application")));
+}
+
+/// Where the connection goes, and where it is counted.
+fn choose(listener: &Listener) -> (Arc<Counted>, Result<Route, Failure>) {
+    let worker = &listener.worker;
+    let directory = worker.directory();
+    let port = match address(&directory, &listener.destination, None) {
+        Ok(port) => port,
+        Err(failure) => {
+            let labels = Worker::astray(&worker.shared, &worker.no_service);
+            return (worker.shard.tunnels(labels), Err(failure));
+        }
+    };
+    let route = route_tunnel(port, &mut *lock(&worker.random));
+    let (cluster, name) = match &route {
+        Ok(route) => (&route.cluster, route.name.as_ref()),
+        Err(_) => (&port.cluster, None),
+    };
+    (worker.leaving(cluster, None, name, Shard::tunnels), route)
 }
 
 /// A tunnel that the far side accepted.
 struct Connected {
-    route: Route,
-    principal: String,
     send: SendHalf,
     response: ResponseHalf,
     load: LoadGuard,
 }
 
-/// Why there is none, and to which cluster.
-struct Refused {
-    label: Option<Arc<str>>,
-    failure: Failure,
-}
-
-async fn connect(listener: &Listener) -> Result<Connected, Refused> {
+async fn connect(
+    listener: &Listener,
+    route: Route,
+    mut head: Parts,
+    record: &mut Record,
+) -> Result<Connected, Failure> {
     let worker = &listener.worker;
-    let route = {
-        let directory = worker.directory();
-        address(&directory, &listener.destination, None)
-            .and_then(|port| route_tunnel(port, &mut *lock(&worker.random)))
-            .map_err(|failure| Refused {
-                label: None,
-                failure,
-            })?
-    };
-    let refused = |failure| Refused {
-        label: Some(Arc::clone(&route.cluster.label)),
-        failure,
-    };
-    let head = head(&route.cluster.label, Some(&route)).map_err(refused)?;
+    address_to(&mut head, &route)?;
+    record.uri = head.uri.clone();
     let mut attempts = Attempts::default();
     loop {
+        let opened = open(worker, &route.cluster, &head, false, &mut attempts).await;
+        record.counted = worker.leaving(
+            &route.cluster,
+            attempts.last(),
+            route.name.as_ref(),
+            Shard::tunnels,
+        );
         let Opened {
             send,
             mut response,
-            index,
             load,
-        } = open(worker, &route.cluster, &head, false, &mut attempts)
-            .await
-            .map_err(refused)?;
-        match tokio::time::timeout(limits::TUNNEL_OPEN_TIMEOUT, final_head(&mut response)).await {
+        } = opened?;
+        let answer = tokio::time::timeout(limits::TUNNEL_OPEN_TIMEOUT, final_head(&mut response));
+        match answer.await {
             Ok(Ok(head)) if head.status().is_success() => {
-                let principal = route
-                    .cluster
-                    .endpoints
-                    .get(index)
-                    .map(|one| one.target.identity.to_string());
                 return Ok(Connected {
-                    principal: principal.unwrap_or_default(),
-                    route,
                     send,
                     response,
                     load,
@@ -142,19 +134,17 @@ async fn connect(listener: &Listener) -> Result<Connected, Refused> {
             Ok(Ok(head)) => {
                 let failure = refusal(&head);
                 // Its application is down: another one's may be up, and no byte was taken yet.
-                if failure.reason == Reason::ConnectionRefused && attempts.failed(index) {
-                    continue;
+                if failure.reason != Reason::ConnectionRefused || !attempts.may_go_on() {
+                    return Err(failure);
                 }
-                return Err(refused(failure));
             }
-            Ok(Err(error)) if error.is_unprocessed() && attempts.failed(index) => {}
-            Ok(Err(error)) => return Err(refused(stream_failure(&error))),
+            Ok(Err(error)) if error.is_unprocessed() && attempts.may_go_on() => {}
+            Ok(Err(error)) => return Err(stream_failure(&error)),
             Err(_) => {
-                let failure = Failure::new(
+                return Err(Failure::new(
                     Reason::ConnectionTimeout,
                     "the peer did not answer CONNECT in time",
-                );
-                return Err(refused(failure));
+                ));
             }
         }
     }
@@ -192,19 +182,14 @@ fn refusal(head: &Response<()>) -> Failure {
     )
 }
 
-/// The head of CONNECT (RFC 9114 section 4.4).
-fn head(label: &Arc<str>, route: Option<&Route>) -> Result<Parts, Failure> {
-    let invalid = |_| Failure::new(Reason::Internal, "a service's name is no authority");
-    let uri = Uri::try_from(label.as_ref()).map_err(|error| invalid(error.to_string()))?;
-    let mut request = Request::new(());
-    *request.method_mut() = Method::CONNECT;
-    *request.uri_mut() = uri;
-    if let Some(route) = route {
-        let headers = request.headers_mut();
-        headers.insert(WEFT_SERVICE, route.cluster.wire.clone());
-        if let Some(parent) = &route.parent {
-            headers.insert(WEFT_ROUTE_PARENT, HeaderValue::clone(&parent.wire));
-        }
+/// Makes the head of CONNECT say where to (RFC 9114 section 4.4).
+fn address_to(head: &mut Parts, route: &Route) -> Result<(), Failure> {
+    head.uri = Uri::try_from(route.cluster.label.as_ref())
+        .map_err(|_| Failure::new(Reason::Internal, "a service's name is no authority"))?;
+    let headers = &mut head.headers;
+    headers.insert(WEFT_SERVICE, route.cluster.wire.clone());
+    if let Some(parent) = &route.parent {
+        headers.insert(WEFT_ROUTE_PARENT, parent.wire.clone());
     }
-    Ok(request.into_parts().0)
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Puts tables into force: which one fits, when every worker has it, and what the config service is told.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use weft_config::table::Table;
@@ -33,11 +34,31 @@ pub(crate) fn is_everywhere(snapshots: &Snapshots) -> bool {
         .all(|snapshot| snapshot.borrow().table.is_some())
 }
 
+/// How many tables came, for the metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Updates {
+    /// In force on every worker.
+    pub(crate) applied: AtomicU64,
+    /// Of another mesh.
+    pub(crate) refused: AtomicU64,
+}
+
+/// Waits until every worker has a table; for ever if one of them is gone.
+pub(super) async fn everywhere(mut snapshots: Snapshots) {
+    for snapshot in &mut snapshots {
+        let has_one = snapshot.wait_for(|directory| directory.table.is_some());
+        if has_one.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Tells the config service of each table when the last worker decides by it, or why none does.
 pub(super) async fn acknowledge(
     control: Arc<dyn ControlPlane>,
     mut snapshots: Snapshots,
     own: TrustDomain,
+    updates: Arc<Updates>,
 ) {
     let mut tables = control.tables();
     loop {
@@ -56,6 +77,11 @@ pub(super) async fn acknowledge(
                     _ = tables.changed() => continue,
                 }
             }
+            let count = match &outcome {
+                Ok(()) => &updates.applied,
+                Err(_) => &updates.refused,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
             control.acknowledge(&table.revision, outcome);
         }
         if tables.changed().await.is_err() {
@@ -105,6 +131,9 @@ mod tests {
         fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
             lock(&self.acknowledged).push((revision.number, outcome));
         }
+        fn is_connected(&self) -> bool {
+            true
+        }
         fn status(&self) -> serde_json::Value {
             serde_json::Value::Null
         }
@@ -142,8 +171,9 @@ mod tests {
         let (late, slow) = watch::channel(Arc::new(Directory::default()));
         let snapshots = vec![quick, slow];
         assert!(!is_everywhere(&snapshots));
+        let updates = Arc::new(Updates::default());
         let dynamic = Arc::clone(&control) as Arc<dyn ControlPlane>;
-        let mut work = std::pin::pin!(acknowledge(dynamic, snapshots, own()));
+        let mut work = std::pin::pin!(acknowledge(dynamic, snapshots, own(), Arc::clone(&updates)));
         let wait = std::time::Duration::from_secs(1);
         assert!(tokio::time::timeout(wait, &mut work).await.is_err());
         assert_eq!(*lock(&control.acknowledged), []);
@@ -159,5 +189,7 @@ mod tests {
             &lock(&control.acknowledged)[1..],
             [(8, Err(reason))] if reason.contains("other.test")
         ));
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!((count(&updates.applied), count(&updates.refused)), (1, 1));
     }
 }

@@ -24,7 +24,7 @@ use crate::access_log::AccessLog;
 use crate::directory::Directory;
 use crate::inbound::{self, Inbound};
 use crate::limits;
-use crate::metrics::{Direction, Labels, Shard};
+use crate::metrics::Shard;
 use crate::outbound::route::Destination;
 use crate::outbound::{self, Listener, Socket};
 use crate::worker::{Shared, Worker, follow};
@@ -88,10 +88,12 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let pool = Pool::new(dialler);
     // Before any socket is listened on: with a table from disk no request meets a worker without one.
     let (directory, keep_in_step) = follow(plan.tables, plan.trust_domain);
+    let none: Arc<str> = Arc::from("");
     let worker = Arc::new(Worker {
         via_http1: via("1.1", &plan.shared.via),
         via_http2: via("2", &plan.shared.via),
-        unrouted: plan.shard.requests(unrouted(&plan.shared.principal)),
+        unrouted: plan.shard.requests(Worker::astray(&plan.shared, &none)),
+        no_service: none,
         shared: plan.shared,
         pool: pool.clone(),
         directory: directory.clone(),
@@ -192,15 +194,4 @@ fn with_port(destination: Destination, port: Option<u16>) -> Destination {
 
 fn via(protocol: &str, name: &str) -> HeaderValue {
     HeaderValue::try_from(format!("{protocol} {name}")).unwrap_or(HeaderValue::from_static("weft"))
-}
-
-fn unrouted(principal: &Arc<str>) -> Labels {
-    let none: Arc<str> = Arc::from("");
-    Labels {
-        direction: Direction::Outbound,
-        source_principal: Arc::clone(principal),
-        destination_service: Arc::clone(&none),
-        destination_principal: Arc::clone(&none),
-        route: none,
-    }
 }

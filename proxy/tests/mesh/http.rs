@@ -71,10 +71,18 @@ fn serve_http(tasks: &mut JoinSet<()>, listener: TcpListener) {
     });
 }
 
-fn serve_http2(tasks: &mut JoinSet<()>, listener: TcpListener) {
+/// The same over HTTP/2. Tells of each connection that is no health probe.
+pub(crate) fn serve_http2(
+    tasks: &mut JoinSet<()>,
+    listener: TcpListener,
+    accepted: impl Fn() + Send + 'static,
+) {
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
+            if stream.peek(&mut [0]).await.is_ok_and(|count| count > 0) {
+                accepted();
+            }
             connections.spawn(async move {
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let _ = builder
@@ -99,13 +107,13 @@ fn serve_raw(tasks: &mut JoinSet<()>, listener: TcpListener, answer: &'static [u
     });
 }
 
-async fn mesh() -> (Mesh, JoinSet<()>) {
+pub(crate) async fn mesh() -> (Mesh, JoinSet<()>) {
     let mut tasks = JoinSet::new();
     let (http, http_address) = listener().await;
     let (grpc, grpc_address) = listener().await;
     let (_, tcp) = listener().await;
     serve_http(&mut tasks, http);
-    serve_http2(&mut tasks, grpc);
+    serve_http2(&mut tasks, grpc, || {});
     let mesh = Mesh::start(Applications {
         http: http_address,
         grpc: grpc_address,
@@ -115,14 +123,14 @@ async fn mesh() -> (Mesh, JoinSet<()>) {
     (mesh, tasks)
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
     trailers: Option<HeaderMap>,
 }
 
-async fn call<B>(to: SocketAddr, request: Request<B>) -> Answer
+pub(crate) async fn call<B>(to: SocketAddr, request: Request<B>) -> Answer
 where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -148,12 +156,44 @@ async fn answer(response: Response<Incoming>) -> Answer {
     }
 }
 
-fn get(host: &str, path: &str) -> Request<Full<Bytes>> {
+pub(crate) fn get(host: &str, path: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .uri(path)
         .header("host", host)
         .body(Full::default())
         .unwrap()
+}
+
+type GrpcBody = StreamBody<futures_util::stream::Iter<std::array::IntoIter<GrpcFrame, 2>>>;
+type GrpcFrame = Result<Frame<Bytes>, Infallible>;
+type GrpcSender = hyper::client::conn::http2::SendRequest<GrpcBody>;
+
+/// An HTTP/2 connection, which lives as long as the set.
+pub(crate) async fn grpc_client(to: SocketAddr) -> (GrpcSender, JoinSet<()>) {
+    let stream = TcpStream::connect(to).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(connection.await) });
+    (sender, tasks)
+}
+
+/// A call with data and trailers, which the application echoes.
+pub(crate) async fn grpc_call(sender: &mut GrpcSender, trailers: HeaderMap) -> Answer {
+    let frames = [
+        Ok(Frame::data(Bytes::from("data"))),
+        Ok(Frame::trailers(trailers)),
+    ];
+    let request = Request::builder()
+        .method("POST")
+        .uri("http://grpc.shop/pkg.Service/Method")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let request = request.body(body).unwrap();
+    answer(sender.send_request(request).await.unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,32 +259,10 @@ async fn trailers_pass_both_ways_without_forbidden_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_with_prior_knowledge_passes_trailers() {
     let (mesh, _tasks) = mesh().await;
-    let stream = TcpStream::connect(mesh.listener(To::Grpc)).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .unwrap();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move { drop(connection.await) });
+    let (mut sender, _connection) = grpc_client(mesh.listener(To::Grpc)).await;
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
-    let frames = [
-        Ok::<_, Infallible>(Frame::data(Bytes::from("data"))),
-        Ok(Frame::trailers(trailers)),
-    ];
-    let request = Request::builder()
-        .method("POST")
-        .uri("http://grpc.shop/pkg.Service/Method")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    let body = StreamBody::new(futures_util::stream::iter(frames));
-    let answer = answer(
-        sender
-            .send_request(request.body(body).unwrap())
-            .await
-            .unwrap(),
-    )
-    .await;
+    let answer = grpc_call(&mut sender, trailers).await;
     assert_eq!(
         (answer.status, &answer.body[..]),
         (StatusCode::OK, &b"data"[..])
@@ -253,21 +271,7 @@ async fn http2_with_prior_knowledge_passes_trailers() {
 
     // What the mesh refuses is told in gRPC's own way.
     mesh.allow(Default::Deny, vec![]).await;
-    let request = Request::builder()
-        .uri("http://grpc.shop/a")
-        .header("content-type", "application/grpc");
-    let frames = [
-        Ok::<_, Infallible>(Frame::data(Bytes::new())),
-        Ok(Frame::data(Bytes::new())),
-    ];
-    let body = StreamBody::new(futures_util::stream::iter(frames));
-    let answer = self::answer(
-        sender
-            .send_request(request.body(body).unwrap())
-            .await
-            .unwrap(),
-    )
-    .await;
+    let answer = grpc_call(&mut sender, HeaderMap::new()).await;
     assert_eq!(answer.headers["grpc-status"], "7");
 }
 
@@ -276,7 +280,7 @@ async fn the_mesh_says_clearly_why_it_refuses() {
     let (mesh, _tasks) = mesh().await;
     let by_host = mesh.listener(To::Host);
     for (host, status, token) in [
-        ("nope.shop", 404, "destination_not_found"),
+        ("nope.shop", 503, "destination_not_found"),
         ("secret.shop", 403, "http_request_denied"),
         ("empty.shop", 503, "destination_unavailable"),
         ("db.shop:5432", 400, "http_request_error"),

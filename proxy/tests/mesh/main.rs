@@ -1,5 +1,12 @@
 //! Two sidecars in this process, real sockets on loopback: what crosses the mesh, and what is refused.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests; the lint sees tests only by their attribute"
+)]
+
 mod http;
+mod metrics;
+mod raw;
 mod sidecars;
 mod tcp;

@@ -5,16 +5,15 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use clap::Args;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weft_ca::agent::Agent;
-use weft_config::client::{Subscription, SubscriptionHandle, SubscriptionSettings};
+use weft_config::client::{Subscription, SubscriptionSettings};
 use weft_config::settings::limits::CONFIG_PORT;
 use weft_config::settings::{
     HostPort, OutboundTarget, ProxySettings, ServiceReference, load_proxy,
 };
-use weft_config::table::{Revision, ServiceName, Table};
-use weft_proxy::{ControlPlane, RunError};
+use weft_proxy::RunError;
 use weft_transport::credentials::Credentials;
 
 use super::flags::ProxyFlags;
@@ -72,21 +71,18 @@ async fn sidecar(
     let (agent, credentials) = joined?;
     let subscription = subscription_settings(&settings, &agent, &credentials).await?;
     let (subscription, handle) = Subscription::start(subscription);
-    let mut tables = handle.tables();
     let running = weft_proxy::start(
         settings,
         credentials,
-        Arc::new(Control(handle)),
+        Arc::new(handle),
         Some(Arc::new(log)),
     )
     .await
     .map_err(|error| failed(&error))?;
+    let served = running.served();
     let over = CancellationToken::new();
     let announce = async {
-        if let Some(Ok(_)) = over
-            .run_until_cancelled(tables.wait_for(Option::is_some))
-            .await
-        {
+        if over.run_until_cancelled(served).await.is_some() {
             process::ready("serving");
             tracing::info!("ready");
             ready.notify_one();
@@ -216,27 +212,6 @@ fn route_to(address: SocketAddr) -> Option<SocketAddr> {
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(address).ok()?;
     socket.local_addr().ok()
-}
-
-/// The subscription, as the data path sees it.
-struct Control(SubscriptionHandle);
-
-impl ControlPlane for Control {
-    fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
-        self.0.tables()
-    }
-
-    fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
-        self.0.set_health(service, port, healthy);
-    }
-
-    fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
-        self.0.acknowledge(revision, outcome);
-    }
-
-    fn status(&self) -> serde_json::Value {
-        serde_json::to_value(self.0.status()).unwrap_or_default()
-    }
 }
 
 impl weft_proxy::LogFilter for LogFilter {
