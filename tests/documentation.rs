@@ -83,3 +83,31 @@ fn every_source_file_that_a_page_names_exists() {
     }
     assert!(missing.is_empty(), "{missing:#?}");
 }
+
+#[test]
+fn every_metric_of_a_sidecar_is_described() {
+    let operate = fs::read_to_string(root().join("docs/operate.md")).unwrap();
+    let mut missing = Vec::new();
+    for source in sources()
+        .iter()
+        .filter(|source| source.starts_with("proxy/src/"))
+    {
+        let text = fs::read_to_string(root().join(source)).unwrap();
+        for metric in text.split('"').filter(|word| word.starts_with("weft_")) {
+            let name = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| metric.strip_suffix(suffix))
+                .unwrap_or(metric);
+            let is_name = name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            // Log filters name crates; no metric ends like one.
+            let is_crate =
+                ["weft_proxy", "weft_transport", "weft_config", "weft_ca"].contains(&name);
+            if is_name && !is_crate && !operate.contains(name) {
+                missing.push(format!("{source}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
