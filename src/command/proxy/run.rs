@@ -71,14 +71,9 @@ async fn sidecar(
     let (agent, credentials) = joined?;
     let subscription = subscription_settings(&settings, &agent, &credentials).await?;
     let (subscription, handle) = Subscription::start(subscription);
-    let running = weft_proxy::start(
-        settings,
-        credentials,
-        Arc::new(handle),
-        Some(Arc::new(log)),
-    )
-    .await
-    .map_err(|error| failed(&error))?;
+    let running = weft_proxy::start(settings, credentials, Arc::new(handle), Some(Arc::new(log)))
+        .await
+        .map_err(|error| failed(&error))?;
     let served = running.served();
     let over = CancellationToken::new();
     let announce = async {
