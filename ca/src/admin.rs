@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -18,7 +18,7 @@ use crate::backup::{self, BackupError};
 use crate::desk::{self, Inspection, TokenOrder, TokensError};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
 use crate::error::ErrorKind;
-use crate::limits::{ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT};
+use crate::limits::{ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT, STORE_POLL, STORE_WAIT};
 use crate::proto::admin_client::AdminClient;
 use crate::proto::create_tokens_request::Subject as SubjectText;
 use crate::proto::{
@@ -80,12 +80,17 @@ impl Admin {
     /// # Errors
     /// See [`AdminError`].
     pub async fn open(directory: &Path) -> Result<Self, AdminError> {
-        let path = directory.join(ADMIN_SOCKET);
-        let route = match UnixStream::connect(&path).await {
-            Ok(stream) => Route::Running(over(stream, &path).await?),
-            // No server, or one that was killed and left its socket.
-            Err(error) if is_absent(&error) => Route::Stopped(directory::open_store(directory)?),
-            Err(source) => return Err(AdminError::Socket { path, source }),
+        let deadline = Instant::now() + STORE_WAIT;
+        let route = loop {
+            match find(directory).await {
+                // A server that is starting, or another local command: neither takes long.
+                Err(AdminError::Open(OpenError::Store(StoreError::InUse(_))))
+                    if Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(STORE_POLL).await;
+                }
+                found => break found?,
+            }
         };
         Ok(Self {
             directory: directory.to_owned(),
@@ -192,6 +197,17 @@ impl Admin {
 /// Whether a server answers on the socket of `directory`.
 pub(crate) fn is_running(directory: &Path) -> bool {
     StdUnixStream::connect(directory.join(ADMIN_SOCKET)).is_ok()
+}
+
+/// The running server, or else the store.
+async fn find(directory: &Path) -> Result<Route, AdminError> {
+    let path = directory.join(ADMIN_SOCKET);
+    match UnixStream::connect(&path).await {
+        Ok(stream) => Ok(Route::Running(over(stream, &path).await?)),
+        // No server, or one that was killed and left its socket.
+        Err(error) if is_absent(&error) => Ok(Route::Stopped(directory::open_store(directory)?)),
+        Err(source) => Err(AdminError::Socket { path, source }),
+    }
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -78,6 +78,11 @@ pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(10);
 pub const CALLS_PER_CONNECTION: usize = 16;
 /// Signing calls at once; each waits for the store's disk.
 pub const CALLS_MAX: usize = 128;
+/// How long a local command waits for a store that another process holds: a server opens it a
+/// moment before it listens on its socket, and other local commands hold it for milliseconds.
+pub const STORE_WAIT: Duration = Duration::from_secs(3);
+/// Pause between two looks at it.
+pub const STORE_POLL: Duration = Duration::from_millis(50);
 /// Time for one call, reading it included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that running calls get when the CA stops.
