@@ -99,3 +99,7 @@ pub const DETECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// a client of HTTP, who speaks first, the time to be told why. A client of TCP may be waiting for the
 /// service to speak first and is to hear soon that it will not.
 pub const DETECT_UNKNOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The end of a gRPC response whose head holds its status is waited for this long; it comes in the same
+/// packet, unless that one was split.
+pub const TRAILERS_ONLY_WAIT: Duration = Duration::from_secs(1);

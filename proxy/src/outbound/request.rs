@@ -23,9 +23,13 @@ use crate::http::authority::canonical;
 use crate::http::body::{Pump, ResponseBody, poll_pump};
 use crate::http::{answer, fields, is_grpc, request_id};
 use crate::idle::Idle;
+use crate::limits;
 use crate::mesh::stream_failure;
 use crate::metrics::{Shard, lock};
 use crate::record::Record;
+
+/// Where a gRPC call says how it ended.
+const GRPC_STATUS: &str = "grpc-status";
 
 /// Serves one request; the response streams after this returns.
 pub(super) async fn serve(
@@ -144,9 +148,16 @@ async fn forward(
         record.sent = pump.as_ref().map_or(0, Pump::moved);
         match answered {
             Ok(head) => {
+                let mut body = response.into_body();
+                if head.headers().contains_key(GRPC_STATUS) {
+                    // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper
+                    // must know of it in time. The peer sends both at once.
+                    let end = std::future::poll_fn(|cx| body.poll_end(cx));
+                    let _ = tokio::time::timeout(limits::TRAILERS_ONLY_WAIT, end).await;
+                }
                 return Ok(Forwarded {
                     response: head,
-                    body: response.into_body(),
+                    body,
                     pump,
                     load,
                 });

@@ -104,6 +104,23 @@ impl RecvHalf {
         self.trailers.take().map(|trailers| *trailers)
     }
 
+    /// Whether the message ends here: waits until more of it or its end has come, takes the end,
+    /// and leaves anything else for the next read. For heads that must say whether a body follows.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while matches!(self.phase, Phase::Body) && self.chunks.is_empty() {
+            let seen = match (self.finished, self.frames.is_between_frames()) {
+                (true, true) => self.end(),
+                // A truncated frame, which the next read reports.
+                (true, false) => break,
+                (false, _) => ready!(self.poll_fill(cx)),
+            };
+            if let Err(error) = seen {
+                self.fail(error);
+            }
+        }
+        Poll::Ready(matches!(self.phase, Phase::Ended))
+    }
+
     /// Tells the peer to stop sending, with a code of the caller's choice.
     ///
     /// `H3_NO_ERROR` is for a server whose response is complete without the rest of the request.
