@@ -227,6 +227,8 @@ impl Subscription {
                 Err(error) => error,
             };
             tracing::info!(%error, "config service not available");
+            // This process may be restarted before the config service is back.
+            self.save().await;
             {
                 let mut state = self.shared.lock();
                 state.status.connected = false;
