@@ -1,3 +1,5 @@
+//! Compiling, seen through the tables that come out: routes, policies, endpoints, visibility.
+
 use super::*;
 use crate::resources::{SourceFile, parse};
 
