@@ -1,0 +1,359 @@
+//! The source's own rules: what reviews would otherwise have to look for. Each test reads the files
+//! that git knows and names every place that breaks its rule, with what to do about it.
+//!
+//! Rules that clippy can hold (no `unwrap`, no bare `tokio::spawn`, ...) stand in `clippy.toml` and
+//! in `[workspace.lints]`; a rule stands here when it is about files, folders or words.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole crate is tests: a file that cannot be read must stop them"
+)]
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// The crates, each of which may depend on those before it.
+const ORDER: [(&str, &str); 5] = [
+    ("weft-transport", "transport/Cargo.toml"),
+    ("weft-ca", "ca/Cargo.toml"),
+    ("weft-config", "config/Cargo.toml"),
+    ("weft-proxy", "proxy/Cargo.toml"),
+    ("weft", "Cargo.toml"),
+];
+
+/// The libraries whose types stay inside `transport/`.
+const WIRE_LIBRARIES: [&str; 4] = ["quinn", "quinn_proto", "rustls", "tokio_rustls"];
+
+/// What a file that calls itself pure must not contain, and what to do instead.
+const IMPURE: [(&str, &str); 14] = [
+    ("Instant::now", "take `now` as an argument"),
+    ("SystemTime::now", "take `now` as an argument"),
+    ("rand::rng", "take the generator as an argument"),
+    ("rand::random", "take the generator as an argument"),
+    (
+        "tokio::spawn",
+        "return what is to be done; the shell does it",
+    ),
+    ("time::sleep", "return a deadline; the shell waits for it"),
+    ("time::timeout", "return a deadline; the shell waits for it"),
+    (
+        "tokio::net",
+        "take and return bytes; the shell owns sockets",
+    ),
+    ("TcpStream", "take and return bytes; the shell owns sockets"),
+    (
+        "TcpListener",
+        "take and return bytes; the shell owns sockets",
+    ),
+    ("UdpSocket", "take and return bytes; the shell owns sockets"),
+    ("std::fs", "take the contents as an argument"),
+    ("tokio::fs", "take the contents as an argument"),
+    ("std::env", "take the value as an argument"),
+];
+
+/// A file that git knows.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn is_rust(&self) -> bool {
+        has_extension(&self.path, "rs")
+    }
+
+    /// Whether the whole file is test code.
+    fn is_test(&self) -> bool {
+        self.path.starts_with("tests/")
+            || self.path.contains("/tests/")
+            || self.path.ends_with("/tests.rs")
+            || self.path.ends_with("/testing.rs")
+    }
+
+    /// The lines before the tests at the bottom, with their numbers from 1.
+    fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let numbered = self.text.lines().enumerate();
+        numbered
+            .map(|(index, line)| (index + 1, line))
+            .take_while(|(_, line)| *line != "#[cfg(test)]")
+    }
+
+    /// The comment that opens the file.
+    fn header(&self) -> String {
+        let lines = self.text.lines();
+        let header: Vec<&str> = lines
+            .take_while(|line| line.starts_with("//!"))
+            .map(|line| line.trim_start_matches("//!").trim())
+            .collect();
+        header.join(" ")
+    }
+}
+
+fn has_extension(path: &str, extension: &str) -> bool {
+    Path::new(path)
+        .extension()
+        .is_some_and(|found| found == extension)
+}
+
+/// The text files that git knows, as they stand in the work tree.
+fn sources() -> Vec<Source> {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let output = Command::new("git")
+        .args(["-C", root, "ls-files", "-z"])
+        .output()
+        .expect("git lists the files");
+    assert!(output.status.success(), "{output:?}");
+    let names = String::from_utf8(output.stdout).unwrap();
+    let paths = names.split('\0').filter(|path| !path.is_empty());
+    let read = paths.filter_map(|path| {
+        // A file that was deleted but not yet committed, or that is no text, has no lines to check.
+        let text = std::fs::read_to_string(Path::new(root).join(path)).ok()?;
+        Some(Source {
+            path: path.to_owned(),
+            text,
+        })
+    });
+    read.collect()
+}
+
+fn rust_sources() -> Vec<Source> {
+    sources().into_iter().filter(Source::is_rust).collect()
+}
+
+/// Places that break a rule.
+#[derive(Default)]
+struct Findings(String);
+
+impl Findings {
+    fn add(&mut self, path: &str, line: usize, what_to_do: impl std::fmt::Display) {
+        writeln!(self.0, "{path}:{line}: {what_to_do}").unwrap();
+    }
+
+    #[track_caller]
+    fn expect_none(self) {
+        assert!(self.0.is_empty(), "\n{}", self.0);
+    }
+}
+
+/// Whether `text` has `word` with no letter, digit or underscore beside it.
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part)
+    })
+}
+
+/// The part of a line before a comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+#[test]
+fn every_rust_file_opens_with_what_it_is() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        if !source.text.starts_with("//!") {
+            findings.add(
+                &source.path,
+                1,
+                "open the file with `//!`: what it is, what it is not, where to go next",
+            );
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn files_that_call_themselves_pure_are_pure() {
+    let mut findings = Findings::default();
+    let mut pure = 0;
+    for source in rust_sources() {
+        let header = source.header();
+        if !has_word(&header, "Pure") || header.contains("Pure but") {
+            continue;
+        }
+        pure += 1;
+        for (number, line) in source.product_lines() {
+            for (word, instead) in IMPURE {
+                if has_word(code(line), word) {
+                    findings.add(
+                        &source.path,
+                        number,
+                        format!("`{word}` in a file whose header says Pure: {instead}"),
+                    );
+                }
+            }
+        }
+    }
+    assert!(
+        pure > 10,
+        "only {pure} pure files were found: does the rule still find them?"
+    );
+    findings.expect_none();
+}
+
+#[test]
+fn only_transport_names_quinn_and_rustls() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        if source.path.starts_with("transport/") || source.is_test() {
+            continue;
+        }
+        for (number, line) in source.product_lines() {
+            for library in WIRE_LIBRARIES {
+                let path = format!("{library}::");
+                let import = format!("use {library}");
+                if has_word(code(line), library)
+                    && (code(line).contains(&path) || code(line).contains(&import))
+                {
+                    findings.add(
+                        &source.path,
+                        number,
+                        format!(
+                            "`{library}` outside transport/: wrap it in a type of weft_transport"
+                        ),
+                    );
+                }
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn dependencies_between_the_crates_point_one_way() {
+    let mut findings = Findings::default();
+    for source in sources() {
+        let Some(own) = ORDER.iter().position(|(_, path)| *path == source.path) else {
+            continue;
+        };
+        let mut section = "";
+        for (index, line) in source.text.lines().enumerate() {
+            if line.starts_with('[') {
+                section = line;
+            }
+            // Tests may look back; a program may not.
+            if section != "[dependencies]" && section != "[build-dependencies]" {
+                continue;
+            }
+            let name = line.split(['.', ' ', '=']).next().unwrap_or_default();
+            let found = ORDER.iter().position(|(crate_name, _)| *crate_name == name);
+            if found.is_some_and(|found| found >= own) {
+                findings.add(
+                    &source.path,
+                    index + 1,
+                    format!("{name} is built on this crate: move what is needed down, or take it as an argument"),
+                );
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn nothing_is_left_for_later_in_a_comment() {
+    // In two parts, so that this file does not find itself.
+    let words = [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("XX", "X"),
+        concat!("HA", "CK"),
+    ];
+    let mut findings = Findings::default();
+    for source in sources() {
+        if has_extension(&source.path, "lock") {
+            continue;
+        }
+        for (index, line) in source.text.lines().enumerate() {
+            for word in words {
+                if has_word(line, word) {
+                    findings.add(
+                        &source.path,
+                        index + 1,
+                        format!("{word}: do it, or file it where work is planned"),
+                    );
+                }
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn no_test_is_switched_off() {
+    let attribute = concat!("#[ig", "nore");
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        for (index, line) in source.text.lines().enumerate() {
+            if line.trim_start().starts_with(attribute) {
+                findings.add(
+                    &source.path,
+                    index + 1,
+                    "assert what holds at present and say why it is wrong, or delete the test",
+                );
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn no_file_names_a_path_of_the_place_where_it_was_written() {
+    let places = [
+        concat!("/wo", "rk/"),
+        concat!("/tmp/", "plan"),
+        concat!("/ro", "ot/"),
+        concat!("/ho", "me/"),
+    ];
+    let mut findings = Findings::default();
+    for source in sources() {
+        for (index, line) in source.text.lines().enumerate() {
+            for place in places {
+                if line.contains(place) {
+                    findings.add(
+                        &source.path,
+                        index + 1,
+                        format!(
+                            "`{place}` exists on one machine only: write a path of the repository"
+                        ),
+                    );
+                }
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut findings = Findings::default();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for source in sources() {
+        if !has_extension(&source.path, "md") {
+            continue;
+        }
+        let folder = root.join(&source.path);
+        let folder = folder.parent().unwrap();
+        for (index, line) in source.text.lines().enumerate() {
+            for target in link_targets(line) {
+                let file = target.split('#').next().unwrap_or_default();
+                if !file.is_empty() && !file.contains("://") && !folder.join(file).exists() {
+                    findings.add(
+                        &source.path,
+                        index + 1,
+                        format!("the link to `{target}` leads nowhere: mend or drop it"),
+                    );
+                }
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+/// What stands between `](` and `)`.
+fn link_targets(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+}
