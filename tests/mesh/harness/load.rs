@@ -1,0 +1,112 @@
+//! A steady load in the background: keep-alive connections that send one request after the other
+//! at a fixed rate, and count every failure.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::http::Connection;
+use super::wait::pause;
+
+/// A load that runs until [`Load::finish`].
+pub(crate) struct Load {
+    ended: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Report>>,
+}
+
+/// What became of a load.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) succeeded: usize,
+    /// Why each failed one did, with its second.
+    pub(crate) failures: Vec<String>,
+    pub(crate) latencies: Vec<Duration>,
+}
+
+impl Load {
+    /// `GET path` on `connections` connections, each every `interval`.
+    pub(crate) fn start(
+        address: SocketAddr,
+        path: &'static str,
+        connections: usize,
+        interval: Duration,
+    ) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let threads = (0..connections)
+            .map(|_| {
+                let ended = Arc::clone(&ended);
+                thread::spawn(move || drive(address, path, interval, &ended))
+            })
+            .collect();
+        Self { ended, threads }
+    }
+
+    /// Ends the load.
+    pub(crate) fn finish(self) -> Report {
+        self.ended.store(true, Ordering::Release);
+        let mut whole = Report::default();
+        for thread in self.threads {
+            let part = thread.join().unwrap();
+            whole.succeeded += part.succeeded;
+            whole.failures.extend(part.failures);
+            whole.latencies.extend(part.latencies);
+        }
+        whole.latencies.sort();
+        whole
+    }
+}
+
+impl Report {
+    /// The latency that `share` of the requests kept.
+    pub(crate) fn quantile(&self, share: f64) -> Duration {
+        let index = (self.latencies.len() as f64 * share) as usize;
+        self.latencies[index.min(self.latencies.len() - 1)]
+    }
+
+    /// Panics unless at least `least` requests were made and none failed.
+    #[track_caller]
+    pub(crate) fn expect_all_good(&self, least: usize) {
+        assert!(
+            self.failures.is_empty(),
+            "{} failed, {} succeeded: {:?}",
+            self.failures.len(),
+            self.succeeded,
+            &self.failures[..self.failures.len().min(5)]
+        );
+        assert!(self.succeeded >= least, "only {} requests", self.succeeded);
+    }
+}
+
+fn drive(address: SocketAddr, path: &str, interval: Duration, ended: &AtomicBool) -> Report {
+    let start = Instant::now();
+    let mut report = Report::default();
+    let mut connection = None;
+    while !ended.load(Ordering::Acquire) {
+        let begin = Instant::now();
+        let result = match connection.take() {
+            Some(open) => Ok(open),
+            None => Connection::open(address),
+        }
+        .and_then(|mut open| open.get(path).map(|response| (open, response)));
+        match result {
+            Ok((open, response)) if response.status == 200 => {
+                report.succeeded += 1;
+                report.latencies.push(begin.elapsed());
+                connection = (response.header("connection") != Some("close")).then_some(open);
+            }
+            Ok((_, response)) => report.failures.push(format!(
+                "at {:?}: {} {:?}",
+                start.elapsed(),
+                response.status,
+                response.header("proxy-status")
+            )),
+            Err(error) => report
+                .failures
+                .push(format!("at {:?}: {error}", start.elapsed())),
+        }
+        pause(interval.saturating_sub(begin.elapsed()));
+    }
+    report
+}

@@ -1,0 +1,580 @@
+//! A mesh of real processes, brought up the way the guide says: CA, tokens, config service,
+//! login, apply, sidecars.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::WEFT;
+use super::http::{self, Response};
+use super::network::{Loopback, Namespace};
+use super::process::{Output, Process, run};
+use super::wait::{eventually, wait_until};
+
+const CA_PORT: u16 = 6200;
+const CONFIG_PORT: u16 = 6201;
+const MESH_PORT: u16 = 6143;
+const ADMIN_PORT: u16 = 6191;
+const BY_HOST_PORT: u16 = 6142;
+const FIRST_LISTENER_PORT: u16 = 5001;
+
+/// Where a process runs: an address of its own, in the test's namespace or in another one.
+#[derive(Clone)]
+struct Place {
+    address: Ipv4Addr,
+    namespace: Option<Arc<Namespace>>,
+}
+
+impl Place {
+    fn command(&self, program: &str) -> Command {
+        match &self.namespace {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        }
+    }
+
+    fn can_connect(&self, port: u16) -> bool {
+        match &self.namespace {
+            None => TcpStream::connect((self.address, port)).is_ok(),
+            Some(namespace) => {
+                let target = format!("telnet://{}:{port}", self.address);
+                let mut curl = namespace.command("curl");
+                // 28: connected, and then nothing was said in time.
+                run(curl.args(["-s", "--max-time", "0.3", &target])).code == 28
+            }
+        }
+    }
+}
+
+/// CA, config service and an operator who is logged in.
+pub(crate) struct Mesh {
+    pub(crate) ca: Process,
+    pub(crate) config: Process,
+    place: Place,
+    svid_ttl: &'static str,
+    loopback: Loopback,
+    folder: Folder,
+}
+
+impl Mesh {
+    /// The trust domain.
+    pub(crate) const DOMAIN: &str = "demo.test";
+
+    pub(crate) fn start() -> Self {
+        Self::start_with("24h", None)
+    }
+
+    /// With certificates of that life.
+    pub(crate) fn with_svid_ttl(svid_ttl: &'static str) -> Self {
+        Self::start_with(svid_ttl, None)
+    }
+
+    /// With the control plane in a network namespace.
+    pub(crate) fn in_namespace(namespace: &Arc<Namespace>) -> Self {
+        Self::start_with("24h", Some(Arc::clone(namespace)))
+    }
+
+    fn start_with(svid_ttl: &'static str, namespace: Option<Arc<Namespace>>) -> Self {
+        let folder = Folder::new();
+        let loopback = Loopback::claim();
+        let address = namespace
+            .as_ref()
+            .map_or_else(|| loopback.address(), |namespace| namespace.address);
+        let place = Place { address, namespace };
+        let ca_folder = folder.path().join("ca");
+        let mut init = weft(&place, &folder, &["ca", "init", "--dir"]);
+        init.arg(&ca_folder)
+            .args(["--trust-domain", Self::DOMAIN, "--address"])
+            .arg(format!("{address}:{CA_PORT}"));
+        run(&mut init).ok();
+        let ca = serve_ca(&place, &folder, svid_ttl);
+
+        let token = folder.path().join("config.token");
+        let mut command = weft(&place, &folder, &["ca", "token", "--role", "config"]);
+        std::fs::write(&token, run(command.arg("--dir").arg(&ca_folder)).ok()).unwrap();
+        let config = serve_config(&place, &folder);
+
+        let mesh = Self {
+            ca,
+            config,
+            place,
+            svid_ttl,
+            loopback,
+            folder,
+        };
+        mesh.log_in("admin");
+        mesh
+    }
+
+    /// The folder of the mesh's files and logs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// An address for one more process.
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.loopback.address()
+    }
+
+    /// The config service's address.
+    pub(crate) fn config_address(&self) -> String {
+        format!("{}:{CONFIG_PORT}", self.place.address)
+    }
+
+    /// Runs the command as the operator.
+    pub(crate) fn weft(&self, arguments: &[&str]) -> Output {
+        run(&mut weft(&self.place, &self.folder, arguments))
+    }
+
+    /// The command as the operator, to be changed before it is run.
+    pub(crate) fn weft_command(&self, arguments: &[&str]) -> Command {
+        weft(&self.place, &self.folder, arguments)
+    }
+
+    /// A join token for `ns/shop/sa/NAME`, in a file of its own.
+    pub(crate) fn token(&self, name: &str) -> PathBuf {
+        self.new_token(&["--identity", &format!("ns/shop/sa/{name}")], name)
+    }
+
+    fn log_in(&self, operator: &str) {
+        let token = self.new_token(&["--role", "operator", operator], operator);
+        let mut login = self.weft_command(&["login", &self.config_address()]);
+        run(login.arg("--join-token-file").arg(token)).ok();
+    }
+
+    fn new_token(&self, whom: &[&str], name: &str) -> PathBuf {
+        let mut command = self.weft_command(&["ca", "token"]);
+        command
+            .args(whom)
+            .arg("--dir")
+            .arg(self.folder().join("ca"));
+        let token = run(&mut command).ok();
+        let path = (0..)
+            .map(|n| self.folder().join(format!("{name}-{n}.token")))
+            .find(|path| !path.exists())
+            .unwrap();
+        std::fs::write(&path, token).unwrap();
+        path
+    }
+
+    /// Applies resources; panics unless every connected sidecar took them.
+    #[track_caller]
+    pub(crate) fn apply(&self, yaml: &str) -> String {
+        self.try_apply(yaml).ok()
+    }
+
+    pub(crate) fn try_apply(&self, yaml: &str) -> Output {
+        let path = self.folder().join("mesh.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        let mut command = self.weft_command(&["apply", "-f"]);
+        run(command.arg(path))
+    }
+
+    /// `weft get WHAT -o json`.
+    #[track_caller]
+    pub(crate) fn get(&self, what: &str) -> serde_json::Value {
+        let text = self.weft(&["get", what, "-o", "json"]).ok();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Starts the CA again after it was killed.
+    pub(crate) fn restart_ca(&mut self) {
+        self.ca = serve_ca(&self.place, &self.folder, self.svid_ttl);
+    }
+
+    /// Starts the config service again after it was killed.
+    pub(crate) fn restart_config(&mut self) {
+        self.config = serve_config(&self.place, &self.folder);
+    }
+
+    /// A sidecar of the workload `ns/shop/sa/NAME`, to be described further.
+    pub(crate) fn sidecar(&self, name: &str) -> SidecarPlan {
+        SidecarPlan {
+            token: self.token(name),
+            folder: self.folder().join(name),
+            config: self.config_address(),
+            name: name.to_owned(),
+            place: Place {
+                address: self.address(),
+                namespace: None,
+            },
+            inbound: Vec::new(),
+            advertise: None,
+            outbound: Vec::new(),
+            by_host: false,
+            settings: String::new(),
+        }
+    }
+}
+
+/// A Service of namespace `shop`.
+pub(crate) fn service(name: &str, port: u16, protocol: &str) -> String {
+    format!(
+        "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{ name: {name}, namespace: shop }}\nspec: {{ ports: [ {{ port: {port}, protocol: {protocol} }} ] }}\n"
+    )
+}
+
+/// What a sidecar is to do.
+#[derive(Clone)]
+pub(crate) struct SidecarPlan {
+    name: String,
+    folder: PathBuf,
+    token: PathBuf,
+    config: String,
+    place: Place,
+    inbound: Vec<(String, String)>,
+    advertise: Option<String>,
+    outbound: Vec<(String, String)>,
+    by_host: bool,
+    settings: String,
+}
+
+impl SidecarPlan {
+    /// Its folder and its name in messages, where two have one identity.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.folder.set_file_name(name);
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Serves `orders:80` by the application at an address (or `unix:/path`).
+    pub(crate) fn serves(mut self, service: &str, application: impl ToString) -> Self {
+        self.inbound
+            .push((service.to_owned(), application.to_string()));
+        self
+    }
+
+    /// Listens for the application's calls to `orders:80`.
+    pub(crate) fn calls(mut self, service: &str) -> Self {
+        let port = FIRST_LISTENER_PORT + u16::try_from(self.outbound.len()).unwrap();
+        let listen = format!("{}:{port}", self.place.address);
+        self.outbound.push((service.to_owned(), listen));
+        self
+    }
+
+    /// The same, on a Unix socket.
+    pub(crate) fn calls_by_socket(mut self, service: &str, path: &Path) -> Self {
+        self.outbound
+            .push((service.to_owned(), format!("unix:{}", path.display())));
+        self
+    }
+
+    /// Listens for HTTP to any service, found by the host.
+    pub(crate) fn calls_by_host(mut self) -> Self {
+        self.by_host = true;
+        self
+    }
+
+    /// Tells the mesh another address than it listens on.
+    pub(crate) fn advertise(mut self, address: SocketAddr) -> Self {
+        self.advertise = Some(address.to_string());
+        self
+    }
+
+    /// Moves to an address of its own: for a second process of one plan.
+    pub(crate) fn moved(mut self, mesh: &Mesh) -> Self {
+        let old = self.place.address.to_string();
+        self.place.address = mesh.address();
+        let new = self.place.address.to_string();
+        for (_, listen) in &mut self.outbound {
+            *listen = listen.replace(&old, &new);
+        }
+        self
+    }
+
+    /// The address of the first listener.
+    pub(crate) fn first_listener(&self) -> SocketAddr {
+        self.outbound[0].1.parse().unwrap()
+    }
+
+    /// One more top-level line of the settings file.
+    pub(crate) fn setting(mut self, line: &str) -> Self {
+        writeln!(self.settings, "{line}").unwrap();
+        self
+    }
+
+    /// Runs in another network namespace.
+    pub(crate) fn in_namespace(mut self, namespace: &Arc<Namespace>) -> Self {
+        self.place = Place {
+            address: namespace.address,
+            namespace: Some(Arc::clone(namespace)),
+        };
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start(self) -> Sidecar {
+        let mut sidecar = self.spawn();
+        sidecar.wait_ready();
+        sidecar
+    }
+
+    /// Starts it and waits for nothing.
+    pub(crate) fn spawn(self) -> Sidecar {
+        self.spawn_wrapping(&[])
+    }
+
+    /// Starts it around `command`.
+    pub(crate) fn spawn_wrapping(self, command: &[&str]) -> Sidecar {
+        std::fs::create_dir_all(&self.folder).unwrap();
+        std::fs::write(self.folder.join("proxy.yaml"), self.settings_file()).unwrap();
+        Sidecar {
+            process: self.run(command),
+            plan: self,
+        }
+    }
+
+    fn run(&self, wrapped: &[&str]) -> Process {
+        let mut command = self.place.command(WEFT);
+        command
+            .args(["proxy", "run", "--config"])
+            .arg(self.folder.join("proxy.yaml"));
+        if !wrapped.is_empty() {
+            command.arg("--").args(wrapped);
+        }
+        without_settings(&mut command);
+        Process::spawn(&self.name, &self.folder, &mut command)
+    }
+
+    fn settings_file(&self) -> String {
+        let mut text = format!(
+            "join: {{ token_file: \"{}\" }}\nconfig: {{ addresses: [\"{}\"] }}\nstate_dir: state\nadmin: {{ listen: \"{}\" }}\n{}",
+            self.token.display(),
+            self.config,
+            self.admin(),
+            self.settings
+        );
+        if !self.inbound.is_empty() {
+            let listen = self.mesh_address();
+            writeln!(text, "inbound:\n  listen: \"{listen}\"").unwrap();
+            if let Some(advertise) = &self.advertise {
+                writeln!(text, "  advertise: \"{advertise}\"").unwrap();
+            }
+            writeln!(text, "  services:").unwrap();
+            for (service, application) in &self.inbound {
+                let (name, port) = service.split_once(':').unwrap();
+                writeln!(
+                    text,
+                    "    - {{ service: {name}, port: {port}, application: \"{application}\" }}"
+                )
+                .unwrap();
+            }
+        }
+        if !self.outbound.is_empty() || self.by_host {
+            writeln!(text, "outbound:\n  listeners:").unwrap();
+            for (service, listen) in &self.outbound {
+                let (name, port) = service.split_once(':').unwrap();
+                writeln!(
+                    text,
+                    "    - {{ listen: \"{listen}\", service: {name}, port: {port} }}"
+                )
+                .unwrap();
+            }
+            if self.by_host {
+                let listen = SocketAddr::from((self.place.address, BY_HOST_PORT));
+                writeln!(text, "    - {{ listen: \"{listen}\", route_by: host }}").unwrap();
+            }
+        }
+        text
+    }
+
+    fn admin(&self) -> SocketAddr {
+        match self.place.namespace {
+            None => (self.place.address, ADMIN_PORT).into(),
+            Some(_) => (Ipv4Addr::LOCALHOST, ADMIN_PORT).into(),
+        }
+    }
+
+    fn mesh_address(&self) -> SocketAddr {
+        (self.place.address, MESH_PORT).into()
+    }
+}
+
+/// A running sidecar.
+pub(crate) struct Sidecar {
+    pub(crate) process: Process,
+    plan: SidecarPlan,
+}
+
+impl Sidecar {
+    /// Where the application calls `service`.
+    pub(crate) fn listener(&self, service: &str) -> SocketAddr {
+        let (_, listen) = self
+            .plan
+            .outbound
+            .iter()
+            .find(|(name, _)| name == service)
+            .unwrap_or_else(|| panic!("{} does not call {service}", self.plan.name));
+        listen.parse().unwrap()
+    }
+
+    /// Where the application calls any service by its host.
+    pub(crate) fn by_host(&self) -> SocketAddr {
+        (self.plan.place.address, BY_HOST_PORT).into()
+    }
+
+    /// The UDP address of the mesh side.
+    pub(crate) fn mesh_address(&self) -> SocketAddr {
+        self.plan.mesh_address()
+    }
+
+    /// The folder of its key, certificate and bundle.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.plan.folder.join("state")
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.plan.admin()
+    }
+
+    /// `GET path` at its admin endpoint.
+    pub(crate) fn admin_get(&self, path: &str) -> std::io::Result<Response> {
+        let Some(namespace) = &self.plan.place.namespace else {
+            return http::get(self.admin(), path);
+        };
+        let url = format!("http://{}{path}", self.admin());
+        let output = run(namespace.command("curl").args(["-si", &url]));
+        http::read_response(&mut output.stdout.as_bytes(), false)
+    }
+
+    /// What an admin page says, as JSON.
+    #[track_caller]
+    pub(crate) fn admin_json(&self, path: &str) -> serde_json::Value {
+        let response = self.admin_get(path).unwrap();
+        serde_json::from_slice(&response.body)
+            .unwrap_or_else(|error| panic!("{path}: {error}: {}", response.text()))
+    }
+
+    /// Waits for `/ready`.
+    pub(crate) fn wait_ready(&mut self) {
+        let what = format!("{} is ready", self.plan.name);
+        wait_until(&what, Duration::from_secs(30), || {
+            assert!(self.process.is_running(), "{what}: it ended");
+            let ready = self.admin_get("/ready").ok()?;
+            (ready.status == 200).then_some(())
+        });
+    }
+
+    /// Waits until it has `count` endpoints of `service` (as `orders:80`, of namespace shop).
+    pub(crate) fn wait_endpoints(&self, service: &str, count: usize) {
+        let (name, port) = service.split_once(':').unwrap();
+        let pointer = format!("/services/{name}.shop/ports/{port}/endpoints");
+        let what = format!("{} has {count} endpoints of {service}", self.plan.name);
+        eventually(&what, || {
+            let dump = self.admin_json("/config_dump");
+            let table = dump.get("table").unwrap_or(&dump);
+            let endpoints = table.pointer(&pointer).and_then(|found| found.as_array());
+            endpoints.map_or(0, Vec::len) == count
+        });
+    }
+
+    /// The revision of its table.
+    pub(crate) fn revision(&self) -> u64 {
+        let dump = self.admin_json("/config_dump");
+        let table = dump.get("table").unwrap_or(&dump);
+        let number = table.pointer("/revision/number");
+        number.and_then(serde_json::Value::as_u64).unwrap_or(0)
+    }
+
+    /// Starts it again, on the same state, after it was killed.
+    pub(crate) fn restart(&mut self) {
+        self.process = self.plan.run(&[]);
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::SIGTERM);
+    }
+
+    /// Panics if it ended, or said anything that only a defect makes it say.
+    #[track_caller]
+    pub(crate) fn expect_alive(&mut self) {
+        assert!(self.process.is_running(), "{} ended", self.plan.name);
+        let log = self.process.log();
+        assert!(!log.contains("panicked at"), "{log}");
+        assert_eq!(self.admin_get("/ready").unwrap().status, 200);
+    }
+}
+
+fn weft(place: &Place, folder: &Folder, arguments: &[&str]) -> Command {
+    let mut command = place.command(WEFT);
+    command.args(arguments).env("HOME", folder.path());
+    without_settings(&mut command);
+    command
+}
+
+/// Keeps what the developer's own environment says out of the test.
+fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("WEFT_") || text.starts_with("XDG_") {
+            command.env_remove(&name);
+        }
+    }
+}
+
+fn serve_ca(place: &Place, folder: &Folder, svid_ttl: &str) -> Process {
+    let mut command = weft(place, folder, &["ca", "serve", "--svid-ttl", svid_ttl]);
+    command
+        .arg("--dir")
+        .arg(folder.path().join("ca"))
+        .arg("--listen")
+        .arg(format!("{}:{CA_PORT}", place.address));
+    let mut process = Process::spawn("ca", folder.path(), &mut command);
+    wait_listening("the CA", &mut process, place, CA_PORT);
+    process
+}
+
+fn serve_config(place: &Place, folder: &Folder) -> Process {
+    let mut command = weft(place, folder, &["config", "serve"]);
+    command
+        .arg("--dir")
+        .arg(folder.path().join("config"))
+        .arg("--listen")
+        .arg(format!("{}:{CONFIG_PORT}", place.address))
+        .arg("--join-token-file")
+        .arg(folder.path().join("config.token"));
+    let mut process = Process::spawn("config", folder.path(), &mut command);
+    wait_listening("the config service", &mut process, place, CONFIG_PORT);
+    process
+}
+
+fn wait_listening(name: &str, process: &mut Process, place: &Place, port: u16) {
+    eventually(&format!("{name} listens"), || {
+        assert!(process.is_running(), "{name} ended");
+        place.can_connect(port)
+    });
+}
+
+/// A temporary folder that stays for a look when its test failed.
+struct Folder(Option<TempDir>);
+
+impl Folder {
+    fn new() -> Self {
+        Self(Some(
+            tempfile::Builder::new()
+                .prefix("weft-mesh-")
+                .tempdir()
+                .unwrap(),
+        ))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let kept = self.0.take().unwrap().keep();
+            eprintln!("---- files are kept in {}", kept.display());
+        }
+    }
+}

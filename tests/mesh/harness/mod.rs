@@ -1,0 +1,26 @@
+//! What the stories are told with. Nothing in here knows a story.
+
+mod capture;
+mod http;
+mod load;
+mod mesh;
+mod need;
+mod network;
+mod origin;
+mod process;
+mod python;
+mod wait;
+
+pub(crate) use capture::{Capture, Packet};
+pub(crate) use http::{Connection, Response, exchange, get, read_response};
+pub(crate) use load::Load;
+pub(crate) use mesh::{Mesh, Sidecar, service};
+pub(crate) use need::{Need, heavy, need};
+pub(crate) use network::Wire;
+pub(crate) use origin::Origin;
+pub(crate) use process::{Output, Process, postgres_programs, program, run};
+pub(crate) use python::{python, python_command};
+pub(crate) use wait::{eventually, pause};
+
+/// The command under test.
+pub(crate) const WEFT: &str = env!("CARGO_BIN_EXE_weft");

@@ -1,0 +1,385 @@
+//! Clients that break HTTP/1.1's rules or try its limits, on default settings, by raw sockets.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::harness::{
+    Connection, Load, Mesh, Origin, Response, Sidecar, eventually, exchange, get, pause, service,
+};
+
+struct Target {
+    _mesh: Mesh,
+    origin: Origin,
+    orders: Sidecar,
+    shop: Sidecar,
+    address: SocketAddr,
+}
+
+fn target() -> Target {
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "orders");
+    mesh.apply(&service("orders", 80, "http"));
+    let orders = mesh
+        .sidecar("orders")
+        .serves("orders:80", origin.address)
+        .start();
+    let shop = mesh
+        .sidecar("shop")
+        .calls("orders:80")
+        .calls_by_host()
+        .start();
+    shop.wait_endpoints("orders:80", 1);
+    let address = shop.listener("orders:80");
+    // Buffers, pools and connections that any traffic brings.
+    for _ in 0..50 {
+        assert_eq!(get(address, "/").unwrap().status, 200);
+    }
+    Target {
+        _mesh: mesh,
+        origin,
+        orders,
+        shop,
+        address,
+    }
+}
+
+impl Target {
+    /// The sidecars live, and a request still gets its answer.
+    fn expect_unharmed(&mut self) {
+        self.orders.expect_alive();
+        self.shop.expect_alive();
+        let response = get(self.address, "/").unwrap();
+        assert_eq!(response.status, 200, "{response:?}");
+    }
+}
+
+/// hardening HT-08
+#[test]
+fn a_host_is_one_canonical_authority_or_refused() {
+    let mut target = target();
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        (
+            "GET / HTTP/1.1\r\nhost: orders\r\nhost: orders\r\n\r\n",
+            400,
+        ),
+        ("GET / HTTP/1.1\r\nhost: orders\r\nhost: admin\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: a:80@orders\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: orders:99999\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: ord ers\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: orders/path\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: or\0ders\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost : orders\r\n\r\n", 400),
+        ("GET http://admin/ HTTP/1.1\r\nhost: orders\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nhost: ORDERS.shop\r\n\r\n", 200),
+        ("GET / HTTP/1.1\r\nhost: orders.shop:80\r\n\r\n", 200),
+    ] {
+        let before = target.origin.requests().len();
+        let response = exchange(target.shop.by_host(), request.as_bytes());
+        let got = response.map_or(0, |response| response.status);
+        let seen = target.origin.requests().split_off(before);
+        if status == 200 {
+            assert_eq!(got, 200, "{request:?}");
+        } else {
+            // Refused by an answer of its own kind; an absolute form may also be routed by itself.
+            assert!((400..500).contains(&got) || got == 0, "{request:?}: {got}");
+            assert!(seen.is_empty(), "{request:?}: {seen:?}");
+        }
+    }
+    // An empty host is legal where the target needs none; it names no service.
+    let empty = exchange(target.shop.by_host(), b"GET / HTTP/1.1\r\nhost:\r\n\r\n").unwrap();
+    assert!((400..500).contains(&empty.status), "{empty:?}");
+    target.expect_unharmed();
+}
+
+/// hardening HT-01's neighbours: one framing, or none.
+#[test]
+fn ambiguous_framing_is_refused_and_smuggles_nothing() {
+    let mut target = target();
+    let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\n\r\n";
+    for head in [
+        "content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n",
+        "content-length: 0\r\ncontent-length: 30\r\n\r\n",
+        "content-length: 0, 30\r\n\r\n",
+        "content-length: +5\r\n\r\n",
+        "content-length: 0x5\r\n\r\n",
+        "content-length: -1\r\n\r\n",
+        "transfer-encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        "transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "transfer-encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\n0;\n\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\n0\n\n",
+        "x: a\r\n b\r\n\r\n",
+        "x: a\rtransfer-encoding: chunked\r\n\r\n",
+    ] {
+        let request = format!("POST /first HTTP/1.1\r\nhost: a\r\n{head}{smuggled}");
+        let response = exchange(target.address, request.as_bytes());
+        // Some are one bad request, some two good ones by the rules; never one that hides one.
+        let seen = target.origin.requests();
+        let hidden = seen.iter().any(|request| {
+            String::from_utf8_lossy(&request.body).contains("smuggled")
+                || request
+                    .headers
+                    .iter()
+                    .any(|(_, value)| value.contains("smuggled"))
+        });
+        assert!(!hidden, "{head:?}: {response:?}");
+    }
+    target.expect_unharmed();
+}
+
+/// hardening HT-09
+#[test]
+fn sizes_beyond_the_limits_are_refused_in_constant_memory() {
+    let mut target = target();
+    let long = |length: usize| "a".repeat(length);
+    let many = |count: usize| -> String { (0..count).map(|n| format!("x-{n}: y\r\n")).collect() };
+    let requests = [
+        (
+            "headers of 100 KiB",
+            format!(
+                "GET / HTTP/1.1\r\nhost: a\r\nx-a: {}\r\nx-b: {}\r\n\r\n",
+                long(50_000),
+                long(50_000)
+            ),
+        ),
+        (
+            "300 headers",
+            format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", many(300)),
+        ),
+        (
+            "one header of 1 MB",
+            format!(
+                "GET / HTTP/1.1\r\nhost: a\r\nx-a: {}\r\n\r\n",
+                long(1 << 20)
+            ),
+        ),
+        (
+            "100 000 headers",
+            format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", many(100_000)),
+        ),
+        (
+            "a target of 128 KiB",
+            format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", long(128 << 10)),
+        ),
+    ];
+    let before = target.origin.requests().len();
+    let resident = target.shop.process.resident();
+    target.shop.process.forget_peak();
+    for (what, request) in &requests {
+        for _ in 0..5 {
+            match exchange(target.address, request.as_bytes()) {
+                Ok(response) => assert!(
+                    matches!(response.status, 400 | 414 | 431),
+                    "{what}: {}",
+                    response.status
+                ),
+                // Closed while the rest was still on its way: refused as well.
+                Err(error) => assert!(
+                    matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::BrokenPipe
+                            | io::ErrorKind::UnexpectedEof
+                    ),
+                    "{what}: {error}"
+                ),
+            }
+        }
+    }
+    assert_eq!(target.origin.requests().len(), before);
+    // A header line that never ends.
+    let mut endless = TcpStream::connect(target.address).unwrap();
+    endless.write_all(b"GET / HTTP/1.1\r\nx-endless: ").unwrap();
+    let block = [b'a'; 65536];
+    let sent = (0..160)
+        .take_while(|_| endless.write_all(&block).is_ok())
+        .count();
+    assert!(sent < 160, "10 MiB of one header line were taken");
+    let grown = target.shop.process.resident_peak().saturating_sub(resident);
+    // The buffers of one connection on each of two workers, in the allocator's steps.
+    assert!(grown <= 4 << 10, "grew by {grown} KiB");
+    target.expect_unharmed();
+}
+
+/// hardening HT-09: bodies in the smallest pieces.
+#[test]
+fn a_body_of_single_bytes_and_a_chunk_extension_of_a_megabyte_cost_no_memory() {
+    let mut target = target();
+    let resident = target.shop.process.resident() + target.orders.process.resident();
+    target.shop.process.forget_peak();
+    target.orders.process.forget_peak();
+    let mut pieces =
+        b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            .to_vec();
+    for _ in 0..200_000 {
+        pieces.extend_from_slice(b"1\r\na\r\n");
+    }
+    pieces.extend_from_slice(b"0\r\n\r\n");
+    let response = exchange(target.address, &pieces).unwrap();
+    assert!(response.text().ends_with(" 200000"), "{response:?}");
+
+    let extension = format!(
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n1;{}\r\na\r\n0\r\n\r\n",
+        "e".repeat(1 << 20)
+    );
+    if let Ok(response) = exchange(target.address, extension.as_bytes()) {
+        assert!((400..600).contains(&response.status), "{}", response.status);
+    }
+    let peak = target.shop.process.resident_peak() + target.orders.process.resident_peak();
+    let grown = peak.saturating_sub(resident);
+    // Both sidecars together. Each chunk of one byte is a DATA frame and a buffer of its own while
+    // it is under way; the stream's window bounds them.
+    assert!(grown <= 32 << 10, "grew by {grown} KiB");
+    target.expect_unharmed();
+}
+
+/// hardening HT-11
+#[test]
+fn forbidden_trailers_are_dropped_and_many_are_bounded() {
+    let mut target = target();
+    let request = |trailers: &str| {
+        format!(
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n{trailers}\r\n"
+        )
+    };
+    let forbidden = "content-length: 99\r\ntransfer-encoding: chunked\r\nhost: evil\r\nauthorization: Basic eA==\r\nweft-service: admin.shop:80\r\nx-a: 1\r\nx-a: 2\r\n";
+    let response = exchange(target.address, request(forbidden).as_bytes());
+    let seen = target.origin.requests();
+    let last = seen.last().unwrap();
+    if response.is_ok_and(|response| response.status == 200) {
+        for name in [
+            "content-length",
+            "transfer-encoding",
+            "host",
+            "authorization",
+            "weft-service",
+        ] {
+            let found = last
+                .trailers
+                .iter()
+                .any(|(key, _)| key.eq_ignore_ascii_case(name));
+            assert!(!found, "{name} in {:?}", last.trailers);
+        }
+        let repeated: Vec<&str> = last
+            .trailers
+            .iter()
+            .filter(|(name, _)| name == "x-a")
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert!(repeated.is_empty() || repeated == ["1", "2"], "{last:?}");
+    }
+    let resident = target.shop.process.resident();
+    target.shop.process.forget_peak();
+    let many: String = (0..10_000).map(|n| format!("x-{n}: y\r\n")).collect();
+    if let Ok(response) = exchange(target.address, request(&many).as_bytes()) {
+        assert!(
+            (400..600).contains(&response.status)
+                || target.origin.requests().last().unwrap().trailers.len() <= 128,
+            "{response:?}"
+        );
+    }
+    let grown = target.shop.process.resident_peak().saturating_sub(resident);
+    assert!(grown <= 2048, "grew by {grown} KiB");
+    target.expect_unharmed();
+}
+
+#[test]
+fn what_is_not_http_is_answered_or_closed_at_once() {
+    let mut target = target();
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"\0\0\0\0\0\0\0\0\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/1.9\r\nhost: a\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\ngarbage that is no frame at all",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ] {
+        let begin = Instant::now();
+        let mut stream = TcpStream::connect(target.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream.write_all(bytes).unwrap();
+        // It may be closed already, which is an answer.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+        assert!(begin.elapsed() < Duration::from_secs(12), "{bytes:?}");
+    }
+    target.expect_unharmed();
+}
+
+/// A client that goes away in the middle of an upload, or of a download.
+#[test]
+fn a_client_that_goes_away_during_a_body_costs_its_own_stream_only() {
+    let mut target = target();
+    let load = Load::start(target.address, "/", 2, Duration::from_millis(20));
+    for n in 0..50 {
+        let mut connection = Connection::open(target.address).unwrap();
+        connection
+            .send(b"POST /upload HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
+            .unwrap();
+        connection.send(&vec![b'x'; 1000 * n]).unwrap();
+        if n % 2 == 0 {
+            let _ = connection
+                .reader()
+                .get_ref()
+                .shutdown(std::net::Shutdown::Write);
+            pause(Duration::from_millis(5));
+        }
+    }
+    eventually("no upload is left open", || {
+        let dump = target.orders.admin_get("/metrics").unwrap().text();
+        dump.lines()
+            .filter(|line| line.starts_with("weft_requests_in_flight"))
+            .all(|line| line.ends_with(" 0"))
+    });
+    let report = load.finish();
+    report.expect_all_good(10);
+    // Not one of them was made up into a whole request.
+    let whole = target
+        .origin
+        .requests()
+        .iter()
+        .filter(|request| request.path() == "/upload")
+        .count();
+    assert_eq!(whole, 0);
+    target.expect_unharmed();
+}
+
+/// The bytes of a response that the application cut off are never passed as a whole one.
+#[test]
+fn a_response_that_ends_early_is_never_a_whole_one() {
+    let mesh = Mesh::start();
+    let origin = Origin::http(mesh.address(), |request, out| {
+        match request.path() {
+            "/length" => {
+                out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this")?
+            }
+            _ => out
+                .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nonly\r\n")?,
+        }
+        Ok(false)
+    });
+    mesh.apply(&service("orders", 80, "http"));
+    let mut orders = mesh
+        .sidecar("orders")
+        .serves("orders:80", origin.address)
+        .start();
+    let mut shop = mesh.sidecar("shop").calls("orders:80").start();
+    shop.wait_endpoints("orders:80", 1);
+    for path in ["/length", "/chunked"] {
+        let response: io::Result<Response> = get(shop.listener("orders:80"), path);
+        assert!(
+            response.is_err()
+                || response
+                    .as_ref()
+                    .is_ok_and(|response| response.status == 502),
+            "{path}: {response:?}"
+        );
+    }
+    orders.expect_alive();
+    shop.expect_alive();
+}

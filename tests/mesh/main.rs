@@ -1,0 +1,33 @@
+//! Black-box tests: the real command in real processes, with real programs around it (nginx, wrk,
+//! PostgreSQL, redis, grpcio, aioquic). Nothing here uses weft's crates: what a test knows about a
+//! mesh it learned from the command's interface and the wire.
+//!
+//! Each module tells one story; its tests' names are facts. `harness/` starts and watches
+//! processes, waits, and speaks plain HTTP. `scripts/test` installs what the tests need; a test
+//! that misses something says so and is skipped, or fails where `CI` is set.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "the whole crate is tests: what does not hold must stop them"
+)]
+
+mod harness;
+
+mod authorization;
+mod bad_input;
+mod databases;
+mod drain;
+mod grpc;
+mod hostile_client;
+mod hostile_origin;
+mod hostile_peer;
+mod http;
+mod identity;
+mod interop;
+mod many;
+mod namespaces;
+mod nginx;
+mod outage;
+mod renewal;
+mod streams;
