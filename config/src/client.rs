@@ -7,18 +7,17 @@
 
 mod cache;
 mod merge;
+mod status;
+
+pub use status::{SubscriptionSettings, SubscriptionStatus};
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use weft_transport::credentials::Credentials;
 
 use crate::connect::{back_off, connect};
 use crate::limits;
@@ -33,48 +32,6 @@ const CACHE_FILE: &str = "table.json";
 
 /// Messages to the config service that may wait; each is small, and a full queue ends the stream.
 const OUTGOING_QUEUE: usize = 16;
-
-/// What a subscription needs to know.
-#[derive(Clone, Debug)]
-pub struct SubscriptionSettings {
-    /// `HOST:PORT` of the config services, tried in turn.
-    pub addresses: Vec<String>,
-    /// Who we are.
-    pub credentials: Credentials,
-    /// Where the last good table is kept.
-    pub state_dir: PathBuf,
-    /// Our version of weft.
-    pub version: String,
-    /// Services that outbound listeners name.
-    pub listens_for: Vec<ServiceName>,
-    /// Where other sidecars reach this one; needed to serve anything.
-    pub advertise: Option<SocketAddr>,
-    /// What this sidecar serves. Registered while its application is healthy.
-    pub inbound: Vec<(ServiceName, u16)>,
-}
-
-/// How the subscription is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SubscriptionStatus {
-    /// Whether the stream is open.
-    pub connected: bool,
-    /// Why the last attempt or stream ended.
-    pub last_error: Option<String>,
-    /// The last revision that the config service offered.
-    pub offered: Option<Revision>,
-    /// The revision that the sidecar acknowledged last.
-    pub acknowledged: Option<Revision>,
-    /// Why the sidecar refused the offered one.
-    pub refusal: Option<String>,
-    /// The table came from disk, and the config service has not been heard since.
-    pub from_disk: bool,
-    /// The config service's store was restored or replaced since the table on disk.
-    pub store_changed: bool,
-    /// When the config service was last heard, in RFC 3339.
-    pub last_heard: Option<String>,
-    /// Registrations that do not hold, as `orders.shop:80` and why.
-    pub registration_problems: BTreeMap<String, String>,
-}
 
 /// The running part; owned by whoever calls [`Self::run`].
 #[derive(Debug)]

@@ -1,0 +1,52 @@
+//! What a subscription is told at its start, and what it tells of itself. Data only.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use weft_transport::credentials::Credentials;
+
+use crate::table::{Revision, ServiceName};
+
+/// What a subscription needs to know.
+#[derive(Clone, Debug)]
+pub struct SubscriptionSettings {
+    /// `HOST:PORT` of the config services, tried in turn.
+    pub addresses: Vec<String>,
+    /// Who we are.
+    pub credentials: Credentials,
+    /// Where the last good table is kept.
+    pub state_dir: PathBuf,
+    /// Our version of weft.
+    pub version: String,
+    /// Services that outbound listeners name.
+    pub listens_for: Vec<ServiceName>,
+    /// Where other sidecars reach this one; needed to serve anything.
+    pub advertise: Option<SocketAddr>,
+    /// What this sidecar serves. Registered while its application is healthy.
+    pub inbound: Vec<(ServiceName, u16)>,
+}
+
+/// How the subscription is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SubscriptionStatus {
+    /// Whether the stream is open.
+    pub connected: bool,
+    /// Why the last attempt or stream ended.
+    pub last_error: Option<String>,
+    /// The last revision that the config service offered.
+    pub offered: Option<Revision>,
+    /// The revision that the sidecar acknowledged last.
+    pub acknowledged: Option<Revision>,
+    /// Why the sidecar refused the offered one.
+    pub refusal: Option<String>,
+    /// The table came from disk, and the config service has not been heard since.
+    pub from_disk: bool,
+    /// The config service's store was restored or replaced since the table on disk.
+    pub store_changed: bool,
+    /// When the config service was last heard, in RFC 3339.
+    pub last_heard: Option<String>,
+    /// Registrations that do not hold, as `orders.shop:80` and why.
+    pub registration_problems: BTreeMap<String, String>,
+}
