@@ -1,5 +1,10 @@
 //! Black-box tests of the command line: what it says, and the codes that it ends with.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test where they unwrap"
+)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -2,6 +2,11 @@
 //!
 //! What the pages say of settings is checked in `config/tests/documentation.rs`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test where they unwrap"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,10 @@
 //! The pages about settings say what the code does: every key, its default, and examples that load.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test where they unwrap"
+)]
+
 use std::time::Duration;
 
 use weft_config::settings::{DurationText, Sources, limits, load_ca, load_config, load_proxy, raw};

@@ -1,5 +1,10 @@
 //! The config service, operators and sidecars together in one process, over mutual TLS on loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail the test where they unwrap"
+)]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
