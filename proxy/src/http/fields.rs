@@ -20,6 +20,9 @@ pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-clie
 /// Names the request across hops.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What names of the mesh's own fields begin with.
+const MESH_PREFIX: &str = "weft-";
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -35,22 +38,66 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 //# each connection-option in this field, remove any header or trailer field(s) from the message with
 //# the same name as the connection-option, and then remove the Connection header field itself.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+    strip_present(headers, Present::of(headers));
+}
+
+/// As [`strip`], and removes trace context that breaks its own rules.
+pub(crate) fn strip_request(headers: &mut HeaderMap) {
+    let present = Present::of(headers);
+    strip_present(headers, present);
+    if present.trace {
+        check_trace(headers);
+    }
+}
+
+/// Which kinds of fields there are at all, found in one pass: a look-up for each name would cost more than
+/// all else that is done to a head.
+#[derive(Clone, Copy, Default)]
+struct Present {
+    connection: bool,
+    hop_by_hop: bool,
+    te: bool,
+    mesh: bool,
+    trace: bool,
+}
+
+/// Beside `Connection` and TE, which have rules of their own.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HTTP2_SETTINGS,
+    X_FORWARDED_CLIENT_CERT,
+];
+
+impl Present {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => present.connection = true,
+                "te" => present.te = true,
+                "traceparent" | "tracestate" | "baggage" => present.trace = true,
+                name if name.starts_with(MESH_PREFIX) => present.mesh = true,
+                _ if HOP_BY_HOP.contains(name) => present.hop_by_hop = true,
+                _ => {}
+            }
+        }
+        present
+    }
+}
+
+fn strip_present(headers: &mut HeaderMap, present: Present) {
+    if present.connection {
         strip_connection_options(headers);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HTTP2_SETTINGS,
-        X_FORWARDED_CLIENT_CERT,
-    ] {
-        if headers.contains_key(&name) {
-            headers.remove(&name);
+    if present.hop_by_hop {
+        for name in HOP_BY_HOP {
+            headers.remove(name);
         }
     }
-    if headers.contains_key(TE) {
+    if present.te {
         let trailers = headers.get_all(TE).iter().any(|value| {
             value.to_str().is_ok_and(|text| {
                 text.split(',')
@@ -64,7 +111,9 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
             headers.remove(TE);
         }
     }
-    strip_mesh(headers);
+    if present.mesh {
+        strip_mesh(headers);
+    }
 }
 
 fn strip_connection_options(headers: &mut HeaderMap) {
@@ -95,10 +144,10 @@ pub(crate) fn says_close(headers: &HeaderMap) -> bool {
 }
 
 /// Removes every `weft-*` field.
-pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
+fn strip_mesh(headers: &mut HeaderMap) {
     while let Some(name) = headers
         .keys()
-        .find(|name| name.as_str().starts_with("weft-"))
+        .find(|name| name.as_str().starts_with(MESH_PREFIX))
         .cloned()
     {
         headers.remove(name);
@@ -107,7 +156,7 @@ pub(crate) fn strip_mesh(headers: &mut HeaderMap) {
 
 /// Removes trace context that breaks its own rules, as if the sender had sent none (W3C Trace Context
 /// section 3.2.2: a vendor that cannot parse traceparent restarts the trace).
-pub(crate) fn check_trace(headers: &mut HeaderMap) {
+fn check_trace(headers: &mut HeaderMap) {
     if headers.contains_key(TRACEPARENT) {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let sound = matches!((values.next(), values.next()), (Some(one), None) if is_traceparent(one.as_bytes()));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -107,30 +107,26 @@ impl Application {
 
     /// Sends a request over HTTP/1.1. Where a reused connection turns out to be closed, the request goes
     /// out once more on a fresh one if the application cannot have seen it, or may see it twice.
-    pub(crate) async fn send(
-        self: &Arc<Self>,
-        request: Request<RequestBody>,
-    ) -> Result<Answered, Failure> {
-        let mut request = request;
+    pub(crate) async fn send(self: &Arc<Self>, request: ToSend<'_>) -> Result<Answered, Failure> {
         if let Some(mut sender) = self.reuse() {
-            let spare = spare(&request);
-            match sender.try_send_request(request).await {
+            let spare = request.as_ref().and_then(spare);
+            match sender.try_send_request(taken(request)?).await {
                 Ok(response) => return Ok(self.answered(response, sender)),
                 Err(mut refused) => {
                     let unsent = refused.take_message();
                     let error = refused.into_error();
-                    let again = if was_reset(&error) || unsent.is_some() {
-                        unsent.or(spare)
-                    } else {
-                        None
-                    };
-                    request = again.ok_or_else(|| response_failure(&error))?;
+                    if was_reset(&error) || unsent.is_some() {
+                        *request = unsent.or_else(|| spare.map(repeated));
+                    }
+                    if request.is_none() {
+                        return Err(response_failure(&error));
+                    }
                 }
             }
         }
         let mut sender = self.open().await?;
         let response = sender
-            .send_request(request)
+            .send_request(taken(request)?)
             .await
             .map_err(|error| response_failure(&error))?;
         Ok(self.answered(response, sender))
@@ -139,13 +135,12 @@ impl Application {
     /// Sends a request over HTTP/2 with prior knowledge.
     pub(crate) async fn send_multiplexed(
         self: &Arc<Self>,
-        request: Request<RequestBody>,
+        request: ToSend<'_>,
     ) -> Result<Answered, Failure> {
-        let mut request = request;
         let mut again = true;
         loop {
             let mut sender = self.multiplexed().await?;
-            let mut refused = match sender.try_send_request(request).await {
+            let mut refused = match sender.try_send_request(taken(request)?).await {
                 Ok(response) => {
                     return Ok(Answered {
                         response,
@@ -156,7 +151,7 @@ impl Application {
             };
             // The connection went away under us; nothing was sent.
             match refused.take_message() {
-                Some(unsent) if again => request = unsent,
+                Some(unsent) if again => *request = Some(unsent),
                 Some(_) | None => return Err(response_failure(refused.error())),
             }
             again = false;
@@ -255,16 +250,35 @@ impl Application {
     }
 }
 
+/// A request that waits for its connection: lent, as each future that owned it would be larger by it.
+pub(crate) type ToSend<'a> = &'a mut Option<Request<RequestBody>>;
+
+fn taken(request: ToSend<'_>) -> Result<Request<RequestBody>, Failure> {
+    request
+        .take()
+        .ok_or_else(|| Failure::new(Reason::Internal, "there is no request to send"))
+}
+
 /// A copy for a second attempt, where the application may see the request twice (RFC 9110 section 9.2.2).
-fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn spare(request: &Request<RequestBody>) -> Option<Box<(Method, Uri, HeaderMap)>> {
     if !request.method().is_idempotent() || !request.body().is_empty() {
         return None;
     }
-    let mut copy = Request::new(RequestBody::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new((
+        request.method().clone(),
+        request.uri().clone(),
+        request.headers().clone(),
+    )))
+}
+
+fn repeated(spare: Box<(Method, Uri, HeaderMap)>) -> Request<RequestBody> {
+    let mut request = Request::new(RequestBody::empty());
+    (
+        *request.method_mut(),
+        *request.uri_mut(),
+        *request.headers_mut(),
+    ) = *spare;
+    request
 }
 
 /// The connection ended before any part of a response.

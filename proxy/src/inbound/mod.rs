@@ -28,7 +28,7 @@ use weft_transport::identity::{PeerId, SpiffeId};
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::fields::WEFT_ROUTE_PARENT;
-use crate::metrics::{Counted, lock};
+use crate::metrics::{Counted, Decision, lock};
 use crate::worker::Worker;
 use application::Application;
 use authorise::{Call, Permit, authorise};
@@ -226,13 +226,13 @@ impl Peer {
         let verdict = authorise(directory.table.as_deref(), service, &call);
         let shard = &self.inbound.worker.shard;
         for policy in verdict.audited {
-            shard.decision("audit", policy);
+            shard.decision(Decision::Audit, policy);
         }
         shard.decision(
             if verdict.outcome.is_ok() {
-                "allow"
+                Decision::Allow
             } else {
-                "deny"
+                Decision::Deny
             },
             verdict.policy.unwrap_or(""),
         );
@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn futures_stay_small() {
         let sizes = [
-            ("request", future_size(request::serve), 10 * 1024),
+            ("request", future_size(request::serve), 7 * 1024),
             ("tunnel", future_size(tunnel::serve), 5 * 1024),
             ("peer", future_size(accept), 4 * 1024),
         ];

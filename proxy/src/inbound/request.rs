@@ -158,7 +158,7 @@ async fn deliver(
     if !multiplexed {
         declare_length(&mut head, &mut body).await?;
     }
-    let mut request = Request::from_parts(head, body);
+    let mut request = Some(Request::from_parts(head, body));
     let application = &admitted.application;
     // The proof is used here: without a permit there is no way to this call.
     debug_assert_eq!(
@@ -166,21 +166,14 @@ async fn deliver(
         *application.address()
     );
     if multiplexed {
-        return application.send_multiplexed(request).await;
-    }
-    if !interim {
-        return application.send(request).await;
+        return application.send_multiplexed(&mut request).await;
     }
     // Only those who wait for them, or may understand them, pay for interim responses.
-    let (heard, mut heads) = mpsc::channel(limits::INFORMATIONAL_MAX);
-    hyper::ext::on_informational(&mut request, move |interim| {
-        let mut response = Response::new(());
-        *response.status_mut() = interim.status();
-        response.headers_mut().clone_from(interim.headers());
-        // A full queue drops the rest: see the limit.
-        let _ = heard.try_send(response);
-    });
-    let mut sending = pin!(application.send(request));
+    let heads = request.as_mut().filter(|_| interim).map(listen_for_interim);
+    let mut sending = pin!(application.send(&mut request));
+    let Some(mut heads) = heads else {
+        return sending.await;
+    };
     loop {
         tokio::select! {
             biased;
@@ -194,10 +187,22 @@ async fn deliver(
     }
 }
 
+/// Has the interim responses (1xx) to a request queued.
+fn listen_for_interim(request: &mut Request<RequestBody>) -> mpsc::Receiver<Response<()>> {
+    let (heard, heads) = mpsc::channel(limits::INFORMATIONAL_MAX);
+    hyper::ext::on_informational(request, move |interim| {
+        let mut response = Response::new(());
+        *response.status_mut() = interim.status();
+        response.headers_mut().clone_from(interim.headers());
+        // A full queue drops the rest: see the limit.
+        let _ = heard.try_send(response);
+    });
+    heads
+}
+
 /// Makes the head what the application shall see.
 fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) {
-    fields::strip(&mut head.headers);
-    fields::check_trace(&mut head.headers);
+    fields::strip_request(&mut head.headers);
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
     let path = head.uri.path_and_query().cloned();
     let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));

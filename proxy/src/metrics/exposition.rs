@@ -1,11 +1,13 @@
 //! Metrics as text for Prometheus: the shards of all workers merged, and gauges read at the moment.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{DURATION_BUCKETS, Labels, Outcome, RequestCounts, Shard, TunnelSeries, lock};
+use super::{
+    DURATION_BUCKETS, Decision, Labels, Outcome, RequestCounts, Shard, TunnelSeries, lock,
+};
 
 /// A value that is read when scraped.
 pub(crate) struct Gauge {
@@ -224,9 +226,11 @@ fn tunnels(text: &mut String, shards: &[Arc<Shard>]) {
 fn decisions(text: &mut String, shards: &[Arc<Shard>]) {
     let mut merged: BTreeMap<(&'static str, Box<str>), u64> = BTreeMap::new();
     for shard in shards {
-        let decisions: HashMap<_, _> = lock(&shard.decisions).clone();
-        for (key, count) in decisions {
-            *merged.entry(key).or_default() += count;
+        let by_policy = lock(&shard.decisions).clone();
+        for (decision, policies) in Decision::ALL.into_iter().zip(by_policy) {
+            for (policy, count) in policies {
+                *merged.entry((decision.as_str(), policy)).or_default() += count;
+            }
         }
     }
     let name = "weft_authz_decisions_total";

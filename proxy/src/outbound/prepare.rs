@@ -7,7 +7,7 @@ use http::{Method, Uri, Version};
 
 use super::route::{Destination, Route};
 use crate::failure::{Failure, Reason};
-use crate::http::authority::{self, canonical};
+use crate::http::authority;
 use crate::http::fields::{self, WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::limits;
 
@@ -78,20 +78,23 @@ pub(super) fn check_target(
     }
 }
 
+/// The `:authority` to send: what the application sent, or for HTTP/1.0 without Host the service's name.
+pub(super) fn authority_to_send(
+    authority: Option<&authority::Authority<'_>>,
+    route: &Route,
+) -> Result<Authority, Failure> {
+    let text = authority.map_or(&*route.cluster.label, |authority| authority.text);
+    Authority::try_from(text)
+        .map_err(|_| Failure::new(Reason::BadRequest, "Host is not an authority"))
+}
+
 /// Rewrites the head in place for its route.
 pub(super) fn rewrite(
     head: &mut Parts,
     route: &Route,
+    authority: Authority,
     via: &HeaderValue,
-    fallback: &str,
 ) -> Result<(), Failure> {
-    let authority = match canonical(head)? {
-        Some(authority) => Authority::try_from(authority.text),
-        // HTTP/1.0 without Host: the service's own name.
-        None => Authority::try_from(fallback),
-    };
-    let authority =
-        authority.map_err(|_| Failure::new(Reason::BadRequest, "Host is not an authority"))?;
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.scheme = Some(Scheme::HTTPS);
     parts.authority = Some(authority);
@@ -102,8 +105,7 @@ pub(super) fn rewrite(
         .map_err(|_| Failure::new(Reason::BadRequest, "bad request target"))?;
 
     let headers = &mut head.headers;
-    fields::strip(headers);
-    fields::check_trace(headers);
+    fields::strip_request(headers);
     headers.remove(HOST);
     headers.append(VIA, via.clone());
     headers.insert(WEFT_SERVICE, route.cluster.wire.clone());
@@ -120,6 +122,7 @@ mod tests {
 
     use super::*;
     use crate::directory::tests::{directory, name};
+    use crate::http::authority::canonical;
 
     fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
         let mut builder = http::Request::builder().method(method).uri(uri);
@@ -207,13 +210,10 @@ mod tests {
                 ("via", "1.1 x"),
             ],
         );
-        rewrite(
-            &mut head,
-            &route,
-            &HeaderValue::from_static("1.1 weft-1"),
-            "orders.shop",
-        )
-        .unwrap();
+        let authority = canonical(&head).unwrap();
+        let authority = authority_to_send(authority.as_ref(), &route).unwrap();
+        let via = HeaderValue::from_static("1.1 weft-1");
+        rewrite(&mut head, &route, authority, &via).unwrap();
         assert_eq!(head.uri, "https://Orders.shop:5001/v1?q=1");
         assert_eq!(head.headers[WEFT_SERVICE], "orders-v1.shop:80");
         assert_eq!(head.headers[WEFT_ROUTE_PARENT], "orders.shop:80");

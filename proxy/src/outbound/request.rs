@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use http::header::EXPECT;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -109,12 +110,12 @@ async fn forward(
 ) -> Result<Forwarded, Failure> {
     let worker = &listener.worker;
     prepare::check(head, &worker.shared.via)?;
-    let route = choose(listener, head, record)?;
+    let (route, authority) = choose(listener, head, record)?;
     let via = match head.version {
         Version::HTTP_2 => &worker.via_http2,
         _ => &worker.via_http1,
     };
-    prepare::rewrite(head, &route, via, &route.cluster.label)?;
+    prepare::rewrite(head, &route, authority, via)?;
     record.uri = head.uri.clone();
 
     let end = body.is_end_stream();
@@ -171,15 +172,21 @@ async fn forward(
     }
 }
 
-/// Whom the application wants, and who gets it.
-fn choose(listener: &Listener, head: &Parts, record: &mut Record) -> Result<Route, Failure> {
+/// Whom the application wants, and who gets it under which authority.
+fn choose(
+    listener: &Listener,
+    head: &Parts,
+    record: &mut Record,
+) -> Result<(Route, Authority), Failure> {
     let worker = &listener.worker;
     let directory = worker.directory();
     let authority = canonical(head)?;
     prepare::check_target(head, &listener.destination, authority.as_ref())?;
     let port = address(&directory, &listener.destination, authority.as_ref())?;
     record.counted = worker.leaving(&port.cluster, None, None, Shard::requests);
-    route(port, head, &mut *lock(&worker.random))
+    let route = route(port, head, &mut *lock(&worker.random))?;
+    let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
+    Ok((route, authority))
 }
 
 enum HeadError {
