@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use weft_config::settings::{DurationText, Sources, limits, load_ca, load_config, load_proxy, raw};
 use weft_transport::tuning::TransportSettings;
 
@@ -84,19 +85,21 @@ fn every_key_of_a_whole_file_has_a_row() {
     }
 }
 
-fn keys_of(prefix: &str, value: &serde_json::Value, keys: &mut Vec<String>) {
+fn keys_of(prefix: &str, value: &Value, keys: &mut Vec<String>) {
     match value {
-        serde_json::Value::Object(fields) => {
+        Value::Object(fields) => {
             for (key, value) in fields {
                 keys_of(&format!("{prefix}.{key}"), value, keys);
             }
         }
-        serde_json::Value::Array(items) if items.iter().all(serde_json::Value::is_object) => {
+        Value::Array(items) if items.iter().all(Value::is_object) => {
             for item in items {
                 keys_of(&format!("{prefix}[]"), item, keys);
             }
         }
-        _ => keys.push(prefix.trim_start_matches('.').to_owned()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            keys.push(prefix.trim_start_matches('.').to_owned())
+        }
     }
 }
 
