@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use crate::harness::{
-    Mesh, Need, Process, Sidecar, eventually, exchange, heavy, need, run, service,
-};
+use crate::harness::{Mesh, Need, Process, Sidecar, eventually, heavy, need, run, service};
 
 const NGINX: &[Need] = &[
     Need::Program("nginx"),
@@ -223,18 +221,6 @@ fn ranges_conditions_and_head_pass_as_nginx_means_them() {
         shown(&["-H", "Expect: 100-continue", "-X", "POST", "-d", "x"]).get(..3),
         Some("405")
     );
-}
-
-#[test]
-fn an_empty_body_of_unknown_length_is_an_empty_body() {
-    if !need(NGINX) {
-        return;
-    }
-    let site = site();
-    let request = b"PUT /empty HTTP/1.1\r\nhost: orders\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
-    let response = exchange(site.shop.listener("orders:80"), request).unwrap();
-    assert_eq!(response.status, 201, "{response:?}");
-    assert_eq!(std::fs::read(site.nginx.root.join("empty")).unwrap(), b"");
 }
 
 /// curl that fails on any status but 2xx.
