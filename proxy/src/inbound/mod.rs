@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn futures_stay_small() {
         let sizes = [
-            ("request", future_size(request::serve), 7 * 1024),
+            ("request", future_size(request::serve), 6 * 1024),
             ("tunnel", future_size(tunnel::serve), 5 * 1024),
             ("peer", future_size(accept), 4 * 1024),
         ];

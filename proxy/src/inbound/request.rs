@@ -14,9 +14,9 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use weft_config::table::Protocol;
-use weft_transport::http3::{RecvHalf, Responder, ServerRequest, StreamError};
+use weft_transport::http3::{Responder, ServerRequest, StreamError};
 
-use super::application::{Answered, Lease, response_failure};
+use super::application::{Answered, Lease, ToSend, response_failure};
 use super::body::{Moved, RequestBody};
 use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
@@ -76,15 +76,17 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let moved = Arc::new(Moved::default());
     let idle = worker.shared.timeouts.stream_idle;
 
+    let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
+    prepare(&mut head, &peer.header, multiplexed);
+    let body = RequestBody::new(recv, Arc::clone(&moved));
+    let mut request = Some(Request::from_parts(head, body));
     let delivered = {
         let delivery = pin!(deliver(
-            &peer,
             &admitted,
-            head,
-            recv,
+            &mut request,
             &mut respond,
             multiplexed,
-            &moved,
+            interim,
         ));
         let moving = pin!(while_moving(idle, || moved.total(), delivery));
         while_allowed(&mut policy, service, caller, parent, asked, moving).await
@@ -142,23 +144,15 @@ async fn refuse(
     record.end(Err(failure));
 }
 
-/// Hands the request to the application and waits for the head of its response.
+/// Hands the request to the application and waits for the head of its response. `interim`: the caller may
+/// be waiting for interim responses.
 async fn deliver(
-    peer: &Peer,
     admitted: &Admitted,
-    mut head: Parts,
-    recv: RecvHalf,
+    request: ToSend<'_>,
     respond: &mut Responder,
     multiplexed: bool,
-    moved: &Arc<Moved>,
+    interim: bool,
 ) -> Result<Answered, Failure> {
-    let mut body = RequestBody::new(recv, Arc::clone(moved));
-    let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
-    prepare(&mut head, &peer.header, multiplexed);
-    if !multiplexed {
-        declare_length(&mut head, &mut body).await?;
-    }
-    let mut request = Some(Request::from_parts(head, body));
     let application = &admitted.application;
     // The proof is used here: without a permit there is no way to this call.
     debug_assert_eq!(
@@ -166,11 +160,14 @@ async fn deliver(
         *application.address()
     );
     if multiplexed {
-        return application.send_multiplexed(&mut request).await;
+        return application.send_multiplexed(request).await;
+    }
+    if let Some(request) = request {
+        declare_length(request).await?;
     }
     // Only those who wait for them, or may understand them, pay for interim responses.
     let heads = request.as_mut().filter(|_| interim).map(listen_for_interim);
-    let mut sending = pin!(application.send(&mut request));
+    let mut sending = pin!(application.send(request));
     let Some(mut heads) = heads else {
         return sending.await;
     };
@@ -234,30 +231,28 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) {
 /// HTTP/1.1 says before the body whether there is one, HTTP/3 only shows it: the end comes with the head if
 /// there is none. Methods that rarely have one wait for the first frame or the end; for the others it is
 /// enough to look, as an application may answer such a head before its body comes.
-async fn declare_length(head: &mut Parts, body: &mut RequestBody) -> Result<(), Failure> {
-    if head.headers.contains_key(CONTENT_LENGTH)
-        || body.is_empty()
-        || head.headers.contains_key(EXPECT)
+async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failure> {
+    let headers = request.headers();
+    if headers.contains_key(CONTENT_LENGTH)
+        || request.body().is_empty()
+        || headers.contains_key(EXPECT)
     {
         return Ok(());
     }
     let rare = matches!(
-        head.method,
+        *request.method(),
         Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
     );
-    if rare {
-        std::future::poll_fn(|cx| body.poll_peek(cx)).await
-    } else {
-        std::future::poll_fn(|cx| match body.poll_peek(cx) {
-            Poll::Pending => Poll::Ready(Ok(())),
-            seen => seen,
-        })
-        .await
-    }
+    std::future::poll_fn(|cx| match request.body_mut().poll_peek(cx) {
+        Poll::Pending if !rare => Poll::Ready(Ok(())),
+        seen @ (Poll::Ready(_) | Poll::Pending) => seen,
+    })
+    .await
     .map_err(|error| stream_failure(&error))?;
     // hyper chunks a body of unknown length on its own, but not one of these methods.
-    if rare && !body.is_empty() {
-        head.headers
+    if rare && !request.body().is_empty() {
+        request
+            .headers_mut()
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     Ok(())
