@@ -82,7 +82,7 @@ pub fn print<T: Serialize>(
     print_or(format, data, |data| table(data).to_string())
 }
 
-/// As [`print`], where people read something else than a table.
+/// As [`print()`], where people read something else than a table.
 pub fn print_or<T: Serialize>(
     format: Format,
     data: &T,

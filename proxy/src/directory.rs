@@ -2,7 +2,7 @@
 //! find its service, and the load of each endpoint as this worker sees it.
 //!
 //! A snapshot never changes; a new table makes a new one, which keeps the load counters of endpoints that
-//! stay. Pure: decisions on it are in [`crate::outbound::route`] and [`crate::outbound::pick`], those of
+//! stay. Pure: decisions on it are in [`crate::outbound::route`] and `outbound/pick.rs`, those of
 //! the serving side in [`crate::inbound::authorise`].
 
 use std::collections::{BTreeMap, HashMap};

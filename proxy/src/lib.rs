@@ -5,7 +5,7 @@
 //! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`. Both decide on a
 //! [`directory`] snapshot, move bodies by [`http::body`] and bytes by [`relay`], and end in a [`record`].
 //!
-//! Thread per core: [`run`] starts workers ([`worker`]) that share nothing on the request path. Control
+//! Thread per core: [`run()`] starts workers ([`worker`]) that share nothing on the request path. Control
 //! work (admin, health, the table) stays on the caller's runtime.
 //!
 //! Not here: QUIC, TLS and HTTP/3 (`weft_transport`), where the table comes from (`weft_config`), and

@@ -2,7 +2,7 @@
 //! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`.
 //!
 //! [`listen`] tells the story down to one request; [`request`] and [`tunnel`] tell the rest. The decision
-//! is in [`authorise`], and it is asked again for whatever runs when the table changes.
+//! is in [`mod@authorise`], and it is asked again for whatever runs when the table changes.
 
 pub(crate) mod application;
 pub(crate) mod authorise;
