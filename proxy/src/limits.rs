@@ -44,6 +44,11 @@ pub const TUNNEL_READ_MAX: usize = 64 * 1024;
 /// First piece read from a tunnel's socket; interactive protocols rarely need more.
 pub const TUNNEL_READ_MIN: usize = 2 * 1024;
 
+/// Pieces of a body below this size are joined with what is there already behind them. Each piece costs
+/// a frame and some hundred bytes of bookkeeping until it is acknowledged, which would let a sender of
+/// one-byte chunks hold a hundred times what it sends.
+pub const BODY_PIECE_SMALL: usize = 4 * 1024;
+
 /// Bytes of an application's `x-request-id` that are kept; longer ones are replaced.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 

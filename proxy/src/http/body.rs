@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
@@ -46,20 +46,32 @@ where
         Stopped(Option<ErrorCode>),
     }
     let mut stopped = pin!(send.stopped());
+    let mut next = None;
     loop {
-        if body.is_end_stream() {
+        if next.is_none() && body.is_end_stream() {
             send.finish().await.map_err(PumpError::Peer)?;
             return Ok(None);
         }
         // A silent source must not hide that nobody listens any more: server-sent events can pause for hours.
-        let step = std::future::poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(Step::Frame(frame)),
-            Poll::Pending => stopped.as_mut().poll(cx).map(Step::Stopped),
+        let step = std::future::poll_fn(|cx| {
+            if let Some(frame) = next.take() {
+                return Poll::Ready(Step::Frame(frame));
+            }
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(frame) => Poll::Ready(Step::Frame(frame)),
+                Poll::Pending => stopped.as_mut().poll(cx).map(Step::Stopped),
+            }
         })
         .await;
         match step {
             Step::Frame(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => {
+                Ok(mut data) => {
+                    if data.len() < limits::BODY_PIECE_SMALL {
+                        next = std::future::poll_fn(|cx| {
+                            Poll::Ready(gather(&mut body, cx, &mut data))
+                        })
+                        .await;
+                    }
                     let bytes = data.len();
                     send.send_data(data).await.map_err(PumpError::Peer)?;
                     moved.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -86,6 +98,44 @@ where
             }
         }
     }
+}
+
+/// Appends to a small piece what is there already behind it. Returns what came instead of more data.
+fn gather<B>(
+    body: &mut B,
+    cx: &mut Context<'_>,
+    data: &mut Bytes,
+) -> Option<Option<Result<Frame<Bytes>, B::Error>>>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut all = BytesMut::new();
+    let mut other = None;
+    while data.len().max(all.len()) < limits::BODY_PIECE_SMALL && !body.is_end_stream() {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(more) => {
+                    if all.is_empty() {
+                        all.extend_from_slice(data);
+                    }
+                    all.extend_from_slice(&more);
+                }
+                Err(frame) => {
+                    other = Some(Some(Ok(frame)));
+                    break;
+                }
+            },
+            Poll::Ready(end) => {
+                other = Some(end);
+                break;
+            }
+            Poll::Pending => break,
+        }
+    }
+    if !all.is_empty() {
+        *data = all.freeze();
+    }
+    other
 }
 
 type PumpWork = Pin<Box<dyn Future<Output = Result<(), PumpError>> + Send>>;
@@ -334,6 +384,25 @@ mod tests {
             moved: Arc::new(AtomicU64::new(7)),
             go: None,
         })
+    }
+
+    #[test]
+    fn small_pieces_that_are_there_are_joined_up_to_a_bound_and_nothing_is_lost() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", http::HeaderValue::from_static("1"));
+        let pieces = (0..5000).map(|_| Ok(Frame::data(Bytes::from_static(b"x"))));
+        let frames: Vec<Result<_, std::convert::Infallible>> =
+            pieces.chain([Ok(Frame::trailers(trailers))]).collect();
+        let mut body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        let mut first = Bytes::from_static(b"y");
+        assert!(gather(&mut body, &mut cx, &mut first).is_none());
+        assert_eq!(first.len(), limits::BODY_PIECE_SMALL);
+        let mut second = Bytes::from_static(b"z");
+        let other = gather(&mut body, &mut cx, &mut second);
+        assert!(matches!(other, Some(Some(Ok(frame))) if frame.is_trailers()));
+        assert_eq!(first.len() + second.len(), 5002);
+        assert!(first.starts_with(b"yx") && second.starts_with(b"zx"));
     }
 
     #[test]
