@@ -411,7 +411,6 @@ fn a_sidecar_that_is_killed_costs_its_callers_seconds_and_not_minutes() {
         let begin = Instant::now();
         let response = get(shop.address, "/").unwrap();
         assert!(matches!(response.status, 502..=504), "{response:?}");
-        // A few seconds where the machine is idle; under load the silence is noticed later.
-        assert!(begin.elapsed() < Duration::from_secs(45));
+        assert!(begin.elapsed() < Duration::from_secs(15));
     }
 }

@@ -282,9 +282,11 @@ impl Kept {
 fn sample(connection: &quinn::Connection) -> Sample {
     let stats = connection.stats();
     let frames = stats.frame_tx;
+    // Probes go as PING, or as IMMEDIATE_ACK to peers that know it.
+    let probes = frames.ping + frames.immediate_ack;
     Sample {
         received: stats.udp_rx.datagrams,
-        eliciting: frames.stream + frames.ping + frames.reset_stream + frames.stop_sending,
+        eliciting: frames.stream + frames.reset_stream + frames.stop_sending + probes,
         rtt: stats.path.rtt,
     }
 }

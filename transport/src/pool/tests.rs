@@ -123,6 +123,8 @@ async fn a_request_to_a_peer_that_fell_silent_fails_within_seconds_and_later_one
         identity: ORDERS.parse().unwrap(),
     };
     let pool = mesh.pool();
+    // The request goes out in the wake of an answer: only its probes tell of the silence.
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
     let connection = pool.get(&target).await.unwrap();
     wire.leads_to.send_replace(None);
     let (head, ()) = get_root();
