@@ -25,6 +25,9 @@ const ORDER: [(&str, &str); 5] = [
 /// The libraries whose types stay inside `transport/`.
 const WIRE_LIBRARIES: [&str; 4] = ["quinn", "quinn_proto", "rustls", "tokio_rustls"];
 
+/// Lines of a file before its tests. What is longer has two stories in it.
+const PRODUCT_LINES_MAX: usize = 500;
+
 /// What a file that calls itself pure must not contain, and what to do instead.
 const IMPURE: [(&str, &str); 14] = [
     ("Instant::now", "take `now` as an argument"),
@@ -159,6 +162,19 @@ fn every_rust_file_opens_with_what_it_is() {
                 1,
                 "open the file with `//!`: what it is, what it is not, where to go next",
             );
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn no_file_tells_more_than_one_story() {
+    let mut findings = Findings::default();
+    for source in rust_sources().iter().filter(|source| !source.is_test()) {
+        let lines = source.product_lines().count();
+        if lines > PRODUCT_LINES_MAX {
+            let what_to_do = format!("{lines} lines: split it, one story to a file");
+            findings.add(&source.path, PRODUCT_LINES_MAX, what_to_do);
         }
     }
     findings.expect_none();
