@@ -13,7 +13,7 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 use crate::resources::{AuthorizationPolicySpec, HttpRouteMatch, Key, Set};
 use crate::table::{
     self, Action, Authorization, Backend, Endpoint, HttpMatch, PathMatch, Port, Revision,
-    RouteRule, Rule, Service, ServiceName, Table,
+    RouteRule, Rule, Service, ServiceName, Table, Traffic,
 };
 use crate::validate::default_authorization;
 
@@ -68,6 +68,7 @@ impl Plan {
                     protocol,
                     routes: Vec::new(),
                     endpoints: Vec::new(),
+                    traffic: Traffic::default(),
                 };
                 let compiled = Compiled {
                     service: Service {
@@ -287,6 +288,7 @@ fn expand(route: &str, matches: &[HttpRouteMatch], backends: &[Backend]) -> Vec<
         route: route.to_owned(),
         matches,
         backends: backends.to_vec(),
+        traffic: Arc::default(),
     };
     if matches.is_empty() {
         return vec![rule(Vec::new())];

@@ -18,5 +18,6 @@ pub mod server;
 pub mod settings;
 pub mod store;
 pub mod table;
+mod units;
 pub mod validate;
 mod yaml;

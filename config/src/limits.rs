@@ -1,5 +1,7 @@
 //! Every bound of this crate, with its unit and reason.
 
+pub mod traffic;
+
 use std::time::Duration;
 
 /// Characters of a DNS-1123 label (RFC 1123 section 2.1, RFC 1035 section 2.3.4).

@@ -9,6 +9,7 @@
 
 mod matching;
 mod name;
+mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,6 +21,12 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 
 pub(crate) use matching::check_path;
 pub use name::{NameError, ServiceName, check_label};
+pub use traffic::{
+    Algorithm, Backoff, Balance, Breaker, Concurrency, Failover, Fault, FaultAbort, FaultDelay,
+    FaultStatus, GrpcCode, HashKey, Hedge, HedgeAfter, IdentityPattern, IdentityPatternError, Mode,
+    Overrides, Percent, PercentError, Priority, PriorityHeader, RateLimit, RequestTraffic, Retry,
+    RetryBudget, SuccessRate, Timeouts, Traffic, UnknownGrpcCode,
+};
 
 /// What one sidecar runs: the services it may call, those it serves, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +86,9 @@ pub struct Port {
     /// Healthy registered workloads, ordered by workload and address.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// How traffic to it is treated, by its callers and by the sidecar that serves it.
+    #[serde(default, skip_serializing_if = "traffic::is_default")]
+    pub traffic: Traffic,
 }
 
 /// What is spoken on a port.
@@ -125,6 +135,9 @@ pub struct RouteRule {
     /// Where requests go, by weight. A rule with no backend, or with a sum of weights of 0, answers 500
     /// (Gateway API, HTTPRouteRule.backendRefs).
     pub backends: Vec<Backend>,
+    /// How its requests are treated. What concerns endpoints stands with the port of each backend.
+    #[serde(default, skip_serializing_if = "traffic::is_default")]
+    pub traffic: Arc<RequestTraffic>,
 }
 
 /// Conditions on a request; all that are present must hold.

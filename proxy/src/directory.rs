@@ -281,6 +281,7 @@ pub(crate) mod tests {
             protocol,
             routes,
             endpoints,
+            traffic: table::Traffic::default(),
         };
         let service = |number, port| {
             Arc::new(table::Service {
@@ -301,6 +302,7 @@ pub(crate) mod tests {
                     weight,
                 })
                 .into(),
+            traffic: Arc::default(),
         };
         Table {
             revision: table::Revision {

@@ -106,6 +106,7 @@ mod tests {
             protocol: Protocol::Http,
             routes: Vec::new(),
             endpoints,
+            traffic: crate::table::Traffic::default(),
         };
         let service = Service {
             ports: BTreeMap::from([(80, port)]),

@@ -18,7 +18,7 @@ use weft_config::settings::{
 };
 use weft_config::table::{
     Authorization, Backend, Default, Endpoint, Port, Protocol, Revision, RouteRule, Rule, Service,
-    ServiceName, Table,
+    ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -174,6 +174,7 @@ impl Mesh {
                     protocol,
                     routes,
                     endpoints,
+                    traffic: Traffic::default(),
                 },
             )]);
             let service = Service {
@@ -191,6 +192,7 @@ impl Mesh {
             route: "HTTPRoute/shop/routed".into(),
             matches: vec![],
             backends: vec![to_orders],
+            traffic: Arc::default(),
         };
         let number = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
         let table = Table {
