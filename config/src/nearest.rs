@@ -2,7 +2,7 @@
 
 /// The candidate nearest to `word`, if it is near enough to be what was meant: at most two edits, and
 /// fewer than the word has characters.
-pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates
         .iter()
         .map(|candidate| {
@@ -43,7 +43,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Says that `key` is unknown, with the nearest known key or else all of them.
-pub(crate) fn unknown_key(key: &str, known: &[&str]) -> String {
+pub fn unknown_key(key: &str, known: &[&str]) -> String {
     match nearest(key, known) {
         Some(near) => format!("unknown key `{key}`: did you mean `{near}`?"),
         None if known.is_empty() => format!("unknown key `{key}`"),
@@ -52,7 +52,7 @@ pub(crate) fn unknown_key(key: &str, known: &[&str]) -> String {
 }
 
 /// Says that `word` is none of the known values.
-pub(crate) fn unknown_word(word: &str, known: &[&str]) -> String {
+pub fn unknown_word(word: &str, known: &[&str]) -> String {
     format!("unknown value `{word}`: write one of {}", known.join(", "))
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::findings::{Findings, Position};
 use crate::nearest::nearest;
 use crate::table::{ServiceName, check_label};
-use crate::yaml::{self, Node, Value};
+use crate::yaml::{self, Node};
 use decode::{At, Decoder, Fields};
 
 pub use files::{FilesError, SourceFile, read_files};
@@ -220,29 +220,7 @@ impl Parsed {
     /// The file and place of a field; of its nearest parent if the field itself is not written.
     pub(crate) fn locate(&self, key: &Key, field: &str) -> Option<(String, Position)> {
         let document = self.sources.get(key)?;
-        let mut node = &document.root;
-        for step in field.split(['.', '[']).filter(|step| !step.is_empty()) {
-            let next = match &node.value {
-                Value::Map(entries) => entries
-                    .iter()
-                    .find(|(name, _, _)| name == step)
-                    .map(|(_, _, node)| node),
-                Value::List(items) => step
-                    .trim_end_matches(']')
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|at| items.get(at)),
-                Value::Null
-                | Value::Bool(_)
-                | Value::Integer(_)
-                | Value::Float(_)
-                | Value::Text(_) => None,
-            };
-            match next {
-                Some(next) => node = next,
-                None => break,
-            }
-        }
+        let node = document.root.nearest(field);
         Some((document.file.clone(), node.position))
     }
 }

@@ -14,29 +14,60 @@ use crate::limits;
 
 /// A value with the place where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Node {
+pub struct Node {
     /// Its first character.
-    pub(crate) position: Position,
+    pub position: Position,
     /// What it is.
-    pub(crate) value: Value,
+    pub value: Value,
 }
 
 /// A YAML value of the core schema.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A whole number.
     Integer(i128),
+    /// Any other number.
     Float(f64),
+    /// A text.
     Text(String),
+    /// A sequence.
     List(Vec<Node>),
     /// In the order of the document; keys are unique.
     Map(Vec<(String, Position, Node)>),
 }
 
+impl Node {
+    /// The node at a path such as `spec.rules[0].name`, or its nearest parent that is written.
+    pub fn nearest(&self, path: &str) -> &Self {
+        let mut node = self;
+        for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+            match node.value.child(step.trim_end_matches(']')) {
+                Some(child) => node = child,
+                None => break,
+            }
+        }
+        node
+    }
+}
+
 impl Value {
+    fn child(&self, step: &str) -> Option<&Node> {
+        match self {
+            Self::Map(entries) => {
+                let entry = entries.iter().find(|(name, _, _)| name == step);
+                entry.map(|(_, _, node)| node)
+            }
+            Self::List(items) => items.get(step.parse::<usize>().ok()?),
+            Self::Null | Self::Bool(_) | Self::Integer(_) | Self::Float(_) | Self::Text(_) => None,
+        }
+    }
+
     /// What it is, for messages.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "a truth value",
@@ -51,13 +82,18 @@ impl Value {
 /// Why a text is no YAML that we take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct YamlError {
-    pub(crate) position: Option<Position>,
-    pub(crate) message: String,
+pub struct YamlError {
+    /// Where, if the parser knows.
+    pub position: Option<Position>,
+    /// What is wrong, in one line.
+    pub message: String,
 }
 
 /// Reads all documents of a text; empty ones are skipped.
-pub(crate) fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
+///
+/// # Errors
+/// The first place that is no YAML, or that exceeds a budget.
+pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
     if text.len() > limits::RESOURCE_BYTES_MAX {
         return Err(YamlError {
             position: None,
@@ -87,7 +123,10 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
 }
 
 /// Writes a value as one YAML document.
-pub(crate) fn to_string<T: Serialize>(value: &T) -> Result<String, YamlError> {
+///
+/// # Errors
+/// When YAML has no form for the value, as a mapping with a list as key.
+pub fn to_string<T: Serialize>(value: &T) -> Result<String, YamlError> {
     serde_saphyr::to_string(value).map_err(|error| YamlError {
         position: None,
         message: error.to_string(),
