@@ -1,0 +1,249 @@
+//! What became of one request: the only thing that a client hands to the measurements. Pure. What is
+//! made of many samples is in `measurements.rs`.
+
+use std::fmt;
+use std::time::Duration;
+
+/// One arrival and its fate. Times are distances from the run's origin, so that samples of all
+/// threads share one time line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When the plan wanted it to start. In a closed loop, when it did start.
+    pub intended: Duration,
+    /// When the generator did start it (began to dial, or to write on an open connection).
+    pub started: Duration,
+    /// When a new TCP connection was there. `None` on a kept connection and over QUIC.
+    pub connected: Option<Duration>,
+    /// When a new TLS or QUIC handshake was done.
+    pub tls_done: Option<Duration>,
+    /// When the first byte of the answer was there.
+    pub first_byte: Option<Duration>,
+    /// When it ended, well or not.
+    pub finished: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Bytes received, as the application sees them (heads are counted where the protocol shows
+    /// them as bytes).
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Whether it ran on a connection that had served before.
+    pub reused: bool,
+    /// Whether `--max-in-flight` (not the generator's slowness) kept it from starting in time.
+    pub held_back: bool,
+}
+
+impl Sample {
+    /// A request that was due at `intended` and starts at `started`, with nothing known yet. It is
+    /// open until its outcome is set.
+    pub fn begin(intended: Duration, started: Duration) -> Self {
+        Self {
+            intended,
+            started,
+            connected: None,
+            tls_done: None,
+            first_byte: None,
+            finished: started,
+            outcome: Outcome::Failure(ErrorKind::OpenAtEnd),
+            bytes_in: 0,
+            bytes_out: 0,
+            reused: false,
+            held_back: false,
+        }
+    }
+
+    /// An arrival that never started: `--max-in-flight` requests were open until `now`.
+    pub fn unsent(intended: Duration, now: Duration) -> Self {
+        Self {
+            outcome: Outcome::Failure(ErrorKind::Unsent),
+            held_back: true,
+            ..Self::begin(intended, now.max(intended))
+        }
+    }
+
+    /// From the intended start to the end: what a user waits, the generator's queue included.
+    pub fn latency(&self) -> Duration {
+        self.finished.saturating_sub(self.intended)
+    }
+
+    /// From the real start to the end.
+    pub fn service(&self) -> Duration {
+        self.finished.saturating_sub(self.started)
+    }
+
+    /// How late the generator itself was; `None` where it is not to blame.
+    pub fn lateness(&self) -> Option<Duration> {
+        (!self.held_back).then(|| self.started.saturating_sub(self.intended))
+    }
+
+    /// What establishing a TCP connection took.
+    pub fn connect(&self) -> Option<Duration> {
+        Some(self.connected?.saturating_sub(self.started))
+    }
+
+    /// What a TLS handshake took, or the whole handshake of QUIC.
+    pub fn tls(&self) -> Option<Duration> {
+        let begin = self.connected.unwrap_or(self.started);
+        Some(self.tls_done?.saturating_sub(begin))
+    }
+
+    /// From the moment when the request could be sent to the first byte of the answer.
+    pub fn first_byte(&self) -> Option<Duration> {
+        let begin = self.tls_done.or(self.connected).unwrap_or(self.started);
+        Some(self.first_byte?.saturating_sub(begin))
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer was whole and what was asked for.
+    Success,
+    /// It was not.
+    Failure(ErrorKind),
+}
+
+/// Why a request failed. Few words, so that counting by kind is bounded: a peer chooses the codes,
+/// not the kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorKind {
+    /// Nobody listens there, or the network refuses.
+    ConnectRefused,
+    /// No connection within the time for it.
+    ConnectTimeout,
+    /// The connection could not be made for another reason (no route, no free port, no descriptor).
+    ConnectFailed,
+    /// The handshake failed: certificate, ALPN, version, alert.
+    Tls,
+    /// The connection or the stream was reset under way.
+    Reset,
+    /// The peer closed before the answer began.
+    Closed,
+    /// The answer ended before it was whole.
+    ShortBody,
+    /// What came is no message of the protocol.
+    Protocol,
+    /// The deadline of the request passed.
+    Deadline,
+    /// An HTTP status that is not among the expected.
+    Status(u16),
+    /// A gRPC status other than OK.
+    Grpc(u8),
+    /// The body is not the one that was expected.
+    UnexpectedBody,
+    /// A header that was expected is missing or different.
+    UnexpectedHeader,
+    /// `--max-in-flight` was reached: the request was due and never sent.
+    Unsent,
+    /// The run ended, its grace too, and the answer was not there.
+    OpenAtEnd,
+    /// Anything else of the operating system.
+    Io,
+}
+
+impl ErrorKind {
+    /// Whether the request ran out of time, so that its age is a lower bound of its latency. Such
+    /// failures count in the latency: leaving them out would make a hanging server look fast.
+    pub fn is_lower_bound(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout | Self::Deadline | Self::OpenAtEnd
+        )
+    }
+
+    /// The token in JSON, stable; codes are part of it (`status_503`, `grpc_14`).
+    pub fn token(self) -> String {
+        match self {
+            Self::ConnectRefused => "connect_refused".into(),
+            Self::ConnectTimeout => "connect_timeout".into(),
+            Self::ConnectFailed => "connect_failed".into(),
+            Self::Tls => "tls".into(),
+            Self::Reset => "reset".into(),
+            Self::Closed => "closed".into(),
+            Self::ShortBody => "short_body".into(),
+            Self::Protocol => "protocol".into(),
+            Self::Deadline => "deadline".into(),
+            Self::Status(code) => format!("status_{code}"),
+            Self::Grpc(code) => format!("grpc_{code}"),
+            Self::UnexpectedBody => "unexpected_body".into(),
+            Self::UnexpectedHeader => "unexpected_header".into(),
+            Self::Unsent => "unsent".into(),
+            Self::OpenAtEnd => "open_at_end".into(),
+            Self::Io => "io".into(),
+        }
+    }
+}
+
+/// As people read it.
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectRefused => f.write_str("connection refused"),
+            Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::ConnectFailed => f.write_str("connection failed"),
+            Self::Tls => f.write_str("TLS handshake failed"),
+            Self::Reset => f.write_str("reset by the peer"),
+            Self::Closed => f.write_str("closed before the answer"),
+            Self::ShortBody => f.write_str("body cut short"),
+            Self::Protocol => f.write_str("not a message of the protocol"),
+            Self::Deadline => f.write_str("deadline passed"),
+            Self::Status(code) => write!(f, "HTTP status {code}"),
+            Self::Grpc(code) => write!(f, "gRPC status {code}"),
+            Self::UnexpectedBody => f.write_str("unexpected body"),
+            Self::UnexpectedHeader => f.write_str("unexpected header"),
+            Self::Unsent => f.write_str("unsent: --max-in-flight reached"),
+            Self::OpenAtEnd => f.write_str("still open at the end"),
+            Self::Io => f.write_str("error of the operating system"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn latency_counts_from_the_intended_start_and_service_from_the_real_one() {
+        let sample = Sample {
+            finished: at(150),
+            ..Sample::begin(at(100), at(130))
+        };
+        assert_eq!(sample.latency(), at(50));
+        assert_eq!(sample.service(), at(20));
+        assert_eq!(sample.lateness(), Some(at(30)));
+    }
+
+    #[test]
+    fn phases_follow_each_other_without_overlap() {
+        let sample = Sample {
+            connected: Some(at(3)),
+            tls_done: Some(at(8)),
+            first_byte: Some(at(20)),
+            finished: at(21),
+            ..Sample::begin(at(0), at(1))
+        };
+        assert_eq!(sample.connect(), Some(at(2)));
+        assert_eq!(sample.tls(), Some(at(5)));
+        assert_eq!(sample.first_byte(), Some(at(12)));
+    }
+
+    #[test]
+    fn a_request_on_a_kept_connection_has_no_connect_and_no_tls_phase() {
+        let sample = Sample {
+            first_byte: Some(at(7)),
+            ..Sample::begin(at(5), at(5))
+        };
+        assert_eq!(sample.connect(), None);
+        assert_eq!(sample.tls(), None);
+        assert_eq!(sample.first_byte(), Some(at(2)));
+    }
+
+    #[test]
+    fn a_request_held_back_by_the_bound_is_not_the_generators_fault() {
+        assert_eq!(Sample::unsent(at(10), at(900)).lateness(), None);
+    }
+}
