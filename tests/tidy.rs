@@ -14,13 +14,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// The crates, each of which may depend on those before it.
-const ORDER: [(&str, &str); 6] = [
+const ORDER: [(&str, &str); 7] = [
     ("weft-transport", "transport/Cargo.toml"),
     ("weft-ca", "ca/Cargo.toml"),
     ("weft-config", "config/Cargo.toml"),
     ("weft-proxy", "proxy/Cargo.toml"),
     // Beside the proxy, not above it: what measures a mesh uses none of its insides.
     ("weft-loadtest", "loadtest/Cargo.toml"),
+    ("weft-netem-tests", "netem-tests/Cargo.toml"),
     ("weft", "Cargo.toml"),
 ];
 

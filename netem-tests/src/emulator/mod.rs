@@ -1,0 +1,1 @@
+//! Runs the link model between two TUN devices, one thread for each direction.

@@ -1,0 +1,44 @@
+//! Every bound of this crate, with its unit and its reason.
+
+use std::time::Duration;
+
+/// What a bottleneck's queue holds when nobody says: 50 ms at its rate, a middling router, and at
+/// least [`QUEUE_BYTES_MIN`].
+pub const QUEUE_DEFAULT: Duration = Duration::from_millis(50);
+
+/// Bytes that a queue without a stated limit holds at least: twenty full packets, so that a slow
+/// link still carries TCP.
+pub const QUEUE_BYTES_MIN: u64 = 30_000;
+
+/// How many times its mean a Pareto jitter adds at most: the tail beyond is one packet in 1300, and
+/// without an end a test would wait for it.
+pub const PARETO_CUTOFF: f64 = 20.0;
+
+/// Steps of a rate trace: an hour in steps of 100 ms.
+pub const TRACE_STEPS_MAX: usize = 36_000;
+
+/// Bytes of the name of a host or link: Linux's names of interfaces (IFNAMSIZ, without its zero).
+pub const NAME_BYTES_MAX: usize = 15;
+
+/// Hosts and routers of a lab: each has a thread and a network namespace.
+pub const NODES_MAX: usize = 64;
+
+/// Links of a lab: each has two threads, two TUN devices and one /24 of the lab's addresses.
+pub const LINKS_MAX: usize = 128;
+
+/// MTU of a link when nobody says: Ethernet's.
+pub const MTU_DEFAULT: u16 = 1500;
+
+/// Smallest MTU of a link: the least that IPv4 demands of one (RFC 791 section 3.2) and that
+/// Linux gives to an interface.
+pub const MTU_MIN: u16 = 68;
+
+/// Largest MTU of a link: jumbo frames, with room for their headers.
+pub const MTU_MAX: u16 = 9216;
+
+/// Longest delay, jitter or holding back of a packet: far beyond any path on Earth (a
+/// geostationary satellite is 300 ms away), short enough that what is on its way stays bounded.
+pub const DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// Fastest rate of a bottleneck, bits per second: more than any emulator in user space carries.
+pub const RATE_MAX: u64 = 1_000_000_000_000;

@@ -1,0 +1,543 @@
+//! How people write an impairment: `loss=5%`, `jitter=5ms normal`. One grammar for the command line
+//! and for scenario files. Pure. The values themselves are `impairment.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Corruption, Distribution, GilbertElliott, Impairment, Jitter, Loss, Match, Order, Probability,
+    QueueLimit, Rate, Reorder, Step, Trace,
+};
+use crate::limits;
+
+/// What is wrong with a setting, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// No such setting.
+    #[error("there is no setting `{key}`: {}", nearest(key))]
+    Key {
+        /// What was written.
+        key: String,
+    },
+    /// A value that the setting cannot have.
+    #[error("`{key}: {value}`: write {form}")]
+    Value {
+        /// The setting.
+        key: String,
+        /// What was written.
+        value: String,
+        /// What it could be.
+        form: &'static str,
+    },
+}
+
+/// A setting: its key, how its value is written, and what puts it into force.
+struct Setting {
+    key: &'static str,
+    form: &'static str,
+    apply: fn(&mut Impairment, &[&str]) -> Option<()>,
+}
+
+const SETTINGS: [Setting; 11] = [
+    Setting {
+        key: "delay",
+        form: "a time from 0 to 60s: `20ms`",
+        apply: delay,
+    },
+    Setting {
+        key: "jitter",
+        form: "a time, then if need be a shape (uniform, normal, pareto), a correlation and \
+               `overtake`: `5ms normal 25%`; or `none`",
+        apply: jitter,
+    },
+    Setting {
+        key: "loss",
+        form: "a share: `5%`; in bursts, a share and the mean length of a burst: `2% bursts 8`; or \
+               `gilbert`, the shares good to bad, bad to good, loss while bad and loss while good: \
+               `gilbert 1% 25% 100% 0%`",
+        apply: loss,
+    },
+    Setting {
+        key: "reorder",
+        form: "a share and how long those packets are held back: `5% 3ms`; or `none`",
+        apply: reorder,
+    },
+    Setting {
+        key: "duplicate",
+        form: "a share: `1%`",
+        apply: duplicate,
+    },
+    Setting {
+        key: "corrupt",
+        form: "a share, and `raw` to leave the checksum wrong: `0.1%` or `0.1% raw`",
+        apply: corrupt,
+    },
+    Setting {
+        key: "rate",
+        form: "bits per second: `10mbit` (bit, kbit, mbit, gbit); or `trace` and steps of rate and \
+               time: `trace 10mbit 2s 1mbit 500ms`; or `none`",
+        apply: rate,
+    },
+    Setting {
+        key: "queue",
+        form: "packets or bytes before the bottleneck: `100p`, `64kB`; or `default`",
+        apply: queue,
+    },
+    Setting {
+        key: "black_hole",
+        form: "bytes of the longest IP packet that passes: `1300`; or `none`",
+        apply: black_hole,
+    },
+    Setting {
+        key: "blackout",
+        form: "`on` or `off`",
+        apply: blackout,
+    },
+    Setting {
+        key: "only",
+        form: "which packets the faults are for: `udp:4433`, `length:1200-1500`, `first:10`, several \
+               with spaces between; or `all`",
+        apply: only,
+    },
+];
+
+impl Impairment {
+    /// Puts one setting into force: `set("loss", "5%")`. Words of a value may be separated by spaces
+    /// or commas.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+            return Err(SettingError::Key {
+                key: key.to_owned(),
+            });
+        };
+        let words: Vec<&str> = value
+            .split([' ', ','])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let mut changed = self.clone();
+        if (setting.apply)(&mut changed, &words).is_none() {
+            return Err(SettingError::Value {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                form: setting.form,
+            });
+        }
+        *self = changed;
+        Ok(())
+    }
+
+    /// Each key with how its value is written, for help texts.
+    pub fn settings() -> impl Iterator<Item = (&'static str, &'static str)> {
+        SETTINGS.iter().map(|setting| (setting.key, setting.form))
+    }
+}
+
+/// A time: a number and `us`, `ms`, `s` or `m`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = number_and_unit(text)?;
+    let seconds = match unit {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" => number * 60.0,
+        "" if number == 0.0 => 0.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// A share: a number from 0 to 100 and `%`.
+pub fn parse_probability(text: &str) -> Option<Probability> {
+    let (number, unit) = number_and_unit(text)?;
+    match unit {
+        "%" => Probability::new(number / 100.0),
+        "" if number == 0.0 => Some(Probability::NEVER),
+        _ => None,
+    }
+}
+
+/// Bits per second: a number and `bit`, `kbit`, `mbit` or `gbit` (powers of 1000), at most
+/// [`limits::RATE_MAX`]. May be 0.
+pub fn parse_rate(text: &str) -> Option<u64> {
+    let (number, unit) = number_and_unit(text)?;
+    let factor = match unit {
+        "bit" => 1.0,
+        "kbit" => 1e3,
+        "mbit" => 1e6,
+        "gbit" => 1e9,
+        "" if number == 0.0 => 1.0,
+        _ => return None,
+    };
+    let rate = number * factor;
+    // Checked to be finite, positive and far below the precision of f64.
+    (rate <= limits::RATE_MAX as f64).then_some(rate as u64)
+}
+
+fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().ok()?;
+    number.is_finite().then_some((number, unit))
+}
+
+fn path_time(text: &str) -> Option<Duration> {
+    parse_duration(text).filter(|time| *time <= limits::DELAY_MAX)
+}
+
+fn delay(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    let [time] = words else { return None };
+    impairment.delay = path_time(time)?;
+    Some(())
+}
+
+fn jitter(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    if let ["none" | "0"] = words {
+        impairment.jitter = None;
+        return Some(());
+    }
+    let (time, rest) = words.split_first()?;
+    let mut jitter = Jitter {
+        deviation: path_time(time)?,
+        distribution: Distribution::default(),
+        correlation: Probability::NEVER,
+        order: Order::default(),
+    };
+    for word in rest {
+        match *word {
+            "uniform" => jitter.distribution = Distribution::Uniform,
+            "normal" => jitter.distribution = Distribution::Normal,
+            "pareto" => jitter.distribution = Distribution::Pareto,
+            "overtake" => jitter.order = Order::Overtake,
+            share => jitter.correlation = parse_probability(share)?,
+        }
+    }
+    impairment.jitter = (!jitter.deviation.is_zero()).then_some(jitter);
+    Some(())
+}
+
+fn loss(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    impairment.loss = match words {
+        ["none"] => Loss::None,
+        [share] => match parse_probability(share)? {
+            Probability::NEVER => Loss::None,
+            share => Loss::Random(share),
+        },
+        [mean, "bursts", length] => {
+            let length: f64 = length.parse().ok()?;
+            let channel = GilbertElliott::of_bursts(parse_probability(mean)?, length)?;
+            Loss::Bursts(channel)
+        }
+        ["gilbert", to_bad, to_good, rest @ ..] if rest.len() <= 2 => {
+            let or = |index: usize, default| {
+                rest.get(index)
+                    .map_or(Some(default), |share| parse_probability(share))
+            };
+            Loss::Bursts(GilbertElliott {
+                to_bad: parse_probability(to_bad)?,
+                to_good: parse_probability(to_good)?,
+                loss_bad: or(0, Probability::ALWAYS)?,
+                loss_good: or(1, Probability::NEVER)?,
+            })
+        }
+        _ => return None,
+    };
+    Some(())
+}
+
+fn reorder(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    impairment.reorder = match words {
+        ["none" | "0" | "0%"] => None,
+        [share, by] => Some(Reorder {
+            probability: parse_probability(share)?,
+            by: path_time(by).filter(|by| !by.is_zero())?,
+        }),
+        _ => return None,
+    };
+    Some(())
+}
+
+fn duplicate(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    let [share] = words else { return None };
+    impairment.duplicate = match *share {
+        "none" => Probability::NEVER,
+        share => parse_probability(share)?,
+    };
+    Some(())
+}
+
+fn corrupt(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    let (share, fix_checksum) = match words {
+        ["none"] => ("0%", true),
+        [share] => (*share, true),
+        [share, "raw"] => (*share, false),
+        _ => return None,
+    };
+    let probability = parse_probability(share)?;
+    impairment.corrupt = (probability > Probability::NEVER).then_some(Corruption {
+        probability,
+        fix_checksum,
+    });
+    Some(())
+}
+
+fn rate(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    impairment.rate = match words {
+        ["none"] => None,
+        [rate] => Some(Rate::Constant(parse_rate(rate).filter(|rate| *rate > 0)?)),
+        ["trace", steps @ ..] => {
+            let (pairs, rest) = steps.as_chunks::<2>();
+            if !rest.is_empty() {
+                return None;
+            }
+            let steps: Option<Vec<Step>> = pairs
+                .iter()
+                .map(|[rate, lasts]| {
+                    Some(Step {
+                        rate: parse_rate(rate)?,
+                        lasts: parse_duration(lasts)?,
+                    })
+                })
+                .collect();
+            Some(Rate::Trace(Arc::new(Trace::new(steps?)?)))
+        }
+        _ => return None,
+    };
+    Some(())
+}
+
+fn queue(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    let [limit] = words else { return None };
+    if *limit == "default" {
+        impairment.queue = None;
+        return Some(());
+    }
+    let digits = limit.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().ok().filter(|number| *number > 0)?;
+    let bytes = |unit: u64| number.checked_mul(unit).map(QueueLimit::Bytes);
+    let limit = match &limit[digits.len()..] {
+        "p" | "packets" => QueueLimit::Packets(number),
+        "B" => bytes(1)?,
+        "kB" => bytes(1000)?,
+        "KiB" => bytes(1 << 10)?,
+        "MB" => bytes(1_000_000)?,
+        "MiB" => bytes(1 << 20)?,
+        _ => return None,
+    };
+    impairment.queue = Some(limit);
+    Some(())
+}
+
+fn black_hole(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    impairment.black_hole = match words {
+        ["none"] => None,
+        [bytes] => Some(bytes.parse().ok()?),
+        _ => return None,
+    };
+    Some(())
+}
+
+fn blackout(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    impairment.blackout = match words {
+        ["on" | "true"] => true,
+        ["off" | "false" | "none"] => false,
+        _ => return None,
+    };
+    Some(())
+}
+
+fn only(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    let mut only = Match::default();
+    if words.is_empty() {
+        return None;
+    }
+    for word in words {
+        match word.split_once(':') {
+            None if *word == "all" => {}
+            Some(("udp", port)) => only.udp_port = Some(port.parse().ok()?),
+            Some(("first", count)) => only.first = Some(count.parse().ok()?),
+            Some(("length", range)) => {
+                let (least, most) = range.split_once('-')?;
+                let most = match most {
+                    "" => u16::MAX,
+                    most => most.parse().ok()?,
+                };
+                only.length = least.parse().ok()?..=most;
+                if only.length.is_empty() {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+    impairment.only = only;
+    Some(())
+}
+
+/// What to say to a key that does not exist.
+fn nearest(key: &str) -> String {
+    let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
+    let alike = keys
+        .iter()
+        .find(|known| known.starts_with(key) || key.starts_with(*known));
+    match alike {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("there are {}", keys.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn impairment(settings: &[(&str, &str)]) -> Impairment {
+        let mut impairment = Impairment::default();
+        for (key, value) in settings {
+            impairment.set(key, value).unwrap();
+        }
+        impairment
+    }
+
+    fn share(percent: f64) -> Probability {
+        Probability::new(percent / 100.0).unwrap()
+    }
+
+    #[test]
+    fn each_setting_is_written_as_its_help_shows() {
+        let read = impairment(&[
+            ("delay", "20ms"),
+            ("jitter", "5ms normal 25% overtake"),
+            ("loss", "gilbert 1% 25% 90% 2%"),
+            ("reorder", "5% 3ms"),
+            ("duplicate", "1%"),
+            ("corrupt", "0.1% raw"),
+            ("rate", "10mbit"),
+            ("queue", "64KiB"),
+            ("black_hole", "1300"),
+            ("blackout", "on"),
+            ("only", "udp:4433,length:1200-,first:10"),
+        ]);
+        let expected = Impairment {
+            delay: Duration::from_millis(20),
+            jitter: Some(Jitter {
+                deviation: Duration::from_millis(5),
+                distribution: Distribution::Normal,
+                correlation: share(25.0),
+                order: Order::Overtake,
+            }),
+            loss: Loss::Bursts(GilbertElliott {
+                to_bad: share(1.0),
+                to_good: share(25.0),
+                loss_bad: share(90.0),
+                loss_good: share(2.0),
+            }),
+            reorder: Some(Reorder {
+                probability: share(5.0),
+                by: Duration::from_millis(3),
+            }),
+            duplicate: share(1.0),
+            corrupt: Some(Corruption {
+                probability: share(0.1),
+                fix_checksum: false,
+            }),
+            rate: Some(Rate::Constant(10_000_000)),
+            queue: Some(QueueLimit::Bytes(64 << 10)),
+            black_hole: Some(1300),
+            blackout: true,
+            only: Match {
+                udp_port: Some(4433),
+                length: 1200..=u16::MAX,
+                first: Some(10),
+            },
+        };
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn what_was_set_can_be_taken_back() {
+        let mut read = impairment(&[
+            ("delay", "20ms"),
+            ("jitter", "5ms"),
+            ("loss", "5%"),
+            ("reorder", "5% 3ms"),
+            ("duplicate", "1%"),
+            ("corrupt", "0.1%"),
+            ("rate", "trace 1mbit 1s 0 1s"),
+            ("queue", "10p"),
+            ("black_hole", "1300"),
+            ("blackout", "on"),
+            ("only", "udp:1"),
+        ]);
+        for (key, value) in [
+            ("delay", "0"),
+            ("jitter", "none"),
+            ("loss", "none"),
+            ("reorder", "none"),
+            ("duplicate", "none"),
+            ("corrupt", "none"),
+            ("rate", "none"),
+            ("queue", "default"),
+            ("black_hole", "none"),
+            ("blackout", "off"),
+            ("only", "all"),
+        ] {
+            read.set(key, value).unwrap();
+        }
+        assert_eq!(read, Impairment::default());
+    }
+
+    #[test]
+    fn bursts_are_a_mean_loss_and_a_mean_length() {
+        let Loss::Bursts(channel) = impairment(&[("loss", "20% bursts 4")]).loss else {
+            panic!("no bursts");
+        };
+        assert_eq!(channel.to_good, share(25.0));
+        // In the long run p / (p + r) of the packets meet the bad state.
+        let (to_bad, to_good) = (channel.to_bad.share(), channel.to_good.share());
+        assert!((to_bad / (to_bad + to_good) - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_wrong_value_is_answered_with_a_right_one_and_changes_nothing() {
+        let mut read = Impairment::default();
+        for (key, value) in [
+            ("delay", "20"),
+            ("delay", "-1ms"),
+            ("delay", "61s"),
+            ("loss", "5"),
+            ("loss", "101%"),
+            ("loss", "100% bursts 5"),
+            ("loss", "1% bursts 0.5"),
+            ("jitter", ""),
+            ("jitter", "5ms gaussian"),
+            ("rate", "0mbit"),
+            ("rate", "10mbps"),
+            ("rate", "trace 1mbit"),
+            ("rate", "trace 0 1s"),
+            ("queue", "0p"),
+            ("queue", "ä"),
+            ("queue", "99999999999999999MiB"),
+            ("reorder", "5%"),
+            ("blackout", "yes"),
+            ("only", "length:9-3"),
+            ("only", ""),
+        ] {
+            let error = read.set(key, value).unwrap_err();
+            assert!(
+                matches!(&error, SettingError::Value { form, .. } if !form.is_empty()),
+                "{key}={value}: {error}"
+            );
+            assert_eq!(read, Impairment::default(), "{key}={value}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_answered_with_the_nearest_one() {
+        let error = Impairment::default().set("dela", "1ms").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no setting `dela`: did you mean `delay`?"
+        );
+    }
+}
