@@ -13,6 +13,7 @@
 //!   clock as well.
 //! - [`emulator`]: runs the link model between two TUN devices.
 //! - [`backend`]: whether a link is that emulator or the kernel's `tc netem`.
+//! - [`scenario`]: files that say what a lab is, what befalls it and what must hold in the end.
 //! - [`lab`]: hosts, addresses, routes, programs, and labs that outlive the command that made them.
 //!
 //! `weft lab` in `src/command/lab/` is the command on top.
@@ -22,3 +23,4 @@ pub mod emulator;
 pub mod lab;
 pub mod limits;
 pub mod link;
+pub mod scenario;

@@ -1,0 +1,284 @@
+//! What a scenario claims, one line each: `requests p99 <= 300ms`. Pure: reads the line and compares
+//! it with a number; `run/judge.rs` finds the number.
+
+use std::fmt;
+
+use serde::Serialize;
+use weft_config::nearest::unknown_word;
+
+use super::quantity::{Dimension, Quantity};
+
+/// A claim, with the line as it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assertion {
+    /// As it stands in the file, and as reports show it.
+    pub line: String,
+    /// Of whom it speaks.
+    pub subject: String,
+    /// What is measured there.
+    pub measure: Measure,
+    /// How the two sides compare.
+    pub comparison: Comparison,
+    /// The bound.
+    pub bound: Quantity,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Of a load: what its client saw.
+    Load(LoadMeasure),
+    /// Of a sidecar: what it says of itself.
+    Sidecar(SidecarMeasure),
+}
+
+/// What a client saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoadMeasure {
+    /// Requests that were due.
+    Sent,
+    /// Requests without a good answer, those never sent among them.
+    Failed,
+    /// The share with a good answer.
+    Success,
+    /// Answers whose bytes were not those that the server sent.
+    Corrupt,
+    /// Median latency, from when the request was due.
+    P50,
+    /// 90 % are faster.
+    P90,
+    /// 99 % are faster.
+    P99,
+    /// 99.9 % are faster.
+    P999,
+    /// The slowest good answer.
+    Max,
+    /// The longest time without a good answer.
+    LongestGap,
+    /// Bytes of good answers' bodies, per second.
+    Goodput,
+}
+
+/// What a sidecar says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SidecarMeasure {
+    /// Mesh connections that peers opened during the load: each is a caller that reconnected.
+    Reconnects,
+    /// Attempts beyond the first of a request.
+    Retries,
+    /// How much a metric grew during the load, over all series that have these labels.
+    Metric {
+        /// Its name.
+        name: String,
+        /// Label pairs that a series must have.
+        labels: Vec<(String, String)>,
+    },
+}
+
+/// How two sides compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `<=`
+    AtMost,
+    /// `>=`
+    AtLeast,
+    /// `==`
+    Exactly,
+    /// `<`
+    Below,
+    /// `>`
+    Above,
+}
+
+const LOAD_MEASURES: [(&str, LoadMeasure); 11] = [
+    ("sent", LoadMeasure::Sent),
+    ("failed", LoadMeasure::Failed),
+    ("success", LoadMeasure::Success),
+    ("corrupt", LoadMeasure::Corrupt),
+    ("p50", LoadMeasure::P50),
+    ("p90", LoadMeasure::P90),
+    ("p99", LoadMeasure::P99),
+    ("p999", LoadMeasure::P999),
+    ("max", LoadMeasure::Max),
+    ("longest_gap", LoadMeasure::LongestGap),
+    ("goodput", LoadMeasure::Goodput),
+];
+
+const COMPARISONS: [(&str, Comparison); 5] = [
+    ("<=", Comparison::AtMost),
+    (">=", Comparison::AtLeast),
+    ("==", Comparison::Exactly),
+    ("<", Comparison::Below),
+    (">", Comparison::Above),
+];
+
+const FORM: &str = "write WHO WHAT OPERATOR BOUND, as `requests p99 <= 300ms`";
+
+impl Assertion {
+    /// Reads one line. Whether its subject exists is checked by the caller.
+    ///
+    /// # Errors
+    /// What is wrong with the line and what to write.
+    pub fn read(line: &str) -> Result<Self, String> {
+        let (left, comparison, bound) = split(line).ok_or_else(|| format!("`{line}`: {FORM}"))?;
+        let (subject, what) = left
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| format!("`{line}`: {FORM}"))?;
+        let measure = Measure::read(what.trim())?;
+        let bound = measure.dimension().read(bound)?;
+        Ok(Self {
+            line: line.trim().to_owned(),
+            subject: subject.to_owned(),
+            measure,
+            comparison,
+            bound,
+        })
+    }
+
+    /// Whether a measured number keeps the claim. Not a number keeps none.
+    pub fn holds(&self, measured: f64) -> bool {
+        let bound = self.bound.value;
+        match self.comparison {
+            Comparison::AtMost => measured <= bound,
+            Comparison::AtLeast => measured >= bound,
+            Comparison::Exactly => (measured - bound).abs() < f64::EPSILON,
+            Comparison::Below => measured < bound,
+            Comparison::Above => measured > bound,
+        }
+    }
+}
+
+impl fmt::Display for Assertion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
+
+/// The left side, the operator, the right side. Operators within the braces of a metric's labels are
+/// text.
+fn split(line: &str) -> Option<(&str, Comparison, &str)> {
+    let from = line.rfind('}').map_or(0, |at| at + 1);
+    let at = from + line[from..].find(['<', '>', '='])?;
+    let (left, rest) = line.split_at(at);
+    let (word, comparison) = COMPARISONS
+        .iter()
+        .find(|(word, _)| rest.starts_with(word))?;
+    Some((left.trim(), *comparison, rest[word.len()..].trim()))
+}
+
+impl Measure {
+    fn read(what: &str) -> Result<Self, String> {
+        if let Some((_, measure)) = LOAD_MEASURES.iter().find(|(word, _)| *word == what) {
+            return Ok(Self::Load(*measure));
+        }
+        match what {
+            "reconnects" => Ok(Self::Sidecar(SidecarMeasure::Reconnects)),
+            "retries" => Ok(Self::Sidecar(SidecarMeasure::Retries)),
+            _ if what.starts_with("weft_") => metric(what).map(Self::Sidecar),
+            _ => {
+                let mut known: Vec<&str> = LOAD_MEASURES.iter().map(|(word, _)| *word).collect();
+                known.extend(["reconnects", "retries", "weft_...{label=\"value\"}"]);
+                Err(unknown_word(what, &known))
+            }
+        }
+    }
+
+    /// What its bound counts.
+    pub fn dimension(&self) -> Dimension {
+        match self {
+            Self::Load(measure) => measure.dimension(),
+            Self::Sidecar(_) => Dimension::Count,
+        }
+    }
+}
+
+impl LoadMeasure {
+    /// What it counts.
+    pub fn dimension(self) -> Dimension {
+        match self {
+            Self::Sent | Self::Failed | Self::Corrupt => Dimension::Count,
+            Self::Success => Dimension::Share,
+            Self::P50 | Self::P90 | Self::P99 | Self::P999 | Self::Max | Self::LongestGap => {
+                Dimension::Time
+            }
+            Self::Goodput => Dimension::Rate,
+        }
+    }
+}
+
+/// `NAME` or `NAME{label="value",...}`.
+fn metric(text: &str) -> Result<SidecarMeasure, String> {
+    let refuse =
+        || format!("`{text}`: write a metric as weft_requests_total{{status=\"503\",route=\"\"}}");
+    let (name, labels) = match text.split_once('{') {
+        None => (text, ""),
+        Some((name, rest)) => (name, rest.strip_suffix('}').ok_or_else(refuse)?),
+    };
+    if !name
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    {
+        return Err(refuse());
+    }
+    let pairs = labels.split(',').filter(|pair| !pair.trim().is_empty());
+    let labels = pairs.map(|pair| {
+        let (label, value) = pair.split_once('=').ok_or_else(refuse)?;
+        let value = value
+            .trim()
+            .strip_prefix('"')
+            .and_then(|v| v.strip_suffix('"'));
+        Ok((
+            label.trim().to_owned(),
+            value.ok_or_else(refuse)?.to_owned(),
+        ))
+    });
+    Ok(SidecarMeasure::Metric {
+        name: name.to_owned(),
+        labels: labels.collect::<Result<_, String>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_read_into_its_parts() {
+        let claim = Assertion::read("requests p99 <= 300ms").unwrap();
+        assert_eq!(claim.subject, "requests");
+        assert_eq!(claim.measure, Measure::Load(LoadMeasure::P99));
+        assert_eq!(claim.comparison, Comparison::AtMost);
+        assert_eq!(claim.bound.value, 0.3);
+        assert!(claim.holds(0.3) && !claim.holds(0.31) && !claim.holds(f64::NAN));
+    }
+
+    #[test]
+    fn a_metric_may_be_named_with_labels() {
+        let claim =
+            Assertion::read("orders weft_requests_total{status=\"503\", error=\"\"} == 0").unwrap();
+        let Measure::Sidecar(SidecarMeasure::Metric { name, labels }) = claim.measure else {
+            panic!()
+        };
+        assert_eq!(name, "weft_requests_total");
+        assert_eq!(
+            labels,
+            [
+                ("status".to_owned(), "503".to_owned()),
+                ("error".to_owned(), String::new())
+            ]
+        );
+    }
+
+    #[test]
+    fn each_mistake_in_a_claim_says_what_to_write() {
+        let refusal = |line| Assertion::read(line).unwrap_err();
+        assert!(refusal("requests p99").contains("write WHO WHAT OPERATOR BOUND"));
+        assert!(refusal("p99 <= 1s").contains("write WHO WHAT OPERATOR BOUND"));
+        assert!(refusal("requests p98 <= 1s").contains("write one of sent, failed"));
+        assert!(refusal("requests p99 <= 5").contains("has no unit"));
+        assert!(refusal("requests failed <= 1%").contains("write a number"));
+        assert!(refusal("a weft_x{b=c} == 0").contains("write a metric as"));
+        assert!(refusal("requests failed = 0").contains("write WHO WHAT OPERATOR BOUND"));
+    }
+}

@@ -1,0 +1,280 @@
+//! What happens in a scenario, and when. Pure: reads the timeline, checks its names, and works out
+//! what each link does after each change; `run/timeline.rs` does it by the clock.
+
+use std::fmt;
+use std::time::Duration;
+
+use weft_config::settings::DurationText;
+
+use super::check::{Checker, Names, settings};
+use super::limits;
+use super::raw::{RawEvent, RawSettings};
+use crate::lab::{LinkName, LinkSpec, NodeName, Topology};
+use crate::link::Impairment;
+
+/// Something that happens so long after the loads began.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// After the loads began.
+    pub at: Duration,
+    /// What happens.
+    pub action: Action,
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// A link changes.
+    Link {
+        /// Its name.
+        link: LinkName,
+        /// What it does from then on to packets from the first of its ends, and from the second.
+        impairments: Box<[Impairment; 2]>,
+        /// The change in the words of the file, for reports.
+        what: String,
+    },
+    /// The NAT of a link forgets its mappings and gives new ports.
+    Rebind(LinkName),
+    /// A host leaves its address and gets another.
+    Readdress(NodeName),
+    /// A process gets a signal.
+    Signal(String, Signal),
+    /// A process starts again.
+    Start(String),
+    /// A process's state directory has no room left.
+    FillDisk(String),
+    /// And has room again.
+    FreeDisk(String),
+}
+
+/// What a process may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Terminate,
+    /// SIGSTOP.
+    Pause,
+    /// SIGCONT.
+    Resume,
+}
+
+/// A change of a link before it is known what the link does then.
+struct Change {
+    link: usize,
+    directions: [bool; 2],
+    what: What,
+}
+
+enum What {
+    Set { path: String, settings: RawSettings },
+    Blackout(bool),
+}
+
+/// An entry before the state of the links is known.
+enum Entry {
+    Change(Change),
+    Done(Action),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link { link, what, .. } => write!(f, "{link}: {what}"),
+            Self::Rebind(link) => write!(f, "NAT of {link} rebinds"),
+            Self::Readdress(host) => write!(f, "{host} changes its address"),
+            Self::Signal(process, Signal::Kill) => write!(f, "kill -9 {process}"),
+            Self::Signal(process, Signal::Terminate) => write!(f, "terminate {process}"),
+            Self::Signal(process, Signal::Pause) => write!(f, "pause {process}"),
+            Self::Signal(process, Signal::Resume) => write!(f, "resume {process}"),
+            Self::Start(process) => write!(f, "start {process}"),
+            Self::FillDisk(process) => write!(f, "disk of {process} is full"),
+            Self::FreeDisk(process) => write!(f, "disk of {process} is free"),
+        }
+    }
+}
+
+/// The timeline in the order of time, with what each link does after each change.
+pub(super) fn timeline(
+    checker: &mut Checker,
+    raw: Vec<RawEvent>,
+    names: &Names,
+    topology: &Topology,
+) -> Vec<Event> {
+    let links = topology.links();
+    let mut entries = Vec::new();
+    for (index, event) in raw.into_iter().enumerate() {
+        entry(checker, index, event, names, links, &mut entries);
+    }
+    // Stable: what stands first in the file happens first.
+    entries.sort_by_key(|(at, _)| *at);
+    let mut state: Vec<[Impairment; 2]> =
+        links.iter().map(|link| link.impairments.clone()).collect();
+    let mut events = Vec::with_capacity(entries.len());
+    for (at, entry) in entries {
+        let action = match entry {
+            Entry::Done(action) => action,
+            Entry::Change(change) => apply(checker, change, links, &mut state),
+        };
+        events.push(Event { at, action });
+    }
+    events
+}
+
+/// Reads one entry; a blackout becomes two.
+fn entry(
+    checker: &mut Checker,
+    index: usize,
+    raw: RawEvent,
+    names: &Names,
+    links: &[LinkSpec],
+    entries: &mut Vec<(Duration, Entry)>,
+) {
+    let path = |field: &str| format!("timeline[{index}].{field}");
+    let Some(DurationText(at)) = raw.at else {
+        checker.problem(path("at"), "say when, as `at: 5s`");
+        return;
+    };
+    if at > limits::SCENARIO_DURATION_MAX {
+        checker.problem(path("at"), "no scenario takes that long");
+    }
+    let told = [
+        ("kill", &raw.kill, Signal::Kill),
+        ("terminate", &raw.terminate, Signal::Terminate),
+        ("pause", &raw.pause, Signal::Pause),
+        ("resume", &raw.resume, Signal::Resume),
+    ];
+    let things = told.iter().map(|(_, name, _)| *name).chain([
+        &raw.start,
+        &raw.fill_disk,
+        &raw.free_disk,
+        &raw.readdress,
+        &raw.rebind,
+        &raw.link,
+    ]);
+    if things.filter(|name| name.is_some()).count() != 1 {
+        checker.problem(
+            format!("timeline[{index}]"),
+            "write one thing that happens: link, rebind, readdress, kill, terminate, pause, resume, start, fill_disk or free_disk",
+        );
+        return;
+    }
+    let mut checked = |field: &str, name: &Option<String>, kind: &str, known: &[String]| {
+        let name = name.clone()?;
+        checker
+            .known(path(field), kind, &name, known)
+            .then_some(name)
+    };
+    let mut done: Option<Action> = None;
+    for (field, name, signal) in told {
+        let name = checked(field, name, "process", &names.processes);
+        done = done.or(name.map(|name| Action::Signal(name, signal)));
+    }
+    let start = checked("start", &raw.start, "process", &names.processes);
+    let fill = checked("fill_disk", &raw.fill_disk, "process", &names.stateful);
+    let free = checked("free_disk", &raw.free_disk, "process", &names.stateful);
+    let host = checked("readdress", &raw.readdress, "host", &names.hosts);
+    let nat = checked("rebind", &raw.rebind, "link with a NAT", &names.nats);
+    done = done
+        .or(start.map(Action::Start))
+        .or(fill.map(Action::FillDisk))
+        .or(free.map(Action::FreeDisk))
+        .or(host
+            .and_then(|name| NodeName::new(&name).ok())
+            .map(Action::Readdress))
+        .or(nat
+            .and_then(|name| LinkName::new(&name).ok())
+            .map(Action::Rebind));
+    let Some(link) = raw.link else {
+        for (field, is_there) in [
+            ("from", raw.from.is_some()),
+            ("set", raw.set.is_some()),
+            ("blackout", raw.blackout.is_some()),
+        ] {
+            if is_there {
+                checker.problem(path(field), "belongs to a link: add `link: NAME`");
+            }
+        }
+        entries.extend(done.map(|action| (at, Entry::Done(action))));
+        return;
+    };
+    let Some(position) = links.iter().position(|known| known.name.as_str() == link) else {
+        checker.known(path("link"), "link", &link, &names.links);
+        return;
+    };
+    let between = links[position].ends.each_ref().map(NodeName::as_str);
+    let directions = match &raw.from {
+        None => [true, true],
+        Some(node) if between.contains(&node.as_str()) => between.map(|end| end == node),
+        Some(_) => {
+            let either = between.join(" or ");
+            checker.problem(path("from"), format!("write an end of {link}: {either}"));
+            return;
+        }
+    };
+    let change = |what| {
+        Entry::Change(Change {
+            link: position,
+            directions,
+            what,
+        })
+    };
+    match (raw.set, raw.blackout) {
+        (Some(settings), None) => {
+            let path = path("set");
+            entries.push((at, change(What::Set { path, settings })));
+        }
+        (None, Some(DurationText(lasts))) => {
+            entries.push((at, change(What::Blackout(true))));
+            entries.push((at + lasts, change(What::Blackout(false))));
+        }
+        (Some(_), Some(_)) | (None, None) => {
+            checker.problem(
+                path("link"),
+                "say what happens to it: `set: { loss: 5% }` or `blackout: 5s`",
+            );
+        }
+    }
+}
+
+fn apply(
+    checker: &mut Checker,
+    change: Change,
+    links: &[LinkSpec],
+    state: &mut [[Impairment; 2]],
+) -> Action {
+    let link = &links[change.link];
+    for direction in [0, 1] {
+        if !change.directions[direction] {
+            continue;
+        }
+        let impairment = &mut state[change.link][direction];
+        match &change.what {
+            What::Blackout(dark) => impairment.blackout = *dark,
+            What::Set {
+                path,
+                settings: raw,
+            } => settings(checker, path, raw, impairment),
+        }
+    }
+    let mut what = match &change.what {
+        What::Blackout(true) => "blackout".to_owned(),
+        What::Blackout(false) => "heals".to_owned(),
+        What::Set { settings, .. } => {
+            let pairs = settings
+                .iter()
+                .map(|(key, value)| format!("{key}={}", value.0));
+            pairs.collect::<Vec<_>>().join(" ")
+        }
+    };
+    if change.directions != [true, true] {
+        let from = &link.ends[usize::from(change.directions[1])];
+        what = format!("{what} (from {from})");
+    }
+    Action::Link {
+        link: link.name.clone(),
+        impairments: Box::new(state[change.link].clone()),
+        what,
+    }
+}

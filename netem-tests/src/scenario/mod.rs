@@ -1,0 +1,167 @@
+//! Scenarios: what a lab is to build, what befalls it and what must hold in the end.
+//!
+//! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and
+//! `check.rs` (do they fit together?) into a [`Scenario`], in which every name means something.
+//! [`assertion`] holds the claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure
+//! throughout. `run/` carries a scenario out, `suite.rs` holds those that ship.
+
+pub mod assertion;
+mod check;
+mod event;
+pub mod limits;
+mod parse;
+mod profile;
+pub mod quantity;
+mod raw;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use weft_transport::tuning::TransportSettings;
+
+use crate::lab::Topology;
+
+pub use assertion::Assertion;
+pub use event::{Action, Event, Signal};
+pub use parse::{Override, ScenarioError, parse};
+pub use profile::{PROFILES, Profile};
+pub use raw::Protocol;
+
+/// A scenario in which every name means something.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The file's name without its ending.
+    pub name: String,
+    /// What it shows.
+    pub description: String,
+    /// Why weft fails it today, if it does.
+    pub expected_failure: Option<String>,
+    /// Fixes the fate of packet n on each link and direction.
+    pub seed: u64,
+    /// How long the loads run.
+    pub duration: Duration,
+    /// Hosts, and the links as they are when the loads begin.
+    pub topology: Topology,
+    /// The host of the CA and the config service.
+    pub control: String,
+    /// Who is called.
+    pub services: Vec<Service>,
+    /// Who calls.
+    pub callers: Vec<Caller>,
+    /// The `transport` block of every sidecar.
+    pub transport: TransportSettings,
+    /// Resources beyond the Services, as YAML documents.
+    pub resources: String,
+    /// What the callers' applications do.
+    pub loads: Vec<Load>,
+    /// What happens meanwhile, in the order of time.
+    pub timeline: Vec<Event>,
+    /// What must hold in the end.
+    pub assertions: Vec<Assertion>,
+}
+
+/// Something that is called.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its name in namespace `lab`.
+    pub name: String,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Its endpoints, each with a sidecar.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// An application and the sidecar before it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The sidecar's name: the service's, with a number if there are several.
+    pub name: String,
+    /// Where both are.
+    pub host: String,
+    /// The application; its name is `NAME.app`.
+    pub application: Application,
+}
+
+/// What answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Application {
+    /// `weft load serve` with these further flags.
+    BuiltIn(Vec<String>),
+    /// A program and its arguments; it listens on 127.0.0.1 at the port in `$PORT`.
+    Command(Vec<String>),
+}
+
+/// Something that calls, through its sidecar.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The sidecar's name.
+    pub name: String,
+    /// Where it is.
+    pub host: String,
+    /// Names of services; the n-th is at 127.0.0.1, port 5001 + n.
+    pub calls: Vec<String>,
+}
+
+/// A run of `weft load`.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Its name.
+    pub name: String,
+    /// The caller at whose side it runs.
+    pub from: String,
+    /// The service that it calls.
+    pub to: String,
+    /// How requests follow each other.
+    pub pace: Pace,
+    /// Path and query.
+    pub path: String,
+    /// A request without an answer after this long has failed.
+    pub deadline: Duration,
+    /// Further flags of `weft load`.
+    pub flags: Vec<String>,
+}
+
+/// How requests follow each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// So many per second, answered or not.
+    Open(f64),
+    /// So many connections; each asks again when it was answered.
+    Closed(u32),
+}
+
+/// A process of a running scenario, by the name that a timeline uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The certificate authority.
+    Ca,
+    /// The config service.
+    Config,
+    /// A sidecar.
+    Sidecar,
+    /// An application.
+    Application,
+}
+
+impl Scenario {
+    /// Names of all processes, and what each is.
+    pub fn processes(&self) -> BTreeMap<String, Role> {
+        let mut names = BTreeMap::from([
+            ("ca".to_owned(), Role::Ca),
+            ("config".to_owned(), Role::Config),
+        ]);
+        for endpoint in self.endpoints() {
+            names.insert(endpoint.name.clone(), Role::Sidecar);
+            names.insert(format!("{}.app", endpoint.name), Role::Application);
+        }
+        for caller in &self.callers {
+            names.insert(caller.name.clone(), Role::Sidecar);
+        }
+        names
+    }
+
+    /// All endpoints of all services.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.services.iter().flat_map(|service| &service.endpoints)
+    }
+}
