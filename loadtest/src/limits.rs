@@ -40,3 +40,10 @@ pub const SAMPLES_BEYOND_PERCENTILE_MIN: u64 = 10;
 
 /// An encoded histogram after decompression: each of the 24 000 counters takes 9 bytes at most.
 pub const HISTOGRAM_BYTES_MAX: u64 = 256 * 1024;
+
+/// How late the generator may start 1 % of the requests without making the run invalid: what a busy
+/// kernel's scheduler does to any process.
+pub const LATENESS_P99_MAX: Duration = Duration::from_millis(1);
+
+/// The same as a share of the 99th percentile of the latency, which it is part of.
+pub const LATENESS_SHARE_MAX: f64 = 0.1;
