@@ -235,6 +235,12 @@ fn gauges(state: &State) -> Vec<Gauge> {
             &labels,
             quic.congestion_events as f64,
         );
+        gauge(
+            "weft_quic_given_up_streams_total",
+            "Streams whose readers stood still until the others on the present connection had no room.",
+            &labels,
+            quic.given_up_streams as f64,
+        );
     }
     gauges
 }

@@ -42,6 +42,7 @@ pub(crate) fn stream_failure(error: &StreamError) -> Failure {
         | StreamError::Stopped(_)
         | StreamError::ConnectionLost(_)
         | StreamError::NotProcessed => Reason::ConnectionTerminated,
+        StreamError::GivenUp => Reason::CallerGone,
         StreamError::Malformed(_) => Reason::ResponseMalformed,
         StreamError::TooLarge(_) => Reason::ResponseHeadTooLarge,
         StreamError::Misuse(_) | StreamError::InvalidHead(_) => Reason::Internal,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Connection, Load, Mesh, Origin, Sidecar, heavy, pause, service};
+use crate::harness::{Connection, Load, Mesh, Origin, Sidecar, eventually, heavy, pause, service};
 
 struct Pair {
     _mesh: Mesh,
@@ -93,6 +93,39 @@ fn echo(mesh: &Mesh) -> SocketAddr {
     address
 }
 
+/// Starts a large download that nobody reads on.
+fn stopped_reader(address: SocketAddr) -> Connection {
+    let mut connection = Connection::open(address).unwrap();
+    connection
+        .send(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    connection
+}
+
+#[test]
+fn more_stopped_readers_than_a_connection_can_hold_lose_those_that_stopped_first() {
+    let _heavy = heavy();
+    let mut pair = pair(echo);
+    let address = pair.shop.listener("orders:80");
+    // More than fit into the window of each worker's connection.
+    let stopped: Vec<Connection> = (0..400).map(|_| stopped_reader(address)).collect();
+    let given_up = || {
+        let connections = pair.shop.admin_json("/connections");
+        let peers = connections["peers"].as_array().unwrap().iter();
+        peers
+            .filter_map(|peer| peer["peer"]["given_up_streams"].as_u64())
+            .sum::<u64>()
+    };
+    eventually("streams are given up", || given_up() > 0);
+    let load = pair.steady();
+    pause(Duration::from_secs(5));
+    let report = load.finish();
+    report.expect_all_good(50);
+    drop(stopped);
+    pair.orders.expect_alive();
+    pair.shop.expect_alive();
+}
+
 #[test]
 fn a_hundred_stopped_readers_do_not_harm_other_streams() {
     let _heavy = heavy();
@@ -100,10 +133,7 @@ fn a_hundred_stopped_readers_do_not_harm_other_streams() {
     let address = pair.shop.listener("orders:80");
     let mut stopped = Vec::new();
     for _ in 0..100 {
-        let mut connection = Connection::open(address).unwrap();
-        connection
-            .send(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
-            .unwrap();
+        let mut connection = stopped_reader(address);
         // The answer has begun; from here on nobody reads it.
         connection.reader().read_exact(&mut [0; 64]).unwrap();
         stopped.push(connection);

@@ -4,9 +4,10 @@
 //! directions are over. The arithmetic is in [`crate::elastic`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::VarInt;
+use tokio::sync::watch;
 
 use crate::elastic::Elastic;
 use crate::tuning::Tuning;
@@ -17,6 +18,8 @@ pub(crate) struct Streams {
     open: AtomicU32,
     elastic: Mutex<Elastic>,
     connection: quinn::Connection,
+    /// Whether the window has reached its bound.
+    at_bound: watch::Sender<bool>,
 }
 
 /// One open exchange.
@@ -25,11 +28,26 @@ pub(crate) struct StreamSlot(Arc<Streams>);
 
 impl Streams {
     pub(crate) fn new(connection: quinn::Connection, tuning: &Tuning) -> Arc<Self> {
+        let elastic = Elastic::new(tuning);
         Arc::new(Self {
             open: AtomicU32::new(0),
-            elastic: Mutex::new(Elastic::new(tuning)),
+            at_bound: watch::Sender::new(elastic.window_is_at_bound()),
+            elastic: Mutex::new(elastic),
             connection,
         })
+    }
+
+    /// Done when the connection's window cannot grow any more. Returns how many stopped readers
+    /// still leave room for others.
+    pub(crate) async fn window_at_bound(&self) -> usize {
+        let mut at_bound = self.at_bound.subscribe();
+        // Fails only when the sender is gone, which is here.
+        let _ = at_bound.wait_for(|at_bound| *at_bound).await;
+        self.elastic().stopped_readers_bearable()
+    }
+
+    fn elastic(&self) -> MutexGuard<'_, Elastic> {
+        self.elastic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many exchanges are open.
@@ -40,11 +58,7 @@ impl Streams {
     /// Counts an exchange in, and tells quinn when the allowance rises.
     pub(crate) fn enter(self: &Arc<Self>) -> StreamSlot {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
-        let raise = self
-            .elastic
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .opened(open);
+        let raise = self.elastic().opened(open);
         if let Some(raise) = raise {
             // Only a server's peer opens request streams (RFC 9114 section 6.1).
             if let (Some(streams), quinn::Side::Server) = (raise.streams, self.connection.side()) {
@@ -52,6 +66,9 @@ impl Streams {
                     .set_max_concurrent_bi_streams(streams.into());
             }
             if let Some(window) = raise.window {
+                if raise.window_at_bound {
+                    self.at_bound.send_replace(true);
+                }
                 let window = VarInt::from_u64(window).unwrap_or(VarInt::MAX);
                 self.connection.set_receive_window(window);
             }

@@ -89,11 +89,12 @@ impl ClientConnection {
         }
         let (frame, length) = encode_request(head, self.shared.field_section_size_max())?;
         let (send, receive) = self.open_stream().await?;
-        let (send_guard, receive_guard) = Exchange::begin(&self.shared);
+        let stream_id = u64::from(receive.id());
+        let (send_guard, receive_guard) = Exchange::begin(&self.shared, receive);
         let mut send = SendHalf::new(send, send_guard);
         let response = ResponseHalf {
-            stream_id: u64::from(receive.id()),
-            recv: RecvHalf::new(receive, receive_guard),
+            stream_id,
+            recv: RecvHalf::new(receive_guard),
             method: head.method.clone(),
             informational: 0,
         };
@@ -112,7 +113,8 @@ impl ClientConnection {
                 StreamError::Reset(_)
                 | StreamError::Malformed(_)
                 | StreamError::TooLarge(_)
-                | StreamError::NotProcessed,
+                | StreamError::NotProcessed
+                | StreamError::GivenUp,
             ) => Err(OpenError::Draining),
             Err(StreamError::InvalidHead(error)) => Err(error.into()),
             Err(StreamError::Misuse(_)) => Err(HeadError::InvalidContentLength.into()),

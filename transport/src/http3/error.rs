@@ -172,6 +172,9 @@ pub enum StreamError {
     /// The peer said by GOAWAY that it did not process this request.
     #[error("not processed: the peer is going away")]
     NotProcessed,
+    /// This side gave the stream up: its reader stopped while the others had no room left.
+    #[error("given up: its reader stood still while other streams had to wait")]
+    GivenUp,
     /// The head or trailers cannot be said in HTTP/3. Never sent.
     #[error("cannot be sent: {0}")]
     InvalidHead(#[from] HeadError),
@@ -203,6 +206,7 @@ impl StreamError {
             | Self::Malformed(_)
             | Self::TooLarge(_)
             | Self::NotProcessed
+            | Self::GivenUp
             | Self::InvalidHead(_)
             | Self::Misuse(_) => None,
         }

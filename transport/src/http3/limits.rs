@@ -56,6 +56,13 @@ pub(crate) const RESET_WINDOW: usize = 1000;
 /// A stream that dies within this time of its opening was reset "rapidly".
 pub(crate) const RAPID_RESET: Duration = Duration::from_secs(1);
 
+/// How often a connection whose window has reached its bound is looked at for stopped readers.
+pub(crate) const STOPPED_LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A reader that took nothing for this many looks (2 s) has stopped: an application that is only
+/// slow takes a piece within milliseconds, one that collects its garbage within a second.
+pub(crate) const STOPPED_LOOKS: u32 = 8;
+
 /// How long a connection that was shut down lingers after its last exchange, so that the end of
 /// the last response is acknowledged, after a loss or two as well; the peer usually closes first.
 pub(crate) const DRAIN_LINGER: Duration = Duration::from_secs(1);

@@ -26,6 +26,7 @@ mod send;
 mod server;
 mod settings;
 mod shared;
+mod stopped_readers;
 mod varint;
 
 #[cfg(test)]

@@ -43,8 +43,11 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
     let mut outlook = shared.outlook.subscribe();
     let known = Mutex::new(Known::new(Instant::now()));
     let mut streams = FuturesUnordered::new();
+    let stopped_readers = shared.give_up_stopped_readers();
+    tokio::pin!(stopped_readers);
     loop {
         tokio::select! {
+            never = &mut stopped_readers => match never {},
             stream = quic.accept_uni(), if streams.len() < limits::UNIDIRECTIONAL_STREAMS => {
                 let stream = stream.map_err(|error| shared.lost(error))?;
                 streams.push(read_stream(shared, &known, stream));

@@ -19,7 +19,6 @@ use super::shared::{HalfGuard, Shared, Side};
 ///
 /// Dropped before its end it tells the peer to stop sending (`H3_REQUEST_CANCELLED`).
 pub struct RecvHalf {
-    stream: quinn::RecvStream,
     guard: HalfGuard,
     frames: FrameReader,
     chunks: Chunks,
@@ -50,10 +49,9 @@ enum Phase {
 }
 
 impl RecvHalf {
-    pub(super) fn new(stream: quinn::RecvStream, guard: HalfGuard) -> Self {
+    pub(super) fn new(guard: HalfGuard) -> Self {
         let client = guard.shared().side == Side::Client;
         Self {
-            stream,
             guard,
             frames: FrameReader::new(StreamKind::Request { client }),
             chunks: Chunks::default(),
@@ -177,6 +175,7 @@ impl RecvHalf {
             StreamError::NotProcessed => self.stop_stream(ErrorCode::H3_REQUEST_CANCELLED),
             StreamError::Stopped(_)
             | StreamError::ConnectionLost(_)
+            | StreamError::GivenUp
             | StreamError::InvalidHead(_)
             | StreamError::Misuse(_) => {}
         }
@@ -306,9 +305,13 @@ impl RecvHalf {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), StreamError>> {
         let mut read = [const { Bytes::new() }; CHUNKS];
-        // The future holds no state of its own between polls, so it need not be kept.
-        let result = ready!(pin!(self.stream.read_chunks(&mut read)).poll(cx));
-        match result {
+        let Some(result) = self.guard.read(|stream| {
+            // The future holds no state of its own between polls, so it need not be kept.
+            pin!(stream.read_chunks(&mut read)).poll(cx)
+        }) else {
+            return Poll::Ready(Err(StreamError::GivenUp));
+        };
+        match ready!(result) {
             Ok(Some(count)) => {
                 for chunk in read.into_iter().take(count) {
                     self.chunks.push(chunk);
@@ -344,8 +347,7 @@ impl RecvHalf {
     }
 
     fn stop_stream(&mut self, code: ErrorCode) {
-        // Fails only when the stream is over, and then there is nothing to stop.
-        let _ = self.stream.stop(code.to_quic());
+        self.guard.stop_receiving(code);
         self.phase = Phase::Ended;
     }
 }
@@ -354,7 +356,7 @@ impl Drop for RecvHalf {
     fn drop(&mut self) {
         // QUIC would say STOP_SENDING with code 0, which means nothing in HTTP/3.
         match self.phase {
-            Phase::Ended | Phase::Failed(_) => {}
+            Phase::Ended | Phase::Failed(_) => self.guard.end_receiving(),
             Phase::Head | Phase::Body | Phase::Tunnel | Phase::AfterTrailers => {
                 self.stop_stream(ErrorCode::H3_REQUEST_CANCELLED);
             }

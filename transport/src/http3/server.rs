@@ -136,10 +136,10 @@ impl ServerConnection {
             return None;
         }
         self.next_stream = self.next_stream.max(id + 4);
-        let (send_guard, receive_guard) = Exchange::begin(&self.shared);
+        let (send_guard, receive_guard) = Exchange::begin(&self.shared, receive);
         let mut head = ReadHead {
             halves: Some((
-                RecvHalf::new(receive, receive_guard),
+                RecvHalf::new(receive_guard),
                 SendHalf::new(send, send_guard),
             )),
         };
@@ -245,6 +245,7 @@ fn refuse(error: &StreamError, mut send: SendHalf, cx: &mut Context<'_>) {
         StreamError::Stopped(_)
         | StreamError::ConnectionLost(_)
         | StreamError::NotProcessed
+        | StreamError::GivenUp
         | StreamError::InvalidHead(_)
         | StreamError::Misuse(_) => ErrorCode::H3_REQUEST_CANCELLED,
     };

@@ -1,16 +1,21 @@
 //! What the streams of one connection share: the QUIC connection, the peer, and its verdicts.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Poll;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::error::{ConnectionError, ErrorCode, StreamError};
 use super::frame::FrameError;
+use super::limits;
 use super::message::MessageError;
 use super::reset_guard::{ResetGuard, Verdict};
 use super::settings::Settings;
+use super::stopped_readers::{LastRead, WAITING, Watch};
 use crate::identity::PeerId;
 use crate::pool::{ConnectionStatus, connection_status};
 use crate::streams::{StreamSlot, Streams};
@@ -35,8 +40,13 @@ pub(super) struct Shared {
     field_section_size_max: AtomicU64,
     violation: OnceLock<ConnectionError>,
     resets: Mutex<ResetGuard>,
-    exchanges: AtomicUsize,
+    /// The exchanges under way, by stream ID.
+    exchanges: Mutex<BTreeMap<u64, Weak<Exchange>>>,
     idle: Notify,
+    /// What a read is stamped with, see [`Watch::looks`].
+    looks: AtomicU32,
+    /// Streams given up because their readers stood still.
+    given_up: AtomicU64,
 }
 
 /// What is known of the connection's future.
@@ -65,13 +75,16 @@ impl Shared {
             field_section_size_max: AtomicU64::new(Settings::default().field_section_size_max),
             violation: OnceLock::new(),
             resets: Mutex::new(ResetGuard::new()),
-            exchanges: AtomicUsize::new(0),
+            exchanges: Mutex::default(),
             idle: Notify::new(),
+            looks: AtomicU32::new(0),
+            given_up: AtomicU64::new(0),
         })
     }
 
     pub(super) fn status(&self) -> ConnectionStatus {
-        connection_status(&self.quic, self.streams.open())
+        let given_up = self.given_up.load(Ordering::Relaxed);
+        connection_status(&self.quic, self.streams.open(), given_up)
     }
 
     pub(super) fn field_section_size_max(&self) -> u64 {
@@ -121,10 +134,40 @@ impl Shared {
     pub(super) async fn idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.exchanges.load(Ordering::Acquire) == 0 {
+            if lock(&self.exchanges).is_empty() {
                 return;
             }
             idle.await;
+        }
+    }
+
+    /// Gives up stopped readers whenever they leave no room for the other streams.
+    pub(super) async fn give_up_stopped_readers(&self) -> Infallible {
+        let mut watch = Watch::new(self.streams.window_at_bound().await);
+        loop {
+            sleep(limits::STOPPED_LOOK_INTERVAL).await;
+            let frames = self.quic.stats().frame_rx.stream;
+            // An exchange that ends here takes the lock, so it must not be held then.
+            let exchanges: Vec<_> = lock(&self.exchanges).values().cloned().collect();
+            let exchanges: BTreeMap<u64, _> = exchanges
+                .iter()
+                .filter_map(Weak::upgrade)
+                .filter(|exchange| lock(&exchange.receive).is_some())
+                .map(|exchange| (exchange.id, exchange))
+                .collect();
+            let last_reads = exchanges.iter().map(|(id, exchange)| {
+                let last = exchange.last_read.load(Ordering::Relaxed);
+                (*id, last)
+            });
+            for id in watch.look(frames, last_reads) {
+                if exchanges
+                    .get(&id)
+                    .is_some_and(|exchange| exchange.give_up())
+                {
+                    self.given_up.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            self.looks.store(watch.looks(), Ordering::Relaxed);
         }
     }
 }
@@ -132,32 +175,61 @@ impl Shared {
 /// One request and its response: alive until both halves of the stream are dropped.
 pub(super) struct Exchange {
     shared: Arc<Shared>,
+    id: u64,
     opened: Instant,
+    /// What the receiving half reads from; none once that half is over or was given up.
+    receive: Mutex<Option<quinn::RecvStream>>,
+    last_read: AtomicU32,
     _slot: StreamSlot,
 }
 
 impl Exchange {
     /// Counts an exchange in and gives a guard for each of its halves.
-    pub(super) fn begin(shared: &Arc<Shared>) -> (HalfGuard, HalfGuard) {
-        shared.exchanges.fetch_add(1, Ordering::AcqRel);
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        receive: quinn::RecvStream,
+    ) -> (HalfGuard, HalfGuard) {
+        let id = u64::from(receive.id());
         let exchange = Arc::new(Self {
             shared: Arc::clone(shared),
+            id,
             opened: Instant::now(),
+            receive: Mutex::new(Some(receive)),
+            last_read: AtomicU32::new(WAITING),
             _slot: shared.streams.enter(),
         });
+        lock(&shared.exchanges).insert(id, Arc::downgrade(&exchange));
         (
             HalfGuard::new(Arc::clone(&exchange)),
             HalfGuard::new(exchange),
         )
     }
+
+    /// Whether there was still something to give up.
+    fn give_up(&self) -> bool {
+        self.stop_receiving(ErrorCode::H3_REQUEST_CANCELLED)
+    }
+
+    fn stop_receiving(&self, code: ErrorCode) -> bool {
+        let receive = lock(&self.receive).take();
+        // Fails only when the stream is over, and then there is nothing to stop.
+        receive.is_some_and(|mut receive| receive.stop(code.to_quic()).is_ok())
+    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.shared.exchanges.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let mut exchanges = lock(&self.shared.exchanges);
+        exchanges.remove(&self.id);
+        if exchanges.is_empty() {
             self.shared.idle.notify_waiters();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that is done under these locks can panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Held by each half of a stream: remembers how it ended.
@@ -178,6 +250,31 @@ impl HalfGuard {
         &self.exchange.shared
     }
 
+    /// Reads by `poll`, and notes whether the reader waits for the peer after it. `None` when the
+    /// stream was given up.
+    pub(super) fn read<T>(
+        &self,
+        poll: impl FnOnce(&mut quinn::RecvStream) -> Poll<T>,
+    ) -> Option<Poll<T>> {
+        let result = poll(lock(&self.exchange.receive).as_mut()?);
+        let last: LastRead = match result {
+            Poll::Pending => WAITING,
+            Poll::Ready(_) => self.shared().looks.load(Ordering::Relaxed),
+        };
+        self.exchange.last_read.store(last, Ordering::Relaxed);
+        Some(result)
+    }
+
+    /// Tells the peer to send no more on this stream.
+    pub(super) fn stop_receiving(&self, code: ErrorCode) {
+        self.exchange.stop_receiving(code);
+    }
+
+    /// All was read.
+    pub(super) fn end_receiving(&self) {
+        drop(lock(&self.exchange.receive).take());
+    }
+
     /// The peer cut this half short, or made this side do it by a malformed message.
     pub(super) fn ended_by_peer(&mut self) {
         self.ended_by_peer = true;
@@ -190,11 +287,8 @@ impl Drop for HalfGuard {
         if shared.side != Side::Server {
             return;
         }
-        let verdict = shared
-            .resets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ended(self.exchange.opened.elapsed(), self.ended_by_peer);
+        let verdict =
+            lock(&shared.resets).ended(self.exchange.opened.elapsed(), self.ended_by_peer);
         //= https://www.rfc-editor.org/rfc/rfc9114#section-10.5
         //# An endpoint MAY treat activity that is suspicious as a connection error of type
         //# H3_EXCESSIVE_LOAD

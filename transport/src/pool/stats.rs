@@ -44,6 +44,8 @@ pub struct ConnectionStatus {
     pub received_bytes: u64,
     /// Streams open.
     pub streams: u32,
+    /// Streams given up because their readers stood still while others had to wait.
+    pub given_up_streams: u64,
 }
 
 pub(super) fn status(target: &Target, state: &State) -> PeerStatus {
@@ -62,7 +64,11 @@ pub(super) fn status(target: &Target, state: &State) -> PeerStatus {
 }
 
 /// Reads the numbers of a connection.
-pub(crate) fn connection_status(connection: &quinn::Connection, streams: u32) -> ConnectionStatus {
+pub(crate) fn connection_status(
+    connection: &quinn::Connection,
+    streams: u32,
+    given_up_streams: u64,
+) -> ConnectionStatus {
     let stats = connection.stats();
     ConnectionStatus {
         rtt_seconds: stats.path.rtt.as_secs_f64(),
@@ -74,5 +80,6 @@ pub(crate) fn connection_status(connection: &quinn::Connection, streams: u32) ->
         sent_bytes: stats.udp_tx.bytes,
         received_bytes: stats.udp_rx.bytes,
         streams,
+        given_up_streams,
     }
 }

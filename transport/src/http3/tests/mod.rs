@@ -3,6 +3,7 @@
 
 mod exchange;
 mod hostile;
+mod stopped;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +27,11 @@ struct Quic {
 }
 
 async fn quic() -> Quic {
+    quic_with(quinn::TransportConfig::default()).await
+}
+
+/// With the client's transport configured.
+async fn quic_with(transport: quinn::TransportConfig) -> Quic {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
@@ -52,7 +58,8 @@ async fn quic() -> Quic {
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let tls = QuicClientConfig::try_from(tls).unwrap();
     let dialler = quinn::Endpoint::client(address).unwrap();
-    let config = quinn::ClientConfig::new(Arc::new(tls));
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
     let connecting = dialler
         .connect_with(config, listener.local_addr().unwrap(), "localhost")
         .unwrap();

@@ -1,0 +1,129 @@
+//! Which streams to give up when stopped readers leave the others no room. Pure.
+//!
+//! The bytes that a peer may have on its way are shared by all streams of a connection (RFC 9000
+//! section 4.1). A stream whose reader stopped keeps its part, so enough of them silence every other
+//! stream. The window grows with the number of streams until its bound ([`crate::elastic`]); beyond
+//! that, those that stood still longest must go.
+//!
+//! How much each stream holds is not known here, so the sign of trouble is threefold: more readers
+//! stand still than leave room if each holds all it may, somebody waits, and nothing comes.
+//!
+//! Time is counted in looks, one every [`limits::STOPPED_LOOK_INTERVAL`], so that a read costs a
+//! relaxed store and no clock. The streams themselves are in [`super::shared`].
+
+use std::cmp::Reverse;
+
+use super::limits;
+
+/// When a stream was last read, in looks; [`WAITING`] when all that came was read.
+pub(super) type LastRead = u32;
+
+/// The reader waits for the peer: it holds nothing.
+pub(super) const WAITING: LastRead = u32::MAX;
+
+/// Looks at one connection every so often.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// Stopped readers that leave room for others.
+    bearable: usize,
+    looks: u32,
+    /// STREAM frames that had come at the last look.
+    frames: u64,
+}
+
+impl Watch {
+    pub(super) fn new(bearable: usize) -> Self {
+        Self {
+            bearable,
+            looks: 0,
+            frames: 0,
+        }
+    }
+
+    /// The number that reads are to be stamped with until the next look.
+    pub(super) fn looks(&self) -> u32 {
+        self.looks
+    }
+
+    /// Which streams to give up. `frames` counts the STREAM frames that came so far, `streams` gives
+    /// the ID and the last read of each open stream.
+    ///
+    /// An eighth of the stopped ones at a time, those first that stand still longest: few enough to
+    /// spare those that only paused, enough to end the others' wait within a second or two.
+    pub(super) fn look(
+        &mut self,
+        frames: u64,
+        streams: impl Iterator<Item = (u64, LastRead)>,
+    ) -> Vec<u64> {
+        self.looks = self.looks.saturating_add(1);
+        let quiet = std::mem::replace(&mut self.frames, frames) == frames;
+        if !quiet {
+            return Vec::new();
+        }
+        let mut waiting = false;
+        let mut stopped: Vec<(Reverse<u32>, u64)> = Vec::new();
+        for (id, last) in streams {
+            let still = self.looks.saturating_sub(last);
+            if last == WAITING {
+                waiting = true;
+            } else if still >= limits::STOPPED_LOOKS {
+                stopped.push((Reverse(still), id));
+            }
+        }
+        if !waiting || stopped.len() <= self.bearable {
+            return Vec::new();
+        }
+        stopped.sort_unstable();
+        stopped.truncate(stopped.len().div_ceil(8));
+        stopped.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOMEBODY_WAITS: (u64, LastRead) = (400, WAITING);
+
+    /// Two stopped readers are bearable; one frame came, long ago.
+    fn watch() -> Watch {
+        let mut watch = Watch::new(2);
+        for _ in 0..limits::STOPPED_LOOKS {
+            assert_eq!(watch.look(1, std::iter::empty()), Vec::<u64>::new());
+        }
+        watch
+    }
+
+    /// Stopped since the beginning.
+    fn stopped(count: u64) -> impl Iterator<Item = (u64, LastRead)> {
+        (0..count).map(|n| (n * 4, 0))
+    }
+
+    #[test]
+    fn as_many_stopped_readers_as_leave_room_stay() {
+        let streams = stopped(2).chain([SOMEBODY_WAITS]);
+        assert!(watch().look(1, streams).is_empty());
+    }
+
+    #[test]
+    fn one_more_goes_when_somebody_waits_and_nothing_comes() {
+        let streams = || stopped(3).chain([SOMEBODY_WAITS]);
+        assert_eq!(watch().look(1, streams()), [0]);
+        assert!(watch().look(2, streams()).is_empty(), "something came");
+        assert!(watch().look(1, stopped(3)).is_empty(), "nobody waits");
+    }
+
+    #[test]
+    fn readers_that_took_something_lately_are_spared() {
+        let mut watch = watch();
+        let lately = watch.looks();
+        let streams = [(4, lately), (8, lately), (12, lately), SOMEBODY_WAITS];
+        assert!(watch.look(1, streams.into_iter()).is_empty());
+    }
+
+    #[test]
+    fn those_that_stand_still_longest_go_first_an_eighth_at_a_time() {
+        let streams = (0..17u64).map(|n| (n * 4, u32::from(n != 9)));
+        assert_eq!(watch().look(1, streams.chain([SOMEBODY_WAITS])), [36, 0, 4]);
+    }
+}
