@@ -51,6 +51,8 @@ pub enum Command {
     Validate(command::change::Validate),
     /// Check this host and its sidecar
     Check(command::check::Check),
+    /// Send requests at a rate and report how long they took
+    Load(command::load::Load),
     /// Print completions for a shell
     Completion(command::completion::Completion),
     /// Show the version of this binary
@@ -73,6 +75,7 @@ impl Command {
             Self::Rollback(args) => command::change::rollback(&args),
             Self::Validate(args) => command::change::validate(&args),
             Self::Check(args) => command::check::run(args),
+            Self::Load(args) => command::load::run(args),
             Self::Completion(args) => command::completion::run(&args),
             Self::Version(args) => command::version::run(&args),
         }

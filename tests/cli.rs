@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use weft_config::settings::{Sources, load_ca, load_config, load_proxy};
 
 /// Every subcommand that does something by itself.
-const COMMANDS: [&[&str]; 25] = [
+const COMMANDS: [&[&str]; 26] = [
     &["demo"],
     &["ca", "init"],
     &["ca", "serve"],
@@ -35,6 +35,7 @@ const COMMANDS: [&[&str]; 25] = [
     &["rollback"],
     &["validate"],
     &["check"],
+    &["load"],
     &["completion"],
     &["version"],
 ];
@@ -74,6 +75,7 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
             "rollback",
             "validate",
             "check",
+            "load",
             "completion",
             "version",
             "help"

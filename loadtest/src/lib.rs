@@ -1,16 +1,22 @@
 //! The load generator: when a request is due, how it is sent, and what became of it.
 //!
-//! Data flows one way. [`schedule`] says when requests are due; what happened to each becomes a
-//! [`sample`], samples become [`measurements`], and measurements a [`result`], which is shown,
-//! judged and compared. A sidecar is never inside of this crate: what measures a mesh speaks to it
-//! from outside, with the same protocols as every other client.
+//! Data flows one way. A [`plan`] says what to do, [`schedule`] when requests are due; the [`engine`]
+//! sends them; what happened to each becomes a [`sample`], samples become [`measurements`], and
+//! measurements a [`result`], which is shown, judged and compared. A sidecar is never inside of this
+//! crate: what measures a mesh speaks to it from outside, with the same protocols as every other
+//! client.
 //!
 //! [`limits`] holds every bound.
 
+mod client;
+mod clock;
+pub mod engine;
 pub mod histogram;
 pub mod limits;
 pub mod machine;
 pub mod measurements;
+mod pacer;
+pub mod plan;
 pub mod result;
 pub mod sample;
 pub mod schedule;

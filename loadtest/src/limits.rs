@@ -12,6 +12,76 @@ pub const RATE_MIN: f64 = 0.001;
 /// Stages of one run. A file with more was not written by a person.
 pub const STAGES_MAX: usize = 1000;
 
+/// How long one run may take: a week. Long enough for a soak test over a weekend.
+pub const LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Requests open at once, unless `--max-in-flight` says otherwise. At 1000/s that is a stall of ten
+/// seconds; beyond it a report of more open requests teaches nothing.
+pub const IN_FLIGHT: usize = 10_000;
+
+/// The most that `--max-in-flight` may be. Each open HTTP/1.1 request holds a connection, and an
+/// address pair has 64 Ki ports; HTTP/2 and HTTP/3 hold a few KiB for each.
+pub const IN_FLIGHT_MAX: usize = 1_000_000;
+
+/// Threads of the generator, unless `--threads` says otherwise and the machine has as many. Two saturate
+/// most servers; the rest of the machine is for them.
+pub const THREADS: usize = 2;
+
+/// The most threads: more than any machine that runs one generator.
+pub const THREADS_MAX: usize = 256;
+
+/// Connections of a closed loop, unless `--connections` says otherwise.
+pub const CLOSED_CONNECTIONS: usize = 10;
+
+/// A run without `--duration` or `--requests` ends by itself.
+pub const LENGTH: Duration = Duration::from_secs(10);
+
+/// A request that takes longer fails, unless `--deadline` says otherwise.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long requests that are open when the run ends may still take, unless `--grace` says otherwise.
+/// Longer than the usual stall (a retransmission timeout, a pause of a garbage collector).
+pub const GRACE: Duration = Duration::from_secs(2);
+
+/// Targets of one run.
+pub const TARGETS_MAX: usize = 1000;
+
+/// The weight of one target.
+pub const WEIGHT_MAX: u32 = 1_000_000;
+
+/// Requests that one HTTP/2 or HTTP/3 connection carries at once in an open loop, unless `--streams` says
+/// otherwise. What RFC 9113 section 6.5.2 asks servers to allow at least.
+pub const STREAMS: usize = 100;
+
+/// The most that `--streams` may be: QUIC and HTTP/2 peers rarely allow more.
+pub const STREAMS_MAX: usize = 10_000;
+
+/// A data file (`--data @FILE`) is held in memory.
+pub const BODY_MAX: usize = 1 << 30;
+
+/// Arrivals that a worker starts in a row before it looks at its sockets. When it is behind, answers
+/// must still be read in time, or the tool would measure itself.
+pub(crate) const BURST: usize = 32;
+
+/// Before the first arrival all threads are up and wait.
+pub(crate) const LEAD: Duration = Duration::from_millis(50);
+
+/// A connection is made, or given up, within this time, unless the request's deadline is nearer.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a response's head. More is no answer but an attack, or another protocol.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Fields of a response's head.
+pub(crate) const FIELDS_MAX: usize = 128;
+
+/// Bytes that a connection reads at once to begin with. Small answers fit, and ten thousand idle connections
+/// hold no more than 80 MiB.
+pub(crate) const READ_BUFFER: usize = 8 * 1024;
+
+/// What a connection's buffer grows to when answers are larger.
+pub(crate) const READ_BUFFER_MAX: usize = 256 * 1024;
+
 /// The longest duration that histograms tell apart; what is longer counts as this. An hour is beyond
 /// any deadline that a load test waits for.
 pub const DURATION_RECORDED_MAX: Duration = Duration::from_secs(3600);

@@ -104,6 +104,15 @@ impl Course {
         }])
     }
 
+    /// This course after another stage.
+    pub(crate) fn after(&self, first: Stage) -> Self {
+        Self(
+            std::iter::once(first)
+                .chain(self.0.iter().copied())
+                .collect(),
+        )
+    }
+
     /// The stages in order.
     pub fn stages(&self) -> &[Stage] {
         &self.0

@@ -7,6 +7,7 @@ pub mod completion;
 pub mod config;
 pub mod demo;
 pub mod get;
+pub mod load;
 pub mod login;
 pub mod proxy;
 pub mod version;

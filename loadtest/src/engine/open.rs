@@ -1,0 +1,55 @@
+//! The open loop: every request is sent at its time, whatever became of those before.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Share;
+use super::worker::Worker;
+use crate::limits;
+use crate::pacer::Pacer;
+use crate::plan::arrivals::arrivals;
+use crate::plan::{Load, Plan};
+
+/// Sends this thread's share of the arrivals, until the last or until the run is stopped.
+pub(super) async fn run(worker: &Arc<Worker>, plan: &Plan, share: Share) -> io::Result<()> {
+    let Load::Open {
+        course,
+        arrivals: spread,
+        requests,
+        ..
+    } = &plan.load
+    else {
+        return Ok(());
+    };
+    let all = arrivals(
+        &plan.targets,
+        course,
+        *spread,
+        plan.warm_up,
+        *requests,
+        plan.seed,
+    );
+    let pacer = Pacer::new(worker.clock)?;
+    pacer.origin().await?;
+    let mut in_a_row = 0;
+    for arrival in all.skip(share.index).step_by(share.count) {
+        if worker.clock.now() < arrival.at {
+            in_a_row = 0;
+            tokio::select! {
+                biased;
+                () = worker.stop.cancelled() => return Ok(()),
+                waited = pacer.until(arrival.at) => waited?,
+            }
+        }
+        worker.dispatch(arrival);
+        in_a_row += 1;
+        if in_a_row == limits::BURST {
+            in_a_row = 0;
+            if worker.stop.is_cancelled() {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! One thread of the generator: its lanes, its measurements, the requests that it has open.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::lanes::Lanes;
+use super::queue::{Admission, Queue};
+use crate::client::{Client, Lane};
+use crate::clock::Clock;
+use crate::measurements::Measurements;
+use crate::plan::arrivals::Arrival;
+use crate::sample::{ErrorKind, Outcome, Sample};
+
+/// What the tasks of one thread share. Only its own thread and the one that reports touch it, so its
+/// locks are hardly ever contended.
+pub(super) struct Worker {
+    pub(super) clock: Clock,
+    /// Cancelled when no further request shall be sent.
+    pub(super) stop: CancellationToken,
+    /// The requests that are open; they end with the runtime at the latest.
+    pub(super) tasks: TaskTracker,
+    deadline: Duration,
+    lanes: Mutex<Lanes>,
+    queue: Mutex<Queue>,
+    measurements: Mutex<Measurements>,
+}
+
+/// What a worker may have open.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Lanes.
+    pub(super) lanes: usize,
+    /// Requests, those included that wait for a lane.
+    pub(super) requests: usize,
+}
+
+impl Worker {
+    pub(super) fn new(
+        client: Client,
+        clock: Clock,
+        stop: CancellationToken,
+        deadline: Duration,
+        warm_up: Duration,
+        room: Room,
+    ) -> Self {
+        Self {
+            clock,
+            stop,
+            tasks: TaskTracker::new(),
+            deadline,
+            lanes: Mutex::new(Lanes::new(client, room.lanes)),
+            queue: Mutex::new(Queue::new(room.requests)),
+            measurements: Mutex::new(Measurements::new(warm_up)),
+        }
+    }
+
+    /// Swaps the measurements for `other`, which is empty: reading them then stops nobody.
+    pub(super) fn swap(&self, other: &mut Measurements) {
+        std::mem::swap(&mut *lock(&self.measurements), other);
+    }
+
+    /// Sends a request that is due, or puts it where it waits for a lane, or counts it as unsent.
+    pub(super) fn dispatch(self: &Arc<Self>, arrival: Arrival) {
+        let admission = lock(&self.queue).admit(arrival, || lock(&self.lanes).take());
+        match admission {
+            Admission::Send(lane) => {
+                let worker = Arc::clone(self);
+                self.tasks.spawn(worker.serve(lane, arrival));
+            }
+            Admission::Wait => {}
+            Admission::Refuse => {
+                let now = self.clock.now();
+                self.record(&Sample::unsent(arrival.at, now));
+            }
+        }
+    }
+
+    /// Takes a lane for good, for a loop of its own.
+    pub(super) fn take_lane(&self) -> Option<Lane> {
+        lock(&self.lanes).take()
+    }
+
+    /// One request and those that wait for its lane.
+    async fn serve(self: Arc<Self>, mut lane: Lane, arrival: Arrival) {
+        let mut next = arrival;
+        let mut held_back = false;
+        loop {
+            self.exchange(&mut lane, next.at, next.target, held_back)
+                .await;
+            // In one step, so that nothing waits beside a free lane.
+            let mut queue = lock(&self.queue);
+            let Some(waiting) = queue.finished() else {
+                lock(&self.lanes).give(lane);
+                return;
+            };
+            (next, held_back) = (waiting, true);
+        }
+    }
+
+    /// One request, from its begin to its entry in the measurements.
+    pub(super) async fn exchange(
+        &self,
+        lane: &mut Lane,
+        intended: Duration,
+        target: usize,
+        held_back: bool,
+    ) {
+        let sample = Sample {
+            held_back,
+            ..Sample::begin(intended, self.clock.now())
+        };
+        let mut open = Open {
+            worker: self,
+            sample,
+        };
+        // A user's patience begins when the request was due.
+        let deadline = self.clock.instant(intended + self.deadline);
+        let exchange = lane.exchange(target, self.clock, &mut open.sample);
+        let outcome = timeout_at(deadline, exchange).await;
+        open.sample.outcome = outcome.unwrap_or(Outcome::Failure(ErrorKind::Deadline));
+    }
+
+    /// Records the arrivals that wait for a lane when the run is over.
+    pub(super) fn give_up(&self) {
+        let now = self.clock.now();
+        for arrival in lock(&self.queue).give_up() {
+            self.record(&Sample {
+                held_back: true,
+                finished: now,
+                ..Sample::begin(arrival.at, now)
+            });
+        }
+    }
+
+    fn record(&self, sample: &Sample) {
+        lock(&self.measurements).record(sample);
+    }
+}
+
+/// A request under way. It is recorded when this is dropped, so that one that ends with the run is
+/// recorded as well, with its age: what it takes no notice of would look fast.
+struct Open<'a> {
+    worker: &'a Worker,
+    sample: Sample,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.sample.finished = self.worker.clock.now();
+        self.worker.record(&self.sample);
+    }
+}
+
+/// A panic elsewhere leaves counters as they are, which is what one wants to see of it.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

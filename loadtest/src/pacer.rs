@@ -1,0 +1,110 @@
+//! Waits until an arrival is due, to some ten microseconds.
+//!
+//! tokio's timers tick in milliseconds, which at 1000 requests per second is a whole gap. A timerfd
+//! runs on the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no
+//! thread spins and no answer waits for a sleeping one.
+//!
+//! Not here: which moments these are ([`crate::schedule`]).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::clock::Clock;
+
+/// An alarm of one runtime.
+pub(crate) struct Pacer {
+    clock: Clock,
+    timer: AsyncFd<Timer>,
+}
+
+impl Pacer {
+    /// An alarm that goes by `clock`. Call it inside the runtime that waits for it.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptor left.
+    pub(crate) fn new(clock: Clock) -> io::Result<Self> {
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe, for descriptors that change or close; this one does neither"
+        )]
+        let timer = AsyncFd::with_interest(Timer(timer), Interest::READABLE)?;
+        Ok(Self { clock, timer })
+    }
+
+    /// Done at `at`, or at once if that has passed. Cancel-safe.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) async fn until(&self, at: Duration) -> io::Result<()> {
+        loop {
+            let left = at.saturating_sub(self.clock.now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.rest(left).await?;
+        }
+    }
+
+    /// Done when the run's origin has come, from which all moments count.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) async fn origin(&self) -> io::Result<()> {
+        loop {
+            let lead = self.clock.lead();
+            if lead.is_zero() {
+                return Ok(());
+            }
+            self.rest(lead).await?;
+        }
+    }
+
+    async fn rest(&self, length: Duration) -> io::Result<()> {
+        // Setting it also forgets expirations that nobody has read, so nobody needs to.
+        let alarm = Expiration::OneShot(TimeSpec::from_duration(length));
+        let flags = TimerSetTimeFlags::empty();
+        self.timer.get_ref().0.set(alarm, flags)?;
+        self.timer.readable().await?.clear_ready();
+        Ok(())
+    }
+}
+
+/// The descriptor as [`AsyncFd`] wants it.
+struct Timer(TimerFd);
+
+impl AsRawFd for Timer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_alarm_is_never_early_and_the_past_does_not_wait() {
+        let clock = Clock::beginning_in(Duration::ZERO);
+        let pacer = Pacer::new(clock).unwrap();
+        for number in 1..=20 {
+            let due = Duration::from_micros(700 * number);
+            pacer.until(due).await.unwrap();
+            assert!(clock.now() >= due);
+        }
+        pacer.until(Duration::from_micros(1)).await.unwrap();
+    }
+}

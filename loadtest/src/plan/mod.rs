@@ -1,0 +1,188 @@
+//! What to do: the checked form of the flags of `weft load`. Pure; nothing here is ever invalid.
+//!
+//! [`target`] reads URLs, [`rate`] rates and stages, [`expect`] what a good answer is. [`Plan::check`]
+//! judges what only makes sense together. How it is done: [`crate::engine`].
+
+pub(crate) mod arrivals;
+pub mod expect;
+pub mod rate;
+pub mod target;
+
+use std::time::Duration;
+
+use self::expect::Expectations;
+use self::target::{Message, Targets};
+use crate::limits;
+use crate::schedule::{Arrivals, Course, Schedule};
+
+/// A run, from its first request to its last.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where requests go.
+    pub targets: Targets,
+    /// What they carry.
+    pub message: Message,
+    /// When they are sent.
+    pub load: Load,
+    /// Requests of this time at the beginning are sent but not counted.
+    pub warm_up: Duration,
+    /// A request that takes longer fails.
+    pub deadline: Duration,
+    /// How long requests that are open at the end may still take.
+    pub grace: Duration,
+    /// What makes random choices repeatable.
+    pub seed: u64,
+    /// Threads, each with its own connections.
+    pub threads: usize,
+    /// Whether connections are kept.
+    pub reuse: Reuse,
+    /// What a good answer is.
+    pub expectations: Expectations,
+}
+
+/// When requests are sent.
+#[derive(Clone, Debug)]
+pub enum Load {
+    /// At their time, whether earlier ones were answered or not, as users do.
+    Open {
+        /// The rate over time.
+        course: Course,
+        /// How arrivals are spread around it.
+        arrivals: Arrivals,
+        /// Ends the run earlier, after this many.
+        requests: Option<u64>,
+        /// Requests open at once; what is due beyond it is not sent, and fails.
+        in_flight_max: usize,
+        /// Connections open at once; requests wait for one. Without it as many as are needed.
+        connections: Option<usize>,
+        /// Requests at once on a connection of HTTP/2 or HTTP/3.
+        streams: usize,
+    },
+    /// Each connection sends its next request when the last was answered, as wrk does. A slow server
+    /// then gets fewer requests, and the latency seen is too good.
+    Closed {
+        /// Connections, all open all the time.
+        connections: usize,
+        /// Requests at once on a connection of HTTP/2 or HTTP/3.
+        streams: usize,
+        /// When it is over.
+        end: End,
+    },
+}
+
+/// When a closed loop is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// After this time.
+    After(Duration),
+    /// After this many requests.
+    Requests(u64),
+}
+
+/// Whether a connection serves more than one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// As long as the peer allows.
+    #[default]
+    KeepAlive,
+    /// A new one for each request.
+    NewConnections,
+}
+
+impl Plan {
+    /// Judges what only makes sense together.
+    ///
+    /// # Errors
+    /// A line that says which flag to change.
+    pub fn check(&self) -> Result<(), String> {
+        let in_range = |flag: &str, value: usize, most: usize| {
+            if (1..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(format!("{flag} {value} is out of range: write 1 to {most}"))
+        };
+        in_range("--threads", self.threads, limits::THREADS_MAX)?;
+        let (connections, streams) = match &self.load {
+            Load::Open {
+                in_flight_max,
+                connections,
+                streams,
+                requests,
+                ..
+            } => {
+                in_range("--max-in-flight", *in_flight_max, limits::IN_FLIGHT_MAX)?;
+                if *requests == Some(0) {
+                    return Err("--requests 0 would do nothing".to_owned());
+                }
+                (*connections, *streams)
+            }
+            Load::Closed {
+                connections,
+                streams,
+                end,
+            } => {
+                if *end == End::Requests(0) {
+                    return Err("--requests 0 would do nothing".to_owned());
+                }
+                (Some(*connections), *streams)
+            }
+        };
+        if let Some(connections) = connections {
+            in_range("--connections", connections, limits::IN_FLIGHT_MAX)?;
+        }
+        in_range("--streams", streams, limits::STREAMS_MAX)?;
+        if streams > 1 && !self.targets.protocol.is_multiplexed() {
+            return Err("--streams goes with --http2, --http3 and gRPC: other protocols have one request at a time on a connection".to_owned());
+        }
+        let length = self.length().unwrap_or_default() + self.warm_up;
+        if length.is_zero() && self.length().is_some() || length > limits::LENGTH_MAX {
+            return Err(format!(
+                "a run of {} s is out of range: it takes between 1 ms and 7 days",
+                length.as_secs()
+            ));
+        }
+        if self.deadline.is_zero() {
+            return Err("--deadline 0s would fail every request".to_owned());
+        }
+        if self.reuse == Reuse::NewConnections
+            && self.targets.protocol.is_multiplexed()
+            && streams > 1
+        {
+            return Err(
+                "--no-keep-alive has one request on each connection: leave --streams out"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// How long requests are sent after the warm-up, if a time says so.
+    pub fn length(&self) -> Option<Duration> {
+        match &self.load {
+            Load::Open { course, .. } => Some(course.length()),
+            Load::Closed { end, .. } => match end {
+                End::After(length) => Some(*length),
+                End::Requests(_) => None,
+            },
+        }
+    }
+
+    /// How long requests are due after the warm-up, if that is known before.
+    pub(crate) fn measured(&self) -> Option<Duration> {
+        let Load::Open {
+            course,
+            arrivals,
+            requests: Some(requests),
+            ..
+        } = &self.load
+        else {
+            return self.length();
+        };
+        // Until the first request that is not sent any more would have been due.
+        let mut moments = Schedule::new(course.clone(), *arrivals, self.seed);
+        let end = usize::try_from(*requests)
+            .ok()
+            .and_then(|requests| moments.nth(requests));
+        Some(end.unwrap_or(course.length()))
+    }
+}

@@ -1,0 +1,284 @@
+//! The flags of `weft load URL...`, and the plan that they mean.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use weft_loadtest::limits;
+use weft_loadtest::plan::expect::{Expectations, Statuses, parse_expected_header, parse_sha256};
+use weft_loadtest::plan::rate::{parse_rate, parse_stage, parse_stages};
+use weft_loadtest::plan::target::{Message, Protocol, Targets, TcpPattern, Version, parse_header};
+use weft_loadtest::plan::{End, Load, Plan, Reuse};
+use weft_loadtest::schedule::{Arrivals, Course, Stage};
+use weft_transport::units::parse_duration;
+
+use crate::failure::{Code, Failure};
+
+/// What to send, where, and when.
+#[derive(Debug, Args)]
+pub struct Flags {
+    /// Where to: http, https, grpc, grpcs, tcp or udp; with a weight as in 3@http://host/path
+    #[arg(value_name = "URL", required = true)]
+    targets: Vec<String>,
+
+    /// Requests per second (open loop)
+    #[arg(short = 'R', short_alias = 'q', long, value_name = "N", value_parser = parse_rate, help_heading = WHEN)]
+    rate: Option<f64>,
+    /// A rate that changes evenly, as 100:5000:60s
+    #[arg(long, value_name = "FROM:TO:LENGTH", value_parser = parse_stage, conflicts_with_all = ["rate", "duration"], help_heading = WHEN)]
+    ramp: Option<Stage>,
+    /// A file with one FROM:TO:LENGTH on each line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "ramp", "duration"], help_heading = WHEN)]
+    stages: Option<PathBuf>,
+    /// How requests are spread around the rate
+    #[arg(long, value_enum, default_value_t = Spread::Constant, conflicts_with = "closed", help_heading = WHEN)]
+    arrivals: Spread,
+    /// Send on each connection when the last answer is there (closed loop); a slow server gets less
+    #[arg(long, conflicts_with_all = ["rate", "ramp", "stages"], help_heading = WHEN)]
+    closed: bool,
+    /// How long requests are sent [default: 10s]
+    #[arg(short, short_alias = 'z', long, value_name = "LENGTH", value_parser = parse_duration, help_heading = WHEN)]
+    duration: Option<Duration>,
+    /// End after so many requests
+    #[arg(short = 'n', long, value_name = "N", help_heading = WHEN)]
+    requests: Option<u64>,
+    /// Send for so long before anything is counted
+    #[arg(long, value_name = "LENGTH", default_value = "0s", value_parser = parse_duration, help_heading = WHEN)]
+    warm_up: Duration,
+    /// Makes random choices repeatable
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = WHEN)]
+    seed: u64,
+
+    /// Connections: all of a closed loop [default: 10], the most of an open one [default: as needed]
+    #[arg(short, long, value_name = "N", help_heading = HOW)]
+    connections: Option<usize>,
+    /// Requests at once on a connection of HTTP/2, HTTP/3 or gRPC [default: 100 open, 1 closed]
+    #[arg(long, value_name = "N", help_heading = HOW)]
+    streams: Option<usize>,
+    /// Requests open at once; what is due beyond it is not sent and fails
+    #[arg(long, value_name = "N", default_value_t = limits::IN_FLIGHT, conflicts_with = "closed", help_heading = HOW)]
+    max_in_flight: usize,
+    /// A new connection for each request
+    #[arg(long, help_heading = HOW)]
+    no_keep_alive: bool,
+    /// A request that takes longer fails
+    #[arg(long, value_name = "LENGTH", default_value = "30s", value_parser = parse_duration, help_heading = HOW)]
+    deadline: Duration,
+    /// How long requests that are open at the end may still take
+    #[arg(long, value_name = "LENGTH", default_value = "2s", value_parser = parse_duration, help_heading = HOW)]
+    grace: Duration,
+    /// Threads of the generator [default: 2, or fewer cores]
+    #[arg(short, long, value_name = "N", help_heading = HOW)]
+    threads: Option<usize>,
+    /// Begin even if a first connection fails
+    #[arg(long, help_heading = HOW)]
+    no_check: bool,
+
+    /// HTTP/2, with prior knowledge if the URL is http
+    #[arg(long, help_heading = WHAT)]
+    http2: bool,
+    /// HTTP/3
+    #[arg(long, conflicts_with = "http2", help_heading = WHAT)]
+    http3: bool,
+    /// What one request is over TCP
+    #[arg(long, value_enum, default_value_t = Pattern::Echo, help_heading = WHAT)]
+    tcp: Pattern,
+    /// The method [default: GET, or POST with --data]
+    #[arg(short, long, value_name = "METHOD", help_heading = WHAT)]
+    method: Option<Method>,
+    /// A header, as 'Name: value'; several times for several
+    #[arg(short = 'H', long, value_name = "HEADER", value_parser = parse_header, help_heading = WHAT)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// The body, or @FILE; for TCP and UDP the payload
+    #[arg(long, value_name = "TEXT", help_heading = WHAT)]
+    data: Option<String>,
+
+    /// Statuses that are no failure, as 200,404 or 2xx [default: below 400; gRPC 0]
+    #[arg(long, value_name = "STATUSES", value_parser = Statuses::parse, help_heading = GOOD)]
+    ok: Option<Statuses>,
+    /// A header that each answer has, as NAME or 'NAME: VALUE'
+    #[arg(long, value_name = "HEADER", value_parser = parse_expected_header, help_heading = GOOD)]
+    expect_header: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// SHA-256 of each answer's body
+    #[arg(long, value_name = "HEX", value_parser = parse_sha256, help_heading = GOOD)]
+    expect_body_sha256: Option<[u8; 32]>,
+
+    /// No line of progress each second
+    #[arg(long, help_heading = RESULT)]
+    quiet: bool,
+}
+
+const WHEN: &str = "When";
+const HOW: &str = "Connections and limits";
+const WHAT: &str = "What is sent";
+const GOOD: &str = "What a good answer is";
+const RESULT: &str = "Result";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Spread {
+    /// Evenly
+    Constant,
+    /// Independently of each other, as many users do
+    Poisson,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pattern {
+    /// The payload goes and comes back, on a kept connection
+    Echo,
+    /// A connection is made and closed
+    Connect,
+    /// The payload goes, and the server closes
+    Upload,
+    /// Bytes come until the server closes
+    Download,
+}
+
+/// What to do besides the plan.
+#[derive(Debug)]
+pub struct Wishes {
+    pub quiet: bool,
+    pub check: bool,
+}
+
+impl Flags {
+    /// The plan, checked.
+    pub fn into_plan(self) -> Result<(Plan, Wishes), Failure> {
+        let usage = |line: String| Failure::new(Code::Usage, line);
+        let wishes = Wishes {
+            quiet: self.quiet,
+            check: !self.no_check,
+        };
+        let version = match (self.http2, self.http3) {
+            (true, _) => Version::Http2,
+            (_, true) => Version::Http3,
+            (false, false) => Version::Scheme,
+        };
+        let pattern = match self.tcp {
+            Pattern::Echo => TcpPattern::Echo,
+            Pattern::Connect => TcpPattern::Connect,
+            Pattern::Upload => TcpPattern::Upload,
+            Pattern::Download => TcpPattern::Download,
+        };
+        let targets = Targets::parse(&self.targets, version, pattern).map_err(usage)?;
+        let load = self.load(targets.protocol)?;
+        let body = self.data.as_deref().map(body).transpose()?;
+        let method = match (&self.method, &body) {
+            (Some(method), _) => method.clone(),
+            (None, Some(_)) => Method::POST,
+            (None, None) => Method::GET,
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in self.header {
+            headers.append(name, value);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let plan = Plan {
+            targets,
+            message: Message {
+                method,
+                headers,
+                body: body.unwrap_or_default(),
+            },
+            load,
+            warm_up: self.warm_up,
+            deadline: self.deadline,
+            grace: self.grace,
+            seed: self.seed,
+            threads: self.threads.unwrap_or(limits::THREADS.min(cores)),
+            reuse: if self.no_keep_alive {
+                Reuse::NewConnections
+            } else {
+                Reuse::KeepAlive
+            },
+            expectations: Expectations {
+                ok: self.ok,
+                body_sha256: self.expect_body_sha256,
+                headers: self.expect_header,
+            },
+        };
+        plan.check().map_err(usage)?;
+        Ok((plan, wishes))
+    }
+
+    fn load(&self, protocol: Protocol) -> Result<Load, Failure> {
+        let usage = |line: String| Failure::new(Code::Usage, line);
+        if self.closed {
+            let end = match (self.requests, self.duration) {
+                (Some(requests), None) => End::Requests(requests),
+                (None, length) => End::After(length.unwrap_or(limits::LENGTH)),
+                (Some(_), Some(_)) => {
+                    return Err(usage(
+                        "--closed ends after --duration or --requests, not both".to_owned(),
+                    ));
+                }
+            };
+            return Ok(Load::Closed {
+                connections: self.connections.unwrap_or(limits::CLOSED_CONNECTIONS),
+                streams: self.streams.unwrap_or(1),
+                end,
+            });
+        }
+        let course = if let Some(path) = &self.stages {
+            let text = std::fs::read_to_string(path).map_err(|error| Failure::io(path, &error))?;
+            parse_stages(&text).map_err(|error| {
+                Failure::new(Code::BadData, format!("{}: {error}", path.display()))
+            })?
+        } else if let Some(stage) = self.ramp {
+            Course::new(vec![stage]).map_err(|error| usage(format!("--ramp: {error}")))?
+        } else if let Some(rate) = self.rate {
+            let length = self.duration.unwrap_or(match self.requests {
+                // The requests end it; this is only when they would.
+                Some(requests) => needed(requests, rate),
+                None => limits::LENGTH,
+            });
+            Course::steady(rate, length).map_err(|error| usage(format!("--rate: {error}")))?
+        } else {
+            return Err(usage(
+                "how much? --rate 1000 sends at a rate; --closed -c 64 does what wrk and hey do"
+                    .to_owned(),
+            ));
+        };
+        Ok(Load::Open {
+            course,
+            arrivals: match self.arrivals {
+                Spread::Constant => Arrivals::Constant,
+                Spread::Poisson => Arrivals::Poisson,
+            },
+            requests: self.requests,
+            in_flight_max: self.max_in_flight,
+            connections: self.connections,
+            streams: self.streams.unwrap_or(if protocol.is_multiplexed() {
+                limits::STREAMS
+            } else {
+                1
+            }),
+        })
+    }
+}
+
+/// A time in which `requests` are surely due at `rate`, whatever their spread.
+fn needed(requests: u64, rate: f64) -> Duration {
+    let mean = requests as f64 / rate.max(limits::RATE_MIN);
+    Duration::try_from_secs_f64(mean * 2.0 + 100.0 / rate.max(limits::RATE_MIN) + 1.0)
+        .unwrap_or(limits::LENGTH_MAX)
+        .min(limits::LENGTH_MAX)
+}
+
+/// Text, or the contents of `@FILE`.
+fn body(text: &str) -> Result<Bytes, Failure> {
+    let Some(path) = text.strip_prefix('@') else {
+        return Ok(Bytes::from(text.to_owned().into_bytes()));
+    };
+    let path = Path::new(path);
+    let bytes = std::fs::read(path).map_err(|error| Failure::io(path, &error))?;
+    if bytes.len() > limits::BODY_MAX {
+        return Err(Failure::new(
+            Code::BadData,
+            format!("{}: larger than 1 GiB", path.display()),
+        ));
+    }
+    Ok(bytes.into())
+}

@@ -1,0 +1,118 @@
+//! Runs a plan: finds the addresses, tries a first connection, tells how it goes, prints the result.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use weft_loadtest::engine::{Finished, Run, RunError, reach};
+use weft_loadtest::measurements::Snapshot;
+use weft_loadtest::plan::Plan;
+
+use super::flags::{Flags, Wishes};
+use crate::failure::{Code, Failure};
+use crate::output::{note, text_out};
+use crate::process::{Signals, raise_file_limit};
+
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// How often the end of the run is looked for.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Runs `weft load URL...`.
+pub fn run(flags: Flags) -> Result<(), Failure> {
+    let (plan, wishes) = flags.into_plan()?;
+    raise_file_limit();
+    // The generator has threads of its own: this one waits.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot start a runtime: {error}")))?;
+    let (finished, interrupted) = runtime.block_on(drive(Arc::new(plan), &wishes))?;
+    report(&finished)?;
+    if interrupted {
+        return Err(Failure::silent(Code::Interrupted));
+    }
+    Ok(())
+}
+
+async fn drive(plan: Arc<Plan>, wishes: &Wishes) -> Result<(Finished, bool), Failure> {
+    let mut signals = Signals::take()?;
+    let addresses = tokio::select! {
+        reached = reach(&plan, wishes.check) => reached,
+        _ = signals.next() => return Err(Failure::silent(Code::Interrupted)),
+    };
+    let addresses = addresses.map_err(|error| Failure::new(Code::Failed, error))?;
+    let failed = |error: RunError| Failure::new(Code::Failed, error);
+    let mut run = Run::start(&plan, addresses).map_err(failed)?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = Duration::ZERO;
+    let mut interrupted = false;
+    while !run.is_finished() {
+        tokio::select! {
+            _ = tick.tick() => {}
+            _ = signals.next() => {
+                if interrupted {
+                    return Err(Failure::silent(Code::Interrupted));
+                }
+                interrupted = true;
+                note("weft: interrupted: waiting for open requests; once more ends at once");
+                run.stop();
+            }
+        }
+        let elapsed = run.elapsed();
+        if !wishes.quiet && elapsed.saturating_sub(told) >= PROGRESS {
+            told = elapsed;
+            tell(elapsed, &plan, &run.progress());
+        }
+    }
+    Ok((run.finish().map_err(failed)?, interrupted))
+}
+
+/// One line of progress.
+fn tell(elapsed: Duration, plan: &Plan, so_far: &Snapshot) {
+    let second = elapsed.as_secs();
+    if elapsed < plan.warm_up {
+        note(format_args!("{second:>4} s  warming up"));
+        return;
+    }
+    let measured = (elapsed - plan.warm_up).as_secs_f64().max(0.001);
+    let counts = &so_far.counts;
+    note(format_args!(
+        "{second:>4} s  {requests} requests, {rate:.0}/s, {failed} failed, p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms",
+        requests = counts.requests(),
+        rate = counts.requests() as f64 / measured,
+        failed = counts.failed,
+        p50 = milliseconds(so_far.p50),
+        p99 = milliseconds(so_far.p99),
+        max = milliseconds(so_far.max),
+    ));
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// The figures that people look at first.
+fn report(finished: &Finished) -> Result<(), Failure> {
+    let measurements = &finished.measurements;
+    let figures = measurements.snapshot();
+    let counts = &figures.counts;
+    let seconds = finished.measured.as_secs_f64().max(0.001);
+    let mut text = format!(
+        "{} requests in {seconds:.1} s ({:.0}/s), {} failed\n\
+         latency p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; the generator was late by {:.2} ms at p99\n",
+        counts.requests(),
+        counts.requests() as f64 / seconds,
+        counts.failed,
+        milliseconds(figures.p50),
+        milliseconds(figures.p99),
+        milliseconds(figures.max),
+        milliseconds(figures.late_p99),
+    );
+    for (kind, count) in &measurements.errors {
+        text.push_str(&format!("{count} failed: {kind}\n"));
+    }
+    text_out(&text)
+}
