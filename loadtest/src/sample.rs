@@ -151,6 +151,33 @@ impl ErrorKind {
         )
     }
 
+    /// Reads what [`token`](Self::token) gave.
+    pub fn from_token(token: &str) -> Option<Self> {
+        if let Some(code) = token.strip_prefix("status_") {
+            return code.parse().ok().map(Self::Status);
+        }
+        if let Some(code) = token.strip_prefix("grpc_") {
+            return code.parse().ok().map(Self::Grpc);
+        }
+        let plain = [
+            Self::ConnectRefused,
+            Self::ConnectTimeout,
+            Self::ConnectFailed,
+            Self::Tls,
+            Self::Reset,
+            Self::Closed,
+            Self::ShortBody,
+            Self::Protocol,
+            Self::Deadline,
+            Self::UnexpectedBody,
+            Self::UnexpectedHeader,
+            Self::Unsent,
+            Self::OpenAtEnd,
+            Self::Io,
+        ];
+        plain.into_iter().find(|kind| kind.token() == token)
+    }
+
     /// The token in JSON, stable; codes are part of it (`status_503`, `grpc_14`).
     pub fn token(self) -> String {
         match self {
@@ -240,6 +267,19 @@ mod tests {
         assert_eq!(sample.connect(), None);
         assert_eq!(sample.tls(), None);
         assert_eq!(sample.first_byte(), Some(at(2)));
+    }
+
+    #[test]
+    fn tokens_read_back_and_unknown_ones_do_not() {
+        for kind in [
+            ErrorKind::Status(503),
+            ErrorKind::Grpc(14),
+            ErrorKind::OpenAtEnd,
+            ErrorKind::Io,
+        ] {
+            assert_eq!(ErrorKind::from_token(&kind.token()), Some(kind));
+        }
+        assert_eq!(ErrorKind::from_token("status_x"), None);
     }
 
     #[test]

@@ -1,0 +1,523 @@
+//! Conditions on a result: `p99<20ms,errors<0.1%`. Pure. `--fail-if` says what must not hold,
+//! `--find-max` what must; both write it the same way.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::histogram::Durations;
+use crate::measurements::Measurements;
+use crate::result::{RunResult, ThresholdResult};
+use crate::text;
+
+/// One or more conditions, in the order in which they were written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conditions(Vec<Condition>);
+
+/// What is compared with what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    written: String,
+    metric: Metric,
+    comparison: Comparison,
+    bound: Bound,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Metric {
+    /// A statistic of a distribution.
+    Time(Phase, Statistic),
+    /// Failures, in number or as a share.
+    Errors,
+    /// Due and never sent.
+    Unsent,
+    /// Successes per second.
+    Rate,
+    /// The longest time without a success.
+    Gap,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    Latency,
+    Service,
+    Connect,
+    Tls,
+    FirstByte,
+    Late,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Statistic {
+    Percentile(f64),
+    Min,
+    Mean,
+    Max,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Comparison {
+    Above,
+    AtLeast,
+    Below,
+    AtMost,
+}
+
+/// The right side, in the unit that the metric has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bound {
+    Time(Duration),
+    /// From 0 to 1.
+    Share(f64),
+    Count(f64),
+    PerSecond(f64),
+}
+
+/// Why conditions cannot be understood: where, and what to write.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at character {}: {problem}; {instead}", .offset + 1)]
+pub struct ConditionError {
+    /// Characters before the place.
+    pub offset: usize,
+    problem: String,
+    instead: String,
+}
+
+const METRICS: &str = "write p50, p99, p99.9, min, mean, max, errors, rate, gap or unsent (times of a part: service.p99, \
+     connect.p99, tls.p99, first_byte.p99, late.p99)";
+
+impl Conditions {
+    /// The conditions in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Condition> {
+        self.0.iter()
+    }
+
+    /// What `--fail-if` reports: a condition that holds, or that has nothing to measure, fails.
+    pub fn fail_if(&self, run: &Evaluated<'_>) -> Vec<ThresholdResult> {
+        let judged = self.0.iter().map(|condition| {
+            let finding = condition.evaluate(run);
+            ThresholdResult {
+                condition: condition.written.clone(),
+                measured: finding.measured,
+                failed: finding.holds.unwrap_or(true),
+                coarse: finding.coarse,
+            }
+        });
+        judged.collect()
+    }
+
+    /// Whether all hold, as `--find-max` asks; else those that do not. One that has nothing to
+    /// measure does not hold.
+    pub fn unmet(&self, run: &Evaluated<'_>) -> Vec<ThresholdResult> {
+        let judged = self.0.iter().map(|condition| {
+            let finding = condition.evaluate(run);
+            ThresholdResult {
+                condition: condition.written.clone(),
+                measured: finding.measured,
+                failed: !finding.holds.unwrap_or(false),
+                coarse: finding.coarse,
+            }
+        });
+        judged.filter(|judged| judged.failed).collect()
+    }
+}
+
+/// A run that conditions are evaluated on.
+#[derive(Clone, Copy, Debug)]
+pub struct Evaluated<'a> {
+    /// What was measured: any percentile can be asked of it.
+    pub measurements: &'a Measurements,
+    /// What was made of it.
+    pub result: &'a RunResult,
+}
+
+struct Finding {
+    holds: Option<bool>,
+    measured: Option<String>,
+    coarse: bool,
+}
+
+impl Condition {
+    fn evaluate(&self, run: &Evaluated<'_>) -> Finding {
+        let summary = &run.result.summary;
+        let plain = |value: f64, measured: String| Finding {
+            holds: Some(self.comparison.holds(value, self.bound.value())),
+            measured: Some(measured),
+            coarse: false,
+        };
+        match (self.metric, self.bound) {
+            (Metric::Time(phase, statistic), _) => {
+                let (value, coarse) = statistic.of(phase.of(run.measurements));
+                Finding {
+                    holds: value.map(|value| {
+                        self.comparison
+                            .holds(value.as_secs_f64(), self.bound.value())
+                    }),
+                    measured: value.map(text::duration),
+                    coarse,
+                }
+            }
+            (Metric::Errors, Bound::Count(_)) => {
+                plain(summary.failed as f64, text::count(summary.failed))
+            }
+            (Metric::Errors, _) if summary.requests == 0 => Finding {
+                holds: None,
+                measured: None,
+                coarse: false,
+            },
+            (Metric::Errors, _) => plain(summary.error_share, text::percent(summary.error_share)),
+            (Metric::Unsent, _) => plain(summary.unsent as f64, text::count(summary.unsent)),
+            (Metric::Rate, _) => {
+                let rate = summary.succeeded_per_second;
+                plain(rate, format!("{}/s", text::rate(rate)))
+            }
+            (Metric::Gap, _) => {
+                let gap = Duration::from_micros(summary.longest_without_success.us);
+                plain(gap.as_secs_f64(), text::duration(gap))
+            }
+        }
+    }
+}
+
+impl Phase {
+    fn of(self, measurements: &Measurements) -> &Durations {
+        match self {
+            Self::Latency => &measurements.latency,
+            Self::Service => &measurements.service,
+            Self::Connect => &measurements.connect,
+            Self::Tls => &measurements.tls,
+            Self::FirstByte => &measurements.first_byte,
+            Self::Late => &measurements.lateness,
+        }
+    }
+}
+
+impl Statistic {
+    /// The value, and whether few samples stand behind it.
+    fn of(self, durations: &Durations) -> (Option<Duration>, bool) {
+        match self {
+            Self::Percentile(percent) => {
+                let found = durations.percentile(percent);
+                (
+                    found.map(|percentile| percentile.value),
+                    found.is_some_and(|percentile| percentile.is_coarse()),
+                )
+            }
+            Self::Min => (durations.min(), false),
+            Self::Mean => (durations.mean(), false),
+            Self::Max => (durations.max(), false),
+        }
+    }
+}
+
+impl Comparison {
+    fn holds(self, value: f64, bound: f64) -> bool {
+        match self {
+            Self::Above => value > bound,
+            Self::AtLeast => value >= bound,
+            Self::Below => value < bound,
+            Self::AtMost => value <= bound,
+        }
+    }
+}
+
+impl Bound {
+    fn value(self) -> f64 {
+        match self {
+            Self::Time(duration) => duration.as_secs_f64(),
+            Self::Share(value) | Self::Count(value) | Self::PerSecond(value) => value,
+        }
+    }
+}
+
+/// As it was written.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+/// As they were written.
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let written: Vec<&str> = self.0.iter().map(|one| one.written.as_str()).collect();
+        f.write_str(&written.join(","))
+    }
+}
+
+impl FromStr for Conditions {
+    type Err = ConditionError;
+
+    fn from_str(text: &str) -> Result<Self, ConditionError> {
+        let mut conditions = Vec::new();
+        let mut offset = 0;
+        for part in text.split(',') {
+            conditions.push(condition(part, offset)?);
+            offset += part.chars().count() + 1;
+        }
+        Ok(Self(conditions))
+    }
+}
+
+/// One condition, which begins after `offset` characters of what was written.
+fn condition(part: &str, offset: usize) -> Result<Condition, ConditionError> {
+    let fail = |at: usize, problem: String, instead: &str| ConditionError {
+        offset: offset + part[..at].chars().count(),
+        problem,
+        instead: instead.to_owned(),
+    };
+    if part.trim().is_empty() {
+        return Err(fail(0, "a condition is missing".into(), "write p99>50ms"));
+    }
+    let Some(sign) = part.find(['<', '>', '=']) else {
+        return Err(fail(
+            part.trim_end().len(),
+            format!("{:?} compares nothing", part.trim()),
+            "write <, <=, > or >= and a value after it, as in p99>50ms",
+        ));
+    };
+    let (comparison, length) = match &part[sign..] {
+        rest if rest.starts_with(">=") => (Comparison::AtLeast, 2),
+        rest if rest.starts_with("<=") => (Comparison::AtMost, 2),
+        rest if rest.starts_with('>') => (Comparison::Above, 1),
+        rest if rest.starts_with('<') => (Comparison::Below, 1),
+        _ => {
+            let instead = "write <, <=, > or >=: a measured value is never exactly another";
+            return Err(fail(sign, "= is no comparison here".into(), instead));
+        }
+    };
+    let name = part[..sign].trim();
+    let name_at = part.len() - part.trim_start().len();
+    let metric = metric(name).map_err(|problem| fail(name_at, problem, METRICS))?;
+    let value = &part[sign + length..];
+    let value_at = sign + length + (value.len() - value.trim_start().len());
+    let bound = metric
+        .bound(value.trim())
+        .map_err(|problem| fail(value_at, problem, metric.units()))?;
+    Ok(Condition {
+        written: part.trim().to_owned(),
+        metric,
+        comparison,
+        bound,
+    })
+}
+
+fn metric(name: &str) -> Result<Metric, String> {
+    let unknown = || format!("there is no {name:?}");
+    match name {
+        "" => return Err("what to compare is missing".to_owned()),
+        "errors" => return Ok(Metric::Errors),
+        "unsent" => return Ok(Metric::Unsent),
+        "rate" => return Ok(Metric::Rate),
+        "gap" => return Ok(Metric::Gap),
+        _ => {}
+    }
+    let phases = [
+        ("latency.", Phase::Latency),
+        ("service.", Phase::Service),
+        ("connect.", Phase::Connect),
+        ("tls.", Phase::Tls),
+        ("first_byte.", Phase::FirstByte),
+        ("late.", Phase::Late),
+    ];
+    let of_phase = phases
+        .iter()
+        .find_map(|(prefix, phase)| Some((*phase, name.strip_prefix(prefix)?)));
+    let (phase, statistic) = of_phase.unwrap_or((Phase::Latency, name));
+    let statistic = match statistic {
+        "min" => Statistic::Min,
+        "mean" => Statistic::Mean,
+        "max" => Statistic::Max,
+        _ => {
+            let digits = statistic.strip_prefix('p').ok_or_else(unknown)?;
+            let percent: f64 = digits.parse().map_err(|_| unknown())?;
+            if !(percent > 0.0 && percent < 100.0) {
+                return Err(format!("{name:?} is not between p0 and p100"));
+            }
+            Statistic::Percentile(percent)
+        }
+    };
+    Ok(Metric::Time(phase, statistic))
+}
+
+impl Metric {
+    fn units(self) -> &'static str {
+        match self {
+            Self::Time(..) | Self::Gap => "write a time such as 500us, 50ms, 1.5s or 1m",
+            Self::Errors => "write a share such as 0.1%, or a number of requests such as 10",
+            Self::Unsent => "write a number of requests such as 10",
+            Self::Rate => "write successes per second such as 950/s",
+        }
+    }
+
+    fn bound(self, value: &str) -> Result<Bound, String> {
+        let unit_at = value
+            .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+            .unwrap_or(value.len());
+        let (digits, unit) = (&value[..unit_at], value[unit_at..].trim());
+        if value.is_empty() {
+            return Err("the value is missing".to_owned());
+        }
+        let number: f64 = digits
+            .parse()
+            .map_err(|_| format!("{value:?} is not a number with a unit"))?;
+        match (self, unit) {
+            (Self::Time(..) | Self::Gap, "") => Err(format!("{value:?} has no unit")),
+            (Self::Time(..) | Self::Gap, unit) => {
+                let seconds = match unit {
+                    "us" | "µs" => number * 1e-6,
+                    "ms" => number * 1e-3,
+                    "s" => number,
+                    "m" | "min" => number * 60.0,
+                    _ => return Err(format!("{unit:?} is not a unit of time")),
+                };
+                Duration::try_from_secs_f64(seconds)
+                    .map(Bound::Time)
+                    .map_err(|_| format!("{value:?} is too long"))
+            }
+            (Self::Errors, "%") if number <= 100.0 => Ok(Bound::Share(number / 100.0)),
+            (Self::Errors, "%") => Err(format!("{value:?} is more than 100 %")),
+            (Self::Errors | Self::Unsent, "") if number.fract() == 0.0 => Ok(Bound::Count(number)),
+            (Self::Rate, "/s") => Ok(Bound::PerSecond(number)),
+            (Self::Errors | Self::Unsent | Self::Rate, _) => {
+                Err(format!("{value:?} has not the unit of this"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::result::{Ended, Machine, PlanSummary};
+    use crate::sample::{ErrorKind, Outcome, Sample};
+
+    /// One second at 1000/s: latencies of 1 to 990 ms, and ten failures.
+    fn measured() -> Measurements {
+        let mut measurements = Measurements::new(Duration::ZERO);
+        for index in 1..=1000u64 {
+            let due = Duration::from_millis(index - 1);
+            let outcome = if index > 990 {
+                Outcome::Failure(ErrorKind::Status(500))
+            } else {
+                Outcome::Success
+            };
+            measurements.record(&Sample {
+                finished: due + Duration::from_millis(index),
+                outcome,
+                ..Sample::begin(due, due)
+            });
+        }
+        measurements
+    }
+
+    fn result(measurements: &Measurements) -> RunResult {
+        RunResult::new(
+            measurements,
+            Duration::from_secs(1),
+            Ended::Completed,
+            0,
+            PlanSummary::default(),
+            Machine::default(),
+        )
+    }
+
+    #[test]
+    fn conditions_are_judged_by_what_was_measured() {
+        let measurements = measured();
+        let result = result(&measurements);
+        let run = Evaluated {
+            measurements: &measurements,
+            result: &result,
+        };
+        for (text, holds) in [
+            ("p50>490ms", true),
+            ("p50>500ms", false),
+            ("p50<0.5s", true),
+            ("p99.9<1s", true),
+            ("latency.p50<0.5s", true),
+            ("service.max>=990ms", true),
+            ("min<=1ms", true),
+            ("mean<400ms", false),
+            ("errors>0.9%", true),
+            ("errors<1%", false),
+            ("errors<=1%", true),
+            ("errors<10", false),
+            ("errors<=10", true),
+            ("unsent>0", false),
+            ("gap>=2ms", true),
+            ("gap>5ms", false),
+            ("late.p99<1us", true),
+            ("rate<600/s", true),
+        ] {
+            let conditions: Conditions = text.parse().unwrap();
+            let judged = conditions.fail_if(&run);
+            assert_eq!(judged[0].failed, holds, "{text}: {judged:?}");
+            assert_eq!(conditions.unmet(&run).is_empty(), holds, "{text}");
+        }
+    }
+
+    #[test]
+    fn several_conditions_are_judged_each() {
+        let measurements = measured();
+        let result = result(&measurements);
+        let run = Evaluated {
+            measurements: &measurements,
+            result: &result,
+        };
+        let conditions: Conditions = "p99>2s, errors>0.1%".parse().unwrap();
+        let judged = conditions.fail_if(&run);
+        assert_eq!(
+            judged.iter().map(|one| one.failed).collect::<Vec<_>>(),
+            [false, true]
+        );
+        assert_eq!(judged[1].measured.as_deref(), Some("1 %"));
+        assert!(judged[0].coarse, "p99 of 990 samples has 9 beyond it");
+        assert_eq!(conditions.to_string(), "p99>2s,errors>0.1%");
+    }
+
+    #[test]
+    fn what_cannot_be_measured_neither_passes_a_run_nor_meets_a_goal() {
+        let measurements = Measurements::new(Duration::ZERO);
+        let result = result(&measurements);
+        let run = Evaluated {
+            measurements: &measurements,
+            result: &result,
+        };
+        for text in ["p99>50ms", "tls.p99<50ms", "errors>1%"] {
+            let conditions: Conditions = text.parse().unwrap();
+            assert!(conditions.fail_if(&run)[0].failed, "{text}");
+            assert_eq!(conditions.unmet(&run).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_where_and_what_to_write() {
+        for (text, offset, part) in [
+            ("", 0, "missing"),
+            ("p99>50ms,", 9, "missing"),
+            ("p99", 3, "compares nothing"),
+            ("p99=50ms", 3, "write <"),
+            ("p99>50", 4, "no unit"),
+            ("p99 > 50kg", 6, "unit of time"),
+            ("p99>", 4, "the value is missing"),
+            ("p99>ms", 4, "not a number"),
+            ("p99>-5ms", 4, "not a number"),
+            ("p101>5ms", 0, "between p0 and p100"),
+            ("p99>50ms,erors>1%", 9, "there is no \"erors\""),
+            ("p99>50ms, errors>1ms", 17, "0.1%"),
+            ("errors>101%", 7, "more than 100 %"),
+            ("errors>1.5", 7, "number of requests"),
+            ("rate<950", 5, "950/s"),
+            ("unsent>1%", 7, "number of requests"),
+            ("p99>1e400s", 4, ""),
+            ("p99>99999999999999999999999s", 4, "too long"),
+            ("µ>1s", 0, "there is no"),
+            ("p99>5µ,x>1", 4, "unit of time"),
+        ] {
+            let error = text.parse::<Conditions>().unwrap_err();
+            assert_eq!(error.offset, offset, "{text:?}: {error}");
+            assert!(error.to_string().contains(part), "{text:?}: {error}");
+        }
+    }
+}
