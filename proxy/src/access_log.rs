@@ -151,8 +151,15 @@ struct Json<'a> {
     details: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    /// Left out where one attempt sufficed.
+    #[serde(skip_serializing_if = "is_one")]
+    attempts: u32,
     #[serde(skip_serializing_if = "is_zero")]
     suppressed: u64,
+}
+
+fn is_one(number: &u32) -> bool {
+    *number <= 1
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -190,6 +197,7 @@ impl<'a> Json<'a> {
                 .as_ref()
                 .map(|failure| failure.detail.as_ref()),
             request_id: record.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            attempts: record.attempts,
             suppressed,
         }
     }

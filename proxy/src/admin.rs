@@ -4,6 +4,8 @@
 //! It has no authentication. On an address other than loopback, which probes and scrapers of another host
 //! need, it only tells: what changes the sidecar is for callers on this host.
 
+mod resilience;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +26,7 @@ use weft_transport::pool::{PeerStatus, Pool};
 use crate::metrics::{Gauge, Shard, expose};
 use crate::run::table::{Snapshots, Updates, is_everywhere};
 use crate::run::{ControlPlane, LogFilter};
+use crate::worker::Shared;
 
 /// What the endpoint can show and do.
 pub(crate) struct State {
@@ -32,6 +35,7 @@ pub(crate) struct State {
     shards: Vec<Arc<Shard>>,
     pools: Vec<Pool>,
     snapshots: Snapshots,
+    shared: Arc<Shared>,
     log: Option<Arc<dyn LogFilter>>,
     updates: Arc<Updates>,
     draining: CancellationToken,
@@ -44,6 +48,7 @@ impl State {
         shards: Vec<Arc<Shard>>,
         pools: Vec<Pool>,
         snapshots: Snapshots,
+        shared: Arc<Shared>,
         log: Option<Arc<dyn LogFilter>>,
     ) -> Self {
         Self {
@@ -52,6 +57,7 @@ impl State {
             shards,
             pools,
             snapshots,
+            shared,
             log,
             updates: Arc::default(),
             draining: CancellationToken::new(),
@@ -89,6 +95,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
         .route("/metrics", get(metrics))
         .route("/config_dump", get(config_dump))
         .route("/connections", get(connections))
+        .route("/endpoints", get(endpoints))
         .route("/certs", get(certs))
         .route("/logging", get(logging).put(set_logging))
         .route("/drain", post(drain))
@@ -183,6 +190,15 @@ fn gauges(state: &State) -> Vec<Gauge> {
             count.load(Ordering::Relaxed) as f64,
         );
     }
+    gauges.extend(resilience::gauges(&state.shared, &state.snapshots));
+    let mut gauge = |name, help, labels: &[(&'static str, String)], value| {
+        gauges.push(Gauge {
+            name,
+            help,
+            labels: labels.to_vec(),
+            value,
+        });
+    };
     for (worker, peer) in state.peers() {
         let labels = [
             ("worker", worker.to_string()),
@@ -257,6 +273,10 @@ async fn connections(Extract(state): Extract<Arc<State>>) -> Response {
         .map(|(worker, peer)| json!({ "worker": worker, "peer": peer }))
         .collect();
     Json(json!({ "peers": peers })).into_response()
+}
+
+async fn endpoints(Extract(state): Extract<Arc<State>>) -> Response {
+    Json(resilience::endpoints(&state.snapshots)).into_response()
 }
 
 async fn certs(Extract(state): Extract<Arc<State>>) -> Response {

@@ -1,20 +1,22 @@
 //! The snapshot that a worker routes by: one table, prepared so that a request needs no allocation to
-//! find its service, and the load of each endpoint as this worker sees it.
+//! find its service.
 //!
-//! A snapshot never changes; a new table makes a new one, which keeps the load counters of endpoints that
-//! stay. Pure: decisions on it are in [`crate::outbound::route`] and `outbound/pick.rs`, those of
+//! A snapshot never changes; a new table makes a new one, which keeps the standing of endpoints that
+//! stay ([`crate::cluster`]). Pure: decisions on it are in [`crate::outbound::route`] and `outbound/pick.rs`, those of
 //! the serving side in [`crate::inbound::authorise`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Instant;
 
-use http::HeaderValue;
-use weft_config::table::{Protocol, RouteRule, ServiceName, Table};
+use weft_config::table::{self, RouteRule, ServiceName, Table};
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
-use crate::metrics::{Counted, lock};
+use crate::cluster::{self, ByRoute, Cluster, Endpoint};
+use crate::resilience::balance;
+use crate::resilience::destination::Destinations;
+use crate::resilience::standing::Standing;
 
 /// What one worker knows of the mesh. The default knows nothing, not even that it knows nothing.
 #[derive(Default)]
@@ -48,89 +50,42 @@ pub(crate) struct Rule {
     pub(crate) backends: Vec<Option<Arc<Cluster>>>,
 }
 
-/// The endpoints of one port of one service.
-pub(crate) struct Cluster {
-    /// `orders.shop:80`, as `weft-service` carries it.
-    pub(crate) wire: HeaderValue,
-    /// The same as text, for metrics and logs.
-    pub(crate) label: Arc<str>,
-    /// What its applications speak.
-    pub(crate) protocol: Protocol,
-    /// Where it runs.
-    pub(crate) endpoints: Vec<Endpoint>,
-    /// Where calls are counted that no endpoint took.
-    pub(crate) unreached: ByRoute,
-}
-
-/// One endpoint and its load.
-pub(crate) struct Endpoint {
-    /// Where to dial and whom to expect there.
-    pub(crate) target: Target,
-    /// Requests and tunnels that this worker has under way to it.
-    load: Arc<AtomicU32>,
-    /// Where calls to it are counted.
-    pub(crate) counted: ByRoute,
-}
-
-/// Where calls to one place are counted, by the route that led there. Such routes are few.
-#[derive(Default)]
-pub(crate) struct ByRoute(Mutex<Vec<RouteCount>>);
-
-struct RouteCount {
-    route: Option<Arc<str>>,
-    counted: Arc<Counted>,
-}
-
-impl ByRoute {
-    /// Where calls by `route` are counted; made at the first.
-    pub(crate) fn get(
-        &self,
-        route: Option<&Arc<str>>,
-        make: impl FnOnce() -> Arc<Counted>,
-    ) -> Arc<Counted> {
-        let mut counts = lock(&self.0);
-        if let Some(found) = counts.iter().find(|one| one.route.as_ref() == route) {
-            return Arc::clone(&found.counted);
-        }
-        let counted = make();
-        counts.push(RouteCount {
-            route: route.cloned(),
-            counted: Arc::clone(&counted),
-        });
-        counted
-    }
-}
-
 impl Directory {
-    /// Prepares a table. `previous` lends its load counters.
-    pub(crate) fn new(table: Arc<Table>, previous: &Self) -> Self {
-        let loads: HashMap<&Target, &Arc<AtomicU32>> = previous
+    /// Prepares a table. `previous` lends what was learned of endpoints that stay, `destinations` what all
+    /// workers share.
+    pub(crate) fn new(
+        table: Arc<Table>,
+        previous: &Self,
+        destinations: &Destinations,
+        now: Instant,
+    ) -> Self {
+        let known: HashMap<&str, &Cluster> = previous
             .clusters()
-            .flat_map(|cluster| &cluster.endpoints)
-            .map(|endpoint| (&endpoint.target, &endpoint.load))
+            .map(|cluster| (&*cluster.label, cluster))
             .collect();
-        // An endpoint that serves several ports has one load.
-        let mut fresh: HashMap<Target, Arc<AtomicU32>> = HashMap::new();
-        let mut load = |target: &Target| match loads.get(target) {
-            Some(load) => Arc::clone(load),
-            None => Arc::clone(fresh.entry(target.clone()).or_default()),
-        };
         let mut clusters: HashMap<(&ServiceName, u16), Arc<Cluster>> = HashMap::new();
         for (name, service) in &table.services {
             for (number, port) in &service.ports {
-                let endpoints = port.endpoints.iter().map(|endpoint| {
-                    let target = Target {
-                        address: endpoint.address,
-                        identity: endpoint.identity.clone(),
-                    };
-                    Endpoint {
-                        load: load(&target),
-                        target,
-                        counted: ByRoute::default(),
-                    }
-                });
-                let cluster = Cluster::new(name, *number, port.protocol, endpoints.collect());
+                let label = cluster::label(name, *number);
+                let known = known.get(&*label).copied();
+                let cluster = Cluster::new(
+                    Arc::clone(&label),
+                    port.protocol,
+                    port.traffic.clone(),
+                    endpoints(port, known, now),
+                    destinations.get(&label, &port.traffic.retry_budget, now),
+                    known
+                        .map(|one| Arc::clone(&one.lasting))
+                        .unwrap_or_default(),
+                );
                 clusters.insert((name, *number), Arc::new(cluster));
+            }
+        }
+        for cluster in clusters.values() {
+            if let Some(to) = &cluster.traffic.failover
+                && let Some(other) = clusters.get(&(&to.service, to.port))
+            {
+                cluster.fall_back_on(other);
             }
         }
         let services = table.services.iter().map(|(name, service)| {
@@ -187,7 +142,8 @@ impl Directory {
         }
     }
 
-    fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+    /// The endpoints of every port.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = &Cluster> {
         self.services
             .values()
             .flat_map(|service| service.ports.values())
@@ -233,45 +189,40 @@ impl Rule {
     }
 }
 
-impl Cluster {
-    fn new(service: &ServiceName, port: u16, protocol: Protocol, endpoints: Vec<Endpoint>) -> Self {
-        let label = format!("{service}:{port}");
-        Self {
-            // DNS labels and digits are always a field value.
-            wire: HeaderValue::try_from(&label).unwrap_or(HeaderValue::from_static("-")),
-            label: Arc::from(label),
-            protocol,
-            endpoints,
-            unreached: ByRoute::default(),
+/// The endpoints of a port, with what is known of them.
+fn endpoints(port: &table::Port, known: Option<&Cluster>, now: Instant) -> Vec<Endpoint> {
+    let before: HashMap<&Target, &Endpoint> = known
+        .into_iter()
+        .flat_map(|cluster| &cluster.endpoints)
+        .map(|endpoint| (&endpoint.target, endpoint))
+        .collect();
+    // The first ones have nobody to be new beside.
+    let joined = (!before.is_empty()).then_some(now);
+    let endpoints = port.endpoints.iter().map(|endpoint| {
+        let target = Target {
+            address: endpoint.address,
+            identity: endpoint.identity.clone(),
+        };
+        let standing = match before.get(&target) {
+            Some(known) => Arc::clone(&known.standing),
+            None => {
+                let name = format!("{} {}", endpoint.identity, endpoint.workload);
+                Arc::new(Standing::new(balance::hash(name.as_bytes()), joined))
+            }
+        };
+        Endpoint {
+            target,
+            workload: endpoint.workload.as_str().into(),
+            standing,
+            counted: ByRoute::default(),
         }
-    }
-}
-
-impl Endpoint {
-    /// Requests under way to it from this worker.
-    pub(crate) fn load(&self) -> u32 {
-        self.load.load(Ordering::Relaxed)
-    }
-
-    /// Counts one more request until the guard is dropped.
-    pub(crate) fn start(&self) -> LoadGuard {
-        self.load.fetch_add(1, Ordering::Relaxed);
-        LoadGuard(Arc::clone(&self.load))
-    }
-}
-
-/// One request under way.
-pub(crate) struct LoadGuard(Arc<AtomicU32>);
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    });
+    endpoints.collect()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use weft_config::table;
+    use weft_config::table::Protocol;
 
     use super::*;
 
@@ -354,12 +305,43 @@ pub(crate) mod tests {
         }
     }
 
+    /// A cluster of so many endpoints.
+    pub(crate) fn cluster(endpoints: u8, traffic: table::Traffic) -> Arc<Cluster> {
+        let mut table = table();
+        let port = table::Port {
+            protocol: Protocol::Http,
+            routes: vec![],
+            endpoints: (0..endpoints).map(endpoint).collect(),
+            traffic,
+        };
+        let service = table::Service {
+            ports: [(80, port)].into(),
+            authorization: None,
+        };
+        table.services.insert(name("many"), Arc::new(service));
+        let directory = after(table, &Directory::default());
+        Arc::clone(
+            &directory
+                .service("many.shop")
+                .unwrap()
+                .port(80)
+                .unwrap()
+                .cluster,
+        )
+    }
+
     pub(crate) fn directory() -> Directory {
-        Directory::new(Arc::new(table()), &Directory::default())
+        after(table(), &Directory::default())
+    }
+
+    /// The snapshot that follows `previous`.
+    pub(crate) fn after(table: impl Into<Arc<Table>>, previous: &Directory) -> Directory {
+        let destinations = Destinations::default();
+        Directory::new(table.into(), previous, &destinations, Instant::now())
     }
 
     #[test]
-    fn a_new_table_keeps_the_load_of_endpoints_that_stay() {
+    fn a_new_table_keeps_the_standing_of_endpoints_that_stay() {
         let old = directory();
         let cluster = |directory: &Directory| {
             Arc::clone(
@@ -371,11 +353,11 @@ pub(crate) mod tests {
                     .cluster,
             )
         };
-        let guard = cluster(&old).endpoints[0].start();
-        let new = Directory::new(Arc::new(table()), &old);
-        assert_eq!(cluster(&new).endpoints[0].load(), 1);
-        drop(guard);
-        assert_eq!(cluster(&new).endpoints[0].load(), 0);
+        let flight = cluster(&old).start(0, Instant::now());
+        let new = after(table(), &old);
+        assert_eq!(cluster(&new).endpoints[0].standing.load(), 1);
+        drop(flight);
+        assert_eq!(cluster(&new).endpoints[0].standing.load(), 0);
     }
 
     #[test]
@@ -391,7 +373,7 @@ pub(crate) mod tests {
         assert_eq!(directory.service_of(&id("w4")).as_deref(), Some("db.shop"));
         assert_eq!(directory.service_of(&id("frontend")), None);
         table.services.insert(name("db-too"), shared);
-        let directory = Directory::new(Arc::new(table), &directory);
+        let directory = after(table, &directory);
         assert_eq!(directory.service_of(&id("w4")), None);
     }
 

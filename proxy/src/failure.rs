@@ -49,6 +49,17 @@ pub enum Reason {
     ConnectionTerminated,
     /// No response within the idle timeout.
     ResponseTimeout,
+    /// The request's deadline passed.
+    DeadlineExceeded,
+    /// A rate limit of this sidecar is reached.
+    RateLimited,
+    /// A policy asks for this failure, to see who stands it.
+    Injected {
+        /// The HTTP status to answer.
+        status: u16,
+        /// The gRPC code to answer.
+        grpc: u8,
+    },
     /// The response breaks HTTP's rules; the destination is at fault.
     ResponseMalformed,
     /// The response's header section exceeds the limits.
@@ -81,7 +92,9 @@ impl Reason {
             Self::ConnectionTimeout => (504, "connection_timeout", 14),
             Self::Identity => (502, "tls_certificate_error", 14),
             Self::ConnectionTerminated => (502, "connection_terminated", 14),
-            Self::ResponseTimeout => (504, "http_response_timeout", 4),
+            Self::ResponseTimeout | Self::DeadlineExceeded => (504, "http_response_timeout", 4),
+            Self::RateLimited => (429, "http_request_denied", 8),
+            Self::Injected { status, grpc } => (status, "proxy_internal_response", grpc),
             Self::ResponseMalformed => (502, "http_protocol_error", 14),
             Self::ResponseHeadTooLarge => (502, "http_response_header_section_size", 14),
             Self::CallerGone => (499, "connection_terminated", 1),
@@ -97,6 +110,20 @@ impl Reason {
     /// The error token of RFC 9209 section 2.3, also the `error` label of metrics.
     pub fn token(self) -> &'static str {
         self.table().1
+    }
+
+    /// Whether no application has seen the request, so that it may be sent elsewhere whatever its method
+    /// is. A rate limit is meant for the caller, not for one endpoint.
+    pub(crate) fn is_unprocessed(self) -> bool {
+        matches!(
+            self,
+            Self::NotReady | Self::Overloaded | Self::ConnectionRefused | Self::ConnectionTimeout
+        )
+    }
+
+    /// Whether the same request is likely to fare better a moment later.
+    pub(crate) fn is_passing(self) -> bool {
+        matches!(self, Self::Overloaded | Self::RateLimited)
     }
 
     /// The code of a gRPC answer (grpc/doc/http-grpc-status-mapping.md where it applies).

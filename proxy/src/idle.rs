@@ -1,4 +1,5 @@
-//! Ends what does not move: a future that runs for as long as it likes, but not without progress.
+//! Ends what does not move, and what nobody waits for any more: a future that runs for as long as it
+//! likes, but not without progress, and not beyond its deadline.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,55 +8,75 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// A deadline that progress moves. It costs nothing until it is first polled, which is when the guarded
+/// A time limit that progress moves, and a deadline that it does not. One timer for both. It costs nothing until it is first polled, which is when the guarded
 /// work had to wait: most requests never make a timer.
 pub(crate) struct Idle {
     timeout: Duration,
+    deadline: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
     seen: u64,
 }
 
-/// Nothing moved for the timeout.
+/// Why it is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stalled;
+pub(crate) enum Expired {
+    /// Nothing moved for the timeout.
+    Stalled,
+    /// The deadline has passed.
+    Deadline,
+}
 
 impl Idle {
     /// Begins to count at the first poll.
     pub(crate) fn new(timeout: Duration) -> Self {
         Self {
             timeout,
+            deadline: None,
             sleep: None,
             seen: 0,
         }
     }
 
-    /// Ready when `moved` has not changed for the timeout. Call it after the work returned pending.
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>, moved: u64) -> Poll<Stalled> {
-        let timeout = self.timeout;
+    /// The same, and over at the deadline however much moves.
+    pub(crate) fn until(self, deadline: Option<std::time::Instant>) -> Self {
+        Self {
+            deadline: deadline.map(Instant::from_std),
+            ..self
+        }
+    }
+
+    /// Ready when `moved` has not changed for the timeout, or at the deadline. Call it after the work
+    /// returned pending.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>, moved: u64) -> Poll<Expired> {
+        let (timeout, deadline) = (self.timeout, self.deadline);
+        let earlier = |stall: Instant| deadline.map_or(stall, |deadline| deadline.min(stall));
         let sleep = self.sleep.get_or_insert_with(|| {
             self.seen = moved;
-            Box::pin(tokio::time::sleep(timeout))
+            Box::pin(tokio::time::sleep_until(earlier(Instant::now() + timeout)))
         });
         while sleep.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(Expired::Deadline);
+            }
             if moved == self.seen {
-                return Poll::Ready(Stalled);
+                return Poll::Ready(Expired::Stalled);
             }
             // Between one and two timeouts pass before a stall is seen; moving the timer with every byte
             // would cost more than that precision is worth.
             self.seen = moved;
-            sleep.as_mut().reset(Instant::now() + timeout);
+            sleep.as_mut().reset(earlier(now + timeout));
         }
         Poll::Pending
     }
 }
 
-/// Runs `work`, which is borrowed as a copy would double the memory of the caller's future, until it ends or what `moved` tells stands still for `timeout`.
+/// Runs `work`, which is borrowed as a copy would double the memory of the caller's future, until it ends or `idle` does, to which `moved` tells the progress.
 pub(crate) async fn while_moving<F: Future>(
-    timeout: Duration,
+    mut idle: Idle,
     moved: impl Fn() -> u64,
     mut work: Pin<&mut F>,
-) -> Result<F::Output, Stalled> {
-    let mut idle = Idle::new(timeout);
+) -> Result<F::Output, Expired> {
     std::future::poll_fn(move |context| match work.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
         Poll::Pending => idle.poll(context, moved()).map(Err),
@@ -83,7 +104,12 @@ mod tests {
             7
         };
         assert_eq!(
-            while_moving(SECOND, || moved.load(Ordering::Relaxed), pin!(work)).await,
+            while_moving(
+                Idle::new(SECOND),
+                || moved.load(Ordering::Relaxed),
+                pin!(work)
+            )
+            .await,
             Ok(7)
         );
     }
@@ -92,9 +118,26 @@ mod tests {
     async fn work_that_stands_still_is_ended() {
         let began = Instant::now();
         assert_eq!(
-            while_moving(SECOND, || 0, pin!(std::future::pending::<()>())).await,
-            Err(Stalled)
+            while_moving(Idle::new(SECOND), || 0, pin!(std::future::pending::<()>())).await,
+            Err(Expired::Stalled)
         );
         assert_eq!(began.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_work_that_moves() {
+        let (began, moved) = (Instant::now(), AtomicU64::new(0));
+        let work = async {
+            loop {
+                tokio::time::sleep(SECOND / 2).await;
+                moved.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let deadline = (began + SECOND * 3).into_std();
+        let idle = Idle::new(SECOND).until(Some(deadline));
+        let moved = || moved.load(Ordering::Relaxed);
+        let outcome: Result<(), _> = while_moving(idle, moved, pin!(work)).await;
+        assert_eq!(outcome, Err(Expired::Deadline));
+        assert_eq!(began.elapsed(), SECOND * 3);
     }
 }

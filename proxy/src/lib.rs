@@ -13,6 +13,7 @@
 
 mod access_log;
 mod admin;
+mod cluster;
 mod directory;
 mod failure;
 mod health;
@@ -25,6 +26,7 @@ mod metrics;
 mod outbound;
 mod record;
 mod relay;
+mod resilience;
 mod run;
 mod stream;
 mod tasks;

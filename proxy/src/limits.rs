@@ -108,3 +108,36 @@ pub const DETECT_UNKNOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The end of a gRPC response whose head holds its status is waited for this long; it comes in the same
 /// packet, unless that one was split.
 pub const TRAILERS_ONLY_WAIT: Duration = Duration::from_secs(1);
+
+/// Time in which a measured latency loses weight by e: a peak is forgotten within a minute or so.
+pub const LATENCY_DECAY: Duration = Duration::from_secs(10);
+
+/// The share of its part that an endpoint gets while it says that it is busy: enough to notice when it
+/// no longer is.
+pub const SPARED_SHARE: f64 = 0.05;
+
+/// How long an endpoint that says it is busy, and not for how long, is spared.
+pub const SPARED: Duration = Duration::from_secs(1);
+
+/// No endpoint is spared for longer, whatever its `Retry-After` says.
+pub const SPARED_MAX: Duration = Duration::from_secs(300);
+
+/// The share of its part with which a new endpoint begins where a policy asks for a slow start.
+pub const SLOW_START_SHARE: f64 = 0.1;
+
+/// A probe waits this long for a request that could be repeated if it fails; then any request will do.
+pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Traces followed at once by one sidecar: as many as it serves requests, a few times over. About 100
+/// bytes each. Of more, deadlines do not pass through applications that forward only `traceparent`.
+pub const TRACES_MAX: usize = 16 * 1024;
+
+/// Bytes of request bodies that one worker keeps to send them again.
+pub const REPLAY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// An attempt that would have less time before the deadline than this is not made: no answer is so quick.
+pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
+
+/// A response that asks to wait longer before the next attempt is handed to the caller, who knows better
+/// what else to do in that time.
+pub const PUSHBACK_MAX: Duration = Duration::from_secs(10);

@@ -7,9 +7,11 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::access_log::{AccessLog, Line};
-use crate::directory::LoadGuard;
+use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
-use crate::metrics::{Counted, Outcome, Series, TunnelSeries};
+use crate::metrics::{self, Counted, Series, TunnelSeries};
+use crate::resilience::destination::{Counts, Event};
+use crate::resilience::standing::Outcome;
 
 /// One request under way. Filled in as facts become known.
 pub(crate) struct Record {
@@ -35,8 +37,12 @@ pub(crate) struct Record {
     pub(crate) sent: u64,
     /// Bytes of the response's content.
     pub(crate) received: u64,
-    /// Counts against the endpoint while it runs.
-    pub(crate) load: Option<LoadGuard>,
+    /// Counts against the endpoint while it runs, and hears of a gRPC call's end.
+    pub(crate) flight: Option<Flight>,
+    /// Attempts that were made; 0 for what never was sent.
+    pub(crate) attempts: u32,
+    /// Where it is counted that several attempts were made, if they were.
+    pub(crate) retried: Option<Arc<Counts>>,
     ended: bool,
 }
 
@@ -61,7 +67,9 @@ impl Record {
             grpc_status: None,
             sent: 0,
             received: 0,
-            load: None,
+            flight: None,
+            attempts: 0,
+            retried: None,
             ended: false,
         }
     }
@@ -99,9 +107,14 @@ impl Record {
         if let Err(failure) = outcome {
             self.failure.get_or_insert(failure);
         }
-        self.load = None;
-        let duration = self.started.elapsed();
-        let outcome = Outcome {
+        let now = Instant::now();
+        let duration = now.saturating_duration_since(self.started);
+        if let Some(mut flight) = self.flight.take()
+            && let Some(code) = self.grpc_status
+        {
+            flight.tell(Outcome::of_grpc(code), now);
+        }
+        let outcome = metrics::Outcome {
             status: self.status,
             error: self
                 .failure
@@ -109,6 +122,13 @@ impl Record {
                 .map_or("", |failure| failure.reason.token()),
             failed: self.failed(),
         };
+        if let Some(counts) = &self.retried {
+            counts.add(if outcome.failed {
+                Event::NotRecovered
+            } else {
+                Event::Recovered
+            });
+        }
         match &self.counted.series {
             Series::Requests(series) => series.count(outcome, duration),
             Series::Tunnels(series) => series.end(self.status == 200, outcome.error),
@@ -124,10 +144,14 @@ impl Record {
     /// The mesh or the application failed; a refusal by policy or of a bad request counts as well where
     /// the mesh made it.
     fn failed(&self) -> bool {
-        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS
-        let grpc = matches!(self.grpc_status, Some(2 | 4 | 13 | 14 | 15));
+        let grpc = self.grpc_status.is_some_and(is_grpc_failure);
         self.failure.is_some() || self.status >= 500 || grpc
     }
+}
+
+/// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: not the caller's fault.
+pub(crate) fn is_grpc_failure(code: u8) -> bool {
+    matches!(code, 2 | 4 | 13 | 14 | 15)
 }
 
 impl Drop for Record {

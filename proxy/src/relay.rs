@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
 
-use crate::idle::{Stalled, while_moving};
+use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::metrics::{Direction, TunnelSeries};
 use crate::stream::ApplicationStream;
@@ -105,10 +105,10 @@ pub(crate) async fn tunnel(
         let up = upload(application, &mut send, carried);
         let down = download(application, recv, carried);
         let both = pin!(futures_util::future::try_join(up, down));
-        match while_moving(idle, || carried.total(), both).await {
+        match while_moving(Idle::new(idle), || carried.total(), both).await {
             Ok(Ok(((), ()))) => Ok(()),
             Ok(Err(error)) => Err(error),
-            Err(Stalled) => Err(TunnelError::Idle),
+            Err(Expired::Stalled | Expired::Deadline) => Err(TunnelError::Idle),
         }
     };
     if outcome.is_err() {

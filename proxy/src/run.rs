@@ -28,6 +28,7 @@ use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
+use crate::resilience::destination::Destinations;
 use crate::worker::Shared;
 use thread::Plan;
 
@@ -158,7 +159,8 @@ pub async fn start(
         .id()
         .workload()
         .map_or_else(String::new, |workload| workload.namespace.to_owned());
-    let served = served(&settings, &namespace)?;
+    let called = Arc::new(Destinations::default());
+    let served = served(&settings, &namespace, &called)?;
     let workers = Workers::try_from(u8::try_from(settings.workers.get()).unwrap_or(u8::MAX))
         .unwrap_or(Workers::MIN);
     let mesh_settings = MeshSettings {
@@ -198,6 +200,9 @@ pub async fn start(
         served,
         timeouts: settings.timeouts,
         in_flight_max: settings.concurrency.in_flight_max,
+        destinations: called,
+        traces: Arc::default(),
+        follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
     });
     let writer = Writer::start(settings.access_log)?;
     let finish = CancellationToken::new();
@@ -239,6 +244,7 @@ pub async fn start(
         shards,
         pools,
         snapshots.clone(),
+        Arc::clone(&shared),
         log,
     ));
     let mut tasks = JoinSet::new();
@@ -322,7 +328,12 @@ impl Running {
     }
 }
 
-fn served(settings: &ProxySettings, namespace: &str) -> Result<Vec<Arc<ServedService>>, RunError> {
+fn served(
+    settings: &ProxySettings,
+    namespace: &str,
+    destinations: &Destinations,
+) -> Result<Vec<Arc<ServedService>>, RunError> {
+    let now = Instant::now().into_std();
     let services = settings
         .inbound
         .iter()
@@ -338,6 +349,8 @@ fn served(settings: &ProxySettings, namespace: &str) -> Result<Vec<Arc<ServedSer
                 name,
                 one.port,
                 one.application.clone(),
+                destinations,
+                now,
             )))
         })
         .collect()

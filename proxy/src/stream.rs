@@ -62,6 +62,14 @@ impl ApplicationStream {
         }
     }
 
+    /// The host at the other end; none for a Unix socket, or when it is gone already.
+    pub(crate) fn remote_host(&self) -> Option<std::net::IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Waits until there is room to write.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {

@@ -15,9 +15,13 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 use weft_transport::pool::Pool;
 
 use crate::access_log::AccessLog;
-use crate::directory::{Cluster, Directory};
+use crate::cluster::Cluster;
+use crate::directory::Directory;
+use crate::http::upload::Room;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
+use crate::resilience::destination::Destinations;
+use crate::resilience::traces::{TraceId, Traces};
 use crate::run::table;
 
 /// What is the same for all workers of the process.
@@ -34,6 +38,12 @@ pub(crate) struct Shared {
     pub(crate) timeouts: Timeouts,
     /// Requests in flight per inbound service.
     pub(crate) in_flight_max: usize,
+    /// What workers share about what is called.
+    pub(crate) destinations: Arc<Destinations>,
+    /// Links what is asked of the application to what it asks.
+    pub(crate) traces: Arc<Traces>,
+    /// Whether it is asked anything and may ask anything, so that there is something to link.
+    pub(crate) follows_traces: bool,
 }
 
 /// One worker.
@@ -56,6 +66,8 @@ pub(crate) struct Worker {
     pub(crate) via_http1: HeaderValue,
     /// `Via` for requests that arrive over HTTP/2.
     pub(crate) via_http2: HeaderValue,
+    /// For bodies that may be sent again.
+    pub(crate) room: Arc<Room>,
     /// Choices that need not be secret.
     pub(crate) random: Mutex<StdRng>,
     /// The label of calls that name no service.
@@ -71,6 +83,15 @@ impl Worker {
     /// The snapshot to decide by.
     pub(crate) fn directory(&self) -> Arc<Directory> {
         Arc::clone(&self.directory.borrow())
+    }
+
+    /// The trace of a request, where it may be a link between what is asked of the application and what
+    /// it asks.
+    pub(crate) fn trace_of(&self, head: &http::request::Parts) -> Option<TraceId> {
+        if !self.shared.follows_traces {
+            return None;
+        }
+        TraceId::of(&head.headers)
     }
 
     /// Where a call that leaves is counted: by its endpoint once one is tried, before by its service.
@@ -133,12 +154,14 @@ impl Worker {
 pub(crate) fn follow(
     mut tables: watch::Receiver<Option<Arc<Table>>>,
     own: TrustDomain,
+    destinations: Arc<Destinations>,
 ) -> (watch::Receiver<Arc<Directory>>, impl Future<Output = ()>) {
+    let swept = Arc::clone(&destinations);
     let newest = move |tables: &mut watch::Receiver<Option<Arc<Table>>>, old: &Directory| {
         let table = tables.borrow_and_update().clone()?;
         // Whoever acknowledges tells the refusal: see `run::table`.
         table::check(&table, &own).ok()?;
-        Some(Arc::new(Directory::new(table, old)))
+        Some(Arc::new(snapshot(table, old, &destinations)))
     };
     let first = newest(&mut tables, &Directory::default()).unwrap_or_default();
     let (snapshots, directory) = watch::channel(first);
@@ -147,8 +170,14 @@ pub(crate) fn follow(
             let next = newest(&mut tables, &snapshots.borrow());
             if let Some(next) = next {
                 snapshots.send_replace(next);
+                swept.sweep();
             }
         }
     };
     (directory, keep)
+}
+
+/// The snapshot of a table that comes now.
+fn snapshot(table: Arc<Table>, old: &Directory, destinations: &Destinations) -> Directory {
+    Directory::new(table, old, destinations, std::time::Instant::now())
 }

@@ -3,13 +3,15 @@
 //! Pure.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::fields::X_REQUEST_ID;
 use crate::failure::Failure;
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Seconds; the least that can be said, as overload of a sidecar passes with the requests under way.
+const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -29,6 +31,9 @@ pub(crate) fn answer(
     };
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(failure));
+    if failure.reason.is_passing() {
+        headers.insert(RETRY_AFTER, RETRY_SOON);
+    }
     if let Some(id) = request_id {
         headers.insert(X_REQUEST_ID, id.clone());
     }

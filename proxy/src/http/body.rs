@@ -8,7 +8,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -18,7 +17,7 @@ use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
 
 use super::fields;
 use crate::failure::{Failure, Reason};
-use crate::idle::Idle;
+use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::record::Record;
 
@@ -245,12 +244,12 @@ impl ResponseBody {
     }
 
     /// A response of the destination, with the request body that may still be under way.
-    pub(crate) fn peer(recv: RecvHalf, pump: Option<Pump>, idle: Duration, record: Record) -> Self {
+    pub(crate) fn peer(recv: RecvHalf, pump: Option<Pump>, idle: Idle, record: Record) -> Self {
         Self {
             source: Source::Peer {
                 recv,
                 pump,
-                idle: Idle::new(idle),
+                idle,
                 received: 0,
             },
             record: Some(record),
@@ -321,13 +320,17 @@ impl Body for ResponseBody {
                         Poll::Ready(None) => Ok(()),
                         Poll::Pending => {
                             let moved = *received + pump.as_ref().map_or(0, Pump::moved);
-                            if idle.poll(cx, moved).is_pending() {
-                                return Poll::Pending;
+                            match idle.poll(cx, moved) {
+                                Poll::Pending => return Poll::Pending,
+                                Poll::Ready(Expired::Stalled) => Err(Failure::new(
+                                    Reason::ResponseTimeout,
+                                    "the response stands still",
+                                )),
+                                Poll::Ready(Expired::Deadline) => Err(Failure::new(
+                                    Reason::DeadlineExceeded,
+                                    "the deadline passed before the end of the response",
+                                )),
                             }
-                            Err(Failure::new(
-                                Reason::ResponseTimeout,
-                                "the response stands still",
-                            ))
                         }
                     }
                 }

@@ -15,6 +15,12 @@ use crate::limits;
 pub(crate) const WEFT_SERVICE: HeaderName = HeaderName::from_static("weft-service");
 /// Says which service was addressed, where a route chose another as backend.
 pub(crate) const WEFT_ROUTE_PARENT: HeaderName = HeaderName::from_static("weft-route-parent");
+/// Says how important a request is, where its caller's route does.
+pub(crate) const WEFT_PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
+/// See [`WEFT_PRIORITY`].
+pub(crate) const HIGH: HeaderValue = HeaderValue::from_static("high");
+/// See [`WEFT_PRIORITY`].
+pub(crate) const LOW: HeaderValue = HeaderValue::from_static("low");
 /// Tells the application who called: the proven SPIFFE ID.
 pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Names the request across hops.

@@ -11,6 +11,7 @@ pub(crate) mod fields;
 pub(crate) mod path;
 pub(crate) mod request_id;
 pub(crate) mod response;
+pub(crate) mod upload;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -23,4 +24,11 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
             .strip_prefix(b"application/grpc")
             .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     })
+}
+
+/// Whether a response is a stream of server-sent events, which ends when its reader has enough.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }

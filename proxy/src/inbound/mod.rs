@@ -20,15 +20,17 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 use tokio::sync::watch;
-use weft_config::table::ServiceName;
+use weft_config::table::{self, Priority, ServiceName};
 use weft_transport::endpoint::{Accepted, Incoming, Listener};
 use weft_transport::http3::ErrorCode;
 use weft_transport::identity::{PeerId, SpiffeId};
 
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
-use crate::http::fields::WEFT_ROUTE_PARENT;
+use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, WEFT_ROUTE_PARENT};
+use crate::limits;
 use crate::metrics::{Counted, Decision, lock};
+use crate::resilience::limit::Limits;
 use crate::worker::Worker;
 use application::Application;
 use authorise::{Call, Permit, authorise};
@@ -152,7 +154,7 @@ struct Admitted {
     permit: Permit,
     application: Arc<Application>,
     parent: Option<ServiceName>,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 impl Inbound {
@@ -207,13 +209,37 @@ impl Peer {
         fresh
     }
 
+    /// Counts one more call under way, unless the limits of its service refuse it.
+    fn start(
+        &self,
+        directory: &Directory,
+        service: &Arc<ServedService>,
+        head: &http::request::Parts,
+    ) -> Result<InFlight, Failure> {
+        let is_request = head.method != http::Method::CONNECT;
+        let max = if is_request {
+            self.inbound.worker.shared.in_flight_max
+        } else {
+            limits::INBOUND_TUNNELS_MAX
+        };
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let Some(port) = service.port_of(directory.table.as_deref()) else {
+            return service.start(
+                &Limits::of(&table::Concurrency::default(), max, is_request),
+                Priority::Normal,
+            );
+        };
+        let policy = &port.traffic.concurrency;
+        let limits = Limits::of(policy, max, is_request);
+        service.start(&limits, priority(head, policy))
+    }
+
     /// Decides on a call and counts the decision.
     fn admit(
         &self,
         directory: &Directory,
         service: &Arc<ServedService>,
         head: &http::request::Parts,
-        limit: usize,
     ) -> Result<Admitted, Failure> {
         let parent = parent(head)?;
         let request =
@@ -241,14 +267,31 @@ impl Peer {
             .inbound
             .application(permit.service())
             .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
-        let in_flight = service.start(limit)?;
+        let in_flight = self.start(directory, service, head)?;
         Ok(Admitted {
             permit,
             application,
             parent,
-            _in_flight: in_flight,
+            in_flight,
         })
     }
+}
+
+/// How important a request is: by the header that the policy names, else by its caller's route.
+fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Priority {
+    let named = policy.priority.as_ref().and_then(|by| {
+        let value = head.headers.get(by.header.as_str())?.to_str().ok()?;
+        let is = |values: &[String]| values.iter().any(|one| one == value);
+        if is(&by.high) {
+            return Some(Priority::High);
+        }
+        is(&by.low).then_some(Priority::Low)
+    });
+    named.unwrap_or_else(|| match head.headers.get(WEFT_PRIORITY) {
+        Some(value) if *value == HIGH => Priority::High,
+        Some(value) if *value == LOW => Priority::Low,
+        Some(_) | None => Priority::Normal,
+    })
 }
 
 /// The addressed service, where the caller says that a route led here.
@@ -304,7 +347,7 @@ mod tests {
     #[test]
     fn futures_stay_small() {
         let sizes = [
-            ("request", future_size(request::serve), 6 * 1024),
+            ("request", future_size(request::serve), 6656),
             ("tunnel", future_size(tunnel::serve), 5 * 1024),
             ("peer", future_size(accept), 4 * 1024),
         ];

@@ -1,5 +1,6 @@
 //! One request of a peer: who may, deliver, relay the response.
 
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use weft_config::table::Protocol;
-use weft_transport::http3::{Responder, ServerRequest, StreamError};
+use weft_transport::http3::{ErrorCode, Responder, ServerRequest, StreamError};
 
 use super::application::{Answered, Lease, ToSend, response_failure};
 use super::body::{Moved, RequestBody};
@@ -22,11 +23,14 @@ use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{PumpError, pump};
 use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
-use crate::http::{answer, is_grpc, request_id, response};
-use crate::idle::{Stalled, while_moving};
+use crate::http::{answer, is_event_stream, is_grpc, request_id, response};
+use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::mesh::stream_failure;
-use crate::record::Record;
+use crate::record::{Record, is_grpc_failure};
+use crate::resilience::deadline;
+use crate::resilience::retry::{SAFE, SPENT, WEFT_RETRY};
+use crate::resilience::traces::Link;
 
 /// Serves one request to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
@@ -59,11 +63,15 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         &head,
         Some(id.clone()),
     );
+    let deadline = deadline::said(&head.headers).map(|left| started + left);
     let admitted = service.and_then(|service| {
-        peer.admit(&directory, service, &head, worker.shared.in_flight_max)
-            .map(|admitted| (service, admitted))
+        if deadline.is_some_and(|deadline| deadline <= started) {
+            return Err(expired(Expired::Deadline));
+        }
+        let admitted = peer.admit(&directory, service, &head)?;
+        Ok((service, admitted))
     });
-    let (service, admitted) = match admitted {
+    let (service, mut admitted) = match admitted {
         Ok(admitted) => admitted,
         Err(failure) => return refuse(respond, failure, grpc, &id, record).await,
     };
@@ -72,26 +80,40 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let asked = Some((method.as_str(), uri.path()));
     let (caller, parent) = (peer.id.id(), admitted.parent.as_ref());
     let multiplexed = grpc || service.protocol(directory.table.as_deref()) == Some(Protocol::Grpc);
+    let stream_idle = service.stream_idle(directory.table.as_deref());
     drop(directory);
     let moved = Arc::new(Moved::default());
-    let idle = worker.shared.timeouts.stream_idle;
+    let idle = || Idle::new(stream_idle.unwrap_or(worker.shared.timeouts.stream_idle));
+    // What the application asks in turn is linked to this, for as long as this is being served.
+    let trace = worker.trace_of(&head);
+    let link = trace.and_then(|trace| worker.shared.traces.serve(trace, deadline));
+    let call_is_bounded = head.headers.contains_key(deadline::GRPC_TIMEOUT);
 
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
     prepare(&mut head, &peer.header, multiplexed);
+    if let Some(deadline) = deadline {
+        deadline::tell(
+            &mut head.headers,
+            deadline.saturating_duration_since(started),
+        );
+    }
     let body = RequestBody::new(recv, Arc::clone(&moved));
     let mut request = Some(Request::from_parts(head, body));
     let delivered = {
+        let gone = pin!(respond.stopped());
         let delivery = pin!(deliver(
             &admitted,
             &mut request,
             &mut respond,
             multiplexed,
-            interim,
+            interim
         ));
+        let delivery = pin!(while_wanted(gone, delivery));
+        let idle = idle().until(deadline);
         let moving = pin!(while_moving(idle, || moved.total(), delivery));
         while_allowed(&mut policy, service, caller, parent, asked, moving).await
     };
-    let delivered = delivered.and_then(|outcome| outcome.unwrap_or_else(|Stalled| Err(stalled())));
+    let delivered = delivered.and_then(|outcome| outcome.unwrap_or_else(|why| Err(expired(why))));
     let answered = match delivered {
         Ok(answered) => answered,
         Err(failure) => {
@@ -100,12 +122,30 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         }
     };
 
+    let head = &answered.response;
+    if head.status().as_u16() < 500 {
+        admitted.in_flight.took = Some(started.elapsed());
+    }
+    let endless = if grpc {
+        !call_is_bounded
+    } else {
+        is_event_stream(head.headers())
+    };
+    let spent = link.as_ref().is_some_and(Link::is_spent);
     let relayed = {
-        let relay = pin!(relay(respond, answered, grpc, &moved.received, &mut record));
+        let relay = pin!(relay(
+            respond,
+            answered,
+            grpc,
+            spent,
+            &moved.received,
+            &mut record
+        ));
+        let idle = idle().until(deadline.filter(|_| !endless));
         let moving = pin!(while_moving(idle, || moved.total(), relay));
         while_allowed(&mut policy, service, caller, parent, asked, moving).await
     };
-    let relayed = relayed.and_then(|outcome| outcome.unwrap_or_else(|Stalled| Err(stalled())));
+    let relayed = relayed.and_then(|outcome| outcome.unwrap_or_else(|why| Err(expired(why))));
     record.sent = moved.sent.load(Ordering::Relaxed);
     record.received = moved.received.load(Ordering::Relaxed);
     match relayed {
@@ -120,11 +160,34 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     }
 }
 
-fn stalled() -> Failure {
-    Failure::new(
-        Reason::ResponseTimeout,
-        "nothing moved for the stream's idle timeout",
-    )
+fn expired(why: Expired) -> Failure {
+    match why {
+        Expired::Stalled => Failure::new(
+            Reason::ResponseTimeout,
+            "nothing moved for the stream's idle timeout",
+        ),
+        Expired::Deadline => Failure::new(Reason::DeadlineExceeded, "the deadline passed"),
+    }
+}
+
+/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first:
+/// dropped, it tells the application so.
+async fn while_wanted<T, F>(
+    mut gone: Pin<&mut impl Future<Output = Option<ErrorCode>>>,
+    mut work: Pin<&mut F>,
+) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(outcome),
+        // Asked only when there is something to wait for.
+        Poll::Pending => gone
+            .as_mut()
+            .poll(cx)
+            .map(|_| Err(Failure::new(Reason::CallerGone, "the caller went away"))),
+    })
+    .await
 }
 
 /// Answers in the application's place.
@@ -138,6 +201,9 @@ async fn refuse(
     let (head, text) = answer::answer(&failure, grpc, record.method == Method::HEAD, Some(id));
     let (mut head, ()) = head.into_parts();
     head.version = http::Version::HTTP_3;
+    if failure.reason.is_unprocessed() {
+        head.headers.insert(WEFT_RETRY, SAFE);
+    }
     record.status = head.status.as_u16();
     // The caller may be gone; the record tells what it would have heard.
     let _ = respond.head_with(&head, text, true).await;
@@ -263,6 +329,7 @@ async fn relay(
     respond: Responder,
     answered: Answered,
     grpc: bool,
+    spent: bool,
     received: &AtomicU64,
     record: &mut Record,
 ) -> Result<Option<Lease>, Failure> {
@@ -279,6 +346,11 @@ async fn relay(
     }
     record.status = head.status.as_u16();
     record.trailers(&head.headers);
+    let failed = head.status.is_server_error() || record.grpc_status.is_some_and(is_grpc_failure);
+    if spent && failed {
+        // The application failed because a call of its own did, several times.
+        head.headers.insert(WEFT_RETRY, SPENT);
+    }
     let mut body = body;
     let bodiless = to_head
         || matches!(

@@ -1,16 +1,19 @@
-//! The services that this sidecar serves, and which of them a request means. Pure but for the count of
-//! calls under way.
+//! The services that this sidecar serves, and which of them a request means. Pure but for the counts of
+//! calls.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use weft_config::settings::LocalAddress;
-use weft_config::table::{Protocol, ServiceName, Table};
+use weft_config::table::{Port, Priority, Protocol, RetryBudget, ServiceName, Table};
 
+use crate::cluster;
 use crate::failure::{Failure, Reason};
 use crate::http::authority;
 use crate::http::fields::WEFT_SERVICE;
+use crate::resilience::destination::{Destination, Destinations};
+use crate::resilience::limit::{Concurrency, Limits};
 
 /// One port of a service that the application behind this sidecar serves.
 pub(crate) struct ServedService {
@@ -22,56 +25,90 @@ pub(crate) struct ServedService {
     pub(crate) label: Arc<str>,
     /// Where the application listens.
     pub(crate) application: LocalAddress,
-    in_flight: AtomicUsize,
+    /// Calls under way, and how many may be.
+    pub(crate) concurrency: Concurrency,
+    /// Where it is counted that calls were refused.
+    pub(crate) destination: Arc<Destination>,
 }
 
 impl ServedService {
     /// A service with nothing under way.
-    pub(crate) fn new(name: ServiceName, port: u16, application: LocalAddress) -> Self {
-        let label = Arc::from(format!("{name}:{port}"));
+    pub(crate) fn new(
+        name: ServiceName,
+        port: u16,
+        application: LocalAddress,
+        destinations: &Destinations,
+        now: Instant,
+    ) -> Self {
+        let label = cluster::label(&name, port);
+        let destination = destinations.get(&label, &RetryBudget::default(), now);
         Self {
             name,
             port,
             label,
             application,
-            in_flight: AtomicUsize::new(0),
+            concurrency: Concurrency::default(),
+            destination,
         }
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(name: ServiceName, port: u16) -> Self {
-        Self::new(name, port, LocalAddress::Tcp(([127, 0, 0, 1], 1).into()))
+        let application = LocalAddress::Tcp(([127, 0, 0, 1], 1).into());
+        let now = std::time::Instant::now();
+        Self::new(name, port, application, &Destinations::default(), now)
     }
 
-    /// Counts one more call, unless `limit` are under way.
-    pub(crate) fn start(self: &Arc<Self>, limit: usize) -> Result<InFlight, Failure> {
-        let guard = InFlight(Arc::clone(self));
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= limit {
+    /// Counts one more call, unless too many are under way.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        limits: &Limits,
+        priority: Priority,
+    ) -> Result<InFlight, Failure> {
+        let verdict = self.concurrency.begin(limits, priority);
+        if let Some(full) = verdict.observed {
+            self.destination.counts.add(full.event(false));
+        }
+        if let Some(full) = verdict.refused {
+            self.destination.counts.add(full.event(true));
+            let (limit, label) = (full.limit, &self.label);
             return Err(Failure::new(
                 Reason::Overloaded,
-                format!("{limit} calls of {} are under way", self.label),
+                format!("{limit} calls of {label} are under way"),
             ));
         }
-        Ok(guard)
+        Ok(InFlight {
+            service: Arc::clone(self),
+            took: None,
+        })
+    }
+
+    /// Time in which nothing moves, after which its streams are reset, where the policy says so.
+    pub(crate) fn stream_idle(&self, table: Option<&Table>) -> Option<Duration> {
+        self.port_of(table)?.traffic.request.timeouts.stream_idle
+    }
+
+    /// What the table says of it.
+    pub(crate) fn port_of<'t>(&self, table: Option<&'t Table>) -> Option<&'t Port> {
+        table?.services.get(&self.name)?.ports.get(&self.port)
     }
 
     /// What is spoken on it, as far as the table says.
     pub(crate) fn protocol(&self, table: Option<&Table>) -> Option<Protocol> {
-        table?
-            .services
-            .get(&self.name)?
-            .ports
-            .get(&self.port)
-            .map(|port| port.protocol)
+        self.port_of(table).map(|port| port.protocol)
     }
 }
 
 /// One call under way.
-pub(crate) struct InFlight(Arc<ServedService>);
+pub(crate) struct InFlight {
+    service: Arc<ServedService>,
+    /// Time to the head of a sound response.
+    pub(crate) took: Option<Duration>,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.service.concurrency.end(self.took);
     }
 }
 
@@ -183,6 +220,7 @@ fn misdirected(service: &str) -> Failure {
 mod tests {
     use super::*;
     use crate::directory::tests::{name, table};
+    use crate::resilience::destination::Event;
 
     fn served() -> Served {
         let services = [("orders", 80), ("db", 5432)];
@@ -262,12 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn calls_beyond_the_limit_are_refused_until_one_ends() {
+    fn a_call_counts_until_it_is_dropped_and_one_too_many_is_told_and_counted() {
         let service = Arc::new(ServedService::for_tests(name("orders"), 80));
-        let first = service.start(1);
-        assert!(first.is_ok());
-        assert!(service.start(1).is_err());
+        let limits = Limits::of(&weft_config::table::Concurrency::default(), 1, true);
+        let first = service.start(&limits, Priority::Normal);
+        let refused = service.start(&limits, Priority::Normal).err().unwrap();
+        assert_eq!(refused.reason, Reason::Overloaded);
+        assert_eq!(service.destination.counts.get(Event::RefusedFixed), 1);
         drop(first);
-        assert!(service.start(1).is_ok());
+        assert!(service.start(&limits, Priority::Normal).is_ok());
     }
 }

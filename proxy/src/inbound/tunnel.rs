@@ -13,7 +13,6 @@ use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::answer::PROXY_STATUS;
 use crate::http::{answer, fields};
-use crate::limits;
 use crate::mesh::stream_failure;
 use crate::metrics::Direction;
 use crate::record::Record;
@@ -104,7 +103,7 @@ async fn open(
             format!("{} takes requests, not tunnels", service.label),
         ));
     }
-    let admitted = peer.admit(directory, service, head, limits::INBOUND_TUNNELS_MAX)?;
+    let admitted = peer.admit(directory, service, head)?;
     let application = admitted.application.connect().await?;
     Ok(Opened {
         admitted,

@@ -2,8 +2,9 @@
 //! `accept -> identify (whom does the app want?) -> route -> pick (endpoint) -> open (stream to the peer sidecar) -> relay`.
 //!
 //! [`listen`] accepts and tells HTTP from TCP; [`request`] and [`tunnel`] tell the rest. [`route`] and
-//! [`pick`] decide, purely; [`open`] tries endpoints.
+//! [`pick`] decide, purely; [`open`] reaches an endpoint, and [`attempt`] asks it.
 
+mod attempt;
 mod connection;
 mod open;
 mod pick;
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 use weft_config::table::Protocol;
 
 use crate::limits;
+use crate::resilience::balance;
 use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
@@ -37,6 +39,15 @@ pub(crate) struct Listener {
     pub(crate) worker: Arc<Worker>,
     /// What it leads to.
     pub(crate) destination: Destination,
+}
+
+/// A connection of the application.
+#[derive(Clone)]
+struct Client {
+    /// Where it came in.
+    listener: Arc<Listener>,
+    /// The number of where it comes from, for balancing by source.
+    source: u64,
 }
 
 /// A bound socket.
@@ -115,10 +126,14 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     let detection = tokio::time::timeout(patience, detect(&stream, &mut first)).await;
     match detection {
         Ok(Ok(Some(Spoken::Http1))) => {
-            serve_http1(listener, Connection::new(stream, first)).await;
+            serve_http1(client(listener, &stream), Connection::new(stream, first)).await;
         }
         Ok(Ok(Some(Spoken::Http2))) => {
-            Box::pin(serve_http2(listener, Connection::new(stream, first))).await;
+            Box::pin(serve_http2(
+                client(listener, &stream),
+                Connection::new(stream, first),
+            ))
+            .await;
         }
         // Silence is not HTTP: it is refused as TCP is.
         Err(_) if protocol.is_none() => Box::pin(tunnel::serve(&listener, stream)).await,
@@ -126,17 +141,24 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     }
 }
 
-async fn serve_http1(listener: Arc<Listener>, connection: Connection) {
-    let finish = listener.worker.finish.clone();
+/// Names the caller: this workload, and the host from which its application connected.
+fn client(listener: Arc<Listener>, stream: &ApplicationStream) -> Client {
+    let host = stream.remote_host();
+    let workload = &listener.worker.shared.principal;
+    let source = balance::hash(format!("{workload} {host:?}").as_bytes());
+    Client { listener, source }
+}
+
+async fn serve_http1(client: Client, connection: Connection) {
+    let finish = client.listener.worker.finish.clone();
     let mut builder = http1::Builder::new();
     builder
         .timer(connection.timer())
-        .header_read_timeout(listener.worker.shared.timeouts.request_headers)
+        .header_read_timeout(client.listener.worker.shared.timeouts.request_headers)
         .max_headers(limits::FIELDS_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX);
     // hyper keeps room for the future of a request as long as the connection lives.
-    let service =
-        service_fn(move |request| Box::pin(request::serve(Arc::clone(&listener), request)));
+    let service = service_fn(move |request| Box::pin(request::serve(client.clone(), request)));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
     // Errors of a connection are its client's: requests under way have told theirs in their records.
     tokio::select! {
@@ -146,16 +168,16 @@ async fn serve_http1(listener: Arc<Listener>, connection: Connection) {
     let _ = connection.await;
 }
 
-async fn serve_http2(listener: Arc<Listener>, connection: Connection) {
-    let finish = listener.worker.finish.clone();
-    let mut builder = http2::Builder::new(Tracked(listener.worker.tasks.clone()));
+async fn serve_http2(client: Client, connection: Connection) {
+    let finish = client.listener.worker.finish.clone();
+    let mut builder = http2::Builder::new(Tracked(client.listener.worker.tasks.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
         .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW);
-    let service = service_fn(move |request| request::serve(Arc::clone(&listener), request));
+    let service = service_fn(move |request| request::serve(client.clone(), request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
     tokio::select! {
         _ = &mut connection => return,
@@ -175,7 +197,7 @@ mod tests {
         let sizes = [
             ("connection", future_size(serve), 1536),
             ("request", future_size(request::serve), 3 * 1024),
-            ("tunnel", future_size(tunnel::serve), 3 * 1024),
+            ("tunnel", future_size(tunnel::serve), 3584),
         ];
         for (name, size, size_max) in sizes {
             assert!(size <= size_max, "{sizes:?} {name}");

@@ -1,111 +1,104 @@
-//! Opens a stream to an endpoint of a cluster, and to another one if the first was not reached.
-//! Nothing is tried twice that a peer can have seen.
+//! Opens a stream to one endpoint of a cluster: picks it, dials it if there is no connection, and sends the
+//! head. Whether another one is tried is the caller's decision.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::request::Parts;
-use weft_transport::http3::{ResponseHalf, SendHalf};
+use weft_transport::http3::{OpenError, ResponseHalf, SendHalf};
 
-use super::pick::pick;
-use crate::directory::{Cluster, Endpoint, LoadGuard};
+use super::pick::{Wish, pick};
+use crate::cluster::{Cluster, Flight};
 use crate::failure::{Failure, Reason};
 use crate::limits;
 use crate::mesh::{dial_failure, open_failure};
 use crate::metrics::lock;
+use crate::resilience::retry::Trouble;
+use crate::resilience::standing::Outcome;
 use crate::worker::Worker;
 
 /// A stream whose head is sent.
 pub(super) struct Opened {
     pub(super) send: SendHalf,
     pub(super) response: ResponseHalf,
-    pub(super) load: LoadGuard,
+    pub(super) flight: Flight,
 }
 
-/// Endpoints that were tried for one request.
-#[derive(Debug, Default)]
-pub(super) struct Attempts {
-    made: usize,
-    last: Option<usize>,
+/// No stream. No peer has seen the request.
+pub(super) struct NotOpened {
+    pub(super) failure: Failure,
+    /// None where another attempt would fare no better.
+    pub(super) trouble: Option<Trouble>,
 }
 
-impl Attempts {
-    /// The last endpoint that was tried.
-    pub(super) fn last(&self) -> Option<usize> {
-        self.last
-    }
-
-    /// Whether another endpoint may be tried when the last one cannot have seen the request.
-    pub(super) fn may_go_on(&self) -> bool {
-        self.made < limits::CONNECT_ATTEMPTS_MAX
-    }
-}
-
-/// Picks, dials if needed, sends the head.
+/// Picks, dials if needed, sends the head. What was picked is noted in the wish.
 pub(super) async fn open(
     worker: &Worker,
     cluster: &Arc<Cluster>,
     head: &Parts,
     end: bool,
-    attempts: &mut Attempts,
-) -> Result<Opened, Failure> {
-    let mut failure = None;
-    while attempts.may_go_on() {
-        let load = |index: usize| {
-            cluster
-                .endpoints
-                .get(index)
-                .map_or(u32::MAX, Endpoint::load)
-        };
-        let index = pick(
-            cluster.endpoints.len(),
-            attempts.last,
-            load,
-            &mut *lock(&worker.random),
-        );
-        let Some((index, endpoint)) =
-            index.and_then(|index| Some((index, cluster.endpoints.get(index)?)))
-        else {
-            return Err(Failure::new(
+    wish: &mut Wish,
+    now: Instant,
+) -> Result<Opened, NotOpened> {
+    let picked = pick(cluster, wish, now, &mut *lock(&worker.random));
+    let chosen = picked.and_then(|pick| {
+        let endpoint = cluster.endpoints.get(pick.index)?;
+        Some((pick, endpoint, cluster.start(pick.index, now)?))
+    });
+    let Some((pick, endpoint, mut flight)) = chosen else {
+        return Err(NotOpened {
+            failure: Failure::new(
                 Reason::NoEndpoint,
                 format!("no healthy endpoint of {}", cluster.label),
-            ));
-        };
-        attempts.made += 1;
-        attempts.last = Some(index);
-        let load = endpoint.start();
-        let connection = match worker.pool.get(&endpoint.target).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                failure = Some(dial_failure(&error));
-                if cluster.endpoints.len() == 1 {
-                    // The only one: dialling it again at once would only double the wait.
-                    break;
-                }
-                continue;
-            }
-        };
-        let opened = tokio::time::timeout(limits::STREAM_WAIT, connection.open(head, end)).await;
-        match opened {
-            Ok(Ok((send, response))) => {
-                return Ok(Opened {
-                    send,
-                    response,
-                    load,
-                });
-            }
-            Err(_) => {
-                failure = Some(Failure::new(
-                    Reason::Overloaded,
-                    "the peer allows no more streams",
-                ));
-            }
-            Ok(Err(error)) => {
-                failure = Some(open_failure(&error));
-                if !error.is_unprocessed() {
-                    break;
+            ),
+            trouble: None,
+        });
+    };
+    wish.tried.add(pick.index);
+    let connection = match worker.pool.get(&endpoint.target).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            flight.tell(Outcome::Badly, now);
+            return Err(NotOpened {
+                failure: dial_failure(&error),
+                // Dialling the same one again at once would only double the wait.
+                trouble: (!wish.tried.all(cluster.endpoints.len())).then_some(Trouble::NotReached),
+            });
+        }
+    };
+    let opened = tokio::time::timeout(limits::STREAM_WAIT, connection.open(head, end)).await;
+    let (failure, outcome) = match opened {
+        Ok(Ok((send, response))) => {
+            return Ok(Opened {
+                send,
+                response,
+                flight,
+            });
+        }
+        Ok(Err(error)) => {
+            let failure = open_failure(&error);
+            match error {
+                OpenError::ConnectionLost(_) => (failure, Some(Outcome::Badly)),
+                // It goes away in good order.
+                OpenError::Draining | OpenError::Stopped(_) => (failure, None),
+                OpenError::InvalidHead(_) => {
+                    return Err(NotOpened {
+                        failure,
+                        trouble: None,
+                    });
                 }
             }
         }
+        Err(_) => {
+            let failure = Failure::new(Reason::Overloaded, "the peer allows no more streams");
+            (failure, Some(Outcome::Busy(limits::SPARED)))
+        }
+    };
+    if let Some(outcome) = outcome {
+        flight.tell(outcome, now);
     }
-    Err(failure.unwrap_or_else(|| Failure::new(Reason::Internal, "no attempt was made")))
+    Err(NotOpened {
+        failure,
+        trouble: Some(Trouble::Unprocessed),
+    })
 }

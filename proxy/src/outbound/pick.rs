@@ -1,114 +1,311 @@
-//! Which endpoint takes a request: of two chosen at random, the one with fewer outstanding requests
-//! ("power of two choices"). Pure: randomness and loads come in.
+//! Which endpoint of a cluster takes an attempt: one that is in rotation and was not tried for this
+//! request, by the cluster's algorithm; where there is none, a lesser choice. Pure: time and randomness
+//! come in. How the algorithms choose is in [`crate::resilience::balance`].
 
-use rand::{Rng, RngExt};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-/// Picks an index below `count`, never `except` unless it is the only one.
-pub(crate) fn pick(
-    count: usize,
-    except: Option<usize>,
-    load: impl Fn(usize) -> u32,
+use http::HeaderMap;
+use http::header::COOKIE;
+use rand::Rng;
+use weft_config::table::{Algorithm, HashKey};
+
+use crate::cluster::{Cluster, Endpoint};
+use crate::limits;
+use crate::resilience::balance::{self, Method, choose};
+use crate::resilience::breaker::Admission;
+
+/// Endpoints that were tried for one request, by index. Those beyond 128 are not remembered: with so many,
+/// the next choice is another one anyway.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tried {
+    bits: u128,
+    last: Option<usize>,
+}
+
+impl Tried {
+    /// It was tried.
+    pub(super) fn add(&mut self, index: usize) {
+        self.last = Some(index);
+        self.bits |= u32::try_from(index)
+            .ok()
+            .and_then(|index| 1_u128.checked_shl(index))
+            .unwrap_or(0);
+    }
+
+    /// The last one.
+    pub(super) fn last(self) -> Option<usize> {
+        self.last
+    }
+
+    /// Whether so many are all that there are.
+    pub(super) fn all(self, count: usize) -> bool {
+        (0..count).all(|index| self.has(index))
+    }
+
+    fn has(self, index: usize) -> bool {
+        u32::try_from(index)
+            .ok()
+            .and_then(|index| 1_u128.checked_shl(index))
+            .is_some_and(|bit| self.bits & bit != 0)
+    }
+}
+
+/// What is asked of the choice.
+pub(super) struct Wish {
+    /// Endpoints to avoid.
+    pub(super) tried: Tried,
+    /// The number of the request's hash key, where the cluster hashes and the request has one.
+    pub(super) key: Option<u64>,
+    /// Whether the request may be sent again if it fails: such ones try endpoints that are out.
+    pub(super) repeatable: bool,
+}
+
+/// What was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pick {
+    /// The endpoint.
+    pub(super) index: usize,
+    /// It was tried before: there is no other.
+    pub(super) again: bool,
+}
+
+/// Picks an endpoint; none if the cluster has none at all.
+pub(super) fn pick(
+    cluster: &Cluster,
+    wish: &Wish,
+    now: Instant,
     random: &mut impl Rng,
-) -> Option<usize> {
-    let except = except.filter(|index| *index < count && count > 1);
-    let free = count - usize::from(except.is_some());
-    // Maps a number below `free` to an index, skipping `except`.
-    let index =
-        |number: usize| number + usize::from(except.is_some_and(|skipped| number >= skipped));
-    match free {
-        0 => None,
-        1 => Some(index(0)),
-        _ => {
-            let first = random.random_range(0..free);
-            let second = (first + random.random_range(1..free)) % free;
-            let (first, second) = (index(first), index(second));
-            Some(if load(second) < load(first) {
-                second
-            } else {
-                first
-            })
+) -> Option<Pick> {
+    let endpoints = &cluster.endpoints;
+    let fresh = |index: usize| !wish.tried.has(index);
+    let admission = |index: usize| {
+        endpoints
+            .get(index)
+            .map_or(Admission::No, |one| one.standing.admission(now))
+    };
+    // As long as no endpoint is out, none is asked.
+    let all_in = !cluster.may_have_out() || is_panic(cluster);
+    if !all_in && let Some(index) = due(endpoints, wish, now) {
+        return Some(Pick {
+            index,
+            again: false,
+        });
+    }
+    let is_in = |index: usize| all_in || admission(index) == Admission::Yes;
+    let method = method(cluster, wish.key);
+    let candidate = |index: usize| {
+        let endpoint = &endpoints[index];
+        endpoint
+            .standing
+            .candidate(now, cluster.traffic.balance.slow_start)
+    };
+    let count = endpoints.len();
+    let mut among =
+        |usable: &dyn Fn(usize) -> bool| choose(method, count, usable, candidate, random);
+    among(&|index| fresh(index) && is_in(index))
+        .or_else(|| among(&is_in))
+        .or_else(|| among(&fresh))
+        .or_else(|| among(&|_| true))
+        .map(|index| Pick {
+            index,
+            again: !fresh(index),
+        })
+}
+
+/// The endpoint that is due to be tried by a request like this.
+fn due(endpoints: &[Endpoint], wish: &Wish, now: Instant) -> Option<usize> {
+    let is_due = |endpoint: &Endpoint| {
+        let overdue = endpoint.standing.overdue(now);
+        overdue.is_some_and(|time| wish.repeatable || time >= limits::PROBE_PATIENCE)
+    };
+    endpoints
+        .iter()
+        .enumerate()
+        .position(|(index, endpoint)| !wish.tried.has(index) && is_due(endpoint))
+}
+
+/// So many endpoints are out that the fault cannot be theirs.
+fn is_panic(cluster: &Cluster) -> bool {
+    let all = cluster.endpoints.len() as f64;
+    let out = cluster.endpoints.iter().filter(|one| one.standing.is_out());
+    let left = all - out.count() as f64;
+    left < cluster.traffic.breaker.panic_threshold.fraction() * all
+}
+
+fn method(cluster: &Cluster, key: Option<u64>) -> Method {
+    match (&cluster.traffic.balance.algorithm, key) {
+        (Algorithm::LeastRequest, _) => Method::LeastRequest,
+        (Algorithm::RoundRobin, _) => {
+            Method::RoundRobin(cluster.lasting.turn.fetch_add(1, Ordering::Relaxed))
+        }
+        (Algorithm::RingHash(_) | Algorithm::Maglev(_), Some(key)) => Method::Hash(key),
+        (Algorithm::PeakEwma | Algorithm::RingHash(_) | Algorithm::Maglev(_), _) => {
+            Method::PeakEwma
         }
     }
 }
 
-/// Picks by weight; `None` if the weights sum to 0.
-pub(crate) fn pick_weighted(
-    weights: impl Iterator<Item = u32> + Clone,
-    random: &mut impl Rng,
-) -> Option<usize> {
-    let sum: u64 = weights.clone().map(u64::from).sum();
-    if sum == 0 {
-        return None;
+/// The number of what a cluster hashes. `source` is that of the caller.
+pub(super) fn key(cluster: &Cluster, headers: &HeaderMap, source: u64) -> Option<u64> {
+    match &cluster.traffic.balance.algorithm {
+        Algorithm::PeakEwma | Algorithm::LeastRequest | Algorithm::RoundRobin => None,
+        Algorithm::RingHash(key) | Algorithm::Maglev(key) => match key {
+            HashKey::Source => Some(source),
+            HashKey::Header(name) => headers
+                .get(name.as_str())
+                .map(|value| balance::hash(value.as_bytes())),
+            HashKey::Cookie(name) => {
+                let lines = headers.get_all(COOKIE).into_iter();
+                let mut pairs = lines
+                    .filter_map(|line| line.to_str().ok())
+                    .flat_map(|line| line.split(';'))
+                    .filter_map(|pair| pair.trim().split_once('='));
+                let (_, value) = pairs.find(|(one, _)| one == name)?;
+                Some(balance::hash(value.as_bytes()))
+            }
+        },
     }
-    let mut left = random.random_range(0..sum);
-    for (index, weight) in weights.enumerate() {
-        match left.checked_sub(u64::from(weight)) {
-            Some(rest) => left = rest,
-            None => return Some(index),
-        }
-    }
-    None
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use rand::SeedableRng;
     use rand::rngs::StdRng;
+    use weft_config::table::{Percent, Traffic};
 
     use super::*;
+    use crate::directory::tests::cluster;
+    use crate::resilience::standing::Outcome;
+
+    fn wish(tried: Tried) -> Wish {
+        Wish {
+            tried,
+            key: None,
+            repeatable: true,
+        }
+    }
+
+    /// Fails requests at one endpoint until it is out, as far as it may be.
+    fn put_out(cluster: &Arc<Cluster>, index: usize, now: Instant) {
+        for _ in 0..5 {
+            cluster.start(index, now).unwrap().tell(Outcome::Badly, now);
+        }
+    }
 
     #[test]
-    fn the_less_loaded_of_two_wins() {
+    fn another_endpoint_is_preferred_to_one_that_was_tried() {
         let mut random = StdRng::seed_from_u64(1);
-        for _ in 0..100 {
-            assert_eq!(pick(2, None, |index| [5, 1][index], &mut random), Some(1));
-        }
-    }
-
-    #[test]
-    fn the_most_loaded_of_three_never_wins() {
-        let mut random = StdRng::seed_from_u64(2);
-        for _ in 0..1000 {
-            assert_ne!(
-                pick(3, None, |index| [9, 1, 2][index], &mut random),
-                Some(0)
-            );
-        }
-    }
-
-    #[test]
-    fn equal_loads_are_spread() {
-        let mut random = StdRng::seed_from_u64(3);
-        let mut seen = [0; 4];
-        for _ in 0..4000 {
-            seen[pick(4, None, |_| 0, &mut random).unwrap()] += 1;
-        }
-        assert!(
-            seen.iter().all(|count| (850..1150).contains(count)),
-            "{seen:?}"
+        let now = Instant::now();
+        let two = cluster(2, Traffic::default());
+        let mut tried = Tried::default();
+        let first = pick(&two, &wish(tried), now, &mut random).unwrap();
+        tried.add(first.index);
+        let second = pick(&two, &wish(tried), now, &mut random).unwrap();
+        assert_eq!((second.index, second.again), (1 - first.index, false));
+        tried.add(second.index);
+        assert!(pick(&two, &wish(tried), now, &mut random).unwrap().again);
+        assert_eq!(
+            pick(
+                &cluster(0, Traffic::default()),
+                &wish(tried),
+                now,
+                &mut random
+            ),
+            None
         );
     }
 
     #[test]
-    fn the_failed_endpoint_is_avoided_unless_it_is_alone() {
-        let mut random = StdRng::seed_from_u64(4);
+    fn an_endpoint_that_is_out_gets_nothing_until_it_is_due_and_then_one_request() {
+        let mut random = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let four = cluster(4, Traffic::default());
+        put_out(&four, 2, now);
         for _ in 0..100 {
-            assert_ne!(pick(3, Some(1), |_| 0, &mut random), Some(1));
-            assert_eq!(pick(2, Some(0), |_| 0, &mut random), Some(1));
+            assert_ne!(
+                pick(&four, &wish(Tried::default()), now, &mut random)
+                    .unwrap()
+                    .index,
+                2
+            );
         }
-        assert_eq!(pick(1, Some(0), |_| 0, &mut random), Some(0));
-        assert_eq!(pick(0, None, |_| 0, &mut random), None);
+        let due = now + Duration::from_secs(3);
+        // One that cannot be repeated is not used, unless no other comes.
+        let post = Wish {
+            repeatable: false,
+            ..wish(Tried::default())
+        };
+        assert_ne!(pick(&four, &post, due, &mut random).unwrap().index, 2);
+        let late = due + limits::PROBE_PATIENCE;
+        assert_eq!(pick(&four, &post, late, &mut random).unwrap().index, 2);
+        assert_eq!(
+            pick(&four, &wish(Tried::default()), due, &mut random)
+                .unwrap()
+                .index,
+            2
+        );
+        let mut probe = four.start(2, due).unwrap();
+        assert_ne!(
+            pick(&four, &wish(Tried::default()), due, &mut random)
+                .unwrap()
+                .index,
+            2
+        );
+        probe.tell(Outcome::Well, due);
+        assert!(!four.may_have_out());
     }
 
     #[test]
-    fn weights_are_shares() {
-        let mut random = StdRng::seed_from_u64(5);
-        let mut seen = [0; 3];
-        for _ in 0..10_000 {
-            seen[pick_weighted([90, 0, 10].into_iter(), &mut random).unwrap()] += 1;
+    fn never_more_than_half_of_the_endpoints_and_never_the_last_are_out() {
+        let now = Instant::now();
+        for (count, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
+            let all = cluster(count, Traffic::default());
+            (0..usize::from(count)).for_each(|index| put_out(&all, index, now));
+            let out = all.endpoints.iter().filter(|one| one.standing.is_out());
+            assert_eq!(out.count(), most, "of {count}");
         }
-        assert_eq!(seen[1], 0);
-        assert!((800..1200).contains(&seen[2]), "{seen:?}");
-        assert_eq!(pick_weighted([0, 0].into_iter(), &mut random), None);
+    }
+
+    #[test]
+    fn in_a_panic_all_endpoints_are_used() {
+        let mut random = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let mut traffic = Traffic::default();
+        traffic.breaker.ejected_percent_max = Percent::whole(100);
+        let four = cluster(4, traffic);
+        (0..3).for_each(|index| put_out(&four, index, now));
+        let mut seen = [false; 4];
+        for _ in 0..100 {
+            seen[pick(&four, &wish(Tried::default()), now, &mut random)
+                .unwrap()
+                .index] = true;
+        }
+        assert_eq!(seen, [true; 4]);
+    }
+
+    #[test]
+    fn keys_are_read_from_header_cookie_and_source() {
+        let keyed = |key| {
+            let mut traffic = Traffic::default();
+            traffic.balance.algorithm = Algorithm::Maglev(key);
+            cluster(1, traffic)
+        };
+        let mut headers = HeaderMap::new();
+        let of = |key, headers: &HeaderMap| super::key(&keyed(key), headers, 7);
+        assert_eq!(of(HashKey::Source, &headers), Some(7));
+        assert_eq!(of(HashKey::Header("x-user".into()), &headers), None);
+        headers.insert("x-user", "ann".parse().unwrap());
+        headers.insert(COOKIE, "a=1; session=ann".parse().unwrap());
+        let ann = Some(balance::hash(b"ann"));
+        assert_eq!(of(HashKey::Header("x-user".into()), &headers), ann);
+        assert_eq!(of(HashKey::Cookie("session".into()), &headers), ann);
+        assert_eq!(
+            super::key(&cluster(1, Traffic::default()), &headers, 7),
+            None
+        );
     }
 }

@@ -4,11 +4,12 @@ use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE, VI
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
+use weft_config::table::Priority;
 
 use super::route::{Destination, Route};
 use crate::failure::{Failure, Reason};
 use crate::http::authority;
-use crate::http::fields::{self, WEFT_ROUTE_PARENT, WEFT_SERVICE};
+use crate::http::fields::{self, HIGH, LOW, WEFT_PRIORITY, WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::limits;
 
 /// Refuses what no destination may be asked, whatever it is.
@@ -112,6 +113,11 @@ pub(super) fn rewrite(
     if let Some(parent) = &route.parent {
         headers.insert(WEFT_ROUTE_PARENT, parent.wire.clone());
     }
+    match route.traffic.priority {
+        Priority::Normal => {}
+        Priority::High => drop(headers.insert(WEFT_PRIORITY, HIGH)),
+        Priority::Low => drop(headers.insert(WEFT_PRIORITY, LOW)),
+    }
     head.version = Version::HTTP_3;
     Ok(())
 }
@@ -200,6 +206,7 @@ mod tests {
             cluster: cluster("orders-v1.shop"),
             parent: Some(cluster("orders.shop")),
             name: None,
+            traffic: Arc::default(),
         };
         let mut head = head(
             "GET",

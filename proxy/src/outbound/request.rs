@@ -1,44 +1,43 @@
-//! One request of the application: whom it wants, where it goes, and the stream that carries it.
+//! One request of the application: whom it wants, where it goes, how often it is tried, and the stream that
+//! carries it.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::EXPECT;
 use http::request::Parts;
 use http::uri::Authority;
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
-use weft_transport::http3::{RecvHalf, ResponseHalf, StreamError};
+use weft_config::table::RequestTraffic;
 
-use super::open::{Attempts, Opened, open};
+use super::attempt::{Answered, Call, Failed};
+use super::pick::{self, Tried, Wish};
 use super::route::{Route, address, route};
-use super::{Listener, prepare};
-use crate::directory::LoadGuard;
+use super::{Client, Listener, prepare};
 use crate::failure::{Failure, Reason};
 use crate::http::authority::canonical;
-use crate::http::body::{Pump, ResponseBody, poll_pump};
+use crate::http::body::ResponseBody;
+use crate::http::upload::Upload;
 use crate::http::{answer, fields, is_grpc, request_id};
 use crate::idle::Idle;
-use crate::limits;
-use crate::mesh::stream_failure;
 use crate::metrics::{Shard, lock};
 use crate::record::Record;
-
-/// Where a gRPC call says how it ended.
-const GRPC_STATUS: &str = "grpc-status";
+use crate::resilience::deadline;
+use crate::resilience::destination::Event;
+use crate::resilience::retry::{self, Attempts, Facts, Next, Setback, Trouble, Why, Word};
+use crate::resilience::traces::TraceId;
+use crate::worker::Worker;
 
 /// Serves one request; the response streams after this returns.
 pub(super) async fn serve(
-    listener: Arc<Listener>,
+    client: Client,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let started = Instant::now();
-    let worker = &listener.worker;
+    let worker = &client.listener.worker;
     let (mut head, body) = request.into_parts();
     let version = head.version;
     let grpc = is_grpc(&head.headers);
@@ -48,8 +47,8 @@ pub(super) async fn serve(
     let (counted, log) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.log));
     let mut record = Record::new(counted, log, started, &head, Some(id));
     Ok(
-        match forward(&listener, &mut head, body, &mut record).await {
-            Ok(forwarded) => relay(&listener, forwarded, record, version),
+        match forward(&client, &mut head, body, grpc, &mut record).await {
+            Ok((answered, idle)) => relay(answered, idle, record, version),
             Err(failure) => refuse(failure, record, grpc),
         },
     )
@@ -65,28 +64,13 @@ fn refuse(failure: Failure, mut record: Record, grpc: bool) -> Response<Response
     response.map(|()| ResponseBody::whole(text, record))
 }
 
-/// A request whose response head has arrived.
-struct Forwarded {
-    response: Response<()>,
-    body: RecvHalf,
-    pump: Option<Pump>,
-    load: LoadGuard,
-}
-
 fn relay(
-    listener: &Listener,
-    forwarded: Forwarded,
+    answered: Answered,
+    idle: Idle,
     mut record: Record,
     version: Version,
 ) -> Response<ResponseBody> {
-    let Forwarded {
-        response,
-        body,
-        pump,
-        load,
-        ..
-    } = forwarded;
-    let (mut head, ()) = response.into_parts();
+    let (mut head, ()) = answered.response.into_parts();
     // hyper's HTTP/1.1 side panics on HTTP/3 as version.
     head.version = if version == Version::HTTP_2 {
         Version::HTTP_2
@@ -96,21 +80,25 @@ fn relay(
     fields::strip(&mut head.headers);
     record.status = head.status.as_u16();
     record.trailers(&head.headers);
-    record.load = Some(load);
-    let idle = listener.worker.shared.timeouts.stream_idle;
-    Response::from_parts(head, ResponseBody::peer(body, pump, idle, record))
+    record.flight = Some(answered.flight);
+    let body = ResponseBody::peer(answered.body, answered.pump, idle, record);
+    Response::from_parts(head, body)
 }
 
-/// Identify, route, pick, open, and wait for the response head. What becomes known goes into the record.
+/// Identify, route, and attempt until there is an answer to relay. What becomes known goes into the record.
 async fn forward(
-    listener: &Listener,
+    client: &Client,
     head: &mut Parts,
     body: Incoming,
+    grpc: bool,
     record: &mut Record,
-) -> Result<Forwarded, Failure> {
-    let worker = &listener.worker;
+) -> Result<(Answered, Idle), Failure> {
+    let worker = &*client.listener.worker;
     prepare::check(head, &worker.shared.via)?;
-    let (route, authority) = choose(listener, head, record)?;
+    let (route, authority) = choose(&client.listener, head, record)?;
+    let trace = worker.trace_of(head);
+    let deadline = deadline(worker, head, &route.traffic, trace, record.started);
+    let key = pick::key(&route.cluster, &head.headers, client.source);
     let via = match head.version {
         Version::HTTP_2 => &worker.via_http2,
         _ => &worker.via_http1,
@@ -118,57 +106,53 @@ async fn forward(
     prepare::rewrite(head, &route, authority, via)?;
     record.uri = head.uri.clone();
 
-    let end = body.is_end_stream();
-    let wait = !end && head.headers.contains_key(EXPECT);
-    let mut body = Some(body);
+    let call = Call {
+        worker,
+        route: &route,
+        wait: !body.is_end_stream() && head.headers.contains_key(EXPECT),
+        upload: upload(worker, &route.traffic, body),
+        grpc,
+        deadline,
+    };
+    let mut wish = Wish {
+        tried: Tried::default(),
+        key,
+        repeatable: head.method.is_idempotent(),
+    };
+    route.cluster.destination.budget.request(record.started);
     let mut attempts = Attempts::default();
+    let mut now = record.started;
     loop {
-        let opened = open(worker, &route.cluster, head, end, &mut attempts).await;
-        record.counted = worker.leaving(
-            &route.cluster,
-            attempts.last(),
-            route.name.as_ref(),
-            Shard::requests,
-        );
-        let Opened {
-            mut send,
-            mut response,
-            load,
-        } = opened?;
-        let mut pump = None;
-        if let Some(body) = body.take_if(|_| !end) {
-            pump = Some(Pump::new(body, send, wait));
-        } else {
-            // The end went with the head; what remains is to hear that all was well.
-            send.finish()
-                .await
-                .map_err(|error| stream_failure(&error))?;
+        if let Some(deadline) = deadline {
+            let Some(left) = deadline
+                .checked_duration_since(now)
+                .filter(|left| !left.is_zero())
+            else {
+                let passed = "the deadline had passed before the request was sent";
+                return Err(Failure::new(Reason::DeadlineExceeded, passed));
+            };
+            deadline::tell(&mut head.headers, left);
         }
-        let answered =
-            response_head(&mut response, &mut pump, worker.shared.timeouts.stream_idle).await;
-        record.sent = pump.as_ref().map_or(0, Pump::moved);
-        match answered {
-            Ok(head) => {
-                let mut body = response.into_body();
-                if head.headers().contains_key(GRPC_STATUS) {
-                    // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper
-                    // must know of it in time. The peer sends both at once.
-                    let end = std::future::poll_fn(|cx| body.poll_end(cx));
-                    let _ = tokio::time::timeout(limits::TRAILERS_ONLY_WAIT, end).await;
+        attempts.begin();
+        record.attempts = attempts.made();
+        let pause = {
+            let outcome = call.attempt(head, &mut wish, now).await;
+            let (last, name) = (wish.tried.last(), route.name.as_ref());
+            record.counted = worker.leaving(&route.cluster, last, name, Shard::requests);
+            match again(&call, &outcome, attempts, &head.method, record, trace) {
+                // Its stream is reset here, before the pause.
+                Some(pause) => pause,
+                None => {
+                    return outcome
+                        .map_err(|f| f.failure)
+                        .map(|one| call.settle(head, one));
                 }
-                return Ok(Forwarded {
-                    response: head,
-                    body,
-                    pump,
-                    load,
-                });
             }
-            // Without a body nothing is lost but the head, which is still here.
-            Err(HeadError::Stream(error))
-                if end && error.is_unprocessed() && attempts.may_go_on() => {}
-            Err(HeadError::Stream(error)) => return Err(stream_failure(&error)),
-            Err(HeadError::Own(failure)) => return Err(failure),
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
+        now = Instant::now();
     }
 }
 
@@ -184,53 +168,100 @@ fn choose(
     prepare::check_target(head, &listener.destination, authority.as_ref())?;
     let port = address(&directory, &listener.destination, authority.as_ref())?;
     record.counted = worker.leaving(&port.cluster, None, None, Shard::requests);
-    let route = route(port, head, &mut *lock(&worker.random))?;
+    let route = route(port, head, record.started, &mut *lock(&worker.random))?;
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
     Ok((route, authority))
 }
 
-enum HeadError {
-    Stream(StreamError),
-    Own(Failure),
+/// When the answer is no longer wanted: by what the application says, by the policy, or by what was asked
+/// of the application, whichever is first.
+fn deadline(
+    worker: &Worker,
+    head: &Parts,
+    traffic: &RequestTraffic,
+    trace: Option<TraceId>,
+    started: Instant,
+) -> Option<Instant> {
+    let said = deadline::said(&head.headers).map(|left| started + left);
+    let own = traffic.timeouts.request.map(|timeout| started + timeout);
+    let linked = trace.and_then(|trace| worker.shared.traces.deadline(trace));
+    deadline::earlier(deadline::earlier(said, own), linked)
 }
 
-/// Waits for the final head, while the request body goes out.
-async fn response_head(
-    response: &mut ResponseHalf,
-    pump: &mut Option<Pump>,
-    timeout: std::time::Duration,
-) -> Result<Response<()>, HeadError> {
-    let mut idle = Idle::new(timeout);
-    loop {
-        let head = {
-            let mut next = pin!(response.head());
-            std::future::poll_fn(|cx| {
-                if poll_pump(pump, cx).is_err() {
-                    let gone =
-                        Failure::new(Reason::CallerGone, "the application broke off its request");
-                    return Poll::Ready(Err(HeadError::Own(gone)));
-                }
-                if let Poll::Ready(head) = next.as_mut().poll(cx) {
-                    return Poll::Ready(head.map_err(HeadError::Stream));
-                }
-                let moved = pump.as_ref().map_or(0, Pump::moved);
-                idle.poll(cx, moved).map(|_| {
-                    Err(HeadError::Own(Failure::new(
-                        Reason::ResponseTimeout,
-                        "no response within the idle timeout",
-                    )))
-                })
-            })
-            .await?
-        };
-        if !head.status().is_informational() {
-            return Ok(head);
-        }
-        // hyper's server side sends no other interim response, so 103 ends here.
-        if head.status() == StatusCode::CONTINUE
-            && let Some(pump) = pump
-        {
-            pump.go_on();
-        }
+/// The body, kept for another attempt where there may be one and all of it may be kept.
+fn upload(
+    worker: &Worker,
+    traffic: &RequestTraffic,
+    body: Incoming,
+) -> Option<Arc<Upload<Incoming>>> {
+    if body.is_end_stream() {
+        return None;
     }
+    let retry = &traffic.retry;
+    let most = match retry.attempts {
+        0 => 0,
+        _ if body.size_hint().lower() > u64::from(retry.body_replay) => 0,
+        _ => usize::try_from(retry.body_replay).unwrap_or(0),
+    };
+    Some(Upload::new(body, most, Arc::clone(&worker.room)))
+}
+
+/// Whether the request is sent again, and after which pause; none if what came is the answer.
+fn again(
+    call: &Call<'_>,
+    outcome: &Result<Answered, Failed>,
+    attempts: Attempts,
+    method: &Method,
+    record: &mut Record,
+    trace: Option<TraceId>,
+) -> Option<Duration> {
+    let (trouble, word, at) = match outcome {
+        Ok(answered) => {
+            let response = &answered.response;
+            let code = call.grpc.then(|| retry::grpc_code(response.headers()));
+            let trouble = match code.flatten() {
+                Some(code) if code != 0 => Some(Trouble::Grpc(code)),
+                _ if response.status().as_u16() >= 400 => Some(Trouble::Status(response.status())),
+                _ => return None,
+            };
+            (trouble, Word::of(response.headers()), answered.at)
+        }
+        Err(failed) => {
+            record.sent = failed.sent;
+            (failed.trouble, Word::None, failed.at)
+        }
+    };
+    let cluster = &call.route.cluster;
+    let next = trouble.map_or(Next::End, |trouble| {
+        let setback = Setback {
+            trouble,
+            word,
+            facts: Facts {
+                idempotent: method.is_idempotent(),
+                repeatable: call.is_repeatable(),
+            },
+            left: call
+                .deadline
+                .map(|deadline| deadline.saturating_duration_since(at)),
+        };
+        let budget = &cluster.destination.budget;
+        let spend = || budget.spend(at, &cluster.traffic.retry_budget);
+        let random = &mut *lock(&call.worker.random);
+        let policy = &call.route.traffic.retry;
+        let next = attempts.next(policy, &setback, spend, random);
+        if let Some(event) = Event::of(&next, trouble) {
+            cluster.destination.counts.add(event);
+        }
+        next
+    });
+    if let Next::Again(pause) = next {
+        record.retried = Some(Arc::clone(&cluster.destination.counts));
+        return Some(pause);
+    }
+    // Whoever called this application shall not multiply what was tried here.
+    let spent = attempts.made() > 1 || word == Word::Never || next == Next::Withheld(Why::Budget);
+    if spent && let Some(trace) = trace {
+        call.worker.shared.traces.spend(trace);
+    }
+    None
 }

@@ -2,15 +2,18 @@
 //! arguments.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::request::Parts;
 use rand::Rng;
-use weft_config::table::ServiceName;
+use weft_config::table::{RequestTraffic, ServiceName};
 
-use super::pick::pick_weighted;
-use crate::directory::{Cluster, Directory, Port};
+use crate::cluster::Cluster;
+use crate::directory::{Directory, Port};
 use crate::failure::{Failure, Reason};
 use crate::http::authority::Authority;
+use crate::resilience::balance::pick_weighted;
+use crate::resilience::destination::Event;
 
 /// What a listener leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub(crate) struct Route {
     pub(crate) parent: Option<Arc<Cluster>>,
     /// The rule's name.
     pub(crate) name: Option<Arc<str>>,
+    /// How the request is treated.
+    pub(crate) traffic: Arc<RequestTraffic>,
 }
 
 /// Finds the port that the application addressed.
@@ -109,7 +114,12 @@ fn unknown(directory: &Directory, name: Option<&ServiceName>, shown: &str) -> Fa
 }
 
 /// Applies the routes of the addressed port.
-pub(crate) fn route(port: &Port, head: &Parts, random: &mut impl Rng) -> Result<Route, Failure> {
+pub(crate) fn route(
+    port: &Port,
+    head: &Parts,
+    now: Instant,
+    random: &mut impl Rng,
+) -> Result<Route, Failure> {
     if !port.cluster.protocol.has_requests() {
         return Err(Failure::new(
             Reason::BadRequest,
@@ -124,13 +134,18 @@ pub(crate) fn route(port: &Port, head: &Parts, random: &mut impl Rng) -> Result<
         head.method.as_str(),
         head.uri.path(),
         &|name, value| has_line(head, name, value),
+        now,
         random,
     )
 }
 
 /// Applies the routes of a TCP service: only rules without conditions can match.
-pub(crate) fn route_tunnel(port: &Port, random: &mut impl Rng) -> Result<Route, Failure> {
-    choose(port, "CONNECT", "", &|_, _| false, random)
+pub(crate) fn route_tunnel(
+    port: &Port,
+    now: Instant,
+    random: &mut impl Rng,
+) -> Result<Route, Failure> {
+    choose(port, "CONNECT", "", &|_, _| false, now, random)
 }
 
 fn choose(
@@ -138,14 +153,12 @@ fn choose(
     method: &str,
     path: &str,
     header: &dyn Fn(&str, &str) -> bool,
+    now: Instant,
     random: &mut impl Rng,
 ) -> Result<Route, Failure> {
     if port.rules.is_empty() {
-        return Ok(Route {
-            cluster: Arc::clone(&port.cluster),
-            parent: None,
-            name: None,
-        });
+        let traffic = Arc::clone(&port.cluster.traffic.request);
+        return Ok(lead(port, Arc::clone(&port.cluster), None, traffic, now));
     }
     let rule = port
         .rules
@@ -168,12 +181,38 @@ fn choose(
             format!("a backend of {} may not be called from here", rule.route),
         )
     })?;
+    let traffic = Arc::clone(&rule.rule.traffic);
+    Ok(lead(
+        port,
+        cluster,
+        Some(Arc::clone(&rule.route)),
+        traffic,
+        now,
+    ))
+}
+
+/// To the backend, or to the one that takes over for it.
+fn lead(
+    port: &Port,
+    backend: Arc<Cluster>,
+    name: Option<Arc<str>>,
+    traffic: Arc<RequestTraffic>,
+    now: Instant,
+) -> Route {
+    let cluster = match backend.failover(now) {
+        Some(other) => {
+            backend.destination.counts.add(Event::FailedOver);
+            other
+        }
+        None => backend,
+    };
     let parent = (cluster.label != port.cluster.label).then(|| Arc::clone(&port.cluster));
-    Ok(Route {
+    Route {
         cluster,
         parent,
-        name: Some(Arc::clone(&rule.route)),
-    })
+        name,
+        traffic,
+    }
 }
 
 fn has_line(head: &Parts, name: &str, value: &str) -> bool {
@@ -266,7 +305,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(7);
         let mut second = 0;
         for _ in 0..1000 {
-            let route = route(port, &head("/v/1?q", "orders"), &mut random)
+            let route = route(port, &head("/v/1?q", "orders"), Instant::now(), &mut random)
                 .ok()
                 .unwrap();
             assert_eq!(route.parent.unwrap().label.as_ref(), "orders.shop:80");
@@ -280,20 +319,25 @@ mod tests {
         let directory = directory();
         let mut random = StdRng::seed_from_u64(7);
         let orders = directory.service("orders.shop").unwrap().port(80).unwrap();
-        let failure = route(orders, &head("/other", "orders"), &mut random)
-            .err()
-            .unwrap();
+        let failure = route(
+            orders,
+            &head("/other", "orders"),
+            Instant::now(),
+            &mut random,
+        )
+        .err()
+        .unwrap();
         assert_eq!(failure.reason, Reason::NoRoute);
         let db = directory.service("db.shop").unwrap().port(5432).unwrap();
         assert_eq!(
-            route(db, &head("/", "db"), &mut random)
+            route(db, &head("/", "db"), Instant::now(), &mut random)
                 .err()
                 .unwrap()
                 .reason,
             Reason::BadRequest
         );
         assert_eq!(
-            route_tunnel(db, &mut random)
+            route_tunnel(db, Instant::now(), &mut random)
                 .ok()
                 .unwrap()
                 .cluster

@@ -12,9 +12,10 @@ use weft_config::table::Protocol;
 use weft_transport::http3::{ResponseHalf, SendHalf};
 
 use super::Listener;
-use super::open::{Attempts, Opened, open};
+use super::open::{NotOpened, Opened, open};
+use super::pick::{Tried, Wish};
 use super::route::{Destination, Route, address, route_tunnel};
-use crate::directory::LoadGuard;
+use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::http::answer::PROXY_STATUS;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
@@ -24,6 +25,7 @@ use crate::mesh::stream_failure;
 use crate::metrics::{Counted, Direction, Shard, lock};
 use crate::record::Record;
 use crate::relay::{Carried, tunnel};
+use crate::resilience::standing::Outcome;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
 
@@ -43,7 +45,7 @@ pub(super) fn protocol(listener: &Listener) -> Option<Protocol> {
 pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let worker = &listener.worker;
     let started = Instant::now();
-    let (counted, route) = choose(listener);
+    let (counted, route) = choose(listener, started);
     let mut head = Request::new(()).into_parts().0;
     head.method = Method::CONNECT;
     let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, None);
@@ -54,7 +56,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let Connected {
         send,
         response,
-        load,
+        flight,
     } = match connected {
         Ok(connected) => connected,
         Err(failure) => {
@@ -64,7 +66,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
         }
     };
     record.status = 200;
-    record.load = Some(load);
+    record.flight = Some(flight);
     let carried = Carried::new(Direction::Outbound, record.open_tunnel());
     let idle = worker.shared.timeouts.tunnel_idle;
     let outcome = tunnel(&application, send, response.into_body(), idle, &carried).await;
@@ -74,7 +76,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
 }
 
 /// Where the connection goes, and where it is counted.
-fn choose(listener: &Listener) -> (Arc<Counted>, Result<Route, Failure>) {
+fn choose(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
     let worker = &listener.worker;
     let directory = worker.directory();
     let port = match address(&directory, &listener.destination, None) {
@@ -84,7 +86,7 @@ fn choose(listener: &Listener) -> (Arc<Counted>, Result<Route, Failure>) {
             return (worker.shard.tunnels(labels), Err(failure));
         }
     };
-    let route = route_tunnel(port, &mut *lock(&worker.random));
+    let route = route_tunnel(port, now, &mut *lock(&worker.random));
     let (cluster, name) = match &route {
         Ok(route) => (&route.cluster, route.name.as_ref()),
         Err(_) => (&port.cluster, None),
@@ -96,7 +98,7 @@ fn choose(listener: &Listener) -> (Arc<Counted>, Result<Route, Failure>) {
 struct Connected {
     send: SendHalf,
     response: ResponseHalf,
-    load: LoadGuard,
+    flight: Flight,
 }
 
 async fn connect(
@@ -108,46 +110,91 @@ async fn connect(
     let worker = &listener.worker;
     address_to(&mut head, &route)?;
     record.uri = head.uri.clone();
-    let mut attempts = Attempts::default();
+    let mut wish = Wish {
+        tried: Tried::default(),
+        key: None,
+        // No byte is taken from the application before the far side has accepted.
+        repeatable: true,
+    };
+    let mut now = record.started;
     loop {
-        let opened = open(worker, &route.cluster, &head, false, &mut attempts).await;
-        record.counted = worker.leaving(
-            &route.cluster,
-            attempts.last(),
-            route.name.as_ref(),
-            Shard::tunnels,
-        );
-        let Opened {
-            send,
-            mut response,
-            load,
-        } = opened?;
-        let answer = tokio::time::timeout(limits::TUNNEL_OPEN_TIMEOUT, final_head(&mut response));
-        match answer.await {
-            Ok(Ok(head)) if head.status().is_success() => {
-                return Ok(Connected {
-                    send,
-                    response,
-                    load,
-                });
-            }
-            Ok(Ok(head)) => {
-                let failure = refusal(&head);
-                // Its application is down: another one's may be up, and no byte was taken yet.
-                if failure.reason != Reason::ConnectionRefused || !attempts.may_go_on() {
-                    return Err(failure);
+        record.attempts += 1;
+        let may_go_on = (record.attempts as usize) < limits::CONNECT_ATTEMPTS_MAX;
+        let opened = open(worker, &route.cluster, &head, false, &mut wish, now).await;
+        let (last, name) = (wish.tried.last(), route.name.as_ref());
+        record.counted = worker.leaving(&route.cluster, last, name, Shard::tunnels);
+        let refused = match opened {
+            Ok(Opened {
+                send,
+                mut response,
+                mut flight,
+            }) => match accepted(&mut response, &mut flight).await {
+                Ok(()) => {
+                    return Ok(Connected {
+                        send,
+                        response,
+                        flight,
+                    });
                 }
-            }
-            Ok(Err(error)) if error.is_unprocessed() && attempts.may_go_on() => {}
-            Ok(Err(error)) => return Err(stream_failure(&error)),
-            Err(_) => {
-                return Err(Failure::new(
-                    Reason::ConnectionTimeout,
-                    "the peer did not answer CONNECT in time",
-                ));
-            }
+                Err(refused) => refused,
+            },
+            Err(NotOpened { failure, trouble }) => Refused {
+                failure,
+                is_unprocessed: trouble.is_some(),
+            },
+        };
+        if !may_go_on || !refused.is_unprocessed {
+            return Err(refused.failure);
         }
+        now = Instant::now();
     }
+}
+
+/// The far side did not take the tunnel.
+struct Refused {
+    failure: Failure,
+    is_unprocessed: bool,
+}
+
+/// Waits until the far side takes the tunnel.
+async fn accepted(response: &mut ResponseHalf, flight: &mut Flight) -> Result<(), Refused> {
+    let answer = tokio::time::timeout(limits::TUNNEL_OPEN_TIMEOUT, final_head(response)).await;
+    let now = Instant::now();
+    let (outcome, refused) = match answer {
+        Ok(Ok(head)) if head.status().is_success() => {
+            flight.answered(true, now);
+            (Some(Outcome::Well), Ok(()))
+        }
+        Ok(Ok(head)) => {
+            let failure = refusal(&head);
+            // Its application is down: another one's may be up, and no byte was taken yet.
+            let is_unprocessed = failure.reason.is_unprocessed();
+            let refused = Refused {
+                failure,
+                is_unprocessed,
+            };
+            (Outcome::of(&head.into_parts().0, false), Err(refused))
+        }
+        Ok(Err(error)) => {
+            let refused = Refused {
+                is_unprocessed: error.is_unprocessed(),
+                failure: stream_failure(&error),
+            };
+            (Some(Outcome::Badly), Err(refused))
+        }
+        Err(_) => {
+            let late = "the peer did not answer CONNECT in time";
+            let refused = Refused {
+                failure: Failure::new(Reason::ConnectionTimeout, late),
+                is_unprocessed: false,
+            };
+            (Some(Outcome::Badly), Err(refused))
+        }
+    };
+    if let Some(outcome) = outcome {
+        flight.tell(outcome, now);
+    }
+    refused
 }
 
 async fn final_head(

@@ -113,7 +113,7 @@ mod tests {
     use weft_config::table::{Revision, ServiceName};
 
     use super::*;
-    use crate::directory::tests::table;
+    use crate::directory::tests::{after, table};
     use crate::metrics::lock;
     use crate::worker::follow;
 
@@ -154,7 +154,7 @@ mod tests {
     #[tokio::test]
     async fn a_worker_has_the_table_before_it_follows_and_keeps_it_over_one_of_another_mesh() {
         let (sender, tables) = watch::channel(revision(1, "demo.test"));
-        let (directory, keep) = follow(tables, own());
+        let (directory, keep) = follow(tables, own(), Arc::default());
         assert!(directory.borrow().table.is_some());
         sender.send_replace(revision(2, "other.test"));
         drop(sender);
@@ -167,7 +167,7 @@ mod tests {
     async fn a_table_is_acknowledged_once_the_last_worker_has_it() {
         let control = Arc::new(Control::default());
         control.tables.send_replace(revision(7, "demo.test"));
-        let (quick, _) = follow(control.tables(), own());
+        let (quick, _) = follow(control.tables(), own(), Arc::default());
         let (late, slow) = watch::channel(Arc::new(Directory::default()));
         let snapshots = vec![quick, slow];
         assert!(!is_everywhere(&snapshots));
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(*lock(&control.acknowledged), []);
 
         let table = control.tables.borrow().clone().unwrap();
-        late.send_replace(Arc::new(Directory::new(table, &Directory::default())));
+        late.send_replace(Arc::new(after(table, &Directory::default())));
         assert!(tokio::time::timeout(wait, &mut work).await.is_err());
         assert_eq!(*lock(&control.acknowledged), [(7, Ok(()))]);
 

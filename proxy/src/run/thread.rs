@@ -22,6 +22,7 @@ use super::RunError;
 use super::bind::Unowned;
 use crate::access_log::AccessLog;
 use crate::directory::Directory;
+use crate::http::upload::Room;
 use crate::inbound::{self, Inbound};
 use crate::limits;
 use crate::metrics::Shard;
@@ -87,7 +88,8 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     };
     let pool = Pool::new(dialler);
     // Before any socket is listened on: with a table from disk no request meets a worker without one.
-    let (directory, keep_in_step) = follow(plan.tables, plan.trust_domain);
+    let destinations = Arc::clone(&plan.shared.destinations);
+    let (directory, keep_in_step) = follow(plan.tables, plan.trust_domain, destinations);
     let none: Arc<str> = Arc::from("");
     let worker = Arc::new(Worker {
         via_http1: via("1.1", &plan.shared.via),
@@ -101,6 +103,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         log: plan.log,
         tasks: TaskTracker::new(),
         finish: plan.finish.clone(),
+        room: Arc::new(Room::new(limits::REPLAY_BYTES_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.

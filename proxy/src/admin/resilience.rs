@@ -1,0 +1,162 @@
+//! What operators are told about resilience: where each endpoint stands and why, and the counts and gauges
+//! of balancing, retries and limits.
+
+use std::time::{Instant, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Endpoint};
+use crate::metrics::Gauge;
+use crate::resilience::limit::Limits;
+use crate::run::table::Snapshots;
+use crate::worker::Shared;
+
+/// The endpoints of every destination, as each worker sees them. Why one is out, by what, and until when.
+pub(super) fn endpoints(snapshots: &Snapshots) -> Value {
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let mut rows = Vec::new();
+    for (worker, snapshot) in snapshots.iter().enumerate() {
+        let directory = snapshot.borrow().clone();
+        for cluster in directory.clusters() {
+            for endpoint in &cluster.endpoints {
+                rows.push(row(worker, cluster, endpoint, now, wall));
+            }
+        }
+    }
+    json!({ "endpoints": rows })
+}
+
+fn row(
+    worker: usize,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    now: Instant,
+    wall: SystemTime,
+) -> Value {
+    let status = endpoint
+        .standing
+        .status(now, cluster.traffic.balance.slow_start);
+    let out = status.out.map(|out| {
+        let until = wall + out.until.saturating_duration_since(now);
+        let until = jiff::Timestamp::try_from(until).map(|time| time.to_string());
+        json!({
+            "cause": out.cause.as_str(),
+            "until": until.unwrap_or_default(),
+            "times": out.times,
+        })
+    });
+    let state = match status.out {
+        None if status.share < 1.0 => "spared",
+        None => "in",
+        Some(out) if !out.enforced => "observed",
+        Some(out) if out.probing => "probing",
+        Some(_) => "out",
+    };
+    json!({
+        "destination": &*cluster.label,
+        "workload": &*endpoint.workload,
+        "address": endpoint.target.address.to_string(),
+        "identity": endpoint.target.identity.as_str(),
+        "worker": worker,
+        "state": state,
+        "in_flight": status.load,
+        "latency_ms": status.latency.map(|seconds| (seconds * 1e6).round() / 1e3),
+        "share": status.share,
+        "out": out,
+    })
+}
+
+/// Counts and gauges, to be scraped.
+pub(super) fn gauges(shared: &Shared, snapshots: &Snapshots) -> Vec<Gauge> {
+    let now = Instant::now();
+    let mut gauges = Vec::new();
+    for (label, destination) in shared.destinations.all() {
+        for (meaning, count) in destination.counts.iter().filter(|(_, count)| *count > 0) {
+            let mut labels = vec![("destination_service", label.to_string())];
+            let more = meaning.labels.iter();
+            labels.extend(more.map(|(name, value)| (*name, (*value).to_owned())));
+            gauges.push(Gauge {
+                name: meaning.name,
+                help: meaning.help,
+                labels,
+                value: count as f64,
+            });
+        }
+    }
+    for (worker, snapshot) in snapshots.iter().enumerate() {
+        let directory = snapshot.borrow().clone();
+        for cluster in directory.clusters() {
+            let endpoints = cluster.endpoints.iter();
+            let out = endpoints.filter(|one| one.standing.is_out()).count();
+            for (state, count) in [("in", cluster.endpoints.len() - out), ("out", out)] {
+                gauges.push(Gauge {
+                    name: "weft_lb_endpoints",
+                    help: "Endpoints in rotation and out of it, as each worker sees them.",
+                    labels: vec![
+                        ("destination_service", cluster.label.to_string()),
+                        ("worker", worker.to_string()),
+                        ("state", state.to_owned()),
+                    ],
+                    value: count as f64,
+                });
+            }
+            if worker == 0 {
+                let budget = &cluster.destination.budget;
+                gauges.push(Gauge {
+                    name: "weft_retry_budget_remaining",
+                    help: "Retries and hedges that the budget would let through at once.",
+                    labels: vec![("destination_service", cluster.label.to_string())],
+                    value: budget.left(now, &cluster.traffic.retry_budget),
+                });
+            }
+        }
+    }
+    let table = snapshots
+        .first()
+        .and_then(|snapshot| snapshot.borrow().table.clone());
+    for service in shared.served.iter() {
+        let policy = service.port_of(table.as_deref());
+        let policy = policy.map(|port| port.traffic.concurrency.clone());
+        let cap = u32::try_from(shared.in_flight_max).unwrap_or(u32::MAX);
+        let limits = Limits::of(&policy.unwrap_or_default(), cap, true);
+        let concurrency = &service.concurrency;
+        for (name, help, limit, value) in [
+            (
+                "weft_concurrency_in_flight",
+                "Calls of a served service under way.",
+                "",
+                concurrency.in_flight(),
+            ),
+            (
+                "weft_concurrency_limit",
+                "Calls of a served service that are let in at once, by limit.",
+                "fixed",
+                limits.max,
+            ),
+            (
+                "weft_concurrency_limit",
+                "Calls of a served service that are let in at once, by limit.",
+                "adaptive",
+                concurrency.adaptive().min(limits.max),
+            ),
+        ] {
+            let mut labels = vec![("service", service.label.to_string())];
+            if !limit.is_empty() {
+                labels.push(("limit", limit.to_owned()));
+            }
+            gauges.push(Gauge {
+                name,
+                help,
+                labels,
+                value: f64::from(value),
+            });
+        }
+    }
+    gauges.push(Gauge {
+        name: "weft_traces_followed",
+        help: "Traces whose deadlines are kept for what the application asks in turn.",
+        labels: Vec::new(),
+        value: shared.traces.len() as f64,
+    });
+    gauges
+}

@@ -1,0 +1,254 @@
+//! The endpoints of one port of one service as one worker sees them, and a request's stay at one of them.
+//!
+//! A cluster never changes but for what its endpoints do: a new table makes a new one, which keeps the
+//! standing of endpoints that stay. Which endpoint takes a request is decided in `outbound/pick.rs`.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Instant;
+
+use http::HeaderValue;
+use weft_config::table::{Mode, Protocol, ServiceName, Traffic};
+use weft_transport::pool::Target;
+
+use crate::metrics::{Counted, lock};
+use crate::resilience::breaker::{Admission, Cause};
+use crate::resilience::destination::{Destination, Event};
+use crate::resilience::standing::{Change, Outcome, Standing};
+
+/// See the module.
+pub(crate) struct Cluster {
+    /// `orders.shop:80`, as `weft-service` carries it.
+    pub(crate) wire: HeaderValue,
+    /// The same as text, for metrics and logs.
+    pub(crate) label: Arc<str>,
+    /// What its applications speak.
+    pub(crate) protocol: Protocol,
+    /// How it is treated.
+    pub(crate) traffic: Traffic,
+    /// Where it runs.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Where calls are counted that no endpoint took.
+    pub(crate) unreached: ByRoute,
+    /// What all workers share about it.
+    pub(crate) destination: Arc<Destination>,
+    /// What stays when a new table comes.
+    pub(crate) lasting: Arc<Lasting>,
+    /// Who takes over when no endpoint is healthy. Two may stand in for each other, so none owns the other.
+    failover: OnceLock<Weak<Self>>,
+}
+
+/// What one worker keeps of a cluster over all tables.
+#[derive(Debug, Default)]
+pub(crate) struct Lasting {
+    /// Whose turn it is.
+    pub(crate) turn: AtomicUsize,
+    /// Whether any endpoint may be out of rotation: as long as none is, nobody looks for those.
+    pub(crate) any_out: AtomicBool,
+}
+
+/// One endpoint.
+pub(crate) struct Endpoint {
+    /// Where to dial and whom to expect there.
+    pub(crate) target: Target,
+    /// The name of its sidecar.
+    pub(crate) workload: Box<str>,
+    /// What this worker thinks of it.
+    pub(crate) standing: Arc<Standing>,
+    /// Where calls to it are counted.
+    pub(crate) counted: ByRoute,
+}
+
+/// Where calls to one place are counted, by the route that led there. Such routes are few.
+#[derive(Default)]
+pub(crate) struct ByRoute(Mutex<Vec<RouteCount>>);
+
+struct RouteCount {
+    route: Option<Arc<str>>,
+    counted: Arc<Counted>,
+}
+
+impl ByRoute {
+    /// Where calls by `route` are counted; made at the first.
+    pub(crate) fn get(
+        &self,
+        route: Option<&Arc<str>>,
+        make: impl FnOnce() -> Arc<Counted>,
+    ) -> Arc<Counted> {
+        let mut counts = lock(&self.0);
+        if let Some(found) = counts.iter().find(|one| one.route.as_ref() == route) {
+            return Arc::clone(&found.counted);
+        }
+        let counted = make();
+        counts.push(RouteCount {
+            route: route.cloned(),
+            counted: Arc::clone(&counted),
+        });
+        counted
+    }
+}
+
+/// `orders.shop:80`.
+pub(crate) fn label(service: &ServiceName, port: u16) -> Arc<str> {
+    Arc::from(format!("{service}:{port}"))
+}
+
+impl Cluster {
+    /// Endpoints under a label.
+    pub(crate) fn new(
+        label: Arc<str>,
+        protocol: Protocol,
+        traffic: Traffic,
+        endpoints: Vec<Endpoint>,
+        destination: Arc<Destination>,
+        lasting: Arc<Lasting>,
+    ) -> Self {
+        Self {
+            // DNS labels and digits are always a field value.
+            wire: HeaderValue::try_from(&*label).unwrap_or(HeaderValue::from_static("-")),
+            label,
+            protocol,
+            traffic,
+            endpoints,
+            unreached: ByRoute::default(),
+            destination,
+            lasting,
+            failover: OnceLock::new(),
+        }
+    }
+
+    /// Sends a request to an endpoint, as far as counting goes.
+    pub(crate) fn start(self: &Arc<Self>, index: usize, now: Instant) -> Option<Flight> {
+        let endpoint = self.endpoints.get(index)?;
+        let probe = endpoint.standing.begin(self.may_have_out(), now);
+        Some(Flight {
+            cluster: Arc::clone(self),
+            index,
+            began: now,
+            probe,
+        })
+    }
+
+    /// Whether any endpoint may be out of rotation.
+    pub(crate) fn may_have_out(&self) -> bool {
+        self.lasting.any_out.load(Ordering::Relaxed)
+    }
+
+    /// Says who takes over, once.
+    pub(crate) fn fall_back_on(&self, other: &Arc<Self>) {
+        self.failover.get_or_init(|| Arc::downgrade(other));
+    }
+
+    /// Who takes over, if that is needed and possible.
+    pub(crate) fn failover(&self, now: Instant) -> Option<Arc<Self>> {
+        let other = self.failover.get()?;
+        if self.is_healthy(now) {
+            return None;
+        }
+        other.upgrade().filter(|other| other.is_healthy(now))
+    }
+
+    /// Whether requests have somewhere to go: an endpoint that is in rotation or due to be tried.
+    fn is_healthy(&self, now: Instant) -> bool {
+        if !self.may_have_out() {
+            return !self.endpoints.is_empty();
+        }
+        self.endpoints
+            .iter()
+            .any(|one| one.standing.admission(now) != Admission::No)
+    }
+
+    /// Whether the endpoints suffice without one more of them. With another service to fall back on, all
+    /// may go.
+    fn can_spare_one(&self) -> bool {
+        if self.traffic.failover.is_some() {
+            return true;
+        }
+        let all = self.endpoints.len();
+        let out = self
+            .endpoints
+            .iter()
+            .filter(|one| one.standing.is_out())
+            .count();
+        let most = self.traffic.breaker.ejected_percent_max.fraction() * all as f64;
+        out + 1 < all && (out + 1) as f64 <= most
+    }
+
+    fn note(&self, endpoint: &Endpoint, change: Change) {
+        let counts = &self.destination.counts;
+        let (workload, address) = (&endpoint.workload, endpoint.target.address);
+        match change {
+            Change::Out(cause) => {
+                let enforced = self.traffic.breaker.mode == Mode::Enforce;
+                if enforced {
+                    self.lasting.any_out.store(true, Ordering::Relaxed);
+                }
+                counts.add(match (cause, enforced) {
+                    (Cause::Consecutive, true) => Event::EjectedConsecutive,
+                    (Cause::SuccessRate, true) => Event::EjectedSuccessRate,
+                    (Cause::Consecutive, false) => Event::ObservedConsecutive,
+                    (Cause::SuccessRate, false) => Event::ObservedSuccessRate,
+                });
+                tracing::info!(
+                    destination = %self.label, %workload, %address, cause = cause.as_str(), enforced,
+                    "an endpoint is out of rotation"
+                );
+            }
+            Change::Back => {
+                let any = self.endpoints.iter().any(|one| one.standing.is_out());
+                self.lasting.any_out.store(any, Ordering::Relaxed);
+                counts.add(Event::Returned);
+                tracing::info!(
+                    destination = %self.label, %workload, %address,
+                    "an endpoint is back in rotation"
+                );
+            }
+        }
+    }
+}
+
+/// One request or tunnel at an endpoint: counts as load until it is dropped, and tells what it learned.
+pub(crate) struct Flight {
+    cluster: Arc<Cluster>,
+    index: usize,
+    began: Instant,
+    /// It is the one by which the endpoint may come back, and has not told yet.
+    probe: bool,
+}
+
+impl Flight {
+    /// The response's head has come.
+    pub(crate) fn answered(&self, well: bool, now: Instant) {
+        if let Some(endpoint) = self.endpoint() {
+            let took = now.saturating_duration_since(self.began);
+            endpoint.standing.answered(took, well, now);
+        }
+    }
+
+    /// What the request says about the endpoint, once.
+    pub(crate) fn tell(&mut self, outcome: Outcome, now: Instant) {
+        let probe = std::mem::take(&mut self.probe);
+        let Some(endpoint) = self.endpoint() else {
+            return;
+        };
+        let policy = &self.cluster.traffic.breaker;
+        let change = endpoint
+            .standing
+            .report(outcome, probe, now, policy, || self.cluster.can_spare_one());
+        if let Some(change) = change {
+            self.cluster.note(endpoint, change);
+        }
+    }
+
+    fn endpoint(&self) -> Option<&Endpoint> {
+        self.cluster.endpoints.get(self.index)
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(endpoint) = self.endpoint() {
+            endpoint.standing.end(self.probe);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A request body on its way out that can be sent once more from its beginning, as long as all that was
+//! read of it is still kept. Keeping costs no time: pieces are shared with what is sent, not copied.
+//!
+//! What is kept is bounded for each request and for the worker ([`Room`]). Beyond either bound the body
+//! streams on and cannot be sent again, so that it is never sent by halves.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+
+use crate::metrics::lock;
+
+/// Bytes that one worker may keep of all bodies.
+#[derive(Debug)]
+pub(crate) struct Room(AtomicUsize);
+
+impl Room {
+    /// All of it free.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let less = |left: usize| left.checked_sub(bytes);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A body that several attempts may send, one after the other.
+pub(crate) struct Upload<B> {
+    source: Mutex<Source<B>>,
+    room: Arc<Room>,
+}
+
+struct Source<B> {
+    body: B,
+    /// What was read and may have to be sent again; once settled, what was not sent yet.
+    kept: VecDeque<Piece>,
+    /// The piece of `kept` that the present attempt sends next.
+    next: usize,
+    /// Bytes of `kept`.
+    bytes: usize,
+    bytes_max: usize,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Whatever is read is kept.
+    Keeping,
+    /// More was read than may be kept.
+    Lost,
+    /// No attempt will follow.
+    Settled,
+}
+
+enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Piece {
+    fn to_frame(&self) -> Frame<Bytes> {
+        match self {
+            Self::Data(data) => Frame::data(data.clone()),
+            Self::Trailers(trailers) => Frame::trailers(trailers.clone()),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            // Each is bounded when it is read; what counts is that none is free.
+            Self::Trailers(trailers) => trailers
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len())
+                .sum(),
+        }
+    }
+}
+
+impl<B> Upload<B> {
+    /// Nothing read. At most `bytes_max` are kept; with 0 nothing ever is.
+    pub(crate) fn new(body: B, bytes_max: usize, room: Arc<Room>) -> Arc<Self> {
+        Arc::new(Self {
+            source: Mutex::new(Source {
+                body,
+                kept: VecDeque::new(),
+                next: 0,
+                bytes: 0,
+                bytes_max,
+                state: State::Keeping,
+            }),
+            room,
+        })
+    }
+
+    /// Whether an attempt would send the body whole.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        lock(&self.source).state == State::Keeping
+    }
+
+    /// Begins an attempt. The one before must be over.
+    pub(crate) fn attempt(self: &Arc<Self>) -> Sending<B> {
+        lock(&self.source).next = 0;
+        Sending(Arc::clone(self))
+    }
+
+    /// No attempt will follow: what was sent is forgotten.
+    pub(crate) fn settle(&self) {
+        let mut source = lock(&self.source);
+        source.state = State::Settled;
+        let sent = source.next.min(source.kept.len());
+        let bytes = source.kept.drain(..sent).map(|piece| piece.bytes()).sum();
+        source.next = 0;
+        source.bytes -= bytes;
+        self.room.give_back(bytes);
+    }
+}
+
+impl<B> Drop for Upload<B> {
+    fn drop(&mut self) {
+        self.room.give_back(lock(&self.source).bytes);
+    }
+}
+
+/// One attempt's way through the body.
+pub(crate) struct Sending<B>(Arc<Upload<B>>);
+
+impl<B> Body for Sending<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let upload = &self.0;
+        let mut source = lock(&upload.source);
+        let source = &mut *source;
+        if let Some(piece) = source.kept.get(source.next) {
+            let frame = piece.to_frame();
+            if source.state == State::Settled {
+                let bytes = piece.bytes();
+                source.kept.pop_front();
+                source.bytes -= bytes;
+                upload.room.give_back(bytes);
+            } else {
+                source.next += 1;
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let frame = match ready!(Pin::new(&mut source.body).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            end => return Poll::Ready(end),
+        };
+        if source.state == State::Keeping {
+            source.keep(&frame, &upload.room);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let source = lock(&self.0.source);
+        source.next >= source.kept.len() && source.body.is_end_stream()
+    }
+}
+
+impl<B> Source<B> {
+    fn keep(&mut self, frame: &Frame<Bytes>, room: &Room) {
+        let piece = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Piece::Data(data.clone()),
+            (None, Some(trailers)) => Piece::Trailers(trailers.clone()),
+            (None, None) => return,
+        };
+        let bytes = piece.bytes();
+        if self.bytes + bytes > self.bytes_max || !room.take(bytes) {
+            self.state = State::Lost;
+            self.kept = VecDeque::new();
+            self.next = 0;
+            room.give_back(std::mem::take(&mut self.bytes));
+            return;
+        }
+        self.bytes += bytes;
+        self.kept.push_back(piece);
+        self.next += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::FutureExt;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    type Frames = StreamBody<
+        futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>,
+    >;
+
+    /// An upload of these pieces and a trailer.
+    fn upload(pieces: &[&'static str], bytes_max: usize, room: &Arc<Room>) -> Arc<Upload<Frames>> {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x", http::HeaderValue::from_static("1"));
+        let data = pieces
+            .iter()
+            .map(|piece| Ok(Frame::data(Bytes::from(*piece))));
+        let frames: Vec<_> = data.chain([Ok(Frame::trailers(trailers))]).collect();
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        Upload::new(body, bytes_max, Arc::clone(room))
+    }
+
+    /// The next piece, or the trailer as `x`.
+    fn next(sending: &mut Sending<Frames>) -> Option<String> {
+        let frame = sending.frame().now_or_never().unwrap()?.unwrap();
+        Some(match frame.data_ref() {
+            Some(data) => String::from_utf8(data.to_vec()).unwrap(),
+            None => "x".into(),
+        })
+    }
+
+    fn rest(sending: &mut Sending<Frames>) -> Vec<String> {
+        std::iter::from_fn(|| next(sending)).collect()
+    }
+
+    fn left(room: &Room) -> usize {
+        room.0.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_second_attempt_sends_all_from_the_beginning() {
+        let room = Arc::new(Room::new(100));
+        let upload = upload(&["one", "two", "three"], 64, &room);
+        let mut first = upload.attempt();
+        assert_eq!(next(&mut first).as_deref(), Some("one"));
+        assert_eq!(next(&mut first).as_deref(), Some("two"));
+        drop(first);
+        assert!(upload.is_repeatable());
+        assert_eq!(left(&room), 94);
+        let mut second = upload.attempt();
+        assert_eq!(rest(&mut second), ["one", "two", "three", "x"]);
+        let mut third = upload.attempt();
+        assert_eq!(rest(&mut third), ["one", "two", "three", "x"]);
+        drop((second, third, upload));
+        assert_eq!(left(&room), 100);
+    }
+
+    #[test]
+    fn once_settled_nothing_that_was_not_sent_is_lost_and_nothing_more_is_kept() {
+        let room = Arc::new(Room::new(100));
+        let upload = upload(&["one", "two", "three"], 64, &room);
+        let mut first = upload.attempt();
+        next(&mut first);
+        next(&mut first);
+        let mut second = upload.attempt();
+        assert_eq!(next(&mut second).as_deref(), Some("one"));
+        upload.settle();
+        assert_eq!(rest(&mut second), ["two", "three", "x"]);
+        assert_eq!(left(&room), 100);
+        assert!(!upload.is_repeatable());
+    }
+
+    #[test]
+    fn beyond_a_bound_the_body_streams_on_and_is_not_repeatable() {
+        for (bytes_max, room) in [(5, 100), (64, 5), (0, 100)] {
+            let all = Arc::new(Room::new(room));
+            let upload = upload(&["one", "two", "three"], bytes_max, &all);
+            assert!(upload.is_repeatable(), "nothing was read yet");
+            let mut first = upload.attempt();
+            assert_eq!(rest(&mut first), ["one", "two", "three", "x"]);
+            assert!(!upload.is_repeatable());
+            assert_eq!(left(&all), room);
+        }
+    }
+}

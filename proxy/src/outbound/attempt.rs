@@ -1,0 +1,278 @@
+//! One attempt of a request: a stream is opened, the request goes out, and a response head comes, or not.
+//! What went wrong is told in the terms in which retries are decided.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, StreamError};
+
+use super::open::{NotOpened, Opened, open};
+use super::pick::Wish;
+use super::route::Route;
+use crate::cluster::Flight;
+use crate::failure::{Failure, Reason};
+use crate::http::body::{Pump, poll_pump};
+use crate::http::is_event_stream;
+use crate::http::upload::Upload;
+use crate::idle::{Expired, Idle};
+use crate::limits;
+use crate::mesh::stream_failure;
+use crate::resilience::deadline;
+use crate::resilience::retry::{GRPC_STATUS, Trouble};
+use crate::resilience::standing::Outcome;
+use crate::worker::Worker;
+
+/// What all attempts of one request have in common.
+pub(super) struct Call<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) route: &'a Route,
+    /// The body, if there is one.
+    pub(super) upload: Option<Arc<Upload<Incoming>>>,
+    /// The client waits to be told that it may send the body.
+    pub(super) wait: bool,
+    pub(super) grpc: bool,
+    /// When the answer is no longer wanted.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// The head of the response has come.
+pub(super) struct Answered {
+    pub(super) response: Response<()>,
+    pub(super) body: RecvHalf,
+    pub(super) pump: Option<Pump>,
+    pub(super) flight: Flight,
+    /// When this attempt has to be over.
+    pub(super) deadline: Option<Instant>,
+    /// When the head came.
+    pub(super) at: Instant,
+}
+
+/// No head came.
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    /// None where another attempt is out of the question.
+    pub(super) trouble: Option<Trouble>,
+    /// When that was known.
+    pub(super) at: Instant,
+    /// Bytes of the body that were sent.
+    pub(super) sent: u64,
+}
+
+impl Call<'_> {
+    /// Makes one attempt, which begins `now`.
+    pub(super) async fn attempt(
+        &self,
+        head: &Parts,
+        wish: &mut Wish,
+        now: Instant,
+    ) -> Result<Answered, Failed> {
+        let end = self.upload.is_none();
+        let opened = open(self.worker, &self.route.cluster, head, end, wish, now).await;
+        let Opened {
+            mut send,
+            mut response,
+            mut flight,
+        } = opened.map_err(|NotOpened { failure, trouble }| Failed {
+            failure,
+            trouble,
+            at: read_clock(),
+            sent: 0,
+        })?;
+        let mut pump = None;
+        if let Some(upload) = &self.upload {
+            pump = Some(Pump::new(upload.attempt(), send, self.wait));
+        } else {
+            // The end went with the head; what remains is to hear that all was well. What went wrong
+            // with it is told by the response.
+            let _ = send.finish().await;
+        }
+        let timeouts = &self.route.traffic.timeouts;
+        let own = timeouts.backend_request.map(|timeout| now + timeout);
+        let deadline = deadline::earlier(self.deadline, own);
+        let idle = Idle::new(self.idle()).until(deadline);
+        let answered = response_head(&mut response, &mut pump, idle).await;
+        let at = read_clock();
+        let response_head = match answered {
+            Ok(head) => head,
+            Err(error) => {
+                let sent = pump.as_ref().map_or(0, Pump::moved);
+                return Err(self.failed(error, &mut flight, at, sent));
+            }
+        };
+        let (head, ()) = response_head.into_parts();
+        let outcome = Outcome::of(&head, self.grpc);
+        flight.answered(outcome.is_none_or(|outcome| outcome == Outcome::Well), at);
+        if let Some(outcome) = outcome {
+            flight.tell(outcome, at);
+        }
+        let mut body = response.into_body();
+        if head.headers.contains_key(GRPC_STATUS) {
+            // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
+            // of it in time. The peer sends both at once.
+            let end = std::future::poll_fn(|cx| body.poll_end(cx));
+            let _ = tokio::time::timeout(limits::TRAILERS_ONLY_WAIT, end).await;
+        }
+        Ok(Answered {
+            response: Response::from_parts(head, ()),
+            body,
+            pump,
+            flight,
+            deadline,
+            at,
+        })
+    }
+
+    /// Whether all of the body that was sent could be sent again.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.upload
+            .as_ref()
+            .is_none_or(|upload| upload.is_repeatable())
+    }
+
+    /// Time in which nothing moves, after which the stream is reset.
+    fn idle(&self) -> std::time::Duration {
+        let timeouts = &self.route.traffic.timeouts;
+        timeouts
+            .stream_idle
+            .unwrap_or(self.worker.shared.timeouts.stream_idle)
+    }
+
+    /// Takes a response for the answer: nothing will be sent again. Tells what bounds its body.
+    pub(super) fn settle(&self, head: &Parts, answered: Answered) -> (Answered, Idle) {
+        if let Some(upload) = &self.upload {
+            upload.settle();
+        }
+        let idle = Idle::new(self.idle()).until(self.deadline_of_body(head, &answered));
+        (answered, idle)
+    }
+
+    /// When the response's body has to be over: a stream whose end nobody waits for may go on.
+    fn deadline_of_body(&self, head: &Parts, answered: &Answered) -> Option<Instant> {
+        let endless = if self.grpc {
+            // gRPC's own deadline is of the whole call; without it a call may be a stream.
+            !head.headers.contains_key(deadline::GRPC_TIMEOUT)
+        } else {
+            is_event_stream(answered.response.headers())
+        };
+        answered.deadline.filter(|_| !endless)
+    }
+
+    fn failed(&self, error: HeadError, flight: &mut Flight, at: Instant, sent: u64) -> Failed {
+        let (failure, trouble, outcome) = match error {
+            HeadError::CallerGone => {
+                let gone = "the application broke off its request";
+                (Failure::new(Reason::CallerGone, gone), None, None)
+            }
+            HeadError::Expired(Expired::Stalled) => {
+                let stalled = "no response within the idle timeout";
+                let failure = Failure::new(Reason::ResponseTimeout, stalled);
+                (failure, None, Some(Outcome::Badly))
+            }
+            HeadError::Expired(Expired::Deadline) => {
+                let outcome = Some(Outcome::Badly);
+                if self.deadline.is_some_and(|deadline| deadline <= at) {
+                    let passed = "the deadline passed before a response came";
+                    (
+                        Failure::new(Reason::DeadlineExceeded, passed),
+                        None,
+                        outcome,
+                    )
+                } else {
+                    let slow = "no response within the time of an attempt";
+                    let failure = Failure::new(Reason::ResponseTimeout, slow);
+                    (failure, Some(Trouble::TooSlow), outcome)
+                }
+            }
+            HeadError::Stream(error) => {
+                let (trouble, outcome) = match &error {
+                    // It goes away in good order, or has too much to do.
+                    StreamError::NotProcessed => (Some(Trouble::Unprocessed), None),
+                    StreamError::Reset(code) | StreamError::Stopped(code) => {
+                        let unprocessed = error.is_unprocessed();
+                        let trouble = if unprocessed {
+                            Trouble::Unprocessed
+                        } else {
+                            Trouble::Broken
+                        };
+                        let busy = unprocessed || *code == ErrorCode::H3_EXCESSIVE_LOAD;
+                        let outcome = if busy {
+                            Outcome::Busy(limits::SPARED)
+                        } else {
+                            Outcome::Badly
+                        };
+                        (Some(trouble), Some(outcome))
+                    }
+                    StreamError::ConnectionLost(_) => (Some(Trouble::Broken), Some(Outcome::Badly)),
+                    StreamError::Malformed(_) | StreamError::TooLarge(_) => {
+                        (None, Some(Outcome::Badly))
+                    }
+                    // Not the endpoint's doing.
+                    StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => {
+                        (None, None)
+                    }
+                };
+                (stream_failure(&error), trouble, outcome)
+            }
+        };
+        if let Some(outcome) = outcome {
+            flight.tell(outcome, at);
+        }
+        Failed {
+            failure,
+            trouble,
+            at,
+            sent,
+        }
+    }
+}
+
+/// The one place where an attempt reads the clock: when it is over.
+fn read_clock() -> Instant {
+    Instant::now()
+}
+
+enum HeadError {
+    Stream(StreamError),
+    Expired(Expired),
+    CallerGone,
+}
+
+/// Waits for the final head, while the request body goes out.
+async fn response_head(
+    response: &mut ResponseHalf,
+    pump: &mut Option<Pump>,
+    mut idle: Idle,
+) -> Result<Response<()>, HeadError> {
+    loop {
+        let head = {
+            let mut next = pin!(response.head());
+            std::future::poll_fn(|cx| {
+                if poll_pump(pump, cx).is_err() {
+                    return Poll::Ready(Err(HeadError::CallerGone));
+                }
+                if let Poll::Ready(head) = next.as_mut().poll(cx) {
+                    return Poll::Ready(head.map_err(HeadError::Stream));
+                }
+                let moved = pump.as_ref().map_or(0, Pump::moved);
+                idle.poll(cx, moved)
+                    .map(|expired| Err(HeadError::Expired(expired)))
+            })
+            .await?
+        };
+        if !head.status().is_informational() {
+            return Ok(head);
+        }
+        // hyper's server side sends no other interim response, so 103 ends here.
+        if head.status() == StatusCode::CONTINUE
+            && let Some(pump) = pump
+        {
+            pump.go_on();
+        }
+    }
+}

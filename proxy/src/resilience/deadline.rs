@@ -1,0 +1,186 @@
+//! When the answer to a request is no longer wanted, in the languages in which that is said. Pure.
+//!
+//! One rule for every field, however absurd its value: of several lines the smallest counts; a negative
+//! number is 0; a number above [`LONGEST`] is [`LONGEST`], and so is what is no number. A field that is
+//! there always sets a deadline, and none is infinite.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Milliseconds that are left; written by every hop of the mesh that knows a deadline.
+pub(crate) const WEFT_DEADLINE: HeaderName = HeaderName::from_static("weft-deadline");
+/// The same, of gRPC: up to 8 digits and a unit.
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// The same, of Envoy: milliseconds.
+pub(crate) const ENVOY_TIMEOUT: HeaderName =
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+
+/// No deadline is farther away. Whoever waits longer than a day does not wait for an answer.
+pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The time that the fields leave, if any of them says so.
+pub(crate) fn said(headers: &HeaderMap) -> Option<Duration> {
+    let of = |name: HeaderName, read: fn(&str) -> Option<Duration>| {
+        let lines = headers.get_all(name).into_iter();
+        lines.map(move |line| {
+            line.to_str()
+                .ok()
+                .and_then(read)
+                .unwrap_or(LONGEST)
+                .min(LONGEST)
+        })
+    };
+    of(WEFT_DEADLINE, milliseconds)
+        .chain(of(ENVOY_TIMEOUT, milliseconds))
+        .chain(of(GRPC_TIMEOUT, grpc_timeout))
+        .min()
+}
+
+/// Writes what is left for the next hop: as the mesh says it, and anew in the fields that are there.
+pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
+    let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(WEFT_DEADLINE, HeaderValue::from(ms));
+    if headers.contains_key(ENVOY_TIMEOUT) {
+        headers.insert(ENVOY_TIMEOUT, HeaderValue::from(ms));
+    }
+    if headers.contains_key(GRPC_TIMEOUT) {
+        // A day in milliseconds has 8 digits, which is what gRPC allows.
+        let text = format!("{ms}m");
+        headers.insert(
+            GRPC_TIMEOUT,
+            HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0m")),
+        );
+    }
+}
+
+/// The earlier of two deadlines.
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    number(text).map(Duration::from_millis)
+}
+
+//= https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests
+//# Timeout → "grpc-timeout" TimeoutValue TimeoutUnit
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count = number(digits)?;
+    Some(match unit {
+        "H" => Duration::from_secs(count.saturating_mul(3600)),
+        "M" => Duration::from_secs(count.saturating_mul(60)),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// A whole number; too large a one is the largest, a negative one is 0.
+fn number(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    if negative {
+        return Some(0);
+    }
+    Some(digits.parse().unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&HeaderName, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn the_smallest_of_all_that_is_said_counts() {
+        let headers = map(&[
+            (&WEFT_DEADLINE, "400"),
+            (&WEFT_DEADLINE, "500"),
+            (&GRPC_TIMEOUT, "1S"),
+            (&ENVOY_TIMEOUT, "300"),
+        ]);
+        assert_eq!(said(&headers), Some(Duration::from_millis(300)));
+        assert_eq!(said(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn every_unit_of_grpc_is_known() {
+        for (text, nanos) in [
+            ("2H", 7_200_000_000_000),
+            ("3M", 180_000_000_000),
+            ("4S", 4_000_000_000),
+            ("5m", 5_000_000),
+            ("6u", 6000),
+            ("7n", 7_u64),
+        ] {
+            let said = said(&map(&[(&GRPC_TIMEOUT, text)]));
+            assert_eq!(said, Some(Duration::from_nanos(nanos)), "{text}");
+        }
+    }
+
+    #[test]
+    fn absurd_values_follow_the_rule_and_are_never_infinite() {
+        for (text, expected) in [
+            ("-5", Duration::ZERO),
+            ("0", Duration::ZERO),
+            ("99999999999999999999999999", LONGEST),
+            ("1e3", LONGEST),
+            ("NaN", LONGEST),
+            ("", LONGEST),
+            ("-", LONGEST),
+            ("+5", LONGEST),
+            ("5 ms", LONGEST),
+            ("infinity", LONGEST),
+        ] {
+            for name in [WEFT_DEADLINE, ENVOY_TIMEOUT] {
+                assert_eq!(said(&map(&[(&name, text)])), Some(expected), "{text:?}");
+            }
+        }
+        for text in ["", "S", "5", "5x", "99999999999999999999H", "-5S", "\u{e4}"] {
+            let mut headers = HeaderMap::new();
+            headers.insert(GRPC_TIMEOUT, HeaderValue::from_str(text).unwrap());
+            let expected = if text == "-5S" {
+                Duration::ZERO
+            } else {
+                LONGEST
+            };
+            assert_eq!(said(&headers), Some(expected), "{text:?}");
+        }
+        // A readable line beside an absurd one wins, as it is smaller.
+        let doubled = map(&[(&WEFT_DEADLINE, "x"), (&WEFT_DEADLINE, "250")]);
+        assert_eq!(said(&doubled), Some(Duration::from_millis(250)));
+    }
+
+    #[test]
+    fn what_is_left_is_told_in_every_language_that_was_spoken() {
+        let mut headers = map(&[(&GRPC_TIMEOUT, "1H"), (&ENVOY_TIMEOUT, "9999")]);
+        tell(&mut headers, Duration::from_millis(120));
+        assert_eq!(headers[WEFT_DEADLINE], "120");
+        assert_eq!(headers[GRPC_TIMEOUT], "120m");
+        assert_eq!(headers[ENVOY_TIMEOUT], "120");
+        tell(&mut headers, LONGEST);
+        assert_eq!(headers[GRPC_TIMEOUT], "86400000m");
+        let mut silent = HeaderMap::new();
+        tell(&mut silent, Duration::from_millis(120));
+        assert_eq!(silent.len(), 1);
+    }
+}

@@ -1,0 +1,344 @@
+//! How many requests of one service are let through at once: a fixed cap, and a limit that follows the
+//! application's latency. Pure but for atomics and one lock that is never waited for: shared by all
+//! workers.
+//!
+//! The adaptive limit is a gradient: while responses take about as long as usual it grows, by about the
+//! square root of itself at a time; when they take longer it shrinks by that ratio. It is judged once for
+//! each [`WINDOW`] responses, by their mean against a slow average of such means. A limit that is not in
+//! use does not move.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use weft_config::table::{self, Mode, Priority};
+
+use super::destination::Event;
+
+/// Responses after which the limit is judged anew.
+const WINDOW: u32 = 32;
+/// Where it begins, and the least that it falls to.
+const START: f64 = 64.0;
+const LEAST: f64 = 4.0;
+/// How much slower than usual responses may be before the limit shrinks.
+const TOLERANCE: f64 = 1.5;
+/// It loses at most this share at a time.
+const SHRINK_MOST: f64 = 0.5;
+/// Weight of a slower window in what is usual while the limit is not in use: no queue made it slow.
+const LEARN_IDLE: f64 = 0.02;
+/// The same while it is in use. What is usual must not follow the queue that the limit lets in.
+const LEARN_IN_USE: f64 = 0.0005;
+/// Weight of what a window asks for: one bad window moves the limit by a fifth of the way.
+const SMOOTHING: f64 = 0.2;
+
+/// Requests under way of one service, and how many may be.
+#[derive(Debug)]
+pub(crate) struct Concurrency {
+    in_flight: AtomicU32,
+    adaptive: AtomicU32,
+    gradient: Mutex<Gradient>,
+}
+
+/// What stands in the way of one more request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Full {
+    /// The limit that is reached.
+    pub(crate) limit: u32,
+    /// Which of the two.
+    pub(crate) kind: Kind,
+}
+
+/// Which limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// The cap.
+    Fixed,
+    /// The one that follows the latency.
+    Adaptive,
+}
+
+/// What is said about one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Why it is refused; none if it was counted as under way.
+    pub(crate) refused: Option<Full>,
+    /// What a limit that only observes would have refused it for.
+    pub(crate) observed: Option<Full>,
+}
+
+/// The limits in force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The cap.
+    pub(crate) max: u32,
+    /// Whether the cap refuses.
+    pub(crate) fixed: Mode,
+    /// Whether the adaptive limit refuses; none where latency says nothing, as with tunnels.
+    pub(crate) adaptive: Option<Mode>,
+    /// Whether the last tenth is for requests of high priority: where requests say theirs.
+    pub(crate) reserve: bool,
+}
+
+impl Limits {
+    /// Of a port, with the cap of the sidecar where the policy names none.
+    pub(crate) fn of(policy: &table::Concurrency, max: u32, requests: bool) -> Self {
+        Self {
+            max: policy.max.unwrap_or(max),
+            fixed: policy.mode,
+            adaptive: requests.then_some(policy.adaptive),
+            reserve: policy.priority.is_some(),
+        }
+    }
+}
+
+impl Full {
+    /// How it is counted, by whether it was refused.
+    pub(crate) fn event(self, refused: bool) -> Event {
+        match (self.kind, refused) {
+            (Kind::Fixed, true) => Event::RefusedFixed,
+            (Kind::Adaptive, true) => Event::RefusedAdaptive,
+            (Kind::Fixed, false) => Event::ObservedFixed,
+            (Kind::Adaptive, false) => Event::ObservedAdaptive,
+        }
+    }
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            adaptive: AtomicU32::new(START as u32),
+            gradient: Mutex::default(),
+        }
+    }
+}
+
+impl Concurrency {
+    /// Asks for one more request. What is not refused must be ended by [`Self::end`].
+    pub(crate) fn begin(&self, limits: &Limits, priority: Priority) -> Verdict {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let adaptive = self.adaptive.load(Ordering::Relaxed).min(limits.max);
+        let mut verdict = Verdict {
+            refused: None,
+            observed: None,
+        };
+        for (kind, limit, mode) in [
+            (Kind::Fixed, limits.max, Some(limits.fixed)),
+            (Kind::Adaptive, adaptive, limits.adaptive),
+        ] {
+            let Some(mode) = mode else { continue };
+            if before < room(limit, priority, limits.reserve) {
+                continue;
+            }
+            let place = match mode {
+                Mode::Enforce => &mut verdict.refused,
+                Mode::Observe => &mut verdict.observed,
+            };
+            place.get_or_insert(Full { limit, kind });
+        }
+        if verdict.refused.is_some() {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        verdict
+    }
+
+    /// A request is over. `took` is the time to its response's head, if the application gave one.
+    pub(crate) fn end(&self, took: Option<Duration>) {
+        let in_flight = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let Some(took) = took else { return };
+        // Whoever finds it taken leaves one sample out, which harms nothing.
+        if let Ok(mut gradient) = self.gradient.try_lock()
+            && let Some(limit) = gradient.sample(took, in_flight)
+        {
+            self.adaptive.store(limit, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests under way.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The adaptive limit as it is.
+    pub(crate) fn adaptive(&self) -> u32 {
+        self.adaptive.load(Ordering::Relaxed)
+    }
+}
+
+/// How far requests of this priority may fill a limit: those of low priority leave a quarter free.
+fn room(limit: u32, priority: Priority, reserve: bool) -> u32 {
+    let kept = match priority {
+        Priority::High => 0,
+        Priority::Normal if reserve => limit / 10,
+        Priority::Normal => 0,
+        Priority::Low => limit / 4,
+    };
+    limit - kept
+}
+
+#[derive(Debug)]
+struct Gradient {
+    limit: f64,
+    /// Seconds that a response usually takes.
+    usual: Option<f64>,
+    sum: f64,
+    samples: u32,
+    in_flight_max: u32,
+}
+
+impl Default for Gradient {
+    fn default() -> Self {
+        Self {
+            limit: START,
+            usual: None,
+            sum: 0.0,
+            samples: 0,
+            in_flight_max: 0,
+        }
+    }
+}
+
+impl Gradient {
+    /// One more response; the new limit when a window is full.
+    fn sample(&mut self, took: Duration, in_flight: u32) -> Option<u32> {
+        self.sum += took.as_secs_f64();
+        self.samples += 1;
+        self.in_flight_max = self.in_flight_max.max(in_flight);
+        if self.samples < WINDOW {
+            return None;
+        }
+        let mean = (self.sum / f64::from(self.samples)).max(1e-6);
+        let in_use = f64::from(self.in_flight_max) * 2.0 >= self.limit;
+        (self.sum, self.samples, self.in_flight_max) = (0.0, 0, 0);
+        let usual = match self.usual {
+            // Quicker than usual is believed at once: it was only ever slower by queues.
+            Some(usual) if mean > usual => {
+                usual + (mean - usual) * if in_use { LEARN_IN_USE } else { LEARN_IDLE }
+            }
+            Some(usual) => usual + (mean - usual) * SMOOTHING,
+            None => mean,
+        };
+        self.usual = Some(usual);
+        if !in_use {
+            return None;
+        }
+        let gradient = (TOLERANCE * usual / mean).clamp(SHRINK_MOST, 1.0);
+        let asked = self.limit * gradient + self.limit.sqrt();
+        self.limit = (self.limit + (asked - self.limit) * SMOOTHING).clamp(LEAST, 1e6);
+        Some(self.limit as u32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BinaryHeap;
+
+    use super::*;
+
+    fn limits(max: u32) -> Limits {
+        Limits {
+            max,
+            fixed: Mode::Enforce,
+            adaptive: Some(Mode::Observe),
+            reserve: false,
+        }
+    }
+
+    /// How many of a priority are let in until one is refused.
+    fn let_in(concurrency: &Concurrency, limits: &Limits, priority: Priority) -> usize {
+        (0..10_000)
+            .take_while(|_| concurrency.begin(limits, priority).refused.is_none())
+            .count()
+    }
+
+    #[test]
+    fn calls_beyond_the_cap_are_refused_until_one_ends() {
+        let concurrency = Concurrency::default();
+        assert_eq!(let_in(&concurrency, &limits(7), Priority::Normal), 7);
+        concurrency.end(None);
+        assert_eq!(let_in(&concurrency, &limits(7), Priority::Normal), 1);
+        assert_eq!(concurrency.in_flight(), 7);
+    }
+
+    #[test]
+    fn the_less_important_is_refused_first() {
+        let concurrency = Concurrency::default();
+        let limits = Limits {
+            reserve: true,
+            ..limits(100)
+        };
+        assert_eq!(let_in(&concurrency, &limits, Priority::Low), 75);
+        assert_eq!(let_in(&concurrency, &limits, Priority::Normal), 15);
+        assert_eq!(let_in(&concurrency, &limits, Priority::High), 10);
+    }
+
+    #[test]
+    fn what_observes_tells_and_lets_in() {
+        let concurrency = Concurrency::default();
+        let limits = Limits {
+            fixed: Mode::Observe,
+            ..limits(1)
+        };
+        assert_eq!(concurrency.begin(&limits, Priority::Normal).observed, None);
+        let verdict = concurrency.begin(&limits, Priority::Normal);
+        let full = Full {
+            limit: 1,
+            kind: Kind::Fixed,
+        };
+        assert_eq!((verdict.refused, verdict.observed), (None, Some(full)));
+        assert_eq!(concurrency.in_flight(), 2);
+    }
+
+    /// An application of so many workers that each take 10 ms, offered requests at an even pace: the
+    /// limit at the end, and the goodput of the last second in requests.
+    fn offered(workers: usize, per_second: u64) -> (u32, usize) {
+        let concurrency = Concurrency::default();
+        let limits = Limits {
+            adaptive: Some(Mode::Enforce),
+            ..limits(1024)
+        };
+        const SERVICE: u64 = 10_000;
+        let mut free = vec![0_u64; workers];
+        let mut under_way = BinaryHeap::new();
+        let mut done = Vec::new();
+        // First a minute at half of what it can do, which shows what is usual.
+        let capacity = workers as u64 * 1_000_000 / SERVICE;
+        let calm = (0..60 * capacity / 2).map(|number| number * 2_000_000 / capacity);
+        let storm = (0..30 * per_second).map(|number| 60_000_000 + number * 1_000_000 / per_second);
+        for now in calm.chain(storm) {
+            while let Some(&std::cmp::Reverse((end, began))) = under_way.peek() {
+                if end > now {
+                    break;
+                }
+                under_way.pop();
+                concurrency.end(Some(Duration::from_micros(end - began)));
+                done.push(end);
+            }
+            if concurrency
+                .begin(&limits, Priority::Normal)
+                .refused
+                .is_some()
+            {
+                continue;
+            }
+            let worker = free.iter_mut().min().unwrap();
+            *worker = (*worker).max(now) + SERVICE;
+            under_way.push(std::cmp::Reverse((*worker, now)));
+        }
+        let late = done.iter().filter(|end| **end > 89_000_000);
+        (concurrency.adaptive(), late.count())
+    }
+
+    #[test]
+    fn at_ten_times_the_capacity_the_queue_stays_short_and_the_goodput_whole() {
+        let (limit, goodput) = offered(8, 8_000);
+        assert!((8..64).contains(&limit), "{limit}");
+        assert!(goodput >= 780, "{goodput}");
+    }
+
+    #[test]
+    fn a_limit_that_is_not_in_use_does_not_move() {
+        let (limit, _) = offered(8, 400);
+        assert_eq!(limit, START as u32);
+    }
+}

@@ -1,0 +1,17 @@
+//! What is decided about one request beyond where it goes: which endpoint takes it, whether it is tried
+//! again, how long it may take, and when it is refused. Each file is one small state machine that gets
+//! time and randomness as arguments.
+//!
+//! Not here: the data path that asks them ([`crate::outbound`], [`crate::inbound`]), and what an operator
+//! writes (`weft_config::resources`). What is in force comes from the table (`weft_config::table`).
+
+pub(crate) mod balance;
+pub(crate) mod breaker;
+pub(crate) mod budget;
+pub(crate) mod deadline;
+pub(crate) mod destination;
+pub(crate) mod latency;
+pub(crate) mod limit;
+pub(crate) mod retry;
+pub(crate) mod standing;
+pub(crate) mod traces;

@@ -1,0 +1,205 @@
+//! Links what a sidecar's application was asked to what it asks in turn, by trace id: applications that
+//! forward nothing but `traceparent` still have their deadlines kept, and the word that retries are spent
+//! passes through them. Pure but for locks: shared by all workers, sharded so that they rarely meet.
+//!
+//! An entry lives as long as a request with that trace is being served here. Requests of one trace cannot
+//! be told apart: the latest of their deadlines holds for all, and none if one of them has none.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::limits;
+use crate::metrics::lock;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const SHARDS: usize = 16;
+
+/// The id of a trace, never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TraceId(u128);
+
+/// What is being served, by trace.
+#[derive(Debug, Default)]
+pub(crate) struct Traces {
+    shards: [Mutex<HashMap<TraceId, Served>>; SHARDS],
+    held: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Served {
+    /// Requests of this trace that are being served.
+    requests: u32,
+    /// None if one of them has none.
+    deadline: Option<Instant>,
+    /// A call of this trace failed although it was sent several times.
+    spent: bool,
+}
+
+/// One request being served. Forgets it when dropped.
+#[derive(Debug)]
+pub(crate) struct Link {
+    traces: Arc<Traces>,
+    id: TraceId,
+}
+
+impl TraceId {
+    /// Reads `traceparent` (W3C Trace Context section 3.2.2).
+    pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+        let digits = text.get(3..35)?;
+        let id = u128::from_str_radix(digits, 16).ok()?;
+        (id != 0).then_some(Self(id))
+    }
+}
+
+impl Traces {
+    /// A request of this trace is being served. None when the table is full: the trace is then not
+    /// followed.
+    pub(crate) fn serve(self: &Arc<Self>, id: TraceId, deadline: Option<Instant>) -> Option<Link> {
+        let mut shard = lock(self.shard(id));
+        if let Some(served) = shard.get_mut(&id) {
+            served.requests = served.requests.saturating_add(1);
+            served.deadline = served
+                .deadline
+                .zip(deadline)
+                .map(|(one, other)| one.max(other));
+        } else {
+            if self.held.fetch_add(1, Ordering::Relaxed) >= limits::TRACES_MAX {
+                self.held.fetch_sub(1, Ordering::Relaxed);
+                return None;
+            }
+            let served = Served {
+                requests: 1,
+                deadline,
+                spent: false,
+            };
+            shard.insert(id, served);
+        }
+        Some(Link {
+            traces: Arc::clone(self),
+            id,
+        })
+    }
+
+    /// The deadline of what is being served under this trace.
+    pub(crate) fn deadline(&self, id: TraceId) -> Option<Instant> {
+        lock(self.shard(id)).get(&id)?.deadline
+    }
+
+    /// A call of this trace failed although it was sent several times.
+    pub(crate) fn spend(&self, id: TraceId) {
+        if let Some(served) = lock(self.shard(id)).get_mut(&id) {
+            served.spent = true;
+        }
+    }
+
+    /// Entries held.
+    pub(crate) fn len(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn shard(&self, id: TraceId) -> &Mutex<HashMap<TraceId, Served>> {
+        // The last bits are random in every version of the format (W3C Trace Context section 3.2.2.3).
+        &self.shards[usize::try_from(id.0 % SHARDS as u128).unwrap_or(0)]
+    }
+}
+
+impl Link {
+    /// Whether a call that was made for this request was sent several times in vain.
+    pub(crate) fn is_spent(&self) -> bool {
+        lock(self.traces.shard(self.id))
+            .get(&self.id)
+            .is_some_and(|served| served.spent)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let mut shard = lock(self.traces.shard(self.id));
+        let Some(served) = shard.get_mut(&self.id) else {
+            return;
+        };
+        served.requests = served.requests.saturating_sub(1);
+        if served.requests == 0 {
+            shard.remove(&self.id);
+            self.traces.held.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn trace(number: u128) -> TraceId {
+        TraceId(number)
+    }
+
+    #[test]
+    fn a_trace_is_followed_while_it_is_being_served() {
+        let traces = Arc::new(Traces::default());
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let link = traces.serve(trace(7), Some(deadline)).unwrap();
+        assert_eq!(traces.deadline(trace(7)), Some(deadline));
+        assert_eq!(traces.deadline(trace(8)), None);
+        traces.spend(trace(7));
+        assert!(link.is_spent());
+        drop(link);
+        assert_eq!((traces.deadline(trace(7)), traces.len()), (None, 0));
+    }
+
+    #[test]
+    fn of_several_requests_of_one_trace_the_latest_deadline_holds_and_none_is_the_latest() {
+        let traces = Arc::new(Traces::default());
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let first = traces.serve(trace(7), Some(now)).unwrap();
+        let second = traces.serve(trace(7), Some(later)).unwrap();
+        drop(first);
+        assert_eq!(traces.deadline(trace(7)), Some(later));
+        let third = traces.serve(trace(7), None).unwrap();
+        assert_eq!(traces.deadline(trace(7)), None);
+        drop((second, third));
+        assert_eq!(traces.len(), 0);
+    }
+
+    #[test]
+    fn beyond_the_limit_traces_are_not_followed() {
+        let traces = Arc::new(Traces::default());
+        let links: Vec<_> = (1..=limits::TRACES_MAX as u128)
+            .map(|number| traces.serve(trace(number), None).unwrap())
+            .collect();
+        assert!(traces.serve(trace(u128::MAX), None).is_none());
+        assert!(traces.serve(trace(1), None).is_some());
+        drop(links);
+        assert!(traces.serve(trace(u128::MAX), None).is_some());
+    }
+
+    #[test]
+    fn the_id_is_the_second_field_of_traceparent() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(TraceId::of(&headers), None);
+        for (text, id) in [
+            (
+                "00-0000000000000000000000000000002a-b7ad6b7169203331-01",
+                Some(TraceId(42)),
+            ),
+            (
+                "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+                None,
+            ),
+            ("short", None),
+        ] {
+            headers.insert(TRACEPARENT, HeaderValue::from_static(text));
+            assert_eq!(TraceId::of(&headers), id, "{text}");
+        }
+    }
+}
