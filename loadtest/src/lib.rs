@@ -17,6 +17,7 @@ pub mod machine;
 pub mod measurements;
 mod pacer;
 pub mod plan;
+pub mod replay;
 pub mod report;
 pub mod result;
 pub mod sample;

@@ -117,3 +117,12 @@ pub const LATENESS_P99_MAX: Duration = Duration::from_millis(1);
 
 /// The same as a share of the 99th percentile of the latency, which it is part of.
 pub const LATENESS_SHARE_MAX: f64 = 0.1;
+
+/// Requests of a log that is replayed: 400 MiB of memory, an hour at 1400/s.
+pub const REPLAY_ARRIVALS_MAX: usize = 5_000_000;
+
+/// Bytes of a line of the log: a path of 8 KiB in any encoding, and the other fields.
+pub const REPLAY_LINE_MAX: usize = 64 * 1024;
+
+/// Different methods, authorities and paths of a log that are kept once.
+pub const REPLAY_NAMES_MAX: usize = 100_000;

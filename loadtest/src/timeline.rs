@@ -134,6 +134,11 @@ impl Step {
         (count > 0).then(|| Duration::from_nanos(self.sum_micros.saturating_mul(1000) / count))
     }
 
+    /// The latencies, for a log of intervals; `None` without any.
+    pub(crate) fn histogram_of_latencies(&self) -> Option<&Histogram<u32>> {
+        self.latencies.as_ref()
+    }
+
     /// Ended requests, good and bad.
     pub fn ended(&self) -> u64 {
         self.succeeded + self.failed

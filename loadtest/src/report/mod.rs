@@ -1,6 +1,8 @@
 //! The ways in which a result is shown: to people at a terminal (`text.rs`), in a browser (`html.rs`),
 //! to other tools (`hdr_log.rs`). What a result is stands in `result/`.
 
+pub mod hdr_log;
+pub mod html;
 pub mod text;
 
 #[cfg(test)]
