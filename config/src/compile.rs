@@ -5,6 +5,9 @@
 //! selection from it. Scoping is least privilege: a sidecar learns of the services that its identity may
 //! call, of those it serves, and of nothing else.
 
+mod effective;
+mod traffic;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,10 +15,13 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 
 use crate::resources::{AuthorizationPolicySpec, HttpRouteMatch, Key, Set};
 use crate::table::{
-    self, Action, Authorization, Backend, Endpoint, HttpMatch, PathMatch, Port, Revision,
-    RouteRule, Rule, Service, ServiceName, Table, Traffic,
+    self, Action, Authorization, Backend, Endpoint, HttpMatch, PathMatch, Port, RequestTraffic,
+    Revision, RouteRule, Rule, Schema, Service, ServiceName, Table,
 };
 use crate::validate::default_authorization;
+use traffic::Policies;
+
+pub use effective::{Effective, Origin, Place, effective};
 
 /// Endpoints by service and port, each list sorted.
 pub type Endpoints = BTreeMap<(ServiceName, u16), Vec<Endpoint>>;
@@ -56,6 +62,7 @@ impl Plan {
     /// that lead nowhere are left out.
     pub fn new(revision: Revision, trust_domain: TrustDomain, set: &Set) -> Self {
         let mesh_default = default_authorization(set);
+        let policies = Policies::new(set);
         let mut services: BTreeMap<ServiceName, Compiled> = set
             .services()
             .map(|(name, spec)| {
@@ -64,18 +71,18 @@ impl Plan {
                         .into_iter()
                         .collect()
                 };
-                let empty = |protocol| Port {
+                let empty = |number, protocol| Port {
                     protocol,
                     routes: Vec::new(),
                     endpoints: Vec::new(),
-                    traffic: Traffic::default(),
+                    traffic: policies.port(&name, number),
                 };
                 let compiled = Compiled {
                     service: Service {
                         ports: spec
                             .ports
                             .iter()
-                            .map(|port| (port.port, empty(port.protocol)))
+                            .map(|port| (port.port, empty(port.port, port.protocol)))
                             .collect(),
                         authorization: None,
                     },
@@ -106,7 +113,8 @@ impl Plan {
                 compiled.authorization.rules.extend(rules.iter().cloned());
             }
         }
-        add_routes(&mut services, set);
+        add_routes(&mut services, set, &policies);
+        add_failovers(&mut services);
         Self {
             revision,
             trust_domain,
@@ -172,6 +180,7 @@ impl Plan {
             services.insert(name.clone(), Arc::new(service));
         }
         Table {
+            schema: Schema,
             revision: self.revision.clone(),
             trust_domain: self.trust_domain.clone(),
             services,
@@ -223,7 +232,7 @@ fn rules(key: &Key, policy: &AuthorizationPolicySpec) -> Vec<Rule> {
     }
 }
 
-fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
+fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set, policies: &Policies<'_>) {
     for (key, route) in set.routes() {
         let service = |name: &str| ServiceName {
             namespace: key.namespace.clone(),
@@ -245,7 +254,7 @@ fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
                 })
                 .filter(|backend| services.contains_key(&backend.service))
                 .collect();
-            let route = match &rule.name {
+            let named = match &rule.name {
                 Some(name) => format!("{key}/{name}"),
                 None if route.rules.len() > 1 => format!("{key}/{i}"),
                 None => key.to_string(),
@@ -257,10 +266,12 @@ fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
                 compiled
                     .backends
                     .extend(backends.iter().map(|backend| backend.service.clone()));
+                let traffic = policies.rule(key, rule, parent);
                 for (number, port) in &mut compiled.service.ports {
                     if port.protocol.has_requests() && wanted.is_none_or(|wanted| wanted == *number)
                     {
-                        port.routes.extend(expand(&route, &rule.matches, &backends));
+                        let rules = expand(&named, &rule.matches, &backends, &traffic);
+                        port.routes.extend(rules);
                     }
                 }
                 for backend in &backends {
@@ -282,13 +293,41 @@ fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
     }
 }
 
+/// A service that takes over is reached like a backend: whoever may call it learns of it, and its
+/// sidecars decide about the service that was addressed, too.
+fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
+    let mut found = Vec::new();
+    let names: BTreeSet<ServiceName> = services.keys().cloned().collect();
+    for (name, compiled) in services.iter_mut() {
+        for port in compiled.service.ports.values_mut() {
+            port.traffic
+                .failover
+                .take_if(|to| !names.contains(&to.service));
+            if let Some(to) = &port.traffic.failover {
+                compiled.backends.insert(to.service.clone());
+                found.push((name.clone(), to.service.clone()));
+            }
+        }
+    }
+    for (from, to) in found {
+        if let Some(compiled) = services.get_mut(&to) {
+            compiled.parents.insert(from);
+        }
+    }
+}
+
 /// One rule per match, so that precedence orders all matches of a port.
-fn expand(route: &str, matches: &[HttpRouteMatch], backends: &[Backend]) -> Vec<RouteRule> {
+fn expand(
+    route: &str,
+    matches: &[HttpRouteMatch],
+    backends: &[Backend],
+    traffic: &Arc<RequestTraffic>,
+) -> Vec<RouteRule> {
     let rule = |matches| RouteRule {
         route: route.to_owned(),
         matches,
         backends: backends.to_vec(),
-        traffic: Arc::default(),
+        traffic: Arc::clone(traffic),
     };
     if matches.is_empty() {
         return vec![rule(Vec::new())];

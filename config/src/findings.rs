@@ -99,6 +99,11 @@ impl Findings {
         self.errors = before;
     }
 
+    /// How many findings stop an apply.
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
     /// Whether any finding stops an apply.
     pub fn has_errors(&self) -> bool {
         self.errors > 0

@@ -11,14 +11,16 @@ mod mesh;
 mod policy;
 mod route;
 mod service;
+mod set;
+mod traffic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::findings::{Findings, Position};
 use crate::nearest::nearest;
-use crate::table::{ServiceName, check_label};
+use crate::table::check_label;
 use crate::yaml::{self, Node};
 use decode::{At, Decoder, Fields};
 
@@ -31,6 +33,15 @@ pub use route::{
     ParentRef, PathMatchType,
 };
 pub use service::{ServicePort, ServiceSpec};
+pub use set::Set;
+#[cfg(test)]
+pub(crate) use traffic::WHOLE as WHOLE_TRAFFIC_POLICY;
+pub use traffic::{
+    AlgorithmName, BalanceSpec, BreakerSpec, ConcurrencySpec, FIELDS, FailoverSpec, FaultAbortSpec,
+    FaultDelaySpec, FaultSpec, Field, HedgeSpec, OverridesSpec, RateLimitBy, RateLimitSpec,
+    RetryBudgetSpec, RetrySpec, Size, Span, SpanRange, SuccessRateSpec, TargetKind, TimeoutsSpec,
+    TrafficPolicySpec, TrafficSpec, TrafficTarget,
+};
 
 /// The namespace of a document that names none, as in Kubernetes.
 const NAMESPACE_DEFAULT: &str = "default";
@@ -45,6 +56,8 @@ pub enum Resource {
     Service(Object<ServiceSpec>),
     /// Who may call a service.
     AuthorizationPolicy(Object<AuthorizationPolicySpec>),
+    /// How requests and connections are treated.
+    TrafficPolicy(Object<TrafficPolicySpec>),
     /// Where requests to a service go.
     #[serde(rename = "HTTPRoute")]
     HttpRoute(Object<HttpRouteSpec>),
@@ -97,6 +110,7 @@ impl Resource {
         match self {
             Self::Service(_) => Kind::Service,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::TrafficPolicy(_) => Kind::TrafficPolicy,
             Self::HttpRoute(_) => Kind::HttpRoute,
             Self::MeshConfig(_) => Kind::MeshConfig,
         }
@@ -107,6 +121,7 @@ impl Resource {
         match self {
             Self::Service(object) => &object.metadata,
             Self::AuthorizationPolicy(object) => &object.metadata,
+            Self::TrafficPolicy(object) => &object.metadata,
             Self::HttpRoute(object) => &object.metadata,
             Self::MeshConfig(object) => &object.metadata,
         }
@@ -119,87 +134,6 @@ impl Resource {
     }
 }
 
-/// All resources of a mesh at one moment, in a stable order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Set {
-    /// By key.
-    pub resources: BTreeMap<Key, Resource>,
-}
-
-impl Set {
-    /// Adds or replaces.
-    pub fn insert(&mut self, resource: Resource) {
-        self.resources.insert(resource.key(), resource);
-    }
-
-    /// All Services.
-    pub fn services(&self) -> impl Iterator<Item = (ServiceName, &ServiceSpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::Service(object) => {
-                    let name = ServiceName {
-                        namespace: key.namespace.clone(),
-                        name: key.name.clone(),
-                    };
-                    Some((name, &object.spec))
-                }
-                Resource::AuthorizationPolicy(_)
-                | Resource::HttpRoute(_)
-                | Resource::MeshConfig(_) => None,
-            })
-    }
-
-    /// One Service.
-    pub fn service(&self, namespace: &str, name: &str) -> Option<&ServiceSpec> {
-        let key = Key {
-            kind: Kind::Service,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
-        match self.resources.get(&key)? {
-            Resource::Service(object) => Some(&object.spec),
-            Resource::AuthorizationPolicy(_) | Resource::HttpRoute(_) | Resource::MeshConfig(_) => {
-                None
-            }
-        }
-    }
-
-    /// All policies.
-    pub fn policies(&self) -> impl Iterator<Item = (&Key, &AuthorizationPolicySpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::AuthorizationPolicy(object) => Some((key, &object.spec)),
-                Resource::Service(_) | Resource::HttpRoute(_) | Resource::MeshConfig(_) => None,
-            })
-    }
-
-    /// All routes.
-    pub fn routes(&self) -> impl Iterator<Item = (&Key, &HttpRouteSpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::HttpRoute(object) => Some((key, &object.spec)),
-                Resource::Service(_)
-                | Resource::AuthorizationPolicy(_)
-                | Resource::MeshConfig(_) => None,
-            })
-    }
-
-    /// All mesh configurations; validation allows one.
-    pub fn mesh_configs(&self) -> impl Iterator<Item = (&Key, &MeshConfigSpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::MeshConfig(object) => Some((key, &object.spec)),
-                Resource::Service(_)
-                | Resource::AuthorizationPolicy(_)
-                | Resource::HttpRoute(_) => None,
-            })
-    }
-}
-
 /// Documents read from files, with what is needed to point at their fields.
 #[derive(Debug, Default)]
 pub struct Parsed {
@@ -208,6 +142,10 @@ pub struct Parsed {
     /// Everything that did not fit.
     pub findings: Findings,
     sources: BTreeMap<Key, Document>,
+    /// Resources of which only a part could be read, or nothing but the name.
+    broken: BTreeSet<Key>,
+    /// Kinds of documents whose name could not be read; all, if the kind could not either.
+    unnamed: BTreeSet<Kind>,
 }
 
 #[derive(Debug)]
@@ -217,6 +155,28 @@ struct Document {
 }
 
 impl Parsed {
+    /// Whether a resource was read with errors, so that what it lacks may be what could not be read.
+    pub(crate) fn is_broken(&self, key: &Key) -> bool {
+        self.broken.contains(key)
+    }
+
+    /// Whether a document that could not be read may be this resource.
+    pub(crate) fn may_define(&self, key: &Key) -> bool {
+        self.is_broken(key) || self.unnamed.contains(&key.kind)
+    }
+
+    fn note_broken(&mut self, kind: Option<Kind>, key: Option<Key>) {
+        match (key, kind) {
+            (Some(key), _) => {
+                self.broken.insert(key);
+            }
+            (None, Some(kind)) => {
+                self.unnamed.insert(kind);
+            }
+            (None, None) => self.unnamed.extend(Kind::ALL),
+        }
+    }
+
     /// The file and place of a field; of its nearest parent if the field itself is not written.
     pub(crate) fn locate(&self, key: &Key, field: &str) -> Option<(String, Position)> {
         let document = self.sources.get(key)?;
@@ -231,14 +191,20 @@ pub fn parse(files: &[SourceFile]) -> Parsed {
     for file in files {
         let mut decoder = Decoder {
             file: &file.name,
+            kind: None,
             resource: None,
             findings: Findings::default(),
         };
         match yaml::documents(&file.text) {
             Ok(documents) => {
                 for root in documents {
-                    decoder.resource = None;
-                    let Some(resource) = document(&mut decoder, &root) else {
+                    (decoder.kind, decoder.resource) = (None, None);
+                    let errors = decoder.findings.errors();
+                    let resource = document(&mut decoder, &root);
+                    if decoder.findings.errors() > errors {
+                        parsed.note_broken(decoder.kind, decoder.resource.clone());
+                    }
+                    let Some(resource) = resource else {
                         continue;
                     };
                     let key = resource.key();
@@ -263,6 +229,7 @@ pub fn parse(files: &[SourceFile]) -> Parsed {
                 }
             }
             Err(error) => {
+                parsed.note_broken(None, None);
                 let position = error.position.unwrap_or(Position { line: 1, column: 1 });
                 decoder.error_at(position, String::new(), error.message, None);
             }
@@ -290,19 +257,17 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
         );
     }
     let kind = kind?;
+    decoder.kind = Some(kind);
     let metadata = fields
         .require(decoder, "metadata")
         .and_then(|at| metadata(decoder, &at, kind));
     if let Some(metadata) = &metadata {
         let (namespace, name) = (metadata.namespace.clone(), metadata.name.clone());
-        decoder.resource = Some(
-            Key {
-                kind,
-                namespace,
-                name,
-            }
-            .to_string(),
-        );
+        decoder.resource = Some(Key {
+            kind,
+            namespace,
+            name,
+        });
     }
     fields.refuse(decoder, "status", "controllers write it; leave it out");
     let spec_at = fields.require(decoder, "spec");
@@ -318,6 +283,11 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
         Kind::AuthorizationPolicy => Some(Resource::AuthorizationPolicy(object(
             kind,
             policy::decode(decoder, &at),
+            metadata,
+        )?)),
+        Kind::TrafficPolicy => Some(Resource::TrafficPolicy(object(
+            kind,
+            traffic::decode(decoder, &at),
             metadata,
         )?)),
         Kind::HttpRoute => Some(Resource::HttpRoute(object(
@@ -348,7 +318,7 @@ fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
     }
     let known = Kind::ALL.map(Kind::as_str);
     match text.as_str() {
-        "GRPCRoute" | "TCPRoute" | "TLSRoute" | "UDPRoute" | "Workload" | "TrafficPolicy" => {
+        "GRPCRoute" | "TCPRoute" | "TLSRoute" | "UDPRoute" | "Workload" => {
             let hint = format!("supported kinds are {}", known.join(", "));
             decoder.error(at, format!("kind {text} is not supported yet"), Some(hint));
         }

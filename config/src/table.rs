@@ -23,15 +23,17 @@ pub(crate) use matching::check_path;
 pub use name::{NameError, ServiceName, check_label};
 pub use traffic::{
     Algorithm, Backoff, Balance, Breaker, Concurrency, Failover, Fault, FaultAbort, FaultDelay,
-    FaultStatus, GrpcCode, HashKey, Hedge, HedgeAfter, IdentityPattern, IdentityPatternError, Mode,
-    Overrides, Percent, PercentError, Priority, PriorityHeader, RateLimit, RequestTraffic, Retry,
-    RetryBudget, SuccessRate, Timeouts, Traffic, UnknownGrpcCode,
+    FaultStatus, GrpcCode, HashKey, Hedge, HedgeAfter, HedgeAfterError, IdentityPattern,
+    IdentityPatternError, Mode, Overrides, Percent, PercentError, Priority, PriorityHeader,
+    RateLimit, RequestTraffic, Retry, RetryBudget, SuccessRate, Timeouts, Traffic, UnknownGrpcCode,
 };
 
 /// What one sidecar runs: the services it may call, those it serves, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
+    /// Which language it is written in.
+    pub schema: Schema,
     /// The revision of the resources from which this table was compiled.
     pub revision: Revision,
     /// The trust domain of the mesh; a sidecar refuses a table for another one.
@@ -41,6 +43,38 @@ pub struct Table {
     /// Services that this sidecar's listeners name, which exist but which it may not call. They let
     /// the sidecar answer 403 instead of 404; names that no listener mentions are never disclosed.
     pub forbidden: BTreeSet<ServiceName>,
+}
+
+/// The version of this file's types. Unknown fields are refused anyway; the version is raised when what
+/// is left out changes its meaning, such as a default of [`Traffic`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Schema;
+
+/// The only version that this build reads and writes.
+const SCHEMA: u32 = 1;
+
+/// The table is written in another version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a table of schema {0}, and this sidecar reads {SCHEMA}; run the same version of weft")]
+pub struct SchemaError(u32);
+
+impl TryFrom<u32> for Schema {
+    type Error = SchemaError;
+
+    fn try_from(version: u32) -> Result<Self, SchemaError> {
+        if version == SCHEMA {
+            Ok(Self)
+        } else {
+            Err(SchemaError(version))
+        }
+    }
+}
+
+impl From<Schema> for u32 {
+    fn from(Schema: Schema) -> Self {
+        SCHEMA
+    }
 }
 
 /// Identifies one state of all resources. A restored store has a new `store`, so that equal

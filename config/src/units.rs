@@ -1,4 +1,4 @@
-//! Durations as resources write them: `250ms`, `1h30m`. Pure. Settings files have
+//! Durations and sizes as resources write them: `250ms`, `1h30m`, `64KiB`. Pure. Settings files have
 //! their own durations ([`crate::settings::DurationText`]), which also know decimals and days.
 
 use std::time::Duration;
@@ -9,6 +9,9 @@ const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s",
 /// Groups of digits and unit in a duration, and digits of a group (GEP-2257).
 const DURATION_GROUPS_MAX: usize = 4;
 const DURATION_DIGITS_MAX: usize = 5;
+
+/// Units of a size, largest first, in bytes.
+const SIZE_UNITS: [(&str, u32); 3] = [("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Reads a duration in the syntax of Gateway API (GEP-2257): up to four groups of a whole number of at
 /// most five digits and one of `h`, `m`, `s`, `ms`. The groups are added.
@@ -49,6 +52,23 @@ pub(crate) fn format_duration(duration: Duration) -> String {
         }
     }
     text
+}
+
+/// Reads a size in bytes: a whole number and one of `MiB`, `KiB`, `B`.
+pub(crate) fn parse_size(text: &str) -> Option<u32> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u32>().ok()?.checked_mul(*bytes)
+}
+
+/// Writes a size with the largest unit that needs no fraction.
+pub(crate) fn format_size(size: u32) -> String {
+    let (unit, bytes) = SIZE_UNITS
+        .iter()
+        .find(|(_, bytes)| size > 0 && size.is_multiple_of(*bytes))
+        .unwrap_or(&("B", 1));
+    format!("{}{unit}", size / bytes)
 }
 
 /// A duration as text in documents and tables, for `#[serde(with)]`.
@@ -93,6 +113,20 @@ pub(crate) mod optional_duration {
     }
 }
 
+/// A size as text in documents, for `#[serde(with)]`.
+pub(crate) mod size {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(value: &u32, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&super::format_size(*value))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+        let text = String::deserialize(d)?;
+        super::parse_size(&text).ok_or_else(|| D::Error::custom(format!("{text:?} is no size")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +160,12 @@ mod tests {
     fn what_is_written_can_be_read() {
         for text in ["250ms", "1h30m", "1s500ms", "0s", "24h"] {
             assert_eq!(format_duration(parse_duration(text).unwrap()), text);
+        }
+        for text in ["64KiB", "1MiB", "100B", "0B", "1025B"] {
+            assert_eq!(format_size(parse_size(text).unwrap()), text);
+        }
+        for bad in ["", "64", "KiB", "1.5MiB", "-1B", "64kb", "5000MiB", "1 KiB"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
         }
     }
 }

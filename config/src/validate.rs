@@ -3,6 +3,8 @@
 //!
 //! Every rule here has a test whose name states it, with the message an operator sees.
 
+mod traffic;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_transport::identity::{SpiffeId, TrustDomain};
@@ -44,7 +46,12 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
                 check.policy(key, &object.spec)
             }
             crate::resources::Resource::HttpRoute(object) => check.route(key, &object.spec),
-            crate::resources::Resource::MeshConfig(_) => {}
+            crate::resources::Resource::TrafficPolicy(object) => {
+                check.traffic_policy(key, &object.spec);
+            }
+            crate::resources::Resource::MeshConfig(object) => {
+                check.mesh_traffic(key, &object.spec.traffic);
+            }
         }
     }
     for (key, _) in set.mesh_configs().skip(1) {
@@ -58,6 +65,8 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
     // A match of which only a part could be read would be compared wrongly.
     if !parsed.findings.has_errors() {
         check.conflicts();
+        check.contradictions();
+        check.failover_cycles();
     }
     check.findings.sort();
     check.findings
@@ -208,6 +217,7 @@ impl Check<'_> {
                 continue;
             };
             match parent.port {
+                _ if self.is_broken(&key.namespace, &parent.name) => {}
                 Some(port) => self.port(key, &format!("{field}.port"), &parent.name, service, port),
                 None if service
                     .ports
@@ -227,6 +237,9 @@ impl Check<'_> {
     }
 
     fn rule(&mut self, key: &Key, field: &str, rule: &HttpRouteRule) {
+        if let Some(timeouts) = &rule.timeouts {
+            self.timeouts(key, &format!("{field}.timeouts"), timeouts);
+        }
         for (i, one) in rule.matches.iter().enumerate() {
             let mut seen = BTreeSet::new();
             for (j, header) in one.headers.iter().enumerate() {
@@ -256,6 +269,7 @@ impl Check<'_> {
                 self.error(key, &field, &message, "add their weights");
             }
             match self.set.service(&key.namespace, &backend.name) {
+                Some(_) if self.is_broken(&key.namespace, &backend.name) => {}
                 Some(service) => {
                     self.port(
                         key,
@@ -325,19 +339,43 @@ impl Check<'_> {
     }
 
     fn missing_service(&mut self, key: &Key, field: &str, name: &str) {
-        let message = format!("there is no Service {name} in namespace {}", key.namespace);
+        let wanted = Key {
+            kind: Kind::Service,
+            namespace: key.namespace.clone(),
+            name: name.to_owned(),
+        };
+        self.missing(key, field, &wanted);
+    }
+
+    /// A reference to a resource that does not exist. It may be one of those that could not be read:
+    /// then the fault was told where it is.
+    fn missing(&mut self, key: &Key, field: &str, wanted: &Key) {
+        if self.parsed.may_define(wanted) {
+            return;
+        }
+        let (kind, name, namespace) = (wanted.kind.as_str(), &wanted.name, &wanted.namespace);
+        let message = format!("there is no {kind} {name} in namespace {namespace}");
         let names: Vec<&str> = self
             .set
             .resources
             .keys()
-            .filter(|other| other.kind == Kind::Service && other.namespace == key.namespace)
+            .filter(|other| other.kind == wanted.kind && other.namespace == *namespace)
             .map(|other| other.name.as_str())
             .collect();
         let hint = match nearest(name, &names) {
             Some(near) => format!("did you mean {near}?"),
-            None => "apply the Service first, or in the same change".to_owned(),
+            None => format!("apply the {kind} first, or in the same change"),
         };
         self.error(key, field, &message, &hint);
+    }
+
+    /// Whether only a part of a Service could be read, so that nothing follows from what it lacks.
+    fn is_broken(&self, namespace: &str, name: &str) -> bool {
+        self.parsed.is_broken(&Key {
+            kind: Kind::Service,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 
     /// A parent that only some may call routes to a backend that all may call: whoever addresses the

@@ -1,4 +1,5 @@
-//! The pages about settings say what the code does: every key, its default, and examples that load.
+//! The pages about settings and policies say what the code does: every key, its default, and examples
+//! that load.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,11 +9,14 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use weft_config::compile::effective;
+use weft_config::resources::{FIELDS, Set, SourceFile, parse};
 use weft_config::settings::{DurationText, Sources, limits, load_ca, load_config, load_proxy, raw};
 use weft_transport::tuning::TransportSettings;
 
 const SETTINGS: &str = include_str!("../../docs/settings.md");
 const TUNE: &str = include_str!("../../docs/tune.md");
+const TRAFFIC: &str = include_str!("../../docs/traffic.md");
 
 /// The YAML example of the section under this heading.
 fn example(page: &str, heading: &str) -> String {
@@ -45,6 +49,57 @@ fn every_transport_setting_is_described_with_its_default() {
             .map_or_else(|| value.to_string(), str::to_owned);
         assert_eq!(default_of(TUNE, key), value, "{key}");
     }
+}
+
+#[test]
+fn every_field_of_a_traffic_policy_is_described_with_its_default() {
+    let mesh = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: a, namespace: b}\n\
+                spec: {ports: [{port: 80, protocol: http}]}\n";
+    let places = effective(&valid(mesh), &"Service/b/a".parse().unwrap()).unwrap();
+    assert_eq!(places[0].fields.len(), FIELDS.len());
+    for field in &places[0].fields {
+        let value = match &field.value {
+            Value::Null => "none".to_owned(),
+            Value::Array(items) if items.is_empty() => "none".to_owned(),
+            Value::String(text) => text.clone(),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                field.value.to_string()
+            }
+        };
+        assert_eq!(default_of(TRAFFIC, field.field), value, "{}", field.field);
+    }
+}
+
+#[test]
+fn the_examples_of_traffic_policies_are_valid() {
+    let orders = "---\napiVersion: weft.dev/v1alpha1\nkind: Service\n\
+                  metadata: {name: orders, namespace: shop}\nspec: {ports: [{port: 80, protocol: http}]}\n";
+    let examples: Vec<&str> = TRAFFIC
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .filter(|text| text.starts_with("apiVersion"))
+        .collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        valid(&format!("{example}{orders}"));
+    }
+}
+
+/// The resources of a text that has neither errors nor warnings.
+fn valid(text: &str) -> Set {
+    let parsed = parse(&[SourceFile {
+        name: "example.yaml".into(),
+        text: text.into(),
+    }]);
+    let mut set = Set::default();
+    for resource in parsed.resources.clone() {
+        set.insert(resource);
+    }
+    let mut findings = weft_config::validate::validate(&set, None, &parsed);
+    findings.extend(parsed.findings);
+    assert!(findings.listed.is_empty(), "{:?}", findings.listed);
+    set
 }
 
 #[test]

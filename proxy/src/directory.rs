@@ -256,6 +256,7 @@ pub(crate) mod tests {
             traffic: Arc::default(),
         };
         Table {
+            schema: table::Schema,
             revision: table::Revision {
                 store: "s".into(),
                 number: 1,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use weft_config::findings::Findings;
 use weft_config::operator::{ChangeOptions, ChangeResult};
-use weft_config::resources::{Key, Set, SourceFile, parse, read_files};
+use weft_config::resources::{FilesError, Key, Set, SourceFile, parse, read_files};
 use weft_config::settings::DurationText;
 
 use crate::context::{ContextFlags, refused};
@@ -84,21 +84,42 @@ struct Files {
 
 impl Files {
     fn read(&self) -> Result<Vec<SourceFile>, Failure> {
-        read_files(&self.file).map_err(|error| {
-            let code = match &error {
-                weft_config::resources::FilesError::Io { source, .. }
-                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
-                {
-                    Code::NotPermitted
-                }
-                weft_config::resources::FilesError::Io { .. } => Code::Failed,
-                weft_config::resources::FilesError::NotText(_)
-                | weft_config::resources::FilesError::Empty(_)
-                | weft_config::resources::FilesError::TooLarge => Code::BadData,
-            };
-            Failure::new(code, error)
-        })
+        read(&self.file)
     }
+}
+
+fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
+    read_files(paths).map_err(|error| {
+        let code = match &error {
+            FilesError::Io { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                Code::NotPermitted
+            }
+            FilesError::Io { .. } => Code::Failed,
+            FilesError::NotText(_) | FilesError::Empty(_) | FilesError::TooLarge => Code::BadData,
+        };
+        Failure::new(code, error)
+    })
+}
+
+/// The resources of files, if they are valid; what is doubtful goes to stderr.
+pub(super) fn offline(paths: &[PathBuf]) -> Result<Set, Failure> {
+    let (set, findings) = checked(&read(paths)?);
+    report(&findings)?;
+    Ok(set)
+}
+
+fn checked(files: &[SourceFile]) -> (Set, Findings) {
+    let parsed = parse(files);
+    let mut set = Set::default();
+    for resource in parsed.resources.clone() {
+        set.insert(resource);
+    }
+    let mut findings = weft_config::validate::validate(&set, None, &parsed);
+    findings.extend(parsed.findings);
+    findings.sort();
+    (set, findings)
 }
 
 #[derive(Debug, Args)]
@@ -193,15 +214,7 @@ pub fn diff(args: &Diff) -> Result<(), Failure> {
 
 /// Runs `weft validate`.
 pub fn validate(args: &Validate) -> Result<(), Failure> {
-    let files = args.files.read()?;
-    let parsed = parse(&files);
-    let mut set = Set::default();
-    for resource in parsed.resources.clone() {
-        set.insert(resource);
-    }
-    let mut findings = weft_config::validate::validate(&set, None, &parsed);
-    findings.extend(parsed.findings.clone());
-    findings.sort();
+    let (set, findings) = checked(&args.files.read()?);
     if args.output != Format::Table {
         print_or(args.output, &findings, |_| String::new())?;
         return if findings.has_errors() {

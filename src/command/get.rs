@@ -1,11 +1,14 @@
 //! `weft get`: what the config service knows.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde::Serialize;
 use weft_config::operator::{Operator, SidecarInfo};
-use weft_config::resources::{Kind, Resource};
+use weft_config::resources::{Kind, Resource, Set};
 use weft_config::store::RevisionInfo;
 
+use crate::command::{change, effective};
 use crate::context::{ContextFlags, refused};
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, print};
@@ -18,16 +21,24 @@ use crate::process;
     weft get revisions\n  \
     weft get services\n  \
     weft get httproutes -n shop -o yaml\n  \
-    weft get service orders -n shop -o yaml")]
+    weft get service orders -n shop -o yaml\n  \
+    weft get --effective orders -n shop\n  \
+    weft get --effective httproute/orders-split -n shop -f mesh.yaml")]
 pub struct Get {
-    /// sidecars, revisions, services, httproutes, authorizationpolicies, meshconfig, or all
-    #[arg(value_name = "WHAT")]
-    what: String,
+    /// sidecars, revisions, services, httproutes, authorizationpolicies, trafficpolicies, meshconfig, or all
+    #[arg(value_name = "WHAT", required_unless_present = "effective")]
+    what: Option<String>,
     /// Only the one with this name
     name: Option<String>,
     /// Only in this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
+    /// The traffic policy in force for a Service or HTTPRoute, and where each value comes from
+    #[arg(long, value_name = "SERVICE|ROUTE", conflicts_with_all = ["what", "name"])]
+    effective: Option<String>,
+    /// With --effective: the resources of this file or directory instead of those in force
+    #[arg(short, long, value_name = "FILE", requires = "effective")]
+    file: Vec<PathBuf>,
     #[command(flatten)]
     context: ContextFlags,
     /// How to print it
@@ -37,7 +48,16 @@ pub struct Get {
 
 /// Runs `weft get`.
 pub fn run(args: &Get) -> Result<(), Failure> {
-    let what = What::parse(&args.what)?;
+    if let Some(wanted) = &args.effective {
+        let namespace = args.namespace.as_deref();
+        let set = if args.file.is_empty() {
+            process::runtime()?.block_on(in_force(&args.context))?
+        } else {
+            change::offline(&args.file)?
+        };
+        return effective::show(&set, wanted, namespace, args.output);
+    }
+    let what = What::parse(args.what.as_deref().unwrap_or_default())?;
     process::runtime()?.block_on(async {
         let mut operator = args.context.connect().await?;
         match what {
@@ -57,6 +77,17 @@ pub fn run(args: &Get) -> Result<(), Failure> {
             What::Resources(kind) => resources(&mut operator, kind, args).await,
         }
     })
+}
+
+/// All resources that are in force.
+async fn in_force(context: &ContextFlags) -> Result<Set, Failure> {
+    let mut operator = context.connect().await?;
+    let resources = operator.get(None, None, None).await;
+    let mut set = Set::default();
+    for resource in resources.map_err(|error| refused(&error))? {
+        set.insert(resource);
+    }
+    Ok(set)
 }
 
 enum What {
@@ -118,6 +149,13 @@ fn summary(resource: &Resource) -> String {
         Resource::Service(service) => one_line(&service.spec.ports),
         Resource::HttpRoute(route) => format!("{} rules", route.spec.rules.len()),
         Resource::AuthorizationPolicy(policy) => one_line(&policy.spec.action),
+        Resource::TrafficPolicy(policy) => {
+            let targets = policy.spec.target_refs.iter();
+            let targets: Vec<String> = targets.map(ToString::to_string).collect();
+            let fields = policy.spec.traffic.fields();
+            let fields: Vec<&str> = fields.iter().map(|field| field.path).collect();
+            format!("{}: {}", targets.join(", "), fields.join(", "))
+        }
         Resource::MeshConfig(mesh) => one_line(&mesh.spec),
     }
 }

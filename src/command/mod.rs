@@ -6,6 +6,7 @@ pub mod check;
 pub mod completion;
 pub mod config;
 pub mod demo;
+mod effective;
 pub mod get;
 pub mod load;
 pub mod login;

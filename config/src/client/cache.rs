@@ -79,6 +79,7 @@ mod tests {
         let path = dir.path().join("table.json");
         assert!(read(&path).unwrap().is_none());
         let table = Table {
+            schema: crate::table::Schema,
             revision: Revision {
                 store: "s".into(),
                 number: 7,

@@ -113,6 +113,7 @@ mod tests {
             authorization: None,
         };
         Table {
+            schema: crate::table::Schema,
             revision: Revision {
                 store: "s".into(),
                 number,

@@ -44,7 +44,7 @@ spec:
     - backendRefs: [ { name: orders-v1, port: 80 } ]
 "#;
 
-fn set(text: &str) -> Set {
+pub(super) fn set(text: &str) -> Set {
     let parsed = parse(&[SourceFile {
         name: "t.yaml".into(),
         text: text.into(),

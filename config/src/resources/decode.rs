@@ -4,10 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
+use super::traffic::{Size, Span};
+use super::{Key, Kind};
 use crate::findings::{Finding, Findings, Position, Severity};
 use crate::nearest::nearest;
+use crate::table::Percent;
+use crate::units;
 use crate::yaml::{Node, Value};
 
 /// A node and the path that led to it.
@@ -24,12 +30,28 @@ impl<'n> At<'n> {
             path: String::new(),
         }
     }
+
+    /// The node's text, if it is one.
+    pub(super) fn as_text(&self) -> Option<&'n str> {
+        match &self.node.value {
+            Value::Text(text) => Some(text),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::List(_)
+            | Value::Map(_) => None,
+        }
+    }
 }
 
 /// Collects findings while one file is read.
 pub(super) struct Decoder<'f> {
     pub(super) file: &'f str,
-    pub(super) resource: Option<String>,
+    /// The kind of the document at hand, as far as it was read.
+    pub(super) kind: Option<Kind>,
+    /// What names it, as far as it was read.
+    pub(super) resource: Option<Key>,
     pub(super) findings: Findings,
 }
 
@@ -49,7 +71,7 @@ impl Decoder<'_> {
             severity: Severity::Error,
             file: Some(self.file.to_owned()),
             position: Some(position),
-            resource: self.resource.clone(),
+            resource: self.resource.as_ref().map(Key::to_string),
             field,
             message,
             hint,
@@ -113,6 +135,118 @@ impl Decoder<'_> {
                 None
             }
         }
+    }
+
+    /// Yes or no.
+    pub(super) fn truth(&mut self, at: &At<'_>) -> Option<bool> {
+        if let Value::Bool(truth) = at.node.value {
+            return Some(truth);
+        }
+        let found = at.node.value.kind();
+        self.error(at, format!("expected true or false, found {found}"), None);
+        None
+    }
+
+    /// A share of 0 to 100 %.
+    pub(super) fn percent(&mut self, at: &At<'_>) -> Option<Percent> {
+        let number = match at.node.value {
+            // Whole numbers beyond 2^53 are out of range either way.
+            Value::Integer(number) => number as f64,
+            Value::Float(number) => number,
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => {
+                let found = at.node.value.kind();
+                let hint = "write the number without a sign, as 20 or 0.5".to_owned();
+                self.error(at, format!("expected a number, found {found}"), Some(hint));
+                return None;
+            }
+        };
+        match Percent::new(number) {
+            Ok(percent) => Some(percent),
+            Err(error) => {
+                self.error(at, format!("{number} is not valid: {error}"), None);
+                None
+            }
+        }
+    }
+
+    /// A duration in a range.
+    pub(super) fn span(&mut self, at: &At<'_>, range: &RangeInclusive<Duration>) -> Option<Span> {
+        self.span_within(at, range, false)
+    }
+
+    /// A duration in a range, or zero.
+    pub(super) fn span_or_zero(
+        &mut self,
+        at: &At<'_>,
+        range: &RangeInclusive<Duration>,
+    ) -> Option<Span> {
+        self.span_within(at, range, true)
+    }
+
+    fn span_within(
+        &mut self,
+        at: &At<'_>,
+        range: &RangeInclusive<Duration>,
+        zero: bool,
+    ) -> Option<Span> {
+        let text = self.quantity(at)?;
+        let Some(duration) = units::parse_duration(&text) else {
+            let hint = "write whole numbers with h, m, s or ms, as 250ms, 10s or 1h30m".to_owned();
+            self.error(at, format!("{text:?} is no duration"), Some(hint));
+            return None;
+        };
+        if range.contains(&duration) || (zero && duration.is_zero()) {
+            return Some(Span(duration));
+        }
+        let (least, most) = (range.start(), range.end());
+        let (least, most) = (
+            units::format_duration(*least),
+            units::format_duration(*most),
+        );
+        let or_zero = if zero { ", or 0s for none" } else { "" };
+        self.error(
+            at,
+            format!("{text} is not within {least} to {most}{or_zero}"),
+            None,
+        );
+        None
+    }
+
+    /// A number of bytes in a range.
+    pub(super) fn size(&mut self, at: &At<'_>, range: &RangeInclusive<u32>) -> Option<Size> {
+        let text = self.quantity(at)?;
+        let Some(size) = units::parse_size(&text) else {
+            let hint = "write a whole number with B, KiB or MiB, as 64KiB".to_owned();
+            self.error(at, format!("{text:?} is no size"), Some(hint));
+            return None;
+        };
+        if range.contains(&size) {
+            return Some(Size(size));
+        }
+        let (least, most) = (
+            units::format_size(*range.start()),
+            units::format_size(*range.end()),
+        );
+        self.error(at, format!("{text} is not within {least} to {most}"), None);
+        None
+    }
+
+    /// A number with its unit; one without is taken as a text, too, to be refused for that.
+    fn quantity(&mut self, at: &At<'_>) -> Option<String> {
+        if let Value::Integer(number) = at.node.value {
+            return Some(number.to_string());
+        }
+        self.text(at)
+    }
+
+    /// A header's name, in lower case, that is not one of the mesh's own.
+    pub(super) fn header_name(&mut self, at: &At<'_>) -> Option<String> {
+        let name: http::HeaderName = self.parsed(at, "")?;
+        if name.as_str().starts_with("weft-") {
+            self.error(at, "headers that begin with weft- are the mesh's own", None);
+            return None;
+        }
+        Some(name.as_str().to_owned())
     }
 
     /// One of some words.
@@ -257,6 +391,11 @@ impl<'n> Fields<'n> {
                 Some(hint.to_owned()),
             );
         }
+    }
+
+    /// Whether the mapping has any field.
+    pub(super) fn any(&self) -> bool {
+        !self.entries.is_empty()
     }
 
     /// Reports every field that nobody asked for.

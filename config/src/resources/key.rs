@@ -19,15 +19,18 @@ pub enum Kind {
     HttpRoute,
     /// See [`super::AuthorizationPolicySpec`].
     AuthorizationPolicy,
+    /// See [`super::TrafficPolicySpec`].
+    TrafficPolicy,
 }
 
 impl Kind {
     /// All kinds, in the order in which sets are listed.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::MeshConfig,
         Self::Service,
         Self::HttpRoute,
         Self::AuthorizationPolicy,
+        Self::TrafficPolicy,
     ];
 
     /// The name in documents.
@@ -37,13 +40,16 @@ impl Kind {
             Self::Service => "Service",
             Self::HttpRoute => "HTTPRoute",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::TrafficPolicy => "TrafficPolicy",
         }
     }
 
     pub(super) fn api_version(self) -> &'static str {
         match self {
             Self::HttpRoute => GATEWAY_VERSION,
-            Self::MeshConfig | Self::Service | Self::AuthorizationPolicy => WEFT_VERSION,
+            Self::MeshConfig | Self::Service | Self::AuthorizationPolicy | Self::TrafficPolicy => {
+                WEFT_VERSION
+            }
         }
     }
 }
@@ -60,6 +66,7 @@ impl FromStr for Kind {
             "authorizationpolicy" | "authorizationpolicies" | "policy" | "policies" => {
                 Ok(Self::AuthorizationPolicy)
             }
+            "trafficpolicy" | "trafficpolicies" => Ok(Self::TrafficPolicy),
             _ => Err(KeyError::Kind(text.to_owned())),
         }
     }
@@ -90,7 +97,9 @@ impl fmt::Display for Key {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The kind is unknown.
-    #[error("kind {0:?} is not known; use Service, HTTPRoute, AuthorizationPolicy or MeshConfig")]
+    #[error(
+        "kind {0:?} is not known; use Service, HTTPRoute, AuthorizationPolicy, TrafficPolicy or MeshConfig"
+    )]
     Kind(String),
     /// It is not `KIND/NAMESPACE/NAME`.
     #[error("a resource is named KIND/NAMESPACE/NAME, or MeshConfig/NAME")]

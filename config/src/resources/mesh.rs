@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decode::{At, Decoder, Fields};
+use super::traffic::{TrafficSpec, decode_traffic};
 use crate::table;
 
 /// What a MeshConfig says.
@@ -12,6 +13,13 @@ pub struct MeshConfigSpec {
     /// Whether a Service that no Allow policy targets may be called. Allow without a MeshConfig.
     #[serde(default = "allow")]
     pub default_authorization: table::Default,
+    /// How traffic is treated where no TrafficPolicy says otherwise.
+    #[serde(default, skip_serializing_if = "is_silent")]
+    pub traffic: TrafficSpec,
+}
+
+fn is_silent(traffic: &TrafficSpec) -> bool {
+    *traffic == TrafficSpec::default()
 }
 
 fn allow() -> table::Default {
@@ -28,8 +36,12 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<MeshConfi
         Some(at) => decoder.choice(&at, &choices),
         None => Some(allow()),
     };
+    let traffic = fields
+        .take("traffic")
+        .and_then(|at| decode_traffic(decoder, &at));
     fields.close(decoder);
     Some(MeshConfigSpec {
         default_authorization: default_authorization?,
+        traffic: traffic.unwrap_or_default(),
     })
 }

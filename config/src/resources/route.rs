@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{At, Decoder, Fields};
 use super::service::port_number;
+use super::traffic::{TimeoutsSpec, route_timeouts};
 use crate::limits;
 use crate::table::PathMatch;
 
@@ -43,6 +44,9 @@ pub struct HttpRouteRule {
     pub matches: Vec<HttpRouteMatch>,
     /// Where requests go, by weight; at least one.
     pub backend_refs: Vec<BackendRef>,
+    /// How long a request may take: `request` and `backendRequest`. Comes before every policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsSpec>,
 }
 
 /// Conditions on a request; all that are present must hold.
@@ -219,22 +223,22 @@ fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
             .collect()
     });
     fields.refuse(decoder, "filters", FILTERS_HINT);
-    fields.refuse(
-        decoder,
-        "timeouts",
-        "the sidecar's timeouts apply; remove it",
-    );
-    fields.refuse(decoder, "retry", "the sidecar's retries apply; remove it");
-    fields.refuse(
-        decoder,
-        "sessionPersistence",
-        "requests are balanced one by one; remove it",
-    );
+    let timeouts = fields.take("timeouts").and_then(|at| {
+        let mut fields = Fields::open(decoder, &at)?;
+        let timeouts = route_timeouts(decoder, &mut fields);
+        fields.close(decoder);
+        Some(timeouts)
+    });
+    let hint = "write it into a TrafficPolicy for this route";
+    fields.refuse(decoder, "retry", hint);
+    let hint = "let a TrafficPolicy for the Service balance by a cookie";
+    fields.refuse(decoder, "sessionPersistence", hint);
     fields.close(decoder);
     Some(HttpRouteRule {
         name,
         matches: matches.unwrap_or_default(),
         backend_refs: backend_refs?,
+        timeouts,
     })
 }
 
@@ -308,15 +312,9 @@ fn header_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpHeaderMatc
             decoder.choice(&at, &[("Exact", ())]);
         }
     }
-    let name = fields.require(decoder, "name").and_then(|at| {
-        let name: http::HeaderName = decoder.parsed(&at, "")?;
-        let name = name.as_str().to_owned();
-        if name.starts_with("weft-") {
-            let message = "headers that begin with weft- are the mesh's own";
-            decoder.error(&at, message, None);
-        }
-        Some(name)
-    });
+    let name = fields
+        .require(decoder, "name")
+        .and_then(|at| decoder.header_name(&at));
     let value = fields.require(decoder, "value").and_then(|at| {
         let value = decoder.text(&at)?;
         if http::HeaderValue::from_str(&value).is_err() {

@@ -19,7 +19,8 @@ use crate::limits::traffic as limits;
 use crate::units::{duration, optional_duration};
 
 pub use values::{
-    GrpcCode, IdentityPattern, IdentityPatternError, Percent, PercentError, UnknownGrpcCode,
+    GrpcCode, HedgeAfter, HedgeAfterError, IdentityPattern, IdentityPatternError, Percent,
+    PercentError, UnknownGrpcCode,
 };
 
 /// What holds for one port of a service.
@@ -62,7 +63,7 @@ pub struct RequestTraffic {
     /// When it is sent again.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: Retry,
-    /// When a second copy is sent before the first has answered; idempotent methods only.
+    /// When a second copy is sent before the first has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge: Option<Hedge>,
     /// Faults that are injected on purpose.
@@ -144,16 +145,10 @@ pub struct Hedge {
     pub after: HedgeAfter,
     /// Copies beside the first; at least 1.
     pub attempts: u32,
-}
-
-/// When a hedge is sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub enum HedgeAfter {
-    /// This long after the attempt before it.
-    Delay(#[serde(with = "duration")] Duration),
-    /// After the time within which this share of the destination's recent responses began.
-    Percentile(Percent),
+    /// Whether methods that are not idempotent are hedged, too, such as all of gRPC. The application
+    /// must then stand a request that comes twice.
+    #[serde(default)]
+    pub non_idempotent: bool,
 }
 
 /// Faults that are injected on purpose, each drawn for itself; a delay comes before an abort.
@@ -505,6 +500,7 @@ mod tests {
                 hedge: Some(Hedge {
                     after: HedgeAfter::Percentile(Percent::whole(95)),
                     attempts: 1,
+                    non_idempotent: false,
                 }),
                 fault: Fault {
                     delay: None,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::resources::{SourceFile, parse};
 
-fn check(text: &str) -> Vec<String> {
+pub(super) fn check(text: &str) -> Vec<String> {
     let parsed = parse(&[SourceFile {
         name: "mesh.yaml".into(),
         text: text.into(),
@@ -21,7 +21,7 @@ fn check(text: &str) -> Vec<String> {
     findings.listed.iter().map(ToString::to_string).collect()
 }
 
-fn service(name: &str, protocol: &str) -> String {
+pub(super) fn service(name: &str, protocol: &str) -> String {
     format!(
         "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
          spec:\n  ports:\n    - {{port: 80, protocol: {protocol}}}\n---\n"
@@ -126,7 +126,8 @@ fn a_kind_that_is_not_supported_yet_is_refused_by_name() {
     assert_eq!(
         check(text),
         ["mesh.yaml:2: kind: kind GRPCRoute is not supported yet; \
-          supported kinds are MeshConfig, Service, HTTPRoute, AuthorizationPolicy"]
+          supported kinds are MeshConfig, Service, HTTPRoute, AuthorizationPolicy, \
+          TrafficPolicy"]
     );
 }
 
@@ -336,6 +337,82 @@ fn a_rule_that_never_gets_a_request_is_a_warning() {
         [
             "mesh.yaml:24: warning: spec.rules[1].matches[0]: HTTPRoute/shop/split \
           spec.rules[0].matches[0] takes the same requests, so this never gets one; remove one"
+        ]
+    );
+}
+
+#[test]
+fn one_mistake_gives_one_error() {
+    // A port whose protocol is mistyped is still the port that a route and a policy mean.
+    let mesh = |text: &str| {
+        format!(
+            "{text}{}{}",
+            policy(
+                "  targetRefs: [{kind: Service, name: db}]\n  action: Allow\n  \
+                    to: [{methods: [GET]}]\n---\n"
+            )
+            .replacen(&two_services(), "", 1),
+            route("    - backendRefs: [{name: orders, port: 80}, {name: db, port: 80}]\n")
+                .replacen(&two_services(), "", 1)
+        )
+    };
+    let mistyped = mesh(&(service("orders", "htp") + &service("db", "http")));
+    assert_eq!(
+        check(&mistyped),
+        ["mesh.yaml:6: spec.ports[0].protocol: \"htp\" is not known here; did you mean http?"]
+    );
+    let unnamed = mesh(&(service("Orders", "http") + &service("db", "http")));
+    assert_eq!(
+        check(&unnamed),
+        [
+            "mesh.yaml:3: metadata.name: \"Orders\" is not valid: a name consists of a-z, 0-9 and -, \
+          and begins and ends with a letter or digit"
+        ]
+    );
+    let kind = mesh(&(service("orders", "http") + &service("db", "http"))).replacen(
+        "kind: Service",
+        "kind: Servce",
+        1,
+    );
+    assert_eq!(
+        check(&kind),
+        ["mesh.yaml:2: kind: kind \"Servce\" is not known; did you mean Service?"]
+    );
+    let specless = mesh(&service("db", "http"))
+        + "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: orders, namespace: shop}\n";
+    let found = check(&specless);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].ends_with("spec: is missing"), "{found:#?}");
+}
+
+#[test]
+fn timeouts_of_a_rule_follow_gateway_api() {
+    let text = |timeouts: &str| {
+        check(&route(&format!(
+            "    - backendRefs: [{{name: orders, port: 80}}]\n      timeouts: {timeouts}\n"
+        )))
+    };
+    assert!(text("{request: 10s, backendRequest: 2s}").is_empty());
+    assert!(text("{request: 0s, backendRequest: 2s}").is_empty());
+    assert_eq!(
+        text("{request: 1s, backendRequest: 2s}"),
+        [
+            "mesh.yaml:23: spec.rules[0].timeouts.backendRequest: is longer than request, so it never \
+          ends an attempt; make it shorter, or leave it out"
+        ]
+    );
+    assert_eq!(
+        text("{request: 10}"),
+        [
+            "mesh.yaml:23: spec.rules[0].timeouts.request: \"10\" is no duration; write whole numbers \
+          with h, m, s or ms, as 250ms, 10s or 1h30m"
+        ]
+    );
+    assert_eq!(
+        text("{streamIdle: 10s}"),
+        [
+            "mesh.yaml:23: spec.rules[0].timeouts.streamIdle: unknown field; known fields are request, \
+          backendRequest"
         ]
     );
 }

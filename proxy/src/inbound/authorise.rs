@@ -176,6 +176,7 @@ mod tests {
             )
         });
         Table {
+            schema: weft_config::table::Schema,
             revision: Revision {
                 store: "s".into(),
                 number: 1,

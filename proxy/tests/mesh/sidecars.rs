@@ -17,8 +17,8 @@ use weft_config::settings::{
     OutboundTarget, ProxySettings, Timeouts,
 };
 use weft_config::table::{
-    Authorization, Backend, Default, Endpoint, Port, Protocol, Revision, RouteRule, Rule, Service,
-    ServiceName, Table, Traffic,
+    Authorization, Backend, Default, Endpoint, Port, Protocol, Revision, RouteRule, Rule, Schema,
+    Service, ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -196,6 +196,7 @@ impl Mesh {
         };
         let number = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
         let table = Table {
+            schema: Schema,
             revision: Revision {
                 store: "test".into(),
                 number,

@@ -3,9 +3,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weft_transport::identity::SpiffeId;
+
+use crate::limits::traffic as limits;
+use crate::units;
 
 /// A share of 0 to 100 %, in hundredths of a percent, so that it compares exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +80,73 @@ impl Serialize for Percent {
 impl<'de> Deserialize<'de> for Percent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// When a hedge is sent: `50ms` or `p95`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum HedgeAfter {
+    /// This long after the attempt before it.
+    Delay(Duration),
+    /// After the time within which this share of the destination's recent responses began.
+    Percentile(Percent),
+}
+
+/// Why a text is no [`HedgeAfter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HedgeAfterError {
+    /// It is neither.
+    #[error("neither a delay nor a percentile")]
+    Form,
+    /// A percentile under the median would send more than half of all requests twice.
+    #[error("a percentile is within p{} to p{}", limits::HEDGE_PERCENTILE_RANGE.start(), limits::HEDGE_PERCENTILE_RANGE.end())]
+    Percentile,
+    /// Too short to help, or longer than anybody waits.
+    #[error("a delay is within {} to {}", units::format_duration(*limits::HEDGE_AFTER_RANGE.start()), units::format_duration(*limits::HEDGE_AFTER_RANGE.end()))]
+    Delay,
+}
+
+impl FromStr for HedgeAfter {
+    type Err = HedgeAfterError;
+
+    fn from_str(text: &str) -> Result<Self, HedgeAfterError> {
+        if let Some(number) = text.strip_prefix('p') {
+            let number: f64 = number.parse().map_err(|_| HedgeAfterError::Form)?;
+            return Percent::new(number)
+                .ok()
+                .filter(|percent| limits::HEDGE_PERCENTILE_RANGE.contains(percent))
+                .map(Self::Percentile)
+                .ok_or(HedgeAfterError::Percentile);
+        }
+        let delay = units::parse_duration(text).ok_or(HedgeAfterError::Form)?;
+        if !limits::HEDGE_AFTER_RANGE.contains(&delay) {
+            return Err(HedgeAfterError::Delay);
+        }
+        Ok(Self::Delay(delay))
+    }
+}
+
+impl fmt::Display for HedgeAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delay(delay) => f.write_str(&units::format_duration(*delay)),
+            Self::Percentile(percent) => write!(f, "p{percent}"),
+        }
+    }
+}
+
+impl TryFrom<String> for HedgeAfter {
+    type Error = HedgeAfterError;
+
+    fn try_from(text: String) -> Result<Self, HedgeAfterError> {
+        text.parse()
+    }
+}
+
+impl From<HedgeAfter> for String {
+    fn from(after: HedgeAfter) -> Self {
+        after.to_string()
     }
 }
 
@@ -243,6 +314,26 @@ mod tests {
         }
         assert_eq!(serde_json::to_string(&Percent::whole(20)).unwrap(), "20");
         assert_eq!(serde_json::from_str::<Percent>("0.5").unwrap(), Percent(50));
+    }
+
+    #[test]
+    fn a_hedge_waits_for_a_delay_or_a_percentile() {
+        for text in ["50ms", "p95", "p99.9"] {
+            assert_eq!(text.parse::<HedgeAfter>().unwrap().to_string(), text);
+        }
+        for (text, error) in [
+            ("95", HedgeAfterError::Form),
+            ("p", HedgeAfterError::Form),
+            ("p49", HedgeAfterError::Percentile),
+            ("p100", HedgeAfterError::Percentile),
+            ("0s", HedgeAfterError::Delay),
+        ] {
+            assert_eq!(text.parse::<HedgeAfter>(), Err(error), "{text}");
+        }
+        assert_eq!(
+            HedgeAfterError::Percentile.to_string(),
+            "a percentile is within p50 to p99.9"
+        );
     }
 
     #[test]

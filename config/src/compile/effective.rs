@@ -1,0 +1,120 @@
+//! What traffic policy is in force for a Service or route, and who says so: the answer of
+//! `weft get --effective`. Pure; resolved by the code that compiles tables.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::traffic::Policies;
+use crate::resources::{FIELDS, HttpRouteSpec, Key, Resource, Set};
+use crate::table::ServiceName;
+
+/// The values in force at one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// A Service, or rules of a route with the Service whose requests they take.
+    pub place: String,
+    /// Each field that means anything there.
+    pub fields: Vec<Effective>,
+}
+
+/// The value of one field that is in force, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Effective {
+    /// The field, as in `retry.attempts`.
+    pub field: &'static str,
+    /// Its value as a policy would write it; null means none.
+    pub value: Value,
+    /// Who says so.
+    pub from: Origin,
+}
+
+/// Who says what a field's value is, the most specific first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Origin {
+    /// A rule of an HTTPRoute.
+    Rule(String),
+    /// A policy for the HTTPRoute.
+    Route(String),
+    /// A policy for the Service.
+    Service(String),
+    /// A policy for the namespace.
+    Namespace(String),
+    /// The MeshConfig.
+    Mesh(String),
+    /// A setting of each sidecar, with its default.
+    Setting(&'static str),
+    /// Nobody.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(place) => write!(f, "rule: {place}"),
+            Self::Route(policy) => write!(f, "route: {policy}"),
+            Self::Service(policy) => write!(f, "service: {policy}"),
+            Self::Namespace(policy) => write!(f, "namespace: {policy}"),
+            Self::Mesh(config) => write!(f, "mesh: {config}"),
+            Self::Setting(name) => write!(f, "setting of the sidecar: {name}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// What is in force for a Service or HTTPRoute of `set`: one place for a Service, for a route as many as
+/// its rules and parents differ. `None` if there is no such resource, or if its kind has no traffic.
+pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
+    let policies = Policies::new(set);
+    let service = |name: &str| ServiceName {
+        namespace: key.namespace.clone(),
+        name: name.to_owned(),
+    };
+    match set.resources.get(key)? {
+        Resource::Service(object) => {
+            let ports = &object.spec.ports;
+            let has_requests = ports.iter().any(|port| port.protocol.has_requests());
+            let means_something = |one: &Effective| {
+                let mut fields = FIELDS.iter();
+                fields.any(|field| field.path == one.field && (has_requests || field.on_tcp))
+            };
+            let mut fields = policies.why_service(&service(&key.name));
+            fields.retain(means_something);
+            let place = key.to_string();
+            Some(vec![Place { place, fields }])
+        }
+        Resource::HttpRoute(object) => Some(route(&policies, key, &object.spec, service)),
+        Resource::AuthorizationPolicy(_) | Resource::TrafficPolicy(_) | Resource::MeshConfig(_) => {
+            None
+        }
+    }
+}
+
+fn route(
+    policies: &Policies<'_>,
+    key: &Key,
+    spec: &HttpRouteSpec,
+    service: impl Fn(&str) -> ServiceName,
+) -> Vec<Place> {
+    let mut places: Vec<Place> = Vec::new();
+    for parent in &spec.parent_refs {
+        for (i, rule) in spec.rules.iter().enumerate() {
+            let fields = policies.why_rule(key, rule, &service(&parent.name));
+            let name = match &rule.name {
+                Some(name) => format!("rule {name}"),
+                None => format!("rules[{i}]"),
+            };
+            let place = format!("{name} for Service {}", parent.name);
+            match places.iter_mut().find(|other| other.fields == fields) {
+                Some(other) => other.place += &format!(", {place}"),
+                None => places.push(Place {
+                    place: format!("{key}: {place}"),
+                    fields,
+                }),
+            }
+        }
+    }
+    places
+}

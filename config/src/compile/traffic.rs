@@ -1,0 +1,149 @@
+//! Which traffic policy holds where: route over Service over namespace over mesh over default, field by
+//! field. Pure. The table gets the values; `weft get --effective` also shows where each comes from, by
+//! the same code.
+
+mod resolve;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::effective::{Effective, Origin};
+use crate::resources::{HttpRouteRule, Key, Kind, Set, TargetKind, TrafficSpec};
+use crate::table::{RequestTraffic, ServiceName, Traffic};
+use resolve::Resolver;
+
+/// All policies of a set by what they hold for.
+pub(crate) struct Policies<'a> {
+    routes: BTreeMap<Key, Vec<Layer<'a>>>,
+    services: BTreeMap<ServiceName, Vec<Layer<'a>>>,
+    namespaces: BTreeMap<String, Vec<Layer<'a>>>,
+    mesh: Vec<Layer<'a>>,
+}
+
+#[derive(Clone)]
+struct Layer<'a> {
+    origin: Origin,
+    says: Cow<'a, TrafficSpec>,
+}
+
+impl<'a> Policies<'a> {
+    pub(crate) fn new(set: &'a Set) -> Self {
+        let mut policies = Self {
+            routes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            mesh: set
+                .mesh_configs()
+                .take(1)
+                .map(|(key, spec)| Layer {
+                    origin: Origin::Mesh(key.to_string()),
+                    says: Cow::Borrowed(&spec.traffic),
+                })
+                .collect(),
+        };
+        for (key, policy) in set.traffic_policies() {
+            for target in &policy.target_refs {
+                let layer = |origin: fn(String) -> Origin| Layer {
+                    origin: origin(key.to_string()),
+                    says: Cow::Borrowed(&policy.traffic),
+                };
+                match target.kind {
+                    TargetKind::HttpRoute => {
+                        let route = Key {
+                            kind: Kind::HttpRoute,
+                            namespace: key.namespace.clone(),
+                            name: target.name.clone(),
+                        };
+                        let layers = policies.routes.entry(route).or_default();
+                        layers.push(layer(Origin::Route));
+                    }
+                    TargetKind::Service => {
+                        let service = ServiceName {
+                            namespace: key.namespace.clone(),
+                            name: target.name.clone(),
+                        };
+                        let layers = policies.services.entry(service).or_default();
+                        layers.push(layer(Origin::Service));
+                    }
+                    TargetKind::Namespace => {
+                        // Only its own: validation refuses any other name.
+                        let namespace = key.namespace.clone();
+                        let layers = policies.namespaces.entry(namespace).or_default();
+                        layers.push(layer(Origin::Namespace));
+                    }
+                }
+            }
+        }
+        policies
+    }
+
+    /// What holds for a port of a service, and for requests to it that no route takes.
+    pub(crate) fn port(&self, service: &ServiceName, port: u16) -> Traffic {
+        let wider = self.of_service(service);
+        if wider.is_empty() {
+            return Traffic::default();
+        }
+        Resolver::new(&[], &wider).port(service, port)
+    }
+
+    /// Where each value of [`Self::port`] comes from; that is the same for all ports.
+    pub(crate) fn why_service(&self, service: &ServiceName) -> Vec<Effective> {
+        let wider = self.of_service(service);
+        Resolver::new(&[], &wider).explain(|fields| {
+            fields.port(service, 0);
+        })
+    }
+
+    /// What holds for requests to `parent` that a rule of a route takes.
+    pub(crate) fn rule(
+        &self,
+        route: &Key,
+        rule: &HttpRouteRule,
+        parent: &ServiceName,
+    ) -> Arc<RequestTraffic> {
+        let (routes, wider) = (self.of_rule(route, rule), self.of_service(parent));
+        if routes.is_empty() && wider.is_empty() {
+            return Arc::default();
+        }
+        Arc::new(Resolver::new(&routes, &wider).rule())
+    }
+
+    /// Where each value of [`Self::rule`] comes from.
+    pub(crate) fn why_rule(
+        &self,
+        route: &Key,
+        rule: &HttpRouteRule,
+        parent: &ServiceName,
+    ) -> Vec<Effective> {
+        let (routes, wider) = (self.of_rule(route, rule), self.of_service(parent));
+        Resolver::new(&routes, &wider).explain(|fields| {
+            fields.rule();
+        })
+    }
+
+    fn of_rule(&self, route: &Key, rule: &HttpRouteRule) -> Vec<Layer<'a>> {
+        let inline = rule.timeouts.clone().map(|timeouts| Layer {
+            origin: Origin::Rule(route.to_string()),
+            says: Cow::Owned(TrafficSpec {
+                timeouts,
+                ..TrafficSpec::default()
+            }),
+        });
+        let policies = self.routes.get(route).into_iter().flatten().cloned();
+        inline.into_iter().chain(policies).collect()
+    }
+
+    fn of_service(&self, service: &ServiceName) -> Vec<Layer<'a>> {
+        let of_service = self.services.get(service).into_iter().flatten();
+        let of_namespace = self.namespaces.get(&service.namespace);
+        of_service
+            .chain(of_namespace.into_iter().flatten())
+            .chain(&self.mesh)
+            .cloned()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
