@@ -6,7 +6,7 @@
 //! crate: what measures a mesh speaks to it from outside, with the same protocols as every other
 //! client.
 //!
-//! [`limits`] holds every bound.
+//! [`serve`] is the other end: a server whose behaviour is known. [`limits`] holds every bound.
 
 mod client;
 mod clock;
@@ -22,6 +22,8 @@ pub mod report;
 pub mod result;
 pub mod sample;
 pub mod schedule;
+pub mod serve;
+mod tasks;
 pub mod text;
 pub mod threshold;
 pub mod timeline;

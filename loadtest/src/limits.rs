@@ -126,3 +126,28 @@ pub const REPLAY_LINE_MAX: usize = 64 * 1024;
 
 /// Different methods, authorities and paths of a log that are kept once.
 pub const REPLAY_NAMES_MAX: usize = 100_000;
+
+/// Connections that wait to be accepted by `weft load serve`. The kernel clamps it to `net.core.somaxconn`.
+pub(crate) const SERVE_BACKLOG: i32 = 4096;
+
+/// Bytes that an echoing connection of `weft load serve` takes at once.
+pub(crate) const SERVE_BUFFER: usize = 64 * 1024;
+
+/// Datagrams that wait for their answer on a thread of `weft load serve`; more are lost, as a socket's full
+/// buffer loses them.
+pub(crate) const SERVE_DATAGRAMS_MAX: usize = 16 * 1024;
+
+/// Pause of `weft load serve` when no connection can be accepted: descriptors come free when others end.
+pub(crate) const SERVE_ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// The largest body that `weft load serve` answers with; it is held in memory once for each thread.
+pub const SERVE_BODY_MAX: u64 = 1 << 30;
+
+/// The largest UDP payload (RFC 768: 16 bits of length, with 8 bytes of header and 20 of IPv4).
+pub(crate) const DATAGRAM_MAX: usize = 65_507;
+
+/// The trailer that ends a call of gRPC.
+pub(crate) const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("grpc-status");
+
+/// Bytes that TCP and UDP send when `--data` says nothing: a small request.
+pub(crate) const PAYLOAD: usize = 64;

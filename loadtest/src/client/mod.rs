@@ -5,14 +5,21 @@
 //! Not here: when a request is sent and on which lane ([`crate::engine`]).
 
 pub(crate) mod dial;
+mod group;
 mod http1;
+mod http2;
 mod judge;
+mod tcp;
+mod udp;
 
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use self::dial::Dial;
 use crate::clock::Clock;
+use crate::limits;
 use crate::plan::Plan;
 use crate::plan::target::Protocol;
 use crate::sample::{ErrorKind, Outcome, Sample};
@@ -21,33 +28,65 @@ use crate::sample::{ErrorKind, Outcome, Sample};
 const USER_AGENT: &str = concat!("weft-load/", env!("CARGO_PKG_VERSION"));
 
 /// What the requests of a run share.
-#[derive(Clone)]
 pub(crate) enum Client {
     Http1(Arc<http1::Client>),
+    Http2(Arc<http2::Client>, usize),
+    Tcp(Arc<tcp::Client>),
+    Udp(Arc<udp::Client>),
+}
+
+/// Makes the lanes of one thread.
+pub(crate) enum Maker {
+    Http1(Arc<http1::Client>),
+    Http2(http2::Maker),
+    Tcp(Arc<tcp::Client>),
+    Udp(Arc<udp::Client>),
 }
 
 /// Room for one request at a time.
 pub(crate) enum Lane {
     Http1(http1::Lane),
+    Http2(http2::Lane),
+    Tcp(tcp::Lane),
+    Udp(udp::Lane),
 }
 
 impl Client {
     /// Formats the requests of a plan.
     pub(crate) fn new(plan: &Plan, dial: Dial) -> Result<Self, String> {
-        match plan.targets.protocol {
-            Protocol::Http1 => Ok(Self::Http1(Arc::new(http1::Client::new(plan, dial)))),
-            Protocol::Http2
-            | Protocol::Http3
-            | Protocol::Grpc
-            | Protocol::Tcp(_)
-            | Protocol::Udp => Err("this protocol cannot be generated yet".to_owned()),
-        }
+        Ok(match plan.targets.protocol {
+            Protocol::Http1 => Self::Http1(Arc::new(http1::Client::new(plan, dial))),
+            Protocol::Http2 | Protocol::Grpc => {
+                let client = http2::Client::new(plan, dial);
+                Self::Http2(Arc::new(client), plan.load.streams())
+            }
+            Protocol::Http3 => return Err("--http3 is not built in".to_owned()),
+            Protocol::Tcp(pattern) => Self::Tcp(Arc::new(tcp::Client::new(plan, dial, pattern))),
+            Protocol::Udp => Self::Udp(Arc::new(udp::Client::new(plan, dial))),
+        })
     }
 
-    /// Makes lane `number` of a thread.
-    pub(crate) fn lane(&self, _number: usize) -> Lane {
+    /// What makes the lanes of a thread.
+    pub(crate) fn maker(&self) -> Maker {
+        match self {
+            Self::Http1(client) => Maker::Http1(Arc::clone(client)),
+            Self::Http2(client, streams) => {
+                Maker::Http2(http2::Maker::new(Arc::clone(client), *streams))
+            }
+            Self::Tcp(client) => Maker::Tcp(Arc::clone(client)),
+            Self::Udp(client) => Maker::Udp(Arc::clone(client)),
+        }
+    }
+}
+
+impl Maker {
+    /// Another lane.
+    pub(crate) fn lane(&mut self) -> Lane {
         match self {
             Self::Http1(client) => Lane::Http1(http1::Lane::new(Arc::clone(client))),
+            Self::Http2(maker) => Lane::Http2(maker.lane()),
+            Self::Tcp(client) => Lane::Tcp(tcp::Lane::new(Arc::clone(client))),
+            Self::Udp(client) => Lane::Udp(udp::Lane::new(Arc::clone(client))),
         }
     }
 }
@@ -63,9 +102,20 @@ impl Lane {
     ) -> Outcome {
         let result = match self {
             Self::Http1(lane) => lane.exchange(target, clock, sample).await,
+            Self::Http2(lane) => lane.exchange(target, clock, sample).await,
+            Self::Tcp(lane) => lane.exchange(target, clock, sample).await,
+            Self::Udp(lane) => lane.exchange(target, clock, sample).await,
         };
         result.unwrap_or_else(Outcome::Failure)
     }
+}
+
+/// What TCP and UDP send: the data, or something if there is none.
+fn payload(data: &Bytes) -> Bytes {
+    if data.is_empty() {
+        return Bytes::from_static(&[b'w'; limits::PAYLOAD]);
+    }
+    data.clone()
 }
 
 /// What an error on an open connection means.

@@ -3,11 +3,11 @@
 //! The lane that was given back last is taken first: few connections stay busy and warm, and more are made
 //! only when all are in use. Not here: what a lane is ([`crate::client`]).
 
-use crate::client::{Client, Lane};
+use crate::client::{Lane, Maker};
 
 /// The lanes of one thread.
 pub(crate) struct Lanes {
-    client: Client,
+    maker: Maker,
     free: Vec<Lane>,
     made: usize,
     most: usize,
@@ -15,9 +15,9 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     /// At most `most` lanes, made when they are needed.
-    pub(crate) fn new(client: Client, most: usize) -> Self {
+    pub(crate) fn new(maker: Maker, most: usize) -> Self {
         Self {
-            client,
+            maker,
             free: Vec::new(),
             made: 0,
             most,
@@ -33,7 +33,7 @@ impl Lanes {
             return None;
         }
         self.made += 1;
-        Some(self.client.lane(self.made - 1))
+        Some(self.maker.lane())
     }
 
     /// Gives a lane back.

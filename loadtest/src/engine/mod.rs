@@ -88,7 +88,7 @@ impl Run {
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
             let worker = Arc::new(Worker::new(
-                client.clone(),
+                client.maker(),
                 clock,
                 stop.child_token(),
                 plan.deadline,

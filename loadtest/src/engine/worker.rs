@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::lanes::Lanes;
 use super::queue::{Admission, Queue};
-use crate::client::{Client, Lane};
+use crate::client::{Lane, Maker};
 use crate::clock::Clock;
 use crate::measurements::Measurements;
 use crate::plan::arrivals::Arrival;
@@ -40,7 +40,7 @@ pub(super) struct Room {
 
 impl Worker {
     pub(super) fn new(
-        client: Client,
+        maker: Maker,
         clock: Clock,
         stop: CancellationToken,
         deadline: Duration,
@@ -52,7 +52,7 @@ impl Worker {
             stop,
             tasks: TaskTracker::new(),
             deadline,
-            lanes: Mutex::new(Lanes::new(client, room.lanes)),
+            lanes: Mutex::new(Lanes::new(maker, room.lanes)),
             queue: Mutex::new(Queue::new(room.requests)),
             measurements: Mutex::new(Measurements::new(warm_up)),
         }

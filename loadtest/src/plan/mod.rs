@@ -6,6 +6,7 @@
 pub(crate) mod arrivals;
 pub mod expect;
 pub mod rate;
+mod summary;
 pub mod target;
 
 use std::time::Duration;
@@ -87,6 +88,15 @@ pub enum Reuse {
     KeepAlive,
     /// A new one for each request.
     NewConnections,
+}
+
+impl Load {
+    /// Requests at once on a connection of HTTP/2 or HTTP/3.
+    pub(crate) fn streams(&self) -> usize {
+        match self {
+            Self::Open { streams, .. } | Self::Closed { streams, .. } => *streams,
+        }
+    }
 }
 
 impl Plan {

@@ -15,6 +15,7 @@ use weft_loadtest::schedule::{Arrivals, Course, Stage};
 use weft_transport::units::parse_duration;
 
 use crate::failure::{Code, Failure};
+use crate::output::Format;
 
 /// What to send, where, and when.
 #[derive(Debug, Args)]
@@ -105,6 +106,9 @@ pub struct Flags {
     #[arg(long, value_name = "HEX", value_parser = parse_sha256, help_heading = GOOD)]
     expect_body_sha256: Option<[u8; 32]>,
 
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t, help_heading = RESULT)]
+    output: Format,
     /// No line of progress each second
     #[arg(long, help_heading = RESULT)]
     quiet: bool,
@@ -139,6 +143,7 @@ enum Pattern {
 /// What to do besides the plan.
 #[derive(Debug)]
 pub struct Wishes {
+    pub output: Format,
     pub quiet: bool,
     pub check: bool,
 }
@@ -148,6 +153,7 @@ impl Flags {
     pub fn into_plan(self) -> Result<(Plan, Wishes), Failure> {
         let usage = |line: String| Failure::new(Code::Usage, line);
         let wishes = Wishes {
+            output: self.output,
             quiet: self.quiet,
             check: !self.no_check,
         };

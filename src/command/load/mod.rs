@@ -1,21 +1,31 @@
 //! `weft load`: sends requests at a rate and reports how long they took.
 //!
-//! `flags.rs` reads what to do, `run.rs` does it and tells how it goes. The work is in `weft_loadtest`.
+//! `flags.rs` reads what to do, `run.rs` does it and tells how it goes; `serve.rs` is the other end. The work
+//! is in `weft_loadtest`.
 
 mod flags;
 mod run;
+mod serve;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use self::flags::Flags;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// Sends requests at a rate, whether the server keeps up or not, and reports how long they took.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Load {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
-    flags: Flags,
+    flags: Option<Flags>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer requests after a known delay: the other end of a load
+    Serve(serve::Serve),
 }
 
 const EXAMPLES: &str = "\
@@ -30,5 +40,12 @@ There is no scripting: what one request says is said by flags, and a mix of requ
 
 /// Runs `weft load`.
 pub fn run(args: Load) -> Result<(), Failure> {
-    run::run(args.flags)
+    match (args.command, args.flags) {
+        (Some(Command::Serve(args)), _) => serve::run(args),
+        (None, Some(flags)) => run::run(flags),
+        (None, None) => Err(Failure::new(
+            Code::Usage,
+            "where to? give a URL, for example weft load http://127.0.0.1:8080/ --rate 1000",
+        )),
+    }
 }

@@ -1,16 +1,18 @@
 //! Runs a plan: finds the addresses, tries a first connection, tells how it goes, prints the result.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::MissedTickBehavior;
 use weft_loadtest::engine::{Finished, Run, RunError, reach};
+use weft_loadtest::machine;
 use weft_loadtest::measurements::Snapshot;
 use weft_loadtest::plan::Plan;
+use weft_loadtest::result::{Ended, RunResult};
 
 use super::flags::{Flags, Wishes};
 use crate::failure::{Code, Failure};
-use crate::output::{note, text_out};
+use crate::output::{note, print_or};
 use crate::process::{Signals, raise_file_limit};
 
 /// How often progress is told.
@@ -28,23 +30,65 @@ pub fn run(flags: Flags) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Failed, format!("cannot start a runtime: {error}")))?;
-    let (finished, interrupted) = runtime.block_on(drive(Arc::new(plan), &wishes))?;
-    report(&finished)?;
+    let plan = Arc::new(plan);
+    let started = started_unix_ms();
+    let (finished, interrupted) = runtime.block_on(drive(&plan, &wishes))?;
+    let result = RunResult::new(
+        &finished.measurements,
+        finished.measured,
+        if interrupted {
+            Ended::Interrupted
+        } else {
+            Ended::Completed
+        },
+        started,
+        plan.summary(),
+        machine::this(env!("CARGO_PKG_VERSION")),
+    );
+    print_or(wishes.output, &result, |_| report(&finished))?;
+    judge(&finished, &result, interrupted)
+}
+
+/// What the exit code says of a run that has been told.
+fn judge(finished: &Finished, result: &RunResult, interrupted: bool) -> Result<(), Failure> {
     if interrupted {
         return Err(Failure::silent(Code::Interrupted));
+    }
+    let counts = &finished.measurements.counts;
+    let errors = finished.measurements.errors.iter();
+    if counts.succeeded == 0
+        && let Some((kind, _)) = errors.max_by_key(|(_, count)| **count)
+    {
+        let line = format!(
+            "none of {} requests succeeded; most often: {kind}",
+            counts.requests()
+        );
+        return Err(Failure::new(Code::Failed, line));
+    }
+    if !result.generator.valid {
+        let line = format!(
+            "the run is invalid: {}",
+            result.generator.reasons.join("; ")
+        );
+        return Err(Failure::new(Code::Failed, line));
     }
     Ok(())
 }
 
-async fn drive(plan: Arc<Plan>, wishes: &Wishes) -> Result<(Finished, bool), Failure> {
+fn started_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
+}
+
+async fn drive(plan: &Arc<Plan>, wishes: &Wishes) -> Result<(Finished, bool), Failure> {
     let mut signals = Signals::take()?;
     let addresses = tokio::select! {
-        reached = reach(&plan, wishes.check) => reached,
+        reached = reach(plan, wishes.check) => reached,
         _ = signals.next() => return Err(Failure::silent(Code::Interrupted)),
     };
     let addresses = addresses.map_err(|error| Failure::new(Code::Failed, error))?;
     let failed = |error: RunError| Failure::new(Code::Failed, error);
-    let mut run = Run::start(&plan, addresses).map_err(failed)?;
+    let mut run = Run::start(plan, addresses).map_err(failed)?;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = Duration::ZERO;
@@ -64,7 +108,7 @@ async fn drive(plan: Arc<Plan>, wishes: &Wishes) -> Result<(Finished, bool), Fai
         let elapsed = run.elapsed();
         if !wishes.quiet && elapsed.saturating_sub(told) >= PROGRESS {
             told = elapsed;
-            tell(elapsed, &plan, &run.progress());
+            tell(elapsed, plan, &run.progress());
         }
     }
     Ok((run.finish().map_err(failed)?, interrupted))
@@ -95,7 +139,7 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// The figures that people look at first.
-fn report(finished: &Finished) -> Result<(), Failure> {
+fn report(finished: &Finished) -> String {
     let measurements = &finished.measurements;
     let figures = measurements.snapshot();
     let counts = &figures.counts;
@@ -114,5 +158,5 @@ fn report(finished: &Finished) -> Result<(), Failure> {
     for (kind, count) in &measurements.errors {
         text.push_str(&format!("{count} failed: {kind}\n"));
     }
-    text_out(&text)
+    text
 }

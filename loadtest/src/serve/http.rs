@@ -1,0 +1,155 @@
+//! HTTP/1.1, HTTP/2 and gRPC on one port: hyper tells them apart by their first bytes.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use super::Desk;
+use crate::limits;
+use crate::tasks::Tracked;
+
+/// Accepts connections and answers on each.
+pub(super) async fn serve(listener: TcpListener, desk: Desk) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    let streams = Tracked::default();
+    let body = Bytes::from(vec![b'x'; desk.behaviour.body]);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // A connection that went away at once is found out by whoever serves it.
+                    let _ = stream.set_nodelay(true);
+                    let (desk, body) = (desk.clone(), body.clone());
+                    let builder = auto::Builder::new(streams.clone());
+                    connections.spawn(async move {
+                        let service = service_fn(|request| answer(desk.clone(), body.clone(), request));
+                        // Errors of a connection are the peer's affair.
+                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    });
+                }
+                Err(error) => accept_failed(&desk, &error).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// Without a free descriptor `accept` would fail again at once, for ever.
+pub(super) async fn accept_failed(desk: &Desk, _error: &io::Error) {
+    desk.alarms
+        .at(desk.clock.now() + limits::SERVE_ACCEPT_PAUSE)
+        .await;
+}
+
+/// One request: read as a whole, then answered when it is time.
+async fn answer(
+    desk: Desk,
+    body: Bytes,
+    request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let (came, fate) = desk.receive();
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let is_grpc =
+        content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let mut upload = request.into_body();
+    while let Some(Ok(_)) = upload.frame().await {}
+    desk.wait(came + fate.first_byte).await;
+    let response = if is_grpc {
+        grpc_response(body, fate.fails)
+    } else {
+        response(body, fate.fails)
+    };
+    Ok(response.map(|pieces| Answer {
+        wait: (fate.complete > fate.first_byte)
+            .then(|| -> Wait { Box::pin(async move { desk.wait(came + fate.complete).await }) }),
+        pieces,
+    }))
+}
+
+fn response(body: Bytes, fails: bool) -> Response<Pieces> {
+    let mut response = Response::new(Pieces {
+        data: (!fails && !body.is_empty()).then_some(body),
+        trailers: None,
+    });
+    if fails {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+/// One message without compression, and the status in the trailers (gRPC over HTTP/2, "Responses").
+fn grpc_response(body: Bytes, fails: bool) -> Response<Pieces> {
+    // 14 is UNAVAILABLE.
+    let status = HeaderValue::from_static(if fails { "14" } else { "0" });
+    let mut message = BytesMut::with_capacity(body.len() + 5);
+    message.put_u8(0);
+    message.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
+    message.put(body);
+    let trailers = HeaderMap::from_iter([(limits::GRPC_STATUS, status)]);
+    let mut response = Response::new(Pieces {
+        data: (!fails).then(|| message.freeze()),
+        trailers: Some(trailers),
+    });
+    let content_type = HeaderValue::from_static("application/grpc");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a response still has to send.
+struct Pieces {
+    data: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+/// A body whose bytes come when it is their time.
+struct Answer {
+    wait: Option<Wait>,
+    pieces: Pieces,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(wait) = &mut self.wait {
+            if wait.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.wait = None;
+        }
+        let pieces = &mut self.pieces;
+        let frame = match pieces.data.take() {
+            Some(data) => Some(Frame::data(data)),
+            None => pieces.trailers.take().map(Frame::trailers),
+        };
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.data.is_none() && self.pieces.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.pieces.data.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
