@@ -42,3 +42,19 @@ pub const DELAY_MAX: Duration = Duration::from_secs(60);
 
 /// Fastest rate of a bottleneck, bits per second: more than any emulator in user space carries.
 pub const RATE_MAX: u64 = 1_000_000_000_000;
+
+/// Packets on their way in one direction: 250 000 packets/s with a second of delay.
+pub const PACKETS_ON_THEIR_WAY_MAX: usize = 1 << 18;
+
+/// Bytes on their way in one direction: 1 Gbit/s with a second of delay.
+pub const BYTES_ON_THEIR_WAY_MAX: usize = 128 << 20;
+
+/// First port that NAT gives out: above those of services.
+pub const NAT_PORT_FIRST: u16 = 20_000;
+
+/// Mappings of one NAT: fewer than the ports from [`NAT_PORT_FIRST`] on, so that a free port exists.
+pub const NAT_MAPPINGS_MAX: usize = 32_768;
+
+/// How long a mapping without an outgoing packet is kept where room is short (RFC 4787 section 4.3
+/// demands two minutes at least).
+pub const NAT_IDLE_MAX: Duration = Duration::from_secs(120);

@@ -1,50 +1,387 @@
-//! One way of a link: the parts in order. Pure.
+//! One way of a link: the parts of an impairment in their order. Pure.
+//!
+//! Black hole and blackout, the bottleneck, loss, duplication, delay, corruption. All that chance
+//! decides about a packet depends on its number in this direction; the numbers of faults count only
+//! the packets that [`Match`](super::Match) lets them meet, so that traffic beside them changes
+//! nothing.
 
-use std::marker::PhantomData;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
 use std::time::Instant;
 
-use super::{Counters, Impairment, Packet, Seed};
+use super::bottleneck::Bottleneck;
+use super::fate::{Fate, Purpose};
+use super::jitter::Wander;
+use super::{Counters, GilbertElliott, Impairment, Loss, Order, Packet, Seed};
+use crate::limits;
 
 /// One way of a link.
 #[derive(Debug)]
 pub struct Direction<P> {
-    packets: PhantomData<P>,
+    impairment: Impairment,
+    fate: Fate,
+    /// Packets so far: the number of the next one.
+    next: u64,
+    /// Packets so far that faults are for.
+    next_faulty: u64,
+    /// Of these, since the impairment was set.
+    matched: u64,
+    burst: bool,
+    wander: Wander,
+    bottleneck: Option<Bottleneck<Numbered<P>>>,
+    path: BinaryHeap<Reverse<OnItsWay<P>>>,
+    /// When the last packet that keeps its place leaves.
+    last_due: Option<Instant>,
+    /// Orders packets that leave at the same moment.
+    sequence: u64,
+    /// Bytes in `bottleneck` and `path`.
+    bytes: usize,
+    packets: usize,
     counters: Counters,
+}
+
+/// A packet that leaves the link.
+#[derive(Debug)]
+pub struct Departure<P> {
+    /// When it should leave: the difference to the present is how late the caller is.
+    pub due: Instant,
+    /// The packet.
+    pub packet: P,
+}
+
+#[derive(Debug)]
+struct Numbered<P> {
+    number: u64,
+    /// Its number among the packets that faults are for.
+    faulty: Option<u64>,
+    packet: P,
+}
+
+#[derive(Debug)]
+struct OnItsWay<P> {
+    due: Instant,
+    sequence: u64,
+    packet: P,
 }
 
 impl<P: Packet> Direction<P> {
     /// A direction without packets.
     pub fn new(seed: Seed, impairment: Impairment, now: Instant) -> Self {
-        let _ = (seed, impairment, now);
+        let bottleneck = impairment
+            .rate
+            .clone()
+            .map(|rate| Bottleneck::new(rate, impairment.queue, now));
         Self {
-            packets: PhantomData,
+            impairment,
+            fate: Fate::new(seed),
+            next: 0,
+            next_faulty: 0,
+            matched: 0,
+            burst: false,
+            wander: Wander::default(),
+            bottleneck,
+            path: BinaryHeap::new(),
+            last_due: None,
+            sequence: 0,
+            bytes: 0,
+            packets: 0,
             counters: Counters::default(),
         }
     }
 
-    /// Changes what it does, from the next packet on. What is on its way stays on its way.
+    /// Changes what it does. Packets behind the bottleneck stay on their way as they are; those
+    /// before it leave it at the new rate and meet what is new behind it.
     pub fn set(&mut self, now: Instant, impairment: Impairment) {
-        let _ = (now, impairment);
+        self.transmit(now);
+        match (&mut self.bottleneck, impairment.rate.clone()) {
+            (Some(bottleneck), Some(rate)) => bottleneck.set(now, rate, impairment.queue),
+            (None, Some(rate)) => {
+                self.bottleneck = Some(Bottleneck::new(rate, impairment.queue, now));
+            }
+            // What waits leaves as fast as numbers go.
+            (Some(bottleneck), None) => {
+                bottleneck.set(now, super::Rate::Constant(limits::RATE_MAX), None);
+            }
+            (None, None) => {}
+        }
+        self.impairment = impairment;
+        self.matched = 0;
     }
 
     /// Takes a packet that entered at `now`.
     pub fn push(&mut self, now: Instant, packet: P) {
-        let _ = (now, packet);
+        self.transmit(now);
+        let length = packet.length();
+        self.counters.received += 1;
+        self.counters.received_bytes += length as u64;
+        let number = self.next;
+        self.next += 1;
+        let faulty = self.is_faulty(&packet).then(|| {
+            self.next_faulty += 1;
+            self.next_faulty - 1
+        });
+        if faulty.is_some() {
+            if self.impairment.blackout {
+                self.counters.blacked_out += 1;
+                return;
+            }
+            let longest = self.impairment.black_hole.map_or(usize::MAX, usize::from);
+            if length > longest {
+                self.counters.too_long += 1;
+                return;
+            }
+        }
+        let full = self.packets >= limits::PACKETS_ON_THEIR_WAY_MAX
+            || self.bytes + length > limits::BYTES_ON_THEIR_WAY_MAX;
+        if full {
+            self.counters.overflowed += 1;
+            return;
+        }
+        self.packets += 1;
+        self.bytes += length;
+        let numbered = Numbered {
+            number,
+            faulty,
+            packet,
+        };
+        let waits = self.impairment.rate.is_some()
+            || self
+                .bottleneck
+                .as_ref()
+                .is_some_and(|bottleneck| !bottleneck.is_empty());
+        match &mut self.bottleneck {
+            Some(bottleneck) if waits => {
+                if bottleneck.push(now, length, numbered).is_err() {
+                    self.counters.queue_full += 1;
+                    self.forget(length);
+                }
+            }
+            Some(_) | None => self.travel(now, numbered),
+        }
     }
 
     /// The next packet that leaves by `now`. Ask until it says `None`.
-    pub fn poll(&mut self, now: Instant) -> Option<P> {
-        let _ = now;
-        None
+    pub fn poll(&mut self, now: Instant) -> Option<Departure<P>> {
+        self.transmit(now);
+        let first = self.path.peek()?;
+        if first.0.due > now {
+            return None;
+        }
+        let OnItsWay { due, packet, .. } = self.path.pop()?.0;
+        let length = packet.length();
+        self.forget(length);
+        self.counters.delivered += 1;
+        self.counters.delivered_bytes += length as u64;
+        Some(Departure { due, packet })
     }
 
-    /// When the next packet leaves.
-    pub fn next_due(&mut self) -> Option<Instant> {
-        None
+    /// The earliest moment at which a packet may leave: poll again then. `None`: not before another
+    /// packet enters.
+    pub fn next_due(&self) -> Option<Instant> {
+        let on_its_way = self.path.peek().map(|first| first.0.due);
+        let transmitted = self.bottleneck.as_ref().and_then(Bottleneck::next);
+        // With jitter a packet may be early; without, it cannot leave before the delay is over.
+        let transmitted = transmitted.map(|done| match self.impairment.jitter {
+            None => done + self.impairment.delay,
+            Some(_) => done,
+        });
+        match (on_its_way, transmitted) {
+            (Some(first), Some(second)) => Some(first.min(second)),
+            (first, second) => first.or(second),
+        }
+    }
+
+    /// What it does at present.
+    pub fn impairment(&self) -> &Impairment {
+        &self.impairment
     }
 
     /// What became of the packets so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }
+
+    /// Whether faults are for this packet.
+    fn is_faulty(&mut self, packet: &P) -> bool {
+        let only = &self.impairment.only;
+        let length = u16::try_from(packet.length()).unwrap_or(u16::MAX);
+        let matches = only.length.contains(&length)
+            && only.udp_port.is_none_or(|port| {
+                packet
+                    .udp_ports()
+                    .is_some_and(|(from, to)| from == port || to == port)
+            });
+        if !matches {
+            return false;
+        }
+        self.matched += 1;
+        only.first.is_none_or(|first| self.matched <= first)
+    }
+
+    /// Moves what the bottleneck has transmitted on to the path.
+    fn transmit(&mut self, now: Instant) {
+        while let Some((at, numbered)) = self
+            .bottleneck
+            .as_mut()
+            .and_then(|bottleneck| bottleneck.pop(now))
+        {
+            self.travel(at, numbered);
+        }
+    }
+
+    /// What happens behind the bottleneck.
+    fn travel(&mut self, at: Instant, numbered: Numbered<P>) {
+        let Numbered {
+            number,
+            faulty,
+            mut packet,
+        } = numbered;
+        let mut due = self.due(at, number);
+        let Some(faulty) = faulty else {
+            self.keep_place(&mut due);
+            self.depart(due, packet);
+            return;
+        };
+        if self.is_lost(faulty) {
+            self.counters.lost += 1;
+            self.forget(packet.length());
+            return;
+        }
+        let held_back = self.impairment.reorder.filter(|reorder| {
+            self.fate
+                .happens(reorder.probability, faulty, Purpose::Reorder)
+        });
+        match held_back {
+            Some(reorder) => {
+                self.counters.held_back += 1;
+                due += reorder.by;
+            }
+            None => self.keep_place(&mut due),
+        }
+        let duplicate = self.impairment.duplicate;
+        if self.fate.happens(duplicate, faulty, Purpose::Duplicate) {
+            self.counters.duplicated += 1;
+            let mut copy = packet.clone();
+            self.packets += 1;
+            self.bytes += copy.length();
+            self.damage(
+                &mut copy,
+                faulty,
+                [Purpose::CorruptCopy, Purpose::DamageCopy],
+            );
+            self.damage(&mut packet, faulty, [Purpose::Corrupt, Purpose::Damage]);
+            self.depart(due, packet);
+            self.depart(due, copy);
+        } else {
+            self.damage(&mut packet, faulty, [Purpose::Corrupt, Purpose::Damage]);
+            self.depart(due, packet);
+        }
+    }
+
+    /// When a packet that was transmitted at `at` leaves, if nothing holds it back.
+    fn due(&mut self, at: Instant, number: u64) -> Instant {
+        let mean = self.impairment.delay;
+        at + match &self.impairment.jitter {
+            Some(jitter) => self.wander.delay(mean, jitter, self.fate, number),
+            None => mean,
+        }
+    }
+
+    /// Puts `due` behind the packets before it, unless they may be overtaken.
+    fn keep_place(&mut self, due: &mut Instant) {
+        let overtakes = self
+            .impairment
+            .jitter
+            .is_some_and(|jitter| jitter.order == Order::Overtake);
+        if let Some(last) = self.last_due.filter(|last| last > due) {
+            if !overtakes {
+                *due = last;
+            }
+        } else {
+            self.last_due = Some(*due);
+        }
+    }
+
+    fn is_lost(&mut self, faulty: u64) -> bool {
+        match self.impairment.loss {
+            Loss::None => false,
+            Loss::Random(probability) => self.fate.happens(probability, faulty, Purpose::Loss),
+            Loss::Bursts(channel) => {
+                self.burst = self.bursts_on(&channel, faulty);
+                let probability = match self.burst {
+                    true => channel.loss_bad,
+                    false => channel.loss_good,
+                };
+                self.fate.happens(probability, faulty, Purpose::Loss)
+            }
+        }
+    }
+
+    /// The channel's state for this packet.
+    fn bursts_on(&self, channel: &GilbertElliott, faulty: u64) -> bool {
+        let happens = |probability| self.fate.happens(probability, faulty, Purpose::Burst);
+        match self.burst {
+            true => !happens(channel.to_good),
+            false => happens(channel.to_bad),
+        }
+    }
+
+    fn damage(&mut self, packet: &mut P, faulty: u64, purposes: [Purpose; 2]) {
+        let [whether, how] = purposes;
+        let Some(corruption) = self.impairment.corrupt else {
+            return;
+        };
+        if !self.fate.happens(corruption.probability, faulty, whether) {
+            return;
+        }
+        let payload = packet.payload();
+        if payload.is_empty() {
+            return;
+        }
+        let bits = self.fate.bits(faulty, how);
+        // At least one bit of one byte: a mask of 0 would be no damage.
+        let place = (bits >> 8) as usize % payload.len();
+        payload[place] ^= (bits as u8).max(1);
+        if corruption.fix_checksum {
+            packet.fix_checksum();
+        }
+        self.counters.corrupted += 1;
+    }
+
+    fn depart(&mut self, due: Instant, packet: P) {
+        self.sequence += 1;
+        self.path.push(Reverse(OnItsWay {
+            due,
+            sequence: self.sequence,
+            packet,
+        }));
+    }
+
+    fn forget(&mut self, length: usize) {
+        self.packets -= 1;
+        self.bytes -= length;
+    }
 }
+
+impl<P> PartialEq for OnItsWay<P> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<P> Eq for OnItsWay<P> {}
+
+impl<P> PartialOrd for OnItsWay<P> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<P> Ord for OnItsWay<P> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.due, self.sequence).cmp(&(other.due, other.sequence))
+    }
+}
+
+#[cfg(test)]
+mod tests;

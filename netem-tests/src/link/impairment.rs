@@ -153,7 +153,7 @@ pub struct Reorder {
 /// Damage of the payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Corruption {
-    /// How many packets. One to three bits of the TCP or UDP payload are flipped.
+    /// How many packets. Bits of one byte of the TCP or UDP payload are flipped.
     pub probability: Probability,
     /// Put the checksum right afterwards, so that TLS and QUIC meet the damage; otherwise the
     /// receiving kernel drops the packet, and corruption is loss.

@@ -13,18 +13,25 @@
 //! - `direction.rs`: the order above; `bottleneck.rs`, `fate.rs`, `jitter.rs`: its parts.
 //! - `packet.rs`: what a packet must offer; `ip.rs`: IP packets; `nat.rs`: addresses that change.
 
+mod bottleneck;
 mod counters;
 mod direction;
+mod fate;
 mod impairment;
+mod ip;
+mod jitter;
+mod nat;
 mod packet;
 mod settings;
 
 pub use counters::Counters;
-pub use direction::Direction;
+pub use direction::{Departure, Direction};
 pub use impairment::{
     Corruption, Distribution, GilbertElliott, Impairment, Jitter, Loss, Match, Order, Probability,
     QueueLimit, Rate, Reorder, Step, Trace,
 };
+pub use ip::IpPacket;
+pub use nat::{NatTable, Translated};
 pub use packet::Packet;
 pub use settings::{SettingError, parse_duration, parse_probability, parse_rate};
 
