@@ -58,3 +58,27 @@ pub const NAT_MAPPINGS_MAX: usize = 32_768;
 /// How long a mapping without an outgoing packet is kept where room is short (RFC 4787 section 4.3
 /// demands two minutes at least).
 pub const NAT_IDLE_MAX: Duration = Duration::from_secs(120);
+
+/// Packets that a TUN device holds for the emulator (its txqueuelen). It has no back-pressure, so a
+/// burst of a TCP window of 15 MB must fit.
+pub const TUN_QUEUE_PACKETS: u32 = 10_000;
+
+/// Packets that an emulator's thread reads before it looks at what is due: 16 take about 50 us.
+pub const PUMP_BATCH: usize = 16;
+
+/// A wait shorter than this is spent awake: a sleep ends some 10 to 20 us late.
+pub const PUMP_SPIN: Duration = Duration::from_micros(20);
+
+/// Longest sleep of an emulator's thread; it is woken for everything that it must do.
+pub const PUMP_SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// How late packets may be handed over in a valid run, 99th percentile. An idle machine does with a
+/// tenth of it; beyond it, delays and rates are no longer those that were asked for.
+pub const LATENESS_P99_MAX: Duration = Duration::from_millis(3);
+
+/// Bytes that are kept of each stream of a program's output: what a talkative program says in some
+/// minutes.
+pub const OUTPUT_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of a program's name, which is a part of file names.
+pub const PROGRAM_NAME_BYTES_MAX: usize = 64;

@@ -1,13 +1,101 @@
 //! What impairs the packets of a lab's links: the kernel's `tc netem`, or the emulator.
+//!
+//! The emulator does everything; netem costs less CPU per packet where the kernel has it, and does
+//! what [`netem::options`] can write. A lab uses one of them for all of its links.
+
+pub mod netem;
+
+use crate::link::Impairment;
 
 /// What a lab's links should be made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The kernel's netem where it exists and can do what the topology asks for, else the emulator.
+    /// The kernel's netem where it exists and can do all that the lab asks for, else the emulator.
     #[default]
     Auto,
-    /// The emulator: everything that this crate knows, and drops that repeat with the seed.
+    /// The emulator.
     Emulator,
     /// The kernel's netem, or nothing.
     Netem,
+}
+
+/// What they are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// TUN devices and the link model.
+    Emulator,
+    /// veth pairs and `tc netem`.
+    Netem,
+}
+
+/// Why there is no netem although it was asked for.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The kernel or `tc` has none.
+    #[error("this kernel has no netem ({0}): leave the back-end to `auto`")]
+    Missing(String),
+    /// It cannot do something.
+    #[error("the kernel's netem cannot do {0}: write `--backend emulator`")]
+    Unable(&'static str),
+}
+
+impl Choice {
+    /// Decides. `wanted` is all that the lab's links shall do, `nat` whether one has NAT; `probe`
+    /// tries whether netem exists, and says why not.
+    pub fn decide<'a>(
+        self,
+        wanted: impl IntoIterator<Item = &'a Impairment>,
+        nat: bool,
+        probe: impl FnOnce() -> Result<(), String>,
+    ) -> Result<Backend, Unavailable> {
+        if self == Self::Emulator {
+            return Ok(Backend::Emulator);
+        }
+        let unable = wanted
+            .into_iter()
+            .find_map(|impairment| netem::options(impairment).err())
+            .or(nat.then_some("NAT"));
+        let found = match unable {
+            Some(what) => Err(Unavailable::Unable(what)),
+            None => probe().map_err(Unavailable::Missing),
+        };
+        match (self, found) {
+            (_, Ok(())) => Ok(Backend::Netem),
+            (Self::Netem, Err(unavailable)) => Err(unavailable),
+            (Self::Auto | Self::Emulator, Err(_)) => Ok(Backend::Emulator),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn black_hole() -> Impairment {
+        Impairment {
+            black_hole: Some(1300),
+            ..Impairment::default()
+        }
+    }
+
+    #[test]
+    fn netem_is_taken_where_it_exists_and_can_do_everything() {
+        let auto = |wanted: &[Impairment], nat, exists: bool| {
+            let probe = || exists.then_some(()).ok_or_else(|| "no".to_owned());
+            Choice::Auto.decide(wanted, nat, probe)
+        };
+        let plain = [Impairment::default()];
+        assert_eq!(auto(&plain, false, true), Ok(Backend::Netem));
+        assert_eq!(auto(&plain, false, false), Ok(Backend::Emulator));
+        assert_eq!(auto(&plain, true, true), Ok(Backend::Emulator));
+        assert_eq!(auto(&[black_hole()], false, true), Ok(Backend::Emulator));
+    }
+
+    #[test]
+    fn who_insists_on_netem_is_told_why_there_is_none() {
+        let missing = Choice::Netem.decide(&[], false, || Err("no qdisc".to_owned()));
+        assert_eq!(missing, Err(Unavailable::Missing("no qdisc".to_owned())));
+        let unable = Choice::Netem.decide(&[black_hole()], false, || Ok(()));
+        assert_eq!(unable, Err(Unavailable::Unable("black_hole")));
+    }
 }

@@ -1,1 +1,110 @@
 //! Runs the link model between two TUN devices, one thread for each direction.
+//!
+//! - `device.rs`: a TUN device without offloads: every packet stands alone, with its checksum.
+//! - `pump.rs`: the thread that reads, asks the model, waits and writes.
+//! - `lateness.rs`: how far behind the model's times the writes were.
+//!
+//! A TUN device has no back-pressure: when the thread falls behind, the device's queue overflows and
+//! the kernel counts drops, which [`crate::lab::Health`] reports beside the lateness.
+
+mod device;
+mod lateness;
+mod pump;
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use device::Device;
+pub use lateness::Lateness;
+
+use crate::link::{Counters, End, Impairment, NatTable, Seed};
+use pump::Pump;
+
+/// A link between two devices. Dropping it ends its threads.
+#[derive(Debug)]
+pub struct Emulator {
+    /// By the end at which packets enter.
+    pumps: [Pump; 2],
+    nat: Option<Arc<Mutex<NatTable>>>,
+}
+
+impl Emulator {
+    /// Starts the threads. `nat` is the end that is inside, and the address outside.
+    pub fn start(
+        name: &str,
+        devices: [Device; 2],
+        seed: Seed,
+        impairments: [Impairment; 2],
+        nat: Option<(End, Ipv4Addr)>,
+    ) -> io::Result<Self> {
+        let [first, second] = devices.map(Arc::new);
+        let table = nat.map(|(_, outside)| Arc::new(Mutex::new(NatTable::new(outside))));
+        let [outward, inward] = impairments;
+        let start = |from: End, to_and_fro: [&Arc<Device>; 2], impairment| {
+            let role = nat.map(|(inside, _)| match inside == from {
+                true => pump::Role::Out,
+                false => pump::Role::Back,
+            });
+            Pump::start(
+                &format!("{name}-{}", from.index()),
+                to_and_fro.map(Arc::clone),
+                seed.of(name, from),
+                impairment,
+                role.zip(table.clone()),
+            )
+        };
+        Ok(Self {
+            pumps: [
+                start(End::First, [&first, &second], outward)?,
+                start(End::Second, [&second, &first], inward)?,
+            ],
+            nat: table,
+        })
+    }
+
+    /// Changes what happens to packets that enter at `from`. It holds within the time that the
+    /// thread needs to wake up, some tens of microseconds.
+    pub fn set(&self, from: End, impairment: Impairment) {
+        self.pumps[from.index()].set(impairment);
+    }
+
+    /// What became of packets that entered at `from`.
+    pub fn counters(&self, from: End) -> Counters {
+        self.pumps[from.index()].counters()
+    }
+
+    /// How late packets that entered at `from` were handed over.
+    pub fn lateness(&self, from: End) -> &Lateness {
+        self.pumps[from.index()].lateness()
+    }
+
+    /// Whether both threads run ahead of all ordinary ones (SCHED_FIFO).
+    pub fn is_real_time(&self) -> bool {
+        self.pumps.iter().all(Pump::is_real_time)
+    }
+
+    /// Makes the NAT forget its mappings and use `outside` from here on; false if there is no NAT.
+    pub fn rebind(&self, outside: impl FnOnce(Ipv4Addr) -> Ipv4Addr) -> bool {
+        let Some(nat) = &self.nat else {
+            return false;
+        };
+        let mut nat = nat.lock().unwrap_or_else(PoisonError::into_inner);
+        let outside = outside(nat.outside());
+        nat.rebind(outside);
+        true
+    }
+}
+
+/// The lateness of several directions as one: median, 99th percentile and the worst.
+pub fn worst<'a>(all: impl IntoIterator<Item = &'a Lateness>) -> (u64, [Duration; 3]) {
+    let total = Lateness::default();
+    for lateness in all {
+        total.add(lateness);
+    }
+    (
+        total.count(),
+        [total.quantile(0.5), total.quantile(0.99), total.max()],
+    )
+}

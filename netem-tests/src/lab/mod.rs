@@ -7,10 +7,13 @@
 //! - `state.rs`, `control.rs`: labs that outlive the command that made them.
 //! - `check.rs`: what this machine can do.
 
+mod host;
+mod plan;
 mod process;
 mod running;
 pub mod sandbox;
 mod topology;
+mod wire;
 
 pub use process::{Fault, Process, Program, SpawnError};
 pub use running::{ChangeError, Health, Lab, LinkReport, Options, UpError};

@@ -1,12 +1,23 @@
-//! A lab that is up: its hosts, links and programs. Dropping it removes all of them.
+//! A lab that is up: its hosts and links. Dropping it removes all of them.
+//!
+//! `wire.rs` makes a link of either back-end; `host.rs` is a network namespace.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{LinkName, NodeName, Process, Program, SpawnError, Topology};
-use crate::backend::Choice;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::host::{Host, system};
+use super::wire::Wire;
+use super::{LinkName, NodeKind, NodeName, Process, Program, SpawnError, Topology, plan, wire};
+use crate::backend::{Backend, Choice, Unavailable};
+use crate::emulator;
+use crate::limits;
 use crate::link::{Counters, End, Impairment, Seed};
 
 /// How a lab is made.
@@ -18,12 +29,29 @@ pub struct Options {
     pub directory: PathBuf,
     /// What impairs packets.
     pub backend: Choice,
+    /// What links will be set to later, so that [`Choice::Auto`] knows.
+    pub later: Vec<Impairment>,
 }
 
 /// A running lab.
 #[derive(Debug)]
 pub struct Lab {
     topology: Topology,
+    directory: PathBuf,
+    backend: Backend,
+    // Before the hosts: a wire's devices are in their namespaces.
+    wires: Vec<Wire>,
+    hosts: BTreeMap<NodeName, Host>,
+    state: Mutex<State>,
+    names: Names,
+}
+
+/// What changes while it runs.
+#[derive(Debug)]
+struct State {
+    /// By link.
+    addresses: Vec<[Ipv4Addr; 2]>,
+    impairments: Vec<[Impairment; 2]>,
 }
 
 /// What one direction of a link did.
@@ -33,7 +61,9 @@ pub struct LinkReport {
     pub link: LinkName,
     /// Where the packets entered.
     pub from: End,
-    /// What became of them.
+    /// What it does at present.
+    pub impairment: Impairment,
+    /// What became of the packets. All zero where the kernel's netem impairs them.
     pub counters: Counters,
 }
 
@@ -49,20 +79,91 @@ pub struct Health {
     pub ring_drops: u64,
     /// Packets that the model could not hold.
     pub overflowed: u64,
+    /// Whether the emulator's threads run ahead of all ordinary ones.
+    pub real_time: bool,
 }
 
 impl Health {
     /// Why the run is invalid, if it is: one sentence.
     pub fn invalid(&self) -> Option<String> {
-        None
+        let [_, late, _] = self.lateness;
+        if self.ring_drops > 0 {
+            return Some(format!(
+                "{} packets were lost before the emulator saw them: the machine is too busy, or \
+                 something sends without pacing",
+                self.ring_drops
+            ));
+        }
+        if self.overflowed > 0 {
+            return Some(format!(
+                "{} packets were more than the emulator holds: lower the delay or the rate",
+                self.overflowed
+            ));
+        }
+        (late > limits::LATENESS_P99_MAX).then(|| {
+            format!(
+                "one packet in a hundred was {late:.1?} late or more (allowed: {:?}): the machine \
+                 is too busy",
+                limits::LATENESS_P99_MAX
+            )
+        })
     }
 }
 
 impl Lab {
-    /// Makes the hosts and links of `topology`. Only inside a sandbox.
+    /// Makes the hosts and links of `topology`. Only inside a [`super::sandbox`].
     pub fn up(topology: Topology, options: Options) -> Result<Self, UpError> {
-        let _ = options;
-        Ok(Self { topology })
+        let mut hosts = BTreeMap::new();
+        for node in topology.nodes() {
+            let host = Host::new(node.name.as_str())
+                .map_err(|source| system("make a network namespace", source))?;
+            host.sysctl(settings(node.kind))?;
+            host.ip(vec!["link set lo up".to_owned()])?;
+            hosts.insert(node.name.clone(), host);
+        }
+        let specs = topology.links();
+        let backend = options.backend.decide(
+            specs
+                .iter()
+                .flat_map(|link| &link.impairments)
+                .chain(&options.later),
+            specs.iter().any(|link| link.nat.is_some()),
+            || wire::probe_netem(hosts.values().next()),
+        )?;
+        let mut wires = Vec::new();
+        for (index, spec) in specs.iter().enumerate() {
+            let ends = [&spec.ends[0], &spec.ends[1]].map(|node| &hosts[node]);
+            wires.push(Wire::up(backend, index, spec, ends, options.seed)?);
+        }
+        for (node, host) in &hosts {
+            let routes = plan::routes(&topology, node);
+            let lines = routes.into_iter().map(|(network, own)| {
+                let link = &specs[own];
+                let peer = link
+                    .end_of(node)
+                    .map(|end| plan::first_address(own, end.other()));
+                wire::route(backend, &plan::network(network), link.name.as_str(), peer)
+            });
+            host.ip(lines.collect())?;
+        }
+        let addresses = (0..specs.len())
+            .map(|link| End::BOTH.map(|end| plan::first_address(link, end)))
+            .collect();
+        let impairments = specs.iter().map(|link| link.impairments.clone()).collect();
+        let lab = Self {
+            names: Names::mount(&options.directory),
+            directory: options.directory,
+            state: Mutex::new(State {
+                addresses,
+                impairments,
+            }),
+            topology,
+            backend,
+            wires,
+            hosts,
+        };
+        lab.write_names();
+        Ok(lab)
     }
 
     /// What it was made from.
@@ -70,23 +171,33 @@ impl Lab {
         &self.topology
     }
 
-    /// The address of a node: that of its first link, as it is at present.
+    /// What impairs its packets.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// The address of a node: that of its first link, as it is at present; loopback for a node
+    /// without a link.
     pub fn address(&self, node: &NodeName) -> Option<Ipv4Addr> {
-        let _ = node;
-        None
+        self.topology.node(node.as_str())?;
+        Some(match self.first_link(node) {
+            Some((link, end)) => self.state().addresses[link][end.index()],
+            None => Ipv4Addr::LOCALHOST,
+        })
     }
 
     /// Starts a program on a host.
     pub fn spawn(&self, host: &NodeName, program: Program) -> Result<Process, SpawnError> {
-        let _ = program;
-        Err(SpawnError::NoSuchHost(host.to_string()))
+        let Some(host) = self.hosts.get(host) else {
+            return Err(SpawnError::NoSuchHost(host.to_string()));
+        };
+        Process::start(host, program, &self.directory)
     }
 
     /// What a link does to packets that enter at `from`.
     pub fn impairment(&self, link: &LinkName, from: End) -> Option<Impairment> {
-        let _ = from;
-        let link = self.topology.link(link.as_str())?;
-        Some(link.impairments[from.index()].clone())
+        let index = self.link_index(link).ok()?;
+        Some(self.state().impairments[index][from.index()].clone())
     }
 
     /// Changes what a link does to packets that enter at `from`, from the next packet on.
@@ -96,37 +207,201 @@ impl Lab {
         from: End,
         impairment: Impairment,
     ) -> Result<(), ChangeError> {
-        let _ = (from, impairment);
-        Err(ChangeError::NoSuchLink(link.to_string()))
+        let index = self.link_index(link)?;
+        // Held until it is in force, so that two changes cannot end up in different orders.
+        let mut state = self.state();
+        self.wires[index].set(from, &impairment, self.ends(index))?;
+        state.impairments[index][from.index()] = impairment;
+        Ok(())
     }
 
-    /// Changes the MTU of the interfaces of a link.
+    /// Changes the MTU of the interfaces of a link, in bytes.
     pub fn set_mtu(&self, link: &LinkName, mtu: u16) -> Result<(), ChangeError> {
-        let _ = mtu;
-        Err(ChangeError::NoSuchLink(link.to_string()))
+        let index = self.link_index(link)?;
+        if !(limits::MTU_MIN..=limits::MTU_MAX).contains(&mtu) {
+            return Err(ChangeError::Mtu(mtu));
+        }
+        for host in self.ends(index) {
+            host.ip(vec![format!("link set dev {link} mtu {mtu}")])?;
+        }
+        Ok(())
     }
 
     /// Makes the NAT of a link forget its mappings: each flow gets another outside port, and with
     /// `address` another outside address.
     pub fn rebind(&self, link: &LinkName, address: bool) -> Result<(), ChangeError> {
-        let _ = address;
-        Err(ChangeError::NoSuchLink(link.to_string()))
+        let index = self.link_index(link)?;
+        let outside = |current| match address {
+            true => plan::next_outside(current),
+            false => current,
+        };
+        match self.wires[index].rebind(outside) {
+            true => Ok(()),
+            false => Err(ChangeError::NoNat(link.to_string())),
+        }
     }
 
-    /// Gives a host another address on its first link and takes the old one away; returns the new
-    /// one.
+    /// Gives a host another address on its link and takes the old one away; returns the new one.
+    /// Sockets that are bound to the old one stay so and reach nobody, as when a laptop changes its
+    /// network.
     pub fn change_address(&self, host: &NodeName) -> Result<Ipv4Addr, ChangeError> {
-        Err(ChangeError::NoSuchHost(host.to_string()))
+        let found = self.first_link(host).zip(self.hosts.get(host)).filter(|_| {
+            let node = self.topology.node(host.as_str());
+            node.is_some_and(|node| node.kind == NodeKind::Host)
+        });
+        let Some(((link, end), namespace)) = found else {
+            return Err(ChangeError::NoSuchHost(host.to_string()));
+        };
+        let mut state = self.state();
+        let old = state.addresses[link][end.index()];
+        let new = plan::next_address(old, &state.addresses[link]);
+        let name = &self.topology.links()[link].name;
+        namespace.ip(vec![
+            format!("address add {new}/32 dev {name}"),
+            format!("address del {old}/32 dev {name}"),
+        ])?;
+        state.addresses[link][end.index()] = new;
+        drop(state);
+        self.write_names();
+        Ok(new)
     }
 
-    /// What the links did.
+    /// What the links do and did.
     pub fn links(&self) -> Vec<LinkReport> {
-        Vec::new()
+        let state = self.state();
+        let directions = self
+            .topology
+            .links()
+            .iter()
+            .enumerate()
+            .flat_map(|link| End::BOTH.map(|from| (link, from)));
+        directions
+            .map(|((index, spec), from)| LinkReport {
+                link: spec.name.clone(),
+                from,
+                impairment: state.impairments[index][from.index()].clone(),
+                counters: self.wires[index].counters(from),
+            })
+            .collect()
     }
 
     /// Whether the lab kept up.
     pub fn health(&self) -> Health {
-        Health::default()
+        let emulators = || self.wires.iter().filter_map(Wire::emulator);
+        let (packets, lateness) = emulator::worst(
+            emulators().flat_map(|emulator| End::BOTH.map(|from| emulator.lateness(from))),
+        );
+        let ring_drops = self.hosts.values().filter_map(|host| host.drops().ok());
+        Health {
+            packets,
+            lateness,
+            ring_drops: ring_drops.flatten().map(|(_, drops)| drops).sum(),
+            overflowed: emulators()
+                .flat_map(|emulator| End::BOTH.map(|from| emulator.counters(from).overflowed))
+                .sum(),
+            real_time: emulators().all(emulator::Emulator::is_real_time),
+        }
+    }
+
+    /// For each node the descriptor of its network namespace, in this process.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&NodeName, i32)> {
+        self.hosts
+            .iter()
+            .map(|(name, host)| (name, host.descriptor()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link_index(&self, link: &LinkName) -> Result<usize, ChangeError> {
+        let links = self.topology.links();
+        links
+            .iter()
+            .position(|spec| spec.name == *link)
+            .ok_or_else(|| ChangeError::NoSuchLink(link.to_string()))
+    }
+
+    fn ends(&self, link: usize) -> [&Host; 2] {
+        let [first, second] = &self.topology.links()[link].ends;
+        [&self.hosts[first], &self.hosts[second]]
+    }
+
+    fn first_link(&self, node: &NodeName) -> Option<(usize, End)> {
+        let links = self.topology.links().iter().enumerate();
+        links
+            .filter_map(|(index, link)| Some((index, link.end_of(node)?)))
+            .next()
+    }
+
+    fn write_names(&self) {
+        let mut text = String::from("127.0.0.1 localhost\n");
+        for node in self.topology.nodes() {
+            if let Some(address) = self.address(&node.name) {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{address} {}", node.name);
+            }
+        }
+        self.names.write(&text);
+    }
+}
+
+/// What every namespace is set to, so that nothing sends on its own accord and nothing is
+/// remembered.
+fn settings(kind: NodeKind) -> Vec<(&'static str, &'static str)> {
+    let mut settings = vec![
+        // Its background packets would shift the numbers of those under test.
+        ("ipv6/conf/all/disable_ipv6", "1"),
+        ("ipv6/conf/default/disable_ipv6", "1"),
+        // The kernel keeps ssthresh and round-trip times of peers.
+        ("ipv4/tcp_no_metrics_save", "1"),
+        // A NAT's outside address is nobody's; its answers come from where no route leads.
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+    ];
+    if kind == NodeKind::Router {
+        settings.push(("ipv4/ip_forward", "1"));
+    }
+    settings
+}
+
+/// The lab's /etc/hosts: a file of its own over that of the machine, seen by the lab alone.
+#[derive(Debug)]
+struct Names {
+    path: PathBuf,
+    mounted: bool,
+}
+
+impl Names {
+    fn mount(directory: &Path) -> Self {
+        let path = directory.join("hosts");
+        let mounted = std::fs::write(&path, "").is_ok()
+            && mount(
+                Some(&path),
+                "/etc/hosts",
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .is_ok();
+        Self { path, mounted }
+    }
+
+    /// In place: the mount is of this very file.
+    fn write(&self, text: &str) {
+        if let Err(error) = std::fs::write(&self.path, text) {
+            tracing::warn!(%error, "the lab's /etc/hosts is not up to date");
+        }
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = umount2("/etc/hosts", MntFlags::MNT_DETACH);
+        }
     }
 }
 
@@ -141,6 +416,9 @@ pub enum UpError {
         /// What it said.
         said: String,
     },
+    /// The back-end that was asked for cannot be had.
+    #[error(transparent)]
+    Backend(#[from] Unavailable),
     /// The system refused.
     #[error("cannot {what}")]
     System {
@@ -157,21 +435,16 @@ pub enum ChangeError {
     /// The lab has no such link.
     #[error("the lab has no link `{0}`")]
     NoSuchLink(String),
-    /// The lab has no such host.
-    #[error("the lab has no host `{0}`")]
+    /// The lab has no such host, or it has no link.
+    #[error("the lab has no host `{0}` with a link")]
     NoSuchHost(String),
     /// The link has no NAT.
     #[error("link `{0}` has no NAT: write `nat: HOST` where the link is defined")]
     NoNat(String),
-    /// What impairs this link cannot do that.
-    #[error("the kernel's netem cannot do `{0}`: bring the lab up with `--backend emulator`")]
-    Backend(&'static str),
-    /// The system refused.
-    #[error("cannot {what}: {said}")]
-    Command {
-        /// What was tried.
-        what: String,
-        /// What was said.
-        said: String,
-    },
+    /// An MTU that no interface has.
+    #[error("an MTU of {0}: write {min} to {max} (bytes)", min = limits::MTU_MIN, max = limits::MTU_MAX)]
+    Mtu(u16),
+    /// The back-end cannot do that, or the system refused.
+    #[error(transparent)]
+    System(#[from] UpError),
 }
