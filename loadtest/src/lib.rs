@@ -10,6 +10,7 @@
 
 mod client;
 mod clock;
+pub mod diff;
 pub mod engine;
 pub mod histogram;
 pub mod limits;
@@ -22,6 +23,7 @@ pub mod report;
 pub mod result;
 pub mod sample;
 pub mod schedule;
+pub mod search;
 pub mod serve;
 mod tasks;
 pub mod text;

@@ -151,3 +151,36 @@ pub(crate) const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("
 
 /// Bytes that TCP and UDP send when `--data` says nothing: a small request.
 pub(crate) const PAYLOAD: usize = 64;
+
+/// Trials of one search: with a rate that is off by a factor of a million, doubling, halving and
+/// confirming take about 35.
+pub const SEARCH_TRIALS_MAX: usize = 60;
+
+/// How often the best rate of a search must hold again.
+pub const SEARCH_CONFIRMATIONS: u32 = 2;
+
+/// How near a search comes to the limit. Trials of ten seconds on one machine differ by as much.
+pub const SEARCH_PRECISION: f64 = 0.05;
+
+/// Steps of a sweep: an hour and a half of trials of ten seconds.
+pub const SWEEP_STEPS_MAX: u32 = 500;
+
+/// Beyond the knee, the p99 is more than this times that of the calm.
+pub const KNEE_LATENCY_FACTOR: f64 = 2.0;
+
+/// Beyond the knee, more requests than this fail, as a share.
+pub const KNEE_ERROR_SHARE_MAX: f64 = 0.01;
+
+/// Beyond the knee, fewer than this share of the requests due per second succeed per second.
+pub const KNEE_RATE_SHARE_MIN: f64 = 0.95;
+
+/// The normal quantile of a 99 % interval: a comparison looks at some ten quantities at once, and
+/// should find a difference between equals once in ten comparisons at most.
+pub const DIFF_Z: f64 = 2.576;
+
+/// Steps from which it can be judged how much they differ.
+pub const DIFF_STEPS_MIN: usize = 5;
+
+/// Ratios nearer to 1 than this are no difference unless the user says so: equal runs on one machine
+/// differ by as much.
+pub const DIFF_TOLERANCE: f64 = 0.05;
