@@ -13,6 +13,7 @@ mod admin_client;
 mod cli;
 mod command;
 mod context;
+mod control_admin;
 mod failure;
 mod identity;
 mod output;

@@ -6,6 +6,7 @@
 //! mesh may subscribe.
 
 mod mesh;
+mod metrics;
 mod operate;
 mod registry;
 mod subscribe;
@@ -38,6 +39,7 @@ use crate::proto::{BackupReply, BackupRequest, admin_client::AdminClient};
 use crate::store::{Store, StoreError};
 use crate::validate::RESERVED_NAMESPACE;
 use mesh::Mesh;
+pub use metrics::MetricsHandle;
 
 const STORE_FILE: &str = "config.redb";
 const SOCKET_FILE: &str = "admin.sock";
@@ -136,6 +138,12 @@ impl ConfigServer {
     /// When the operating system does not say.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> MetricsHandle {
+        MetricsHandle::new(self.mesh.clone())
     }
 
     /// Serves until `shutdown`, then ends streams and waits for them.

@@ -10,6 +10,7 @@ use weft_config::settings::raw::RawCa;
 use weft_config::settings::{CaSettings, DurationText, HostPort, ListenAddress, load_ca};
 use weft_transport::identity::TrustDomain;
 
+use crate::control_admin::{ControlAdmin, raw_admin};
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, moment, note, print, text_out};
 use crate::{process, settings_file};
@@ -81,6 +82,9 @@ struct Serve {
     /// For how long an expired identity still buys a renewal [default: 72h]
     #[arg(long, value_name = "DURATION")]
     renewal_grace: Option<DurationText>,
+    /// TCP address of the admin endpoint, with /live, /ready and /metrics [default: none; its port is 6291]
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<ListenAddress>,
 }
 
 #[derive(Debug, Args)]
@@ -192,6 +196,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
         listen: args.listen,
         svid_ttl: args.svid_ttl,
         renewal_grace: args.renewal_grace,
+        admin: raw_admin(args.admin),
     };
     let loaded = load_ca(settings_file::sources("ca", args.config, flags))?;
     process::warn_all(&loaded.warnings);
@@ -201,6 +206,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
         listen,
         svid_ttl,
         renewal_grace,
+        admin,
     } = loaded.settings;
     let settings = ServeSettings {
         directory: dir,
@@ -213,11 +219,19 @@ fn serve(args: Serve) -> Result<(), Failure> {
         let server = Server::bind(&settings)
             .await
             .map_err(|error| failed(error.kind(), &error))?;
+        let admin = ControlAdmin::bind(admin).await?;
         process::ready(&format!("serving on {}", server.local_addr()));
-        server
-            .run(shutdown)
-            .await
-            .map_err(|error| failed(error.kind(), &error))
+        let metrics = server.metrics();
+        let serve = async {
+            let served = server.run(shutdown.clone()).await;
+            shutdown.cancel();
+            served.map_err(|error| failed(error.kind(), &error))
+        };
+        let (served, ()) = tokio::join!(
+            serve,
+            admin.serve(move || metrics.samples(), shutdown.clone())
+        );
+        served
     }))
 }
 

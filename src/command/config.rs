@@ -8,6 +8,7 @@ use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError};
 use weft_config::settings::raw::{RawConfigService, RawJoin};
 use weft_config::settings::{ConfigSettings, ListenAddress, load_config};
 
+use crate::control_admin::{ControlAdmin, raw_admin};
 use crate::failure::{Code, Failure, chain};
 use crate::output::note;
 use crate::{identity, process, settings_file};
@@ -46,6 +47,9 @@ struct Serve {
     /// File with a join token of `weft ca token --role config`; needed for the first start
     #[arg(long, value_name = "FILE")]
     join_token_file: Option<PathBuf>,
+    /// TCP address of the admin endpoint, with /live, /ready and /metrics [default: none; its port is 6291]
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<ListenAddress>,
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +98,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
         join: args.join_token_file.map(|file| RawJoin {
             token_file: Some(file),
         }),
+        admin: raw_admin(args.admin),
     };
     let loaded = load_config(settings_file::sources("config", args.config, flags))?;
     process::warn_all(&loaded.warnings);
@@ -102,6 +107,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
         dir,
         listen,
         join_token_file,
+        admin,
     } = loaded.settings;
     let shutdown = CancellationToken::new();
     process::service_runtime()?.block_on(process::until_signal(shutdown.clone(), async {
@@ -115,6 +121,9 @@ fn serve(args: Serve) -> Result<(), Failure> {
         let server = ConfigServer::bind(&settings, credentials)
             .await
             .map_err(|error| failed(&error))?;
+        let admin = ControlAdmin::bind(admin).await?;
+        let (own, metrics) = (agent.status(), server.metrics());
+        let samples = move || [own.samples(), metrics.samples()].concat();
         process::ready(&format!("serving on {listen}"));
         // Its own certificate is renewed for as long as it serves.
         let serve = async {
@@ -122,7 +131,11 @@ fn serve(args: Serve) -> Result<(), Failure> {
             shutdown.cancel();
             served.map_err(|error| failed(&error))
         };
-        let (served, ()) = tokio::join!(serve, agent.run(shutdown.clone()));
+        let (served, (), ()) = tokio::join!(
+            serve,
+            agent.run(shutdown.clone()),
+            admin.serve(samples, shutdown.clone())
+        );
         served
     }))
 }

@@ -16,6 +16,7 @@ mod harness;
 
 mod authorization;
 mod bad_input;
+mod control_plane;
 mod databases;
 mod drain;
 mod grpc;

@@ -251,7 +251,13 @@ impl Mesh {
         }
     }
 
-    fn states(&self, revision: &Revision) -> Vec<SidecarState> {
+    /// Workloads whose lease is valid.
+    pub(super) fn workloads(&self) -> usize {
+        self.lock().registry.len()
+    }
+
+    /// What each connected sidecar makes of `revision`.
+    pub(super) fn states(&self, revision: &Revision) -> Vec<SidecarState> {
         let reached =
             |other: &Revision| other.store == revision.store && other.number >= revision.number;
         let inner = self.lock();

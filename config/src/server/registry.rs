@@ -76,6 +76,11 @@ impl Registry {
         changed
     }
 
+    /// How many leases are valid.
+    pub(super) fn len(&self) -> usize {
+        self.leases.len()
+    }
+
     /// Drops leases that ended. Returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let before = self.leases.len();

@@ -14,7 +14,7 @@ use super::error::{Problem, SettingsError};
 use super::layers::{Loaded, Sources, merge};
 use super::limits;
 use super::raw::{
-    AccessLog, RawConcurrency, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
+    AccessLog, RawAdmin, RawConcurrency, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
     RawTimeouts, RouteBy,
 };
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
@@ -171,10 +171,13 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         workers: parse_workers(raw.workers, cores)?,
         inbound,
         outbound,
-        admin: raw.admin.and_then(|admin| admin.listen).map_or(
-            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), limits::ADMIN_PORT),
-            |listen| listen.0,
-        ),
+        admin: raw
+            .admin
+            .and_then(RawAdmin::address)
+            .unwrap_or(SocketAddr::new(
+                Ipv4Addr::LOCALHOST.into(),
+                limits::ADMIN_PORT,
+            )),
         access_log: raw.access_log.unwrap_or_default(),
         transport: parse_transport(raw.transport.unwrap_or_default())?,
         timeouts: parse_timeouts(raw.timeouts.unwrap_or_default())?,

@@ -203,6 +203,12 @@ pub struct RawConcurrency {
     pub in_flight_max: Option<usize>,
 }
 
+impl RawAdmin {
+    pub(super) fn address(self) -> Option<std::net::SocketAddr> {
+        self.listen.map(|listen| listen.0)
+    }
+}
+
 impl Layer for RawProxy {
     fn resolve_paths(&mut self, base: &Path) {
         resolve(&mut self.state_dir, base);
@@ -240,6 +246,9 @@ pub struct RawCa {
     /// For how long an expired certificate still buys a renewal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal_grace: Option<DurationText>,
+    /// The admin endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<RawAdmin>,
 }
 
 impl Layer for RawCa {
@@ -261,6 +270,9 @@ pub struct RawConfigService {
     /// How the service gets its first identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join: Option<RawJoin>,
+    /// The admin endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<RawAdmin>,
 }
 
 impl Layer for RawConfigService {

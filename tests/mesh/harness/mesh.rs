@@ -19,6 +19,8 @@ use super::wait::{eventually, wait_until};
 
 const CA_PORT: u16 = 6200;
 const CONFIG_PORT: u16 = 6201;
+const CA_ADMIN_PORT: u16 = 6290;
+const CONFIG_ADMIN_PORT: u16 = 6291;
 const MESH_PORT: u16 = 6143;
 const ADMIN_PORT: u16 = 6191;
 const BY_HOST_PORT: u16 = 6142;
@@ -120,6 +122,16 @@ impl Mesh {
     /// An address for one more process.
     pub(crate) fn address(&self) -> Ipv4Addr {
         self.loopback.address()
+    }
+
+    /// A page of the CA's admin endpoint.
+    pub(crate) fn ca_page(&self, path: &str) -> Response {
+        http::get((self.place.address, CA_ADMIN_PORT).into(), path).unwrap()
+    }
+
+    /// A page of the config service's admin endpoint.
+    pub(crate) fn config_page(&self, path: &str) -> Response {
+        http::get((self.place.address, CONFIG_ADMIN_PORT).into(), path).unwrap()
     }
 
     /// The config service's address.
@@ -525,7 +537,9 @@ fn serve_ca(place: &Place, folder: &Folder, svid_ttl: &str) -> Process {
         .arg("--dir")
         .arg(folder.path().join("ca"))
         .arg("--listen")
-        .arg(format!("{}:{CA_PORT}", place.address));
+        .arg(format!("{}:{CA_PORT}", place.address))
+        .arg("--admin")
+        .arg(format!("{}:{CA_ADMIN_PORT}", place.address));
     let mut process = Process::spawn("ca", folder.path(), &mut command);
     wait_listening("the CA", &mut process, place, CA_PORT);
     process
@@ -538,6 +552,8 @@ fn serve_config(place: &Place, folder: &Folder) -> Process {
         .arg(folder.path().join("config"))
         .arg("--listen")
         .arg(format!("{}:{CONFIG_PORT}", place.address))
+        .arg("--admin")
+        .arg(format!("{}:{CONFIG_ADMIN_PORT}", place.address))
         .arg("--join-token-file")
         .arg(folder.path().join("config.token"));
     let mut process = Process::spawn("config", folder.path(), &mut command);

@@ -1,0 +1,117 @@
+//! The admin endpoint of a control-plane process: `/live`, `/ready` and `/metrics` in the text format of
+//! Prometheus. Off unless an address is given. Read-only, and nothing on it is secret.
+//!
+//! The sidecar's richer one is `proxy/src/admin.rs`.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use weft_ca::metrics::Sample;
+use weft_config::settings::ListenAddress;
+use weft_config::settings::raw::RawAdmin;
+
+use crate::failure::{Code, Failure};
+
+/// A bound endpoint, or none when nobody asked for one.
+pub struct ControlAdmin(Option<TcpListener>);
+
+impl ControlAdmin {
+    /// Binds the address of `--admin` or `admin.listen`.
+    pub async fn bind(address: Option<SocketAddr>) -> Result<Self, Failure> {
+        let Some(address) = address else {
+            return Ok(Self(None));
+        };
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            Failure::new(Code::Failed, format!("admin.listen {address}: {error}"))
+        })?;
+        Ok(Self(Some(listener)))
+    }
+
+    /// Serves what `samples` says at each request, until `shutdown`.
+    pub async fn serve(
+        self,
+        samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
+        shutdown: CancellationToken,
+    ) {
+        let Some(listener) = self.0 else {
+            return;
+        };
+        let samples = Arc::new(samples);
+        // It is served from the moment at which the process serves, so it is ready when it answers.
+        let router = Router::new()
+            .route("/live", get(async || "live\n"))
+            .route("/ready", get(async || "ready\n"))
+            .route(
+                "/metrics",
+                get(async move || {
+                    let format = "text/plain; version=0.0.4; charset=utf-8";
+                    ([(CONTENT_TYPE, format)], page(&samples()))
+                }),
+            );
+        let served = axum::serve(listener, router);
+        if let Some(Err(error)) = shutdown.run_until_cancelled(served.into_future()).await {
+            tracing::error!(%error, "the admin endpoint ended");
+        }
+    }
+}
+
+/// `--admin` as a layer of settings.
+pub fn raw_admin(address: Option<ListenAddress>) -> Option<RawAdmin> {
+    let listen = Some(address?);
+    Some(RawAdmin { listen })
+}
+
+/// The samples as text; those of one name stand together.
+fn page(samples: &[Sample]) -> String {
+    let mut page = String::new();
+    let mut last = "";
+    for sample in samples {
+        let Sample {
+            name, help, value, ..
+        } = sample;
+        if *name != last {
+            let kind = if sample.is_counter {
+                "counter"
+            } else {
+                "gauge"
+            };
+            // Writing to a String cannot fail.
+            let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+            last = name;
+        }
+        let _ = match sample.label {
+            Some((label, text)) => writeln!(page, "{name}{{{label}=\"{text}\"}} {value}"),
+            None => writeln!(page, "{name} {value}"),
+        };
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_explained_once_for_all_its_labels() {
+        let sample = |label, value| Sample {
+            name: "weft_ca_refused_total",
+            help: "Requests refused, by reason.",
+            is_counter: true,
+            label: Some(("reason", label)),
+            value,
+        };
+        assert_eq!(
+            page(&[sample("token_used", 2), sample("csr", 0)]),
+            "# HELP weft_ca_refused_total Requests refused, by reason.\n\
+             # TYPE weft_ca_refused_total counter\n\
+             weft_ca_refused_total{reason=\"token_used\"} 2\n\
+             weft_ca_refused_total{reason=\"csr\"} 0\n"
+        );
+    }
+}
