@@ -37,6 +37,8 @@ fn sources() -> Vec<String> {
         "ca",
         "config",
         "proxy",
+        "loadtest",
+        "netem-tests",
         "tests",
         "bench",
     ]
