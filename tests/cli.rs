@@ -257,6 +257,45 @@ fn the_demos_mesh_is_valid_and_a_broken_one_is_refused_with_line_and_hint() {
 }
 
 #[test]
+fn what_traffic_policy_is_in_force_is_shown_with_its_origin() {
+    let directory = tempfile::tempdir().unwrap();
+    let mesh = directory.path().join("mesh.yaml");
+    let text = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: { name: orders, namespace: shop }\n\
+                spec: { ports: [ { port: 80, protocol: http } ] }\n---\n\
+                apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: all, namespace: shop }\n\
+                spec:\n  targetRefs: [ { kind: Namespace, name: shop } ]\n  retry: { attempts: 1 }\n";
+    std::fs::write(&mesh, text).unwrap();
+    let file = mesh.to_str().unwrap();
+    let show =
+        |arguments: &[&str]| weft(&[&["get", "--effective"], arguments, &["-f", file]].concat());
+    let output = show(&["orders", "-n", "shop"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let text = stdout(&output);
+    let row = |field: &str| {
+        let line = text.lines().find(|line| line.starts_with(field));
+        let cells: Vec<&str> = line.unwrap().split_whitespace().collect();
+        cells.join(" ")
+    };
+    assert_eq!(
+        row("retry.attempts"),
+        "retry.attempts 1 namespace: TrafficPolicy/shop/all"
+    );
+    assert_eq!(row("retry.backoff.base"), "retry.backoff.base 25ms default");
+    assert_eq!(row("timeouts.request"), "timeouts.request none default");
+
+    let json = stdout(&show(&["orders.shop", "-o", "json"]));
+    let places: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(places[0]["place"], "Service/shop/orders");
+    assert_eq!(places[0]["fields"][0]["field"], "timeouts.request");
+
+    let output = show(&["nobody"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("there is no Service or HTTPRoute nobody"));
+    let output = weft(&["get"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+}
+
+#[test]
 fn the_packaged_examples_are_valid_settings() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples");
     load_proxy(Sources {
