@@ -49,6 +49,8 @@ pub enum Command {
     Rollback(command::change::Rollback),
     /// Check resources without a config service
     Validate(command::change::Validate),
+    /// Make networks with faults on this machine, and run programs in them
+    Lab(command::lab::Lab),
     /// Check this host and its sidecar
     Check(command::check::Check),
     /// Send requests at a rate and report how long they took
@@ -74,6 +76,7 @@ impl Command {
             Self::Diff(args) => command::change::diff(&args),
             Self::Rollback(args) => command::change::rollback(&args),
             Self::Validate(args) => command::change::validate(&args),
+            Self::Lab(args) => command::lab::run(args),
             Self::Check(args) => command::check::run(args),
             Self::Load(args) => command::load::run(args),
             Self::Completion(args) => command::completion::run(&args),

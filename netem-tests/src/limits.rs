@@ -82,3 +82,9 @@ pub const OUTPUT_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes of a program's name, which is a part of file names.
 pub const PROGRAM_NAME_BYTES_MAX: usize = 64;
+
+/// How long a command and a lab wait for each other.
+pub const CONTROL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of a request to a lab or of its answer: a status of the largest topology.
+pub const CONTROL_LINE_BYTES_MAX: u64 = 1 << 20;

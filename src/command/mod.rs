@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 mod effective;
 pub mod get;
+pub mod lab;
 pub mod load;
 pub mod login;
 pub mod proxy;

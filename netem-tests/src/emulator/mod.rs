@@ -18,6 +18,7 @@ use std::time::Duration;
 
 pub use device::Device;
 pub use lateness::Lateness;
+pub(crate) use pump::ahead_of_others;
 
 use crate::link::{Counters, End, Impairment, NatTable, Seed};
 use pump::Pump;

@@ -235,7 +235,7 @@ impl Worker {
 
 /// Makes timers of this thread exact, and puts it ahead of all ordinary threads, as hardware would
 /// be; whether the latter was allowed.
-fn ahead_of_others() -> bool {
+pub(crate) fn ahead_of_others() -> bool {
     // In nanoseconds; the default of 50 us would be added to every wait.
     let _ = nix::sys::prctl::set_timerslack(1);
     let Ok(lowest) = ThreadPriorityValue::try_from(1u8) else {

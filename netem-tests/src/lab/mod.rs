@@ -4,17 +4,22 @@
 //! - `sandbox.rs`: the namespaces in which a whole lab lives and dies.
 //! - `host.rs`: one network namespace; `process.rs`: programs on it.
 //! - `running.rs`: [`Lab`], all of it together.
-//! - `state.rs`, `control.rs`: labs that outlive the command that made them.
+//! - `state.rs`, `control.rs`, `join.rs`: labs that outlive the command that made them.
 //! - `check.rs`: what this machine can do.
 
+pub mod check;
+pub mod control;
 mod host;
+pub mod join;
 mod plan;
 mod process;
 mod running;
 pub mod sandbox;
+mod state;
 mod topology;
 mod wire;
 
 pub use process::{Fault, Process, Program, SpawnError};
 pub use running::{ChangeError, Health, Lab, LinkReport, Options, UpError};
+pub use state::{Base, Directory, StateError};
 pub use topology::{LinkName, LinkSpec, Nat, Node, NodeKind, NodeName, Topology, TopologyError};

@@ -14,7 +14,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::host::{Host, system};
 use super::wire::Wire;
-use super::{LinkName, NodeKind, NodeName, Process, Program, SpawnError, Topology, plan, wire};
+use super::{
+    LinkName, NodeKind, NodeName, Process, Program, SpawnError, Topology, plan, sandbox, wire,
+};
 use crate::backend::{Backend, Choice, Unavailable};
 use crate::emulator;
 use crate::limits;
@@ -39,6 +41,7 @@ pub struct Lab {
     topology: Topology,
     directory: PathBuf,
     backend: Backend,
+    process: u32,
     // Before the hosts: a wire's devices are in their namespaces.
     wires: Vec<Wire>,
     hosts: BTreeMap<NodeName, Host>,
@@ -159,6 +162,7 @@ impl Lab {
             }),
             topology,
             backend,
+            process: sandbox::outside_id(),
             wires,
             hosts,
         };
@@ -304,10 +308,15 @@ impl Lab {
     }
 
     /// For each node the descriptor of its network namespace, in this process.
-    pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&NodeName, i32)> {
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&NodeName, i32)> {
         self.hosts
             .iter()
             .map(|(name, host)| (name, host.descriptor()))
+    }
+
+    /// The id of this process, as the machine counts.
+    pub(super) fn process(&self) -> u32 {
+        self.process
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -18,8 +19,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getegid, geteuid};
 
-/// Set in the environment of the process inside; its value is the id that the outside knows it by.
+/// Set in the environment of the process inside; `attached` if it ends with its parent.
 const MARK: &str = "WEFT_LAB_SANDBOX";
+
+/// Read before /proc becomes that of the inside.
+static OUTSIDE: OnceLock<u32> = OnceLock::new();
 
 /// What came of [`enter`].
 #[derive(Debug)]
@@ -86,6 +90,11 @@ pub fn detach<S: AsRef<OsStr>>(
         what: "start the lab's own process",
         source,
     })
+}
+
+/// The id of this process as the outside knows it.
+pub(super) fn outside_id() -> u32 {
+    OUTSIDE.get().copied().unwrap_or_else(std::process::id)
 }
 
 /// Unshares what the next child process shall have for itself.
@@ -194,6 +203,10 @@ fn prepare() -> Result<(), SandboxError> {
     if std::env::var_os(MARK).is_some_and(|mark| mark == "attached") {
         // Before anything is made: if the parent is gone, so is this.
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    }
+    let outside = std::fs::read_link("/proc/self").ok();
+    if let Some(id) = outside.and_then(|path| path.to_str()?.parse().ok()) {
+        let _ = OUTSIDE.set(id);
     }
     let forbidden = |what| move |source| SandboxError::Forbidden { what, source };
     unshare(CloneFlags::CLONE_NEWNS).map_err(forbidden("unshare(CLONE_NEWNS)"))?;

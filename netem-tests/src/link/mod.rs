@@ -9,7 +9,8 @@
 //! duplication, delay with jitter and reordering, corruption. NAT is before all of it on the way
 //! out, and before all of it on the way in.
 //!
-//! - `impairment.rs`: the settings as values; `settings.rs`: as people write them.
+//! - `impairment.rs`: the settings as values; `settings.rs` and
+//!   `show.rs`: as people write and read them.
 //! - `direction.rs`: the order above; `bottleneck.rs`, `fate.rs`, `jitter.rs`: its parts.
 //! - `packet.rs`: what a packet must offer; `ip.rs`: IP packets; `nat.rs`: addresses that change.
 
@@ -23,6 +24,7 @@ mod jitter;
 mod nat;
 mod packet;
 mod settings;
+mod show;
 
 pub use counters::Counters;
 pub use direction::{Departure, Direction};

@@ -1,0 +1,183 @@
+//! `weft lab up`: starts the lab's own process, waits until it is ready and leaves it.
+//! `weft lab hold` is that process.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use clap::{Args, ValueEnum};
+use weft_netem_tests::backend::Choice;
+use weft_netem_tests::lab::sandbox::{self, Entered};
+use weft_netem_tests::lab::{Directory, Lab, Options, control};
+use weft_netem_tests::link::Seed;
+use weft_netem_tests::scenario::{self, Scenario};
+
+use crate::failure::{Code, Failure, chain};
+use crate::output;
+
+/// Flags of `weft lab up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// A scenario; of it, its topology is made
+    file: PathBuf,
+    /// The lab's name [default: the file's]
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    making: Making,
+}
+
+/// Flags of the lab's own process.
+#[derive(Debug, Args)]
+pub struct Hold {
+    directory: PathBuf,
+    file: PathBuf,
+    #[command(flatten)]
+    making: Making,
+}
+
+/// How a lab is made.
+#[derive(Debug, Args)]
+struct Making {
+    /// Fixes the fate of packet n on each link and direction [default: the scenario's]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What impairs packets
+    #[arg(long, value_enum, default_value_t)]
+    backend: BackendFlag,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum BackendFlag {
+    /// The kernel's netem where it exists and can do what the topology asks for, else the emulator
+    #[default]
+    Auto,
+    /// weft's own emulator: every impairment, and drops that repeat with the seed
+    Emulator,
+    /// The kernel's netem, or nothing
+    Netem,
+}
+
+impl BackendFlag {
+    fn choice(self) -> Choice {
+        match self {
+            Self::Auto => Choice::Auto,
+            Self::Emulator => Choice::Emulator,
+            Self::Netem => Choice::Netem,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Emulator => "emulator",
+            Self::Netem => "netem",
+        }
+    }
+}
+
+/// The first line that the lab's process says when all went well.
+const READY: &str = "ready";
+
+pub fn run(args: &Up) -> Result<(), Failure> {
+    let scenario = read(&args.file)?;
+    let name = args.name.as_deref().unwrap_or(&scenario.name);
+    let (directory, lock) = super::base().create(name)?;
+    let started = start(args, &scenario, &directory, lock);
+    if started.is_err() {
+        // What it had to say was said; a later command would sweep it, too.
+        let _ = directory.remove();
+    }
+    started?;
+    let hosts = scenario.topology.nodes();
+    let host = hosts.first().map_or("HOST", |node| node.name.as_str());
+    output::text_out(&format!(
+        "lab {name} is up: {} hosts and routers, {} links\n\
+         Try: weft lab status; weft lab exec {host} -- ip address; weft lab down {name}\n",
+        hosts.len(),
+        scenario.topology.links().len(),
+    ))
+}
+
+fn start(args: &Up, scenario: &Scenario, directory: &Directory, lock: File) -> Result<(), Failure> {
+    let log = directory.path().join("lab.log");
+    let log = File::create(&log).map_err(|error| Failure::io(&log, &error))?;
+    let file = std::path::absolute(&args.file).map_err(|error| Failure::io(&args.file, &error))?;
+    let seed = args.making.seed.unwrap_or(scenario.seed).to_string();
+    let arguments = [
+        "lab".as_ref(),
+        "hold".as_ref(),
+        directory.path().as_os_str(),
+        file.as_os_str(),
+        "--seed".as_ref(),
+        seed.as_ref(),
+        "--backend".as_ref(),
+        args.making.backend.name().as_ref(),
+    ];
+    let mut child = sandbox::detach(arguments, |command| {
+        command
+            // As long as it has this open, the lab is up.
+            .stdin(Stdio::from(lock))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(log))
+            // Ctrl-C at this terminal is not for it.
+            .process_group(0);
+    })?;
+    let mut said = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        // An unreadable answer is one that is not `ready`.
+        let _ = BufReader::new(stdout).read_line(&mut said);
+    }
+    if said.trim() == READY {
+        return Ok(());
+    }
+    let _ = child.wait();
+    let line = match said.trim() {
+        "" => "the lab's process ended without a word".to_owned(),
+        line => line.to_owned(),
+    };
+    Err(Failure::new(Code::Failed, line))
+}
+
+/// The lab's own process. What goes wrong before it is ready is its answer on stdout.
+pub fn hold(args: &Hold) -> Result<(), Failure> {
+    let held = hold_up(args);
+    if let Err(failure) = &held {
+        output::text_out(&format!("{}\n", failure.line))?;
+    }
+    held
+}
+
+fn hold_up(args: &Hold) -> Result<(), Failure> {
+    if let Entered::Ended(code) = sandbox::enter()? {
+        return Err(Failure::of_command(code));
+    }
+    crate::process::start_logging();
+    crate::process::raise_file_limit();
+    let scenario = read(&args.file)?;
+    let directory = Directory::of(args.directory.clone());
+    let lab = Lab::up(
+        scenario.topology,
+        Options {
+            seed: Seed(args.making.seed.unwrap_or(scenario.seed)),
+            directory: directory.path().to_owned(),
+            backend: args.making.backend.choice(),
+            later: Vec::new(),
+        },
+    )
+    .map_err(|error| Failure::new(Code::Failed, chain(&error)))?;
+    control::serve(lab, &directory, || {
+        // `weft lab up` waits for it; if it went away, the lab is up all the same.
+        let _ = output::text_out(&format!("{READY}\n"));
+    })?;
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Scenario, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| Failure::io(file, &error))?;
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    scenario::parse(&name, &file.display().to_string(), &text, &[])
+        .map_err(|error| Failure::new(Code::BadData, error))
+}
