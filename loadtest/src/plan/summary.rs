@@ -52,6 +52,8 @@ impl Plan {
                         seconds: stage.length.as_secs_f64(),
                     })
                     .collect(),
+                // The course is then only long enough for them.
+                duration_s: general.duration_s.filter(|_| requests.is_none()),
                 requests: *requests,
                 connections: connections.map(|connections| connections as u64),
                 max_in_flight: Some(*in_flight_max as u64),

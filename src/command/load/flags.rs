@@ -12,7 +12,8 @@ use weft_loadtest::plan::rate::{parse_rate, parse_stage, parse_stages};
 use weft_loadtest::plan::target::{Message, Protocol, Targets, TcpPattern, Version, parse_header};
 use weft_loadtest::plan::{End, Load, Plan, Reuse};
 use weft_loadtest::schedule::{Arrivals, Course, Stage};
-use weft_transport::units::parse_duration;
+use weft_loadtest::threshold::Conditions;
+use weft_transport::units::{parse_bytes, parse_duration};
 
 use crate::failure::{Code, Failure};
 use crate::output::Format;
@@ -92,9 +93,12 @@ pub struct Flags {
     /// A header, as 'Name: value'; several times for several
     #[arg(short = 'H', long, value_name = "HEADER", value_parser = parse_header, help_heading = WHAT)]
     header: Vec<(HeaderName, HeaderValue)>,
-    /// The body, or @FILE; for TCP and UDP the payload
+    /// The body, or @FILE; for gRPC the message, for TCP and UDP the payload
     #[arg(long, value_name = "TEXT", help_heading = WHAT)]
     data: Option<String>,
+    /// A body of so many bytes
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with = "data", help_heading = WHAT)]
+    data_size: Option<u64>,
 
     /// Statuses that are no failure, as 200,404 or 2xx [default: below 400; gRPC 0]
     #[arg(long, value_name = "STATUSES", value_parser = Statuses::parse, help_heading = GOOD)]
@@ -109,6 +113,15 @@ pub struct Flags {
     /// How to print the result
     #[arg(short, long, value_enum, default_value_t, help_heading = RESULT)]
     output: Format,
+    /// Exit with 99 if one of these holds, as 'p99>50ms,errors>0.1%'
+    #[arg(long, value_name = "CONDITIONS", help_heading = RESULT)]
+    fail_if: Option<Conditions>,
+    /// Write the result as one HTML file with plots
+    #[arg(long, value_name = "FILE", help_heading = RESULT)]
+    html: Option<PathBuf>,
+    /// Write the latencies as a log of HDR histograms
+    #[arg(long, value_name = "FILE", help_heading = RESULT)]
+    hdr_log: Option<PathBuf>,
     /// No line of progress each second
     #[arg(long, help_heading = RESULT)]
     quiet: bool,
@@ -144,6 +157,9 @@ enum Pattern {
 #[derive(Debug)]
 pub struct Wishes {
     pub output: Format,
+    pub fail_if: Option<Conditions>,
+    pub html: Option<PathBuf>,
+    pub hdr_log: Option<PathBuf>,
     pub quiet: bool,
     pub check: bool,
 }
@@ -154,6 +170,9 @@ impl Flags {
         let usage = |line: String| Failure::new(Code::Usage, line);
         let wishes = Wishes {
             output: self.output,
+            fail_if: self.fail_if.clone(),
+            html: self.html.clone(),
+            hdr_log: self.hdr_log.clone(),
             quiet: self.quiet,
             check: !self.no_check,
         };
@@ -170,7 +189,11 @@ impl Flags {
         };
         let targets = Targets::parse(&self.targets, version, pattern).map_err(usage)?;
         let load = self.load(targets.protocol)?;
-        let body = self.data.as_deref().map(body).transpose()?;
+        let body = match (&self.data, self.data_size) {
+            (Some(data), _) => Some(body(data)?),
+            (None, Some(size)) => Some(filled(size)?),
+            (None, None) => None,
+        };
         let method = match (&self.method, &body) {
             (Some(method), _) => method.clone(),
             (None, Some(_)) => Method::POST,
@@ -287,4 +310,13 @@ fn body(text: &str) -> Result<Bytes, Failure> {
         ));
     }
     Ok(bytes.into())
+}
+
+fn filled(size: u64) -> Result<Bytes, Failure> {
+    let length = usize::try_from(size)
+        .ok()
+        .filter(|length| *length <= limits::BODY_MAX);
+    let length = length
+        .ok_or_else(|| Failure::new(Code::Usage, format!("--data-size {size}B: at most 1GiB")))?;
+    Ok(vec![b'w'; length].into())
 }

@@ -1,5 +1,6 @@
 //! Runs a plan: finds the addresses, tries a first connection, tells how it goes, prints the result.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,9 @@ use weft_loadtest::engine::{Finished, Run, RunError, reach};
 use weft_loadtest::machine;
 use weft_loadtest::measurements::Snapshot;
 use weft_loadtest::plan::Plan;
+use weft_loadtest::report;
 use weft_loadtest::result::{Ended, RunResult};
+use weft_loadtest::threshold::Evaluated;
 
 use super::flags::{Flags, Wishes};
 use crate::failure::{Code, Failure};
@@ -31,9 +34,9 @@ pub fn run(flags: Flags) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::new(Code::Failed, format!("cannot start a runtime: {error}")))?;
     let plan = Arc::new(plan);
-    let started = started_unix_ms();
+    let started = SystemTime::now();
     let (finished, interrupted) = runtime.block_on(drive(&plan, &wishes))?;
-    let result = RunResult::new(
+    let mut result = RunResult::new(
         &finished.measurements,
         finished.measured,
         if interrupted {
@@ -41,15 +44,29 @@ pub fn run(flags: Flags) -> Result<(), Failure> {
         } else {
             Ended::Completed
         },
-        started,
+        unix_ms(started),
         plan.summary(),
         machine::this(env!("CARGO_PKG_VERSION")),
     );
-    print_or(wishes.output, &result, |_| report(&finished))?;
+    if let Some(conditions) = &wishes.fail_if {
+        result.thresholds = conditions.fail_if(&Evaluated {
+            measurements: &finished.measurements,
+            result: &result,
+        });
+    }
+    print_or(wishes.output, &result, report::text::report)?;
+    if let Some(path) = &wishes.html {
+        write(path, report::html::page(&result).as_bytes())?;
+    }
+    if let Some(path) = &wishes.hdr_log {
+        let log = &finished.measurements;
+        let log = report::hdr_log::log(log, started, env!("CARGO_PKG_VERSION"));
+        write(path, &log)?;
+    }
     judge(&finished, &result, interrupted)
 }
 
-/// What the exit code says of a run that has been told.
+/// What the exit code says of a run whose result has been shown.
 fn judge(finished: &Finished, result: &RunResult, interrupted: bool) -> Result<(), Failure> {
     if interrupted {
         return Err(Failure::silent(Code::Interrupted));
@@ -72,11 +89,21 @@ fn judge(finished: &Finished, result: &RunResult, interrupted: bool) -> Result<(
         );
         return Err(Failure::new(Code::Failed, line));
     }
+    let failed = result.thresholds.iter().filter(|judged| judged.failed);
+    let failed: Vec<&str> = failed.map(|judged| judged.condition.as_str()).collect();
+    if !failed.is_empty() {
+        let line = format!("--fail-if: {}", failed.join(", "));
+        return Err(Failure::new(Code::Assertion, line));
+    }
     Ok(())
 }
 
-fn started_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|error| Failure::io(path, &error))
+}
+
+fn unix_ms(moment: SystemTime) -> u64 {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
@@ -136,27 +163,4 @@ fn tell(elapsed: Duration, plan: &Plan, so_far: &Snapshot) {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
-}
-
-/// The figures that people look at first.
-fn report(finished: &Finished) -> String {
-    let measurements = &finished.measurements;
-    let figures = measurements.snapshot();
-    let counts = &figures.counts;
-    let seconds = finished.measured.as_secs_f64().max(0.001);
-    let mut text = format!(
-        "{} requests in {seconds:.1} s ({:.0}/s), {} failed\n\
-         latency p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; the generator was late by {:.2} ms at p99\n",
-        counts.requests(),
-        counts.requests() as f64 / seconds,
-        counts.failed,
-        milliseconds(figures.p50),
-        milliseconds(figures.p99),
-        milliseconds(figures.max),
-        milliseconds(figures.late_p99),
-    );
-    for (kind, count) in &measurements.errors {
-        text.push_str(&format!("{count} failed: {kind}\n"));
-    }
-    text
 }

@@ -1,0 +1,17 @@
+//! Black-box tests of `weft load`: the real command against `weft load serve`, whose behaviour is known, so that
+//! every figure can be compared with what must be true.
+//!
+//! Bounds are wide on the slow side, because tests share their machine, and tight on the other: nothing may
+//! look better than it is. `harness.rs` runs the two.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole crate is tests: what does not hold must stop them"
+)]
+
+mod harness;
+
+mod ends;
+mod errors;
+mod latency;
+mod protocols;
