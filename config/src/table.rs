@@ -291,3 +291,32 @@ pub enum PathPatternError {
     #[error("a path has no ?, #, white space, control character, empty, . or .. segment")]
     NeverMatches,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_another_schema_is_refused_with_what_to_do() {
+        let table = Table {
+            schema: Schema,
+            revision: Revision {
+                store: "s".into(),
+                number: 1,
+            },
+            trust_domain: "demo.test".parse().unwrap(),
+            services: BTreeMap::new(),
+            forbidden: BTreeSet::new(),
+        };
+        let written = serde_json::to_string(&table).unwrap();
+        assert_eq!(serde_json::from_str::<Table>(&written).unwrap(), table);
+        let newer = written.replace("\"schema\":1", "\"schema\":2");
+        let error = serde_json::from_str::<Table>(&newer).unwrap_err();
+        assert!(
+            error.to_string().starts_with(
+                "a table of schema 2, and this sidecar reads 1; run the same version of weft"
+            ),
+            "{error}"
+        );
+    }
+}

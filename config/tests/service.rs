@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_config::client::{Subscription, SubscriptionHandle, SubscriptionSettings};
 use weft_config::operator::{ChangeOptions, ChangeResult, Operator, OperatorError};
-use weft_config::resources::SourceFile;
+use weft_config::resources::{Kind, SourceFile};
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError, backup, restore};
 use weft_config::table::{ServiceName, Table};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -80,6 +80,42 @@ async fn a_table_is_delivered_acknowledged_and_follows_registrations() {
         "{sidecars:?}"
     );
     drop((acknowledging, also));
+}
+
+#[tokio::test]
+async fn a_traffic_policy_reaches_sidecars_resolved_and_its_change_is_shown_by_field() {
+    let world = World::start().await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let mut operator = world.operator("anna").await;
+    frontend.table(|_| true).await;
+    let acknowledging = frontend.acknowledge_everything();
+    let policy = |attempts: u32| {
+        format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\n\
+             metadata: {{ name: orders, namespace: shop }}\nspec:\n  \
+             targetRefs: [ {{ kind: Service, name: orders }} ]\n  retry: {{ attempts: {attempts} }}\n"
+        )
+    };
+    apply(&mut operator, &format!("{MESH}---\n{}", policy(1))).await;
+    let attempts = |table: &Table| {
+        let traffic = &table.services[&name("orders.shop")].ports[&80].traffic;
+        traffic.request.retry.attempts
+    };
+    let table = frontend.table(|table| table.revision.number == 1).await;
+    assert_eq!(attempts(&table), 1);
+    let result = apply(&mut operator, &policy(0)).await;
+    assert_eq!(
+        result.changes[0].to_string(),
+        "~ TrafficPolicy/shop/orders\n    spec.retry.attempts: 1 -> 0"
+    );
+    let table = frontend.table(|table| table.revision.number == 2).await;
+    assert_eq!(attempts(&table), 0);
+    let read = operator
+        .get(Some(Kind::TrafficPolicy), None, None)
+        .await
+        .unwrap();
+    assert_eq!(read.len(), 1);
+    drop(acknowledging);
 }
 
 #[tokio::test]

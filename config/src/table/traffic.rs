@@ -105,7 +105,8 @@ pub struct Timeouts {
 pub struct Retry {
     /// Attempts after the first; 0 means no retry of any kind.
     pub attempts: u32,
-    /// Whether a stream that was reset before the response's head is retried, for idempotent methods.
+    /// Whether a stream that was reset, or took longer than one attempt may, before the response's head
+    /// is retried, for idempotent methods.
     pub reset_before_response: bool,
     /// Statuses that are retried, for idempotent methods.
     pub codes: Vec<u16>,
@@ -271,7 +272,8 @@ pub struct RetryBudget {
 }
 
 /// When an endpoint is left out (ejected), and for how long. Connect failures, resets and responses
-/// with a status of 500 or above count as failures; either condition suffices.
+/// with a status of 500 or above count as failures, unless they say that it is busy; either condition
+/// suffices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Breaker {
