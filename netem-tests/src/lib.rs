@@ -14,6 +14,8 @@
 //! - [`emulator`]: runs the link model between two TUN devices.
 //! - [`backend`]: whether a link is that emulator or the kernel's `tc netem`.
 //! - [`scenario`]: files that say what a lab is, what befalls it and what must hold in the end.
+//! - [`suite`]: the scenarios that ship.
+//! - [`run`]: carries a scenario out; [`report`]: what it found, for people and for machines.
 //! - [`lab`]: hosts, addresses, routes, programs, and labs that outlive the command that made them.
 //!
 //! `weft lab` in `src/command/lab/` is the command on top.
@@ -23,4 +25,7 @@ pub mod emulator;
 pub mod lab;
 pub mod limits;
 pub mod link;
+pub mod report;
+pub mod run;
 pub mod scenario;
+pub mod suite;

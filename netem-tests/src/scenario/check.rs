@@ -13,6 +13,7 @@ use super::raw::{
 };
 use super::{Application, Caller, Endpoint, Load, Pace, Scenario, Service, limits, profile};
 use crate::lab::{LinkName, LinkSpec, Nat, Node, NodeKind, NodeName, Topology, TopologyError};
+use crate::limits::NAME_BYTES_MAX;
 use crate::link::{End, Impairment};
 
 /// A rule that a scenario breaks.
@@ -140,6 +141,7 @@ pub(super) fn check(name: &str, raw: RawScenario) -> Result<Scenario, Vec<Proble
         control: raw.control,
         services,
         callers,
+        workers: raw.workers.unwrap_or(1),
         transport: raw.transport,
         resources: raw.resources,
         loads,
@@ -403,6 +405,17 @@ fn unique(checker: &mut Checker, scenario: &Scenario) {
         .iter()
         .map(|load| ("loads", load.name.as_str()));
     for (field, name) in endpoints.chain(callers).chain(loads) {
+        let longest = match field {
+            // The application beside it has a name as well.
+            "services" => NAME_BYTES_MAX - ".app".len(),
+            _ => NAME_BYTES_MAX,
+        };
+        if name.len() > longest {
+            checker.problem(
+                format!("{field}.{name}"),
+                format!("`{name}` is too long for a name: write at most {longest} characters"),
+            );
+        }
         if !taken.insert(name) {
             checker.problem(
                 format!("{field}.{name}"),

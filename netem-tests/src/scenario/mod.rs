@@ -3,7 +3,7 @@
 //! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and
 //! `check.rs` (do they fit together?) into a [`Scenario`], in which every name means something.
 //! [`assertion`] holds the claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure
-//! throughout. `run/` carries a scenario out, `suite.rs` holds those that ship.
+//! throughout. [`crate::run`] carries a scenario out, [`crate::suite`] holds those that ship.
 
 pub mod assertion;
 mod check;
@@ -48,6 +48,8 @@ pub struct Scenario {
     pub services: Vec<Service>,
     /// Who calls.
     pub callers: Vec<Caller>,
+    /// Threads of each sidecar's data path.
+    pub workers: u16,
     /// The `transport` block of every sidecar.
     pub transport: TransportSettings,
     /// Resources beyond the Services, as YAML documents.

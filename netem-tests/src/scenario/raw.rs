@@ -31,6 +31,9 @@ pub(super) struct RawScenario {
     /// Who calls.
     #[serde(default)]
     pub(super) callers: BTreeMap<String, RawCaller>,
+    /// Threads of each sidecar's data path. Default 1: a lab has many sidecars and few cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workers: Option<u16>,
     /// The `transport` block of every sidecar.
     #[serde(default)]
     pub(super) transport: TransportSettings,

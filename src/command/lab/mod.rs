@@ -4,6 +4,9 @@
 mod check;
 mod down;
 mod exec;
+mod list;
+mod run;
+mod scenarios;
 mod set;
 mod status;
 mod up;
@@ -31,6 +34,14 @@ pub struct Lab {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// List the scenarios that ship, or show one
+    List(list::List),
+    /// Run scenarios and check what they claim
+    Run(run::Run),
+    /// Run a scenario with every combination of some settings
+    Matrix(run::Matrix),
+    /// Check scenario files without running them
+    Validate(list::Validate),
     /// Make the hosts and links of a scenario's topology, and leave them up
     Up(up::Up),
     /// Run a command on a host of a lab
@@ -62,6 +73,10 @@ pub struct Which {
 /// Does what was asked for.
 pub fn run(args: Lab) -> Result<(), Failure> {
     match args.command {
+        Command::List(args) => list::list(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Matrix(args) => run::matrix(&args),
+        Command::Validate(args) => list::validate(&args),
         Command::Up(args) => up::run(&args),
         Command::Exec(args) => exec::run(&args),
         Command::Set(args) => set::run(&args),

@@ -1,0 +1,13 @@
+//! Reports of runs. Pure: outcomes in, text out.
+//!
+//! `text.rs` is for a terminal, `junit.rs` for CI, `html.rs` for a browser (one file, nothing
+//! fetched), with `plot.rs` for its pictures. JSON is the outcome itself.
+
+mod html;
+mod junit;
+mod plot;
+mod text;
+
+pub use html::html;
+pub use junit::junit;
+pub use text::{matrix, repeated, text};

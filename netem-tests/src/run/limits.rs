@@ -1,0 +1,34 @@
+//! Bounds of a run, each with its unit and its reason.
+
+use std::time::Duration;
+
+/// How long a step of the bring-up may take, on a busy machine too.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// How often a step is looked at.
+pub(super) const GLANCE: Duration = Duration::from_millis(25);
+
+/// Processes that have not ended this long after they were asked are killed.
+pub(super) const PROCESS_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a load may take beyond its duration, on top of the deadline of its last request: it
+/// starts, and it writes its report.
+pub(super) const LOAD_GRACE: Duration = Duration::from_secs(15);
+
+/// An admin endpoint answers within this or not at all: it computes nothing, and events wait for it.
+pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Bytes of an admin endpoint's answer.
+pub(super) const ADMIN_BYTES_MAX: u64 = 16 << 20;
+
+/// Lines of a log that an error shows.
+pub(super) const LOG_LINES_SHOWN: usize = 6;
+
+/// Bytes of each log that is kept of a failed run: its end.
+pub(super) const LOG_BYTES_KEPT: u64 = 4 << 20;
+
+/// Failed runs whose logs are kept; the oldest go first.
+pub(super) const RUNS_KEPT: usize = 20;
+
+/// Bytes of the files of one state directory that may be filled up.
+pub(super) const STATE_BYTES: u64 = 2 << 20;

@@ -1,0 +1,427 @@
+//! Brings the mesh of a scenario up on its hosts, as an operator would by hand: CA, tokens, config
+//! service, resources, applications, sidecars; and waits until every caller sees every endpoint.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::RunError;
+use super::fleet::{Fleet, Plan};
+use super::limits::{GLANCE, STEP_TIMEOUT};
+use super::stop::Stop;
+use crate::lab::NodeName;
+use crate::scenario::{Application, Caller, Endpoint, Protocol, Scenario, Service};
+
+/// The namespace of everything in a lab.
+const NAMESPACE: &str = "lab";
+/// The port that services have in the mesh.
+pub(super) const SERVICE_PORT: u16 = 80;
+const CA_PORT: u16 = 6200;
+const CONFIG_PORT: u16 = 6201;
+/// First ports of what may be several on one host.
+const MESH_PORT: u16 = 6143;
+const ADMIN_PORT: u16 = 6191;
+const LISTENER_PORT: u16 = 5001;
+const APPLICATION_PORT: u16 = 8080;
+
+/// Where a load finds a service: the listener of its caller's sidecar, by caller and service.
+pub(super) type Listeners = BTreeMap<(String, String), u16>;
+
+/// Ports that are taken on each host.
+#[derive(Default)]
+struct Ports(BTreeMap<(String, u16), u16>);
+
+impl Ports {
+    /// The next free port at or after `first`.
+    fn next(&mut self, host: &str, first: u16) -> u16 {
+        let taken = self.0.entry((host.to_owned(), first)).or_default();
+        *taken += 1;
+        first + *taken - 1
+    }
+}
+
+/// What a bring-up needs at hand.
+pub(super) struct Builder<'a, 'l> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) weft: &'a Path,
+    pub(super) fleet: &'a mut Fleet<'l>,
+    pub(super) stop: &'a Stop,
+}
+
+impl Builder<'_, '_> {
+    /// Brings everything up; returns where the services are for the loads.
+    pub(super) fn bring_up(
+        &mut self,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Listeners, RunError> {
+        let control = node(&self.scenario.control)?;
+        let address = self.address(&control)?;
+        progress("making a certificate authority");
+        self.make_tokens(&control, address)?;
+        self.launch_control(&control, address)?;
+        progress("starting the config service");
+        let config = format!("{address}:{CONFIG_PORT}");
+        let token = self.path("operator.token");
+        self.retry(
+            &control,
+            &["login", &config, "--join-token-file", &text(&token)],
+        )?;
+        let resources = self.path("mesh.yaml");
+        write_file(&resources, resources_of(self.scenario).as_bytes())?;
+        self.retry(&control, &["apply", "-f", &text(&resources)])?;
+        progress("starting applications and sidecars");
+        let listeners = self.launch_sidecars(&config)?;
+        for name in self.fleet.sidecars() {
+            self.until(&format!("{name} to be ready"), |fleet| {
+                fleet
+                    .ask(&name, "/ready")
+                    .is_some_and(|answer| answer.status == 200)
+            })?;
+        }
+        for caller in &self.scenario.callers {
+            for service in called(self.scenario, caller) {
+                let (name, count) = (&caller.name, service.endpoints.len());
+                let what = format!("{name} to see {count} endpoints of {}", service.name);
+                self.until(&what, |fleet| {
+                    endpoints(fleet, name, &service.name) == Some(count)
+                })?;
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// The CA's store, and a token for everybody.
+    fn make_tokens(&mut self, control: &NodeName, address: Ipv4Addr) -> Result<(), RunError> {
+        let ca = text(&self.path("ca"));
+        let at = format!("{address}:{CA_PORT}");
+        self.weft(
+            control,
+            &[
+                "ca",
+                "init",
+                "--dir",
+                &ca,
+                "--trust-domain",
+                "lab.test",
+                "--address",
+                &at,
+            ],
+        )?;
+        self.token(control, "config", &["--role", "config"], &["config"])?;
+        self.token(
+            control,
+            "operator",
+            &["--role", "operator", "lab"],
+            &["operator"],
+        )?;
+        for service in &self.scenario.services {
+            let names: Vec<&str> = service
+                .endpoints
+                .iter()
+                .map(|one| one.name.as_str())
+                .collect();
+            let identity = format!("ns/{NAMESPACE}/sa/{}", service.name);
+            let count = names.len().to_string();
+            let flags = ["--identity", &identity, "--count", &count];
+            self.token(control, &service.name, &flags, &names)?;
+        }
+        for caller in &self.scenario.callers {
+            let identity = format!("ns/{NAMESPACE}/sa/{}", caller.name);
+            self.token(
+                control,
+                &caller.name,
+                &["--identity", &identity],
+                &[&caller.name],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Makes tokens, one line each, and writes each to `NAME.token`.
+    fn token(
+        &mut self,
+        control: &NodeName,
+        whom: &str,
+        flags: &[&str],
+        names: &[&str],
+    ) -> Result<(), RunError> {
+        let ca = text(&self.path("ca"));
+        let said = self.weft(control, &[&["ca", "token", "--dir", &ca], flags].concat())?;
+        let mut lines = said.lines().filter(|line| !line.is_empty());
+        for name in names {
+            let line = lines.next().ok_or_else(|| RunError::Step {
+                what: format!("make a token for {whom}"),
+                said: said.clone(),
+            })?;
+            write_file(&self.path(&format!("{name}.token")), line.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn launch_control(&mut self, control: &NodeName, address: Ipv4Addr) -> Result<(), RunError> {
+        let ca = ["ca", "serve", "--dir", &text(&self.path("ca"))].map(str::to_owned);
+        let listen = ["--listen".to_owned(), format!("{address}:{CA_PORT}")];
+        let plan = self.plan(control, ca.into_iter().chain(listen), None);
+        self.fleet.launch("ca", plan)?;
+        let config = [
+            "config".to_owned(),
+            "serve".to_owned(),
+            "--dir".to_owned(),
+            text(&self.path("config")),
+            "--listen".to_owned(),
+            format!("{address}:{CONFIG_PORT}"),
+            "--join-token-file".to_owned(),
+            text(&self.path("config.token")),
+        ];
+        let plan = self.plan(control, config, None);
+        self.fleet.launch("config", plan)
+    }
+
+    fn launch_sidecars(&mut self, config: &str) -> Result<Listeners, RunError> {
+        let mut ports = Ports::default();
+        let mut listeners = Listeners::new();
+        for service in &self.scenario.services {
+            for endpoint in &service.endpoints {
+                self.launch_endpoint(service, endpoint, config, &mut ports)?;
+            }
+        }
+        for caller in &self.scenario.callers {
+            let mut outbound = Vec::new();
+            for service in &caller.calls {
+                let port = ports.next(&caller.host, LISTENER_PORT);
+                listeners.insert((caller.name.clone(), service.clone()), port);
+                outbound.push(json!({
+                    "listen": format!("127.0.0.1:{port}"), "service": service, "port": SERVICE_PORT,
+                }));
+            }
+            let blocks = json!({ "outbound": { "listeners": outbound } });
+            self.launch_sidecar(&caller.name, &caller.host, config, blocks, &mut ports)?;
+        }
+        Ok(listeners)
+    }
+
+    fn launch_endpoint(
+        &mut self,
+        service: &Service,
+        endpoint: &Endpoint,
+        config: &str,
+        ports: &mut Ports,
+    ) -> Result<(), RunError> {
+        let host = node(&endpoint.host)?;
+        let port = ports.next(&endpoint.host, APPLICATION_PORT);
+        let application = format!("127.0.0.1:{port}");
+        let mut plan = match &endpoint.application {
+            Application::BuiltIn(flags) => {
+                let serve = serve_flags(service.protocol, &application);
+                self.plan(&host, serve.into_iter().chain(flags.iter().cloned()), None)
+            }
+            Application::Command(command) => Plan {
+                host,
+                command: command.iter().map(OsString::from).collect(),
+                environment: Vec::new(),
+                admin: None,
+            },
+        };
+        plan.environment
+            .push(("PORT".into(), port.to_string().into()));
+        self.fleet.launch(&format!("{}.app", endpoint.name), plan)?;
+        let mesh = ports.next(&endpoint.host, MESH_PORT);
+        let blocks = json!({ "inbound": {
+            "listen": format!("0.0.0.0:{mesh}"),
+            "services": [{
+                "service": service.name, "port": SERVICE_PORT, "application": application,
+            }],
+        } });
+        self.launch_sidecar(&endpoint.name, &endpoint.host, config, blocks, ports)
+    }
+
+    fn launch_sidecar(
+        &mut self,
+        name: &str,
+        host: &str,
+        config: &str,
+        mut settings: Value,
+        ports: &mut Ports,
+    ) -> Result<(), RunError> {
+        let admin = ports.next(host, ADMIN_PORT);
+        settings["join"] = json!({ "token_file": self.path(&format!("{name}.token")) });
+        settings["config"] = json!({ "addresses": [config] });
+        settings["state_dir"] = json!(self.path(&format!("{name}.state")));
+        settings["workers"] = json!(self.scenario.workers);
+        settings["admin"] = json!({ "listen": format!("127.0.0.1:{admin}") });
+        settings["transport"] = json!(self.scenario.transport);
+        let file = self.path(&format!("{name}.yaml"));
+        // JSON is YAML.
+        write_file(&file, settings.to_string().as_bytes())?;
+        let run = ["proxy", "run", "--config", &text(&file)].map(str::to_owned);
+        let plan = self.plan(&node(host)?, run, Some(admin));
+        self.fleet.launch(name, plan)
+    }
+
+    fn plan(
+        &self,
+        host: &NodeName,
+        arguments: impl IntoIterator<Item = String>,
+        admin: Option<u16>,
+    ) -> Plan {
+        let arguments = arguments.into_iter().map(OsString::from);
+        Plan {
+            host: host.clone(),
+            command: std::iter::once(self.weft.into()).chain(arguments).collect(),
+            environment: self.environment(),
+            admin,
+        }
+    }
+
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        vec![
+            ("WEFT_HOME".into(), self.path("operator").into()),
+            ("WEFT_LOG".into(), "info".into()),
+        ]
+    }
+
+    /// Runs `weft ARGUMENTS` to its end.
+    fn weft(&mut self, host: &NodeName, arguments: &[&str]) -> Result<String, RunError> {
+        self.try_weft(host, arguments)?
+            .map_err(|said| RunError::Step {
+                what: format!("weft {}", arguments.join(" ")),
+                said,
+            })
+    }
+
+    /// The same until it succeeds: what it needs may still be starting.
+    fn retry(&mut self, host: &NodeName, arguments: &[&str]) -> Result<String, RunError> {
+        let deadline = Instant::now() + STEP_TIMEOUT;
+        loop {
+            match self.try_weft(host, arguments)? {
+                Ok(said) => return Ok(said),
+                Err(said) if Instant::now() >= deadline => {
+                    let what = format!("weft {}", arguments.join(" "));
+                    return Err(RunError::Step { what, said });
+                }
+                Err(_) => self.stop.sleep(GLANCE)?,
+            }
+        }
+    }
+
+    fn try_weft(
+        &mut self,
+        host: &NodeName,
+        arguments: &[&str],
+    ) -> Result<Result<String, String>, RunError> {
+        let arguments = arguments.iter().map(OsString::from);
+        let command = std::iter::once(self.weft.into()).chain(arguments).collect();
+        let environment = self.environment();
+        self.fleet.errand(host, command, environment, self.stop)
+    }
+
+    /// Waits for `happened`; fails early when a process ends meanwhile.
+    fn until(&mut self, what: &str, happened: impl Fn(&Fleet<'_>) -> bool) -> Result<(), RunError> {
+        let deadline = Instant::now() + STEP_TIMEOUT;
+        while !happened(self.fleet) {
+            if let Some((name, said)) = self.fleet.ended().into_iter().next() {
+                return Err(RunError::Step {
+                    what: format!("wait for {what}, because {name}"),
+                    said,
+                });
+            }
+            if Instant::now() >= deadline {
+                let who = what.split(' ').next().unwrap_or_default();
+                return Err(RunError::Step {
+                    what: format!("wait for {what}"),
+                    said: self.fleet.said(who),
+                });
+            }
+            self.stop.sleep(GLANCE)?;
+        }
+        Ok(())
+    }
+
+    fn address(&self, host: &NodeName) -> Result<Ipv4Addr, RunError> {
+        self.fleet
+            .lab()
+            .address(host)
+            .ok_or_else(|| RunError::Step {
+                what: format!("find the address of {host}"),
+                said: "the lab does not know it".to_owned(),
+            })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.fleet.directory().join(name)
+    }
+}
+
+/// `weft load serve` for a protocol; what else it does comes from the scenario.
+fn serve_flags(protocol: Protocol, listen: &str) -> Vec<String> {
+    let protocol = match protocol {
+        Protocol::Http => "http",
+        Protocol::Grpc => "grpc",
+        Protocol::Tcp => "tcp",
+    };
+    ["load", "serve", "--protocol", protocol, "--listen", listen]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// A Service for each of the scenario's, and what the scenario adds.
+fn resources_of(scenario: &Scenario) -> String {
+    let mut documents = String::new();
+    for service in &scenario.services {
+        let protocol = match service.protocol {
+            Protocol::Http => "http",
+            Protocol::Grpc => "grpc",
+            Protocol::Tcp => "tcp",
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            documents,
+            "---\napiVersion: weft.dev/v1alpha1\nkind: Service\n\
+             metadata: {{ name: {}, namespace: {NAMESPACE} }}\n\
+             spec: {{ ports: [ {{ port: {SERVICE_PORT}, protocol: {protocol} }} ] }}\n",
+            service.name
+        );
+    }
+    if !scenario.resources.trim().is_empty() {
+        documents.push_str("---\n");
+        documents.push_str(&scenario.resources);
+    }
+    documents
+}
+
+fn called<'s>(scenario: &'s Scenario, caller: &'s Caller) -> impl Iterator<Item = &'s Service> {
+    let services = scenario.services.iter();
+    services.filter(|service| caller.calls.contains(&service.name))
+}
+
+/// How many endpoints of a service a sidecar knows.
+fn endpoints(fleet: &Fleet<'_>, sidecar: &str, service: &str) -> Option<usize> {
+    let answer = fleet.ask(sidecar, "/config_dump")?;
+    let dump: Value = serde_json::from_str(&answer.body).ok()?;
+    let pointer = format!("/table/services/{service}.{NAMESPACE}/ports/{SERVICE_PORT}/endpoints");
+    Some(dump.pointer(&pointer)?.as_array()?.len())
+}
+
+/// A host's name, which the scenario's check let pass.
+pub(super) fn node(name: &str) -> Result<NodeName, RunError> {
+    NodeName::new(name).map_err(|error| RunError::Step {
+        what: format!("find host {name}"),
+        said: error.to_string(),
+    })
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    std::fs::write(path, bytes).map_err(|source| RunError::System {
+        what: format!("write {}", path.display()),
+        source,
+    })
+}

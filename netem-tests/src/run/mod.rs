@@ -1,0 +1,289 @@
+//! Carries a scenario out: the whole story stands in [`run`], top to bottom.
+//!
+//! `mesh.rs` brings the mesh up, `fleet.rs` owns its processes, `load.rs` speaks to `weft load`,
+//! `timeline.rs` does what befalls them, `judge.rs` compares claims with findings, and
+//! [`Outcome`](outcome::Outcome) is what reports are made of. What a scenario is stands in
+//! [`crate::scenario`].
+
+mod admin;
+mod disk;
+mod fleet;
+mod judge;
+pub mod keep;
+mod limits;
+mod load;
+mod machine;
+mod mesh;
+mod metrics;
+pub mod outcome;
+pub mod stop;
+mod timeline;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::backend::Choice;
+use crate::lab::{
+    ChangeError, Lab, LinkSpec, Options, Process, Program, SpawnError, Topology, UpError,
+};
+use crate::link::{End, Impairment, Seed};
+use crate::scenario::{Action, Scenario};
+use fleet::{Fleet, program_name};
+use limits::LOAD_GRACE;
+use mesh::{Builder, Listeners, node};
+use outcome::{LinkCounts, LoadReport, Outcome, State};
+use stop::{Stop, Stopped};
+
+/// Where and with what a scenario is carried out.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The `weft` binary under test.
+    pub weft: PathBuf,
+    /// An empty directory for state and logs.
+    pub directory: PathBuf,
+    /// What impairs packets.
+    pub backend: Choice,
+}
+
+/// Why a scenario could not be carried out. None of it says anything about weft under faults, except
+/// that a step of the bring-up on a perfect network failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The lab did not come up.
+    #[error(transparent)]
+    Up(#[from] UpError),
+    /// A program did not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The lab could not be changed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// A step of the bring-up failed.
+    #[error("cannot {what}: {said}")]
+    Step {
+        /// The step.
+        what: String,
+        /// The last words of whoever failed.
+        said: String,
+    },
+    /// The system refused.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It was asked to end.
+    #[error("interrupted")]
+    Stopped,
+}
+
+impl From<Stopped> for RunError {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// Carries `scenario` out. Only inside a sandbox. `progress` gets a line for each step.
+///
+/// # Errors
+/// When it could not be carried out; a claim that does not hold is an [`Outcome`].
+pub fn run(
+    scenario: &Scenario,
+    setup: &Setup,
+    stop: &Stop,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Outcome, RunError> {
+    let start = Instant::now();
+    let mut outcome = Outcome::broken(scenario, String::new());
+    for process in filled(scenario) {
+        disk::prepare(&setup.directory, &process)?;
+    }
+    // On perfect links: a bring-up over a lossy one would only add noise to what is measured.
+    let lab = Lab::up(
+        perfect(&scenario.topology)?,
+        Options {
+            seed: Seed(scenario.seed),
+            directory: setup.directory.clone(),
+            backend: setup.backend,
+        },
+    )?;
+    let mut fleet = Fleet::new(&lab, &setup.directory);
+    let listeners = Builder {
+        scenario,
+        weft: &setup.weft,
+        fleet: &mut fleet,
+        stop,
+    }
+    .bring_up(progress)?;
+    impair(&lab, &scenario.topology)?;
+
+    progress("loads begin");
+    fleet.read_first();
+    let cpu = machine::cpu();
+    let (began, began_unix_ms) = (Instant::now(), machine::unix_ms(SystemTime::now()));
+    let mut loads = start_loads(scenario, setup, &lab, &listeners)?;
+    outcome.events = timeline::perform(&scenario.timeline, began, &mut fleet, stop, progress)?;
+    let waiting = Waiting {
+        scenario,
+        began,
+        began_unix_ms,
+        stop,
+    };
+    let mut invalid = Vec::new();
+    for (load, process) in scenario.loads.iter().zip(&mut loads) {
+        let (report, why) = waiting.collect(&load.name, load.deadline, process)?;
+        outcome.loads.push(report);
+        invalid.extend(why.map(|why| format!("{}: {why}", load.name)));
+    }
+    outcome.cpu_busy = machine::busy(cpu, machine::cpu());
+    let sidecars = fleet.read_all_last();
+
+    outcome.links = counts(&lab);
+    let health = lab.health();
+    outcome.lateness_p99 = health.lateness[1];
+    outcome.verdicts = judge::judge(&scenario.assertions, &outcome.loads, &sidecars);
+    let holds = outcome.verdicts.iter().all(|verdict| verdict.holds);
+    outcome.state = match health.invalid().or_else(|| invalid.into_iter().next()) {
+        Some(why) => State::Invalid(why),
+        None if holds => State::Passed,
+        None => State::Failed,
+    };
+    fleet.end();
+    outcome.took = start.elapsed();
+    Ok(outcome)
+}
+
+/// The processes whose disks the timeline fills.
+fn filled(scenario: &Scenario) -> BTreeSet<String> {
+    let actions = scenario.timeline.iter().map(|event| &event.action);
+    let filled = actions.filter_map(|action| match action {
+        Action::FillDisk(process) => Some(process.clone()),
+        Action::Link { .. }
+        | Action::Rebind(_)
+        | Action::Readdress(_)
+        | Action::Signal(..)
+        | Action::Start(_)
+        | Action::FreeDisk(_) => None,
+    });
+    filled.collect()
+}
+
+/// The topology with links that do nothing to packets.
+fn perfect(topology: &Topology) -> Result<Topology, RunError> {
+    let links = topology.links().iter().map(|link| LinkSpec {
+        impairments: [Impairment::default(), Impairment::default()],
+        ..link.clone()
+    });
+    Topology::new(topology.nodes().to_vec(), links.collect()).map_err(|error| RunError::Step {
+        what: "build the topology".to_owned(),
+        said: error.to_string(),
+    })
+}
+
+/// Makes the links as the scenario wants them when the loads begin.
+fn impair(lab: &Lab, topology: &Topology) -> Result<(), RunError> {
+    for link in topology.links() {
+        for end in End::BOTH {
+            lab.set(&link.name, end, link.impairments[end.index()].clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn start_loads(
+    scenario: &Scenario,
+    setup: &Setup,
+    lab: &Lab,
+    listeners: &Listeners,
+) -> Result<Vec<Process>, RunError> {
+    let mut processes = Vec::new();
+    for load in &scenario.loads {
+        let mut callers = scenario.callers.iter();
+        let caller = callers.find(|caller| caller.name == load.from);
+        let listener = listeners.get(&(load.from.clone(), load.to.clone()));
+        // The scenario's check let only known names pass.
+        let (Some(caller), Some(port)) = (caller, listener) else {
+            continue;
+        };
+        let command: Vec<OsString> =
+            load::command(load, &setup.weft, *port, scenario.duration, scenario.seed);
+        let program = Program {
+            name: program_name(&load.name),
+            command,
+            environment: Vec::new(),
+            directory: Some(setup.directory.clone()),
+        };
+        processes.push(lab.spawn(&node(&caller.host)?, program)?);
+    }
+    Ok(processes)
+}
+
+/// What is needed to wait for a load's end.
+struct Waiting<'a> {
+    scenario: &'a Scenario,
+    began: Instant,
+    began_unix_ms: u64,
+    stop: &'a Stop,
+}
+
+impl Waiting<'_> {
+    /// Waits for a load's result; the second is why the generator was not good enough, if so.
+    fn collect(
+        &self,
+        name: &str,
+        deadline: Duration,
+        process: &mut Process,
+    ) -> Result<(LoadReport, Option<String>), RunError> {
+        let end = self.began + self.scenario.duration + deadline + LOAD_GRACE;
+        loop {
+            let ended = process.try_wait().map_err(|source| RunError::System {
+                what: format!("wait for {name}"),
+                source,
+            })?;
+            if ended.is_some() {
+                break;
+            }
+            if Instant::now() >= end {
+                return Err(RunError::Step {
+                    what: format!("end {name}"),
+                    said: "it runs on after its time".to_owned(),
+                });
+            }
+            self.stop.sleep(limits::GLANCE)?;
+        }
+        let text = read_file(process.stdout())?;
+        match load::read(name, &text, self.began_unix_ms) {
+            Ok(read) => Ok((read.report, read.invalid)),
+            Err(why) => Err(RunError::Step {
+                what: format!("read what {name} found ({why})"),
+                said: fleet::tail(process.stderr()),
+            }),
+        }
+    }
+}
+
+fn counts(lab: &Lab) -> Vec<LinkCounts> {
+    let reports = lab.links().into_iter();
+    let counts = reports.map(|report| {
+        let link = lab.topology().link(report.link.as_str());
+        let from = link.map(|link| link.ends[report.from.index()].to_string());
+        LinkCounts {
+            link: report.link.to_string(),
+            from: from.unwrap_or_default(),
+            counters: report.counters,
+        }
+    });
+    counts.collect()
+}
+
+fn read_file(path: &Path) -> Result<String, RunError> {
+    std::fs::read_to_string(path).map_err(|source| RunError::System {
+        what: format!("read {}", path.display()),
+        source,
+    })
+}
