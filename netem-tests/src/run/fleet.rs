@@ -74,7 +74,7 @@ impl<'l> Fleet<'l> {
             return Ok(());
         };
         let program = Program {
-            name: program_name(name),
+            name: name.to_owned(),
             command: plan.command.clone(),
             environment: plan.environment.clone(),
             directory: Some(self.directory.clone()),
@@ -212,7 +212,7 @@ impl<'l> Fleet<'l> {
     /// Asks all to end, and kills those that do not.
     pub(super) fn end(mut self) {
         let deadline = std::time::Instant::now() + PROCESS_GRACE;
-        for process in self.running.values_mut() {
+        for process in self.running.values() {
             // A paused process hears nothing else.
             let _ = process.inflict(Fault::Continue);
             let _ = process.inflict(Fault::Terminate);
@@ -228,11 +228,6 @@ impl<'l> Fleet<'l> {
         }
         // Dropping a process kills it.
     }
-}
-
-/// A process's name as the lab takes it, which also names its log files.
-pub(super) fn program_name(name: &str) -> String {
-    name.replace('.', "-")
 }
 
 /// The last lines of a file, in one.

@@ -19,6 +19,7 @@ use crate::scenario::{Application, Caller, Endpoint, Protocol, Scenario, Service
 
 /// The namespace of everything in a lab.
 const NAMESPACE: &str = "lab";
+const TRUST_DOMAIN: &str = "lab.test";
 /// The port that services have in the mesh.
 pub(super) const SERVICE_PORT: u16 = 80;
 const CA_PORT: u16 = 6200;
@@ -107,7 +108,7 @@ impl Builder<'_, '_> {
                 "--dir",
                 &ca,
                 "--trust-domain",
-                "lab.test",
+                TRUST_DOMAIN,
                 "--address",
                 &at,
             ],
@@ -119,7 +120,7 @@ impl Builder<'_, '_> {
             &["--role", "operator", "lab"],
             &["operator"],
         )?;
-        for service in &self.scenario.services {
+        for service in with_sidecars(self.scenario) {
             let names: Vec<&str> = service
                 .endpoints
                 .iter()
@@ -185,9 +186,9 @@ impl Builder<'_, '_> {
     fn launch_sidecars(&mut self, config: &str) -> Result<Listeners, RunError> {
         let mut ports = Ports::default();
         let mut listeners = Listeners::new();
-        for service in &self.scenario.services {
-            for endpoint in &service.endpoints {
-                self.launch_endpoint(service, endpoint, config, &mut ports)?;
+        for service in with_sidecars(self.scenario) {
+            for index in 0..service.endpoints.len() {
+                self.launch_endpoint(service, index, config, &mut ports)?;
             }
         }
         for caller in &self.scenario.callers {
@@ -205,19 +206,45 @@ impl Builder<'_, '_> {
         Ok(listeners)
     }
 
+    /// The `index`-th sidecar of a service, with the applications behind it.
     fn launch_endpoint(
         &mut self,
         service: &Service,
-        endpoint: &Endpoint,
+        index: usize,
         config: &str,
         ports: &mut Ports,
     ) -> Result<(), RunError> {
+        let scenario = self.scenario;
+        let mut served = Vec::new();
+        let shares =
+            |one: &&Service| one.name == service.name || one.beside.as_ref() == Some(&service.name);
+        for service in scenario.services.iter().filter(shares) {
+            let application =
+                self.launch_application(service.protocol, &service.endpoints[index], ports)?;
+            served.push(json!({
+                "service": service.name, "port": SERVICE_PORT, "application": application,
+            }));
+        }
+        let endpoint = &service.endpoints[index];
+        let port = ports.next(&endpoint.host, MESH_PORT);
+        let listen = format!("0.0.0.0:{port}");
+        let blocks = json!({ "inbound": { "listen": listen, "services": served } });
+        self.launch_sidecar(&endpoint.name, &endpoint.host, config, blocks, ports)
+    }
+
+    /// Starts an application; returns where it listens.
+    fn launch_application(
+        &mut self,
+        protocol: Protocol,
+        endpoint: &Endpoint,
+        ports: &mut Ports,
+    ) -> Result<String, RunError> {
         let host = node(&endpoint.host)?;
         let port = ports.next(&endpoint.host, APPLICATION_PORT);
-        let application = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{port}");
         let mut plan = match &endpoint.application {
             Application::BuiltIn(flags) => {
-                let serve = serve_flags(service.protocol, &application);
+                let serve = serve_flags(protocol, &address);
                 self.plan(&host, serve.into_iter().chain(flags.iter().cloned()), None)
             }
             Application::Command(command) => Plan {
@@ -230,14 +257,7 @@ impl Builder<'_, '_> {
         plan.environment
             .push(("PORT".into(), port.to_string().into()));
         self.fleet.launch(&format!("{}.app", endpoint.name), plan)?;
-        let mesh = ports.next(&endpoint.host, MESH_PORT);
-        let blocks = json!({ "inbound": {
-            "listen": format!("0.0.0.0:{mesh}"),
-            "services": [{
-                "service": service.name, "port": SERVICE_PORT, "application": application,
-            }],
-        } });
-        self.launch_sidecar(&endpoint.name, &endpoint.host, config, blocks, ports)
+        Ok(address)
     }
 
     fn launch_sidecar(
@@ -359,14 +379,16 @@ impl Builder<'_, '_> {
 
 /// `weft load serve` for a protocol; what else it does comes from the scenario.
 fn serve_flags(protocol: Protocol, listen: &str) -> Vec<String> {
-    let protocol = match protocol {
-        Protocol::Http => "http",
-        Protocol::Grpc => "grpc",
-        Protocol::Tcp => "tcp",
+    let flag = match protocol {
+        Protocol::Http | Protocol::Grpc => "--http",
+        Protocol::Tcp => "--tcp",
     };
-    ["load", "serve", "--protocol", protocol, "--listen", listen]
-        .map(str::to_owned)
-        .to_vec()
+    ["load", "serve", flag, listen].map(str::to_owned).to_vec()
+}
+
+fn with_sidecars(scenario: &Scenario) -> impl Iterator<Item = &Service> {
+    let services = scenario.services.iter();
+    services.filter(|service| service.beside.is_none())
 }
 
 /// A Service for each of the scenario's, and what the scenario adds.
@@ -383,8 +405,10 @@ fn resources_of(scenario: &Scenario) -> String {
             documents,
             "---\napiVersion: weft.dev/v1alpha1\nkind: Service\n\
              metadata: {{ name: {}, namespace: {NAMESPACE} }}\n\
-             spec: {{ ports: [ {{ port: {SERVICE_PORT}, protocol: {protocol} }} ] }}\n",
-            service.name
+             spec: {{ ports: [ {{ port: {SERVICE_PORT}, protocol: {protocol} }} ], \
+             identities: [ \"spiffe://{TRUST_DOMAIN}/ns/{NAMESPACE}/sa/{}\" ] }}\n",
+            service.name,
+            service.beside.as_ref().unwrap_or(&service.name)
         );
     }
     if !scenario.resources.trim().is_empty() {

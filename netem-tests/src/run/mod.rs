@@ -31,7 +31,7 @@ use crate::lab::{
 };
 use crate::link::{End, Impairment, Seed};
 use crate::scenario::{Action, Scenario};
-use fleet::{Fleet, program_name};
+use fleet::Fleet;
 use limits::LOAD_GRACE;
 use mesh::{Builder, Listeners, node};
 use outcome::{LinkCounts, LoadReport, Outcome, State};
@@ -110,6 +110,7 @@ pub fn run(
             seed: Seed(scenario.seed),
             directory: setup.directory.clone(),
             backend: setup.backend,
+            later: impairments(scenario),
         },
     )?;
     let mut fleet = Fleet::new(&lab, &setup.directory);
@@ -173,6 +174,18 @@ fn filled(scenario: &Scenario) -> BTreeSet<String> {
     filled.collect()
 }
 
+/// All that links will ever do.
+fn impairments(scenario: &Scenario) -> Vec<Impairment> {
+    let links = scenario.topology.links().iter();
+    let mut all: Vec<Impairment> = links.flat_map(|link| link.impairments.clone()).collect();
+    for event in &scenario.timeline {
+        if let Action::Link { impairments, .. } = &event.action {
+            all.extend(impairments.iter().cloned());
+        }
+    }
+    all
+}
+
 /// The topology with links that do nothing to packets.
 fn perfect(topology: &Topology) -> Result<Topology, RunError> {
     let links = topology.links().iter().map(|link| LinkSpec {
@@ -213,7 +226,7 @@ fn start_loads(
         let command: Vec<OsString> =
             load::command(load, &setup.weft, *port, scenario.duration, scenario.seed);
         let program = Program {
-            name: program_name(&load.name),
+            name: load.name.clone(),
             command,
             environment: Vec::new(),
             directory: Some(setup.directory.clone()),

@@ -1,7 +1,7 @@
 //! From what is written to a [`Scenario`] in which every name means something. Pure. Each problem
 //! carries the path of its field; `parse.rs` finds the line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft_config::nearest::nearest;
 use weft_config::table::check_label;
@@ -13,7 +13,6 @@ use super::raw::{
 };
 use super::{Application, Caller, Endpoint, Load, Pace, Scenario, Service, limits, profile};
 use crate::lab::{LinkName, LinkSpec, Nat, Node, NodeKind, NodeName, Topology, TopologyError};
-use crate::limits::NAME_BYTES_MAX;
 use crate::link::{End, Impairment};
 
 /// A rule that a scenario breaks.
@@ -93,11 +92,7 @@ pub(super) fn check(name: &str, raw: RawScenario) -> Result<Scenario, Vec<Proble
     let mut checker = Checker::default();
     let hosts = raw.topology.hosts.clone();
     let topology = topology(&mut checker, raw.topology);
-    let services: Vec<Service> = raw
-        .services
-        .into_iter()
-        .map(|(name, raw)| service(&mut checker, name, raw, &hosts))
-        .collect();
+    let services = services(&mut checker, raw.services, &hosts);
     let callers: Vec<Caller> = raw
         .callers
         .into_iter()
@@ -242,6 +237,55 @@ fn link(checker: &mut Checker, name: &str, raw: RawLink, nodes: &[Node]) -> Opti
     Some(spec)
 }
 
+fn services(
+    checker: &mut Checker,
+    raw: BTreeMap<String, RawService>,
+    hosts: &[String],
+) -> Vec<Service> {
+    let (beside, own): (Vec<_>, Vec<_>) =
+        raw.into_iter().partition(|(_, raw)| raw.beside.is_some());
+    let mut services: Vec<Service> = own
+        .into_iter()
+        .map(|(name, raw)| service(checker, name, raw, hosts))
+        .collect();
+    let known: Vec<String> = services
+        .iter()
+        .map(|service| service.name.clone())
+        .collect();
+    for (name, raw) in beside {
+        let path = format!("services.{name}");
+        checker.label(&path, &name);
+        if raw.host.is_some() || !raw.endpoints.is_empty() {
+            checker.problem(&path, "write one of `host`, `endpoints` and `beside`");
+        }
+        let target = raw.beside.unwrap_or_default();
+        let kind = "service with sidecars of its own";
+        checker.known(format!("{path}.beside"), kind, &target, &known);
+        let shared = services.iter().find(|service| service.name == target);
+        let shared = shared.map(|service| service.endpoints.as_slice());
+        let endpoints = shared.unwrap_or_default().iter().map(|endpoint| Endpoint {
+            name: endpoint.name.replacen(&target, &name, 1),
+            host: endpoint.host.clone(),
+            application: application(raw.serve.clone(), raw.command.clone()),
+        });
+        services.push(Service {
+            endpoints: endpoints.collect(),
+            name,
+            protocol: raw.protocol.unwrap_or_default(),
+            beside: Some(target),
+        });
+    }
+    services
+}
+
+fn application(serve: Vec<String>, command: Vec<String>) -> Application {
+    if command.is_empty() {
+        Application::BuiltIn(serve)
+    } else {
+        Application::Command(command)
+    }
+}
+
 fn service(checker: &mut Checker, name: String, raw: RawService, hosts: &[String]) -> Service {
     let path = format!("services.{name}");
     checker.label(&path, &name);
@@ -255,7 +299,9 @@ fn service(checker: &mut Checker, name: String, raw: RawService, hosts: &[String
             });
         }
         Some(_) => checker.problem(format!("{path}.host"), "write either `host` or `endpoints`"),
-        None if written.is_empty() => checker.problem(&path, "say where it is: `host: NAME`"),
+        None if written.is_empty() => {
+            checker.problem(&path, "say where it is: `host: NAME`, or `beside: SERVICE`")
+        }
         None if !raw.serve.is_empty() || !raw.command.is_empty() => {
             checker.problem(
                 &path,
@@ -291,17 +337,14 @@ fn service(checker: &mut Checker, name: String, raw: RawService, hosts: &[String
                     name.clone()
                 },
                 host: raw.host,
-                application: if raw.command.is_empty() {
-                    Application::BuiltIn(raw.serve)
-                } else {
-                    Application::Command(raw.command)
-                },
+                application: application(raw.serve, raw.command),
             }
         })
         .collect();
     Service {
         name,
         protocol: raw.protocol.unwrap_or_default(),
+        beside: None,
         endpoints,
     }
 }
@@ -394,8 +437,10 @@ fn load(checker: &mut Checker, name: String, raw: RawLoad, callers: &[Caller]) -
 fn unique(checker: &mut Checker, scenario: &Scenario) {
     let mut taken = BTreeSet::from(["ca", "config"]);
     let endpoints = scenario
-        .endpoints()
-        .map(|endpoint| ("services", endpoint.name.as_str()));
+        .services
+        .iter()
+        .flat_map(|service| &service.endpoints);
+    let endpoints = endpoints.map(|endpoint| ("services", endpoint.name.as_str()));
     let callers = scenario
         .callers
         .iter()
@@ -405,17 +450,6 @@ fn unique(checker: &mut Checker, scenario: &Scenario) {
         .iter()
         .map(|load| ("loads", load.name.as_str()));
     for (field, name) in endpoints.chain(callers).chain(loads) {
-        let longest = match field {
-            // The application beside it has a name as well.
-            "services" => NAME_BYTES_MAX - ".app".len(),
-            _ => NAME_BYTES_MAX,
-        };
-        if name.len() > longest {
-            checker.problem(
-                format!("{field}.{name}"),
-                format!("`{name}` is too long for a name: write at most {longest} characters"),
-            );
-        }
         if !taken.insert(name) {
             checker.problem(
                 format!("{field}.{name}"),
@@ -450,9 +484,7 @@ fn assertions(checker: &mut Checker, lines: &[String], scenario: &Scenario) -> V
         .iter()
         .map(|load| load.name.clone())
         .collect();
-    let endpoints = scenario.endpoints().map(|endpoint| endpoint.name.clone());
-    let callers = scenario.callers.iter().map(|caller| caller.name.clone());
-    let sidecars: Vec<String> = endpoints.chain(callers).collect();
+    let sidecars: Vec<String> = scenario.sidecars().map(str::to_owned).collect();
     let mut claims = Vec::with_capacity(lines.len());
     for (index, line) in lines.iter().enumerate() {
         let path = format!("assert[{index}]");

@@ -69,14 +69,17 @@ pub struct Service {
     pub name: String,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Its endpoints, each with a sidecar.
+    /// The service whose sidecars it shares, endpoint by endpoint; `None`: it has its own.
+    pub beside: Option<String>,
+    /// Its endpoints.
     pub endpoints: Vec<Endpoint>,
 }
 
 /// An application and the sidecar before it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The sidecar's name: the service's, with a number if there are several.
+    /// The service's name, with a number if there are several; that of the sidecar as well, if it has
+    /// its own.
     pub name: String,
     /// Where both are.
     pub host: String,
@@ -152,18 +155,23 @@ impl Scenario {
             ("ca".to_owned(), Role::Ca),
             ("config".to_owned(), Role::Config),
         ]);
-        for endpoint in self.endpoints() {
-            names.insert(endpoint.name.clone(), Role::Sidecar);
+        for endpoint in self.services.iter().flat_map(|service| &service.endpoints) {
             names.insert(format!("{}.app", endpoint.name), Role::Application);
         }
-        for caller in &self.callers {
-            names.insert(caller.name.clone(), Role::Sidecar);
-        }
+        names.extend(self.sidecars().map(|name| (name.to_owned(), Role::Sidecar)));
         names
     }
 
-    /// All endpoints of all services.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.services.iter().flat_map(|service| &service.endpoints)
+    /// Names of all sidecars.
+    pub fn sidecars(&self) -> impl Iterator<Item = &str> {
+        let own = self
+            .services
+            .iter()
+            .filter(|service| service.beside.is_none());
+        let endpoints = own.flat_map(|service| &service.endpoints);
+        let callers = self.callers.iter().map(|caller| caller.name.as_str());
+        endpoints
+            .map(|endpoint| endpoint.name.as_str())
+            .chain(callers)
     }
 }

@@ -144,6 +144,10 @@ pub(super) struct RawService {
     /// Where its one endpoint is; instead of `endpoints`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) host: Option<String>,
+    /// Instead of a place: the service behind whose sidecars its applications are, too, so that both
+    /// share the connections of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) beside: Option<String>,
     /// `http`, `grpc` or `tcp`. Default `http`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) protocol: Option<Protocol>,
