@@ -1,11 +1,11 @@
 //! State directories that run out of room: a small tmpfs each, and a file that takes what is left.
-//! The mounts belong to the lab's own mount namespace and vanish with it.
+//! The mounts belong to the lab's own mount namespace.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::RunError;
 use super::limits::STATE_BYTES;
@@ -20,22 +20,40 @@ pub(super) fn state(directory: &Path, process: &str) -> PathBuf {
     }
 }
 
-/// Makes the state directory a file system of its own, so that it can be filled.
-pub(super) fn prepare(directory: &Path, process: &str) -> Result<(), RunError> {
-    let state = state(directory, process);
-    let system = |what: &str| {
-        let what = format!("{what} {}", state.display());
-        move |source: io::Error| RunError::System { what, source }
-    };
-    std::fs::create_dir_all(&state).map_err(system("make"))?;
-    mount(
-        Some("tmpfs"),
-        &state,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some(format!("size={STATE_BYTES},mode=700").as_str()),
-    )
-    .map_err(|errno| system("mount a tmpfs on")(errno.into()))
+/// State directories that are file systems of their own. Dropping it takes them away, so that the
+/// run's directory can be removed.
+#[derive(Debug, Default)]
+pub(super) struct Disks(Vec<PathBuf>);
+
+impl Disks {
+    /// Makes the state directory of a process one that can be filled.
+    pub(super) fn add(&mut self, directory: &Path, process: &str) -> Result<(), RunError> {
+        let state = state(directory, process);
+        let system = |what: &str| {
+            let what = format!("{what} {}", state.display());
+            move |source: io::Error| RunError::System { what, source }
+        };
+        std::fs::create_dir_all(&state).map_err(system("make"))?;
+        mount(
+            Some("tmpfs"),
+            &state,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+            Some(format!("size={STATE_BYTES},mode=700").as_str()),
+        )
+        .map_err(|errno| system("mount a tmpfs on")(errno.into()))?;
+        self.0.push(state);
+        Ok(())
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            // The mount namespace would take it along in the end.
+            let _ = umount2(path, MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 /// Takes all room that is left.

@@ -31,6 +31,7 @@ use crate::lab::{
 };
 use crate::link::{End, Impairment, Seed};
 use crate::scenario::{Action, Scenario};
+use disk::Disks;
 use fleet::Fleet;
 use limits::LOAD_GRACE;
 use mesh::{Builder, Listeners, node};
@@ -100,8 +101,9 @@ pub fn run(
 ) -> Result<Outcome, RunError> {
     let start = Instant::now();
     let mut outcome = Outcome::broken(scenario, String::new());
+    let mut disks = Disks::default();
     for process in filled(scenario) {
-        disk::prepare(&setup.directory, &process)?;
+        disks.add(&setup.directory, &process)?;
     }
     // On perfect links: a bring-up over a lossy one would only add noise to what is measured.
     let lab = Lab::up(
