@@ -1,6 +1,11 @@
 //! `weft lab` from outside: what its files may say, how it ends, and the short selection of the
 //! scenarios that ship. The whole suite is `weft lab run --all`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the whole crate is tests: what cannot be read must stop them"
+)]
+
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -67,13 +72,24 @@ fn a_claim_that_does_not_hold_ends_with_99_and_with_the_line_that_shows_it_again
     let _alone = alone();
     let keep = folder.path().join("kept");
     let path = path.display().to_string();
-    let output = weft(&["lab", "run", &path, "--seed", "9", "--keep", &keep.display().to_string()]);
+    let output = weft(&[
+        "lab",
+        "run",
+        &path,
+        "--seed",
+        "9",
+        "--keep",
+        &keep.display().to_string(),
+    ]);
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(FAILED) {
         return skip("the machine is too busy for a valid run");
     }
     assert_eq!(output.status.code(), Some(ASSERTION), "{output:?}");
-    assert!(said.contains(&format!("again with `weft lab run {path} --seed 9`")), "{said}");
+    assert!(
+        said.contains(&format!("again with `weft lab run {path} --seed 9`")),
+        "{said}"
+    );
     assert!(keep.join("impossible-seed9/shop.stderr").exists());
     assert!(keep.join("impossible-seed9/outcome.json").exists());
     assert!(!keep.join("impossible-seed9/shop.token").exists());
@@ -88,7 +104,10 @@ fn a_mistake_in_a_scenario_is_one_line_with_its_place() {
     let output = weft(&["lab", "validate", &path.display().to_string()]);
     assert_eq!(output.status.code(), Some(BAD_DATA));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("no caller `shpo`: did you mean `shop`?"), "{said}");
+    assert!(
+        said.contains("no caller `shpo`: did you mean `shop`?"),
+        "{said}"
+    );
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 
@@ -130,7 +149,11 @@ fn holds(name: &str) {
         return skip(&format!("{}", outcomes[0]["state"]["why"]));
     }
     let verdicts = &outcomes[0]["verdicts"];
-    assert!(output.status.success(), "{:?} {verdicts:#}\n{said}", output.status);
+    assert!(
+        output.status.success(),
+        "{:?} {verdicts:#}\n{said}",
+        output.status
+    );
 }
 
 fn weft(arguments: &[&str]) -> Output {

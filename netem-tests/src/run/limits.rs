@@ -8,6 +8,10 @@ pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(40);
 /// How often a step is looked at.
 pub(super) const GLANCE: Duration = Duration::from_millis(25);
 
+/// Requests for each endpoint of a service before the loads begin: with five endpoints of which two
+/// are drawn for each request, one that no request meets is rarer than 1 in 10 000.
+pub(super) const FIRST_REQUESTS: usize = 10;
+
 /// Processes that have not ended this long after they were asked are killed.
 pub(super) const PROCESS_GRACE: Duration = Duration::from_secs(1);
 

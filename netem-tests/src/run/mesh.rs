@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::RunError;
 use super::fleet::{Fleet, Plan};
-use super::limits::{GLANCE, STEP_TIMEOUT};
+use super::limits::{FIRST_REQUESTS, GLANCE, STEP_TIMEOUT};
 use super::stop::Stop;
 use crate::lab::NodeName;
 use crate::scenario::{Application, Caller, Endpoint, Protocol, Scenario, Service};
@@ -93,7 +93,37 @@ impl Builder<'_, '_> {
                 })?;
             }
         }
+        progress("first requests");
+        for caller in &self.scenario.callers {
+            for service in called(self.scenario, caller) {
+                let listener = listeners.get(&(caller.name.clone(), service.name.clone()));
+                if let Some(port) = listener {
+                    self.first_requests(&node(&caller.host)?, service, *port)?;
+                }
+            }
+        }
         Ok(listeners)
+    }
+
+    /// Connections of the mesh are made by the first requests: made here, a connection that appears
+    /// under the loads is one that replaces another.
+    fn first_requests(
+        &mut self,
+        host: &NodeName,
+        service: &Service,
+        port: u16,
+    ) -> Result<(), RunError> {
+        let scheme = match service.protocol {
+            Protocol::Http => "http",
+            Protocol::Grpc => "grpc",
+            Protocol::Tcp => "tcp",
+        };
+        let url = format!("{scheme}://127.0.0.1:{port}/");
+        // Of two endpoints chosen at random, even of few, each is met within so many requests.
+        let requests = (FIRST_REQUESTS * service.endpoints.len()).to_string();
+        let flags = ["--rate", "100", "--requests", &requests, "--quiet"];
+        let arguments = [&["load", &url], flags.as_slice()].concat();
+        self.retry(host, &arguments).map(drop)
     }
 
     /// The CA's store, and a token for everybody.
