@@ -19,6 +19,10 @@ pub(super) const PROCESS_GRACE: Duration = Duration::from_secs(1);
 /// starts, and it writes its report.
 pub(super) const LOAD_GRACE: Duration = Duration::from_secs(15);
 
+/// How late a load may send its requests, 99th percentile: less than the difference between what a
+/// scenario of the suite usually finds and the bound that it sets.
+pub(super) const GENERATOR_LATENESS_P99_MAX: Duration = Duration::from_millis(10);
+
 /// An admin endpoint answers within this or not at all: it computes nothing, and events wait for it.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_millis(500);
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::limits::GENERATOR_LATENESS_P99_MAX;
 use super::outcome::{Latencies, LoadReport, Point};
 use crate::scenario::{Load, Pace};
 
@@ -106,18 +107,12 @@ pub(super) fn read(name: &str, text: &str, began_unix_ms: u64) -> Result<Read, S
         goodput: count("/summary/bytes_in")? as f64 / seconds.max(f64::EPSILON),
         series: series(&document, started as f64 / 1e3),
     };
-    let invalid = match field("/generator/valid")?.as_bool() {
-        Some(true) => None,
-        Some(false) | None => {
-            let reasons = field("/generator/reasons")?.as_array();
-            let reasons: Vec<&str> = reasons
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
-            Some(reasons.join("; "))
-        }
-    };
+    // The generator judges itself by the latency that it found; here, claims are about tens of
+    // milliseconds and more.
+    let late = micros("/generator/lateness/percentiles/p99/us");
+    let invalid = (late > GENERATOR_LATENESS_P99_MAX).then(|| {
+        format!("one request in a hundred was sent {late:.1?} late or more (allowed: {GENERATOR_LATENESS_P99_MAX:?}): the machine is too busy")
+    });
     Ok(Read { report, invalid })
 }
 
@@ -155,13 +150,14 @@ mod tests {
             "p99": { "us": 5000 }, "p99_9": null }, "max_us": 7000 },
         "timeline": { "step_s": 1.0, "steps": [
             { "from_s": 0.0, "succeeded": 99, "failed": 1, "p50_us": 900, "p99_us": null, "bytes_in": 10 } ] },
-        "generator": { "valid": false, "reasons": ["it was late"] }
+        "generator": { "lateness": { "percentiles": { "p99": { "us": 12000 } } } }
     }"#;
 
     #[test]
     fn a_result_is_read_on_the_time_line_of_the_run() {
         let read = read("requests", RESULT, 5000).unwrap();
-        assert_eq!(read.invalid.as_deref(), Some("it was late"));
+        let why = "one request in a hundred was sent 12.0ms late or more";
+        assert!(read.invalid.is_some_and(|found| found.starts_with(why)));
         let report = read.report;
         assert_eq!((report.sent, report.failed, report.corrupt), (200, 3, 2));
         assert_eq!(report.longest_gap, Duration::from_millis(1500));

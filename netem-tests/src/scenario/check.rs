@@ -1,19 +1,19 @@
 //! From what is written to a [`Scenario`] in which every name means something. Pure. Each problem
 //! carries the path of its field; `parse.rs` finds the line.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use weft_config::nearest::nearest;
 use weft_config::table::check_label;
 
 use super::assertion::{Assertion, Measure};
 use super::event::timeline;
-use super::raw::{
-    RawCaller, RawEndpoint, RawLink, RawLoad, RawScenario, RawService, RawSettings, RawTopology,
-};
-use super::{Application, Caller, Endpoint, Load, Pace, Scenario, Service, limits, profile};
-use crate::lab::{LinkName, LinkSpec, Nat, Node, NodeKind, NodeName, Topology, TopologyError};
-use crate::link::{End, Impairment};
+use super::network::topology;
+use super::parties::{caller, services};
+use super::raw::{RawLoad, RawScenario, RawSettings};
+use super::{Caller, Load, Pace, Scenario, limits};
+use crate::lab::TopologyError;
+use crate::link::Impairment;
 
 /// A rule that a scenario breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +70,18 @@ impl Checker {
     }
 
     /// What the lab says of a name or of the whole topology.
-    fn name<T>(&mut self, field: impl Into<String>, result: Result<T, TopologyError>) -> Option<T> {
+    pub(super) fn name<T>(
+        &mut self,
+        field: impl Into<String>,
+        result: Result<T, TopologyError>,
+    ) -> Option<T> {
         result
             .map_err(|error| self.problem(field, error.to_string()))
             .ok()
     }
 
     /// A name that may be part of host names and paths.
-    fn label(&mut self, field: impl Into<String>, name: &str) {
+    pub(super) fn label(&mut self, field: impl Into<String>, name: &str) {
         if let Err(error) = check_label(name) {
             self.problem(field, format!("`{name}` is no name: {error}"));
         }
@@ -165,211 +169,6 @@ pub(super) fn settings(
         if let Err(error) = impairment.set(key, &value.0) {
             checker.problem(format!("{path}.{key}"), error.to_string());
         }
-    }
-}
-
-fn topology(checker: &mut Checker, raw: RawTopology) -> Option<Topology> {
-    let lists = [
-        ("hosts", raw.hosts, NodeKind::Host),
-        ("routers", raw.routers, NodeKind::Router),
-    ];
-    let mut nodes = Vec::new();
-    for (field, names, kind) in lists {
-        for (index, name) in names.iter().enumerate() {
-            let field = format!("topology.{field}[{index}]");
-            if let Some(name) = checker.name(field, NodeName::new(name)) {
-                nodes.push(Node { name, kind });
-            }
-        }
-    }
-    let links: Vec<LinkSpec> = raw
-        .links
-        .into_iter()
-        .filter_map(|(name, raw)| link(checker, &name, raw, &nodes))
-        .collect();
-    checker.name("topology", Topology::new(nodes, links))
-}
-
-fn link(checker: &mut Checker, name: &str, raw: RawLink, nodes: &[Node]) -> Option<LinkSpec> {
-    let path = format!("topology.links.{name}");
-    let Ok(between) = <[String; 2]>::try_from(raw.between) else {
-        checker.problem(
-            format!("{path}.between"),
-            "write two hosts or routers, as [a, b]",
-        );
-        return None;
-    };
-    let known: Vec<String> = nodes.iter().map(|node| node.name.to_string()).collect();
-    let mut ends = Vec::new();
-    for (index, node) in between.iter().enumerate() {
-        let field = format!("{path}.between[{index}]");
-        if checker.known(&field, "host or router", node, &known) {
-            ends.extend(checker.name(field, NodeName::new(node)));
-        }
-    }
-    let name = checker.name(&path, LinkName::new(name))?;
-    let mut spec = LinkSpec::new(name, ends.try_into().ok()?);
-    if let Some(name) = &raw.profile {
-        match profile::find(name) {
-            Ok(both) => spec.impairments = both,
-            Err(message) => checker.problem(format!("{path}.profile"), message),
-        }
-    }
-    for impairment in &mut spec.impairments {
-        settings(checker, &format!("{path}.set"), &raw.set, impairment);
-    }
-    for (node, changes) in &raw.from {
-        let path = format!("{path}.from.{node}");
-        if checker.known(&path, "end of this link", node, &between) {
-            let direction = usize::from(between[1] == *node);
-            settings(checker, &path, changes, &mut spec.impairments[direction]);
-        }
-    }
-    if let Some(node) = &raw.nat
-        && checker.known(format!("{path}.nat"), "end of this link", node, &between)
-    {
-        let inside = End::BOTH[usize::from(between[1] == *node)];
-        spec.nat = Some(Nat { inside });
-    }
-    if let Some(mtu) = raw.mtu {
-        spec.mtu = mtu;
-    }
-    Some(spec)
-}
-
-fn services(
-    checker: &mut Checker,
-    raw: BTreeMap<String, RawService>,
-    hosts: &[String],
-) -> Vec<Service> {
-    let (beside, own): (Vec<_>, Vec<_>) =
-        raw.into_iter().partition(|(_, raw)| raw.beside.is_some());
-    let mut services: Vec<Service> = own
-        .into_iter()
-        .map(|(name, raw)| service(checker, name, raw, hosts))
-        .collect();
-    let known: Vec<String> = services
-        .iter()
-        .map(|service| service.name.clone())
-        .collect();
-    for (name, raw) in beside {
-        let path = format!("services.{name}");
-        checker.label(&path, &name);
-        if raw.host.is_some() || !raw.endpoints.is_empty() {
-            checker.problem(&path, "write one of `host`, `endpoints` and `beside`");
-        }
-        let target = raw.beside.unwrap_or_default();
-        let kind = "service with sidecars of its own";
-        checker.known(format!("{path}.beside"), kind, &target, &known);
-        let shared = services.iter().find(|service| service.name == target);
-        let shared = shared.map(|service| service.endpoints.as_slice());
-        let endpoints = shared.unwrap_or_default().iter().map(|endpoint| Endpoint {
-            name: endpoint.name.replacen(&target, &name, 1),
-            host: endpoint.host.clone(),
-            application: application(raw.serve.clone(), raw.command.clone()),
-        });
-        services.push(Service {
-            endpoints: endpoints.collect(),
-            name,
-            protocol: raw.protocol.unwrap_or_default(),
-            beside: Some(target),
-        });
-    }
-    services
-}
-
-fn application(serve: Vec<String>, command: Vec<String>) -> Application {
-    if command.is_empty() {
-        Application::BuiltIn(serve)
-    } else {
-        Application::Command(command)
-    }
-}
-
-fn service(checker: &mut Checker, name: String, raw: RawService, hosts: &[String]) -> Service {
-    let path = format!("services.{name}");
-    checker.label(&path, &name);
-    let mut written = raw.endpoints;
-    match raw.host {
-        Some(host) if written.is_empty() => {
-            written.push(RawEndpoint {
-                host,
-                serve: raw.serve,
-                command: raw.command,
-            });
-        }
-        Some(_) => checker.problem(format!("{path}.host"), "write either `host` or `endpoints`"),
-        None if written.is_empty() => {
-            checker.problem(&path, "say where it is: `host: NAME`, or `beside: SERVICE`")
-        }
-        None if !raw.serve.is_empty() || !raw.command.is_empty() => {
-            checker.problem(
-                &path,
-                "`serve` and `command` belong to each of the endpoints",
-            );
-        }
-        None => {}
-    }
-    if written.len() > limits::ENDPOINTS_MAX {
-        checker.problem(
-            format!("{path}.endpoints"),
-            format!("at most {} are allowed", limits::ENDPOINTS_MAX),
-        );
-    }
-    let several = written.len() > 1;
-    let endpoints = written
-        .into_iter()
-        .enumerate()
-        .map(|(index, raw)| {
-            let at = if several {
-                format!("{path}.endpoints[{index}]")
-            } else {
-                path.clone()
-            };
-            checker.known(format!("{at}.host"), "host", &raw.host, hosts);
-            if !raw.serve.is_empty() && !raw.command.is_empty() {
-                checker.problem(format!("{at}.command"), "write either `serve` or `command`");
-            }
-            Endpoint {
-                name: if several {
-                    format!("{name}-{}", index + 1)
-                } else {
-                    name.clone()
-                },
-                host: raw.host,
-                application: application(raw.serve, raw.command),
-            }
-        })
-        .collect();
-    Service {
-        name,
-        protocol: raw.protocol.unwrap_or_default(),
-        beside: None,
-        endpoints,
-    }
-}
-
-fn caller(
-    checker: &mut Checker,
-    name: String,
-    raw: RawCaller,
-    hosts: &[String],
-    services: &[Service],
-) -> Caller {
-    let path = format!("callers.{name}");
-    checker.label(&path, &name);
-    checker.known(format!("{path}.host"), "host", &raw.host, hosts);
-    let known: Vec<String> = services
-        .iter()
-        .map(|service| service.name.clone())
-        .collect();
-    for (index, service) in raw.calls.iter().enumerate() {
-        checker.known(format!("{path}.calls[{index}]"), "service", service, &known);
-    }
-    Caller {
-        name,
-        host: raw.host,
-        calls: raw.calls,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Scenarios: what a lab is to build, what befalls it and what must hold in the end.
 //!
 //! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and
-//! `check.rs` (do they fit together?) into a [`Scenario`], in which every name means something.
+//! `check.rs` (do they fit together? with `network.rs`, `parties.rs` and `event.rs`) into a [`Scenario`], in which every name means something.
 //! [`assertion`] holds the claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure
 //! throughout. [`crate::run`] carries a scenario out, [`crate::suite`] holds those that ship.
 
@@ -9,7 +9,9 @@ pub mod assertion;
 mod check;
 mod event;
 pub mod limits;
+mod network;
 mod parse;
+mod parties;
 mod profile;
 pub mod quantity;
 mod raw;
