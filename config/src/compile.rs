@@ -15,8 +15,8 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 
 use crate::resources::{AuthorizationPolicySpec, HttpRouteMatch, Key, Set};
 use crate::table::{
-    self, Action, Authorization, Backend, Endpoint, HttpMatch, PathMatch, Port, RequestTraffic,
-    Revision, RouteRule, Rule, Schema, Service, ServiceName, Table,
+    self, Action, Authorization, Backend, Concurrency, Endpoint, HttpMatch, PathMatch, Port,
+    RequestTraffic, Revision, RouteRule, Rule, Schema, Service, ServiceName, Table,
 };
 use crate::validate::default_authorization;
 use traffic::Policies;
@@ -168,7 +168,14 @@ impl Plan {
                 continue;
             }
             let mut service = compiled.service.clone();
+            let serves = sidecar.serves.contains(name);
             for (number, port) in &mut service.ports {
+                if !serves {
+                    // Only the sidecars that serve obey these, and only they need to know.
+                    port.traffic.concurrency = Concurrency::default();
+                    port.traffic.rate_limits.clear();
+                    port.traffic.caller_rate_limits.clear();
+                }
                 if callable {
                     let found = endpoints.get(&(name.clone(), *number));
                     port.endpoints = found.cloned().unwrap_or_default();

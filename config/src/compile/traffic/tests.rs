@@ -185,10 +185,7 @@ fn zero_and_empty_lift_what_a_wider_policy_says() {
     assert_eq!(*traffic(&table, "orders.shop", 80), Traffic::default());
     let db = traffic(&table, "db.shop", 5432);
     assert!(db.request.timeouts.request.is_some() && db.request.hedge.is_some());
-    assert_eq!(
-        (db.rate_limits.len(), db.request.overrides.callers.len()),
-        (1, 1)
-    );
+    assert_eq!(db.request.overrides.callers.len(), 1);
 }
 
 #[test]
@@ -218,6 +215,19 @@ fn rate_limits_stand_where_they_are_enforced() {
     for rule in &port.routes {
         assert_eq!(rule.traffic.rate_limits, [limit(7, 1, 7, Mode::Enforce)]);
     }
+}
+
+#[test]
+fn a_caller_learns_no_limits_that_others_enforce() {
+    let set = set(&(MESH.to_owned()
+        + &mesh_config("{concurrency: {max: 7}, rateLimits: [{requests: 1, per: 1s}]}")));
+    let table = table(&set);
+    let served = traffic(&table, "orders.shop", 80);
+    assert_eq!(
+        (served.concurrency.max, served.rate_limits.len()),
+        (Some(7), 1)
+    );
+    assert_eq!(*traffic(&table, "spare.other", 80), Traffic::default());
 }
 
 #[test]
