@@ -5,8 +5,10 @@
     reason = "helpers of tests; the lint sees tests only by their attribute"
 )]
 
+mod fabric;
 mod http;
 mod metrics;
 mod raw;
+mod resilience;
 mod sidecars;
 mod tcp;

@@ -51,13 +51,13 @@ pub(crate) struct Applications {
     pub(crate) tcp: SocketAddr,
 }
 
-struct Control {
-    tables: watch::Sender<Option<Arc<Table>>>,
-    acknowledged: watch::Sender<u64>,
+pub(crate) struct Control {
+    pub(crate) tables: watch::Sender<Option<Arc<Table>>>,
+    pub(crate) acknowledged: watch::Sender<u64>,
 }
 
 impl Control {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             tables: watch::channel(None).0,
             acknowledged: watch::channel(0).0,
@@ -231,11 +231,11 @@ pub(crate) fn id(account: &str) -> weft_transport::identity::SpiffeId {
         .unwrap()
 }
 
-fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
-fn settings(state_dir: &std::path::Path) -> ProxySettings {
+pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
     ProxySettings {
         join_token_file: None,
         config_addresses: vec![],
@@ -263,13 +263,13 @@ fn settings(state_dir: &std::path::Path) -> ProxySettings {
     }
 }
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -281,7 +281,7 @@ impl Authority {
         }
     }
 
-    fn credentials(&self, account: &str) -> Credentials {
+    pub(crate) fn credentials(&self, account: &str) -> Credentials {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(id(account).as_str().try_into().unwrap())];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
