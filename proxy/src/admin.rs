@@ -263,8 +263,13 @@ fn gauges(state: &State) -> Vec<Gauge> {
 
 async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {
     let table = state.control.tables().borrow().clone();
-    Json(json!({ "control_plane": state.control.status(), "table": table.as_deref() }))
-        .into_response()
+    let traffic = table.as_deref().map(resilience::in_force);
+    Json(json!({
+        "control_plane": state.control.status(),
+        "table": table.as_deref(),
+        "traffic": traffic,
+    }))
+    .into_response()
 }
 
 async fn connections(Extract(state): Extract<Arc<State>>) -> Response {

@@ -15,6 +15,7 @@ use crate::metrics::{Counted, lock};
 use crate::resilience::breaker::{Admission, Cause};
 use crate::resilience::destination::{Destination, Event};
 use crate::resilience::standing::{Change, Outcome, Standing};
+use crate::resilience::times::Times;
 
 /// See the module.
 pub(crate) struct Cluster {
@@ -45,6 +46,8 @@ pub(crate) struct Lasting {
     pub(crate) turn: AtomicUsize,
     /// Whether any endpoint may be out of rotation: as long as none is, nobody looks for those.
     pub(crate) any_out: AtomicBool,
+    /// How long recent responses took; kept only where hedges ask for a percentile.
+    pub(crate) times: Mutex<Times>,
 }
 
 /// One endpoint.
@@ -126,6 +129,7 @@ impl Cluster {
             index,
             began: now,
             probe,
+            answered: false,
         })
     }
 
@@ -214,11 +218,19 @@ pub(crate) struct Flight {
     began: Instant,
     /// It is the one by which the endpoint may come back, and has not told yet.
     probe: bool,
+    /// How long it took is known, or of no interest.
+    answered: bool,
 }
 
 impl Flight {
+    /// It goes out now: what came before was finding a way.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        self.began = now;
+    }
+
     /// The response's head has come.
-    pub(crate) fn answered(&self, well: bool, now: Instant) {
+    pub(crate) fn answered(&mut self, well: bool, now: Instant) {
+        self.answered = true;
         if let Some(endpoint) = self.endpoint() {
             let took = now.saturating_duration_since(self.began);
             endpoint.standing.answered(took, well, now);
@@ -228,6 +240,7 @@ impl Flight {
     /// What the request says about the endpoint, once.
     pub(crate) fn tell(&mut self, outcome: Outcome, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
+        self.answered = true;
         let Some(endpoint) = self.endpoint() else {
             return;
         };
@@ -247,6 +260,10 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
+        if !self.answered {
+            // Given up: an answer would have taken at least so long.
+            self.answered(false, Instant::now());
+        }
         if let Some(endpoint) = self.endpoint() {
             endpoint.standing.end(self.probe);
         }

@@ -141,3 +141,6 @@ pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
 /// A response that asks to wait longer before the next attempt is handed to the caller, who knows better
 /// what else to do in that time.
 pub const PUSHBACK_MAX: Duration = Duration::from_secs(10);
+
+/// Callers, or routes, whose rate is limited apart; more share one set of buckets. About 200 bytes each.
+pub const RATE_NAMES_MAX: usize = 4096;

@@ -29,6 +29,7 @@ use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
+use crate::resilience::rate::NamedRates;
 use crate::worker::Shared;
 use thread::Plan;
 
@@ -201,6 +202,7 @@ pub async fn start(
         timeouts: settings.timeouts,
         in_flight_max: settings.concurrency.in_flight_max,
         destinations: called,
+        route_rates: NamedRates::default(),
         traces: Arc::default(),
         follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
     });

@@ -21,6 +21,7 @@ use crate::http::upload::Room;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::resilience::destination::Destinations;
+use crate::resilience::rate::NamedRates;
 use crate::resilience::traces::{TraceId, Traces};
 use crate::run::table;
 
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) in_flight_max: usize,
     /// What workers share about what is called.
     pub(crate) destinations: Arc<Destinations>,
+    /// Rates of the calls that routes take.
+    pub(crate) route_rates: NamedRates,
     /// Links what is asked of the application to what it asks.
     pub(crate) traces: Arc<Traces>,
     /// Whether it is asked anything and may ask anything, so that there is something to link.

@@ -3,9 +3,10 @@
 
 use std::time::{Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use weft_config::table::{RequestTraffic, Table};
 
-use crate::cluster::{Cluster, Endpoint};
+use crate::cluster::{self, Cluster, Endpoint};
 use crate::metrics::Gauge;
 use crate::resilience::limit::Limits;
 use crate::run::table::Snapshots;
@@ -63,6 +64,45 @@ fn row(
         "latency_ms": status.latency.map(|seconds| (seconds * 1e6).round() / 1e3),
         "share": status.share,
         "out": out,
+    })
+}
+
+/// How every port and route is treated, defaults and all: the table leaves out what equals its default.
+pub(super) fn in_force(table: &Table) -> Value {
+    let mut ports = Map::new();
+    for (name, service) in &table.services {
+        for (number, port) in &service.ports {
+            let traffic = &port.traffic;
+            let mut routes = Map::new();
+            for rule in &port.routes {
+                routes.insert(rule.route.clone(), request(&rule.traffic));
+            }
+            let value = json!({
+                "request": request(&traffic.request),
+                "routes": routes,
+                "balance": traffic.balance,
+                "retry_budget": traffic.retry_budget,
+                "breaker": traffic.breaker,
+                "failover": traffic.failover,
+                "concurrency": traffic.concurrency,
+                "rate_limits": traffic.rate_limits,
+                "caller_rate_limits": traffic.caller_rate_limits,
+            });
+            ports.insert(cluster::label(name, *number).to_string(), value);
+        }
+    }
+    Value::Object(ports)
+}
+
+fn request(traffic: &RequestTraffic) -> Value {
+    json!({
+        "timeouts": traffic.timeouts,
+        "retry": traffic.retry,
+        "hedge": traffic.hedge,
+        "fault": traffic.fault,
+        "priority": traffic.priority,
+        "rate_limits": traffic.rate_limits,
+        "overrides": traffic.overrides,
     })
 }
 

@@ -209,7 +209,8 @@ impl Peer {
         fresh
     }
 
-    /// Counts one more call under way, unless the limits of its service refuse it.
+    /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: what
+    /// they refuse was never under way.
     fn start(
         &self,
         directory: &Directory,
@@ -229,6 +230,7 @@ impl Peer {
                 Priority::Normal,
             );
         };
+        service.take_rate(self.id.id().as_str(), &port.traffic)?;
         let policy = &port.traffic.concurrency;
         let limits = Limits::of(policy, max, is_request);
         service.start(&limits, priority(head, policy))

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use weft_config::settings::LocalAddress;
-use weft_config::table::{Port, Priority, Protocol, RetryBudget, ServiceName, Table};
+use weft_config::table::{Port, Priority, Protocol, RetryBudget, ServiceName, Table, Traffic};
 
 use crate::cluster;
 use crate::failure::{Failure, Reason};
 use crate::http::authority;
 use crate::http::fields::WEFT_SERVICE;
-use crate::resilience::destination::{Destination, Destinations};
+use crate::resilience::destination::{Destination, Destinations, Event};
 use crate::resilience::limit::{Concurrency, Limits};
+use crate::resilience::rate::{self, NamedRates, Rates};
 
 /// One port of a service that the application behind this sidecar serves.
 pub(crate) struct ServedService {
@@ -27,6 +28,9 @@ pub(crate) struct ServedService {
     pub(crate) application: LocalAddress,
     /// Calls under way, and how many may be.
     pub(crate) concurrency: Concurrency,
+    /// Limits of their rate, over all callers and for each.
+    rates: Rates,
+    caller_rates: NamedRates,
     /// Where it is counted that calls were refused.
     pub(crate) destination: Arc<Destination>,
 }
@@ -48,6 +52,8 @@ impl ServedService {
             label,
             application,
             concurrency: Concurrency::default(),
+            rates: Rates::default(),
+            caller_rates: NamedRates::default(),
             destination,
         }
     }
@@ -81,6 +87,35 @@ impl ServedService {
             service: Arc::clone(self),
             took: None,
         })
+    }
+
+    /// Takes a token for one more call of this caller, if the policy limits their rate.
+    pub(crate) fn take_rate(&self, caller: &str, policy: &Traffic) -> Result<(), Failure> {
+        let counts = &self.destination.counts;
+        let judge = |verdict: rate::Verdict, refused: Event, observed: Event, whose: &str| {
+            if verdict.observed {
+                counts.add(observed);
+            }
+            if !verdict.refused {
+                return Ok(());
+            }
+            counts.add(refused);
+            let label = &self.label;
+            Err(Failure::new(
+                Reason::RateLimited,
+                format!("the rate of {whose} to {label} is over its limit"),
+            ))
+        };
+        if !policy.rate_limits.is_empty() {
+            let verdict = self.rates.take(&policy.rate_limits);
+            judge(verdict, Event::RefusedRate, Event::ObservedRate, "calls")?;
+        }
+        if !policy.caller_rate_limits.is_empty() {
+            let verdict = self.caller_rates.take(caller, &policy.caller_rate_limits);
+            let (refused, observed) = (Event::RefusedCallerRate, Event::ObservedCallerRate);
+            judge(verdict, refused, observed, "this caller")?;
+        }
+        Ok(())
     }
 
     /// Time in which nothing moves, after which its streams are reset, where the policy says so.
@@ -220,7 +255,6 @@ fn misdirected(service: &str) -> Failure {
 mod tests {
     use super::*;
     use crate::directory::tests::{name, table};
-    use crate::resilience::destination::Event;
 
     fn served() -> Served {
         let services = [("orders", 80), ("db", 5432)];

@@ -12,7 +12,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, StreamError};
 
-use super::open::{NotOpened, Opened, open};
+use super::open::{NotOpened, Opened, Picked, choose, open};
 use super::pick::Wish;
 use super::route::Route;
 use crate::cluster::Flight;
@@ -65,25 +65,25 @@ pub(super) struct Failed {
 }
 
 impl Call<'_> {
+    /// Picks an endpoint for an attempt that begins `now`.
+    pub(super) fn pick(&self, wish: &mut Wish, now: Instant) -> Result<Picked, Failed> {
+        choose(self.worker, &self.route.cluster, wish, now).map_err(|error| not_opened(error, now))
+    }
+
     /// Makes one attempt, which begins `now`.
     pub(super) async fn attempt(
         &self,
         head: &Parts,
-        wish: &mut Wish,
+        picked: Picked,
         now: Instant,
     ) -> Result<Answered, Failed> {
         let end = self.upload.is_none();
-        let opened = open(self.worker, &self.route.cluster, head, end, wish, now).await;
+        let opened = open(self.worker, &self.route.cluster, picked, head, end).await;
         let Opened {
             mut send,
             mut response,
             mut flight,
-        } = opened.map_err(|NotOpened { failure, trouble }| Failed {
-            failure,
-            trouble,
-            at: read_clock(),
-            sent: 0,
-        })?;
+        } = opened.map_err(|error| not_opened(error, read_clock()))?;
         let mut pump = None;
         if let Some(upload) = &self.upload {
             pump = Some(Pump::new(upload.attempt(), send, self.wait));
@@ -229,6 +229,15 @@ impl Call<'_> {
             at,
             sent,
         }
+    }
+}
+
+fn not_opened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Failed {
+    Failed {
+        failure,
+        trouble,
+        at,
+        sent: 0,
     }
 }
 

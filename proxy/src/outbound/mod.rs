@@ -6,6 +6,7 @@
 
 mod attempt;
 mod connection;
+mod hedge;
 mod open;
 mod pick;
 mod prepare;

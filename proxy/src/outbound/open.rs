@@ -31,21 +31,24 @@ pub(super) struct NotOpened {
     pub(super) trouble: Option<Trouble>,
 }
 
-/// Picks, dials if needed, sends the head. What was picked is noted in the wish.
-pub(super) async fn open(
+/// An endpoint that takes the next attempt, which counts as its load from here on.
+pub(super) struct Picked {
+    index: usize,
+    flight: Flight,
+    /// No other endpoint is left to try.
+    last: bool,
+}
+
+/// Picks an endpoint, which is noted in the wish.
+pub(super) fn choose(
     worker: &Worker,
     cluster: &Arc<Cluster>,
-    head: &Parts,
-    end: bool,
     wish: &mut Wish,
     now: Instant,
-) -> Result<Opened, NotOpened> {
+) -> Result<Picked, NotOpened> {
     let picked = pick(cluster, wish, now, &mut *lock(&worker.random));
-    let chosen = picked.and_then(|pick| {
-        let endpoint = cluster.endpoints.get(pick.index)?;
-        Some((pick, endpoint, cluster.start(pick.index, now)?))
-    });
-    let Some((pick, endpoint, mut flight)) = chosen else {
+    let started = picked.and_then(|index| Some((index, cluster.start(index, now)?)));
+    let Some((index, flight)) = started else {
         return Err(NotOpened {
             failure: Failure::new(
                 Reason::NoEndpoint,
@@ -54,18 +57,46 @@ pub(super) async fn open(
             trouble: None,
         });
     };
-    wish.tried.add(pick.index);
+    wish.tried.add(index);
+    Ok(Picked {
+        index,
+        flight,
+        last: wish.tried.all(cluster.endpoints.len()),
+    })
+}
+
+/// Dials if needed, sends the head.
+pub(super) async fn open(
+    worker: &Worker,
+    cluster: &Cluster,
+    picked: Picked,
+    head: &Parts,
+    end: bool,
+) -> Result<Opened, NotOpened> {
+    let Picked {
+        index,
+        mut flight,
+        last,
+    } = picked;
+    let Some(endpoint) = cluster.endpoints.get(index) else {
+        return Err(NotOpened {
+            failure: Failure::new(Reason::Internal, "an endpoint was picked that is not there"),
+            trouble: None,
+        });
+    };
     let connection = match worker.pool.get(&endpoint.target).await {
         Ok(connection) => connection,
         Err(error) => {
-            flight.tell(Outcome::Badly, now);
+            flight.tell(Outcome::Badly, Instant::now());
             return Err(NotOpened {
                 failure: dial_failure(&error),
                 // Dialling the same one again at once would only double the wait.
-                trouble: (!wish.tried.all(cluster.endpoints.len())).then_some(Trouble::NotReached),
+                trouble: (!last).then_some(Trouble::NotReached),
             });
         }
     };
+    // What a handshake took says nothing about the next response.
+    flight.sent(Instant::now());
     let opened = tokio::time::timeout(limits::STREAM_WAIT, connection.open(head, end)).await;
     let (failure, outcome) = match opened {
         Ok(Ok((send, response))) => {
@@ -95,7 +126,7 @@ pub(super) async fn open(
         }
     };
     if let Some(outcome) = outcome {
-        flight.tell(outcome, now);
+        flight.tell(outcome, Instant::now());
     }
     Err(NotOpened {
         failure,

@@ -61,22 +61,13 @@ pub(super) struct Wish {
     pub(super) repeatable: bool,
 }
 
-/// What was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pick {
-    /// The endpoint.
-    pub(super) index: usize,
-    /// It was tried before: there is no other.
-    pub(super) again: bool,
-}
-
 /// Picks an endpoint; none if the cluster has none at all.
 pub(super) fn pick(
     cluster: &Cluster,
     wish: &Wish,
     now: Instant,
     random: &mut impl Rng,
-) -> Option<Pick> {
+) -> Option<usize> {
     let endpoints = &cluster.endpoints;
     let fresh = |index: usize| !wish.tried.has(index);
     let admission = |index: usize| {
@@ -87,10 +78,7 @@ pub(super) fn pick(
     // As long as no endpoint is out, none is asked.
     let all_in = !cluster.may_have_out() || is_panic(cluster);
     if !all_in && let Some(index) = due(endpoints, wish, now) {
-        return Some(Pick {
-            index,
-            again: false,
-        });
+        return Some(index);
     }
     let is_in = |index: usize| all_in || admission(index) == Admission::Yes;
     let method = method(cluster, wish.key);
@@ -107,10 +95,6 @@ pub(super) fn pick(
         .or_else(|| among(&is_in))
         .or_else(|| among(&fresh))
         .or_else(|| among(&|_| true))
-        .map(|index| Pick {
-            index,
-            again: !fresh(index),
-        })
 }
 
 /// The endpoint that is due to be tried by a request like this.
@@ -203,11 +187,12 @@ mod tests {
         let two = cluster(2, Traffic::default());
         let mut tried = Tried::default();
         let first = pick(&two, &wish(tried), now, &mut random).unwrap();
-        tried.add(first.index);
+        tried.add(first);
         let second = pick(&two, &wish(tried), now, &mut random).unwrap();
-        assert_eq!((second.index, second.again), (1 - first.index, false));
-        tried.add(second.index);
-        assert!(pick(&two, &wish(tried), now, &mut random).unwrap().again);
+        assert_eq!(second, 1 - first);
+        tried.add(second);
+        assert!(tried.all(2));
+        assert!(pick(&two, &wish(tried), now, &mut random).is_some());
         assert_eq!(
             pick(
                 &cluster(0, Traffic::default()),
@@ -227,9 +212,7 @@ mod tests {
         put_out(&four, 2, now);
         for _ in 0..100 {
             assert_ne!(
-                pick(&four, &wish(Tried::default()), now, &mut random)
-                    .unwrap()
-                    .index,
+                pick(&four, &wish(Tried::default()), now, &mut random).unwrap(),
                 2
             );
         }
@@ -239,20 +222,16 @@ mod tests {
             repeatable: false,
             ..wish(Tried::default())
         };
-        assert_ne!(pick(&four, &post, due, &mut random).unwrap().index, 2);
+        assert_ne!(pick(&four, &post, due, &mut random).unwrap(), 2);
         let late = due + limits::PROBE_PATIENCE;
-        assert_eq!(pick(&four, &post, late, &mut random).unwrap().index, 2);
+        assert_eq!(pick(&four, &post, late, &mut random).unwrap(), 2);
         assert_eq!(
-            pick(&four, &wish(Tried::default()), due, &mut random)
-                .unwrap()
-                .index,
+            pick(&four, &wish(Tried::default()), due, &mut random).unwrap(),
             2
         );
         let mut probe = four.start(2, due).unwrap();
         assert_ne!(
-            pick(&four, &wish(Tried::default()), due, &mut random)
-                .unwrap()
-                .index,
+            pick(&four, &wish(Tried::default()), due, &mut random).unwrap(),
             2
         );
         probe.tell(Outcome::Well, due);
@@ -280,9 +259,7 @@ mod tests {
         (0..3).for_each(|index| put_out(&four, index, now));
         let mut seen = [false; 4];
         for _ in 0..100 {
-            seen[pick(&four, &wish(Tried::default()), now, &mut random)
-                .unwrap()
-                .index] = true;
+            seen[pick(&four, &wish(Tried::default()), now, &mut random).unwrap()] = true;
         }
         assert_eq!(seen, [true; 4]);
     }

@@ -27,6 +27,7 @@ use crate::metrics::{Shard, lock};
 use crate::record::Record;
 use crate::resilience::deadline;
 use crate::resilience::destination::Event;
+use crate::resilience::fault;
 use crate::resilience::retry::{self, Attempts, Facts, Next, Setback, Trouble, Why, Word};
 use crate::resilience::traces::TraceId;
 use crate::worker::Worker;
@@ -119,9 +120,14 @@ async fn forward(
         key,
         repeatable: head.method.is_idempotent(),
     };
+    let mut now = record.started;
+    if is_held_up(&route.traffic) {
+        // Rare, and not worth room in every request.
+        Box::pin(admit(worker, &route, deadline)).await?;
+        now = Instant::now();
+    }
     route.cluster.destination.budget.request(record.started);
     let mut attempts = Attempts::default();
-    let mut now = record.started;
     loop {
         if let Some(deadline) = deadline {
             let Some(left) = deadline
@@ -136,7 +142,14 @@ async fn forward(
         attempts.begin();
         record.attempts = attempts.made();
         let pause = {
-            let outcome = call.attempt(head, &mut wish, now).await;
+            let outcome = match call.hedge(head) {
+                // Rare, and large: most requests need no room for it.
+                Some(hedge) => Box::pin(call.hedged(hedge, head, &mut wish, now)).await,
+                None => match call.pick(&mut wish, now) {
+                    Ok(picked) => call.attempt(head, picked, now).await,
+                    Err(failed) => Err(failed),
+                },
+            };
             let (last, name) = (wish.tried.last(), route.name.as_ref());
             record.counted = worker.leaving(&route.cluster, last, name, Shard::requests);
             match again(&call, &outcome, attempts, &head.method, record, trace) {
@@ -171,6 +184,45 @@ fn choose(
     let route = route(port, head, record.started, &mut *lock(&worker.random))?;
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
     Ok((route, authority))
+}
+
+/// Whether a policy limits the rate of these requests or injects faults.
+fn is_held_up(traffic: &RequestTraffic) -> bool {
+    let fault = &traffic.fault;
+    !traffic.rate_limits.is_empty() || fault.delay.is_some() || fault.abort.is_some()
+}
+
+/// Refuses what is over the rate of its route, and does what a policy asks for to see who stands it.
+async fn admit(worker: &Worker, route: &Route, deadline: Option<Instant>) -> Result<(), Failure> {
+    let (traffic, counts) = (&route.traffic, &route.cluster.destination.counts);
+    if let Some(name) = &route.name
+        && !traffic.rate_limits.is_empty()
+    {
+        let verdict = worker.shared.route_rates.take(name, &traffic.rate_limits);
+        if verdict.observed {
+            counts.add(Event::ObservedRate);
+        }
+        if verdict.refused {
+            counts.add(Event::RefusedRate);
+            let over = format!("the rate of {name} is over its limit");
+            return Err(Failure::new(Reason::RateLimited, over));
+        }
+    }
+    let drawn = fault::draw(&traffic.fault, &mut *lock(&worker.random));
+    if let Some(delay) = drawn.delay {
+        counts.add(Event::FaultDelay);
+        let until = deadline::earlier(Some(Instant::now() + delay), deadline);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+    match drawn.abort {
+        Some(failure) => {
+            counts.add(Event::FaultAbort);
+            Err(failure)
+        }
+        None => Ok(()),
+    }
 }
 
 /// When the answer is no longer wanted: by what the application says, by the policy, or by what was asked

@@ -12,7 +12,7 @@ use weft_config::table::Protocol;
 use weft_transport::http3::{ResponseHalf, SendHalf};
 
 use super::Listener;
-use super::open::{NotOpened, Opened, open};
+use super::open::{NotOpened, Opened, choose as choose_endpoint, open};
 use super::pick::{Tried, Wish};
 use super::route::{Destination, Route, address, route_tunnel};
 use crate::cluster::Flight;
@@ -120,7 +120,11 @@ async fn connect(
     loop {
         record.attempts += 1;
         let may_go_on = (record.attempts as usize) < limits::CONNECT_ATTEMPTS_MAX;
-        let opened = open(worker, &route.cluster, &head, false, &mut wish, now).await;
+        let cluster = &route.cluster;
+        let opened = match choose_endpoint(worker, cluster, &mut wish, now) {
+            Ok(picked) => open(worker, cluster, picked, &head, false).await,
+            Err(failed) => Err(failed),
+        };
         let (last, name) = (wish.tried.last(), route.name.as_ref());
         record.counted = worker.leaving(&route.cluster, last, name, Shard::tunnels);
         let refused = match opened {

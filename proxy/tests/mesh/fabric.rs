@@ -19,8 +19,8 @@ use weft_config::settings::{
     Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
 };
 use weft_config::table::{
-    Authorization, Default, Endpoint, Port, Protocol, Revision, Service, ServiceName, Table,
-    Traffic,
+    Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service, ServiceName,
+    Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start};
 
@@ -146,6 +146,7 @@ impl Fabric {
             trust_domain: "demo.test".parse().unwrap(),
             services: services.collect(),
             forbidden: BTreeSet::new(),
+            schema: Schema,
         });
         for sidecar in &self.sidecars {
             sidecar
