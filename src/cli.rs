@@ -51,6 +51,8 @@ pub enum Command {
     Validate(command::change::Validate),
     /// Make networks with faults on this machine, and run programs in them
     Lab(command::lab::Lab),
+    /// Show where each endpoint stands in the eyes of a sidecar, and why one is left out
+    Endpoints(command::endpoints::Endpoints),
     /// Check this host and its sidecar
     Check(command::check::Check),
     /// Send requests at a rate and report how long they took
@@ -77,6 +79,7 @@ impl Command {
             Self::Rollback(args) => command::change::rollback(&args),
             Self::Validate(args) => command::change::validate(&args),
             Self::Lab(args) => command::lab::run(args),
+            Self::Endpoints(args) => command::endpoints::run(&args),
             Self::Check(args) => command::check::run(args),
             Self::Load(args) => command::load::run(args),
             Self::Completion(args) => command::completion::run(&args),

@@ -74,6 +74,7 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
             "diff",
             "rollback",
             "validate",
+            "endpoints",
             "check",
             "load",
             "completion",

@@ -61,9 +61,6 @@ pub const BAGGAGE_BYTES_MAX: usize = 8192;
 /// How often a request may pass one sidecar, told by its own `Via` entries, before it is a loop (508).
 pub const VIA_OWN_MAX: usize = 2;
 
-/// Endpoints tried for one request or tunnel whose bytes no peer can have seen.
-pub const CONNECT_ATTEMPTS_MAX: usize = 2;
-
 /// Access-log lines per second and worker; the rest is counted.
 pub const ACCESS_LOG_LINES_PER_SECOND: u32 = 10;
 

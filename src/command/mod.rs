@@ -7,6 +7,7 @@ pub mod completion;
 pub mod config;
 pub mod demo;
 mod effective;
+pub mod endpoints;
 pub mod get;
 pub mod lab;
 pub mod load;

@@ -54,6 +54,8 @@ struct Source<B> {
     bytes: usize,
     bytes_max: usize,
     state: State,
+    /// The body was read to its end.
+    ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +68,12 @@ enum State {
     Settled,
 }
 
-enum Piece {
+/// Of a body.
+#[derive(Clone)]
+pub(crate) enum Piece {
+    /// Content.
     Data(Bytes),
+    /// What ends it.
     Trailers(HeaderMap),
 }
 
@@ -102,6 +108,7 @@ impl<B> Upload<B> {
                 bytes: 0,
                 bytes_max,
                 state: State::Keeping,
+                ended: false,
             }),
             room,
         })
@@ -115,7 +122,17 @@ impl<B> Upload<B> {
     /// Begins an attempt. The one before must be over.
     pub(crate) fn attempt(self: &Arc<Self>) -> Sending<B> {
         lock(&self.source).next = 0;
-        Sending(Arc::clone(self))
+        Sending::Shared(Arc::clone(self))
+    }
+
+    /// The body for a copy that is sent beside the present attempt: only if all of it is here.
+    pub(crate) fn whole(&self) -> Option<Sending<B>>
+    where
+        B: Body,
+    {
+        let source = lock(&self.source);
+        let is_whole = source.ended || source.body.is_end_stream();
+        (is_whole && source.state == State::Keeping).then(|| Sending::Whole(source.kept.clone()))
     }
 
     /// No attempt will follow: what was sent is forgotten.
@@ -137,7 +154,12 @@ impl<B> Drop for Upload<B> {
 }
 
 /// One attempt's way through the body.
-pub(crate) struct Sending<B>(Arc<Upload<B>>);
+pub(crate) enum Sending<B> {
+    /// By the one that reads it.
+    Shared(Arc<Upload<B>>),
+    /// All of it.
+    Whole(VecDeque<Piece>),
+}
 
 impl<B> Body for Sending<B>
 where
@@ -150,7 +172,13 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let upload = &self.0;
+        let upload = match self.get_mut() {
+            Self::Shared(upload) => upload,
+            Self::Whole(pieces) => {
+                let frame = pieces.pop_front().map(|piece| Ok(piece.to_frame()));
+                return Poll::Ready(frame);
+            }
+        };
         let mut source = lock(&upload.source);
         let source = &mut *source;
         if let Some(piece) = source.kept.get(source.next) {
@@ -167,7 +195,11 @@ where
         }
         let frame = match ready!(Pin::new(&mut source.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
-            end => return Poll::Ready(end),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => {
+                source.ended = true;
+                return Poll::Ready(None);
+            }
         };
         if source.state == State::Keeping {
             source.keep(&frame, &upload.room);
@@ -176,8 +208,13 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        let source = lock(&self.0.source);
-        source.next >= source.kept.len() && source.body.is_end_stream()
+        match self {
+            Self::Shared(upload) => {
+                let source = lock(&upload.source);
+                source.next >= source.kept.len() && source.body.is_end_stream()
+            }
+            Self::Whole(pieces) => pieces.is_empty(),
+        }
     }
 }
 
@@ -275,6 +312,20 @@ mod tests {
         assert_eq!(rest(&mut second), ["two", "three", "x"]);
         assert_eq!(left(&room), 100);
         assert!(!upload.is_repeatable());
+    }
+
+    #[test]
+    fn a_copy_is_made_only_of_what_is_here_whole() {
+        let room = Arc::new(Room::new(100));
+        let upload = upload(&["one", "two"], 64, &room);
+        let mut first = upload.attempt();
+        next(&mut first);
+        assert!(upload.whole().is_none());
+        rest(&mut first);
+        let mut copy = upload.whole().unwrap();
+        assert_eq!(rest(&mut copy), ["one", "two", "x"]);
+        upload.settle();
+        assert!(upload.whole().is_none());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::http::body::{Pump, poll_pump};
 use crate::http::is_event_stream;
-use crate::http::upload::Upload;
+use crate::http::upload::{Sending, Upload};
 use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::mesh::stream_failure;
@@ -70,14 +70,20 @@ impl Call<'_> {
         choose(self.worker, &self.route.cluster, wish, now).map_err(|error| not_opened(error, now))
     }
 
+    /// The body from its beginning, if there is one.
+    pub(super) fn body(&self) -> Option<Sending<Incoming>> {
+        self.upload.as_ref().map(Upload::attempt)
+    }
+
     /// Makes one attempt, which begins `now`.
     pub(super) async fn attempt(
         &self,
         head: &Parts,
+        body: Option<Sending<Incoming>>,
         picked: Picked,
         now: Instant,
     ) -> Result<Answered, Failed> {
-        let end = self.upload.is_none();
+        let end = body.is_none();
         let opened = open(self.worker, &self.route.cluster, picked, head, end).await;
         let Opened {
             mut send,
@@ -85,8 +91,8 @@ impl Call<'_> {
             mut flight,
         } = opened.map_err(|error| not_opened(error, read_clock()))?;
         let mut pump = None;
-        if let Some(upload) = &self.upload {
-            pump = Some(Pump::new(upload.attempt(), send, self.wait));
+        if let Some(body) = body {
+            pump = Some(Pump::new(body, send, self.wait));
         } else {
             // The end went with the head; what remains is to hear that all was well. What went wrong
             // with it is told by the response.

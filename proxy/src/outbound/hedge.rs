@@ -1,5 +1,5 @@
 //! Copies of a slow request: the first response wins, and what the others had under way is cancelled on the
-//! wire. For requests that may be executed twice and have no body.
+//! wire. For requests that may be executed twice; a body is copied once all of it has come.
 
 use std::pin::pin;
 use std::time::Instant;
@@ -22,7 +22,7 @@ impl Call<'_> {
     pub(super) fn hedge(&self, head: &Parts) -> Option<&Hedge> {
         let hedge = self.route.traffic.hedge.as_ref()?;
         let harmless = head.method.is_idempotent() || hedge.non_idempotent;
-        (harmless && self.upload.is_none()).then_some(hedge)
+        harmless.then_some(hedge)
     }
 
     /// As [`Call::attempt`], with further copies to other endpoints while no response has come.
@@ -41,10 +41,10 @@ impl Call<'_> {
         };
         let mut copies: FuturesUnordered<Copy<'_>> = FuturesUnordered::new();
         let picked = self.pick(wish, now)?;
-        let copy = |number, picked, now| -> Copy<'_> {
-            Box::pin(async move { (number, self.attempt(head, picked, now).await) })
+        let copy = |number, body, picked, now| -> Copy<'_> {
+            Box::pin(async move { (number, self.attempt(head, body, picked, now).await) })
         };
-        copies.push(copy(0, picked, now));
+        copies.push(copy(0, self.body(), picked, now));
         let mut sent = 0;
         // Without a percentile yet there is nothing to wait for.
         let mut may_send = after.is_some();
@@ -70,7 +70,9 @@ impl Call<'_> {
                 () = &mut timer, if may_send => {
                     let at = Instant::now();
                     may_send = false;
-                    if wish.tried.all(cluster.endpoints.len()) {
+                    let body = self.upload.as_ref().map(|upload| upload.whole());
+                    let is_partial = matches!(body, Some(None));
+                    if is_partial || wish.tried.all(cluster.endpoints.len()) {
                         continue;
                     }
                     if !cluster.destination.budget.spend(at, &cluster.traffic.retry_budget) {
@@ -80,7 +82,7 @@ impl Call<'_> {
                     let Ok(picked) = self.pick(wish, at) else { continue };
                     sent += 1;
                     counts.add(Event::HedgeSent);
-                    copies.push(copy(sent, picked, at));
+                    copies.push(copy(sent, body.flatten(), picked, at));
                     may_send = sent < hedge.attempts;
                     timer.as_mut().reset(tokio::time::Instant::now() + after.unwrap_or_default());
                 }

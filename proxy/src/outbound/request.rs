@@ -146,7 +146,7 @@ async fn forward(
                 // Rare, and large: most requests need no room for it.
                 Some(hedge) => Box::pin(call.hedged(hedge, head, &mut wish, now)).await,
                 None => match call.pick(&mut wish, now) {
-                    Ok(picked) => call.attempt(head, picked, now).await,
+                    Ok(picked) => call.attempt(head, call.body(), picked, now).await,
                     Err(failed) => Err(failed),
                 },
             };

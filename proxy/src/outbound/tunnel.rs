@@ -11,10 +11,10 @@ use http::{Method, Request, Response, Uri};
 use weft_config::table::Protocol;
 use weft_transport::http3::{ResponseHalf, SendHalf};
 
-use super::Listener;
 use super::open::{NotOpened, Opened, choose as choose_endpoint, open};
-use super::pick::{Tried, Wish};
+use super::pick::{self, Tried, Wish};
 use super::route::{Destination, Route, address, route_tunnel};
+use super::{Listener, source_of};
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::http::answer::PROXY_STATUS;
@@ -25,6 +25,7 @@ use crate::mesh::stream_failure;
 use crate::metrics::{Counted, Direction, Shard, lock};
 use crate::record::Record;
 use crate::relay::{Carried, tunnel};
+use crate::resilience::retry;
 use crate::resilience::standing::Outcome;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
@@ -50,7 +51,16 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     head.method = Method::CONNECT;
     let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, None);
     let connected = match route {
-        Ok(route) => connect(listener, route, head, &mut record).await,
+        Ok(route) => {
+            connect(
+                listener,
+                source_of(listener, &application),
+                route,
+                head,
+                &mut record,
+            )
+            .await
+        }
         Err(failure) => Err(failure),
     };
     let Connected {
@@ -103,6 +113,7 @@ struct Connected {
 
 async fn connect(
     listener: &Listener,
+    source: u64,
     route: Route,
     mut head: Parts,
     record: &mut Record,
@@ -110,16 +121,17 @@ async fn connect(
     let worker = &listener.worker;
     address_to(&mut head, &route)?;
     record.uri = head.uri.clone();
+    let retry = &route.traffic.retry;
     let mut wish = Wish {
         tried: Tried::default(),
-        key: None,
+        key: pick::key(&route.cluster, &head.headers, source),
         // No byte is taken from the application before the far side has accepted.
         repeatable: true,
     };
     let mut now = record.started;
     loop {
         record.attempts += 1;
-        let may_go_on = (record.attempts as usize) < limits::CONNECT_ATTEMPTS_MAX;
+        let may_go_on = record.attempts <= retry.attempts;
         let cluster = &route.cluster;
         let opened = match choose_endpoint(worker, cluster, &mut wish, now) {
             Ok(picked) => open(worker, cluster, picked, &head, false).await,
@@ -149,6 +161,12 @@ async fn connect(
         };
         if !may_go_on || !refused.is_unprocessed {
             return Err(refused.failure);
+        }
+        // The first goes to an endpoint that has done nothing yet.
+        if record.attempts > 1 {
+            let made = record.attempts;
+            let pause = retry::pause(&retry.backoff, made, &mut *lock(&worker.random));
+            tokio::time::sleep(pause).await;
         }
         now = Instant::now();
     }

@@ -373,7 +373,7 @@ async fn a_copy_of_a_stuck_request_answers_and_the_stuck_one_is_cancelled() {
     hears.recv().await.unwrap();
     hears.recv().await.unwrap();
     let won = metric(&fabric, client, "weft_hedges_total", &["result=\"won\""]).await;
-    assert_eq!(won, 2.0);
+    assert!(won >= 2.0, "{won}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

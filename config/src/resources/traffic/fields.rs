@@ -73,7 +73,7 @@ pub const FIELDS: [Field; 40] = [
 
 /// Fields, or groups of them, that no sidecar acts on yet. Validation refuses them, so that a policy never
 /// does less than it says.
-const PENDING: [&str; 4] = ["hedge", "fault", "rateLimits", "overrides"];
+const PENDING: [&str; 1] = ["overrides"];
 
 impl Field {
     /// Whether no sidecar acts on it yet.

@@ -1,0 +1,109 @@
+//! `weft endpoints`: where each endpoint stands in the eyes of a running sidecar, and why one gets no
+//! requests. What it shows comes from the sidecar's admin endpoint.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::admin_client::get;
+use crate::failure::{Code, Failure};
+use crate::output::{Format, Table, print};
+use crate::process;
+
+/// Shows the endpoints that a sidecar may call: in rotation or out, why, by what and until when.
+///
+/// STATE is in; spared (it said that it is busy, or is new, and gets less than its share); out (it failed
+/// and gets no requests until the time in UNTIL); probing (one request tries it); or observed (a policy only
+/// observes: it would be out). Each worker of the sidecar judges for itself.
+#[derive(Debug, Args)]
+pub struct Endpoints {
+    /// Only of this destination, such as orders.shop or orders.shop:80
+    #[arg(value_name = "DESTINATION")]
+    destination: Option<String>,
+    /// Address of the sidecar's admin endpoint
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6191")]
+    admin: SocketAddr,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Runs `weft endpoints`.
+pub fn run(args: &Endpoints) -> Result<(), Failure> {
+    let answer = process::runtime()?.block_on(get(args.admin, "/endpoints"))?;
+    let mut shown: Value = serde_json::from_slice(&answer.body).map_err(|error| {
+        Failure::new(
+            Code::Failed,
+            format!(
+                "the admin endpoint {} answered {} with something else than endpoints: {error}",
+                args.admin, answer.status
+            ),
+        )
+    })?;
+    if let Some(wanted) = &args.destination
+        && let Some(rows) = shown["endpoints"].as_array_mut()
+    {
+        rows.retain(|row| is_of(&row["destination"], wanted));
+    }
+    print(args.output, &shown, table)
+}
+
+/// Whether a destination, as `orders.shop:80`, is the one that was named with or without its port.
+fn is_of(destination: &Value, wanted: &str) -> bool {
+    let destination = destination.as_str().unwrap_or_default();
+    let name = destination.split(':').next().unwrap_or_default();
+    destination == wanted || name == wanted
+}
+
+fn table(shown: &Value) -> Table {
+    let mut table = Table::new(&[
+        "DESTINATION",
+        "WORKLOAD",
+        "ADDRESS",
+        "WORKER",
+        "STATE",
+        "WHY",
+        "UNTIL",
+        "IN FLIGHT",
+        "LATENCY MS",
+    ]);
+    for row in shown["endpoints"].as_array().into_iter().flatten() {
+        table.row([
+            plain(&row["destination"]),
+            plain(&row["workload"]),
+            plain(&row["address"]),
+            plain(&row["worker"]),
+            plain(&row["state"]),
+            plain(&row["out"]["cause"]),
+            plain(&row["out"]["until"]),
+            plain(&row["in_flight"]),
+            plain(&row["latency_ms"]),
+        ]);
+    }
+    table
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+            other.to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_destination_is_named_with_or_without_its_port() {
+        let destination = json!("orders.shop:80");
+        assert!(is_of(&destination, "orders.shop") && is_of(&destination, "orders.shop:80"));
+        assert!(!is_of(&destination, "orders") && !is_of(&destination, "orders.shop:81"));
+    }
+}
