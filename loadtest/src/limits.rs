@@ -184,3 +184,6 @@ pub const DIFF_STEPS_MIN: usize = 5;
 /// Ratios nearer to 1 than this are no difference unless the user says so: equal runs on one machine
 /// differ by as much.
 pub const DIFF_TOLERANCE: f64 = 0.05;
+
+/// Bytes of a body that go with the head of an HTTP/3 request. A packet or two: more would only be copied.
+pub(crate) const FIRST_WRITE: usize = 2048;

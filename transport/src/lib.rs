@@ -9,6 +9,7 @@
 pub mod backoff;
 pub mod credentials;
 pub mod endpoint;
+pub mod external;
 pub mod http3;
 pub mod identity;
 pub mod pool;

@@ -76,3 +76,7 @@ pub(crate) const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 /// A peer that owes an answer for this long gets no new streams until it, or its successor,
 /// answers; streams on a connection that was replaced fail after it.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// TLS sessions that a client outside of the mesh keeps for resumption: one for each server that a tool
+/// speaks to, and it speaks to few.
+pub(crate) const EXTERNAL_SESSIONS: usize = 256;

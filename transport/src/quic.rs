@@ -17,7 +17,7 @@ use crate::tls::{self, Expected};
 use crate::tuning::{Congestion, Tuning};
 
 /// The protocol name of HTTP/3 (RFC 9114 section 3.1).
-const ALPN: &[u8] = b"h3";
+pub(crate) const ALPN: &[u8] = b"h3";
 
 /// Which side keeps a connection alive: the dialling one, so that pings do not cross.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,6 +94,11 @@ pub(crate) fn endpoint_config(
         .max_udp_payload_size(tuning.settings().mtu_max)
         .map_err(text)?;
     Ok(config)
+}
+
+/// The settings of a dialling side, for clients outside of the mesh.
+pub(crate) fn dialling_transport(tuning: &Tuning) -> Result<TransportConfig, ConfigurationError> {
+    transport_config(tuning, Side::Dialling)
 }
 
 fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, ConfigurationError> {

@@ -8,28 +8,47 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use weft_transport::external::{ExternalError, TlsClient, TlsClientStream};
 
 use super::kind_of_connect;
 use crate::clock::Clock;
 use crate::limits;
+use crate::plan::Plan;
+use crate::plan::target::{Endpoint, Protocol};
 use crate::sample::{ErrorKind, Sample};
 
 /// Where the endpoints of a plan are.
 #[derive(Clone)]
 pub(crate) struct Dial {
     addresses: Vec<SocketAddr>,
+    /// For each endpoint, where it wants TLS.
+    tls: Vec<Option<TlsClient>>,
 }
 
 /// A connection, with or without TLS.
 pub(crate) enum Stream {
     /// Bytes as they are.
     Plain(TcpStream),
+    /// Bytes in TLS records.
+    Tls(Box<TlsClientStream>),
 }
 
 impl Dial {
     /// `addresses` in the order of the plan's endpoints.
-    pub(crate) fn new(addresses: Vec<SocketAddr>) -> Self {
-        Self { addresses }
+    ///
+    /// # Errors
+    /// When a name cannot be one of a TLS server, or the configuration is refused.
+    pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<Self, ExternalError> {
+        let alpn = alpn(plan.targets.protocol);
+        let client = |endpoint: &Endpoint| {
+            let client = || TlsClient::new(&plan.tls, &endpoint.host, alpn);
+            endpoint.tls.then(client).transpose()
+        };
+        let tls: Result<Vec<_>, _> = plan.targets.endpoints.iter().map(client).collect();
+        Ok(Self {
+            addresses,
+            tls: tls?,
+        })
     }
 
     /// The address of an endpoint.
@@ -45,16 +64,41 @@ impl Dial {
         clock: Clock,
         sample: &mut Sample,
     ) -> Result<Stream, ErrorKind> {
-        let connecting = TcpStream::connect(self.address(endpoint)?);
-        let stream = timeout(limits::CONNECT_TIMEOUT, connecting)
+        let stream = connect(self.address(endpoint)?, clock, sample).await?;
+        let Some(Some(tls)) = self.tls.get(endpoint) else {
+            return Ok(Stream::Plain(stream));
+        };
+        let stream = timeout(limits::CONNECT_TIMEOUT, tls.connect(stream))
             .await
             .map_err(|_| ErrorKind::ConnectTimeout)?
-            .map_err(|error| kind_of_connect(&error))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|error| kind_of_connect(&error))?;
-        sample.connected = Some(clock.now());
-        Ok(Stream::Plain(stream))
+            .map_err(|_| ErrorKind::Tls)?;
+        sample.tls_done = Some(clock.now());
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+/// Connects, and notes in `sample` when the connection was there.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    clock: Clock,
+    sample: &mut Sample,
+) -> Result<TcpStream, ErrorKind> {
+    let stream = timeout(limits::CONNECT_TIMEOUT, TcpStream::connect(address))
+        .await
+        .map_err(|_| ErrorKind::ConnectTimeout)?
+        .map_err(|error| kind_of_connect(&error))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| kind_of_connect(&error))?;
+    sample.connected = Some(clock.now());
+    Ok(stream)
+}
+
+/// What a protocol is called in a TLS handshake (RFC 7301).
+pub(crate) fn alpn(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Http2 | Protocol::Grpc => b"h2",
+        Protocol::Http1 | Protocol::Http3 | Protocol::Tcp(_) | Protocol::Udp => b"http/1.1",
     }
 }
 
@@ -62,8 +106,12 @@ impl Stream {
     /// Whether nothing has come that nobody asked for: neither bytes nor an end. Costs no system
     /// call unless something has.
     pub(crate) fn is_quiet(&self) -> bool {
-        let Self::Plain(stream) = self;
-        let nothing = stream.try_read(&mut [0]);
+        let tcp = match self {
+            Self::Plain(stream) => stream,
+            // Its records may be session tickets, which are no answer: only an end counts.
+            Self::Tls(stream) => return !is_closed(stream.tcp()),
+        };
+        let nothing = tcp.try_read(&mut [0]);
         nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
@@ -76,6 +124,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -88,18 +137,31 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+/// Whether the peer has ended the connection, without taking anything from it.
+fn is_closed(tcp: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    let peeked = socket2::SockRef::from(tcp).peek(&mut byte);
+    match peeked {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     }
 }

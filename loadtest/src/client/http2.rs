@@ -174,7 +174,7 @@ impl Lane {
 }
 
 /// The head of the request to a target.
-fn head(plan: &Plan, target: &Target, is_grpc: bool, tls: bool) -> Parts {
+pub(super) fn head(plan: &Plan, target: &Target, is_grpc: bool, tls: bool) -> Parts {
     let message = &plan.message;
     let mut headers = message.headers.clone();
     let mut default = |name: HeaderName, value: &'static str| {

@@ -8,6 +8,7 @@ pub(crate) mod dial;
 mod group;
 mod http1;
 mod http2;
+mod http3;
 mod judge;
 mod tcp;
 mod udp;
@@ -16,6 +17,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use weft_transport::external::ExternalError;
 
 use self::dial::Dial;
 use crate::clock::Clock;
@@ -31,6 +33,7 @@ const USER_AGENT: &str = concat!("weft-load/", env!("CARGO_PKG_VERSION"));
 pub(crate) enum Client {
     Http1(Arc<http1::Client>),
     Http2(Arc<http2::Client>, usize),
+    Http3(Arc<http3::Client>),
     Tcp(Arc<tcp::Client>),
     Udp(Arc<udp::Client>),
 }
@@ -39,6 +42,7 @@ pub(crate) enum Client {
 pub(crate) enum Maker {
     Http1(Arc<http1::Client>),
     Http2(http2::Maker),
+    Http3(http3::Maker),
     Tcp(Arc<tcp::Client>),
     Udp(Arc<udp::Client>),
 }
@@ -47,20 +51,21 @@ pub(crate) enum Maker {
 pub(crate) enum Lane {
     Http1(http1::Lane),
     Http2(http2::Lane),
+    Http3(http3::Lane),
     Tcp(tcp::Lane),
     Udp(udp::Lane),
 }
 
 impl Client {
     /// Formats the requests of a plan.
-    pub(crate) fn new(plan: &Plan, dial: Dial) -> Result<Self, String> {
+    pub(crate) fn new(plan: &Plan, dial: Dial) -> Result<Self, ExternalError> {
         Ok(match plan.targets.protocol {
             Protocol::Http1 => Self::Http1(Arc::new(http1::Client::new(plan, dial))),
             Protocol::Http2 | Protocol::Grpc => {
                 let client = http2::Client::new(plan, dial);
                 Self::Http2(Arc::new(client), plan.load.streams())
             }
-            Protocol::Http3 => return Err("--http3 is not built in".to_owned()),
+            Protocol::Http3 => Self::Http3(Arc::new(http3::Client::new(plan, dial)?)),
             Protocol::Tcp(pattern) => Self::Tcp(Arc::new(tcp::Client::new(plan, dial, pattern))),
             Protocol::Udp => Self::Udp(Arc::new(udp::Client::new(plan, dial))),
         })
@@ -73,6 +78,7 @@ impl Client {
             Self::Http2(client, streams) => {
                 Maker::Http2(http2::Maker::new(Arc::clone(client), *streams))
             }
+            Self::Http3(client) => Maker::Http3(http3::Maker::new(Arc::clone(client))),
             Self::Tcp(client) => Maker::Tcp(Arc::clone(client)),
             Self::Udp(client) => Maker::Udp(Arc::clone(client)),
         }
@@ -85,6 +91,7 @@ impl Maker {
         match self {
             Self::Http1(client) => Lane::Http1(http1::Lane::new(Arc::clone(client))),
             Self::Http2(maker) => Lane::Http2(maker.lane()),
+            Self::Http3(maker) => Lane::Http3(maker.lane()),
             Self::Tcp(client) => Lane::Tcp(tcp::Lane::new(Arc::clone(client))),
             Self::Udp(client) => Lane::Udp(udp::Lane::new(Arc::clone(client))),
         }
@@ -103,6 +110,7 @@ impl Lane {
         let result = match self {
             Self::Http1(lane) => lane.exchange(target, clock, sample).await,
             Self::Http2(lane) => lane.exchange(target, clock, sample).await,
+            Self::Http3(lane) => lane.exchange(target, clock, sample).await,
             Self::Tcp(lane) => lane.exchange(target, clock, sample).await,
             Self::Udp(lane) => lane.exchange(target, clock, sample).await,
         };

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use weft_transport::external::ExternalError;
 
 pub use self::reach::{ReachError, reach};
 use self::worker::{Room, Worker};
@@ -61,9 +62,9 @@ pub enum RunError {
     /// The kernel refused a thread or a descriptor.
     #[error("cannot start the generator: {0}")]
     System(#[from] io::Error),
-    /// The plan cannot be run here.
-    #[error("{0}")]
-    Plan(String),
+    /// TLS or QUIC cannot be set up as the plan wants them.
+    #[error(transparent)]
+    Tls(#[from] ExternalError),
     /// A thread ended by a defect.
     #[error("a thread of the generator ended by a defect")]
     Defect,
@@ -80,7 +81,7 @@ impl Run {
     /// # Errors
     /// When the kernel has no thread left.
     pub fn start(plan: &Arc<Plan>, addresses: Vec<SocketAddr>) -> Result<Self, RunError> {
-        let client = Client::new(plan, Dial::new(addresses)).map_err(RunError::Plan)?;
+        let client = Client::new(plan, Dial::new(plan, addresses)?)?;
         let clock = Clock::beginning_in(limits::LEAD);
         let stop = CancellationToken::new();
         let sent = Arc::new(AtomicU64::new(0));

@@ -4,9 +4,12 @@
 use std::net::SocketAddr;
 
 use tokio::net::lookup_host;
+use tokio::time::timeout;
+use weft_transport::external::TlsClient;
 
-use crate::client::dial::Dial;
+use crate::client::dial::{alpn, connect};
 use crate::clock::Clock;
+use crate::limits;
 use crate::plan::Plan;
 use crate::plan::target::{Endpoint, Protocol};
 use crate::sample::{ErrorKind, Sample};
@@ -23,14 +26,12 @@ pub enum ReachError {
         reason: String,
     },
     /// Nobody answers as the protocol wants.
-    #[error(
-        "cannot connect to {endpoint}: {kind}; is the server running? (--no-check begins anyway)"
-    )]
+    #[error("cannot connect to {endpoint}: {reason} (--no-check begins anyway)")]
     Connect {
         /// What was asked for.
         endpoint: String,
         /// What went wrong.
-        kind: ErrorKind,
+        reason: String,
     },
 }
 
@@ -58,26 +59,41 @@ async fn find(plan: &Plan, endpoint: &Endpoint, check: bool) -> Result<SocketAdd
         .collect();
     let first = candidates.first().copied();
     let first = first.ok_or_else(|| name_error("no address".to_owned()))?;
-    // A datagram that is not answered says nothing about who is there.
-    if !check || plan.targets.protocol == Protocol::Udp {
+    // A datagram that is not answered says nothing about who is there; and a first handshake over QUIC
+    // has its own timeout, with the same words.
+    let over_udp = matches!(plan.targets.protocol, Protocol::Udp | Protocol::Http3);
+    if !check || over_udp {
         return Ok(first);
     }
-    let mut kind = ErrorKind::ConnectFailed;
+    let mut reason = ErrorKind::ConnectFailed.to_string();
     for address in candidates {
-        match try_once(address).await {
+        match try_once(plan, endpoint, address).await {
             Ok(()) => return Ok(address),
-            Err(error) => kind = error,
+            Err(error) => reason = error,
         }
     }
     Err(ReachError::Connect {
         endpoint: endpoint.to_string(),
-        kind,
+        reason,
     })
 }
 
-async fn try_once(address: SocketAddr) -> Result<(), ErrorKind> {
+async fn try_once(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Result<(), String> {
     let clock = Clock::beginning_in(std::time::Duration::ZERO);
     let mut sample = Sample::begin(clock.now(), clock.now());
-    let dial = Dial::new(vec![address]);
-    dial.open(0, clock, &mut sample).await.map(drop)
+    let tcp = connect(address, clock, &mut sample).await;
+    let tcp = tcp.map_err(|kind| kind.to_string())?;
+    if !endpoint.tls {
+        return Ok(());
+    }
+    let client = TlsClient::new(&plan.tls, &endpoint.host, alpn(plan.targets.protocol));
+    let client = client.map_err(|error| error.to_string())?;
+    let handshake = timeout(limits::CONNECT_TIMEOUT, client.connect(tcp)).await;
+    let handshake = handshake.map_err(|_| ErrorKind::ConnectTimeout.to_string())?;
+    let stream = handshake.map_err(|error| format!("{}: {error}", ErrorKind::Tls))?;
+    // HTTP/1.1 is what a server without ALPN speaks; HTTP/2 needs its word (RFC 9113 section 3.2).
+    if plan.targets.protocol.is_multiplexed() && !stream.protocol_was_chosen() {
+        return Err("the server does not offer HTTP/2".to_owned());
+    }
+    Ok(())
 }

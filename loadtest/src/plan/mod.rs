@@ -11,13 +11,15 @@ pub mod target;
 
 use std::time::Duration;
 
+use weft_transport::external::ExternalTls;
+
 use self::expect::Expectations;
-use self::target::{Message, Targets};
+use self::target::{Message, Protocol, Targets};
 use crate::limits;
 use crate::schedule::{Arrivals, Course, Schedule};
 
 /// A run, from its first request to its last.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
     /// Where requests go.
     pub targets: Targets,
@@ -39,6 +41,10 @@ pub struct Plan {
     pub reuse: Reuse,
     /// What a good answer is.
     pub expectations: Expectations,
+    /// Whom TLS and QUIC believe, and what they show of the client.
+    pub tls: ExternalTls,
+    /// How often the UDP socket of HTTP/3 is replaced under its connections.
+    pub migrate_every: Option<Duration>,
 }
 
 /// When requests are sent.
@@ -150,6 +156,16 @@ impl Plan {
                 "a run of {} s is out of range: it takes between 1 ms and 7 days",
                 length.as_secs()
             ));
+        }
+        if self.migrate_every.is_some() && self.targets.protocol != Protocol::Http3 {
+            return Err(
+                "--migrate-every goes with --http3: other connections cannot move".to_owned(),
+            );
+        }
+        if self.migrate_every.is_some_and(|every| every.is_zero()) {
+            return Err(
+                "--migrate-every 0s would do nothing else: write for example 1s".to_owned(),
+            );
         }
         if self.deadline.is_zero() {
             return Err("--deadline 0s would fail every request".to_owned());

@@ -15,6 +15,7 @@ use weft_loadtest::schedule::{Arrivals, Course, Stage};
 use weft_loadtest::threshold::Conditions;
 use weft_transport::units::{parse_bytes, parse_duration};
 
+use super::tls::TlsFiles;
 use crate::failure::{Code, Failure};
 use crate::output::Format;
 
@@ -100,6 +101,25 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with = "data", help_heading = WHAT)]
     data_size: Option<u64>,
 
+    /// Believe servers whose certificate leads to a root in this PEM file [default: those of the system]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
+    ca: Option<PathBuf>,
+    /// Believe every server
+    #[arg(short = 'k', long, help_heading = TLS)]
+    insecure: bool,
+    /// Show this certificate (PEM, leaf first) to servers that ask, for example a sidecar's SVID
+    #[arg(long, value_name = "FILE", requires = "key", help_heading = TLS)]
+    cert: Option<PathBuf>,
+    /// The key of --cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = TLS)]
+    key: Option<PathBuf>,
+    /// Resume TLS sessions on new connections
+    #[arg(long, help_heading = TLS)]
+    resume: bool,
+    /// Move HTTP/3 connections to a new local port so often, as a phone does
+    #[arg(long, value_name = "LENGTH", value_parser = parse_duration, help_heading = HOW)]
+    migrate_every: Option<Duration>,
+
     /// Statuses that are no failure, as 200,404 or 2xx [default: below 400; gRPC 0]
     #[arg(long, value_name = "STATUSES", value_parser = Statuses::parse, help_heading = GOOD)]
     ok: Option<Statuses>,
@@ -130,6 +150,7 @@ pub struct Flags {
 const WHEN: &str = "When";
 const HOW: &str = "Connections and limits";
 const WHAT: &str = "What is sent";
+const TLS: &str = "TLS and QUIC";
 const GOOD: &str = "What a good answer is";
 const RESULT: &str = "Result";
 
@@ -189,6 +210,14 @@ impl Flags {
         };
         let targets = Targets::parse(&self.targets, version, pattern).map_err(usage)?;
         let load = self.load(targets.protocol)?;
+        let needs_tls = targets.endpoints.iter().any(|endpoint| endpoint.tls);
+        let tls = TlsFiles {
+            ca: self.ca.as_deref(),
+            insecure: self.insecure || !needs_tls,
+            identity: self.cert.as_deref().zip(self.key.as_deref()),
+            resume: self.resume,
+        };
+        let tls = tls.read()?;
         let body = match (&self.data, self.data_size) {
             (Some(data), _) => Some(body(data)?),
             (None, Some(size)) => Some(filled(size)?),
@@ -227,6 +256,8 @@ impl Flags {
                 body_sha256: self.expect_body_sha256,
                 headers: self.expect_header,
             },
+            tls,
+            migrate_every: self.migrate_every,
         };
         plan.check().map_err(usage)?;
         Ok((plan, wishes))

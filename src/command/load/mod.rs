@@ -1,11 +1,12 @@
 //! `weft load`: sends requests at a rate and reports how long they took.
 //!
-//! `flags.rs` reads what to do, `run.rs` does it and tells how it goes; `serve.rs` is the other end. The work
-//! is in `weft_loadtest`.
+//! `flags.rs` reads what to do, `run.rs` does it and tells how it goes; `tls.rs` reads what
+//! handshakes need; `serve.rs` is the other end. The work is in `weft_loadtest`.
 
 mod flags;
 mod run;
 mod serve;
+mod tls;
 
 use clap::{Args, Subcommand};
 

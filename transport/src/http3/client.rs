@@ -21,10 +21,11 @@ use crate::identity::PeerId;
 use crate::pool::ConnectionStatus;
 use crate::streams::Streams;
 
-/// One QUIC connection as an HTTP/3 client. Clones are handles to the same connection.
+/// A connection to a proven peer of the mesh. Clones are handles to the same connection.
 #[derive(Clone)]
 pub struct ClientConnection {
-    shared: Arc<Shared>,
+    connection: UnprovenConnection,
+    peer: Arc<PeerId>,
 }
 
 impl ClientConnection {
@@ -35,7 +36,46 @@ impl ClientConnection {
         peer: PeerId,
         streams: Arc<Streams>,
     ) -> (Self, Driver) {
-        let shared = Shared::new(connection, peer, streams, Side::Client);
+        let expires = Some(peer.not_after());
+        let (connection, driver) = UnprovenConnection::start(connection, expires, streams);
+        let peer = Arc::new(peer);
+        (Self { connection, peer }, driver)
+    }
+
+    /// Who the peer proved to be.
+    pub fn peer(&self) -> &PeerId {
+        &self.peer
+    }
+}
+
+impl std::ops::Deref for ClientConnection {
+    type Target = UnprovenConnection;
+
+    fn deref(&self) -> &UnprovenConnection {
+        &self.connection
+    }
+}
+
+/// One QUIC connection as an HTTP/3 client, whoever the peer is. The mesh asks for a [`ClientConnection`],
+/// which this cannot become; tools outside of it have no more ([`crate::external`]). Clones are handles to the
+/// same connection.
+#[derive(Clone)]
+pub struct UnprovenConnection {
+    shared: Arc<Shared>,
+}
+
+impl UnprovenConnection {
+    /// Starts HTTP/3 on a connection to whoever answered. The driver must be polled.
+    pub(crate) fn new(connection: quinn::Connection, streams: Arc<Streams>) -> (Self, Driver) {
+        Self::start(connection, None, streams)
+    }
+
+    fn start(
+        connection: quinn::Connection,
+        expires: Option<SystemTime>,
+        streams: Arc<Streams>,
+    ) -> (Self, Driver) {
+        let shared = Shared::new(connection, expires, streams, Side::Client);
         let driver = Driver::new(Arc::clone(&shared));
         (Self { shared }, driver)
     }
@@ -43,11 +83,6 @@ impl ClientConnection {
     /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
         self.shared.status()
-    }
-
-    /// Who the peer proved to be.
-    pub fn peer(&self) -> &PeerId {
-        &self.shared.peer
     }
 
     /// Whether a new request may be opened: not closed, not going away, peer not expired.
@@ -148,8 +183,7 @@ impl ClientConnection {
     }
 
     fn is_draining(&self) -> bool {
-        self.shared.outlook.borrow().goaway.is_some()
-            || self.shared.peer.not_after() <= SystemTime::now()
+        self.shared.outlook.borrow().goaway.is_some() || self.shared.has_expired(SystemTime::now())
     }
 
     async fn open_stream(&self) -> Result<(quinn::SendStream, quinn::RecvStream), OpenError> {

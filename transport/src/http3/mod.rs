@@ -32,7 +32,7 @@ mod varint;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientConnection, Driver, ResponseHalf};
+pub use client::{ClientConnection, Driver, ResponseHalf, UnprovenConnection};
 pub use error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
 pub use receive::RecvHalf;
 pub use send::SendHalf;

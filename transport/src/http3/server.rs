@@ -26,6 +26,7 @@ use crate::streams::Streams;
 /// One QUIC connection as an HTTP/3 server.
 pub struct ServerConnection {
     shared: Arc<Shared>,
+    peer: PeerId,
     /// Holds the one driver: a set polls it only when it was woken, not for each request.
     driver: FuturesUnordered<Driver>,
     /// Streams whose heads have begun and not ended.
@@ -39,10 +40,11 @@ pub struct ServerConnection {
 impl ServerConnection {
     /// Starts HTTP/3 on an accepted connection whose peer is proven.
     pub(crate) fn new(connection: quinn::Connection, peer: PeerId, streams: Arc<Streams>) -> Self {
-        let shared = Shared::new(connection, peer, streams, Side::Server);
+        let shared = Shared::new(connection, Some(peer.not_after()), streams, Side::Server);
         let driver = FuturesUnordered::from_iter([Driver::new(Arc::clone(&shared))]);
         Self {
             shared,
+            peer,
             driver,
             pending: FuturesUnordered::new(),
             next_stream: 0,
@@ -57,7 +59,7 @@ impl ServerConnection {
 
     /// Who the peer proved to be.
     pub fn peer(&self) -> &PeerId {
-        &self.shared.peer
+        &self.peer
     }
 
     /// The next request whose head is complete and valid. Cancel-safe, and the only driver of
@@ -72,7 +74,7 @@ impl ServerConnection {
     /// The connection ended in another way.
     pub async fn accept(&mut self) -> Result<Option<ServerRequest>, ConnectionError> {
         loop {
-            if self.goaway.is_none() && self.shared.peer.not_after() <= SystemTime::now() {
+            if self.goaway.is_none() && self.shared.has_expired(SystemTime::now()) {
                 self.shutdown();
             }
             let drained = self.goaway.is_some() && self.pending.is_empty();

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
+use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
@@ -16,7 +17,6 @@ use super::message::MessageError;
 use super::reset_guard::{ResetGuard, Verdict};
 use super::settings::Settings;
 use super::stopped_readers::{LastRead, WAITING, Watch};
-use crate::identity::PeerId;
 use crate::pool::{ConnectionStatus, connection_status};
 use crate::streams::{StreamSlot, Streams};
 
@@ -29,7 +29,8 @@ pub(super) enum Side {
 
 pub(super) struct Shared {
     pub(super) quic: quinn::Connection,
-    pub(super) peer: PeerId,
+    /// When what the peer proved itself with ends, if it did.
+    expires: Option<SystemTime>,
     pub(super) streams: Arc<Streams>,
     pub(super) side: Side,
     /// The peer's settings once they have come.
@@ -61,13 +62,13 @@ pub(super) struct Outlook {
 impl Shared {
     pub(super) fn new(
         quic: quinn::Connection,
-        peer: PeerId,
+        expires: Option<SystemTime>,
         streams: Arc<Streams>,
         side: Side,
     ) -> Arc<Self> {
         Arc::new(Self {
             quic,
-            peer,
+            expires,
             streams,
             side,
             settings: watch::Sender::new(None),
@@ -80,6 +81,11 @@ impl Shared {
             looks: AtomicU32::new(0),
             given_up: AtomicU64::new(0),
         })
+    }
+
+    /// Whether the peer's proof has ended at `now`: it gets no new streams.
+    pub(super) fn has_expired(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
     }
 
     pub(super) fn status(&self) -> ConnectionStatus {

@@ -1,0 +1,263 @@
+//! HTTP/3, over weft-transport's client for tools outside of the mesh.
+//!
+//! Lanes share connections ([`super::group`]), the lanes of a thread share a UDP socket, which `--migrate-every`
+//! replaces. Not here: when a request is sent.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, header};
+use tokio::time::timeout;
+use weft_transport::external::{ConnectError, ExternalError, ExternalTls, QuicClient};
+use weft_transport::http3::{ConnectionError, OpenError, StreamError, UnprovenConnection};
+use weft_transport::tuning::{TransportSettings, Tuning};
+
+use super::dial::Dial;
+use super::group::{Group, Groups, Handle};
+use super::http2::{has, head};
+use super::judge::Judge;
+use crate::clock::Clock;
+use crate::limits;
+use crate::plan::{Plan, Reuse};
+use crate::sample::{ErrorKind, Outcome, Sample};
+use crate::tasks::Tracked;
+
+/// What all lanes share.
+pub(crate) struct Client {
+    dial: Dial,
+    hosts: Vec<String>,
+    requests: Vec<(usize, Parts)>,
+    body: Bytes,
+    reuse: Reuse,
+    judge: Judge,
+    tls: ExternalTls,
+    tuning: Tuning,
+    migrate_every: Option<Duration>,
+    streams: usize,
+    tasks: Tracked,
+}
+
+/// Makes the lanes of one thread.
+pub(crate) struct Maker {
+    client: Arc<Client>,
+    groups: Groups<UnprovenConnection>,
+    /// Made by the first lane that dials: it needs the thread's runtime.
+    socket: Arc<Socket>,
+}
+
+/// Room for one stream.
+pub(crate) struct Lane {
+    client: Arc<Client>,
+    group: Arc<Group<UnprovenConnection>>,
+    socket: Arc<Socket>,
+}
+
+/// The UDP socket of a thread, and when it moved last.
+#[derive(Default)]
+struct Socket(Mutex<Option<(QuicClient, Duration)>>);
+
+impl Handle for UnprovenConnection {
+    fn is_usable(&self) -> bool {
+        Self::is_usable(self)
+    }
+}
+
+impl Client {
+    pub(crate) fn new(plan: &Plan, dial: Dial) -> Result<Self, ExternalError> {
+        let requests = plan.targets.list().iter().map(|target| {
+            let mut head = head(plan, target, false, true);
+            let needs_length = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+            if !plan.message.body.is_empty() || needs_length {
+                let length = http::HeaderValue::from(plan.message.body.len());
+                head.headers.insert(header::CONTENT_LENGTH, length);
+            }
+            (target.endpoint, head)
+        });
+        let tuning = TransportSettings::default().validate();
+        let tuning = tuning.map_err(|error| ExternalError::Configuration(error.to_string()))?;
+        let hosts = plan.targets.endpoints.iter();
+        Ok(Self {
+            dial,
+            hosts: hosts.map(|endpoint| endpoint.host.clone()).collect(),
+            requests: requests.collect(),
+            body: plan.message.body.clone(),
+            reuse: plan.reuse,
+            judge: Judge::new(&plan.expectations),
+            tls: plan.tls.clone(),
+            tuning,
+            migrate_every: plan.migrate_every,
+            streams: plan.load.streams(),
+            tasks: Tracked::default(),
+        })
+    }
+}
+
+impl Maker {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self {
+            groups: Groups::new(client.hosts.len(), client.streams),
+            socket: Arc::default(),
+            client,
+        }
+    }
+
+    pub(crate) fn lane(&mut self) -> Lane {
+        Lane {
+            client: Arc::clone(&self.client),
+            group: self.groups.next(),
+            socket: Arc::clone(&self.socket),
+        }
+    }
+}
+
+impl Socket {
+    /// The client of this thread; on a new port if it is time to migrate.
+    fn client(&self, client: &Client, clock: Clock) -> Result<QuicClient, ErrorKind> {
+        let slot = self.0.lock();
+        let mut slot = slot.unwrap_or_else(PoisonError::into_inner);
+        let now = clock.now();
+        if let Some((quic, moved)) = slot.as_mut() {
+            let due = client
+                .migrate_every
+                .is_some_and(|every| now >= *moved + every);
+            if due {
+                *moved = now;
+                quic.rebind().map_err(|_| ErrorKind::Io)?;
+            }
+            return Ok(quic.clone());
+        }
+        let quic = QuicClient::new(&client.tls, &client.tuning);
+        let quic = quic.map_err(|_| ErrorKind::ConnectFailed)?;
+        *slot = Some((quic.clone(), now));
+        Ok(quic)
+    }
+}
+
+impl Lane {
+    pub(crate) async fn exchange(
+        &mut self,
+        target: usize,
+        clock: Clock,
+        sample: &mut Sample,
+    ) -> Result<Outcome, ErrorKind> {
+        let client = &*self.client;
+        let (endpoint, head) = client.requests.get(target).ok_or(ErrorKind::Io)?;
+        let quic = self.socket.client(client, clock)?;
+        let connection = match client.reuse {
+            Reuse::NewConnections => connect(client, &quic, *endpoint, clock, sample).await?,
+            Reuse::KeepAlive => {
+                let dial = connect(client, &quic, *endpoint, clock, sample);
+                let (connection, reused) = self.group.get(*endpoint, dial).await?;
+                sample.reused = reused;
+                connection
+            }
+        };
+        let body = client.body.clone();
+        let first = body.slice(..body.len().min(limits::FIRST_WRITE));
+        let rest = body.slice(first.len()..);
+        let is_whole = rest.is_empty();
+        let opened = connection.open_with(head, first, is_whole).await;
+        let (mut send, mut response) = opened.map_err(|error| kind_of_open(&error))?;
+        let upload = async {
+            if !is_whole {
+                send.send_data(rest).await?;
+                send.finish().await?;
+            }
+            Ok(())
+        };
+        let download = async {
+            loop {
+                let head = response.head().await?;
+                if !head.status().is_informational() {
+                    break Ok(head);
+                }
+            }
+        };
+        // A server may answer before it has read all, and may read no further then.
+        let (uploaded, answer) = tokio::join!(upload, download);
+        let answer = answer.map_err(|error: StreamError| kind_of_stream(&error))?;
+        sample.first_byte = Some(clock.now());
+        if let Err(error) = uploaded
+            && !matches!(error, StreamError::Stopped(_))
+        {
+            return Err(kind_of_stream(&error));
+        }
+        sample.bytes_out += body.len() as u64;
+        let mut verdict = client.judge.begin();
+        verdict.status(answer.status().as_u16());
+        verdict.fields(|name, value| has(answer.headers(), name, value));
+        let mut download = response.into_body();
+        let mut chunks = Vec::new();
+        loop {
+            let read = poll_fn(|cx| download.poll_chunks(cx, &mut chunks)).await;
+            match read {
+                Ok(0) => return Ok(verdict.outcome()),
+                Ok(_) => {
+                    for chunk in chunks.drain(..) {
+                        sample.bytes_in += chunk.len() as u64;
+                        verdict.body(&chunk);
+                    }
+                }
+                Err(StreamError::ConnectionLost(_)) => return Err(ErrorKind::ShortBody),
+                Err(error) => return Err(kind_of_stream(&error)),
+            }
+        }
+    }
+}
+
+async fn connect(
+    client: &Client,
+    quic: &QuicClient,
+    endpoint: usize,
+    clock: Clock,
+    sample: &mut Sample,
+) -> Result<UnprovenConnection, ErrorKind> {
+    let host = client.hosts.get(endpoint).ok_or(ErrorKind::ConnectFailed)?;
+    let connecting = quic.connect(client.dial.address(endpoint)?, host);
+    let connected = timeout(limits::CONNECT_TIMEOUT, connecting).await;
+    let connected = connected.map_err(|_| ErrorKind::ConnectTimeout)?;
+    let (connection, driver) = connected.map_err(|error| match error {
+        ConnectError::Refused(_) => ErrorKind::Tls,
+        ConnectError::Timeout => ErrorKind::ConnectTimeout,
+        ConnectError::Lost(_) => ErrorKind::ConnectFailed,
+    })?;
+    client.tasks.run(async move {
+        // Its end also ends the requests on it, which tell why.
+        driver.await;
+    });
+    sample.tls_done = Some(clock.now());
+    Ok(connection)
+}
+
+fn kind_of_open(error: &OpenError) -> ErrorKind {
+    match error {
+        OpenError::Draining => ErrorKind::Closed,
+        OpenError::ConnectionLost(error) => kind_of_connection(error),
+        OpenError::Stopped(_) => ErrorKind::Reset,
+        OpenError::InvalidHead(_) => ErrorKind::Protocol,
+    }
+}
+
+fn kind_of_stream(error: &StreamError) -> ErrorKind {
+    match error {
+        StreamError::Reset(_) | StreamError::Stopped(_) => ErrorKind::Reset,
+        StreamError::ConnectionLost(error) => kind_of_connection(error),
+        StreamError::Malformed(_) | StreamError::TooLarge(_) => ErrorKind::Protocol,
+        StreamError::NotProcessed => ErrorKind::Closed,
+        StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => {
+            ErrorKind::Io
+        }
+    }
+}
+
+fn kind_of_connection(error: &ConnectionError) -> ErrorKind {
+    match error {
+        ConnectionError::ClosedByPeer(_) | ConnectionError::ClosedHere => ErrorKind::Closed,
+        ConnectionError::PeerViolation { .. } => ErrorKind::Protocol,
+        ConnectionError::TimedOut | ConnectionError::Reset => ErrorKind::Reset,
+        ConnectionError::Transport(_) => ErrorKind::Io,
+    }
+}

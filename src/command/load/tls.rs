@@ -1,0 +1,77 @@
+//! What `weft load` believes and shows in handshakes, from the files that its flags name.
+
+use std::path::Path;
+
+use weft_transport::external::{ExternalError, ExternalTls, Identity, Roots, Sessions, Trust};
+
+use crate::failure::{Code, Failure};
+
+/// Where systems keep the roots that they believe: Debian and Alpine, Fedora and RHEL, SUSE, others.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The flags.
+pub struct TlsFiles<'a> {
+    pub ca: Option<&'a Path>,
+    /// Whether every server is believed, or none is asked.
+    pub insecure: bool,
+    /// Certificate and key.
+    pub identity: Option<(&'a Path, &'a Path)>,
+    pub resume: bool,
+}
+
+impl TlsFiles<'_> {
+    /// Reads the files.
+    pub fn read(&self) -> Result<ExternalTls, Failure> {
+        let trust = match self.ca {
+            Some(path) => Trust::Roots(roots(path)?),
+            None if self.insecure => Trust::Anybody,
+            None => Trust::Roots(roots(system_roots()?)?),
+        };
+        let identity = match self.identity {
+            Some((cert, key)) => {
+                let identity = Identity::from_pem(&read(cert)?, &read(key)?);
+                let path = |error: &ExternalError| match error {
+                    ExternalError::Key(_) => key,
+                    ExternalError::Certificates(_)
+                    | ExternalError::Configuration(_)
+                    | ExternalError::Name(_) => cert,
+                };
+                Some(identity.map_err(|error| bad_file(path(&error), &error))?)
+            }
+            None => None,
+        };
+        let sessions = if self.resume {
+            Sessions::Resume
+        } else {
+            Sessions::Full
+        };
+        Ok(ExternalTls::new(trust, identity, sessions))
+    }
+}
+
+fn roots(path: &Path) -> Result<Roots, Failure> {
+    Roots::from_pem(&read(path)?).map_err(|error| bad_file(path, &error))
+}
+
+fn system_roots() -> Result<&'static Path, Failure> {
+    let mut places = SYSTEM_ROOTS.iter().map(Path::new);
+    places.find(|path| path.exists()).ok_or_else(|| {
+        Failure::new(
+            Code::Failed,
+            "this system has no root certificates: give some with --ca FILE, or --insecure",
+        )
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::io(path, &error))
+}
+
+fn bad_file(path: &Path, error: &ExternalError) -> Failure {
+    Failure::new(Code::BadData, format!("{}: {error}", path.display()))
+}

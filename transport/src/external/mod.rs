@@ -1,0 +1,220 @@
+//! Clients for tools that stand outside of the mesh: a load generator, a check of somebody's server.
+//!
+//! Servers here are what the web knows: they have a name, and a root that vouches for it, or the caller does not
+//! care. Nothing of this makes a mesh connection: that takes a [`crate::identity::PeerId`], which these
+//! connections do not have ([`crate::http3::UnprovenConnection`]), and the pool never sees them.
+
+mod quic;
+mod tcp;
+
+pub use quic::{ConnectError, QuicClient};
+pub use tcp::{TlsClient, TlsClientStream};
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::crypto::{aws_lc_rs, verify_tls13_signature};
+use rustls::version::TLS13;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::limits;
+
+/// Whom an external client believes.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Servers whose certificate is for their name and leads to one of these roots.
+    Roots(Roots),
+    /// Every server. For tests and measurements only.
+    Anybody,
+}
+
+/// Root certificates.
+#[derive(Clone, Debug)]
+pub struct Roots(Arc<RootCertStore>);
+
+/// What an external client shows of itself.
+#[derive(Debug)]
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+/// Whether a second connection may resume the session of the first (RFC 8446 section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// Every handshake is a full one.
+    Full,
+    /// Sessions are resumed where the server allows it.
+    Resume,
+}
+
+/// Everything that a handshake of an external client is made of.
+#[derive(Clone)]
+pub struct ExternalTls {
+    trust: Trust,
+    identity: Option<Arc<Identity>>,
+    sessions: Sessions,
+}
+
+/// Why a client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ExternalError {
+    /// A file has no certificate, or none that can be read.
+    #[error("no certificate in it: {0}")]
+    Certificates(String),
+    /// A file has no private key.
+    #[error("no private key in it: {0}")]
+    Key(String),
+    /// The TLS library refused.
+    #[error("TLS configuration: {0}")]
+    Configuration(String),
+    /// What was given is neither a name nor an address.
+    #[error("{0:?} is no name of a server")]
+    Name(String),
+}
+
+impl Roots {
+    /// Reads root certificates from PEM. Those that cannot be read are passed over, as long as there is one that
+    /// can: the stores of operating systems hold a few odd ones.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, ExternalError> {
+        let mut store = RootCertStore::empty();
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).flatten().collect();
+        let (added, _) = store.add_parsable_certificates(certificates);
+        if added == 0 {
+            return Err(ExternalError::Certificates("no root".to_owned()));
+        }
+        Ok(Self(Arc::new(store)))
+    }
+}
+
+impl Identity {
+    /// Reads a certificate chain, the leaf first, and its key, both PEM.
+    ///
+    /// # Errors
+    /// When one of them is missing.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, ExternalError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+        let chain = chain.map_err(|error| ExternalError::Certificates(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(ExternalError::Certificates("no certificate".to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key);
+        let key = key.map_err(|error| ExternalError::Key(error.to_string()))?;
+        Ok(Self { chain, key })
+    }
+}
+
+impl ExternalTls {
+    /// A client that believes `trust` and shows `identity` to servers that ask.
+    pub fn new(trust: Trust, identity: Option<Identity>, sessions: Sessions) -> Self {
+        Self {
+            trust,
+            identity: identity.map(Arc::new),
+            sessions,
+        }
+    }
+
+    fn config(&self, alpn: &[u8]) -> Result<ClientConfig, ExternalError> {
+        let refused = |error: Error| ExternalError::Configuration(error.to_string());
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(refused)?;
+        let builder = match &self.trust {
+            Trust::Roots(roots) => builder.with_root_certificates(Arc::clone(&roots.0)),
+            Trust::Anybody => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Believer)),
+        };
+        let mut config = match &self.identity {
+            Some(identity) => builder
+                .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())
+                .map_err(refused)?,
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config.resumption = match self.sessions {
+            Sessions::Full => Resumption::disabled(),
+            Sessions::Resume => Resumption::store(Arc::new(ClientSessionMemoryCache::new(
+                limits::EXTERNAL_SESSIONS,
+            ))),
+        };
+        Ok(config)
+    }
+}
+
+/// A name as TLS wants it; an address is one.
+fn server_name(host: &str) -> Result<ServerName<'static>, ExternalError> {
+    let name = ServerName::try_from(host.to_owned());
+    name.map_err(|_| ExternalError::Name(host.to_owned()))
+}
+
+/// Believes every certificate, but not that its key was used: whoever answers still has to sign.
+#[derive(Debug)]
+struct Believer;
+
+impl ServerCertVerifier for Believer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_without_what_they_should_have_are_refused() {
+        assert!(Roots::from_pem(b"").is_err());
+        assert!(Identity::from_pem(b"", b"").is_err());
+        let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(Roots::from_pem(garbage).is_err());
+    }
+
+    #[test]
+    fn names_and_addresses_are_names_of_servers() {
+        for good in ["example.org", "127.0.0.1", "::1", "localhost"] {
+            assert!(server_name(good).is_ok(), "{good}");
+        }
+        assert!(server_name("not a name").is_err());
+    }
+}
