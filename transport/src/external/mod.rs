@@ -199,22 +199,4 @@ impl ServerCertVerifier for Believer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_without_what_they_should_have_are_refused() {
-        assert!(Roots::from_pem(b"").is_err());
-        assert!(Identity::from_pem(b"", b"").is_err());
-        let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert!(Roots::from_pem(garbage).is_err());
-    }
-
-    #[test]
-    fn names_and_addresses_are_names_of_servers() {
-        for good in ["example.org", "127.0.0.1", "::1", "localhost"] {
-            assert!(server_name(good).is_ok(), "{good}");
-        }
-        assert!(server_name("not a name").is_err());
-    }
-}
+mod tests;
