@@ -56,7 +56,7 @@ pub enum Command {
     /// Check this host and its sidecar
     Check(command::check::Check),
     /// Send requests at a rate and report how long they took
-    Load(command::load::Load),
+    Load(Box<command::load::Load>),
     /// Print completions for a shell
     Completion(command::completion::Completion),
     /// Show the version of this binary
@@ -81,7 +81,7 @@ impl Command {
             Self::Lab(args) => command::lab::run(args),
             Self::Endpoints(args) => command::endpoints::run(&args),
             Self::Check(args) => command::check::run(args),
-            Self::Load(args) => command::load::run(args),
+            Self::Load(args) => command::load::run(*args),
             Self::Completion(args) => command::completion::run(&args),
             Self::Version(args) => command::version::run(&args),
         }

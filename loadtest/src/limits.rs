@@ -187,3 +187,10 @@ pub const DIFF_TOLERANCE: f64 = 0.05;
 
 /// Bytes of a body that go with the head of an HTTP/3 request. A packet or two: more would only be copied.
 pub(crate) const FIRST_WRITE: usize = 2048;
+
+/// A file that is read as a result: 600 steps and seven histograms take a tenth of it.
+pub const RESULT_BYTES_MAX: u64 = 16 << 20;
+
+/// Where a search begins if nobody says: any service does a hundred requests per second, and seven
+/// doublings are ten thousand.
+pub const SEARCH_START: f64 = 100.0;

@@ -87,6 +87,21 @@ const METRICS: &str = "write p50, p99, p99.9, min, mean, max, errors, rate, gap 
      connect.p99, tls.p99, first_byte.p99, late.p99)";
 
 impl Conditions {
+    /// These and, unless one of them is about failures already, that at most 1 % fail: a rate at which
+    /// a server refuses quickly must not count as one that it can do.
+    #[must_use]
+    pub fn with_errors_bounded(mut self) -> Self {
+        if self.0.iter().all(|one| one.metric != Metric::Errors) {
+            self.0.push(Condition {
+                written: "errors<=1%".to_owned(),
+                metric: Metric::Errors,
+                comparison: Comparison::AtMost,
+                bound: Bound::Share(0.01),
+            });
+        }
+        self
+    }
+
     /// The conditions in order.
     pub fn iter(&self) -> impl Iterator<Item = &Condition> {
         self.0.iter()
@@ -489,6 +504,16 @@ mod tests {
             assert!(conditions.fail_if(&run)[0].failed, "{text}");
             assert_eq!(conditions.unmet(&run).len(), 1, "{text}");
         }
+    }
+
+    #[test]
+    fn failures_are_bounded_unless_the_conditions_say_how() {
+        let bounded = |text: &str| {
+            let conditions: Conditions = text.parse().unwrap();
+            conditions.with_errors_bounded().to_string()
+        };
+        assert_eq!(bounded("p99<5ms"), "p99<5ms,errors<=1%");
+        assert_eq!(bounded("errors<5%,p99<5ms"), "errors<5%,p99<5ms");
     }
 
     #[test]

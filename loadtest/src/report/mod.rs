@@ -3,6 +3,7 @@
 
 pub mod hdr_log;
 pub mod html;
+pub mod series;
 pub mod text;
 
 #[cfg(test)]

@@ -12,12 +12,11 @@ use weft_loadtest::plan::rate::{parse_rate, parse_stage, parse_stages};
 use weft_loadtest::plan::target::{Message, Protocol, Targets, TcpPattern, Version, parse_header};
 use weft_loadtest::plan::{End, Load, Plan, Reuse};
 use weft_loadtest::schedule::{Arrivals, Course, Stage};
-use weft_loadtest::threshold::Conditions;
 use weft_transport::units::{parse_bytes, parse_duration};
 
+use super::asked::Asked;
 use super::tls::TlsFiles;
 use crate::failure::{Code, Failure};
-use crate::output::Format;
 
 /// What to send, where, and when.
 #[derive(Debug, Args)]
@@ -129,22 +128,6 @@ pub struct Flags {
     /// SHA-256 of each answer's body
     #[arg(long, value_name = "HEX", value_parser = parse_sha256, help_heading = GOOD)]
     expect_body_sha256: Option<[u8; 32]>,
-
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t, help_heading = RESULT)]
-    output: Format,
-    /// Exit with 99 if one of these holds, as 'p99>50ms,errors>0.1%'
-    #[arg(long, value_name = "CONDITIONS", help_heading = RESULT)]
-    fail_if: Option<Conditions>,
-    /// Write the result as one HTML file with plots
-    #[arg(long, value_name = "FILE", help_heading = RESULT)]
-    html: Option<PathBuf>,
-    /// Write the latencies as a log of HDR histograms
-    #[arg(long, value_name = "FILE", help_heading = RESULT)]
-    hdr_log: Option<PathBuf>,
-    /// No line of progress each second
-    #[arg(long, help_heading = RESULT)]
-    quiet: bool,
 }
 
 const WHEN: &str = "When";
@@ -152,7 +135,6 @@ const HOW: &str = "Connections and limits";
 const WHAT: &str = "What is sent";
 const TLS: &str = "TLS and QUIC";
 const GOOD: &str = "What a good answer is";
-const RESULT: &str = "Result";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Spread {
@@ -174,29 +156,11 @@ enum Pattern {
     Download,
 }
 
-/// What to do besides the plan.
-#[derive(Debug)]
-pub struct Wishes {
-    pub output: Format,
-    pub fail_if: Option<Conditions>,
-    pub html: Option<PathBuf>,
-    pub hdr_log: Option<PathBuf>,
-    pub quiet: bool,
-    pub check: bool,
-}
-
 impl Flags {
-    /// The plan, checked.
-    pub fn into_plan(self) -> Result<(Plan, Wishes), Failure> {
+    /// The plan, checked, and whether a first connection is tried before it. In a series the rate may
+    /// be left out.
+    pub fn into_plan(self, asked: &Asked) -> Result<(Plan, bool), Failure> {
         let usage = |line: String| Failure::new(Code::Usage, line);
-        let wishes = Wishes {
-            output: self.output,
-            fail_if: self.fail_if.clone(),
-            html: self.html.clone(),
-            hdr_log: self.hdr_log.clone(),
-            quiet: self.quiet,
-            check: !self.no_check,
-        };
         let version = match (self.http2, self.http3) {
             (true, _) => Version::Http2,
             (_, true) => Version::Http3,
@@ -209,7 +173,7 @@ impl Flags {
             Pattern::Download => TcpPattern::Download,
         };
         let targets = Targets::parse(&self.targets, version, pattern).map_err(usage)?;
-        let load = self.load(targets.protocol)?;
+        let load = self.load(targets.protocol, asked)?;
         let needs_tls = targets.endpoints.iter().any(|endpoint| endpoint.tls);
         let tls = TlsFiles {
             ca: self.ca.as_deref(),
@@ -260,10 +224,16 @@ impl Flags {
             migrate_every: self.migrate_every,
         };
         plan.check().map_err(usage)?;
-        Ok((plan, wishes))
+        Ok((plan, !self.no_check))
     }
 
-    fn load(&self, protocol: Protocol) -> Result<Load, Failure> {
+    /// A search begins somewhere, and a sweep says its rates itself.
+    fn rate_or_start(&self, asked: &Asked) -> Option<f64> {
+        let start = asked.is_series().then_some(limits::SEARCH_START);
+        self.rate.or(start)
+    }
+
+    fn load(&self, protocol: Protocol, asked: &Asked) -> Result<Load, Failure> {
         let usage = |line: String| Failure::new(Code::Usage, line);
         if self.closed {
             let end = match (self.requests, self.duration) {
@@ -288,7 +258,7 @@ impl Flags {
             })?
         } else if let Some(stage) = self.ramp {
             Course::new(vec![stage]).map_err(|error| usage(format!("--ramp: {error}")))?
-        } else if let Some(rate) = self.rate {
+        } else if let Some(rate) = self.rate_or_start(asked) {
             let length = self.duration.unwrap_or(match self.requests {
                 // The requests end it; this is only when they would.
                 Some(requests) => needed(requests, rate),

@@ -7,13 +7,16 @@ use std::time::{Duration, SystemTime};
 use tokio::time::MissedTickBehavior;
 use weft_loadtest::engine::{Finished, Run, RunError, reach};
 use weft_loadtest::machine;
-use weft_loadtest::measurements::Snapshot;
+use weft_loadtest::measurements::{Measurements, Snapshot};
 use weft_loadtest::plan::Plan;
-use weft_loadtest::report;
+use weft_loadtest::report::{self, hdr_log};
 use weft_loadtest::result::{Ended, RunResult};
+use weft_loadtest::text;
 use weft_loadtest::threshold::Evaluated;
 
-use super::flags::{Flags, Wishes};
+use super::asked::Asked;
+use super::flags::Flags;
+use super::series;
 use crate::failure::{Code, Failure};
 use crate::output::{note, print_or};
 use crate::process::{Signals, raise_file_limit};
@@ -25,92 +28,149 @@ const PROGRESS: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(20);
 
 /// Runs `weft load URL...`.
-pub fn run(flags: Flags) -> Result<(), Failure> {
-    let (plan, wishes) = flags.into_plan()?;
-    raise_file_limit();
-    // The generator has threads of its own: this one waits.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Code::Failed, format!("cannot start a runtime: {error}")))?;
-    let plan = Arc::new(plan);
-    let started = SystemTime::now();
-    let (finished, interrupted) = runtime.block_on(drive(&plan, &wishes))?;
-    let mut result = RunResult::new(
-        &finished.measurements,
-        finished.measured,
-        if interrupted {
-            Ended::Interrupted
-        } else {
-            Ended::Completed
-        },
-        unix_ms(started),
-        plan.summary(),
-        machine::this(env!("CARGO_PKG_VERSION")),
-    );
-    if let Some(conditions) = &wishes.fail_if {
-        result.thresholds = conditions.fail_if(&Evaluated {
-            measurements: &finished.measurements,
-            result: &result,
+pub fn run(flags: Flags, asked: Asked) -> Result<(), Failure> {
+    let (plan, check) = flags.into_plan(&asked)?;
+    let quiet = asked.quiet || asked.is_series();
+    let runner = Runner::new(check, quiet)?;
+    if let Some(conditions) = asked.find_max {
+        return series::find_max(&runner, plan, conditions, asked.output);
+    }
+    if let Some(sweep) = &asked.sweep {
+        return series::sweep(&runner, plan, sweep, asked.output);
+    }
+    let mut ran = runner.run(&Arc::new(plan))?;
+    if let Some(conditions) = &asked.fail_if {
+        ran.result.thresholds = conditions.fail_if(&Evaluated {
+            measurements: &ran.measurements,
+            result: &ran.result,
         });
     }
-    print_or(wishes.output, &result, report::text::report)?;
-    if let Some(path) = &wishes.html {
-        write(path, report::html::page(&result).as_bytes())?;
-    }
-    if let Some(path) = &wishes.hdr_log {
-        let log = &finished.measurements;
-        let log = report::hdr_log::log(log, started, env!("CARGO_PKG_VERSION"));
-        write(path, &log)?;
-    }
-    judge(&finished, &result, interrupted)
+    print_or(asked.output, &ran.result, report::text::report)?;
+    write_files(&asked, &ran)?;
+    judge(&ran)
 }
 
-/// What the exit code says of a run whose result has been shown.
-fn judge(finished: &Finished, result: &RunResult, interrupted: bool) -> Result<(), Failure> {
-    if interrupted {
+/// What runs plans, one after the other.
+pub struct Runner {
+    runtime: tokio::runtime::Runtime,
+    check: bool,
+    quiet: bool,
+}
+
+/// A run that is over.
+pub struct Ran {
+    /// Everything that was measured.
+    pub measurements: Measurements,
+    /// What people and programs get to see of it.
+    pub result: RunResult,
+    /// Whether a signal ended it.
+    pub interrupted: bool,
+    started: SystemTime,
+}
+
+impl Runner {
+    /// With `check`, a first connection must work; without `quiet`, each second has a line.
+    fn new(check: bool, quiet: bool) -> Result<Self, Failure> {
+        raise_file_limit();
+        // The generator has threads of its own: this one waits.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                Failure::new(Code::Failed, format!("cannot start a runtime: {error}"))
+            })?;
+        Ok(Self {
+            runtime,
+            check,
+            quiet,
+        })
+    }
+
+    /// Runs a plan to its end, or until a signal.
+    pub fn run(&self, plan: &Arc<Plan>) -> Result<Ran, Failure> {
+        let started = SystemTime::now();
+        let driven = drive(plan, self.check, self.quiet);
+        let (finished, interrupted) = self.runtime.block_on(driven)?;
+        let result = RunResult::new(
+            &finished.measurements,
+            finished.measured,
+            if interrupted {
+                Ended::Interrupted
+            } else {
+                Ended::Completed
+            },
+            unix_ms(started),
+            plan.summary(),
+            machine::this(env!("CARGO_PKG_VERSION")),
+        );
+        Ok(Ran {
+            measurements: finished.measurements,
+            result,
+            interrupted,
+            started,
+        })
+    }
+}
+
+fn write_files(asked: &Asked, ran: &Ran) -> Result<(), Failure> {
+    let write = |path: &Path, bytes: &[u8]| {
+        std::fs::write(path, bytes).map_err(|error| Failure::io(path, &error))
+    };
+    if let Some(path) = &asked.html {
+        write(path, report::html::page(&ran.result).as_bytes())?;
+    }
+    if let Some(path) = &asked.hdr_log {
+        let version = env!("CARGO_PKG_VERSION");
+        write(path, &hdr_log::log(&ran.measurements, ran.started, version))?;
+    }
+    Ok(())
+}
+
+/// What the exit code says of a run that has been told.
+fn judge(ran: &Ran) -> Result<(), Failure> {
+    if ran.interrupted {
         return Err(Failure::silent(Code::Interrupted));
     }
-    let counts = &finished.measurements.counts;
-    let errors = finished.measurements.errors.iter();
+    let failed = |line: String| Err(Failure::new(Code::Failed, line));
+    let counts = &ran.measurements.counts;
+    let errors = ran.measurements.errors.iter();
     if counts.succeeded == 0
         && let Some((kind, _)) = errors.max_by_key(|(_, count)| **count)
     {
-        let line = format!(
+        return failed(format!(
             "none of {} requests succeeded; most often: {kind}",
             counts.requests()
-        );
-        return Err(Failure::new(Code::Failed, line));
+        ));
     }
-    if !result.generator.valid {
-        let line = format!(
-            "the run is invalid: {}",
-            result.generator.reasons.join("; ")
-        );
-        return Err(Failure::new(Code::Failed, line));
+    // Before the thresholds: an invalid run neither passes nor fails one.
+    if !ran.result.generator.valid {
+        let reasons = ran.result.generator.reasons.join("; ");
+        return failed(format!("the run is invalid: {reasons}"));
     }
-    let failed = result.thresholds.iter().filter(|judged| judged.failed);
-    let failed: Vec<&str> = failed.map(|judged| judged.condition.as_str()).collect();
-    if !failed.is_empty() {
-        let line = format!("--fail-if: {}", failed.join(", "));
+    let thresholds = ran.result.thresholds.iter();
+    let broken: Vec<String> = thresholds
+        .filter(|one| one.failed)
+        .map(|one| {
+            let measured = one.measured.as_deref().unwrap_or("nothing to measure");
+            format!("{} ({measured})", one.condition)
+        })
+        .collect();
+    if !broken.is_empty() {
+        let line = format!("--fail-if {}", broken.join(", "));
         return Err(Failure::new(Code::Assertion, line));
     }
     Ok(())
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    std::fs::write(path, bytes).map_err(|error| Failure::io(path, &error))
-}
-
-fn unix_ms(moment: SystemTime) -> u64 {
-    let since = moment.duration_since(SystemTime::UNIX_EPOCH);
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0))
 }
 
-async fn drive(plan: &Arc<Plan>, wishes: &Wishes) -> Result<(Finished, bool), Failure> {
+async fn drive(plan: &Arc<Plan>, check: bool, quiet: bool) -> Result<(Finished, bool), Failure> {
     let mut signals = Signals::take()?;
     let addresses = tokio::select! {
-        reached = reach(plan, wishes.check) => reached,
+        reached = reach(plan, check) => reached,
         _ = signals.next() => return Err(Failure::silent(Code::Interrupted)),
     };
     let addresses = addresses.map_err(|error| Failure::new(Code::Failed, error))?;
@@ -133,7 +193,7 @@ async fn drive(plan: &Arc<Plan>, wishes: &Wishes) -> Result<(Finished, bool), Fa
             }
         }
         let elapsed = run.elapsed();
-        if !wishes.quiet && elapsed.saturating_sub(told) >= PROGRESS {
+        if !quiet && elapsed.saturating_sub(told) >= PROGRESS {
             told = elapsed;
             tell(elapsed, plan, &run.progress());
         }
@@ -151,16 +211,12 @@ fn tell(elapsed: Duration, plan: &Plan, so_far: &Snapshot) {
     let measured = (elapsed - plan.warm_up).as_secs_f64().max(0.001);
     let counts = &so_far.counts;
     note(format_args!(
-        "{second:>4} s  {requests} requests, {rate:.0}/s, {failed} failed, p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms",
-        requests = counts.requests(),
-        rate = counts.requests() as f64 / measured,
-        failed = counts.failed,
-        p50 = milliseconds(so_far.p50),
-        p99 = milliseconds(so_far.p99),
-        max = milliseconds(so_far.max),
+        "{second:>4} s  {requests} requests, {rate}/s, {failed} failed, p50 {p50}, p99 {p99}, max {max}",
+        requests = text::count(counts.requests()),
+        rate = text::rate(counts.requests() as f64 / measured),
+        failed = text::count(counts.failed),
+        p50 = text::duration(so_far.p50),
+        p99 = text::duration(so_far.p99),
+        max = text::duration(so_far.max),
     ));
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
