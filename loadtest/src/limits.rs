@@ -171,7 +171,7 @@ pub const KNEE_LATENCY_FACTOR: f64 = 2.0;
 /// Beyond the knee, more requests than this fail, as a share.
 pub const KNEE_ERROR_SHARE_MAX: f64 = 0.01;
 
-/// Beyond the knee, fewer than this share of the requests due per second succeed per second.
+/// Beyond the knee, fewer than this share of the requests due succeed within the time.
 pub const KNEE_RATE_SHARE_MIN: f64 = 0.95;
 
 /// The normal quantile of a 99 % interval: a comparison looks at some ten quantities at once, and

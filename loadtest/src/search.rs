@@ -249,16 +249,23 @@ pub struct Trial {
     pub p99_us: Option<u64>,
     /// 99.9th percentile.
     pub p99_9_us: Option<u64>,
+    /// Whether as much succeeded as could be answered in the time: a trial may be too short for a
+    /// growing queue to show in the latency.
+    pub kept_up: bool,
     /// Whether the generator kept up.
     pub valid: bool,
-    /// Conditions that did not hold, with what was measured; empty in a sweep.
+    /// What did not hold, with what was measured.
     pub unmet: Vec<String>,
 }
 
 impl Trial {
     /// What a run at `rate` measured.
-    pub fn of(rate: f64, result: &RunResult, unmet: Vec<String>) -> Self {
+    pub fn of(rate: f64, result: &RunResult, mut unmet: Vec<String>) -> Self {
         let percentiles = &result.latency.percentiles;
+        let kept_up = kept_up(result);
+        if !kept_up {
+            unmet.push("less than 95 % of what was due was answered in time".to_owned());
+        }
         Self {
             rate,
             succeeded_per_second: result.summary.succeeded_per_second,
@@ -266,6 +273,7 @@ impl Trial {
             p50_us: percentiles.p50.map(|one| one.us),
             p99_us: percentiles.p99.map(|one| one.us),
             p99_9_us: percentiles.p99_9.map(|one| one.us),
+            kept_up,
             valid: result.generator.valid,
             unmet,
         }
@@ -283,11 +291,21 @@ impl Trial {
     fn keeps_up(&self, p99_calm: u64) -> bool {
         self.valid
             && self.error_share <= limits::KNEE_ERROR_SHARE_MAX
-            && self.succeeded_per_second >= self.rate * limits::KNEE_RATE_SHARE_MIN
+            && self.kept_up
             && self
                 .p99_us
                 .is_some_and(|p99| p99 as f64 <= p99_calm as f64 * limits::KNEE_LATENCY_FACTOR)
     }
+}
+
+/// What is asked for at the very end cannot be answered within the measured time: that much may be
+/// missing.
+fn kept_up(result: &RunResult) -> bool {
+    let summary = &result.summary;
+    let typical = result.service.percentiles.p50.map_or(0, |one| one.us) as f64 / 1e6;
+    let answerable = (1.0 - typical / summary.seconds).max(0.0);
+    summary.succeeded_per_second
+        >= summary.due_per_second * answerable * limits::KNEE_RATE_SHARE_MIN
 }
 
 /// Where latency begins to rise with the rate: the last trial before the first that fails requests,
@@ -436,9 +454,38 @@ mod tests {
             p50_us: Some(p99_us / 2),
             p99_us: Some(p99_us),
             p99_9_us: None,
+            kept_up: succeeded >= rate * 0.95,
             valid: true,
             unmet: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_queue_that_grows_is_noticed_before_the_latency_says_so() {
+        use crate::measurements::Measurements;
+        use crate::result::{Ended, Machine, PlanSummary};
+        use crate::sample::{Outcome, Sample};
+        use std::time::Duration;
+        // Due 1000/s, answered in turn at the given rate after 100 ms.
+        let run = |answered: u64| {
+            let mut measurements = Measurements::new(Duration::ZERO);
+            for index in 0..2000u64 {
+                let due = Duration::from_millis(index);
+                let sent = due.max(Duration::from_micros(index * 1_000_000 / answered));
+                measurements.record(&Sample {
+                    finished: sent + Duration::from_millis(100),
+                    outcome: Outcome::Success,
+                    ..Sample::begin(due, sent)
+                });
+            }
+            let two = Duration::from_secs(2);
+            let (plan, machine) = (PlanSummary::default(), Machine::default());
+            let result = RunResult::new(&measurements, two, Ended::Completed, 0, plan, machine);
+            Trial::of(1000.0, &result, Vec::new())
+        };
+        assert!(run(2000).kept_up);
+        assert!(!run(900).kept_up);
+        assert!(run(900).unmet[0].contains("95 %"));
     }
 
     #[test]

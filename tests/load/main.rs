@@ -15,3 +15,4 @@ mod ends;
 mod errors;
 mod latency;
 mod protocols;
+mod results;

@@ -110,7 +110,7 @@ pub fn sweep(result: &SweepResult) -> String {
         (Some(rate), false) => writeln!(
             out,
             "the knee is at {}/s: beyond it the p99 is more than twice that of low rates, more than 1 % fail, \
-             or less than 95 % of what is due succeeds",
+             or less than 95 % of what is due succeeds in time",
             text::rate(rate)
         ),
     };
@@ -194,6 +194,7 @@ mod tests {
             p50_us: Some(p99_us / 3),
             p99_us: Some(p99_us),
             p99_9_us: None,
+            kept_up: true,
             valid: true,
             unmet: Vec::new(),
         }
