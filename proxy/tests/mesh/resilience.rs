@@ -202,6 +202,13 @@ async fn stuck_chain(
     })
     .await;
     fabric.add("last", &[("last", last)], &[]).await;
+    let (client, middle_tasks) = before_last(fabric).await;
+    (client, hears, vec![last_tasks, middle_tasks])
+}
+
+/// A service that calls the last one and passes on its status, and of the request only `traceparent`; and
+/// a client of it, whose number is returned.
+async fn before_last(fabric: &mut Fabric) -> (usize, tokio::task::JoinSet<()>) {
     // Its own address is known only once it has a sidecar.
     let next = Arc::new(Mutex::new(None));
     let of_next = Arc::clone(&next);
@@ -217,7 +224,52 @@ async fn stuck_chain(
     let sidecar = fabric.add("middle", &[("middle", middle)], &["last"]).await;
     *next.lock().unwrap() = Some(fabric.listener(sidecar, 0));
     let client = fabric.add("client", &[], &["middle"]).await;
-    (client, hears, vec![last_tasks, middle_tasks])
+    (client, middle_tasks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_deep_in_a_chain_are_not_multiplied_where_the_trace_is_passed_on() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let of_asked = Arc::clone(&asked);
+    let (last, _last) = application(move |_| {
+        of_asked.fetch_add(1, Ordering::Relaxed);
+        async { status(503) }
+    })
+    .await;
+    let mut fabric = Fabric::new();
+    fabric.add("last", &[("last", last)], &[]).await;
+    let (client, _middle) = before_last(&mut fabric).await;
+    fabric
+        .publish(|_| {
+            requests(|request| {
+                request.retry.codes = vec![503];
+                request.retry.backoff.max = request.retry.backoff.base;
+            })
+        })
+        .await;
+    let to = fabric.listener(client, 0);
+    let began = Instant::now();
+    for number in 1..=200 {
+        let mut request = get("middle", "/");
+        let trace = format!("00-{number:032x}-b7ad6b7169203331-01");
+        request
+            .headers_mut()
+            .insert("traceparent", trace.parse().unwrap());
+        assert_eq!(call(to, request).await.status, 503);
+    }
+    // A fifth more and the floor, once for the whole chain: two hops apart would be 288 and two floors.
+    let most = 200 + 40 + 10 + began.elapsed().as_secs();
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((240..=most).contains(&asked), "{asked}");
+    assert_eq!(
+        metric(&fabric, client, "weft_retries_total", &[]).await,
+        0.0
+    );
+    let told = ["reason=\"told\""];
+    assert_eq!(
+        metric(&fabric, client, "weft_retries_withheld_total", &told).await,
+        200.0
+    );
 }
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
