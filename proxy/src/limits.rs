@@ -132,6 +132,10 @@ pub const TRACES_MAX: usize = 16 * 1024;
 /// Bytes of request bodies that one worker keeps to send them again.
 pub const REPLAY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Pieces of one body that are kept for another attempt. A body of 64 KiB comes in some ten reads; one
+/// in single bytes would cost forty times what it weighs.
+pub const REPLAY_PIECES_MAX: usize = 256;
+
 /// An attempt that would have less time before the deadline than this is not made: no answer is so quick.
 pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
 

@@ -349,7 +349,7 @@ fn a_client_that_goes_away_during_a_body_costs_its_own_stream_only() {
             .filter(|line| line.starts_with("weft_requests_in_flight"))
             .all(|line| line.ends_with(" 0"))
     });
-    let report = load.finish();
+    let report = load.finish_after(10);
     report.expect_all_good(10);
     // Not one of them was made up into a whole request.
     let whole = target

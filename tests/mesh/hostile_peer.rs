@@ -73,7 +73,7 @@ impl Target {
             "hostile_h3.py",
             &[scenario, &address, "--identity", identity.to_str().unwrap()],
         );
-        load.finish().expect_all_good(5);
+        load.finish_after(5).expect_all_good(5);
         let grown = self.orders.process.resident_peak().saturating_sub(resident);
         self.orders.expect_alive();
         (seen, grown)
@@ -252,7 +252,7 @@ fn random_datagrams_are_ignored() {
             pause(Duration::from_millis(5));
         }
     }
-    load.finish().expect_all_good(10);
+    load.finish_after(10).expect_all_good(10);
     target.orders.expect_alive();
 }
 

@@ -1,8 +1,8 @@
 //! A request body on its way out that can be sent once more from its beginning, as long as all that was
 //! read of it is still kept. Keeping costs no time: pieces are shared with what is sent, not copied.
 //!
-//! What is kept is bounded for each request and for the worker ([`Room`]). Beyond either bound the body
-//! streams on and cannot be sent again, so that it is never sent by halves.
+//! What is kept is bounded for each request, in bytes and in pieces, and for the worker ([`Room`]). Beyond
+//! any of these bounds the body streams on and cannot be sent again, so that it is never sent by halves.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
+use crate::limits;
 use crate::metrics::lock;
 
 /// Bytes that one worker may keep of all bodies.
@@ -73,15 +74,15 @@ enum State {
 pub(crate) enum Piece {
     /// Content.
     Data(Bytes),
-    /// What ends it.
-    Trailers(HeaderMap),
+    /// What ends it. Boxed: most pieces are content, and shall be small.
+    Trailers(Box<HeaderMap>),
 }
 
 impl Piece {
     fn to_frame(&self) -> Frame<Bytes> {
         match self {
             Self::Data(data) => Frame::data(data.clone()),
-            Self::Trailers(trailers) => Frame::trailers(trailers.clone()),
+            Self::Trailers(trailers) => Frame::trailers((**trailers).clone()),
         }
     }
 
@@ -222,11 +223,13 @@ impl<B> Source<B> {
     fn keep(&mut self, frame: &Frame<Bytes>, room: &Room) {
         let piece = match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => Piece::Data(data.clone()),
-            (None, Some(trailers)) => Piece::Trailers(trailers.clone()),
+            (None, Some(trailers)) => Piece::Trailers(Box::new(trailers.clone())),
             (None, None) => return,
         };
         let bytes = piece.bytes();
-        if self.bytes + bytes > self.bytes_max || !room.take(bytes) {
+        let fits =
+            self.bytes + bytes <= self.bytes_max && self.kept.len() < limits::REPLAY_PIECES_MAX;
+        if !fits || !room.take(bytes) {
             self.state = State::Lost;
             self.kept = VecDeque::new();
             self.next = 0;
@@ -312,6 +315,17 @@ mod tests {
         assert_eq!(rest(&mut second), ["two", "three", "x"]);
         assert_eq!(left(&room), 100);
         assert!(!upload.is_repeatable());
+    }
+
+    #[test]
+    fn a_body_in_more_pieces_than_are_kept_streams_on_and_is_not_kept() {
+        let room = Arc::new(Room::new(1 << 20));
+        let pieces = vec!["x"; limits::REPLAY_PIECES_MAX + 1];
+        let upload = upload(&pieces, 1 << 20, &room);
+        let mut first = upload.attempt();
+        assert_eq!(rest(&mut first).len(), pieces.len() + 1);
+        assert!(!upload.is_repeatable());
+        assert_eq!(left(&room), 1 << 20);
     }
 
     #[test]

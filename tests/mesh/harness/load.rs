@@ -3,16 +3,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::http::Connection;
-use super::wait::pause;
+use super::wait::{eventually, pause};
 
 /// A load that runs until [`Load::finish`].
 pub(crate) struct Load {
     ended: Arc<AtomicBool>,
+    made: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Report>>,
 }
 
@@ -34,13 +35,26 @@ impl Load {
         interval: Duration,
     ) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
+        let made = Arc::new(AtomicUsize::new(0));
         let threads = (0..connections)
             .map(|_| {
-                let ended = Arc::clone(&ended);
-                thread::spawn(move || drive(address, path, interval, &ended))
+                let (ended, made) = (Arc::clone(&ended), Arc::clone(&made));
+                thread::spawn(move || drive(address, path, interval, &ended, &made))
             })
             .collect();
-        Self { ended, threads }
+        Self {
+            ended,
+            made,
+            threads,
+        }
+    }
+
+    /// Ends the load once at least `least` requests were made, however slow the machine is.
+    pub(crate) fn finish_after(self, least: usize) -> Report {
+        eventually(&format!("{least} requests were made"), || {
+            self.made.load(Ordering::Acquire) >= least
+        });
+        self.finish()
     }
 
     /// Ends the load.
@@ -79,7 +93,13 @@ impl Report {
     }
 }
 
-fn drive(address: SocketAddr, path: &str, interval: Duration, ended: &AtomicBool) -> Report {
+fn drive(
+    address: SocketAddr,
+    path: &str,
+    interval: Duration,
+    ended: &AtomicBool,
+    made: &AtomicUsize,
+) -> Report {
     let start = Instant::now();
     let mut report = Report::default();
     let mut connection = None;
@@ -106,6 +126,7 @@ fn drive(address: SocketAddr, path: &str, interval: Duration, ended: &AtomicBool
                 .failures
                 .push(format!("at {:?}: {error}", start.elapsed())),
         }
+        made.fetch_add(1, Ordering::Release);
         pause(interval.saturating_sub(begin.elapsed()));
     }
     report
