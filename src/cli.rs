@@ -49,14 +49,14 @@ pub enum Command {
     Rollback(command::change::Rollback),
     /// Check resources without a config service
     Validate(command::change::Validate),
-    /// Make networks with faults on this machine, and run programs in them
-    Lab(command::lab::Lab),
     /// Show where each endpoint stands in the eyes of a sidecar, and why one is left out
     Endpoints(command::endpoints::Endpoints),
     /// Check this host and its sidecar
     Check(command::check::Check),
     /// Send requests at a rate and report how long they took
     Load(Box<command::load::Load>),
+    /// Make networks with faults on this machine, and run programs in them
+    Lab(command::lab::Lab),
     /// Print completions for a shell
     Completion(command::completion::Completion),
     /// Show the version of this binary
@@ -78,10 +78,10 @@ impl Command {
             Self::Diff(args) => command::change::diff(&args),
             Self::Rollback(args) => command::change::rollback(&args),
             Self::Validate(args) => command::change::validate(&args),
-            Self::Lab(args) => command::lab::run(args),
             Self::Endpoints(args) => command::endpoints::run(&args),
             Self::Check(args) => command::check::run(args),
             Self::Load(args) => command::load::run(*args),
+            Self::Lab(args) => command::lab::run(args),
             Self::Completion(args) => command::completion::run(&args),
             Self::Version(args) => command::version::run(&args),
         }

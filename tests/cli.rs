@@ -37,6 +37,15 @@ const COMMANDS: [&[&str]; 26] = [
     &["check"],
     &["load"],
     &["completion"],
+    &["lab"],
+    &["lab", "up"],
+    &["lab", "exec"],
+    &["lab", "set"],
+    &["lab", "rebind"],
+    &["lab", "move"],
+    &["lab", "status"],
+    &["lab", "down"],
+    &["lab", "check"],
     &["version"],
 ];
 
@@ -77,6 +86,7 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
             "endpoints",
             "check",
             "load",
+            "lab",
             "completion",
             "version",
             "help"

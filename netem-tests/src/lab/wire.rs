@@ -111,8 +111,10 @@ pub(super) fn route(backend: Backend, network: &str, link: &str, peer: Option<Ip
 /// Tries on `host` whether the kernel has netem, and whether `tc` can seed it.
 pub(super) fn probe_netem(host: Option<&Host>) -> Result<(), String> {
     let host = host.ok_or("there is no host to try it on")?;
+    // `tc` answers what it does not know with all that it knows.
+    let first = |said: String| said.split("; ").next().unwrap_or_default().to_owned();
     let say = |error: UpError| match error {
-        UpError::Command { said, .. } => said,
+        UpError::Command { said, .. } => first(said),
         error @ (UpError::Backend(_) | UpError::System { .. }) => error.to_string(),
     };
     host.ip(vec![

@@ -6,6 +6,7 @@
 //! throughout. [`crate::run`] carries a scenario out, [`crate::suite`] holds those that ship.
 
 pub mod assertion;
+mod bare;
 mod check;
 mod event;
 pub mod limits;
@@ -24,6 +25,7 @@ use weft_transport::tuning::TransportSettings;
 use crate::lab::Topology;
 
 pub use assertion::Assertion;
+pub use bare::{Network, parse_network};
 pub use event::{Action, Event, Signal};
 pub use parse::{Override, ScenarioError, parse};
 pub use profile::{PROFILES, Profile};

@@ -100,7 +100,7 @@ pub fn parse(
 }
 
 /// `FILE:LINE: FIELD: what is wrong`.
-fn line(origin: &str, root: &Node, problem: &Problem) -> String {
+pub(super) fn line(origin: &str, root: &Node, problem: &Problem) -> String {
     let Problem { field, message } = problem;
     let at = root.nearest(field).position.line;
     format!("{origin}:{at}: {field}: {message}")

@@ -25,14 +25,18 @@ pub struct Down {
 
 pub fn run(args: &Down) -> Result<(), Failure> {
     let base = super::base();
-    for name in base.sweep()? {
+    let swept = base.sweep()?;
+    for name in &swept {
         output::note(format_args!(
             "removed what lab {name} left behind when it crashed"
         ));
     }
-    let labs = match args.all {
-        true => base.up()?,
-        false => vec![base.find(args.name.as_deref())?],
+    let labs = match &args.name {
+        _ if args.all => base.up()?,
+        // It was asked for, and it is gone.
+        Some(name) if swept.contains(name) => Vec::new(),
+        None if !swept.is_empty() && base.up()?.is_empty() => Vec::new(),
+        name => vec![base.find(name.as_deref())?],
     };
     labs.iter().try_for_each(end)
 }

@@ -11,8 +11,9 @@ use clap::{Args, ValueEnum};
 use weft_netem_tests::backend::Choice;
 use weft_netem_tests::lab::sandbox::{self, Entered};
 use weft_netem_tests::lab::{Directory, Lab, Options, control};
+use weft_netem_tests::limits;
 use weft_netem_tests::link::Seed;
-use weft_netem_tests::scenario::{self, Scenario};
+use weft_netem_tests::scenario::{Network, parse_network};
 
 use crate::failure::{Code, Failure, chain};
 use crate::output;
@@ -20,7 +21,7 @@ use crate::output;
 /// Flags of `weft lab up`.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// A scenario; of it, its topology is made
+    /// A YAML file with a `topology`, as every scenario has one
     file: PathBuf,
     /// The lab's name [default: the file's]
     #[arg(long)]
@@ -41,7 +42,7 @@ pub struct Hold {
 /// How a lab is made.
 #[derive(Debug, Args)]
 struct Making {
-    /// Fixes the fate of packet n on each link and direction [default: the scenario's]
+    /// Fixes the fate of packet n on each link and direction [default: the file's, or 1]
     #[arg(long)]
     seed: Option<u64>,
     /// What impairs packets
@@ -78,34 +79,55 @@ impl BackendFlag {
     }
 }
 
+/// The seed of a lab when nobody says one: any is as good, but the same each time.
+const SEED_DEFAULT: u64 = 1;
+
 /// The first line that the lab's process says when all went well.
 const READY: &str = "ready";
 
 pub fn run(args: &Up) -> Result<(), Failure> {
-    let scenario = read(&args.file)?;
-    let name = args.name.as_deref().unwrap_or(&scenario.name);
-    let (directory, lock) = super::base().create(name)?;
-    let started = start(args, &scenario, &directory, lock);
+    let network = read(&args.file)?;
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => name_of(&args.file),
+    };
+    let (directory, lock) = super::base().create(&name)?;
+    let started = start(args, &network, &directory, lock);
     if started.is_err() {
         // What it had to say was said; a later command would sweep it, too.
         let _ = directory.remove();
     }
     started?;
-    let hosts = scenario.topology.nodes();
+    let hosts = network.topology.nodes();
     let host = hosts.first().map_or("HOST", |node| node.name.as_str());
     output::text_out(&format!(
         "lab {name} is up: {} hosts and routers, {} links\n\
          Try: weft lab status; weft lab exec {host} -- ip address; weft lab down {name}\n",
         hosts.len(),
-        scenario.topology.links().len(),
+        network.topology.links().len(),
     ))
 }
 
-fn start(args: &Up, scenario: &Scenario, directory: &Directory, lock: File) -> Result<(), Failure> {
+/// The file's name, made one of a lab: `Loss_1%.yaml` becomes `loss-1`.
+fn name_of(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let words = stem.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let mut name = words.join("-").to_ascii_lowercase();
+    name.truncate(limits::NAME_BYTES_MAX);
+    name.trim_end_matches('-').to_owned()
+}
+
+fn start(args: &Up, network: &Network, directory: &Directory, lock: File) -> Result<(), Failure> {
     let log = directory.path().join("lab.log");
     let log = File::create(&log).map_err(|error| Failure::io(&log, &error))?;
     let file = std::path::absolute(&args.file).map_err(|error| Failure::io(&args.file, &error))?;
-    let seed = args.making.seed.unwrap_or(scenario.seed).to_string();
+    let seed = args
+        .making
+        .seed
+        .or(network.seed)
+        .unwrap_or(SEED_DEFAULT)
+        .to_string();
     let arguments = [
         "lab".as_ref(),
         "hold".as_ref(),
@@ -156,12 +178,12 @@ fn hold_up(args: &Hold) -> Result<(), Failure> {
     }
     crate::process::start_logging();
     crate::process::raise_file_limit();
-    let scenario = read(&args.file)?;
+    let network = read(&args.file)?;
     let directory = Directory::of(args.directory.clone());
     let lab = Lab::up(
-        scenario.topology,
+        network.topology,
         Options {
-            seed: Seed(args.making.seed.unwrap_or(scenario.seed)),
+            seed: Seed(args.making.seed.or(network.seed).unwrap_or(SEED_DEFAULT)),
             directory: directory.path().to_owned(),
             backend: args.making.backend.choice(),
             later: Vec::new(),
@@ -175,9 +197,24 @@ fn hold_up(args: &Hold) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(file: &Path) -> Result<Scenario, Failure> {
+fn read(file: &Path) -> Result<Network, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::io(file, &error))?;
-    let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    scenario::parse(&name, &file.display().to_string(), &text, &[])
+    parse_network(&file.display().to_string(), &text)
         .map_err(|error| Failure::new(Code::BadData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_is_named_after_its_file() {
+        for (file, name) in [
+            ("dir/pair.yaml", "pair"),
+            ("Loss_1%.yaml", "loss-1"),
+            ("address-change-caller.yaml", "address-change"),
+        ] {
+            assert_eq!(name_of(Path::new(file)), name);
+        }
+    }
 }
