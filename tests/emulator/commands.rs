@@ -1,5 +1,6 @@
 //! What the commands do to labs, and what they leave behind: nothing.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -214,7 +215,7 @@ const AS_NOBODY: &str = "
 
 #[test]
 fn without_root_a_lab_lives_in_a_user_namespace() {
-    if !can_run(&["ip", "unshare", "setpriv"]) {
+    if !can_run(&["ip", "ping", "unshare", "setpriv"]) {
         return;
     }
     let _alone = alone();
@@ -224,15 +225,41 @@ fn without_root_a_lab_lives_in_a_user_namespace() {
     std::fs::set_permissions(folder.path(), open).unwrap();
     let program = folder.path().join("weft");
     std::fs::copy(env!("CARGO_BIN_EXE_weft"), &program).unwrap();
+    std::fs::write(folder.path().join("pair.yaml"), PAIR).unwrap();
     let mut command = std::process::Command::new("unshare");
-    command.args(["--mount", "sh", "-c", AS_NOBODY, "sh"]);
-    command.arg(&program).args(["lab", "check", "-o", "json"]);
-    let output = command.current_dir("/").output().unwrap();
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        AS_NOBODY,
+        "sh",
+        "sh",
+        "-ec",
+        A_WHOLE_LAB,
+    ]);
+    let output = command
+        .current_dir(folder.path())
+        .env_remove("XDG_RUNTIME_DIR")
+        .output()
+        .unwrap();
     let said = stdout(&output) + &stderr(&output);
     if output.status.code() == Some(99) || said.contains("CLONE_NEWUSER") {
-        eprintln!("SKIPPED: this machine lets nobody make user namespaces: {said}");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: no user namespaces here: {said}"
+        );
         assert!(std::env::var_os("CI").is_none(), "{said}");
         return;
     }
     assert!(output.status.success(), "{said}");
+    assert!(said.contains(" 3 received"), "{said}");
 }
+
+/// What anyone does with a lab, in the folder that has the program.
+const A_WHOLE_LAB: &str = "
+    ./weft lab check
+    ./weft lab up pair.yaml --name nobody --backend emulator
+    trap './weft lab down nobody' EXIT
+    ./weft lab set wire delay=1ms
+    ./weft lab exec client -- ping -c 3 -i 0.2 server
+";

@@ -5,14 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use crate::limits;
-
 /// One end of an emulated link. It belongs to the network namespace of the thread that opened it;
 /// it vanishes when this is dropped.
 pub struct Device(SyncDevice);
 
 impl Device {
-    /// Makes a device in the calling thread's network namespace. It is down and has no address.
+    /// Makes a device in the calling thread's network namespace. It is down and has no address; its
+    /// queue is to be made longer ([`crate::limits::TUN_QUEUE_PACKETS`]) by netlink, since the
+    /// kernel lets nobody do it by ioctl in a user namespace.
     pub fn open(name: &str, mtu: u16) -> io::Result<Self> {
         let device = DeviceBuilder::new()
             .name(name)
@@ -21,7 +21,6 @@ impl Device {
             // completes their checksums before it hands them over.
             .offload(false)
             .packet_information(false)
-            .tx_queue_len(limits::TUN_QUEUE_PACKETS)
             .enable(false)
             .build_sync()?;
         device.set_nonblocking(true)?;

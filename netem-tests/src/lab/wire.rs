@@ -6,6 +6,7 @@ use super::host::{Host, system, tool};
 use super::{LinkSpec, UpError, plan};
 use crate::backend::{Backend, Unavailable, netem};
 use crate::emulator::{Device, Emulator};
+use crate::limits;
 use crate::link::{Counters, End, Impairment, Seed};
 
 /// A link that is up.
@@ -134,10 +135,10 @@ fn open(host: &Host, spec: &LinkSpec) -> Result<Device, UpError> {
 }
 
 fn give_addresses(index: usize, spec: &LinkSpec, ends: [&Host; 2]) -> Result<(), UpError> {
-    let (name, mtu) = (&spec.name, spec.mtu);
+    let (name, mtu, queue) = (&spec.name, spec.mtu, limits::TUN_QUEUE_PACKETS);
     for (host, end) in ends.into_iter().zip(End::BOTH) {
         host.ip(vec![
-            format!("link set dev {name} up mtu {mtu}"),
+            format!("link set dev {name} up mtu {mtu} txqueuelen {queue}"),
             format!(
                 "address add {}/32 dev {name}",
                 plan::first_address(index, end)
