@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use weft_config::settings::{Sources, load_ca, load_config, load_proxy};
 
 /// Every subcommand that does something by itself.
-const COMMANDS: [&[&str]; 26] = [
+const COMMANDS: [&[&str]; 35] = [
     &["demo"],
     &["ca", "init"],
     &["ca", "serve"],
