@@ -193,7 +193,7 @@ pub(super) fn head(plan: &Plan, target: &Target, is_grpc: bool, tls: bool) -> Pa
     head.method = if is_grpc {
         Method::POST
     } else {
-        message.method.clone()
+        target.method(message).clone()
     };
     head.uri = Uri::builder()
         .scheme(if tls { "https" } else { "http" })

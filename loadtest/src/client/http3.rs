@@ -258,6 +258,9 @@ fn kind_of_connection(error: &ConnectionError) -> ErrorKind {
         ConnectionError::ClosedByPeer(_) | ConnectionError::ClosedHere => ErrorKind::Closed,
         ConnectionError::PeerViolation { .. } => ErrorKind::Protocol,
         ConnectionError::TimedOut | ConnectionError::Reset => ErrorKind::Reset,
-        ConnectionError::Transport(_) => ErrorKind::Io,
+        // In TLS 1.3 a client is done before the server has judged its certificate: a refusal comes when
+        // the connection is open already, and QUIC has only words for it.
+        ConnectionError::Transport(reason) if reason.contains("handshake") => ErrorKind::Tls,
+        ConnectionError::Transport(_) => ErrorKind::Protocol,
     }
 }

@@ -212,7 +212,7 @@ fn work(
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match &plan.load {
-            Load::Open { .. } => open::run(worker, plan, share).await?,
+            Load::Open { .. } | Load::Replay { .. } => open::run(worker, plan, share).await?,
             Load::Closed { end, .. } => closed::run(worker, plan, share, *end, sent).await,
         }
         worker.tasks.close();
@@ -228,11 +228,13 @@ fn work(
 /// A thread without a connection would have nothing to do.
 fn threads(plan: &Plan) -> usize {
     let connections = match &plan.load {
-        Load::Open { connections, .. } => connections.unwrap_or(usize::MAX),
+        Load::Open { connections, .. } | Load::Replay { connections, .. } => {
+            connections.unwrap_or(usize::MAX)
+        }
         Load::Closed { connections, .. } => *connections,
     };
     let in_flight = match &plan.load {
-        Load::Open { in_flight_max, .. } => *in_flight_max,
+        Load::Open { in_flight_max, .. } | Load::Replay { in_flight_max, .. } => *in_flight_max,
         Load::Closed { .. } => usize::MAX,
     };
     plan.threads.min(connections).min(in_flight).max(1)
@@ -242,6 +244,12 @@ fn room(plan: &Plan, index: usize, count: usize) -> Room {
     let share = Share { index, count };
     match &plan.load {
         Load::Open {
+            in_flight_max,
+            connections,
+            streams,
+            ..
+        }
+        | Load::Replay {
             in_flight_max,
             connections,
             streams,

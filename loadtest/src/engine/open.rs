@@ -7,28 +7,32 @@ use super::Share;
 use super::worker::Worker;
 use crate::limits;
 use crate::pacer::Pacer;
-use crate::plan::arrivals::arrivals;
+use crate::plan::arrivals::{Arrival, arrivals};
 use crate::plan::{Load, Plan};
 
 /// Sends this thread's share of the arrivals, until the last or until the run is stopped.
 pub(super) async fn run(worker: &Arc<Worker>, plan: &Plan, share: Share) -> io::Result<()> {
-    let Load::Open {
-        course,
-        arrivals: spread,
-        requests,
-        ..
-    } = &plan.load
-    else {
-        return Ok(());
-    };
-    let all = arrivals(
-        &plan.targets,
-        course,
-        *spread,
-        plan.warm_up,
-        *requests,
-        plan.seed,
-    );
+    match &plan.load {
+        Load::Open {
+            course,
+            arrivals: spread,
+            requests,
+            ..
+        } => {
+            let (targets, warm_up) = (&plan.targets, plan.warm_up);
+            let all = arrivals(targets, course, *spread, warm_up, *requests, plan.seed);
+            send(worker, all, share).await
+        }
+        Load::Replay { arrivals, .. } => send(worker, arrivals.iter().copied(), share).await,
+        Load::Closed { .. } => Ok(()),
+    }
+}
+
+async fn send(
+    worker: &Arc<Worker>,
+    all: impl Iterator<Item = Arrival>,
+    share: Share,
+) -> io::Result<()> {
     let pacer = Pacer::new(worker.clock)?;
     pacer.origin().await?;
     let mut in_a_row = 0;

@@ -10,11 +10,11 @@ use crate::schedule::{Arrivals, Course, Schedule, Stage};
 
 /// One request that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Arrival {
+pub struct Arrival {
     /// When, after the origin of the run (the begin of the warm-up).
-    pub(crate) at: Duration,
-    /// Which target.
-    pub(crate) target: usize,
+    pub at: Duration,
+    /// The index of its target.
+    pub target: usize,
 }
 
 /// The arrivals of an open loop in order, those of the warm-up first. `requests` of the others at most.

@@ -9,10 +9,12 @@ pub mod rate;
 mod summary;
 pub mod target;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_transport::external::ExternalTls;
 
+pub use self::arrivals::Arrival;
 use self::expect::Expectations;
 use self::target::{Message, Protocol, Targets};
 use crate::limits;
@@ -65,6 +67,17 @@ pub enum Load {
         /// Requests at once on a connection of HTTP/2 or HTTP/3.
         streams: usize,
     },
+    /// When a log says that requests were sent, whether they are answered or not.
+    Replay {
+        /// The requests in order.
+        arrivals: Arc<[Arrival]>,
+        /// As in an open loop.
+        in_flight_max: usize,
+        /// As in an open loop.
+        connections: Option<usize>,
+        /// As in an open loop.
+        streams: usize,
+    },
     /// Each connection sends its next request when the last was answered, as wrk does. A slow server
     /// then gets fewer requests, and the latency seen is too good.
     Closed {
@@ -100,7 +113,9 @@ impl Load {
     /// Requests at once on a connection of HTTP/2 or HTTP/3.
     pub(crate) fn streams(&self) -> usize {
         match self {
-            Self::Open { streams, .. } | Self::Closed { streams, .. } => *streams,
+            Self::Open { streams, .. }
+            | Self::Replay { streams, .. }
+            | Self::Closed { streams, .. } => *streams,
         }
     }
 }
@@ -129,6 +144,18 @@ impl Plan {
                 in_range("--max-in-flight", *in_flight_max, limits::IN_FLIGHT_MAX)?;
                 if *requests == Some(0) {
                     return Err("--requests 0 would do nothing".to_owned());
+                }
+                (*connections, *streams)
+            }
+            Load::Replay {
+                in_flight_max,
+                connections,
+                streams,
+                ..
+            } => {
+                in_range("--max-in-flight", *in_flight_max, limits::IN_FLIGHT_MAX)?;
+                if !self.warm_up.is_zero() {
+                    return Err("--warm-up has no requests to send before a --replay".to_owned());
                 }
                 (*connections, *streams)
             }
@@ -186,6 +213,10 @@ impl Plan {
     pub fn length(&self) -> Option<Duration> {
         match &self.load {
             Load::Open { course, .. } => Some(course.length()),
+            // The last request is due in the run, not at its end.
+            Load::Replay { arrivals, .. } => arrivals
+                .last()
+                .map(|last| last.at + Duration::from_millis(1)),
             Load::Closed { end, .. } => match end {
                 End::After(length) => Some(*length),
                 End::Requests(_) => None,

@@ -15,7 +15,7 @@ impl Plan {
         let general = PlanSummary {
             protocol: self.targets.protocol.token().to_owned(),
             targets: targets.collect(),
-            method: self.targets.protocol.has_method().then(|| {
+            method: self.targets.protocol.is_http().then(|| {
                 let method = &self.message.method;
                 method.to_string()
             }),
@@ -59,6 +59,20 @@ impl Plan {
                 max_in_flight: Some(*in_flight_max as u64),
                 ..general
             },
+            Load::Replay {
+                arrivals,
+                in_flight_max,
+                connections,
+                ..
+            } => PlanSummary {
+                mode: Mode::Open,
+                method: None,
+                arrivals: Some("replay".to_owned()),
+                requests: Some(arrivals.len() as u64),
+                connections: connections.map(|connections| connections as u64),
+                max_in_flight: Some(*in_flight_max as u64),
+                ..general
+            },
             Load::Closed {
                 connections, end, ..
             } => PlanSummary {
@@ -84,13 +98,6 @@ impl Protocol {
             Self::Grpc => "grpc",
             Self::Tcp(_) => "tcp",
             Self::Udp => "udp",
-        }
-    }
-
-    fn has_method(self) -> bool {
-        match self {
-            Self::Http1 | Self::Http2 | Self::Http3 => true,
-            Self::Grpc | Self::Tcp(_) | Self::Udp => false,
         }
     }
 }

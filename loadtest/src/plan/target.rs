@@ -1,9 +1,14 @@
 //! Where requests go: URLs with weights, and the protocol that they mean. Pure.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, header};
 
+use super::Arrival;
 use crate::limits;
+use crate::replay::{self, Replay};
 
 /// What is spoken with every target of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,14 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Whether it is a version of HTTP, and not gRPC on one.
+    pub fn is_http(self) -> bool {
+        match self {
+            Self::Http1 | Self::Http2 | Self::Http3 => true,
+            Self::Grpc | Self::Tcp(_) | Self::Udp => false,
+        }
+    }
+
     /// Whether a connection carries several requests at once.
     pub fn is_multiplexed(self) -> bool {
         match self {
@@ -76,6 +89,8 @@ pub struct Target {
     pub endpoint: usize,
     /// Shares of the arrivals.
     weight: u32,
+    /// Another method than the message's.
+    method: Option<Method>,
 }
 
 /// All targets of a run, which share a protocol.
@@ -153,6 +168,7 @@ impl Targets {
                 uri,
                 endpoint: index,
                 weight,
+                method: None,
             });
         }
         let protocol =
@@ -170,6 +186,44 @@ impl Targets {
         &self.targets
     }
 
+    /// The targets that a log names, all where the one target of `self` is; and for each request of the
+    /// log when it is due and to which of them it goes.
+    ///
+    /// # Errors
+    /// When `self` is not one target of HTTP, or the log has something that no request can say.
+    pub fn replay(&self, replay: &Replay) -> Result<(Self, Arc<[Arrival]>), String> {
+        let ([base], true) = (self.targets.as_slice(), self.protocol.is_http()) else {
+            return Err("--replay takes one http or https URL: where the requests go".to_owned());
+        };
+        if replay.arrivals.is_empty() {
+            return Err("no request in the log".to_owned());
+        }
+        let mut replayed = Self {
+            targets: Vec::new(),
+            sums: Vec::new(),
+            ..self.clone()
+        };
+        let mut known = HashMap::new();
+        let mut arrivals = Vec::with_capacity(replay.arrivals.len());
+        for logged in &replay.arrivals {
+            let key = (&logged.method, &logged.authority, &logged.path);
+            let target = match known.get(&key) {
+                Some(target) => *target,
+                None => {
+                    let target = base.as_logged(logged)?;
+                    replayed.targets.push(target);
+                    replayed.sums.push(replayed.targets.len() as u64);
+                    *known.entry(key).or_insert(replayed.targets.len() - 1)
+                }
+            };
+            arrivals.push(Arrival {
+                at: logged.offset,
+                target,
+            });
+        }
+        Ok((replayed, arrivals.into()))
+    }
+
     /// The index of the target that a random number chooses, by weight.
     pub(crate) fn choose(&self, random: u64) -> usize {
         let Some(whole) = self.sums.last() else {
@@ -184,6 +238,28 @@ impl Target {
     /// How many of the arrivals go here, relative to the other targets.
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// The method of its requests.
+    pub(crate) fn method<'a>(&'a self, message: &'a Message) -> &'a Method {
+        self.method.as_ref().unwrap_or(&message.method)
+    }
+
+    /// What a line of the log asked for, here.
+    fn as_logged(&self, logged: &replay::Arrival) -> Result<Self, String> {
+        let wrong = |what: &str| format!("the log has a {what} that no request can have");
+        let scheme = self.uri.scheme_str().unwrap_or("http");
+        let uri = Uri::builder()
+            .scheme(scheme)
+            .authority(&*logged.authority)
+            .path_and_query(&*logged.path);
+        let method = Method::from_bytes(logged.method.as_bytes());
+        Ok(Self {
+            uri: uri.build().map_err(|_| wrong("host or path"))?,
+            endpoint: self.endpoint,
+            weight: 1,
+            method: Some(method.map_err(|_| wrong("method"))?),
+        })
     }
 
     /// What follows the authority, as it stands in a request line.
@@ -389,6 +465,34 @@ mod tests {
             shares[targets.choose(random)] += 1;
         }
         assert_eq!(shares, [200, 600, 200]);
+    }
+
+    #[test]
+    fn a_log_is_replayed_at_the_one_target_with_its_own_hosts_and_methods() {
+        let logged = |offset, method: &str, path: &str| replay::Arrival {
+            offset: std::time::Duration::from_millis(offset),
+            method: method.into(),
+            authority: "orders.shop".into(),
+            path: path.into(),
+        };
+        let log = Replay {
+            arrivals: vec![
+                logged(0, "GET", "/a"),
+                logged(5, "POST", "/a"),
+                logged(9, "GET", "/a"),
+            ],
+            ..Replay::default()
+        };
+        let base = parse(&["http://127.0.0.1:5001/"], Version::Scheme).unwrap();
+        let (targets, arrivals) = base.replay(&log).unwrap();
+        let chosen: Vec<usize> = arrivals.iter().map(|arrival| arrival.target).collect();
+        assert_eq!(chosen, [0, 1, 0]);
+        assert_eq!(targets.list()[1].method, Some(Method::POST));
+        assert_eq!(targets.list()[1].authority(), "orders.shop");
+        assert_eq!(targets.endpoints[0].port, 5001);
+        let two = parse(&["http://a/", "http://b/"], Version::Scheme).unwrap();
+        assert!(two.replay(&log).is_err());
+        assert!(base.replay(&Replay::default()).is_err());
     }
 
     #[test]

@@ -23,7 +23,6 @@ use crate::sample::{ErrorKind, Outcome, Sample};
 pub(crate) struct Client {
     dial: Dial,
     requests: Vec<Request>,
-    head: bool,
     reuse: Reuse,
     judge: Judge,
     endpoints: usize,
@@ -33,6 +32,8 @@ pub(crate) struct Client {
 struct Request {
     bytes: Bytes,
     endpoint: usize,
+    /// Whether it is a HEAD request, whose answer has no body.
+    head: bool,
 }
 
 impl Client {
@@ -40,11 +41,11 @@ impl Client {
         let requests = plan.targets.list().iter().map(|target| Request {
             bytes: format_request(plan, target),
             endpoint: target.endpoint,
+            head: *target.method(&plan.message) == Method::HEAD,
         });
         Self {
             dial,
             requests: requests.collect(),
-            head: plan.message.method == Method::HEAD,
             reuse: plan.reuse,
             judge: Judge::new(&plan.expectations),
             endpoints: plan.targets.endpoints.len(),
@@ -86,7 +87,8 @@ impl Lane {
             Some(connection) => connection,
             None => Connection::new(client.dial.open(request.endpoint, clock, sample).await?),
         };
-        let answer = connection.exchange(&request.bytes, client.head, &client.judge, clock, sample);
+        let answer =
+            connection.exchange(&request.bytes, request.head, &client.judge, clock, sample);
         let (outcome, keep_alive) = answer.await?;
         if keep_alive && client.reuse == Reuse::KeepAlive {
             *slot = Some(connection);
@@ -105,8 +107,13 @@ fn format_request(plan: &Plan, target: &Target) -> Bytes {
         }
         bytes.extend_from_slice(b"\r\n");
     };
-    let method = message.method.as_str().as_bytes();
-    line(&[method, b" ", target.path().as_bytes(), b" HTTP/1.1"]);
+    let method = target.method(message);
+    line(&[
+        method.as_str().as_bytes(),
+        b" ",
+        target.path().as_bytes(),
+        b" HTTP/1.1",
+    ]);
     if !message.headers.contains_key(header::HOST) {
         line(&[b"Host: ", target.authority().as_bytes()]);
     }
@@ -117,7 +124,7 @@ fn format_request(plan: &Plan, target: &Target) -> Bytes {
         line(&[name.as_str().as_bytes(), b": ", value.as_bytes()]);
     }
     // A method with a meaning for content says that there is none (RFC 9110 section 8.6).
-    let needs_length = matches!(message.method, Method::POST | Method::PUT | Method::PATCH);
+    let needs_length = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     if !message.body.is_empty() || needs_length {
         let length = message.body.len().to_string();
         line(&[b"Content-Length: ", length.as_bytes()]);
