@@ -69,3 +69,28 @@ fn the_result_is_written_as_a_page_and_as_a_log() {
     assert!(std::fs::read_to_string(page).unwrap().contains("<svg"));
     assert!(!std::fs::read(log).unwrap().is_empty());
 }
+
+#[test]
+fn a_log_is_replayed_at_its_own_times() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.jsonl");
+    let line = |second: u32, method: &str| {
+        format!(
+            "{{\"time\":\"2026-01-01T00:00:0{second}Z\",\"direction\":\"outbound\",\"method\":\"{method}\",\
+             \"authority\":\"orders.shop\",\"path\":\"/a\",\"status\":200,\"duration_ms\":1.5,\"bytes_in\":0}}\n"
+        )
+    };
+    std::fs::write(&path, line(1, "GET") + &line(2, "POST") + &line(5, "HEAD")).unwrap();
+    let (url, path) = (server.url("http", "/"), path.to_str().unwrap());
+    let ran = load(&[&url, "--replay", path, "--speed", "4"]);
+    assert_eq!(ran.summary("succeeded"), 3, "{ran:?}");
+    // Four seconds between the first and the last, four times as fast.
+    let seconds = ran.json()["summary"]["seconds"].as_f64().unwrap();
+    assert!((0.99..1.1).contains(&seconds), "{seconds}");
+    assert_eq!(ran.json()["plan"]["arrivals"], "replay");
+    std::fs::write(path, "nonsense\n").unwrap();
+    let ran = load(&[&url, "--replay", path]);
+    assert_eq!(ran.code, 65);
+    assert!(ran.one_line().contains("line 1"), "{ran:?}");
+}

@@ -91,6 +91,15 @@ fn nobody_there_is_one_line_before_the_run() {
 }
 
 #[test]
+fn a_server_without_tls_is_told_before_the_run() {
+    let server = Server::start(&[]);
+    let url = server.url("http", "/").replace("http:", "https:");
+    let ran = load(&[&url, "--insecure", "--rate", "10"]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.one_line().contains("TLS handshake failed"), "{ran:?}");
+}
+
+#[test]
 fn a_server_of_another_protocol_is_told_as_such() {
     let server = Server::start(&[]);
     // The echo of a request is no response.

@@ -40,8 +40,8 @@ pub struct Asked {
 }
 
 /// What makes sense for one run only.
-const SINGLE: [&str; 7] = [
-    "closed", "ramp", "stages", "requests", "fail_if", "html", "hdr_log",
+const SINGLE: [&str; 8] = [
+    "closed", "ramp", "stages", "replay", "requests", "fail_if", "html", "hdr_log",
 ];
 
 impl Asked {

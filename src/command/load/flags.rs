@@ -15,6 +15,7 @@ use weft_loadtest::schedule::{Arrivals, Course, Stage};
 use weft_transport::units::{parse_bytes, parse_duration};
 
 use super::asked::Asked;
+use super::replay::{self, Side};
 use super::tls::TlsFiles;
 use crate::failure::{Code, Failure};
 
@@ -40,6 +41,15 @@ pub struct Flags {
     /// Send on each connection when the last answer is there (closed loop); a slow server gets less
     #[arg(long, conflicts_with_all = ["rate", "ramp", "stages"], help_heading = WHEN)]
     closed: bool,
+    /// Send what weft's access log says, when it says: to the one URL, with the log's hosts and paths
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "ramp", "stages", "closed", "duration", "requests"], help_heading = WHEN)]
+    replay: Option<PathBuf>,
+    /// Replay so many times faster
+    #[arg(long, value_name = "N", requires = "replay", help_heading = WHEN)]
+    speed: Option<f64>,
+    /// The lines to replay, if the log has both sides
+    #[arg(long, value_enum, requires = "replay", help_heading = WHEN)]
+    direction: Option<Side>,
     /// How long requests are sent [default: 10s]
     #[arg(short, short_alias = 'z', long, value_name = "LENGTH", value_parser = parse_duration, help_heading = WHEN)]
     duration: Option<Duration>,
@@ -173,7 +183,13 @@ impl Flags {
             Pattern::Download => TcpPattern::Download,
         };
         let targets = Targets::parse(&self.targets, version, pattern).map_err(usage)?;
-        let load = self.load(targets.protocol, asked)?;
+        let (targets, load) = match &self.replay {
+            Some(path) => self.replayed(path, &targets)?,
+            None => {
+                let load = self.load(targets.protocol, asked)?;
+                (targets, load)
+            }
+        };
         let needs_tls = targets.endpoints.iter().any(|endpoint| endpoint.tls);
         let tls = TlsFiles {
             ca: self.ca.as_deref(),
@@ -280,12 +296,35 @@ impl Flags {
             requests: self.requests,
             in_flight_max: self.max_in_flight,
             connections: self.connections,
-            streams: self.streams.unwrap_or(if protocol.is_multiplexed() {
-                limits::STREAMS
-            } else {
-                1
-            }),
+            streams: self.streams_or_default(protocol),
         })
+    }
+
+    fn replayed(&self, path: &Path, targets: &Targets) -> Result<(Targets, Load), Failure> {
+        let log = replay::read(path, self.direction, self.speed.unwrap_or(1.0))?;
+        let replayed = targets.replay(&log).map_err(|error| {
+            Failure::new(
+                Code::BadData,
+                format!("--replay {}: {error}", path.display()),
+            )
+        });
+        let (targets, arrivals) = replayed?;
+        let load = Load::Replay {
+            arrivals,
+            in_flight_max: self.max_in_flight,
+            connections: self.connections,
+            streams: self.streams_or_default(targets.protocol),
+        };
+        Ok((targets, load))
+    }
+
+    fn streams_or_default(&self, protocol: Protocol) -> usize {
+        let default = if protocol.is_multiplexed() {
+            limits::STREAMS
+        } else {
+            1
+        };
+        self.streams.unwrap_or(default)
     }
 }
 

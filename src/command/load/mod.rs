@@ -7,6 +7,7 @@
 mod asked;
 mod diff;
 mod flags;
+mod replay;
 mod run;
 mod series;
 mod serve;
