@@ -47,6 +47,9 @@ pub(crate) enum Outcome {
     Busy(Duration),
 }
 
+/// The gRPC code that corresponds to 503.
+const UNAVAILABLE: u8 = 14;
+
 impl Outcome {
     /// By the code of a gRPC response. RESOURCE_EXHAUSTED is the endpoint's word that it is busy.
     pub(crate) fn of_grpc(code: u8) -> Self {
@@ -66,6 +69,10 @@ impl Outcome {
             (503, Some(time)) => Some(Self::Busy(time)),
             // 421: it does not serve what the table says.
             (421 | 500.., _) => Some(Self::Badly),
+            // The same word in gRPC's language.
+            (_, Some(time)) if grpc && retry::grpc_code(&head.headers) == Some(UNAVAILABLE) => {
+                Some(Self::Busy(time))
+            }
             (_, _) if grpc => retry::grpc_code(&head.headers).map(Self::of_grpc),
             (_, _) => Some(Self::Well),
         }
@@ -251,6 +258,26 @@ mod tests {
             limits::SPARED_SHARE
         );
         assert_eq!(busy.candidate(now + SECOND, Duration::ZERO).share, 1.0);
+    }
+
+    #[test]
+    fn a_refusal_for_overload_is_no_failure_in_either_language() {
+        let of = |status: u16, fields: &[(&'static str, &'static str)], grpc| {
+            let mut response = http::Response::builder().status(status);
+            for (name, value) in fields {
+                response = response.header(*name, *value);
+            }
+            Outcome::of(&response.body(()).unwrap().into_parts().0, grpc)
+        };
+        let later = ("retry-after", "1");
+        assert_eq!(of(503, &[later], false), Some(Outcome::Busy(SECOND)));
+        assert_eq!(of(503, &[], false), Some(Outcome::Badly));
+        let unavailable = ("grpc-status", "14");
+        let busy = of(200, &[later, unavailable], true);
+        assert_eq!(busy, Some(Outcome::Busy(SECOND)));
+        assert_eq!(of(200, &[unavailable], true), Some(Outcome::Badly));
+        // Its result comes with the trailers.
+        assert_eq!(of(200, &[], true), None);
     }
 
     #[test]
