@@ -31,4 +31,5 @@ mod namespaces;
 mod nginx;
 mod outage;
 mod renewal;
+mod resilience;
 mod streams;
