@@ -73,6 +73,11 @@ pub(crate) const MOVE_WITHIN_MAX: Duration = Duration::from_secs(60);
 /// How often a connection without streams is looked at.
 pub(crate) const IDLE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long requests on a silent connection still wait for their answer once its successor stands:
+/// its own probes go out at twice the interval each time, so that after an outage of a second the
+/// next one may be as far away. A peer that was restarted resets the connection at that probe.
+pub(crate) const HEALING_TIME: Duration = Duration::from_secs(1);
+
 /// A peer that owes an answer for this long gets no new streams until it, or its successor,
 /// answers; streams on a connection that was replaced fail after it.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3);

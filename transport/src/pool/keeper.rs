@@ -246,10 +246,9 @@ fn moving_time(kept: &Kept) -> Duration {
 
 /// Lets the streams of a replaced connection finish, then closes it. A peer that answers on the
 /// successor and stays silent here has lost this connection: its streams must not wait for the
-/// idle timeout.
+/// idle timeout. But when a path heals, the successor stands before the next probe of this
+/// connection was due, and what waits here will be answered.
 async fn retire(mut kept: Kept) {
-    let silent = kept.look() == Verdict::Silent;
-    kept.http.set_silent(silent);
     let mut silent_since = None;
     while kept.quic.close_reason().is_none() {
         if kept.streams.open() == 0 {
@@ -258,9 +257,15 @@ async fn retire(mut kept: Kept) {
             return;
         }
         match kept.look() {
-            Verdict::Alive => silent_since = None,
+            Verdict::Alive => {
+                silent_since = None;
+                kept.http.set_silent(false);
+            }
             Verdict::Silent => {
                 let since: Instant = *silent_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= limits::HEALING_TIME {
+                    kept.http.set_silent(true);
+                }
                 if since.elapsed() >= limits::SILENCE_MAX {
                     kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"silent");
                     return;
