@@ -78,13 +78,11 @@ fn jitter_has_its_width() {
         ],
     );
     let times = sorted_times(&ping(&lab, 400, "0.005"));
-    // Of 400 even draws from 20 ms the first and the last percent are near the ends.
-    let (early, late) = (times[4], times[395]);
+    // Of 400 even draws from 10 to 30 ms; a busy machine only adds to the later ones.
+    let (early, median, late) = (times[4], times[200], times[360]);
     assert!((10.0..12.0).contains(&early), "{early} ms");
-    assert!((28.0..33.0).contains(&late), "{late} ms");
-    let mean = times.iter().sum::<f64>() / times.len() as f64;
-    // Five standard errors of 20 ms / sqrt(12) / 20, and a millisecond for a busy machine.
-    assert!((18.5..22.5).contains(&mean), "{mean} ms");
+    assert!((18.0..24.0).contains(&median), "{median} ms");
+    assert!(late > 26.5, "{late} ms");
 }
 
 #[test]
