@@ -151,10 +151,12 @@ pub fn run(
     outcome.lateness_p99 = health.lateness[1];
     outcome.verdicts = judge::judge(&scenario.assertions, &outcome.loads, &sidecars);
     let holds = outcome.verdicts.iter().all(|verdict| verdict.holds);
-    outcome.state = match health.invalid().or_else(|| invalid.into_iter().next()) {
-        Some(why) => State::Invalid(why),
-        None if holds => State::Passed,
-        None => State::Failed,
+    outcome.state = match (health.invalid(), invalid.into_iter().next()) {
+        (Some(why), _) => State::Invalid(why),
+        // What a late generator finds is longer than what there was: a claim that holds, holds.
+        (None, _) if holds => State::Passed,
+        (None, Some(why)) => State::Invalid(why),
+        (None, None) => State::Failed,
     };
     fleet.end();
     outcome.took = start.elapsed();
