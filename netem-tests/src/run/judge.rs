@@ -64,7 +64,7 @@ fn seen(load: &LoadReport, measure: LoadMeasure) -> Quantity {
         LoadMeasure::Failed => count(load.failed),
         // Nothing sent is no success.
         LoadMeasure::Success => {
-            Quantity::share(1.0 - load.failed as f64 / (load.sent.max(1)) as f64)
+            Quantity::share(load.sent.saturating_sub(load.failed) as f64 / load.sent.max(1) as f64)
         }
         LoadMeasure::Corrupt => count(load.corrupt),
         LoadMeasure::P50 => Quantity::time(load.latency.p50),

@@ -21,7 +21,7 @@ pub(super) fn busy(before: Cpu, after: Cpu) -> f64 {
     if total == 0 {
         return 0.0;
     }
-    1.0 - idle as f64 / total as f64
+    total.saturating_sub(idle) as f64 / total as f64
 }
 
 /// Milliseconds since 1970.

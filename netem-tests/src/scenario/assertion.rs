@@ -139,12 +139,14 @@ impl Assertion {
     /// Whether a measured number keeps the claim. Not a number keeps none.
     pub fn holds(&self, measured: f64) -> bool {
         let bound = self.bound.value;
+        // 99.9 % has no exact form in binary: 999 of 1000 is that share nonetheless.
+        let equal = (measured - bound).abs() <= 1e-9 * bound;
         match self.comparison {
-            Comparison::AtMost => measured <= bound,
-            Comparison::AtLeast => measured >= bound,
-            Comparison::Exactly => (measured - bound).abs() < f64::EPSILON,
-            Comparison::Below => measured < bound,
-            Comparison::Above => measured > bound,
+            Comparison::AtMost => measured < bound || equal,
+            Comparison::AtLeast => measured > bound || equal,
+            Comparison::Exactly => equal,
+            Comparison::Below => measured < bound && !equal,
+            Comparison::Above => measured > bound && !equal,
         }
     }
 }
