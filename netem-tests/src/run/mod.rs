@@ -2,7 +2,7 @@
 //!
 //! `mesh.rs` brings the mesh up, `fleet.rs` owns its processes, `load.rs` speaks to `weft load`,
 //! `timeline.rs` does what befalls them, `judge.rs` compares claims with findings, and
-//! [`Outcome`](outcome::Outcome) is what reports are made of. What a scenario is stands in
+//! [`Outcome`] is what reports are made of. What a scenario is stands in
 //! [`crate::scenario`].
 
 mod admin;
