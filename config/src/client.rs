@@ -183,7 +183,7 @@ impl Subscription {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            tracing::info!(%error, "config service not available");
+            tracing::info!(%error, "the stream to the config service ended");
             // This process may be restarted before the config service is back.
             self.save().await;
             {
@@ -215,6 +215,8 @@ impl Subscription {
         shutdown: &CancellationToken,
     ) -> Result<(), String> {
         let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
+        let mut advertise = self.settings.advertise.clone();
+        let address = *advertise.borrow_and_update();
         let hello = proto::Hello {
             version: self.settings.version.clone(),
             instance: self.instance.clone(),
@@ -224,9 +226,7 @@ impl Subscription {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            advertise: self
-                .settings
-                .advertise
+            advertise: address
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
         };
@@ -269,6 +269,10 @@ impl Subscription {
                     let message = message.map_err(|status| status.message().to_owned())?;
                     let message = message.ok_or("the config service ended the stream")?;
                     self.take(message)?;
+                }
+                // A stream is for one address; that of a host that moved may be dead without knowing it.
+                Ok(()) = advertise.changed() => {
+                    return Err("this sidecar has another address".to_owned());
                 }
                 () = self.shared.changed.notified() => {
                     queue(&outgoing, Out::Report(self.report()))?;

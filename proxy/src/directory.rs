@@ -142,6 +142,15 @@ impl Directory {
         }
     }
 
+    /// What stands here in place of a cluster of an earlier snapshot. None where nothing changed, and where
+    /// no endpoint is left: then those of before are worth another attempt.
+    pub(crate) fn successor(&self, of: &Arc<Cluster>) -> Option<Arc<Cluster>> {
+        let (service, port) = of.label.rsplit_once(':')?;
+        let cluster = &self.service(service)?.port(port.parse().ok()?)?.cluster;
+        let changed = !Arc::ptr_eq(cluster, of) && !cluster.endpoints.is_empty();
+        changed.then(|| Arc::clone(cluster))
+    }
+
     /// The endpoints of every port.
     pub(crate) fn clusters(&self) -> impl Iterator<Item = &Cluster> {
         self.services
@@ -339,6 +348,44 @@ pub(crate) mod tests {
     pub(crate) fn after(table: impl Into<Arc<Table>>, previous: &Directory) -> Directory {
         let destinations = Destinations::default();
         Directory::new(table.into(), previous, &destinations, Instant::now())
+    }
+
+    #[test]
+    fn a_cluster_of_an_earlier_snapshot_is_found_again_unless_it_is_the_same_or_empty() {
+        let destinations = Destinations::default();
+        let build = |table: Table, previous: &Directory| {
+            Directory::new(Arc::new(table), previous, &destinations, Instant::now())
+        };
+        let cluster = |directory: &Directory, name: &str, port| {
+            let service = directory.service(name).unwrap();
+            Arc::clone(&service.port(port).unwrap().cluster)
+        };
+        let before = build(table(), &Directory::default());
+        let db = cluster(&before, "db.shop", 5432);
+        assert!(before.successor(&db).is_none());
+        let mut moved = table();
+        let port = |number| table::Port {
+            protocol: Protocol::Tcp,
+            routes: vec![],
+            endpoints: number,
+            traffic: table::Traffic::default(),
+        };
+        let service = |endpoints| {
+            Arc::new(table::Service {
+                ports: [(5432, port(endpoints))].into(),
+                authorization: None,
+            })
+        };
+        moved
+            .services
+            .insert(name("db"), service(vec![endpoint(9)]));
+        let after = build(moved.clone(), &before);
+        let found = after.successor(&db).unwrap();
+        assert!(Arc::ptr_eq(&found, &cluster(&after, "db.shop", 5432)));
+        moved.services.insert(name("db"), service(vec![]));
+        assert!(build(moved.clone(), &before).successor(&db).is_none());
+        moved.services.remove(&name("db"));
+        assert!(build(moved, &before).successor(&db).is_none());
     }
 
     #[test]

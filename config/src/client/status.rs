@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use tokio::sync::watch;
 use weft_transport::credentials::Credentials;
 
 use crate::table::{Revision, ServiceName};
@@ -22,8 +23,8 @@ pub struct SubscriptionSettings {
     pub version: String,
     /// Services that outbound listeners name.
     pub listens_for: Vec<ServiceName>,
-    /// Where other sidecars reach this one; needed to serve anything.
-    pub advertise: Option<SocketAddr>,
+    /// Where other sidecars reach this one; needed to serve anything. A change is registered at once.
+    pub advertise: watch::Receiver<Option<SocketAddr>>,
     /// What this sidecar serves. Registered while its application is healthy.
     pub inbound: Vec<(ServiceName, u16)>,
 }

@@ -31,7 +31,7 @@ use crate::worker::Worker;
 /// What all attempts of one request have in common.
 pub(super) struct Call<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) route: &'a Route,
+    pub(super) route: Route,
     /// The body, if there is one.
     pub(super) upload: Option<Arc<Upload<Incoming>>>,
     /// The client waits to be told that it may send the body.
@@ -65,6 +65,15 @@ pub(super) struct Failed {
 }
 
 impl Call<'_> {
+    /// Takes the endpoints of the newest table for a further attempt: those of before may be why the last
+    /// one failed.
+    pub(super) fn renew(&mut self, wish: &mut Wish) {
+        if let Some(cluster) = self.worker.directory().successor(&self.route.cluster) {
+            wish.tried = wish.tried.moved(&self.route.cluster, &cluster);
+            self.route.cluster = cluster;
+        }
+    }
+
     /// Picks an endpoint for an attempt that begins `now`.
     pub(super) fn pick(&self, wish: &mut Wish, now: Instant) -> Result<Picked, Failed> {
         choose(self.worker, &self.route.cluster, wish, now).map_err(|error| not_opened(error, now))

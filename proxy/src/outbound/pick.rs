@@ -43,6 +43,23 @@ impl Tried {
         (0..count).all(|index| self.has(index))
     }
 
+    /// The same endpoints, as far as they are there, by their places in a later snapshot of the cluster.
+    pub(super) fn moved(self, from: &Cluster, to: &Cluster) -> Self {
+        let mut moved = Self::default();
+        for (index, endpoint) in to.endpoints.iter().enumerate() {
+            let was = |old: &Endpoint| old.target == endpoint.target;
+            if from
+                .endpoints
+                .iter()
+                .position(was)
+                .is_some_and(|old| self.has(old))
+            {
+                moved.add(index);
+            }
+        }
+        moved
+    }
+
     fn has(self, index: usize) -> bool {
         u32::try_from(index)
             .ok()
@@ -202,6 +219,20 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn what_was_tried_is_known_in_a_later_snapshot() {
+        let (three, two) = (
+            cluster(3, Traffic::default()),
+            cluster(2, Traffic::default()),
+        );
+        let mut tried = Tried::default();
+        tried.add(0);
+        assert!(tried.moved(&two, &three).has(0));
+        assert!(!tried.moved(&two, &three).has(1));
+        tried.add(2);
+        assert_eq!(tried.moved(&three, &two).last(), Some(0));
     }
 
     #[test]

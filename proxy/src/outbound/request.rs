@@ -107,11 +107,11 @@ async fn forward(
     prepare::rewrite(head, &route, authority, via)?;
     record.uri = head.uri.clone();
 
-    let call = Call {
+    let mut call = Call {
         worker,
-        route: &route,
         wait: !body.is_end_stream() && head.headers.contains_key(EXPECT),
         upload: upload(worker, &route.traffic, body),
+        route,
         grpc,
         deadline,
     };
@@ -121,12 +121,16 @@ async fn forward(
         repeatable: head.method.is_idempotent(),
     };
     let mut now = record.started;
-    if is_held_up(&route.traffic) {
+    if is_held_up(&call.route.traffic) {
         // Rare, and not worth room in every request.
-        Box::pin(admit(worker, &route, deadline)).await?;
+        Box::pin(admit(worker, &call.route, deadline)).await?;
         now = Instant::now();
     }
-    route.cluster.destination.budget.request(record.started);
+    call.route
+        .cluster
+        .destination
+        .budget
+        .request(record.started);
     let mut attempts = Attempts::default();
     loop {
         if let Some(deadline) = deadline {
@@ -150,8 +154,8 @@ async fn forward(
                     Err(failed) => Err(failed),
                 },
             };
-            let (last, name) = (wish.tried.last(), route.name.as_ref());
-            record.counted = worker.leaving(&route.cluster, last, name, Shard::requests);
+            let (last, name) = (wish.tried.last(), call.route.name.as_ref());
+            record.counted = worker.leaving(&call.route.cluster, last, name, Shard::requests);
             match again(&call, &outcome, attempts, &head.method, record, trace) {
                 // Its stream is reset here, before the pause.
                 Some(pause) => pause,
@@ -165,6 +169,7 @@ async fn forward(
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+        call.renew(&mut wish);
         now = Instant::now();
     }
 }

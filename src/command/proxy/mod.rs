@@ -1,6 +1,7 @@
 //! `weft proxy`: the sidecar, and what one asks a running one.
 
 mod admin;
+mod advertise;
 pub mod flags;
 mod run;
 mod wrap;

@@ -1,7 +1,6 @@
 //! `weft proxy run`: identity, then table, then data path; and in the other order to the end.
 
 use std::ffi::OsString;
-use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use clap::Args;
@@ -16,6 +15,7 @@ use weft_config::settings::{
 use weft_proxy::RunError;
 use weft_transport::credentials::Credentials;
 
+use super::advertise::Advertise;
 use super::flags::ProxyFlags;
 use super::wrap::wrap;
 use crate::failure::{Code, Failure, chain};
@@ -69,7 +69,9 @@ async fn sidecar(
         return Ok(());
     };
     let (agent, credentials) = joined?;
-    let subscription = subscription_settings(&settings, &agent, &credentials).await?;
+    let config = config_addresses(&settings, &agent);
+    let advertise = Advertise::find(&settings, &config).await?;
+    let subscription = subscription_settings(&settings, &config, &agent, &credentials, &advertise)?;
     let (subscription, handle) = Subscription::start(subscription);
     let running = weft_proxy::start(settings, credentials, Arc::new(handle), Some(Arc::new(log)))
         .await
@@ -91,16 +93,19 @@ async fn sidecar(
     tokio::join!(
         serve,
         announce,
+        over.run_until_cancelled(advertise.follow()),
         subscription.run(over.clone()),
         agent.run(over.clone())
     );
     Ok(())
 }
 
-async fn subscription_settings(
+fn subscription_settings(
     settings: &ProxySettings,
+    config: &[HostPort],
     agent: &Agent,
     credentials: &Credentials,
+    advertise: &Advertise,
 ) -> Result<SubscriptionSettings, Failure> {
     let id = agent.id();
     let namespace = id.workload().map_or("", |workload| workload.namespace);
@@ -126,14 +131,9 @@ async fn subscription_settings(
     {
         inbound.push((name(&one.service)?, one.port));
     }
-    let addresses = if settings.config_addresses.is_empty() {
-        beside(agent.ca_addresses())
-    } else {
-        settings.config_addresses.clone()
-    };
     Ok(SubscriptionSettings {
-        advertise: advertised(settings, &addresses).await?,
-        addresses: addresses.iter().map(ToString::to_string).collect(),
+        advertise: advertise.subscribe(),
+        addresses: config.iter().map(ToString::to_string).collect(),
         credentials: credentials.clone(),
         state_dir: settings.state_dir.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -143,8 +143,12 @@ async fn subscription_settings(
 }
 
 /// Without an address, the config service is looked for where the CA is.
-fn beside(ca_addresses: &[String]) -> Vec<HostPort> {
-    let addresses = ca_addresses
+fn config_addresses(settings: &ProxySettings, agent: &Agent) -> Vec<HostPort> {
+    if !settings.config_addresses.is_empty() {
+        return settings.config_addresses.clone();
+    }
+    let addresses = agent
+        .ca_addresses()
         .iter()
         .filter_map(|address| address.parse().ok());
     addresses
@@ -153,60 +157,6 @@ fn beside(ca_addresses: &[String]) -> Vec<HostPort> {
             ..address
         })
         .collect()
-}
-
-/// The address at which peers reach this sidecar, if it serves anything.
-async fn advertised(
-    settings: &ProxySettings,
-    config: &[HostPort],
-) -> Result<Option<SocketAddr>, Failure> {
-    let Some(inbound) = &settings.inbound else {
-        return Ok(None);
-    };
-    if let Some(advertise) = &inbound.advertise {
-        let resolved = lookup(advertise).await;
-        return resolved.map(Some).ok_or_else(|| {
-            Failure::new(
-                Code::Failed,
-                format!("inbound.advertise: {advertise} has no address: write an IP address, or a name that resolves here"),
-            )
-        });
-    }
-    if !inbound.listen.ip().is_unspecified() {
-        return Ok(Some(inbound.listen));
-    }
-    for address in config {
-        if let Some(address) = lookup(address).await
-            && let Some(local) = route_to(address)
-        {
-            let advertise = SocketAddr::new(local.ip(), inbound.listen.port());
-            tracing::info!(%advertise, "peers are told the address of the route to the config service");
-            return Ok(Some(advertise));
-        }
-    }
-    Err(Failure::new(
-        Code::BadData,
-        "inbound.listen is a wildcard: write inbound.advertise (--advertise), the address at which other sidecars reach this one",
-    ))
-}
-
-async fn lookup(address: &HostPort) -> Option<SocketAddr> {
-    tokio::net::lookup_host((address.host.as_str(), address.port))
-        .await
-        .ok()?
-        .next()
-}
-
-/// The local address that packets to `address` leave from; connecting UDP sends nothing.
-fn route_to(address: SocketAddr) -> Option<SocketAddr> {
-    let any: SocketAddr = if address.is_ipv4() {
-        ([0, 0, 0, 0], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
-    let socket = UdpSocket::bind(any).ok()?;
-    socket.connect(address).ok()?;
-    socket.local_addr().ok()
 }
 
 impl weft_proxy::LogFilter for LogFilter {
