@@ -50,13 +50,21 @@ pub(crate) fn server_config(
     credentials: &Credentials,
     tuning: &Tuning,
 ) -> Result<quinn::ServerConfig, ConfigurationError> {
-    let settings = tuning.settings();
-    let tls = tls::server_config(credentials, None, ALPN, settings.post_quantum).map_err(text)?;
+    let post_quantum = tuning.settings().post_quantum;
+    let tls = tls::server_config(credentials, None, ALPN, post_quantum).map_err(text)?;
+    listening_config(tls, tuning)
+}
+
+/// What a listening side runs, whatever it asks of its clients.
+pub(crate) fn listening_config(
+    tls: rustls::ServerConfig,
+    tuning: &Tuning,
+) -> Result<quinn::ServerConfig, ConfigurationError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(text)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config
         .transport_config(Arc::new(transport_config(tuning, Side::Listening)?))
-        .migration(settings.migration)
+        .migration(tuning.settings().migration)
         .max_incoming(limits::INCOMING_MAX)
         .incoming_buffer_size(limits::INCOMING_BUFFER)
         .incoming_buffer_size_total(limits::INCOMING_BUFFER_TOTAL);

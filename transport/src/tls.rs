@@ -20,7 +20,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::credentials::{Credentials, Fingerprint, default_allowance};
+use crate::credentials::{Credentials, Fingerprint, TrustBundle, default_allowance};
 use crate::identity::{PeerId, SpiffeId};
 use crate::tuning::PostQuantum;
 use crate::verify::{self, Allowance, Leaf, Usage, VerifyError};
@@ -29,14 +29,16 @@ use crate::verify::{self, Allowance, Leaf, Usage, VerifyError};
 /// a name in the clear would tell an eavesdropper about the mesh.
 pub(crate) const SERVER_NAME: &str = "weft.invalid";
 
-/// Whom a dialling side accepts.
+/// Whom a side accepts.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
     /// Any identity of the mesh; the caller compares the proven one itself.
     Mesh(Credentials),
     /// Exactly this identity of the mesh.
     Identity(Credentials, SpiffeId),
-    /// Exactly this identity, under a root that is known by its fingerprint only.
+    /// Exactly this identity, by roots that do not change.
+    Fixed(TrustBundle, SpiffeId),
+    /// Exactly this server, under a root that is known by its fingerprint only.
     Pinned(Fingerprint, SpiffeId),
 }
 
@@ -50,7 +52,7 @@ pub(crate) fn client_config(
     let builder = ClientConfig::builder_with_provider(provider(post_quantum))
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier { expected }));
+        .with_custom_certificate_verifier(server_verifier(expected));
     let mut config = match own {
         Some(credentials) => {
             builder.with_client_cert_resolver(Arc::new(Resolver(credentials.clone())))
@@ -73,7 +75,7 @@ pub(crate) fn server_config(
     post_quantum: PostQuantum,
 ) -> Result<ServerConfig, Error> {
     let verifier = ClientVerifier {
-        credentials: credentials.clone(),
+        expected: Expected::Mesh(credentials.clone()),
         mandatory: optional_with_grace.is_none(),
         allowance: match optional_with_grace {
             Some(late) => Allowance { late },
@@ -88,6 +90,20 @@ pub(crate) fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// Judges servers.
+pub(crate) fn server_verifier(expected: Expected) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(ServerVerifier { expected })
+}
+
+/// Judges clients, each of which must show a certificate.
+pub(crate) fn client_verifier(expected: Expected) -> Arc<dyn ClientCertVerifier> {
+    Arc::new(ClientVerifier {
+        expected,
+        mandatory: true,
+        allowance: default_allowance(),
+    })
 }
 
 /// The proof that a finished handshake gives. `chain` is what the peer presented and the
@@ -133,27 +149,31 @@ impl ResolvesClientCert for Resolver {
     }
 }
 
-#[derive(Debug)]
-struct ServerVerifier {
-    expected: Expected,
-}
-
-impl ServerVerifier {
-    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), VerifyError> {
-        let mesh = |credentials: &Credentials| {
-            let bundle = credentials.bundle();
-            verify::chain(chain, &bundle, now, default_allowance(), Usage::Server)
-        };
-        let (leaf, wanted) = match &self.expected {
-            Expected::Mesh(credentials) => (mesh(credentials)?, None),
-            Expected::Identity(credentials, id) => (mesh(credentials)?, Some(id)),
-            Expected::Pinned(anchor, id) => (verify::pinned_chain(chain, *anchor, now)?, Some(id)),
+impl Expected {
+    fn judge(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+        allowance: Allowance,
+        usage: Usage,
+    ) -> Result<(), VerifyError> {
+        let under = |bundle: &TrustBundle| verify::chain(chain, bundle, now, allowance, usage);
+        let (leaf, wanted) = match self {
+            Self::Mesh(credentials) => (under(&credentials.bundle())?, None),
+            Self::Identity(credentials, id) => (under(&credentials.bundle())?, Some(id)),
+            Self::Fixed(bundle, id) => (under(bundle)?, Some(id)),
+            Self::Pinned(anchor, id) => (verify::pinned_chain(chain, *anchor, now)?, Some(id)),
         };
         match wanted {
             Some(id) if *id != leaf.id => Err(VerifyError::OtherIdentity(leaf.id)),
             Some(_) | None => Ok(()),
         }
     }
+}
+
+#[derive(Debug)]
+struct ServerVerifier {
+    expected: Expected,
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -165,7 +185,9 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(&whole_chain(end_entity, intermediates), now)
+        let chain = whole_chain(end_entity, intermediates);
+        self.expected
+            .judge(&chain, now, default_allowance(), Usage::Server)
             .map(|()| ServerCertVerified::assertion())
             .map_err(refused)
     }
@@ -194,7 +216,7 @@ impl ServerCertVerifier for ServerVerifier {
 }
 
 struct ClientVerifier {
-    credentials: Credentials,
+    expected: Expected,
     mandatory: bool,
     allowance: Allowance,
 }
@@ -224,9 +246,9 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let chain = whole_chain(end_entity, intermediates);
-        let bundle = self.credentials.bundle();
-        verify::chain(&chain, &bundle, now, self.allowance, Usage::Client)
-            .map(|_| ClientCertVerified::assertion())
+        self.expected
+            .judge(&chain, now, self.allowance, Usage::Client)
+            .map(|()| ClientCertVerified::assertion())
             .map_err(refused)
     }
 

@@ -8,6 +8,7 @@
 mod bundle;
 mod svid;
 
+pub(crate) use bundle::to_pem;
 pub use bundle::{BundleError, Fingerprint, FingerprintError, TrustBundle};
 pub use svid::{Svid, SvidError};
 

@@ -1,13 +1,19 @@
-//! Clients for tools that stand outside of the mesh: a load generator, a check of somebody's server.
+//! Clients and servers for tools that stand outside of the mesh: a load generator and its other end, a check of
+//! somebody's server.
 //!
 //! Servers here are what the web knows: they have a name, and a root that vouches for it, or the caller does not
-//! care. Nothing of this makes a mesh connection: that takes a [`crate::identity::PeerId`], which these
-//! connections do not have ([`crate::http3::UnprovenConnection`]), and the pool never sees them.
+//! care, or asks for one identity. Nothing of this makes a mesh connection: that takes a
+//! [`crate::identity::PeerId`], which these connections do not have ([`crate::http3::UnprovenConnection`],
+//! [`crate::http3::UnprovenServerConnection`]), and neither the pool nor a sidecar's listener sees them.
+//!
+//! Here is what both sides share and the client's TLS; `tcp.rs` and `quic.rs` connect, `server.rs` accepts.
 
 mod quic;
+mod server;
 mod tcp;
 
 pub use quic::{ConnectError, QuicClient};
+pub use server::{QuicIncoming, QuicServer, ServerTls, TlsServer};
 pub use tcp::{TlsClient, TlsClientStream};
 
 use std::sync::Arc;
@@ -20,17 +26,21 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 
+use crate::credentials::{TrustBundle, to_pem};
+use crate::identity::SpiffeId;
 use crate::limits;
-use crate::tls::{signature_of_tls13, supported_schemes};
+use crate::tls::{Expected, server_verifier, signature_of_tls13, supported_schemes};
 
-/// Whom an external client believes.
+/// Whom an external client or server believes.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// Servers whose certificate is for their name and leads to one of these roots.
+    /// Those whose certificate leads to one of these roots; a server's is for its name, too.
     Roots(Roots),
-    /// Every server. For tests and measurements only.
+    /// The one that proves this identity with an X.509-SVID under these roots. Names of hosts play no part.
+    Identity(TrustBundle, SpiffeId),
+    /// Everybody: a server is believed, a client is not asked. For tests and measurements only.
     Anybody,
 }
 
@@ -38,7 +48,7 @@ pub enum Trust {
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 
-/// What an external client shows of itself.
+/// What a side shows of itself.
 #[derive(Debug)]
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
@@ -62,7 +72,7 @@ pub struct ExternalTls {
     sessions: Sessions,
 }
 
-/// Why a client cannot be made.
+/// Why a client or a server cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ExternalError {
     /// A file has no certificate, or none that can be read.
@@ -111,6 +121,26 @@ impl Identity {
         let key = key.map_err(|error| ExternalError::Key(error.to_string()))?;
         Ok(Self { chain, key })
     }
+
+    /// A new key, with a certificate for these names and addresses that nobody vouches for but itself.
+    ///
+    /// # Errors
+    /// When one of them is no name.
+    pub fn self_made(names: Vec<String>) -> Result<Self, ExternalError> {
+        let refused = |error: rcgen::Error| ExternalError::Configuration(error.to_string());
+        let params = rcgen::CertificateParams::new(names).map_err(refused)?;
+        let key = rcgen::KeyPair::generate().map_err(refused)?;
+        let certificate = params.self_signed(&key).map_err(refused)?;
+        Ok(Self {
+            chain: vec![certificate.der().clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        })
+    }
+
+    /// The certificates as PEM, the leaf first.
+    pub fn chain_pem(&self) -> String {
+        to_pem(&self.chain)
+    }
 }
 
 impl ExternalTls {
@@ -130,6 +160,12 @@ impl ExternalTls {
             .map_err(refused)?;
         let builder = match &self.trust {
             Trust::Roots(roots) => builder.with_root_certificates(Arc::clone(&roots.0)),
+            Trust::Identity(bundle, id) => {
+                let expected = Expected::Fixed(bundle.clone(), id.clone());
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(server_verifier(expected))
+            }
             Trust::Anybody => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Believer)),

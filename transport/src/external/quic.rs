@@ -20,7 +20,7 @@ pub struct QuicClient {
     tuning: Tuning,
 }
 
-/// Why a server was not reached over QUIC.
+/// Why a connection over QUIC did not come about.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The handshake failed: a certificate, a protocol or a version was refused.
@@ -107,7 +107,7 @@ fn any_socket() -> io::Result<UdpSocket> {
     both().or_else(|_: io::Error| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
 }
 
-fn connect_error(error: quinn::ConnectionError) -> ConnectError {
+pub(super) fn connect_error(error: quinn::ConnectionError) -> ConnectError {
     use quinn::ConnectionError as E;
     match error {
         E::TimedOut => ConnectError::Timeout,

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use rustls::HandshakeKind;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -47,6 +48,11 @@ impl TlsClientStream {
     /// The TCP connection below. Its bytes are ciphertext: for looking at its state only.
     pub fn tcp(&self) -> &TcpStream {
         self.0.get_ref().0
+    }
+
+    /// Whether the handshake went on with a session of an earlier connection (RFC 8446 section 2.2).
+    pub fn was_resumed(&self) -> bool {
+        self.0.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Whether the server chose the protocol that was asked for. One that chooses none may speak

@@ -1,39 +1,29 @@
-//! The clients against servers of the web: with a name and a root, and no identity.
+//! Clients and servers of the web: with a name and a root, and with an identity for those who ask for one.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-use quinn::crypto::rustls::QuicServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::http3::ServerConnection;
-use crate::identity::PeerId;
-use crate::streams::Streams;
-use crate::tuning::TransportSettings;
+use crate::http3::{ConnectionError, UnprovenServerConnection};
+use crate::testing::{Authority, FRONTEND, Issued, ORDERS, leaf};
+use crate::tuning::{TransportSettings, Tuning};
 
-/// A certificate for `localhost` that is its own root, and a TLS configuration that shows it.
+/// A certificate for `localhost` that is its own root, and a server that shows it to anybody.
 struct Website {
-    root_pem: String,
-    tls: rustls::ServerConfig,
+    roots: Trust,
+    tls: ServerTls,
 }
 
-fn website(alpn: &[u8]) -> Website {
-    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.cert.der().clone()], key.into())
-        .unwrap();
-    tls.alpn_protocols = vec![alpn.to_vec()];
+fn website() -> Website {
+    let identity = Identity::self_made(vec!["localhost".to_owned()]).unwrap();
+    let roots = Roots::from_pem(identity.chain_pem().as_bytes()).unwrap();
     Website {
-        root_pem: certificate.cert.pem(),
-        tls,
+        roots: Trust::Roots(roots),
+        tls: ServerTls::new(identity, Trust::Anybody),
     }
 }
 
@@ -41,10 +31,20 @@ fn client(trust: Trust) -> ExternalTls {
     ExternalTls::new(trust, None, Sessions::Full)
 }
 
-fn believing(website: &Website) -> ExternalTls {
-    client(Trust::Roots(
-        Roots::from_pem(website.root_pem.as_bytes()).unwrap(),
-    ))
+fn tuning() -> Tuning {
+    TransportSettings::default().validate().unwrap()
+}
+
+/// Whoever proves to be `id` in the mesh of the tests.
+fn only(id: &str) -> Trust {
+    Trust::Identity(Authority::shared().bundle(), id.parse().unwrap())
+}
+
+fn svid(id: &str) -> Identity {
+    let Issued {
+        chain_pem, key_pem, ..
+    } = Authority::shared().issue(leaf(&[id]));
+    Identity::from_pem(chain_pem.as_bytes(), key_pem.as_bytes()).unwrap()
 }
 
 fn loopback() -> SocketAddr {
@@ -52,29 +52,21 @@ fn loopback() -> SocketAddr {
 }
 
 /// Serves HTTP/3 and answers every request with 204.
-fn serve_http3(tls: rustls::ServerConfig, tasks: &mut JoinSet<()>) -> SocketAddr {
-    let crypto = QuicServerConfig::try_from(tls).unwrap();
-    let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    let endpoint = quinn::Endpoint::server(config, loopback()).unwrap();
-    let address = endpoint.local_addr().unwrap();
+fn serve_http3(tls: &ServerTls, tasks: &mut JoinSet<()>) -> SocketAddr {
+    let socket = UdpSocket::bind(loopback()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let server = QuicServer::new(tls, &tuning(), socket).unwrap();
     tasks.spawn(async move {
-        while let Some(incoming) = endpoint.accept().await {
-            let Ok(connection) = incoming.await else {
-                continue;
-            };
-            answer_all(connection).await;
+        while let Some(incoming) = server.accept().await {
+            if let Ok(connection) = incoming.handshake().await {
+                answer_all(connection).await;
+            }
         }
     });
     address
 }
 
-async fn answer_all(connection: quinn::Connection) {
-    let tuning = TransportSettings::default().validate().unwrap();
-    let streams = Streams::new(connection.clone(), &tuning);
-    // What answers is the mesh's own server; its peer proved nothing, and is not asked.
-    let id = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
-    let peer = PeerId::for_tests(id, SystemTime::now() + Duration::from_secs(3600));
-    let mut server = ServerConnection::new(connection, peer, streams);
+async fn answer_all(mut server: UnprovenServerConnection) {
     while let Ok(Some(request)) = server.accept().await {
         let (head, ()) = http::Response::builder()
             .status(204)
@@ -93,11 +85,9 @@ fn get() -> http::request::Parts {
 #[tokio::test]
 async fn a_request_reaches_a_server_that_proves_its_name_and_follows_a_move() {
     let mut tasks = JoinSet::new();
-    let website = website(b"h3");
-    let tls = believing(&website);
-    let address = serve_http3(website.tls, &mut tasks);
-    let tuning = TransportSettings::default().validate().unwrap();
-    let quic = QuicClient::new(&tls, &tuning).unwrap();
+    let website = website();
+    let address = serve_http3(&website.tls, &mut tasks);
+    let quic = QuicClient::new(&client(website.roots), &tuning()).unwrap();
     let (connection, driver) = quic.connect(address, "localhost").await.unwrap();
     tasks.spawn(async {
         driver.await;
@@ -112,40 +102,75 @@ async fn a_request_reaches_a_server_that_proves_its_name_and_follows_a_move() {
 #[tokio::test]
 async fn a_server_that_nobody_vouches_for_is_refused_unless_everybody_is_believed() {
     let mut tasks = JoinSet::new();
-    let (known, stranger) = (website(b"h3"), website(b"h3"));
-    let address = serve_http3(stranger.tls, &mut tasks);
-    let tuning = TransportSettings::default().validate().unwrap();
-    let doubting = QuicClient::new(&believing(&known), &tuning).unwrap();
+    let (known, stranger) = (website(), website());
+    let address = serve_http3(&stranger.tls, &mut tasks);
+    let doubting = QuicClient::new(&client(known.roots), &tuning()).unwrap();
     let refused = doubting.connect(address, "localhost").await;
     assert!(matches!(refused, Err(ConnectError::Refused(_))));
-    let trusting = QuicClient::new(&client(Trust::Anybody), &tuning).unwrap();
+    let trusting = QuicClient::new(&client(Trust::Anybody), &tuning()).unwrap();
     assert!(trusting.connect(address, "localhost").await.is_ok());
 }
 
 #[tokio::test]
 async fn a_name_that_the_certificate_does_not_have_is_refused() {
     let mut tasks = JoinSet::new();
-    let website = website(b"h3");
-    let tls = believing(&website);
-    let address = serve_http3(website.tls, &mut tasks);
-    let tuning = TransportSettings::default().validate().unwrap();
-    let quic = QuicClient::new(&tls, &tuning).unwrap();
+    let website = website();
+    let address = serve_http3(&website.tls, &mut tasks);
+    let quic = QuicClient::new(&client(website.roots), &tuning()).unwrap();
     let refused = quic.connect(address, "example.org").await;
     assert!(matches!(refused, Err(ConnectError::Refused(_))));
 }
 
-#[tokio::test]
-async fn tls_over_tcp_carries_bytes_in_the_protocol_that_was_asked_for() {
-    let website = website(b"h2");
-    let listener = tokio::net::TcpListener::bind(loopback()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let believer = TlsClient::new(&believing(&website), "localhost", b"h2").unwrap();
-    let other = TlsClient::new(&believing(&website), "localhost", b"http/1.1").unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(website.tls));
+/// Runs a handshake over QUIC with a server that shows the identity of orders and lets in `clients`, until the
+/// server has judged the client.
+async fn meet(clients: Trust, client: &ExternalTls) -> Result<(), ConnectError> {
     let mut tasks = JoinSet::new();
+    let tls = ServerTls::new(svid(ORDERS), clients);
+    let address = serve_http3(&tls, &mut tasks);
+    let quic = QuicClient::new(client, &tuning()).unwrap();
+    let (connection, driver) = quic.connect(address, "localhost").await?;
+    tasks.spawn(async {
+        driver.await;
+    });
+    let refused = |error: ConnectionError| ConnectError::Refused(error.to_string());
+    connection.greeted().await.map_err(refused)
+}
+
+#[tokio::test]
+async fn a_server_is_believed_by_the_identity_that_it_proves_and_not_by_another() {
+    assert!(meet(Trust::Anybody, &client(only(ORDERS))).await.is_ok());
+    let refused = meet(Trust::Anybody, &client(only(FRONTEND))).await;
+    assert!(refused.unwrap_err().to_string().contains(ORDERS));
+    let stranger = website();
+    let mut tasks = JoinSet::new();
+    let address = serve_http3(&stranger.tls, &mut tasks);
+    let quic = QuicClient::new(&client(only(ORDERS)), &tuning()).unwrap();
+    assert!(quic.connect(address, "localhost").await.is_err());
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_an_identity_lets_in_nobody_else() {
+    let showing = |id: &str| {
+        let trust = only(ORDERS);
+        ExternalTls::new(trust, Some(svid(id)), Sessions::Full)
+    };
+    let root = Authority::shared().bundle().to_pem();
+    let rooted = Trust::Roots(Roots::from_pem(root.as_bytes()).unwrap());
+    assert!(meet(only(FRONTEND), &showing(FRONTEND)).await.is_ok());
+    assert!(meet(only(FRONTEND), &showing(ORDERS)).await.is_err());
+    assert!(meet(only(FRONTEND), &client(only(ORDERS))).await.is_err());
+    assert!(meet(rooted.clone(), &showing(FRONTEND)).await.is_ok());
+    assert!(meet(rooted, &client(only(ORDERS))).await.is_err());
+}
+
+/// Accepts TLS connections and sends each byte back that comes first.
+async fn serve_tls(tls: &ServerTls, alpn: &[&[u8]], tasks: &mut JoinSet<()>) -> SocketAddr {
+    let listener = TcpListener::bind(loopback()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = TlsServer::new(tls, alpn).unwrap();
     tasks.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            if let Ok(mut stream) = acceptor.accept(stream).await {
+            if let Ok(mut stream) = server.accept(stream).await {
                 let mut byte = [0];
                 stream.read_exact(&mut byte).await.unwrap();
                 stream.write_all(&byte).await.unwrap();
@@ -153,15 +178,50 @@ async fn tls_over_tcp_carries_bytes_in_the_protocol_that_was_asked_for() {
             }
         }
     });
-    let dial = || tokio::net::TcpStream::connect(address);
-    let mut stream = believer.connect(dial().await.unwrap()).await.unwrap();
-    assert!(stream.protocol_was_chosen());
-    stream.write_all(b"x").await.unwrap();
+    address
+}
+
+async fn echo(client: &TlsClient, address: SocketAddr) -> io::Result<TlsClientStream> {
+    let stream = TcpStream::connect(address).await?;
+    let mut stream = client.connect(stream).await?;
+    stream.write_all(b"x").await?;
     let mut byte = [0];
-    stream.read_exact(&mut byte).await.unwrap();
+    stream.read_exact(&mut byte).await?;
     assert_eq!(&byte, b"x");
+    Ok(stream)
+}
+
+#[tokio::test]
+async fn tls_over_tcp_carries_bytes_in_the_protocol_that_was_asked_for() {
+    let mut tasks = JoinSet::new();
+    let website = website();
+    let address = serve_tls(&website.tls, &[b"h2"], &mut tasks).await;
+    let tls = client(website.roots);
+    let dial = |alpn| TlsClient::new(&tls, "localhost", alpn).unwrap();
+    let stream = echo(&dial(b"h2"), address).await.unwrap();
+    assert!(stream.protocol_was_chosen());
     // RFC 7301 section 3.2: a server without a common protocol ends the handshake.
-    assert!(other.connect(dial().await.unwrap()).await.is_err());
+    assert!(echo(&dial(b"http/1.1"), address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_by_those_who_ask_and_only_where_nobody_must_prove_anything() {
+    let mut tasks = JoinSet::new();
+    let open = ServerTls::new(svid(ORDERS), Trust::Anybody);
+    let closed = ServerTls::new(svid(ORDERS), only(FRONTEND));
+    for (server, sessions, resumed) in [
+        (&open, Sessions::Resume, true),
+        (&open, Sessions::Full, false),
+        (&closed, Sessions::Resume, false),
+    ] {
+        let address = serve_tls(server, &[b"h2"], &mut tasks).await;
+        let tls = ExternalTls::new(only(ORDERS), Some(svid(FRONTEND)), sessions);
+        let client = TlsClient::new(&tls, "localhost", b"h2").unwrap();
+        let first = echo(&client, address).await.unwrap();
+        assert!(!first.was_resumed());
+        let second = echo(&client, address).await.unwrap();
+        assert_eq!(second.was_resumed(), resumed, "{sessions:?}");
+    }
 }
 
 #[test]

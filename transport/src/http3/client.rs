@@ -177,6 +177,20 @@ impl UnprovenConnection {
         self.shared.lost(error)
     }
 
+    /// Done when the peer has said its first words of HTTP/3. In TLS 1.3 a client's handshake is done before
+    /// the server has judged its certificate (RFC 8446 section 4.4.2); after this, it has.
+    ///
+    /// # Errors
+    /// The connection ended before.
+    pub async fn greeted(&self) -> Result<(), ConnectionError> {
+        let mut settings = self.shared.settings.subscribe();
+        tokio::select! {
+            // The sender lives in what `self` holds.
+            _ = settings.wait_for(Option::is_some) => Ok(()),
+            error = self.closed() => Err(error),
+        }
+    }
+
     /// Done when no request is under way on this connection.
     pub async fn idle(&self) {
         self.shared.idle().await;

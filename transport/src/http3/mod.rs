@@ -36,7 +36,7 @@ pub use client::{ClientConnection, Driver, ResponseHalf, UnprovenConnection};
 pub use error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
 pub use receive::RecvHalf;
 pub use send::SendHalf;
-pub use server::{Responder, ServerConnection, ServerRequest};
+pub use server::{Responder, ServerConnection, ServerRequest, UnprovenServerConnection};
 
 /// The `:protocol` of an extended CONNECT (RFC 9220), kept in the extensions of a request head.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,10 +23,16 @@ use crate::identity::PeerId;
 use crate::pool::ConnectionStatus;
 use crate::streams::Streams;
 
-/// One QUIC connection as an HTTP/3 server.
+/// A connection from a proven peer of the mesh.
 pub struct ServerConnection {
-    shared: Arc<Shared>,
+    connection: UnprovenServerConnection,
     peer: PeerId,
+}
+
+/// One QUIC connection as an HTTP/3 server, whoever the peer is. The mesh asks for a [`ServerConnection`],
+/// which this cannot become; tools outside of it have no more ([`crate::external`]).
+pub struct UnprovenServerConnection {
+    shared: Arc<Shared>,
     /// Holds the one driver: a set polls it only when it was woken, not for each request.
     driver: FuturesUnordered<Driver>,
     /// Streams whose heads have begun and not ended.
@@ -40,26 +46,63 @@ pub struct ServerConnection {
 impl ServerConnection {
     /// Starts HTTP/3 on an accepted connection whose peer is proven.
     pub(crate) fn new(connection: quinn::Connection, peer: PeerId, streams: Arc<Streams>) -> Self {
-        let shared = Shared::new(connection, Some(peer.not_after()), streams, Side::Server);
-        let driver = FuturesUnordered::from_iter([Driver::new(Arc::clone(&shared))]);
+        let expires = Some(peer.not_after());
         Self {
-            shared,
+            connection: UnprovenServerConnection::start(connection, expires, streams),
             peer,
-            driver,
-            pending: FuturesUnordered::new(),
-            next_stream: 0,
-            goaway: None,
         }
-    }
-
-    /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
-    pub fn status(&self) -> ConnectionStatus {
-        self.shared.status()
     }
 
     /// Who the peer proved to be.
     pub fn peer(&self) -> &PeerId {
         &self.peer
+    }
+
+    /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
+    pub fn status(&self) -> ConnectionStatus {
+        self.connection.shared.status()
+    }
+
+    /// As [`UnprovenServerConnection::accept`]. A peer whose proof has ended gets no further request: that
+    /// is a [`Self::shutdown`].
+    ///
+    /// # Errors
+    /// The connection ended in another way.
+    pub async fn accept(&mut self) -> Result<Option<ServerRequest>, ConnectionError> {
+        self.connection.accept().await
+    }
+
+    /// As [`UnprovenServerConnection::shutdown`].
+    pub fn shutdown(&mut self) {
+        self.connection.shutdown();
+    }
+
+    /// As [`UnprovenServerConnection::close`].
+    pub fn close(&self, code: ErrorCode) {
+        self.connection.close(code);
+    }
+}
+
+impl UnprovenServerConnection {
+    /// Starts HTTP/3 on a connection of whoever came.
+    pub(crate) fn new(connection: quinn::Connection, streams: Arc<Streams>) -> Self {
+        Self::start(connection, None, streams)
+    }
+
+    fn start(
+        connection: quinn::Connection,
+        expires: Option<SystemTime>,
+        streams: Arc<Streams>,
+    ) -> Self {
+        let shared = Shared::new(connection, expires, streams, Side::Server);
+        let driver = FuturesUnordered::from_iter([Driver::new(Arc::clone(&shared))]);
+        Self {
+            shared,
+            driver,
+            pending: FuturesUnordered::new(),
+            next_stream: 0,
+            goaway: None,
+        }
     }
 
     /// The next request whose head is complete and valid. Cancel-safe, and the only driver of
