@@ -133,6 +133,9 @@ pub(crate) const SERVE_BACKLOG: i32 = 4096;
 /// Bytes that an echoing connection of `weft load serve` takes at once.
 pub(crate) const SERVE_BUFFER: usize = 64 * 1024;
 
+/// Bytes that `weft load serve` moves at once where nothing but bytes is asked for: fewer system calls.
+pub(crate) const SERVE_BULK_BUFFER: usize = 256 * 1024;
+
 /// Datagrams that wait for their answer on a thread of `weft load serve`; more are lost, as a socket's full
 /// buffer loses them.
 pub(crate) const SERVE_DATAGRAMS_MAX: usize = 16 * 1024;

@@ -1,5 +1,6 @@
 //! Runs `weft load serve` and `weft load`, and reads the result.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -8,36 +9,65 @@ use serde_json::Value;
 /// A running `weft load serve`. Ended when dropped.
 pub(crate) struct Server {
     child: Child,
-    addresses: Vec<String>,
+    /// By the name of the flag that asked for them.
+    addresses: BTreeMap<&'static str, String>,
 }
 
 impl Server {
-    /// Starts a server with these flags on free ports of the loopback interface.
+    /// Starts a server of HTTP, TCP and UDP with these flags on free ports of the loopback interface.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut child = weft()
-            .args(["load", "serve"])
-            .args(["--http", "127.0.0.1:0"])
-            .args(["--tcp", "127.0.0.1:0"])
-            .args(["--udp", "127.0.0.1:0"])
+        Self::on(&["http", "tcp", "udp"], flags)
+    }
+
+    /// As [`Self::start`], for these protocols.
+    pub(crate) fn on(protocols: &[&str], flags: &[&str]) -> Self {
+        let mut command = weft();
+        command.args(["load", "serve"]);
+        for protocol in protocols {
+            command.args([&format!("--{protocol}"), "127.0.0.1:0"]);
+        }
+        let mut child = command
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let addresses: Vec<String> = lines.take(3).map(Result::unwrap).collect();
-        assert_eq!(addresses.len(), 3, "{addresses:?}");
+        let lines = lines.take(protocols.len()).map(Result::unwrap);
+        let addresses: BTreeMap<_, _> = lines.map(|line| listening(&line)).collect();
+        assert_eq!(addresses.len(), protocols.len(), "{addresses:?}");
         Self { child, addresses }
     }
 
-    /// The URL of `path` by a scheme: http, grpc, tcp or udp.
+    /// The URL of `path` by a scheme: http, https, grpc, grpcs, tcp or udp; by http3, tcp-sink and tcp-source
+    /// that of the server which they name.
     pub(crate) fn url(&self, scheme: &str, path: &str) -> String {
-        let listening = if scheme == "grpc" { "http" } else { scheme };
-        let prefix = format!("{listening}://");
-        let mut addresses = self.addresses.iter();
-        let address = addresses.find_map(|address| address.strip_prefix(&prefix));
-        format!("{scheme}://{}{path}", address.unwrap())
+        let (scheme, protocol) = match scheme {
+            "grpc" => (scheme, "http"),
+            "grpcs" => (scheme, "https"),
+            "http3" => ("https", scheme),
+            "tcp-sink" | "tcp-source" => ("tcp", scheme),
+            _ => (scheme, scheme),
+        };
+        format!("{scheme}://{}{path}", self.addresses[protocol])
     }
+}
+
+/// What a line of the server says: which protocol is where.
+fn listening(line: &str) -> (&'static str, String) {
+    let (url, flags) = line.split_once(' ').unwrap_or((line, ""));
+    let (scheme, address) = url.split_once("://").unwrap();
+    let protocol = match (scheme, flags) {
+        ("http", "") => "http",
+        ("https", "") => "https",
+        ("https", "--http3") => "http3",
+        ("tcp", "") => "tcp",
+        ("tcp", "--tcp upload") => "tcp-sink",
+        ("tcp", "--tcp download") => "tcp-source",
+        ("udp", "") => "udp",
+        _ => panic!("{line}"),
+    };
+    (protocol, address.to_owned())
 }
 
 impl Drop for Server {
@@ -94,10 +124,15 @@ impl Ran {
     }
 }
 
-/// Runs `weft load` to its end.
+/// Runs `weft load URL...` to its end.
 pub(crate) fn load(arguments: &[&str]) -> Ran {
+    run(&[&["--quiet", "-o", "json"], arguments].concat())
+}
+
+/// Runs `weft load` with nothing but these arguments, to its end.
+pub(crate) fn run(arguments: &[&str]) -> Ran {
     let output = weft()
-        .args(["load", "--quiet", "-o", "json"])
+        .arg("load")
         .args(arguments)
         .stdin(Stdio::null())
         .output()

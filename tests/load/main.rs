@@ -11,8 +11,10 @@
 
 mod harness;
 
+mod beside_wrk;
 mod ends;
 mod errors;
 mod latency;
 mod protocols;
 mod results;
+mod secure;

@@ -56,23 +56,38 @@ fn a_new_connection_for_each_request_is_one() {
     }
 }
 
+/// Five transfers one after the other.
+fn five(url: &str, flags: &[&str]) -> Ran {
+    let ran = load(&[&[url, "--closed", "-c", "1", "-n", "5"], flags].concat());
+    assert_eq!(ran.summary("succeeded"), 5, "{ran:?}");
+    ran
+}
+
 #[test]
 fn bytes_go_up_over_tcp_until_the_peer_has_them_all() {
-    let server = Server::start(&[]);
-    let flags = [
-        "--tcp",
-        "upload",
-        "--data-size",
-        "1MiB",
-        "-n",
-        "5",
-        "--closed",
-        "-c",
-        "1",
-    ];
-    let ran = load(&[&[server.url("tcp", "").as_str()], &flags[..]].concat());
-    assert_eq!(ran.summary("succeeded"), 5, "{ran:?}");
-    assert_eq!(ran.summary("bytes_out"), 5 << 20, "{ran:?}");
+    let server = Server::on(&["tcp-sink", "tcp"], &[]);
+    // More than the buffers of a connection hold. The echo says it all back meanwhile, which is no reason to stop.
+    for protocol in ["tcp-sink", "tcp"] {
+        let flags = ["--tcp", "upload", "--data-size", "20MiB"];
+        let ran = five(&server.url(protocol, ""), &flags);
+        assert_eq!(ran.summary("bytes_out"), 100 << 20, "{ran:?}");
+        let back = if protocol == "tcp" { 100 << 20 } else { 0 };
+        assert_eq!(ran.summary("bytes_in"), back, "{ran:?}");
+    }
+}
+
+#[test]
+fn bytes_come_down_over_tcp_until_the_peer_closes() {
+    let server = Server::on(&["tcp-source"], &["--body", "20MiB"]);
+    let ran = five(&server.url("tcp-source", ""), &["--tcp", "download"]);
+    assert_eq!(ran.summary("bytes_in"), 100 << 20, "{ran:?}");
+    let failing = Server::on(&["tcp-source", "tcp-sink"], &["--errors", "100%"]);
+    for (protocol, pattern) in [("tcp-source", "download"), ("tcp-sink", "upload")] {
+        let url = failing.url(protocol, "");
+        let plan = ["--rate", "50", "-n", "5", "--no-check"];
+        let ran = load(&[&[url.as_str(), "--tcp", pattern], &plan[..]].concat());
+        assert_eq!(ran.summary("failed"), 5, "{ran:?}");
+    }
 }
 
 #[test]
@@ -86,6 +101,14 @@ fn a_call_of_grpc_fails_by_its_own_status() {
         "10",
     ]);
     assert_eq!(ran.failed("grpc_14"), 10, "{ran:?}");
+}
+
+#[test]
+fn http2_makes_a_connection_for_each_request_if_asked() {
+    let server = Server::start(&[]);
+    let ran = all_succeed(&server.url("http", "/"), &["--http2", "--no-keep-alive"]);
+    let connections = &ran.json()["phases"]["connect"]["samples"];
+    assert_eq!(connections.as_u64(), Some(100), "{ran:?}");
 }
 
 #[test]

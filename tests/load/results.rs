@@ -2,17 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Ran, Server, load, weft};
-
-/// Runs `weft load` without asking for JSON.
-fn plain(arguments: &[&str]) -> Ran {
-    let output = weft().arg("load").args(arguments).output().unwrap();
-    Ran {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
+use crate::harness::{Server, load, run};
 
 #[test]
 fn a_run_leaves_a_report_a_page_and_a_log() {
@@ -23,7 +13,7 @@ fn a_run_leaves_a_report_a_page_and_a_log() {
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (html, log) = (path("run.html"), path("run.hlog"));
     let files = ["--quiet", "--html", &html, "--hdr-log", &log];
-    let ran = plain(&[&[url.as_str(), "--rate", "50", "-d", "2s"], &files[..]].concat());
+    let ran = run(&[&[url.as_str(), "--rate", "50", "-d", "2s"], &files[..]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(
         ran.stdout.contains("succeeded    100 of 100 requests"),
@@ -54,14 +44,14 @@ fn runs_of_one_server_are_not_told_apart_and_a_slower_one_is() {
     let (first, second) = (measure("a", "500ms"), measure("b", "500ms"));
     let slower = measure("c", "750ms");
     let tolerance = ["--tolerance", "20%"];
-    let diff = |one: &str, other: &str| plain(&[&["diff", one, other], &tolerance[..]].concat());
+    let diff = |one: &str, other: &str| run(&[&["diff", one, other], &tolerance[..]].concat());
     let same = diff(&first, &second);
     assert_eq!(same.code, 0, "{same:?}");
     assert!(same.stdout.contains("not distinguishable"), "{same:?}");
     let worse = diff(&first, &slower);
     assert_eq!(worse.code, 1, "{worse:?}");
     assert!(worse.stdout.contains("WORSE"), "{worse:?}");
-    let json = plain(&["diff", &first, &slower, "-o", "json"]);
+    let json = run(&["diff", &first, &slower, "-o", "json"]);
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["rows"][0]["verdict"], "worse", "{json}");
 }
@@ -72,10 +62,10 @@ fn what_is_no_result_cannot_be_compared() {
     let path = folder.path().join("x.json");
     std::fs::write(&path, r#"{"schema":"weft.load/99"}"#).unwrap();
     let path = path.to_str().unwrap();
-    let ran = plain(&["diff", path, path]);
+    let ran = run(&["diff", path, path]);
     assert_eq!(ran.code, 65, "{ran:?}");
     assert!(ran.one_line().contains("weft.load/99"), "{ran:?}");
-    let ran = plain(&["diff", "no-such-file", path]);
+    let ran = run(&["diff", "no-such-file", path]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.one_line().contains("no-such-file"), "{ran:?}");
 }

@@ -312,7 +312,21 @@ fn refused(error: VerifyError) -> Error {
         | VerifyError::TrustDomain(_)
         | VerifyError::Path(_)
         | VerifyError::OtherIdentity(_)
-        | VerifyError::AnchorMissing => CertificateError::Other(OtherError(Arc::new(error))),
+        | VerifyError::AnchorMissing => {
+            CertificateError::Other(OtherError(Arc::new(Reason(error))))
+        }
     };
     Error::InvalidCertificate(error)
+}
+
+/// A refusal that is shown by its words also where the TLS library prints it for debugging: in the middle of a
+/// message of its own, which users read.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct Reason(VerifyError);
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }

@@ -76,8 +76,6 @@ impl Client {
             }
             (target.endpoint, head)
         });
-        let tuning = TransportSettings::default().validate();
-        let tuning = tuning.map_err(|error| ExternalError::Configuration(error.to_string()))?;
         let hosts = plan.targets.endpoints.iter();
         Ok(Self {
             dial,
@@ -87,7 +85,7 @@ impl Client {
             reuse: plan.reuse,
             judge: Judge::new(&plan.expectations),
             tls: plan.tls.clone(),
-            tuning,
+            tuning: tuning()?,
             migrate_every: plan.migrate_every,
             streams: plan.load.streams(),
             tasks: Tracked::default(),
@@ -208,6 +206,12 @@ impl Lane {
     }
 }
 
+/// The settings of QUIC that a sidecar has by default.
+pub(crate) fn tuning() -> Result<Tuning, ExternalError> {
+    let tuning = TransportSettings::default().validate();
+    tuning.map_err(|error| ExternalError::Configuration(error.to_string()))
+}
+
 async fn connect(
     client: &Client,
     quic: &QuicClient,
@@ -219,17 +223,22 @@ async fn connect(
     let connecting = quic.connect(client.dial.address(endpoint)?, host);
     let connected = timeout(limits::CONNECT_TIMEOUT, connecting).await;
     let connected = connected.map_err(|_| ErrorKind::ConnectTimeout)?;
-    let (connection, driver) = connected.map_err(|error| match error {
-        ConnectError::Refused(_) => ErrorKind::Tls,
-        ConnectError::Timeout => ErrorKind::ConnectTimeout,
-        ConnectError::Lost(_) => ErrorKind::ConnectFailed,
-    })?;
+    let (connection, driver) = connected.map_err(|error| kind_of_connect(&error))?;
     client.tasks.run(async move {
         // Its end also ends the requests on it, which tell why.
         driver.await;
     });
     sample.tls_done = Some(clock.now());
     Ok(connection)
+}
+
+/// What it means that no connection came about.
+pub(crate) fn kind_of_connect(error: &ConnectError) -> ErrorKind {
+    match error {
+        ConnectError::Refused(_) => ErrorKind::Tls,
+        ConnectError::Timeout => ErrorKind::ConnectTimeout,
+        ConnectError::Lost(_) => ErrorKind::ConnectFailed,
+    }
 }
 
 fn kind_of_open(error: &OpenError) -> ErrorKind {
@@ -253,7 +262,8 @@ fn kind_of_stream(error: &StreamError) -> ErrorKind {
     }
 }
 
-fn kind_of_connection(error: &ConnectionError) -> ErrorKind {
+/// What the end of a connection means.
+pub(crate) fn kind_of_connection(error: &ConnectionError) -> ErrorKind {
     match error {
         ConnectionError::ClosedByPeer(_) | ConnectionError::ClosedHere => ErrorKind::Closed,
         ConnectionError::PeerViolation { .. } => ErrorKind::Protocol,

@@ -8,10 +8,10 @@ pub(crate) mod dial;
 mod group;
 mod http1;
 mod http2;
-mod http3;
+pub(crate) mod http3;
 mod judge;
 mod tcp;
-mod udp;
+pub(crate) mod udp;
 
 use std::io;
 use std::sync::Arc;
@@ -135,6 +135,10 @@ fn kind_of(error: &io::Error) -> ErrorKind {
         ErrorKind::Reset
     } else if kind == E::UnexpectedEof {
         ErrorKind::Closed
+    } else if kind == E::InvalidData {
+        // What the TLS library says of records and alerts; sockets never do. In TLS 1.3 a client hears only
+        // with the first answer that its certificate was refused.
+        ErrorKind::Tls
     } else {
         ErrorKind::Io
     }

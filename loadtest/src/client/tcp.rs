@@ -97,8 +97,8 @@ impl Lane {
                 Ok(outcome)
             }
             TcpPattern::Upload => {
-                send(&mut stream, &client.payload, sample).await?;
-                // The peer closes when it has it all; what it says before is its own affair.
+                send(&mut stream, &client.payload, &mut self.buffer, sample).await?;
+                // The peer closes when it has it all.
                 receive(&mut stream, &mut self.buffer, &client.judge, clock, sample).await
             }
             TcpPattern::Download => {
@@ -109,15 +109,40 @@ impl Lane {
 }
 
 /// Sends all of `payload` and then says that there is no more.
-async fn send(stream: &mut Stream, payload: &[u8], sample: &mut Sample) -> Result<(), ErrorKind> {
+async fn send(
+    stream: &mut Stream,
+    payload: &[u8],
+    buffer: &mut [u8],
+    sample: &mut Sample,
+) -> Result<(), ErrorKind> {
     let mut unsent = payload;
-    while !unsent.is_empty() {
-        let written = stream.write(unsent).await;
-        let written = written.map_err(|error| kind_of(&error))?;
-        sample.bytes_out += written as u64;
-        unsent = unsent.get(written..).unwrap_or_default();
-    }
+    let sent = poll_fn(|cx| poll_send(stream, cx, &mut unsent, buffer, sample)).await;
+    sample.bytes_out += (payload.len() - unsent.len()) as u64;
+    sent.map_err(|error| kind_of(&error))?;
     stream.shutdown().await.map_err(|error| kind_of(&error))
+}
+
+/// Writes all. What the peer says meanwhile is its own affair, but is read: one that sends it all back would
+/// not read on otherwise.
+fn poll_send(
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+    unsent: &mut &[u8],
+    buffer: &mut [u8],
+    sample: &mut Sample,
+) -> Poll<io::Result<()>> {
+    loop {
+        poll_write(stream, cx, unsent)?;
+        if unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut room = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
+        if room.filled().is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        sample.bytes_in += room.filled().len() as u64;
+    }
 }
 
 /// Reads until the peer closes.
@@ -179,13 +204,19 @@ fn poll_both(
     unsent: &mut &[u8],
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {
+    poll_write(stream, cx, unsent)?;
+    let mut room = ReadBuf::new(buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut room))?;
+    Poll::Ready(Ok(room.filled().len()))
+}
+
+/// Writes what can be written.
+fn poll_write(stream: &mut Stream, cx: &mut Context<'_>, unsent: &mut &[u8]) -> io::Result<()> {
     while !unsent.is_empty() {
         match Pin::new(&mut *stream).poll_write(cx, unsent)? {
             Poll::Ready(written) => *unsent = unsent.get(written..).unwrap_or_default(),
             Poll::Pending => break,
         }
     }
-    let mut room = ReadBuf::new(buffer);
-    ready!(Pin::new(stream).poll_read(cx, &mut room))?;
-    Poll::Ready(Ok(room.filled().len()))
+    Ok(())
 }

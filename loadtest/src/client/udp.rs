@@ -93,7 +93,8 @@ impl Lane {
     }
 }
 
-async fn open(address: SocketAddr) -> Result<UdpSocket, ErrorKind> {
+/// A socket that hears of nobody but `address`, and of refusals (ICMP).
+pub(crate) async fn open(address: SocketAddr) -> Result<UdpSocket, ErrorKind> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),

@@ -1,13 +1,16 @@
 //! Finds where the endpoints of a plan are, and tries each once, so that a wrong address is one line before the
 //! run instead of ten thousand failures in it.
 
+use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::lookup_host;
 use tokio::time::timeout;
-use weft_transport::external::TlsClient;
+use weft_transport::external::{QuicClient, TlsClient};
 
 use crate::client::dial::{alpn, connect};
+use crate::client::http3::{kind_of_connect, kind_of_connection, tuning};
+use crate::client::udp::open;
 use crate::clock::Clock;
 use crate::limits;
 use crate::plan::Plan;
@@ -59,15 +62,21 @@ async fn find(plan: &Plan, endpoint: &Endpoint, check: bool) -> Result<SocketAdd
         .collect();
     let first = candidates.first().copied();
     let first = first.ok_or_else(|| name_error("no address".to_owned()))?;
-    // A datagram that is not answered says nothing about who is there; and a first handshake over QUIC
-    // has its own timeout, with the same words.
-    let over_udp = matches!(plan.targets.protocol, Protocol::Udp | Protocol::Http3);
-    if !check || over_udp {
+    // A datagram that is not answered says nothing about who is there.
+    if !check || plan.targets.protocol == Protocol::Udp {
         return Ok(first);
     }
     let mut reason = ErrorKind::ConnectFailed.to_string();
     for address in candidates {
-        match try_once(plan, endpoint, address).await {
+        let tried = match plan.targets.protocol {
+            Protocol::Http3 => try_http3(plan, endpoint, address).await,
+            Protocol::Http1
+            | Protocol::Http2
+            | Protocol::Grpc
+            | Protocol::Tcp(_)
+            | Protocol::Udp => try_tcp(plan, endpoint, address).await,
+        };
+        match tried {
             Ok(()) => return Ok(address),
             Err(error) => reason = error,
         }
@@ -78,7 +87,7 @@ async fn find(plan: &Plan, endpoint: &Endpoint, check: bool) -> Result<SocketAdd
     })
 }
 
-async fn try_once(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Result<(), String> {
+async fn try_tcp(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Result<(), String> {
     let clock = Clock::beginning_in(std::time::Duration::ZERO);
     let mut sample = Sample::begin(clock.now(), clock.now());
     let tcp = connect(address, clock, &mut sample).await;
@@ -96,4 +105,44 @@ async fn try_once(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Resu
         return Err("the server does not offer HTTP/2".to_owned());
     }
     Ok(())
+}
+
+async fn try_http3(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Result<(), String> {
+    let quic = tuning().and_then(|tuning| QuicClient::new(&plan.tls, &tuning));
+    let quic = quic.map_err(|error| error.to_string())?;
+    let meet = async {
+        let connected = quic.connect(address, &endpoint.host).await;
+        let (connection, driver) =
+            connected.map_err(|error| format!("{}: {error}", kind_of_connect(&error)))?;
+        // The greeting comes on a stream of the connection's own, which the driver reads.
+        tokio::select! {
+            greeted = connection.greeted() => greeted,
+            error = driver => Err(error),
+        }
+        .map_err(|error| format!("{}: {error}", kind_of_connection(&error)))
+    };
+    tokio::select! {
+        met = timeout(limits::CONNECT_TIMEOUT, meet) => {
+            met.map_err(|_| ErrorKind::ConnectTimeout.to_string())?
+        }
+        () = refused(address) => Err(format!("{}: nobody has this UDP port", ErrorKind::ConnectRefused)),
+    }
+}
+
+/// Done when the host says that nobody has the UDP port, which the socket of QUIC is not told: it speaks to
+/// many. What it sends is no packet of QUIC (RFC 9000 section 17: the fixed bit), so a server drops it.
+async fn refused(address: SocketAddr) {
+    let ask = async {
+        let socket = open(address).await.ok()?;
+        socket.send(&[0]).await.ok()?;
+        loop {
+            match socket.recv(&mut [0]).await {
+                Ok(_) => {}
+                Err(error) => return Some(error.kind()),
+            }
+        }
+    };
+    if ask.await != Some(io::ErrorKind::ConnectionRefused) {
+        std::future::pending::<()>().await;
+    }
 }

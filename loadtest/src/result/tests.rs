@@ -1,13 +1,16 @@
-//! The document against measurements with known answers, and against its description.
+//! The document against measurements with known answers, and all documents against their description.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
+use crate::diff::{self, Comparison, Estimate, Row, Verdict};
 use crate::measurements::Measurements;
+use crate::report::series::{SearchResult, SweepResult};
 use crate::sample::{ErrorKind, Outcome, Sample};
+use crate::search::{Best, Limit, Trial};
 
 /// Ten seconds at 100/s: 10 ms each, every hundredth a 503 after 1 ms, and a little of everything
 /// else.
@@ -128,6 +131,70 @@ fn a_generator_that_was_late_makes_the_run_invalid_and_says_by_how_much() {
     assert!(run(30, Mode::Closed).valid);
 }
 
+/// A run of a minute at 1000/s in which a request that is due at a time takes what `latency` says.
+fn minute(latency: impl Fn(u64) -> Duration) -> Distribution {
+    let mut measurements = Measurements::new(Duration::ZERO);
+    for millisecond in 0..60_000 {
+        let due = Duration::from_millis(millisecond);
+        measurements.record(&Sample {
+            finished: due + latency(millisecond),
+            outcome: Outcome::Success,
+            ..Sample::begin(due, due)
+        });
+    }
+    Distribution::of(&measurements.latency)
+}
+
+/// Whether a percentile is what arithmetic says, to the precision of the histogram and the distance of two
+/// requests.
+#[track_caller]
+fn is_about(found: Option<Percentile>, analytic: Duration) {
+    let found = Duration::from_micros(found.unwrap().us);
+    let precision = analytic.mul_f64(0.001) + Duration::from_millis(1);
+    assert!(
+        found.abs_diff(analytic) <= precision,
+        "{found:?}, not {analytic:?}"
+    );
+}
+
+#[test]
+fn the_percentiles_of_a_freeze_are_those_of_arithmetic() {
+    // From the 30th second on the server stands still for six: a tenth of the requests.
+    let (begin, end) = (30_000, 36_000);
+    let found = minute(|due| {
+        let frozen = (begin..end).contains(&due);
+        Duration::from_millis(if frozen { end - due } else { 1 })
+    });
+    // Of those, a share of 1 - x/6 waits for longer than x seconds.
+    for (percentile, share) in [
+        (found.percentiles.p95, 0.95),
+        (found.percentiles.p99, 0.99),
+        (found.percentiles.p99_9, 0.999),
+        (found.percentiles.p99_99, 0.9999),
+    ] {
+        is_about(
+            percentile,
+            Duration::from_secs_f64(6.0 - (1.0 - share) * 60.0),
+        );
+    }
+    is_about(found.percentiles.p75, Duration::from_millis(1));
+    assert_eq!(found.max_us, Some(6_000_000));
+}
+
+#[test]
+fn the_percentiles_of_one_stall_in_a_hundred_are_those_of_arithmetic() {
+    let found = minute(|due| Duration::from_millis(if due % 100 == 7 { 200 } else { 5 }));
+    for percentile in [
+        found.percentiles.p50,
+        found.percentiles.p95,
+        found.percentiles.p99,
+    ] {
+        is_about(percentile, Duration::from_millis(5));
+    }
+    is_about(found.percentiles.p99_9, Duration::from_millis(200));
+    assert!(found.mean_us.unwrap().abs_diff(6950) <= 7, "{found:?}");
+}
+
 #[test]
 fn a_run_in_which_nothing_was_due_is_no_measurement() {
     let result = RunResult::new(
@@ -162,9 +229,9 @@ fn a_file_of_another_version_or_kind_is_refused_with_its_reason() {
 }
 
 /// Every field, with what stands in several places named once: `DISTRIBUTION`, `P`, `KIND`.
-fn fields(result: &RunResult) -> BTreeSet<String> {
+fn fields(document: &impl serde::Serialize) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let value = serde_json::to_value(result).unwrap();
+    let value = serde_json::to_value(document).unwrap();
     walk(&value, String::new(), &mut found);
     found
 }
@@ -203,27 +270,175 @@ fn walk(value: &Value, path: String, found: &mut BTreeSet<String>) {
     }
 }
 
-#[test]
-fn every_field_is_described_and_every_described_field_exists() {
-    let page = include_str!("../../../docs/load-json.md");
-    let described: BTreeSet<String> = page
-        .lines()
+const PAGE: &str = include_str!("../../../docs/load-json.md");
+
+/// The fields that tables of the page describe, from one heading to another or to the end.
+fn described(from: &str, to: &str) -> BTreeSet<String> {
+    let (_, part) = PAGE.split_once(from).unwrap();
+    let part = part.split_once(to).map_or(part, |(part, _)| part);
+    part.lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
         .map(str::to_owned)
-        .collect();
+        .collect()
+}
+
+#[test]
+fn every_field_is_described_and_every_described_field_exists() {
     let mut fields = fields(&result());
     // Absent where there is no sample, which is the case for some of the distributions.
     fields.remove("DISTRIBUTION.percentiles.P");
-    assert_eq!(fields, described);
+    assert_eq!(fields, described("## The run", "## A search"));
+}
+
+fn trial() -> Trial {
+    Trial {
+        rate: 100.0,
+        succeeded_per_second: 98.5,
+        error_share: 0.015,
+        p50_us: Some(1000),
+        p99_us: Some(21_000),
+        p99_9_us: None,
+        kept_up: true,
+        valid: true,
+        unmet: vec!["p99<20ms is 21.0 ms".into()],
+    }
+}
+
+/// What a trial of [`trial`] must look like for as long as the schema has this number.
+fn trial_as_json() -> Value {
+    json!({
+        "rate": 100.0, "succeeded_per_second": 98.5, "error_share": 0.015,
+        "p50_us": 1000, "p99_us": 21_000, "p99_9_us": null,
+        "kept_up": true, "valid": true, "unmet": ["p99<20ms is 21.0 ms"],
+    })
+}
+
+/// A document without what every document has, which is compared elsewhere.
+fn own_part(document: &impl serde::Serialize) -> Value {
+    let mut value = serde_json::to_value(document).unwrap();
+    let fields = value.as_object_mut().unwrap();
+    assert!(fields.remove("plan").unwrap().is_object());
+    assert!(fields.remove("machine").unwrap().is_object());
+    value
+}
+
+#[test]
+fn a_search_is_the_document_that_the_page_describes() {
+    let search = SearchResult {
+        schema: "weft.load.search/1",
+        conditions: "p99<20ms,errors<=1%".into(),
+        best: Best {
+            per_second: None,
+            limited_by: Limit::RateMax,
+            confirmed: false,
+        },
+        trials: vec![trial()],
+        plan: PlanSummary::default(),
+        machine: Machine::default(),
+    };
+    let own = own_part(&search);
+    assert_eq!(
+        own,
+        json!({
+            "schema": "weft.load.search/1",
+            "conditions": "p99<20ms,errors<=1%",
+            "best": { "per_second": null, "limited_by": "rate_max", "confirmed": false },
+            "trials": [trial_as_json()],
+        })
+    );
+    assert_eq!(fields(&own), described("## A search", "## A sweep"));
+}
+
+#[test]
+fn a_sweep_is_the_document_that_the_page_describes() {
+    let sweep = SweepResult {
+        schema: "weft.load.sweep/1",
+        knee: Some(100.0),
+        knee_is_above: true,
+        trials: vec![trial()],
+        plan: PlanSummary::default(),
+        machine: Machine::default(),
+    };
+    let own = own_part(&sweep);
+    assert_eq!(
+        own,
+        json!({
+            "schema": "weft.load.sweep/1",
+            "knee": 100.0, "knee_is_above": true,
+            "trials": [trial_as_json()],
+        })
+    );
+    let mut described = described("## A sweep", "## A comparison");
+    assert!(described.remove("trials[]"));
+    let of_trials = fields(&own).into_iter();
+    let own: BTreeSet<String> = of_trials
+        .filter(|field| !field.starts_with("trials[]."))
+        .collect();
+    assert_eq!(own, described);
+}
+
+#[test]
+fn a_comparison_is_the_document_that_the_page_describes() {
+    let estimate = |value: f64| Estimate {
+        value,
+        low: value - 1.0,
+        high: value + 1.0,
+    };
+    let comparison = Comparison {
+        schema: diff::SCHEMA.into(),
+        tolerance: 0.05,
+        differs: true,
+        rows: vec![Row {
+            quantity: "p99".into(),
+            a: estimate(100.0),
+            b: estimate(200.0),
+            ratio: Some(estimate(2.0)),
+            verdict: Verdict::NotDistinguishable,
+        }],
+        notes: vec!["the plans differ".into()],
+    };
+    let value = serde_json::to_value(&comparison).unwrap();
+    assert_eq!(
+        value,
+        json!({
+            "schema": "weft.load.diff/1",
+            "tolerance": 0.05,
+            "differs": true,
+            "rows": [{
+                "quantity": "p99",
+                "a": { "value": 100.0, "low": 99.0, "high": 101.0 },
+                "b": { "value": 200.0, "low": 199.0, "high": 201.0 },
+                "ratio": { "value": 2.0, "low": 1.0, "high": 3.0 },
+                "verdict": "not_distinguishable",
+            }],
+            "notes": ["the plans differ"],
+        })
+    );
+    assert_eq!(fields(&comparison), described("## A comparison", "\n# "));
+}
+
+#[test]
+fn words_that_programs_compare_are_those_of_the_page() {
+    let words = [
+        serde_json::to_value([Limit::Target, Limit::Generator, Limit::RateMax]),
+        serde_json::to_value([Verdict::Better, Verdict::Worse, Verdict::TooFew]),
+        serde_json::to_value([Ended::Completed, Ended::Interrupted]),
+    ];
+    for word in words
+        .iter()
+        .flat_map(|list| list.as_ref().unwrap().as_array().unwrap())
+    {
+        let word = word.as_str().unwrap();
+        assert!(PAGE.contains(&format!("`{word}`")), "{word}");
+    }
 }
 
 #[test]
 fn the_percentiles_have_the_names_that_the_page_gives() {
-    let page = include_str!("../../../docs/load-json.md");
     let value = serde_json::to_value(Percentiles::default()).unwrap();
     let names: Vec<&String> = value.as_object().unwrap().keys().collect();
     assert_eq!(names.len(), 7);
     for name in names {
-        assert!(page.contains(&format!("`{name}`")), "{name}");
+        assert!(PAGE.contains(&format!("`{name}`")), "{name}");
     }
 }

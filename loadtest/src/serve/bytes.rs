@@ -1,7 +1,9 @@
-//! TCP and UDP: what comes goes back, after the delay that its behaviour says.
+//! TCP and UDP without a protocol above: what comes goes back or nowhere, or bytes come from nowhere, after the
+//! delay that the behaviour says.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -10,14 +12,25 @@ use tokio::task::JoinSet;
 use super::Desk;
 use crate::limits;
 
-/// Accepts connections and echoes on each.
-pub(super) async fn serve_tcp(listener: TcpListener, desk: Desk) -> io::Result<()> {
+/// What a TCP connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Every byte comes back.
+    Echo,
+    /// Bytes are thrown away; when the client has sent its last, the connection is closed.
+    Sink,
+    /// A body is sent, then the connection is closed.
+    Source,
+}
+
+/// Accepts connections and serves each as `role` says.
+pub(super) async fn serve_tcp(listener: TcpListener, role: Role, desk: Desk) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(echo(stream, desk.clone()));
+                    connections.spawn(serve_one(stream, role, desk.clone()));
                 }
                 Err(error) => super::http::accept_failed(&desk, &error).await,
             },
@@ -27,8 +40,16 @@ pub(super) async fn serve_tcp(listener: TcpListener, desk: Desk) -> io::Result<(
 }
 
 /// One connection. Its errors are the peer's affair.
-async fn echo(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
+async fn serve_one(stream: TcpStream, role: Role, desk: Desk) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    match role {
+        Role::Echo => echo(stream, desk).await,
+        Role::Sink => sink(stream, desk).await,
+        Role::Source => source(stream, desk).await,
+    }
+}
+
+async fn echo(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
     let mut buffer = vec![0; limits::SERVE_BUFFER];
     loop {
         let read = stream.read(&mut buffer).await?;
@@ -44,6 +65,44 @@ async fn echo(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
         let bytes = buffer.get(..read).unwrap_or_default();
         stream.write_all(bytes).await?;
     }
+}
+
+async fn sink(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
+    let (_, fate) = desk.receive();
+    if fate.fails {
+        return reset(&stream);
+    }
+    let mut buffer = vec![0; limits::SERVE_BULK_BUFFER];
+    while stream.read(&mut buffer).await? > 0 {}
+    // The delay is that of the answer, which begins when all is there.
+    desk.wait(desk.clock.now() + fate.complete).await;
+    Ok(())
+}
+
+async fn source(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
+    let (came, fate) = desk.receive();
+    if fate.fails {
+        return reset(&stream);
+    }
+    desk.wait(came + fate.complete).await;
+    let piece = vec![b'x'; limits::SERVE_BULK_BUFFER.min(desk.behaviour.body)];
+    let mut left = desk.behaviour.body;
+    while left > 0 {
+        let next = piece.get(..left.min(piece.len())).unwrap_or_default();
+        stream.write_all(next).await?;
+        left -= next.len();
+    }
+    stream.shutdown().await?;
+    // What the client says is read to its end: a socket that is closed with bytes unread is reset, and what
+    // is under way is lost.
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// Ends a connection that is to fail: a plain end would be an empty transfer, which is a success.
+fn reset(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
 /// Sends every datagram back.

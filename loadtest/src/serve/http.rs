@@ -1,4 +1,4 @@
-//! HTTP/1.1, HTTP/2 and gRPC on one port: hyper tells them apart by their first bytes.
+//! HTTP/1.1, HTTP/2 and gRPC on one port, with TLS or without: hyper tells them apart by their first bytes.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,15 +13,25 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use weft_transport::external::TlsServer;
 
 use super::Desk;
 use crate::limits;
 use crate::tasks::Tracked;
 
-/// Accepts connections and answers on each.
-pub(super) async fn serve(listener: TcpListener, desk: Desk) -> io::Result<()> {
+/// What is spoken over TLS, in the order of preference (RFC 7301 section 3.1).
+pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Accepts connections and answers on each; over TLS if there is a `tls`.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsServer>,
+    desk: Desk,
+) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let streams = Tracked::default();
     let body = Bytes::from(vec![b'x'; desk.behaviour.body]);
@@ -31,12 +41,16 @@ pub(super) async fn serve(listener: TcpListener, desk: Desk) -> io::Result<()> {
                 Ok((stream, _)) => {
                     // A connection that went away at once is found out by whoever serves it.
                     let _ = stream.set_nodelay(true);
-                    let (desk, body) = (desk.clone(), body.clone());
                     let builder = auto::Builder::new(streams.clone());
+                    let (desk, body, tls) = (desk.clone(), body.clone(), tls.clone());
                     connections.spawn(async move {
-                        let service = service_fn(|request| answer(desk.clone(), body.clone(), request));
-                        // Errors of a connection are the peer's affair.
-                        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                        let Some(tls) = tls else {
+                            return connection(stream, builder, desk, body).await;
+                        };
+                        let handshake = timeout(limits::CONNECT_TIMEOUT, tls.accept(stream));
+                        if let Ok(Ok(stream)) = handshake.await {
+                            connection(stream, builder, desk, body).await;
+                        }
                     });
                 }
                 Err(error) => accept_failed(&desk, &error).await,
@@ -44,6 +58,19 @@ pub(super) async fn serve(listener: TcpListener, desk: Desk) -> io::Result<()> {
             Some(_) = connections.join_next() => {}
         }
     }
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    builder: auto::Builder<Tracked>,
+    desk: Desk,
+    body: Bytes,
+) {
+    let service = service_fn(|request| answer(desk.clone(), body.clone(), request));
+    // Errors of a connection are the peer's affair.
+    let _ = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// Without a free descriptor `accept` would fail again at once, for ever.

@@ -1,45 +1,67 @@
 //! `weft load serve`: a server whose behaviour is known, so that what a load generator reports can be compared
 //! with what must be true.
 //!
-//! [`behaviour`] says what a request gets (pure), `http.rs` and `echo.rs` speak, `alarms.rs` waits exactly. Each
-//! thread has its own runtime and its own sockets on the same port.
+//! [`behaviour`] says what a request gets (pure), `http.rs`, `http3.rs` and `bytes.rs` speak, `sockets.rs` binds,
+//! `alarms.rs` waits exactly. Each thread has its own runtime and its own sockets on the same ports.
 
 mod alarms;
 pub mod behaviour;
-mod echo;
+mod bytes;
 mod http;
+mod http3;
+mod sockets;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weft_transport::external::{ExternalError, QuicServer, ServerTls, TlsServer};
 
 use self::alarms::Alarms;
 use self::behaviour::{Behaviour, Fate};
+use self::bytes::Role;
+use self::sockets::Sockets;
+use crate::client::http3::tuning;
 use crate::clock::Clock;
-use crate::limits;
 
 /// Where to listen; a port 0 takes a free one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Listen {
     /// HTTP/1.1, HTTP/2 with prior knowledge, and gRPC, told apart by their first bytes.
     pub http: Option<SocketAddr>,
+    /// The same over TLS.
+    pub https: Option<SocketAddr>,
+    /// HTTP/3, a UDP port.
+    pub http3: Option<SocketAddr>,
     /// TCP: every byte comes back.
     pub tcp: Option<SocketAddr>,
+    /// TCP: bytes are thrown away until the client has sent its last.
+    pub tcp_sink: Option<SocketAddr>,
+    /// TCP: a body is sent.
+    pub tcp_source: Option<SocketAddr>,
     /// UDP: every datagram comes back.
     pub udp: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// Whether there is nothing to listen on.
+    pub fn is_empty(&self) -> bool {
+        let tcp = self.http.or(self.https).or(self.tcp);
+        let bulk = self.tcp_sink.or(self.tcp_source);
+        tcp.or(bulk).or(self.http3).or(self.udp).is_none()
+    }
 }
 
 /// A server that is bound, but does not serve yet.
 pub struct Server {
     threads: Vec<Sockets>,
+    tls: Option<ServerTls>,
     behaviour: Arc<Behaviour>,
     seed: u64,
     /// Where it listens.
@@ -60,46 +82,36 @@ pub enum ServeError {
     /// The kernel refused a thread or a descriptor.
     #[error("cannot serve: {0}")]
     System(#[from] io::Error),
+    /// A certificate and a key that do not belong together, or are of a kind that TLS does not know.
+    #[error(transparent)]
+    Tls(#[from] ExternalError),
     /// A thread ended by a defect.
     #[error("a thread of the server ended by a defect")]
     Defect,
 }
 
-#[derive(Default)]
-struct Sockets {
-    http: Option<TcpListener>,
-    tcp: Option<TcpListener>,
-    udp: Option<UdpSocket>,
-}
-
 impl Server {
-    /// Takes the addresses, once for each thread.
+    /// Takes the addresses, once for each thread. HTTPS and HTTP/3 take a `tls`; without one they are not
+    /// served.
     ///
     /// # Errors
-    /// When one is taken.
+    /// When an address is taken, or TLS cannot be set up.
     pub fn bind(
         listen: Listen,
+        tls: Option<ServerTls>,
         threads: usize,
         behaviour: Behaviour,
         seed: u64,
     ) -> Result<Self, ServeError> {
-        let mut sockets = Vec::new();
-        let mut bound = listen;
-        for _ in 0..threads {
-            let http = bound.http.map(tcp_listener).transpose()?;
-            let tcp = bound.tcp.map(tcp_listener).transpose()?;
-            let udp = bound.udp.map(udp_socket).transpose()?;
-            // The port that the first thread got is the others' too.
-            bound.http = http.as_ref().map(TcpListener::local_addr).transpose()?;
-            bound.tcp = tcp.as_ref().map(TcpListener::local_addr).transpose()?;
-            bound.udp = udp.as_ref().map(UdpSocket::local_addr).transpose()?;
-            sockets.push(Sockets { http, tcp, udp });
-        }
+        // A certificate that cannot be used is told before anything is served.
+        tls.as_ref().map(secure).transpose()?;
+        let (threads, listen) = sockets::bind(listen, threads)?;
         Ok(Self {
-            threads: sockets,
+            threads,
+            tls,
             behaviour: Arc::new(behaviour),
             seed,
-            listen: bound,
+            listen,
         })
     }
 
@@ -119,9 +131,9 @@ impl Server {
                 alarms: Alarms::new(clock),
                 random: Arc::new(Mutex::new(StdRng::seed_from_u64(self.seed ^ index as u64))),
             };
-            let stop = stop.clone();
+            let (stop, tls) = (stop.clone(), self.tls.clone());
             let thread = std::thread::Builder::new().name(format!("serve-{index}"));
-            handles.push(thread.spawn(move || work(sockets, desk, &stop))?);
+            handles.push(thread.spawn(move || work(sockets, tls.as_ref(), desk, &stop))?);
         }
         for handle in handles {
             handle.join().map_err(|_| ServeError::Defect)??;
@@ -159,56 +171,55 @@ impl Desk {
     }
 }
 
-fn work(sockets: Sockets, desk: Desk, stop: &CancellationToken) -> io::Result<()> {
+fn work(
+    sockets: Sockets,
+    tls: Option<&ServerTls>,
+    desk: Desk,
+    stop: &CancellationToken,
+) -> Result<(), ServeError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Connections under way end with the runtime.
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
         tasks.spawn(desk.alarms.clone().drive());
+        let tcp = tokio::net::TcpListener::from_std;
         if let Some(listener) = sockets.http {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(http::serve(listener, desk.clone()));
+            tasks.spawn(http::serve(tcp(listener)?, None, desk.clone()));
         }
-        if let Some(listener) = sockets.tcp {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.spawn(echo::serve_tcp(listener, desk.clone()));
+        for (listener, role) in [
+            (sockets.tcp, Role::Echo),
+            (sockets.tcp_sink, Role::Sink),
+            (sockets.tcp_source, Role::Source),
+        ] {
+            if let Some(listener) = listener {
+                tasks.spawn(bytes::serve_tcp(tcp(listener)?, role, desk.clone()));
+            }
         }
         if let Some(socket) = sockets.udp {
             let socket = tokio::net::UdpSocket::from_std(socket)?;
-            tasks.spawn(echo::serve_udp(socket, desk.clone()));
+            tasks.spawn(bytes::serve_udp(socket, desk.clone()));
+        }
+        if let (Some(listener), Some(tls)) = (sockets.https, tls) {
+            tasks.spawn(http::serve(
+                tcp(listener)?,
+                Some(secure(tls)?),
+                desk.clone(),
+            ));
+        }
+        if let (Some(socket), Some(tls)) = (sockets.http3, tls) {
+            let server = QuicServer::new(tls, &tuning()?, socket)?;
+            tasks.spawn(http3::serve(server, desk.clone()));
         }
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             ended = tasks.join_next() => match ended {
-                Some(Ok(result)) => result,
-                Some(Err(_)) | None => Err(io::Error::other("a part of the server ended by a defect")),
+                Some(Ok(result)) => Ok(result?),
+                Some(Err(_)) | None => Err(ServeError::Defect),
             },
         }
     })
 }
 
-/// A listener on a port that the other threads share.
-fn tcp_listener(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let bind = || {
-        let socket = socket(address, Type::STREAM, Protocol::TCP)?;
-        socket.listen(limits::SERVE_BACKLOG)?;
-        Ok(socket.into())
-    };
-    bind().map_err(|error| ServeError::Bind { address, error })
-}
-
-fn udp_socket(address: SocketAddr) -> Result<UdpSocket, ServeError> {
-    let bind = || Ok(socket(address, Type::DGRAM, Protocol::UDP)?.into());
-    bind().map_err(|error| ServeError::Bind { address, error })
-}
-
-fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if kind == Type::STREAM {
-        socket.set_reuse_address(true)?;
-    }
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
+fn secure(tls: &ServerTls) -> Result<TlsServer, ExternalError> {
+    TlsServer::new(tls, &http::ALPN)
 }

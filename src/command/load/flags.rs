@@ -12,6 +12,7 @@ use weft_loadtest::plan::rate::{parse_rate, parse_stage, parse_stages};
 use weft_loadtest::plan::target::{Message, Protocol, Targets, TcpPattern, Version, parse_header};
 use weft_loadtest::plan::{End, Load, Plan, Reuse};
 use weft_loadtest::schedule::{Arrivals, Course, Stage};
+use weft_transport::identity::SpiffeId;
 use weft_transport::units::{parse_bytes, parse_duration};
 
 use super::asked::Asked;
@@ -113,6 +114,9 @@ pub struct Flags {
     /// Believe servers whose certificate leads to a root in this PEM file [default: those of the system]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
     ca: Option<PathBuf>,
+    /// Believe the server that proves this identity with an SVID under --ca, whatever its host is called
+    #[arg(long, value_name = "SPIFFE_ID", requires = "ca", help_heading = TLS)]
+    server_id: Option<SpiffeId>,
     /// Believe every server
     #[arg(short = 'k', long, help_heading = TLS)]
     insecure: bool,
@@ -194,6 +198,7 @@ impl Flags {
         let tls = TlsFiles {
             ca: self.ca.as_deref(),
             insecure: self.insecure || !needs_tls,
+            server_id: self.server_id.as_ref(),
             identity: self.cert.as_deref().zip(self.key.as_deref()),
             resume: self.resume,
         };
@@ -319,7 +324,8 @@ impl Flags {
     }
 
     fn streams_or_default(&self, protocol: Protocol) -> usize {
-        let default = if protocol.is_multiplexed() {
+        // A connection for each request has one stream.
+        let default = if protocol.is_multiplexed() && !self.no_keep_alive {
             limits::STREAMS
         } else {
             1

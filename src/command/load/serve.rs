@@ -1,32 +1,67 @@
 //! `weft load serve`: the other end of a load.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 use weft_loadtest::limits;
 use weft_loadtest::serve::behaviour::{Behaviour, Freeze, Latency, parse_share};
-use weft_loadtest::serve::{Listen, Server};
+use weft_loadtest::serve::{Listen, ServeError, Server};
+use weft_transport::external::{Identity, ServerTls, Trust};
+use weft_transport::identity::SpiffeId;
 
+use super::tls;
 use crate::failure::{Code, Failure};
 use crate::output::text_out;
 use crate::process::{Signals, raise_file_limit};
 
 /// Answers requests after a known delay, so that no other server is needed and results can be checked.
 ///
-/// Prints where it listens, one line for each protocol, and serves until SIGINT or SIGTERM.
+/// Prints where it listens, one line for each protocol as `weft load` takes it, and serves until SIGINT or
+/// SIGTERM.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Serve {
     /// HTTP/1.1, HTTP/2 with prior knowledge and gRPC [default: 127.0.0.1:8080 if nothing else is given]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
     http: Option<SocketAddr>,
+    /// The same over TLS, the protocol chosen by ALPN
+    #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
+    https: Option<SocketAddr>,
+    /// HTTP/3, a UDP port; all of it by the first of --threads
+    #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
+    http3: Option<SocketAddr>,
     /// TCP: every byte comes back
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
     tcp: Option<SocketAddr>,
+    /// TCP: bytes are thrown away until the client has sent its last (weft load --tcp upload)
+    #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
+    tcp_sink: Option<SocketAddr>,
+    /// TCP: a body of --body bytes is sent, then the connection closed (weft load --tcp download)
+    #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
+    tcp_source: Option<SocketAddr>,
     /// UDP: every datagram comes back
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
     udp: Option<SocketAddr>,
+
+    /// Show this certificate (PEM, leaf first), for example a sidecar's SVID [default: a new one for localhost
+    /// and the addresses that are listened on]
+    #[arg(long, value_name = "FILE", requires = "key", help_heading = TLS)]
+    cert: Option<PathBuf>,
+    /// The key of --cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = TLS)]
+    key: Option<PathBuf>,
+    /// Write the new certificate here, for --ca of weft load
+    #[arg(long, value_name = "FILE", conflicts_with = "cert", help_heading = TLS)]
+    cert_out: Option<PathBuf>,
+    /// Let in only clients whose certificate leads to a root in this PEM file
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    client_ca: Option<PathBuf>,
+    /// Let in only the client that proves this identity with an SVID
+    #[arg(long, value_name = "SPIFFE_ID", requires = "client_ca", help_heading = TLS)]
+    client_id: Option<SpiffeId>,
+
     /// How long until an answer is complete
     #[arg(long, value_name = "DELAY", default_value = "0s", value_parser = Latency::parse)]
     latency: Latency,
@@ -50,12 +85,17 @@ pub struct Serve {
     threads: usize,
 }
 
+const WHERE: &str = "Where to listen";
+const TLS: &str = "TLS and QUIC";
+
 const EXAMPLES: &str = "\
 A DELAY is 5ms, const:5ms, uniform:1ms-9ms or exp:5ms (the mean), and after a comma the shares that get another:
 
   weft load serve --latency const:5ms,1%:200ms        one in a hundred stalls
   weft load serve --freeze 1s@5s                      a pause of the whole server
-  weft load serve --http 127.0.0.1:0 --tcp 127.0.0.1:0 --udp 127.0.0.1:0";
+  weft load serve --http 127.0.0.1:0 --tcp 127.0.0.1:0 --udp 127.0.0.1:0
+  weft load serve --https 127.0.0.1:8443 --http3 127.0.0.1:8443 --cert-out cert.pem
+  weft load serve --tcp-source 127.0.0.1:9000 --body 100MiB";
 
 /// Runs `weft load serve`.
 pub fn run(args: Serve) -> Result<(), Failure> {
@@ -70,12 +110,17 @@ pub fn run(args: Serve) -> Result<(), Failure> {
     raise_file_limit();
     let mut listen = Listen {
         http: args.http,
+        https: args.https,
+        http3: args.http3,
         tcp: args.tcp,
+        tcp_sink: args.tcp_sink,
+        tcp_source: args.tcp_source,
         udp: args.udp,
     };
-    if args.http.or(args.tcp).or(args.udp).is_none() {
+    if listen.is_empty() {
         listen.http = Some(SocketAddr::from(([127, 0, 0, 1], 8080)));
     }
+    let tls = args.tls()?;
     let behaviour = Behaviour {
         latency: args.latency,
         first_byte: args.first_byte,
@@ -83,19 +128,74 @@ pub fn run(args: Serve) -> Result<(), Failure> {
         body: args.body,
         freeze: args.freeze,
     };
-    let server = Server::bind(listen, args.threads, behaviour, args.seed)
-        .map_err(|error| Failure::new(Code::Failed, error))?;
+    let server = Server::bind(listen, tls, args.threads, behaviour, args.seed).map_err(
+        |error| match error {
+            ServeError::Tls(_) => Failure::new(Code::BadData, format!("--cert and --key: {error}")),
+            ServeError::Bind { .. } | ServeError::System(_) | ServeError::Defect => {
+                Failure::new(Code::Failed, error)
+            }
+        },
+    )?;
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let bound = &server.listen;
-    for (protocol, address) in [("http", bound.http), ("tcp", bound.tcp), ("udp", bound.udp)] {
+    for (scheme, address, flags) in [
+        ("http", bound.http, ""),
+        ("https", bound.https, ""),
+        ("https", bound.http3, " --http3"),
+        ("tcp", bound.tcp, ""),
+        ("tcp", bound.tcp_sink, " --tcp upload"),
+        ("tcp", bound.tcp_source, " --tcp download"),
+        ("udp", bound.udp, ""),
+    ] {
         if let Some(address) = address {
-            text_out(&format!("{protocol}://{address}\n"))?;
+            text_out(&format!("{scheme}://{address}{flags}\n"))?;
         }
     }
     server
         .run(&stop)
         .map_err(|error| Failure::new(Code::Failed, error))
+}
+
+impl Serve {
+    /// What HTTPS and HTTP/3 show and ask for, if they are served.
+    fn tls(&self) -> Result<Option<ServerTls>, Failure> {
+        let addresses: Vec<SocketAddr> = [self.https, self.http3].into_iter().flatten().collect();
+        if addresses.is_empty() {
+            if self.cert.is_some() || self.cert_out.is_some() || self.client_ca.is_some() {
+                let line = "--cert, --cert-out and --client-ca go with --https and --http3";
+                return Err(Failure::new(Code::Usage, line));
+            }
+            return Ok(None);
+        }
+        let identity = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => tls::identity(cert, key)?,
+            (Some(_), None) | (None, _) => self_made(&addresses)?,
+        };
+        if let Some(path) = &self.cert_out {
+            std::fs::write(path, identity.chain_pem())
+                .map_err(|error| Failure::io(path, &error))?;
+        }
+        let clients = match (&self.client_ca, &self.client_id) {
+            (Some(ca), id) => tls::trust(ca, id.as_ref())?,
+            (None, _) => Trust::Anybody,
+        };
+        Ok(Some(ServerTls::new(identity, clients)))
+    }
+}
+
+/// A certificate for the loopback interface and the addresses that are listened on.
+fn self_made(addresses: &[SocketAddr]) -> Result<Identity, Failure> {
+    let mut names = ["localhost", "127.0.0.1", "::1"]
+        .map(str::to_owned)
+        .to_vec();
+    for address in addresses {
+        let name = address.ip().to_string();
+        if !address.ip().is_unspecified() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Identity::self_made(names).map_err(|error| Failure::new(Code::Failed, error))
 }
 
 /// Cancels `stop` at the first signal, on a thread of its own. The signals are taken when this returns.

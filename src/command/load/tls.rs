@@ -1,8 +1,10 @@
-//! What `weft load` believes and shows in handshakes, from the files that its flags name.
+//! What `weft load` and `weft load serve` believe and show in handshakes, from the files that their flags name.
 
 use std::path::Path;
 
+use weft_transport::credentials::TrustBundle;
 use weft_transport::external::{ExternalError, ExternalTls, Identity, Roots, Sessions, Trust};
+use weft_transport::identity::SpiffeId;
 
 use crate::failure::{Code, Failure};
 
@@ -19,6 +21,8 @@ pub struct TlsFiles<'a> {
     pub ca: Option<&'a Path>,
     /// Whether every server is believed, or none is asked.
     pub insecure: bool,
+    /// The one identity that is believed, instead of the name of a host.
+    pub server_id: Option<&'a SpiffeId>,
     /// Certificate and key.
     pub identity: Option<(&'a Path, &'a Path)>,
     pub resume: bool,
@@ -28,21 +32,12 @@ impl TlsFiles<'_> {
     /// Reads the files.
     pub fn read(&self) -> Result<ExternalTls, Failure> {
         let trust = match self.ca {
-            Some(path) => Trust::Roots(roots(path)?),
+            Some(path) => trust(path, self.server_id)?,
             None if self.insecure => Trust::Anybody,
             None => Trust::Roots(roots(system_roots()?)?),
         };
         let identity = match self.identity {
-            Some((cert, key)) => {
-                let identity = Identity::from_pem(&read(cert)?, &read(key)?);
-                let path = |error: &ExternalError| match error {
-                    ExternalError::Key(_) => key,
-                    ExternalError::Certificates(_)
-                    | ExternalError::Configuration(_)
-                    | ExternalError::Name(_) => cert,
-                };
-                Some(identity.map_err(|error| bad_file(path(&error), &error))?)
-            }
+            Some((cert, key)) => Some(identity(cert, key)?),
             None => None,
         };
         let sessions = if self.resume {
@@ -52,6 +47,28 @@ impl TlsFiles<'_> {
         };
         Ok(ExternalTls::new(trust, identity, sessions))
     }
+}
+
+/// Reads a certificate chain and its key.
+pub fn identity(cert: &Path, key: &Path) -> Result<Identity, Failure> {
+    let identity = Identity::from_pem(&read(cert)?, &read(key)?);
+    let path = |error: &ExternalError| match error {
+        ExternalError::Key(_) => key,
+        ExternalError::Certificates(_)
+        | ExternalError::Configuration(_)
+        | ExternalError::Name(_) => cert,
+    };
+    identity.map_err(|error| bad_file(path(&error), &error))
+}
+
+/// Whom the roots in a file vouch for: for all that they have signed, or for one identity of a mesh.
+pub fn trust(ca: &Path, id: Option<&SpiffeId>) -> Result<Trust, Failure> {
+    let Some(id) = id else {
+        return Ok(Trust::Roots(roots(ca)?));
+    };
+    let bundle = TrustBundle::from_pem(id.trust_domain().clone(), &read(ca)?);
+    let bundle = bundle.map_err(|error| bad_file(ca, &error))?;
+    Ok(Trust::Identity(bundle, id.clone()))
 }
 
 fn roots(path: &Path) -> Result<Roots, Failure> {
@@ -72,6 +89,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::io(path, &error))
 }
 
-fn bad_file(path: &Path, error: &ExternalError) -> Failure {
+fn bad_file(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Code::BadData, format!("{}: {error}", path.display()))
 }

@@ -1,0 +1,56 @@
+//! The same server under a closed loop that people know, and under the open one: what each of them says of it.
+
+use std::io::Write as _;
+use std::process::Command;
+
+use crate::harness::{Server, load};
+
+/// What wrk says of a percentile, in milliseconds; `None` if it is not installed, which is said loudly and fails in
+/// CI.
+fn wrk(url: &str, percentile: &str) -> Option<f64> {
+    let run = Command::new("wrk")
+        .args(["-t1", "-c2", "-d6s", "--timeout", "10s", "--latency", url])
+        .output();
+    let Ok(output) = run else {
+        let line = "SKIPPED a comparison with wrk: no program `wrk` on the PATH (scripts/test installs it, as root)";
+        assert!(std::env::var_os("CI").is_none(), "{line}");
+        // Straight to the descriptor: the test runner keeps what passing tests print to itself.
+        let _ = writeln!(std::io::stderr(), "{line}");
+        return None;
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(percentile));
+    let value = row
+        .unwrap_or_else(|| panic!("no {percentile}: {text}"))
+        .trim();
+    let units = [("us", 1e-3), ("ms", 1.0), ("s", 1e3)];
+    let read = units.iter().find_map(|(unit, factor)| {
+        let number: f64 = value.strip_suffix(unit)?.parse().ok()?;
+        Some(number * factor)
+    });
+    Some(read.unwrap_or_else(|| panic!("{value}: {text}")))
+}
+
+#[test]
+fn one_answer_in_a_hundred_that_stalls_is_one_in_a_hundred_for_the_open_loop_and_one_in_three_for_wrk()
+ {
+    let flags = ["--latency", "const:5ms,1%:500ms"];
+    let server = Server::start(&flags);
+    let Some(closed) = wrk(&server.url("http", "/"), "75%") else {
+        return;
+    };
+    // wrk 4 knows that a closed loop leaves requests out, and makes some up: as many as its connection would have
+    // sent during the stall. Here, where one request stalls and no other waits for it, nobody sent them.
+    assert!(closed > 50.0, "wrk says that p75 is {closed} ms");
+    let server = Server::start(&flags);
+    let ran = load(&[&server.url("http", "/"), "--rate", "500", "-d", "8s"]);
+    assert_eq!(ran.summary("succeeded"), 4000, "{ran:?}");
+    for percentile in ["p50", "p75", "p95"] {
+        let found = ran.latency_ms(percentile);
+        assert!((5.0..50.0).contains(&found), "{percentile}: {found}");
+    }
+    let found = ran.latency_ms("p99_9");
+    assert!((500.0..600.0).contains(&found), "{found}");
+}
