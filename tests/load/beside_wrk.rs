@@ -47,9 +47,12 @@ fn one_answer_in_a_hundred_that_stalls_is_one_in_a_hundred_for_the_open_loop_and
     let server = Server::start(&flags);
     let ran = load(&[&server.url("http", "/"), "--rate", "500", "-d", "8s"]);
     assert_eq!(ran.summary("succeeded"), 4000, "{ran:?}");
-    for percentile in ["p50", "p90", "p95"] {
+    for percentile in ["p50", "p90"] {
         let found = ran.latency_ms(percentile);
-        assert!((5.0..50.0).contains(&found), "{percentile}: {found}");
+        assert!(
+            found >= 5.0 && found * 2.0 < closed,
+            "{percentile}: {found}, wrk's p90 {closed}"
+        );
     }
     let found = ran.latency_ms("p99_9");
     assert!((500.0..600.0).contains(&found), "{found}");

@@ -136,6 +136,28 @@ fn wrong_usage_is_one_line_and_2() {
             &["http://127.0.0.1:1/", "--rate", "1", "-c", "0"],
             "--connections 0",
         ),
+        (
+            &["tcp://127.0.0.1:1", "--rate", "1", "--ok", "200"],
+            "--ok goes with HTTP",
+        ),
+        (
+            &[
+                "udp://127.0.0.1:1",
+                "--rate",
+                "1",
+                "--expect-header",
+                "date",
+            ],
+            "--expect-header",
+        ),
+        (
+            &["tcp://127.0.0.1:1", "--rate", "1", "-m", "PUT"],
+            "--method",
+        ),
+        (
+            &["http://127.0.0.1:1/", "--rate", "1", "--resume"],
+            "https://",
+        ),
     ] {
         let ran = load(arguments);
         assert_eq!(ran.code, 2, "{arguments:?}: {ran:?}");
@@ -144,6 +166,30 @@ fn wrong_usage_is_one_line_and_2() {
     let ran = load(&["http://127.0.0.1:1/", "--ramp", "1:2"]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.stderr.contains("100:5000:60s"), "{ran:?}");
+}
+
+#[test]
+fn a_run_whose_generator_was_late_is_invalid_and_says_by_how_much() {
+    let server = Server::start(&[]);
+    let url = server.url("http", "/");
+    // More than any machine sends: each request is later than the one before.
+    let plan = ["--rate", "3000000", "-d", "1s", "--max-in-flight", "20"];
+    let ran = load(&[&[url.as_str()], &plan[..], &["--fail-if", "p50>0ms"]].concat());
+    // An invalid run neither passes nor fails a threshold.
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("the run is invalid"), "{ran:?}");
+    assert_eq!(ran.json()["generator"]["valid"], false, "{ran:?}");
+}
+
+#[test]
+fn stages_of_a_file_follow_each_other() {
+    let server = Server::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stages");
+    std::fs::write(&path, "# slowly, then faster\n50:1s\n50:150:1s\n").unwrap();
+    let ran = load(&[&server.url("http", "/"), "--stages", path.to_str().unwrap()]);
+    assert_eq!(ran.summary("succeeded"), 150, "{ran:?}");
+    assert_eq!(ran.json()["plan"]["stages"][1]["to"], 150.0, "{ran:?}");
 }
 
 #[test]

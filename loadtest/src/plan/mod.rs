@@ -16,7 +16,7 @@ use weft_transport::external::ExternalTls;
 
 pub use self::arrivals::Arrival;
 use self::expect::Expectations;
-use self::target::{Message, Protocol, Targets};
+use self::target::{Message, Protocol, Targets, TcpPattern};
 use crate::limits;
 use crate::schedule::{Arrivals, Course, Schedule};
 
@@ -194,6 +194,7 @@ impl Plan {
                 "--migrate-every 0s would do nothing else: write for example 1s".to_owned(),
             );
         }
+        self.check_message()?;
         if self.deadline.is_zero() {
             return Err("--deadline 0s would fail every request".to_owned());
         }
@@ -204,6 +205,32 @@ impl Plan {
             return Err(
                 "--no-keep-alive has one request on each connection: leave --streams out"
                     .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Judges whether what requests carry, and what answers must have, is something that the protocol has: what
+    /// would be ignored looks as if it had held.
+    fn check_message(&self) -> Result<(), String> {
+        let protocol = self.targets.protocol;
+        let has_heads = protocol.is_http() || protocol == Protocol::Grpc;
+        let expected = &self.expectations;
+        if !has_heads && !(self.message.headers.is_empty() && expected.headers.is_empty()) {
+            return Err("-H and --expect-header go with HTTP and gRPC".to_owned());
+        }
+        if !has_heads && expected.ok.is_some() {
+            return Err("--ok goes with HTTP and gRPC: TCP and UDP have no statuses".to_owned());
+        }
+        let has_body = match protocol {
+            Protocol::Http1 | Protocol::Http2 | Protocol::Http3 | Protocol::Grpc => true,
+            Protocol::Tcp(TcpPattern::Upload | TcpPattern::Download) => true,
+            // What comes back is compared with what was sent.
+            Protocol::Tcp(TcpPattern::Echo | TcpPattern::Connect) | Protocol::Udp => false,
+        };
+        if !has_body && expected.body_sha256.is_some() {
+            return Err(
+                "--expect-body-sha256 goes with HTTP, gRPC and --tcp upload or download".to_owned(),
             );
         }
         Ok(())

@@ -194,7 +194,14 @@ impl Flags {
                 (targets, load)
             }
         };
+        if self.method.is_some() && !targets.protocol.is_http() {
+            return Err(usage("--method goes with http:// and https://".to_owned()));
+        }
         let needs_tls = targets.endpoints.iter().any(|endpoint| endpoint.tls);
+        if !needs_tls && (self.ca.is_some() || self.cert.is_some() || self.resume) {
+            let line = "--ca, --server-id, --cert and --resume go with https:// and grpcs://";
+            return Err(usage(line.to_owned()));
+        }
         let tls = TlsFiles {
             ca: self.ca.as_deref(),
             insecure: self.insecure || !needs_tls,
