@@ -10,6 +10,7 @@
 )]
 
 mod admin_client;
+mod children;
 mod cli;
 mod command;
 mod context;

@@ -17,7 +17,7 @@ fn root() -> &'static Path {
 /// Every Markdown page of the repository's own.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
-    for folder in ["", "docs", "docs/adr", "bench"] {
+    for folder in ["", "docs", "docs/adr", "compare"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "md") {
@@ -40,7 +40,6 @@ fn sources() -> Vec<String> {
         "loadtest",
         "netem-tests",
         "tests",
-        "bench",
     ]
     .map(|name| root().join(name))
     .to_vec();

@@ -10,6 +10,7 @@
 
 mod client;
 mod clock;
+pub mod compare;
 pub mod diff;
 pub mod engine;
 pub mod histogram;

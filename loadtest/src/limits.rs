@@ -197,3 +197,34 @@ pub const RESULT_BYTES_MAX: u64 = 16 << 20;
 /// Where a search begins if nobody says: any service does a hundred requests per second, and seven
 /// doublings are ten thousand.
 pub const SEARCH_START: f64 = 100.0;
+
+/// Clock ticks per second in `/proc`: USER_HZ, which is 100 on every architecture that weft runs on (proc(5)).
+pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Processes of one pair of proxies in a comparison: a proxy with a process for each of 32 cores, on both
+/// sides.
+pub const PLUGIN_PROCESSES_MAX: usize = 64;
+
+/// Bytes of the line that a plug-in prints when it is up.
+pub const PLUGIN_LINE_MAX: u64 = 64 * 1024;
+
+/// Rounds of a comparison: a night of them.
+pub const COMPARE_ROUNDS_MAX: u32 = 1000;
+
+/// Rates of one comparison; each is a measurement of its own in every round.
+pub const COMPARE_RATES_MAX: usize = 10;
+
+/// Requests that may be open in a comparison's load at a fixed rate. A proxy that cannot keep up is not to
+/// be drowned in connections: those beyond it are failures, and are shown.
+pub(crate) const COMPARE_IN_FLIGHT: usize = 1000;
+
+/// Connections of the comparison's loop that makes a new one for each request. Enough to keep a worker busy;
+/// more would wait for its queue.
+pub(crate) const COMPARE_CONNECTING: usize = 16;
+
+/// How long one bulk transfer of a comparison may take.
+pub(crate) const COMPARE_BULK_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Share of the machine's time that its host may withhold without a word in a comparison. Beyond it the rounds
+/// of a shared machine differ visibly.
+pub(crate) const COMPARE_STOLEN_MAX: f64 = 0.05;

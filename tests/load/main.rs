@@ -12,6 +12,7 @@
 mod harness;
 
 mod beside_wrk;
+mod compare;
 mod ends;
 mod errors;
 mod latency;

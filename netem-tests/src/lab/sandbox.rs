@@ -140,7 +140,8 @@ fn again<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Chil
     let mut command = command(arguments)?;
     // In a group of its own: Ctrl-C reaches it once, through `wait`, not from the terminal as well.
     command.env(MARK, "attached").process_group(0);
-    // Signals wait until `wait` takes them; the child's own mask is empty again.
+    // Signals wait until `wait` takes them. The child inherits that: whoever takes signals there, by handlers
+    // or by waiting, lets them through.
     signals()
         .thread_block()
         .map_err(|source| SandboxError::System {

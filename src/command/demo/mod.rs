@@ -1,10 +1,9 @@
 //! `weft demo`: the whole mesh on this machine, as real processes, with nothing to set up.
 //!
-//! The story stands in `perform`, top to bottom. `children.rs` owns the processes, `services.rs`
+//! The story stands in `perform`, top to bottom. `src/children.rs` owns the processes, `services.rs`
 //! the applications, `wiretap.rs` the eavesdropper, `traffic.rs` the callers, `report.rs` the
 //! words. Everything lives in one temporary directory that is removed at the end.
 
-mod children;
 mod report;
 mod services;
 mod traffic;
@@ -19,10 +18,10 @@ use clap::Args;
 use http::Method;
 
 use crate::admin_client;
+use crate::children::Children;
 use crate::failure::{Code, Failure};
 use crate::output::{note, text_out};
 use crate::process::Signals;
-use children::Children;
 use report::Outcome;
 use services::Application;
 use traffic::{Client, converse};

@@ -2,9 +2,10 @@
 //!
 //! `flags.rs` and `asked.rs` read what to do, `run.rs` does it and tells how it goes, `series.rs` does it at
 //! several rates; `diff.rs` compares results; `tls.rs` reads what handshakes need; `serve.rs` is the other
-//! end. The work is in `weft_loadtest`.
+//! end; `compare/` measures proxies beside each other. The work is in `weft_loadtest`.
 
 mod asked;
+mod compare;
 mod diff;
 mod flags;
 mod replay;
@@ -37,6 +38,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Say whether two results differ by more than chance
     Diff(diff::Diff),
+    /// Measure weft, no proxy, and other proxies beside each other
+    Compare(Box<compare::Compare>),
 }
 
 const EXAMPLES: &str = "\
@@ -56,6 +59,7 @@ pub fn run(args: Load) -> Result<(), Failure> {
     match (args.command, args.flags) {
         (Some(Command::Serve(args)), _) => serve::run(*args),
         (Some(Command::Diff(args)), _) => diff::run(&args),
+        (Some(Command::Compare(args)), _) => compare::run(&args),
         (None, Some(flags)) => run::run(flags, args.asked),
         (None, None) => Err(Failure::new(
             Code::Usage,

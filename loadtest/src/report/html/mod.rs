@@ -13,6 +13,9 @@ use crate::text;
 
 use plot::{Axis, Plot, Series};
 
+/// The looks of every page of `weft load`.
+pub(crate) const STYLE: &str = include_str!("style.css");
+
 /// The whole page.
 pub fn page(result: &RunResult) -> String {
     let mut out = String::new();
@@ -53,7 +56,7 @@ fn write_page(out: &mut String, result: &RunResult) -> std::fmt::Result {
          <meta name=\"color-scheme\" content=\"light dark\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>weft load {target}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>",
-        include_str!("style.css")
+        STYLE
     )?;
     writeln!(
         out,

@@ -1,5 +1,6 @@
-//! The demo's processes: real ones of this very binary. They end with the demo, however it ends:
-//! asked when it finishes, killed if they linger, and by the kernel if the demo itself is killed.
+//! Processes of this very binary, for commands that bring up a mesh of their own (`weft demo`, `weft load
+//! compare`). They end with the command, however it ends: asked when it finishes, killed if they linger, and by
+//! the kernel if the command itself is killed.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -17,22 +18,30 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Lines of a dead child's log that are shown.
 const LOG_LINES: usize = 8;
 
-/// Starts and ends the demo's processes.
+/// Starts and ends them.
 pub struct Children {
     program: PathBuf,
     directory: PathBuf,
+    /// Words before the program, as `ip netns exec NAME`. They must become it, not start it.
+    prefix: Vec<String>,
     running: Vec<(String, Child)>,
 }
 
 impl Children {
     /// Runs this binary, with logs in `directory`.
     pub fn new(directory: &Path) -> Result<Self, Failure> {
+        Self::behind(Vec::new(), directory)
+    }
+
+    /// As [`Self::new`], with words before the program that lead it somewhere and then become it.
+    pub fn behind(prefix: Vec<String>, directory: &Path) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(|error| {
             Failure::new(Code::Failed, format!("cannot find my own binary: {error}"))
         })?;
         Ok(Self {
             program,
             directory: directory.to_owned(),
+            prefix,
             running: Vec::new(),
         })
     }
@@ -68,7 +77,12 @@ impl Children {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut words = self.prefix.iter().map(AsRef::as_ref);
+        let mut command = Command::new(words.next().unwrap_or(self.program.as_os_str()));
+        command.args(words);
+        if !self.prefix.is_empty() {
+            command.arg(&self.program);
+        }
         command
             .arg("--die-with")
             .arg(std::process::id().to_string())
@@ -76,10 +90,10 @@ impl Children {
             .current_dir(&self.directory)
             .env("WEFT_HOME", self.directory.join("operator"))
             .stdin(Stdio::null())
-            // Ctrl-C reaches the demo alone, which then ends its children in order.
+            // Ctrl-C reaches the command alone, which then ends its children in order.
             .process_group(0)
             .kill_on_drop(true);
-        // Settings of a real installation must not leak into the demo.
+        // Settings of a real installation must not leak into it.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
             if name_text.starts_with("WEFT_") && name_text != "WEFT_LOG" && name_text != "WEFT_HOME"
@@ -123,23 +137,42 @@ impl Children {
         self.directory.join(name).with_extension("log")
     }
 
+    /// The process id of a child that runs.
+    pub fn id(&self, name: &str) -> Option<u32> {
+        let mut running = self.running.iter();
+        running.find(|(known, _)| known == name)?.1.id()
+    }
+
+    /// Ends one child, as [`Self::end`] does all. Nothing happens if there is none of this name.
+    pub async fn stop(&mut self, name: &str) {
+        let position = self.running.iter().position(|(known, _)| known == name);
+        if let Some(position) = position {
+            let mut one = [self.running.remove(position)];
+            end(&mut one).await;
+        }
+    }
+
     /// Asks all to end, the last started first, and kills those that do not.
     pub async fn end(mut self) {
-        for (_, child) in self.running.iter().rev() {
-            if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
-                // It may have ended by itself in between.
-                let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-            }
+        end(&mut self.running).await;
+    }
+}
+
+async fn end(running: &mut [(String, Child)]) {
+    for (_, child) in running.iter().rev() {
+        if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()) {
+            // It may have ended by itself in between.
+            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
         }
-        let all = async {
-            for (_, child) in &mut self.running {
-                let _ = child.wait().await;
-            }
-        };
-        if tokio::time::timeout(GRACE, all).await.is_err() {
-            for (_, child) in &mut self.running {
-                let _ = child.kill().await;
-            }
+    }
+    let all = async {
+        for (_, child) in running.iter_mut() {
+            let _ = child.wait().await;
+        }
+    };
+    if tokio::time::timeout(GRACE, all).await.is_err() {
+        for (_, child) in running {
+            let _ = child.kill().await;
         }
     }
 }

@@ -1,0 +1,130 @@
+//! A comparison as one HTML file that needs nothing else: no script, no font, no picture from anywhere.
+//! Pure. It wears the style sheet of the other reports of `weft load`.
+
+use std::fmt::Write as _;
+
+use super::document::Comparison;
+use super::summary::Verdict;
+use super::view::{self, Block, Cell};
+use crate::report::html::{STYLE, escape};
+
+/// The whole page.
+pub fn page(comparison: &Comparison) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_page(&mut out, comparison);
+    out
+}
+
+fn write_page(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
+    let names = view::variants(comparison);
+    let title = escape(&names.join(", "));
+    writeln!(
+        out,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>weft load compare: {title}</title>\n<style>\n{STYLE}{}</style>\n</head>\n<body>\n<main>\n\
+         <header>\n<p class=\"kicker\">weft load compare</p>\n<h1>{title}</h1>\n<p>{}</p>\n</header>",
+        include_str!("style.css"),
+        escape(&comparison.facts.wire),
+    )?;
+    for warning in comparison.warnings() {
+        writeln!(
+            out,
+            "<p class=\"notice warn\"><strong>Mind.</strong> {}</p>",
+            escape(&warning)
+        )?;
+    }
+    for block in view::blocks(comparison) {
+        write_block(out, &names, &block)?;
+    }
+    writeln!(out, "<section>\n<h2>How to read it</h2>")?;
+    for sentence in view::legend() {
+        writeln!(out, "<p>{}</p>", escape(&sentence))?;
+    }
+    writeln!(out, "</section>\n<section>\n<h2>Conditions</h2>\n<dl>")?;
+    for (name, text) in view::conditions(comparison) {
+        writeln!(out, "<dt>{name}</dt><dd>{}</dd>", escape(&text))?;
+    }
+    writeln!(out, "</dl>\n</section>\n</main>\n</body>\n</html>")
+}
+
+fn write_block(out: &mut String, names: &[&str], block: &Block) -> std::fmt::Result {
+    writeln!(
+        out,
+        "<section>\n<h2>{}</h2>\n<div class=\"scroll\"><table class=\"compare\"><thead><tr><th></th>",
+        escape(&block.title)
+    )?;
+    for name in names {
+        write!(out, "<th>{}</th>", escape(name))?;
+    }
+    writeln!(out, "<th>noise</th></tr></thead><tbody>")?;
+    for line in &block.lines {
+        let class = if line.label.starts_with(' ') {
+            " class=\"part\""
+        } else {
+            ""
+        };
+        write!(
+            out,
+            "<tr{class}><th>{}</th>",
+            escape(line.label.trim_start())
+        )?;
+        for cell in &line.cells {
+            write_cell(out, cell, line.compares)?;
+        }
+        writeln!(out, "<td>{}</td></tr>", escape(&line.noise))?;
+    }
+    writeln!(out, "</tbody></table></div>\n</section>")
+}
+
+fn write_cell(out: &mut String, cell: &Cell, compares: bool) -> std::fmt::Result {
+    let star = if cell.doubtful { " *" } else { "" };
+    write!(out, "<td><b>{}{star}</b>", escape(&cell.value))?;
+    if !cell.range.is_empty() {
+        write!(out, "<small>{}</small>", escape(&cell.range))?;
+    }
+    let (class, words) = match cell.verdict.filter(|_| compares) {
+        None => return write!(out, "</td>"),
+        Some(Verdict::WeftBetter) => ("good", "better"),
+        Some(Verdict::WeftWorse) => ("bad", "worse"),
+        Some(Verdict::NotDistinguishable) => ("soft", "not distinguishable"),
+    };
+    let range = if cell.weft_range.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", cell.weft_range)
+    };
+    write!(
+        out,
+        "<small class=\"{class}\">weft has {}{}: {words}</small></td>",
+        escape(&cell.weft_has),
+        escape(&range)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::testing::comparison;
+
+    #[test]
+    fn a_page_needs_nothing_else_and_nothing_in_it_is_markup() {
+        let html = page(&comparison());
+        assert!(
+            html.contains("&lt;twice&gt;") && !html.contains("<twice>"),
+            "{html}"
+        );
+        for foreign in ["http://", "https://", "<script", "src=", "url("] {
+            assert!(!html.contains(foreign), "{foreign}");
+        }
+        assert_eq!(html.matches("<td>").count(), html.matches("</td>").count());
+        assert!(
+            html.contains("weft has 2.00 x (2.00 x to 2.00 x): better"),
+            "{html}"
+        );
+        assert!(html.contains("not distinguishable</small>"), "{html}");
+    }
+}
