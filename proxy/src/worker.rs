@@ -27,7 +27,9 @@ use crate::run::table;
 
 /// What is the same for all workers of the process.
 pub(crate) struct Shared {
-    /// This sidecar's own SPIFFE ID, as a label.
+    /// This sidecar's own SPIFFE ID, which is that of the application beside it.
+    pub(crate) identity: SpiffeId,
+    /// The same, as a label.
     pub(crate) principal: Arc<str>,
     /// The one service that it serves, without a port, as a label; empty if there is none, or several.
     pub(crate) service: Arc<str>,

@@ -304,11 +304,6 @@ impl Check<'_> {
 
     /// What holds wherever it stands.
     fn traffic(&mut self, key: &Key, at: &str, traffic: &TrafficSpec) {
-        for field in traffic.fields().iter().filter(|field| field.is_pending()) {
-            let field = format!("{at}.{}", field.path);
-            let hint = "no sidecar acts on it; remove it";
-            self.error(key, &field, "is not supported yet", hint);
-        }
         self.timeouts(key, &format!("{at}.timeouts"), &traffic.timeouts);
         if traffic.retry.non_idempotent == Some(true) {
             let message = "a request such as a POST may then be executed twice";

@@ -8,6 +8,7 @@ mod attempt;
 mod connection;
 mod hedge;
 mod open;
+mod overrides;
 mod pick;
 mod prepare;
 mod request;

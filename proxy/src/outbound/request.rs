@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use weft_config::table::RequestTraffic;
 
 use super::attempt::{Answered, Call, Failed};
+use super::overrides::{self, Overridden};
 use super::pick::{self, Tried, Wish};
 use super::route::{Route, address, route};
 use super::{Client, Listener, prepare};
@@ -96,7 +97,8 @@ async fn forward(
 ) -> Result<(Answered, Idle), Failure> {
     let worker = &*client.listener.worker;
     prepare::check(head, &worker.shared.via)?;
-    let (route, authority) = choose(&client.listener, head, record)?;
+    let (mut route, authority) = choose(&client.listener, head, record)?;
+    override_traffic(worker, head, &mut route);
     let trace = worker.trace_of(head);
     let deadline = deadline(worker, head, &route.traffic, trace, record.started);
     let key = pick::key(&route.cluster, &head.headers, client.source);
@@ -189,6 +191,23 @@ fn choose(
     let route = route(port, head, record.started, &mut *lock(&worker.random))?;
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
     Ok((route, authority))
+}
+
+/// Treats the request as its own headers ask for, where a policy lets this application say so.
+fn override_traffic(worker: &Worker, head: &Parts, route: &mut Route) {
+    if route.traffic.overrides.callers.is_empty() {
+        return;
+    }
+    let counts = &route.cluster.destination.counts;
+    match overrides::read(&head.headers, &worker.shared.identity, &route.traffic) {
+        None => {}
+        Some(Overridden::Forbidden) => counts.add(Event::OverrideForbidden),
+        Some(Overridden::Taken(traffic, senseless)) => {
+            counts.add(Event::OverrideTaken);
+            (0..senseless).for_each(|_| counts.add(Event::OverrideInvalid));
+            route.traffic = Arc::from(traffic);
+        }
+    }
 }
 
 /// Whether a policy limits the rate of these requests or injects faults.

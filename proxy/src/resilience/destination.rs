@@ -65,6 +65,9 @@ pub(crate) enum Event {
     ObservedAdaptive,
     ObservedRate,
     ObservedCallerRate,
+    OverrideTaken,
+    OverrideForbidden,
+    OverrideInvalid,
 }
 
 impl Event {
@@ -118,10 +121,14 @@ const HEDGES: (&str, &str) = (
     "weft_hedges_total",
     "Copies of slow requests: sent, first to answer, or withheld by the retry budget.",
 );
+const OVERRIDES: (&str, &str) = (
+    "weft_overrides_total",
+    "Requests with override headers: taken, or forbidden by the policy; and single headers that made no sense.",
+);
 const FAULTS: (&str, &str) = ("weft_faults_total", "Faults injected on purpose.");
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 32] = [
+const MEANINGS: [Meaning; 35] = [
     of(RETRIES, &[("reason", "not_reached")]),
     of(RETRIES, &[("reason", "unprocessed")]),
     of(RETRIES, &[("reason", "reset")]),
@@ -172,6 +179,9 @@ const MEANINGS: [Meaning; 32] = [
     of(OVERLOAD, &[("limit", "adaptive"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "rate"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "caller_rate"), ("mode", "observe")]),
+    of(OVERRIDES, &[("result", "taken")]),
+    of(OVERRIDES, &[("result", "forbidden")]),
+    of(OVERRIDES, &[("result", "invalid")]),
 ];
 
 const fn of(

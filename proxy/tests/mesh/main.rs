@@ -12,3 +12,4 @@ mod raw;
 mod resilience;
 mod sidecars;
 mod tcp;
+mod traffic_policy;

@@ -71,18 +71,6 @@ pub const FIELDS: [Field; 40] = [
     field("concurrency.priority", false, false),
 ];
 
-/// Fields, or groups of them, that no sidecar acts on yet. Validation refuses them, so that a policy never
-/// does less than it says.
-const PENDING: [&str; 1] = ["overrides"];
-
-impl Field {
-    /// Whether no sidecar acts on it yet.
-    pub fn is_pending(&self) -> bool {
-        let group = self.path.split('.').next();
-        group.is_some_and(|group| PENDING.contains(&group))
-    }
-}
-
 impl TrafficSpec {
     /// The fields that it sets.
     pub fn fields(&self) -> Vec<Field> {
@@ -115,14 +103,6 @@ mod tests {
             | Value::String(_)
             | Value::Array(_)
             | Value::Object(_) => found.push(path.to_owned()),
-        }
-    }
-
-    #[test]
-    fn what_is_pending_is_a_field() {
-        for group in PENDING {
-            let of_group = |field: &&Field| field.path.split('.').next() == Some(group);
-            assert!(FIELDS.iter().any(|field| of_group(&field)), "{group}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Each bad traffic policy with the exact line that the operator reads.
 
-use crate::resources::{FIELDS, Resource, SourceFile, parse};
+use crate::resources::{Resource, SourceFile, parse};
 use crate::validate::tests::{check, service};
 
 /// Four services and a route of 43 lines; the policy's spec begins at line 48.
@@ -83,22 +83,6 @@ fn a_finding_has_its_line() {
         check(&(mesh() + &policy("p", ORDERS, spec))),
         ["mesh.yaml:43: spec.retry.attempts: 11 is not within 0 to 10"]
     );
-}
-
-#[test]
-fn a_field_that_no_sidecar_acts_on_is_refused() {
-    for field in FIELDS.iter().filter(|field| field.is_pending()) {
-        let whole: serde_json::Value =
-            serde_json::from_str(crate::resources::WHOLE_TRAFFIC_POLICY).unwrap();
-        let group = field.path.split('.').next().unwrap();
-        let found =
-            check(&(mesh() + &policy("p", ORDERS, &format!("  {group}: {}\n", whole[group]))));
-        let refused = format!(
-            "mesh.yaml:42: spec.{}: is not supported yet; no sidecar acts on it; remove it",
-            field.path
-        );
-        assert!(found.contains(&refused), "{found:#?}");
-    }
 }
 
 #[test]
