@@ -85,3 +85,11 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// TLS sessions that a client outside of the mesh keeps for resumption: one for each server that a tool
 /// speaks to, and it speaks to few.
 pub(crate) const EXTERNAL_SESSIONS: usize = 256;
+
+/// Bytes of forwarded datagrams that wait in the kernel, per worker, for the process before this one: what
+/// a connection at 1 Gbit/s sends within some 30 ms.
+pub(crate) const RELAY_BUFFER: usize = 4 << 20;
+
+/// Processes before this one on the same port that may still drain. More restarts within one grace are a
+/// crash loop.
+pub(crate) const PREDECESSORS_MAX: usize = 16;

@@ -17,7 +17,11 @@ use rand::RngExt as _;
 
 /// Length of the connection IDs that this side chooses, in bytes: worker, epoch, and six random
 /// bytes so that IDs of one connection cannot be linked (RFC 9000 section 9.5).
-const CONNECTION_ID_LENGTH: usize = 8;
+pub(crate) const CONNECTION_ID_LENGTH: usize = 8;
+
+/// Length of the connection ID that a first packet is sent to. Not that of an ID that a listening side
+/// chose: a process that reads a port for another one, too, tells first packets by it.
+const INITIAL_ID_LENGTH: usize = 16;
 
 /// Number of workers that share a port.
 pub type Workers = NonZeroU8;
@@ -33,6 +37,18 @@ pub(crate) struct Worker {
 /// every connection ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(pub u8);
+
+impl Epoch {
+    /// The epoch that `random` leads to, other than those of processes that still run.
+    pub fn choose(random: u8, taken: &[Self]) -> Self {
+        let following = (0..=u8::MAX).map(|step| Self(random.wrapping_add(step)));
+        // Fewer processes share a port than there are epochs.
+        following
+            .into_iter()
+            .find(|epoch| !taken.contains(epoch))
+            .unwrap_or(Self(random))
+    }
+}
 
 impl Worker {
     /// All workers in order, which is the order in which their sockets must be bound.
@@ -97,7 +113,7 @@ impl ConnectionIdGenerator for SteeredIds {
 /// The destination connection ID of a first packet: its first byte asks for the peer's worker of
 /// the same index, so that the connections of several workers spread there.
 pub(crate) fn initial_destination(worker: Worker) -> ConnectionId {
-    let mut random: [u8; CONNECTION_ID_LENGTH] = rand::rng().random();
+    let mut random: [u8; INITIAL_ID_LENGTH] = rand::rng().random();
     let [first, ..] = &mut random;
     *first = worker.index;
     ConnectionId::new(&random)
@@ -193,6 +209,13 @@ mod tests {
         assert_eq!(Worker::of_first_byte(id[0], workers(3)), worker);
         assert_eq!(id[1], 7);
         assert_eq!(id.len(), CONNECTION_ID_LENGTH);
+    }
+
+    #[test]
+    fn epochs_of_processes_that_still_run_are_not_chosen_again() {
+        assert_eq!(Epoch::choose(9, &[]), Epoch(9));
+        assert_eq!(Epoch::choose(9, &[Epoch(9), Epoch(10)]), Epoch(11));
+        assert_eq!(Epoch::choose(255, &[Epoch(255)]), Epoch(0));
     }
 
     #[test]

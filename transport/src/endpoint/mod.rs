@@ -2,20 +2,29 @@
 //!
 //! [`bind`] takes the port for all workers, in order, before any of them starts; each worker then
 //! turns its [`WorkerSocket`] into a [`Listener`] and a [`Dialler`] inside its own runtime.
+//! [`inherit`] gets it from a process that ends instead, which goes on with its connections.
 //! Not here: which connection a request takes (see [`crate::pool`]).
-//! Next: [`listener`] and [`dialler`].
+//! Next: [`listener`] and [`dialler`]; [`shared`] for a port that two processes hold.
 
 mod dialler;
+mod forwarded;
 mod listener;
+mod relay;
+mod shared;
 mod socket;
+#[cfg(test)]
+mod takeover_tests;
 #[cfg(test)]
 mod tests;
 
 pub use dialler::{DialError, Dialler};
 pub use listener::{Accepted, HandshakeError, Incoming, Listener, TrustGuard};
+pub use relay::RelayPair;
+pub use shared::Reading;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,10 +36,12 @@ use tokio::time::timeout;
 use crate::credentials::Credentials;
 use crate::http3::ErrorCode;
 use crate::identity::PeerId;
+use crate::limits;
 use crate::quic;
 use crate::steering::{self, Worker};
 use crate::tls;
 use crate::tuning::Tuning;
+use shared::SharedSocket;
 
 pub use crate::quic::{ConfigurationError, ResetKey};
 pub use crate::steering::{Epoch, Workers};
@@ -55,6 +66,41 @@ pub struct WorkerSocket {
     worker: Worker,
     socket: UdpSocket,
     settings: MeshSettings,
+    reading: Arc<Reading>,
+}
+
+/// What a process takes over from the one before it.
+pub struct Inherited {
+    /// Its sockets on the mesh port, in the order of its workers.
+    pub sockets: Vec<UdpSocket>,
+    /// For each worker the sending end of a [`RelayPair`] of the predecessor.
+    pub relays: Vec<OwnedFd>,
+    /// The epoch of the predecessor, and of those before it that still run.
+    pub epochs: Vec<Epoch>,
+}
+
+/// Why a port cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum InheritError {
+    /// Packets are steered by the number of workers, which belongs to the port.
+    #[error(
+        "the running sidecar has {theirs} workers and the settings say {ours}: set workers: {theirs}, or stop it first"
+    )]
+    Workers {
+        /// Of the running process.
+        theirs: usize,
+        /// Of this one.
+        ours: usize,
+    },
+    /// Its descriptors are not what they should be.
+    #[error("the running sidecar did not hand over a relay for each worker")]
+    Relays,
+    /// Its packets could not be told from ours.
+    #[error(
+        "too many earlier processes still drain (at most {}): wait until they have ended",
+        limits::PREDECESSORS_MAX
+    )]
+    Epochs,
 }
 
 /// Why the mesh port could not be taken.
@@ -118,6 +164,7 @@ pub fn bind(settings: &MeshSettings) -> Result<Vec<WorkerSocket>, BindError> {
             worker,
             socket: socket(address, settings, Sharing::Workers).map_err(failed)?,
             settings: settings.clone(),
+            reading: Arc::new(Reading::own()),
         });
     }
     if let (Some(first), true) = (sockets.first(), sockets.len() > 1) {
@@ -127,6 +174,41 @@ pub fn bind(settings: &MeshSettings) -> Result<Vec<WorkerSocket>, BindError> {
         })?;
     }
     Ok(sockets)
+}
+
+/// Takes the mesh port from another process. It is read from [`Reading::begin`] on.
+///
+/// # Errors
+/// When what was handed over does not fit the settings.
+pub fn inherit(
+    settings: &MeshSettings,
+    inherited: Inherited,
+) -> Result<Vec<WorkerSocket>, InheritError> {
+    let (theirs, ours) = (inherited.sockets.len(), settings.workers.get().into());
+    if theirs != ours {
+        return Err(InheritError::Workers { theirs, ours });
+    }
+    if inherited.relays.len() != theirs {
+        return Err(InheritError::Relays);
+    }
+    if inherited.epochs.len() > limits::PREDECESSORS_MAX
+        || inherited.epochs.contains(&settings.epoch)
+    {
+        return Err(InheritError::Epochs);
+    }
+    let parts = inherited.sockets.into_iter().zip(inherited.relays);
+    let sockets = Worker::all(settings.workers)
+        .zip(parts)
+        .map(|(worker, (socket, relay))| WorkerSocket {
+            worker,
+            socket,
+            settings: settings.clone(),
+            reading: Arc::new(Reading::inherited(relay::Predecessors::new(
+                relay,
+                &inherited.epochs,
+            ))),
+        });
+    Ok(sockets.collect())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -169,6 +251,19 @@ impl WorkerSocket {
         self.socket.local_addr()
     }
 
+    /// The same socket once more, for a process that takes it over.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub fn share(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
+    }
+
+    /// Says who reads it.
+    pub fn reading(&self) -> Arc<Reading> {
+        Arc::clone(&self.reading)
+    }
+
     /// Makes the worker's endpoints. Call it inside the worker's runtime, which drives them.
     ///
     /// # Errors
@@ -187,7 +282,7 @@ impl WorkerSocket {
         let listening = quinn::Endpoint::new_with_abstract_socket(
             config(self.worker)?,
             Some(quic::server_config(credentials, &settings.tuning)?),
-            socket::bounded(self.socket, datagram_max)?,
+            SharedSocket::new(socket::bounded(self.socket, datagram_max)?, self.reading),
             Arc::new(TokioRuntime),
         )?;
         let mut dialling = quinn::Endpoint::new_with_abstract_socket(

@@ -1,0 +1,175 @@
+//! Two processes on one port, played by two sets of endpoints: every packet reaches the one whose
+//! connection it is.
+
+use std::time::Duration;
+
+use quinn::Connection;
+use tokio::time::timeout;
+
+use super::*;
+use crate::testing::{Authority, FRONTEND, ORDERS};
+use crate::tuning::TransportSettings;
+
+/// Generous: it bounds a broken run and never passes in a good one.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One process: its listening side, and what it needs to hand over.
+struct Process {
+    listener: Listener,
+    reading: Arc<Reading>,
+    shared: UdpSocket,
+    epochs: Vec<Epoch>,
+}
+
+impl Process {
+    fn first() -> Self {
+        let socket = bind(&settings(Epoch(1))).unwrap().remove(0);
+        Self::start(socket, vec![Epoch(1)])
+    }
+
+    /// Takes the port of `before`, which reads on until [`Self::confirm`].
+    fn after(before: &Self, epoch: u8) -> (Self, OwnedFd) {
+        let RelayPair { sending, receiving } = RelayPair::new().unwrap();
+        let inherited = Inherited {
+            sockets: vec![before.shared.try_clone().unwrap()],
+            relays: vec![sending],
+            epochs: before.epochs.clone(),
+        };
+        let epoch = Epoch(epoch);
+        let socket = inherit(&settings(epoch), inherited).unwrap().remove(0);
+        let epochs = [&[epoch], &before.epochs[..]].concat();
+        (Self::start(socket, epochs), receiving)
+    }
+
+    fn start(socket: WorkerSocket, epochs: Vec<Epoch>) -> Self {
+        let (reading, shared) = (socket.reading(), socket.share().unwrap());
+        let (listener, _) = socket
+            .start(&Authority::shared().credentials(ORDERS))
+            .unwrap();
+        Self {
+            listener,
+            reading,
+            shared,
+            epochs,
+        }
+    }
+
+    async fn succeed(&self, epoch: u8) -> Self {
+        let (successor, receiving) = Self::after(self, epoch);
+        let handed = self.reading.hand_over(receiving);
+        timeout(PATIENCE, handed).await.unwrap();
+        successor.reading.begin();
+        successor
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_address().unwrap()
+    }
+}
+
+fn settings(epoch: Epoch) -> MeshSettings {
+    MeshSettings {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        workers: Workers::MIN,
+        tuning: TransportSettings::default().validate().unwrap(),
+        epoch,
+        reset_key: ResetKey::new([0; ResetKey::LENGTH]),
+    }
+}
+
+fn dialler() -> Dialler {
+    let socket = bind(&settings(Epoch(99))).unwrap().remove(0);
+    let (_, dialler) = socket
+        .start(&Authority::shared().credentials(FRONTEND))
+        .unwrap();
+    dialler
+}
+
+/// A connection of `dialler` that `process` serves; both of its ends.
+async fn connect(dialler: &Dialler, process: &Process) -> (Connection, Connection) {
+    let expected = ORDERS.parse().unwrap();
+    let accept = async { process.listener.endpoint.accept().await.unwrap().await };
+    let dial = dialler.dial(process.address(), &expected);
+    let both = async { tokio::join!(dial, accept) };
+    let (client, server) = timeout(PATIENCE, both).await.unwrap();
+    (client.unwrap().0, server.unwrap())
+}
+
+/// Sends a megabyte and hears how much came.
+async fn exchange(client: &Connection, server: &Connection) {
+    let bytes = vec![7; 1 << 20];
+    let send = async {
+        let (mut send, mut receive) = client.open_bi().await.unwrap();
+        send.write_all(&bytes).await.unwrap();
+        send.finish().unwrap();
+        receive.read_to_end(64).await.unwrap()
+    };
+    let answer = async {
+        let (mut send, mut receive) = server.accept_bi().await.unwrap();
+        let count = receive.read_to_end(2 << 20).await.unwrap().len();
+        send.write_all(count.to_string().as_bytes()).await.unwrap();
+        send.finish().unwrap();
+    };
+    let both = async { tokio::join!(send, answer) };
+    let (heard, ()) = timeout(PATIENCE, both).await.unwrap();
+    assert_eq!(heard, bytes.len().to_string().as_bytes());
+}
+
+#[tokio::test]
+async fn connections_stay_with_the_process_that_accepted_them_and_new_ones_go_to_the_newest() {
+    let first = Process::first();
+    let dialler = dialler();
+    let of_first = connect(&dialler, &first).await;
+    let second = first.succeed(2).await;
+    let of_second = connect(&dialler, &second).await;
+    let third = second.succeed(3).await;
+    let of_third = connect(&dialler, &third).await;
+    for (client, server) in [&of_first, &of_second, &of_third] {
+        exchange(client, server).await;
+    }
+    let (forwarded, _) = third.reading.forwarded();
+    // Those of the second are sent on by the third, those of the first by both.
+    let (further, _) = second.reading.forwarded();
+    assert!(forwarded > further && further > 0, "{forwarded} {further}");
+    assert_eq!(first.reading.forwarded(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_process_reads_nothing_before_it_may() {
+    let first = Process::first();
+    let (second, _receiving) = Process::after(&first, 2);
+    let (client, server) = connect(&dialler(), &first).await;
+    exchange(&client, &server).await;
+    assert_eq!(second.reading.forwarded(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_process_whose_successor_dies_reads_again() {
+    let first = Process::first();
+    let (client, server) = connect(&dialler(), &first).await;
+    let second = first.succeed(2).await;
+    exchange(&client, &server).await;
+    drop(second);
+    exchange(&client, &server).await;
+}
+
+#[test]
+fn what_does_not_fit_the_settings_is_refused() {
+    let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let relay = || RelayPair::new().unwrap().sending;
+    let refused = |sockets, relays, epochs| {
+        let inherited = Inherited {
+            sockets,
+            relays,
+            epochs,
+        };
+        inherit(&settings(Epoch(3)), inherited)
+            .err()
+            .unwrap()
+            .to_string()
+    };
+    let two = vec![socket(), socket()];
+    assert!(refused(two, vec![relay(), relay()], vec![]).contains("set workers: 2"));
+    assert!(refused(vec![socket()], vec![], vec![]).contains("relay"));
+    assert!(refused(vec![socket()], vec![relay()], vec![Epoch(3)]).contains("earlier"));
+}
