@@ -6,12 +6,15 @@
 //! `cache.rs` keeps the last good one on disk.
 
 mod cache;
+mod handle;
 mod merge;
 mod status;
 
-pub use status::{SubscriptionSettings, SubscriptionStatus};
+pub use handle::SubscriptionHandle;
+pub use status::{Registration, SubscriptionSettings, SubscriptionStatus};
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -37,18 +40,15 @@ const OUTGOING_QUEUE: usize = 16;
 #[derive(Debug)]
 pub struct Subscription {
     settings: SubscriptionSettings,
-    instance: String,
-    shared: Arc<Shared>,
-}
-
-/// The data path's side. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct SubscriptionHandle {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
+    /// The name that this process, or the one that it took over from, gave itself.
+    instance: String,
+    /// The last good table on disk.
+    cache: PathBuf,
     tables: watch::Sender<Option<Arc<Table>>>,
     state: Mutex<State>,
     /// Health or an acknowledgement is to be sent.
@@ -64,6 +64,8 @@ struct State {
     /// What the sidecar runs, with all changes since.
     good: Option<Arc<Table>>,
     cache_is_old: bool,
+    /// A successor registers under our name: what we said would undo what it says.
+    handed_over: bool,
     status: SubscriptionStatus,
 }
 
@@ -72,61 +74,23 @@ impl Shared {
         // Every change under the lock is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl SubscriptionHandle {
-    /// The table to run; `None` until the first one came from disk or the config service. Each new one
-    /// asks for one [`Self::acknowledge`]; a table with an acknowledged revision only has other endpoints.
-    pub fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
-        self.shared.tables.subscribe()
-    }
-
-    /// Whether the application behind a service accepts connections. Unhealthy until first said.
-    pub fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
-        let mut state = self.shared.lock();
-        if let Some(known) = state.health.get_mut(&(service.clone(), port))
-            && *known != healthy
-        {
-            *known = healthy;
-            self.shared.changed.notify_one();
-        }
-    }
-
-    /// Ends all registrations, for a drain.
-    pub fn deregister(&self) {
-        let mut state = self.shared.lock();
-        state.health.clear();
-        self.shared.changed.notify_one();
-    }
-
-    /// The sidecar runs this revision, or says why it does not and goes on with its last good one.
-    pub fn acknowledge(&self, revision: &Revision, result: Result<(), String>) {
-        let mut state = self.shared.lock();
-        let offered = state
-            .offered
-            .clone()
-            .filter(|offered| offered.revision == *revision);
-        match &result {
-            Ok(()) => {
-                if let Some(offered) = offered {
-                    state.good = Some(Arc::new(offered));
-                    state.cache_is_old = true;
-                }
-                state.status.acknowledged = Some(revision.clone());
-                state.status.refusal = None;
+    /// Writes the last good table if it changed since and the file is ours.
+    async fn save(&self) {
+        let table = {
+            let mut state = self.lock();
+            if state.handed_over || !std::mem::take(&mut state.cache_is_old) {
+                return;
             }
-            Err(reason) => {
-                tracing::warn!(%revision, reason, "table refused; the last good one stays");
-                state.status.refusal = Some(reason.clone());
-            }
+            state.good.clone()
+        };
+        let Some(table) = table else { return };
+        let path = self.cache.clone();
+        let written = tokio::task::spawn_blocking(move || cache::write(&path, &table)).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "the last good table was not written to disk");
+            self.lock().cache_is_old = true;
         }
-        state.acknowledgement = Some((revision.clone(), result.err()));
-        self.shared.changed.notify_one();
-    }
-
-    /// How the subscription is doing.
-    pub fn status(&self) -> SubscriptionStatus {
-        self.shared.lock().status.clone()
     }
 }
 
@@ -144,33 +108,36 @@ impl Subscription {
                 None
             }
         };
+        let takes_over = settings.takes_over.clone();
+        // A successor goes on with what was healthy, so that callers see no gap before the first probe.
+        let healthy = |one: &(ServiceName, u16)| {
+            takes_over
+                .as_ref()
+                .is_some_and(|before| before.healthy.contains(one))
+        };
         let mut state = State {
             health: settings
                 .inbound
                 .iter()
-                .map(|one| (one.clone(), false))
+                .map(|one| (one.clone(), healthy(one)))
                 .collect(),
             good: cached.clone(),
             ..State::default()
         };
         state.status.from_disk = cached.is_some();
+        let instance = takes_over.map_or_else(
+            || format!("{:016x}", rand::random::<u64>()),
+            |before| before.instance,
+        );
         let shared = Arc::new(Shared {
+            instance,
+            cache: path,
             tables: watch::Sender::new(cached),
             state: Mutex::new(state),
             changed: tokio::sync::Notify::new(),
         });
-        let instance = format!("{:016x}", rand::random::<u64>());
-        let handle = SubscriptionHandle {
-            shared: shared.clone(),
-        };
-        (
-            Self {
-                settings,
-                instance,
-                shared,
-            },
-            handle,
-        )
+        let handle = SubscriptionHandle::new(shared.clone());
+        (Self { settings, shared }, handle)
     }
 
     /// Follows the config service until `shutdown`, then ends the registrations.
@@ -183,9 +150,13 @@ impl Subscription {
                 Ok(()) => break,
                 Err(error) => error,
             };
+            if self.shared.lock().handed_over {
+                // Another stream of this name would push the successor's aside.
+                return shutdown.cancelled().await;
+            }
             tracing::info!(%error, "the stream to the config service ended");
             // This process may be restarted before the config service is back.
-            self.save().await;
+            self.shared.save().await;
             {
                 let mut state = self.shared.lock();
                 state.status.connected = false;
@@ -205,7 +176,7 @@ impl Subscription {
                 () = tokio::time::sleep(back_off(failures)) => {}
             }
         }
-        self.save().await;
+        self.shared.save().await;
     }
 
     /// One stream from its beginning to its end; `Ok` means shutdown.
@@ -219,7 +190,7 @@ impl Subscription {
         let address = *advertise.borrow_and_update();
         let hello = proto::Hello {
             version: self.settings.version.clone(),
-            instance: self.instance.clone(),
+            instance: self.shared.instance.clone(),
             listens_for: self
                 .settings
                 .listens_for
@@ -258,7 +229,9 @@ impl Subscription {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => {
-                    queue(&outgoing, Out::Report(proto::Report::default()))?;
+                    if !self.shared.lock().handed_over {
+                        queue(&outgoing, Out::Report(proto::Report::default()))?;
+                    }
                     drop(outgoing);
                     // The service ends the stream when it has read to our end.
                     let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
@@ -274,11 +247,12 @@ impl Subscription {
                 Ok(()) = advertise.changed() => {
                     return Err("this sidecar has another address".to_owned());
                 }
-                () = self.shared.changed.notified() => {
-                    queue(&outgoing, Out::Report(self.report()))?;
-                }
-                _ = renewal.tick() => queue(&outgoing, Out::Report(self.report()))?,
-                _ = saving.tick() => self.save().await,
+                () = self.shared.changed.notified() => self.say(&outgoing)?,
+                _ = renewal.tick() => self.say(&outgoing)?,
+                _ = saving.tick() => self.shared.save().await,
+            }
+            if self.shared.lock().handed_over {
+                continue;
             }
             let acknowledgement = self.shared.lock().acknowledgement.clone();
             if let Some((revision, refusal)) = acknowledgement
@@ -303,6 +277,14 @@ impl Subscription {
             .offered
             .as_ref()
             .is_some_and(|offered| offered.revision == *revision)
+    }
+
+    /// Renews the registration, as long as it is ours.
+    fn say(&self, outgoing: &mpsc::Sender<SidecarMessage>) -> Result<(), String> {
+        if self.shared.lock().handed_over {
+            return Ok(());
+        }
+        queue(outgoing, Out::Report(self.report()))
     }
 
     fn report(&self) -> proto::Report {
@@ -432,24 +414,6 @@ impl Subscription {
             self.shared.tables.send_replace(next);
         }
         Ok(())
-    }
-
-    /// Writes the last good table if it changed since.
-    async fn save(&self) {
-        let table = {
-            let mut state = self.shared.lock();
-            if !std::mem::take(&mut state.cache_is_old) {
-                return;
-            }
-            state.good.clone()
-        };
-        let Some(table) = table else { return };
-        let path = self.settings.state_dir.join(CACHE_FILE);
-        let written = tokio::task::spawn_blocking(move || cache::write(&path, &table)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "the last good table was not written to disk");
-            self.shared.lock().cache_is_old = true;
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use weft_transport::credentials::Credentials;
 
@@ -27,6 +27,18 @@ pub struct SubscriptionSettings {
     pub advertise: watch::Receiver<Option<SocketAddr>>,
     /// What this sidecar serves. Registered while its application is healthy.
     pub inbound: Vec<(ServiceName, u16)>,
+    /// The registration of the process before this one, if it is taken over.
+    pub takes_over: Option<Registration>,
+}
+
+/// A registration that passes from one process to the next, so that callers see no change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// The name that the first of the processes gave itself.
+    pub instance: String,
+    /// What is served by an application that accepts connections.
+    pub healthy: Vec<(ServiceName, u16)>,
 }
 
 /// How the subscription is doing.

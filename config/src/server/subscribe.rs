@@ -116,8 +116,10 @@ impl Subscriber<'_> {
         outgoing: &mpsc::Sender<Result<ServiceMessage, Status>>,
     ) -> Result<(), Status> {
         let mut views = self.mesh.views();
-        views.mark_changed();
         let mut pending = false;
+        // What a sidecar serves is in its first report. A table without it would deny all calls to a
+        // service that the sidecar goes on to serve.
+        let mut reported = false;
         let life = peer
             .not_after()
             .duration_since(SystemTime::now())
@@ -129,14 +131,15 @@ impl Subscriber<'_> {
                 () = &mut expiry => {
                     return Err(Status::unauthenticated("the certificate expired: connect again"));
                 }
-                changed = views.changed() => match changed {
+                changed = views.changed(), if reported => match changed {
                     Ok(()) => pending = true,
                     Err(_) => return Ok(()),
                 },
                 message = incoming.message() => match message? {
                     Some(message) => {
+                        reported |= matches!(message.kind, Some(In::Report(_)));
                         self.handle(message)?;
-                        pending = true;
+                        pending = reported;
                     }
                     None => return Ok(()),
                 },

@@ -28,6 +28,8 @@ pub struct ProxySettings {
     pub config_addresses: Vec<HostPort>,
     /// Directory of key, certificate, trust bundle and last good table (0700).
     pub state_dir: PathBuf,
+    /// Unix socket through which this process takes over from one that runs, and a later one from it.
+    pub takeover_socket: Option<PathBuf>,
     /// Threads of the data path, each with its own sockets.
     pub workers: NonZeroUsize,
     /// What this sidecar serves to the mesh; none for a pure client.
@@ -168,6 +170,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         join_token_file: raw.join.and_then(|join| join.token_file),
         config_addresses,
         state_dir,
+        takeover_socket: raw.takeover_socket,
         workers: parse_workers(raw.workers, cores)?,
         inbound,
         outbound,

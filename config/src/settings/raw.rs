@@ -29,6 +29,9 @@ pub struct RawProxy {
     /// Directory of the key, the certificate, the trust bundle and the last good table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
+    /// Unix socket through which one process takes over from another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub takeover_socket: Option<PathBuf>,
     /// Threads of the data path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
@@ -212,6 +215,7 @@ impl RawAdmin {
 impl Layer for RawProxy {
     fn resolve_paths(&mut self, base: &Path) {
         resolve(&mut self.state_dir, base);
+        resolve(&mut self.takeover_socket, base);
         if let Some(join) = &mut self.join {
             resolve(&mut join.token_file, base);
         }

@@ -10,13 +10,13 @@ mod world;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use weft_config::client::Subscription;
+use weft_config::client::{Subscription, SubscriptionSettings};
 use weft_config::operator::{ChangeOptions, Operator, OperatorError};
 use weft_config::resources::Kind;
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError, backup, restore};
 use weft_config::table::Table;
 
-use world::{Authority, SIDECAR, World, apply, endpoints, files, name};
+use world::{Authority, SIDECAR, Sidecar, World, apply, endpoints, files, name};
 
 const MESH: &str = r#"
 apiVersion: weft.dev/v1alpha1
@@ -90,6 +90,48 @@ async fn a_sidecar_whose_host_moves_is_listed_at_its_new_address_alone() {
     frontend
         .table(|table| endpoints(table) == ["10.0.0.2:6143"])
         .await;
+}
+
+#[tokio::test]
+async fn a_process_that_takes_over_goes_on_with_the_registration() {
+    let world = World::start().await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let old = world.sidecar("orders", &[], &["orders.shop"]);
+    let _all_acknowledge = [&frontend, &old].map(Sidecar::acknowledge_everything);
+    let mut operator = world.operator("anna").await;
+    apply(&mut operator, MESH).await;
+    old.handle.set_health(&name("orders.shop"), 80, true);
+    let table = frontend.table(|table| !endpoints(table).is_empty()).await;
+
+    let registration = old.handle.registration().await;
+    old.handle.hand_over();
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = world.addresses();
+    let settings = SubscriptionSettings {
+        takes_over: Some(registration),
+        ..world.settings("orders", &[], &["orders.shop"], dir.path(), &addresses)
+    };
+    let mut new = Sidecar::start(settings, dir);
+    let _new_acknowledges = new.acknowledge_everything();
+    let first = new.table(|_| true).await;
+    let served = &first.services[&name("orders.shop")];
+    assert!(served.authorization.is_some(), "it must not deny all");
+    old.handle.set_health(&name("orders.shop"), 80, false);
+    old.stop().await;
+
+    // What the old one might have undone is seen by then.
+    let another = MESH.replace("name: callers", "name: others");
+    let result = apply(&mut operator, &another).await;
+    assert_eq!(result.sidecars.len(), 2, "{result:?}");
+    let after = frontend.table(|table| table.revision.number == 2).await;
+    let orders = |table: &Table| {
+        table.services[&name("orders.shop")].ports[&80]
+            .endpoints
+            .clone()
+    };
+    assert_eq!(orders(&after), orders(&table));
+    new.handle.set_health(&name("orders.shop"), 80, false);
+    frontend.table(|table| endpoints(table).is_empty()).await;
 }
 
 #[tokio::test]

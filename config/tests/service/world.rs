@@ -99,28 +99,14 @@ impl World {
             listens_for: listens_for.iter().map(|text| name(text)).collect(),
             advertise: watch::Sender::new(Some(SIDECAR.parse().unwrap())).subscribe(),
             inbound: inbound.iter().map(|text| (name(text), 80)).collect(),
+            takes_over: None,
         }
     }
 
     pub(crate) fn sidecar(&self, account: &str, listens_for: &[&str], inbound: &[&str]) -> Sidecar {
         let dir = tempfile::tempdir().unwrap();
-        let mut settings =
-            self.settings(account, listens_for, inbound, dir.path(), &self.addresses());
-        let address = watch::Sender::new(*settings.advertise.borrow());
-        settings.advertise = address.subscribe();
-        let (subscription, handle) = Subscription::start(settings);
-        let shutdown = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(subscription.run(shutdown.clone()));
-        let tables = handle.tables();
-        Sidecar {
-            handle,
-            tables,
-            address,
-            shutdown,
-            tasks,
-            dir,
-        }
+        let settings = self.settings(account, listens_for, inbound, dir.path(), &self.addresses());
+        Sidecar::start(settings, dir)
     }
 }
 
@@ -134,6 +120,24 @@ pub(crate) struct Sidecar {
 }
 
 impl Sidecar {
+    pub(crate) fn start(mut settings: SubscriptionSettings, dir: tempfile::TempDir) -> Self {
+        let address = watch::Sender::new(*settings.advertise.borrow());
+        settings.advertise = address.subscribe();
+        let (subscription, handle) = Subscription::start(settings);
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(subscription.run(shutdown.clone()));
+        let tables = handle.tables();
+        Self {
+            handle,
+            tables,
+            address,
+            shutdown,
+            tasks,
+            dir,
+        }
+    }
+
     /// Its host gets another address.
     pub(crate) fn move_to(&self, address: &str) {
         self.address.send_replace(Some(address.parse().unwrap()));
