@@ -113,6 +113,11 @@ pub fn ready(status: &str) {
     ]);
 }
 
+/// Tells the service manager that this process stands for the service from here on.
+pub fn is_main() {
+    notify(&[sd_notify::NotifyState::MainPid(std::process::id())]);
+}
+
 /// The runtime of a control-plane service: two threads, so that one slow call delays no other.
 pub fn service_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()

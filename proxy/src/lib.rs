@@ -29,8 +29,10 @@ mod relay;
 mod resilience;
 mod run;
 mod stream;
+mod takeover;
 mod tasks;
 mod worker;
 
 pub use failure::{Failure, Reason};
 pub use run::{ControlPlane, LogFilter, RunError, Running, run, start};
+pub use takeover::{MessageError, Predecessor, TakeoverError};

@@ -145,3 +145,20 @@ pub const PUSHBACK_MAX: Duration = Duration::from_secs(10);
 
 /// Callers, or routes, whose rate is limited apart; more share one set of buckets. About 200 bytes each.
 pub const RATE_NAMES_MAX: usize = 4096;
+
+/// Bytes of one message of a takeover: a thousand listeners and some hundred services by name.
+pub const TAKEOVER_MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// Descriptors that one process hands over. The usual hard limit of open files is 1 048 576 or less.
+pub const TAKEOVER_DESCRIPTORS_MAX: usize = 65_536;
+
+/// One side of a takeover waits this long for the other: it binds sockets and starts threads in between.
+pub const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A worker notices within this that it no longer reads the mesh port; it is idle or between two packets.
+pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a sidecar that was taken over keeps idle connections of the application open. A client that
+/// sends a request meanwhile gets its answer, with the word that the connection ends; one whose
+/// connection is closed under its hands may take that for a failure.
+pub const IDLE_LINGER: Duration = Duration::from_secs(5);

@@ -3,24 +3,32 @@
 //! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it.
 
 mod bind;
+mod reset_key;
+mod running;
 pub(crate) mod table;
 mod thread;
 
+pub use running::Running;
+
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rand::RngExt;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weft_config::client::Registration;
 use weft_config::settings::{LocalAddress, OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
-use weft_transport::endpoint::{BindError, Epoch, MeshSettings, ResetKey, StartError, Workers};
+use weft_transport::endpoint::{
+    self, BindError, Epoch, Inherited, MeshSettings, StartError, WorkerSocket, Workers,
+};
 
 use crate::access_log::Writer;
 use crate::admin::{self, State};
@@ -30,6 +38,7 @@ use crate::metrics::Shard;
 use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
+use crate::takeover::{Door, Expected, Incumbent, Kept, Predecessor, TakeoverError};
 use crate::worker::Shared;
 use thread::Plan;
 
@@ -46,6 +55,11 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn is_connected(&self) -> bool;
     /// What `/config_dump` shows of the connection to the config service.
     fn status(&self) -> serde_json::Value;
+    /// What a process that takes over needs to go on with the registration, with the newest table on disk
+    /// for it.
+    fn registration(&self) -> Pin<Box<dyn Future<Output = Registration> + Send + '_>>;
+    /// Another process has taken over, and registers from here on.
+    fn hand_over(&self);
 }
 
 impl ControlPlane for weft_config::client::SubscriptionHandle {
@@ -67,6 +81,14 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
 
     fn status(&self) -> serde_json::Value {
         serde_json::to_value(Self::status(self)).unwrap_or_default()
+    }
+
+    fn registration(&self) -> Pin<Box<dyn Future<Output = Registration> + Send + '_>> {
+        Box::pin(Self::registration(self))
+    }
+
+    fn hand_over(&self) {
+        Self::hand_over(self);
     }
 }
 
@@ -112,6 +134,9 @@ pub enum RunError {
     /// A thread ended while it started.
     #[error("a worker ended while it started")]
     Died,
+    /// The process that runs already could not be taken over. It goes on.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
 }
 
 /// Runs the sidecar until `shutdown` is cancelled and what ran is over, or the drain's deadline is.
@@ -125,35 +150,22 @@ pub async fn run(
     log: Option<Arc<dyn LogFilter>>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let running = start(settings, credentials, control, log).await?;
+    let running = start(settings, credentials, control, log, None).await?;
     running.until(shutdown).await;
     Ok(())
 }
 
-/// A sidecar that runs.
-pub struct Running {
-    state: Arc<State>,
-    control: Arc<dyn ControlPlane>,
-    settings: ProxySettings,
-    outbound: Vec<LocalAddress>,
-    mesh: SocketAddr,
-    admin: SocketAddr,
-    finish: CancellationToken,
-    deadline: watch::Sender<Option<Instant>>,
-    workers: Vec<oneshot::Receiver<()>>,
-    /// Control work: table, health, admin.
-    tasks: JoinSet<()>,
-}
-
-/// Binds everything and starts the workers.
+/// Binds everything and starts the workers. Of a `predecessor` it takes what that has, once nothing can fail
+/// any more.
 ///
 /// # Errors
-/// See [`RunError`].
+/// See [`RunError`]. A predecessor then goes on as if nothing had happened.
 pub async fn start(
     settings: ProxySettings,
     credentials: Credentials,
     control: Arc<dyn ControlPlane>,
     log: Option<Arc<dyn LogFilter>>,
+    mut predecessor: Option<Predecessor>,
 ) -> Result<Running, RunError> {
     let svid = credentials.svid();
     let namespace = svid
@@ -164,6 +176,8 @@ pub async fn start(
     let served = served(&settings, &namespace, &called)?;
     let workers = Workers::try_from(u8::try_from(settings.workers.get()).unwrap_or(u8::MAX))
         .unwrap_or(Workers::MIN);
+    let earlier = predecessor.as_ref().map(Predecessor::epochs);
+    let earlier = earlier.unwrap_or_default();
     let mesh_settings = MeshSettings {
         listen: settings
             .inbound
@@ -173,16 +187,51 @@ pub async fn start(
             }),
         workers,
         tuning: settings.transport.clone(),
-        epoch: Epoch(random(|random| random.random())),
-        reset_key: reset_key(&settings.state_dir)?,
+        epoch: Epoch::choose(random(|random| random.random()), &earlier),
+        reset_key: reset_key::reset_key(&settings.state_dir)?,
     };
-    let mesh_sockets = weft_transport::endpoint::bind(&mesh_settings)?;
+    let mut estate = predecessor.as_mut().and_then(Predecessor::take_estate);
+    let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
+    let mesh_sockets = match inherited {
+        Some((sockets, relays)) => {
+            let inherited = Inherited {
+                sockets: sockets.into_iter().map(UdpSocket::from).collect(),
+                relays,
+                epochs: earlier,
+            };
+            endpoint::inherit(&mesh_settings, inherited).map_err(TakeoverError::from)?
+        }
+        None => endpoint::bind(&mesh_settings)?,
+    };
+    let readings: Vec<_> = mesh_sockets.iter().map(WorkerSocket::reading).collect();
     let mesh = mesh_sockets
         .first()
         .map_or(Ok(mesh_settings.listen), |socket| socket.local_address())?;
     let destinations = destinations(&settings, &namespace)?;
-    let bound = bind::outbound(&settings.outbound, usize::from(workers.get()))?;
-    let admin_listener = bind::admin(settings.admin)?;
+    let bound = bind::outbound(
+        &settings.outbound,
+        usize::from(workers.get()),
+        estate.as_mut(),
+    )?;
+    let admin_listener = bind::admin(settings.admin, estate.as_mut())?;
+    // What the settings no longer name is closed with it.
+    drop(estate);
+    let incumbent = match &settings.takeover_socket {
+        Some(path) => Some(Incumbent {
+            door: Door::make(path)?,
+            expects: Expected::new(&settings, svid.id()),
+            kept: Kept {
+                mesh: match settings.inbound {
+                    Some(_) => Some(share(&mesh_sockets)?),
+                    None => None,
+                },
+                listeners: bound.share(&settings.outbound)?,
+                admin: (settings.admin, admin_listener.as_fd().try_clone_to_owned()?),
+            },
+            epoch: mesh_settings.epoch,
+        }),
+        None => None,
+    };
     let admin_address = admin_listener.local_addr()?;
     if !admin_address.ip().is_loopback() {
         tracing::warn!(
@@ -208,7 +257,7 @@ pub async fn start(
         follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
     });
     let writer = Writer::start(settings.access_log)?;
-    let finish = CancellationToken::new();
+    let [go, finish, rest] = [(); 3].map(|()| CancellationToken::new());
     let (deadline, drained_by) = watch::channel(None);
     let mut ended = Vec::new();
     let (mut shards, mut pools, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
@@ -231,7 +280,9 @@ pub async fn start(
             tables: control.tables(),
             trust_domain: svid.id().trust_domain().clone(),
             credentials: credentials.clone(),
+            go: go.clone(),
             finish: finish.clone(),
+            rest: rest.clone(),
             deadline: drained_by.clone(),
         };
         let (started, over) = thread::spawn(index, plan)?;
@@ -240,6 +291,19 @@ pub async fn start(
         snapshots.push(started.directory);
         shards.push(shard);
         ended.push(over);
+    }
+    if let Some(predecessor) = &mut predecessor {
+        predecessor.confirm().await?;
+        tracing::info!("took over from the running sidecar, which finishes what it has under way");
+    }
+    for reading in &readings {
+        reading.begin();
+    }
+    go.cancel();
+    if let Some(incumbent) = &incumbent
+        && let Err(error) = incumbent.door.open()
+    {
+        tracing::error!(%error, "no later process can take over from this one");
     }
     let state = Arc::new(State::new(
         credentials,
@@ -266,69 +330,25 @@ pub async fn start(
     Ok(Running {
         state,
         control,
-        settings,
+        drain: settings.drain,
         outbound,
         mesh,
         admin: admin_address,
         finish,
+        rest,
+        handed_over: CancellationToken::new(),
         deadline,
         workers: ended,
+        readings,
+        predecessor,
+        incumbent,
         tasks,
     })
 }
 
-impl Running {
-    /// Where the application connects, in the order of the settings.
-    pub fn outbound(&self) -> &[LocalAddress] {
-        &self.outbound
-    }
-
-    /// The UDP address of the mesh side.
-    pub fn mesh(&self) -> SocketAddr {
-        self.mesh
-    }
-
-    /// The address of the admin endpoint.
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
-    /// Waits until every worker decides by a table: from then on requests are served.
-    pub fn served(&self) -> impl Future<Output = ()> + Send + use<> {
-        table::everywhere(self.state.snapshots().clone())
-    }
-
-    /// Waits for `shutdown` or `POST /drain`, then drains: deregister, go on accepting while callers
-    /// still have the old endpoints, GOAWAY, finish, and cut off at the deadline.
-    pub async fn until(mut self, shutdown: CancellationToken) {
-        let draining = self.state.draining();
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = draining.cancelled() => {}
-        }
-        draining.cancel();
-        let deadline = Instant::now() + self.settings.drain.deadline;
-        tracing::info!(
-            deadline_s = self.settings.drain.deadline.as_secs(),
-            "draining"
-        );
-        self.deadline.send_replace(Some(deadline));
-        // The health watch has withdrawn the services; callers learn it within the grace.
-        tokio::time::sleep(self.settings.drain.accept).await;
-        self.finish.cancel();
-        for worker in self.workers.drain(..) {
-            // A worker that died has ended, too.
-            let _ = worker.await;
-        }
-        for address in &self.outbound {
-            if let LocalAddress::Unix(path) = address {
-                let _ = std::fs::remove_file(path);
-            }
-        }
-        self.tasks.shutdown().await;
-        drop(self.control);
-        tracing::info!("drained");
-    }
+/// The sockets of the mesh side once more, for a process that takes them over.
+fn share(sockets: &[WorkerSocket]) -> io::Result<Vec<UdpSocket>> {
+    sockets.iter().map(WorkerSocket::share).collect()
 }
 
 fn served(
@@ -389,35 +409,6 @@ fn port(address: &LocalAddress) -> Option<u16> {
         LocalAddress::Tcp(address) => Some(address.port()),
         LocalAddress::Unix(_) => None,
     }
-}
-
-/// The key of stateless reset tokens: kept, so that after a crash peers learn at once that their
-/// connections are gone.
-fn reset_key(state_dir: &Path) -> io::Result<ResetKey> {
-    let path = state_dir.join("reset.key");
-    if let Ok(bytes) = std::fs::read(&path)
-        && let Ok(key) = <[u8; ResetKey::LENGTH]>::try_from(bytes)
-    {
-        return Ok(ResetKey::new(key));
-    }
-    let key: [u8; ResetKey::LENGTH] = random(|random| random.random());
-    write_private(&path, &key)?;
-    Ok(ResetKey::new(key))
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
 }
 
 /// The one place where the data path's randomness comes from.

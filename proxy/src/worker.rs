@@ -67,6 +67,8 @@ pub(crate) struct Worker {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when connections shall end after what they have under way.
     pub(crate) finish: CancellationToken,
+    /// Cancelled when idle connections of the application shall end, too.
+    pub(crate) rest: CancellationToken,
     /// `Via` for requests that arrive over HTTP/1.1.
     pub(crate) via_http1: HeaderValue,
     /// `Via` for requests that arrive over HTTP/2.

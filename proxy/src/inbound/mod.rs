@@ -18,6 +18,7 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use futures_util::FutureExt as _;
 use http::HeaderValue;
 use tokio::sync::watch;
 use weft_config::table::{self, Priority, ServiceName};
@@ -58,18 +59,22 @@ struct Peer {
 /// Accepts peers until the worker finishes and the last connection is told so.
 pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
     let finish = inbound.worker.finish.clone();
+    let take = |incoming| {
+        let accepted = accept(Arc::clone(&inbound), incoming);
+        inbound.worker.tasks.spawn(accepted);
+    };
     loop {
         let incoming = tokio::select! {
             biased;
-            () = finish.cancelled() => return,
+            () = finish.cancelled() => break,
             incoming = listener.accept() => incoming,
         };
         let Some(incoming) = incoming else { return };
-        let inbound_of_peer = Arc::clone(&inbound);
-        inbound
-            .worker
-            .tasks
-            .spawn(accept(inbound_of_peer, incoming));
+        take(incoming);
+    }
+    // Those whose first packet was read already would find nobody else to answer.
+    while let Some(Some(incoming)) = listener.accept().now_or_never() {
+        take(incoming);
     }
 }
 

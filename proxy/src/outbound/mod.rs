@@ -15,11 +15,14 @@ mod request;
 pub(crate) mod route;
 mod tunnel;
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,6 +37,8 @@ use crate::tasks::Tracked;
 use crate::worker::Worker;
 use connection::{Connection, Spoken, detect};
 use route::Destination;
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// One listener of one worker.
 pub(crate) struct Listener {
@@ -125,7 +130,13 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
         None => limits::DETECT_UNKNOWN_TIMEOUT,
     };
     let mut first = BytesMut::new();
-    let detection = tokio::time::timeout(patience, detect(&stream, &mut first)).await;
+    let rest = listener.worker.rest.clone();
+    let detection = tokio::select! {
+        biased;
+        detection = tokio::time::timeout(patience, detect(&stream, &mut first)) => detection,
+        // Nothing was asked on it.
+        () = rest.cancelled() => return,
+    };
     match detection {
         Ok(Ok(Some(Spoken::Http1))) => {
             serve_http1(client(listener, &stream), Connection::new(stream, first)).await;
@@ -156,20 +167,33 @@ fn source_of(listener: &Listener, stream: &ApplicationStream) -> u64 {
 }
 
 async fn serve_http1(client: Client, connection: Connection) {
-    let finish = client.listener.worker.finish.clone();
+    let worker = Arc::clone(&client.listener.worker);
     let mut builder = http1::Builder::new();
     builder
         .timer(connection.timer())
-        .header_read_timeout(client.listener.worker.shared.timeouts.request_headers)
+        .header_read_timeout(worker.shared.timeouts.request_headers)
         .max_headers(limits::FIELDS_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX);
     // hyper keeps room for the future of a request as long as the connection lives.
-    let service = service_fn(move |request| Box::pin(request::serve(client.clone(), request)));
+    let service = service_fn(move |request| {
+        let client = client.clone();
+        Box::pin(async move {
+            let finish = client.listener.worker.finish.clone();
+            let mut response = request::serve(client, request).await?;
+            if finish.is_cancelled() {
+                // RFC 9112 section 9.6: the client hears it with the last answer.
+                response.headers_mut().insert(CONNECTION, CLOSE);
+            }
+            Ok::<_, Infallible>(response)
+        })
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
     // Errors of a connection are its client's: requests under way have told theirs in their records.
     tokio::select! {
+        // First, so that a request that is here already is seen before the connection ends.
+        biased;
         _ = &mut connection => return,
-        () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = worker.rest.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
 }
@@ -186,6 +210,7 @@ async fn serve_http2(client: Client, connection: Connection) {
     let service = service_fn(move |request| request::serve(client.clone(), request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
     tokio::select! {
+        biased;
         _ = &mut connection => return,
         () = finish.cancelled() => connection.as_mut().graceful_shutdown(),
     }

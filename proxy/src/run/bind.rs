@@ -1,7 +1,9 @@
-//! Takes the listeners of the application: one socket per worker on each TCP port, one for a Unix path.
+//! Takes the listeners of the application, one socket per worker on each TCP port, one for a Unix path:
+//! from the process that is taken over, where it has them, else from the kernel.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -9,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use weft_config::settings::{LocalAddress, OutboundListener};
 
 use super::RunError;
+use crate::takeover::Estate;
 
 /// Connections that wait to be accepted. The kernel clamps it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -21,6 +24,16 @@ pub(super) enum Unowned {
     Unix(UnixListener),
 }
 
+impl Unowned {
+    /// The same socket once more, for a process that takes it over.
+    fn share(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+        }
+    }
+}
+
 /// All listeners.
 pub(super) struct Bound {
     /// As bound, in the order of the settings.
@@ -29,8 +42,32 @@ pub(super) struct Bound {
     pub(super) workers: Vec<Vec<Option<Unowned>>>,
 }
 
-/// Binds every outbound listener for `workers`.
-pub(super) fn outbound(listeners: &[OutboundListener], workers: usize) -> Result<Bound, RunError> {
+impl Bound {
+    /// All sockets once more, by the addresses of the settings.
+    pub(super) fn share(
+        &self,
+        listeners: &[OutboundListener],
+    ) -> io::Result<Vec<(LocalAddress, Vec<OwnedFd>)>> {
+        let of = |index: usize| {
+            let sockets = self
+                .workers
+                .iter()
+                .filter_map(|all| all.get(index)?.as_ref());
+            sockets.map(Unowned::share).collect::<io::Result<_>>()
+        };
+        let listeners = listeners.iter().enumerate();
+        listeners
+            .map(|(index, listener)| Ok((listener.listen.clone(), of(index)?)))
+            .collect()
+    }
+}
+
+/// Takes or binds every outbound listener for `workers`.
+pub(super) fn outbound(
+    listeners: &[OutboundListener],
+    workers: usize,
+    mut inherited: Option<&mut Estate>,
+) -> Result<Bound, RunError> {
     let mut bound = Bound {
         addresses: Vec::new(),
         workers: (0..workers).map(|_| Vec::new()).collect(),
@@ -40,22 +77,30 @@ pub(super) fn outbound(listeners: &[OutboundListener], workers: usize) -> Result
             address: listener.listen.to_string(),
             error,
         };
+        let sockets = inherited
+            .as_mut()
+            .and_then(|estate| take(&mut estate.listeners, &listener.listen));
         match &listener.listen {
             LocalAddress::Tcp(wanted) => {
-                // SO_REUSEPORT would share the port with another sidecar of this user without a word,
-                // so a socket without it asks first.
-                let address = tcp(*wanted, false)
-                    .and_then(|socket| local_address(&socket))
-                    .map_err(failed)?;
-                for sockets in &mut bound.workers {
-                    let socket = tcp(address, true).map_err(failed)?;
-                    socket.listen(BACKLOG).map_err(failed)?;
-                    sockets.push(Some(Unowned::Tcp(socket.into())));
+                let sockets: Vec<TcpListener> = match sockets {
+                    Some(sockets) => sockets.into_iter().map(TcpListener::from).collect(),
+                    None => tcp_listeners(*wanted, workers).map_err(failed)?,
+                };
+                let address = sockets.first().map_or(Ok(*wanted), TcpListener::local_addr);
+                bound
+                    .addresses
+                    .push(LocalAddress::Tcp(address.map_err(failed)?));
+                for (own, socket) in bound.workers.iter_mut().zip(sockets) {
+                    own.push(Some(Unowned::Tcp(socket)));
                 }
-                bound.addresses.push(LocalAddress::Tcp(address));
             }
             LocalAddress::Unix(path) => {
-                let mut socket = Some(Unowned::Unix(unix(path).map_err(failed)?));
+                let taken = sockets.and_then(|mut sockets| sockets.pop());
+                let socket = match taken {
+                    Some(socket) => UnixListener::from(socket),
+                    None => unix(path).map_err(failed)?,
+                };
+                let mut socket = Some(Unowned::Unix(socket));
                 for (index, sockets) in bound.workers.iter_mut().enumerate() {
                     sockets.push(if index == number % workers.max(1) {
                         socket.take()
@@ -70,12 +115,42 @@ pub(super) fn outbound(listeners: &[OutboundListener], workers: usize) -> Result
     Ok(bound)
 }
 
-/// Binds the admin endpoint.
-pub(super) fn admin(address: SocketAddr) -> Result<tokio::net::TcpListener, RunError> {
+fn take(
+    listeners: &mut Vec<(LocalAddress, Vec<OwnedFd>)>,
+    wanted: &LocalAddress,
+) -> Option<Vec<OwnedFd>> {
+    let index = listeners.iter().position(|(at, _)| at == wanted)?;
+    Some(listeners.remove(index).1)
+}
+
+fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // SO_REUSEPORT would share the port with another sidecar of this user without a word,
+    // so a socket without it asks first.
+    let address = tcp(wanted, false).and_then(|socket| local_address(&socket))?;
+    let sockets = (0..workers).map(|_| {
+        let socket = tcp(address, true)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    });
+    sockets.collect()
+}
+
+/// Takes or binds the admin endpoint.
+pub(super) fn admin(
+    address: SocketAddr,
+    inherited: Option<&mut Estate>,
+) -> Result<tokio::net::TcpListener, RunError> {
+    let taken = inherited.and_then(|estate| estate.admin.take());
     let bind = || {
-        let socket = tcp(address, false)?;
-        socket.listen(128)?;
-        tokio::net::TcpListener::from_std(socket.into())
+        let socket: TcpListener = match taken {
+            Some((at, socket)) if at == address => socket.into(),
+            Some(_) | None => {
+                let socket = tcp(address, false)?;
+                socket.listen(128)?;
+                socket.into()
+            }
+        };
+        tokio::net::TcpListener::from_std(socket)
     };
     bind().map_err(|error: io::Error| RunError::Listen {
         address: address.to_string(),
@@ -137,9 +212,9 @@ mod tests {
     #[test]
     fn workers_share_a_tcp_port_that_nobody_else_may_take() {
         let any = LocalAddress::Tcp(([127, 0, 0, 1], 0).into());
-        let bound = outbound(&[listener(&any)], 2).unwrap();
+        let bound = outbound(&[listener(&any)], 2, None).unwrap();
         assert_eq!(bound.workers.len(), 2);
-        assert!(outbound(&[listener(&bound.addresses[0])], 2).is_err());
+        assert!(outbound(&[listener(&bound.addresses[0])], 2, None).is_err());
     }
 
     #[test]
@@ -148,7 +223,7 @@ mod tests {
         let path = directory.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         let address = LocalAddress::Unix(path);
-        let bound = outbound(&[listener(&address)], 2).unwrap();
+        let bound = outbound(&[listener(&address)], 2, None).unwrap();
         assert_eq!(
             bound
                 .workers
@@ -157,6 +232,26 @@ mod tests {
                 .count(),
             1
         );
-        assert!(outbound(&[listener(&address)], 2).is_err());
+        assert!(outbound(&[listener(&address)], 2, None).is_err());
+    }
+
+    #[test]
+    fn what_was_inherited_is_used_and_the_rest_is_bound() {
+        let any = LocalAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let folder = tempfile::tempdir().unwrap();
+        let unix = LocalAddress::Unix(folder.path().join("s"));
+        let before = [listener(&unix), listener(&any)];
+        let old = outbound(&before, 2, None).unwrap();
+        let mut estate = Estate {
+            mesh: None,
+            listeners: old.share(&before).unwrap(),
+            admin: None,
+        };
+        let after = [listener(&any), listener(&any), listener(&unix)];
+        let new = outbound(&after, 2, Some(&mut estate)).unwrap();
+        assert_eq!(new.addresses[0], old.addresses[1]);
+        assert_ne!(new.addresses[1], old.addresses[1]);
+        assert_eq!(new.addresses[2], unix);
+        assert!(estate.listeners.is_empty());
     }
 }

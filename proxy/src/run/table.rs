@@ -108,8 +108,10 @@ async fn taken(snapshots: &mut Snapshots, table: &Arc<Table>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::Mutex;
 
+    use weft_config::client::Registration;
     use weft_config::table::{Revision, ServiceName};
 
     use super::*;
@@ -137,6 +139,10 @@ mod tests {
         fn status(&self) -> serde_json::Value {
             serde_json::Value::Null
         }
+        fn registration(&self) -> Pin<Box<dyn Future<Output = Registration> + Send + '_>> {
+            Box::pin(std::future::ready(Registration::default()))
+        }
+        fn hand_over(&self) {}
     }
 
     fn own() -> TrustDomain {

@@ -43,8 +43,12 @@ pub(super) struct Plan {
     /// Whose tables are taken.
     pub(super) trust_domain: TrustDomain,
     pub(super) credentials: Credentials,
+    /// Cancelled when connections may be accepted.
+    pub(super) go: CancellationToken,
     /// Cancelled when connections shall end.
     pub(super) finish: CancellationToken,
+    /// Cancelled when idle ones shall, too.
+    pub(super) rest: CancellationToken,
     /// When what still runs is cut off; known once the drain begins.
     pub(super) deadline: watch::Receiver<Option<Instant>>,
 }
@@ -103,6 +107,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         log: plan.log,
         tasks: TaskTracker::new(),
         finish: plan.finish.clone(),
+        rest: plan.rest,
         room: Arc::new(Room::new(limits::REPLAY_BYTES_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
@@ -119,6 +124,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     }
     let room = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX));
     let mut failure = None;
+    let mut listeners = Vec::new();
     for ((destination, socket), port) in plan.sockets.into_iter().zip(plan.listener_ports) {
         match own(socket) {
             Ok(socket) => {
@@ -127,9 +133,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
                     worker: Arc::clone(&worker),
                     destination,
                 });
-                worker
-                    .tasks
-                    .spawn(outbound::listen(listener, socket, Arc::clone(&room)));
+                listeners.push(outbound::listen(listener, socket, Arc::clone(&room)));
             }
             Err(error) => failure = Some(RunError::Worker(error)),
         }
@@ -147,6 +151,10 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         return;
     }
 
+    plan.go.cancelled().await;
+    for listener in listeners {
+        worker.tasks.spawn(listener);
+    }
     plan.finish.cancelled().await;
     worker.tasks.close();
     let deadline = plan

@@ -86,7 +86,9 @@ impl Fabric {
         let control = Control::new();
         let plane = Arc::clone(&control) as Arc<dyn ControlPlane>;
         let credentials = self.authority.credentials(account);
-        let running = start(settings, credentials, plane, None).await.unwrap();
+        let running = start(settings, credentials, plane, None, None)
+            .await
+            .unwrap();
         self.sidecars.push(Sidecar {
             account: account.to_owned(),
             serves: serves.iter().map(|(name, _)| (*name).to_owned()).collect(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -12,6 +13,7 @@ use rcgen::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use weft_config::client::Registration;
 use weft_config::settings::{
     AccessLog, Concurrency, Drain, Inbound, InboundService, LocalAddress, OutboundListener,
     OutboundTarget, ProxySettings, Timeouts,
@@ -80,6 +82,10 @@ impl ControlPlane for Control {
     fn status(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
+    fn registration(&self) -> Pin<Box<dyn Future<Output = Registration> + Send + '_>> {
+        Box::pin(std::future::ready(Registration::default()))
+    }
+    fn hand_over(&self) {}
 }
 
 /// A listener whose address nobody answers on, once dropped.
@@ -112,9 +118,15 @@ impl Mesh {
                 service("db", 5432, applications.tcp),
             ],
         });
-        let orders = start(settings, authority.credentials("orders"), plane(0), None)
-            .await
-            .unwrap();
+        let orders = start(
+            settings,
+            authority.credentials("orders"),
+            plane(0),
+            None,
+            None,
+        )
+        .await
+        .unwrap();
 
         let mut settings = self::settings(state.path());
         let to = |name: &str, port| OutboundTarget::Service {
@@ -134,9 +146,15 @@ impl Mesh {
             target,
         })
         .into();
-        let frontend = start(settings, authority.credentials("frontend"), plane(1), None)
-            .await
-            .unwrap();
+        let frontend = start(
+            settings,
+            authority.credentials("frontend"),
+            plane(1),
+            None,
+            None,
+        )
+        .await
+        .unwrap();
         let mesh = Self {
             frontend,
             orders,
@@ -237,6 +255,7 @@ pub(crate) fn loopback() -> SocketAddr {
 
 pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
     ProxySettings {
+        takeover_socket: None,
         join_token_file: None,
         config_addresses: vec![],
         state_dir: state_dir.to_owned(),

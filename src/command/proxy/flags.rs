@@ -24,6 +24,9 @@ pub struct ProxyFlags {
     /// Directory of the key, the certificate and the last good table
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Unix socket: take over from the sidecar that waits there, then wait there for the next one
+    #[arg(long, value_name = "SOCKET")]
+    takeover: Option<PathBuf>,
     /// Address of the config service [default: port 6201 where the CA is]
     #[arg(long, value_name = "HOST:PORT")]
     server: Vec<HostPort>,
@@ -80,6 +83,7 @@ impl ProxyFlags {
                 addresses: Some(self.server),
             }),
             state_dir: self.state_dir,
+            takeover_socket: self.takeover,
             workers: self.workers,
             inbound: some_if(has_inbound, || RawInbound {
                 listen: self.listen,

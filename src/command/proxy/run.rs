@@ -12,7 +12,7 @@ use weft_config::settings::limits::CONFIG_PORT;
 use weft_config::settings::{
     HostPort, OutboundTarget, ProxySettings, ServiceReference, load_proxy,
 };
-use weft_proxy::RunError;
+use weft_proxy::{Predecessor, RunError};
 use weft_transport::credentials::Credentials;
 
 use super::advertise::Advertise;
@@ -28,8 +28,10 @@ use crate::{identity, process};
     weft proxy run --config proxy.yaml\n  \
     weft proxy run --join-token-file orders.token --state-dir state --listen 10.9.0.3:6143 \\\n      \
       --inbound orders:80=127.0.0.1:8080 --outbound 127.0.0.1:5001=payments:80\n  \
-    weft proxy run --config proxy.yaml -- python3 app.py\n\n\
+    weft proxy run --config proxy.yaml -- python3 app.py\n  \
+    weft proxy run --config proxy.yaml --takeover /run/weft/orders.sock\n\n\
     SIGTERM drains: services are withdrawn, running requests finish, 25s at most.\n\
+    With --takeover, the same line once more replaces the running sidecar, and no request fails.\n\
     With a command, it starts when the sidecar is ready, gets the signals, and its exit code is the sidecar's.")]
 pub struct Run {
     #[command(flatten)]
@@ -45,6 +47,12 @@ pub fn run(args: Run) -> Result<(), Failure> {
     let loaded = load_proxy(args.flags.into_sources())?;
     process::warn_all(&loaded.warnings);
     process::raise_file_limit();
+    if loaded.settings.takeover_socket.is_some() && !args.command.is_empty() {
+        return Err(Failure::new(
+            Code::Usage,
+            "--takeover (takeover_socket) and a command after -- exclude each other: the command lives and ends with this process",
+        ));
+    }
     let shutdown = CancellationToken::new();
     let ready = Notify::new();
     let sidecar = sidecar(loaded.settings, log, &ready, shutdown.clone());
@@ -71,11 +79,24 @@ async fn sidecar(
     let (agent, credentials) = joined?;
     let config = config_addresses(&settings, &agent);
     let advertise = Advertise::find(&settings, &config).await?;
-    let subscription = subscription_settings(&settings, &config, &agent, &credentials, &advertise)?;
+    // As late as can be: what the running process offers is its newest state.
+    let predecessor = Predecessor::find(&settings, &agent.id()).await;
+    let predecessor = predecessor.map_err(|error| failed(&error.into()))?;
+    let takes_over = predecessor.as_ref().map(Predecessor::registration);
+    let took_over = takes_over.is_some();
+    let subscription = SubscriptionSettings {
+        takes_over,
+        ..subscription_settings(&settings, &config, &agent, &credentials, &advertise)?
+    };
     let (subscription, handle) = Subscription::start(subscription);
-    let running = weft_proxy::start(settings, credentials, Arc::new(handle), Some(Arc::new(log)))
+    let (control, log) = (Arc::new(handle), Some(Arc::new(log) as Arc<_>));
+    let running = weft_proxy::start(settings, credentials, control, log, predecessor)
         .await
         .map_err(|error| failed(&error))?;
+    if took_over {
+        process::is_main();
+    }
+    let handed_over = running.handed_over();
     let served = running.served();
     let over = CancellationToken::new();
     let announce = async {
@@ -89,13 +110,20 @@ async fn sidecar(
         running.until(shutdown).await;
         over.cancel();
     };
+    let renew = async {
+        tokio::select! {
+            () = agent.run(over.clone()) => {}
+            // The state directory is another process's.
+            () = handed_over.cancelled() => {}
+        }
+    };
     // The control plane's connections outlive the data path: it withdraws its services by them.
     tokio::join!(
         serve,
         announce,
         over.run_until_cancelled(advertise.follow()),
         subscription.run(over.clone()),
-        agent.run(over.clone())
+        renew
     );
     Ok(())
 }
@@ -139,6 +167,7 @@ fn subscription_settings(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         listens_for,
         inbound,
+        takes_over: None,
     })
 }
 

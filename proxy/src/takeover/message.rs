@@ -1,0 +1,346 @@
+//! What two sidecars say to each other during a takeover, as bounded JSON, and what each descriptor is.
+//! Pure. `channel.rs` carries it.
+//!
+//! ```text
+//!   new                                   running
+//!    | request: who I am, what I expect ->  |
+//!    |  <- offer, descriptors | refusal     |  goes on as before
+//!    | ready ---------------------------->  |
+//!    |            <- yours                  |  reads and accepts nothing from here on
+//! ```
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+use weft_config::client::Registration;
+use weft_config::settings::LocalAddress;
+
+use crate::limits;
+
+/// Raised with each change of the messages or of the order of descriptors.
+const VERSION: u32 = 1;
+
+/// Bytes before a message: its length.
+pub(super) const LENGTH_BYTES: usize = 4;
+
+/// All messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Message {
+    /// From the new process.
+    Request(Request),
+    /// The descriptors follow.
+    Offer(Offer),
+    /// Why there will be no takeover.
+    Refusal(String),
+    /// Nothing can fail any more: hand over.
+    Ready,
+    /// The running process reads and accepts nothing any more.
+    Yours,
+}
+
+/// What the new process is and expects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Request {
+    /// Its SPIFFE ID.
+    pub(super) identity: String,
+    /// Threads of its data path.
+    pub(super) workers: usize,
+    /// Where its settings put the mesh side, if it serves.
+    pub(super) mesh: Option<SocketAddr>,
+}
+
+/// What the running process hands over. The descriptors, in this order:
+/// for the mesh side a UDP socket per worker and then the sending end of a relay per worker;
+/// for each TCP listener one per worker, for each Unix listener one; the admin listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Offer {
+    /// Its epoch, and of those before it that still drain.
+    pub(super) epochs: Vec<u8>,
+    /// Threads of its data path.
+    pub(super) workers: usize,
+    /// Where its settings put the mesh side, if it serves.
+    pub(super) mesh: Option<SocketAddr>,
+    /// Its outbound listeners, as its settings name them.
+    pub(super) listeners: Vec<LocalAddress>,
+    /// Its admin listener, as its settings name it.
+    pub(super) admin: SocketAddr,
+    /// Its registration at the config service.
+    pub(super) registration: Registration,
+}
+
+/// What comes over the socket and is not what it should be.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MessageError {
+    /// Longer than any message.
+    #[error("a message of {0} bytes (at most {max})", max = limits::TAKEOVER_MESSAGE_BYTES_MAX)]
+    TooLong(usize),
+    /// Another version of the messages.
+    #[error(
+        "the other process speaks version {0} of the takeover and this one {VERSION}: stop it, then start this one"
+    )]
+    Version(u32),
+    /// No message.
+    #[error("not understood: {0}")]
+    NotUnderstood(String),
+    /// A message that does not belong here.
+    #[error("unexpected message")]
+    Unexpected,
+    /// The descriptors are not those of the offer.
+    #[error("{found} descriptors where the offer names {named}")]
+    Descriptors {
+        /// How many came.
+        found: usize,
+        /// How many should have.
+        named: usize,
+    },
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    version: u32,
+    message: &'a Message,
+}
+
+#[derive(Deserialize)]
+struct Read {
+    version: u32,
+    message: serde_json::Value,
+}
+
+/// A message with its length before it.
+pub(super) fn encode(message: &Message) -> Result<Vec<u8>, MessageError> {
+    let written = Written {
+        version: VERSION,
+        message,
+    };
+    let json = serde_json::to_vec(&written).map_err(not_understood)?;
+    let length = u32::try_from(json.len())
+        .ok()
+        .filter(|_| json.len() <= limits::TAKEOVER_MESSAGE_BYTES_MAX)
+        .ok_or(MessageError::TooLong(json.len()))?;
+    Ok([&length.to_be_bytes()[..], &json].concat())
+}
+
+/// How many bytes follow.
+pub(super) fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, MessageError> {
+    let length = usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX);
+    if length > limits::TAKEOVER_MESSAGE_BYTES_MAX {
+        return Err(MessageError::TooLong(length));
+    }
+    Ok(length)
+}
+
+/// Reads what [`encode`] wrote, without the length.
+pub(super) fn decode(json: &[u8]) -> Result<Message, MessageError> {
+    // The version first: what another one says need not be understood.
+    let read: Read = serde_json::from_slice(json).map_err(not_understood)?;
+    if read.version != VERSION {
+        return Err(MessageError::Version(read.version));
+    }
+    serde_json::from_value(read.message).map_err(not_understood)
+}
+
+fn not_understood(error: serde_json::Error) -> MessageError {
+    MessageError::NotUnderstood(error.to_string())
+}
+
+impl Request {
+    /// Whether this process may take over from one that is `running`; else why not.
+    pub(super) fn fits(&self, running: &Self) -> Result<(), String> {
+        if self.identity != running.identity {
+            return Err(format!(
+                "it is {}, and the new process is {}",
+                running.identity, self.identity
+            ));
+        }
+        if self.workers != running.workers {
+            return Err(format!(
+                "it has {} workers and the new process {}, and the number belongs to the port: set workers: {}, or stop it first",
+                running.workers, self.workers, running.workers
+            ));
+        }
+        if self.mesh != running.mesh {
+            let text = |mesh: Option<SocketAddr>| {
+                mesh.map_or_else(|| "nowhere".to_owned(), |address| address.to_string())
+            };
+            return Err(format!(
+                "its mesh side is at {} and the settings of the new process say {}: stop it first",
+                text(running.mesh),
+                text(self.mesh)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The descriptors of an offer, each where it belongs.
+#[derive(Debug)]
+pub(crate) struct Estate {
+    /// UDP sockets, and the sending ends of relays; none for a sidecar that serves nothing.
+    pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<OwnedFd>)>,
+    /// By the address in the settings.
+    pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
+    /// By the address in the settings.
+    pub(crate) admin: Option<(SocketAddr, OwnedFd)>,
+}
+
+impl Offer {
+    /// How many descriptors come with it.
+    pub(super) fn descriptors(&self) -> usize {
+        let listeners = self.listeners.iter().map(|listen| self.sockets_of(listen));
+        let mesh = self.mesh.map_or(0, |_| self.workers.saturating_mul(2));
+        listeners.fold(mesh.saturating_add(1), usize::saturating_add)
+    }
+
+    fn sockets_of(&self, listen: &LocalAddress) -> usize {
+        match listen {
+            LocalAddress::Tcp(_) => self.workers,
+            LocalAddress::Unix(_) => 1,
+        }
+    }
+
+    /// Says what each of the descriptors is.
+    pub(super) fn assign(&self, descriptors: Vec<OwnedFd>) -> Result<Estate, MessageError> {
+        let (found, named) = (descriptors.len(), self.descriptors());
+        if found != named {
+            return Err(MessageError::Descriptors { found, named });
+        }
+        let mut descriptors = descriptors.into_iter();
+        let mut take = |count| descriptors.by_ref().take(count).collect::<Vec<_>>();
+        let mesh = self.mesh.map(|_| (take(self.workers), take(self.workers)));
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|listen| (listen.clone(), take(self.sockets_of(listen))))
+            .collect();
+        let admin = take(1).pop().map(|descriptor| (self.admin, descriptor));
+        Ok(Estate {
+            mesh,
+            listeners,
+            admin,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn offer() -> Offer {
+        Offer {
+            epochs: vec![7, 9],
+            workers: 2,
+            mesh: Some("10.0.0.1:6143".parse().unwrap()),
+            listeners: vec![
+                "127.0.0.1:5001".parse().unwrap(),
+                "unix:/run/s".parse().unwrap(),
+            ],
+            admin: "127.0.0.1:6191".parse().unwrap(),
+            registration: Registration {
+                instance: "a".into(),
+                healthy: vec![("orders.shop".parse().unwrap(), 80)],
+            },
+        }
+    }
+
+    fn request() -> Request {
+        Request {
+            identity: "spiffe://demo.test/ns/shop/sa/orders".into(),
+            workers: 2,
+            mesh: None,
+        }
+    }
+
+    fn descriptors(count: usize) -> Vec<OwnedFd> {
+        (0..count)
+            .map(|_| UnixStream::pair().unwrap().0.into())
+            .collect()
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        for message in [
+            Message::Request(request()),
+            Message::Offer(offer()),
+            Message::Refusal("no".into()),
+            Message::Ready,
+            Message::Yours,
+        ] {
+            let bytes = encode(&message).unwrap();
+            let (head, json) = bytes.split_first_chunk().unwrap();
+            assert_eq!(length(*head), Ok(json.len()));
+            assert_eq!(decode(json), Ok(message));
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_are_refused() {
+        assert!(matches!(length([0xff; 4]), Err(MessageError::TooLong(_))));
+        let long = Message::Refusal("x".repeat(limits::TAKEOVER_MESSAGE_BYTES_MAX));
+        assert!(matches!(encode(&long), Err(MessageError::TooLong(_))));
+        for json in [
+            &b""[..],
+            b"{}",
+            b"null",
+            b"\xff\xfe",
+            br#"{"version":1}"#,
+            br#"{"version":1,"message":"mine"}"#,
+            br#"{"version":1,"message":{"request":{"identity":"a","workers":-1,"mesh":null}}}"#,
+            br#"{"version":1,"message":{"request":{"identity":"a","workers":1,"mesh":null,"more":1}}}"#,
+        ] {
+            let refused = decode(json);
+            assert!(
+                matches!(refused, Err(MessageError::NotUnderstood(_))),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_version_is_named_whatever_it_says() {
+        let json = br#"{"version":2,"message":{"unheard":[]}}"#;
+        assert_eq!(decode(json), Err(MessageError::Version(2)));
+    }
+
+    #[test]
+    fn each_descriptor_has_its_place_and_a_wrong_number_has_none() {
+        let offer = offer();
+        assert_eq!(offer.descriptors(), 2 * 2 + 2 + 1 + 1);
+        let estate = offer.assign(descriptors(8)).unwrap();
+        let (sockets, relays) = estate.mesh.unwrap();
+        assert_eq!((sockets.len(), relays.len()), (2, 2));
+        let counts: Vec<usize> = estate.listeners.iter().map(|(_, all)| all.len()).collect();
+        assert_eq!(counts, [2, 1]);
+        assert!(estate.admin.is_some());
+        for found in [0, 7, 9] {
+            let refused = offer.assign(descriptors(found)).err();
+            assert_eq!(refused, Some(MessageError::Descriptors { found, named: 8 }));
+        }
+        let huge = Offer {
+            workers: usize::MAX,
+            ..offer
+        };
+        assert_eq!(huge.descriptors(), usize::MAX);
+    }
+
+    #[test]
+    fn only_a_process_of_the_same_identity_workers_and_port_takes_over() {
+        let running = request();
+        assert_eq!(request().fits(&running), Ok(()));
+        let refused = |change: fn(&mut Request)| {
+            let mut request = request();
+            change(&mut request);
+            request.fits(&running).unwrap_err()
+        };
+        assert!(refused(|request| request.workers = 3).contains("set workers: 2"));
+        assert!(refused(|request| request.identity.push('x')).contains("ordersx"));
+        let elsewhere = |request: &mut Request| request.mesh = "1.2.3.4:5".parse().ok();
+        assert!(refused(elsewhere).contains("1.2.3.4:5"));
+    }
+}

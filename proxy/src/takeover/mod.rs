@@ -1,0 +1,340 @@
+//! A restart that nobody notices: the new process takes every listening socket from the running one, which
+//! then finishes what it has under way and ends.
+//!
+//! [`Predecessor::find`] is the side of the new process, [`Incumbent::successor`] that of the running one;
+//! what they say is in [`message`]. Who reads the mesh port meanwhile is `weft_transport::endpoint::Reading`.
+//! Not here: how what is under way ends (`run/running.rs`).
+
+mod channel;
+mod door;
+mod message;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use weft_config::client::Registration;
+use weft_config::settings::{LocalAddress, ProxySettings};
+use weft_transport::endpoint::{Epoch, InheritError, RelayPair};
+use weft_transport::identity::SpiffeId;
+
+use crate::limits;
+use crate::run::ControlPlane;
+use channel::Channel;
+pub(crate) use door::Door;
+pub(crate) use message::Estate;
+pub use message::MessageError;
+use message::{Message, Offer, Request};
+
+/// Why a takeover came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeoverError {
+    /// The socket.
+    #[error("takeover_socket {path}: {error}")]
+    Socket {
+        /// Of the settings.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Descriptors go only to the same user.
+    #[error(
+        "takeover_socket: the other process is of user {theirs} and this one of user {ours}, which is not permitted: run both as one user"
+    )]
+    User {
+        /// Of the other process.
+        theirs: u32,
+        /// Of this one.
+        ours: u32,
+    },
+    /// The running process does not want it.
+    #[error("the running sidecar refused the takeover: {0}")]
+    Refused(String),
+    /// What was said is not what should be.
+    #[error("takeover: {0}")]
+    Message(#[from] MessageError),
+    /// The sockets do not fit the settings.
+    #[error("takeover: {0}")]
+    Inherit(#[from] InheritError),
+    /// The other process said nothing.
+    #[error("takeover: the other process did not answer within {} s", limits::TAKEOVER_TIMEOUT.as_secs())]
+    Timeout,
+    /// The other process ended.
+    #[error("takeover: the other process ended")]
+    Ended,
+    /// The connection between the two.
+    #[error("takeover: {0}")]
+    Broken(io::Error),
+}
+
+/// The running process, as the new one sees it.
+#[derive(Debug)]
+pub struct Predecessor {
+    channel: Channel,
+    offer: Offer,
+    estate: Option<Estate>,
+}
+
+impl Predecessor {
+    /// Asks the process at the socket of the settings for what it has; `None` if there is no socket in the
+    /// settings or nobody answers there. The running process goes on until [`crate::start`] says otherwise.
+    ///
+    /// # Errors
+    /// When there is one, and it cannot be taken over.
+    pub async fn find(
+        settings: &ProxySettings,
+        identity: &SpiffeId,
+    ) -> Result<Option<Self>, TakeoverError> {
+        let Some(path) = &settings.takeover_socket else {
+            return Ok(None);
+        };
+        let stream = match UnixStream::connect(path).await {
+            Ok(stream) => stream,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                tracing::info!(socket = %path.display(), "no sidecar to take over from: starting anew");
+                return Ok(None);
+            }
+            Err(error) => return Err(socket_error(path, error)),
+        };
+        let asked = Self::ask(Channel(stream), request(settings, identity));
+        let found = timeout(limits::TAKEOVER_TIMEOUT, asked).await;
+        found.map_err(|_| TakeoverError::Timeout)?.map(Some)
+    }
+
+    async fn ask(mut channel: Channel, request: Request) -> Result<Self, TakeoverError> {
+        check_user(&channel)?;
+        channel.send(&Message::Request(request)).await?;
+        let offer = match channel.receive().await? {
+            Message::Offer(offer) => offer,
+            Message::Refusal(reason) => return Err(TakeoverError::Refused(reason)),
+            Message::Request(_) | Message::Ready | Message::Yours => {
+                return Err(MessageError::Unexpected.into());
+            }
+        };
+        let count = offer.descriptors().min(limits::TAKEOVER_DESCRIPTORS_MAX);
+        let descriptors = channel.receive_descriptors(count).await;
+        let estate = offer.assign(descriptors.map_err(TakeoverError::Broken)?)?;
+        Ok(Self {
+            channel,
+            offer,
+            estate: Some(estate),
+        })
+    }
+
+    /// What the new process goes on with at the config service.
+    pub fn registration(&self) -> Registration {
+        self.offer.registration.clone()
+    }
+
+    /// The epochs of the processes that may still be draining.
+    pub(crate) fn epochs(&self) -> Vec<Epoch> {
+        if self.channel.is_closed() {
+            return Vec::new();
+        }
+        self.offer.epochs.iter().copied().map(Epoch).collect()
+    }
+
+    /// Its sockets, once.
+    pub(crate) fn take_estate(&mut self) -> Option<Estate> {
+        self.estate.take()
+    }
+
+    /// Tells it to hand over. It reads and accepts nothing any more when this returns, be it that it ended.
+    pub(crate) async fn confirm(&mut self) -> Result<(), TakeoverError> {
+        let confirmed = async {
+            self.channel.send(&Message::Ready).await?;
+            match self.channel.receive().await? {
+                Message::Yours => Ok(()),
+                Message::Request(_) | Message::Offer(_) | Message::Refusal(_) | Message::Ready => {
+                    Err(MessageError::Unexpected.into())
+                }
+            }
+        };
+        match timeout(limits::TAKEOVER_TIMEOUT, confirmed).await {
+            Ok(Err(TakeoverError::Ended)) => {
+                tracing::warn!(
+                    "the running sidecar ended during the takeover: its sockets are here"
+                );
+                Ok(())
+            }
+            Ok(outcome) => outcome,
+            Err(_) => Err(TakeoverError::Timeout),
+        }
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn gone(&self) {
+        self.channel.closed().await;
+    }
+}
+
+/// What the running process can hand over.
+pub(crate) struct Incumbent {
+    pub(crate) door: Door,
+    pub(crate) expects: Expected,
+    pub(crate) kept: Kept,
+    pub(crate) epoch: Epoch,
+}
+
+/// Every listening socket once more.
+pub(crate) struct Kept {
+    /// Of the mesh side, in the order of the workers; none if it serves nothing.
+    pub(crate) mesh: Option<Vec<UdpSocket>>,
+    /// By the address in the settings.
+    pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
+    /// Of the admin endpoint, with its address in the settings.
+    pub(crate) admin: (SocketAddr, OwnedFd),
+}
+
+/// What a running process compares a request with.
+pub(crate) struct Expected(Request);
+
+impl Expected {
+    pub(crate) fn new(settings: &ProxySettings, identity: &SpiffeId) -> Self {
+        Self(request(settings, identity))
+    }
+}
+
+/// A new process that is ready to read and to accept.
+pub(crate) struct Successor {
+    channel: Channel,
+    /// For each worker the receiving end of its relay.
+    pub(crate) relays: Vec<OwnedFd>,
+}
+
+impl Successor {
+    /// Tells it that everything is its own.
+    pub(crate) async fn confirm(&mut self) -> Result<(), TakeoverError> {
+        self.channel.send(&Message::Yours).await
+    }
+}
+
+impl Incumbent {
+    /// Waits for a process that takes over and is ready to. Whoever fails before leaves no trace but a line
+    /// in the log.
+    pub(crate) async fn successor(
+        &self,
+        earlier: impl Fn() -> Vec<Epoch>,
+        control: &Arc<dyn ControlPlane>,
+    ) -> Successor {
+        loop {
+            let offered = match self.door.accept().await {
+                Ok(stream) => {
+                    let offered = self.offer(Channel(stream), earlier(), control);
+                    timeout(limits::TAKEOVER_TIMEOUT, offered)
+                        .await
+                        .unwrap_or(Err(TakeoverError::Timeout))
+                }
+                Err(error) => {
+                    tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
+                    Err(TakeoverError::Broken(error))
+                }
+            };
+            match offered {
+                Ok(successor) => return successor,
+                Err(error) => tracing::warn!(%error, "not taken over: this process goes on"),
+            }
+        }
+    }
+
+    async fn offer(
+        &self,
+        mut channel: Channel,
+        earlier: Vec<Epoch>,
+        control: &Arc<dyn ControlPlane>,
+    ) -> Result<Successor, TakeoverError> {
+        let request = match check_user(&channel) {
+            Ok(()) => channel.receive().await?,
+            Err(error) => return refuse(channel, error.to_string()).await,
+        };
+        let Message::Request(request) = request else {
+            return Err(MessageError::Unexpected.into());
+        };
+        if let Err(reason) = request.fits(&self.expects.0) {
+            return refuse(channel, reason).await;
+        }
+        let epochs = std::iter::once(self.epoch).chain(earlier);
+        let offer = Offer {
+            epochs: epochs.map(|epoch| epoch.0).collect(),
+            workers: request.workers,
+            mesh: request.mesh,
+            listeners: self
+                .kept
+                .listeners
+                .iter()
+                .map(|(at, _)| at.clone())
+                .collect(),
+            admin: self.kept.admin.0,
+            registration: control.registration().await,
+        };
+        if offer.descriptors() > limits::TAKEOVER_DESCRIPTORS_MAX {
+            let reason = format!(
+                "it has {} sockets, and at most {} can be handed over",
+                offer.descriptors(),
+                limits::TAKEOVER_DESCRIPTORS_MAX
+            );
+            return refuse(channel, reason).await;
+        }
+        let (mut sending, mut relays) = (Vec::new(), Vec::new());
+        for _ in self.kept.mesh.iter().flatten() {
+            let pair = RelayPair::new().map_err(TakeoverError::Broken)?;
+            sending.push(pair.sending);
+            relays.push(pair.receiving);
+        }
+        let mut descriptors = Vec::new();
+        descriptors.extend(self.kept.mesh.iter().flatten().map(AsFd::as_fd));
+        descriptors.extend(sending.iter().map(AsFd::as_fd));
+        let listeners = self.kept.listeners.iter().flat_map(|(_, sockets)| sockets);
+        descriptors.extend(listeners.map(AsFd::as_fd));
+        descriptors.push(self.kept.admin.1.as_fd());
+        channel.send(&Message::Offer(offer)).await?;
+        let sent = channel.send_descriptors(&descriptors).await;
+        sent.map_err(TakeoverError::Broken)?;
+        match channel.receive().await? {
+            Message::Ready => Ok(Successor { channel, relays }),
+            Message::Request(_) | Message::Offer(_) | Message::Refusal(_) | Message::Yours => {
+                Err(MessageError::Unexpected.into())
+            }
+        }
+    }
+}
+
+async fn refuse(mut channel: Channel, reason: String) -> Result<Successor, TakeoverError> {
+    channel.send(&Message::Refusal(reason.clone())).await?;
+    Err(TakeoverError::Refused(reason))
+}
+
+fn request(settings: &ProxySettings, identity: &SpiffeId) -> Request {
+    Request {
+        identity: identity.to_string(),
+        workers: settings.workers.get(),
+        mesh: settings.inbound.as_ref().map(|inbound| inbound.listen),
+    }
+}
+
+/// The socket's mode keeps others out; this holds where somebody changed it.
+fn check_user(channel: &Channel) -> Result<(), TakeoverError> {
+    let theirs = channel.user().map_err(TakeoverError::Broken)?;
+    let ours = rustix::process::geteuid().as_raw();
+    if theirs == ours {
+        Ok(())
+    } else {
+        Err(TakeoverError::User { theirs, ours })
+    }
+}
+
+fn socket_error(path: &Path, error: io::Error) -> TakeoverError {
+    TakeoverError::Socket {
+        path: path.to_owned(),
+        error,
+    }
+}
