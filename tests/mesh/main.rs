@@ -33,3 +33,4 @@ mod outage;
 mod renewal;
 mod resilience;
 mod streams;
+mod takeover;

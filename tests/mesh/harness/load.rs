@@ -2,13 +2,53 @@
 //! at a fixed rate, and count every failure.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::http::Connection;
+use super::process::{Output, run};
 use super::wait::{eventually, pause};
+
+/// `weft load` in the background: requests at a rate, whatever became of those before.
+pub(crate) struct OpenLoad {
+    thread: JoinHandle<Output>,
+}
+
+impl OpenLoad {
+    /// `rate` requests a second for `seconds`; `flags` are those of `weft load`.
+    pub(crate) fn start(
+        mut weft_load: Command,
+        address: SocketAddr,
+        rate: u32,
+        seconds: u32,
+        flags: &[&str],
+    ) -> Self {
+        weft_load
+            .arg(format!("http://{address}/"))
+            .args(["--rate", &rate.to_string()])
+            .args(["--duration", &format!("{seconds}s")])
+            .args(["--fail-if", "errors>0%", "--quiet", "-o", "json"])
+            .args(flags);
+        Self {
+            thread: thread::spawn(move || run(&mut weft_load)),
+        }
+    }
+
+    /// Whether it still sends.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// Panics unless every request was answered well.
+    #[track_caller]
+    pub(crate) fn expect_all_good(self) {
+        let output = self.thread.join().unwrap();
+        assert_eq!(output.code, 0, "{}\n{}", output.stderr, output.stdout);
+    }
+}
 
 /// A load that runs until [`Load::finish`].
 pub(crate) struct Load {

@@ -342,15 +342,20 @@ impl SidecarPlan {
         }
     }
 
-    fn run(&self, wrapped: &[&str]) -> Process {
+    fn command(&self) -> Command {
         let mut command = self.place.command(WEFT);
         command
             .args(["proxy", "run", "--config"])
             .arg(self.folder.join("proxy.yaml"));
+        without_settings(&mut command);
+        command
+    }
+
+    fn run(&self, wrapped: &[&str]) -> Process {
+        let mut command = self.command();
         if !wrapped.is_empty() {
             command.arg("--").args(wrapped);
         }
-        without_settings(&mut command);
         Process::spawn(&self.name, &self.folder, &mut command)
     }
 
@@ -441,6 +446,11 @@ impl Sidecar {
         self.plan.folder.join("state")
     }
 
+    /// The folder of its settings file.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.plan.folder.clone()
+    }
+
     pub(crate) fn admin(&self) -> SocketAddr {
         self.plan.admin()
     }
@@ -492,6 +502,28 @@ impl Sidecar {
         let table = dump.get("table").unwrap_or(&dump);
         let number = table.pointer("/revision/number");
         number.and_then(serde_json::Value::as_u64).unwrap_or(0)
+    }
+
+    /// Starts a process that takes over, and waits until it has. Returns the one before it, which finishes
+    /// what it has under way. The plan has a `takeover_socket`.
+    pub(crate) fn take_over(&mut self) -> Process {
+        let times = |log: &str| log.matches("took over from the running sidecar").count();
+        let before = times(&self.process.log());
+        let new = self.plan.run(&[]);
+        let old = std::mem::replace(&mut self.process, new);
+        let what = format!("{} is taken over", self.plan.name);
+        eventually(&what, || {
+            assert!(self.process.is_running(), "{what}: the new process ended");
+            // All processes of a plan write to one log.
+            times(&self.process.log()) > before
+        });
+        old
+    }
+
+    /// Runs its plan once more, with `arguments`, beside the process that runs.
+    pub(crate) fn run_again(&self, arguments: &[&str]) -> Output {
+        let mut command = self.plan.command();
+        run(command.args(arguments))
     }
 
     /// Starts it again, on the same state, after it was killed.
