@@ -136,3 +136,15 @@ fn route_to(towards: SocketAddr, port: u16) -> Option<SocketAddr> {
     let local = socket.local_addr().ok()?;
     Some(SocketAddr::new(local.ip(), port))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_route_to_loopback_leaves_from_loopback() {
+        let found = route_to(([127, 0, 0, 1], 9).into(), 6143).unwrap();
+        assert!(found.ip().is_loopback());
+        assert_eq!(found.port(), 6143);
+    }
+}
