@@ -2,6 +2,7 @@
 //! known what must come out.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -192,8 +193,8 @@ fn an_interrupted_comparison_in_namespaces_leaves_nothing() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let stderr = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut lines = std::io::BufRead::lines(stderr).map(Result::unwrap);
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map(Result::unwrap);
     // It says how long it takes when everything is up and the first load begins.
     let said: Vec<String> = lines
         .by_ref()
@@ -269,6 +270,46 @@ fn a_plug_in_that_fails_is_told_with_its_own_words() {
     stage.expect_clean();
 }
 
+#[test]
+fn a_held_stage_says_where_it_is_and_ends_with_ctrl_c() {
+    let stage = Stage::new();
+    let pass = stage.plugin("pass", PASS);
+    let mut child = stage
+        .command(&["--loopback", "--quiet", "--hold", &pass])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let lines: Vec<String> = stdout.lines().take(3).map(Result::unwrap).collect();
+    assert!(lines[0].starts_with("direct  http 127.0.0.1:"), "{lines:?}");
+    assert!(
+        lines[1].contains("caller pid") && lines[1].contains("  tcp 127"),
+        "{lines:?}"
+    );
+    assert!(lines[2].starts_with("pass  http 127.0.0.1:"), "{lines:?}");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(fs::read_to_string(stage.path("ended")).unwrap(), "yes\n");
+    stage.expect_clean();
+}
+
+#[test]
+fn without_an_envoy_its_plug_in_says_how_to_get_one() {
+    let stage = Stage::new();
+    let envoy = concat!(env!("CARGO_MANIFEST_DIR"), "/compare/envoy-h3");
+    let output = stage
+        .command(&["--loopback", "--quiet", "--only", "http", envoy])
+        .env("WEFT_COMPARE_ENVOY", "/nonexistent")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    // Without Python there is not even that.
+    let says = ["pip install -r", "python3"];
+    assert!(says.iter().any(|words| stderr.contains(words)), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
 /// Whether this may run; else it says so, and fails where nothing may be skipped.
 fn may_make_namespaces() -> bool {
     let tried = Command::new("unshare")
@@ -281,9 +322,9 @@ fn may_make_namespaces() -> bool {
         std::env::var_os("CI").is_none(),
         "no network namespaces here"
     );
-    let _ = std::io::Write::write_all(
-        &mut std::io::stderr(),
-        b"SKIPPED a comparison in namespaces: it needs root\n",
+    let _ = writeln!(
+        std::io::stderr(),
+        "SKIPPED a comparison in namespaces: it needs root"
     );
     false
 }

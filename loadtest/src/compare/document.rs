@@ -98,6 +98,17 @@ impl Comparison {
         }
     }
 
+    /// Why the comparison is no good, if nothing succeeded in one of its runs.
+    pub fn hopeless(&self) -> Option<String> {
+        let mut all = self.observations.iter();
+        let one = all.find(|one| one.requests > 0 && one.failed == one.requests)?;
+        let kind = one.failure.as_deref().unwrap_or("unknown");
+        Some(format!(
+            "{} of {}: none of {} requests succeeded; most often: {kind}",
+            one.measurement, one.variant, one.requests
+        ))
+    }
+
     /// What a reader must know before any figure, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -224,5 +235,15 @@ mod tests {
         assert_eq!(warnings.len(), 5, "{warnings:#?}");
         assert!(warnings[1].contains("7 of 1000 requests failed (status_503)"));
         assert!(warnings[1].contains("rate.1000.http, weft, round 2"));
+    }
+
+    #[test]
+    fn a_run_without_any_success_makes_the_comparison_fail() {
+        let mut all = comparison();
+        all.observations[3].failed = 999;
+        assert_eq!(all.hopeless(), None);
+        all.observations[3].failed = 1000;
+        let line = all.hopeless().unwrap();
+        assert!(line.contains("http of <twice>: none of 1000"), "{line}");
     }
 }

@@ -36,7 +36,7 @@ impl Cpu {
     }
 }
 
-/// Time of all processors of the machine, in seconds.
+/// Time of all processors of the machine over a while, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Machine {
     /// Busy: programs, the kernel, interrupts and softirq.
@@ -47,14 +47,26 @@ pub struct Machine {
     pub all: f64,
 }
 
-impl Machine {
-    /// Since an earlier moment.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> Self {
-        Self {
-            busy: (self.busy - earlier.busy).max(0.0),
-            stolen: (self.stolen - earlier.stolen).max(0.0),
-            all: (self.all - earlier.all).max(0.0),
+/// Times in which processors did nothing, since the machine was started, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unused {
+    processors: usize,
+    idle: f64,
+    stolen: f64,
+}
+
+impl Unused {
+    /// What was done since an earlier reading, `elapsed` seconds ago. What was not idle was busy: the kernel
+    /// measures idle time exactly, but counts busy time by what it finds at its ticks, and work that a timer
+    /// starts just after a tick is done before the next.
+    pub fn since(self, earlier: Self, elapsed: f64) -> Machine {
+        let all = elapsed * self.processors as f64;
+        let idle = (self.idle - earlier.idle).max(0.0);
+        let stolen = (self.stolen - earlier.stolen).max(0.0);
+        Machine {
+            busy: (all - idle - stolen).max(0.0),
+            stolen,
+            all,
         }
     }
 }
@@ -70,9 +82,8 @@ pub fn process(stat: &str) -> Option<Cpu> {
     })
 }
 
-/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal. The guests' time
-/// that follows is in user and nice already.
-pub fn machine(stat: &str) -> Option<Machine> {
+/// `/proc/stat`: fields 4, 5 and 8 of the line of all processors (idle, iowait, steal), and how many there are.
+pub fn unused(stat: &str) -> Option<Unused> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let fields: Vec<u64> = line
         .split_whitespace()
@@ -80,14 +91,14 @@ pub fn machine(stat: &str) -> Option<Machine> {
         .map(str::parse)
         .collect::<Result<_, _>>()
         .ok()?;
-    let [user, nice, system, idle, wait, irq, softirq, steal] = fields[..] else {
+    let [_user, _nice, _system, idle, wait, _irq, _softirq, stolen] = fields[..] else {
         return None;
     };
-    let busy = user + nice + system + irq + softirq;
-    Some(Machine {
-        busy: seconds(busy),
-        stolen: seconds(steal),
-        all: seconds(busy + idle + wait + steal),
+    let processors = stat.lines().filter(|line| line.starts_with("cpu"));
+    Some(Unused {
+        processors: processors.count() - 1,
+        idle: seconds(idle + wait),
+        stolen: seconds(stolen),
     })
 }
 
@@ -118,12 +129,25 @@ mod tests {
     }
 
     #[test]
-    fn softirq_counts_as_busy_and_stolen_time_does_not() {
-        let stat = "cpu  100 1 200 5000 3 10 40 60 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
-        let found = machine(stat).unwrap();
-        assert_eq!((found.busy, found.stolen, found.all), (3.51, 0.6, 54.14));
-        assert_eq!(machine("cpu  1 2 3"), None);
-        assert_eq!(machine("intr 5"), None);
+    fn a_machine_was_busy_whenever_it_was_neither_idle_nor_stolen() {
+        let early = "cpu  9 9 9 1000 100 9 9 50 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\n";
+        let late = "cpu  9 9 9 1100 120 9 9 80 0 0\ncpu0 1 1\ncpu1 1 1\nintr 5\n";
+        let found = unused(late).unwrap().since(unused(early).unwrap(), 2.0);
+        assert_eq!(found.all, 4.0);
+        assert!((found.stolen - 0.3).abs() < 1e-9, "{found:?}");
+        // Two processors for two seconds, less 1.2 s idle.
+        assert!((found.busy - 2.5).abs() < 1e-9, "{found:?}");
+        assert_eq!(unused("cpu  1 2 3"), None);
+        assert_eq!(unused("intr 5"), None);
+        assert_eq!(unused(""), None);
+    }
+
+    #[test]
+    fn an_idle_time_beyond_the_clock_is_no_negative_work() {
+        let early = "cpu  0 0 0 0 0 0 0 0\ncpu0 0\n";
+        let late = "cpu  0 0 0 101 0 0 0 0\ncpu0 0\n";
+        let found = unused(late).unwrap().since(unused(early).unwrap(), 1.0);
+        assert_eq!(found.busy, 0.0);
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub struct Compare {
     /// Both sides on loopback, as root too
     #[arg(long)]
     loopback: bool,
+    /// Measure nothing: start everything, say where it is, and wait for Ctrl-C. For profilers, with --loopback
+    #[arg(long)]
+    pub hold: bool,
 
     /// How to print the result; JSON is described in docs/compare-json.md
     #[arg(short, long, value_enum, default_value_t)]

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_loadtest::compare::answer::{Answer, Process};
-use weft_loadtest::compare::kernel::{self, Cpu, Machine};
+use weft_loadtest::compare::kernel::{self, Cpu, Machine, Unused};
 use weft_loadtest::compare::load::Loads;
 use weft_loadtest::compare::observe::{self, Figure, Observation, Spent};
 use weft_loadtest::compare::{Measurement, Role};
@@ -123,8 +123,9 @@ pub fn load_average() -> f64 {
 
 /// What has been spent since the machine was started.
 struct Meter {
+    at: Instant,
     pair: Option<[Cpu; 2]>,
-    machine: Machine,
+    machine: Unused,
 }
 
 impl Meter {
@@ -137,8 +138,9 @@ impl Meter {
             *side = side.plus(cpu);
         }
         let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        let machine = kernel::machine(&text);
+        let machine = kernel::unused(&text);
         Ok(Self {
+            at: Instant::now(),
             pair: (!processes.is_empty()).then_some(pair),
             machine: machine
                 .ok_or_else(|| Failure::new(Code::Failed, "/proc/stat cannot be read"))?,
@@ -149,7 +151,9 @@ impl Meter {
         let pair = self.pair.zip(earlier.pair);
         Spent {
             pair: pair.map(|(now, then)| [now[0].since(then[0]), now[1].since(then[1])]),
-            machine: self.machine.since(earlier.machine),
+            machine: self
+                .machine
+                .since(earlier.machine, (self.at - earlier.at).as_secs_f64()),
         }
     }
 }

@@ -17,10 +17,11 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use nix::sys::signal::SigSet;
+use weft_loadtest::compare::answer::Answer;
 use weft_loadtest::compare::document::{Comparison, Conditions, Facts};
 use weft_loadtest::compare::load::Loads;
 use weft_loadtest::compare::observe::{Figure, Observation};
-use weft_loadtest::compare::{self, CONTROL, DIRECT, Direction, Measurement, WEFT, rotated};
+use weft_loadtest::compare::{self, CONTROL, DIRECT, Direction, Measurement, Role, WEFT, rotated};
 use weft_loadtest::{machine, text};
 use weft_netem_tests::lab::sandbox::{self, Entered};
 
@@ -30,7 +31,7 @@ use self::plugin::Plugin;
 use self::stage::Stage;
 use self::wire::Wire;
 use crate::failure::{Code, Failure};
-use crate::output::{note, print_or};
+use crate::output::{note, print_or, text_out};
 use crate::process::{Signals, raise_file_limit};
 
 /// Bytes of the small body: the figures are about requests, not about bytes.
@@ -64,13 +65,18 @@ pub fn run(args: &Compare) -> Result<(), Failure> {
             "weft: the temporary directory remains: {error}"
         ));
     }
-    let comparison = result?;
+    let Some(comparison) = result? else {
+        return Ok(());
+    };
     print_or(args.output, &comparison, compare::text::report)?;
     if let Some(path) = &args.html {
         let page = compare::html::page(&comparison);
         std::fs::write(path, page).map_err(|error| Failure::io(path, &error))?;
     }
-    Ok(())
+    match comparison.hopeless() {
+        Some(line) => Err(Failure::new(Code::Failed, line)),
+        None => Ok(()),
+    }
 }
 
 async fn run_in(
@@ -79,7 +85,7 @@ async fn run_in(
     directory: &Path,
     plugins: Vec<Plugin>,
     loads: &Loads,
-) -> Result<Comparison, Failure> {
+) -> Result<Option<Comparison>, Failure> {
     let mut signals = Signals::take()?;
     // The sandbox holds signals back until somebody takes them.
     SigSet::empty().thread_set_mask().map_err(|error| {
@@ -94,27 +100,47 @@ async fn run_in(
             Err(Failure::silent(Code::Interrupted))
         }
     };
+    let result = match result {
+        // Ctrl-C is how a held stage is meant to end.
+        Ok(None) => {
+            signals.next().await;
+            Ok(None)
+        }
+        other => other,
+    };
     stage.end().await;
     result
 }
 
-/// A comparison from start to report.
+/// A comparison from start to report; without one if everything is only to stay up.
 async fn perform(
     args: &Compare,
     wire: &Wire,
     stage: &mut Stage<'_>,
     loads: &Loads,
-) -> Result<Comparison, Failure> {
+) -> Result<Option<Comparison>, Failure> {
     let started = SystemTime::now();
     let first_load_average = measure::load_average();
     let measurements = Measurement::list(&args.groups(), &args.rates);
     let (idle, active): (Vec<_>, Vec<_>) = measurements
         .into_iter()
         .partition(|one| matches!(one, Measurement::Idle(_)));
-    let mut observations = measure_idle(args, stage, &idle).await?;
+    let mut observations = Vec::new();
+    if !args.hold {
+        observations = measure_idle(args, stage, &idle).await?;
+    }
     for pair in stage.pairs() {
         args.tell(format_args!("starting {pair}"));
         stage.start(&pair).await?;
+    }
+    if args.hold {
+        for pair in std::iter::once(DIRECT.to_owned()).chain(stage.pairs()) {
+            if let Some(answer) = stage.answer(&pair) {
+                text_out(&held(&pair, &answer))?;
+            }
+        }
+        note("held until Ctrl-C");
+        return Ok(None);
     }
     let mut order = vec![DIRECT.to_owned(), WEFT.to_owned()];
     order.extend(stage.pairs().into_iter().skip(1));
@@ -166,7 +192,7 @@ async fn perform(
         load_average: [first_load_average, measure::load_average()],
         debug_build: cfg!(debug_assertions),
     };
-    Ok(Comparison::new(facts, observations))
+    Ok(Some(Comparison::new(facts, observations)))
 }
 
 /// Memory, of each pair freshly started for each path, one after the other.
@@ -249,6 +275,24 @@ impl Compare {
         }
         Ok(loads)
     }
+}
+
+/// How to reach a variant by hand.
+fn held(name: &str, answer: &Answer) -> String {
+    let mut line = name.to_owned();
+    for path in compare::Path::ALL {
+        if let Some(address) = answer.address(path) {
+            line += &format!("  {} {address}", path.token());
+        }
+    }
+    for process in &answer.processes {
+        let role = match process.role {
+            Role::Caller => "caller",
+            Role::Server => "server",
+        };
+        line += &format!("  {role} pid {}", process.pid);
+    }
+    line + "\n"
 }
 
 /// The figure that people look at first, of each variant.
