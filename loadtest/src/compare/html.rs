@@ -30,6 +30,9 @@ fn write_page(out: &mut String, comparison: &Comparison) -> std::fmt::Result {
         include_str!("style.css"),
         escape(&comparison.facts.wire),
     )?;
+    for line in view::in_short(comparison) {
+        writeln!(out, "<p class=\"notice\">{}</p>", escape(&line))?;
+    }
     for warning in comparison.warnings() {
         writeln!(
             out,
@@ -57,8 +60,20 @@ fn write_block(out: &mut String, names: &[&str], block: &Block) -> std::fmt::Res
         "<section>\n<h2>{}</h2>\n<div class=\"scroll\"><table class=\"compare\"><thead><tr><th></th>",
         escape(&block.title)
     )?;
-    for name in names {
-        write!(out, "<th>{}</th>", escape(name))?;
+    // Columns of those that have something here: a page is narrower than a terminal can be.
+    let has_value = |column: usize| {
+        let mut lines = block.lines.iter();
+        lines.any(|line| {
+            line.cells
+                .get(column)
+                .is_some_and(|cell| !cell.value.is_empty())
+        })
+    };
+    let columns: Vec<usize> = (0..names.len())
+        .filter(|column| has_value(*column))
+        .collect();
+    for column in &columns {
+        write!(out, "<th>{}</th>", escape(names[*column]))?;
     }
     writeln!(out, "<th>noise</th></tr></thead><tbody>")?;
     for line in &block.lines {
@@ -72,8 +87,8 @@ fn write_block(out: &mut String, names: &[&str], block: &Block) -> std::fmt::Res
             "<tr{class}><th>{}</th>",
             escape(line.label.trim_start())
         )?;
-        for cell in &line.cells {
-            write_cell(out, cell, line.compares)?;
+        for column in &columns {
+            write_cell(out, &line.cells[*column], line.compares)?;
         }
         writeln!(out, "<td>{}</td></tr>", escape(&line.noise))?;
     }
@@ -92,17 +107,15 @@ fn write_cell(out: &mut String, cell: &Cell, compares: bool) -> std::fmt::Result
         Some(Verdict::WeftWorse) => ("bad", "worse"),
         Some(Verdict::NotDistinguishable) => ("soft", "not distinguishable"),
     };
-    let range = if cell.weft_range.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", cell.weft_range)
-    };
     write!(
         out,
-        "<small class=\"{class}\">weft has {}{}: {words}</small></td>",
-        escape(&cell.weft_has),
-        escape(&range)
-    )
+        "<small class=\"{class}\">weft has {}: {words}</small>",
+        escape(&cell.weft_has)
+    )?;
+    if !cell.weft_range.is_empty() {
+        write!(out, "<small>{}</small>", escape(&cell.weft_range))?;
+    }
+    write!(out, "</td>")
 }
 
 #[cfg(test)]
@@ -122,7 +135,7 @@ mod tests {
         }
         assert_eq!(html.matches("<td>").count(), html.matches("</td>").count());
         assert!(
-            html.contains("weft has 2.00 x (2.00 x to 2.00 x): better"),
+            html.contains("weft has 2.00 x: better</small><small>2.00 x to 2.00 x"),
             "{html}"
         );
         assert!(html.contains("not distinguishable</small>"), "{html}");

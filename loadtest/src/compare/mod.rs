@@ -2,7 +2,7 @@
 //!
 //! An [`observation`](observe::Observation) is one measurement of one variant in one round;
 //! [`summary`] makes rows of them, [`document`] is all of it as JSON, [`view`] what people read, as
-//! [`text`] and [`html`]. [`plan`](load::plan) says which load a measurement is, [`answer`] reads what a
+//! [`text`] and [`html`]. [`load`] says which load a measurement is, [`answer`] reads what a
 //! plug-in says, [`kernel`] what `/proc` says.
 //!
 //! Not here: starting proxies, network namespaces and running the load, which `src/command/load/compare/`

@@ -25,6 +25,13 @@ pub fn report(comparison: &Comparison) -> String {
     }
     let mut out = table(&rows);
     out.push('\n');
+    let in_short = view::in_short(comparison);
+    for line in &in_short {
+        wrap(&mut out, "", line);
+    }
+    if !in_short.is_empty() {
+        out.push('\n');
+    }
     for sentence in view::legend() {
         wrap(&mut out, "", &sentence);
     }

@@ -4,7 +4,7 @@
 use super::document::Comparison;
 use super::observe::{Figure, Part};
 use super::summary::{Ratio, Row, Spread, Verdict};
-use super::{CONTROL, Direction, Measurement, Path, Role};
+use super::{CONTROL, DIRECT, Direction, Measurement, Path, Role, WEFT};
 use crate::text;
 
 /// One measurement.
@@ -231,6 +231,28 @@ fn times(ratio: f64) -> String {
     }
 }
 
+/// For each plug-in, in how many figures weft is better or worse.
+pub fn in_short(comparison: &Comparison) -> Vec<String> {
+    let blocks = blocks(comparison);
+    let names = variants(comparison).into_iter().enumerate();
+    let others = names.filter(|(_, name)| ![DIRECT, WEFT].contains(name));
+    let tell = others.map(|(column, name)| {
+        let lines = blocks.iter().flat_map(|block| &block.lines);
+        let judged = lines.filter(|line| line.compares);
+        let verdicts: Vec<Verdict> = judged
+            .filter_map(|line| line.cells.get(column)?.verdict)
+            .collect();
+        let count = |verdict| verdicts.iter().filter(|one| **one == verdict).count();
+        format!(
+            "weft is better than {name} in {} figures, worse in {}, not distinguishable in {}",
+            count(Verdict::WeftBetter),
+            count(Verdict::WeftWorse),
+            count(Verdict::NotDistinguishable)
+        )
+    });
+    tell.collect()
+}
+
 /// What one line says of where the figures come from.
 pub fn conditions(comparison: &Comparison) -> Vec<(&'static str, String)> {
     let facts = &comparison.facts;
@@ -318,6 +340,17 @@ mod tests {
         let cpu = &blocks[0].lines[1];
         assert_eq!(cpu.cells[0], Cell::default(), "direct has no proxies");
         assert_eq!(cpu.cells[3].verdict, Some(Verdict::NotDistinguishable));
+    }
+
+    #[test]
+    fn figures_are_counted_by_what_they_say_of_weft() {
+        assert_eq!(
+            in_short(&comparison()),
+            [
+                "weft is better than <twice> in 2 figures, worse in 0, not distinguishable in 0",
+                "weft is better than same in 0 figures, worse in 0, not distinguishable in 2"
+            ]
+        );
     }
 
     #[test]

@@ -145,6 +145,9 @@ impl<'a> Stage<'a> {
     /// Fails if something that is needed has ended.
     pub fn check(&mut self) -> Result<(), Failure> {
         self.host.check()?;
+        if let Some(weft) = &mut self.weft {
+            weft.check()?;
+        }
         self.plugins.iter_mut().try_for_each(Plugin::check)
     }
 

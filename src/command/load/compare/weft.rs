@@ -177,7 +177,8 @@ impl WeftPair {
         words.map(str::to_owned).to_vec()
     }
 
-    fn check(&mut self) -> Result<(), Failure> {
+    /// Fails if one of its processes has ended.
+    pub fn check(&mut self) -> Result<(), Failure> {
         self.caller.check()?;
         self.server.check()
     }
