@@ -19,6 +19,7 @@ mod bad_input;
 mod control_plane;
 mod databases;
 mod drain;
+mod figures;
 mod grpc;
 mod hostile_client;
 mod hostile_origin;

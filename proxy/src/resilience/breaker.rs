@@ -11,6 +11,9 @@
 //!                      the probe failed: Out, for twice as long
 //!                      the probe told nothing: Out, may be probed at once
 //! ```
+//! One success proves little of an endpoint that fails half of the time: until it has answered as many
+//! requests as a share of successes needs, a single failure takes it out again.
+//!
 //! When only observing, `Out` is entered and left by time alone, and everything is still admitted.
 
 use std::time::{Duration, Instant};
@@ -75,8 +78,8 @@ pub(crate) struct Breaker {
 #[derive(Clone, Copy, Debug)]
 enum State {
     In {
-        /// Since when, if it was out before.
-        since: Option<Instant>,
+        /// If it was out before.
+        back: Option<Back>,
     },
     Out {
         until: Instant,
@@ -89,10 +92,29 @@ enum State {
     },
 }
 
+/// In rotation again.
+#[derive(Clone, Copy, Debug)]
+struct Back {
+    since: Instant,
+    /// Requests that it has answered since.
+    succeeded: u32,
+}
+
+impl State {
+    fn back(now: Instant) -> Self {
+        Self::In {
+            back: Some(Back {
+                since: now,
+                succeeded: 1,
+            }),
+        }
+    }
+}
+
 impl Default for Breaker {
     fn default() -> Self {
         Self {
-            state: State::In { since: None },
+            state: State::In { back: None },
             consecutive: 0,
             window: Window::default(),
             times: 0,
@@ -156,18 +178,23 @@ impl Breaker {
     pub(crate) fn succeeded(&mut self, probe: bool, now: Instant, limits: &table::Breaker) -> bool {
         self.consecutive = 0;
         match self.state {
-            State::In { since } => {
+            State::In { back } => {
                 self.window.count(true, now, limits.success_rate.interval);
-                // Well for as long as the longest time out: the past is over.
-                if since.is_some_and(|since| now.duration_since(since) >= limits.ejection_max) {
-                    self.times = 0;
-                    self.state = State::In { since: None };
+                if let Some(back) = back {
+                    // Well for as long as the longest time out: the past is over.
+                    let over = now.duration_since(back.since) >= limits.ejection_max;
+                    if over {
+                        self.times = 0;
+                    }
+                    let succeeded = back.succeeded.saturating_add(1);
+                    let back = (!over).then_some(Back { succeeded, ..back });
+                    self.state = State::In { back };
                 }
                 false
             }
             State::Probing { .. } if probe => {
                 self.window = Window::default();
-                self.state = State::In { since: Some(now) };
+                self.state = State::back(now);
                 true
             }
             State::Out {
@@ -176,7 +203,7 @@ impl Breaker {
                 ..
             } if until <= now => {
                 self.window = Window::default();
-                self.state = State::In { since: Some(now) };
+                self.state = State::back(now);
                 false
             }
             State::Out { .. } | State::Probing { .. } => false,
@@ -192,8 +219,12 @@ impl Breaker {
         limits: &table::Breaker,
         bearable: impl FnOnce() -> bool,
     ) -> Option<Cause> {
+        let mut on_trial = false;
         match self.state {
-            State::In { .. } => {}
+            State::In { back } => {
+                on_trial =
+                    back.is_some_and(|back| back.succeeded < limits.success_rate.requests_min);
+            }
             State::Out {
                 enforced: false,
                 until,
@@ -209,7 +240,7 @@ impl Breaker {
         self.window.count(false, now, limits.success_rate.interval);
         let cause = if self.consecutive >= limits.consecutive_failures {
             Cause::Consecutive
-        } else if self.window.is_below(&limits.success_rate) {
+        } else if on_trial || self.window.is_below(&limits.success_rate) {
             Cause::SuccessRate
         } else {
             return None;
@@ -428,6 +459,24 @@ mod tests {
         breaker.succeeded(false, later, &limits());
         put_out(&mut breaker, later);
         assert_eq!(breaker.status().unwrap().until - later, second(3.0));
+    }
+
+    #[test]
+    fn one_that_is_back_is_on_trial_until_it_has_answered_twenty_requests() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        put_out(&mut breaker, now);
+        let back = now + second(3.0);
+        breaker.begin(back);
+        breaker.succeeded(true, back, &limits());
+        (0..18).for_each(|_| drop(breaker.succeeded(false, back, &limits())));
+        let cause = breaker.failed(false, back, &limits(), || true);
+        assert_eq!(cause, Some(Cause::SuccessRate));
+        let again = back + second(6.0);
+        breaker.begin(again);
+        breaker.succeeded(true, again, &limits());
+        (0..19).for_each(|_| drop(breaker.succeeded(false, again, &limits())));
+        assert_eq!(breaker.failed(false, again, &limits(), || true), None);
     }
 
     #[test]

@@ -42,6 +42,13 @@ impl OpenLoad {
         !self.thread.is_finished()
     }
 
+    /// What it saw, as `weft load` documents it.
+    pub(crate) fn result(self) -> serde_json::Value {
+        let output = self.thread.join().unwrap();
+        let result = serde_json::from_str(&output.stdout);
+        result.unwrap_or_else(|_| panic!("{}", output.stderr))
+    }
+
     /// Panics unless every request was answered well.
     #[track_caller]
     pub(crate) fn expect_all_good(self) {
