@@ -251,11 +251,17 @@ impl Compare {
         let timed = measurements.iter().filter(is_timed).count() * variants;
         let each = self.duration + self.warm_up;
         let all = each * u32::try_from(timed).unwrap_or(u32::MAX) * self.rounds;
+        let has_bulk = timed < measurements.len() * variants;
         self.tell(format_args!(
-            "{} rounds of {} measurements of {variants} variants: about {} and the time of the bulk transfers",
+            "{} rounds of {} measurements of {variants} variants: about {}{}",
             self.rounds,
             measurements.len(),
-            text::duration(all)
+            text::duration(all),
+            if has_bulk {
+                ", and the bulk transfers"
+            } else {
+                ""
+            }
         ));
     }
 
