@@ -93,6 +93,10 @@ pub const HTTP2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Streams that a client may have open on one HTTP/2 connection (hyper's default, made explicit).
 pub const HTTP2_STREAMS_MAX: u32 = 200;
 
+/// How long a connection of HTTP/1.1 keeps the buffers of its last request, 16 KiB. Making them anew costs a
+/// microsecond or two, so a connection with less than two requests per second is better off without them.
+pub const BUFFERS_KEPT: Duration = Duration::from_millis(500);
+
 /// A client must send the first bytes of a connection within this time, or it is closed. Clients that
 /// connect ahead of need exist; those that wait longer reconnect.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(60);

@@ -216,7 +216,8 @@ impl Plan {
         let protocol = self.targets.protocol;
         let has_heads = protocol.is_http() || protocol == Protocol::Grpc;
         let expected = &self.expectations;
-        if !has_heads && !(self.message.headers.is_empty() && expected.headers.is_empty()) {
+        let has_headers = !self.message.headers.is_empty() || !expected.headers.is_empty();
+        if !has_heads && has_headers {
             return Err("-H and --expect-header go with HTTP and gRPC".to_owned());
         }
         if !has_heads && expected.ok.is_some() {

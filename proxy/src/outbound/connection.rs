@@ -1,10 +1,10 @@
-//! A connection of the application: told apart as HTTP/1.1 or HTTP/2 by its first bytes, and with a
-//! timeout for request heads that leaves idle keep-alive connections alone.
+//! A connection of the application: told apart as HTTP/1.1 or HTTP/2 by its first bytes, with a timeout for
+//! request heads that leaves idle keep-alive connections alone, and with an eye on when it is idle.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,48 @@ pub(crate) enum Spoken {
 pub(crate) struct Connection {
     stream: ApplicationStream,
     first: BytesMut,
-    read: Arc<AtomicU64>,
+    activity: Arc<Activity>,
+}
+
+/// What is known of a connection that hyper serves, by its reads, its writes and its timer.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    /// Counts reads. Never 0, so that the timer of the first head knows that it has begun.
+    read: AtomicU64,
+    /// The count at which hyper began to wait for another head; 0 while a request is under way.
+    waiting: AtomicU64,
+    /// Whether something is written that the client has no room for.
+    blocked: AtomicBool,
+}
+
+impl Activity {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            read: AtomicU64::new(1),
+            waiting: AtomicU64::new(0),
+            blocked: AtomicBool::new(false),
+        })
+    }
+
+    /// A request has come: its head is read.
+    pub(crate) fn request(&self) {
+        self.waiting.store(0, Ordering::Relaxed);
+    }
+
+    /// Done when for at least `rest` no request was under way, none had begun to come, and all was written.
+    pub(crate) async fn rested(&self, rest: Duration) {
+        let mut before = 0;
+        loop {
+            tokio::time::sleep(rest).await;
+            let waiting = self.waiting.load(Ordering::Relaxed);
+            let quiet = waiting == self.read.load(Ordering::Relaxed)
+                && !self.blocked.load(Ordering::Relaxed);
+            if quiet && waiting == before {
+                return;
+            }
+            before = if quiet { waiting } else { 0 };
+        }
+    }
 }
 
 /// Reads into `first` until the protocol is certain; `None` if the client closes before.
@@ -38,16 +79,28 @@ pub(crate) async fn detect(
     stream: &ApplicationStream,
     first: &mut BytesMut,
 ) -> io::Result<Option<Spoken>> {
-    // No buffer before the first byte: idle connections are cheap.
-    stream.readable().await?;
     loop {
+        if !arrive(stream, first).await? {
+            return Ok(None);
+        }
+        if first[..] == *PREFACE {
+            return Ok(Some(Spoken::Http2));
+        }
+        if !PREFACE.starts_with(first) {
+            return Ok(Some(Spoken::Http1));
+        }
+    }
+}
+
+/// Reads into `first` when something has come; `false` if the client closes instead.
+pub(crate) async fn arrive(stream: &ApplicationStream, first: &mut BytesMut) -> io::Result<bool> {
+    loop {
+        // No buffer before the first byte: idle connections are cheap.
+        stream.readable().await?;
         first.reserve(PREFACE.len());
         match stream.try_read(first) {
-            Ok(0) => return Ok(None),
-            Ok(_) if first[..] == *PREFACE => return Ok(Some(Spoken::Http2)),
-            Ok(_) if !PREFACE.starts_with(first) => return Ok(Some(Spoken::Http1)),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.readable().await?,
+            Ok(read) => return Ok(read > 0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
@@ -59,16 +112,32 @@ impl Connection {
         Self {
             stream,
             first,
-            // Never 0, so that the timer of the first head knows that it has begun.
-            read: Arc::new(AtomicU64::new(1)),
+            activity: Activity::new(),
         }
+    }
+
+    /// Tells when it is idle.
+    pub(crate) fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+
+    /// The stream, of which everything was read that had been read before.
+    pub(crate) fn into_stream(self) -> ApplicationStream {
+        self.stream
+    }
+
+    fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        self.activity
+            .blocked
+            .store(outcome.is_pending(), Ordering::Relaxed);
+        outcome
     }
 
     /// The timer that hyper measures this connection's request heads with.
     pub(crate) fn timer(&self) -> HeadTimer {
         HeadTimer {
-            read: Arc::clone(&self.read),
-            began: AtomicU64::new(0),
+            activity: Arc::clone(&self.activity),
+            began: AtomicBool::new(false),
         }
     }
 }
@@ -87,7 +156,7 @@ impl AsyncRead for Connection {
         }
         this.first = BytesMut::new();
         let outcome = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
-        this.read.fetch_add(1, Ordering::Relaxed);
+        this.activity.read.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(outcome)
     }
 }
@@ -98,7 +167,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, data)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write(cx, data);
+        this.wrote(outcome)
     }
 
     fn poll_write_vectored(
@@ -106,7 +177,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.wrote(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -126,14 +199,14 @@ impl AsyncWrite for Connection {
 /// connections. This one starts when the first byte of the head has come.
 #[derive(Debug)]
 pub(crate) struct HeadTimer {
-    read: Arc<AtomicU64>,
-    /// The count of reads at which the first timer was made; the first head has begun by then.
-    began: AtomicU64,
+    activity: Arc<Activity>,
+    /// Whether the first timer was made; the first head has begun by then.
+    began: AtomicBool,
 }
 
 /// See [`HeadTimer`].
 struct HeadSleep {
-    read: Arc<AtomicU64>,
+    activity: Arc<Activity>,
     quiet: u64,
     timeout: Duration,
     running: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -142,13 +215,14 @@ struct HeadSleep {
 impl Timer for HeadTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         // The first head has begun already: its first bytes told the protocol.
-        let quiet = if self.began.swap(1, Ordering::Relaxed) == 0 {
-            0
+        let quiet = if self.began.swap(true, Ordering::Relaxed) {
+            self.activity.read.load(Ordering::Relaxed)
         } else {
-            self.read.load(Ordering::Relaxed)
+            0
         };
+        self.activity.waiting.store(quiet, Ordering::Relaxed);
         Box::pin(HeadSleep {
-            read: Arc::clone(&self.read),
+            activity: Arc::clone(&self.activity),
             quiet,
             timeout: duration,
             running: None,
@@ -171,7 +245,8 @@ impl Future for HeadSleep {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if this.running.is_none() && this.read.load(Ordering::Relaxed) == this.quiet {
+        let read = this.activity.read.load(Ordering::Relaxed);
+        if this.running.is_none() && read == this.quiet {
             // hyper polls again after each read, so nothing needs to wake it here.
             return Poll::Pending;
         }
@@ -221,15 +296,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_head_timer_starts_with_the_first_byte_of_a_later_head() {
-        let read = Arc::new(AtomicU64::new(1));
+        let activity = Activity::new();
         let timer = HeadTimer {
-            read: Arc::clone(&read),
-            began: AtomicU64::new(1),
+            activity: Arc::clone(&activity),
+            began: AtomicBool::new(true),
         };
         let mut sleep = timer.sleep(Duration::from_secs(10));
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, &mut sleep).await.is_err());
-        read.fetch_add(1, Ordering::Relaxed);
+        activity.read.fetch_add(1, Ordering::Relaxed);
         let began = tokio::time::Instant::now();
         sleep.await;
         assert_eq!(began.elapsed(), Duration::from_secs(10));

@@ -1,12 +1,13 @@
 //! What the application calls:
 //! `accept -> identify (whom does the app want?) -> route -> pick (endpoint) -> open (stream to the peer sidecar) -> relay`.
 //!
-//! [`listen`] accepts and tells HTTP from TCP; [`request`] and [`tunnel`] tell the rest. [`route`] and
+//! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`] and [`tunnel`] tell the rest. [`route`] and
 //! [`pick`] decide, purely; [`open`] reaches an endpoint, and [`attempt`] asks it.
 
 mod attempt;
 mod connection;
 mod hedge;
+mod http1;
 mod open;
 mod overrides;
 mod pick;
@@ -15,15 +16,12 @@ mod request;
 pub(crate) mod route;
 mod tunnel;
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use http::HeaderValue;
-use http::header::CONNECTION;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
@@ -37,8 +35,6 @@ use crate::tasks::Tracked;
 use crate::worker::Worker;
 use connection::{Connection, Spoken, detect};
 use route::Destination;
-
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// One listener of one worker.
 pub(crate) struct Listener {
@@ -139,7 +135,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     };
     match detection {
         Ok(Ok(Some(Spoken::Http1))) => {
-            serve_http1(client(listener, &stream), Connection::new(stream, first)).await;
+            http1::serve(client(listener, &stream), stream, first).await;
         }
         Ok(Ok(Some(Spoken::Http2))) => {
             Box::pin(serve_http2(
@@ -164,38 +160,6 @@ fn source_of(listener: &Listener, stream: &ApplicationStream) -> u64 {
     let host = stream.remote_host();
     let workload = &listener.worker.shared.principal;
     balance::hash(format!("{workload} {host:?}").as_bytes())
-}
-
-async fn serve_http1(client: Client, connection: Connection) {
-    let worker = Arc::clone(&client.listener.worker);
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(connection.timer())
-        .header_read_timeout(worker.shared.timeouts.request_headers)
-        .max_headers(limits::FIELDS_MAX)
-        .max_buf_size(limits::HEAD_BYTES_MAX);
-    // hyper keeps room for the future of a request as long as the connection lives.
-    let service = service_fn(move |request| {
-        let client = client.clone();
-        Box::pin(async move {
-            let finish = client.listener.worker.finish.clone();
-            let mut response = request::serve(client, request).await?;
-            if finish.is_cancelled() {
-                // RFC 9112 section 9.6: the client hears it with the last answer.
-                response.headers_mut().insert(CONNECTION, CLOSE);
-            }
-            Ok::<_, Infallible>(response)
-        })
-    });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
-    // Errors of a connection are its client's: requests under way have told theirs in their records.
-    tokio::select! {
-        // First, so that a request that is here already is seen before the connection ends.
-        biased;
-        _ = &mut connection => return,
-        () = worker.rest.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
 }
 
 async fn serve_http2(client: Client, connection: Connection) {
@@ -226,7 +190,7 @@ mod tests {
     #[test]
     fn futures_stay_small() {
         let sizes = [
-            ("connection", future_size(serve), 1536),
+            ("connection", future_size(serve), 800),
             ("request", future_size(request::serve), 3200),
             ("tunnel", future_size(tunnel::serve), 3840),
         ];

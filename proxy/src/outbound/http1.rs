@@ -1,0 +1,220 @@
+//! An HTTP/1.1 connection of the application: requests in bursts, and between them nothing but the socket.
+//!
+//! hyper has 16 KiB of buffers for as long as it serves a connection, and most connections are idle most of the
+//! time. So after a burst it is taken off the connection, and put on it again when the next request begins to
+//! come. The client sees nothing of it. Not here: what becomes of a request ([`super::request`]).
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, arrive};
+use super::{Client, request};
+use crate::http::body::ResponseBody;
+use crate::limits;
+use crate::stream::ApplicationStream;
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
+/// Serves a connection of which `first` was read, to its end.
+pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut first: BytesMut) {
+    let worker = Arc::clone(&client.listener.worker);
+    let patience = worker.shared.timeouts.request_headers;
+    loop {
+        let client = client.clone();
+        // hyper keeps room for the future of a request as long as it serves.
+        let answer = move |request| Box::pin(answer(client.clone(), request));
+        // Boxed, so that none of it is there between bursts.
+        let rest = Box::pin(burst(stream, first, patience, &worker.rest, answer)).await;
+        let Some(rest) = rest else { return };
+        (stream, first) = rest;
+        if !first.is_empty() {
+            continue;
+        }
+        let arrived = tokio::select! {
+            // First, so that a request that is here already is seen before the connection ends.
+            biased;
+            arrived = arrive(&stream, &mut first) => arrived,
+            () = worker.rest.cancelled() => return,
+        };
+        if !arrived.is_ok_and(|arrived| arrived) {
+            return;
+        }
+    }
+}
+
+async fn answer(
+    client: Client,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let finish = client.listener.worker.finish.clone();
+    let mut response = request::serve(client, request).await?;
+    if finish.is_cancelled() {
+        // RFC 9112 section 9.6: the client hears it with the last answer.
+        response.headers_mut().insert(CONNECTION, CLOSE);
+    }
+    Ok(response)
+}
+
+/// Serves requests until the connection ends (after those under way, once `end` is cancelled), or until it has
+/// rested: then it is given back, with what was read of the next request.
+async fn burst<A, R, B>(
+    stream: ApplicationStream,
+    first: BytesMut,
+    patience: Duration,
+    end: &CancellationToken,
+    answer: A,
+) -> Option<(ApplicationStream, BytesMut)>
+where
+    A: Fn(Request<Incoming>) -> R + Unpin,
+    R: Future<Output = Result<Response<B>, Infallible>> + Unpin,
+    B: Body + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let connection = Connection::new(stream, first);
+    let activity = connection.activity();
+    let mut builder = Builder::new();
+    builder
+        .timer(connection.timer())
+        .header_read_timeout(patience)
+        .max_headers(limits::FIELDS_MAX)
+        .max_buf_size(limits::HEAD_BYTES_MAX);
+    let service = service_fn({
+        let activity = Arc::clone(&activity);
+        move |request| {
+            activity.request();
+            answer(request)
+        }
+    });
+    let mut connection = builder.serve_connection(TokioIo::new(connection), service);
+    // Errors of a connection are its client's: requests under way have told theirs in their records.
+    let rested = tokio::select! {
+        // First, as in `serve`.
+        biased;
+        _ = &mut connection => return None,
+        () = end.cancelled() => false,
+        () = activity.rested(limits::BUFFERS_KEPT) => true,
+    };
+    Pin::new(&mut connection).graceful_shutdown();
+    if rested {
+        // Nothing is under way and all is written, so it ends at once, without a word to the client.
+        match poll_fn(|cx| Poll::Ready(connection.poll_without_shutdown(cx))).await {
+            Poll::Ready(Ok(())) => {
+                let parts = connection.into_parts();
+                let unread = BytesMut::from(&*parts.read_buf);
+                return Some((parts.io.into_inner().into_stream(), unread));
+            }
+            Poll::Ready(Err(_)) => return None,
+            Poll::Pending => {}
+        }
+    }
+    let _ = connection.await;
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// A burst on one end of a connection, whose answers take this long and have this size.
+    fn begin(
+        stream: UnixStream,
+        first: BytesMut,
+        took: Duration,
+        size: usize,
+    ) -> JoinHandle<Option<(ApplicationStream, BytesMut)>> {
+        let answer = move |_| {
+            Box::pin(async move {
+                tokio::time::sleep(took).await;
+                Ok(Response::new(Full::new(Bytes::from(vec![b'x'; size]))))
+            })
+        };
+        let stream = ApplicationStream::Unix(stream);
+        #[expect(clippy::disallowed_methods, reason = "a test waits for it itself")]
+        tokio::spawn(async move {
+            let end = CancellationToken::new();
+            burst(stream, first, PATIENCE, &end, answer).await
+        })
+    }
+
+    async fn answer(client: &mut UnixStream) {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\nx") {
+            client.read_buf(&mut bytes).await.unwrap();
+        }
+        assert!(bytes.starts_with(b"HTTP/1.1 200 OK"), "{bytes:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_rests_comes_back_and_serves_the_next_request() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let burst = begin(server, BytesMut::from(GET), Duration::ZERO, 1);
+        answer(&mut client).await;
+        let (stream, unread) = burst.await.unwrap().unwrap();
+        assert!(unread.is_empty());
+        let ApplicationStream::Unix(server) = stream else {
+            panic!("the stream is another one");
+        };
+        client.write_all(GET).await.unwrap();
+        let burst = begin(server, unread, Duration::ZERO, 1);
+        answer(&mut client).await;
+        drop(client);
+        assert!(burst.await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_under_way_is_no_rest_however_long_it_takes() {
+        for head in [GET.to_vec(), [GET, GET].concat()] {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let long = limits::BUFFERS_KEPT * 20;
+            let burst = begin(server, BytesMut::from(&*head), long, 1);
+            for _ in 0..head.len() / GET.len() {
+                answer(&mut client).await;
+            }
+            assert!(burst.await.unwrap().is_some());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_that_came_with_a_request_is_given_back() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let first = BytesMut::from(&*[GET, b"GET /n"].concat());
+        let burst = begin(server, first, Duration::ZERO, 1);
+        answer(&mut client).await;
+        let (_, unread) = burst.await.unwrap().unwrap();
+        assert_eq!(&*unread, b"GET /n");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_the_client_has_no_room_for_is_no_rest() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let size = 16 << 20;
+        let burst = begin(server, BytesMut::from(GET), Duration::ZERO, size);
+        tokio::time::sleep(limits::BUFFERS_KEPT * 20).await;
+        assert!(!burst.is_finished());
+        let mut bytes = vec![0; size];
+        client.read_exact(&mut bytes).await.unwrap();
+        assert!(burst.await.unwrap().is_some());
+    }
+}
