@@ -20,6 +20,7 @@ pub mod units;
 mod elastic;
 mod limits;
 mod liveness;
+mod qlog;
 mod quic;
 mod steering;
 mod streams;

@@ -61,6 +61,10 @@ pub(crate) const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Wait between the attempts that race a silent connection, before jitter.
 pub(crate) const RACE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often the silent connection of a race is looked at: within a handshake's time on a short path,
+/// so that a path that heals is noticed before a new connection stands.
+pub(crate) const RACE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Attempts in one race: beyond six seconds of handshakes, one more does not help.
 pub(crate) const RACERS_MAX: usize = 12;
 
@@ -93,3 +97,9 @@ pub(crate) const RELAY_BUFFER: usize = 4 << 20;
 /// Processes before this one on the same port that may still drain. More restarts within one grace are a
 /// crash loop.
 pub(crate) const PREDECESSORS_MAX: usize = 16;
+
+/// Bytes of one file of qlog: some 80 000 packets, which is more than people look at.
+pub(crate) const QLOG_BYTES_MAX: u64 = 16 << 20;
+
+/// Files of qlog of one side in a directory: beyond it somebody forgot to switch it off.
+pub(crate) const QLOG_FILES_MAX: usize = 256;

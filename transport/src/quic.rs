@@ -12,6 +12,7 @@ use quinn::{
 
 use crate::credentials::Credentials;
 use crate::limits;
+use crate::qlog;
 use crate::steering::{Epoch, SteeredIds, Worker, initial_destination};
 use crate::tls::{self, Expected};
 use crate::tuning::{Congestion, Tuning};
@@ -134,6 +135,17 @@ fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, Conf
         .enable_segmentation_offload(settings.gso)
         .crypto_buffer_size(limits::CRYPTO_BUFFER)
         .datagram_receive_buffer_size(None);
+    if let Some(directory) = &settings.qlog_dir {
+        let side = match side {
+            Side::Dialling => "dialling",
+            Side::Listening => "listening",
+        };
+        let stream = qlog::stream(directory, side).map_err(|error| {
+            let directory = directory.display();
+            ConfigurationError(format!("cannot write qlog_dir {directory}: {error}"))
+        })?;
+        config.qlog_stream(Some(stream));
+    }
     if settings.ack_frequency > 0 {
         let mut frequency = AckFrequencyConfig::default();
         frequency.ack_eliciting_threshold(settings.ack_frequency.into());

@@ -4,6 +4,7 @@
 //! [`crate::endpoint`] turns a `Tuning` into quinn's configuration. Streams and the connection
 //! window grow with use, see [`crate::elastic`].
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,10 @@ pub struct TransportSettings {
     pub ack_frequency: u32,
     /// Follow a peer whose address changes. Default true (RFC 9000 section 9).
     pub migration: bool,
+    /// An existing directory for a line about each packet (qlog), at most 16 MiB for each worker and
+    /// side. Default none: it is for finding faults and costs more than the packet itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qlog_dir: Option<PathBuf>,
 }
 
 /// Congestion controllers.
@@ -147,6 +152,7 @@ impl Default for TransportSettings {
             gso: true,
             ack_frequency: 0,
             migration: true,
+            qlog_dir: None,
         }
     }
 }

@@ -1,0 +1,97 @@
+//! What connections do, packet by packet, as files of qlog (JSON text sequences, RFC 7464) for people
+//! who look for a fault. Neither keys nor contents are in them: sizes, numbers, losses, windows.
+//!
+//! Not for production at full load: each packet costs a line. Off unless `transport.qlog_dir` is set.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use quinn::{QlogConfig, QlogStream};
+
+use crate::limits::{QLOG_BYTES_MAX, QLOG_FILES_MAX};
+
+/// A new file in `directory` for the connections of one endpoint, `SIDE-N.sqlog`. Connections are told
+/// apart by `group_id`.
+pub(crate) fn stream(directory: &Path, side: &str) -> io::Result<QlogStream> {
+    let file = free_file(directory, side)?;
+    let mut config = QlogConfig::default();
+    config
+        .title(Some(format!("weft {side}")))
+        .writer(Box::new(Bounded {
+            file: BufWriter::new(file),
+            left: QLOG_BYTES_MAX,
+        }));
+    config
+        .into_stream()
+        .ok_or_else(|| io::Error::other("the first line could not be written"))
+}
+
+/// Several workers and several runs share the directory.
+fn free_file(directory: &Path, side: &str) -> io::Result<File> {
+    for number in 1..=QLOG_FILES_MAX {
+        let path = directory.join(format!("{side}-{number}.sqlog"));
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened,
+        }
+    }
+    Err(io::Error::other(format!(
+        "it holds {QLOG_FILES_MAX} files of the kind: remove what you do not need"
+    )))
+}
+
+/// Takes so many bytes and drops what comes after: a file ends in the middle of a record at worst,
+/// which readers of JSON text sequences skip.
+struct Bounded<W: Write> {
+    file: BufWriter<W>,
+    left: u64,
+}
+
+impl<W: Write> Write for Bounded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len() as u64;
+        if length > self.left {
+            self.left = 0;
+            return Ok(bytes.len());
+        }
+        self.left -= length;
+        self.file.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_takes_no_more_than_its_bound() {
+        let mut file = Vec::new();
+        let mut bounded = Bounded {
+            file: BufWriter::new(&mut file),
+            left: 5,
+        };
+        for piece in [&b"abc"[..], b"defg", b"h"] {
+            bounded.write_all(piece).unwrap();
+        }
+        drop(bounded);
+        assert_eq!(file, b"abc");
+    }
+
+    #[test]
+    fn each_endpoint_gets_a_file_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            drop(stream(directory.path(), "dialling").unwrap());
+        }
+        for name in ["dialling-1.sqlog", "dialling-2.sqlog"] {
+            let text = std::fs::read_to_string(directory.path().join(name)).unwrap();
+            assert!(text.contains("weft dialling"), "{text}");
+        }
+    }
+}
