@@ -194,6 +194,8 @@ pub(crate) struct Shard {
     decisions: Mutex<[HashMap<Box<str>, u64>; 3]>,
     /// Of peers that dialled us, by result.
     handshakes: Mutex<HashMap<&'static str, u64>>,
+    /// Changes of address of peers that dialled us, seen when they next ask for something.
+    pub(crate) migrations: AtomicU64,
     /// Access-log lines that were over the rate.
     pub(crate) log_suppressed: AtomicU64,
     /// Access-log lines for which the writer had no room.

@@ -15,6 +15,7 @@ pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -130,6 +131,9 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
             }
             request = connection.accept() => request,
         };
+        if connection.has_moved() {
+            worker.shard.migrations.fetch_add(1, Ordering::Relaxed);
+        }
         match request {
             Ok(Some(request)) if SystemTime::now() < peer.id.not_after() => {
                 let peer = Arc::clone(&peer);

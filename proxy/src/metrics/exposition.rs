@@ -28,6 +28,7 @@ pub(crate) fn expose(shards: &[Arc<Shard>], gauges: &[Gauge]) -> String {
     tunnels(&mut text, shards);
     decisions(&mut text, shards);
     handshakes(&mut text, shards);
+    migrations(&mut text, shards);
     log(&mut text, shards);
     for (index, gauge) in gauges.iter().enumerate() {
         if gauges.iter().position(|one| one.name == gauge.name) == Some(index) {
@@ -269,13 +270,25 @@ fn handshakes(text: &mut String, shards: &[Arc<Shard>]) {
     }
 }
 
+fn migrations(text: &mut String, shards: &[Arc<Shard>]) {
+    let name = "weft_quic_migrations_total";
+    head(
+        text,
+        name,
+        "counter",
+        "Changes of address of peers whose connections went on.",
+    );
+    sample(text, name, &[], total(shards, |shard| &shard.migrations));
+}
+
+fn total(shards: &[Arc<Shard>], read: fn(&Shard) -> &AtomicU64) -> f64 {
+    let counts = shards
+        .iter()
+        .map(|shard| read(shard).load(Ordering::Relaxed));
+    counts.sum::<u64>() as f64
+}
+
 fn log(text: &mut String, shards: &[Arc<Shard>]) {
-    let sum = |read: fn(&Shard) -> &AtomicU64| -> f64 {
-        shards
-            .iter()
-            .map(|shard| read(shard).load(Ordering::Relaxed))
-            .sum::<u64>() as f64
-    };
     let name = "weft_access_log_suppressed_total";
     head(
         text,
@@ -283,7 +296,12 @@ fn log(text: &mut String, shards: &[Arc<Shard>]) {
         "counter",
         "Access-log lines over the rate limit.",
     );
-    sample(text, name, &[], sum(|shard| &shard.log_suppressed));
+    sample(
+        text,
+        name,
+        &[],
+        total(shards, |shard| &shard.log_suppressed),
+    );
     let name = "weft_access_log_dropped_total";
     head(
         text,
@@ -291,7 +309,7 @@ fn log(text: &mut String, shards: &[Arc<Shard>]) {
         "counter",
         "Access-log lines for which a slow writer had no room.",
     );
-    sample(text, name, &[], sum(|shard| &shard.log_dropped));
+    sample(text, name, &[], total(shards, |shard| &shard.log_dropped));
 }
 
 fn pairs(labels: &Labels) -> Vec<(&'static str, &str)> {

@@ -1,6 +1,7 @@
 //! The server side of a connection: takes requests whose heads are complete, answers them.
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -27,6 +28,8 @@ use crate::streams::Streams;
 pub struct ServerConnection {
     connection: UnprovenServerConnection,
     peer: PeerId,
+    /// Where its packets came from when [`Self::has_moved`] was last asked.
+    remote: SocketAddr,
 }
 
 /// One QUIC connection as an HTTP/3 server, whoever the peer is. The mesh asks for a [`ServerConnection`],
@@ -47,10 +50,19 @@ impl ServerConnection {
     /// Starts HTTP/3 on an accepted connection whose peer is proven.
     pub(crate) fn new(connection: quinn::Connection, peer: PeerId, streams: Arc<Streams>) -> Self {
         let expires = Some(peer.not_after());
+        let remote = connection.remote_address();
         Self {
             connection: UnprovenServerConnection::start(connection, expires, streams),
             peer,
+            remote,
         }
+    }
+
+    /// Whether the peer's packets come from another address than when this was last asked: its host
+    /// moved, or a NAT on the way gave it another port (RFC 9000 section 9).
+    pub fn has_moved(&mut self) -> bool {
+        let remote = self.connection.shared.quic.remote_address();
+        std::mem::replace(&mut self.remote, remote) != remote
     }
 
     /// Who the peer proved to be.

@@ -191,34 +191,46 @@ impl Keeper {
         }
     }
 
-    /// Dials anew every so often until a new connection stands or the old one answers.
+    /// Dials anew every so often until a new connection stands or the old one answers: whoever is heard
+    /// first. Racers that are not needed are dropped, and with them handshakes that the peer has not
+    /// finished.
     async fn race(&self, kept: &mut Kept) -> Option<Kept> {
         tracing::info!(peer = %self.target.address, identity = %self.target.identity,
             "peer is silent, dialling anew");
         let mut racers = FuturesUnordered::new();
         let mut started = 0;
         let mut next_start = Instant::now();
+        let mut next_look = next_start;
         let refuse_at = next_start + limits::SILENCE_MAX;
         loop {
             tokio::select! {
                 biased;
                 Some(result) = racers.next(), if !racers.is_empty() => {
                     if let Ok(next) = result {
-                        return Some(next);
+                        if kept.look() == Verdict::Silent || kept.quic.close_reason().is_some() {
+                            return Some(next);
+                        }
+                        next.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"not needed");
+                        return None;
                     }
                 }
                 _ = kept.quic.closed(), if started >= limits::RACERS_MAX => return None,
-                () = sleep_until(next_start) => {
+                () = sleep_until(next_start.min(next_look)) => {
+                    if kept.look() == Verdict::Alive {
+                        return None;
+                    }
+                    let now = Instant::now();
+                    next_look = now + limits::RACE_LOOK_INTERVAL;
+                    if now < next_start {
+                        continue;
+                    }
                     if started < limits::RACERS_MAX || racers.is_empty() {
                         racers.push(self.dial());
                         started += 1;
                     }
                     let jitter = rand::rng().random_range(0.75..1.25);
-                    next_start = Instant::now() + limits::RACE_INTERVAL.mul_f64(jitter);
-                    if kept.look() == Verdict::Alive {
-                        return None;
-                    }
-                    if Instant::now() >= refuse_at {
+                    next_start = now + limits::RACE_INTERVAL.mul_f64(jitter);
+                    if now >= refuse_at {
                         let error = DialError::Timeout(self.target.address);
                         self.publish.send_replace(State::Failed(error));
                         kept.http.set_silent(true);

@@ -114,6 +114,61 @@ async fn a_silent_peer_is_raced_and_its_successor_found() {
 }
 
 #[tokio::test]
+async fn a_connection_that_answers_again_goes_on_and_its_racers_are_dropped() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let wire = Wire::to(server.target.address).await;
+    let target = Target {
+        address: wire.address,
+        identity: ORDERS.parse().unwrap(),
+    };
+    let pool = mesh.pool();
+    // The first handshake is over on both sides when its connection has carried something.
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    let first = pool.get(&target).await.unwrap();
+    // The path is dark until a racer was sent, and then carries all but handshakes.
+    wire.leads_to.send_replace(None);
+    wire.holds_handshakes.send_replace(true);
+    let (head, ()) = get_root();
+    let (_send, mut response) = first.open(&head, true).await.unwrap();
+    timeout(PATIENCE, wire.held.notified()).await.unwrap();
+    wire.leads_to.send_replace(Some(server.target.address));
+    let waited = timeout(PATIENCE, response.head()).await.unwrap();
+    assert!(waited.is_ok());
+    // What the racers sent arrives late; they come to nothing, or at least to no request.
+    wire.holds_handshakes.send_replace(false);
+    timeout(PATIENCE, async {
+        while server.accepted() < 2 || server.resolved() < server.accepted() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    assert!(first.is_usable());
+    assert_eq!(server.requests_by_connection(), [3]);
+}
+
+#[tokio::test]
+async fn a_peer_whose_address_changes_has_moved_once() {
+    let mesh = Mesh::new();
+    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
+    let wire = Wire::to(server.target.address).await;
+    let target = Target {
+        address: wire.address,
+        identity: ORDERS.parse().unwrap(),
+    };
+    let pool = mesh.pool();
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    assert_eq!((server.accepted(), server.moves()), (1, 0));
+    wire.rebind.notify_one();
+    for _ in 0..2 {
+        assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    }
+    assert_eq!((server.accepted(), server.moves()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_request_to_a_peer_that_fell_silent_fails_within_seconds_and_later_ones_at_once() {
     let mesh = Mesh::new();
     let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
@@ -289,25 +344,50 @@ impl Mesh {
 struct Wire {
     address: SocketAddr,
     leads_to: watch::Sender<Option<SocketAddr>>,
+    /// Whether packets of handshakes wait until it is false again.
+    holds_handshakes: watch::Sender<bool>,
+    /// Told when a first packet of a handshake waits.
+    held: Arc<Notify>,
+    /// Tell it to get another address, as seen from the server.
+    rebind: Arc<Notify>,
     _relay: JoinSet<()>,
 }
 
 impl Wire {
     async fn to(server: SocketAddr) -> Self {
         let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
-        let (near, far) = (bind().await.unwrap(), bind().await.unwrap());
+        let (near, mut far) = (bind().await.unwrap(), bind().await.unwrap());
         let address = near.local_addr().unwrap();
         let (leads_to, led_to) = watch::channel(Some(server));
+        let (holds_handshakes, mut holds) = watch::channel(false);
+        let (held, rebind) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (tell, moved) = (Arc::clone(&held), Arc::clone(&rebind));
         let mut relay = JoinSet::new();
         relay.spawn(async move {
             let (mut up, mut down) = ([0; 65_536], [0; 65_536]);
             let mut dialler = None;
+            let mut waiting: Vec<Vec<u8>> = Vec::new();
             loop {
                 tokio::select! {
+                    () = moved.notified() => far = bind().await.unwrap(),
+                    Ok(()) = holds.changed() => {
+                        let (to, hold) = (*led_to.borrow(), *holds.borrow());
+                        if let (Some(to), false) = (to, hold) {
+                            for datagram in waiting.drain(..) {
+                                far.send_to(&datagram, to).await.unwrap();
+                            }
+                        }
+                    }
                     Ok((length, from)) = near.recv_from(&mut up) => {
                         dialler = Some(from);
-                        let to = *led_to.borrow();
-                        if let Some(to) = to {
+                        let (to, hold) = (*led_to.borrow(), *holds.borrow());
+                        // Long headers are those of handshakes (RFC 9000 section 17.2).
+                        if up[0] & 0x80 != 0 && hold {
+                            waiting.push(up[..length].to_vec());
+                            if up[0] & 0x30 == 0 {
+                                tell.notify_one();
+                            }
+                        } else if let Some(to) = to {
                             let _ = far.send_to(&up[..length], to).await;
                         }
                     }
@@ -323,6 +403,9 @@ impl Wire {
         Self {
             address,
             leads_to,
+            holds_handshakes,
+            held,
+            rebind,
             _relay: relay,
         }
     }
@@ -339,7 +422,11 @@ struct Server {
 #[derive(Default)]
 struct Counts {
     accepted: usize,
-    requests: usize,
+    /// Handshakes that are over, well or not.
+    resolved: usize,
+    moves: usize,
+    /// By connection whose handshake went well.
+    requests: Vec<usize>,
 }
 
 impl Server {
@@ -360,8 +447,23 @@ impl Server {
         self.counts.lock().unwrap().accepted
     }
 
+    fn resolved(&self) -> usize {
+        self.counts.lock().unwrap().resolved
+    }
+
+    fn moves(&self) -> usize {
+        self.counts.lock().unwrap().moves
+    }
+
     fn requests(&self) -> usize {
-        self.counts.lock().unwrap().requests
+        self.counts.lock().unwrap().requests.iter().sum()
+    }
+
+    /// Without those that carried none.
+    fn requests_by_connection(&self) -> Vec<usize> {
+        let mut requests = self.counts.lock().unwrap().requests.clone();
+        requests.retain(|count| *count > 0);
+        requests
     }
 
     async fn stop(mut self) {
@@ -376,7 +478,9 @@ async fn accept(listener: Arc<Listener>, counts: Arc<Mutex<Counts>>) {
         counts.lock().unwrap().accepted += 1;
         let counts = Arc::clone(&counts);
         connections.spawn(async move {
-            if let Ok(accepted) = incoming.handshake().await {
+            let shaken = incoming.handshake().await;
+            counts.lock().unwrap().resolved += 1;
+            if let Ok(accepted) = shaken {
                 answer(accepted, &counts).await;
             }
         });
@@ -384,8 +488,17 @@ async fn accept(listener: Arc<Listener>, counts: Arc<Mutex<Counts>>) {
 }
 
 async fn answer(mut accepted: Accepted, counts: &Mutex<Counts>) {
+    let index = {
+        let mut counts = counts.lock().unwrap();
+        counts.requests.push(0);
+        counts.requests.len() - 1
+    };
     while let Ok(Some(request)) = accepted.http.accept().await {
-        counts.lock().unwrap().requests += 1;
+        {
+            let mut counts = counts.lock().unwrap();
+            counts.requests[index] += 1;
+            counts.moves += usize::from(accepted.http.has_moved());
+        }
         let (head, ()) = Response::new(()).into_parts();
         let _ = request.respond.head(&head, true).await;
     }
