@@ -81,6 +81,8 @@ fn row(settings: &[(&str, &str)], rate: u64) -> Result<(), Box<dyn Error>> {
             directory: directory.path().to_owned(),
             backend: Choice::Emulator,
             later: Vec::new(),
+            capture: false,
+            tcp_congestion: None,
         },
     )?;
     let to = lab.address(&second).ok_or("no address")?;

@@ -88,3 +88,17 @@ pub const CONTROL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of a request to a lab or of its answer: a status of the largest topology.
 pub const CONTROL_LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of each packet that a capture keeps: IPv4, TCP with options or UDP, and the headers of QUIC
+/// and TLS records.
+pub const CAPTURE_PACKET_BYTES: usize = 128;
+
+/// Memory of the capture of one direction: the last minute of 700 packets/s both sent and delivered, or
+/// the last seconds of a fast download.
+pub const CAPTURE_BYTES_MAX: usize = 16 << 20;
+
+/// Age of the oldest packet of a capture.
+pub const CAPTURE_AGE_MAX: Duration = Duration::from_mins(1);
+
+/// Bytes of each packet of cross traffic: full ones, as bulk transfers send.
+pub const CROSS_PACKET_BYTES: usize = 1500;

@@ -19,6 +19,9 @@ pub fn options(impairment: &Impairment) -> Result<Vec<String>, &'static str> {
     if impairment.reorder.is_some() {
         return Err("reorder");
     }
+    if impairment.cross.is_some() {
+        return Err("cross");
+    }
     if let Some(jitter) = &impairment.jitter {
         let same = jitter.order == Order::Overtake
             && jitter.correlation == Probability::NEVER
@@ -166,6 +169,7 @@ mod tests {
             &[("rate", "10mbit"), ("queue", "64kB")],
             &[("rate", "10mbit"), ("queue", "10p"), ("delay", "5ms")],
             &[("rate", "trace 1mbit 1s")],
+            &[("cross", "1mbit")],
         ] {
             assert!(written(settings).is_err(), "{settings:?}");
         }

@@ -2,11 +2,13 @@
 //!
 //! - `device.rs`: a TUN device without offloads: every packet stands alone, with its checksum.
 //! - `pump.rs`: the thread that reads, asks the model, waits and writes.
+//! - `capture.rs`: the last packets, for people who look for a fault.
 //! - `lateness.rs`: how far behind the model's times the writes were.
 //!
 //! A TUN device has no back-pressure: when the thread falls behind, the device's queue overflows and
 //! the kernel counts drops, which [`crate::lab::Health`] reports beside the lateness.
 
+mod capture;
 mod device;
 mod lateness;
 mod pump;
@@ -14,8 +16,9 @@ mod pump;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use capture::Capture;
 pub use device::Device;
 pub use lateness::Lateness;
 pub(crate) use pump::ahead_of_others;
@@ -29,17 +32,27 @@ pub struct Emulator {
     /// By the end at which packets enter.
     pumps: [Pump; 2],
     nat: Option<Arc<Mutex<NatTable>>>,
+    /// Parallel to `pumps`, each with its name.
+    captures: Option<[(String, Arc<Mutex<Capture>>); 2]>,
 }
 
 impl Emulator {
-    /// Starts the threads. `nat` is the end that is inside, and the address outside.
+    /// Starts the threads. `nat` is the end that is inside, and the address outside. `capture` names the
+    /// directions by their first ends, if their last packets are to be kept.
     pub fn start(
         name: &str,
         devices: [Device; 2],
         seed: Seed,
         impairments: [Impairment; 2],
         nat: Option<(End, Ipv4Addr)>,
+        capture: Option<[String; 2]>,
     ) -> io::Result<Self> {
+        let captures = capture.map(|names| {
+            names.map(|name| {
+                let ring = Capture::new(Instant::now(), SystemTime::now());
+                (name, Arc::new(Mutex::new(ring)))
+            })
+        });
         let [first, second] = devices.map(Arc::new);
         let table = nat.map(|(_, outside)| Arc::new(Mutex::new(NatTable::new(outside))));
         let [outward, inward] = impairments;
@@ -54,6 +67,9 @@ impl Emulator {
                 seed.of(name, from),
                 impairment,
                 role.zip(table.clone()),
+                captures
+                    .as_ref()
+                    .map(|captures| Arc::clone(&captures[from.index()].1)),
             )
         };
         Ok(Self {
@@ -62,6 +78,7 @@ impl Emulator {
                 start(End::Second, [&second, &first], inward)?,
             ],
             nat: table,
+            captures,
         })
     }
 
@@ -74,6 +91,21 @@ impl Emulator {
     /// What became of packets that entered at `from`.
     pub fn counters(&self, from: End) -> Counters {
         self.pumps[from.index()].counters()
+    }
+
+    /// The last packets of both directions as a file of pcapng, if they were kept.
+    pub fn take_capture(&self) -> Option<Vec<u8>> {
+        let lock = |ring: &'_ Arc<Mutex<Capture>>| {
+            // A poisoned ring is still a ring.
+            let empty = Capture::new(Instant::now(), SystemTime::now());
+            let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *ring, empty)
+        };
+        let [first, second] = self.captures.as_ref()?;
+        // Taken out, so that the threads need not wait for the writing.
+        let (there, back) = (lock(&first.1), lock(&second.1));
+        let rings = [(first.0.clone(), &there), (second.0.clone(), &back)];
+        Some(capture::pcapng(&rings))
     }
 
     /// How late packets that entered at `from` were handed over.

@@ -17,6 +17,7 @@ use thread_priority::unix::{
 };
 use thread_priority::{ThreadPriority, ThreadPriorityValue};
 
+use super::capture::{Capture, Point};
 use super::{Device, Lateness};
 use crate::limits;
 use crate::link::{Counters, Direction, Impairment, IpPacket, NatTable, Seed, Translated};
@@ -29,6 +30,9 @@ pub(super) enum Role {
 }
 
 type Nat = Option<(Role, Arc<Mutex<NatTable>>)>;
+
+/// Where a copy of each packet goes, if anywhere.
+type Captured = Option<Arc<Mutex<Capture>>>;
 
 /// A running direction. Dropping it ends the thread.
 #[derive(Debug)]
@@ -56,6 +60,7 @@ impl Pump {
         seed: Seed,
         impairment: Impairment,
         nat: Nat,
+        capture: Captured,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
@@ -72,6 +77,7 @@ impl Pump {
             to,
             direction: Direction::new(seed, impairment, Instant::now()),
             nat,
+            capture,
             unmapped: 0,
             shared: Arc::clone(&shared),
         };
@@ -126,6 +132,7 @@ struct Worker {
     to: Arc<Device>,
     direction: Direction<IpPacket>,
     nat: Nat,
+    capture: Captured,
     unmapped: u64,
     shared: Arc<Shared>,
 }
@@ -156,7 +163,9 @@ impl Worker {
             match self.from.receive(buffer) {
                 Ok(Some(length)) => {
                     let packet = IpPacket::new(buffer[..length].to_vec());
-                    self.take(Instant::now(), packet);
+                    let now = Instant::now();
+                    self.see(now, Point::Sent, packet.as_bytes());
+                    self.take(now, packet);
                 }
                 Ok(None) => return false,
                 Err(error) => {
@@ -180,6 +189,12 @@ impl Worker {
         }
     }
 
+    fn see(&self, now: Instant, point: Point, packet: &[u8]) {
+        if let Some(capture) = &self.capture {
+            lock(capture).take(now, point, packet);
+        }
+    }
+
     /// Hands over what is due.
     fn write(&mut self) {
         let mut now = Instant::now();
@@ -188,6 +203,7 @@ impl Worker {
                 tracing::debug!(%error, "a TUN device took no packet");
             }
             now = Instant::now();
+            self.see(now, Point::Delivered, departure.packet.as_bytes());
             self.shared
                 .lateness
                 .record(now.saturating_duration_since(departure.due));

@@ -33,6 +33,10 @@ pub struct Options {
     pub backend: Choice,
     /// What links will be set to later, so that [`Choice::Auto`] knows.
     pub later: Vec<Impairment>,
+    /// Whether the emulator keeps the last packets of each link, see [`Lab::take_captures`].
+    pub capture: bool,
+    /// The congestion control of TCP on all hosts, as the kernel calls it; `None`: its default.
+    pub tcp_congestion: Option<String>,
 }
 
 /// A running lab.
@@ -136,7 +140,7 @@ impl Lab {
         let mut wires = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let ends = [&spec.ends[0], &spec.ends[1]].map(|node| &hosts[node]);
-            wires.push(Wire::up(backend, index, spec, ends, options.seed)?);
+            wires.push(Wire::up(backend, index, spec, ends, &options)?);
         }
         for (node, host) in &hosts {
             let routes = plan::routes(&topology, node);
@@ -145,7 +149,9 @@ impl Lab {
                 let peer = link
                     .end_of(node)
                     .map(|end| plan::first_address(own, end.other()));
-                wire::route(backend, &plan::network(network), link.name.as_str(), peer)
+                let congestion = options.tcp_congestion.as_deref();
+                let (network, link) = (plan::network(network), link.name.as_str());
+                wire::route(backend, &network, link, peer, congestion)
             });
             host.ip(lines.collect())?;
         }
@@ -287,6 +293,16 @@ impl Lab {
                 counters: self.wires[index].counters(from),
             })
             .collect()
+    }
+
+    /// The last packets of each link as files of pcapng, where they were kept; after it, none are.
+    pub fn take_captures(&self) -> Vec<(LinkName, Vec<u8>)> {
+        let links = self.topology.links().iter().zip(&self.wires);
+        let captures = links.filter_map(|(spec, wire)| {
+            let capture = wire.emulator()?.take_capture()?;
+            Some((spec.name.clone(), capture))
+        });
+        captures.collect()
     }
 
     /// Whether the lab kept up.

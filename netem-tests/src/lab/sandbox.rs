@@ -4,7 +4,8 @@
 //! [`enter`] starts this very command again inside of them and waits. The process inside is the
 //! first of its PID namespace: however it ends, the kernel ends every program of the lab with it,
 //! and with the last of them the network namespaces, devices and mounts vanish. A crash leaves
-//! nothing behind that anyone would have to find.
+//! nothing behind that anyone would have to find. That first process only buries the dead, as it falls
+//! to the first of a PID namespace (pid_namespaces(7)), and starts this command once more: the lab.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,10 +18,20 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Pid, getegid, geteuid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getegid, geteuid, getpid, getppid};
 
-/// Set in the environment of the process inside; `attached` if it ends with its parent.
+/// Set in the environment of processes inside, to one of those below.
 const MARK: &str = "WEFT_LAB_SANDBOX";
+
+/// The first one, which ends with its parent.
+const ATTACHED: &str = "attached";
+
+/// The first one, which outlives its parent.
+const DETACHED: &str = "detached";
+
+/// The child of the first one.
+const LAB: &str = "lab";
 
 /// Read before /proc becomes that of the inside.
 static OUTSIDE: OnceLock<u32> = OnceLock::new();
@@ -58,9 +69,17 @@ pub enum SandboxError {
     },
 }
 
-/// Whether this process is the first one inside.
-pub fn is_inside() -> bool {
-    nix::unistd::getpid().as_raw() == 1 && std::env::var_os(MARK).is_some()
+/// Where this process is. Programs of the lab inherit the environment, but not the place.
+fn mark() -> Option<&'static str> {
+    let mark = std::env::var_os(MARK)?;
+    let is = |known: &str| mark == known;
+    let first = getpid().as_raw() == 1;
+    match () {
+        () if first && is(ATTACHED) => Some(ATTACHED),
+        () if first && is(DETACHED) => Some(DETACHED),
+        () if getppid().as_raw() == 1 && is(LAB) => Some(LAB),
+        () => None,
+    }
 }
 
 /// Inside: prepares mounts and returns. Outside: starts this command with the same arguments inside
@@ -68,9 +87,13 @@ pub fn is_inside() -> bool {
 ///
 /// Call it before the first thread starts: a process with threads cannot enter a user namespace.
 pub fn enter() -> Result<Entered, SandboxError> {
-    if is_inside() {
-        prepare()?;
-        return Ok(Entered::Inside);
+    match mark() {
+        Some(LAB) => {
+            prepare()?;
+            return Ok(Entered::Inside);
+        }
+        Some(first) => return bury_the_dead(first).map(Entered::Ended),
+        None => {}
     }
     separate()?;
     let mut child = again(std::env::args_os().skip(1))?;
@@ -84,7 +107,7 @@ pub fn detach<S: AsRef<OsStr>>(
     configure: impl FnOnce(&mut Command),
 ) -> Result<Child, SandboxError> {
     separate()?;
-    let mut command = command(arguments)?;
+    let mut command = command(arguments, DETACHED)?;
     configure(&mut command);
     command.spawn().map_err(|source| SandboxError::System {
         what: "start the lab's own process",
@@ -126,31 +149,87 @@ fn separate() -> Result<(), SandboxError> {
 
 fn command<S: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = S>,
+    mark: &str,
 ) -> Result<Command, SandboxError> {
     let program = std::env::current_exe().map_err(|source| SandboxError::System {
         what: "find this program",
         source,
     })?;
     let mut command = Command::new(program);
-    command.args(arguments).env(MARK, "1");
+    command.args(arguments).env(MARK, mark);
     Ok(command)
 }
 
+/// The first process inside: starts the lab, hands signals on to it, and waits for all whose parents
+/// ended before them, until the lab ends.
+fn bury_the_dead(mark: &str) -> Result<u8, SandboxError> {
+    if mark == ATTACHED {
+        // Before anything is made: if the parent is gone, so is this.
+        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
+    }
+    // A child inherits what is held back, and the lab's programs shall hear of everything.
+    let free = signals().thread_unblock();
+    free.map_err(|source| SandboxError::System {
+        what: "let signals through",
+        source: source.into(),
+    })?;
+    let mut command = command(std::env::args_os().skip(1), LAB)?;
+    let lab = command.spawn().map_err(|source| SandboxError::System {
+        what: "start this program again",
+        source,
+    })?;
+    hold_back_signals()?;
+    let lab = Pid::from_raw(lab.id().cast_signed());
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(id, code)) if id == lab => {
+                return Ok(u8::try_from(code).unwrap_or(1));
+            }
+            Ok(WaitStatus::Signaled(id, signal, _)) if id == lab => {
+                return Ok(u8::try_from(128 + signal as i32).unwrap_or(1));
+            }
+            Ok(WaitStatus::StillAlive) => {}
+            // Somebody else's child, or nothing that ends this.
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(errno) => {
+                return Err(SandboxError::System {
+                    what: "wait for the lab",
+                    source: errno.into(),
+                });
+            }
+        }
+        let signal = next_signal()?;
+        if signal != Signal::SIGCHLD {
+            // It may have ended just before.
+            let _ = kill(lab, signal);
+        }
+    }
+}
+
 fn again<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Child, SandboxError> {
-    let mut command = command(arguments)?;
+    let mut command = command(arguments, ATTACHED)?;
     // In a group of its own: Ctrl-C reaches it once, through `wait`, not from the terminal as well.
-    command.env(MARK, "attached").process_group(0);
-    // Signals wait until `wait` takes them. The child inherits that: whoever takes signals there, by handlers
-    // or by waiting, lets them through.
-    signals()
-        .thread_block()
-        .map_err(|source| SandboxError::System {
-            what: "hold back signals",
-            source: source.into(),
-        })?;
+    command.process_group(0);
+    hold_back_signals()?;
     command.spawn().map_err(|source| SandboxError::System {
         what: "start this program again",
         source,
+    })
+}
+
+/// Signals wait until [`next_signal`] takes them. A child inherits that.
+fn hold_back_signals() -> Result<(), SandboxError> {
+    let held = signals().thread_block();
+    held.map_err(|source| SandboxError::System {
+        what: "hold back signals",
+        source: source.into(),
+    })
+}
+
+fn next_signal() -> Result<Signal, SandboxError> {
+    signals().wait().map_err(|errno| SandboxError::System {
+        what: "wait for signals",
+        source: errno.into(),
     })
 }
 
@@ -176,10 +255,7 @@ fn wait(child: &mut Child) -> Result<u8, SandboxError> {
         if let Some(status) = child.try_wait().map_err(system("wait for the lab"))? {
             return Ok(code(status));
         }
-        let signal = signals().wait().map_err(|errno| SandboxError::System {
-            what: "wait for signals",
-            source: errno.into(),
-        })?;
+        let signal = next_signal()?;
         if signal == Signal::SIGCHLD {
             continue;
         }
@@ -201,10 +277,6 @@ fn code(status: ExitStatus) -> u8 {
 
 /// Inside: mounts of its own, and a /proc that shows the lab's processes.
 fn prepare() -> Result<(), SandboxError> {
-    if std::env::var_os(MARK).is_some_and(|mark| mark == "attached") {
-        // Before anything is made: if the parent is gone, so is this.
-        let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
-    }
     let outside = std::fs::read_link("/proc/self").ok();
     if let Some(id) = outside.and_then(|path| path.to_str()?.parse().ok()) {
         let _ = OUTSIDE.set(id);

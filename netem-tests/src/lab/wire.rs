@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::host::{Host, system, tool};
-use super::{LinkSpec, UpError, plan};
+use super::{LinkSpec, NodeName, Options, UpError, plan};
 use crate::backend::{Backend, Unavailable, netem};
 use crate::emulator::{Device, Emulator};
 use crate::limits;
@@ -25,15 +25,21 @@ impl Wire {
         index: usize,
         spec: &LinkSpec,
         ends: [&Host; 2],
-        seed: Seed,
+        options: &Options,
     ) -> Result<Self, UpError> {
+        let (seed, congestion) = (options.seed, options.tcp_congestion.as_deref());
         let name = spec.name.as_str();
         match backend {
             Backend::Emulator => {
                 let devices = [open(ends[0], spec)?, open(ends[1], spec)?];
-                give_addresses(index, spec, ends)?;
+                give_addresses(index, spec, ends, congestion)?;
                 let nat = spec.nat.map(|nat| (nat.inside, plan::first_outside(index)));
-                Emulator::start(name, devices, seed, spec.impairments.clone(), nat)
+                let capture = options.capture.then(|| {
+                    let from = |node: &NodeName| format!("{name} from {node}");
+                    spec.ends.each_ref().map(from)
+                });
+                let impairments = spec.impairments.clone();
+                Emulator::start(name, devices, seed, impairments, nat, capture)
                     .map(Self::Emulated)
                     .map_err(|source| system("start an emulator", source))
             }
@@ -45,7 +51,7 @@ impl Wire {
                 for host in ends {
                     without_offloads(host, name)?;
                 }
-                give_addresses(index, spec, ends)?;
+                give_addresses(index, spec, ends, congestion)?;
                 let wire = Self::Kernel {
                     name: name.to_owned(),
                     seeds: End::BOTH.map(|end| seed.of(name, end)),
@@ -100,12 +106,28 @@ impl Wire {
 
 /// A route to `network` by the device `link`, as a line of `ip`. A veth needs to know whom to ask
 /// (ARP); a TUN device has only one peer.
-pub(super) fn route(backend: Backend, network: &str, link: &str, peer: Option<Ipv4Addr>) -> String {
-    match (backend, peer) {
+pub(super) fn route(
+    backend: Backend,
+    network: &str,
+    link: &str,
+    peer: Option<Ipv4Addr>,
+    congestion: Option<&str>,
+) -> String {
+    let route = match (backend, peer) {
         (Backend::Netem, Some(peer)) => {
             format!("route add {network} via {peer} dev {link} onlink")
         }
         (Backend::Emulator | Backend::Netem, _) => format!("route add {network} dev {link}"),
+    };
+    with_congestion(route, congestion)
+}
+
+/// A route whose TCP connections use this congestion control: the one place where a network namespace
+/// may choose any that the kernel has.
+fn with_congestion(route: String, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{route} congctl {name}"),
+        None => route,
     }
 }
 
@@ -134,7 +156,12 @@ fn open(host: &Host, spec: &LinkSpec) -> Result<Device, UpError> {
         .map_err(|source| system("open /dev/net/tun (`weft lab check` says more)", source))
 }
 
-fn give_addresses(index: usize, spec: &LinkSpec, ends: [&Host; 2]) -> Result<(), UpError> {
+fn give_addresses(
+    index: usize,
+    spec: &LinkSpec,
+    ends: [&Host; 2],
+    congestion: Option<&str>,
+) -> Result<(), UpError> {
     let (name, mtu, queue) = (&spec.name, spec.mtu, limits::TUN_QUEUE_PACKETS);
     for (host, end) in ends.into_iter().zip(End::BOTH) {
         host.ip(vec![
@@ -143,7 +170,10 @@ fn give_addresses(index: usize, spec: &LinkSpec, ends: [&Host; 2]) -> Result<(),
                 "address add {}/32 dev {name}",
                 plan::first_address(index, end)
             ),
-            format!("route add {} dev {name}", plan::network(index)),
+            with_congestion(
+                format!("route add {} dev {name}", plan::network(index)),
+                congestion,
+            ),
         ])?;
     }
     Ok(())

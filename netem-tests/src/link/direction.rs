@@ -1,6 +1,6 @@
 //! One way of a link: the parts of an impairment in their order. Pure.
 //!
-//! Black hole and blackout, the bottleneck, loss, duplication, delay, corruption. All that chance
+//! Black hole and blackout, the bottleneck with cross traffic, loss, duplication, delay, corruption. All that chance
 //! decides about a packet depends on its number in this direction; the numbers of faults count only
 //! the packets that [`Match`](super::Match) lets them meet, so that traffic beside them changes
 //! nothing.
@@ -10,6 +10,7 @@ use std::collections::BinaryHeap;
 use std::time::Instant;
 
 use super::bottleneck::Bottleneck;
+use super::cross::Cross;
 use super::fate::{Fate, Purpose};
 use super::jitter::Wander;
 use super::{Counters, GilbertElliott, Impairment, Loss, Order, Packet, Seed};
@@ -28,7 +29,9 @@ pub struct Direction<P> {
     matched: u64,
     burst: bool,
     wander: Wander,
-    bottleneck: Option<Bottleneck<Numbered<P>>>,
+    /// What waits and is nothing, is a packet of somebody else.
+    bottleneck: Option<Bottleneck<Option<Numbered<P>>>>,
+    cross: Cross,
     path: BinaryHeap<Reverse<OnItsWay<P>>>,
     /// When the last packet that keeps its place leaves.
     last_due: Option<Instant>,
@@ -67,19 +70,23 @@ struct OnItsWay<P> {
 impl<P: Packet> Direction<P> {
     /// A direction without packets.
     pub fn new(seed: Seed, impairment: Impairment, now: Instant) -> Self {
+        let fate = Fate::new(seed);
+        let mut cross = Cross::default();
+        cross.set(now, cross_rate(&impairment), fate);
         let bottleneck = impairment
             .rate
             .clone()
             .map(|rate| Bottleneck::new(rate, impairment.queue, now));
         Self {
             impairment,
-            fate: Fate::new(seed),
+            fate,
             next: 0,
             next_faulty: 0,
             matched: 0,
             burst: false,
             wander: Wander::default(),
             bottleneck,
+            cross,
             path: BinaryHeap::new(),
             last_due: None,
             sequence: 0,
@@ -104,6 +111,7 @@ impl<P: Packet> Direction<P> {
             }
             (None, None) => {}
         }
+        self.cross.set(now, cross_rate(&impairment), self.fate);
         self.impairment = impairment;
         self.matched = 0;
     }
@@ -151,7 +159,7 @@ impl<P: Packet> Direction<P> {
                 .is_some_and(|bottleneck| !bottleneck.is_empty());
         match &mut self.bottleneck {
             Some(bottleneck) if waits => {
-                if bottleneck.push(now, length, numbered).is_err() {
+                if bottleneck.push(now, length, Some(numbered)).is_err() {
                     self.counters.queue_full += 1;
                     self.forget(length);
                 }
@@ -218,14 +226,28 @@ impl<P: Packet> Direction<P> {
         only.first.is_none_or(|first| self.matched <= first)
     }
 
-    /// Moves what the bottleneck has transmitted on to the path.
+    /// Moves what the bottleneck has transmitted on to the path, and lets cross traffic in, in the order
+    /// of time.
     fn transmit(&mut self, now: Instant) {
-        while let Some((at, numbered)) = self
+        while let Some(at) = self.cross.arrival(now, self.fate) {
+            self.transmit_own(at);
+            if let Some(bottleneck) = &mut self.bottleneck {
+                // Where the queue is full, it is lost to others.
+                let _ = bottleneck.push(at, limits::CROSS_PACKET_BYTES, None);
+            }
+        }
+        self.transmit_own(now);
+    }
+
+    fn transmit_own(&mut self, now: Instant) {
+        while let Some((at, item)) = self
             .bottleneck
             .as_mut()
             .and_then(|bottleneck| bottleneck.pop(now))
         {
-            self.travel(at, numbered);
+            if let Some(numbered) = item {
+                self.travel(at, numbered);
+            }
         }
     }
 
@@ -361,6 +383,11 @@ impl<P: Packet> Direction<P> {
         self.packets -= 1;
         self.bytes -= length;
     }
+}
+
+/// Without a bottleneck there is nothing to compete for.
+fn cross_rate(impairment: &Impairment) -> Option<u64> {
+    impairment.rate.as_ref().and(impairment.cross)
 }
 
 impl<P> PartialEq for OnItsWay<P> {

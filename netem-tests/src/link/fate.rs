@@ -15,6 +15,7 @@ pub(super) enum Purpose {
     DamageCopy,
     JitterRadius,
     JitterAngle,
+    Cross,
 }
 
 /// The choices of one direction.

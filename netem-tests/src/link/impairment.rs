@@ -40,6 +40,8 @@ pub struct Impairment {
     /// How much the queue before the bottleneck holds; `None`: [`limits::QUEUE_DEFAULT`] at the
     /// rate in force. Meaningless without `rate`.
     pub queue: Option<QueueLimit>,
+    /// Bits per second of other packets before the bottleneck. Meaningless without `rate`.
+    pub cross: Option<u64>,
     /// Packets that are lost after the bottleneck.
     pub loss: Loss,
     /// Packets that arrive twice.

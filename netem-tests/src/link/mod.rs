@@ -16,6 +16,7 @@
 
 mod bottleneck;
 mod counters;
+mod cross;
 mod direction;
 mod fate;
 mod impairment;

@@ -38,7 +38,7 @@ struct Setting {
     apply: fn(&mut Impairment, &[&str]) -> Option<()>,
 }
 
-const SETTINGS: [Setting; 11] = [
+const SETTINGS: [Setting; 12] = [
     Setting {
         key: "delay",
         form: "a time from 0 to 60s: `20ms`",
@@ -82,6 +82,11 @@ const SETTINGS: [Setting; 11] = [
         key: "queue",
         form: "packets or bytes before the bottleneck: `100p`, `64kB`; or `default`",
         apply: queue,
+    },
+    Setting {
+        key: "cross",
+        form: "bits per second of other packets before the bottleneck: `8mbit`; or `none`",
+        apply: cross,
     },
     Setting {
         key: "black_hole",
@@ -329,6 +334,15 @@ fn queue(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
     Some(())
 }
 
+fn cross(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
+    impairment.cross = match words {
+        ["none"] => None,
+        [rate] => Some(parse_rate(rate).filter(|rate| *rate > 0)?),
+        _ => return None,
+    };
+    Some(())
+}
+
 fn black_hole(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
     impairment.black_hole = match words {
         ["none"] => None,
@@ -414,6 +428,7 @@ mod tests {
             ("corrupt", "0.1% raw"),
             ("rate", "10mbit"),
             ("queue", "64KiB"),
+            ("cross", "8mbit"),
             ("black_hole", "1300"),
             ("blackout", "on"),
             ("only", "udp:4433,length:1200-,first:10"),
@@ -426,6 +441,7 @@ mod tests {
                 correlation: share(25.0),
                 order: Order::Overtake,
             }),
+            cross: Some(8_000_000),
             loss: Loss::Bursts(GilbertElliott {
                 to_bad: share(1.0),
                 to_good: share(25.0),

@@ -27,6 +27,9 @@ impl fmt::Display for Impairment {
             Some(QueueLimit::Bytes(bytes)) => add("queue", vec![format!("{bytes}B")]),
             Some(QueueLimit::Packets(packets)) => add("queue", vec![format!("{packets}p")]),
         }
+        if let Some(rate) = self.cross {
+            add("cross", vec![bits(rate)]);
+        }
         match self.loss {
             Loss::None => {}
             Loss::Random(share) => add("loss", vec![percent(share)]),
@@ -143,7 +146,7 @@ mod tests {
         for settings in [
             "none",
             "loss=0.1% delay=20ms",
-            "rate=10mbit queue=64000B",
+            "rate=10mbit queue=64000B cross=8mbit",
             "rate=trace,1500kbit,2s,0bit,500ms queue=10p",
             "loss=gilbert,1%,25%,90%,2%",
             "duplicate=1% delay=1500us jitter=5ms,normal,25%,overtake",

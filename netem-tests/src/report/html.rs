@@ -3,10 +3,9 @@
 
 use std::fmt::Write as _;
 
+use super::figures::figures;
 use super::junit::escaped;
-use super::plot::{Line, Scale, plot};
-use crate::run::outcome::{Outcome, Point, State};
-use crate::scenario::quantity::Quantity;
+use crate::run::outcome::{Outcome, State};
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;background:#fff;color:#222}\
 table{border-collapse:collapse;margin:.6em 0}td,th{padding:.2em .8em .2em 0;text-align:left;border-bottom:1px solid #8884}\
@@ -88,63 +87,10 @@ fn section(out: &mut String, index: usize, outcome: &Outcome) {
         out.push_str("</ol>\n");
     }
     if outcome.loads.iter().any(|load| !load.series.is_empty()) {
-        pictures(out, outcome);
+        for figure in figures(outcome) {
+            out.push_str(&figure.inline());
+        }
     }
-}
-
-fn pictures(out: &mut String, outcome: &Outcome) {
-    let points = outcome.loads.iter().flat_map(|load| &load.series);
-    let ends = points.map(|point| point.at + point.lasts);
-    let seconds = ends.fold(outcome.duration.as_secs_f64(), f64::max);
-    let lines = |what: &str, value: &dyn Fn(&Point) -> Option<f64>| -> Vec<Line> {
-        let line = |load: &crate::run::outcome::LoadReport| Line {
-            name: format!("{} {what}", load.load).trim().to_owned(),
-            points: load
-                .series
-                .iter()
-                .map(|point| (point.at, value(point)))
-                .collect(),
-        };
-        outcome.loads.iter().map(line).collect()
-    };
-    let answered = |value: f64| (value > 0.0).then_some(value);
-    let mut latency = lines("p99", &|point| answered(point.p99));
-    latency.extend(lines("p50", &|point| answered(point.p50)));
-    let time = |value: f64| {
-        let time = std::time::Duration::try_from_secs_f64(value).unwrap_or_default();
-        Quantity::time(time).to_string()
-    };
-    let events = &outcome.events;
-    out.push_str(&plot(
-        "latency",
-        &latency,
-        events,
-        seconds,
-        Scale::Logarithmic,
-        time,
-    ));
-    let goodput = lines("", &|point| {
-        Some(point.bytes as f64 / point.lasts.max(f64::EPSILON))
-    });
-    let rate = |value: f64| Quantity::rate(value).to_string();
-    out.push_str(&plot(
-        "goodput",
-        &goodput,
-        events,
-        seconds,
-        Scale::Linear,
-        rate,
-    ));
-    let failed = lines("", &|point| Some(point.failed as f64));
-    let count = |value: f64| format!("{value:.0}");
-    out.push_str(&plot(
-        "failed requests",
-        &failed,
-        events,
-        seconds,
-        Scale::Linear,
-        count,
-    ));
 }
 
 fn class(is_good: bool) -> &'static str {

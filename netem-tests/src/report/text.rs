@@ -12,12 +12,13 @@ pub fn text(outcome: &Outcome) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "{}: {} (seed {}, {:.1}s, CPU {:.0}% busy, packets at most {} late at p99)",
+        "{}: {} (seed {}, {:.1}s, CPU {:.0}% busy, {:.0}% by others, packets {} late at p99)",
         outcome.scenario,
         outcome.word(),
         outcome.seed,
         outcome.took.as_secs_f64(),
         100.0 * outcome.cpu_busy,
+        100.0 * outcome.cpu_others,
         Quantity::time(outcome.lateness_p99),
     );
     match &outcome.state {
@@ -238,6 +239,8 @@ pub(super) mod tests {
             duration: Duration::from_secs(2),
             took: Duration::from_secs(4),
             cpu_busy: 0.5,
+            cpu_others: 0.0,
+            cpu_stolen: 0.0,
             lateness_p99: Duration::ZERO,
         }
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::metrics::Exposition;
-use super::outcome::{LoadReport, Verdict};
+use super::outcome::{LoadReport, State, Verdict};
 use crate::scenario::Assertion;
-use crate::scenario::assertion::{LoadMeasure, Measure, SidecarMeasure};
+use crate::scenario::assertion::{Bound, LoadMeasure, Measure, SidecarMeasure};
 use crate::scenario::quantity::Quantity;
 
 /// What a sidecar counted during the loads: each of its lives from the first scrape to the last.
@@ -17,6 +17,42 @@ pub(super) struct Lives(pub(super) Vec<Life>);
 pub(super) struct Life {
     pub(super) first: Exposition,
     pub(super) last: Option<Exposition>,
+}
+
+/// What speaks against a run, besides claims that do not hold.
+#[derive(Debug, Default)]
+pub(super) struct Doubts<'s> {
+    /// The lab did not do what it was told.
+    pub(super) lab: Option<String>,
+    /// Loads whose generators were late, and how much. What they find is longer than what there was.
+    pub(super) late: BTreeMap<&'s str, String>,
+    /// The CPU was needed elsewhere.
+    pub(super) starved: Option<String>,
+}
+
+impl Doubts<'_> {
+    /// What became of a run. A late generator and a busy machine make results worse, never better: a
+    /// claim that holds nonetheless, holds; unless it compares with what a late one found.
+    pub(super) fn state(self, claims: &[Assertion], verdicts: &[Verdict]) -> State {
+        if let Some(why) = self.lab {
+            return State::Invalid(why);
+        }
+        let late = |(load, why): (&&str, &String)| format!("{load}: {why}");
+        let compared = claims.iter().find_map(|claim| match &claim.bound {
+            Bound::OfLoad { load, .. } => self.late.get_key_value(load.as_str()),
+            Bound::Number(_) => None,
+        });
+        if let Some(found) = compared {
+            return State::Invalid(late(found));
+        }
+        if verdicts.iter().all(|verdict| verdict.holds) {
+            return State::Passed;
+        }
+        match self.late.iter().next().map(late).or(self.starved) {
+            Some(why) => State::Invalid(why),
+            None => State::Failed,
+        }
+    }
 }
 
 /// The verdicts, in the order of the claims.
@@ -37,24 +73,44 @@ pub(super) fn judge(
                 .ok_or_else(|| "the sidecar was not asked".to_owned())
                 .and_then(|lives| counted(lives, measure)),
         };
-        match found {
-            Ok(quantity) => Verdict {
-                claim: claim.line.clone(),
-                holds: claim.holds(quantity.value),
-                found: quantity.to_string(),
-                value: Some(quantity.value),
-                dimension: quantity.dimension,
-            },
-            Err(why) => Verdict {
-                claim: claim.line.clone(),
-                holds: false,
-                found: why,
-                value: None,
-                dimension: claim.bound.dimension,
-            },
+        let (found, value, holds) = match (found, bound(&claim.bound, loads)) {
+            (Ok(found), Ok(bound)) => {
+                let holds = claim.holds(found.value, bound.value);
+                let text = match &claim.bound {
+                    Bound::Number(_) => found.to_string(),
+                    Bound::OfLoad { .. } => format!("{found} against {bound}"),
+                };
+                (text, Some(found.value), holds)
+            }
+            (Err(why), _) | (_, Err(why)) => (why, None, false),
+        };
+        Verdict {
+            claim: claim.line.clone(),
+            holds,
+            found,
+            value,
+            dimension: claim.measure.dimension(),
         }
     };
     claims.iter().map(verdict).collect()
+}
+
+/// What a claim's bound is in this run.
+fn bound(bound: &Bound, loads: &[LoadReport]) -> Result<Quantity, String> {
+    match bound {
+        Bound::Number(quantity) => Ok(*quantity),
+        Bound::OfLoad {
+            share,
+            load: name,
+            measure,
+        } => {
+            let load = loads.iter().find(|load| load.load == *name);
+            let load = load.ok_or_else(|| format!("{name} reported nothing"))?;
+            let mut quantity = seen(load, *measure);
+            quantity.value *= share;
+            Ok(quantity)
+        }
+    }
 }
 
 fn seen(load: &LoadReport, measure: LoadMeasure) -> Quantity {
@@ -81,6 +137,7 @@ fn counted(lives: &Lives, measure: &SidecarMeasure) -> Result<Quantity, String> 
     let label = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
     let (name, labels) = match measure {
         SidecarMeasure::Reconnects => ("weft_quic_handshakes_total", label("result", "ok")),
+        SidecarMeasure::Migrations => ("weft_quic_migrations_total", Vec::new()),
         SidecarMeasure::Retries => ("weft_retries_total", Vec::new()),
         SidecarMeasure::Metric { name, labels } => (name.as_str(), labels.clone()),
     };
@@ -98,6 +155,7 @@ fn counted(lives: &Lives, measure: &SidecarMeasure) -> Result<Quantity, String> 
 mod tests {
     use std::time::Duration;
 
+    use super::super::outcome::Latencies;
     use super::*;
 
     fn verdict(line: &str, load: LoadReport, lives: Vec<Life>) -> Verdict {
@@ -129,6 +187,56 @@ mod tests {
         assert_eq!((found.holds, found.found.as_str()), (false, "1.20s"));
         let found = verdict("requests success >= 99.9%", load(), Vec::new());
         assert_eq!((found.holds, found.found.as_str()), (true, "99.900%"));
+    }
+
+    #[test]
+    fn a_claim_may_compare_two_loads_of_a_run() {
+        let load = |name: &str, p99| LoadReport {
+            load: name.into(),
+            latency: Latencies {
+                p99: Duration::from_millis(p99),
+                ..Latencies::default()
+            },
+            ..LoadReport::default()
+        };
+        let loads = [load("small", 100), load("h2", 3000)];
+        let verdict = |line: &str| {
+            let claim = Assertion::read(line).unwrap();
+            judge(&[claim], &loads, &BTreeMap::new()).remove(0)
+        };
+        let found = verdict("small p99 <= 5% of h2 p99");
+        assert_eq!((found.holds, &*found.found), (true, "100ms against 150ms"));
+        assert!(!verdict("small p99 <= 3% of h2 p99").holds);
+        assert!(!verdict("small p99 <= absent p99").holds);
+    }
+
+    #[test]
+    fn what_disturbs_a_run_excuses_only_claims_that_do_not_hold() {
+        let claim = |line| Assertion::read(line).unwrap();
+        let state = |line, load, doubts: Doubts<'_>| {
+            let claims = [claim(line)];
+            let verdicts = judge(&claims, &[load], &BTreeMap::new());
+            doubts.state(&claims, &verdicts)
+        };
+        let late = || Doubts {
+            late: BTreeMap::from([("requests", "late".to_owned())]),
+            ..Doubts::default()
+        };
+        let starved = || Doubts {
+            starved: Some("busy".to_owned()),
+            ..Doubts::default()
+        };
+        let (good, bad) = ("requests failed <= 1", "requests failed == 0");
+        assert_eq!(state(good, load(), late()), State::Passed);
+        assert_eq!(state(good, load(), starved()), State::Passed);
+        assert_eq!(state(bad, load(), Doubts::default()), State::Failed);
+        assert_eq!(state(bad, load(), starved()), State::Invalid("busy".into()));
+        let why = State::Invalid("requests: late".into());
+        assert_eq!(state(bad, load(), late()), why);
+        // Its bound is longer than it should be.
+        let compared = "requests p50 <= requests p99";
+        assert_eq!(state(compared, load(), late()), why);
+        assert_eq!(state(compared, load(), Doubts::default()), State::Passed);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What is kept of a run that failed: its logs and settings, bounded, without keys and tokens.
+//! What is kept of a run that failed, bounded, without keys and tokens: logs, settings, the last packets
+//! of each link and what connections did (qlog).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -20,10 +21,14 @@ pub fn keep(outcome: &Outcome, directory: &Path, keep: &Path) -> io::Result<Path
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
-        let Some(name) = name.filter(|name| is_kept(name)) else {
-            continue;
-        };
-        copy_end(&path, &folder.join(name))?;
+        let Some(name) = name else { continue };
+        if is_log(&name) {
+            copy_end(&path, &folder.join(name))?;
+        } else if name.ends_with(CAPTURE) {
+            fs::copy(&path, folder.join(name))?;
+        } else if let Some(sidecar) = name.strip_suffix(QLOG) {
+            copy_qlog(&path, sidecar, &folder)?;
+        }
     }
     let document = serde_json::to_vec_pretty(outcome).map_err(io::Error::other)?;
     fs::write(folder.join("outcome.json"), document)?;
@@ -31,8 +36,29 @@ pub fn keep(outcome: &Outcome, directory: &Path, keep: &Path) -> io::Result<Path
     Ok(folder)
 }
 
+/// The name of a capture of a link ends so. It is bounded where it is made.
+const CAPTURE: &str = ".pcapng";
+
+/// The name of a directory with what the connections of a sidecar did ends so.
+const QLOG: &str = ".qlog";
+
+/// The name of the directory for what the connections of a sidecar do.
+pub(super) fn qlog_directory(sidecar: &str) -> String {
+    format!("{sidecar}{QLOG}")
+}
+
+/// Files of qlog, which the sidecar bounded, with its name before theirs.
+fn copy_qlog(directory: &Path, sidecar: &str, folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = format!("{sidecar}-{}", entry.file_name().to_string_lossy());
+        fs::copy(entry.path(), folder.join(name))?;
+    }
+    Ok(())
+}
+
 /// Logs and settings; not stores, state directories (keys) and tokens.
-fn is_kept(name: &str) -> bool {
+fn is_log(name: &str) -> bool {
     let endings = [".stdout", ".stderr", ".yaml"];
     endings.iter().any(|ending| name.ends_with(ending)) && !name.starts_with("errand-")
 }
@@ -99,6 +125,8 @@ mod tests {
             duration: Duration::ZERO,
             took: Duration::ZERO,
             cpu_busy: 0.0,
+            cpu_others: 0.0,
+            cpu_stolen: 0.0,
             lateness_p99: Duration::ZERO,
         }
     }
@@ -107,7 +135,18 @@ mod tests {
     fn logs_are_kept_and_secrets_are_not() {
         let run = tempfile::tempdir().unwrap();
         let kept = tempfile::tempdir().unwrap();
-        for name in ["shop.stderr", "shop.token", "shop.yaml", "errand-1.stdout"] {
+        for directory in ["shop.qlog", "shop.state"] {
+            fs::create_dir(run.path().join(directory)).unwrap();
+        }
+        for name in [
+            "shop.stderr",
+            "shop.token",
+            "shop.yaml",
+            "errand-1.stdout",
+            "wan.pcapng",
+            "shop.qlog/dialling-1.sqlog",
+            "shop.state/key.pem",
+        ] {
             fs::write(run.path().join(name), "x").unwrap();
         }
         let folder = keep(&outcome(), run.path(), kept.path()).unwrap();
@@ -116,7 +155,14 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert_eq!(names, ["outcome.json", "shop.stderr", "shop.yaml"]);
+        let kept = [
+            "outcome.json",
+            "shop-dialling-1.sqlog",
+            "shop.stderr",
+            "shop.yaml",
+            "wan.pcapng",
+        ];
+        assert_eq!(names, kept);
     }
 
     #[test]

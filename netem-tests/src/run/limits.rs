@@ -5,6 +5,9 @@ use std::time::Duration;
 /// How long a step of the bring-up may take, on a busy machine too.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// How long a plug-in may prepare: it may load a program of 100 MB.
+pub(super) const PAIR_PREPARATION_MAX: Duration = Duration::from_mins(5);
+
 /// How often a step is looked at.
 pub(super) const GLANCE: Duration = Duration::from_millis(25);
 
@@ -40,3 +43,10 @@ pub(super) const RUNS_KEPT: usize = 20;
 
 /// Bytes of the files of one state directory that may be filled up.
 pub(super) const STATE_BYTES: u64 = 2 << 20;
+
+/// Share of the CPU that programs outside of the lab may take where a claim does not hold: with half
+/// of it gone, what was measured is theirs.
+pub(super) const CPU_OTHERS_MAX: f64 = 0.5;
+
+/// The same for what the host of a virtual machine takes: it comes in stalls of tens of milliseconds.
+pub(super) const CPU_STOLEN_MAX: f64 = 0.1;

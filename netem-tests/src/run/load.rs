@@ -11,13 +11,7 @@ use super::outcome::{Latencies, LoadReport, Point};
 use crate::scenario::{Load, Pace};
 
 /// `weft load` for one load, which calls `port` on its own host.
-pub(super) fn command(
-    load: &Load,
-    weft: &Path,
-    port: u16,
-    duration: Duration,
-    seed: u64,
-) -> Vec<OsString> {
+pub(super) fn command(load: &Load, weft: &Path, port: u16, seed: u64) -> Vec<OsString> {
     let milliseconds = |time: Duration| format!("{}ms", time.as_millis());
     let mut command: Vec<OsString> = vec![weft.into(), "load".into()];
     command.push(format!("http://127.0.0.1:{port}{}", load.path).into());
@@ -31,7 +25,7 @@ pub(super) fn command(
     let deadline = milliseconds(load.deadline);
     let flags = [
         "--duration",
-        &milliseconds(duration),
+        &milliseconds(load.lasts),
         "--deadline",
         &deadline,
         // What is open at the end is either answered or has failed by its deadline.

@@ -3,23 +3,26 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use weft_transport::tuning::TransportSettings;
+
 use super::RunError;
 use super::fleet::{Fleet, Plan};
+use super::keep;
 use super::limits::{FIRST_REQUESTS, GLANCE, STEP_TIMEOUT};
+use super::resources::resources_of;
 use super::stop::Stop;
 use crate::lab::NodeName;
 use crate::scenario::{Application, Caller, Endpoint, Protocol, Scenario, Service};
 
 /// The namespace of everything in a lab.
-const NAMESPACE: &str = "lab";
-const TRUST_DOMAIN: &str = "lab.test";
+pub(super) const NAMESPACE: &str = "lab";
+pub(super) const TRUST_DOMAIN: &str = "lab.test";
 /// The port that services have in the mesh.
 pub(super) const SERVICE_PORT: u16 = 80;
 const CA_PORT: u16 = 6200;
@@ -50,8 +53,11 @@ impl Ports {
 pub(super) struct Builder<'a, 'l> {
     pub(super) scenario: &'a Scenario,
     pub(super) weft: &'a Path,
+    pub(super) qlog: bool,
     pub(super) fleet: &'a mut Fleet<'l>,
     pub(super) stop: &'a Stop,
+    /// Where the application of each service listens on its host; of several, the last.
+    pub(super) applications: BTreeMap<String, String>,
 }
 
 impl Builder<'_, '_> {
@@ -102,12 +108,13 @@ impl Builder<'_, '_> {
                 }
             }
         }
+        self.bring_up_pairs(progress)?;
         Ok(listeners)
     }
 
     /// Connections of the mesh are made by the first requests: made here, a connection that appears
     /// under the loads is one that replaces another.
-    fn first_requests(
+    pub(super) fn first_requests(
         &mut self,
         host: &NodeName,
         service: &Service,
@@ -254,6 +261,7 @@ impl Builder<'_, '_> {
             served.push(json!({
                 "service": service.name, "port": SERVICE_PORT, "application": application,
             }));
+            self.applications.insert(service.name.clone(), application);
         }
         let endpoint = &service.endpoints[index];
         let port = ports.next(&endpoint.host, MESH_PORT);
@@ -304,13 +312,27 @@ impl Builder<'_, '_> {
         settings["state_dir"] = json!(self.path(&format!("{name}.state")));
         settings["workers"] = json!(self.scenario.workers);
         settings["admin"] = json!({ "listen": format!("127.0.0.1:{admin}") });
-        settings["transport"] = json!(self.scenario.transport);
+        settings["transport"] = json!(self.transport(name)?);
         let file = self.path(&format!("{name}.yaml"));
         // JSON is YAML.
         write_file(&file, settings.to_string().as_bytes())?;
         let run = ["proxy", "run", "--config", &text(&file)].map(str::to_owned);
         let plan = self.plan(&node(host)?, run, Some(admin));
         self.fleet.launch(name, plan)
+    }
+
+    /// The transport's settings of a sidecar.
+    fn transport(&self, name: &str) -> Result<TransportSettings, RunError> {
+        let mut settings = self.scenario.transport.clone();
+        if self.qlog {
+            let directory = self.path(&keep::qlog_directory(name));
+            std::fs::create_dir_all(&directory).map_err(|source| RunError::System {
+                what: format!("make {}", directory.display()),
+                source,
+            })?;
+            settings.qlog_dir.get_or_insert(directory);
+        }
+        Ok(settings)
     }
 
     fn plan(
@@ -392,7 +414,7 @@ impl Builder<'_, '_> {
         Ok(())
     }
 
-    fn address(&self, host: &NodeName) -> Result<Ipv4Addr, RunError> {
+    pub(super) fn address(&self, host: &NodeName) -> Result<Ipv4Addr, RunError> {
         self.fleet
             .lab()
             .address(host)
@@ -421,33 +443,6 @@ fn with_sidecars(scenario: &Scenario) -> impl Iterator<Item = &Service> {
     services.filter(|service| service.beside.is_none())
 }
 
-/// A Service for each of the scenario's, and what the scenario adds.
-fn resources_of(scenario: &Scenario) -> String {
-    let mut documents = String::new();
-    for service in &scenario.services {
-        let protocol = match service.protocol {
-            Protocol::Http => "http",
-            Protocol::Grpc => "grpc",
-            Protocol::Tcp => "tcp",
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            documents,
-            "---\napiVersion: weft.dev/v1alpha1\nkind: Service\n\
-             metadata: {{ name: {}, namespace: {NAMESPACE} }}\n\
-             spec: {{ ports: [ {{ port: {SERVICE_PORT}, protocol: {protocol} }} ], \
-             identities: [ \"spiffe://{TRUST_DOMAIN}/ns/{NAMESPACE}/sa/{}\" ] }}\n",
-            service.name,
-            service.beside.as_ref().unwrap_or(&service.name)
-        );
-    }
-    if !scenario.resources.trim().is_empty() {
-        documents.push_str("---\n");
-        documents.push_str(&scenario.resources);
-    }
-    documents
-}
-
 fn called<'s>(scenario: &'s Scenario, caller: &'s Caller) -> impl Iterator<Item = &'s Service> {
     let services = scenario.services.iter();
     services.filter(|service| caller.calls.contains(&service.name))
@@ -473,7 +468,7 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     std::fs::write(path, bytes).map_err(|source| RunError::System {
         what: format!("write {}", path.display()),
         source,

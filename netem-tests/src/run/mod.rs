@@ -16,11 +16,12 @@ mod machine;
 mod mesh;
 mod metrics;
 pub mod outcome;
+mod pairs;
+mod resources;
 pub mod stop;
 mod timeline;
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -30,12 +31,14 @@ use crate::lab::{
     ChangeError, Lab, LinkSpec, Options, Process, Program, SpawnError, Topology, UpError,
 };
 use crate::link::{End, Impairment, Seed};
-use crate::scenario::{Action, Scenario};
+use crate::scenario::{Action, Load, Scenario};
 use disk::Disks;
 use fleet::Fleet;
+use judge::Doubts;
 use limits::LOAD_GRACE;
+use machine::Shares;
 use mesh::{Builder, Listeners, node};
-use outcome::{LinkCounts, LoadReport, Outcome, State};
+use outcome::{LinkCounts, LoadReport, Outcome};
 use stop::{Stop, Stopped};
 
 /// Where and with what a scenario is carried out.
@@ -47,6 +50,8 @@ pub struct Setup {
     pub directory: PathBuf,
     /// What impairs packets.
     pub backend: Choice,
+    /// Whether sidecars write down what their connections do, packet by packet.
+    pub qlog: bool,
 }
 
 /// Why a scenario could not be carried out. None of it says anything about weft under faults, except
@@ -101,6 +106,7 @@ pub fn run(
 ) -> Result<Outcome, RunError> {
     let start = Instant::now();
     let mut outcome = Outcome::broken(scenario, String::new());
+    pairs::prepare(scenario, &setup.directory, stop, progress)?;
     let mut disks = Disks::default();
     for process in filled(scenario) {
         disks.add(&setup.directory, &process)?;
@@ -113,14 +119,18 @@ pub fn run(
             directory: setup.directory.clone(),
             backend: setup.backend,
             later: impairments(scenario),
+            capture: true,
+            tcp_congestion: scenario.tcp_congestion.clone(),
         },
     )?;
     let mut fleet = Fleet::new(&lab, &setup.directory);
     let listeners = Builder {
         scenario,
         weft: &setup.weft,
+        qlog: setup.qlog,
         fleet: &mut fleet,
         stop,
+        applications: BTreeMap::new(),
     }
     .bring_up(progress)?;
     impair(&lab, &scenario.topology)?;
@@ -129,35 +139,51 @@ pub fn run(
     fleet.read_first();
     let cpu = machine::cpu();
     let (began, began_unix_ms) = (Instant::now(), machine::unix_ms(SystemTime::now()));
-    let mut loads = start_loads(scenario, setup, &lab, &listeners)?;
-    outcome.events = timeline::perform(&scenario.timeline, began, &mut fleet, stop, progress)?;
+    let mut loads = BTreeMap::new();
+    let mut start_load = |load: &Load| {
+        let process = start_load(load, scenario, setup, &lab, &listeners)?;
+        loads.insert(load.name.clone(), process);
+        Ok(())
+    };
+    outcome.events =
+        timeline::perform(scenario, began, &mut fleet, &mut start_load, stop, progress)?;
     let waiting = Waiting {
         scenario,
         began,
         began_unix_ms,
         stop,
     };
-    let mut invalid = Vec::new();
-    for (load, process) in scenario.loads.iter().zip(&mut loads) {
+    // A generator that was late makes what it finds longer.
+    let mut late = BTreeMap::new();
+    for load in &scenario.loads {
+        let Some(process) = loads.get_mut(&load.name) else {
+            continue;
+        };
         let (report, why) = waiting.collect(&load.name, load.deadline, process)?;
         outcome.loads.push(report);
-        invalid.extend(why.map(|why| format!("{}: {why}", load.name)));
+        late.extend(why.map(|why| (load.name.as_str(), why)));
     }
-    outcome.cpu_busy = machine::busy(cpu, machine::cpu());
+    let shares = Shares::between(cpu, machine::cpu());
+    (outcome.cpu_busy, outcome.cpu_others) = (shares.busy, shares.others);
+    outcome.cpu_stolen = shares.stolen;
     let sidecars = fleet.read_all_last();
 
     outcome.links = counts(&lab);
     let health = lab.health();
     outcome.lateness_p99 = health.lateness[1];
     outcome.verdicts = judge::judge(&scenario.assertions, &outcome.loads, &sidecars);
-    let holds = outcome.verdicts.iter().all(|verdict| verdict.holds);
-    outcome.state = match (health.invalid(), invalid.into_iter().next()) {
-        (Some(why), _) => State::Invalid(why),
-        // What a late generator finds is longer than what there was: a claim that holds, holds.
-        (None, _) if holds => State::Passed,
-        (None, Some(why)) => State::Invalid(why),
-        (None, None) => State::Failed,
+    let doubts = Doubts {
+        lab: health.invalid(),
+        late,
+        starved: shares.starved(),
     };
+    outcome.state = doubts.state(&scenario.assertions, &outcome.verdicts);
+    if !outcome.is_as_expected() {
+        for (link, capture) in lab.take_captures() {
+            let path = setup.directory.join(format!("{link}.pcapng"));
+            mesh::write_file(&path, &capture)?;
+        }
+    }
     fleet.end();
     outcome.took = start.elapsed();
     Ok(outcome)
@@ -212,32 +238,35 @@ fn impair(lab: &Lab, topology: &Topology) -> Result<(), RunError> {
     Ok(())
 }
 
-fn start_loads(
+fn start_load(
+    load: &Load,
     scenario: &Scenario,
     setup: &Setup,
     lab: &Lab,
     listeners: &Listeners,
-) -> Result<Vec<Process>, RunError> {
-    let mut processes = Vec::new();
-    for load in &scenario.loads {
-        let mut callers = scenario.callers.iter();
-        let caller = callers.find(|caller| caller.name == load.from);
-        let listener = listeners.get(&(load.from.clone(), load.to.clone()));
-        // The scenario's check let only known names pass.
-        let (Some(caller), Some(port)) = (caller, listener) else {
-            continue;
-        };
-        let command: Vec<OsString> =
-            load::command(load, &setup.weft, *port, scenario.duration, scenario.seed);
-        let program = Program {
-            name: load.name.clone(),
-            command,
-            environment: Vec::new(),
-            directory: Some(setup.directory.clone()),
-        };
-        processes.push(lab.spawn(&node(&caller.host)?, program)?);
-    }
-    Ok(processes)
+) -> Result<Process, RunError> {
+    let mut callers = scenario.callers.iter();
+    let caller = callers.find(|caller| caller.name == load.from);
+    let port = match &load.over {
+        None => listeners
+            .get(&(load.from.clone(), load.to.clone()))
+            .copied(),
+        Some(pair) => pairs::listener(scenario, pair, &load.to),
+    };
+    // The scenario's check let only known names pass.
+    let (Some(caller), Some(port)) = (caller, port) else {
+        return Err(RunError::Step {
+            what: format!("start {}", load.name),
+            said: "there is nothing that it could call".to_owned(),
+        });
+    };
+    let program = Program {
+        name: load.name.clone(),
+        command: load::command(load, &setup.weft, port, scenario.seed),
+        environment: Vec::new(),
+        directory: Some(setup.directory.clone()),
+    };
+    Ok(lab.spawn(&node(&caller.host)?, program)?)
 }
 
 /// What is needed to wait for a load's end.

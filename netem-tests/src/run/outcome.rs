@@ -35,6 +35,10 @@ pub struct Outcome {
     pub took: Duration,
     /// The share of this machine's CPU time that was used while the loads ran.
     pub cpu_busy: f64,
+    /// The share of it that programs outside of the lab used.
+    pub cpu_others: f64,
+    /// The share that the host of this virtual machine took.
+    pub cpu_stolen: f64,
     /// How late the emulator handed packets over: 99th percentile, in seconds.
     #[serde(serialize_with = "seconds")]
     pub lateness_p99: Duration,
@@ -173,6 +177,8 @@ impl Outcome {
             duration: scenario.duration,
             took: Duration::ZERO,
             cpu_busy: 0.0,
+            cpu_others: 0.0,
+            cpu_stolen: 0.0,
             lateness_p99: Duration::ZERO,
         }
     }

@@ -1,6 +1,6 @@
-//! Does what a scenario's timeline says, by the clock.
+//! Does what a scenario's timeline says and starts its loads, by the clock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::RunError;
 use super::disk;
@@ -8,20 +8,51 @@ use super::fleet::Fleet;
 use super::outcome::Done;
 use super::stop::Stop;
 use crate::link::End;
-use crate::scenario::{Action, Event};
+use crate::scenario::{Action, Event, Load, Scenario};
 
-/// Does all events, each at its time after `began`; returns what was done and when in fact.
+/// Something that is due at a time.
+#[derive(Clone, Copy)]
+enum Entry<'s> {
+    Event(&'s Event),
+    Load(&'s Load),
+}
+
+impl Entry<'_> {
+    fn at(self) -> Duration {
+        match self {
+            Self::Event(event) => event.at,
+            Self::Load(load) => load.after,
+        }
+    }
+}
+
+/// Does all events and starts all loads, each at its time after `began`; returns what was done and when
+/// in fact.
 pub(super) fn perform(
-    events: &[Event],
+    scenario: &Scenario,
     began: Instant,
     fleet: &mut Fleet<'_>,
+    start: &mut dyn FnMut(&Load) -> Result<(), RunError>,
     stop: &Stop,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Done>, RunError> {
-    let mut done = Vec::with_capacity(events.len());
-    for event in events {
-        stop.sleep_until(began + event.at)?;
+    let loads = scenario.loads.iter().map(Entry::Load);
+    let mut entries: Vec<Entry<'_>> = loads
+        .chain(scenario.timeline.iter().map(Entry::Event))
+        .collect();
+    // Stable: what is due at the same time keeps its order, loads first.
+    entries.sort_by_key(|entry| entry.at());
+    let mut done = Vec::with_capacity(entries.len());
+    for entry in entries {
+        stop.sleep_until(began + entry.at())?;
         let at = began.elapsed();
+        let event = match entry {
+            Entry::Event(event) => event,
+            Entry::Load(load) => {
+                start(load)?;
+                continue;
+            }
+        };
         act(&event.action, fleet)?;
         let what = event.action.to_string();
         progress(&format!("{:5.1}s  {what}", at.as_secs_f64()));

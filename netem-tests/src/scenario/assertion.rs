@@ -20,7 +20,23 @@ pub struct Assertion {
     /// How the two sides compare.
     pub comparison: Comparison,
     /// The bound.
-    pub bound: Quantity,
+    pub bound: Bound,
+}
+
+/// What a claim compares with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Bound {
+    /// A number.
+    Number(Quantity),
+    /// A share of what the same run found of a load.
+    OfLoad {
+        /// The share, 1 for all of it.
+        share: f64,
+        /// The load.
+        load: String,
+        /// What of it.
+        measure: LoadMeasure,
+    },
 }
 
 /// What can be measured.
@@ -65,6 +81,8 @@ pub enum LoadMeasure {
 pub enum SidecarMeasure {
     /// Mesh connections that peers opened during the load: each is a caller that reconnected.
     Reconnects,
+    /// Changes of address of peers whose connections went on.
+    Migrations,
     /// Attempts beyond the first of a request.
     Retries,
     /// How much a metric grew during the load, over all series that have these labels.
@@ -126,7 +144,7 @@ impl Assertion {
             .split_once(char::is_whitespace)
             .ok_or_else(|| format!("`{line}`: {FORM}"))?;
         let measure = Measure::read(what.trim())?;
-        let bound = measure.dimension().read(bound)?;
+        let bound = Bound::read(bound, measure.dimension())?;
         Ok(Self {
             line: line.trim().to_owned(),
             subject: subject.to_owned(),
@@ -136,9 +154,8 @@ impl Assertion {
         })
     }
 
-    /// Whether a measured number keeps the claim. Not a number keeps none.
-    pub fn holds(&self, measured: f64) -> bool {
-        let bound = self.bound.value;
+    /// Whether a measured number keeps the claim against what its bound is. Not a number keeps none.
+    pub fn holds(&self, measured: f64, bound: f64) -> bool {
         // 99.9 % has no exact form in binary: 999 of 1000 is that share nonetheless.
         let equal = (measured - bound).abs() <= 1e-9 * bound;
         match self.comparison {
@@ -154,6 +171,32 @@ impl Assertion {
 impl fmt::Display for Assertion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.line)
+    }
+}
+
+impl Bound {
+    /// `300ms`, `small-h3 p99` or `5% of small-h2 p99`.
+    fn read(text: &str, dimension: Dimension) -> Result<Self, String> {
+        let (share, rest) = match text.split_once(" of ") {
+            None => (1.0, text),
+            Some((share, rest)) => (Dimension::Share.read(share.trim())?.value, rest.trim()),
+        };
+        let Some((load, what)) = rest.split_once(char::is_whitespace) else {
+            return dimension.read(text).map(Self::Number);
+        };
+        let what = what.trim();
+        let known = LOAD_MEASURES.iter().find(|(word, _)| *word == what);
+        match known {
+            Some((_, measure)) if measure.dimension() == dimension => Ok(Self::OfLoad {
+                share,
+                load: load.to_owned(),
+                measure: *measure,
+            }),
+            Some(_) => Err(format!("`{text}`: the two sides count different things")),
+            None => Err(format!(
+                "`{text}`: write a bound, `LOAD WHAT` or `5% of LOAD WHAT`"
+            )),
+        }
     }
 }
 
@@ -176,11 +219,17 @@ impl Measure {
         }
         match what {
             "reconnects" => Ok(Self::Sidecar(SidecarMeasure::Reconnects)),
+            "migrations" => Ok(Self::Sidecar(SidecarMeasure::Migrations)),
             "retries" => Ok(Self::Sidecar(SidecarMeasure::Retries)),
             _ if what.starts_with("weft_") => metric(what).map(Self::Sidecar),
             _ => {
                 let mut known: Vec<&str> = LOAD_MEASURES.iter().map(|(word, _)| *word).collect();
-                known.extend(["reconnects", "retries", "weft_...{label=\"value\"}"]);
+                known.extend([
+                    "reconnects",
+                    "migrations",
+                    "retries",
+                    "weft_...{label=\"value\"}",
+                ]);
                 Err(unknown_word(what, &known))
             }
         }
@@ -243,6 +292,8 @@ fn metric(text: &str) -> Result<SidecarMeasure, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -251,8 +302,27 @@ mod tests {
         assert_eq!(claim.subject, "requests");
         assert_eq!(claim.measure, Measure::Load(LoadMeasure::P99));
         assert_eq!(claim.comparison, Comparison::AtMost);
-        assert_eq!(claim.bound.value, 0.3);
-        assert!(claim.holds(0.3) && !claim.holds(0.31) && !claim.holds(f64::NAN));
+        assert_eq!(
+            claim.bound,
+            Bound::Number(Quantity::time(Duration::from_millis(300)))
+        );
+        let holds = |measured| claim.holds(measured, 0.3);
+        assert!(holds(0.3) && !holds(0.31) && !holds(f64::NAN));
+    }
+
+    #[test]
+    fn a_bound_may_be_what_another_load_found() {
+        let bound = |line| Assertion::read(line).map(|claim| claim.bound);
+        let of = |share, load: &str| Bound::OfLoad {
+            share,
+            load: load.to_owned(),
+            measure: LoadMeasure::P99,
+        };
+        assert_eq!(bound("small p99 <= small-h3 p99"), Ok(of(1.0, "small-h3")));
+        assert_eq!(bound("small p99 <= 5% of h2 p99"), Ok(of(0.05, "h2")));
+        let refusal = |line| bound(line).unwrap_err();
+        assert!(refusal("small p99 <= h2 failed").contains("count different things"));
+        assert!(refusal("small p99 <= h2 p98").contains("write a bound"));
     }
 
     #[test]

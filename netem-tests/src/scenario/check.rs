@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use weft_config::nearest::nearest;
 use weft_config::table::check_label;
 
-use super::assertion::{Assertion, Measure};
+use super::assertion::{Assertion, Bound, Measure};
 use super::event::timeline;
+use super::loads::load;
 use super::network::topology;
+use super::pairs::pairs;
 use super::parties::{caller, services};
-use super::raw::{RawLoad, RawScenario, RawSettings};
-use super::{Caller, Load, Pace, Scenario, limits};
+use super::raw::{RawScenario, RawSettings};
+use super::{Caller, Load, Scenario, limits};
 use crate::lab::TopologyError;
 use crate::link::Impairment;
 
@@ -102,11 +104,13 @@ pub(super) fn check(name: &str, raw: RawScenario) -> Result<Scenario, Vec<Proble
         .into_iter()
         .map(|(name, raw)| caller(&mut checker, name, raw, &hosts, &services))
         .collect();
+    let raw_duration = raw.duration.0;
     let loads: Vec<Load> = raw
         .loads
         .into_iter()
-        .filter_map(|(name, raw)| load(&mut checker, name, raw, &callers))
+        .filter_map(|(name, raw)| load(&mut checker, name, raw, &callers, raw_duration))
         .collect();
+    let pairs = pairs(&mut checker, raw.pairs, &loads, &callers, &services);
     checker.known("control", "host", &raw.control, &hosts);
     if raw.duration.0.is_zero() || raw.duration.0 > limits::SCENARIO_DURATION_MAX {
         checker.problem(
@@ -123,6 +127,11 @@ pub(super) fn check(name: &str, raw: RawScenario) -> Result<Scenario, Vec<Proble
     if let Err(error) = raw.transport.clone().validate() {
         checker.problem(format!("transport.{}", error.field), error.to_string());
     }
+    if let Some(name) = &raw.tcp_congestion
+        && !name.bytes().all(|b| b.is_ascii_lowercase())
+    {
+        checker.problem("tcp_congestion", "write a name, as cubic, reno or bbr");
+    }
     let Some(topology) = topology else {
         return Err(checker.problems);
     };
@@ -138,11 +147,13 @@ pub(super) fn check(name: &str, raw: RawScenario) -> Result<Scenario, Vec<Proble
         duration: raw.duration.0,
         topology,
         control: raw.control,
+        tcp_congestion: raw.tcp_congestion,
         services,
         callers,
         workers: raw.workers.unwrap_or(1),
         transport: raw.transport,
         resources: raw.resources,
+        pairs,
         loads,
         timeline: Vec::new(),
         assertions: Vec::new(),
@@ -172,65 +183,6 @@ pub(super) fn settings(
     }
 }
 
-fn load(checker: &mut Checker, name: String, raw: RawLoad, callers: &[Caller]) -> Option<Load> {
-    let path = format!("loads.{name}");
-    checker.label(&path, &name);
-    let names: Vec<String> = callers.iter().map(|caller| caller.name.clone()).collect();
-    if checker.known(format!("{path}.from"), "caller", &raw.from, &names) {
-        let called = callers.iter().find(|caller| caller.name == raw.from);
-        let called = called
-            .map(|caller| caller.calls.as_slice())
-            .unwrap_or_default();
-        checker.known(
-            format!("{path}.to"),
-            &format!("service that {} calls", raw.from),
-            &raw.to,
-            called,
-        );
-    }
-    let pace = match (raw.rate, raw.connections) {
-        (Some(rate), None) if rate > 0.0 && rate <= limits::RATE_MAX => Pace::Open(rate),
-        (None, Some(connections)) if (1..=limits::CONNECTIONS_MAX).contains(&connections) => {
-            Pace::Closed(connections)
-        }
-        (Some(_), None) => {
-            checker.problem(
-                format!("{path}.rate"),
-                format!(
-                    "write requests per second, more than 0 and at most {}",
-                    limits::RATE_MAX
-                ),
-            );
-            return None;
-        }
-        (None, Some(_)) => {
-            checker.problem(
-                format!("{path}.connections"),
-                format!("write 1 to {}", limits::CONNECTIONS_MAX),
-            );
-            return None;
-        }
-        (Some(_), Some(_)) | (None, None) => {
-            checker.problem(
-                path,
-                "write either `rate: 200` (requests per second) or `connections: 4`",
-            );
-            return None;
-        }
-    };
-    Some(Load {
-        name,
-        from: raw.from,
-        to: raw.to,
-        pace,
-        path: raw.path.unwrap_or_else(|| "/".to_owned()),
-        deadline: raw
-            .deadline
-            .map_or(limits::DEADLINE_DEFAULT, |deadline| deadline.0),
-        flags: raw.flags,
-    })
-}
-
 /// Sidecars, loads and the control plane share one space of names, so that a claim or an event needs
 /// no prefix.
 fn unique(checker: &mut Checker, scenario: &Scenario) {
@@ -248,7 +200,11 @@ fn unique(checker: &mut Checker, scenario: &Scenario) {
         .loads
         .iter()
         .map(|load| ("loads", load.name.as_str()));
-    for (field, name) in endpoints.chain(callers).chain(loads) {
+    let pairs = scenario
+        .pairs
+        .iter()
+        .map(|pair| ("pairs", pair.name.as_str()));
+    for (field, name) in endpoints.chain(callers).chain(loads).chain(pairs) {
         if !taken.insert(name) {
             checker.problem(
                 format!("{field}.{name}"),
@@ -293,7 +249,10 @@ fn assertions(checker: &mut Checker, lines: &[String], scenario: &Scenario) -> V
                     Measure::Load(_) => ("load", &loads),
                     Measure::Sidecar(_) => ("sidecar", &sidecars),
                 };
-                checker.known(path, kind, &claim.subject, known);
+                checker.known(&path, kind, &claim.subject, known);
+                if let Bound::OfLoad { load, .. } = &claim.bound {
+                    checker.known(path, "load", load, &loads);
+                }
                 claims.push(claim);
             }
             Err(message) => checker.problem(path, message),

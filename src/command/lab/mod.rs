@@ -1,11 +1,13 @@
 //! `weft lab`: networks with faults on this machine, for any program. The work is done by
 //! `weft_netem_tests`; here flags are read and results printed.
 
+mod backend;
 mod check;
 mod down;
 mod exec;
 mod list;
 mod run;
+mod runner;
 mod scenarios;
 mod set;
 mod status;

@@ -1,21 +1,15 @@
-//! `weft lab run` and `weft lab matrix`: carry scenarios out, and say what was found.
-//!
-//! All of it happens in a sandbox: this process starts itself again as the first of its own PID
-//! namespace, so that nothing of a lab survives it.
+//! `weft lab run` and `weft lab matrix`: which scenarios are carried out, and how what was found is
+//! printed. `runner.rs` carries them out.
 
-use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use nix::sys::signal::{SigSet, Signal};
-use weft_netem_tests::backend::Choice;
-use weft_netem_tests::lab::sandbox::{self, Entered};
 use weft_netem_tests::report;
-use weft_netem_tests::run::outcome::{Outcome, State};
-use weft_netem_tests::run::stop::Stop;
-use weft_netem_tests::run::{self, RunError, Setup};
+use weft_netem_tests::run::outcome::Outcome;
 use weft_netem_tests::scenario::{Override, Scenario};
 use weft_netem_tests::suite::SUITE;
 
+use super::runner::{How, Runner, finish};
 use super::scenarios::{Changes, read};
 use crate::failure::{Code, Failure};
 use crate::output::{note, text_out};
@@ -38,7 +32,7 @@ pub struct Run {
     /// Names of scenarios that ship, or files
     #[arg(value_name = "SCENARIO", required_unless_present_any = ["all", "short"])]
     scenarios: Vec<String>,
-    /// All scenarios that ship: about ten minutes
+    /// All scenarios that ship: less than fifteen minutes
     #[arg(long, conflicts_with_all = ["scenarios", "short"])]
     all: bool,
     /// The short selection of them: less than four minutes
@@ -88,20 +82,6 @@ pub struct Matrix {
     output: Output,
 }
 
-/// How runs are carried out.
-#[derive(Debug, Args)]
-struct How {
-    /// How often an invalid run is tried
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
-    attempts: u32,
-    /// Write a report with plots to this file
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-    /// Where logs of failed runs are kept
-    #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir().join("weft-lab"))]
-    keep: PathBuf,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
     /// For people.
@@ -131,11 +111,13 @@ pub fn run(args: &Run) -> Result<(), Failure> {
         return Ok(());
     };
     let mut outcomes = Vec::new();
+    let mut progress = Progress::new(&scenarios, args.repeat);
     for (name, scenario) in names.iter().zip(&scenarios) {
         let mut repeated = Vec::new();
         for offset in 0..args.repeat {
             let mut scenario = scenario.clone();
             scenario.seed = scenario.seed.wrapping_add(u64::from(offset));
+            progress.next(&scenario);
             let outcome = runner.run(name, &scenario, &args.changes)?;
             if args.output == Output::Text {
                 text_out(&report::text(&outcome))?;
@@ -230,109 +212,6 @@ impl Matrix {
     }
 }
 
-/// Carries scenarios out, inside a sandbox.
-struct Runner<'a> {
-    weft: PathBuf,
-    how: &'a How,
-    stop: Stop,
-}
-
-impl<'a> Runner<'a> {
-    /// Goes into the sandbox. `None`: the process inside did all there was to do, well.
-    fn enter(how: &'a How) -> Result<Option<Self>, Failure> {
-        match sandbox::enter()? {
-            Entered::Ended(0) => return Ok(None),
-            Entered::Ended(code) => return Err(Failure::of_command(code)),
-            Entered::Inside => {}
-        }
-        let weft = std::env::current_exe().map_err(|error| {
-            Failure::new(Code::Failed, format!("cannot find my own binary: {error}"))
-        })?;
-        let stop = Stop::default();
-        raise_on_signals(stop.clone())?;
-        Ok(Some(Self { weft, how, stop }))
-    }
-
-    /// One scenario; an invalid run is tried again.
-    fn run(&self, name: &str, scenario: &Scenario, changes: &Changes) -> Result<Outcome, Failure> {
-        let mut attempt = 1;
-        loop {
-            let outcome = self.attempt(name, scenario, changes)?;
-            if !matches!(outcome.state, State::Invalid(_)) || attempt >= self.how.attempts {
-                return Ok(outcome);
-            }
-            attempt += 1;
-            note(format_args!("{name}: not a valid run, tried again"));
-        }
-    }
-
-    fn attempt(
-        &self,
-        name: &str,
-        scenario: &Scenario,
-        changes: &Changes,
-    ) -> Result<Outcome, Failure> {
-        let directory = tempfile::Builder::new()
-            .prefix("weft-lab-")
-            .tempdir()
-            .map_err(|error| {
-                Failure::new(
-                    Code::Failed,
-                    format!("cannot make a temporary directory: {error}"),
-                )
-            })?;
-        let setup = Setup {
-            weft: self.weft.clone(),
-            directory: directory.path().to_owned(),
-            backend: Choice::default(),
-        };
-        let mut progress = |line: &str| note(format_args!("{name}: {line}"));
-        let outcome = match run::run(scenario, &setup, &self.stop, &mut progress) {
-            Ok(outcome) => outcome,
-            Err(RunError::Stopped) => return Err(Failure::silent(Code::Interrupted)),
-            Err(error) => Outcome::broken(scenario, crate::failure::chain(&error)),
-        };
-        if !outcome.is_as_expected() {
-            self.say_what_is_left(name, &outcome, directory.path(), changes);
-        }
-        Ok(outcome)
-    }
-
-    /// Keeps the logs and says how to see it again.
-    fn say_what_is_left(&self, name: &str, outcome: &Outcome, from: &Path, changes: &Changes) {
-        match run::keep::keep(outcome, from, &self.how.keep) {
-            Ok(folder) => note(format_args!("{name}: logs are in {}", folder.display())),
-            Err(error) => note(format_args!("{name}: logs could not be kept: {error}")),
-        }
-        let flags = changes.flags(outcome.seed);
-        note(format_args!(
-            "{name}: again with `weft lab run {name}{flags}`"
-        ));
-    }
-}
-
-/// SIGINT and SIGTERM end the run, which then ends its processes in order. Called before any other
-/// thread starts, so that all threads hold the signals back for the one that waits.
-fn raise_on_signals(stop: Stop) -> Result<(), Failure> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    let refuse = |error: &dyn std::fmt::Display| {
-        Failure::new(Code::Failed, format!("cannot take signals: {error}"))
-    };
-    signals.thread_block().map_err(|error| refuse(&error))?;
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            // An error ends the waiting, not the run.
-            if signals.wait().is_ok() {
-                stop.raise();
-            }
-        })
-        .map_err(|error| refuse(&error))?;
-    Ok(())
-}
-
 fn print(output: Output, outcomes: &[Outcome]) -> Result<(), Failure> {
     match output {
         Output::Text => Ok(()),
@@ -346,29 +225,57 @@ fn print(output: Output, outcomes: &[Outcome]) -> Result<(), Failure> {
     }
 }
 
-/// One line for each run, after all of them.
+/// One line for each run, after all of them, and one for all.
 fn sum(outcomes: &[Outcome]) -> String {
     let lines = outcomes.iter().map(|outcome| {
         let (name, word) = (&outcome.scenario, outcome.word());
         format!("{name:<26} seed {:<6} {word}\n", outcome.seed)
     });
-    format!("\n{}", lines.collect::<String>())
+    let expected = outcomes
+        .iter()
+        .filter(|outcome| outcome.is_as_expected())
+        .count();
+    let took: Duration = outcomes.iter().map(|outcome| outcome.took).sum();
+    format!(
+        "\n{}{expected} of {} as expected, {} s of runs\n",
+        lines.collect::<String>(),
+        outcomes.len(),
+        took.as_secs()
+    )
 }
 
-/// Writes the page, and decides the exit code.
-fn finish(how: &How, outcomes: &[Outcome]) -> Result<(), Failure> {
-    if let Some(path) = &how.html {
-        std::fs::write(path, report::html(outcomes)).map_err(|error| Failure::io(path, &error))?;
+/// Says how far a series of runs is.
+struct Progress {
+    began: Instant,
+    runs: usize,
+    done: usize,
+    /// What the loads of all runs, and of those that are over, are planned to take.
+    planned: [Duration; 2],
+}
+
+impl Progress {
+    fn new(scenarios: &[Scenario], repeat: u32) -> Self {
+        let once: Duration = scenarios.iter().map(|scenario| scenario.duration).sum();
+        Self {
+            began: Instant::now(),
+            runs: scenarios.len() * repeat as usize,
+            done: 0,
+            planned: [once * repeat, Duration::ZERO],
+        }
     }
-    let failed = outcomes
-        .iter()
-        .any(|outcome| outcome.state == State::Failed && !outcome.is_as_expected());
-    if failed {
-        return Err(Failure::silent(Code::Assertion));
-    }
-    if outcomes.iter().all(Outcome::is_as_expected) {
-        Ok(())
-    } else {
-        Err(Failure::silent(Code::Failed))
+
+    /// Before each run. What is left is reckoned from what those before took.
+    fn next(&mut self, scenario: &Scenario) {
+        self.done += 1;
+        if self.runs > 1 {
+            let [all, over] = self.planned.map(|planned| planned.as_secs_f64());
+            let left = match over > 0.0 {
+                true => self.began.elapsed().as_secs_f64() * (all - over) / over,
+                false => all,
+            };
+            let (done, runs) = (self.done, self.runs);
+            note(format_args!("run {done} of {runs}, about {left:.0} s left"));
+        }
+        self.planned[1] += scenario.duration;
     }
 }

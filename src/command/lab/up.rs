@@ -7,14 +7,14 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use clap::{Args, ValueEnum};
-use weft_netem_tests::backend::Choice;
+use clap::Args;
 use weft_netem_tests::lab::sandbox::{self, Entered};
 use weft_netem_tests::lab::{Directory, Lab, Options, control};
 use weft_netem_tests::limits;
 use weft_netem_tests::link::Seed;
 use weft_netem_tests::scenario::{Network, parse_network};
 
+use super::backend::BackendFlag;
 use crate::failure::{Code, Failure, chain};
 use crate::output;
 
@@ -48,35 +48,6 @@ struct Making {
     /// What impairs packets
     #[arg(long, value_enum, default_value_t)]
     backend: BackendFlag,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum BackendFlag {
-    /// The kernel's netem where it exists and can do what the topology asks for, else the emulator
-    #[default]
-    Auto,
-    /// weft's own emulator: every impairment, and drops that repeat with the seed
-    Emulator,
-    /// The kernel's netem, or nothing
-    Netem,
-}
-
-impl BackendFlag {
-    fn choice(self) -> Choice {
-        match self {
-            Self::Auto => Choice::Auto,
-            Self::Emulator => Choice::Emulator,
-            Self::Netem => Choice::Netem,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Emulator => "emulator",
-            Self::Netem => "netem",
-        }
-    }
 }
 
 /// The seed of a lab when nobody says one: any is as good, but the same each time.
@@ -187,6 +158,8 @@ fn hold_up(args: &Hold) -> Result<(), Failure> {
             directory: directory.path().to_owned(),
             backend: args.making.backend.choice(),
             later: Vec::new(),
+            capture: false,
+            tcp_congestion: None,
         },
     )
     .map_err(|error| Failure::new(Code::Failed, chain(&error)))?;

@@ -385,3 +385,41 @@ fn what_is_on_its_way_is_bounded() {
     }
     assert_eq!(direction.counters().overflowed, 10);
 }
+
+/// How many of 5000 datagrams of 1000 bytes, 4 Mbit/s, get through a bottleneck of 10 Mbit/s, and how
+/// long the last ones wait there.
+fn through(cross: &str, seed: Seed) -> (usize, Duration) {
+    let start = Instant::now();
+    let settings = [("rate", "10mbit"), ("queue", "33p"), ("cross", cross)];
+    let mut direction: Direction<Datagram> = Direction::new(seed, impairment(&settings), start);
+    let (mut left, mut waited) = (0, Duration::ZERO);
+    let every = Duration::from_millis(2);
+    for number in 0..5000 {
+        let now = start + every * number;
+        while let Some(departure) = direction.poll(now) {
+            left += 1;
+            let sent = start + every * departure.packet.number as u32;
+            waited = waited.max(departure.due - sent);
+        }
+        direction.push(now, datagram(number as usize, 1000));
+    }
+    (left, waited)
+}
+
+#[test]
+fn cross_traffic_takes_its_share_of_a_bottleneck_and_of_its_queue() {
+    // Alone, a datagram waits for nothing but its own transmission.
+    let (left, waited) = through("none", Seed(1));
+    assert_eq!((left, waited), (4999, Duration::from_micros(800)));
+    // With 4 of 10 Mbit/s there is room for all, but they wait for each other.
+    let (left, waited) = through("4mbit", Seed(1));
+    assert!(left >= 4990, "{left}");
+    assert!(waited > Duration::from_micros(2000), "{waited:?}");
+    // With 16 Mbit/s, twice as much comes as passes: much is lost, and the queue is full (40 ms).
+    let (left, waited) = through("16mbit", Seed(1));
+    assert!((2000..4500).contains(&left), "{left}");
+    assert!(waited > Duration::from_millis(33), "{waited:?}");
+    assert!(waited <= Duration::from_millis(40), "{waited:?}");
+    assert_eq!(through("16mbit", Seed(1)), (left, waited));
+    assert_ne!(through("16mbit", Seed(2)), (left, waited));
+}
