@@ -263,3 +263,21 @@ const A_WHOLE_LAB: &str = "
     ./weft lab set wire delay=1ms
     ./weft lab exec client -- ping -c 3 -i 0.2 server
 ";
+
+#[test]
+fn programs_whose_parents_ended_are_waited_for() {
+    if !can_run(&["ip"]) {
+        return;
+    }
+    let lab = Lab::up(PAIR, &[]);
+    // The inner shell outlives its parent, and then ends.
+    let mut orphan = lab.command("client", &["sh", "-c", "(sleep 0.1 &)"]);
+    assert!(orphan.status().unwrap().success());
+    let dead = || {
+        let mut states = lab.command("client", &["sh", "-c", "cat /proc/[0-9]*/stat"]);
+        let said = states.stderr(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        said.contains("(sleep)")
+    };
+    wait_until("the orphan to be gone, and not only dead", || !dead());
+}

@@ -96,6 +96,11 @@ fn a_claim_that_does_not_hold_ends_with_99_and_with_the_line_that_shows_it_again
     );
     assert!(keep.join("impossible-seed9/shop.stderr").exists());
     assert!(keep.join("impossible-seed9/outcome.json").exists());
+    // The last packets of the link, and what the connections of the sidecars did.
+    let capture = std::fs::read(keep.join("impossible-seed9/wan.pcapng")).unwrap();
+    assert!(capture.len() > 10_000, "{}", capture.len());
+    let qlog = std::fs::read_to_string(keep.join("impossible-seed9/shop-dialling-1.sqlog"));
+    assert!(qlog.unwrap().contains("packet_sent"));
     assert!(!keep.join("impossible-seed9/shop.token").exists());
 }
 
