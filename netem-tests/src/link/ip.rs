@@ -104,6 +104,71 @@ impl IpPacket {
         self.adjust_segment(old, place.port);
     }
 
+    /// If this is an ICMP error: where the packet that it quotes came from or went to.
+    pub(super) fn quoted(&self, side: Side) -> Option<(Protocol, Place)> {
+        let (protocol, header, port) = self.quote(side)?;
+        let at = header + address_at(side);
+        let address: [u8; 4] = self.0.get(at..at + 4)?.try_into().ok()?;
+        let port = self.u16_at(port)?;
+        let address = address.into();
+        Some((protocol, Place { address, port }))
+    }
+
+    /// Puts another place into the packet that an ICMP error quotes, and its address at the other side
+    /// of the error itself: who sent the one is who gets the other. The checksum of the quoted segment
+    /// stays as it is: the rest of it is missing, and nobody checks it.
+    pub(super) fn set_quoted(&mut self, side: Side, place: Place) {
+        let Some((_, header, port)) = self.quote(side) else {
+            return;
+        };
+        let other = match side {
+            Side::Source => Side::Destination,
+            Side::Destination => Side::Source,
+        };
+        for (ip, side) in [(0, other), (header, side)] {
+            let [a, b, c, d] = place.address.octets();
+            for (index, word) in [[a, b], [c, d]].into_iter().enumerate() {
+                let at = ip + address_at(side) + 2 * index;
+                let (old, word) = (
+                    self.u16_at(at).unwrap_or_default(),
+                    u16::from_be_bytes(word),
+                );
+                self.put(at, word);
+                self.adjust(ip + HEADER_CHECKSUM, old, word);
+            }
+        }
+        self.put(port, place.port);
+        self.fix_checksum();
+    }
+
+    /// Of the packet that an ICMP error quotes (RFC 792): its protocol, where its header is, and where the
+    /// port of a side is.
+    fn quote(&self, side: Side) -> Option<(Protocol, usize, usize)> {
+        let segment = self.segment()?;
+        // Destination unreachable, time exceeded, parameter problem.
+        let is_error =
+            self.0[PROTOCOL] == 1 && matches!(self.0.get(segment.start), Some(3 | 11 | 12));
+        let header = segment.start + UDP_HEADER;
+        let first = *self.0.get(header).filter(|_| is_error)?;
+        let length = usize::from(first & 0xf) * 4;
+        let behind = header + length;
+        // An error quotes the header and at least eight bytes.
+        let whole = first >> 4 == 4 && length >= HEADER_MIN && behind + 8 <= segment.end;
+        if !whole || self.u16_at(header + FRAGMENT)? & FRAGMENT_OFFSET != 0 {
+            return None;
+        }
+        let port = match side {
+            Side::Source => behind,
+            Side::Destination => behind + 2,
+        };
+        match self.0[header + PROTOCOL] {
+            1 => Some((Protocol::Icmp, header, behind + 4)),
+            6 => Some((Protocol::Tcp, header, port)),
+            17 => Some((Protocol::Udp, header, port)),
+            _ => None,
+        }
+    }
+
     /// The bytes behind the IP header, up to the stated length; `None` for what is no whole IPv4
     /// packet or a later fragment.
     fn segment(&self) -> Option<Range<usize>> {

@@ -1,8 +1,9 @@
 //! Network address translation that can forget: an inside place gets an outside address and port,
 //! the same for every peer (RFC 4787: endpoint-independent mapping and filtering). Pure.
 //!
-//! What comes from outside without a mapping is dropped, so are ICMP errors. Ports are given out in
-//! order: which flow gets which depends on the order of the flows alone.
+//! What comes from outside without a mapping is dropped. ICMP errors pass with the packets that they
+//! quote translated (RFC 5508 section 4). Ports are given out in order: which flow gets which depends on
+//! the order of the flows alone.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -62,6 +63,14 @@ impl NatTable {
 
     /// Translates a packet that goes out.
     pub fn out(&mut self, now: Instant, packet: &mut IpPacket) -> Translated {
+        if let Some(inside) = packet.quoted(Side::Destination) {
+            let Some(port) = self.outward.get(&inside).map(|mapping| mapping.port) else {
+                return Translated::Unmapped;
+            };
+            let address = self.outside;
+            packet.set_quoted(Side::Destination, Place { address, port });
+            return Translated::Yes;
+        }
         let (Some(protocol), Some(source)) = (packet.protocol(), packet.place(Side::Source)) else {
             return Translated::Unmapped;
         };
@@ -79,6 +88,14 @@ impl NatTable {
 
     /// Translates a packet that comes in.
     pub fn back(&mut self, packet: &mut IpPacket) -> Translated {
+        if let Some((protocol, quoted)) = packet.quoted(Side::Source) {
+            let inside = self.inward.get(&(protocol, quoted.port));
+            let Some(inside) = inside.filter(|_| quoted.address == self.outside) else {
+                return Translated::Unmapped;
+            };
+            packet.set_quoted(Side::Source, *inside);
+            return Translated::Yes;
+        }
         let place = packet.place(Side::Destination);
         let inside = packet.protocol().zip(place).and_then(|(protocol, place)| {
             let mapped = self.inward.get(&(protocol, place.port));
@@ -133,6 +150,7 @@ impl NatTable {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Packet;
     use super::super::ip::tests::{is_sound, place, udp};
     use super::*;
 
@@ -186,6 +204,57 @@ mod tests {
         assert_eq!(after.address, place(101, 0).address);
         assert_ne!(after.port, before.port);
         assert_eq!(back(&mut nat, after), Some(place(1, 5000)));
+    }
+
+    /// "Destination unreachable" from `from` to `to`, about the beginning of `packet`.
+    fn unreachable(from: Ipv4Addr, to: Ipv4Addr, packet: &IpPacket) -> IpPacket {
+        let quoted = &packet.as_bytes()[..28];
+        let mut bytes = vec![0x45, 0, 0, 20 + 8 + 28, 0, 0, 0, 0, 64, 1, 0, 0];
+        bytes.extend(from.octets());
+        bytes.extend(to.octets());
+        bytes.extend([3, 4, 0, 0, 0, 0, 5, 0]);
+        bytes.extend(quoted);
+        let mut packet = IpPacket::new(bytes);
+        packet.fix_checksum();
+        packet
+    }
+
+    #[test]
+    fn an_error_reaches_who_sent_the_packet_that_it_quotes() {
+        let mut nat = NatTable::new(OUTSIDE);
+        let (inside, peer, router) = (place(1, 5000), place(2, 443), place(9, 0));
+        let mut sent = udp(inside, peer, b"too long");
+        assert_eq!(nat.out(Instant::now(), &mut sent), Translated::Yes);
+        let mut error = unreachable(router.address, OUTSIDE, &sent);
+        assert_eq!(nat.back(&mut error), Translated::Yes);
+        assert_eq!(error.quoted(Side::Source), Some((Protocol::Udp, inside)));
+        assert_eq!(error.quoted(Side::Destination), Some((Protocol::Udp, peer)));
+        assert_eq!(error.as_bytes()[16..20], inside.address.octets());
+        // The quoted header is as it was when it left its sender.
+        let original = udp(inside, peer, b"too long");
+        assert_eq!(error.as_bytes()[28..48], original.as_bytes()[..20]);
+        let icmp = error.as_bytes()[22..24].to_vec();
+        error.fix_checksum();
+        assert_eq!(error.as_bytes()[22..24], icmp);
+        // About a flow that nobody has, nothing passes.
+        let foreign = udp(place(100, 1), peer, b"foreign!");
+        let mut error = unreachable(router.address, OUTSIDE, &foreign);
+        assert_eq!(nat.back(&mut error), Translated::Unmapped);
+    }
+
+    #[test]
+    fn an_error_of_an_inside_host_goes_out_under_the_outside_place() {
+        let mut nat = NatTable::new(OUTSIDE);
+        let (inside, peer) = (place(1, 5000), place(2, 443));
+        let outside = out(&mut nat, inside).unwrap();
+        let arrived = udp(peer, inside, b"nobody listens");
+        let mut error = unreachable(inside.address, peer.address, &arrived);
+        assert_eq!(nat.out(Instant::now(), &mut error), Translated::Yes);
+        assert_eq!(
+            error.quoted(Side::Destination),
+            Some((Protocol::Udp, outside))
+        );
+        assert_eq!(error.as_bytes()[12..16], OUTSIDE.octets());
     }
 
     #[test]
