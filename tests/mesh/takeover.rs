@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::thread;
 use std::time::Duration;
@@ -238,6 +238,34 @@ fn bridge(path: &std::path::Path, to: SocketAddr) {
             });
         }
     });
+}
+
+#[test]
+fn the_service_manager_hears_of_the_new_process_before_the_old_one_ends() {
+    let mesh = Mesh::start();
+    let path = mesh.folder().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    mesh.apply(&service("orders", 80, "http"));
+    let mut shop = mesh
+        .sidecar("shop")
+        .calls("orders:80")
+        .setting(SOCKET)
+        .environment("NOTIFY_SOCKET", &path)
+        .start();
+    let mut old = shop.take_over();
+    assert!(old.wait_exit(END).success());
+    manager.set_nonblocking(true).unwrap();
+    let mut heard = String::new();
+    let mut buffer = [0; 4096];
+    while let Ok(length) = manager.recv(&mut buffer) {
+        heard += &String::from_utf8_lossy(&buffer[..length]);
+        heard.push('\n');
+    }
+    assert!(
+        heard.contains(&format!("MAINPID={}", shop.process.pid())),
+        "{heard}"
+    );
+    assert!(!heard.contains("STOPPING"), "{heard}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -42,8 +43,11 @@ pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
     Ok(Some(serde_json::from_slice(json)?))
 }
 
-/// Replaces the table.
+/// Replaces the table. One write at a time: a process that takes over may ask for the table while it is
+/// written, and is answered when it is there.
 pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let json = serde_json::to_vec(table)?;
     let partial = path.with_extension("partial");
     let mut file = std::fs::OpenOptions::new()

@@ -1,6 +1,7 @@
 //! A sidecar that runs, to its end: by a drain, after which its services are gone, or by a takeover, after
 //! which another process serves them.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,21 +69,28 @@ impl Running {
     }
 
     /// Waits for `shutdown`, `POST /drain` or a process that takes over, then lets what runs finish and
-    /// cuts it off at the deadline.
+    /// cuts it off at the deadline. A process that was taken over ends only from here on: the service
+    /// manager is to be told of this one before.
     pub async fn until(mut self, shutdown: CancellationToken) {
+        if let Some(predecessor) = &mut self.predecessor {
+            // Whoever called this has told the service manager of this process.
+            predecessor.release().await;
+        }
         let draining = self.state.draining();
         let successor = tokio::select! {
             () = shutdown.cancelled() => None,
             () = draining.cancelled() => None,
             successor = self.successor() => Some(successor),
+            never = self.tell_end_of_predecessor() => match never {},
         };
         let deadline = Instant::now() + self.drain.deadline;
         self.deadline.send_replace(Some(deadline));
         match successor {
             None => self.withdraw(draining).await,
             Some(successor) => {
-                let open = self.hand_over(successor).await;
+                let mut open = self.hand_over(successor).await;
                 self.finished(deadline).await;
+                open.settled().await;
                 drop(open);
                 tracing::info!("ended: another process has taken over");
                 return;
@@ -97,6 +105,22 @@ impl Running {
         self.tasks.shutdown().await;
         drop(self.control);
         tracing::info!("drained");
+    }
+
+    /// Logs that the process before this one has ended, and what it was sent.
+    async fn tell_end_of_predecessor(&self) -> Infallible {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.gone().await;
+            let counts = self.readings.iter().map(|reading| reading.forwarded());
+            let (forwarded, dropped) =
+                counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+            tracing::info!(
+                forwarded,
+                dropped,
+                "the process that was taken over has ended"
+            );
+        }
+        std::future::pending().await
     }
 
     async fn successor(&self) -> Successor {

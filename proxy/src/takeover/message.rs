@@ -7,6 +7,7 @@
 //!    |  <- offer, descriptors | refusal     |  goes on as before
 //!    | ready ---------------------------->  |
 //!    |            <- yours                  |  reads and accepts nothing from here on
+//!    | settled -------------------------->  |  may end
 //! ```
 
 use std::net::SocketAddr;
@@ -38,6 +39,9 @@ pub(super) enum Message {
     Ready,
     /// The running process reads and accepts nothing any more.
     Yours,
+    /// The service manager knows the new process, and will not take the end of the other for that of the
+    /// service.
+    Settled,
 }
 
 /// What the new process is and expects.
@@ -70,6 +74,8 @@ pub(super) struct Offer {
     pub(super) admin: SocketAddr,
     /// Its registration at the config service.
     pub(super) registration: Registration,
+    /// Whether it has a table, which is then on disk.
+    pub(super) has_table: bool,
 }
 
 /// What comes over the socket and is not what it should be.
@@ -246,6 +252,7 @@ mod tests {
                 instance: "a".into(),
                 healthy: vec![("orders.shop".parse().unwrap(), 80)],
             },
+            has_table: true,
         }
     }
 
@@ -271,6 +278,7 @@ mod tests {
             Message::Refusal("no".into()),
             Message::Ready,
             Message::Yours,
+            Message::Settled,
         ] {
             let bytes = encode(&message).unwrap();
             let (head, json) = bytes.split_first_chunk().unwrap();

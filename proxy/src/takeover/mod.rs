@@ -30,6 +30,9 @@ pub(crate) use message::Estate;
 pub use message::MessageError;
 use message::{Message, Offer, Request};
 
+/// The last good table in the state directory, which `weft_config::client` reads before anything is served.
+const TABLE_FILE: &str = "table.json";
+
 /// Why a takeover came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeoverError {
@@ -60,6 +63,11 @@ pub enum TakeoverError {
     /// The sockets do not fit the settings.
     #[error("takeover: {0}")]
     Inherit(#[from] InheritError),
+    /// The new process would refuse what the running one serves.
+    #[error(
+        "takeover: the running sidecar has a table, and there is none in state_dir: is it another directory, or full?"
+    )]
+    NoTable,
     /// The other process said nothing.
     #[error("takeover: the other process did not answer within {} s", limits::TAKEOVER_TIMEOUT.as_secs())]
     Timeout,
@@ -107,7 +115,11 @@ impl Predecessor {
         };
         let asked = Self::ask(Channel(stream), request(settings, identity));
         let found = timeout(limits::TAKEOVER_TIMEOUT, asked).await;
-        found.map_err(|_| TakeoverError::Timeout)?.map(Some)
+        let found = found.map_err(|_| TakeoverError::Timeout)??;
+        if found.offer.has_table && !settings.state_dir.join(TABLE_FILE).exists() {
+            return Err(TakeoverError::NoTable);
+        }
+        Ok(Some(found))
     }
 
     async fn ask(mut channel: Channel, request: Request) -> Result<Self, TakeoverError> {
@@ -116,7 +128,7 @@ impl Predecessor {
         let offer = match channel.receive().await? {
             Message::Offer(offer) => offer,
             Message::Refusal(reason) => return Err(TakeoverError::Refused(reason)),
-            Message::Request(_) | Message::Ready | Message::Yours => {
+            Message::Request(_) | Message::Ready | Message::Yours | Message::Settled => {
                 return Err(MessageError::Unexpected.into());
             }
         };
@@ -152,11 +164,10 @@ impl Predecessor {
     pub(crate) async fn confirm(&mut self) -> Result<(), TakeoverError> {
         let confirmed = async {
             self.channel.send(&Message::Ready).await?;
-            match self.channel.receive().await? {
-                Message::Yours => Ok(()),
-                Message::Request(_) | Message::Offer(_) | Message::Refusal(_) | Message::Ready => {
-                    Err(MessageError::Unexpected.into())
-                }
+            if self.channel.receive().await? == Message::Yours {
+                Ok(())
+            } else {
+                Err(MessageError::Unexpected.into())
             }
         };
         match timeout(limits::TAKEOVER_TIMEOUT, confirmed).await {
@@ -169,6 +180,12 @@ impl Predecessor {
             Ok(outcome) => outcome,
             Err(_) => Err(TakeoverError::Timeout),
         }
+    }
+
+    /// Lets it end, once the service manager knows this process.
+    pub(crate) async fn release(&mut self) {
+        // If it is gone already, there is nothing to release.
+        let _ = self.channel.send(&Message::Settled).await;
     }
 
     /// Waits until it has ended.
@@ -215,6 +232,12 @@ impl Successor {
     /// Tells it that everything is its own.
     pub(crate) async fn confirm(&mut self) -> Result<(), TakeoverError> {
         self.channel.send(&Message::Yours).await
+    }
+
+    /// Waits until this process may end.
+    pub(crate) async fn settled(&mut self) {
+        // Whatever else comes, be it the end, does not need this process any more.
+        let _ = timeout(limits::TAKEOVER_TIMEOUT, self.channel.receive()).await;
     }
 }
 
@@ -275,6 +298,7 @@ impl Incumbent {
                 .collect(),
             admin: self.kept.admin.0,
             registration: control.registration().await,
+            has_table: control.tables().borrow().is_some(),
         };
         if offer.descriptors() > limits::TAKEOVER_DESCRIPTORS_MAX {
             let reason = format!(
@@ -299,11 +323,10 @@ impl Incumbent {
         channel.send(&Message::Offer(offer)).await?;
         let sent = channel.send_descriptors(&descriptors).await;
         sent.map_err(TakeoverError::Broken)?;
-        match channel.receive().await? {
-            Message::Ready => Ok(Successor { channel, relays }),
-            Message::Request(_) | Message::Offer(_) | Message::Refusal(_) | Message::Yours => {
-                Err(MessageError::Unexpected.into())
-            }
+        if channel.receive().await? == Message::Ready {
+            Ok(Successor { channel, relays })
+        } else {
+            Err(MessageError::Unexpected.into())
         }
     }
 }

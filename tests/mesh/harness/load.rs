@@ -30,7 +30,7 @@ impl OpenLoad {
             .arg(format!("http://{address}/"))
             .args(["--rate", &rate.to_string()])
             .args(["--duration", &format!("{seconds}s")])
-            .args(["--fail-if", "errors>0%", "--quiet", "-o", "json"])
+            .args(["--quiet", "-o", "json"])
             .args(flags);
         Self {
             thread: thread::spawn(move || run(&mut weft_load)),
@@ -53,7 +53,13 @@ impl OpenLoad {
     #[track_caller]
     pub(crate) fn expect_all_good(self) {
         let output = self.thread.join().unwrap();
-        assert_eq!(output.code, 0, "{}\n{}", output.stderr, output.stdout);
+        // A busy machine may make the latencies invalid; what became of the requests stands.
+        let result: serde_json::Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", output.stderr, output.stdout));
+        let summary = &result["summary"];
+        assert_eq!(summary["failed"], 0, "{summary}\n{}", result["errors"]);
+        assert_eq!(summary["succeeded"], summary["requests"], "{summary}");
+        assert_ne!(summary["requests"], 0, "{summary}");
     }
 }
 

@@ -221,6 +221,7 @@ impl Mesh {
             outbound: Vec::new(),
             by_host: false,
             settings: String::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -245,6 +246,7 @@ pub(crate) struct SidecarPlan {
     outbound: Vec<(String, String)>,
     by_host: bool,
     settings: String,
+    environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl SidecarPlan {
@@ -311,6 +313,12 @@ impl SidecarPlan {
         self
     }
 
+    /// With a variable of the environment.
+    pub(crate) fn environment(mut self, name: &'static str, value: &Path) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
     /// Runs in another network namespace.
     pub(crate) fn in_namespace(mut self, namespace: &Arc<Namespace>) -> Self {
         self.place = Place {
@@ -348,6 +356,7 @@ impl SidecarPlan {
             .args(["proxy", "run", "--config"])
             .arg(self.folder.join("proxy.yaml"));
         without_settings(&mut command);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
