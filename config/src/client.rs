@@ -200,6 +200,12 @@ impl Subscription {
             advertise: address
                 .map(|address| address.to_string())
                 .unwrap_or_default(),
+            locality: self
+                .settings
+                .locality
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         };
         queue(&outgoing, Out::Hello(hello))?;
         queue(&outgoing, Out::Report(self.report()))?;

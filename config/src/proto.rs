@@ -35,12 +35,22 @@ impl From<Revision> for table::Revision {
     }
 }
 
+/// A locality as messages carry it: empty where it was not said.
+pub(crate) fn locality(text: &str) -> Result<Option<table::Locality>, table::LocalityError> {
+    (!text.is_empty()).then(|| text.parse()).transpose()
+}
+
 impl From<&table::Endpoint> for Endpoint {
     fn from(endpoint: &table::Endpoint) -> Self {
         Self {
             workload: endpoint.workload.clone(),
             address: endpoint.address.to_string(),
             identity: endpoint.identity.to_string(),
+            locality: endpoint
+                .locality
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         }
     }
 }
@@ -59,6 +69,8 @@ impl TryFrom<Endpoint> for table::Endpoint {
                 .identity
                 .parse()
                 .map_err(|error| format!("endpoint identity: {error}"))?,
+            locality: locality(&endpoint.locality)
+                .map_err(|error| format!("endpoint locality: {error}"))?,
         })
     }
 }

@@ -7,6 +7,7 @@
 //! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the
 //! table and keep its last good one, not run it with a hole.
 
+mod locality;
 mod matching;
 mod name;
 mod traffic;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
+pub use locality::{Locality, LocalityError};
 pub(crate) use matching::check_path;
 pub use name::{NameError, ServiceName, check_label};
 pub use traffic::{
@@ -221,6 +223,9 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Whom the handshake there must prove.
     pub identity: SpiffeId,
+    /// Where it runs, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
 }
 
 /// Who may call a service.

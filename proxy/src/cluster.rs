@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     pub(crate) traffic: Traffic,
     /// Where it runs.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// How far the nearest endpoint is, where others are farther.
+    pub(crate) nearest: Option<u8>,
     /// Where calls are counted that no endpoint took.
     pub(crate) unreached: ByRoute,
     /// What all workers share about it.
@@ -56,6 +58,8 @@ pub(crate) struct Endpoint {
     pub(crate) target: Target,
     /// The name of its sidecar.
     pub(crate) workload: Box<str>,
+    /// How far from here it runs, see [`weft_config::table::Locality::distance`].
+    pub(crate) distance: u8,
     /// What this worker thinks of it.
     pub(crate) standing: Arc<Standing>,
     /// Where calls to it are counted.
@@ -96,6 +100,14 @@ pub(crate) fn label(service: &ServiceName, port: u16) -> Arc<str> {
     Arc::from(format!("{service}:{port}"))
 }
 
+/// The least distance, unless all are as far.
+fn nearest(endpoints: &[Endpoint]) -> Option<u8> {
+    let distances = || endpoints.iter().map(|one| one.distance);
+    distances()
+        .min()
+        .filter(|least| distances().any(|one| one > *least))
+}
+
 impl Cluster {
     /// Endpoints under a label.
     pub(crate) fn new(
@@ -112,6 +124,7 @@ impl Cluster {
             label,
             protocol,
             traffic,
+            nearest: nearest(&endpoints),
             endpoints,
             unreached: ByRoute::default(),
             destination,

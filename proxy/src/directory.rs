@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_config::table::{self, RouteRule, ServiceName, Table};
+use weft_config::table::{self, Locality, RouteRule, ServiceName, Table};
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
@@ -52,11 +52,12 @@ pub(crate) struct Rule {
 
 impl Directory {
     /// Prepares a table. `previous` lends what was learned of endpoints that stay, `destinations` what all
-    /// workers share.
+    /// workers share; `here` is where this sidecar runs.
     pub(crate) fn new(
         table: Arc<Table>,
         previous: &Self,
         destinations: &Destinations,
+        here: Option<&Locality>,
         now: Instant,
     ) -> Self {
         let known: HashMap<&str, &Cluster> = previous
@@ -72,7 +73,7 @@ impl Directory {
                     Arc::clone(&label),
                     port.protocol,
                     port.traffic.clone(),
-                    endpoints(port, known, now),
+                    endpoints(port, known, here, now),
                     destinations.get(&label, &port.traffic.retry_budget, now),
                     known
                         .map(|one| Arc::clone(&one.lasting))
@@ -199,7 +200,12 @@ impl Rule {
 }
 
 /// The endpoints of a port, with what is known of them.
-fn endpoints(port: &table::Port, known: Option<&Cluster>, now: Instant) -> Vec<Endpoint> {
+fn endpoints(
+    port: &table::Port,
+    known: Option<&Cluster>,
+    here: Option<&Locality>,
+    now: Instant,
+) -> Vec<Endpoint> {
     let before: HashMap<&Target, &Endpoint> = known
         .into_iter()
         .flat_map(|cluster| &cluster.endpoints)
@@ -222,6 +228,10 @@ fn endpoints(port: &table::Port, known: Option<&Cluster>, now: Instant) -> Vec<E
         Endpoint {
             target,
             workload: endpoint.workload.as_str().into(),
+            distance: match (here, &endpoint.locality) {
+                (Some(here), Some(there)) => here.distance(there),
+                (_, _) => Locality::FARTHEST,
+            },
             standing,
             counted: ByRoute::default(),
         }
@@ -312,16 +322,33 @@ pub(crate) mod tests {
             identity: format!("spiffe://demo.test/ns/shop/sa/w{number}")
                 .parse()
                 .unwrap(),
+            locality: None,
         }
     }
 
     /// A cluster of so many endpoints.
     pub(crate) fn cluster(endpoints: u8, traffic: table::Traffic) -> Arc<Cluster> {
+        placed(&vec![None; endpoints.into()], None, traffic)
+    }
+
+    /// A cluster of endpoints at these places, as it is seen from `here`.
+    pub(crate) fn placed(
+        places: &[Option<&str>],
+        here: Option<&str>,
+        traffic: table::Traffic,
+    ) -> Arc<Cluster> {
         let mut table = table();
+        let endpoints = places
+            .iter()
+            .zip(0..)
+            .map(|(place, number)| table::Endpoint {
+                locality: place.map(|place| place.parse().unwrap()),
+                ..endpoint(number)
+            });
         let port = table::Port {
             protocol: Protocol::Http,
             routes: vec![],
-            endpoints: (0..endpoints).map(endpoint).collect(),
+            endpoints: endpoints.collect(),
             traffic,
         };
         let service = table::Service {
@@ -329,7 +356,14 @@ pub(crate) mod tests {
             authorization: None,
         };
         table.services.insert(name("many"), Arc::new(service));
-        let directory = after(table, &Directory::default());
+        let here: Option<Locality> = here.map(|here| here.parse().unwrap());
+        let directory = Directory::new(
+            Arc::new(table),
+            &Directory::default(),
+            &Destinations::default(),
+            here.as_ref(),
+            Instant::now(),
+        );
         Arc::clone(
             &directory
                 .service("many.shop")
@@ -347,14 +381,20 @@ pub(crate) mod tests {
     /// The snapshot that follows `previous`.
     pub(crate) fn after(table: impl Into<Arc<Table>>, previous: &Directory) -> Directory {
         let destinations = Destinations::default();
-        Directory::new(table.into(), previous, &destinations, Instant::now())
+        Directory::new(table.into(), previous, &destinations, None, Instant::now())
     }
 
     #[test]
     fn a_cluster_of_an_earlier_snapshot_is_found_again_unless_it_is_the_same_or_empty() {
         let destinations = Destinations::default();
         let build = |table: Table, previous: &Directory| {
-            Directory::new(Arc::new(table), previous, &destinations, Instant::now())
+            Directory::new(
+                Arc::new(table),
+                previous,
+                &destinations,
+                None,
+                Instant::now(),
+            )
         };
         let cluster = |directory: &Directory, name: &str, port| {
             let service = directory.service(name).unwrap();

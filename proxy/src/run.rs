@@ -243,6 +243,7 @@ pub async fn start(
     let served = Served::new(served, &namespace);
     let shared = Arc::new(Shared {
         identity: svid.id().clone(),
+        locality: settings.locality.clone(),
         principal: Arc::from(svid.id().as_str()),
         service: served
             .only_name()

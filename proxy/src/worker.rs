@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::settings::Timeouts;
-use weft_config::table::Table;
+use weft_config::table::{Locality, Table};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 use weft_transport::pool::Pool;
 
@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) service: Arc<str>,
     /// Its entry in `Via`, without the protocol.
     pub(crate) via: Box<str>,
+    /// Where this sidecar runs, if that was said.
+    pub(crate) locality: Option<Locality>,
     /// What it serves.
     pub(crate) served: Served,
     /// From the settings.
@@ -161,6 +163,7 @@ impl Worker {
 pub(crate) fn follow(
     mut tables: watch::Receiver<Option<Arc<Table>>>,
     own: TrustDomain,
+    locality: Option<Locality>,
     destinations: Arc<Destinations>,
 ) -> (watch::Receiver<Arc<Directory>>, impl Future<Output = ()>) {
     let swept = Arc::clone(&destinations);
@@ -168,7 +171,12 @@ pub(crate) fn follow(
         let table = tables.borrow_and_update().clone()?;
         // Whoever acknowledges tells the refusal: see `run::table`.
         table::check(&table, &own).ok()?;
-        Some(Arc::new(snapshot(table, old, &destinations)))
+        Some(Arc::new(snapshot(
+            table,
+            old,
+            &destinations,
+            locality.as_ref(),
+        )))
     };
     let first = newest(&mut tables, &Directory::default()).unwrap_or_default();
     let (snapshots, directory) = watch::channel(first);
@@ -185,6 +193,17 @@ pub(crate) fn follow(
 }
 
 /// The snapshot of a table that comes now.
-fn snapshot(table: Arc<Table>, old: &Directory, destinations: &Destinations) -> Directory {
-    Directory::new(table, old, destinations, std::time::Instant::now())
+fn snapshot(
+    table: Arc<Table>,
+    old: &Directory,
+    destinations: &Destinations,
+    locality: Option<&Locality>,
+) -> Directory {
+    Directory::new(
+        table,
+        old,
+        destinations,
+        locality,
+        std::time::Instant::now(),
+    )
 }

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -276,7 +275,7 @@ fn a_deadline_of_300_ms_ends_a_chain_of_three_hops_down_to_the_stuck_application
         caller.send(request.as_bytes()).unwrap();
         assert_eq!(caller.receive(false).unwrap().status, 504);
         let answered = began.elapsed();
-        thread::sleep(Duration::from_millis(200));
+        pause(Duration::from_millis(200));
         let heard = gone.lock().unwrap().map(|gone| gone - began);
         answers.push((answered, heard));
     }

@@ -97,6 +97,7 @@ mod tests {
             workload: "w".into(),
             address: address.parse().unwrap(),
             identity: "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap(),
+            locality: None,
         }
     }
 

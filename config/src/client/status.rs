@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use weft_transport::credentials::Credentials;
 
-use crate::table::{Revision, ServiceName};
+use crate::table::{Locality, Revision, ServiceName};
 
 /// What a subscription needs to know.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct SubscriptionSettings {
     pub listens_for: Vec<ServiceName>,
     /// Where other sidecars reach this one; needed to serve anything. A change is registered at once.
     pub advertise: watch::Receiver<Option<SocketAddr>>,
+    /// Where this sidecar runs, if that was said.
+    pub locality: Option<Locality>,
     /// What this sidecar serves. Registered while its application is healthy.
     pub inbound: Vec<(ServiceName, u16)>,
     /// The registration of the process before this one, if it is taken over.

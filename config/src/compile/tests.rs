@@ -93,6 +93,7 @@ fn endpoints() -> Endpoints {
         workload: "w1".into(),
         address: "10.0.0.1:6143".parse().unwrap(),
         identity: id("orders-v1"),
+        locality: None,
     };
     Endpoints::from([((name("orders-v1"), 80), vec![endpoint])])
 }

@@ -17,7 +17,7 @@ use crate::operator::{SidecarInfo, SidecarState};
 use crate::proto;
 use crate::resources::Set;
 use crate::store::{Store, StoreError};
-use crate::table::{Revision, ServiceName};
+use crate::table::{Locality, Revision, ServiceName};
 
 /// What tables are compiled from.
 #[derive(Clone, Debug)]
@@ -50,12 +50,21 @@ struct Inner {
     settled_at: Option<Instant>,
 }
 
+/// Where a sidecar is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Where its peers reach it, if it serves anything.
+    pub(super) address: Option<SocketAddr>,
+    /// Where it runs, if it says so.
+    pub(super) locality: Option<Locality>,
+}
+
 #[derive(Debug)]
 struct Session {
     number: u64,
     connected: bool,
     peer: PeerId,
-    address: Option<SocketAddr>,
+    place: Place,
     version: String,
     listens_for: BTreeSet<ServiceName>,
     inbound: Inbound,
@@ -144,7 +153,7 @@ impl Mesh {
         peer: &PeerId,
         hello: &proto::Hello,
         listens_for: BTreeSet<ServiceName>,
-        address: Option<SocketAddr>,
+        place: Place,
     ) -> Option<u64> {
         let mut inner = self.lock();
         let live = inner
@@ -175,7 +184,7 @@ impl Mesh {
             number,
             connected: true,
             peer: peer.clone(),
-            address,
+            place,
             version: hello.version.clone(),
             listens_for,
             inbound: Inbound::new(),
@@ -209,10 +218,14 @@ impl Mesh {
         };
         session.last_seen = jiff::Timestamp::now();
         session.inbound.clone_from(&inbound);
-        let Some(address) = session.address else {
+        let Some(address) = session.place.address else {
             return;
         };
-        if inner.registry.report(workload, address, inbound, now) {
+        let locality = session.place.locality.clone();
+        if inner
+            .registry
+            .report(workload, address, locality, inbound, now)
+        {
             self.publish(&inner);
         }
     }
@@ -301,8 +314,13 @@ impl Mesh {
         let mut serves = BTreeSet::new();
         let mut registrations = Vec::new();
         for (service, port) in session.inbound.keys() {
-            let (problem, refused) =
-                problem(plan, &workload.identity, service, *port, session.address);
+            let (problem, refused) = problem(
+                plan,
+                &workload.identity,
+                service,
+                *port,
+                session.place.address,
+            );
             if !refused && plan.may_serve(&workload.identity, service) == Some(true) {
                 serves.insert(service.clone());
             }
@@ -346,7 +364,7 @@ fn info(workload: &Workload, session: &Session) -> SidecarInfo {
         identity: workload.identity.clone(),
         instance: workload.instance.clone(),
         connected: session.connected,
-        address: session.address,
+        address: session.place.address,
         version: session.version.clone(),
         listens_for: session.listens_for.iter().cloned().collect(),
         serves: session

@@ -8,7 +8,7 @@ use weft_transport::identity::SpiffeId;
 
 use crate::compile::{Endpoints, Plan};
 use crate::limits;
-use crate::table::{Endpoint, ServiceName};
+use crate::table::{Endpoint, Locality, ServiceName};
 
 /// What a sidecar says that it serves, with the health of each application.
 pub(super) type Inbound = BTreeMap<(ServiceName, u16), bool>;
@@ -23,6 +23,7 @@ pub(super) struct Workload {
 #[derive(Debug)]
 struct Lease {
     address: SocketAddr,
+    locality: Option<Locality>,
     inbound: Inbound,
     expires: Instant,
 }
@@ -40,6 +41,7 @@ impl Registry {
         &mut self,
         workload: &Workload,
         address: SocketAddr,
+        locality: Option<Locality>,
         inbound: Inbound,
         now: Instant,
     ) -> bool {
@@ -54,9 +56,12 @@ impl Registry {
         let expires = now + limits::LEASE;
         match self.leases.get_mut(workload) {
             Some(lease) => {
-                changed |= lease.address != address || lease.inbound != inbound;
+                changed |= lease.address != address
+                    || lease.inbound != inbound
+                    || lease.locality != locality;
                 *lease = Lease {
                     address,
+                    locality,
                     inbound,
                     expires,
                 };
@@ -67,6 +72,7 @@ impl Registry {
                     workload.clone(),
                     Lease {
                         address,
+                        locality,
                         inbound,
                         expires,
                     },
@@ -102,6 +108,7 @@ impl Registry {
                             workload: workload.instance.clone(),
                             address: lease.address,
                             identity: workload.identity.clone(),
+                            locality: lease.locality.clone(),
                         });
                 }
             }
@@ -133,9 +140,9 @@ mod tests {
     fn a_lease_that_is_not_renewed_ends() {
         let (mut registry, start) = (Registry::default(), Instant::now());
         let address = "10.0.0.1:6143".parse().unwrap();
-        assert!(registry.report(&workload("a"), address, inbound(true), start));
+        assert!(registry.report(&workload("a"), address, None, inbound(true), start));
         let later = start + limits::LEASE_RENEWAL;
-        assert!(!registry.report(&workload("a"), address, inbound(true), later));
+        assert!(!registry.report(&workload("a"), address, None, inbound(true), later));
         assert!(!registry.expire(start + limits::LEASE));
         assert!(registry.expire(later + limits::LEASE));
     }
@@ -144,8 +151,8 @@ mod tests {
     fn a_successor_at_the_same_address_replaces_its_predecessor() {
         let (mut registry, now) = (Registry::default(), Instant::now());
         let address = "10.0.0.1:6143".parse().unwrap();
-        registry.report(&workload("a"), address, inbound(true), now);
-        assert!(registry.report(&workload("b"), address, inbound(true), now));
+        registry.report(&workload("a"), address, None, inbound(true), now);
+        assert!(registry.report(&workload("b"), address, None, inbound(true), now));
         assert_eq!(registry.leases.len(), 1);
     }
 
@@ -153,9 +160,9 @@ mod tests {
     fn an_empty_report_ends_the_lease_and_health_counts_as_change() {
         let (mut registry, now) = (Registry::default(), Instant::now());
         let address = "10.0.0.1:6143".parse().unwrap();
-        registry.report(&workload("a"), address, inbound(false), now);
-        assert!(registry.report(&workload("a"), address, inbound(true), now));
-        assert!(registry.report(&workload("a"), address, Inbound::new(), now));
+        registry.report(&workload("a"), address, None, inbound(false), now);
+        assert!(registry.report(&workload("a"), address, None, inbound(true), now));
+        assert!(registry.report(&workload("a"), address, None, Inbound::new(), now));
         assert!(registry.leases.is_empty());
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use weft_transport::identity::PeerId;
 
-use super::mesh::{Mesh, View};
+use super::mesh::{Mesh, Place, View};
 use super::registry::{Inbound, Workload};
 use crate::compile::Sidecar;
 use crate::limits;
@@ -76,12 +76,12 @@ async fn run(
             "the first message must be a hello",
         ));
     };
-    let (listens_for, address) = checked(&hello)?;
+    let (listens_for, place) = checked(&hello)?;
     let workload = Workload {
         identity: peer.id().clone(),
         instance: hello.instance.clone(),
     };
-    let Some(number) = mesh.connect(&workload, peer, &hello, listens_for.clone(), address) else {
+    let Some(number) = mesh.connect(&workload, peer, &hello, listens_for.clone(), place) else {
         return Err(Status::resource_exhausted(
             "too many sidecars are connected",
         ));
@@ -225,7 +225,7 @@ impl Subscriber<'_> {
     }
 }
 
-fn checked(hello: &proto::Hello) -> Result<(BTreeSet<ServiceName>, Option<SocketAddr>), Status> {
+fn checked(hello: &proto::Hello) -> Result<(BTreeSet<ServiceName>, Place), Status> {
     let names = [&hello.version, &hello.instance];
     if names
         .iter()
@@ -252,7 +252,8 @@ fn checked(hello: &proto::Hello) -> Result<(BTreeSet<ServiceName>, Option<Socket
     if address.is_some_and(|address| address.ip().is_unspecified() || address.port() == 0) {
         return Err(invalid(&"a wildcard address cannot be advertised"));
     }
-    Ok((listens_for, address))
+    let locality = proto::locality(&hello.locality).map_err(|error| invalid(&error))?;
+    Ok((listens_for, Place { address, locality }))
 }
 
 fn inbound(report: &proto::Report) -> Result<Inbound, Status> {

@@ -18,6 +18,7 @@ use super::raw::{
     RawTimeouts, RouteBy,
 };
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
+use crate::table::Locality;
 
 /// Everything that `weft proxy run` needs to know.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct ProxySettings {
     pub state_dir: PathBuf,
     /// Unix socket through which this process takes over from one that runs, and a later one from it.
     pub takeover_socket: Option<PathBuf>,
+    /// Where it runs, from the region inwards.
+    pub locality: Option<Locality>,
     /// Threads of the data path, each with its own sockets.
     pub workers: NonZeroUsize,
     /// What this sidecar serves to the mesh; none for a pure client.
@@ -171,6 +174,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         config_addresses,
         state_dir,
         takeover_socket: raw.takeover_socket,
+        locality: raw.locality,
         workers: parse_workers(raw.workers, cores)?,
         inbound,
         outbound,

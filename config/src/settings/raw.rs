@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use weft_transport::tuning::TransportSettings;
 
+use crate::table::Locality;
+
 use super::values::{DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference};
 
 /// One layer of settings: knows its keys and where its relative paths point.
@@ -32,6 +34,9 @@ pub struct RawProxy {
     /// Unix socket through which one process takes over from another.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub takeover_socket: Option<PathBuf>,
+    /// Where this sidecar runs, as region/zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
     /// Threads of the data path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,

@@ -16,7 +16,7 @@ use weft_config::resources::Kind;
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError, backup, restore};
 use weft_config::table::Table;
 
-use world::{Authority, SIDECAR, Sidecar, World, apply, endpoints, files, name};
+use world::{Authority, SIDECAR, Sidecar, World, ZONE, apply, endpoints, files, name};
 
 const MESH: &str = r#"
 apiVersion: weft.dev/v1alpha1
@@ -87,9 +87,11 @@ async fn a_sidecar_whose_host_moves_is_listed_at_its_new_address_alone() {
     orders.handle.set_health(&name("orders.shop"), 80, true);
     frontend.table(|table| endpoints(table) == [SIDECAR]).await;
     orders.move_to("10.0.0.2:6143");
-    frontend
+    let table = frontend
         .table(|table| endpoints(table) == ["10.0.0.2:6143"])
         .await;
+    let endpoint = &table.services[&name("orders.shop")].ports[&80].endpoints[0];
+    assert_eq!(endpoint.locality, Some(ZONE.parse().unwrap()));
 }
 
 #[tokio::test]

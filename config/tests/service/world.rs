@@ -25,6 +25,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a sidecar says that it is reached, at first.
 pub(crate) const SIDECAR: &str = "10.0.0.1:6143";
 
+/// Where every sidecar runs.
+pub(crate) const ZONE: &str = "eu-west/eu-west-1a";
+
 pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) dir: tempfile::TempDir,
@@ -98,6 +101,7 @@ impl World {
             version: "0.1.0".into(),
             listens_for: listens_for.iter().map(|text| name(text)).collect(),
             advertise: watch::Sender::new(Some(SIDECAR.parse().unwrap())).subscribe(),
+            locality: Some(ZONE.parse().unwrap()),
             inbound: inbound.iter().map(|text| (name(text), 80)).collect(),
             takes_over: None,
         }

@@ -59,6 +59,7 @@ fn row(
         "address": endpoint.target.address.to_string(),
         "identity": endpoint.target.identity.as_str(),
         "worker": worker,
+        "distance": endpoint.distance,
         "state": state,
         "in_flight": status.load,
         "latency_ms": status.latency.map(|seconds| (seconds * 1e6).round() / 1e3),

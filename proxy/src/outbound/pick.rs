@@ -8,12 +8,13 @@ use std::time::Instant;
 use http::HeaderMap;
 use http::header::COOKIE;
 use rand::Rng;
-use weft_config::table::{Algorithm, HashKey};
+use weft_config::table::{Algorithm, HashKey, Locality};
 
 use crate::cluster::{Cluster, Endpoint};
 use crate::limits;
 use crate::resilience::balance::{self, Method, choose};
 use crate::resilience::breaker::Admission;
+use crate::resilience::locality;
 
 /// Endpoints that were tried for one request, by index. Those beyond 128 are not remembered: with so many,
 /// the next choice is another one anyway.
@@ -99,6 +100,16 @@ pub(super) fn pick(
     }
     let is_in = |index: usize| all_in || admission(index) == Admission::Yes;
     let method = method(cluster, wish.key);
+    let reach = match (cluster.nearest, method) {
+        // A key has its endpoint, wherever that is.
+        (None, _) | (_, Method::Hash(_)) => Locality::FARTHEST,
+        (Some(nearest), _) if all_in => nearest,
+        (Some(_), _) => {
+            let all = endpoints.iter().enumerate();
+            locality::reach(all.map(|(index, one)| (one.distance, is_in(index))), random)
+        }
+    };
+    let near = |index: usize| endpoints[index].distance <= reach;
     let candidate = |index: usize| {
         let endpoint = &endpoints[index];
         endpoint
@@ -108,7 +119,8 @@ pub(super) fn pick(
     let count = endpoints.len();
     let mut among =
         |usable: &dyn Fn(usize) -> bool| choose(method, count, usable, candidate, random);
-    among(&|index| fresh(index) && is_in(index))
+    among(&|index| near(index) && fresh(index) && is_in(index))
+        .or_else(|| among(&|index| fresh(index) && is_in(index)))
         .or_else(|| among(&is_in))
         .or_else(|| among(&fresh))
         .or_else(|| among(&|_| true))
@@ -179,7 +191,7 @@ mod tests {
     use weft_config::table::{Percent, Traffic};
 
     use super::*;
-    use crate::directory::tests::cluster;
+    use crate::directory::tests::{cluster, placed};
     use crate::resilience::standing::Outcome;
 
     fn wish(tried: Tried) -> Wish {
@@ -278,6 +290,34 @@ mod tests {
             let out = all.endpoints.iter().filter(|one| one.standing.is_out());
             assert_eq!(out.count(), most, "of {count}");
         }
+    }
+
+    #[test]
+    fn requests_stay_in_their_zone_until_too_few_endpoints_are_left_there() {
+        let mut random = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let places = [Some("eu/a"), Some("eu/a"), Some("eu/b"), Some("us/a"), None];
+        let all = placed(&places, Some("eu/a"), Traffic::default());
+        let mut met = |now| {
+            let mut met = [0; 5];
+            for _ in 0..1000 {
+                met[pick(&all, &wish(Tried::default()), now, &mut random).unwrap()] += 1;
+            }
+            met
+        };
+        let [first, second, rest @ ..] = met(now);
+        assert!(first > 400 && second > 400 && rest == [0, 0, 0]);
+        put_out(&all, 0, now);
+        // Seven of ten stay; for the others the next zone is as good.
+        let [out, near, next, rest @ ..] = met(now);
+        assert!(out == 0 && (800..900).contains(&near) && next > 100);
+        // Two of three are not quite enough, either.
+        assert!(rest[0] + rest[1] < 40);
+        put_out(&all, 1, now);
+        let [first, second, next, rest @ ..] = met(now);
+        assert!(first == 0 && second == 0 && next > 400 && rest[0] > 0 && rest[1] > 0);
+        let nowhere = placed(&places, None, Traffic::default());
+        assert_eq!(nowhere.nearest, None);
     }
 
     #[test]

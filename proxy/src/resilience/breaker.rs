@@ -469,13 +469,17 @@ mod tests {
         let back = now + second(3.0);
         breaker.begin(back);
         breaker.succeeded(true, back, &limits());
-        (0..18).for_each(|_| drop(breaker.succeeded(false, back, &limits())));
+        for _ in 0..18 {
+            breaker.succeeded(false, back, &limits());
+        }
         let cause = breaker.failed(false, back, &limits(), || true);
         assert_eq!(cause, Some(Cause::SuccessRate));
         let again = back + second(6.0);
         breaker.begin(again);
         breaker.succeeded(true, again, &limits());
-        (0..19).for_each(|_| drop(breaker.succeeded(false, again, &limits())));
+        for _ in 0..19 {
+            breaker.succeeded(false, again, &limits());
+        }
         assert_eq!(breaker.failed(false, again, &limits(), || true), None);
     }
 

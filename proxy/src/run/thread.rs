@@ -93,7 +93,12 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let pool = Pool::new(dialler);
     // Before any socket is listened on: with a table from disk no request meets a worker without one.
     let destinations = Arc::clone(&plan.shared.destinations);
-    let (directory, keep_in_step) = follow(plan.tables, plan.trust_domain, destinations);
+    let (directory, keep_in_step) = follow(
+        plan.tables,
+        plan.trust_domain,
+        plan.shared.locality.clone(),
+        destinations,
+    );
     let none: Arc<str> = Arc::from("");
     let worker = Arc::new(Worker {
         via_http1: via("1.1", &plan.shared.via),

@@ -123,6 +123,7 @@ impl Fabric {
                     workload: format!("{}-{number}", sidecar.account),
                     address: sidecar.running.mesh(),
                     identity: id(&sidecar.account),
+                    locality: None,
                 });
             let port = Port {
                 protocol: Protocol::Http,

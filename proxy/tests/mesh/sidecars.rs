@@ -180,6 +180,7 @@ impl Mesh {
             workload: identity.into(),
             address,
             identity: id(identity),
+            locality: None,
         };
         let live = endpoint(self.orders.mesh(), "orders");
         // Nobody listens there: the port is one that this process holds for TCP only.
@@ -256,6 +257,7 @@ pub(crate) fn loopback() -> SocketAddr {
 pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
     ProxySettings {
         takeover_socket: None,
+        locality: None,
         join_token_file: None,
         config_addresses: vec![],
         state_dir: state_dir.to_owned(),

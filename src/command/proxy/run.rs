@@ -161,6 +161,7 @@ fn subscription_settings(
     }
     Ok(SubscriptionSettings {
         advertise: advertise.subscribe(),
+        locality: settings.locality.clone(),
         addresses: config.iter().map(ToString::to_string).collect(),
         credentials: credentials.clone(),
         state_dir: settings.state_dir.clone(),
