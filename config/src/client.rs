@@ -145,14 +145,17 @@ impl Subscription {
         let mut failures = 0;
         let mut addresses = self.settings.addresses.clone();
         while !shutdown.is_cancelled() {
+            if self.shared.lock().handed_over {
+                // Another stream of this name would push the successor's aside.
+                return shutdown.cancelled().await;
+            }
             let started = Instant::now();
             let error = match self.follow(&addresses, &shutdown).await {
                 Ok(()) => break,
                 Err(error) => error,
             };
             if self.shared.lock().handed_over {
-                // Another stream of this name would push the successor's aside.
-                return shutdown.cancelled().await;
+                continue;
             }
             tracing::info!(%error, "the stream to the config service ended");
             // This process may be restarted before the config service is back.
@@ -213,6 +216,9 @@ impl Subscription {
             let channel = connect(addresses, &self.settings.credentials)
                 .await
                 .map_err(|error| error.to_string())?;
+            if self.shared.lock().handed_over {
+                return Err("another process registers".to_owned());
+            }
             DiscoveryClient::new(channel)
                 .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
                 .subscribe(ReceiverStream::new(messages))

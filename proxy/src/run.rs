@@ -259,6 +259,8 @@ pub async fn start(
     });
     let writer = Writer::start(settings.access_log)?;
     let [go, finish, rest] = [(); 3].map(|()| CancellationToken::new());
+    // Workers that run already end if a later step fails.
+    let failed = finish.clone().drop_guard();
     let (deadline, drained_by) = watch::channel(None);
     let mut ended = Vec::new();
     let (mut shards, mut pools, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
@@ -328,6 +330,7 @@ pub async fn start(
         state.draining(),
     ));
     tasks.spawn(admin::serve(admin_listener, Arc::clone(&state)));
+    failed.disarm();
     Ok(Running {
         state,
         control,

@@ -12,9 +12,15 @@ use quinn::{QlogConfig, QlogStream};
 use crate::limits::{QLOG_BYTES_MAX, QLOG_FILES_MAX};
 
 /// A new file in `directory` for the connections of one endpoint, `SIDE-N.sqlog`. Connections are told
-/// apart by `group_id`.
-pub(crate) fn stream(directory: &Path, side: &str) -> io::Result<QlogStream> {
-    let file = free_file(directory, side)?;
+/// apart by `group_id`. None, which is logged, where there are too many files already: nobody is to be kept from
+/// starting by what was forgotten. The last lines are written when the endpoint ends; a process that is killed
+/// leaves some kilobytes out.
+pub(crate) fn stream(directory: &Path, side: &str) -> io::Result<Option<QlogStream>> {
+    let Some(file) = free_file(directory, side)? else {
+        tracing::warn!(directory = %directory.display(), most = QLOG_FILES_MAX,
+            "no qlog: the directory is full of such files");
+        return Ok(None);
+    };
     let mut config = QlogConfig::default();
     config
         .title(Some(format!("weft {side}")))
@@ -22,23 +28,22 @@ pub(crate) fn stream(directory: &Path, side: &str) -> io::Result<QlogStream> {
             file: BufWriter::new(file),
             left: QLOG_BYTES_MAX,
         }));
-    config
-        .into_stream()
+    let stream = config.into_stream();
+    stream
+        .map(Some)
         .ok_or_else(|| io::Error::other("the first line could not be written"))
 }
 
 /// Several workers and several runs share the directory.
-fn free_file(directory: &Path, side: &str) -> io::Result<File> {
+fn free_file(directory: &Path, side: &str) -> io::Result<Option<File>> {
     for number in 1..=QLOG_FILES_MAX {
         let path = directory.join(format!("{side}-{number}.sqlog"));
         match OpenOptions::new().write(true).create_new(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            opened => return opened,
+            opened => return opened.map(Some),
         }
     }
-    Err(io::Error::other(format!(
-        "it holds {QLOG_FILES_MAX} files of the kind: remove what you do not need"
-    )))
+    Ok(None)
 }
 
 /// Takes so many bytes and drops what comes after: a file ends in the middle of a record at worst,
@@ -84,10 +89,20 @@ mod tests {
     }
 
     #[test]
+    fn a_full_directory_is_no_error() {
+        let directory = tempfile::tempdir().unwrap();
+        for number in 1..=QLOG_FILES_MAX {
+            let name = format!("listening-{number}.sqlog");
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert!(stream(directory.path(), "listening").unwrap().is_none());
+    }
+
+    #[test]
     fn each_endpoint_gets_a_file_of_its_own() {
         let directory = tempfile::tempdir().unwrap();
         for _ in 0..2 {
-            drop(stream(directory.path(), "dialling").unwrap());
+            drop(stream(directory.path(), "dialling").unwrap().unwrap());
         }
         for name in ["dialling-1.sqlog", "dialling-2.sqlog"] {
             let text = std::fs::read_to_string(directory.path().join(name)).unwrap();

@@ -144,7 +144,7 @@ fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, Conf
             let directory = directory.display();
             ConfigurationError(format!("cannot write qlog_dir {directory}: {error}"))
         })?;
-        config.qlog_stream(Some(stream));
+        config.qlog_stream(stream);
     }
     if settings.ack_frequency > 0 {
         let mut frequency = AckFrequencyConfig::default();

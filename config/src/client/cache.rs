@@ -44,12 +44,12 @@ pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
 }
 
 /// Replaces the table. One write at a time: a process that takes over may ask for the table while it is
-/// written, and is answered when it is there.
+/// written, and is answered when it is there. That process may write as well, so each has a name of its own.
 pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let json = serde_json::to_vec(table)?;
-    let partial = path.with_extension("partial");
+    let partial = path.with_extension(format!("{}.partial", std::process::id()));
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)

@@ -35,13 +35,6 @@ impl SubscriptionHandle {
         }
     }
 
-    /// Ends all registrations, for a drain.
-    pub fn deregister(&self) {
-        let mut state = self.shared.lock();
-        state.health.clear();
-        self.shared.changed.notify_one();
-    }
-
     /// The sidecar runs this revision, or says why it does not and goes on with its last good one.
     pub fn acknowledge(&self, revision: &Revision, result: Result<(), String>) {
         let mut state = self.shared.lock();

@@ -26,8 +26,13 @@ pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-override-p
 /// What became of the overrides of one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Overridden {
-    /// The caller may, and these values are in force; the number of fields that made no sense is beside it.
-    Taken(Box<RequestTraffic>, u64),
+    /// The caller may.
+    Allowed {
+        /// What is in force, if any field says something else than the policy.
+        traffic: Option<Box<RequestTraffic>>,
+        /// Fields that made no sense.
+        senseless: u64,
+    },
     /// The policy does not name the caller.
     Forbidden,
 }
@@ -75,7 +80,10 @@ pub(super) fn read(
         &mut changed.priority,
         &mut senseless,
     );
-    Some(Overridden::Taken(changed, senseless))
+    Some(Overridden::Allowed {
+        traffic: (*changed != *traffic).then_some(changed),
+        senseless,
+    })
 }
 
 /// Two lines of one field contradict each other, so they say nothing.
@@ -152,15 +160,16 @@ mod tests {
             (ATTEMPTS, "0"),
             (PRIORITY, "high"),
         ];
-        let Some(Overridden::Taken(traffic, 0)) = read(&fields, FRONTEND) else {
-            panic!("not taken");
-        };
         let mut expected = policy();
         expected.timeouts.request = Some(Duration::from_millis(1500));
         expected.timeouts.backend_request = None;
         expected.retry.attempts = 0;
         expected.priority = Priority::High;
-        assert_eq!(*traffic, expected);
+        let allowed = Overridden::Allowed {
+            traffic: Some(Box::new(expected)),
+            senseless: 0,
+        };
+        assert_eq!(read(&fields, FRONTEND), Some(allowed));
     }
 
     #[test]
@@ -173,6 +182,13 @@ mod tests {
         assert_eq!(read(&[], FRONTEND), None);
     }
 
+    fn senseless() -> Option<Overridden> {
+        Some(Overridden::Allowed {
+            traffic: None,
+            senseless: 1,
+        })
+    }
+
     #[test]
     fn values_without_sense_change_nothing_and_are_counted() {
         for (name, value) in [
@@ -183,14 +199,9 @@ mod tests {
             (ATTEMPTS, "1e9"),
             (PRIORITY, "HIGHEST"),
         ] {
-            let found = read(&[(name, value)], FRONTEND);
-            assert_eq!(
-                found,
-                Some(Overridden::Taken(Box::new(policy()), 1)),
-                "{value}"
-            );
+            assert_eq!(read(&[(name, value)], FRONTEND), senseless(), "{value}");
         }
-        let twice = read(&[(ATTEMPTS, "1"), (ATTEMPTS, "9")], FRONTEND);
-        assert_eq!(twice, Some(Overridden::Taken(Box::new(policy()), 1)));
+        let twice = [(ATTEMPTS, "1"), (ATTEMPTS, "9")];
+        assert_eq!(read(&twice, FRONTEND), senseless());
     }
 }

@@ -47,17 +47,14 @@ impl Tried {
     /// The same endpoints, as far as they are there, by their places in a later snapshot of the cluster.
     pub(super) fn moved(self, from: &Cluster, to: &Cluster) -> Self {
         let mut moved = Self::default();
-        for (index, endpoint) in to.endpoints.iter().enumerate() {
-            let was = |old: &Endpoint| old.target == endpoint.target;
-            if from
-                .endpoints
-                .iter()
-                .position(was)
-                .is_some_and(|old| self.has(old))
-            {
-                moved.add(index);
-            }
-        }
+        let place = |old: usize| {
+            let target = &from.endpoints.get(old)?.target;
+            to.endpoints.iter().position(|one| one.target == *target)
+        };
+        let remembered = from.endpoints.len().min(128);
+        let tried = (0..remembered).filter(|old| self.has(*old));
+        tried.filter_map(place).for_each(|index| moved.add(index));
+        moved.last = self.last.and_then(place);
         moved
     }
 
@@ -94,7 +91,9 @@ pub(super) fn pick(
             .map_or(Admission::No, |one| one.standing.admission(now))
     };
     // As long as no endpoint is out, none is asked.
-    let all_in = !cluster.may_have_out() || is_panic(cluster);
+    let none_out = !cluster.may_have_out();
+    let panic = !none_out && is_panic(cluster);
+    let all_in = none_out || panic;
     if !all_in && let Some(index) = due(endpoints, wish, now) {
         return Some(index);
     }
@@ -103,7 +102,8 @@ pub(super) fn pick(
     let reach = match (cluster.nearest, method) {
         // A key has its endpoint, wherever that is.
         (None, _) | (_, Method::Hash(_)) => Locality::FARTHEST,
-        (Some(nearest), _) if all_in => nearest,
+        (Some(_), _) if panic => Locality::FARTHEST,
+        (Some(nearest), _) if none_out => nearest,
         (Some(_), _) => {
             let all = endpoints.iter().enumerate();
             locality::reach(all.map(|(index, one)| (one.distance, is_in(index))), random)
@@ -244,7 +244,10 @@ mod tests {
         assert!(tried.moved(&two, &three).has(0));
         assert!(!tried.moved(&two, &three).has(1));
         tried.add(2);
-        assert_eq!(tried.moved(&three, &two).last(), Some(0));
+        assert_eq!(tried.moved(&three, &two).last(), None);
+        tried.add(1);
+        assert_eq!(tried.moved(&three, &two).last(), Some(1));
+        assert!(tried.moved(&three, &two).all(2));
     }
 
     #[test]
@@ -316,6 +319,17 @@ mod tests {
         put_out(&all, 1, now);
         let [first, second, next, rest @ ..] = met(now);
         assert!(first == 0 && second == 0 && next > 400 && rest[0] > 0 && rest[1] > 0);
+        // So few are left in all that it cannot be their fault: nobody is left out, near or far.
+        let mut traffic = Traffic::default();
+        traffic.breaker.ejected_percent_max = Percent::whole(100);
+        let three = placed(&places[..3], Some("eu/a"), traffic);
+        put_out(&three, 0, now);
+        put_out(&three, 1, now);
+        let mut far = 0;
+        for _ in 0..1000 {
+            far += i32::from(pick(&three, &wish(Tried::default()), now, &mut random) == Some(2));
+        }
+        assert!(far > 100);
         let nowhere = placed(&places, None, Traffic::default());
         assert_eq!(nowhere.nearest, None);
     }

@@ -202,10 +202,12 @@ fn override_traffic(worker: &Worker, head: &Parts, route: &mut Route) {
     match overrides::read(&head.headers, &worker.shared.identity, &route.traffic) {
         None => {}
         Some(Overridden::Forbidden) => counts.add(Event::OverrideForbidden),
-        Some(Overridden::Taken(traffic, senseless)) => {
-            counts.add(Event::OverrideTaken);
+        Some(Overridden::Allowed { traffic, senseless }) => {
             (0..senseless).for_each(|_| counts.add(Event::OverrideInvalid));
-            route.traffic = Arc::from(traffic);
+            if let Some(traffic) = traffic {
+                counts.add(Event::OverrideTaken);
+                route.traffic = Arc::from(traffic);
+            }
         }
     }
 }

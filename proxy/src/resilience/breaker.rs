@@ -12,7 +12,8 @@
 //!                      the probe told nothing: Out, may be probed at once
 //! ```
 //! One success proves little of an endpoint that fails half of the time: until it has answered as many
-//! requests as a share of successes needs, a single failure takes it out again.
+//! requests as a share of successes needs, or has been back for the longest time out, a single failure takes
+//! it out again.
 //!
 //! When only observing, `Out` is entered and left by time alone, and everything is still admitted.
 
@@ -222,8 +223,10 @@ impl Breaker {
         let mut on_trial = false;
         match self.state {
             State::In { back } => {
-                on_trial =
-                    back.is_some_and(|back| back.succeeded < limits.success_rate.requests_min);
+                on_trial = back.is_some_and(|back| {
+                    now.duration_since(back.since) < limits.ejection_max
+                        && back.succeeded < limits.success_rate.requests_min
+                });
             }
             State::Out {
                 enforced: false,
@@ -481,6 +484,18 @@ mod tests {
             breaker.succeeded(false, again, &limits());
         }
         assert_eq!(breaker.failed(false, again, &limits(), || true), None);
+    }
+
+    #[test]
+    fn the_trial_of_one_that_is_asked_little_ends_with_time() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        put_out(&mut breaker, now);
+        let back = now + second(3.0);
+        breaker.begin(back);
+        breaker.succeeded(true, back, &limits());
+        let hour = back + second(3600.0);
+        assert_eq!(breaker.failed(false, hour, &limits(), || true), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -160,11 +161,10 @@ impl Running {
         self.handed_over.cancel();
         self.tasks.shutdown().await;
         let relays = std::mem::take(&mut successor.relays);
-        for (reading, relay) in self.readings.iter().zip(relays) {
-            let stopped = timeout(limits::HAND_OVER_TIMEOUT, reading.hand_over(relay));
-            if stopped.await.is_err() {
-                tracing::warn!("a worker still reads the mesh port");
-            }
+        let both = self.readings.iter().zip(relays);
+        let all = join_all(both.map(|(reading, relay)| reading.hand_over(relay)));
+        if timeout(limits::HAND_OVER_TIMEOUT, all).await.is_err() {
+            tracing::warn!("a worker still reads the mesh port");
         }
         // The listening sockets live on in the successor.
         self.incumbent = None;

@@ -156,7 +156,10 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         return;
     }
 
-    plan.go.cancelled().await;
+    tokio::select! {
+        () = plan.go.cancelled() => {}
+        () = plan.finish.cancelled() => return,
+    }
     for listener in listeners {
         worker.tasks.spawn(listener);
     }

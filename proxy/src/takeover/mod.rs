@@ -160,7 +160,8 @@ impl Predecessor {
         self.estate.take()
     }
 
-    /// Tells it to hand over. It reads and accepts nothing any more when this returns, be it that it ended.
+    /// Tells it to hand over. When this returns without an error it neither reads nor accepts: because it said
+    /// so, or because it ended in between. One that breaks off otherwise may still read, so that is an error.
     pub(crate) async fn confirm(&mut self) -> Result<(), TakeoverError> {
         let confirmed = async {
             self.channel.send(&Message::Ready).await?;

@@ -60,7 +60,7 @@ impl Reading {
         }
     }
 
-    /// Reads from here on: the predecessor no longer does.
+    /// Reads from here on: the predecessor has stopped.
     pub fn begin(&self) {
         self.begun.store(true, Ordering::Release);
         self.waker.wake();
@@ -139,7 +139,15 @@ impl SharedSocket {
         if let Some(relay) = self.from_successor.get() {
             return Ok(Some(relay));
         }
-        let relay = FromSuccessor::new(receiving.try_clone()?)?;
+        let relay = match receiving.try_clone().and_then(FromSuccessor::new) {
+            Ok(relay) => relay,
+            // Out of descriptors, say. An error here would end the endpoint with all of its connections;
+            // as it is, two processes read until the descriptor is to be had.
+            Err(error) => {
+                tracing::warn!(%error, "the mesh port cannot be handed over yet");
+                return Ok(None);
+            }
+        };
         self.reading.relayed.cancel();
         Ok(Some(self.from_successor.get_or_init(|| relay)))
     }

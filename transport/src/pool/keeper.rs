@@ -220,7 +220,13 @@ impl Keeper {
                         return None;
                     }
                     let now = Instant::now();
-                    next_look = now + limits::RACE_LOOK_INTERVAL;
+                    // Who has been silent for so long is not missed by a few milliseconds.
+                    next_look = now
+                        + if now < refuse_at {
+                            limits::RACE_LOOK_INTERVAL
+                        } else {
+                            limits::LIVENESS_INTERVAL
+                        };
                     if now < next_start {
                         continue;
                     }
