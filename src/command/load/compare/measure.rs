@@ -17,8 +17,9 @@ use crate::failure::{Code, Failure};
 
 /// How often the run is looked at; times of processors are read as near to its beginning and end.
 const TICK: Duration = Duration::from_millis(5);
-/// After this a fresh or idle pair is at rest: connections are set up, buffers that shrink have shrunk.
-const SETTLE: Duration = Duration::from_secs(2);
+/// After this a fresh or idle pair is at rest: connections are set up, buffers that shrink have shrunk, and
+/// allocators that wait before they give memory back have done so.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// Whom a measurement is about.
 pub struct Subject<'a> {
