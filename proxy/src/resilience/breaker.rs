@@ -371,6 +371,12 @@ mod tests {
         (0..5).find_map(|_| breaker.failed(false, now, &limits(), || true))
     }
 
+    /// One request tries it, and succeeds.
+    fn come_back(breaker: &mut Breaker, now: Instant) {
+        assert!(breaker.begin(now));
+        assert!(breaker.succeeded(true, now, &limits()));
+    }
+
     #[test]
     fn five_failures_in_a_row_put_it_out_and_a_success_between_them_does_not() {
         let now = Instant::now();
@@ -450,14 +456,12 @@ mod tests {
         let mut breaker = Breaker::default();
         put_out(&mut breaker, now);
         let back = now + second(3.0);
-        breaker.begin(back);
-        breaker.succeeded(true, back, &limits());
+        come_back(&mut breaker, back);
         let soon = back + second(1.0);
         put_out(&mut breaker, soon);
         assert_eq!(breaker.status().unwrap().until - soon, second(6.0));
         let back = soon + second(6.0);
-        breaker.begin(back);
-        breaker.succeeded(true, back, &limits());
+        come_back(&mut breaker, back);
         let later = back + second(20.0);
         breaker.succeeded(false, later, &limits());
         put_out(&mut breaker, later);
@@ -470,16 +474,14 @@ mod tests {
         let mut breaker = Breaker::default();
         put_out(&mut breaker, now);
         let back = now + second(3.0);
-        breaker.begin(back);
-        breaker.succeeded(true, back, &limits());
+        come_back(&mut breaker, back);
         for _ in 0..18 {
             breaker.succeeded(false, back, &limits());
         }
         let cause = breaker.failed(false, back, &limits(), || true);
         assert_eq!(cause, Some(Cause::SuccessRate));
         let again = back + second(6.0);
-        breaker.begin(again);
-        breaker.succeeded(true, again, &limits());
+        come_back(&mut breaker, again);
         for _ in 0..19 {
             breaker.succeeded(false, again, &limits());
         }
@@ -492,8 +494,7 @@ mod tests {
         let mut breaker = Breaker::default();
         put_out(&mut breaker, now);
         let back = now + second(3.0);
-        breaker.begin(back);
-        breaker.succeeded(true, back, &limits());
+        come_back(&mut breaker, back);
         let hour = back + second(3600.0);
         assert_eq!(breaker.failed(false, hour, &limits(), || true), None);
     }

@@ -89,12 +89,7 @@ async fn a_restarted_peer_is_reached_again() {
 #[tokio::test]
 async fn a_silent_peer_is_raced_and_its_successor_found() {
     let mesh = Mesh::new();
-    let first = mesh.serve(0, mesh.authority.credentials(ORDERS));
-    let wire = Wire::to(first.target.address).await;
-    let target = Target {
-        address: wire.address,
-        identity: ORDERS.parse().unwrap(),
-    };
+    let (first, wire, target) = mesh.serve_behind_wire().await;
     let pool = mesh.pool();
     let lost = pool.get(&target).await.unwrap();
     wire.leads_to.send_replace(None);
@@ -116,12 +111,7 @@ async fn a_silent_peer_is_raced_and_its_successor_found() {
 #[tokio::test]
 async fn a_connection_that_answers_again_goes_on_and_its_racers_are_dropped() {
     let mesh = Mesh::new();
-    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
-    let wire = Wire::to(server.target.address).await;
-    let target = Target {
-        address: wire.address,
-        identity: ORDERS.parse().unwrap(),
-    };
+    let (server, wire, target) = mesh.serve_behind_wire().await;
     let pool = mesh.pool();
     // The first handshake is over on both sides when its connection has carried something.
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
@@ -152,12 +142,7 @@ async fn a_connection_that_answers_again_goes_on_and_its_racers_are_dropped() {
 #[tokio::test]
 async fn a_peer_whose_address_changes_has_moved_once() {
     let mesh = Mesh::new();
-    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
-    let wire = Wire::to(server.target.address).await;
-    let target = Target {
-        address: wire.address,
-        identity: ORDERS.parse().unwrap(),
-    };
+    let (server, wire, target) = mesh.serve_behind_wire().await;
     let pool = mesh.pool();
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
     assert_eq!((server.accepted(), server.moves()), (1, 0));
@@ -171,12 +156,7 @@ async fn a_peer_whose_address_changes_has_moved_once() {
 #[tokio::test]
 async fn a_request_to_a_peer_that_fell_silent_fails_within_seconds_and_later_ones_at_once() {
     let mesh = Mesh::new();
-    let server = mesh.serve(0, mesh.authority.credentials(ORDERS));
-    let wire = Wire::to(server.target.address).await;
-    let target = Target {
-        address: wire.address,
-        identity: ORDERS.parse().unwrap(),
-    };
+    let (server, wire, target) = mesh.serve_behind_wire().await;
     let pool = mesh.pool();
     // The request goes out in the wake of an answer: only its probes tell of the silence.
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
@@ -332,6 +312,17 @@ impl Mesh {
         };
         let (listener, _) = socket.start(&credentials).unwrap();
         Server::start(listener, target)
+    }
+
+    /// A server, and how it is reached through a wire that the test can change.
+    async fn serve_behind_wire(&self) -> (Server, Wire, Target) {
+        let server = self.serve(0, self.authority.credentials(ORDERS));
+        let wire = Wire::to(server.target.address).await;
+        let target = Target {
+            address: wire.address,
+            identity: server.target.identity.clone(),
+        };
+        (server, wire, target)
     }
 
     fn pool(&self) -> Pool {
