@@ -102,3 +102,7 @@ pub const CAPTURE_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Bytes of each packet of cross traffic: full ones, as bulk transfers send.
 pub const CROSS_PACKET_BYTES: usize = 1500;
+
+/// Packets of cross traffic that are caught up with after an idle time: more than a queue holds, and done within
+/// milliseconds.
+pub const CROSS_MISSED_MAX: u32 = 100_000;

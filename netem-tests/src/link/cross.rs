@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::fate::{Fate, Purpose};
-use crate::limits::CROSS_PACKET_BYTES;
+use crate::limits::{CROSS_MISSED_MAX, CROSS_PACKET_BYTES};
 
 /// When they come.
 #[derive(Debug, Default)]
@@ -27,6 +27,11 @@ impl Cross {
     /// When the next one comes, if that is not after `now`; it counts as come.
     pub(super) fn arrival(&mut self, now: Instant, fate: Fate) -> Option<Instant> {
         let (rate, at) = self.coming.filter(|(_, at)| *at <= now)?;
+        // After a long idle time only the last ones can still be in a queue.
+        let remembered = mean(rate).saturating_mul(CROSS_MISSED_MAX);
+        let at = now
+            .checked_sub(remembered)
+            .map_or(at, |since| at.max(since));
         self.count += 1;
         self.coming = Some((rate, at + self.wait(rate, fate)));
         Some(at)
@@ -34,8 +39,32 @@ impl Cross {
 
     /// The time between two: exponential, so that arrivals are a Poisson process.
     fn wait(&self, rate: u64, fate: Fate) -> Duration {
-        let mean = CROSS_PACKET_BYTES as f64 * 8.0 / rate.max(1) as f64;
         let share = fate.share(self.count, Purpose::Cross);
-        Duration::try_from_secs_f64(-mean * (1.0 - share).ln()).unwrap_or(Duration::MAX / 4)
+        let times = -(1.0 - share).ln();
+        Duration::try_from_secs_f64(mean(rate).as_secs_f64() * times).unwrap_or(Duration::MAX / 4)
+    }
+}
+
+/// The mean time between two.
+fn mean(rate: u64) -> Duration {
+    Duration::from_secs_f64(CROSS_PACKET_BYTES as f64 * 8.0 / rate.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Seed;
+    use super::*;
+
+    #[test]
+    fn an_hour_without_a_look_costs_a_bounded_number_of_arrivals() {
+        let (now, fate) = (Instant::now(), Fate::new(Seed(1)));
+        let mut cross = Cross::default();
+        cross.set(now, Some(10_000_000_000), fate);
+        let later = now + Duration::from_secs(3600);
+        let mut count = 0_u32;
+        while cross.arrival(later, fate).is_some() {
+            count += 1;
+        }
+        assert!(count < 2 * CROSS_MISSED_MAX, "{count}");
     }
 }
