@@ -102,16 +102,23 @@ impl Renewal {
         Some(Action::Renew)
     }
 
-    /// The attempt brought a certificate with this life.
+    /// The attempt brought a certificate with this life. One that is past its renewal age when it is new is so by a
+    /// clock that is ahead of the CA's; the next would be as well, so it follows after the longest pause.
     pub fn handle_renewed(&mut self, now: Instant, life: Life, rng: &mut impl Rng) {
         *self = Self::new(now, life, rng);
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.state = State::Resting {
+                due: now + self.pause_max(),
+            };
+            // The wall clock would say the same again.
+            self.brought_forward = true;
+        }
     }
 
     /// The attempt failed; the next follows after a pause.
     pub fn handle_failure(&mut self, now: Instant, rng: &mut impl Rng) -> Urgency {
-        let cap = (self.life / BACKOFF_LIFE_DIVISOR).clamp(BACKOFF_MIN, BACKOFF_MAX);
         self.state = State::BackingOff {
-            due: now + self.backoff.next(cap, rng),
+            due: now + self.backoff.next(self.pause_max(), rng),
         };
         let left = self.left(now);
         let urgency = if left.is_zero() {
@@ -144,6 +151,11 @@ impl Renewal {
         self.state = State::Resting {
             due: due.min(now + spread.mul_f64(rng.random_range(0.0..=1.0))),
         };
+    }
+
+    /// The longest pause between two attempts.
+    fn pause_max(&self) -> Duration {
+        (self.life / BACKOFF_LIFE_DIVISOR).clamp(BACKOFF_MIN, BACKOFF_MAX)
     }
 
     /// How much life is left by the monotonic clock.
@@ -241,6 +253,27 @@ mod tests {
         let mut renewal = Renewal::new(now, life, &mut rng(1));
         assert_eq!(renewal.poll_timeout(), Some(now));
         assert_eq!(renewal.handle_timeout(now), Some(Action::Renew));
+    }
+
+    #[test]
+    fn a_clock_that_finds_each_new_certificate_old_renews_once_a_minute() {
+        let mut rng = rng(1);
+        let start = origin();
+        let old = Life {
+            total: DAY,
+            left: DAY / 24,
+        };
+        let mut renewal = Renewal::new(start, old, &mut rng);
+        let mut renewed = 0;
+        while let Some(due) = renewal.poll_timeout().filter(|due| *due < start + DAY / 24) {
+            renewal.handle_wall_clock(due, old.left, &mut rng);
+            if renewal.handle_timeout(due).is_some() {
+                renewal.handle_renewed(due, old, &mut rng);
+                renewal.handle_wall_clock(due, old.left, &mut rng);
+                renewed += 1;
+            }
+        }
+        assert_eq!(renewed, 60);
     }
 
     #[test]
