@@ -57,6 +57,23 @@ fn a_sidecar_that_is_killed_is_replaced_by_the_other() {
 }
 
 #[test]
+fn clocks_that_jump_an_hour_ahead_and_back_fail_no_request() {
+    if !can_make_labs() {
+        return;
+    }
+    let checks: Value =
+        serde_json::from_slice(&weft(&["lab", "check", "-o", "json"]).stdout).unwrap();
+    let mut checks = checks.as_array().unwrap().iter();
+    let clocks = checks
+        .find(|check| check["what"] == "clocks of programs")
+        .unwrap();
+    match clocks["found"].as_bool() {
+        Some(true) => holds("clock-step"),
+        Some(false) | None => skip(clocks["said"].as_str().unwrap()),
+    }
+}
+
+#[test]
 fn a_claim_that_does_not_hold_ends_with_99_and_with_the_line_that_shows_it_again() {
     if !can_make_labs() {
         return;

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::clock;
 use super::host::{Host, tool};
 use super::wire::probe_netem;
 use crate::emulator::Device;
@@ -61,6 +62,12 @@ pub fn probe() -> Vec<Finding> {
     );
     add("real-time threads", false, real_time());
     add("congestion control", false, congestion(&host));
+    let clocks = clock::library().map(|path| format!("`step_clock` takes {}", path.display()));
+    add(
+        "clocks of programs",
+        false,
+        clocks.map_err(|error| error.to_string()),
+    );
     findings
 }
 

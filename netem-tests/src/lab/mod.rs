@@ -2,12 +2,13 @@
 //!
 //! - `topology.rs`, `plan.rs`: which hosts and links there are, and their addresses and routes.
 //! - `sandbox.rs`: the namespaces in which a whole lab lives and dies.
-//! - `host.rs`: one network namespace; `process.rs`: programs on it.
+//! - `host.rs`: one network namespace; `process.rs`: programs on it; `clock.rs`: wall clocks of their own.
 //! - `running.rs`: [`Lab`], all of it together.
 //! - `state.rs`, `control.rs`, `join.rs`: labs that outlive the command that made them.
 //! - `check.rs`: what this machine can do.
 
 pub mod check;
+pub mod clock;
 pub mod control;
 mod host;
 pub mod join;

@@ -1,5 +1,5 @@
-//! The processes of a run: by which names they go, how they are started again, and what a sidecar
-//! counted before it was killed.
+//! The processes of a run: by which names they go, how they are started again, and what they counted before
+//! they were killed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::RunError;
 use super::admin;
+use super::clocks::Clocks;
 use super::judge::{Life, Lives};
 use super::limits::{LOG_LINES_SHOWN, PROCESS_GRACE};
 use super::metrics::Exposition;
 use super::stop::Stop;
+use crate::lab::clock::Clock;
 use crate::lab::{Fault, Lab, NodeName, Process, Program};
-use crate::scenario::Signal;
+use crate::scenario::{ClockStep, Signal};
 
 /// How a process is started.
 #[derive(Clone, Debug)]
@@ -21,7 +23,7 @@ pub(super) struct Plan {
     pub(super) host: NodeName,
     pub(super) command: Vec<OsString>,
     pub(super) environment: Vec<(OsString, OsString)>,
-    /// The port of its admin endpoint on its host's loopback, if it is a sidecar.
+    /// The port of its admin endpoint on its host's loopback, if it has one.
     pub(super) admin: Option<u16>,
 }
 
@@ -32,17 +34,19 @@ pub(super) struct Fleet<'l> {
     plans: BTreeMap<String, Plan>,
     running: BTreeMap<String, Process>,
     lives: BTreeMap<String, Lives>,
+    clocks: Clocks,
     errands: usize,
 }
 
 impl<'l> Fleet<'l> {
-    pub(super) fn new(lab: &'l Lab, directory: &Path) -> Self {
+    pub(super) fn new(lab: &'l Lab, directory: &Path, clocks: Clocks) -> Self {
         Self {
             lab,
             directory: directory.to_owned(),
             plans: BTreeMap::new(),
             running: BTreeMap::new(),
             lives: BTreeMap::new(),
+            clocks,
             errands: 0,
         }
     }
@@ -56,7 +60,8 @@ impl<'l> Fleet<'l> {
     }
 
     /// Starts a process, and remembers how for the next time.
-    pub(super) fn launch(&mut self, name: &str, plan: Plan) -> Result<(), RunError> {
+    pub(super) fn launch(&mut self, name: &str, mut plan: Plan) -> Result<(), RunError> {
+        plan.environment.extend(self.clocks.environment(name));
         self.plans.insert(name.to_owned(), plan);
         self.start(name)
     }
@@ -84,7 +89,7 @@ impl<'l> Fleet<'l> {
         Ok(())
     }
 
-    /// Tells a process something. What a sidecar counted until then is kept.
+    /// Tells a process something. What it counted until then is kept.
     pub(super) fn signal(&mut self, name: &str, signal: Signal) -> Result<(), RunError> {
         if matches!(signal, Signal::Kill | Signal::Terminate) {
             self.read_last(name);
@@ -110,6 +115,26 @@ impl<'l> Fleet<'l> {
             let _ = process.wait();
         }
         Ok(())
+    }
+
+    /// Whether each clock that will be stepped is that of its process. Call it when all run.
+    pub(super) fn require_clocks(&self) -> Result<(), RunError> {
+        for name in self.clocks.processes() {
+            let process = self.running.get(name);
+            if !process.is_some_and(|process| Clock::holds_for(process.id())) {
+                return Err(RunError::Step {
+                    what: format!("give {name} a clock of its own"),
+                    said: "it does not load libfaketime, as programs that are linked statically do not"
+                        .to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The wall clock of a process jumps; its next start finds it where it is then.
+    pub(super) fn step_clock(&mut self, name: &str, step: ClockStep) -> Result<(), RunError> {
+        self.clocks.step(name, step)
     }
 
     /// Runs a command to its end and returns what it wrote to stdout; an error has its last words.
@@ -163,22 +188,22 @@ impl<'l> Fleet<'l> {
             .unwrap_or_default()
     }
 
-    /// `GET path` at a sidecar's admin endpoint.
+    /// `GET path` at an admin endpoint.
     pub(super) fn ask(&self, name: &str, path: &str) -> Option<admin::Answer> {
         let port = self.plans.get(name)?.admin?;
         let process = self.running.get(name)?;
         admin::get(process.id(), port, path).ok()
     }
 
-    /// The sidecars.
-    pub(super) fn sidecars(&self) -> Vec<String> {
-        let sidecars = self.plans.iter().filter(|(_, plan)| plan.admin.is_some());
-        sidecars.map(|(name, _)| name.clone()).collect()
+    /// What can be asked: sidecars, the CA and the config service.
+    pub(super) fn with_admin(&self) -> Vec<String> {
+        let plans = self.plans.iter().filter(|(_, plan)| plan.admin.is_some());
+        plans.map(|(name, _)| name.clone()).collect()
     }
 
     /// From here on it counts.
     pub(super) fn read_first(&mut self) {
-        for name in self.sidecars() {
+        for name in self.with_admin() {
             let first = self.scrape(&name).unwrap_or_default();
             let life = Life { first, last: None };
             self.lives.insert(name, Lives(vec![life]));
@@ -187,7 +212,7 @@ impl<'l> Fleet<'l> {
 
     /// Until here.
     pub(super) fn read_all_last(&mut self) -> BTreeMap<String, Lives> {
-        for name in self.sidecars() {
+        for name in self.with_admin() {
             self.read_last(&name);
         }
         std::mem::take(&mut self.lives)

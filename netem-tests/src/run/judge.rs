@@ -8,11 +8,11 @@ use crate::scenario::Assertion;
 use crate::scenario::assertion::{Bound, LoadMeasure, Measure, SidecarMeasure};
 use crate::scenario::quantity::Quantity;
 
-/// What a sidecar counted during the loads: each of its lives from the first scrape to the last.
+/// What a process of the mesh counted during the loads: each of its lives from the first scrape to the last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lives(pub(super) Vec<Life>);
 
-/// A sidecar from one start, or the loads' beginning, to its end, or theirs.
+/// A process from one start, or the loads' beginning, to its end, or theirs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Life {
     pub(super) first: Exposition,
@@ -59,7 +59,7 @@ impl Doubts<'_> {
 pub(super) fn judge(
     claims: &[Assertion],
     loads: &[LoadReport],
-    sidecars: &BTreeMap<String, Lives>,
+    counts: &BTreeMap<String, Lives>,
 ) -> Vec<Verdict> {
     let verdict = |claim: &Assertion| {
         let found = match &claim.measure {
@@ -68,9 +68,9 @@ pub(super) fn judge(
                 .find(|load| load.load == claim.subject)
                 .map(|load| seen(load, *measure))
                 .ok_or_else(|| "the load reported nothing".to_owned()),
-            Measure::Sidecar(measure) => sidecars
+            Measure::Sidecar(measure) => counts
                 .get(&claim.subject)
-                .ok_or_else(|| "the sidecar was not asked".to_owned())
+                .ok_or_else(|| "it was not asked".to_owned())
                 .and_then(|lives| counted(lives, measure)),
         };
         let (found, value, holds) = match (found, bound(&claim.bound, loads)) {

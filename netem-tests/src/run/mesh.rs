@@ -27,6 +27,9 @@ pub(super) const TRUST_DOMAIN: &str = "lab.test";
 pub(super) const SERVICE_PORT: u16 = 80;
 const CA_PORT: u16 = 6200;
 const CONFIG_PORT: u16 = 6201;
+/// Of these two, on the loopback of their host.
+const CA_ADMIN_PORT: u16 = 6291;
+const CONFIG_ADMIN_PORT: u16 = 6292;
 /// First ports of what may be several on one host.
 const MESH_PORT: u16 = 6143;
 const ADMIN_PORT: u16 = 6191;
@@ -83,7 +86,7 @@ impl Builder<'_, '_> {
         self.retry(&control, &["apply", "-f", &text(&resources)])?;
         progress("starting applications and sidecars");
         let listeners = self.launch_sidecars(&config)?;
-        for name in self.fleet.sidecars() {
+        for name in self.fleet.with_admin() {
             self.until(&format!("{name} to be ready"), |fleet| {
                 fleet
                     .ask(&name, "/ready")
@@ -202,9 +205,17 @@ impl Builder<'_, '_> {
     }
 
     fn launch_control(&mut self, control: &NodeName, address: Ipv4Addr) -> Result<(), RunError> {
-        let ca = ["ca", "serve", "--dir", &text(&self.path("ca"))].map(str::to_owned);
-        let listen = ["--listen".to_owned(), format!("{address}:{CA_PORT}")];
-        let plan = self.plan(control, ca.into_iter().chain(listen), None);
+        let ca = [
+            "ca".to_owned(),
+            "serve".to_owned(),
+            "--dir".to_owned(),
+            text(&self.path("ca")),
+            "--listen".to_owned(),
+            format!("{address}:{CA_PORT}"),
+            "--admin".to_owned(),
+            format!("127.0.0.1:{CA_ADMIN_PORT}"),
+        ];
+        let plan = self.plan(control, ca, Some(CA_ADMIN_PORT));
         self.fleet.launch("ca", plan)?;
         let config = [
             "config".to_owned(),
@@ -213,10 +224,12 @@ impl Builder<'_, '_> {
             text(&self.path("config")),
             "--listen".to_owned(),
             format!("{address}:{CONFIG_PORT}"),
+            "--admin".to_owned(),
+            format!("127.0.0.1:{CONFIG_ADMIN_PORT}"),
             "--join-token-file".to_owned(),
             text(&self.path("config.token")),
         ];
-        let plan = self.plan(control, config, None);
+        let plan = self.plan(control, config, Some(CONFIG_ADMIN_PORT));
         self.fleet.launch("config", plan)
     }
 

@@ -6,6 +6,7 @@
 //! [`crate::scenario`].
 
 mod admin;
+mod clocks;
 mod disk;
 mod fleet;
 mod judge;
@@ -27,11 +28,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::backend::Choice;
+use crate::lab::clock::NoLibrary;
 use crate::lab::{
     ChangeError, Lab, LinkSpec, Options, Process, Program, SpawnError, Topology, UpError,
 };
 use crate::link::{End, Impairment, Seed};
 use crate::scenario::{Action, Load, Scenario};
+use clocks::Clocks;
 use disk::Disks;
 use fleet::Fleet;
 use judge::Doubts;
@@ -67,6 +70,9 @@ pub enum RunError {
     /// The lab could not be changed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// Clocks cannot be stepped on this machine.
+    #[error(transparent)]
+    Clock(#[from] NoLibrary),
     /// A step of the bring-up failed.
     #[error("cannot {what}: {said}")]
     Step {
@@ -106,6 +112,7 @@ pub fn run(
 ) -> Result<Outcome, RunError> {
     let start = Instant::now();
     let mut outcome = Outcome::broken(scenario, String::new());
+    let clocks = Clocks::new(scenario, &setup.directory)?;
     pairs::prepare(scenario, &setup.directory, stop, progress)?;
     let mut disks = Disks::default();
     for process in filled(scenario) {
@@ -123,7 +130,7 @@ pub fn run(
             tcp_congestion: scenario.tcp_congestion.clone(),
         },
     )?;
-    let mut fleet = Fleet::new(&lab, &setup.directory);
+    let mut fleet = Fleet::new(&lab, &setup.directory, clocks);
     let listeners = Builder {
         scenario,
         weft: &setup.weft,
@@ -133,6 +140,7 @@ pub fn run(
         applications: BTreeMap::new(),
     }
     .bring_up(progress)?;
+    fleet.require_clocks()?;
     impair(&lab, &scenario.topology)?;
 
     progress("loads begin");
@@ -166,12 +174,12 @@ pub fn run(
     let shares = Shares::between(cpu, machine::cpu());
     (outcome.cpu_busy, outcome.cpu_others) = (shares.busy, shares.others);
     outcome.cpu_stolen = shares.stolen;
-    let sidecars = fleet.read_all_last();
+    let lives = fleet.read_all_last();
 
     outcome.links = counts(&lab);
     let health = lab.health();
     outcome.lateness_p99 = health.lateness[1];
-    outcome.verdicts = judge::judge(&scenario.assertions, &outcome.loads, &sidecars);
+    outcome.verdicts = judge::judge(&scenario.assertions, &outcome.loads, &lives);
     let doubts = Doubts {
         lab: health.invalid(),
         late,
@@ -199,7 +207,8 @@ fn filled(scenario: &Scenario) -> BTreeSet<String> {
         | Action::Readdress(_)
         | Action::Signal(..)
         | Action::Start(_)
-        | Action::FreeDisk(_) => None,
+        | Action::FreeDisk(_)
+        | Action::StepClock(..) => None,
     });
     filled.collect()
 }

@@ -83,6 +83,7 @@ fn act(action: &Action, fleet: &mut Fleet<'_>) -> Result<(), RunError> {
         Action::Start(process) => fleet.start(process)?,
         Action::FillDisk(process) => disk::fill(fleet.directory(), process)?,
         Action::FreeDisk(process) => disk::free(fleet.directory(), process)?,
+        Action::StepClock(process, step) => fleet.step_clock(process, *step)?,
     }
     Ok(())
 }

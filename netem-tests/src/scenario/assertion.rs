@@ -44,7 +44,7 @@ pub enum Bound {
 pub enum Measure {
     /// Of a load: what its client saw.
     Load(LoadMeasure),
-    /// Of a sidecar: what it says of itself.
+    /// Of a sidecar, the CA or the config service: what it says of itself.
     Sidecar(SidecarMeasure),
 }
 
@@ -76,7 +76,7 @@ pub enum LoadMeasure {
     Goodput,
 }
 
-/// What a sidecar says of itself.
+/// What a process of the mesh says of itself; the CA and the config service only by their metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SidecarMeasure {
     /// Mesh connections that peers opened during the load: each is a caller that reconnected.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use weft_config::nearest::nearest;
 use weft_config::table::check_label;
 
-use super::assertion::{Assertion, Bound, Measure};
+use super::assertion::{Assertion, Bound, Measure, SidecarMeasure};
 use super::event::timeline;
 use super::loads::load;
 use super::network::topology;
@@ -240,14 +240,23 @@ fn assertions(checker: &mut Checker, lines: &[String], scenario: &Scenario) -> V
         .map(|load| load.name.clone())
         .collect();
     let sidecars: Vec<String> = scenario.sidecars().map(str::to_owned).collect();
+    let control = ["ca", "config"].map(str::to_owned);
+    let with_metrics = [sidecars.as_slice(), &control].concat();
     let mut claims = Vec::with_capacity(lines.len());
     for (index, line) in lines.iter().enumerate() {
         let path = format!("assert[{index}]");
         match Assertion::read(line) {
             Ok(claim) => {
-                let (kind, known) = match claim.measure {
+                let (kind, known) = match &claim.measure {
                     Measure::Load(_) => ("load", &loads),
-                    Measure::Sidecar(_) => ("sidecar", &sidecars),
+                    Measure::Sidecar(SidecarMeasure::Metric { .. }) => {
+                        ("process with metrics", &with_metrics)
+                    }
+                    Measure::Sidecar(
+                        SidecarMeasure::Reconnects
+                        | SidecarMeasure::Migrations
+                        | SidecarMeasure::Retries,
+                    ) => ("sidecar", &sidecars),
                 };
                 checker.known(&path, kind, &claim.subject, known);
                 if let Bound::OfLoad { load, .. } = &claim.bound {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use weft_config::settings::DurationText;
 
 use super::check::{Checker, Names, settings};
+use super::clock::ClockStep;
 use super::limits;
 use super::raw::{RawEvent, RawSettings};
 use crate::lab::{LinkName, LinkSpec, NodeName, Topology};
@@ -45,6 +46,8 @@ pub enum Action {
     FillDisk(String),
     /// And has room again.
     FreeDisk(String),
+    /// A process's wall clock jumps.
+    StepClock(String, ClockStep),
 }
 
 /// What a process may be told.
@@ -91,6 +94,7 @@ impl fmt::Display for Action {
             Self::Start(process) => write!(f, "start {process}"),
             Self::FillDisk(process) => write!(f, "disk of {process} is full"),
             Self::FreeDisk(process) => write!(f, "disk of {process} is free"),
+            Self::StepClock(process, step) => write!(f, "clock of {process} jumps by {step}"),
         }
     }
 }
@@ -149,6 +153,7 @@ fn entry(
         &raw.start,
         &raw.fill_disk,
         &raw.free_disk,
+        &raw.step_clock,
         &raw.readdress,
         &raw.rebind,
         &raw.link,
@@ -156,7 +161,7 @@ fn entry(
     if things.filter(|name| name.is_some()).count() != 1 {
         checker.problem(
             format!("timeline[{index}]"),
-            "write one thing that happens: link, rebind, readdress, kill, terminate, pause, resume, start, fill_disk or free_disk",
+            "write one thing that happens: link, rebind, readdress, kill, terminate, pause, resume, start, fill_disk, free_disk or step_clock",
         );
         return;
     }
@@ -174,18 +179,32 @@ fn entry(
     let start = checked("start", &raw.start, "process", &names.processes);
     let fill = checked("fill_disk", &raw.fill_disk, "process", &names.stateful);
     let free = checked("free_disk", &raw.free_disk, "process", &names.stateful);
+    let clock = checked("step_clock", &raw.step_clock, "process", &names.processes);
     let host = checked("readdress", &raw.readdress, "host", &names.hosts);
     let nat = checked("rebind", &raw.rebind, "link with a NAT", &names.nats);
     done = done
         .or(start.map(Action::Start))
         .or(fill.map(Action::FillDisk))
         .or(free.map(Action::FreeDisk))
+        .or(clock
+            .zip(raw.by)
+            .map(|(name, step)| Action::StepClock(name, step)))
         .or(host
             .and_then(|name| NodeName::new(&name).ok())
             .map(Action::Readdress))
         .or(nat
             .and_then(|name| LinkName::new(&name).ok())
             .map(Action::Rebind));
+    match (&raw.step_clock, raw.by) {
+        (Some(_), None) => checker.problem(
+            path("step_clock"),
+            "say how far it jumps: `by: +1h` or `by: -90s`",
+        ),
+        (None, Some(_)) => {
+            checker.problem(path("by"), "belongs to a clock: add `step_clock: NAME`");
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
     let Some(link) = raw.link else {
         for (field, is_there) in [
             ("from", raw.from.is_some()),

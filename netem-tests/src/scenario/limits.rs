@@ -19,3 +19,7 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Bytes of a scenario file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Longest step of a clock: a day more than the CA's issuing certificate lives, the longest of a mesh but the
+/// root's.
+pub const CLOCK_STEP_MAX: Duration = Duration::from_hours(366 * 24);

@@ -9,6 +9,7 @@
 pub mod assertion;
 mod bare;
 mod check;
+mod clock;
 mod event;
 pub mod limits;
 mod loads;
@@ -29,6 +30,7 @@ use crate::lab::Topology;
 
 pub use assertion::Assertion;
 pub use bare::{Network, parse_network};
+pub use clock::ClockStep;
 pub use event::{Action, Event, Signal};
 pub use parse::{Override, ScenarioError, parse};
 pub use profile::{PROFILES, Profile};

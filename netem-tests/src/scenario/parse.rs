@@ -168,6 +168,7 @@ timeline:
   - { at: 2s, link: wan, blackout: 1s }
   - { at: 1s, link: wan, from: a, set: { loss: 5%, delay: 20ms } }
   - { at: 4s, kill: orders.app }
+  - { at: 4s, step_clock: ca, by: -1h }
 assert:
   - requests failed == 0
   - shop reconnects == 0
@@ -191,11 +192,20 @@ assert:
             .iter()
             .map(|event| event.at.as_secs())
             .collect();
-        assert_eq!(times, [1, 2, 3, 4]);
+        assert_eq!(times, [1, 2, 3, 4, 4]);
+        let last = scenario.timeline[4].action.to_string();
+        assert_eq!(last, "clock of ca jumps by -1h");
         assert_eq!(scenario.loads[0].pace, Pace::Open(100.0));
         let processes: Vec<(String, Role)> = scenario.processes().into_iter().collect();
         let names: Vec<&str> = processes.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["ca", "config", "orders", "orders.app", "shop"]);
+    }
+
+    #[test]
+    fn the_control_plane_may_be_judged_by_its_metrics() {
+        let claim = "ca weft_ca_signed_total <= 3";
+        let scenario = read(&GOOD.replace("shop reconnects == 0", claim));
+        assert_eq!(scenario.assertions[1].line, claim);
     }
 
     #[test]
@@ -259,16 +269,50 @@ assert:
                 "kill: order.app",
                 "good.yaml:17: timeline[2].kill: no process `order.app`: did you mean `orders.app`?",
             ),
-            ("at: 4s, ", "", "good.yaml:17: timeline[2].at: say when"),
+            (
+                "at: 4s, kill",
+                "kill",
+                "good.yaml:17: timeline[2].at: say when",
+            ),
+            (
+                "by: -1h",
+                "by: 1h",
+                "good.yaml:18: `1h`: write how far the clock jumps with its sign",
+            ),
+            (
+                ", by: -1h",
+                "",
+                "good.yaml:18: timeline[3].step_clock: say how far it jumps",
+            ),
+            (
+                "step_clock: ca",
+                "step_clock: cb",
+                "good.yaml:18: timeline[3].step_clock: no process `cb`: did you mean `ca`?",
+            ),
+            (
+                "step_clock: ca",
+                "kill: ca",
+                "good.yaml:18: timeline[3].by: belongs to a clock",
+            ),
             (
                 "requests failed == 0",
                 "request failed == 0",
-                "good.yaml:19: assert[0]: no load `request`: did you mean `requests`?",
+                "good.yaml:20: assert[0]: no load `request`: did you mean `requests`?",
             ),
             (
                 "shop reconnects",
                 "requests reconnects",
-                "good.yaml:20: assert[1]: no sidecar `requests`",
+                "good.yaml:21: assert[1]: no sidecar `requests`",
+            ),
+            (
+                "shop reconnects",
+                "ca reconnects",
+                "good.yaml:21: assert[1]: no sidecar `ca`",
+            ),
+            (
+                "shop reconnects",
+                "orders.app weft_requests_total",
+                "good.yaml:21: assert[1]: no process with metrics `orders.app`",
             ),
             (
                 "  shop: {",
@@ -288,7 +332,7 @@ assert:
         assert!(refused.contains(line), "{refused}");
         let text = GOOD
             .replace("control: a", "control: x")
-            .replace("at: 4s, ", "");
+            .replace("at: 4s, kill", "kill");
         let error = parse("good", "good.yaml", &text, &[]).unwrap_err();
         assert_eq!(error.lines.len(), 2, "{error}");
     }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use weft_config::settings::DurationText;
 use weft_transport::tuning::TransportSettings;
 
+use super::clock::ClockStep;
+
 /// The whole file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,7 +252,7 @@ pub(super) struct RawLoad {
     pub(super) flags: Vec<String>,
 }
 
-/// One of `timeline`: `at`, one thing that happens, and for a link what of it.
+/// One of `timeline`: `at`, one thing that happens, and for a link or a clock what of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawEvent {
@@ -295,4 +297,10 @@ pub(super) struct RawEvent {
     /// And has room again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) free_disk: Option<String>,
+    /// Its wall clock jumps; with `by`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) step_clock: Option<String>,
+    /// How far the clock jumps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) by: Option<ClockStep>,
 }

@@ -106,6 +106,10 @@ impl<'a> Runner<'a> {
         let outcome = match run::run(scenario, &setup, &self.stop, &mut progress) {
             Ok(outcome) => outcome,
             Err(RunError::Stopped) => return Err(Failure::silent(Code::Interrupted)),
+            // Nothing has begun, so nothing is left of it.
+            Err(error @ RunError::Clock(_)) => {
+                return Ok(Outcome::broken(scenario, error.to_string()));
+            }
             Err(error) => Outcome::broken(scenario, crate::failure::chain(&error)),
         };
         if !outcome.is_as_expected() {
