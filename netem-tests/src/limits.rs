@@ -17,6 +17,12 @@ pub const PARETO_CUTOFF: f64 = 20.0;
 /// Steps of a rate trace: an hour in steps of 100 ms.
 pub const TRACE_STEPS_MAX: usize = 36_000;
 
+/// Steps of a rate trace that a status shows: a line of a terminal or two.
+pub const TRACE_STEPS_SHOWN: usize = 16;
+
+/// Longest round of a rate trace: a day, beyond the longest scenario.
+pub const TRACE_PERIOD_MAX: Duration = Duration::from_hours(24);
+
 /// Bytes of the name of a host or link: Linux's names of interfaces (IFNAMSIZ, without its zero).
 pub const NAME_BYTES_MAX: usize = 15;
 

@@ -83,7 +83,11 @@ impl Shipped {
     /// What a replaced field makes wrong.
     pub fn parse(&self, overrides: &[Override]) -> Result<Scenario, ScenarioError> {
         let origin = format!("{}.yaml", self.name);
-        parse(self.name, &origin, self.text, overrides)
+        parse(self.name, &origin, self.text, overrides, &|name| {
+            Err(format!(
+                "{name}: there are no files beside a scenario that ships"
+            ))
+        })
     }
 }
 

@@ -138,6 +138,36 @@ fn a_mistake_in_a_scenario_is_one_line_with_its_place() {
 }
 
 #[test]
+fn a_rate_in_a_file_is_found_beside_the_scenario_and_judged_by_its_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.yaml");
+    let text = String::from_utf8(weft(&["lab", "list", "clean-baseline"]).stdout).unwrap();
+    let text = text.replace("delay: 10ms", "rate: trace file drives/a.csv");
+    assert!(text.contains("drives/a.csv"));
+    std::fs::write(&path, text).unwrap();
+    std::fs::create_dir(folder.path().join("drives")).unwrap();
+    let drive = folder.path().join("drives/a.csv");
+    let validate = |rates: &str| {
+        std::fs::write(&drive, rates).unwrap();
+        weft(&["lab", "validate", &path.display().to_string()])
+    };
+    assert!(validate("0,8mbit\n5,2mbit\n7.5,end\n").status.success());
+    for (rates, expected) in [
+        ("0,8mbit\n5,fast\n", "drives/a.csv:2: `fast`: write a rate"),
+        (
+            &"0,8mbit\n".repeat(200_000),
+            "a.csv: longer than 1048576 bytes",
+        ),
+    ] {
+        let output = validate(rates);
+        assert_eq!(output.status.code(), Some(BAD_DATA));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(expected), "{said}");
+        assert!(said.contains("links.wan.set.rate: "), "{said}");
+    }
+}
+
+#[test]
 fn a_scenario_that_does_not_exist_is_answered_with_the_nearest() {
     let output = weft(&["lab", "run", "los-5"]);
     assert_eq!(output.status.code(), Some(USAGE));

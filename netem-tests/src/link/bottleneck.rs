@@ -124,22 +124,10 @@ impl<T> Bottleneck<T> {
         match &self.rate {
             Rate::Constant(rate) => u128::from(*rate) * span,
             Rate::Trace(trace) => {
-                let mut work = 0;
-                let mut left = span;
-                let period = trace.period().as_nanos();
-                if left > period {
-                    work += per_period(trace.steps()) * (left / period);
-                    left %= period;
-                }
-                for (rate, lasts) in steps_from(&self.rate, self.since, self.clock) {
-                    let part = left.min(lasts);
-                    work += u128::from(rate) * part;
-                    left -= part;
-                    if left == 0 {
-                        break;
-                    }
-                }
-                work
+                let within = |at: Instant| {
+                    trace.work_within(at.saturating_duration_since(self.since).as_nanos())
+                };
+                within(until).saturating_sub(within(self.clock))
             }
         }
     }
@@ -149,59 +137,18 @@ impl<T> Bottleneck<T> {
         if self.queue.is_empty() {
             return None;
         }
-        let mut left = self.left;
-        let mut nanoseconds: u128 = 0;
-        match &self.rate {
+        let nanoseconds = match &self.rate {
             Rate::Constant(0) => return None,
-            Rate::Constant(rate) => nanoseconds = left.div_ceil(u128::from(*rate)),
+            Rate::Constant(rate) => self.left.div_ceil(u128::from(*rate)),
             Rate::Trace(trace) => {
-                // Whole periods at once, except the last: its end may fall into any step.
-                let each = per_period(trace.steps());
-                let periods = left.saturating_sub(1) / each;
-                nanoseconds += periods * trace.period().as_nanos();
-                left -= periods * each;
-                for (rate, lasts) in steps_from(&self.rate, self.since, self.clock) {
-                    let work = u128::from(rate) * lasts;
-                    if work >= left {
-                        nanoseconds += left.div_ceil(u128::from(rate.max(1)));
-                        break;
-                    }
-                    left -= work;
-                    nanoseconds += lasts;
-                }
+                let gone = self.clock.saturating_duration_since(self.since).as_nanos();
+                let done = trace.time_of(trace.work_within(gone) + self.left);
+                done.saturating_sub(gone)
             }
-        }
+        };
         let nanoseconds = u64::try_from(nanoseconds).ok()?;
         self.clock.checked_add(Duration::from_nanos(nanoseconds))
     }
-}
-
-/// What one round of a trace transmits; more than 0, as [`super::Trace`] promises.
-fn per_period(steps: &[super::Step]) -> u128 {
-    steps
-        .iter()
-        .map(|step| u128::from(step.rate) * step.lasts.as_nanos())
-        .sum()
-}
-
-/// Rates and how long they last, in nanoseconds, from `at` for more than one round.
-fn steps_from(rate: &Rate, since: Instant, at: Instant) -> impl Iterator<Item = (u64, u128)> {
-    let steps = match rate {
-        Rate::Constant(_) => &[],
-        Rate::Trace(trace) => trace.steps(),
-    };
-    let period: u128 = steps.iter().map(|step| step.lasts.as_nanos()).sum();
-    let mut skip = at.saturating_duration_since(since).as_nanos() % period.max(1);
-    steps
-        .iter()
-        .cycle()
-        .take(steps.len() * 2 + 1)
-        .filter_map(move |step| {
-            let lasts = step.lasts.as_nanos();
-            let skipped = skip.min(lasts);
-            skip -= skipped;
-            (skipped < lasts).then_some((step.rate, lasts - skipped))
-        })
 }
 
 fn default_limit(rate: &Rate) -> QueueLimit {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits;
+use super::Trace;
 
 /// A share from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
@@ -37,7 +37,7 @@ impl Probability {
 pub struct Impairment {
     /// A bottleneck with a finite queue.
     pub rate: Option<Rate>,
-    /// How much the queue before the bottleneck holds; `None`: [`limits::QUEUE_DEFAULT`] at the
+    /// How much the queue before the bottleneck holds; `None`: [`QUEUE_DEFAULT`](crate::limits::QUEUE_DEFAULT) at the
     /// rate in force. Meaningless without `rate`.
     pub queue: Option<QueueLimit>,
     /// Bits per second of other packets before the bottleneck. Meaningless without `rate`.
@@ -129,7 +129,7 @@ pub enum Distribution {
     /// Around `delay`, cut off below zero.
     Normal,
     /// `delay` and more: a long tail of shape 3, cut off at
-    /// [`limits::PARETO_CUTOFF`] times the deviation.
+    /// [`PARETO_CUTOFF`](crate::limits::PARETO_CUTOFF) times the deviation.
     Pareto,
 }
 
@@ -169,45 +169,6 @@ pub enum Rate {
     Constant(u64),
     /// Changing with time.
     Trace(Arc<Trace>),
-}
-
-/// Rates one after the other, from the beginning again at the end. Counted from the moment at which
-/// the impairment is set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
-    steps: Vec<Step>,
-    period: Duration,
-}
-
-/// One rate of a [`Trace`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Bits per second; 0 is a pause.
-    pub rate: u64,
-    /// For how long.
-    pub lasts: Duration,
-}
-
-impl Trace {
-    /// `None` for a trace without steps, with more than [`limits::TRACE_STEPS_MAX`], with a step
-    /// that does not last, or in which nothing is ever transmitted.
-    pub fn new(steps: Vec<Step>) -> Option<Self> {
-        let valid = steps.len() <= limits::TRACE_STEPS_MAX
-            && steps.iter().all(|step| !step.lasts.is_zero())
-            && steps.iter().any(|step| step.rate > 0);
-        let period = steps.iter().map(|step| step.lasts).sum();
-        valid.then_some(Self { steps, period })
-    }
-
-    /// The steps, in order.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
-    }
-
-    /// The time after which it repeats.
-    pub fn period(&self) -> Duration {
-        self.period
-    }
 }
 
 /// How much waits before the bottleneck; what comes when it is full is dropped (drop-tail).

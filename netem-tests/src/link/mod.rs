@@ -11,7 +11,8 @@
 //!
 //! - `impairment.rs`: the settings as values; `settings.rs` and
 //!   `show.rs`: as people write and read them.
-//! - `direction.rs`: the order above; `bottleneck.rs`, `fate.rs`, `jitter.rs`: its parts.
+//! - `direction.rs`: the order above; `bottleneck.rs`, `fate.rs`, `jitter.rs`: its parts; `trace.rs`: rates that
+//!   change with time.
 //! - `packet.rs`: what a packet must offer; `ip.rs`: IP packets; `nat.rs`: addresses that change.
 
 mod bottleneck;
@@ -26,17 +27,19 @@ mod nat;
 mod packet;
 mod settings;
 mod show;
+mod trace;
 
 pub use counters::Counters;
 pub use direction::{Departure, Direction};
 pub use impairment::{
     Corruption, Distribution, GilbertElliott, Impairment, Jitter, Loss, Match, Order, Probability,
-    QueueLimit, Rate, Reorder, Step, Trace,
+    QueueLimit, Rate, Reorder,
 };
 pub use ip::IpPacket;
 pub use nat::{NatTable, Translated};
 pub use packet::Packet;
 pub use settings::{SettingError, parse_duration, parse_probability, parse_rate};
+pub use trace::{Step, Trace, TraceError};
 
 /// One of the two ends of a link, in the order in which the topology names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

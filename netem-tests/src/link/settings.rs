@@ -75,7 +75,7 @@ const SETTINGS: [Setting; 12] = [
     Setting {
         key: "rate",
         form: "bits per second: `10mbit` (bit, kbit, mbit, gbit); or `trace` and steps of rate and \
-               time: `trace 10mbit 2s 1mbit 500ms`; or `none`",
+               time: `trace 10mbit 2s 1mbit 500ms`; or a file of them: `trace file drive.csv`; or `none`",
         apply: rate,
     },
     Setting {
@@ -115,12 +115,8 @@ impl Impairment {
                 key: key.to_owned(),
             });
         };
-        let words: Vec<&str> = value
-            .split([' ', ','])
-            .filter(|word| !word.is_empty())
-            .collect();
         let mut changed = self.clone();
-        if (setting.apply)(&mut changed, &words).is_none() {
+        if (setting.apply)(&mut changed, &words(value)).is_none() {
             return Err(SettingError::Value {
                 key: key.to_owned(),
                 value: value.to_owned(),
@@ -131,10 +127,24 @@ impl Impairment {
         Ok(())
     }
 
+    /// The file that a value is in: `drive.csv` of `set("rate", "trace file drive.csv")`. Whoever can read files
+    /// puts what is in it into force: [`Trace::read`].
+    pub fn file<'v>(key: &str, value: &'v str) -> Option<&'v str> {
+        match words(value)[..] {
+            ["trace", "file", name] if key == "rate" => Some(name),
+            _ => None,
+        }
+    }
+
     /// Each key with how its value is written, for help texts.
     pub fn settings() -> impl Iterator<Item = (&'static str, &'static str)> {
         SETTINGS.iter().map(|setting| (setting.key, setting.form))
     }
+}
+
+fn words(value: &str) -> Vec<&str> {
+    let words = value.split([' ', ',']);
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 /// A time: a number and `us`, `ms`, `s` or `m`.

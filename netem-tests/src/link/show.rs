@@ -4,9 +4,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Distribution, Impairment, Loss, Match, Order, Probability, QueueLimit, Rate};
+use super::{
+    Distribution, Impairment, Loss, Match, Order, Probability, QueueLimit, Rate, Step, Trace,
+};
+use crate::limits::TRACE_STEPS_SHOWN;
 
-/// `delay=20ms loss=5%`; values of several words have commas. `none` for a perfect link.
+/// `delay=20ms loss=5%`; values of several words have commas. `none` for a perfect link. A long trace is cut,
+/// so that a status stays short.
 impl fmt::Display for Impairment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written = Vec::new();
@@ -17,9 +21,12 @@ impl fmt::Display for Impairment {
             None => {}
             Some(Rate::Constant(rate)) => add("rate", vec![bits(*rate)]),
             Some(Rate::Trace(trace)) => {
-                let steps = trace.steps().iter();
-                let words = steps.flat_map(|step| [bits(step.rate), time(step.lasts)]);
-                add("rate", [word("trace")].into_iter().chain(words).collect());
+                let (shown, more) = trace
+                    .steps()
+                    .split_at(trace.steps().len().min(TRACE_STEPS_SHOWN));
+                let mut words = steps(shown);
+                words.extend((!more.is_empty()).then(|| format!("and {} more", more.len())));
+                add("rate", words);
             }
         }
         match self.queue {
@@ -92,6 +99,19 @@ impl fmt::Display for Impairment {
     }
 }
 
+/// As a value of `rate`, in full.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&steps(self.steps()).join(","))
+    }
+}
+
+fn steps(steps: &[Step]) -> Vec<String> {
+    let words = steps.iter();
+    let words = words.flat_map(|step| [bits(step.rate), time(step.lasts)]);
+    [word("trace")].into_iter().chain(words).collect()
+}
+
 fn packets(only: &Match) -> Vec<String> {
     let mut words = Vec::new();
     words.extend(only.udp_port.map(|port| format!("udp:{port}")));
@@ -140,6 +160,18 @@ fn bits(rate: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_trace_is_cut_where_a_link_is_shown_and_whole_where_it_is_set() {
+        let rows: String = (0..20).map(|second| format!("{second},1mbit\n")).collect();
+        let trace = Trace::read(&format!("{rows}20,end")).unwrap();
+        let mut impairment = Impairment::default();
+        impairment.set("rate", &trace.to_string()).unwrap();
+        assert_eq!(impairment.rate, Some(Rate::Trace(trace.into())));
+        let shown = impairment.to_string();
+        assert!(shown.starts_with("rate=trace,1mbit,1s,1mbit"), "{shown}");
+        assert!(shown.ends_with("1mbit,1s,and 4 more"), "{shown}");
+    }
 
     #[test]
     fn what_is_shown_can_be_written_and_means_the_same() {

@@ -10,6 +10,7 @@ use super::check::Checker;
 use super::network::topology;
 use super::parse::line;
 use super::raw::RawTopology;
+use super::traces::ReadFile;
 use crate::lab::Topology;
 
 /// What a lab is made of.
@@ -28,18 +29,23 @@ struct RawNetwork {
     seed: Option<u64>,
 }
 
-/// Reads `topology` and `seed` from `text`, which came from `origin` (a file's path, for messages).
+/// Reads `topology` and `seed` from `text`, which came from `origin` (a file's path, for messages); `files` reads
+/// those that it names.
 ///
 /// # Errors
 /// All mistakes of the topology that were found, each with its line.
-pub fn parse_network(origin: &str, text: &str) -> Result<Network, ScenarioError> {
+pub fn parse_network(
+    origin: &str,
+    text: &str,
+    files: ReadFile<'_>,
+) -> Result<Network, ScenarioError> {
     let one = |line: String| ScenarioError { lines: vec![line] };
     let options = serde_saphyr::options! { with_snippet: false };
     let raw: RawNetwork = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
         one(format!("{origin}:{line}: {}", yaml_message(&error)))
     })?;
-    let mut checker = Checker::default();
+    let mut checker = Checker::new(files);
     match topology(&mut checker, raw.topology) {
         Some(topology) if checker.problems.is_empty() => Ok(Network {
             topology,
@@ -61,6 +67,10 @@ pub fn parse_network(origin: &str, text: &str) -> Result<Network, ScenarioError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse_network(origin: &str, text: &str) -> Result<Network, ScenarioError> {
+        super::parse_network(origin, text, &|_| Err("there are no files".to_owned()))
+    }
 
     #[test]
     fn a_topology_is_enough() {

@@ -13,6 +13,7 @@ use super::network::topology;
 use super::pairs::pairs;
 use super::parties::{caller, services};
 use super::raw::{RawScenario, RawSettings};
+use super::traces::{ReadFile, Traces};
 use super::{Caller, Load, Scenario, limits};
 use crate::lab::TopologyError;
 use crate::link::Impairment;
@@ -27,9 +28,9 @@ pub(super) struct Problem {
 }
 
 /// Collects problems, so that all are reported at once.
-#[derive(Default)]
-pub(super) struct Checker {
+pub(super) struct Checker<'f> {
     pub(super) problems: Vec<Problem>,
+    traces: Traces<'f>,
 }
 
 /// What may be named.
@@ -42,7 +43,14 @@ pub(super) struct Names {
     pub(super) stateful: Vec<String>,
 }
 
-impl Checker {
+impl<'f> Checker<'f> {
+    pub(super) fn new(files: ReadFile<'f>) -> Self {
+        Self {
+            problems: Vec::new(),
+            traces: Traces::new(files),
+        }
+    }
+
     pub(super) fn problem(&mut self, field: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem {
             field: field.into(),
@@ -94,8 +102,12 @@ impl Checker {
 ///
 /// # Errors
 /// All problems, in no order.
-pub(super) fn check(name: &str, raw: RawScenario) -> Result<Scenario, Vec<Problem>> {
-    let mut checker = Checker::default();
+pub(super) fn check(
+    name: &str,
+    raw: RawScenario,
+    files: ReadFile<'_>,
+) -> Result<Scenario, Vec<Problem>> {
+    let mut checker = Checker::new(files);
     let hosts = raw.topology.hosts.clone();
     let topology = topology(&mut checker, raw.topology);
     let services = services(&mut checker, raw.services, &hosts);
@@ -171,21 +183,30 @@ pub(super) fn check(name: &str, raw: RawScenario) -> Result<Scenario, Vec<Proble
 
 /// Changes `impairment` by `raw`, which stands at `path`.
 pub(super) fn settings(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     path: &str,
     raw: &RawSettings,
     impairment: &mut Impairment,
 ) {
     for (key, value) in raw {
-        if let Err(error) = impairment.set(key, &value.0) {
-            checker.problem(format!("{path}.{key}"), error.to_string());
+        let done = match Impairment::file(key, &value.0) {
+            Some(name) => {
+                let rate = checker.traces.get(name);
+                rate.map(|rate| impairment.rate = Some(rate))
+            }
+            None => impairment
+                .set(key, &value.0)
+                .map_err(|error| error.to_string()),
+        };
+        if let Err(message) = done {
+            checker.problem(format!("{path}.{key}"), message);
         }
     }
 }
 
 /// Sidecars, loads and the control plane share one space of names, so that a claim or an event needs
 /// no prefix.
-fn unique(checker: &mut Checker, scenario: &Scenario) {
+fn unique(checker: &mut Checker<'_>, scenario: &Scenario) {
     let mut taken = BTreeSet::from(["ca", "config"]);
     let endpoints = scenario
         .services
@@ -233,7 +254,7 @@ fn names(scenario: &Scenario, hosts: Vec<String>) -> Names {
     }
 }
 
-fn assertions(checker: &mut Checker, lines: &[String], scenario: &Scenario) -> Vec<Assertion> {
+fn assertions(checker: &mut Checker<'_>, lines: &[String], scenario: &Scenario) -> Vec<Assertion> {
     let loads: Vec<String> = scenario
         .loads
         .iter()

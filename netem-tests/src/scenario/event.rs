@@ -101,7 +101,7 @@ impl fmt::Display for Action {
 
 /// The timeline in the order of time, with what each link does after each change.
 pub(super) fn timeline(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     raw: Vec<RawEvent>,
     names: &Names,
     topology: &Topology,
@@ -128,7 +128,7 @@ pub(super) fn timeline(
 
 /// Reads one entry; a blackout becomes two.
 fn entry(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     index: usize,
     raw: RawEvent,
     names: &Names,
@@ -258,7 +258,7 @@ fn entry(
 }
 
 fn apply(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     change: Change,
     links: &[LinkSpec],
     state: &mut [[Impairment; 2]],

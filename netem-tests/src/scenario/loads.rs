@@ -8,7 +8,7 @@ use super::{Caller, Load, Pace, limits};
 
 /// A load; `None` if nothing says how fast it is. `duration` is the scenario's.
 pub(super) fn load(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     name: String,
     raw: RawLoad,
     callers: &[Caller],
@@ -56,7 +56,7 @@ pub(super) fn load(
 }
 
 fn pace(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     path: &str,
     rate: Option<f64>,
     connections: Option<u32>,

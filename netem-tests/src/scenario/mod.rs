@@ -2,7 +2,7 @@
 //!
 //! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and
 //! `check.rs` (do they fit together? with `network.rs`, `parties.rs`, `loads.rs`, `pairs.rs`
-//! and `event.rs`) into a [`Scenario`], in which every name means something.
+//! `event.rs` and `traces.rs`) into a [`Scenario`], in which every name means something.
 //! [`assertion`] holds the claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure
 //! throughout. [`crate::run`] carries a scenario out, [`crate::suite`] holds those that ship.
 
@@ -20,6 +20,7 @@ mod parties;
 mod profile;
 pub mod quantity;
 mod raw;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub use event::{Action, Event, Signal};
 pub use parse::{Override, ScenarioError, parse};
 pub use profile::{PROFILES, Profile};
 pub use raw::Protocol;
+pub use traces::ReadFile;
 
 /// A scenario in which every name means something.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use crate::lab::{LinkName, LinkSpec, Nat, Node, NodeKind, NodeName, Topology};
 use crate::link::End;
 
 /// The topology; `None` if problems were found in it.
-pub(super) fn topology(checker: &mut Checker, raw: RawTopology) -> Option<Topology> {
+pub(super) fn topology(checker: &mut Checker<'_>, raw: RawTopology) -> Option<Topology> {
     let lists = [
         ("hosts", raw.hosts, NodeKind::Host),
         ("routers", raw.routers, NodeKind::Router),
@@ -29,7 +29,7 @@ pub(super) fn topology(checker: &mut Checker, raw: RawTopology) -> Option<Topolo
     checker.name("topology", Topology::new(nodes, links))
 }
 
-fn link(checker: &mut Checker, name: &str, raw: RawLink, nodes: &[Node]) -> Option<LinkSpec> {
+fn link(checker: &mut Checker<'_>, name: &str, raw: RawLink, nodes: &[Node]) -> Option<LinkSpec> {
     let path = format!("topology.links.{name}");
     let Ok(between) = <[String; 2]>::try_from(raw.between) else {
         checker.problem(

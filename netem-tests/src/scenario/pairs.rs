@@ -9,7 +9,7 @@ use super::{Caller, Load, Pair, Plugin, Protocol, Service};
 
 /// The pairs, each with the services that loads call over it.
 pub(super) fn pairs(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     raw: BTreeMap<String, RawPair>,
     loads: &[Load],
     callers: &[Caller],

@@ -10,6 +10,7 @@ use weft_config::yaml::{self, Node};
 use super::Scenario;
 use super::check::{Problem, check};
 use super::raw::RawScenario;
+use super::traces::ReadFile;
 
 /// `transport.congestion=bbr`: a field of a scenario and another value for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl fmt::Display for Override {
 }
 
 /// Reads the scenario `name` from `text`, which came from `origin` (a file's path, for messages),
-/// with some fields replaced.
+/// with some fields replaced; `files` reads those that it names.
 ///
 /// # Errors
 /// All mistakes that were found, each with its line.
@@ -67,6 +68,7 @@ pub fn parse(
     origin: &str,
     text: &str,
     overrides: &[Override],
+    files: ReadFile<'_>,
 ) -> Result<Scenario, ScenarioError> {
     let one = |line: String| ScenarioError { lines: vec![line] };
     // The tree knows where each field stands; the typed reading knows which fields there are.
@@ -91,7 +93,7 @@ pub fn parse(
     for change in overrides {
         raw = replace(raw, change).map_err(|message| one(format!("{change}: {message}")))?;
     }
-    check(name, raw).map_err(|problems| ScenarioError {
+    check(name, raw, files).map_err(|problems| ScenarioError {
         lines: problems
             .iter()
             .map(|problem| line(origin, &root, problem))
@@ -174,6 +176,19 @@ assert:
   - shop reconnects == 0
 ";
 
+    fn parse(
+        name: &str,
+        origin: &str,
+        text: &str,
+        overrides: &[Override],
+    ) -> Result<Scenario, ScenarioError> {
+        super::parse(name, origin, text, overrides, &|name| match name {
+            "good.csv" => Ok("0,8mbit\n3,1mbit\n4.5,end\n".to_owned()),
+            "bad.csv" => Ok("0,8mbit\n3,1\n".to_owned()),
+            _ => Err(format!("{name}: no such file")),
+        })
+    }
+
     fn read(text: &str) -> Scenario {
         parse("good", "good.yaml", text, &[]).unwrap()
     }
@@ -250,6 +265,16 @@ assert:
                 "good.yaml:7: topology.links.wan.set.dely: there is no setting `dely`",
             ),
             (
+                "delay: 10ms",
+                "rate: trace file bad.csv",
+                "good.yaml:7: topology.links.wan.set.rate: bad.csv:2: `1`: write a rate, as `3mbit`",
+            ),
+            (
+                "loss: 5%",
+                "rate: trace file lost.csv",
+                "good.yaml:16: timeline[1].set.rate: lost.csv: no such file",
+            ),
+            (
                 "from: shop",
                 "from: shpo",
                 "good.yaml:13: loads.requests.from: no caller `shpo`: did you mean `shop`?",
@@ -323,6 +348,30 @@ assert:
             let refused = refusal(from, to);
             assert!(refused.contains(expected), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_rate_may_stand_in_a_file_and_is_the_same_as_one_that_is_written_out() {
+        let with = |rate: &str| {
+            let text = GOOD.replace("delay: 10ms }", &format!("delay: 10ms, rate: {rate} }}"));
+            read(&text.replace("loss: 5%", &format!("rate: {rate}")))
+        };
+        let (file, inline) = (
+            with("trace file good.csv"),
+            with("trace 8mbit 3s 1mbit 1500ms"),
+        );
+        assert_eq!(file.topology, inline.topology);
+        let rate = |scenario: &Scenario| {
+            let Action::Link {
+                impairments, what, ..
+            } = &scenario.timeline[0].action
+            else {
+                panic!("{:?}", scenario.timeline)
+            };
+            (impairments[0].rate.clone(), what.clone())
+        };
+        assert_eq!(rate(&file).0, rate(&inline).0);
+        assert!(rate(&file).1.contains("rate=trace file good.csv"));
     }
 
     #[test]

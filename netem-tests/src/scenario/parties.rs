@@ -8,7 +8,7 @@ use super::{Application, Caller, Endpoint, Service, limits};
 
 /// The services: those with sidecars of their own first, then those that share them.
 pub(super) fn services(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     raw: BTreeMap<String, RawService>,
     hosts: &[String],
 ) -> Vec<Service> {
@@ -48,7 +48,7 @@ pub(super) fn services(
     services
 }
 
-fn service(checker: &mut Checker, name: String, raw: RawService, hosts: &[String]) -> Service {
+fn service(checker: &mut Checker<'_>, name: String, raw: RawService, hosts: &[String]) -> Service {
     let path = format!("services.{name}");
     checker.label(&path, &name);
     let mut written = raw.endpoints;
@@ -121,7 +121,7 @@ fn application(serve: Vec<String>, command: Vec<String>) -> Application {
 
 /// A caller.
 pub(super) fn caller(
-    checker: &mut Checker,
+    checker: &mut Checker<'_>,
     name: String,
     raw: RawCaller,
     hosts: &[String],

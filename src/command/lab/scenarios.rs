@@ -1,5 +1,7 @@
 //! Finding the scenarios that a command names: those that ship, and files.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -59,17 +61,31 @@ pub fn read(name: &str, overrides: &[Override]) -> Result<Scenario, Failure> {
     let stem = path
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned());
-    parse(&stem.unwrap_or_default(), name, &text, overrides)
-        .map_err(|error| Failure::new(Code::BadData, error))
+    parse(
+        &stem.unwrap_or_default(),
+        name,
+        &text,
+        overrides,
+        &files_of(&path),
+    )
+    .map_err(|error| Failure::new(Code::BadData, error))
 }
 
-fn read_file(path: &Path) -> Result<String, Failure> {
-    let length = std::fs::metadata(path)
-        .map_err(|error| Failure::io(path, &error))?
-        .len();
-    if length > FILE_BYTES_MAX {
-        let line = format!("{}: longer than {FILE_BYTES_MAX} bytes", path.display());
-        return Err(Failure::new(Code::BadData, line));
+/// Reads a file of people's. Whatever it is, a device among others, no more of it than the bound.
+pub fn read_file(path: &Path) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| Failure::io(path, &error))?;
+    let wrong = |what: String| Failure::new(Code::BadData, format!("{}: {what}", path.display()));
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(wrong(format!("longer than {FILE_BYTES_MAX} bytes")));
     }
-    std::fs::read_to_string(path).map_err(|error| Failure::io(path, &error))
+    String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))
+}
+
+/// What reads the files that the scenario at `path` names: they are found from where it is.
+pub fn files_of(path: &Path) -> impl Fn(&str) -> Result<String, String> {
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    move |name| read_file(&folder.join(name)).map_err(|failure| failure.line)
 }

@@ -1,10 +1,13 @@
 //! `weft lab set`, `rebind` and `move`: changes to a lab that is up.
 
+use std::path::Path;
+
 use clap::Args;
 use weft_netem_tests::lab::control::{Answer, Request, call};
-use weft_netem_tests::link::Impairment;
+use weft_netem_tests::link::{Impairment, Trace};
 
 use super::Which;
+use super::scenarios::files_of;
 use crate::failure::{Code, Failure};
 use crate::output;
 
@@ -85,16 +88,24 @@ fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
         .ok_or("write SETTING=VALUE, as `delay=20ms`, or `clear`")?;
+    let mut value = value.to_owned();
+    if let Some(file) = Impairment::file(key, &value) {
+        // The lab's process has another working directory, so it gets what is in the file.
+        let trace = Trace::read(&files_of(Path::new(""))(file)?);
+        value = trace
+            .map_err(|error| format!("{file}:{error}"))?
+            .to_string();
+    }
     match key {
         "mtu" => value
             .parse::<u16>()
             .map(drop)
             .map_err(|_| "write a number of bytes, as `mtu=1400`".to_owned())?,
         key => Impairment::default()
-            .set(key, value)
+            .set(key, &value)
             .map_err(|error| error.to_string())?,
     }
-    Ok((key.to_owned(), value.to_owned()))
+    Ok((key.to_owned(), value))
 }
 
 fn settings_help() -> String {
@@ -120,5 +131,19 @@ mod tests {
         assert!(setting("loss=5").unwrap_err().contains("`5%`"));
         assert!(setting("loss").is_err());
         assert!(setting("mtu=big").is_err());
+    }
+
+    #[test]
+    fn a_lab_gets_what_is_in_a_file_of_rates() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("drive.csv");
+        std::fs::write(&file, "0,8mbit\n3,0\n4.5,end\n").unwrap();
+        let set = setting(&format!("rate=trace,file,{}", file.display()));
+        let value = "trace,8mbit,3s,0bit,1500ms".to_owned();
+        assert_eq!(set, Ok(("rate".to_owned(), value)));
+        std::fs::write(&file, "0,8mbit\n3\n").unwrap();
+        let refused = setting(&format!("rate=trace,file,{}", file.display())).unwrap_err();
+        assert!(refused.contains("drive.csv:2: `3`: write"), "{refused}");
+        assert!(setting("rate=trace,file,/nonexistent.csv").is_err());
     }
 }

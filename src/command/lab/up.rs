@@ -15,6 +15,7 @@ use weft_netem_tests::link::Seed;
 use weft_netem_tests::scenario::{Network, parse_network};
 
 use super::backend::BackendFlag;
+use super::scenarios::{files_of, read_file};
 use crate::failure::{Code, Failure, chain};
 use crate::output;
 
@@ -171,8 +172,8 @@ fn hold_up(args: &Hold) -> Result<(), Failure> {
 }
 
 fn read(file: &Path) -> Result<Network, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| Failure::io(file, &error))?;
-    parse_network(&file.display().to_string(), &text)
+    let text = read_file(file)?;
+    parse_network(&file.display().to_string(), &text, &files_of(file))
         .map_err(|error| Failure::new(Code::BadData, error))
 }
 
