@@ -14,8 +14,14 @@ use super::mesh::{Builder, node, write_file};
 use super::stop::Stop;
 use crate::scenario::{Pair, Plugin, Scenario};
 
-/// The plug-in that ships.
-const ENVOY: &str = include_str!("../../pairs/envoy.py");
+/// The plug-in that ships, and what it shares with those of `weft load compare`.
+const ENVOY: [(&str, &str); 2] = [
+    ("envoy.py", include_str!("../../pairs/envoy.py")),
+    (
+        "envoy_config.py",
+        include_str!("../../../compare/envoy_config.py"),
+    ),
+];
 
 /// First ports of pairs, beside those of sidecars: on the caller's loopback, and on the other host.
 const LISTENER_PORT: u16 = 5501;
@@ -37,7 +43,9 @@ pub(super) fn prepare(
             source,
         })?;
         if pair.plugin == Plugin::Envoy {
-            write_file(&own.join("envoy.py"), ENVOY.as_bytes())?;
+            for (name, text) in ENVOY {
+                write_file(&own.join(name), text.as_bytes())?;
+            }
         }
         let command = command(pair, "prepare", directory);
         run(&pair.name, &command, &own.join("prepare.stderr"), stop)?;
