@@ -244,9 +244,12 @@ fn entry(
             let path = path("set");
             entries.push((at, change(What::Set { path, settings })));
         }
+        (None, Some(DurationText(lasts))) if lasts > limits::SCENARIO_DURATION_MAX => {
+            checker.problem(path("blackout"), "no scenario takes that long");
+        }
         (None, Some(DurationText(lasts))) => {
             entries.push((at, change(What::Blackout(true))));
-            entries.push((at + lasts, change(What::Blackout(false))));
+            entries.push((at.saturating_add(lasts), change(What::Blackout(false))));
         }
         (Some(_), Some(_)) | (None, None) => {
             checker.problem(

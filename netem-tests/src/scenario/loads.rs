@@ -38,6 +38,14 @@ pub(super) fn load(
             "it must begin and end within the scenario's `duration`",
         );
     }
+    let deadline = raw
+        .deadline
+        .map_or(limits::DEADLINE_DEFAULT, |deadline| deadline.0);
+    if deadline.is_zero() || deadline > limits::SCENARIO_DURATION_MAX {
+        let most = limits::SCENARIO_DURATION_MAX.as_secs();
+        let message = format!("write a duration of at most {most}s");
+        checker.problem(format!("{path}.deadline"), message);
+    }
     let pace = pace(checker, &path, raw.rate, raw.connections)?;
     Some(Load {
         name,
@@ -48,9 +56,7 @@ pub(super) fn load(
         lasts,
         pace,
         path: raw.path.unwrap_or_else(|| "/".to_owned()),
-        deadline: raw
-            .deadline
-            .map_or(limits::DEADLINE_DEFAULT, |deadline| deadline.0),
+        deadline,
         flags: raw.flags,
     })
 }

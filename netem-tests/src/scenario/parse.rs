@@ -290,6 +290,16 @@ assert:
                 "good.yaml:15: timeline[0].link: say what happens to it",
             ),
             (
+                "blackout: 1s",
+                "blackout: 213503982334600d",
+                "good.yaml:15: timeline[0].blackout: no scenario takes that long",
+            ),
+            (
+                "rate: 100",
+                "rate: 100, deadline: 213503982334600d",
+                "good.yaml:13: loads.requests.deadline: write a duration of at most 43200s",
+            ),
+            (
                 "kill: orders.app",
                 "kill: order.app",
                 "good.yaml:17: timeline[2].kill: no process `order.app`: did you mean `orders.app`?",
