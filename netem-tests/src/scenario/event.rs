@@ -1,15 +1,16 @@
-//! What happens in a scenario, and when. Pure: reads the timeline, checks its names, and works out
-//! what each link does after each change; `run/timeline.rs` does it by the clock.
+//! What happens in a scenario, and when. Pure: reads the timeline and checks its names. What a change makes of
+//! a link is `change.rs`; `run/timeline.rs` does all of it by the clock.
 
 use std::fmt;
 use std::time::Duration;
 
 use weft_config::settings::DurationText;
 
-use super::check::{Checker, Names, settings};
+use super::change::{self, Change};
+use super::check::{Checker, Names};
 use super::clock::ClockStep;
 use super::limits;
-use super::raw::{RawEvent, RawSettings};
+use super::raw::RawEvent;
 use crate::lab::{LinkName, LinkSpec, NodeName, Topology};
 use crate::link::Impairment;
 
@@ -63,18 +64,6 @@ pub enum Signal {
     Resume,
 }
 
-/// A change of a link before it is known what the link does then.
-struct Change {
-    link: usize,
-    directions: [bool; 2],
-    what: What,
-}
-
-enum What {
-    Set { path: String, settings: RawSettings },
-    Blackout(bool),
-}
-
 /// An entry before the state of the links is known.
 enum Entry {
     Change(Change),
@@ -119,7 +108,7 @@ pub(super) fn timeline(
     for (at, entry) in entries {
         let action = match entry {
             Entry::Done(action) => action,
-            Entry::Change(change) => apply(checker, change, links, &mut state),
+            Entry::Change(change) => change.apply(checker, links, &mut state),
         };
         events.push(Event { at, action });
     }
@@ -205,7 +194,7 @@ fn entry(
         }
         (Some(_), Some(_)) | (None, None) => {}
     }
-    let Some(link) = raw.link else {
+    let Some(link) = &raw.link else {
         for (field, is_there) in [
             ("from", raw.from.is_some()),
             ("set", raw.set.is_some()),
@@ -218,85 +207,8 @@ fn entry(
         entries.extend(done.map(|action| (at, Entry::Done(action))));
         return;
     };
-    let Some(position) = links.iter().position(|known| known.name.as_str() == link) else {
-        checker.known(path("link"), "link", &link, &names.links);
-        return;
-    };
-    let between = links[position].ends.each_ref().map(NodeName::as_str);
-    let directions = match &raw.from {
-        None => [true, true],
-        Some(node) if between.contains(&node.as_str()) => between.map(|end| end == node),
-        Some(_) => {
-            let either = between.join(" or ");
-            checker.problem(path("from"), format!("write an end of {link}: {either}"));
-            return;
-        }
-    };
-    let change = |what| {
-        Entry::Change(Change {
-            link: position,
-            directions,
-            what,
-        })
-    };
-    match (raw.set, raw.blackout) {
-        (Some(settings), None) => {
-            let path = path("set");
-            entries.push((at, change(What::Set { path, settings })));
-        }
-        (None, Some(DurationText(lasts))) if lasts > limits::SCENARIO_DURATION_MAX => {
-            checker.problem(path("blackout"), "no scenario takes that long");
-        }
-        (None, Some(DurationText(lasts))) => {
-            entries.push((at, change(What::Blackout(true))));
-            entries.push((at.saturating_add(lasts), change(What::Blackout(false))));
-        }
-        (Some(_), Some(_)) | (None, None) => {
-            checker.problem(
-                path("link"),
-                "say what happens to it: `set: { loss: 5% }` or `blackout: 5s`",
-            );
-        }
-    }
-}
-
-fn apply(
-    checker: &mut Checker<'_>,
-    change: Change,
-    links: &[LinkSpec],
-    state: &mut [[Impairment; 2]],
-) -> Action {
-    let link = &links[change.link];
-    for direction in [0, 1] {
-        if !change.directions[direction] {
-            continue;
-        }
-        let impairment = &mut state[change.link][direction];
-        match &change.what {
-            What::Blackout(dark) => impairment.blackout = *dark,
-            What::Set {
-                path,
-                settings: raw,
-            } => settings(checker, path, raw, impairment),
-        }
-    }
-    let mut what = match &change.what {
-        What::Blackout(true) => "blackout".to_owned(),
-        What::Blackout(false) => "heals".to_owned(),
-        What::Set { settings, .. } => {
-            let pairs = settings
-                .iter()
-                .map(|(key, value)| format!("{key}={}", value.0));
-            pairs.collect::<Vec<_>>().join(" ")
-        }
-    };
-    if change.directions != [true, true] {
-        let from = &link.ends[usize::from(change.directions[1])];
-        what = format!("{what} (from {from})");
-    }
-    Action::Link {
-        link: link.name.clone(),
-        impairments: Box::new(state[change.link].clone()),
-        what,
-    }
+    let changes = change::read(checker, index, link, &raw, names, links);
+    let changes = changes.into_iter();
+    entries
+        .extend(changes.map(|(later, change)| (at.saturating_add(later), Entry::Change(change))));
 }

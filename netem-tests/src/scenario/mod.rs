@@ -1,13 +1,14 @@
 //! Scenarios: what a lab is to build, what befalls it and what must hold in the end.
 //!
 //! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and
-//! `check.rs` (do they fit together? with `network.rs`, `parties.rs`, `loads.rs`, `pairs.rs`
-//! `event.rs` and `traces.rs`) into a [`Scenario`], in which every name means something.
+//! `check.rs` (do they fit together? with `network.rs`, `parties.rs`, `loads.rs`, `pairs.rs`,
+//! `event.rs`, `change.rs` and `traces.rs`) into a [`Scenario`], in which every name means something.
 //! [`assertion`] holds the claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure
 //! throughout. [`crate::run`] carries a scenario out, [`crate::suite`] holds those that ship.
 
 pub mod assertion;
 mod bare;
+mod change;
 mod check;
 mod clock;
 mod event;
