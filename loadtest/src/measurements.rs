@@ -54,6 +54,10 @@ pub struct Counts {
     pub held_back: u64,
     /// Requests on a connection that had served before.
     pub reused: u64,
+    /// New TLS or QUIC handshakes.
+    pub handshakes: u64,
+    /// Those of TLS that went on with a session of an earlier connection.
+    pub resumed: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes sent.
@@ -214,6 +218,8 @@ impl Measurements {
         }
         counts.held_back += u64::from(sample.held_back);
         counts.reused += u64::from(sample.reused);
+        counts.handshakes += u64::from(sample.tls_done.is_some());
+        counts.resumed += u64::from(sample.resumed);
         counts.bytes_in = counts.bytes_in.saturating_add(sample.bytes_in);
         counts.bytes_out = counts.bytes_out.saturating_add(sample.bytes_out);
         counts.last_due = counts.last_due.max(due);
@@ -243,6 +249,8 @@ impl Counts {
         self.unsent += other.unsent;
         self.held_back += other.held_back;
         self.reused += other.reused;
+        self.handshakes += other.handshakes;
+        self.resumed += other.resumed;
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
         self.last_due = self.last_due.max(other.last_due);
@@ -288,6 +296,8 @@ mod tests {
             };
             sample.bytes_in = index;
             sample.reused = index % 3 == 0;
+            sample.tls_done = (index % 5 == 0).then(|| ms(index + 2));
+            sample.resumed = index % 10 == 0;
             sample.connected = (index % 5 == 0).then(|| ms(index + 1));
             one.record(&sample);
             let side = if index % 7 < 3 { &mut left } else { &mut right };

@@ -16,6 +16,9 @@ pub struct Sample {
     pub connected: Option<Duration>,
     /// When a new TLS or QUIC handshake was done.
     pub tls_done: Option<Duration>,
+    /// Whether that handshake went on with a session of an earlier connection. Never so over QUIC, whose library
+    /// does not tell.
+    pub resumed: bool,
     /// When the first byte of the answer was there.
     pub first_byte: Option<Duration>,
     /// When it ended, well or not.
@@ -42,6 +45,7 @@ impl Sample {
             started,
             connected: None,
             tls_done: None,
+            resumed: false,
             first_byte: None,
             finished: started,
             outcome: Outcome::Failure(ErrorKind::OpenAtEnd),

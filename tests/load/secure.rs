@@ -144,7 +144,25 @@ fn a_new_connection_for_each_request_makes_a_handshake_for_each_also_with_resump
         assert_eq!(ran.summary("succeeded"), 20, "{scheme} {flags:?}: {ran:?}");
         let handshakes = &ran.json()["phases"]["tls"]["samples"];
         assert_eq!(handshakes.as_u64(), Some(20), "{scheme} {flags:?}");
+        assert_eq!(ran.summary("handshakes"), 20, "{scheme} {flags:?}");
     }
+}
+
+#[test]
+fn handshakes_that_were_resumed_are_those_that_were_asked_for() {
+    let site = Website::start(&[]);
+    let resumed = |scheme, flags: &[&str]| {
+        // One after another: the next has the session of the one before.
+        let one = ["--no-keep-alive", "-t", "1", "-c", "1"];
+        let ran = site.load(scheme, &[&one, flags].concat());
+        assert_eq!(ran.summary("handshakes"), 20, "{scheme} {flags:?}: {ran:?}");
+        ran.json()["summary"]["handshakes_resumed"].as_u64()
+    };
+    assert_eq!(resumed("https", &[]), Some(0));
+    assert_eq!(resumed("https", &["--resume"]), Some(19));
+    assert_eq!(resumed("https", &["--http2", "--resume"]), Some(19));
+    // What QUIC's library does not tell is not guessed.
+    assert_eq!(resumed("http3", &["--http3", "--resume"]), None);
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl Dial {
             .map_err(|_| ErrorKind::ConnectTimeout)?
             .map_err(|_| ErrorKind::Tls)?;
         sample.tls_done = Some(clock.now());
+        sample.resumed = stream.was_resumed();
         Ok(Stream::Tls(Box::new(stream)))
     }
 }

@@ -90,7 +90,7 @@ impl Plan {
 
 impl Protocol {
     /// Its name in results.
-    fn token(self) -> &'static str {
+    pub(crate) fn token(self) -> &'static str {
         match self {
             Self::Http1 => "http1",
             Self::Http2 => "http2",

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::result::{Distribution, Ended, Mode, Percentile, PlanSummary, RunResult, Step};
+use crate::result::{Distribution, Ended, Mode, Percentile, PlanSummary, RunResult, Step, Summary};
 use crate::sample::ErrorKind;
 use crate::text;
 
@@ -134,11 +134,21 @@ fn write_summary(out: &mut String, result: &RunResult) -> std::fmt::Result {
         text::bytes(summary.bytes_out as f64),
         per_second(summary.bytes_out),
     )?;
-    writeln!(
-        out,
-        "connections  {} of the requests on a reused one",
-        text::percent(summary.reused_share)
-    )
+    writeln!(out, "connections  {}", connections(summary))
+}
+
+/// How many requests needed none of their own, and what the handshakes of the others were.
+pub(crate) fn connections(summary: &Summary) -> String {
+    let reused = text::percent(summary.reused_share);
+    let mut words = format!("{reused} of the requests on a reused one");
+    if summary.handshakes > 0 {
+        let handshakes = text::count(summary.handshakes);
+        words.push_str(&format!(", {handshakes} handshakes"));
+        if let Some(resumed) = summary.handshakes_resumed {
+            words.push_str(&format!(", {} of them resumed", text::count(resumed)));
+        }
+    }
+    words
 }
 
 fn write_latency(out: &mut String, result: &RunResult) -> std::fmt::Result {
@@ -448,6 +458,7 @@ mod tests {
             "open loop, 1000/s for 20 s, constant arrivals",
             "succeeded    19 800 of 20 000 requests (99 %)",
             "1000/s due",
+            "on a reused one, 8 handshakes, 4 of them resumed",
             "p99.9",
             "HTTP status 503",
             "longest time without a success",

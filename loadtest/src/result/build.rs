@@ -12,6 +12,7 @@ use super::{
 use crate::histogram::Durations;
 use crate::limits;
 use crate::measurements::Measurements;
+use crate::plan::target::Protocol;
 use crate::timeline;
 
 /// How a run came to its end.
@@ -37,7 +38,7 @@ impl RunResult {
     ) -> Self {
         Self {
             schema: SCHEMA.to_owned(),
-            summary: summary(measurements, measured, ended, started_unix_ms),
+            summary: summary(measurements, measured, ended, started_unix_ms, &plan),
             latency: Distribution::of(&measurements.latency),
             service: Distribution::of(&measurements.service),
             phases: Phases {
@@ -120,6 +121,7 @@ fn summary(
     measured: Duration,
     ended: Ended,
     started_unix_ms: u64,
+    plan: &PlanSummary,
 ) -> Summary {
     let counts = &measurements.counts;
     let seconds = measured.as_secs_f64();
@@ -140,6 +142,8 @@ fn summary(
         bytes_in: counts.bytes_in,
         bytes_out: counts.bytes_out,
         reused_share: share(counts.reused, counts.requests() - counts.unsent),
+        handshakes: counts.handshakes,
+        handshakes_resumed: (plan.protocol != Protocol::Http3.token()).then_some(counts.resumed),
         longest_without_success: Gap {
             us: micros(gap),
             from_s: gap_from.as_secs_f64(),

@@ -164,6 +164,12 @@ pub struct Summary {
     pub bytes_out: u64,
     /// Share of the requests on a connection that had served before, from 0 to 1.
     pub reused_share: f64,
+    /// New TLS or QUIC handshakes. Older results do not have the field.
+    #[serde(default)]
+    pub handshakes: u64,
+    /// Those that resumed a session; absent over QUIC, whose library does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshakes_resumed: Option<u64>,
     /// The longest time without a success while requests were due.
     pub longest_without_success: Gap,
     /// The step of the time line with the largest share of failures; without failures, that with the

@@ -91,6 +91,10 @@ fn the_summary_says_what_was_recorded() {
     assert!((summary.succeeded_per_second - 99.0).abs() < 0.11);
     assert_eq!(summary.bytes_in, 100_000);
     assert!((summary.reused_share - 0.999).abs() < 1e-9);
+    assert_eq!(
+        (summary.handshakes, summary.handshakes_resumed),
+        (1, Some(0))
+    );
     // From the success at 10 n to the next but one.
     assert!(summary.longest_without_success.us.abs_diff(20_000) <= 1000);
     assert_eq!(result.errors["status_503"], 10);

@@ -7,7 +7,7 @@ mod plot;
 use std::fmt::Write as _;
 
 use crate::histogram::Durations;
-use crate::report::text::{error_words, plan};
+use crate::report::text::{connections, error_words, plan};
 use crate::result::{Ended, Mode, Percentile, RunResult, Step};
 use crate::text;
 
@@ -428,13 +428,7 @@ fn write_details(out: &mut String, result: &RunResult) -> std::fmt::Result {
                 text::bytes(summary.bytes_out as f64)
             ),
         ),
-        (
-            "Connections",
-            format!(
-                "{} of the requests on a reused one",
-                text::percent(summary.reused_share)
-            ),
-        ),
+        ("Connections", connections(summary)),
         (
             "Warm-up",
             format!(
