@@ -30,3 +30,4 @@ mod tasks;
 pub mod text;
 pub mod threshold;
 pub mod timeline;
+mod vigil;

@@ -1,10 +1,10 @@
-//! Waits until an arrival is due, to some ten microseconds.
+//! Waits for a moment: asleep, to some ten microseconds, or awake at the end, to a few.
 //!
 //! tokio's timers tick in milliseconds, which at 1000 requests per second is a whole gap. A timerfd
 //! runs on the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no
-//! thread spins and no answer waits for a sleeping one.
+//! answer waits for a sleeping thread. One that stays awake looks at its sockets again and again meanwhile.
 //!
-//! Not here: which moments these are ([`crate::schedule`]).
+//! Not here: which moments these are ([`crate::schedule`]), how long before one to wake ([`crate::vigil`]).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::Clock;
+use crate::vigil::Vigil;
 
 /// An alarm of one runtime.
 pub(crate) struct Pacer {
@@ -53,6 +54,24 @@ impl Pacer {
         }
     }
 
+    /// Done when the vigil for `at` begins, or at once if that has passed: from then on the thread should be awake
+    /// ([`awake_until`]). Cancel-safe.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(crate) async fn vigil(&self, at: Duration, vigil: &mut Vigil) -> io::Result<()> {
+        let now = self.clock.now();
+        let alarm = at.saturating_sub(vigil.length(now));
+        let mut awake = now;
+        if now < alarm {
+            self.until(alarm).await?;
+            awake = self.clock.now();
+            vigil.rang(awake.saturating_sub(alarm));
+        }
+        vigil.kept(at.saturating_sub(awake));
+        Ok(())
+    }
+
     /// Done when the run's origin has come, from which all moments count.
     ///
     /// # Errors
@@ -77,6 +96,14 @@ impl Pacer {
     }
 }
 
+/// Done at `at`, to a few microseconds, or at once if that has passed. The runtime looks at its sockets meanwhile,
+/// again and again without a rest.
+pub(crate) async fn awake_until(clock: Clock, at: Duration) {
+    while clock.now() < at {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The descriptor as [`AsyncFd`] wants it.
 struct Timer(TimerFd);
 
@@ -95,6 +122,7 @@ impl AsFd for Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     #[tokio::test]
     async fn an_alarm_is_never_early_and_the_past_does_not_wait() {
@@ -106,5 +134,45 @@ mod tests {
             assert!(clock.now() >= due);
         }
         pacer.until(Duration::from_micros(1)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_vigil_begins_no_earlier_than_it_is_long_and_ends_no_earlier_than_its_moment() {
+        let clock = Clock::beginning_in(Duration::ZERO);
+        let pacer = Pacer::new(clock).unwrap();
+        let mut vigil = Vigil::new();
+        for number in 1..=20 {
+            let due = Duration::from_micros(700 * number);
+            pacer.vigil(due, &mut vigil).await.unwrap();
+            assert!(clock.now() + limits::VIGIL_MAX >= due);
+            awake_until(clock, due).await;
+            assert!(clock.now() >= due);
+        }
+        pacer.vigil(Duration::ZERO, &mut vigil).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_stays_awake_does_what_else_there_is() {
+        let clock = Clock::beginning_in(Duration::ZERO);
+        let others = std::cell::Cell::new(false);
+        let waits = async {
+            // Again if the machine stood still meanwhile.
+            for _ in 0..1000 {
+                awake_until(clock, clock.now() + limits::VIGIL_MAX).await;
+                if others.get() {
+                    return;
+                }
+            }
+        };
+        let other = async {
+            others.set(true);
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            () = waits => {}
+            () = other => {}
+        }
+        assert!(others.get());
     }
 }

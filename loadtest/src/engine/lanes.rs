@@ -36,6 +36,11 @@ impl Lanes {
         Some(self.maker.lane())
     }
 
+    /// Whether there is a lane that was given back.
+    pub(crate) fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Gives a lane back.
     pub(crate) fn give(&mut self, lane: Lane) {
         self.free.push(lane);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::Share;
 use super::worker::Worker;
 use crate::limits;
-use crate::pacer::Pacer;
+use crate::pacer::{Pacer, awake_until};
 use crate::plan::arrivals::{Arrival, arrivals};
 use crate::plan::{Load, Plan};
+use crate::vigil::Vigil;
 
 /// Sends this thread's share of the arrivals, until the last or until the run is stopped.
 pub(super) async fn run(worker: &Arc<Worker>, plan: &Plan, share: Share) -> io::Result<()> {
@@ -34,6 +35,7 @@ async fn send(
     share: Share,
 ) -> io::Result<()> {
     let pacer = Pacer::new(worker.clock)?;
+    let mut vigil = Vigil::new();
     pacer.origin().await?;
     let mut in_a_row = 0;
     for arrival in all.skip(share.index).step_by(share.count) {
@@ -42,7 +44,11 @@ async fn send(
             tokio::select! {
                 biased;
                 () = worker.stop.cancelled() => return Ok(()),
-                waited = pacer.until(arrival.at) => waited?,
+                waited = pacer.vigil(arrival.at, &mut vigil) => waited?,
+            }
+            // Before it is due, only what is certain to be sent then leaves this loop.
+            if !worker.is_ready() {
+                awake_until(worker.clock, arrival.at).await;
             }
         }
         worker.dispatch(arrival);

@@ -36,13 +36,18 @@ impl Queue {
         }
     }
 
+    /// Whether the next arrival would be refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.open == self.most
+    }
+
     /// Decides about an arrival; `free` gives a free lane if there is one.
     pub(super) fn admit<L>(
         &mut self,
         arrival: Arrival,
         free: impl FnOnce() -> Option<L>,
     ) -> Admission<L> {
-        if self.open == self.most {
+        if self.is_full() {
             return Admission::Refuse;
         }
         self.open += 1;
@@ -92,6 +97,7 @@ mod tests {
         let none = || None::<&str>;
         assert_eq!(queue.admit(arrival(1), none), Admission::Wait);
         assert_eq!(queue.admit(arrival(2), none), Admission::Wait);
+        assert!(queue.is_full());
         assert_eq!(queue.admit(arrival(3), none), Admission::Refuse);
         // The first ends and its lane goes to the one that waited longest.
         assert_eq!(queue.finished(), Some(arrival(1)));

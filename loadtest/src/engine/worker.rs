@@ -12,6 +12,7 @@ use super::queue::{Admission, Queue};
 use crate::client::{Lane, Maker};
 use crate::clock::Clock;
 use crate::measurements::Measurements;
+use crate::pacer::awake_until;
 use crate::plan::arrivals::Arrival;
 use crate::sample::{ErrorKind, Outcome, Sample};
 
@@ -63,7 +64,12 @@ impl Worker {
         std::mem::swap(&mut *lock(&self.measurements), other);
     }
 
-    /// Sends a request that is due, or puts it where it waits for a lane, or counts it as unsent.
+    /// Whether a lane is free for another request.
+    pub(super) fn is_ready(&self) -> bool {
+        !lock(&self.queue).is_full() && lock(&self.lanes).has_free()
+    }
+
+    /// Sends a request when it is due, or puts it where it waits for a lane, or counts it as unsent.
     pub(super) fn dispatch(self: &Arc<Self>, arrival: Arrival) {
         let admission = lock(&self.queue).admit(arrival, || lock(&self.lanes).take());
         match admission {
@@ -89,6 +95,9 @@ impl Worker {
         let mut next = arrival;
         let mut held_back = false;
         loop {
+            // All that it takes to begin has been done by now: memory that nobody has touched for a while costs a
+            // virtual machine more than a hundred microseconds at times.
+            awake_until(self.clock, next.at).await;
             self.exchange(&mut lane, next.at, next.target, held_back)
                 .await;
             // In one step, so that nothing waits beside a free lane.
