@@ -13,9 +13,20 @@ pub const FIELDS_MAX: usize = 100;
 /// Waiting for the peer's answer to CONNECT: mesh handshake (3 s), application connect (1 s), a round trip.
 pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waiting until the peer allows one more stream. Sidecars raise their limit long before it is reached, so
-/// a wait means overload, and the caller's own queue is the better place for it.
+/// Waiting until the peer allows one more stream. Sidecars raise their limit long before it is reached, so a
+/// wait is a burst, or the beginning of an overload.
 pub const STREAM_WAIT: Duration = Duration::from_secs(3);
+
+/// Where others have been waiting for streams for this time and a few round trips without a break, it is no burst:
+/// the peer is behind with its work.
+pub const CROWD_STANDING: Duration = Duration::from_millis(100);
+
+/// Round trips that a peer may need to raise its limit as far as a burst needs it: it doubles in each.
+pub const CROWD_ROUND_TRIPS: u32 = 4;
+
+/// Waiting for a stream of a peer that is behind. Short, because all who wait would otherwise wait as long as they
+/// may, and answers come too late for everybody; long enough to keep such a peer busy.
+pub const CROWD_WAIT: Duration = Duration::from_millis(20);
 
 /// A client that sent `Expect: 100-continue` is told to go on after this time even if the application
 /// never says so (RFC 9110 section 10.1.1 lets clients do the same on their own).
@@ -24,8 +35,10 @@ pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Informational responses forwarded for one request; later ones are dropped. Real uses send one or two.
 pub const INFORMATIONAL_MAX: usize = 32;
 
-/// Idle connections kept per application and worker. More are closed when their response ends.
-pub const APPLICATION_IDLE_CONNECTIONS_MAX: usize = 64;
+/// Idle connections kept per application and worker; more are closed when their response ends. As many as one
+/// service has requests in flight by default: with fewer, one that is asked for more at a time gets a new connection
+/// for each, which doubles what a request costs. They are kept for a second or two.
+pub const APPLICATION_IDLE_CONNECTIONS_MAX: usize = 1024;
 
 /// After a response ended, how long its connection may take to become reusable before it is dropped.
 pub const APPLICATION_READY_WAIT: Duration = Duration::from_millis(100);

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use weft_transport::lag::Lag;
+
 use crate::limits;
 
 pub(crate) use exposition::{Gauge, expose};
@@ -196,6 +198,8 @@ pub(crate) struct Shard {
     handshakes: Mutex<HashMap<&'static str, u64>>,
     /// Changes of address of peers that dialled us, seen when they next ask for something.
     pub(crate) migrations: AtomicU64,
+    /// How the worker fares.
+    pub(crate) lag: Lag,
     /// Access-log lines that were over the rate.
     pub(crate) log_suppressed: AtomicU64,
     /// Access-log lines for which the writer had no room.

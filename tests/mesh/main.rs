@@ -31,6 +31,7 @@ mod many;
 mod namespaces;
 mod nginx;
 mod outage;
+mod overload;
 mod renewal;
 mod resilience;
 mod streams;

@@ -3,7 +3,11 @@
 //! quinn keeps state for each allowed stream, so the allowance starts small and doubles while at
 //! least half is in use. The connection window grows with the number of open streams: each may be
 //! a stopped reader that holds a whole stream window, and the next one must still get through.
+//!
+//! While a worker does not keep up, no more streams are allowed than were; while it is behind, about as many as
+//! it finishes in a fifth of a second, so that none waits for much longer (Little's law).
 
+use crate::lag::Pace;
 use crate::tuning::Tuning;
 
 /// Stream windows that stay free when all other open streams are stopped.
@@ -13,8 +17,8 @@ const FREE_STREAM_WINDOWS: u64 = 4;
 /// more, or streams that are read would wait for ever for the rest to come free.
 const ANNOUNCED_PART: u64 = 8;
 
-/// The allowance of one connection, raised by [`Elastic::opened`], never lowered: QUIC cannot
-/// take back credit (RFC 9000 section 4.1).
+/// The allowance of one connection, raised by [`Elastic::opened`]. [`Elastic::behind`] may lower that of streams,
+/// but QUIC cannot take back credit (RFC 9000 section 4.1): there is no more of it until fewer are open.
 #[derive(Debug)]
 pub(crate) struct Elastic {
     streams: u32,
@@ -47,14 +51,21 @@ impl Elastic {
         }
     }
 
-    /// Streams are open, `open` of them. `None` when the allowance suffices.
-    pub(crate) fn opened(&mut self, open: u32) -> Option<Raise> {
+    /// Streams are open, `open` of them, on a worker that fares so. `None` when the allowance suffices.
+    pub(crate) fn opened(&mut self, open: u32, pace: Pace) -> Option<Raise> {
         let raise = Raise {
-            streams: self.raise_streams(open),
+            streams: self.raise_streams(open, pace),
             window: self.raise_window(open),
             window_at_bound: self.window_is_at_bound(),
         };
         (raise.streams.is_some() || raise.window.is_some()).then_some(raise)
+    }
+
+    /// The worker is behind and may have `fresh` streams of this connection under way beside the `settled` ones.
+    /// Returns how many may be open from here on.
+    pub(crate) fn behind(&mut self, fresh: u32, settled: u32) -> u32 {
+        self.streams = fresh.saturating_add(settled).min(self.streams_max);
+        self.streams
     }
 
     /// How many streams may be stopped, each holding a whole window, without harm to the others
@@ -70,8 +81,9 @@ impl Elastic {
         self.window >= self.window_max
     }
 
-    fn raise_streams(&mut self, open: u32) -> Option<u32> {
-        if open < self.streams.div_ceil(2) || self.streams == self.streams_max {
+    fn raise_streams(&mut self, open: u32, pace: Pace) -> Option<u32> {
+        let suffices = open < self.streams.div_ceil(2) || self.streams == self.streams_max;
+        if suffices || pace != Pace::Well {
             return None;
         }
         self.streams = self.streams.saturating_mul(2).min(self.streams_max);
@@ -112,9 +124,9 @@ mod tests {
     #[test]
     fn streams_double_when_half_are_in_use_and_stop_at_the_bound() {
         let mut elastic = elastic();
-        assert_eq!(elastic.opened(3), None);
+        assert_eq!(elastic.opened(3, Pace::Well), None);
         let raised: Vec<u32> = (4..20)
-            .filter_map(|open| elastic.opened(open)?.streams)
+            .filter_map(|open| elastic.opened(open, Pace::Well)?.streams)
             .collect();
         assert_eq!(raised, [16, 20]);
     }
@@ -124,7 +136,10 @@ mod tests {
         let mut elastic = elastic();
         let mut window = 10 * MIB;
         for open in 1..=39 {
-            if let Some(raised) = elastic.opened(open).and_then(|raise| raise.window) {
+            if let Some(raised) = elastic
+                .opened(open, Pace::Well)
+                .and_then(|raise| raise.window)
+            {
                 window = raised;
             }
             let free = window - u64::from(open) * MIB;
@@ -135,7 +150,30 @@ mod tests {
     #[test]
     fn the_window_stops_at_its_bound() {
         let mut elastic = elastic();
-        assert_eq!(elastic.opened(1000).unwrap().window, Some(50 * MIB));
-        assert_eq!(elastic.opened(2000).and_then(|raise| raise.window), None);
+        let window = |raise: Raise| raise.window;
+        assert_eq!(
+            elastic.opened(1000, Pace::Well).and_then(window),
+            Some(50 * MIB)
+        );
+        assert_eq!(elastic.opened(2000, Pace::Well).and_then(window), None);
+    }
+
+    #[test]
+    fn a_worker_that_is_late_raises_the_window_and_no_streams() {
+        let mut elastic = elastic();
+        let raise = elastic.opened(8, Pace::Late).unwrap();
+        assert_eq!((raise.streams, raise.window), (None, Some(20 * MIB)));
+        assert_eq!(elastic.opened(8, Pace::Well).unwrap().streams, Some(16));
+    }
+
+    #[test]
+    fn a_worker_that_is_behind_sets_the_limit_and_use_raises_it_again() {
+        let mut elastic = elastic();
+        assert_eq!(elastic.behind(5, 1), 6);
+        assert_eq!(elastic.behind(300, 0), 20);
+        assert_eq!(elastic.behind(3, 1), 4);
+        let streams = |raise: Raise| raise.streams;
+        assert_eq!(elastic.opened(2, Pace::Behind).and_then(streams), None);
+        assert_eq!(elastic.opened(2, Pace::Well).and_then(streams), Some(8));
     }
 }

@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod external;
 pub mod http3;
 pub mod identity;
+pub mod lag;
 pub mod pool;
 pub mod tcp;
 pub mod tuning;

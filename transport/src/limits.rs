@@ -103,3 +103,29 @@ pub(crate) const QLOG_BYTES_MAX: u64 = 16 << 20;
 
 /// Files of qlog of one side in a directory: beyond it somebody forgot to switch it off.
 pub(crate) const QLOG_FILES_MAX: usize = 256;
+
+/// A pass over everything that a worker's thread has ready is long from here on: a request waits for some four of
+/// them, and a thousand busy connections make one of 10 ms.
+pub(crate) const PASS_LONG: Duration = Duration::from_millis(20);
+
+/// A worker whose passes are all long for this time is behind: bursts are over by then (RFC 8289 section 4.3
+/// takes the same time).
+pub(crate) const PASS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A worker is behind until its passes have been short for this time: whoever caused it has had the time to come
+/// back.
+pub(crate) const PASS_RELEASE: Duration = Duration::from_secs(1);
+
+/// Pause after a short pass before the next is measured: a hundred a second cost nothing.
+pub(crate) const PASS_PAUSE: Duration = Duration::from_millis(10);
+
+/// A worker that is behind has under way what it finishes in this time, so a request waits about as long: less
+/// than a caller's patience, more than round trips.
+pub(crate) const FINISHED_SOON: Duration = Duration::from_millis(200);
+
+/// What it may have under way besides, however little it finished.
+pub(crate) const TAKES_ON_LEAST: u32 = 16;
+
+/// A stream that has been open for longer waits for its application or carries a tunnel: it is not what a
+/// worker is behind with.
+pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(1);

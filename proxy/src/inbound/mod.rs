@@ -137,6 +137,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
         match request {
             Ok(Some(request)) if SystemTime::now() < peer.id.not_after() => {
                 let peer = Arc::clone(&peer);
+                worker.shard.lag.work();
                 // Two kinds of tasks, so that a request does not carry the room of a tunnel.
                 if request.head.method == http::Method::CONNECT {
                     worker.tasks.spawn(tunnel::serve(peer, request));

@@ -29,6 +29,7 @@ pub(crate) fn expose(shards: &[Arc<Shard>], gauges: &[Gauge]) -> String {
     decisions(&mut text, shards);
     handshakes(&mut text, shards);
     migrations(&mut text, shards);
+    behind(&mut text, shards);
     log(&mut text, shards);
     for (index, gauge) in gauges.iter().enumerate() {
         if gauges.iter().position(|one| one.name == gauge.name) == Some(index) {
@@ -279,6 +280,14 @@ fn migrations(text: &mut String, shards: &[Arc<Shard>]) {
         "Changes of address of peers whose connections went on.",
     );
     sample(text, name, &[], total(shards, |shard| &shard.migrations));
+}
+
+fn behind(text: &mut String, shards: &[Arc<Shard>]) {
+    let name = "weft_worker_behind_seconds_total";
+    let help = "Time in which a worker had more to do than it could, and took on no more.";
+    head(text, name, "counter", help);
+    let behind: std::time::Duration = shards.iter().map(|shard| shard.lag.behind()).sum();
+    sample(text, name, &[], behind.as_secs_f64());
 }
 
 fn total(shards: &[Arc<Shard>], read: fn(&Shard) -> &AtomicU64) -> f64 {

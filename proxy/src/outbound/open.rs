@@ -2,10 +2,10 @@
 //! head. Whether another one is tried is the caller's decision.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use weft_transport::http3::{OpenError, ResponseHalf, SendHalf};
+use weft_transport::http3::{ClientConnection, OpenError, ResponseHalf, SendHalf};
 
 use super::pick::{Wish, pick};
 use crate::cluster::{Cluster, Flight};
@@ -13,6 +13,7 @@ use crate::failure::{Failure, Reason};
 use crate::limits;
 use crate::mesh::{dial_failure, open_failure};
 use crate::metrics::lock;
+use crate::resilience::destination::Event;
 use crate::resilience::retry::Trouble;
 use crate::resilience::standing::Outcome;
 use crate::worker::Worker;
@@ -96,8 +97,10 @@ pub(super) async fn open(
         }
     };
     // What a handshake took says nothing about the next response.
-    flight.sent(Instant::now());
-    let opened = tokio::time::timeout(limits::STREAM_WAIT, connection.open(head, end)).await;
+    let now = Instant::now();
+    flight.sent(now);
+    let patience = patience(worker, &connection, now);
+    let opened = tokio::time::timeout(patience, connection.open(head, end)).await;
     let (failure, outcome) = match opened {
         Ok(Ok((send, response))) => {
             return Ok(Opened {
@@ -121,8 +124,13 @@ pub(super) async fn open(
             }
         }
         Err(_) => {
-            let failure = Failure::new(Reason::Overloaded, "the peer allows no more streams");
-            (failure, Some(Outcome::Busy(limits::SPARED)))
+            cluster.destination.counts.add(Event::RefusedStreams);
+            flight.tell(Outcome::Busy(limits::SPARED), Instant::now());
+            return Err(NotOpened {
+                failure: Failure::new(Reason::Overloaded, "the peer allows no more streams"),
+                // The same one would let it wait as long again.
+                trouble: (!last).then_some(Trouble::Unprocessed),
+            });
         }
     };
     if let Some(outcome) = outcome {
@@ -132,4 +140,42 @@ pub(super) async fn open(
         failure,
         trouble: Some(Trouble::Unprocessed),
     })
+}
+
+/// How long to wait until the peer allows one more stream.
+fn patience(worker: &Worker, connection: &ClientConnection, now: Instant) -> Duration {
+    let crowded = connection.crowded_for(now);
+    // Credit may be here that this worker had no time to look at.
+    if crowded.is_zero() || worker.shard.lag.is_behind() {
+        return limits::STREAM_WAIT;
+    }
+    patience_in(crowded, connection.round_trip())
+}
+
+/// The same, where others have been waiting for so long without a break.
+fn patience_in(crowded: Duration, round_trip: Duration) -> Duration {
+    if crowded < limits::CROWD_STANDING + limits::CROWD_ROUND_TRIPS * round_trip {
+        limits::STREAM_WAIT
+    } else {
+        limits::CROWD_WAIT
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_stands_is_not_waited_in_and_a_far_peer_has_time_to_raise_its_limit() {
+        let patience = |crowded, round_trip| {
+            patience_in(
+                Duration::from_millis(crowded),
+                Duration::from_millis(round_trip),
+            )
+        };
+        assert_eq!(patience(99, 0), limits::STREAM_WAIT);
+        assert_eq!(patience(101, 0), limits::CROWD_WAIT);
+        assert_eq!(patience(101, 50), limits::STREAM_WAIT);
+        assert_eq!(patience(301, 50), limits::CROWD_WAIT);
+    }
 }

@@ -40,6 +40,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let started = Instant::now();
     let worker = &client.listener.worker;
+    worker.shard.lag.work();
     let (mut head, body) = request.into_parts();
     let version = head.version;
     let grpc = is_grpc(&head.headers);

@@ -65,6 +65,7 @@ pub(crate) enum Event {
     ObservedAdaptive,
     ObservedRate,
     ObservedCallerRate,
+    RefusedStreams,
     OverrideTaken,
     OverrideForbidden,
     OverrideInvalid,
@@ -115,7 +116,7 @@ const EJECTIONS: (&str, &str) = (
 );
 const OVERLOAD: (&str, &str) = (
     "weft_overload_total",
-    "Requests over a limit of the serving sidecar, or of a route's caller: refused, or observed.",
+    "Requests over a limit of the serving sidecar (streams: what it lets this one open), or of a route's caller: refused, or observed.",
 );
 const HEDGES: (&str, &str) = (
     "weft_hedges_total",
@@ -128,7 +129,7 @@ const OVERRIDES: (&str, &str) = (
 const FAULTS: (&str, &str) = ("weft_faults_total", "Faults injected on purpose.");
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 35] = [
+const MEANINGS: [Meaning; 36] = [
     of(RETRIES, &[("reason", "not_reached")]),
     of(RETRIES, &[("reason", "unprocessed")]),
     of(RETRIES, &[("reason", "reset")]),
@@ -179,6 +180,7 @@ const MEANINGS: [Meaning; 35] = [
     of(OVERLOAD, &[("limit", "adaptive"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "rate"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "caller_rate"), ("mode", "observe")]),
+    of(OVERLOAD, &[("limit", "streams"), ("mode", "enforce")]),
     of(OVERRIDES, &[("result", "taken")]),
     of(OVERRIDES, &[("result", "forbidden")]),
     of(OVERRIDES, &[("result", "invalid")]),

@@ -86,7 +86,7 @@ pub(super) fn spawn(
 }
 
 async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
-    let (listener, dialler) = match plan.mesh_socket.start(&plan.credentials) {
+    let (listener, dialler) = match plan.mesh_socket.start(&plan.credentials, &plan.shard.lag) {
         Ok(endpoints) => endpoints,
         Err(error) => return drop(started.send(Err(error.into()))),
     };
@@ -119,6 +119,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
     let mut background = JoinSet::new();
     background.spawn(keep_in_step);
+    background.spawn(worker.shard.lag.clone().measure());
     let listener = Arc::new(listener);
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));

@@ -9,6 +9,7 @@ mod network;
 mod origin;
 mod process;
 mod python;
+mod quota;
 mod wait;
 
 pub(crate) use capture::{Capture, Packet};
@@ -20,6 +21,7 @@ pub(crate) use network::Wire;
 pub(crate) use origin::Origin;
 pub(crate) use process::{Output, Process, postgres_programs, program, run};
 pub(crate) use python::{python, python_command};
+pub(crate) use quota::Quota;
 pub(crate) use wait::{eventually, pause};
 
 /// The command under test.

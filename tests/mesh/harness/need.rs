@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Python,
     /// Root, for network namespaces.
     Root,
+    /// Root and the cpu controller of control groups.
+    Quota,
 }
 
 /// Whether everything is there. If not, says loudly that the test is skipped, or fails it in CI.
@@ -52,6 +54,8 @@ impl Need {
                 .then(|| "no Python environment in .venv".to_owned()),
             Self::Root => (!nix::unistd::geteuid().is_root())
                 .then(|| "network namespaces need root".to_owned()),
+            Self::Quota => (!super::quota::Quota::is_possible())
+                .then(|| "no cpu controller for control groups of root".to_owned()),
         }
     }
 }

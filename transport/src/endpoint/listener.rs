@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::{close, handshake_error, presented_chain, proven_peer};
 use crate::credentials::Credentials;
 use crate::http3::{ErrorCode, ServerConnection};
+use crate::lag::Lag;
 use crate::limits;
 use crate::streams::Streams;
 use crate::tuning::Tuning;
@@ -21,6 +22,7 @@ pub struct Listener {
     pub(super) handshakes: Arc<AtomicUsize>,
     pub(super) tuning: Tuning,
     pub(super) credentials: Credentials,
+    pub(super) lag: Lag,
 }
 
 /// A connection that asked to come in.
@@ -28,6 +30,7 @@ pub struct Incoming {
     incoming: quinn::Incoming,
     pub(super) tuning: Tuning,
     pub(super) credentials: Credentials,
+    lag: Lag,
     _slot: HandshakeSlot,
 }
 
@@ -94,6 +97,7 @@ impl Listener {
                     incoming,
                     tuning: self.tuning.clone(),
                     credentials: self.credentials.clone(),
+                    lag: self.lag.clone(),
                     _slot: HandshakeSlot::take(&self.handshakes),
                 });
             }
@@ -136,7 +140,7 @@ impl Incoming {
             connection.close(ErrorCode::H3_GENERAL_PROTOCOL_ERROR.to_quic(), b"");
             return Err(HandshakeError::Refused("no identity".to_owned()));
         };
-        let streams = Streams::new(connection.clone(), &self.tuning);
+        let streams = Streams::paced(connection.clone(), &self.tuning, self.lag);
         Ok(Accepted {
             remote,
             http: ServerConnection::new(connection.clone(), peer, streams),

@@ -36,6 +36,7 @@ use tokio::time::timeout;
 use crate::credentials::Credentials;
 use crate::http3::ErrorCode;
 use crate::identity::PeerId;
+use crate::lag::Lag;
 use crate::limits;
 use crate::quic;
 use crate::steering::{self, Worker};
@@ -264,11 +265,16 @@ impl WorkerSocket {
         Arc::clone(&self.reading)
     }
 
-    /// Makes the worker's endpoints. Call it inside the worker's runtime, which drives them.
+    /// Makes the worker's endpoints. Call it inside the worker's runtime, which drives them; `lag` tells how that
+    /// fares.
     ///
     /// # Errors
     /// When a configuration or a socket is refused.
-    pub fn start(self, credentials: &Credentials) -> Result<(Listener, Dialler), StartError> {
+    pub fn start(
+        self,
+        credentials: &Credentials,
+        lag: &Lag,
+    ) -> Result<(Listener, Dialler), StartError> {
         let settings = &self.settings;
         let config = |worker| {
             quic::endpoint_config(
@@ -301,6 +307,7 @@ impl WorkerSocket {
             handshakes: Arc::default(),
             tuning: settings.tuning.clone(),
             credentials: credentials.clone(),
+            lag: lag.clone(),
         };
         let dialler = Dialler {
             endpoint: dialling,

@@ -44,7 +44,7 @@ impl Process {
     fn start(socket: WorkerSocket, epochs: Vec<Epoch>) -> Self {
         let (reading, shared) = (socket.reading(), socket.share().unwrap());
         let (listener, _) = socket
-            .start(&Authority::shared().credentials(ORDERS))
+            .start(&Authority::shared().credentials(ORDERS), &Lag::default())
             .unwrap();
         Self {
             listener,
@@ -80,7 +80,7 @@ fn settings(epoch: Epoch) -> MeshSettings {
 fn dialler() -> Dialler {
     let socket = bind(&settings(Epoch(99))).unwrap().remove(0);
     let (_, dialler) = socket
-        .start(&Authority::shared().credentials(FRONTEND))
+        .start(&Authority::shared().credentials(FRONTEND), &Lag::default())
         .unwrap();
     dialler
 }

@@ -338,7 +338,9 @@ impl Pair {
 
 fn start(settings: TransportSettings, authority: &Authority, id: &str) -> (Listener, Dialler) {
     let socket = bind(&mesh_settings(settings)).unwrap().remove(0);
-    socket.start(&authority.credentials(id)).unwrap()
+    socket
+        .start(&authority.credentials(id), &Lag::default())
+        .unwrap()
 }
 
 fn mesh_settings(settings: TransportSettings) -> MeshSettings {

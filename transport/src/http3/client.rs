@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::Method;
@@ -17,6 +17,7 @@ use super::peer_streams;
 use super::receive::RecvHalf;
 use super::send::SendHalf;
 use super::shared::{Exchange, Outlook, Shared, Side};
+use super::turns::Turns;
 use crate::identity::PeerId;
 use crate::pool::ConnectionStatus;
 use crate::streams::Streams;
@@ -62,6 +63,7 @@ impl std::ops::Deref for ClientConnection {
 #[derive(Clone)]
 pub struct UnprovenConnection {
     shared: Arc<Shared>,
+    turns: Arc<Turns>,
 }
 
 impl UnprovenConnection {
@@ -77,7 +79,8 @@ impl UnprovenConnection {
     ) -> (Self, Driver) {
         let shared = Shared::new(connection, expires, streams, Side::Client);
         let driver = Driver::new(Arc::clone(&shared));
-        (Self { shared }, driver)
+        let turns = Arc::default();
+        (Self { shared, turns }, driver)
     }
 
     /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
@@ -97,7 +100,7 @@ impl UnprovenConnection {
     ///
     /// # Errors
     /// See [`OpenError::is_unprocessed`] for whether the request may be tried elsewhere. Waits
-    /// for the peer's stream limit; the caller sets the deadline.
+    /// until the peer allows one more stream; the caller sets the deadline, see [`Self::crowded_for`].
     pub async fn open(
         &self,
         head: &http::request::Parts,
@@ -156,6 +159,17 @@ impl UnprovenConnection {
         }
     }
 
+    /// How long there have been requests, without a break, that waited until the peer allows one more
+    /// stream. Zero if none does.
+    pub fn crowded_for(&self, now: Instant) -> Duration {
+        self.turns.crowded_for(now)
+    }
+
+    /// The time that a packet and its acknowledgement usually take.
+    pub fn round_trip(&self) -> Duration {
+        self.shared.quic.rtt()
+    }
+
     /// Says whether the peer is silent beyond hope. While it is, requests that wait for a response
     /// head fail; bodies and tunnels under way wait for the idle timeout, as networks may heal.
     pub(crate) fn set_silent(&self, silent: bool) {
@@ -207,7 +221,7 @@ impl UnprovenConnection {
         tokio::select! {
             biased;
             // First, because it is usually ready and then the other is not even registered.
-            opened = self.shared.quic.open_bi() => {
+            opened = self.turns.take(|| self.shared.quic.open_bi()) => {
                 opened.map_err(|error| OpenError::ConnectionLost(self.shared.lost(error)))
             }
             //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2

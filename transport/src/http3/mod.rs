@@ -27,6 +27,7 @@ mod server;
 mod settings;
 mod shared;
 mod stopped_readers;
+mod turns;
 mod varint;
 
 #[cfg(test)]

@@ -45,9 +45,13 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
     let mut streams = FuturesUnordered::new();
     let stopped_readers = shared.give_up_stopped_readers();
     tokio::pin!(stopped_readers);
+    let hold_back = shared.hold_back_while_behind();
+    tokio::pin!(hold_back);
     loop {
         tokio::select! {
             never = &mut stopped_readers => match never {},
+            // Only a client opens request streams (RFC 9114 section 6.1).
+            never = &mut hold_back, if shared.side == Side::Server => match never {},
             stream = quic.accept_uni(), if streams.len() < limits::UNIDIRECTIONAL_STREAMS => {
                 let stream = stream.map_err(|error| shared.lost(error))?;
                 streams.push(read_stream(shared, &known, stream));

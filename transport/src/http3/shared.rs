@@ -17,6 +17,8 @@ use super::message::MessageError;
 use super::reset_guard::{ResetGuard, Verdict};
 use super::settings::Settings;
 use super::stopped_readers::{LastRead, WAITING, Watch};
+use crate::lag::takes_on;
+use crate::limits::{PASS_INTERVAL, STREAM_SETTLED};
 use crate::pool::{ConnectionStatus, connection_status};
 use crate::streams::{StreamSlot, Streams};
 
@@ -175,6 +177,33 @@ impl Shared {
             }
             self.looks.store(watch.looks(), Ordering::Relaxed);
         }
+    }
+
+    /// While this worker is behind, lets the peer have about as many streams under way as are finished soon.
+    pub(super) async fn hold_back_while_behind(&self) -> Infallible {
+        loop {
+            self.streams.fell_behind().await;
+            let (mut finished, mut from) = (self.streams.finished(), Instant::now());
+            while self.streams.is_behind() {
+                sleep(PASS_INTERVAL).await;
+                // A thread that is behind comes back late.
+                let (before, since) = (finished, from);
+                (finished, from) = (self.streams.finished(), Instant::now());
+                let fresh = takes_on(finished.wrapping_sub(before), from - since);
+                self.streams.hold_back(fresh, self.settled(from));
+            }
+        }
+    }
+
+    /// How many exchanges have been under way for long.
+    fn settled(&self, now: Instant) -> u32 {
+        // As above: not under the lock.
+        let exchanges: Vec<_> = lock(&self.exchanges).values().cloned().collect();
+        let settled = exchanges
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|exchange| now - exchange.opened >= STREAM_SETTLED);
+        u32::try_from(settled.count()).unwrap_or(u32::MAX)
     }
 }
 
