@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rand::{Rng, RngExt};
 use weft_config::table::{Backoff, Retry};
@@ -217,10 +218,17 @@ pub(crate) fn grpc_code(headers: &HeaderMap) -> Option<u8> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// The seconds of a `Retry-After` field (RFC 9110 section 10.2.3); its form with a date is not read.
+/// How long a `Retry-After` field asks to wait (RFC 9110 section 10.2.3). A date is taken against that of the same
+/// response: it is the sender's clock that both are of.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let wanted = text(RETRY_AFTER)?;
+    if let Ok(seconds) = wanted.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(wanted).ok()?;
+    let sent = httpdate::parse_http_date(text(DATE)?).ok()?;
+    Some(until.duration_since(sent).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -397,5 +405,24 @@ mod tests {
         assert_eq!(word(GRPC_PUSHBACK, "40"), after);
         assert_eq!(word(GRPC_PUSHBACK, "-1"), Word::Never);
         assert_eq!(word(GRPC_PUSHBACK, "soon"), Word::Never);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_senders_own_clock() {
+        let wait = |after: &'static str, date: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(after));
+            if let Some(date) = date {
+                headers.insert(DATE, HeaderValue::from_static(date));
+            }
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        let sent = Some("Sun, 06 Nov 1994 08:49:07 GMT");
+        assert_eq!(wait(" 120 ", None), Some(120));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", sent), Some(30));
+        assert_eq!(wait("Sunday, 06-Nov-94 08:49:37 GMT", sent), Some(30));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:00 GMT", sent), Some(0));
+        assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT", None), None);
+        assert_eq!(wait("soon", sent), None);
     }
 }
