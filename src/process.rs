@@ -11,6 +11,8 @@ use crate::telemetry;
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Only of programs that belong to a terminal: others may have been told to ignore it.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -24,14 +26,30 @@ impl Signals {
         Ok(Self {
             terminate: take(SignalKind::terminate())?,
             interrupt: take(SignalKind::interrupt())?,
+            hangup: None,
         })
     }
 
-    /// The next of the two; true for SIGINT.
+    /// Takes SIGHUP as well, which comes when the terminal closes.
+    pub fn take_with_hangup() -> Result<Self, Failure> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup()).ok(),
+            ..Self::take()?
+        })
+    }
+
+    /// The next of them; true for SIGINT.
     pub async fn next(&mut self) -> bool {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => false,
             _ = self.interrupt.recv() => true,
+            _ = hangup => false,
         }
     }
 }

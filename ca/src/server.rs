@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -26,13 +26,13 @@ use crate::files::{self, FileError};
 use crate::limits::{
     ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_GRACE,
     CONNECTION_AGE_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, ISSUING_LIFE, MAINTENANCE_INTERVAL,
-    MESSAGE_BYTES_MAX, ROOT_LIFE, SVID_TTL_MAX, SVID_TTL_MIN,
+    MESSAGE_BYTES_MAX, ROOT_LIFE, STORE_POLL, STORE_WAIT, SVID_TTL_MAX, SVID_TTL_MIN,
 };
 use crate::metrics::Sample;
 use crate::proto::admin_server::AdminServer;
 use crate::proto::certificate_authority_server::CertificateAuthorityServer;
 use crate::service::Service;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// What `weft ca serve` is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ impl Server {
             return Err(ServeError::Running(directory.clone()));
         }
         let now = SystemTime::now();
-        let store = directory::open_store(directory)?;
+        let store = store_when_free(directory).await?;
         let issuer = directory::load_issuer(directory, store.about()?.trust_domain, now)?;
         let authority = Authority::new(issuer, store, settings.svid_ttl, settings.renewal_grace);
         let listen_failed = |source| ServeError::Listen {
@@ -279,6 +279,19 @@ fn report(authority: Arc<Authority>) -> impl Fn(SocketAddr, NotAccepted) + Clone
             NotAccepted::Handshake(_) => authority.metrics().count_handshake_failed(),
         }
         tracing::debug!(%source, %reason, "connection not accepted");
+    }
+}
+
+/// Opens the store, which a local command may hold for a moment: scripts start this process and ask it at once.
+async fn store_when_free(directory: &Path) -> Result<Store, OpenError> {
+    let deadline = Instant::now() + STORE_WAIT;
+    loop {
+        match directory::open_store(directory) {
+            Err(OpenError::Store(StoreError::InUse(_))) if Instant::now() < deadline => {
+                tokio::time::sleep(STORE_POLL).await;
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -474,5 +487,21 @@ mod tests {
         .await;
         shutdown.cancel();
         running.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_waits_for_a_local_command_that_holds_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().join("ca");
+        let domain = "demo.test".parse().unwrap();
+        let now = SystemTime::now();
+        directory::init(&directory, &domain, &[], now, &mut rand::rng()).unwrap();
+        let held = directory::open_store(&directory).unwrap();
+        let release = async {
+            tokio::time::sleep(STORE_POLL).await;
+            drop(held);
+        };
+        let (opened, ()) = tokio::join!(store_when_free(&directory), release);
+        assert!(opened.is_ok());
     }
 }

@@ -14,7 +14,7 @@ pub use handle::SubscriptionHandle;
 pub use status::{Registration, SubscriptionSettings, SubscriptionStatus};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -92,6 +92,11 @@ impl Shared {
             self.lock().cache_is_old = true;
         }
     }
+}
+
+/// The last good table that a sidecar with this state directory has, if there is one that can be used.
+pub fn saved_table(state_dir: &Path) -> Option<Table> {
+    cache::read(&state_dir.join(CACHE_FILE)).ok().flatten()
 }
 
 impl Subscription {

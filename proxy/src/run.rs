@@ -113,10 +113,12 @@ pub enum RunError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// A listener for the application, or the admin endpoint.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address} {purpose}: {error}")]
     Listen {
         /// As the settings name it.
         address: String,
+        /// What it is for, and what to write for another one.
+        purpose: &'static str,
         /// What the kernel said.
         error: io::Error,
     },

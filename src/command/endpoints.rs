@@ -44,16 +44,28 @@ pub fn run(args: &Endpoints) -> Result<(), Failure> {
     if let Some(wanted) = &args.destination
         && let Some(rows) = shown["endpoints"].as_array_mut()
     {
+        let known = |row: &Value| row["destination"].as_str().unwrap_or_default().to_owned();
+        let all: std::collections::BTreeSet<String> = rows.iter().map(known).collect();
         rows.retain(|row| is_of(&row["destination"], wanted));
+        if rows.is_empty() {
+            let all: Vec<String> = all.into_iter().collect();
+            let line = format!(
+                "no endpoint of {wanted} is known here; known are: {}",
+                all.join(", ")
+            );
+            return Err(Failure::new(Code::Failed, line));
+        }
     }
     print(args.output, &shown, table)
 }
 
-/// Whether a destination, as `orders.shop:80`, is the one that was named with or without its port.
+/// Whether a destination, as `orders.shop:80`, is the one that was named, with or without its namespace and port.
 fn is_of(destination: &Value, wanted: &str) -> bool {
     let destination = destination.as_str().unwrap_or_default();
-    let name = destination.split(':').next().unwrap_or_default();
-    destination == wanted || name == wanted
+    let (name, port) = destination.split_once(':').unwrap_or((destination, ""));
+    let service = name.split('.').next().unwrap_or_default();
+    let (wanted_name, wanted_port) = wanted.split_once(':').unwrap_or((wanted, port));
+    wanted_port == port && (wanted_name == name || wanted_name == service)
 }
 
 fn table(shown: &Value) -> Table {
@@ -101,9 +113,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_destination_is_named_with_or_without_its_port() {
+    fn a_destination_is_named_with_or_without_its_namespace_and_port() {
         let destination = json!("orders.shop:80");
         assert!(is_of(&destination, "orders.shop") && is_of(&destination, "orders.shop:80"));
-        assert!(!is_of(&destination, "orders") && !is_of(&destination, "orders.shop:81"));
+        assert!(is_of(&destination, "orders") && is_of(&destination, "orders:80"));
+        assert!(!is_of(&destination, "order") && !is_of(&destination, "orders.shop:81"));
     }
 }

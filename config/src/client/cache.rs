@@ -93,7 +93,8 @@ mod tests {
             forbidden: std::collections::BTreeSet::new(),
         };
         write(&path, &table).unwrap();
-        assert_eq!(read(&path).unwrap(), Some(table));
+        assert_eq!(read(&path).unwrap().as_ref(), Some(&table));
+        assert_eq!(crate::client::saved_table(dir.path()), Some(table));
         let text = std::fs::read_to_string(&path)
             .unwrap()
             .replace("\"number\":7", "\"number\":8");

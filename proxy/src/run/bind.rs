@@ -75,6 +75,7 @@ pub(super) fn outbound(
     for (number, listener) in listeners.iter().enumerate() {
         let failed = |error| RunError::Listen {
             address: listener.listen.to_string(),
+            purpose: "for the application (outbound.listeners, or --outbound)",
             error,
         };
         let sockets = inherited
@@ -154,6 +155,7 @@ pub(super) fn admin(
     };
     bind().map_err(|error: io::Error| RunError::Listen {
         address: address.to_string(),
+        purpose: "for the admin endpoint (admin.listen, or --admin)",
         error,
     })
 }

@@ -1,6 +1,7 @@
 //! Gathers what `judge.rs` judges: asks the kernel, the control plane, peers and applications.
 //! Nothing is changed, and no identity is renewed.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -8,12 +9,16 @@ use std::time::{Duration, SystemTime};
 use nix::sys::resource::{Resource, getrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
+use weft_ca::agent::saved_ca_addresses;
+use weft_config::client::saved_table;
 use weft_config::settings::{HostPort, LocalAddress, ProxySettings};
+use weft_config::table::Table;
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
 use super::judge::{Application, Buffers, Clock, Facts, Port, PortState, SvidFact, UdpProbe};
+use crate::command::proxy::config_addresses;
 use crate::failure::chain;
 
 /// How long one answer is waited for: far above any round trip, below anyone's patience.
@@ -76,7 +81,7 @@ async fn clocks(settings: &ProxySettings, credentials: &Credentials) -> Vec<Cloc
         return Vec::new();
     };
     let mut clocks = Vec::new();
-    for address in &settings.config_addresses {
+    for address in &config_addresses(settings, || saved_ca_addresses(&settings.state_dir)) {
         let read = read_clock(address, credentials, service.clone());
         let theirs = match tokio::time::timeout(PATIENCE, read).await {
             Ok(theirs) => theirs,
@@ -137,11 +142,12 @@ fn parse_http_date(text: &str) -> Option<SystemTime> {
 /// Every QUIC server answers a packet of a version that it does not know (RFC 9000 section 6.1),
 /// so no key is needed to learn whether UDP gets there and back.
 async fn probe_peers(state_dir: &Path) -> Vec<UdpProbe> {
-    let Ok(text) = std::fs::read(state_dir.join("table.json")) else {
-        return Vec::new();
-    };
+    let peers = saved_table(state_dir)
+        .as_ref()
+        .map(peers_of)
+        .unwrap_or_default();
     let mut probes = tokio::task::JoinSet::new();
-    for peer in peers_of_table(&text) {
+    for peer in peers {
         probes.spawn_blocking(move || UdpProbe {
             peer,
             answered: probe(peer).map_err(|error| error.to_string()),
@@ -152,27 +158,17 @@ async fn probe_peers(state_dir: &Path) -> Vec<UdpProbe> {
     answers
 }
 
-/// Addresses of endpoints anywhere in the saved table. Its exact form is the sidecar's business;
-/// a check must not fail because it changed.
-fn peers_of_table(text: &[u8]) -> Vec<SocketAddr> {
-    fn walk(value: &serde_json::Value, found: &mut std::collections::BTreeSet<SocketAddr>) {
-        if let Some(address) = value.get("address").and_then(|address| address.as_str()) {
-            found.extend(address.parse::<SocketAddr>().ok());
-        }
-        match value {
-            serde_json::Value::Object(map) => map.values().for_each(|value| walk(value, found)),
-            serde_json::Value::Array(list) => list.iter().for_each(|value| walk(value, found)),
-            serde_json::Value::Null
-            | serde_json::Value::Bool(_)
-            | serde_json::Value::Number(_)
-            | serde_json::Value::String(_) => {}
-        }
-    }
-    let mut found = std::collections::BTreeSet::new();
-    if let Ok(table) = serde_json::from_slice(text) {
-        walk(&table, &mut found);
-    }
-    found.into_iter().take(PEERS_MAX).collect()
+/// Where the endpoints of a table are.
+fn peers_of(table: &Table) -> BTreeSet<SocketAddr> {
+    let ports = table
+        .services
+        .values()
+        .flat_map(|service| service.ports.values());
+    let endpoints = ports.flat_map(|port| &port.endpoints);
+    endpoints
+        .map(|endpoint| endpoint.address)
+        .take(PEERS_MAX)
+        .collect()
 }
 
 fn probe(peer: SocketAddr) -> std::io::Result<bool> {
@@ -328,12 +324,5 @@ mod tests {
             Some(expected)
         );
         assert_eq!(parse_http_date("yesterday"), None);
-    }
-
-    #[test]
-    fn peers_are_found_wherever_the_table_keeps_them() {
-        let table = br#"{"services":{"a.b":{"ports":{"80":{"endpoints":[{"address":"10.9.0.3:6143"},{"address":"x"}]}}}}}"#;
-        assert_eq!(peers_of_table(table), ["10.9.0.3:6143".parse().unwrap()]);
-        assert!(peers_of_table(b"not json").is_empty());
     }
 }

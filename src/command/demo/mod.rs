@@ -75,7 +75,7 @@ pub fn run(args: &Demo) -> Result<(), Failure> {
 }
 
 async fn run_in(args: &Demo, directory: &Path) -> Result<(), Failure> {
-    let mut signals = Signals::take()?;
+    let mut signals = Signals::take_with_hangup()?;
     let mut children = Children::new(directory)?;
     let result = tokio::select! {
         result = perform(args, directory, &mut children) => result,

@@ -8,6 +8,8 @@ mod wrap;
 
 use clap::{Args, Subcommand};
 
+pub use run::config_addresses;
+
 use crate::failure::Failure;
 
 /// Runs a sidecar, or asks a running one.

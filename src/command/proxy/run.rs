@@ -77,7 +77,7 @@ async fn sidecar(
         return Ok(());
     };
     let (agent, credentials) = joined?;
-    let config = config_addresses(&settings, &agent);
+    let config = config_addresses(&settings, || agent.ca_addresses().to_vec());
     let advertise = Advertise::find(&settings, &config).await?;
     // As late as can be: what the running process offers is its newest state.
     let predecessor = Predecessor::find(&settings, &agent.id()).await;
@@ -173,11 +173,14 @@ fn subscription_settings(
 }
 
 /// Without an address, the config service is looked for where the CA is.
-fn config_addresses(settings: &ProxySettings, agent: &Agent) -> Vec<HostPort> {
+pub fn config_addresses(
+    settings: &ProxySettings,
+    ca_addresses: impl FnOnce() -> Vec<String>,
+) -> Vec<HostPort> {
     if !settings.config_addresses.is_empty() {
         return settings.config_addresses.clone();
     }
-    beside(agent.ca_addresses())
+    beside(&ca_addresses())
 }
 
 fn beside(ca_addresses: &[String]) -> Vec<HostPort> {
