@@ -9,7 +9,7 @@ use weft_config::settings::HostPort;
 use weft_transport::credentials::Credentials;
 
 use crate::failure::{Code, Failure, chain};
-use crate::identity;
+use crate::identity::{self, Holder};
 use crate::output::note;
 
 /// The context of a first login.
@@ -65,7 +65,7 @@ impl Context {
                 .unwrap_or_else(|_| DEFAULT.to_owned()),
         };
         let context = Self::named(home, &name)?;
-        if context.directory().join(SERVER).exists() {
+        if context.is_kept() {
             return Ok(context);
         }
         Err(Failure::new(
@@ -96,6 +96,11 @@ impl Context {
         })
     }
 
+    /// Whether somebody has logged in to it.
+    pub fn is_kept(&self) -> bool {
+        self.directory().join(SERVER).exists()
+    }
+
     /// Keeps the addresses and makes this the context in use.
     pub fn keep(&self, server: &[HostPort]) -> Result<(), Failure> {
         let lines: String = server
@@ -108,8 +113,9 @@ impl Context {
 
     /// The operator's identity, renewed if it is due, or bought with a token.
     pub async fn credentials(&self, token_file: Option<&Path>) -> Result<Credentials, Failure> {
+        let state_dir = self.directory().join(IDENTITY);
         let (agent, credentials) =
-            identity::start(&self.directory().join(IDENTITY), token_file).await?;
+            identity::start(Holder::Operator, &state_dir, token_file).await?;
         if let Err(error) = agent.renew_if_due().await {
             note(format_args!(
                 "weft: the operator's identity was not renewed: {}",

@@ -5,24 +5,71 @@ use std::path::Path;
 use weft_ca::JoinToken;
 use weft_ca::agent::{Agent, AgentSettings};
 use weft_transport::credentials::Credentials;
+use weft_transport::identity::SpiffeId;
 
 use crate::command::ca::failed;
 use crate::failure::{Code, Failure};
 
+/// The file of a state directory that is there once its owner has joined.
+const CERTIFICATE: &str = "identity.crt";
+
 /// A token's file is small; a longer one is something else.
 const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Returns with a valid identity; waits while no CA answers.
+/// Who a process is: which kind of token it may join with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A sidecar, as the application beside it.
+    Workload,
+    /// The config service.
+    Config,
+    /// Somebody who may change the mesh.
+    Operator,
+}
+
+impl Holder {
+    /// The kind of an identity (`ns/weft` is reserved for the mesh's own).
+    fn of(identity: &SpiffeId) -> Self {
+        let own = identity.workload().filter(|own| own.namespace == "weft");
+        match own.map(|own| own.service_account) {
+            Some("config") => Self::Config,
+            Some(account) if account.starts_with("operator-") => Self::Operator,
+            Some(_) | None => Self::Workload,
+        }
+    }
+
+    /// How its token is made.
+    fn order(self) -> &'static str {
+        match self {
+            Self::Workload => "weft ca token --identity ns/NAMESPACE/sa/NAME",
+            Self::Config => "weft ca token --role config",
+            Self::Operator => "weft ca token --role operator NAME",
+        }
+    }
+}
+
+/// Returns with a valid identity; waits while no CA answers. A token for another kind of holder is not spent; with
+/// an identity at hand, tokens do not matter.
 pub async fn start(
+    holder: Holder,
     state_dir: &Path,
     token_file: Option<&Path>,
 ) -> Result<(Agent, Credentials), Failure> {
+    let join_token = token_file
+        .map(|path| read_token(path, state_dir))
+        .transpose()?
+        .flatten();
+    if let Some(token) = &join_token
+        && Holder::of(&token.identity) != holder
+        && !state_dir.join(CERTIFICATE).exists()
+    {
+        let (identity, order) = (&token.identity, holder.order());
+        let line = format!("the join token is for {identity}; make one by `{order}`");
+        return Err(Failure::new(Code::BadData, line));
+    }
     let settings = AgentSettings {
         state_dir: state_dir.to_owned(),
-        join_token: token_file
-            .map(|path| read_token(path, state_dir))
-            .transpose()?
-            .flatten(),
+        join_token,
     };
     Agent::start(settings)
         .await
@@ -39,7 +86,7 @@ fn read_token(path: &Path, state_dir: &Path) -> Result<Option<JoinToken>, Failur
         Ok(_) => {}
         Err(error)
             if error.kind() == std::io::ErrorKind::NotFound
-                && state_dir.join("identity.crt").exists() =>
+                && state_dir.join(CERTIFICATE).exists() =>
         {
             return Ok(None);
         }
@@ -57,4 +104,18 @@ fn read_token(path: &Path, state_dir: &Path) -> Result<Option<JoinToken>, Failur
         .map_err(|error: weft_ca::token::TokenError| {
             Failure::new(Code::BadData, format!("{}: {error}", path.display()))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserved_namespace_tells_who_a_token_is_for() {
+        let of = |path: &str| Holder::of(&format!("spiffe://demo.test/{path}").parse().unwrap());
+        assert_eq!(of("ns/weft/sa/config"), Holder::Config);
+        assert_eq!(of("ns/weft/sa/operator-me"), Holder::Operator);
+        assert_eq!(of("ns/shop/sa/config"), Holder::Workload);
+        assert_eq!(of("ns/shop/sa/operator-me"), Holder::Workload);
+    }
 }

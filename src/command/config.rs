@@ -10,8 +10,9 @@ use weft_config::settings::{ConfigSettings, ListenAddress, load_config};
 
 use crate::control_admin::{ControlAdmin, raw_admin};
 use crate::failure::{Code, Failure, chain};
+use crate::identity::{self, Holder};
 use crate::output::note;
-use crate::{identity, process, settings_file};
+use crate::{process, settings_file};
 
 /// Runs and looks after the config service.
 #[derive(Debug, Args)]
@@ -112,7 +113,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     process::service_runtime()?.block_on(process::until_signal(shutdown.clone(), async {
         let state_dir = dir.join("identity");
-        let join = identity::start(&state_dir, join_token_file.as_deref());
+        let join = identity::start(Holder::Config, &state_dir, join_token_file.as_deref());
         let Some(joined) = shutdown.run_until_cancelled(join).await else {
             return Ok(());
         };

@@ -41,7 +41,6 @@ pub fn run(args: &Login) -> Result<(), Failure> {
     process::runtime()?.block_on(async {
         let context = Context::new(&args.context)?;
         let credentials = context.credentials(args.join_token_file.as_deref()).await?;
-        context.keep(&args.server)?;
         let addresses: Vec<String> = args.server.iter().map(ToString::to_string).collect();
         let mut last = Failure::new(Code::Unreachable, "the config service does not answer");
         let connect = async {
@@ -55,9 +54,17 @@ pub fn run(args: &Login) -> Result<(), Failure> {
         };
         let connected = tokio::time::timeout(args.wait.0, connect).await;
         if connected.is_err() {
-            let line = format!("the login is kept, but {}", last.line);
+            // The token is spent, so a first login is kept; one that worked is not replaced by one that does not.
+            let what = if context.is_kept() {
+                "the earlier login stays"
+            } else {
+                context.keep(&args.server)?;
+                "the login is kept"
+            };
+            let line = format!("{what}, but {}", last.line);
             return Err(Failure { line, ..last });
         }
+        context.keep(&args.server)?;
         note(format_args!(
             "logged in to {} as {}",
             addresses.join(", "),

@@ -19,8 +19,9 @@ use super::advertise::Advertise;
 use super::flags::ProxyFlags;
 use super::wrap::wrap;
 use crate::failure::{Code, Failure, chain};
+use crate::identity::{self, Holder};
+use crate::process;
 use crate::telemetry::LogFilter;
-use crate::{identity, process};
 
 /// Runs a sidecar, and an application inside its life if there is one after --.
 #[derive(Debug, Args)]
@@ -72,7 +73,8 @@ async fn sidecar(
     ready: &Notify,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let join = identity::start(&settings.state_dir, settings.join_token_file.as_deref());
+    let token_file = settings.join_token_file.as_deref();
+    let join = identity::start(Holder::Workload, &settings.state_dir, token_file);
     let Some(joined) = shutdown.run_until_cancelled(join).await else {
         return Ok(());
     };
