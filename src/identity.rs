@@ -61,7 +61,7 @@ pub async fn start(
         .flatten();
     if let Some(token) = &join_token
         && Holder::of(&token.identity) != holder
-        && !state_dir.join(CERTIFICATE).exists()
+        && !has_joined(state_dir)
     {
         let (identity, order) = (&token.identity, holder.order());
         let line = format!("the join token is for {identity}; make one by `{order}`");
@@ -76,18 +76,20 @@ pub async fn start(
         .map_err(|error| failed(error.kind(), &error))
 }
 
+/// Whether there is an identity in a state directory, whatever its age.
+pub fn has_joined(state_dir: &Path) -> bool {
+    state_dir.join(CERTIFICATE).exists()
+}
+
 /// A file that is gone is no matter once there is an identity: tokens are meant to be deleted.
-fn read_token(path: &Path, state_dir: &Path) -> Result<Option<JoinToken>, Failure> {
+pub fn read_token(path: &Path, state_dir: &Path) -> Result<Option<JoinToken>, Failure> {
     use std::io::Read;
     let mut text = String::new();
     let read = std::fs::File::open(path)
         .and_then(|file| file.take(TOKEN_FILE_BYTES_MAX).read_to_string(&mut text));
     match read {
         Ok(_) => {}
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound
-                && state_dir.join(CERTIFICATE).exists() =>
-        {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && has_joined(state_dir) => {
             return Ok(None);
         }
         Err(error) => {

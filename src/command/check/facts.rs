@@ -20,6 +20,7 @@ use weft_transport::tcp::TlsConnector;
 use super::judge::{Application, Buffers, Clock, Facts, Port, PortState, SvidFact, UdpProbe};
 use crate::command::proxy::config_addresses;
 use crate::failure::chain;
+use crate::identity;
 
 /// How long one answer is waited for: far above any round trip, below anyone's patience.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -54,9 +55,20 @@ pub async fn of_sidecar(settings: &ProxySettings) -> Facts {
                 not_after: svid.not_after(),
             }
         })),
+        joins_as: joins_as(settings),
         applications: applications(settings).await,
         ..of_host(settings.transport.settings().udp_buffer)
     }
+}
+
+/// Whom the token is for of a sidecar that has never joined.
+fn joins_as(settings: &ProxySettings) -> Option<String> {
+    let token = settings.join_token_file.as_deref()?;
+    if identity::has_joined(&settings.state_dir) {
+        return None;
+    }
+    let token = identity::read_token(token, &settings.state_dir).ok()??;
+    Some(token.identity.to_string())
 }
 
 fn load_identity(state_dir: &Path) -> Result<Credentials, String> {

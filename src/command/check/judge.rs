@@ -26,6 +26,8 @@ pub struct Facts {
     pub ports: Vec<Port>,
     /// The identity in the state directory.
     pub svid: Option<Result<SvidFact, String>>,
+    /// Whom a sidecar that has never joined becomes by its token.
+    pub joins_as: Option<String>,
     /// Applications that the sidecar delivers to.
     pub applications: Vec<Application>,
     /// Soft and hard limit of open files.
@@ -120,7 +122,10 @@ impl std::fmt::Display for Verdict {
 /// Judges all facts. `running` says that this sidecar is running, so that its ports are in use.
 pub fn judge(facts: &Facts, now: SystemTime, running: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(facts.svid.as_ref().map(|svid| judge_svid(svid, now)));
+    findings.extend(match &facts.joins_as {
+        Some(identity) => Some(judge_token(identity)),
+        None => facts.svid.as_ref().map(|svid| judge_svid(svid, now)),
+    });
     findings.extend(facts.clocks.iter().map(judge_clock));
     findings.extend(facts.udp.iter().map(judge_udp));
     findings.extend(facts.buffers.as_ref().map(judge_buffers));
@@ -142,6 +147,12 @@ fn finding(
         found: found.into(),
         advice: advice.into(),
     }
+}
+
+fn judge_token(identity: &str) -> Finding {
+    let found = format!("none yet; the token is for {identity}");
+    let advice = "the sidecar joins with it at its first start";
+    finding("identity", Verdict::Warn, found, advice)
 }
 
 fn judge_svid(svid: &Result<SvidFact, String>, now: SystemTime) -> Finding {
@@ -344,6 +355,16 @@ mod tests {
         assert_eq!(at(start + 20 * HOUR), Verdict::Warn);
         assert_eq!(at(start + 24 * HOUR + HOUR), Verdict::Fail);
         assert_eq!(at(start - HOUR), Verdict::Fail);
+    }
+
+    #[test]
+    fn a_sidecar_that_has_yet_to_join_is_no_failure() {
+        let facts = Facts {
+            svid: Some(Err("orders/identity.crt: there is none".into())),
+            joins_as: Some("spiffe://x/y".into()),
+            ..Facts::default()
+        };
+        assert_eq!(verdict(facts, SystemTime::UNIX_EPOCH, false), Verdict::Warn);
     }
 
     #[test]
