@@ -65,7 +65,7 @@ pub async fn start(
     {
         let (identity, order) = (&token.identity, holder.order());
         let line = format!("the join token is for {identity}; make one by `{order}`");
-        return Err(Failure::new(Code::BadData, line));
+        return Err(Failure::new(Code::NotPermitted, line));
     }
     let settings = AgentSettings {
         state_dir: state_dir.to_owned(),

@@ -122,7 +122,11 @@ fn a_workloads_token_logs_nobody_in_and_a_login_that_fails_replaces_none() {
     let mesh = Mesh::start();
     let mut login = mesh.weft_command(&["login", &mesh.config_address(), "--context", "other"]);
     let output = run(login.arg("--join-token-file").arg(mesh.token("orders")));
-    expect_line(&output, BAD_DATA, &["ns/shop/sa/orders", "--role operator"]);
+    expect_line(
+        &output,
+        NOT_PERMITTED,
+        &["ns/shop/sa/orders", "--role operator"],
+    );
     let output = mesh.weft(&["login", "127.0.0.1:1", "--wait", "1s"]);
     expect_line(&output, UNREACHABLE, &["the earlier login stays"]);
     mesh.weft(&["get", "services"]).ok();
