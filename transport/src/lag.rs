@@ -207,9 +207,9 @@ mod tests {
     #[test]
     fn a_worker_takes_on_what_it_finishes_in_a_fifth_of_a_second_and_a_little_more() {
         let second = Duration::from_secs(1);
-        assert_eq!(takes_on(0, second), 64);
-        assert_eq!(takes_on(1000, second), 264);
-        assert_eq!(takes_on(1000, second / 10), 2064);
+        assert_eq!(takes_on(0, second), 16);
+        assert_eq!(takes_on(1000, second), 216);
+        assert_eq!(takes_on(1000, second / 10), 2016);
         assert_eq!(takes_on(u32::MAX, Duration::ZERO), u32::MAX);
     }
 

@@ -123,10 +123,9 @@ pub(crate) const PASS_PAUSE: Duration = Duration::from_millis(10);
 /// than a caller's patience, more than round trips.
 pub(crate) const FINISHED_SOON: Duration = Duration::from_millis(200);
 
-/// What it may have under way besides, however little it finished: a burst of a worker that has a part of a core is
-/// served in tens of milliseconds.
-pub(crate) const TAKES_ON_LEAST: u32 = 64;
+/// What it may have under way besides, however little it finished.
+pub(crate) const TAKES_ON_LEAST: u32 = 16;
 
 /// A stream that has been open for longer waits for its application or carries a tunnel: it is not what a
-/// worker is behind with.
-pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(1);
+/// worker is behind with. Longer than the deadlines of requests that an overload makes late, which must not count as such.
+pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(5);
