@@ -350,12 +350,8 @@ fn check_identity(path: &Path, stored: &Stored, token: &JoinToken) -> Result<(),
 
 /// The addresses of the CA that an agent with this state directory knows; none before it has joined.
 pub fn saved_ca_addresses(state_dir: &Path) -> Vec<String> {
-    // Looking makes no directory.
-    let state = state_dir
-        .is_dir()
-        .then(|| StateDirectory::open(state_dir).ok());
-    let stored = state.flatten().and_then(|state| state.load().ok()?);
-    stored.map(|stored| stored.ca.addresses).unwrap_or_default()
+    let saved = state::saved_ca(state_dir);
+    saved.map(|ca| ca.addresses).unwrap_or_default()
 }
 
 /// A token for the same CA may know newer addresses of it.

@@ -108,8 +108,9 @@ fn is_long(pass: Duration) -> bool {
     pass >= limits::PASS_LONG
 }
 
-/// How many streams a worker that is behind may have under way beside those that are long-lived, if it `finished` so much `within`
-/// that time: what it finishes soon (Little's law), and a little more, so that it can find out that it is able to.
+/// How many streams a worker that is behind may have under way beside those that are long-lived, if it `finished` so
+/// many `within` that time: what it finishes soon (Little's law), and a few more, so that it can find out that it is
+/// able to.
 pub(crate) fn takes_on(finished: u32, within: Duration) -> u32 {
     let share = limits::FINISHED_SOON.div_duration_f64(within.max(Duration::from_millis(1)));
     let soon = (f64::from(finished) * share) as u32;

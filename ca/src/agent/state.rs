@@ -37,6 +37,12 @@ pub(crate) struct CaAddresses {
     pub(crate) addresses: Vec<String>,
 }
 
+/// Where the CA is by a state directory that another process may be using: it is only looked at.
+pub(crate) fn saved_ca(state_dir: &Path) -> Option<CaAddresses> {
+    let text = files::read_if_there(&state_dir.join(CA)).ok()??;
+    serde_json::from_slice(&text).ok()
+}
+
 /// A complete identity from disk. Its age is not judged.
 pub(crate) struct Stored {
     pub(crate) svid: Svid,

@@ -337,4 +337,13 @@ mod tests {
         );
         assert_eq!(parse_http_date("yesterday"), None);
     }
+
+    #[test]
+    fn the_peers_are_all_endpoints_of_a_table() {
+        let table = r#"{"schema":1,"revision":{"store":"s","number":1},"trust_domain":"demo.test","forbidden":[],
+            "services":{"orders.shop":{"ports":{"80":{"protocol":"http","endpoints":[{"workload":"w",
+            "address":"10.9.0.3:6143","identity":"spiffe://demo.test/ns/shop/sa/orders"}]}}}}}"#;
+        let peers = peers_of(&serde_json::from_str(table).unwrap());
+        assert_eq!(peers, BTreeSet::from(["10.9.0.3:6143".parse().unwrap()]));
+    }
 }
