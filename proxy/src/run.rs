@@ -27,7 +27,7 @@ use weft_config::settings::{LocalAddress, OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
 use weft_transport::endpoint::{
-    self, BindError, Epoch, Inherited, MeshSettings, StartError, WorkerSocket, Workers,
+    self, BindError, Epoch, Inherited, MeshSettings, MeshTls, StartError, WorkerSocket, Workers,
 };
 
 use crate::access_log::Writer;
@@ -260,6 +260,7 @@ pub async fn start(
         follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
     });
     let writer = Writer::start(settings.access_log)?;
+    let tls = MeshTls::new(&credentials, &settings.transport).map_err(StartError::from)?;
     let [go, finish, rest] = [(); 3].map(|()| CancellationToken::new());
     // Workers that run already end if a later step fails.
     let failed = finish.clone().drop_guard();
@@ -284,7 +285,7 @@ pub async fn start(
             listener_ports: outbound.iter().map(port).collect(),
             tables: control.tables(),
             trust_domain: svid.id().trust_domain().clone(),
-            credentials: credentials.clone(),
+            tls: tls.clone(),
             go: go.clone(),
             finish: finish.clone(),
             rest: rest.clone(),

@@ -7,6 +7,7 @@
 //! [`tuning`] (settings), then [`http3`] (requests and tunnels). [`tcp`] is TLS for the control plane's gRPC.
 
 pub mod backoff;
+pub mod congestion;
 pub mod credentials;
 pub mod endpoint;
 pub mod external;

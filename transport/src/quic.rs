@@ -10,6 +10,7 @@ use quinn::{
     AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
 };
 
+use crate::congestion::TolerantConfig;
 use crate::credentials::Credentials;
 use crate::limits;
 use crate::qlog;
@@ -47,13 +48,38 @@ impl ResetKey {
 #[error("QUIC configuration: {0}")]
 pub struct ConfigurationError(String);
 
+/// TLS of the mesh: whom both sides accept and what they present. One for all workers of a sidecar.
+#[derive(Clone)]
+pub struct MeshTls {
+    pub(crate) credentials: Credentials,
+    listening: Arc<QuicServerConfig>,
+    dialling: Arc<QuicClientConfig>,
+}
+
+impl MeshTls {
+    /// Follows the credentials from now on: those in force count at each handshake.
+    ///
+    /// # Errors
+    /// When the TLS library refuses; a fault of this program.
+    pub fn new(credentials: &Credentials, tuning: &Tuning) -> Result<Self, ConfigurationError> {
+        let post_quantum = tuning.settings().post_quantum;
+        let listening = tls::server_config(credentials, None, ALPN, post_quantum).map_err(text)?;
+        let expected = Expected::Mesh(credentials.clone());
+        let dialling =
+            tls::client_config(Some(credentials), expected, ALPN, post_quantum).map_err(text)?;
+        Ok(Self {
+            credentials: credentials.clone(),
+            listening: Arc::new(QuicServerConfig::try_from(listening).map_err(text)?),
+            dialling: Arc::new(QuicClientConfig::try_from(dialling).map_err(text)?),
+        })
+    }
+}
+
 pub(crate) fn server_config(
-    credentials: &Credentials,
+    tls: &MeshTls,
     tuning: &Tuning,
 ) -> Result<quinn::ServerConfig, ConfigurationError> {
-    let post_quantum = tuning.settings().post_quantum;
-    let tls = tls::server_config(credentials, None, ALPN, post_quantum).map_err(text)?;
-    listening_config(tls, tuning)
+    with_crypto(Arc::clone(&tls.listening), tuning)
 }
 
 /// What a listening side runs, whatever it asks of its clients.
@@ -61,8 +87,17 @@ pub(crate) fn listening_config(
     tls: rustls::ServerConfig,
     tuning: &Tuning,
 ) -> Result<quinn::ServerConfig, ConfigurationError> {
-    let crypto = QuicServerConfig::try_from(tls).map_err(text)?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    with_crypto(
+        Arc::new(QuicServerConfig::try_from(tls).map_err(text)?),
+        tuning,
+    )
+}
+
+fn with_crypto(
+    crypto: Arc<QuicServerConfig>,
+    tuning: &Tuning,
+) -> Result<quinn::ServerConfig, ConfigurationError> {
+    let mut config = quinn::ServerConfig::with_crypto(crypto);
     config
         .transport_config(Arc::new(transport_config(tuning, Side::Listening)?))
         .migration(tuning.settings().migration)
@@ -73,15 +108,12 @@ pub(crate) fn listening_config(
 }
 
 pub(crate) fn client_config(
-    credentials: &Credentials,
+    tls: &MeshTls,
     tuning: &Tuning,
     worker: Worker,
 ) -> Result<quinn::ClientConfig, ConfigurationError> {
-    let expected = Expected::Mesh(credentials.clone());
-    let post_quantum = tuning.settings().post_quantum;
-    let tls = tls::client_config(Some(credentials), expected, ALPN, post_quantum).map_err(text)?;
-    let crypto = QuicClientConfig::try_from(tls).map_err(text)?;
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let crypto = Arc::clone(&tls.dialling);
+    let mut config = quinn::ClientConfig::new(crypto);
     config
         .transport_config(Arc::new(transport_config(tuning, Side::Dialling)?))
         .initial_dst_cid_provider(Arc::new(move || initial_destination(worker)));
@@ -152,6 +184,9 @@ fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, Conf
         config.ack_frequency_config(Some(frequency));
     }
     match settings.congestion {
+        Congestion::Tolerant => {
+            config.congestion_controller_factory(Arc::new(TolerantConfig::default()))
+        }
         Congestion::Cubic => {
             config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default()))
         }

@@ -10,6 +10,8 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 
 use crate::credentials::{Credentials, Svid, TrustBundle};
+use crate::endpoint::{Dialler, Listener, MeshTls, WorkerSocket};
+use crate::lag::Lag;
 
 pub(crate) const DOMAIN: &str = "demo.test";
 pub(crate) const ORDERS: &str = "spiffe://demo.test/ns/shop/sa/orders";
@@ -27,6 +29,12 @@ pub(crate) struct Issued {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) chain_pem: String,
     pub(crate) key_pem: String,
+}
+
+/// Starts a worker that is never behind.
+pub(crate) fn start(socket: WorkerSocket, credentials: &Credentials) -> (Listener, Dialler) {
+    let tls = MeshTls::new(credentials, &socket.settings.tuning).unwrap();
+    socket.start(&tls, &Lag::default()).unwrap()
 }
 
 impl Authority {

@@ -18,8 +18,8 @@ const MIB: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransportSettings {
-    /// Congestion controller. Default `cubic`: fair to its neighbours and what the comparisons
-    /// with TCP meshes use; `bbr` keeps its rate under random loss.
+    /// Congestion controller. Default `tolerant`: as fair to its neighbours as Cubic where a queue shows
+    /// that a path is full, and not slowed by loss that comes without one.
     pub congestion: Congestion,
     /// Key exchange. Default `prefer`: X25519MLKEM768 first, X25519 with peers that lack it.
     pub post_quantum: PostQuantum,
@@ -93,6 +93,8 @@ pub struct TransportSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Congestion {
+    /// Cubic that lets up to 2 % of random loss pass, see [`crate::congestion`].
+    Tolerant,
     /// RFC 9438.
     Cubic,
     /// BBR version 1.
@@ -132,7 +134,7 @@ pub struct TuningError {
 impl Default for TransportSettings {
     fn default() -> Self {
         Self {
-            congestion: Congestion::Cubic,
+            congestion: Congestion::Tolerant,
             post_quantum: PostQuantum::Prefer,
             keep_alive: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),

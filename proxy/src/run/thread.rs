@@ -13,8 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
-use weft_transport::credentials::Credentials;
-use weft_transport::endpoint::WorkerSocket;
+use weft_transport::endpoint::{MeshTls, WorkerSocket};
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
 
@@ -42,7 +41,7 @@ pub(super) struct Plan {
     pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
     /// Whose tables are taken.
     pub(super) trust_domain: TrustDomain,
-    pub(super) credentials: Credentials,
+    pub(super) tls: MeshTls,
     /// Cancelled when connections may be accepted.
     pub(super) go: CancellationToken,
     /// Cancelled when connections shall end.
@@ -86,7 +85,7 @@ pub(super) fn spawn(
 }
 
 async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
-    let (listener, dialler) = match plan.mesh_socket.start(&plan.credentials, &plan.shard.lag) {
+    let (listener, dialler) = match plan.mesh_socket.start(&plan.tls, &plan.shard.lag) {
         Ok(endpoints) => endpoints,
         Err(error) => return drop(started.send(Err(error.into()))),
     };

@@ -53,7 +53,7 @@ pub struct Run {
 /// Runs one scenario with every combination of some settings, and prints one table.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
-    weft lab matrix small-beside-bulk --rtt 10ms,40ms --loss 0%,1%,3% --congestion cubic,bbr\n\n\
+    weft lab matrix small-beside-bulk --rtt 10ms,40ms --loss 0%,1%,3% --congestion tolerant,cubic,bbr\n\n\
     --rtt sets the delay of both directions of --link to half of it.")]
 pub struct Matrix {
     /// Name of a scenario that ships, or a file

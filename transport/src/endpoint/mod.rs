@@ -33,7 +33,6 @@ use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
-use crate::credentials::Credentials;
 use crate::http3::ErrorCode;
 use crate::identity::PeerId;
 use crate::lag::Lag;
@@ -44,7 +43,7 @@ use crate::tls;
 use crate::tuning::Tuning;
 use shared::SharedSocket;
 
-pub use crate::quic::{ConfigurationError, ResetKey};
+pub use crate::quic::{ConfigurationError, MeshTls, ResetKey};
 pub use crate::steering::{Epoch, Workers};
 
 /// What all workers of a sidecar share on the mesh side.
@@ -66,7 +65,7 @@ pub struct MeshSettings {
 pub struct WorkerSocket {
     worker: Worker,
     socket: UdpSocket,
-    settings: MeshSettings,
+    pub(crate) settings: MeshSettings,
     reading: Arc<Reading>,
 }
 
@@ -270,11 +269,7 @@ impl WorkerSocket {
     ///
     /// # Errors
     /// When a configuration or a socket is refused.
-    pub fn start(
-        self,
-        credentials: &Credentials,
-        lag: &Lag,
-    ) -> Result<(Listener, Dialler), StartError> {
+    pub fn start(self, tls: &MeshTls, lag: &Lag) -> Result<(Listener, Dialler), StartError> {
         let settings = &self.settings;
         let config = |worker| {
             quic::endpoint_config(
@@ -287,7 +282,7 @@ impl WorkerSocket {
         let datagram_max = settings.tuning.settings().mtu_max;
         let listening = quinn::Endpoint::new_with_abstract_socket(
             config(self.worker)?,
-            Some(quic::server_config(credentials, &settings.tuning)?),
+            Some(quic::server_config(tls, &settings.tuning)?),
             SharedSocket::new(socket::bounded(self.socket, datagram_max)?, self.reading),
             Arc::new(TokioRuntime),
         )?;
@@ -298,7 +293,7 @@ impl WorkerSocket {
             Arc::new(TokioRuntime),
         )?;
         dialling.set_default_client_config(quic::client_config(
-            credentials,
+            tls,
             &settings.tuning,
             self.worker,
         )?);
@@ -306,12 +301,12 @@ impl WorkerSocket {
             endpoint: listening,
             handshakes: Arc::default(),
             tuning: settings.tuning.clone(),
-            credentials: credentials.clone(),
+            credentials: tls.credentials.clone(),
             lag: lag.clone(),
         };
         let dialler = Dialler {
             endpoint: dialling,
-            credentials: credentials.clone(),
+            credentials: tls.credentials.clone(),
             tuning: settings.tuning.clone(),
         };
         Ok((listener, dialler))

@@ -7,7 +7,7 @@ use quinn::Connection;
 use tokio::time::timeout;
 
 use super::*;
-use crate::testing::{Authority, FRONTEND, ORDERS};
+use crate::testing::{self, Authority, FRONTEND, ORDERS};
 use crate::tuning::TransportSettings;
 
 /// Generous: it bounds a broken run and never passes in a good one.
@@ -43,9 +43,7 @@ impl Process {
 
     fn start(socket: WorkerSocket, epochs: Vec<Epoch>) -> Self {
         let (reading, shared) = (socket.reading(), socket.share().unwrap());
-        let (listener, _) = socket
-            .start(&Authority::shared().credentials(ORDERS), &Lag::default())
-            .unwrap();
+        let (listener, _) = testing::start(socket, &Authority::shared().credentials(ORDERS));
         Self {
             listener,
             reading,
@@ -79,10 +77,7 @@ fn settings(epoch: Epoch) -> MeshSettings {
 
 fn dialler() -> Dialler {
     let socket = bind(&settings(Epoch(99))).unwrap().remove(0);
-    let (_, dialler) = socket
-        .start(&Authority::shared().credentials(FRONTEND), &Lag::default())
-        .unwrap();
-    dialler
+    testing::start(socket, &Authority::shared().credentials(FRONTEND)).1
 }
 
 /// A connection of `dialler` that `process` serves; both of its ends.

@@ -9,8 +9,9 @@ use socket2::SockRef;
 use tokio::time::sleep;
 
 use super::*;
+use crate::congestion::Tolerant;
 use crate::streams::Streams;
-use crate::testing::{Authority, FRONTEND, ORDERS};
+use crate::testing::{self, Authority, FRONTEND, ORDERS};
 use crate::tuning::{Congestion, PostQuantum, TransportSettings};
 
 /// Generous: it bounds a broken run and never passes in a good one.
@@ -24,7 +25,13 @@ fn defaults() -> TransportSettings {
 
 #[tokio::test]
 async fn congestion_chooses_the_controller() {
-    for choice in [Congestion::Cubic, Congestion::Bbr, Congestion::Newreno] {
+    let choices = [
+        Congestion::Tolerant,
+        Congestion::Cubic,
+        Congestion::Bbr,
+        Congestion::Newreno,
+    ];
+    for choice in choices {
         let pair = Pair::with(TransportSettings {
             congestion: choice,
             ..defaults()
@@ -32,12 +39,12 @@ async fn congestion_chooses_the_controller() {
         .await;
         let controller = || pair.client.congestion_state().into_any();
         let found = [
+            controller().is::<Tolerant>(),
             controller().is::<congestion::Cubic>(),
             controller().is::<congestion::Bbr>(),
             controller().is::<congestion::NewReno>(),
         ];
-        let wanted = [Congestion::Cubic, Congestion::Bbr, Congestion::Newreno];
-        assert_eq!(found, wanted.map(|other| other == choice), "{choice:?}");
+        assert_eq!(found, choices.map(|other| other == choice), "{choice:?}");
     }
 }
 
@@ -338,9 +345,7 @@ impl Pair {
 
 fn start(settings: TransportSettings, authority: &Authority, id: &str) -> (Listener, Dialler) {
     let socket = bind(&mesh_settings(settings)).unwrap().remove(0);
-    socket
-        .start(&authority.credentials(id), &Lag::default())
-        .unwrap()
+    testing::start(socket, &authority.credentials(id))
 }
 
 fn mesh_settings(settings: TransportSettings) -> MeshSettings {

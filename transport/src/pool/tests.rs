@@ -14,8 +14,7 @@ use crate::endpoint::{
     self, Accepted, BindError, Epoch, Listener, MeshSettings, ResetKey, Workers,
 };
 use crate::http3::ConnectionError;
-use crate::lag::Lag;
-use crate::testing::{Authority, FRONTEND, ORDERS, leaf};
+use crate::testing::{Authority, FRONTEND, ORDERS, leaf, start};
 use crate::tuning::{TransportSettings, Tuning};
 
 /// Generous: it bounds a broken run and never passes in a good one.
@@ -249,17 +248,12 @@ async fn connections_of_many_diallers_from_one_host_spread_over_the_workers() {
     let own = mesh.authority.credentials(ORDERS);
     let servers: Vec<_> = sockets
         .into_iter()
-        .map(|socket| {
-            Server::start(
-                socket.start(&own, &Lag::default()).unwrap().0,
-                target.clone(),
-            )
-        })
+        .map(|socket| Server::start(start(socket, &own).0, target.clone()))
         .collect();
     // Two workers of the dialling side, too: each asks for the worker of its own index.
     let dialling = endpoint::bind(&mesh.settings(0, 2)).unwrap();
     for socket in dialling {
-        let (_listener, dialler) = socket.start(&mesh.own, &Lag::default()).unwrap();
+        let (_listener, dialler) = start(socket, &mesh.own);
         let pool = Pool::new(dialler);
         assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
     }
@@ -316,7 +310,7 @@ impl Mesh {
             address: socket.local_address().unwrap(),
             identity: ORDERS.parse().unwrap(),
         };
-        let (listener, _) = socket.start(&credentials, &Lag::default()).unwrap();
+        let (listener, _) = start(socket, &credentials);
         Server::start(listener, target)
     }
 
@@ -333,7 +327,7 @@ impl Mesh {
 
     fn pool(&self) -> Pool {
         let socket = endpoint::bind(&self.settings(0, 1)).unwrap().remove(0);
-        Pool::new(socket.start(&self.own, &Lag::default()).unwrap().1)
+        Pool::new(start(socket, &self.own).1)
     }
 }
 

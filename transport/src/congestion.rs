@@ -1,0 +1,210 @@
+//! Cubic (RFC 9438) that tells loss by chance from loss by congestion.
+//!
+//! Cubic takes each loss for a full queue, and so over a path that loses one packet in a hundred it sends a
+//! dozen packets a round trip, however fast the path is; what shares the connection waits for its turn among
+//! them. But a full queue shows: packets that waited in it were slow. [`Tolerant`] is Cubic, except that it
+//! lets a loss pass when both are true of the last two round trips:
+//!
+//! - at least one packet took no longer than the fastest ever, by an eighth: no queue stood there (the
+//!   threshold of HyStart++, RFC 9406 section 4.2, without its bounds: below 8 ms it is jitter that
+//!   decides, which leaves plain Cubic);
+//! - no more was lost than chance takes of a path that loses 2 % (the bound up to which BBR version 3
+//!   tolerates loss, draft-ietf-ccwg-bbr), with three standard deviations for small numbers: a bottleneck
+//!   whose queue is too short to be noticed loses more when it is overrun.
+//!
+//! Persistent congestion and marks of ECN are never let pass. [`Round`] judges, purely.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
+use quinn_proto::RttEstimator;
+
+/// The share of packets whose loss is taken for chance.
+const LOSS_BY_CHANCE: f64 = 0.02;
+
+/// How far above its mean the number of losses may be, in standard deviations: one round in a
+/// thousand of a path that loses just [`LOSS_BY_CHANCE`] is above it.
+const DEVIATIONS: f64 = 3.0;
+
+/// A packet that took longer than the fastest by this part of it waited in a queue.
+const QUEUE_SHARE: u32 = 8;
+
+/// Makes [`Tolerant`] controllers.
+#[derive(Clone, Debug, Default)]
+pub struct TolerantConfig(Arc<CubicConfig>);
+
+impl ControllerFactory for TolerantConfig {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Tolerant {
+            cubic: Cubic::new(Arc::clone(&self.0), now, current_mtu),
+            mtu: current_mtu,
+            fastest: None,
+            began: now,
+            round: Round::default(),
+            before: Round::default(),
+        })
+    }
+}
+
+/// The controller of one path.
+#[derive(Clone, Debug)]
+pub(crate) struct Tolerant {
+    cubic: Cubic,
+    mtu: u16,
+    /// The shortest round trip of the path so far.
+    fastest: Option<Duration>,
+    /// When the present round began; the first packet that was sent since then and is acknowledged ends it.
+    began: Instant,
+    round: Round,
+    before: Round,
+}
+
+/// What happened to the packets of a round trip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Round {
+    acknowledged: u64,
+    lost: u64,
+    shortest: Option<Duration>,
+}
+
+impl Round {
+    fn acknowledge(&mut self, bytes: u64, took: Duration) {
+        self.acknowledged += bytes;
+        self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged + other.acknowledged,
+            lost: self.lost + other.lost,
+            shortest: self.shortest.into_iter().chain(other.shortest).min(),
+        }
+    }
+
+    /// Whether its losses look like those of a path that loses by chance.
+    fn lost_by_chance(self, fastest: Duration, mtu: u16) -> bool {
+        let no_queue = self
+            .shortest
+            .is_some_and(|shortest| shortest <= fastest + fastest / QUEUE_SHARE);
+        let mtu = f64::from(mtu);
+        let [sent, lost] =
+            [self.acknowledged + self.lost, self.lost].map(|bytes| bytes as f64 / mtu);
+        let mean = sent * LOSS_BY_CHANCE;
+        no_queue && lost <= mean + DEVIATIONS * mean.sqrt()
+    }
+}
+
+impl Controller for Tolerant {
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        app_limited: bool,
+        rtt: &RttEstimator,
+    ) {
+        if sent >= self.began {
+            self.before = std::mem::take(&mut self.round);
+            self.began = now;
+        }
+        let took = now.saturating_duration_since(sent);
+        self.round.acknowledge(bytes, took);
+        self.fastest = Some(rtt.min());
+        self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
+    }
+
+    fn on_congestion_event(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        is_persistent_congestion: bool,
+        lost_bytes: u64,
+    ) {
+        self.round.lost += lost_bytes;
+        let marked = lost_bytes == 0;
+        let by_chance = self.fastest.is_some_and(|fastest| {
+            self.round
+                .with(self.before)
+                .lost_by_chance(fastest, self.mtu)
+        });
+        if marked || is_persistent_congestion || !by_chance {
+            // Cubic answers a burst once; what it lost is not held against the rounds after it.
+            (self.round, self.before, self.began) = (Round::default(), Round::default(), now);
+            self.cubic
+                .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu;
+        self.cubic.on_mtu_update(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.cubic.window()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        self.cubic.metrics()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.cubic.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MTU: u16 = 1000;
+    const FASTEST: Duration = Duration::from_millis(40);
+
+    fn round(packets: u64, lost: u64, shortest: u64) -> Round {
+        Round {
+            acknowledged: (packets - lost) * u64::from(MTU),
+            lost: lost * u64::from(MTU),
+            shortest: Some(Duration::from_millis(shortest)),
+        }
+    }
+
+    #[test]
+    fn losses_within_chance_pass_and_one_more_does_not() {
+        // Mean and three deviations: 0.1 + 0.9, 2 + 4.2, 20 + 13.4.
+        for (packets, most) in [(5, 1), (100, 6), (1000, 33)] {
+            assert!(round(packets, most, 40).lost_by_chance(FASTEST, MTU));
+            assert!(!round(packets, most + 1, 40).lost_by_chance(FASTEST, MTU));
+        }
+    }
+
+    #[test]
+    fn a_standing_queue_makes_any_loss_count() {
+        assert!(round(100, 1, 45).lost_by_chance(FASTEST, MTU));
+        assert!(!round(100, 1, 46).lost_by_chance(FASTEST, MTU));
+    }
+
+    #[test]
+    fn without_an_acknowledgement_nothing_is_known() {
+        let lost = Round {
+            lost: MTU.into(),
+            ..Round::default()
+        };
+        assert!(!lost.lost_by_chance(FASTEST, MTU));
+    }
+
+    #[test]
+    fn two_rounds_count_together() {
+        let both = round(10, 1, 50).with(round(20, 1, 41));
+        assert_eq!(both, round(30, 2, 41));
+    }
+}
