@@ -5,7 +5,7 @@
 //! them. But a full queue shows: packets that waited in it were slow. [`Tolerant`] is Cubic, except that it
 //! lets a loss pass when both are true of the last two round trips:
 //!
-//! - at least one packet took no longer than the fastest ever, by an eighth: no queue stood there (the
+//! - at least one packet took no longer than the fastest of late, by an eighth: no queue stood there (the
 //!   threshold of HyStart++, RFC 9406 section 4.2, without its bounds: below 8 ms it is jitter that
 //!   decides, which leaves plain Cubic);
 //! - no more was lost than chance takes of a path that loses 2 % (the bound up to which BBR version 3
@@ -31,6 +31,10 @@ const DEVIATIONS: f64 = 3.0;
 /// A packet that took longer than the fastest by this part of it waited in a queue.
 const QUEUE_SHARE: u32 = 8;
 
+/// How long the fastest packet is remembered at least, and at most twice that: after it a path that became
+/// longer is no longer taken for one with a queue. BBR's filter has the same length (draft-ietf-ccwg-bbr).
+const FASTEST_KEPT: Duration = Duration::from_secs(10);
+
 /// Makes [`Tolerant`] controllers.
 #[derive(Clone, Debug, Default)]
 pub struct TolerantConfig(Arc<CubicConfig>);
@@ -40,7 +44,7 @@ impl ControllerFactory for TolerantConfig {
         Box::new(Tolerant {
             cubic: Cubic::new(Arc::clone(&self.0), now, current_mtu),
             mtu: current_mtu,
-            fastest: None,
+            fastest: Fastest::new(now),
             began: now,
             round: Round::default(),
             before: Round::default(),
@@ -53,12 +57,44 @@ impl ControllerFactory for TolerantConfig {
 pub(crate) struct Tolerant {
     cubic: Cubic,
     mtu: u16,
-    /// The shortest round trip of the path so far.
-    fastest: Option<Duration>,
+    fastest: Fastest,
     /// When the present round began; the first packet that was sent since then and is acknowledged ends it.
     began: Instant,
     round: Round,
     before: Round,
+}
+
+/// The shortest round trip of late.
+#[derive(Clone, Copy, Debug)]
+struct Fastest {
+    began: Instant,
+    shortest: Option<Duration>,
+    before: Option<Duration>,
+}
+
+impl Fastest {
+    fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            shortest: None,
+            before: None,
+        }
+    }
+
+    fn acknowledge(&mut self, now: Instant, took: Duration) {
+        if now.saturating_duration_since(self.began) >= FASTEST_KEPT {
+            (self.before, self.shortest, self.began) = (self.shortest, None, now);
+        }
+        self.shortest = shorter(self.shortest, Some(took));
+    }
+
+    fn get(self) -> Option<Duration> {
+        shorter(self.shortest, self.before)
+    }
+}
+
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
 }
 
 /// What happened to the packets of a round trip.
@@ -72,14 +108,14 @@ struct Round {
 impl Round {
     fn acknowledge(&mut self, bytes: u64, took: Duration) {
         self.acknowledged += bytes;
-        self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
+        self.shortest = shorter(self.shortest, Some(took));
     }
 
     fn with(self, other: Self) -> Self {
         Self {
             acknowledged: self.acknowledged + other.acknowledged,
             lost: self.lost + other.lost,
-            shortest: self.shortest.into_iter().chain(other.shortest).min(),
+            shortest: shorter(self.shortest, other.shortest),
         }
     }
 
@@ -111,7 +147,7 @@ impl Controller for Tolerant {
         }
         let took = now.saturating_duration_since(sent);
         self.round.acknowledge(bytes, took);
-        self.fastest = Some(rtt.min());
+        self.fastest.acknowledge(now, took);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -124,7 +160,7 @@ impl Controller for Tolerant {
     ) {
         self.round.lost += lost_bytes;
         let marked = lost_bytes == 0;
-        let by_chance = self.fastest.is_some_and(|fastest| {
+        let by_chance = self.fastest.get().is_some_and(|fastest| {
             self.round
                 .with(self.before)
                 .lost_by_chance(fastest, self.mtu)
@@ -200,6 +236,20 @@ mod tests {
             ..Round::default()
         };
         assert!(!lost.lost_by_chance(FASTEST, MTU));
+    }
+
+    #[test]
+    fn a_path_that_became_longer_is_believed_after_a_while() {
+        let start = Instant::now();
+        let mut fastest = Fastest::new(start);
+        fastest.acknowledge(start, FASTEST);
+        let longer = 3 * FASTEST;
+        for seconds in 1..20 {
+            fastest.acknowledge(start + Duration::from_secs(seconds), longer);
+            assert_eq!(fastest.get(), Some(FASTEST), "{seconds}");
+        }
+        fastest.acknowledge(start + Duration::from_secs(20), longer);
+        assert_eq!(fastest.get(), Some(longer));
     }
 
     #[test]

@@ -118,9 +118,10 @@ pub fn run(
     for process in filled(scenario) {
         disks.add(&setup.directory, &process)?;
     }
-    // On perfect links: a bring-up over a lossy one would only add noise to what is measured.
+    // A bring-up over lossy links would only add noise to what is measured. But they have their delay, or
+    // connections would begin with round-trip times of a network that is not the scenario's.
     let lab = Lab::up(
-        perfect(&scenario.topology)?,
+        only_delayed(&scenario.topology)?,
         Options {
             seed: Seed(scenario.seed),
             directory: setup.directory.clone(),
@@ -225,10 +226,13 @@ fn impairments(scenario: &Scenario) -> Vec<Impairment> {
     all
 }
 
-/// The topology with links that do nothing to packets.
-fn perfect(topology: &Topology) -> Result<Topology, RunError> {
+/// The topology with links that do nothing to packets but delay them.
+fn only_delayed(topology: &Topology) -> Result<Topology, RunError> {
     let links = topology.links().iter().map(|link| LinkSpec {
-        impairments: [Impairment::default(), Impairment::default()],
+        impairments: link.impairments.clone().map(|impairment| Impairment {
+            delay: impairment.delay,
+            ..Impairment::default()
+        }),
         ..link.clone()
     });
     Topology::new(topology.nodes().to_vec(), links.collect()).map_err(|error| RunError::Step {

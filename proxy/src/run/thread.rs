@@ -19,6 +19,7 @@ use weft_transport::pool::Pool;
 
 use super::RunError;
 use super::bind::Unowned;
+use super::memory::give_back;
 use crate::access_log::AccessLog;
 use crate::directory::Directory;
 use crate::http::upload::Room;
@@ -119,6 +120,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let mut background = JoinSet::new();
     background.spawn(keep_in_step);
     background.spawn(worker.shard.lag.clone().measure());
+    background.spawn(give_back());
     let listener = Arc::new(listener);
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
