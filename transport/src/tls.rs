@@ -305,7 +305,8 @@ pub(crate) fn supported_schemes() -> Vec<SignatureScheme> {
 /// The TLS alert says little to the peer; the local log gets the reason.
 fn refused(error: VerifyError) -> Error {
     let error = match error {
-        VerifyError::Time => CertificateError::Expired,
+        VerifyError::Expired => CertificateError::Expired,
+        VerifyError::NotYetValid => CertificateError::NotValidYet,
         VerifyError::Empty
         | VerifyError::Long
         | VerifyError::Form(_)
@@ -328,5 +329,17 @@ struct Reason(VerifyError);
 impl fmt::Debug for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_of_tomorrow_is_not_called_expired() {
+        let said = |error| refused(error).to_string();
+        assert!(said(VerifyError::Expired).ends_with("Expired"));
+        assert!(said(VerifyError::NotYetValid).ends_with("NotValidYet"));
     }
 }

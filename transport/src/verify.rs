@@ -84,9 +84,12 @@ pub enum VerifyError {
     /// The name is of a domain that the bundle does not vouch for.
     #[error("its trust domain {0} is not this mesh's")]
     TrustDomain(TrustDomain),
-    /// Outside its validity by more than the allowance.
-    #[error("it is expired or not yet valid")]
-    Time,
+    /// Its end is over by more than the allowance.
+    #[error("it has expired")]
+    Expired,
+    /// Its start is further ahead than clocks may differ.
+    #[error("it is not yet valid")]
+    NotYetValid,
     /// No path to a root, or a bad one.
     #[error("it does not chain to a trusted root ({0})")]
     Path(String),
@@ -164,7 +167,7 @@ fn path(
     usage: Usage,
 ) -> Result<(), VerifyError> {
     let (end_entity, intermediates) = chain.split_first().ok_or(VerifyError::Empty)?;
-    let at = time_of_judgement(leaf, now, allowance).ok_or(VerifyError::Time)?;
+    let at = time_of_judgement(leaf, now, allowance)?;
     let end_entity = webpki::EndEntityCert::try_from(end_entity).map_err(path_error)?;
     let verify = |usage| {
         end_entity
@@ -189,16 +192,24 @@ fn path(
 }
 
 /// `now` moved into the leaf's validity when it is outside by no more than the allowance.
-fn time_of_judgement(leaf: &Leaf, now: UnixTime, allowance: Allowance) -> Option<UnixTime> {
+fn time_of_judgement(
+    leaf: &Leaf,
+    now: UnixTime,
+    allowance: Allowance,
+) -> Result<UnixTime, VerifyError> {
     let (start, end) = (unix_time(leaf.not_before), unix_time(leaf.not_after));
-    if now.as_secs() < start.as_secs() {
-        let early = start.as_secs() - now.as_secs();
-        (early <= limits::CLOCK_SKEW_MAX.as_secs()).then_some(start)
-    } else if now.as_secs() > end.as_secs() {
-        let late = now.as_secs() - end.as_secs();
-        (late <= allowance.late.as_secs()).then_some(end)
+    let early = start.as_secs().saturating_sub(now.as_secs());
+    let late = now.as_secs().saturating_sub(end.as_secs());
+    if early > limits::CLOCK_SKEW_MAX.as_secs() {
+        Err(VerifyError::NotYetValid)
+    } else if late > allowance.late.as_secs() {
+        Err(VerifyError::Expired)
+    } else if early > 0 {
+        Ok(start)
+    } else if late > 0 {
+        Ok(end)
     } else {
-        Some(now)
+        Ok(now)
     }
 }
 
@@ -438,10 +449,11 @@ mod tests {
                 "{seconds}"
             );
         }
-        for seconds in [-60, -30, 130, 160] {
+        let (early, late) = (VerifyError::NotYetValid, VerifyError::Expired);
+        for (seconds, expected) in [(-60, &early), (-30, &early), (130, &late), (160, &late)] {
             assert_eq!(
                 judge_at(&authority, params(), at(seconds)).unwrap_err(),
-                VerifyError::Time,
+                *expected,
                 "{seconds}"
             );
         }
@@ -465,7 +477,7 @@ mod tests {
             )
         };
         assert!(judge(72).is_ok());
-        assert_eq!(judge(74).unwrap_err(), VerifyError::Time);
+        assert_eq!(judge(74).unwrap_err(), VerifyError::Expired);
     }
 
     #[test]
