@@ -379,16 +379,17 @@ impl Check<'_> {
     }
 
     /// A parent that only some may call routes to a backend that all may call: whoever addresses the
-    /// backend directly passes by the parent's policy.
+    /// backend directly passes by the parent's policy. What does not exist is an error already.
     fn unprotected(&mut self, key: &Key, spec: &HttpRouteSpec, at: usize, rule: &HttpRouteRule) {
         if default_authorization(self.set) == table::Default::Deny {
             return;
         }
         let protected = |name: &str| is_allow_targeted(self.set, &key.namespace, name);
+        let exists = |name: &str| self.set.service(&key.namespace, name).is_some();
         let Some(parent) = spec
             .parent_refs
             .iter()
-            .find(|parent| protected(&parent.name))
+            .find(|parent| protected(&parent.name) && exists(&parent.name))
         else {
             return;
         };
@@ -397,7 +398,10 @@ impl Check<'_> {
             .backend_refs
             .iter()
             .enumerate()
-            .filter(|(_, backend)| backend.name != parent && !protected(&backend.name))
+            .filter(|(_, backend)| {
+                let name = &backend.name;
+                *name != parent && exists(name) && !protected(name)
+            })
             .map(|(i, backend)| (i, backend.name.clone()))
             .collect();
         for (i, name) in open {

@@ -314,6 +314,21 @@ fn an_open_backend_behind_a_protected_parent_is_a_warning() {
 }
 
 #[test]
+fn a_backend_that_is_missing_is_no_open_one_as_well() {
+    let text = route("    - backendRefs:\n        - {name: carts, port: 80}\n---\n")
+        + "apiVersion: weft.dev/v1alpha1\nkind: AuthorizationPolicy\n\
+           metadata: {name: callers, namespace: shop}\n\
+           spec: {targetRefs: [{kind: Service, name: orders}], action: Allow}\n";
+    assert_eq!(
+        check(&text),
+        [
+            "mesh.yaml:23: spec.rules[0].backendRefs[0].name: there is no Service carts in namespace \
+          shop; apply the Service first, or in the same change"
+        ]
+    );
+}
+
+#[test]
 fn the_control_planes_namespace_is_reserved() {
     let text = service("config", "http").replace("shop", "weft");
     assert_eq!(
