@@ -33,11 +33,7 @@ pub fn load_ca(sources: Sources<RawCa>) -> Result<Loaded<CaSettings>, SettingsEr
             settings,
             warnings: merged.warnings,
         }),
-        Err(Problem { field, message }) => Err(SettingsError::Invalid {
-            origin: merged.origin,
-            field,
-            message,
-        }),
+        Err(problem) => Err(merged.origin.blame(problem)),
     }
 }
 

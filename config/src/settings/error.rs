@@ -35,7 +35,7 @@ pub enum SettingsError {
     /// A flag has a bad value, or the layers together make no sense.
     #[error("{origin}: {field}: {message}")]
     Invalid {
-        /// The file, or `settings` if there is none.
+        /// The file, `the command line`, or `settings` if there is no file.
         origin: String,
         /// The key, as `inbound.services[0].port`.
         field: String,

@@ -9,7 +9,7 @@ use figment::providers::{Format, Serialized, Toml};
 use figment::value::Value;
 use serde::Serialize;
 
-use super::error::{Position, SettingsError};
+use super::error::{Position, Problem, SettingsError};
 use super::limits::FILE_BYTES_MAX;
 use crate::nearest::{unknown_key, unknown_word};
 
@@ -51,18 +51,71 @@ pub struct Loaded<T> {
     pub warnings: Vec<String>,
 }
 
-/// The merged layers, the name of their origin for messages, and warnings.
+/// The merged layers, who wrote what in them, and warnings.
 pub(super) struct Merged<L> {
     pub(super) raw: L,
-    pub(super) origin: String,
+    pub(super) origin: Origin,
     pub(super) warnings: Vec<String>,
 }
 
+/// Who wrote a value, for messages about values that are only found wrong after the merge.
+pub(super) struct Origin {
+    /// The file, or `settings` if there is none.
+    file: String,
+    /// Each variable with its layer.
+    environment: Vec<(String, serde_json::Value)>,
+    flags: serde_json::Value,
+}
+
+impl Origin {
+    /// The error of the topmost layer that has the problem's field.
+    pub(super) fn blame(&self, problem: Problem) -> SettingsError {
+        let Problem { field, message } = problem;
+        let invalid = |origin: &str, field, message| SettingsError::Invalid {
+            origin: origin.to_owned(),
+            field,
+            message,
+        };
+        if sets(&self.flags, &field) {
+            return invalid("the command line", field, message);
+        }
+        let mut variables = self.environment.iter();
+        match variables.rfind(|(_, layer)| sets(layer, &field)) {
+            Some((name, _)) if key(name).as_deref() == Some(&field) => SettingsError::Environment {
+                name: name.clone(),
+                message,
+            },
+            Some((name, _)) => SettingsError::Environment {
+                name: name.clone(),
+                message: format!("{field}: {message}"),
+            },
+            None => invalid(&self.file, field, message),
+        }
+    }
+}
+
+/// Whether a layer says what a field is. Tables are merged key by key; a list is one value.
+fn sets(layer: &serde_json::Value, field: &str) -> bool {
+    let mut value = layer;
+    for segment in field.split(['.', '[']) {
+        let Some(table) = value.as_object() else {
+            return true;
+        };
+        match table.get(segment) {
+            Some(inner) if !inner.is_null() => value = inner,
+            Some(_) | None => return false,
+        }
+    }
+    true
+}
+
 pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, SettingsError> {
-    let origin = sources
-        .file
-        .as_ref()
-        .map_or_else(|| "settings".to_owned(), |path| path.display().to_string());
+    let file = sources.file.as_ref();
+    let mut origin = Origin {
+        file: file.map_or_else(|| "settings".to_owned(), |path| path.display().to_string()),
+        environment: Vec::new(),
+        flags: serde_json::to_value(&sources.flags).unwrap_or_default(),
+    };
     let mut figment = Figment::new();
     if let Some(path) = &sources.file {
         let mut layer: L = parse_file(path, &read(path)?)?;
@@ -72,7 +125,11 @@ pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, Settings
     let mut unknown = Vec::new();
     for (name, text) in sources.environment {
         match variable::<L>(&name, &text)? {
-            Variable::Layer(value) => figment = figment.merge(Serialized::defaults(value)),
+            Variable::Layer(value) => {
+                let layer = serde_json::to_value(&value).unwrap_or_default();
+                origin.environment.push((name, layer));
+                figment = figment.merge(Serialized::defaults(value));
+            }
             Variable::Unknown => unknown.push(name),
             Variable::NotOurs => {}
         }
@@ -80,7 +137,7 @@ pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, Settings
     figment = figment.merge(Serialized::defaults(sources.flags));
     // Each layer was understood by itself, so their union is: this cannot fail on anyone's input.
     let raw = figment.extract().map_err(|error| SettingsError::Invalid {
-        origin: origin.clone(),
+        origin: origin.file.clone(),
         field: error.path.join("."),
         message: figment_message(&error),
     })?;
@@ -207,15 +264,17 @@ enum Variable {
     NotOurs,
 }
 
+/// The key of the setting that a variable would set.
+fn key(name: &str) -> Option<String> {
+    let key = name.strip_prefix(PREFIX)?;
+    (!NOT_SETTINGS.contains(&name)).then(|| key.to_ascii_lowercase().replace("__", "."))
+}
+
 /// Understands one variable by itself, so that an error can name it.
 fn variable<L: Layer>(name: &str, text: &str) -> Result<Variable, SettingsError> {
-    let Some(key) = name
-        .strip_prefix(PREFIX)
-        .filter(|_| !NOT_SETTINGS.contains(&name))
-    else {
+    let Some(key) = key(name) else {
         return Ok(Variable::NotOurs);
     };
-    let key = key.to_ascii_lowercase().replace("__", ".");
     let understand = |leaf: Value| {
         let nested = figment::util::nest(&key, leaf);
         nested.deserialize::<L>().map(|_| nested).map_err(Box::new)

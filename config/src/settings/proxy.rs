@@ -139,11 +139,7 @@ pub fn load_proxy(sources: Sources<RawProxy>) -> Result<Loaded<ProxySettings>, S
             settings,
             warnings: merged.warnings,
         }),
-        Err(Problem { field, message }) => Err(SettingsError::Invalid {
-            origin: merged.origin,
-            field,
-            message,
-        }),
+        Err(problem) => Err(merged.origin.blame(problem)),
     }
 }
 
@@ -437,6 +433,46 @@ access_log: failures
         let raw: RawProxy = serde_saphyr::from_str(text).unwrap();
         parse(raw, NonZeroUsize::new(8).unwrap())
             .map_err(|problem| format!("{}: {}", problem.field, problem.message))
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_the_fault_of_whoever_wrote_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("proxy.yaml");
+        std::fs::write(&file, WHOLE.replace("workers: 2", "workers: 0")).unwrap();
+        let refusal = |environment: &[(&str, &str)], workers| {
+            let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+            let sources = Sources {
+                file: Some(file.clone()),
+                environment: environment.iter().map(owned).collect(),
+                flags: RawProxy {
+                    workers,
+                    ..RawProxy::default()
+                },
+            };
+            load_proxy(sources).unwrap_err().to_string()
+        };
+        let range = "is out of range: write 1 to 256";
+        assert!(refusal(&[], None).ends_with(&format!("proxy.yaml: workers: 0 {range}")));
+        assert_eq!(
+            refusal(&[("WEFT_WORKERS", "300")], None),
+            format!("environment variable WEFT_WORKERS: 300 {range}")
+        );
+        assert_eq!(
+            refusal(&[("WEFT_WORKERS", "3")], Some(400)),
+            format!("the command line: workers: 400 {range}")
+        );
+        assert_eq!(
+            refusal(
+                &[
+                    ("WEFT_WORKERS", "3"),
+                    ("WEFT_OUTBOUND", r#"{listeners=[{listen="127.0.0.1:1"}]}"#)
+                ],
+                None
+            ),
+            "environment variable WEFT_OUTBOUND: outbound.listeners[0].service: is missing: write \
+             service and port, or route_by: host"
+        );
     }
 
     #[test]

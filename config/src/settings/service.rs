@@ -31,11 +31,7 @@ pub fn load_config(
             settings,
             warnings: merged.warnings,
         }),
-        Err(Problem { field, message }) => Err(SettingsError::Invalid {
-            origin: merged.origin,
-            field,
-            message,
-        }),
+        Err(problem) => Err(merged.origin.blame(problem)),
     }
 }
 
