@@ -153,7 +153,11 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         parse_socket_address(text).map(Self).ok_or_else(|| {
-            ValueError(format!("`{text}` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 0.0.0.0:6143 or [::]:6143"))
+            let port = text.strip_prefix(':').unwrap_or(text);
+            ValueError(match port.parse::<u16>() {
+                Ok(port) => format!("`{text}` is a port without an address: write 127.0.0.1:{port} for this host, or 0.0.0.0:{port} for all"),
+                Err(_) => format!("`{text}` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 0.0.0.0:6143 or [::]:6143"),
+            })
         })
     }
 }
@@ -357,6 +361,20 @@ mod tests {
             "fd00::9:80",
         ] {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_is_told_what_to_write_before_it() {
+        for text in ["8080", ":8080"] {
+            let refusal = text.parse::<ListenAddress>().unwrap_err().to_string();
+            assert_eq!(
+                refusal,
+                format!(
+                    "`{text}` is a port without an address: write 127.0.0.1:8080 for this host, or \
+                     0.0.0.0:8080 for all"
+                )
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
+use weft_config::settings::ListenAddress;
 use weft_loadtest::limits;
 use weft_loadtest::serve::behaviour::{Behaviour, Freeze, Latency, parse_share};
 use weft_loadtest::serve::{Listen, ServeError, Server};
@@ -25,25 +26,25 @@ use crate::process::{Signals, raise_file_limit};
 pub struct Serve {
     /// HTTP/1.1, HTTP/2 with prior knowledge and gRPC [default: 127.0.0.1:8080 if nothing else is given]
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
-    http: Option<SocketAddr>,
+    http: Option<ListenAddress>,
     /// The same over TLS, the protocol chosen by ALPN
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
-    https: Option<SocketAddr>,
+    https: Option<ListenAddress>,
     /// HTTP/3, a UDP port; all of it by the first of --threads
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
-    http3: Option<SocketAddr>,
+    http3: Option<ListenAddress>,
     /// TCP: every byte comes back
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
-    tcp: Option<SocketAddr>,
+    tcp: Option<ListenAddress>,
     /// TCP: bytes are thrown away until the client has sent its last (weft load --tcp upload)
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
-    tcp_sink: Option<SocketAddr>,
+    tcp_sink: Option<ListenAddress>,
     /// TCP: a body of --body bytes is sent, then the connection closed (weft load --tcp download)
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
-    tcp_source: Option<SocketAddr>,
+    tcp_source: Option<ListenAddress>,
     /// UDP: every datagram comes back
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
-    udp: Option<SocketAddr>,
+    udp: Option<ListenAddress>,
 
     /// Show this certificate (PEM, leaf first), for example a sidecar's SVID [default: a new one for localhost
     /// and the addresses that are listened on]
@@ -109,13 +110,13 @@ pub fn run(args: Serve) -> Result<(), Failure> {
     }
     raise_file_limit();
     let mut listen = Listen {
-        http: args.http,
-        https: args.https,
-        http3: args.http3,
-        tcp: args.tcp,
-        tcp_sink: args.tcp_sink,
-        tcp_source: args.tcp_source,
-        udp: args.udp,
+        http: args.http.map(|listen| listen.0),
+        https: args.https.map(|listen| listen.0),
+        http3: args.http3.map(|listen| listen.0),
+        tcp: args.tcp.map(|listen| listen.0),
+        tcp_sink: args.tcp_sink.map(|listen| listen.0),
+        tcp_source: args.tcp_source.map(|listen| listen.0),
+        udp: args.udp.map(|listen| listen.0),
     };
     if listen.is_empty() {
         listen.http = Some(SocketAddr::from(([127, 0, 0, 1], 8080)));
@@ -160,7 +161,11 @@ pub fn run(args: Serve) -> Result<(), Failure> {
 impl Serve {
     /// What HTTPS and HTTP/3 show and ask for, if they are served.
     fn tls(&self) -> Result<Option<ServerTls>, Failure> {
-        let addresses: Vec<SocketAddr> = [self.https, self.http3].into_iter().flatten().collect();
+        let addresses: Vec<SocketAddr> = [self.https, self.http3]
+            .into_iter()
+            .flatten()
+            .map(|listen| listen.0)
+            .collect();
         if addresses.is_empty() {
             if self.cert.is_some() || self.cert_out.is_some() || self.client_ca.is_some() {
                 let line = "--cert, --cert-out and --client-ca go with --https and --http3";
