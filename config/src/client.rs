@@ -23,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{back_off, connect};
+use crate::heard::Heard;
 use crate::limits;
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::service_message::Kind as In;
@@ -53,6 +54,7 @@ struct Shared {
     state: Mutex<State>,
     /// Health or an acknowledgement is to be sent.
     changed: tokio::sync::Notify,
+    heard: Heard,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +142,7 @@ impl Subscription {
             tables: watch::Sender::new(cached),
             state: Mutex::new(state),
             changed: tokio::sync::Notify::new(),
+            heard: Heard::default(),
         });
         let handle = SubscriptionHandle::new(shared.clone());
         (Self { settings, shared }, handle)
@@ -218,7 +221,7 @@ impl Subscription {
         queue(&outgoing, Out::Hello(hello))?;
         queue(&outgoing, Out::Report(self.report()))?;
         let opening = async {
-            let channel = connect(addresses, &self.settings.credentials)
+            let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
                 .await
                 .map_err(|error| error.to_string())?;
             if self.shared.lock().handed_over {
@@ -321,7 +324,6 @@ impl Subscription {
 
     fn take(&self, message: ServiceMessage) -> Result<(), String> {
         let mut state = self.shared.lock();
-        state.status.last_heard = Some(format!("{:.0}", jiff::Timestamp::now()));
         match message.kind {
             Some(In::Table(table)) => {
                 self.take_table(&mut state, &table);

@@ -11,7 +11,9 @@ use weft_transport::credentials::Credentials;
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
+use crate::heard::{Heard, Listening};
 use crate::limits;
+use crate::settings::limits::CONFIG_PORT;
 use crate::validate::RESERVED_NAMESPACE;
 
 /// The service account of the config service, in the control plane's namespace.
@@ -31,52 +33,85 @@ pub enum ConnectError {
         /// What went wrong.
         reason: String,
     },
+    /// Somebody else answered. Only another address helps.
+    #[error(
+        "{address} is {}, not the config service: give the address at which `weft config serve` listens (port {} unless it was changed)",
+        who(identity),
+        CONFIG_PORT
+    )]
+    OtherServer {
+        /// As it was given.
+        address: String,
+        /// Who it is.
+        identity: SpiffeId,
+    },
     /// The connection ended while it was used.
     #[error("lost the config service: {0}")]
     Lost(String),
 }
 
-/// Connects to the first address that works.
+fn who(identity: &SpiffeId) -> String {
+    if *identity == weft_ca::subject::authority(identity.trust_domain()) {
+        "the CA".to_owned()
+    } else {
+        identity.to_string()
+    }
+}
+
+/// Connects to the first address that works, and notes in `heard` when it says something.
 pub(crate) async fn connect(
     addresses: &[String],
     credentials: &Credentials,
+    heard: &Heard,
 ) -> Result<Channel, ConnectError> {
     let mut last = ConnectError::NoAddress;
     for address in addresses {
-        match connect_one(address, credentials).await {
+        match connect_one(address, credentials, heard).await {
             Ok(channel) => return Ok(channel),
-            Err(reason) => {
-                last = ConnectError::Failed {
-                    address: address.clone(),
-                    reason,
-                }
-            }
+            Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-async fn connect_one(address: &str, credentials: &Credentials) -> Result<Channel, String> {
+async fn connect_one(
+    address: &str,
+    credentials: &Credentials,
+    heard: &Heard,
+) -> Result<Channel, ConnectError> {
+    let failed = |reason: String| ConnectError::Failed {
+        address: address.to_owned(),
+        reason,
+    };
     let own = credentials.svid();
     let server =
         SpiffeId::for_workload(own.id().trust_domain(), RESERVED_NAMESPACE, CONFIG_ACCOUNT)
-            .map_err(|error| error.to_string())?;
-    let connector = TlsConnector::mutual(credentials, server).map_err(|error| error.to_string())?;
+            .map_err(|error| failed(error.to_string()))?;
+    let connector =
+        TlsConnector::mutual(credentials, server).map_err(|error| failed(error.to_string()))?;
     let connecting = async {
         let tcp = TcpStream::connect(address)
             .await
-            .map_err(|error| error.to_string())?;
-        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+            .map_err(|error| failed(error.to_string()))?;
+        tcp.set_nodelay(true)
+            .map_err(|error| failed(error.to_string()))?;
         connector
             .connect(tcp)
             .await
-            .map_err(|error| error.to_string())
+            .map_err(|error| match error.other_identity() {
+                Some(identity) => ConnectError::OtherServer {
+                    address: address.to_owned(),
+                    identity: identity.clone(),
+                },
+                None => failed(error.to_string()),
+            })
     };
+    let late = || format!("no answer within {} s", limits::CONNECT_TIMEOUT.as_secs());
     let stream = tokio::time::timeout(limits::CONNECT_TIMEOUT, connecting)
         .await
-        .map_err(|_| format!("no answer within {} s", limits::CONNECT_TIMEOUT.as_secs()))??;
+        .map_err(|_| failed(late()))??;
     // The connection is made already; tonic takes it once and is never to reconnect by itself.
-    let mut stream = Some(TokioIo::new(stream));
+    let mut stream = Some(TokioIo::new(Listening::new(stream, heard.clone())));
     Endpoint::from_static("http://config.weft")
         .http2_keep_alive_interval(limits::KEEP_ALIVE)
         .keep_alive_timeout(limits::KEEP_ALIVE)
@@ -88,7 +123,7 @@ async fn connect_one(address: &str, credentials: &Credentials) -> Result<Channel
             std::future::ready(taken)
         }))
         .await
-        .map_err(|error| error.to_string())
+        .map_err(|error| failed(error.to_string()))
 }
 
 /// How long until the next attempt, after `failures` in a row: exponential with full jitter.

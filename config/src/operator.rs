@@ -15,6 +15,7 @@ pub use crate::connect::ConnectError;
 use crate::connect::connect;
 use crate::diff;
 use crate::findings::Findings;
+use crate::heard::Heard;
 use crate::limits;
 use crate::proto::{self, operator_client::OperatorClient};
 use crate::resources::{Key, Kind, Resource, SourceFile};
@@ -65,7 +66,7 @@ pub struct SidecarInfo {
     pub version: String,
     /// Services that its outbound listeners name.
     pub listens_for: Vec<ServiceName>,
-    /// `orders.shop:80` and whether its application accepts connections.
+    /// `orders.shop:80` and whether its application accepts connections; only what it is registered for.
     pub serves: BTreeMap<String, bool>,
     /// The revision that it runs.
     pub revision: Option<Revision>,
@@ -121,7 +122,7 @@ impl Operator {
         addresses: &[String],
         credentials: &Credentials,
     ) -> Result<Self, OperatorError> {
-        let channel = connect(addresses, credentials).await?;
+        let channel = connect(addresses, credentials, &Heard::default()).await?;
         let client = OperatorClient::new(channel)
             .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::OPERATOR_MESSAGE_BYTES_MAX);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use weft_config::operator::Operator;
+use weft_config::operator::{ConnectError, Operator, OperatorError};
 use weft_config::settings::{DurationText, HostPort};
 
 use crate::context::{Context, DEFAULT, refused};
@@ -46,13 +46,21 @@ pub fn run(args: &Login) -> Result<(), Failure> {
         let connect = async {
             loop {
                 match Operator::connect(&addresses, &credentials).await {
-                    Ok(_) => return,
+                    Ok(_) => return Ok(()),
+                    // It will not become another.
+                    Err(OperatorError::Unreachable(error @ ConnectError::OtherServer { .. })) => {
+                        return Err(error);
+                    }
                     Err(error) => last = refused(&error),
                 }
                 tokio::time::sleep(RETRY).await;
             }
         };
         let connected = tokio::time::timeout(args.wait.0, connect).await;
+        if let Ok(Err(wrong)) = connected {
+            let line = format!("{wrong}; the identity is kept, so no new token is needed");
+            return Err(Failure::new(Code::Unreachable, line));
+        }
         if connected.is_err() {
             // The token is spent, so a first login is kept; one that worked is not replaced by one that does not.
             let what = if context.is_kept() {

@@ -84,6 +84,14 @@ impl TlsError {
             Self::Timeout | Self::Configuration(_) => false,
         }
     }
+
+    /// Whom the server proved to be, where that is not whom this side asked for.
+    pub fn other_identity(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Handshake(error) => tls::other_identity(error.get_ref()?.downcast_ref()?),
+            Self::Timeout | Self::Configuration(_) => None,
+        }
+    }
 }
 
 impl TlsAcceptor {

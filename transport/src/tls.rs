@@ -320,6 +320,24 @@ fn refused(error: VerifyError) -> Error {
     Error::InvalidCertificate(error)
 }
 
+/// Whom a peer proved to be, if that was the reason to refuse it.
+pub(crate) fn other_identity(error: &Error) -> Option<&SpiffeId> {
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) = error else {
+        return None;
+    };
+    match &reason.downcast_ref::<Reason>()?.0 {
+        VerifyError::OtherIdentity(identity) => Some(identity),
+        VerifyError::Empty
+        | VerifyError::Long
+        | VerifyError::Form(_)
+        | VerifyError::TrustDomain(_)
+        | VerifyError::Expired
+        | VerifyError::NotYetValid
+        | VerifyError::Path(_)
+        | VerifyError::AnchorMissing => None,
+    }
+}
+
 /// A refusal that is shown by its words also where the TLS library prints it for debugging: in the middle of a
 /// message of its own, which users read.
 #[derive(thiserror::Error)]

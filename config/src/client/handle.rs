@@ -62,7 +62,11 @@ impl SubscriptionHandle {
 
     /// How the subscription is doing.
     pub fn status(&self) -> SubscriptionStatus {
-        self.shared.lock().status.clone()
+        let heard = self.shared.heard.last();
+        SubscriptionStatus {
+            last_heard: heard.map(|time| format!("{time:.0}")),
+            ..self.shared.lock().status.clone()
+        }
     }
 
     /// What a successor needs to go on with the registration. The newest table is on disk for it when this

@@ -60,7 +60,7 @@ pub struct SubscriptionStatus {
     pub from_disk: bool,
     /// The config service's store was restored or replaced since the table on disk.
     pub store_changed: bool,
-    /// When the config service was last heard, in RFC 3339.
+    /// When the config service last sent anything, be it a keep-alive, in RFC 3339.
     pub last_heard: Option<String>,
     /// Registrations that do not hold, as `orders.shop:80` and why.
     pub registration_problems: BTreeMap<String, String>,

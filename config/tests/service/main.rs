@@ -62,6 +62,7 @@ async fn a_table_is_delivered_acknowledged_and_follows_registrations() {
     orders.handle.set_health(&name("orders.shop"), 80, false);
     frontend.table(|table| endpoints(table).is_empty()).await;
 
+    assert!(frontend.handle.status().last_heard.is_some());
     let sidecars = operator.sidecars().await.unwrap();
     assert_eq!(sidecars.len(), 2);
     assert!(
