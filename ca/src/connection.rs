@@ -50,6 +50,27 @@ pub enum NotAccepted {
     Handshake(TlsError),
 }
 
+/// What to do about an address that cannot be listened on, to be put after what the kernel said.
+#[must_use]
+pub fn listen_hint(error: &io::Error) -> &'static str {
+    const HINTS: [(io::ErrorKind, &str); 3] = [
+        (
+            io::ErrorKind::AddrInUse,
+            " (another process has the port, `ss -lntp` names it: end it, or choose another with --listen)",
+        ),
+        (
+            io::ErrorKind::AddrNotAvailable,
+            " (no interface of this host has that address)",
+        ),
+        (
+            io::ErrorKind::PermissionDenied,
+            " (ports below 1024 need a privilege)",
+        ),
+    ];
+    let hint = HINTS.iter().find(|(kind, _)| *kind == error.kind());
+    hint.map_or("", |(_, text)| text)
+}
+
 /// Accepts connections until `shutdown`, at most `places` at once, and hands on those whose
 /// handshake succeeds. `report` hears of the others.
 pub async fn accept(

@@ -20,7 +20,7 @@ use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
 use crate::admin::{self, AdminService};
 use crate::attest::unix_seconds;
 use crate::authority::{Authority, OwnCredentialsError};
-use crate::connection::{NotAccepted, accept};
+use crate::connection::{NotAccepted, accept, listen_hint};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
 use crate::files::{self, FileError};
 use crate::limits::{
@@ -62,7 +62,7 @@ pub enum ServeError {
     #[error("a CA is already running on {0}")]
     Running(PathBuf),
     /// The address is taken or not this host's.
-    #[error("cannot listen on {address}: {source}{}", hint(source))]
+    #[error("cannot listen on {address}: {source}{}", listen_hint(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -92,25 +92,6 @@ pub enum ServeError {
     /// A server stopped by itself; not expected.
     #[error("the CA's server stopped: {0}")]
     Stopped(String),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    const HINTS: [(io::ErrorKind, &str); 3] = [
-        (
-            io::ErrorKind::AddrInUse,
-            " (another process uses the port: stop it, or choose another with --listen)",
-        ),
-        (
-            io::ErrorKind::AddrNotAvailable,
-            " (no interface of this host has that address)",
-        ),
-        (
-            io::ErrorKind::PermissionDenied,
-            " (ports below 1024 need a privilege)",
-        ),
-    ];
-    let hint = HINTS.iter().find(|(kind, _)| *kind == error.kind());
-    hint.map_or("", |(_, text)| text)
 }
 
 /// A CA that is bound to its sockets; [`Server::run`] serves.

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use weft_ca::connection::{Caller, accept};
+use weft_ca::connection::{Caller, accept, listen_hint};
 use weft_transport::credentials::Credentials;
 use weft_transport::identity::PeerId;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
@@ -62,7 +62,26 @@ pub enum ServeError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// An address or file could not be used.
+    /// Another one has the directory.
+    #[error(
+        "a config service{} serves from {} already: end it, or choose another directory with --dir",
+        process(*.pid), dir.display()
+    )]
+    Running {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, where the system says.
+        pid: Option<i32>,
+    },
+    /// The address is taken or not this host's.
+    #[error("cannot listen on {address}: {source}{}", listen_hint(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file could not be used.
     #[error("{what}: {source}")]
     Io {
         /// Which one.
@@ -118,11 +137,18 @@ impl ConfigServer {
         let failed = |what: String| move |source| ServeError::Io { what, source };
         let dir = &settings.dir;
         std::fs::create_dir_all(dir).map_err(failed(dir.display().to_string()))?;
-        let store = Store::open(&dir.join(STORE_FILE))?;
+        let store = match Store::open(&dir.join(STORE_FILE)) {
+            Err(error @ StoreError::InUse(_)) => return Err(in_use(dir, error).await),
+            opened => opened?,
+        };
         let mesh = Arc::new(Mesh::new(store, own.trust_domain().clone())?);
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .map_err(failed(settings.listen.to_string()))?;
+        let listener =
+            TcpListener::bind(settings.listen)
+                .await
+                .map_err(|source| ServeError::Listen {
+                    address: settings.listen,
+                    source,
+                })?;
         let socket = bind_socket(&dir.join(SOCKET_FILE))?;
         Ok(Self {
             mesh,
@@ -223,6 +249,22 @@ impl ConfigServer {
             Err(_) => Ok(()),
         }
     }
+}
+
+/// A store in use is that of a running service, if one answers on its socket.
+async fn in_use(dir: &Path, error: StoreError) -> ServeError {
+    match tokio::net::UnixStream::connect(dir.join(SOCKET_FILE)).await {
+        Ok(stream) => ServeError::Running {
+            dir: dir.to_owned(),
+            pid: stream.peer_cred().ok().and_then(|theirs| theirs.pid()),
+        },
+        Err(_) => error.into(),
+    }
+}
+
+fn process(pid: Option<i32>) -> String {
+    pid.map(|pid| format!(" (process {pid})"))
+        .unwrap_or_default()
 }
 
 /// Calls that one connection may have open: a stream, and a few of an operator's.

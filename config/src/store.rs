@@ -4,7 +4,7 @@
 //! A revision keeps, for each resource that it changed, the text before and after. So any earlier state
 //! is reached by walking back from the current one, and the store grows with changes, not with the mesh.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -67,8 +67,8 @@ struct Edit {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
-    #[error("the store is in use by another process")]
-    InUse,
+    #[error("{} is open in another process", .0.display())]
+    InUse(PathBuf),
     /// The disk or file failed.
     #[error("the store cannot be used: {0}")]
     Database(String),
@@ -100,7 +100,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let database = Database::create(path).map_err(|error| {
             if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
-                return StoreError::InUse;
+                return StoreError::InUse(path.to_owned());
             }
             StoreError::Database(format!("{}: {error}", path.display()))
         })?;
@@ -426,7 +426,7 @@ mod tests {
         let store = Store::open(&path).unwrap();
         let first = store.write(&set(&["a"]), "anna", "t1", "one").unwrap();
         store.write(&set(&["b", "c"]), "ben", "t2", "two").unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::InUse)));
+        assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
         drop(store);
         let store = Store::open(&path).unwrap();
         let (revision, current) = store.current().unwrap();

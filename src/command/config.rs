@@ -161,13 +161,19 @@ fn backup(args: &Backup) -> Result<(), Failure> {
 fn failed(error: &ServeError) -> Failure {
     let code = match error {
         ServeError::Identity(_) => Code::NotPermitted,
-        ServeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+        ServeError::Io { source, .. } | ServeError::Listen { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
             Code::NotPermitted
         }
         ServeError::Store(
             weft_config::store::StoreError::Backup(_) | weft_config::store::StoreError::Damaged(_),
         ) => Code::BadData,
-        ServeError::Store(_) | ServeError::Io { .. } | ServeError::Library(_) => Code::Failed,
+        ServeError::Running { .. }
+        | ServeError::Listen { .. }
+        | ServeError::Store(_)
+        | ServeError::Io { .. }
+        | ServeError::Library(_) => Code::Failed,
     };
     Failure::new(code, chain(error))
 }

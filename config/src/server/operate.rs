@@ -211,7 +211,7 @@ impl Operations {
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| match error {
                 StoreError::NoRevision(_) => Status::not_found(error.to_string()),
-                StoreError::InUse
+                StoreError::InUse(_)
                 | StoreError::Database(_)
                 | StoreError::Damaged(_)
                 | StoreError::Schema(_)

@@ -358,3 +358,35 @@ async fn a_service_without_the_reserved_identity_does_not_start_and_is_not_belie
         .unwrap_err();
     assert!(matches!(error, ServeError::Identity(_)), "{error}");
 }
+
+#[tokio::test]
+async fn what_keeps_a_config_service_from_starting_is_one_line_with_the_way_out() {
+    let world = World::start().await;
+    let credentials = || {
+        world
+            .authority
+            .credentials("spiffe://demo.test/ns/weft/sa/config")
+    };
+    let bind = |dir: &std::path::Path| {
+        let settings = ConfigServeSettings {
+            dir: dir.to_owned(),
+            listen: world.address,
+        };
+        async move { ConfigServer::bind(&settings, credentials()).await }
+    };
+    let said = bind(world.dir.path()).await.unwrap_err().to_string();
+    let expected = format!(
+        "a config service (process {}) serves from {} already: end it, or choose another directory with --dir",
+        std::process::id(),
+        world.dir.path().display()
+    );
+    assert_eq!(said, expected);
+
+    let other = tempfile::tempdir().unwrap();
+    let said = bind(other.path()).await.unwrap_err().to_string();
+    let expected = format!("cannot listen on {}: ", world.address);
+    assert!(
+        said.starts_with(&expected) && said.ends_with("or choose another with --listen)"),
+        "{said}"
+    );
+}

@@ -31,7 +31,7 @@ pub(crate) const ZONE: &str = "eu-west/eu-west-1a";
 pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) dir: tempfile::TempDir,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
