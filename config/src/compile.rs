@@ -127,6 +127,13 @@ impl Plan {
         Some(self.services.get(service)?.identities.contains(identity))
     }
 
+    /// The identities that may serve `service`.
+    pub fn servers(&self, service: &ServiceName) -> &[SpiffeId] {
+        self.services
+            .get(service)
+            .map_or(&[], |compiled| &compiled.identities)
+    }
+
     /// Whether `service` has `port`.
     pub fn has_port(&self, service: &ServiceName, port: u16) -> bool {
         self.services

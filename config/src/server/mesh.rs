@@ -297,7 +297,10 @@ impl Mesh {
         inner
             .sessions
             .iter()
-            .map(|(workload, session)| info(workload, session))
+            .map(|(workload, session)| {
+                let serves = inner.registry.serves(workload, &inner.plan);
+                info(workload, session, serves)
+            })
             .collect()
     }
 
@@ -345,10 +348,7 @@ fn problem(
 ) -> (String, bool) {
     match plan.may_serve(identity, service) {
         None => (format!("waits: there is no Service {service} yet"), false),
-        Some(false) => (
-            format!("{identity} may not serve {service}: its identities do not name it"),
-            true,
-        ),
+        Some(false) => (may_not_serve(plan, identity, service), true),
         Some(true) if !plan.has_port(service, port) => (
             format!("waits: Service {service} has no port {port}"),
             false,
@@ -358,7 +358,34 @@ fn problem(
     }
 }
 
-fn info(workload: &Workload, session: &Session) -> SidecarInfo {
+/// Says who may instead, and both ways out.
+fn may_not_serve(plan: &Plan, identity: &SpiffeId, service: &ServiceName) -> String {
+    let named = plan.servers(service);
+    let mut who: Vec<String> = named
+        .iter()
+        .take(NAMED_MAX)
+        .map(ToString::to_string)
+        .collect();
+    match named.len() {
+        0 => who.push("nobody".to_owned()),
+        all if all > NAMED_MAX => who.push(format!("{} more", all - NAMED_MAX)),
+        _ => {}
+    }
+    format!(
+        "{identity} may not serve {service}, only {} may: start the sidecar with a token for such an \
+         identity, or name this one in spec.identities of the Service",
+        who.join(", ")
+    )
+}
+
+/// Identities that one message names.
+const NAMED_MAX: usize = 3;
+
+fn info<'a>(
+    workload: &Workload,
+    session: &Session,
+    serves: impl Iterator<Item = (&'a (ServiceName, u16), bool)>,
+) -> SidecarInfo {
     let expiry = jiff::Timestamp::try_from(session.peer.not_after());
     SidecarInfo {
         identity: workload.identity.clone(),
@@ -367,10 +394,8 @@ fn info(workload: &Workload, session: &Session) -> SidecarInfo {
         address: session.place.address,
         version: session.version.clone(),
         listens_for: session.listens_for.iter().cloned().collect(),
-        serves: session
-            .inbound
-            .iter()
-            .map(|((service, port), healthy)| (format!("{service}:{port}"), *healthy))
+        serves: serves
+            .map(|((service, port), healthy)| (format!("{service}:{port}"), healthy))
             .collect(),
         revision: session.acknowledged.clone(),
         refusal: session.refused.as_ref().map(|(_, reason)| reason.clone()),

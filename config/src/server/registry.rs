@@ -94,22 +94,35 @@ impl Registry {
         self.leases.len() != before
     }
 
+    /// What a workload with a valid lease serves of what exists and what its identity may serve, and whether
+    /// its application accepts connections.
+    pub(super) fn serves<'a>(
+        &'a self,
+        workload: &'a Workload,
+        plan: &'a Plan,
+    ) -> impl Iterator<Item = (&'a (ServiceName, u16), bool)> {
+        let lease = self.leases.get(workload);
+        let inbound = lease.into_iter().flat_map(|lease| &lease.inbound);
+        inbound
+            .filter(|((service, port), _)| {
+                plan.may_serve(&workload.identity, service) == Some(true)
+                    && plan.has_port(service, *port)
+            })
+            .map(|(one, healthy)| (one, *healthy))
+    }
+
     /// Healthy endpoints of services and ports that exist and that the identity may serve.
     pub(super) fn endpoints(&self, plan: &Plan) -> Endpoints {
         let mut endpoints = Endpoints::new();
         for (workload, lease) in &self.leases {
-            for ((service, port), healthy) in &lease.inbound {
-                let allowed = plan.may_serve(&workload.identity, service) == Some(true);
-                if *healthy && allowed && plan.has_port(service, *port) {
-                    endpoints
-                        .entry((service.clone(), *port))
-                        .or_default()
-                        .push(Endpoint {
-                            workload: workload.instance.clone(),
-                            address: lease.address,
-                            identity: workload.identity.clone(),
-                            locality: lease.locality.clone(),
-                        });
+            for (one, healthy) in self.serves(workload, plan) {
+                if healthy {
+                    endpoints.entry(one.clone()).or_default().push(Endpoint {
+                        workload: workload.instance.clone(),
+                        address: lease.address,
+                        identity: workload.identity.clone(),
+                        locality: lease.locality.clone(),
+                    });
                 }
             }
         }
@@ -123,6 +136,8 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::{Set, SourceFile, parse};
+    use crate::table::Revision;
 
     fn workload(instance: &str) -> Workload {
         let identity = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
@@ -134,6 +149,37 @@ mod tests {
 
     fn inbound(healthy: bool) -> Inbound {
         Inbound::from([(("orders.shop".parse().unwrap(), 80), healthy)])
+    }
+
+    #[test]
+    fn what_is_served_is_what_a_valid_lease_says_of_what_exists() {
+        let text = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: orders, namespace: shop}\n\
+                    spec: {ports: [{port: 80, protocol: http}]}\n";
+        let parsed = parse(&[SourceFile {
+            name: "mesh.yaml".into(),
+            text: text.into(),
+        }]);
+        let mut set = Set::default();
+        parsed.resources.into_iter().for_each(|one| set.insert(one));
+        let revision = Revision {
+            store: "s".into(),
+            number: 1,
+        };
+        let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set);
+        let (mut registry, now) = (Registry::default(), Instant::now());
+        let (own, address) = (workload("a"), "10.0.0.1:6143".parse().unwrap());
+        let mut reported = inbound(false);
+        reported.insert(("carts.shop".parse().unwrap(), 80), true);
+        registry.report(&own, address, None, reported, now);
+        let serves = |registry: &Registry| -> Vec<_> {
+            let serves = registry.serves(&own, &plan);
+            serves
+                .map(|((name, port), up)| (format!("{name}:{port}"), up))
+                .collect()
+        };
+        assert_eq!(serves(&registry), [("orders.shop:80".to_owned(), false)]);
+        registry.expire(now + limits::LEASE);
+        assert!(serves(&registry).is_empty());
     }
 
     #[test]

@@ -62,8 +62,10 @@ async fn a_table_is_delivered_acknowledged_and_follows_registrations() {
     orders.handle.set_health(&name("orders.shop"), 80, false);
     frontend.table(|table| endpoints(table).is_empty()).await;
 
-    assert!(frontend.handle.status().last_heard.is_some());
     let sidecars = operator.sidecars().await.unwrap();
+    let serves: Vec<_> = sidecars.iter().flat_map(|one| &one.serves).collect();
+    assert_eq!(serves, [(&"orders.shop:80".to_owned(), &false)]);
+    assert!(frontend.handle.status().last_heard.is_some());
     assert_eq!(sidecars.len(), 2);
     assert!(
         sidecars
@@ -216,8 +218,12 @@ async fn an_identity_that_may_not_serve_is_refused_with_the_reason_and_never_lis
     let problems = intruder.problems().await;
     assert_eq!(
         problems["orders.shop:80"].as_str(),
-        "spiffe://demo.test/ns/shop/sa/intruder may not serve orders.shop: its identities do not name it"
+        "spiffe://demo.test/ns/shop/sa/intruder may not serve orders.shop, only \
+         spiffe://demo.test/ns/shop/sa/orders may: start the sidecar with a token for such an identity, or \
+         name this one in spec.identities of the Service"
     );
+    let sidecars = operator.sidecars().await.unwrap();
+    assert!(sidecars.iter().all(|one| one.serves.is_empty()));
     let table = frontend.table(|_| true).await;
     assert!(endpoints(&table).is_empty());
 }
