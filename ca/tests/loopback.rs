@@ -102,6 +102,30 @@ async fn a_crash_between_certificate_and_key_is_repaired_at_the_next_start() {
 }
 
 #[tokio::test]
+#[tokio::test]
+async fn the_damaged_file_of_a_pair_is_the_one_that_is_named() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    join(&state, Some(&token)).await.unwrap();
+    for (name, text) in [("identity.key", "no key"), ("identity.crt", "no chain")] {
+        let path = state.join(name);
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let said = join(&state, None).await.unwrap_err().to_string();
+        let expected = format!("{} is damaged", path.display());
+        assert!(said.starts_with(&expected), "{said}");
+        std::fs::write(&path, good).unwrap();
+    }
+    std::fs::remove_file(state.join("identity.key")).unwrap();
+    let said = join(&state, None).await.unwrap_err().to_string();
+    assert!(
+        said.contains("identity.key is damaged (it is missing)"),
+        "{said}"
+    );
+    ca.stop().await;
+}
+
 async fn of_many_that_race_with_one_token_exactly_one_wins() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let token = ca.token("ns/shop/sa/orders").await;

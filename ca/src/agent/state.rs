@@ -96,7 +96,7 @@ impl StateDirectory {
     fn pair(&self, chain: &[u8]) -> Result<Svid, AgentError> {
         let path = self.file(KEY);
         let present = files::read_if_there(&path)?.map(Zeroizing::new);
-        let failure = match &present {
+        let (name, reason) = match &present {
             Some(key) => match Svid::from_pem(chain, key) {
                 Ok(svid) => {
                     if let Err(error) = files::check_private(&path) {
@@ -105,13 +105,14 @@ impl StateDirectory {
                     }
                     return Ok(svid);
                 }
-                Err(error) => error.to_string(),
+                Err(error) if error.is_of_key() => (KEY, error.to_string()),
+                Err(error) => (CERTIFICATE, error.to_string()),
             },
-            None => format!("{KEY} is missing"),
+            None => (KEY, "it is missing".to_owned()),
         };
         let next = files::read_if_there(&self.file(KEY_NEXT))?.map(Zeroizing::new);
         let Some(svid) = next.and_then(|key| Svid::from_pem(chain, &key).ok()) else {
-            return Err(self.damaged(CERTIFICATE, failure));
+            return Err(self.damaged(name, reason));
         };
         files::rename(&self.file(KEY_NEXT), &path)?;
         Ok(svid)

@@ -39,6 +39,17 @@ pub enum SvidError {
     Form(#[from] FormError),
 }
 
+impl SvidError {
+    /// Whether the key is at fault, not the certificate. A pair that does not match is the key's: it is the
+    /// certificate that says who somebody is.
+    pub fn is_of_key(&self) -> bool {
+        match self {
+            Self::KeyPem | Self::KeyAlgorithm | Self::KeyMismatch => true,
+            Self::ChainPem | Self::Form(_) => false,
+        }
+    }
+}
+
 impl Svid {
     /// Reads a PEM chain, leaf first, and its PEM private key (PKCS#8 or SEC1).
     ///
