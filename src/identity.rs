@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use weft_ca::JoinToken;
-use weft_ca::agent::{Agent, AgentSettings};
+use weft_ca::agent::{Agent, AgentError, AgentSettings};
 use weft_transport::credentials::Credentials;
 use weft_transport::identity::SpiffeId;
 
@@ -41,9 +41,9 @@ impl Holder {
     /// How its token is made.
     fn order(self) -> &'static str {
         match self {
-            Self::Workload => "weft ca token --identity ns/NAMESPACE/sa/NAME",
-            Self::Config => "weft ca token --role config",
-            Self::Operator => "weft ca token --role operator NAME",
+            Self::Workload => "weft ca token --dir DIR --identity ns/NAMESPACE/sa/NAME",
+            Self::Config => "weft ca token --dir DIR --role config",
+            Self::Operator => "weft ca token --dir DIR --role operator NAME",
         }
     }
 }
@@ -71,9 +71,15 @@ pub async fn start(
         state_dir: state_dir.to_owned(),
         join_token,
     };
-    Agent::start(settings)
-        .await
-        .map_err(|error| failed(error.kind(), &error))
+    Agent::start(settings).await.map_err(|error| {
+        let mut failure = failed(error.kind(), &error);
+        if matches!(error, AgentError::NoToken(_) | AgentError::Expired(_)) {
+            failure.line += &format!(
+                ": make one by `{} > FILE` and give it by --join-token-file FILE",
+                holder.order()
+            );
+        }
+    })
 }
 
 /// Whether there is an identity in a state directory, whatever its age.

@@ -108,6 +108,90 @@ fn wrong_usage_ends_with_2() {
 }
 
 #[test]
+fn a_resource_file_that_cannot_be_read_is_no_difference() {
+    for command in ["diff", "apply", "validate"] {
+        let output = weft(&[command, "-f", "/no/such.yaml"]);
+        assert_eq!(code(&output), 65, "{command}");
+        let said = stderr(&output);
+        assert!(said.contains("/no/such.yaml: No such file"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_missing_on_the_command_line_is_named() {
+    for (line, expected) in [
+        (
+            &["ca", "token", "--dir", "ca"] as &[&str],
+            ["--identity <IDENTITY>", "--role <ROLE>"],
+        ),
+        (
+            &[
+                "ca",
+                "token",
+                "--dir",
+                "ca",
+                "--identity",
+                "a",
+                "--role",
+                "config",
+            ],
+            ["--identity <IDENTITY>", "cannot be used with"],
+        ),
+        (&["get"], ["say what to get: sidecars", "or all"]),
+        (
+            &["load", "serve", "--http", "8080"],
+            ["--http <IP:PORT>", "write 127.0.0.1:8080 for this host"],
+        ),
+    ] {
+        let output = weft(line);
+        let said = stderr(&output);
+        assert_eq!(code(&output), 2, "{said}");
+        for part in expected {
+            assert!(said.contains(part), "{line:?}: {said}");
+        }
+    }
+    let help = stdout(&weft(&["get", "--help"]));
+    assert!(help.contains("weft get [OPTIONS] <WHAT> [NAME]"), "{help}");
+}
+
+#[test]
+fn a_bad_variable_is_named_and_not_the_file() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/examples/proxy.yaml");
+    let output = command(&["proxy", "run", "--config", example.to_str().unwrap()])
+        .env("WEFT_WORKERS", "0")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 65);
+    let said = stderr(&output);
+    assert!(
+        said.contains("environment variable WEFT_WORKERS: 0 is out of range"),
+        "{said}"
+    );
+    assert!(!said.contains("proxy.yaml"), "{said}");
+}
+
+#[test]
+fn who_has_no_identity_and_no_token_is_told_how_to_get_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let output = weft(&[
+        "proxy",
+        "run",
+        "--state-dir",
+        state.to_str().unwrap(),
+        "--outbound",
+        "127.0.0.1:0=orders:80",
+        "--admin",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(code(&output), 77);
+    let said = stderr(&output);
+    let expected = "make one by `weft ca token --dir DIR --identity ns/NAMESPACE/sa/NAME > FILE` and give it \
+                    by --join-token-file FILE";
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
 fn bad_settings_are_one_line_with_place_and_hint_and_end_with_65() {
     let cases = [
         (
@@ -227,6 +311,18 @@ fn an_authority_is_made_once_and_tokens_name_who_may_use_them() {
     ])))
     .unwrap();
     assert_eq!(inspection["trust_domain"], "demo.test");
+    assert_eq!(inspection["addresses"][0], "127.0.0.1:6200");
+}
+
+#[test]
+fn an_authority_without_addresses_says_how_its_tokens_get_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = directory.path().join("ca");
+    let dir = dir.to_str().unwrap();
+    let init = ["ca", "init", "--dir", dir, "--trust-domain", "demo.test"];
+    assert_eq!(code(&weft(&init)), 0);
+    let table = stdout(&weft(&["ca", "inspect", "--dir", dir]));
+    assert!(table.contains("none yet: give `weft ca serve`"), "{table}");
 }
 
 #[test]

@@ -53,10 +53,10 @@ pub enum AgentError {
         identity: SpiffeId,
     },
     /// Nothing to start from.
-    #[error("{0} holds no identity and there is no join token: make one with `weft ca token`")]
+    #[error("{0} holds no identity, and there is no join token")]
     NoToken(PathBuf),
     /// The identity is past its renewal grace, and there is no token.
-    #[error("the identity in {0} expired too long ago to be renewed: give a new join token")]
+    #[error("the identity in {0} expired too long ago to be renewed without a new join token")]
     Expired(PathBuf),
     /// The token is for somebody else than the state directory.
     #[error(

@@ -126,7 +126,7 @@ fn addresses(about: &About) -> Result<Vec<String>, TokensError> {
 pub struct Inspection {
     /// The trust domain.
     pub trust_domain: TrustDomain,
-    /// Addresses that tokens carry.
+    /// Addresses that tokens carry; none if there are none that workloads can reach, so that no token can be made.
     pub addresses: Vec<String>,
     /// Where `serve` listened last.
     pub listen: Option<String>,
@@ -214,8 +214,8 @@ pub(crate) fn inspect(
     Ok(Inspection {
         root: certificate(directory::ROOT)?,
         issuing: certificate(directory::ISSUING)?,
+        addresses: addresses(&about).unwrap_or_default(),
         trust_domain: about.trust_domain,
-        addresses: about.addresses,
         listen: about.listen,
         created: about.created,
         tokens,

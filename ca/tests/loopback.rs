@@ -253,7 +253,9 @@ async fn without_token_and_state_there_is_one_clear_line() {
     let error = join(&directory.path().join("state"), None)
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("weft ca token"), "{error}");
+    let said = error.to_string();
+    let expected = "holds no identity, and there is no join token";
+    assert!(said.ends_with(expected), "{said}");
 }
 
 #[tokio::test]
@@ -288,6 +290,7 @@ async fn local_commands_work_beside_a_running_ca_and_without_one() {
     let seen = admin.inspect().await.unwrap();
     drop(admin);
     let directory = ca.stop().await;
+    assert_eq!(seen.addresses, [ca.address.to_string()]);
     let stopped = Admin::open(&directory.path().join("ca"))
         .await
         .unwrap()

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use tokio_util::sync::CancellationToken;
 use weft_ca::{Admin, Inspection, ServeSettings, Server, Subject, TokenOrder};
 use weft_config::settings::raw::RawCa;
@@ -88,14 +88,15 @@ struct Serve {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("whom").args(["identity", "role"]).required(true))]
 struct Token {
     #[command(flatten)]
     at: Directory,
     /// For a workload: ns/NAMESPACE/sa/SERVICE-ACCOUNT
-    #[arg(long, value_name = "IDENTITY", required_unless_present = "role")]
+    #[arg(long, value_name = "IDENTITY")]
     identity: Option<String>,
     /// For the mesh's own: `config`, or `operator NAME`
-    #[arg(long, num_args = 1..=2, value_names = ["ROLE", "NAME"], conflicts_with = "identity")]
+    #[arg(long, num_args = 1..=2, value_names = ["ROLE", "NAME"])]
     role: Option<Vec<String>>,
     /// For how long the token can be used the first time
     #[arg(long, value_name = "DURATION", default_value = "1h")]
@@ -280,7 +281,14 @@ fn inspection_table(inspection: &Inspection) -> Table {
     let mut table = Table::new(&["WHAT", "VALUE"]);
     let mut row = |what: &str, value: String| table.row([what.to_owned(), value]);
     row("trust domain", inspection.trust_domain.to_string());
-    row("addresses in tokens", inspection.addresses.join(", "));
+    let addresses = match inspection.addresses.is_empty() {
+        true => "none yet: give `weft ca serve` a --listen that workloads can reach".to_owned(),
+        false => inspection.addresses.join(", "),
+    };
+    row("addresses in tokens", addresses);
+    if let Some(listen) = &inspection.listen {
+        row("listened last on", listen.clone());
+    }
     for (what, certificate) in [
         ("root", &inspection.root),
         ("issuing certificate", &inspection.issuing),

@@ -96,8 +96,11 @@ fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
             {
                 Code::NotPermitted
             }
-            FilesError::Io { .. } => Code::Failed,
-            FilesError::NotText(_) | FilesError::Empty(_) | FilesError::TooLarge => Code::BadData,
+            // Not `Failed`: for `diff` that would be a difference.
+            FilesError::Io { .. }
+            | FilesError::NotText(_)
+            | FilesError::Empty(_)
+            | FilesError::TooLarge => Code::BadData,
         };
         Failure::new(code, error)
     })

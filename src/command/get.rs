@@ -16,7 +16,7 @@ use crate::process;
 
 /// Lists sidecars, revisions or resources.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(override_usage = USAGE, after_help = "Examples:\n  \
     weft get sidecars\n  \
     weft get revisions\n  \
     weft get services\n  \
@@ -26,7 +26,7 @@ use crate::process;
     weft get --effective httproute/orders-split -n shop -f mesh.yaml")]
 pub struct Get {
     /// sidecars, revisions, services, httproutes, authorizationpolicies, trafficpolicies, meshconfig, or all
-    #[arg(value_name = "WHAT", required_unless_present = "effective")]
+    #[arg(value_name = "WHAT")]
     what: Option<String>,
     /// Only the one with this name
     name: Option<String>,
@@ -46,6 +46,13 @@ pub struct Get {
     output: Format,
 }
 
+const USAGE: &str = "weft get [OPTIONS] <WHAT> [NAME]
+       weft get [OPTIONS] --effective <SERVICE|ROUTE>";
+
+/// What can be got, for whoever has not said it.
+const WHATS: &str = "sidecars, revisions, services, httproutes, authorizationpolicies, trafficpolicies, \
+                     meshconfig or all";
+
 /// Runs `weft get`.
 pub fn run(args: &Get) -> Result<(), Failure> {
     if let Some(wanted) = &args.effective {
@@ -57,7 +64,11 @@ pub fn run(args: &Get) -> Result<(), Failure> {
         };
         return effective::show(&set, wanted, namespace, args.output);
     }
-    let what = What::parse(args.what.as_deref().unwrap_or_default())?;
+    let Some(what) = &args.what else {
+        let line = format!("say what to get: {WHATS}");
+        return Err(Failure::new(Code::Usage, line));
+    };
+    let what = What::parse(what)?;
     process::runtime()?.block_on(async {
         let mut operator = args.context.connect().await?;
         match what {
