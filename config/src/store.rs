@@ -67,7 +67,10 @@ struct Edit {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open.
-    #[error("{} is open in another process", .0.display())]
+    #[error(
+        "{path} is open in another process, whose admin.sock does not answer: end it (`fuser {path}` names it)",
+        path = .0.display()
+    )]
     InUse(PathBuf),
     /// The disk or file failed.
     #[error("the store cannot be used: {0}")]

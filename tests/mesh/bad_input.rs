@@ -129,6 +129,10 @@ fn a_workloads_token_logs_nobody_in_and_a_login_that_fails_replaces_none() {
     );
     let output = mesh.weft(&["login", "127.0.0.1:1", "--wait", "1s"]);
     expect_line(&output, UNREACHABLE, &["the earlier login stays"]);
+    // The CA proves who it is, and will not become the config service.
+    let ca = mesh.config_address().replace(":6201", ":6200");
+    let output = mesh.weft(&["login", &ca, "--wait", "30s"]);
+    expect_line(&output, UNREACHABLE, &["is the CA, not the config service"]);
     mesh.weft(&["get", "services"]).ok();
 }
 
