@@ -3,6 +3,7 @@
 //!
 //! When to renew is decided in `renewal.rs`; the files are `agent/state.rs`; one purchase is `agent/purchase.rs`.
 
+mod claim;
 mod purchase;
 mod state;
 mod status;
@@ -18,6 +19,7 @@ use weft_transport::credentials::{Credentials, TrustBundle};
 use weft_transport::identity::SpiffeId;
 
 use self::purchase::{accept, buy, patiently};
+pub use self::claim::Claim;
 use self::state::{CaAddresses, StateDirectory, Stored};
 pub use self::status::AgentStatus;
 use self::status::Status;

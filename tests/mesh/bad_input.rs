@@ -158,6 +158,25 @@ fn a_port_in_use_ends_the_process_with_the_address() {
 }
 
 #[test]
+fn a_state_directory_has_one_sidecar_and_weft_check_may_look_at_it() {
+    let mesh = Mesh::start();
+    mesh.apply(&service("orders", 80, "http"));
+    let mut sidecar = mesh.sidecar("orders").calls("orders:80").start();
+    let holder = format!("(process {})", sidecar.process.pid());
+    let second = sidecar.run_again(&[]);
+    expect_line(&second, 1, &["state", &holder, "--state-dir"]);
+    let file = sidecar.folder().join("proxy.yaml");
+    let checked = mesh.weft(&["check", "--config", &file.to_string_lossy()]);
+    assert!(
+        checked.stdout.contains("in use, by the running sidecar"),
+        "{checked:?}"
+    );
+    sidecar.process.kill();
+    sidecar.restart();
+    sidecar.wait_ready();
+}
+
+#[test]
 fn a_key_that_cannot_be_read_or_is_none_ends_the_process() {
     let mesh = Mesh::start();
     mesh.apply(&service("orders", 80, "http"));

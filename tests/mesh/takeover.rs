@@ -95,6 +95,10 @@ fn the_only_instance_of_a_service_is_replaced_three_times_under_load_without_a_f
         let status = process.wait_exit(END);
         assert!(status.success(), "{status}");
     }
+    // The state directory has passed on with the sockets.
+    let third = orders.run_again(&["--takeover", "/no/such.sock"]);
+    let holder = format!("(process {})", orders.process.pid());
+    assert!(third.stderr.contains(&holder), "{}", third.stderr);
     assert!(at_rate.is_running(), "the load ended before the restarts");
     at_rate.expect_all_good();
     kept.finish().expect_all_good(100);
@@ -305,6 +309,14 @@ fn what_cannot_take_over_says_why_and_changes_nothing() {
     );
     let refused = orders.run_again(&["--", "true"]);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
+    let elsewhere = mesh.folder().join("nobody.sock");
+    let refused = orders.run_again(&["--takeover", &elsewhere.to_string_lossy()]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("does not wait at") && refused.stderr.contains("nobody.sock"),
+        "{}",
+        refused.stderr
+    );
     // Fails after it was offered the sockets.
     let refused = orders.run_again(&["--admin", &http.address.to_string()]);
     assert_eq!(refused.code, 1, "{}", refused.stderr);

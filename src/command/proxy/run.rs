@@ -1,12 +1,14 @@
 //! `weft proxy run`: identity, then table, then data path; and in the other order to the end.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use weft_ca::agent::Agent;
+use weft_ca::agent::{Agent, Claim};
 use weft_config::client::{Subscription, SubscriptionSettings};
 use weft_config::settings::limits::CONFIG_PORT;
 use weft_config::settings::{
@@ -73,6 +75,7 @@ async fn sidecar(
     ready: &Notify,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
+    let mut claim = claim(&settings)?;
     let token_file = settings.join_token_file.as_deref();
     let join = identity::start(Holder::Workload, &settings.state_dir, token_file);
     let Some(joined) = shutdown.run_until_cancelled(join).await else {
@@ -84,6 +87,9 @@ async fn sidecar(
     // As late as can be: what the running process offers is its newest state.
     let predecessor = Predecessor::find(&settings, &agent.id()).await;
     let predecessor = predecessor.map_err(|error| failed(&error.into()))?;
+    if claim.is_none() && predecessor.is_none() {
+        return Err(claimed(&settings));
+    }
     let takes_over = predecessor.as_ref().map(Predecessor::registration);
     let took_over = takes_over.is_some();
     let subscription = SubscriptionSettings {
@@ -92,6 +98,7 @@ async fn sidecar(
     };
     let (subscription, handle) = Subscription::start(subscription);
     let (control, log) = (Arc::new(handle), Some(Arc::new(log) as Arc<_>));
+    let state_dir = settings.state_dir.clone();
     let running = weft_proxy::start(settings, credentials, control, log, predecessor)
         .await
         .map_err(|error| failed(&error))?;
@@ -119,16 +126,70 @@ async fn sidecar(
             () = handed_over.cancelled() => {}
         }
     };
+    let hold = async {
+        if claim.is_none() {
+            claim = inherit(&state_dir).await;
+        }
+        handed_over.cancelled().await;
+        claim = None;
+    };
     // The control plane's connections outlive the data path: it withdraws its services by them.
     tokio::join!(
         serve,
         announce,
         over.run_until_cancelled(advertise.follow()),
         subscription.run(over.clone()),
-        renew
+        renew,
+        over.run_until_cancelled(hold)
     );
+    drop(claim);
     Ok(())
 }
+
+/// The right to the state directory. Only a process that takes over may come without it, until the running
+/// one lets go.
+fn claim(settings: &ProxySettings) -> Result<Option<Claim>, Failure> {
+    let claim = Claim::take(&settings.state_dir);
+    let claim = claim.map_err(|error| crate::command::ca::failed(error.kind(), &error))?;
+    if claim.is_none() && settings.takeover_socket.is_none() {
+        return Err(claimed(settings));
+    }
+    Ok(claim)
+}
+
+fn claimed(settings: &ProxySettings) -> Failure {
+    let path = settings.state_dir.display();
+    let process = Claim::holder(&settings.state_dir)
+        .map(|process| format!(" (process {process})"))
+        .unwrap_or_default();
+    let takeover = match &settings.takeover_socket {
+        Some(socket) => format!(", which does not wait at {}", socket.display()),
+        None => String::new(),
+    };
+    Failure::new(
+        Code::Failed,
+        format!(
+            "{path} is the state directory of a running sidecar{process}{takeover}: end that one, or give this one another --state-dir (state_dir)"
+        ),
+    )
+}
+
+/// Waits until the process that was taken over lets go of the state directory.
+async fn inherit(state_dir: &Path) -> Option<Claim> {
+    loop {
+        match Claim::take(state_dir) {
+            Ok(Some(claim)) => return Some(claim),
+            Ok(None) => tokio::time::sleep(CLAIM_RETRY).await,
+            Err(error) => {
+                tracing::warn!(%error, "another sidecar could start on this state directory");
+                return None;
+            }
+        }
+    }
+}
+
+/// How often a claim is tried that is about to be free.
+const CLAIM_RETRY: Duration = Duration::from_millis(50);
 
 fn subscription_settings(
     settings: &ProxySettings,
