@@ -22,6 +22,22 @@ pub struct Answer {
     pub body: Bytes,
 }
 
+impl Answer {
+    /// The document. A sidecar that has none, because it waits for something, says why.
+    pub fn json(&self) -> Result<serde_json::Value, Failure> {
+        if !self.status.is_success() {
+            let said = String::from_utf8_lossy(&self.body);
+            return Err(Failure::new(Code::Failed, said.trim()));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::new(
+                Code::Failed,
+                format!("the admin endpoint's answer is no JSON: {error}"),
+            )
+        })
+    }
+}
+
 /// GET `path`.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, Failure> {
     ask(address, Method::GET, path).await

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tokio::sync::watch::Sender;
 use weft_config::operator::{Operator, OperatorError};
 use weft_config::settings::HostPort;
 use weft_transport::credentials::Credentials;
@@ -115,7 +116,7 @@ impl Context {
     pub async fn credentials(&self, token_file: Option<&Path>) -> Result<Credentials, Failure> {
         let state_dir = self.directory().join(IDENTITY);
         let (agent, credentials) =
-            identity::start(Holder::Operator, &state_dir, token_file).await?;
+            identity::start(Holder::Operator, &state_dir, token_file, Sender::default()).await?;
         if let Err(error) = agent.renew_if_due().await {
             note(format_args!(
                 "weft: the operator's identity was not renewed: {}",

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tokio::sync::watch;
 use weft_ca::JoinToken;
 use weft_ca::agent::{Agent, AgentError, AgentSettings};
 use weft_transport::credentials::Credentials;
@@ -48,12 +49,13 @@ impl Holder {
     }
 }
 
-/// Returns with a valid identity; waits while no CA answers. A token for another kind of holder is not spent; with
-/// an identity at hand, tokens do not matter.
+/// Returns with a valid identity; waits while no CA answers, and tells `waiting` so. A token for another kind of
+/// holder is not spent; with an identity at hand, tokens do not matter.
 pub async fn start(
     holder: Holder,
     state_dir: &Path,
     token_file: Option<&Path>,
+    waiting: watch::Sender<String>,
 ) -> Result<(Agent, Credentials), Failure> {
     let join_token = token_file
         .map(|path| read_token(path, state_dir))
@@ -70,6 +72,7 @@ pub async fn start(
     let settings = AgentSettings {
         state_dir: state_dir.to_owned(),
         join_token,
+        waiting,
     };
     Agent::start(settings).await.map_err(|error| {
         let mut failure = failed(error.kind(), &error);
@@ -79,6 +82,7 @@ pub async fn start(
                 holder.order()
             );
         }
+        failure
     })
 }
 

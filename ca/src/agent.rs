@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use weft_transport::credentials::{Credentials, TrustBundle};
 use weft_transport::identity::SpiffeId;
 
-use self::purchase::{accept, buy, patiently};
 pub use self::claim::Claim;
+use self::purchase::{accept, buy, patiently};
 use self::state::{CaAddresses, StateDirectory, Stored};
 pub use self::status::AgentStatus;
 use self::status::Status;
@@ -39,6 +40,8 @@ pub struct AgentSettings {
     pub state_dir: PathBuf,
     /// For the first start; ignored while `state_dir` holds a usable identity.
     pub join_token: Option<JoinToken>,
+    /// Told what a start waits for, in words that follow "waiting for".
+    pub waiting: watch::Sender<String>,
 }
 
 /// Why a process has no identity. Each of these ends it.
@@ -110,7 +113,7 @@ impl Agent {
     /// See [`AgentError`]; each of them is definitive.
     pub async fn start(settings: AgentSettings) -> Result<(Self, Credentials), AgentError> {
         let state = StateDirectory::open(&settings.state_dir)?;
-        let token = settings.join_token;
+        let (token, waiting) = (settings.join_token, settings.waiting);
         let stored = match state.load() {
             Err(error @ AgentError::Damaged { .. }) if token.is_some() => {
                 tracing::warn!(%error, "joining anew");
@@ -120,12 +123,12 @@ impl Agent {
         };
         let agent = match (stored, token) {
             (None, None) => return Err(AgentError::NoToken(settings.state_dir)),
-            (None, Some(token)) => Self::join(state, &token).await?,
+            (None, Some(token)) => Self::join(state, &token, &waiting).await?,
             (Some(stored), token) => {
                 if let Some(token) = &token {
                     check_identity(&settings.state_dir, &stored, token)?;
                 }
-                Self::resume(state, stored, token, settings.state_dir).await?
+                Self::resume(state, stored, token, settings.state_dir, &waiting).await?
             }
         };
         let credentials = agent.credentials.clone();
@@ -204,7 +207,11 @@ impl Agent {
         Ok(true)
     }
 
-    async fn join(state: StateDirectory, token: &JoinToken) -> Result<Self, AgentError> {
+    async fn join(
+        state: StateDirectory,
+        token: &JoinToken,
+        waiting: &watch::Sender<String>,
+    ) -> Result<Self, AgentError> {
         let ca = CaAddresses {
             trust_domain: token.identity.trust_domain().clone(),
             addresses: token.addresses.clone(),
@@ -213,7 +220,8 @@ impl Agent {
             anchor: token.anchor,
             secret: &token.secret,
         };
-        let (svid, bundle) = patiently(|| buy(&state, &ca, &right, &token.identity)).await?;
+        let attempt = || buy(&state, &ca, &right, &token.identity);
+        let (svid, bundle) = patiently(attempt, waiting).await?;
         if !bundle.fingerprints().contains(&token.anchor) {
             return Err(AgentError::Answer(
                 "its bundle lacks the root that the token names".to_owned(),
@@ -234,12 +242,13 @@ impl Agent {
         stored: Stored,
         token: Option<JoinToken>,
         path: PathBuf,
+        waiting: &watch::Sender<String>,
     ) -> Result<Self, AgentError> {
         let now = SystemTime::now();
         let expired_for = now.duration_since(stored.svid.not_after()).ok();
         if expired_for.is_some_and(|expired| expired >= RENEWAL_GRACE) {
             return match token {
-                Some(token) => Self::join(state, &token).await,
+                Some(token) => Self::join(state, &token, waiting).await,
                 None => Err(AgentError::Expired(path)),
             };
         }
@@ -264,12 +273,12 @@ impl Agent {
             return Ok(agent);
         }
         tracing::warn!(identity = %id, "the identity has expired and must be renewed first");
-        match patiently(|| agent.renew()).await {
+        match patiently(|| agent.renew(), waiting).await {
             Ok(()) => Ok(agent),
             Err(error @ AgentError::Refused { .. }) => match token {
                 Some(token) => {
                     tracing::warn!(%error, "joining anew");
-                    Self::join(agent.state, &token).await
+                    Self::join(agent.state, &token, waiting).await
                 }
                 None => Err(error),
             },

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +103,6 @@ async fn a_crash_between_certificate_and_key_is_repaired_at_the_next_start() {
 }
 
 #[tokio::test]
-#[tokio::test]
 async fn the_damaged_file_of_a_pair_is_the_one_that_is_named() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let token = ca.token("ns/shop/sa/orders").await;
@@ -126,6 +126,7 @@ async fn the_damaged_file_of_a_pair_is_the_one_that_is_named() {
     ca.stop().await;
 }
 
+#[tokio::test]
 async fn of_many_that_race_with_one_token_exactly_one_wins() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let token = ca.token("ns/shop/sa/orders").await;
@@ -146,6 +147,7 @@ async fn a_running_agent_renews_into_the_same_credentials() {
     let settings = AgentSettings {
         state_dir: ca.state("orders"),
         join_token: Some(token),
+        waiting: watch::Sender::default(),
     };
     let (agent, credentials) = within(Agent::start(settings)).await.unwrap();
     let (status, first) = (agent.status(), credentials.svid());
@@ -288,9 +290,9 @@ async fn local_commands_work_beside_a_running_ca_and_without_one() {
     let config: JoinToken = text.parse().unwrap();
     assert_eq!(config.identity.path(), "/ns/weft/sa/config");
     let seen = admin.inspect().await.unwrap();
+    assert_eq!(seen.addresses, [ca.address.to_string()]);
     drop(admin);
     let directory = ca.stop().await;
-    assert_eq!(seen.addresses, [ca.address.to_string()]);
     let stopped = Admin::open(&directory.path().join("ca"))
         .await
         .unwrap()
@@ -523,6 +525,7 @@ async fn join(state_dir: &Path, token: Option<&JoinToken>) -> Result<Credentials
     let settings = AgentSettings {
         state_dir: state_dir.to_owned(),
         join_token: token.cloned(),
+        waiting: watch::Sender::default(),
     };
     within(Agent::start(settings))
         .await

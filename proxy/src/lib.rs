@@ -15,6 +15,7 @@ mod access_log;
 mod admin;
 mod cluster;
 mod directory;
+mod early;
 mod failure;
 mod health;
 mod http;
@@ -33,6 +34,7 @@ mod takeover;
 mod tasks;
 mod worker;
 
+pub use early::answer_while_waiting;
 pub use failure::{Failure, Reason};
 pub use run::{ControlPlane, LogFilter, RunError, Running, run, start};
 pub use takeover::{MessageError, Predecessor, TakeoverError};

@@ -2,7 +2,7 @@
 //!
 //! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it.
 
-mod bind;
+pub(crate) mod bind;
 mod memory;
 mod reset_key;
 mod running;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError};
 use weft_config::settings::raw::{RawConfigService, RawJoin};
@@ -113,7 +114,12 @@ fn serve(args: Serve) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     process::service_runtime()?.block_on(process::until_signal(shutdown.clone(), async {
         let state_dir = dir.join("identity");
-        let join = identity::start(Holder::Config, &state_dir, join_token_file.as_deref());
+        let join = identity::start(
+            Holder::Config,
+            &state_dir,
+            join_token_file.as_deref(),
+            Sender::default(),
+        );
         let Some(joined) = shutdown.run_until_cancelled(join).await else {
             return Ok(());
         };

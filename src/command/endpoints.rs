@@ -32,15 +32,7 @@ pub struct Endpoints {
 /// Runs `weft endpoints`.
 pub fn run(args: &Endpoints) -> Result<(), Failure> {
     let answer = process::runtime()?.block_on(get(args.admin, "/endpoints"))?;
-    let mut shown: Value = serde_json::from_slice(&answer.body).map_err(|error| {
-        Failure::new(
-            Code::Failed,
-            format!(
-                "the admin endpoint {} answered {} with something else than endpoints: {error}",
-                args.admin, answer.status
-            ),
-        )
-    })?;
+    let mut shown = answer.json()?;
     if let Some(wanted) = &args.destination
         && let Some(rows) = shown["endpoints"].as_array_mut()
     {

@@ -83,7 +83,18 @@ fn a_sidecar_that_starts_first_waits_for_the_control_plane() {
     mesh.ca.kill();
     mesh.config.kill();
     let mut orders = plan.spawn();
-    pause(Duration::from_secs(1));
+    eventually("the sidecar says that it lives", || {
+        orders
+            .admin_get("/live")
+            .is_ok_and(|answer| answer.status == 200)
+    });
+    let ready = orders.admin_get("/ready").unwrap();
+    assert_eq!(ready.status, 503);
+    let said = ready.text();
+    assert!(
+        said.starts_with("not ready: waiting for the CA: ") && said.contains("refused"),
+        "{said}"
+    );
     assert!(orders.process.is_running());
     mesh.restart_ca();
     mesh.restart_config();

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 
+use tokio::sync::watch;
 use tokio::time::sleep;
 use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
@@ -77,9 +78,10 @@ pub(super) fn accept(
     Ok(current.clone())
 }
 
-/// Repeats `attempt` while no CA answers.
+/// Repeats `attempt` while no CA answers, and tells `waiting` why.
 pub(super) async fn patiently<T, F: Future<Output = Result<T, AgentError>>>(
     attempt: impl Fn() -> F,
+    waiting: &watch::Sender<String>,
 ) -> Result<T, AgentError> {
     let mut backoff = Backoff::default();
     let mut last = String::new();
@@ -93,6 +95,7 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, AgentError>>>(
             tracing::debug!(%reason, "still waiting for the CA");
         } else {
             tracing::warn!(%reason, "waiting for the CA");
+            waiting.send_replace(format!("the CA: {reason}"));
             last = reason;
         }
         sleep(pause).await;

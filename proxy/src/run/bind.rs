@@ -137,7 +137,7 @@ fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListen
 }
 
 /// Takes or binds the admin endpoint.
-pub(super) fn admin(
+pub(crate) fn admin(
     address: SocketAddr,
     inherited: Option<&mut Estate>,
 ) -> Result<tokio::net::TcpListener, RunError> {

@@ -17,7 +17,9 @@ use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
-use super::judge::{Application, Buffers, Clock, Facts, Port, PortState, SvidFact, UdpProbe};
+use super::judge::{
+    ADMIN, Application, Buffers, Clock, Facts, Life, Port, PortState, SvidFact, UdpProbe,
+};
 use crate::command::proxy::config_addresses;
 use crate::failure::chain;
 use crate::identity;
@@ -243,7 +245,7 @@ fn buffers(wanted: u64) -> Option<Buffers> {
 }
 
 fn ports(settings: &ProxySettings) -> Vec<Port> {
-    let mut ports = vec![tcp_port("admin", settings.admin)];
+    let mut ports = vec![tcp_port(ADMIN, settings.admin)];
     if let Some(inbound) = &settings.inbound {
         let bound = UdpSocket::bind(inbound.listen).map(drop);
         ports.push(port("inbound", inbound.listen.to_string(), bound));
@@ -318,10 +320,14 @@ async fn applications(settings: &ProxySettings) -> Vec<Application> {
     found
 }
 
-/// Whether the sidecar of these settings runs: its admin endpoint answers.
-pub async fn is_running(settings: &ProxySettings) -> bool {
-    let ask = crate::admin_client::get(settings.admin, "/live");
-    matches!(tokio::time::timeout(PATIENCE, ask).await, Ok(Ok(answer)) if answer.status.is_success())
+/// Whether the sidecar of these settings runs: what its admin endpoint answers.
+pub async fn life(settings: &ProxySettings) -> Life {
+    let ask = crate::admin_client::get(settings.admin, "/certs");
+    match tokio::time::timeout(PATIENCE, ask).await {
+        Ok(Ok(answer)) if answer.status.is_success() => Life::Runs,
+        Ok(Ok(answer)) if answer.status == http::StatusCode::SERVICE_UNAVAILABLE => Life::Waits,
+        Ok(_) | Err(_) => Life::None,
+    }
 }
 
 #[cfg(test)]

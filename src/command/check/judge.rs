@@ -65,6 +65,25 @@ pub struct Port {
     pub state: PortState,
 }
 
+impl Port {
+    fn is_admin(&self) -> bool {
+        self.setting == ADMIN
+    }
+}
+
+/// The setting of the admin endpoint.
+pub const ADMIN: &str = "admin";
+
+/// What the sidecar of the settings is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It does not run.
+    None,
+    /// It waits for the CA, and has only its admin endpoint.
+    Waits,
+    Runs,
+}
+
 /// What binding it said.
 #[derive(Debug)]
 pub enum PortState {
@@ -119,8 +138,8 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// Judges all facts. `running` says that this sidecar is running, so that its ports are in use.
-pub fn judge(facts: &Facts, now: SystemTime, running: bool) -> Vec<Finding> {
+/// Judges all facts. A sidecar that runs has its ports in use.
+pub fn judge(facts: &Facts, now: SystemTime, life: Life) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(match &facts.joins_as {
         Some(identity) => Some(judge_token(identity)),
@@ -129,7 +148,7 @@ pub fn judge(facts: &Facts, now: SystemTime, running: bool) -> Vec<Finding> {
     findings.extend(facts.clocks.iter().map(judge_clock));
     findings.extend(facts.udp.iter().map(judge_udp));
     findings.extend(facts.buffers.as_ref().map(judge_buffers));
-    findings.extend(facts.ports.iter().map(|port| judge_port(port, running)));
+    findings.extend(facts.ports.iter().map(|port| judge_port(port, life)));
     findings.extend(facts.applications.iter().map(judge_application));
     findings.extend(facts.files.map(judge_files));
     findings
@@ -251,17 +270,17 @@ fn judge_buffers(buffers: &Buffers) -> Finding {
     finding("UDP buffers", Verdict::Warn, found, advice)
 }
 
-fn judge_port(port: &Port, running: bool) -> Finding {
+fn judge_port(port: &Port, life: Life) -> Finding {
     let check = format!("{} {}", port.setting, port.address);
     match &port.state {
-        PortState::Free if running => finding(
+        PortState::Free if life == Life::Runs => finding(
             check,
             Verdict::Warn,
             "free, though the sidecar runs",
             "it runs with other settings: restart it",
         ),
         PortState::Free => finding(check, Verdict::Ok, "free", ""),
-        PortState::InUse if running => {
+        PortState::InUse if life == Life::Runs || (life == Life::Waits && port.is_admin()) => {
             finding(check, Verdict::Ok, "in use, by the running sidecar", "")
         }
         PortState::InUse => finding(
@@ -323,8 +342,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn verdict(facts: Facts, now: SystemTime, running: bool) -> Verdict {
-        let findings = judge(&facts, now, running);
+    fn verdict(facts: Facts, now: SystemTime, life: Life) -> Verdict {
+        let findings = judge(&facts, now, life);
         assert_eq!(findings.len(), 1);
         assert_eq!(
             findings[0].verdict == Verdict::Ok,
@@ -348,7 +367,7 @@ mod tests {
                     ..Facts::default()
                 },
                 now,
-                false,
+                Life::None,
             )
         };
         assert_eq!(at(start + HOUR), Verdict::Ok);
@@ -364,7 +383,10 @@ mod tests {
             joins_as: Some("spiffe://x/y".into()),
             ..Facts::default()
         };
-        assert_eq!(verdict(facts, SystemTime::UNIX_EPOCH, false), Verdict::Warn);
+        assert_eq!(
+            verdict(facts, SystemTime::UNIX_EPOCH, Life::None),
+            Verdict::Warn
+        );
     }
 
     #[test]
@@ -382,7 +404,7 @@ mod tests {
                     ..Facts::default()
                 },
                 now,
-                false,
+                Life::None,
             )
         };
         assert_eq!(with(Ok(now - Duration::from_secs(1))), Verdict::Ok);
@@ -394,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_right_only_while_the_sidecar_runs() {
-        let with = |state, running| {
+        let with = |state, life| {
             let port = Port {
                 setting: "admin",
                 address: "127.0.0.1:1".into(),
@@ -406,13 +428,18 @@ mod tests {
                     ..Facts::default()
                 },
                 SystemTime::UNIX_EPOCH,
-                running,
+                life,
             )
         };
-        assert_eq!(with(PortState::Free, false), Verdict::Ok);
-        assert_eq!(with(PortState::InUse, true), Verdict::Ok);
-        assert_eq!(with(PortState::InUse, false), Verdict::Fail);
-        assert_eq!(with(PortState::Refused("x".into()), false), Verdict::Fail);
+        assert_eq!(with(PortState::Free, Life::None), Verdict::Ok);
+        assert_eq!(with(PortState::Free, Life::Waits), Verdict::Ok);
+        assert_eq!(with(PortState::InUse, Life::Waits), Verdict::Ok);
+        assert_eq!(with(PortState::InUse, Life::Runs), Verdict::Ok);
+        assert_eq!(with(PortState::InUse, Life::None), Verdict::Fail);
+        assert_eq!(
+            with(PortState::Refused("x".into()), Life::None),
+            Verdict::Fail
+        );
     }
 
     #[test]
@@ -426,11 +453,17 @@ mod tests {
             buffers: Some(buffers),
             ..Facts::default()
         };
-        assert_eq!(verdict(facts, SystemTime::UNIX_EPOCH, false), Verdict::Warn);
+        assert_eq!(
+            verdict(facts, SystemTime::UNIX_EPOCH, Life::None),
+            Verdict::Warn
+        );
         let facts = Facts {
             files: Some((1024, 4096)),
             ..Facts::default()
         };
-        assert_eq!(verdict(facts, SystemTime::UNIX_EPOCH, false), Verdict::Warn);
+        assert_eq!(
+            verdict(facts, SystemTime::UNIX_EPOCH, Life::None),
+            Verdict::Warn
+        );
     }
 }

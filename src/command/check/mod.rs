@@ -12,7 +12,7 @@ use weft_config::settings::load_proxy;
 use crate::command::proxy::flags::ProxyFlags;
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, note, print};
-use judge::{Finding, Verdict, judge};
+use judge::{Finding, Life, Verdict, judge};
 
 /// Checks this host, and a sidecar's settings if there are any.
 #[derive(Debug, Args)]
@@ -35,13 +35,17 @@ pub fn run(args: Check) -> Result<(), Failure> {
     let findings = runtime.block_on(async {
         if !sources.has_settings() {
             let wanted = weft_transport::tuning::TransportSettings::default().udp_buffer;
-            return Ok(judge(&facts::of_host(wanted), SystemTime::now(), false));
+            return Ok(judge(
+                &facts::of_host(wanted),
+                SystemTime::now(),
+                Life::None,
+            ));
         }
         let loaded = load_proxy(sources)?;
         loaded.warnings.iter().for_each(note);
-        let running = facts::is_running(&loaded.settings).await;
+        let life = facts::life(&loaded.settings).await;
         let facts = facts::of_sidecar(&loaded.settings).await;
-        Ok::<_, Failure>(judge(&facts, SystemTime::now(), running))
+        Ok::<_, Failure>(judge(&facts, SystemTime::now(), life))
     })?;
     print(args.output, &findings, |findings| table(findings))?;
     if findings

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::admin_client::{Answer, get, post};
+use crate::admin_client::{get, post};
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, note, print, text_out};
 use crate::process;
@@ -45,9 +45,9 @@ pub struct Drain {
 pub fn status(args: &Status) -> Result<(), Failure> {
     let (ready, status) = process::runtime()?.block_on(async {
         let ready = get(args.at.admin, "/ready").await?;
-        let certs = json_of(&get(args.at.admin, "/certs").await?)?;
-        let dump = json_of(&get(args.at.admin, "/config_dump").await?)?;
-        let connections = json_of(&get(args.at.admin, "/connections").await?)?;
+        let certs = get(args.at.admin, "/certs").await?.json()?;
+        let dump = get(args.at.admin, "/config_dump").await?.json()?;
+        let connections = get(args.at.admin, "/connections").await?.json()?;
         let status = json!({
             "ready": ready.status.is_success(),
             "state": String::from_utf8_lossy(&ready.body).trim(),
@@ -108,7 +108,7 @@ fn plain(value: &Value) -> String {
 /// Runs `weft proxy config`.
 pub fn dump(args: &Dump) -> Result<(), Failure> {
     let answer = process::runtime()?.block_on(get(args.at.admin, "/config_dump"))?;
-    let dump = json_of(&answer)?;
+    let dump = answer.json()?;
     text_out(&format!("{dump:#}\n"))
 }
 
@@ -123,13 +123,4 @@ pub fn drain(args: &Drain) -> Result<(), Failure> {
     }
     note("the sidecar drains and will end");
     Ok(())
-}
-
-fn json_of(answer: &Answer) -> Result<Value, Failure> {
-    serde_json::from_slice(&answer.body).map_err(|error| {
-        Failure::new(
-            Code::Failed,
-            format!("the admin endpoint's answer is no JSON: {error}"),
-        )
-    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use weft_ca::agent::{Agent, Claim};
 use weft_config::client::{Subscription, SubscriptionSettings};
@@ -14,7 +14,7 @@ use weft_config::settings::limits::CONFIG_PORT;
 use weft_config::settings::{
     HostPort, OutboundTarget, ProxySettings, ServiceReference, load_proxy,
 };
-use weft_proxy::{Predecessor, RunError};
+use weft_proxy::{Predecessor, RunError, answer_while_waiting};
 use weft_transport::credentials::Credentials;
 
 use super::advertise::Advertise;
@@ -77,9 +77,14 @@ async fn sidecar(
 ) -> Result<(), Failure> {
     let mut claim = claim(&settings)?;
     let token_file = settings.join_token_file.as_deref();
-    let join = identity::start(Holder::Workload, &settings.state_dir, token_file);
-    let Some(joined) = shutdown.run_until_cancelled(join).await else {
-        return Ok(());
+    let waiting = watch::Sender::default();
+    let early = answer_while_waiting(settings.admin, waiting.subscribe());
+    let join = identity::start(Holder::Workload, &settings.state_dir, token_file, waiting);
+    let joined = tokio::select! {
+        joined = join => joined,
+        // A running sidecar that is to be taken over answers there itself.
+        never = early, if claim.is_some() => match never {},
+        () = shutdown.cancelled() => return Ok(()),
     };
     let (agent, credentials) = joined?;
     let config = config_addresses(&settings, || agent.ca_addresses().to_vec());
