@@ -1,6 +1,11 @@
 //! How congestion controllers fare on links of the model. Deterministic but for the keys of TLS, which
 //! change no packet's length.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "in a test a panic is how a failure is told"
+)]
+
 mod simulation;
 
 use std::sync::Arc;
