@@ -12,7 +12,7 @@
 //!   tolerates loss, draft-ietf-ccwg-bbr), with three standard deviations for small numbers: a bottleneck
 //!   whose queue is too short to be noticed loses more when it is overrun.
 //!
-//! Persistent congestion and marks of ECN are never let pass. [`Round`] judges, purely.
+//! It begins with a window of 32 packets. Persistent congestion and marks of ECN are never let pass. [`Round`] judges, purely.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -35,9 +35,23 @@ const QUEUE_SHARE: u32 = 8;
 /// longer is no longer taken for one with a queue. BBR's filter has the same length (draft-ietf-ccwg-bbr).
 const FASTEST_KEPT: Duration = Duration::from_secs(10);
 
+/// Bytes in flight before the first acknowledgement: 32 packets, three times what RFC 9002 section 7.2 recommends
+/// and what QUICHE, hence Envoy, begins with. One connection carries the requests of a whole application, and
+/// packets are paced. With fewer, requests that nobody answers fill it within a second, and nothing more asks
+/// whether the path has healed.
+const INITIAL_WINDOW: u64 = 32 * 1200;
+
 /// Makes [`Tolerant`] controllers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TolerantConfig(Arc<CubicConfig>);
+
+impl Default for TolerantConfig {
+    fn default() -> Self {
+        let mut cubic = CubicConfig::default();
+        cubic.initial_window(INITIAL_WINDOW);
+        Self(Arc::new(cubic))
+    }
+}
 
 impl ControllerFactory for TolerantConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
