@@ -65,7 +65,14 @@ pub(crate) const RACE_INTERVAL: Duration = Duration::from_millis(500);
 /// so that a path that heals is noticed before a new connection stands.
 pub(crate) const RACE_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Attempts in one race: beyond six seconds of handshakes, one more does not help.
+/// Attempts of a race that follow each other so closely: six seconds of them.
+pub(crate) const CLOSE_RACERS: usize = 12;
+
+/// Wait between the attempts after those, before jitter. Each asks the peer at once and after a second, so a
+/// path that heals after a long time is met within one, not within the three of a handshake that gives up.
+pub(crate) const LATE_RACE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Attempts under way in one race, if handshakes may take longer than three seconds.
 pub(crate) const RACERS_MAX: usize = 12;
 
 /// Part of the life left of the own SVID within which connections move to its successor.

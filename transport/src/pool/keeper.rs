@@ -214,7 +214,7 @@ impl Keeper {
                         return None;
                     }
                 }
-                _ = kept.quic.closed(), if started >= limits::RACERS_MAX => return None,
+                _ = kept.quic.closed(), if started >= limits::CLOSE_RACERS => return None,
                 () = sleep_until(next_start.min(next_look)) => {
                     if kept.look() == Verdict::Alive {
                         return None;
@@ -230,12 +230,12 @@ impl Keeper {
                     if now < next_start {
                         continue;
                     }
-                    if started < limits::RACERS_MAX || racers.is_empty() {
+                    if racers.len() < limits::RACERS_MAX {
                         racers.push(self.dial());
                         started += 1;
                     }
                     let jitter = rand::rng().random_range(0.75..1.25);
-                    next_start = now + limits::RACE_INTERVAL.mul_f64(jitter);
+                    next_start = now + race_interval(started).mul_f64(jitter);
                     if now >= refuse_at {
                         let error = DialError::Timeout(self.target.address);
                         self.publish.send_replace(State::Failed(error));
@@ -249,6 +249,15 @@ impl Keeper {
     fn still_trusted(&self, kept: &Kept) -> bool {
         presented_chain(&kept.quic)
             .is_some_and(|chain| self.shared.dialler.credentials.still_trusts(&chain))
+    }
+}
+
+/// How long after so many attempts of a race the next one begins, before jitter.
+fn race_interval(started: usize) -> Duration {
+    if started < limits::CLOSE_RACERS {
+        limits::RACE_INTERVAL
+    } else {
+        limits::LATE_RACE_INTERVAL
     }
 }
 
