@@ -12,7 +12,8 @@
 //!   tolerates loss, draft-ietf-ccwg-bbr), with three standard deviations for small numbers: a bottleneck
 //!   whose queue is too short to be noticed loses more when it is overrun.
 //!
-//! It begins with a window of 32 packets. Persistent congestion and marks of ECN are never let pass. [`Round`] judges, purely.
+//! Persistent congestion and marks of ECN are never let pass. It begins with a window of 32 packets. [`Round`]
+//! judges, purely.
 
 use std::any::Any;
 use std::sync::Arc;
