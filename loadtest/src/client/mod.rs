@@ -99,6 +99,16 @@ impl Maker {
 }
 
 impl Lane {
+    /// Whether a request needs no new connection.
+    pub(crate) fn is_connected(&self) -> bool {
+        match self {
+            Self::Http1(lane) => lane.is_connected(),
+            Self::Tcp(lane) => lane.is_connected(),
+            // Several share one, and a datagram needs none.
+            Self::Http2(_) | Self::Http3(_) | Self::Udp(_) => true,
+        }
+    }
+
     /// Sends the request of a target and waits for its answer; `sample` gets the times and sizes
     /// on the way, so that they are there even if this is dropped before its end.
     pub(crate) async fn exchange(

@@ -50,6 +50,11 @@ impl Client {
 }
 
 impl Lane {
+    /// Whether a target has a connection.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.kept.iter().any(Option::is_some)
+    }
+
     pub(crate) fn new(client: Arc<Client>) -> Self {
         let kept = client.endpoints.iter().map(|_| None);
         let bulk = matches!(client.pattern, TcpPattern::Upload | TcpPattern::Download);

@@ -68,6 +68,11 @@ impl Lane {
         }
     }
 
+    /// Whether an endpoint has a connection.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connections.iter().any(Option::is_some)
+    }
+
     /// Sends the request to target `target` and reads the answer. Dropped half-way it gives the
     /// connection up.
     pub(crate) async fn exchange(
