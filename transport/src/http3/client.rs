@@ -57,13 +57,16 @@ impl std::ops::Deref for ClientConnection {
     }
 }
 
+/// What opening a stream makes.
+type Opened = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
+
 /// One QUIC connection as an HTTP/3 client, whoever the peer is. The mesh asks for a [`ClientConnection`],
 /// which this cannot become; tools outside of it have no more ([`crate::external`]). Clones are handles to the
 /// same connection.
 #[derive(Clone)]
 pub struct UnprovenConnection {
     shared: Arc<Shared>,
-    turns: Arc<Turns>,
+    turns: Arc<Turns<Opened>>,
 }
 
 impl UnprovenConnection {

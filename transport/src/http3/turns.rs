@@ -1,42 +1,76 @@
 //! Requests that wait until the peer allows one more stream, in the order in which they came.
 //!
 //! quinn wakes all who wait for credit whenever there is some; here one at a time asks for it, so that a
-//! queue costs nothing while it stands. How long to wait is the callers' decision: [`Turns::crowded_for`].
+//! queue costs nothing while it stands. Whoever asks opens for those behind, too, as far as the credit goes: if each
+//! had to have its turn on the thread first, a busy thread would let the queue stand beside credit that nobody
+//! uses. How long to wait is the callers' decision: [`Turns::crowded_for`].
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
 
-/// The queue of one connection.
-#[derive(Debug, Default)]
-pub(super) struct Turns {
-    turn: tokio::sync::Mutex<()>,
-    waiting: Mutex<Waiting>,
+/// The queue of one connection, for what opening makes.
+#[derive(Debug)]
+pub(super) struct Turns<T> {
+    asks: tokio::sync::Mutex<()>,
+    waiting: Mutex<Waiting<T>>,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    count: usize,
+#[derive(Debug)]
+struct Waiting<T> {
+    /// By the order in which they came.
+    queue: BTreeMap<u64, oneshot::Sender<T>>,
+    next: u64,
     /// Since when there has always been somebody.
     since: Option<Instant>,
 }
 
-impl Turns {
+impl<T> Default for Turns<T> {
+    fn default() -> Self {
+        let waiting = Waiting {
+            queue: BTreeMap::new(),
+            next: 0,
+            since: None,
+        };
+        Self {
+            asks: tokio::sync::Mutex::default(),
+            waiting: Mutex::new(waiting),
+        }
+    }
+}
+
+impl<T> Turns<T> {
     /// Opens a stream when it is this one's turn and there is credit. Cancel-safe if what `open` makes is.
-    pub(super) async fn take<F: Future>(&self, open: impl Fn() -> F) -> F::Output {
+    pub(super) async fn take<F: Future<Output = T>>(&self, open: impl Fn() -> F) -> T {
         // Usually there is credit, and nobody who waits for it.
-        if let Ok(_turn) = self.turn.try_lock()
+        if !self.is_waited_for()
             && let Some(opened) = open().now_or_never()
         {
             return opened;
         }
         // Rare, and not worth room in every request.
         Box::pin(async {
-            let _waits = Waits::new(self, Instant::now());
-            let _turn = self.turn.lock().await;
-            open().await
+            let mut place = Place::new(self, Instant::now());
+            let asks = async {
+                let _asks = self.asks.lock().await;
+                open().await
+            };
+            let opened = tokio::select! {
+                biased;
+                Ok(opened) = &mut place.handed => return opened,
+                opened = asks => opened,
+            };
+            drop(place);
+            while self.is_waited_for()
+                && let Some(opened) = open().now_or_never()
+            {
+                self.hand(opened);
+            }
+            opened
         })
         .await
     }
@@ -47,36 +81,83 @@ impl Turns {
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn is_waited_for(&self) -> bool {
+        !self.waiting().queue.is_empty()
+    }
+
+    /// To whoever has waited longest.
+    fn hand(&self, mut opened: T) {
+        loop {
+            let first = self.waiting().pop();
+            let Some(first) = first else { return };
+            match first.send(opened) {
+                Ok(()) => return,
+                // It is just leaving.
+                Err(back) => opened = back,
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One that waits, counted.
-struct Waits<'a>(&'a Turns);
+impl<T> Waiting<T> {
+    fn pop(&mut self) -> Option<oneshot::Sender<T>> {
+        let first = self.queue.pop_first();
+        self.note();
+        first.map(|(_, first)| first)
+    }
 
-impl<'a> Waits<'a> {
-    fn new(turns: &'a Turns, now: Instant) -> Self {
-        let mut waiting = turns.waiting();
-        waiting.count += 1;
-        waiting.since.get_or_insert(now);
-        Self(turns)
+    fn note(&mut self) {
+        if self.queue.is_empty() {
+            self.since = None;
+        }
     }
 }
 
-impl Drop for Waits<'_> {
+/// The place of one that waits. Dropped, it has left, and what it was handed goes to the next.
+struct Place<'a, T> {
+    turns: &'a Turns<T>,
+    number: u64,
+    handed: oneshot::Receiver<T>,
+}
+
+impl<'a, T> Place<'a, T> {
+    fn new(turns: &'a Turns<T>, now: Instant) -> Self {
+        let (hand, handed) = oneshot::channel();
+        let mut waiting = turns.waiting();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.queue.insert(number, hand);
+        waiting.since.get_or_insert(now);
+        Self {
+            turns,
+            number,
+            handed,
+        }
+    }
+}
+
+impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
-        let mut waiting = self.0.waiting();
-        waiting.count -= 1;
-        if waiting.count == 0 {
-            waiting.since = None;
+        {
+            let mut waiting = self.turns.waiting();
+            waiting.queue.remove(&self.number);
+            waiting.note();
+        }
+        if let Ok(opened) = self.handed.try_recv() {
+            self.turns.hand(opened);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::cell::Cell;
+    use std::future::{pending, poll_fn, ready};
+    use std::task::Poll;
 
     use super::*;
 
@@ -102,5 +183,49 @@ mod tests {
         assert!(turns.crowded_for(later) > Duration::from_secs(1));
         assert_eq!(second.now_or_never(), Some(()));
         assert_eq!(turns.crowded_for(later), Duration::ZERO);
+    }
+
+    /// Streams are numbered as they are opened.
+    struct Credit {
+        left: Cell<u32>,
+        opened: Cell<u32>,
+    }
+
+    impl Credit {
+        async fn open(&self) -> u32 {
+            poll_fn(|_| {
+                let Some(left) = self.left.get().checked_sub(1) else {
+                    return Poll::Pending;
+                };
+                self.left.set(left);
+                self.opened.set(self.opened.get() + 1);
+                Poll::Ready(self.opened.get())
+            })
+            .await
+        }
+    }
+
+    #[test]
+    fn whoever_asks_opens_for_those_behind_as_far_as_the_credit_goes() {
+        let credit = Credit {
+            left: Cell::new(0),
+            opened: Cell::new(0),
+        };
+        let turns = Turns::default();
+        let mut waiting: Vec<_> = (0..5)
+            .map(|_| Box::pin(turns.take(|| credit.open())))
+            .collect();
+        for one in &mut waiting {
+            assert_eq!(one.as_mut().now_or_never(), None);
+        }
+        credit.left.set(4);
+        // Only the first has its turn on the thread, and the third leaves before it has.
+        assert_eq!(waiting[0].as_mut().now_or_never(), Some(1));
+        assert_eq!((credit.left.get(), credit.opened.get()), (0, 4));
+        drop(waiting.remove(2));
+        let mut got: Vec<_> = waiting.drain(1..).map(|one| one.now_or_never()).collect();
+        assert_eq!(got.remove(0), Some(2));
+        assert_eq!(got, [Some(4), Some(3)]);
+        assert_eq!(turns.crowded_for(Instant::now()), Duration::ZERO);
     }
 }
