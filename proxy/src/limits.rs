@@ -28,6 +28,9 @@ pub const CROWD_ROUND_TRIPS: u32 = 4;
 /// may, and answers come too late for everybody; long enough to keep such a peer busy.
 pub const CROWD_WAIT: Duration = Duration::from_millis(20);
 
+/// The same while this worker has more to do than it can itself: credit may be here that it had no time to look at.
+pub const CROWD_WAIT_SLOW: Duration = Duration::from_millis(200);
+
 /// A client that sent `Expect: 100-continue` is told to go on after this time even if the application
 /// never says so (RFC 9110 section 10.1.1 lets clients do the same on their own).
 pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
@@ -46,6 +49,52 @@ pub const APPLICATION_READY_WAIT: Duration = Duration::from_millis(100);
 /// Tunnels in flight per inbound TCP service over all workers. Tunnels are long and mostly idle, so
 /// this is not the figure for requests; each active one may hold 128 KiB.
 pub const INBOUND_TUNNELS_MAX: usize = 16 * 1024;
+
+/// Connections of the application that may wait in the kernel until they are accepted. It clamps this to
+/// `net.core.somaxconn`, whose default is the same.
+pub const BACKLOG: u32 = 4096;
+
+/// How often a worker that has more to do than it can decides how much it takes in: half of what makes one fall
+/// behind.
+pub const INTAKE_CYCLE: Duration = Duration::from_millis(10);
+
+/// A cycle that took this long had too much in it.
+pub const INTAKE_CYCLE_LONG: Duration = Duration::from_millis(20);
+
+/// Requests that are taken in per cycle, however long it takes.
+pub const INTAKE_LEAST: u32 = 16;
+
+/// The most: what takes ten milliseconds takes more than two microseconds each.
+pub const INTAKE_MOST: u32 = 4096;
+
+/// The portion of a cycle grows by this part of itself while there is time left.
+pub const INTAKE_GROWTH: u32 = 8;
+
+/// While callers give up and others wait to be read, a connection is accepted this often: often enough for a
+/// caller that tries again.
+pub const INTAKE_ACCEPTS_EACH: Duration = Duration::from_millis(100);
+
+/// Who has waited for less has not waited for long: callers wait as long for a far service.
+pub const INTAKE_WAIT: Duration = Duration::from_millis(200);
+
+/// Callers that gave up are taken for the kind that does, for this time.
+pub const INTAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// While callers give up, one in so many is the one that has waited longest.
+pub const INTAKE_OLDEST_ONE_IN: u32 = 8;
+
+/// A request that was read waits for its turn for this long.
+pub const INTAKE_REFUSED_AFTER: Duration = Duration::from_millis(20);
+
+/// All are taken in as they come once nobody has waited for this time: whoever caused it has had the time to come
+/// back.
+pub const INTAKE_RELEASE: Duration = Duration::from_secs(1);
+
+/// Connections that always wait to be accepted, for this time, are no burst (RFC 8289 section 4.3 takes the same).
+pub const INTAKE_STANDING: Duration = Duration::from_millis(100);
+
+/// So many connections may wait in the kernel even then, however slowly they are accepted.
+pub const BACKLOG_LEAST: u32 = 16;
 
 /// Application connections accepted per worker; at the limit no more are accepted until one ends.
 /// About 20 KiB each when idle.

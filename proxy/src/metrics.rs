@@ -14,6 +14,7 @@ use std::time::Duration;
 use weft_transport::lag::Lag;
 
 use crate::limits;
+use crate::outbound::intake::Intake;
 
 pub(crate) use exposition::{Gauge, expose};
 
@@ -200,6 +201,8 @@ pub(crate) struct Shard {
     pub(crate) migrations: AtomicU64,
     /// How the worker fares.
     pub(crate) lag: Lag,
+    /// How much of what the application asks it takes in.
+    pub(crate) intake: Arc<Intake>,
     /// Access-log lines that were over the rate.
     pub(crate) log_suppressed: AtomicU64,
     /// Access-log lines for which the writer had no room.

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use futures_util::FutureExt as _;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use weft_config::settings::LocalAddress;
 
@@ -54,6 +56,14 @@ impl ApplicationStream {
         }
     }
 
+    /// Ready when there is something to read (or the end of the stream).
+    pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
+            Self::Unix(stream) => stream.poll_read_ready(context),
+        }
+    }
+
     /// Reads what is there into the spare capacity of `buffer`; `WouldBlock` when nothing is.
     pub(crate) fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
@@ -68,6 +78,26 @@ impl ApplicationStream {
             Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Whether it was noticed that nothing more comes from the other end, though there may be something to read before.
+    pub(crate) fn is_seen_to_end(&self) -> bool {
+        let seen = match self {
+            Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
+            Self::Unix(stream) => stream.ready(Interest::READABLE).now_or_never(),
+        };
+        seen.is_some_and(|seen| seen.is_ok_and(|seen| seen.is_read_closed()))
+    }
+
+    /// The same, asked of the kernel: also right for a stream that is new.
+    pub(crate) fn is_ended(&self) -> bool {
+        let mut look = [match self {
+            Self::Tcp(stream) => PollFd::new(stream, PollFlags::RDHUP),
+            Self::Unix(stream) => PollFd::new(stream, PollFlags::RDHUP),
+        }];
+        let at_once = Timespec::default();
+        // It fails only for want of memory; reading tells then.
+        rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|ended| ended > 0)
     }
 
     /// Waits until there is room to write.

@@ -63,7 +63,7 @@ impl Lag {
     }
 
     /// Done when the worker is behind; at once if it is.
-    pub(crate) async fn fell_behind(&self) {
+    pub async fn fell_behind(&self) {
         let mut pace = self.0.pace.subscribe();
         // Fails only when the sender is gone, which is here.
         let _ = pace.wait_for(|pace| *pace == Pace::Behind).await;

@@ -30,6 +30,7 @@ pub(crate) fn expose(shards: &[Arc<Shard>], gauges: &[Gauge]) -> String {
     handshakes(&mut text, shards);
     migrations(&mut text, shards);
     behind(&mut text, shards);
+    limited(&mut text, shards);
     log(&mut text, shards);
     for (index, gauge) in gauges.iter().enumerate() {
         if gauges.iter().position(|one| one.name == gauge.name) == Some(index) {
@@ -288,6 +289,14 @@ fn behind(text: &mut String, shards: &[Arc<Shard>]) {
     head(text, name, "counter", help);
     let behind: std::time::Duration = shards.iter().map(|shard| shard.lag.behind()).sum();
     sample(text, name, &[], behind.as_secs_f64());
+}
+
+fn limited(text: &mut String, shards: &[Arc<Shard>]) {
+    let name = "weft_worker_limited_seconds_total";
+    let help = "Time in which a worker read no more of what the application asks than it could do at once.";
+    head(text, name, "counter", help);
+    let limited: std::time::Duration = shards.iter().map(|shard| shard.intake.limited_for()).sum();
+    sample(text, name, &[], limited.as_secs_f64());
 }
 
 fn total(shards: &[Arc<Shard>], read: fn(&Shard) -> &AtomicU64) -> f64 {

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use hyper::rt::{Sleep, Timer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::intake::{Intake, Turn};
 use crate::stream::ApplicationStream;
 
 /// RFC 9113 section 3.4.
@@ -31,6 +32,8 @@ pub(crate) struct Connection {
     stream: ApplicationStream,
     first: BytesMut,
     activity: Arc<Activity>,
+    /// For each request, where they come one after the other.
+    turn: Option<Turn>,
 }
 
 /// What is known of a connection that hyper serves, by its reads, its writes and its timer.
@@ -40,7 +43,7 @@ pub(crate) struct Activity {
     read: AtomicU64,
     /// The count at which hyper began to wait for another head; 0 while a request is under way.
     waiting: AtomicU64,
-    /// Whether something is written that the client has no room for.
+    /// Whether something is written that the client has no room for, or something has come that waits to be read.
     blocked: AtomicBool,
 }
 
@@ -58,14 +61,18 @@ impl Activity {
         self.waiting.store(0, Ordering::Relaxed);
     }
 
+    /// Whether the next that comes is a request, and none has begun to come.
+    fn is_between(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == self.read.load(Ordering::Relaxed)
+    }
+
     /// Done when for at least `rest` no request was under way, none had begun to come, and all was written.
     pub(crate) async fn rested(&self, rest: Duration) {
         let mut before = 0;
         loop {
             tokio::time::sleep(rest).await;
             let waiting = self.waiting.load(Ordering::Relaxed);
-            let quiet = waiting == self.read.load(Ordering::Relaxed)
-                && !self.blocked.load(Ordering::Relaxed);
+            let quiet = self.is_between() && !self.blocked.load(Ordering::Relaxed);
             if quiet && waiting == before {
                 return;
             }
@@ -78,9 +85,10 @@ impl Activity {
 pub(crate) async fn detect(
     stream: &ApplicationStream,
     first: &mut BytesMut,
+    intake: &Arc<Intake>,
 ) -> io::Result<Option<Spoken>> {
     loop {
-        if !arrive(stream, first).await? {
+        if !arrive(stream, first, intake).await? {
             return Ok(None);
         }
         if first[..] == *PREFACE {
@@ -93,10 +101,22 @@ pub(crate) async fn detect(
 }
 
 /// Reads into `first` when something has come; `false` if the client closes instead.
-pub(crate) async fn arrive(stream: &ApplicationStream, first: &mut BytesMut) -> io::Result<bool> {
+pub(crate) async fn arrive(
+    stream: &ApplicationStream,
+    first: &mut BytesMut,
+    intake: &Arc<Intake>,
+) -> io::Result<bool> {
     loop {
         // No buffer before the first byte: idle connections are cheap.
         stream.readable().await?;
+        if intake.is_limited() {
+            // Rare, and not worth room in every connection.
+            Box::pin(intake.turn()).await;
+            if stream.is_seen_to_end() {
+                intake.pass_on();
+                return Ok(false);
+            }
+        }
         first.reserve(PREFACE.len());
         match stream.try_read(first) {
             Ok(read) => return Ok(read > 0),
@@ -107,12 +127,13 @@ pub(crate) async fn arrive(stream: &ApplicationStream, first: &mut BytesMut) -> 
 }
 
 impl Connection {
-    /// A connection of which `first` was read.
-    pub(crate) fn new(stream: ApplicationStream, first: BytesMut) -> Self {
+    /// A connection of which `first` was read. With a `turn` each request waits for its own before it is read.
+    pub(crate) fn new(stream: ApplicationStream, first: BytesMut, turn: Option<Turn>) -> Self {
         Self {
             stream,
             first,
             activity: Activity::new(),
+            turn,
         }
     }
 
@@ -124,6 +145,27 @@ impl Connection {
     /// The stream, of which everything was read that had been read before.
     pub(crate) fn into_stream(self) -> ApplicationStream {
         self.stream
+    }
+
+    /// Ready when what has come may be read, if it is a request; an error if nobody waits for its answer.
+    fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(turn) = &mut self.turn else {
+            return Poll::Ready(Ok(()));
+        };
+        if !turn.is_needed() || !self.activity.is_between() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.stream.poll_read_ready(context))?;
+        let waited = turn.poll(context);
+        self.activity
+            .blocked
+            .store(waited.is_pending(), Ordering::Relaxed);
+        ready!(waited);
+        if self.stream.is_seen_to_end() {
+            turn.pass_on();
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
@@ -155,6 +197,7 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         this.first = BytesMut::new();
+        ready!(this.poll_turn(cx))?;
         let outcome = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
         this.activity.read.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(outcome)
@@ -271,8 +314,10 @@ mod tests {
         client.shutdown().await.unwrap();
         let server = ApplicationStream::Unix(server);
         let mut first = BytesMut::new();
-        let spoken = detect(&server, &mut first).await.unwrap()?;
-        let mut connection = Connection::new(server, first);
+        let spoken = detect(&server, &mut first, &Arc::default())
+            .await
+            .unwrap()?;
+        let mut connection = Connection::new(server, first, None);
         let mut seen = Vec::new();
         connection.read_to_end(&mut seen).await.unwrap();
         Some((spoken, seen))

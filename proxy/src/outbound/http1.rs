@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, arrive};
+use super::intake::Turn;
 use super::{Client, request};
 use crate::http::body::ResponseBody;
 use crate::limits;
@@ -32,12 +33,14 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut first: BytesMut) {
     let worker = Arc::clone(&client.listener.worker);
     let patience = worker.shared.timeouts.request_headers;
+    let intake = &worker.shard.intake;
     loop {
         let client = client.clone();
         // hyper keeps room for the future of a request as long as it serves.
         let answer = move |request| Box::pin(answer(client.clone(), request));
         // Boxed, so that none of it is there between bursts.
-        let rest = Box::pin(burst(stream, first, patience, &worker.rest, answer)).await;
+        let connection = Connection::new(stream, first, Some(Turn::new(intake)));
+        let rest = Box::pin(burst(connection, patience, &worker.rest, answer)).await;
         let Some(rest) = rest else { return };
         (stream, first) = rest;
         if !first.is_empty() {
@@ -46,7 +49,7 @@ pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut fir
         let arrived = tokio::select! {
             // First, so that a request that is here already is seen before the connection ends.
             biased;
-            arrived = arrive(&stream, &mut first) => arrived,
+            arrived = arrive(&stream, &mut first, intake) => arrived,
             () = worker.rest.cancelled() => return,
         };
         if !arrived.is_ok_and(|arrived| arrived) {
@@ -71,8 +74,7 @@ async fn answer(
 /// Serves requests until the connection ends (after those under way, once `end` is cancelled), or until it has
 /// rested: then it is given back, with what was read of the next request.
 async fn burst<A, R, B>(
-    stream: ApplicationStream,
-    first: BytesMut,
+    connection: Connection,
     patience: Duration,
     end: &CancellationToken,
     answer: A,
@@ -83,7 +85,6 @@ where
     B: Body + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let connection = Connection::new(stream, first);
     let activity = connection.activity();
     let mut builder = Builder::new();
     builder
@@ -154,7 +155,8 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "a test waits for it itself")]
         tokio::spawn(async move {
             let end = CancellationToken::new();
-            burst(stream, first, PATIENCE, &end, answer).await
+            let connection = Connection::new(stream, first, None);
+            burst(connection, PATIENCE, &end, answer).await
         })
     }
 

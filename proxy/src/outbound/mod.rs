@@ -8,6 +8,7 @@ mod attempt;
 mod connection;
 mod hedge;
 mod http1;
+pub(crate) mod intake;
 mod open;
 mod overrides;
 mod pick;
@@ -24,6 +25,7 @@ use bytes::BytesMut;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use weft_config::table::Protocol;
@@ -34,6 +36,7 @@ use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
 use connection::{Connection, Spoken, detect};
+use intake::Door;
 use route::Destination;
 
 /// One listener of one worker.
@@ -62,6 +65,15 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    /// Lets so many connections wait until they are accepted. Those that wait already stay.
+    fn listen(&self, backlog: u32) -> io::Result<()> {
+        let backlog = backlog.min(limits::BACKLOG).cast_signed();
+        match self {
+            Self::Tcp(listener) => SockRef::from(listener).listen(backlog),
+            Self::Unix(listener) => SockRef::from(listener).listen(backlog),
+        }
+    }
+
     async fn accept(&self) -> io::Result<ApplicationStream> {
         match self {
             Self::Tcp(listener) => listener
@@ -79,11 +91,13 @@ impl Socket {
 /// Accepts connections of the application until the worker finishes.
 pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Semaphore>) {
     let finish = listener.worker.finish.clone();
+    let intake = Arc::clone(&listener.worker.shard.intake);
+    let mut door = Door::new(socket, room, intake);
     loop {
         let accepted = tokio::select! {
             biased;
             () = finish.cancelled() => return,
-            accepted = accept(&socket, &room) => accepted,
+            accepted = door.next() => accepted,
         };
         match accepted {
             Ok((stream, permit)) => {
@@ -102,18 +116,6 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
     }
 }
 
-async fn accept(
-    socket: &Socket,
-    room: &Arc<Semaphore>,
-) -> io::Result<(ApplicationStream, tokio::sync::OwnedSemaphorePermit)> {
-    // Never closed, so this cannot fail.
-    let permit = Arc::clone(room)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
-    Ok((socket.accept().await?, permit))
-}
-
 /// Serves one connection of the application to its end. What only some connections need is boxed: most of
 /// them are idle most of the time, and there may be thousands.
 async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
@@ -126,12 +128,12 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
         None => limits::DETECT_UNKNOWN_TIMEOUT,
     };
     let mut first = BytesMut::new();
-    let rest = listener.worker.rest.clone();
+    let intake = &listener.worker.shard.intake;
     let detection = tokio::select! {
         biased;
-        detection = tokio::time::timeout(patience, detect(&stream, &mut first)) => detection,
+        detection = tokio::time::timeout(patience, detect(&stream, &mut first, intake)) => detection,
         // Nothing was asked on it.
-        () = rest.cancelled() => return,
+        () = listener.worker.rest.cancelled() => return,
     };
     match detection {
         Ok(Ok(Some(Spoken::Http1))) => {
@@ -140,7 +142,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
         Ok(Ok(Some(Spoken::Http2))) => {
             Box::pin(serve_http2(
                 client(listener, &stream),
-                Connection::new(stream, first),
+                Connection::new(stream, first, None),
             ))
             .await;
         }

@@ -145,19 +145,20 @@ pub(super) async fn open(
 /// How long to wait until the peer allows one more stream.
 fn patience(worker: &Worker, connection: &ClientConnection, now: Instant) -> Duration {
     let crowded = connection.crowded_for(now);
-    // Credit may be here that this worker had no time to look at.
-    if crowded.is_zero() || worker.shard.lag.is_behind() {
+    if crowded.is_zero() {
         return limits::STREAM_WAIT;
     }
-    patience_in(crowded, connection.round_trip())
+    let is_slow = worker.shard.lag.is_behind() || worker.shard.intake.is_limited();
+    patience_in(crowded, connection.round_trip(), is_slow)
 }
 
-/// The same, where others have been waiting for so long without a break.
-fn patience_in(crowded: Duration, round_trip: Duration) -> Duration {
-    if crowded < limits::CROWD_STANDING + limits::CROWD_ROUND_TRIPS * round_trip {
-        limits::STREAM_WAIT
-    } else {
-        limits::CROWD_WAIT
+/// The same, where others have been waiting for so long without a break, of a worker that is slow itself or not.
+fn patience_in(crowded: Duration, round_trip: Duration, is_slow: bool) -> Duration {
+    let stands = limits::CROWD_STANDING + limits::CROWD_ROUND_TRIPS * round_trip;
+    match (crowded >= stands, is_slow) {
+        (false, _) => limits::STREAM_WAIT,
+        (true, false) => limits::CROWD_WAIT,
+        (true, true) => limits::CROWD_WAIT_SLOW,
     }
 }
 
@@ -167,15 +168,14 @@ mod tests {
 
     #[test]
     fn a_queue_that_stands_is_not_waited_in_and_a_far_peer_has_time_to_raise_its_limit() {
-        let patience = |crowded, round_trip| {
-            patience_in(
-                Duration::from_millis(crowded),
-                Duration::from_millis(round_trip),
-            )
-        };
+        let millis = Duration::from_millis;
+        let patience =
+            |crowded, round_trip| patience_in(millis(crowded), millis(round_trip), false);
         assert_eq!(patience(99, 0), limits::STREAM_WAIT);
         assert_eq!(patience(101, 0), limits::CROWD_WAIT);
         assert_eq!(patience(101, 50), limits::STREAM_WAIT);
         assert_eq!(patience(301, 50), limits::CROWD_WAIT);
+        let slow = patience_in(millis(101), millis(0), true);
+        assert_eq!(slow, limits::CROWD_WAIT_SLOW);
     }
 }

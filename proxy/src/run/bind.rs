@@ -11,10 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use weft_config::settings::{LocalAddress, OutboundListener};
 
 use super::RunError;
+use crate::limits;
 use crate::takeover::Estate;
-
-/// Connections that wait to be accepted. The kernel clamps it to `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
 
 /// A bound socket that no runtime owns yet.
 pub(super) enum Unowned {
@@ -130,7 +128,7 @@ fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListen
     let address = tcp(wanted, false).and_then(|socket| local_address(&socket))?;
     let sockets = (0..workers).map(|_| {
         let socket = tcp(address, true)?;
-        socket.listen(BACKLOG)?;
+        socket.listen(limits::BACKLOG.cast_signed())?;
         Ok(socket.into())
     });
     sockets.collect()

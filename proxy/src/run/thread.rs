@@ -119,7 +119,9 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
     let mut background = JoinSet::new();
     background.spawn(keep_in_step);
-    background.spawn(worker.shard.lag.clone().measure());
+    let (lag, intake) = (&worker.shard.lag, &worker.shard.intake);
+    background.spawn(lag.clone().measure());
+    background.spawn(Arc::clone(intake).keep(lag.clone()));
     background.spawn(give_back());
     let listener = Arc::new(listener);
     if plan.serves {

@@ -1,0 +1,145 @@
+//! Accepts connections of the application, as far as the worker can take them in.
+//!
+//! The kernel queues connections that are not accepted, the oldest first and thousands of them: a queue that stands
+//! holds nothing but connections whose callers are about to give up. So while it does, few may wait in it. Others are
+//! told by TCP's own means: no answer to their SYN, which is sent again after a second.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Intake;
+use crate::limits;
+use crate::outbound::Socket;
+use crate::stream::ApplicationStream;
+
+/// The way in of one listener of one worker.
+pub(in crate::outbound) struct Door {
+    socket: Socket,
+    /// For connections of all listeners of the worker.
+    room: Arc<Semaphore>,
+    intake: Arc<Intake>,
+    queue: Queue,
+}
+
+/// What is known of the queue in the kernel.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Since when somebody was in it each time, and how many came out of it since.
+    crowded: Option<(Instant, u32)>,
+    /// Few may wait in it.
+    is_narrow: bool,
+}
+
+impl Queue {
+    /// Somebody was in it, or not. If it has stood for as long as no burst does, how many come out of it within
+    /// [`limits::INTAKE_WAIT`].
+    fn looked_at(&mut self, is_crowded: bool, now: Instant) -> Option<u32> {
+        if !is_crowded {
+            self.crowded = None;
+            return None;
+        }
+        let (since, came_out) = self.crowded.get_or_insert((now, 0));
+        let stood = now.saturating_duration_since(*since);
+        if stood < limits::INTAKE_STANDING {
+            *came_out += 1;
+            return None;
+        }
+        let soon = f64::from(*came_out) * limits::INTAKE_WAIT.div_duration_f64(stood);
+        self.crowded = Some((now, 0));
+        Some(soon as u32)
+    }
+}
+
+impl Door {
+    pub(in crate::outbound) fn new(
+        socket: Socket,
+        room: Arc<Semaphore>,
+        intake: Arc<Intake>,
+    ) -> Self {
+        Self {
+            socket,
+            room,
+            intake,
+            queue: Queue::default(),
+        }
+    }
+
+    /// The next connection, with its place among those of the worker.
+    ///
+    /// # Errors
+    /// What the kernel said. Cancel-safe.
+    pub(in crate::outbound) async fn next(
+        &mut self,
+    ) -> io::Result<(ApplicationStream, OwnedSemaphorePermit)> {
+        // Never closed, so this cannot fail.
+        let place = Arc::clone(&self.room)
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
+        loop {
+            self.intake.accepts().await;
+            let at_once = self.socket.accept().now_or_never();
+            self.look(at_once.is_some(), Instant::now())?;
+            let stream = match at_once {
+                Some(accepted) => accepted?,
+                None => self.socket.accept().await?,
+            };
+            // Those who have given up meanwhile cost more than there is time for.
+            if !(self.intake.is_limited() && stream.is_ended()) {
+                return Ok((stream, place));
+            }
+        }
+    }
+
+    fn look(&mut self, is_crowded: bool, now: Instant) -> io::Result<()> {
+        if let Some(soon) = self.queue.looked_at(is_crowded, now) {
+            self.intake.stands();
+            self.socket.listen(soon.max(limits::BACKLOG_LEAST))?;
+            self.queue.is_narrow = true;
+        } else if self.queue.is_narrow && !self.intake.is_limited() {
+            self.socket.listen(limits::BACKLOG)?;
+            self.queue.is_narrow = false;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // The next process may have been given the same socket.
+        if self.queue.is_narrow {
+            let _ = self.socket.listen(limits::BACKLOG);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_queue_stands_that_was_never_empty_for_a_tenth_of_a_second() {
+        let mut queue = Queue::default();
+        let mut now = Instant::now();
+        let mut after = |millis, is_crowded| {
+            now += Duration::from_millis(millis);
+            queue.looked_at(is_crowded, now)
+        };
+        assert_eq!(after(0, true), None);
+        assert_eq!(after(99, true), None);
+        assert_eq!(after(1, false), None);
+        assert_eq!(after(50, true), None);
+        assert_eq!(after(50, true), None);
+        assert_eq!(after(49, true), None);
+        // Three came out in a tenth of a second.
+        assert_eq!(after(1, true), Some(6));
+        assert_eq!(after(99, true), None);
+        assert_eq!(after(101, true), Some(1));
+    }
+}
