@@ -2,7 +2,7 @@
 //!
 //! A request costs next to nothing as long as it is not read. So a worker that falls behind, or whose connections
 //! wait to be accepted for long, begins only as many requests in each pass over what is ready as one pass has time for
-//! ([`portion`]). The others wait in the kernel, where TCP lets their callers feel it, and [`line`] tells who is next.
+//! ([`portion`]). The others wait in the kernel, where TCP lets their callers feel it, and [`mod@line`] tells who is next.
 //! Connections are accepted by the same measure ([`door`]). When nobody has waited for a second, all are taken in as
 //! they come.
 //!
