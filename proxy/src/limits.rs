@@ -83,9 +83,6 @@ pub const INTAKE_PATIENCE: Duration = Duration::from_secs(10);
 /// While callers give up, one in so many is the one that has waited longest.
 pub const INTAKE_OLDEST_ONE_IN: u32 = 8;
 
-/// A request that was read waits for its turn for this long.
-pub const INTAKE_REFUSED_AFTER: Duration = Duration::from_millis(20);
-
 /// All are taken in as they come once nobody has waited for this time: whoever caused it has had the time to come
 /// back.
 pub const INTAKE_RELEASE: Duration = Duration::from_secs(1);

@@ -24,7 +24,6 @@ use crate::http::body::ResponseBody;
 use crate::http::upload::Upload;
 use crate::http::{answer, fields, is_grpc, request_id};
 use crate::idle::Idle;
-use crate::limits;
 use crate::metrics::{Shard, lock};
 use crate::record::Record;
 use crate::resilience::deadline;
@@ -100,8 +99,11 @@ async fn forward(
     let worker = &*client.listener.worker;
     prepare::check(head, &worker.shared.via)?;
     let (mut route, authority) = choose(&client.listener, head, record)?;
+    let mut now = record.started;
+    // Others had to be read to see it; those of HTTP/1.1 waited unread.
     if head.version == Version::HTTP_2 && worker.shard.intake.is_limited() {
-        Box::pin(take_in(worker, &route)).await?;
+        Box::pin(worker.shard.intake.turn()).await;
+        now = Instant::now();
     }
     override_traffic(worker, head, &mut route);
     let trace = worker.trace_of(head);
@@ -127,7 +129,6 @@ async fn forward(
         key,
         repeatable: head.method.is_idempotent(),
     };
-    let mut now = record.started;
     if is_held_up(&call.route.traffic) {
         // Rare, and not worth room in every request.
         Box::pin(admit(worker, &call.route, deadline)).await?;
@@ -179,18 +180,6 @@ async fn forward(
         call.renew(&mut wish);
         now = Instant::now();
     }
-}
-
-/// Refuses what this worker has no time for soon. Others had to be read to see it, so it cannot wait unread.
-async fn take_in(worker: &Worker, route: &Route) -> Result<(), Failure> {
-    let turn = worker.shard.intake.turn();
-    let taken = tokio::time::timeout(limits::INTAKE_REFUSED_AFTER, turn).await;
-    taken.map_err(|_| {
-        let counts = &route.cluster.destination.counts;
-        counts.add(Event::RefusedIntake);
-        let behind = "this sidecar has more to do than it has processor time for";
-        Failure::new(Reason::Overloaded, behind)
-    })
 }
 
 /// Whom the application wants, and who gets it under which authority.

@@ -66,7 +66,6 @@ pub(crate) enum Event {
     ObservedRate,
     ObservedCallerRate,
     RefusedStreams,
-    RefusedIntake,
     OverrideTaken,
     OverrideForbidden,
     OverrideInvalid,
@@ -117,7 +116,7 @@ const EJECTIONS: (&str, &str) = (
 );
 const OVERLOAD: (&str, &str) = (
     "weft_overload_total",
-    "Requests over a limit of the serving sidecar (streams: what it lets this one open), of a route's caller, or of this sidecar's processor time (intake): refused, or observed.",
+    "Requests over a limit of the serving sidecar (streams: what it lets this one open), or of a route's caller: refused, or observed.",
 );
 const HEDGES: (&str, &str) = (
     "weft_hedges_total",
@@ -130,7 +129,7 @@ const OVERRIDES: (&str, &str) = (
 const FAULTS: (&str, &str) = ("weft_faults_total", "Faults injected on purpose.");
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 37] = [
+const MEANINGS: [Meaning; 36] = [
     of(RETRIES, &[("reason", "not_reached")]),
     of(RETRIES, &[("reason", "unprocessed")]),
     of(RETRIES, &[("reason", "reset")]),
@@ -182,7 +181,6 @@ const MEANINGS: [Meaning; 37] = [
     of(OVERLOAD, &[("limit", "rate"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "caller_rate"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "streams"), ("mode", "enforce")]),
-    of(OVERLOAD, &[("limit", "intake"), ("mode", "enforce")]),
     of(OVERRIDES, &[("result", "taken")]),
     of(OVERRIDES, &[("result", "forbidden")]),
     of(OVERRIDES, &[("result", "invalid")]),

@@ -7,7 +7,7 @@
 //! they come.
 //!
 //! A request that had to be read to be seen, because it came on a connection that carries others too (HTTP/2),
-//! waits for a moment and is then refused.
+//! waits as well: as many as may be open on one connection, and no more are sent.
 
 mod door;
 mod line;
