@@ -83,10 +83,15 @@ impl Door {
         loop {
             self.intake.accepts().await;
             let at_once = self.socket.accept().now_or_never();
-            self.look(at_once.is_some(), Instant::now())?;
+            self.look(matches!(at_once, Some(Ok(_))), Instant::now());
             let stream = match at_once {
                 Some(accepted) => accepted?,
-                None => self.socket.accept().await?,
+                None => tokio::select! {
+                    biased;
+                    accepted = self.socket.accept() => accepted?,
+                    // The next that come may be many.
+                    () = self.intake.released(), if self.queue.is_narrow => continue,
+                },
             };
             // Those who have given up meanwhile cost more than there is time for.
             if !(self.intake.is_limited() && stream.is_ended()) {
@@ -95,16 +100,20 @@ impl Door {
         }
     }
 
-    fn look(&mut self, is_crowded: bool, now: Instant) -> io::Result<()> {
+    fn look(&mut self, is_crowded: bool, now: Instant) {
         if let Some(soon) = self.queue.looked_at(is_crowded, now) {
             self.intake.stands();
-            self.socket.listen(soon.max(limits::BACKLOG_LEAST))?;
+            self.let_wait(soon.max(limits::BACKLOG_LEAST));
             self.queue.is_narrow = true;
         } else if self.queue.is_narrow && !self.intake.is_limited() {
-            self.socket.listen(limits::BACKLOG)?;
+            self.let_wait(limits::BACKLOG);
             self.queue.is_narrow = false;
         }
-        Ok(())
+    }
+
+    fn let_wait(&self, connections: u32) {
+        // A socket that listens takes any number; one that would not still accepts.
+        let _ = self.socket.listen(connections);
     }
 }
 
@@ -112,16 +121,38 @@ impl Drop for Door {
     fn drop(&mut self) {
         // The next process may have been given the same socket.
         if self.queue.is_narrow {
-            let _ = self.socket.listen(limits::BACKLOG);
+            self.let_wait(limits::BACKLOG);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn many_may_wait_again_as_soon_as_the_limit_ends() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let intake = Arc::new(Intake::default());
+        let room = Arc::new(Semaphore::new(1));
+        let mut door = Door::new(Socket::Tcp(listener), room, Arc::clone(&intake));
+        door.queue.is_narrow = true;
+        intake.limited.store(true, Ordering::Relaxed);
+        // What a cycle has for it.
+        intake.pass_on();
+        {
+            let mut next = std::pin::pin!(door.next());
+            assert!(next.as_mut().now_or_never().is_none());
+            intake.release();
+            assert!(next.as_mut().now_or_never().is_none());
+        }
+        assert!(!door.queue.is_narrow);
+    }
 
     #[test]
     fn a_queue_stands_that_was_never_empty_for_a_tenth_of_a_second() {

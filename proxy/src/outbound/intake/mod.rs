@@ -37,6 +37,8 @@ pub(crate) struct Intake {
     cycle: Mutex<Cycle>,
     /// Somebody found that connections wait to be accepted for long.
     stands: Notify,
+    /// The limit has ended.
+    released: Notify,
     /// Microseconds in which it was limited.
     limited_for: AtomicU64,
 }
@@ -150,6 +152,19 @@ impl Intake {
         self.stands.notify_one();
     }
 
+    /// Done when nothing is limited.
+    async fn released(&self) {
+        let released = self.released.notified();
+        if self.is_limited() {
+            released.await;
+        }
+    }
+
+    fn release(&self) {
+        self.limited.store(false, Ordering::Relaxed);
+        self.released.notify_waiters();
+    }
+
     /// Limits what is taken in whenever there is more than the worker can do. Without end.
     pub(crate) async fn keep(self: Arc<Self>, lag: Lag) {
         loop {
@@ -190,7 +205,7 @@ impl Intake {
             self.limited_for.fetch_add(took, Ordering::Relaxed);
             began = now;
         }
-        self.limited.store(false, Ordering::Relaxed);
+        self.release();
     }
 }
 
