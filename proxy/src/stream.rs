@@ -1,6 +1,7 @@
 //! A byte stream to or from the application: TCP, or a Unix socket.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -100,6 +101,15 @@ impl ApplicationStream {
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|ended| ended > 0)
     }
 
+    /// A second handle, to look at the socket while another task reads and writes.
+    pub(crate) fn watch(&self) -> io::Result<Watch> {
+        let handle = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        handle.try_clone_to_owned().map(Watch)
+    }
+
     /// Waits until there is room to write.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
@@ -133,6 +143,19 @@ impl ApplicationStream {
             // Fails only on a socket that is already gone.
             let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
+    }
+}
+
+/// A look at a socket that another task reads. The socket stays open until both are dropped.
+#[derive(Debug)]
+pub(crate) struct Watch(OwnedFd);
+
+impl Watch {
+    /// Whether nothing waits to be read, neither bytes nor an end. Asked of the kernel: the runtime may not have
+    /// heard of it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut look = [PollFd::new(&self.0, PollFlags::IN | PollFlags::RDHUP)];
+        rustix::event::poll(&mut look, Some(&Timespec::default())).is_ok_and(|seen| seen == 0)
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::harness::{Connection, Mesh, Origin, Sidecar, get, service};
+use crate::harness::{Connection, Mesh, Origin, Sidecar, get, pause, service};
 
 /// Answers each path by the bytes that `responses` has for it, and `/good` by "good".
 fn behind_sidecars(
@@ -187,4 +188,166 @@ fn bodies_where_there_are_none_do_not_shift_the_next_answer() {
     }
     orders.expect_alive();
     shop.expect_alive();
+}
+
+/// What an application sends in two writes, some time apart: by path, both parts.
+const TWO_WRITES: [(&str, &str, &str); 14] = [
+    (
+        "/204-length",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 43\r\n\r\n",
+        STRAY,
+    ),
+    (
+        "/204-chunked",
+        "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
+        STRAY,
+    ),
+    ("/204", "HTTP/1.1 204 No Content\r\n\r\n", STRAY),
+    (
+        "/304-length",
+        "HTTP/1.1 304 Not Modified\r\ncontent-length: 43\r\n\r\n",
+        STRAY,
+    ),
+    (
+        "/103-length",
+        "HTTP/1.1 103 Early Hints\r\ncontent-length: 43\r\n\r\n",
+        STRAY,
+    ),
+    (
+        "/100-chunked",
+        "HTTP/1.1 100 Continue\r\ntransfer-encoding: chunked\r\n\r\n",
+        STRAY,
+    ),
+    (
+        "/more",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        STRAY,
+    ),
+    (
+        "/less",
+        "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nok",
+        STRAY,
+    ),
+    (
+        "/chunks",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        STRAY,
+    ),
+    (
+        "/both",
+        "HTTP/1.1 200 OK\r\ncontent-length: 43\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        STRAY,
+    ),
+    (
+        "/lengths",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 45\r\n\r\nok",
+        STRAY,
+    ),
+    (
+        "/same-lengths",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+        STRAY,
+    ),
+    (
+        "/listed-lengths",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2, 45\r\n\r\nok",
+        STRAY,
+    ),
+    (
+        "/split",
+        "HTTP/1.1 200 OK\r\ncontent-len",
+        "gth: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray",
+    ),
+];
+
+/// A whole response of 43 bytes that nobody asked for.
+const STRAY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray";
+
+#[test]
+fn what_an_application_sends_a_moment_late_never_reaches_another_caller() {
+    assert_eq!(STRAY.len(), 43);
+    let mesh = Mesh::start();
+    let origin = Origin::http(mesh.address(), |request, out| {
+        let path = request.path();
+        let mut parts = path.split('?');
+        let canned = parts
+            .next()
+            .and_then(|path| TWO_WRITES.iter().find(|(name, ..)| path == *name));
+        let Some((_, first, second)) = canned else {
+            out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood")?;
+            return Ok(true);
+        };
+        let late: u64 = parts.next().and_then(|late| late.parse().ok()).unwrap_or(0);
+        out.write_all(first.as_bytes())?;
+        if late > 0 {
+            pause(Duration::from_micros(late));
+        }
+        out.write_all(second.as_bytes())?;
+        // What is missing of a response that is too short never comes.
+        Ok(!path.starts_with("/less"))
+    });
+    mesh.apply(&service("orders", 80, "http"));
+    let mut orders = mesh
+        .sidecar("orders")
+        .serves("orders:80", origin.address)
+        .start();
+    let shop = mesh.sidecar("shop").calls("orders:80").start();
+    let bystander = mesh.sidecar("bystander").calls("orders:80").start();
+    for sidecar in [&shop, &bystander] {
+        sidecar.wait_endpoints("orders:80", 1);
+    }
+    let mut behind = Connection::open(bystander.listener("orders:80")).unwrap();
+    for late in [0, 300, 1_000, 10_000] {
+        for attempt in 0..1_000 {
+            let (path, ..) = TWO_WRITES[attempt % TWO_WRITES.len()];
+            let method = if attempt % 3 == 0 { "POST" } else { "GET" };
+            let request = format!(
+                "{method} {path}?{late} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            );
+            // What becomes of it is between this caller and its application.
+            if let Ok(mut first) = Connection::open(shop.listener("orders:80")) {
+                first.send(request.as_bytes()).unwrap();
+                let _ = first.receive(false);
+            }
+            let next = behind.get("/good").unwrap();
+            assert_eq!(
+                (next.status, next.text().as_str()),
+                (200, "good"),
+                "behind {path}, {late} us late"
+            );
+        }
+    }
+    orders.expect_alive();
+}
+
+#[test]
+fn a_response_that_comes_before_its_whole_request_ends_the_connection() {
+    let mesh = Mesh::start();
+    // It answers by the head alone and takes the rest of the body for what comes next.
+    let origin = Origin::raw(mesh.address(), |mut tap| {
+        let mut buffer = [0; 4096];
+        loop {
+            if std::io::Read::read(&mut tap, &mut buffer)? == 0 {
+                return Ok(());
+            }
+            tap.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngood")?;
+        }
+    });
+    mesh.apply(&service("orders", 80, "http"));
+    let _orders = mesh
+        .sidecar("orders")
+        .serves("orders:80", origin.address)
+        .start();
+    let shop = mesh.sidecar("shop").calls("orders:80").start();
+    shop.wait_endpoints("orders:80", 1);
+    let address = shop.listener("orders:80");
+    let mut early = Connection::open(address).unwrap();
+    early
+        .send(b"POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nfour")
+        .unwrap();
+    assert_eq!(early.receive(false).unwrap().text(), "good");
+    let before = origin.connections();
+    assert_eq!(get(address, "/next").unwrap().text(), "good");
+    assert_eq!(origin.connections(), before + 1);
+    let _ = early.send(b"rest!");
 }

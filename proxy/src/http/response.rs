@@ -1,7 +1,18 @@
-//! Which responses of an application are accepted. Pure.
+//! Which responses of an application are accepted, and which let its connection live. Pure.
 //!
-//! hyper refuses most broken responses itself; it keeps Content-Length beside Transfer-Encoding, which is
-//! how one response becomes two for the next hop, so that is refused here.
+//! A connection of HTTP/1.1 is used for another request only after a response that leaves no doubt about where
+//! it ended. All of this must hold; otherwise the connection is closed with the response:
+//!
+//! - The head passes [`check`]: one framing, or none where there is no content.
+//! - No response that has no content by its kind (1xx, 204, 304, to HEAD) declares some: an application that
+//!   forgets that rule sends what it declares, and a moment later.
+//! - The content was read to its declared end, and hyper found nothing behind it.
+//! - The application did not say `Connection: close`, and did not end the response by closing.
+//! - The whole request had been handed over when the response ended: the application may take what comes later
+//!   for another request.
+//!
+//! And it is used only while nothing unread waits on it, for requests of the same caller:
+//! see `inbound/application`.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
@@ -10,12 +21,21 @@ use http::{HeaderMap, StatusCode, Version};
 use super::fields;
 use crate::failure::{Failure, Reason};
 
-/// Checks a response head from the application and removes what may not cross.
+/// What becomes of the connection after a response, as far as its head tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    /// It may carry another request.
+    Lives,
+    /// It is closed.
+    Ends,
+}
+
+/// Checks a response head from the application and removes what may not cross. `to_head`: the request was HEAD.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 //# If a message is received with both a Transfer-Encoding and a Content-Length header field, the
 //# Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to perform
 //# request smuggling or response splitting and ought to be handled as an error.
-pub(crate) fn check(head: &mut Parts) -> Result<(), Failure> {
+pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failure> {
     let headers = &head.headers;
     let lengths = headers.get_all(CONTENT_LENGTH);
     let mut values = lengths.iter();
@@ -43,9 +63,44 @@ pub(crate) fn check(head: &mut Parts) -> Result<(), Failure> {
             "response has too many fields",
         ));
     }
+    let afterwards = afterwards(head, to_head);
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+    //# A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
+    //# (Informational) or 204 (No Content).
+    if head.status == StatusCode::NO_CONTENT {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     fields::strip(&mut head.headers);
     head.version = Version::HTTP_11;
-    Ok(())
+    Ok(afterwards)
+}
+
+fn afterwards(head: &Parts, to_head: bool) -> Afterwards {
+    let bodiless = to_head || is_bodiless(head.status);
+    if fields::says_close(&head.headers) || (bodiless && declares_content(head)) {
+        Afterwards::Ends
+    } else {
+        Afterwards::Lives
+    }
+}
+
+/// Whether a response of this status has no content whatever its fields say (RFC 9112 section 6.3).
+pub(crate) fn is_bodiless(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Whether a response that has no content says that it has. To HEAD and in a 304 the length may be that of
+/// another response (RFC 9110 section 8.6); one of zero promises nothing there.
+fn declares_content(head: &Parts) -> bool {
+    let never = !matches!(head.status, StatusCode::NOT_MODIFIED) && is_bodiless(head.status);
+    let length = head.headers.get(CONTENT_LENGTH);
+    head.headers.contains_key(TRANSFER_ENCODING)
+        || length.is_some_and(|length| never || *length != "0")
+}
+
+/// Whether the fields of an interim response (1xx) speak of content, which it never has.
+pub(crate) fn interim_declares_content(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
 }
 
 fn is_plain_chunked(headers: &HeaderMap) -> bool {
@@ -61,12 +116,61 @@ fn bad(detail: &'static str) -> Failure {
 mod tests {
     use super::*;
 
-    fn verdict(fields: &[(&str, &str)]) -> Result<(), Failure> {
-        let mut builder = http::Response::builder();
+    fn afterwards_of(
+        status: u16,
+        to_head: bool,
+        fields: &[(&str, &str)],
+    ) -> Result<(Afterwards, HeaderMap), Failure> {
+        let mut builder = http::Response::builder().status(status);
         for (name, value) in fields {
             builder = builder.header(*name, *value);
         }
-        check(&mut builder.body(()).unwrap().into_parts().0)
+        let mut head = builder.body(()).unwrap().into_parts().0;
+        check(&mut head, to_head).map(|afterwards| (afterwards, head.headers))
+    }
+
+    fn verdict(fields: &[(&str, &str)]) -> Result<(), Failure> {
+        afterwards_of(200, false, fields).map(|_| ())
+    }
+
+    #[test]
+    fn a_response_without_content_that_declares_some_ends_its_connection() {
+        let (length, none, chunked) = (
+            ("content-length", "43"),
+            ("content-length", "0"),
+            ("transfer-encoding", "chunked"),
+        );
+        let after = |status, to_head, field| afterwards_of(status, to_head, &[field]).unwrap().0;
+        for status in [204, 304] {
+            assert_eq!(after(status, false, length), Afterwards::Ends, "{status}");
+            assert_eq!(after(status, false, chunked), Afterwards::Ends, "{status}");
+        }
+        assert_eq!(after(200, true, length), Afterwards::Ends);
+        assert_eq!(after(200, true, chunked), Afterwards::Ends);
+        // A length of zero is right everywhere but in a 204, where any is wrong.
+        assert_eq!(after(304, false, none), Afterwards::Lives);
+        assert_eq!(after(200, true, none), Afterwards::Lives);
+        assert_eq!(after(204, false, none), Afterwards::Ends);
+        for field in [length, none, chunked] {
+            assert_eq!(after(200, false, field), Afterwards::Lives, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_that_says_close_ends_its_connection() {
+        let (afterwards, headers) = afterwards_of(200, false, &[("connection", "close")]).unwrap();
+        assert_eq!((afterwards, headers.len()), (Afterwards::Ends, 0));
+    }
+
+    #[test]
+    fn a_204_crosses_without_a_length_and_a_304_keeps_it() {
+        let headers = |status| {
+            afterwards_of(status, false, &[("content-length", "43")])
+                .unwrap()
+                .1
+        };
+        assert!(headers(204).is_empty());
+        assert_eq!(headers(304)["content-length"], "43");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -19,19 +19,35 @@ pub(crate) struct RequestBody {
     moved: Option<Arc<Moved>>,
 }
 
-/// Payload bytes of one exchange that have passed.
+/// What has passed of one exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Moved {
-    /// From the caller to the application.
+    /// Payload bytes from the caller to the application.
     pub(crate) sent: AtomicU64,
-    /// From the application to the caller.
+    /// Payload bytes from the application to the caller.
     pub(crate) received: AtomicU64,
+    /// Whether the caller's whole request was handed to the application's connection.
+    request_ended: AtomicBool,
+    /// Whether an interim response spoke of content.
+    interim_declared_content: AtomicBool,
 }
 
 impl Moved {
     /// Changes whenever anything moves.
     pub(crate) fn total(&self) -> u64 {
         self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
+    }
+
+    /// An interim response spoke of content, which it never has (RFC 9110 section 15.2).
+    pub(super) fn interim_declared_content(&self) {
+        self.interim_declared_content.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the application's connection may live as far as the course of the exchange tells: the whole
+    /// request was handed to it, and no interim response spoke of content.
+    pub(super) fn leaves_no_doubt(&self) -> bool {
+        self.request_ended.load(Ordering::Relaxed)
+            && !self.interim_declared_content.load(Ordering::Relaxed)
     }
 }
 
@@ -47,10 +63,21 @@ impl RequestBody {
 
     /// What the peer sends.
     pub(crate) fn new(recv: RecvHalf, moved: Arc<Moved>) -> Self {
-        Self {
+        let body = Self {
             recv: Some(recv),
             first: None,
             moved: Some(moved),
+        };
+        body.look_for_end();
+        body
+    }
+
+    /// Notes when nothing more comes: hyper asks for no more once it has what was declared.
+    fn look_for_end(&self) {
+        if let Some(moved) = &self.moved
+            && (self.is_empty() || self.size_hint().exact() == Some(0))
+        {
+            moved.request_ended.store(true, Ordering::Relaxed);
         }
     }
 
@@ -68,7 +95,10 @@ impl RequestBody {
             return Poll::Ready(Ok(()));
         };
         match ready!(Pin::new(recv).poll_frame(cx)) {
-            None => self.recv = None,
+            None => {
+                self.recv = None;
+                self.look_for_end();
+            }
             Some(Ok(frame)) => self.first = Some(frame),
             Some(Err(error)) => return Poll::Ready(Err(error)),
         }
@@ -90,6 +120,10 @@ impl Body for RequestBody {
             (None, Some(recv)) => ready!(Pin::new(recv).poll_frame(cx)),
             (None, None) => None,
         };
+        if frame.is_none() {
+            this.recv = None;
+        }
+        this.look_for_end();
         let frame = frame.map(|outcome| {
             outcome.map(|frame| match frame.into_data() {
                 Ok(data) => {

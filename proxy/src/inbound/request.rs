@@ -3,19 +3,20 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use weft_config::table::Protocol;
 use weft_transport::http3::{ErrorCode, Responder, ServerRequest, StreamError};
+use weft_transport::identity::SpiffeId;
 
 use super::application::{Answered, Lease, ToSend, response_failure};
 use super::body::{Moved, RequestBody};
@@ -23,7 +24,8 @@ use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{PumpError, pump};
 use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
-use crate::http::{answer, is_event_stream, is_grpc, request_id, response};
+use crate::http::response::{self, Afterwards};
+use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
 use crate::mesh::stream_failure;
@@ -103,6 +105,8 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         let gone = pin!(respond.stopped());
         let delivery = pin!(deliver(
             &admitted,
+            caller,
+            &moved,
             &mut request,
             &mut respond,
             multiplexed,
@@ -133,14 +137,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     };
     let spent = link.as_ref().is_some_and(Link::is_spent);
     let relayed = {
-        let relay = pin!(relay(
-            respond,
-            answered,
-            grpc,
-            spent,
-            &moved.received,
-            &mut record
-        ));
+        let relay = pin!(relay(respond, answered, grpc, spent, &moved, &mut record));
         let idle = idle().until(deadline.filter(|_| !endless));
         let moving = pin!(while_moving(idle, || moved.total(), relay));
         while_allowed(&mut policy, service, caller, parent, asked, moving).await
@@ -214,6 +211,8 @@ async fn refuse(
 /// be waiting for interim responses.
 async fn deliver(
     admitted: &Admitted,
+    caller: &SpiffeId,
+    moved: &Arc<Moved>,
     request: ToSend<'_>,
     respond: &mut Responder,
     multiplexed: bool,
@@ -231,9 +230,10 @@ async fn deliver(
     if let Some(request) = request {
         declare_length(request).await?;
     }
-    // Only those who wait for them, or may understand them, pay for interim responses.
-    let heads = request.as_mut().filter(|_| interim).map(listen_for_interim);
-    let mut sending = pin!(application.send(request));
+    let heads = request
+        .as_mut()
+        .and_then(|request| listen_for_interim(request, interim, moved));
+    let mut sending = pin!(application.send(caller, request));
     let Some(mut heads) = heads else {
         return sending.await;
     };
@@ -250,10 +250,22 @@ async fn deliver(
     }
 }
 
-/// Has the interim responses (1xx) to a request queued.
-fn listen_for_interim(request: &mut Request<RequestBody>) -> mpsc::Receiver<Response<()>> {
-    let (heard, heads) = mpsc::channel(limits::INFORMATIONAL_MAX);
+/// Has the interim responses (1xx) to a request judged, and queued where they are `wanted`: only callers who wait
+/// for them, or may understand them, pay for that.
+fn listen_for_interim(
+    request: &mut Request<RequestBody>,
+    wanted: bool,
+    moved: &Arc<Moved>,
+) -> Option<mpsc::Receiver<Response<()>>> {
+    let (heard, heads) = wanted
+        .then(|| mpsc::channel(limits::INFORMATIONAL_MAX))
+        .unzip();
+    let moved = Arc::clone(moved);
     hyper::ext::on_informational(request, move |interim| {
+        if response::interim_declares_content(interim.headers()) {
+            moved.interim_declared_content();
+        }
+        let Some(heard) = &heard else { return };
         let mut response = Response::new(());
         *response.status_mut() = interim.status();
         response.headers_mut().clone_from(interim.headers());
@@ -330,20 +342,23 @@ async fn relay(
     answered: Answered,
     grpc: bool,
     spent: bool,
-    received: &AtomicU64,
+    moved: &Moved,
     record: &mut Record,
 ) -> Result<Option<Lease>, Failure> {
     let to_head = record.method == Method::HEAD;
     let (response, lease) = answered.into_parts();
     let (mut head, body) = response.into_parts();
-    let asked_to_close = fields::says_close(&head.headers);
-    if let Err(failure) = response::check(&mut head) {
-        let (answer, text) = answer::answer(&failure, grpc, to_head, record.request_id.as_ref());
-        let (answer, ()) = answer.into_parts();
-        record.status = answer.status.as_u16();
-        let _ = respond.head_with(&answer, text, true).await;
-        return Err(failure);
-    }
+    let afterwards = match response::check(&mut head, to_head) {
+        Ok(afterwards) => afterwards,
+        Err(failure) => {
+            let id = record.request_id.as_ref();
+            let (answer, text) = answer::answer(&failure, grpc, to_head, id);
+            let (answer, ()) = answer.into_parts();
+            record.status = answer.status.as_u16();
+            let _ = respond.head_with(&answer, text, true).await;
+            return Err(failure);
+        }
+    };
     record.status = head.status.as_u16();
     record.trailers(&head.headers);
     let failed = head.status.is_server_error() || record.grpc_status.is_some_and(is_grpc_failure);
@@ -352,11 +367,8 @@ async fn relay(
         head.headers.insert(WEFT_RETRY, SPENT);
     }
     let mut body = body;
-    let bodiless = to_head
-        || matches!(
-            head.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        );
+    let bodiless = to_head || response::is_bodiless(head.status);
+    let received = &moved.received;
     let (first, trailers) = if bodiless || body.is_end_stream() {
         (Bytes::new(), None)
     } else {
@@ -393,7 +405,7 @@ async fn relay(
             record.trailers(&trailers);
         }
     }
-    Ok((!asked_to_close).then_some(lease))
+    Ok((afterwards == Afterwards::Lives && moved.leaves_no_doubt()).then_some(lease))
 }
 
 /// The first frame of the body if it is there already: head and small body then leave in one packet.

@@ -1,7 +1,10 @@
-//! The application behind this sidecar, over HTTP/1.1 (a small pool) or HTTP/2 (one connection).
+//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (one connection).
 //!
 //! One per worker and served service. What may be delivered is decided before: see
-//! [`super::authorise::Permit`].
+//! [`super::authorise::Permit`]. Which responses let a connection of HTTP/1.1 live is said in
+//! [`crate::http::response`]; for whom it is used again, in `idle.rs`.
+
+mod idle;
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -15,20 +18,21 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::TaskTracker;
 use weft_config::settings::{LocalAddress, Timeouts};
+use weft_transport::identity::SpiffeId;
 
 use super::body::RequestBody;
 use crate::failure::{Failure, Reason};
 use crate::limits;
 use crate::metrics::lock;
-use crate::stream::ApplicationStream;
+use crate::stream::{ApplicationStream, Watch};
 use crate::tasks::Tracked;
+use idle::IdleConnections;
 
 /// The connections of one worker to one application.
 pub(crate) struct Application {
     address: LocalAddress,
     connect: Duration,
-    idle_max: Duration,
-    idle: Mutex<Vec<Idle>>,
+    idle: Mutex<IdleConnections<Connection>>,
     multiplexed: Mutex<Option<Multiplexed>>,
     tasks: TaskTracker,
 }
@@ -36,9 +40,18 @@ pub(crate) struct Application {
 /// The HTTP/2 connection, or its making, which all requests that need it wait for.
 type Multiplexed = Shared<BoxFuture<'static, Result<http2::SendRequest<RequestBody>, Failure>>>;
 
-struct Idle {
+/// A connection of HTTP/1.1.
+struct Connection {
     sender: http1::SendRequest<RequestBody>,
-    since: Instant,
+    watch: Watch,
+}
+
+impl Connection {
+    /// Whether it may carry a request: hyper waits for one, and the application has sent nothing, not even an
+    /// end, that is still unread.
+    fn is_quiet(&self) -> bool {
+        self.sender.is_ready() && self.watch.is_quiet()
+    }
 }
 
 /// A response, and the connection that it comes over.
@@ -48,8 +61,14 @@ pub(crate) struct Answered {
     lease: Lease,
 }
 
-/// A connection whose response is being read.
-pub(crate) struct Lease(Option<(Arc<Application>, http1::SendRequest<RequestBody>)>);
+/// A connection whose response is being read; nothing is leased of HTTP/2, whose streams are separate.
+pub(crate) struct Lease(Option<Leased>);
+
+struct Leased {
+    application: Arc<Application>,
+    caller: SpiffeId,
+    connection: Connection,
+}
 
 impl Answered {
     /// Splits off the lease, which must outlive the reading of the body.
@@ -59,23 +78,20 @@ impl Answered {
 }
 
 impl Lease {
-    /// Gives the connection back after a sound response was read to its end. Dropping the lease closes it.
+    /// Gives the connection back after a response that lets it live was read to its end. Dropping the lease
+    /// closes it.
     pub(crate) async fn give_back(self) {
-        let Some((application, mut sender)) = self.0 else {
+        let Some(mut leased) = self.0 else {
             return;
         };
-        // The connection's task becomes ready in its next turn, unless the request is still being sent.
-        if tokio::time::timeout(limits::APPLICATION_READY_WAIT, sender.ready())
+        // The connection's task becomes ready in its next turn.
+        let ready = leased.connection.sender.ready();
+        if tokio::time::timeout(limits::APPLICATION_READY_WAIT, ready)
             .await
             .is_ok_and(|ready| ready.is_ok())
         {
-            let mut idle = lock(&application.idle);
-            if idle.len() < limits::APPLICATION_IDLE_CONNECTIONS_MAX {
-                idle.push(Idle {
-                    sender,
-                    since: Instant::now(),
-                });
-            }
+            let now = Instant::now();
+            lock(&leased.application.idle).put(leased.caller, leased.connection, now);
         }
     }
 }
@@ -86,8 +102,10 @@ impl Application {
         Self {
             address,
             connect: timeouts.application_connect,
-            idle_max: timeouts.application_idle,
-            idle: Mutex::default(),
+            idle: Mutex::new(IdleConnections::new(
+                timeouts.application_idle,
+                limits::APPLICATION_IDLE_CONNECTIONS_MAX,
+            )),
             multiplexed: Mutex::default(),
             tasks,
         }
@@ -105,13 +123,18 @@ impl Application {
             .map_err(|error| self.connect_failure(&error))
     }
 
-    /// Sends a request over HTTP/1.1. Where a reused connection turns out to be closed, the request goes
-    /// out once more on a fresh one if the application cannot have seen it, or may see it twice.
-    pub(crate) async fn send(self: &Arc<Self>, request: ToSend<'_>) -> Result<Answered, Failure> {
-        if let Some(mut sender) = self.reuse() {
+    /// Sends a request of `caller` over HTTP/1.1. Where a reused connection turns out to be closed, the request
+    /// goes out once more on a fresh one if the application cannot have seen it, or may see it twice.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        caller: &SpiffeId,
+        request: ToSend<'_>,
+    ) -> Result<Answered, Failure> {
+        let reused = lock(&self.idle).take(caller, Instant::now(), Connection::is_quiet);
+        if let Some(mut connection) = reused {
             let spare = request.as_ref().and_then(spare);
-            match sender.try_send_request(taken(request)?).await {
-                Ok(response) => return Ok(self.answered(response, sender)),
+            match connection.sender.try_send_request(taken(request)?).await {
+                Ok(response) => return Ok(self.answered(response, caller, connection)),
                 Err(mut refused) => {
                     let unsent = refused.take_message();
                     let error = refused.into_error();
@@ -124,12 +147,13 @@ impl Application {
                 }
             }
         }
-        let mut sender = self.open().await?;
-        let response = sender
+        let mut connection = self.open().await?;
+        let response = connection
+            .sender
             .send_request(taken(request)?)
             .await
             .map_err(|error| response_failure(&error))?;
-        Ok(self.answered(response, sender))
+        Ok(self.answered(response, caller, connection))
     }
 
     /// Sends a request over HTTP/2 with prior knowledge.
@@ -179,36 +203,30 @@ impl Application {
 
     /// Drops connections that were idle for too long. Called about once a second.
     pub(crate) fn sweep(&self, now: Instant) {
-        lock(&self.idle).retain(|idle| {
-            now.duration_since(idle.since) < self.idle_max && !idle.sender.is_closed()
-        });
+        lock(&self.idle).sweep(now, |connection| !connection.sender.is_closed());
     }
 
     fn answered(
         self: &Arc<Self>,
         response: Response<Incoming>,
-        sender: http1::SendRequest<RequestBody>,
+        caller: &SpiffeId,
+        connection: Connection,
     ) -> Answered {
         Answered {
             response,
-            lease: Lease(Some((Arc::clone(self), sender))),
+            lease: Lease(Some(Leased {
+                application: Arc::clone(self),
+                caller: caller.clone(),
+                connection,
+            })),
         }
     }
 
-    /// The most recently used connection that is still good.
-    fn reuse(&self) -> Option<http1::SendRequest<RequestBody>> {
-        let now = Instant::now();
-        let mut idle = lock(&self.idle);
-        while let Some(last) = idle.pop() {
-            if now.duration_since(last.since) < self.idle_max && last.sender.is_ready() {
-                return Some(last.sender);
-            }
-        }
-        None
-    }
-
-    async fn open(&self) -> Result<http1::SendRequest<RequestBody>, Failure> {
+    async fn open(&self) -> Result<Connection, Failure> {
         let stream = self.connect().await?;
+        let watch = stream
+            .watch()
+            .map_err(|error| self.connect_failure(&error))?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)
             .max_headers(limits::FIELDS_MAX)
@@ -217,7 +235,7 @@ impl Application {
             .map_err(|error| response_failure(&error))?;
         // Its errors reach whoever waits for a response; those of an idle connection concern nobody.
         self.tasks.spawn(async move { drop(connection.await) });
-        Ok(sender)
+        Ok(Connection { sender, watch })
     }
 
     async fn open_multiplexed(&self) -> Result<http2::SendRequest<RequestBody>, Failure> {

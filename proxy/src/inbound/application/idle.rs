@@ -1,0 +1,136 @@
+//! Idle HTTP/1.1 connections to one application, and for whom each may be used again. Pure.
+//!
+//! A connection carries requests of one caller only. HTTP/1.1 tells responses apart by their order alone, so
+//! bytes that an application sends behind a response would become the response to the next request; that
+//! must never be another caller's.
+
+use std::time::{Duration, Instant};
+
+use weft_transport::identity::SpiffeId;
+
+/// Idle connections; the one used last is at the end.
+#[derive(Debug)]
+pub(super) struct IdleConnections<C> {
+    connections: Vec<Idle<C>>,
+    /// How long one may be idle.
+    life: Duration,
+    /// How many are kept.
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Idle<C> {
+    connection: C,
+    caller: SpiffeId,
+    since: Instant,
+}
+
+impl<C> IdleConnections<C> {
+    /// Keeps at most `most` connections, each for at most `life`.
+    pub(super) fn new(life: Duration, most: usize) -> Self {
+        Self {
+            connections: Vec::new(),
+            life,
+            most,
+        }
+    }
+
+    /// Keeps a connection of this caller. Where too many are kept, the one that was used least recently goes.
+    pub(super) fn put(&mut self, caller: SpiffeId, connection: C, now: Instant) {
+        if self.connections.len() >= self.most && !self.connections.is_empty() {
+            self.connections.remove(0);
+        }
+        self.connections.push(Idle {
+            connection,
+            caller,
+            since: now,
+        });
+    }
+
+    /// The connection of this caller that was used last and is `usable`; those that are not are dropped.
+    pub(super) fn take(
+        &mut self,
+        caller: &SpiffeId,
+        now: Instant,
+        usable: impl Fn(&C) -> bool,
+    ) -> Option<C> {
+        loop {
+            let last = self
+                .connections
+                .iter()
+                .rposition(|idle| idle.caller == *caller)?;
+            let idle = self.connections.remove(last);
+            if now.duration_since(idle.since) < self.life && usable(&idle.connection) {
+                return Some(idle.connection);
+            }
+        }
+    }
+
+    /// Drops those that were idle for too long or are not `usable`.
+    pub(super) fn sweep(&mut self, now: Instant, usable: impl Fn(&C) -> bool) {
+        self.connections
+            .retain(|idle| now.duration_since(idle.since) < self.life && usable(&idle.connection));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFE: Duration = Duration::from_secs(1);
+
+    fn caller(account: &str) -> SpiffeId {
+        format!("spiffe://demo.test/ns/shop/sa/{account}")
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_connection_is_used_again_only_for_the_caller_that_it_served() {
+        let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
+        idle.put(caller("a"), 1, now);
+        idle.put(caller("b"), 2, now);
+        idle.put(caller("a"), 3, now);
+        assert_eq!(idle.take(&caller("c"), now, |_| true), None);
+        assert_eq!(idle.take(&caller("b"), now, |_| true), Some(2));
+        assert_eq!(idle.take(&caller("a"), now, |_| true), Some(3));
+        assert_eq!(idle.take(&caller("a"), now, |_| true), Some(1));
+        assert_eq!(idle.take(&caller("a"), now, |_| true), None);
+    }
+
+    #[test]
+    fn what_is_too_old_or_not_usable_is_dropped_on_the_way() {
+        let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
+        idle.put(caller("a"), 1, now);
+        idle.put(caller("a"), 2, now + LIFE / 2);
+        idle.put(caller("a"), 3, now + LIFE / 2);
+        assert_eq!(
+            idle.take(&caller("a"), now + LIFE, |one| *one != 3),
+            Some(2)
+        );
+        assert_eq!(idle.take(&caller("a"), now + LIFE, |_| true), None);
+        assert!(idle.connections.is_empty());
+    }
+
+    #[test]
+    fn where_too_many_are_kept_the_one_used_least_recently_goes() {
+        let (mut idle, now) = (IdleConnections::new(LIFE, 2), Instant::now());
+        for (account, connection) in [("a", 1), ("a", 2), ("b", 3)] {
+            idle.put(caller(account), connection, now);
+        }
+        assert_eq!(idle.take(&caller("b"), now, |_| true), Some(3));
+        assert_eq!(idle.take(&caller("a"), now, |_| true), Some(2));
+        assert_eq!(idle.take(&caller("a"), now, |_| true), None);
+    }
+
+    #[test]
+    fn a_sweep_leaves_what_may_be_used_again() {
+        let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
+        idle.put(caller("a"), 1, now);
+        idle.put(caller("a"), 2, now + LIFE / 2);
+        idle.put(caller("a"), 3, now + LIFE / 2);
+        idle.sweep(now + LIFE, |one| *one != 2);
+        assert_eq!(idle.connections.len(), 1);
+        assert_eq!(idle.take(&caller("a"), now + LIFE, |_| true), Some(3));
+    }
+}
