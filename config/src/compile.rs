@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
-use crate::resources::{AuthorizationPolicySpec, HttpRouteMatch, Key, Set};
+use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteMatch, Key, Set};
 use crate::table::{
     self, Action, Authorization, Backend, Concurrency, Endpoint, HttpMatch, PathMatch, Port,
     RequestTraffic, Revision, RouteRule, Rule, Schema, Service, ServiceName, Table,
@@ -87,8 +87,8 @@ impl Plan {
                         authorization: None,
                     },
                     authorization: Authorization {
-                        default: mesh_default,
-                        rules: Vec::new(),
+                        path_case: spec.path_case,
+                        ..Authorization::new(mesh_default, Vec::new())
                     },
                     identities: spec.identities.clone().unwrap_or_else(own),
                     backends: BTreeSet::new(),
@@ -115,6 +115,7 @@ impl Plan {
         }
         add_routes(&mut services, set, &policies);
         add_failovers(&mut services);
+        close_side_doors(&mut services, set);
         Self {
             revision,
             trust_domain,
@@ -326,6 +327,17 @@ fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
     for (from, to) in found {
         if let Some(compiled) = services.get_mut(&to) {
             compiled.parents.insert(from);
+        }
+    }
+}
+
+/// Services that only routes may lead to are told whose.
+fn close_side_doors(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
+    for (name, spec) in set.services() {
+        if spec.callers == Callers::RouteOnly
+            && let Some(compiled) = services.get_mut(&name)
+        {
+            compiled.authorization.parents = Some(compiled.parents.clone());
         }
     }
 }

@@ -32,7 +32,7 @@ pub use route::{
     BackendRef, HttpHeaderMatch, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
     ParentRef, PathMatchType,
 };
-pub use service::{ServicePort, ServiceSpec};
+pub use service::{Callers, ServicePort, ServiceSpec};
 pub use set::Set;
 #[cfg(test)]
 pub(crate) use traffic::WHOLE as WHOLE_TRAFFIC_POLICY;

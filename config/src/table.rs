@@ -22,6 +22,7 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 
 pub use locality::{Locality, LocalityError};
 pub(crate) use matching::check_path;
+pub use matching::folded;
 pub use name::{NameError, ServiceName, check_label};
 pub use traffic::{
     Algorithm, Backoff, Balance, Breaker, Concurrency, Failover, Fault, FaultAbort, FaultDelay,
@@ -237,6 +238,43 @@ pub struct Authorization {
     /// Rules in a stable order; order has no meaning, Deny beats Allow.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// Where only routes may lead to the service: those of these services. A call that states none of them
+    /// is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<BTreeSet<ServiceName>>,
+    /// How its application takes the case of paths.
+    #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
+    pub path_case: PathCase,
+}
+
+impl Authorization {
+    /// These rules, for an application that takes case as it is and may be reached in any way.
+    pub fn new(default: Default, rules: Vec<Rule>) -> Self {
+        Self {
+            default,
+            rules,
+            parents: None,
+            path_case: PathCase::Sensitive,
+        }
+    }
+}
+
+/// How an application takes paths that differ in nothing but case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathCase {
+    /// As different ones.
+    #[default]
+    Sensitive,
+    /// As the same.
+    Insensitive,
+}
+
+impl PathCase {
+    /// Whether it is the default, which is left out where it is written.
+    pub fn is_sensitive(&self) -> bool {
+        *self == Self::Sensitive
+    }
 }
 
 /// The decision where no rule matches.

@@ -3,6 +3,7 @@
 //!
 //! Every rule here has a test whose name states it, with the message an operator sees.
 
+mod side_doors;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,7 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
     if !parsed.findings.has_errors() {
         check.conflicts();
         check.contradictions();
+        check.unreachable();
         check.failover_cycles();
     }
     check.findings.sort();
@@ -232,7 +234,7 @@ impl Check<'_> {
         }
         for (i, rule) in spec.rules.iter().enumerate() {
             self.rule(key, &format!("spec.rules[{i}]"), rule);
-            self.unprotected(key, spec, i, rule);
+            self.side_doors(key, spec, i, rule);
         }
     }
 
@@ -376,43 +378,6 @@ impl Check<'_> {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         })
-    }
-
-    /// A parent that only some may call routes to a backend that all may call: whoever addresses the
-    /// backend directly passes by the parent's policy. What does not exist is an error already.
-    fn unprotected(&mut self, key: &Key, spec: &HttpRouteSpec, at: usize, rule: &HttpRouteRule) {
-        if default_authorization(self.set) == table::Default::Deny {
-            return;
-        }
-        let protected = |name: &str| is_allow_targeted(self.set, &key.namespace, name);
-        let exists = |name: &str| self.set.service(&key.namespace, name).is_some();
-        let Some(parent) = spec
-            .parent_refs
-            .iter()
-            .find(|parent| protected(&parent.name) && exists(&parent.name))
-        else {
-            return;
-        };
-        let parent = parent.name.clone();
-        let open: Vec<(usize, String)> = rule
-            .backend_refs
-            .iter()
-            .enumerate()
-            .filter(|(_, backend)| {
-                let name = &backend.name;
-                *name != parent && exists(name) && !protected(name)
-            })
-            .map(|(i, backend)| (i, backend.name.clone()))
-            .collect();
-        for (i, name) in open {
-            let field = format!("spec.rules[{at}].backendRefs[{i}].name");
-            let message = format!(
-                "Service {parent} is under an Allow policy, but its backend {name} is under none: \
-                 every identity may call {name} directly"
-            );
-            let hint = format!("add {name} to the targetRefs of the policy");
-            self.push(Severity::Warning, key, &field, &message, &hint);
-        }
     }
 
     /// Two rules of one parent with the same conditions: the second never gets a request.

@@ -32,6 +32,7 @@ mod namespaces;
 mod nginx;
 mod outage;
 mod overload;
+mod policy_sight;
 mod renewal;
 mod resilience;
 mod streams;

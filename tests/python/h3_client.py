@@ -1,6 +1,6 @@
 """A plain HTTP/3 client with (or without) an identity of the mesh. Prints one JSON object.
 
-Scenarios: get, post, trailers, connect, goaway, refused."""
+Scenarios: get, post, trailers, connect, goaway, refused, send."""
 
 import asyncio
 import hashlib
@@ -110,7 +110,30 @@ async def refused(options):
     return result
 
 
+async def send(options):
+    """One request with the method, fields and trailers that the flags name, whatever they are."""
+
+    def pairs(given):
+        return [tuple(part.encode() for part in one.split("=", 1)) for one in given]
+
+    async with open_connection(options) as client:
+        extra = pairs(options.field)
+        trailers = pairs(options.trailer)
+        names = b", ".join(name for name, _ in trailers)
+        if names:
+            extra += [(b"te", b"trailers"), (b"trailer", names)]
+        fields = head(options, options.method, None, *extra)
+        stream = client.request(fields, end=not trailers)
+        if trailers:
+            client.h3.send_data(stream, b"abc", False)
+            client.h3.send_headers(stream, trailers, True)
+            client.transmit()
+        exchange = await client.until(stream, lambda e: e.over(), 5)
+        return {"status": exchange.status, "body": exchange.body.decode()}
+
+
 SCENARIOS = {
+    "send": send,
     "get": get,
     "post": post,
     "trailers": trailers,

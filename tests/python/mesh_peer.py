@@ -32,6 +32,9 @@ def arguments():
     parser.add_argument("--authority", default="orders.shop")
     parser.add_argument("--path", default="/")
     parser.add_argument("--service", help="weft-service")
+    parser.add_argument("--method", default="GET")
+    parser.add_argument("--field", action="append", default=[], help="NAME=VALUE, sent as it is")
+    parser.add_argument("--trailer", action="append", default=[], help="NAME=VALUE, sent as it is")
     return parser
 
 

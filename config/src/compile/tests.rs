@@ -251,3 +251,26 @@ fn an_identity_may_serve_its_own_service_only() {
     assert_eq!(plan.may_serve(&id("open"), &name("orders")), Some(false));
     assert_eq!(plan.may_serve(&id("open"), &name("missing")), None);
 }
+
+#[test]
+fn a_service_that_only_routes_lead_to_knows_their_parents_and_every_service_how_it_takes_case() {
+    let mesh = MESH.replace(
+        "metadata: { name: orders-v1, namespace: shop }\nspec: {",
+        "metadata: { name: orders-v1, namespace: shop }\nspec: { callers: RouteOnly, pathCase: insensitive,",
+    );
+    let plan = plan(&mesh);
+    let serving = plan.table(
+        &sidecar("orders-v1", &[], &["orders-v1"]),
+        &Endpoints::new(),
+    );
+    let authorization = |service| {
+        let service = &serving.services[&name(service)];
+        service.authorization.clone().unwrap()
+    };
+    let backend = authorization("orders-v1");
+    assert_eq!(backend.parents, Some(BTreeSet::from([name("orders")])));
+    assert_eq!(backend.path_case, table::PathCase::Insensitive);
+    let parent = authorization("orders");
+    assert_eq!(parent.parents, None);
+    assert_eq!(parent.path_case, table::PathCase::Sensitive);
+}

@@ -5,7 +5,7 @@ use weft_transport::identity::SpiffeId;
 
 use super::decode::{At, Decoder, Fields};
 use crate::limits;
-use crate::table::Protocol;
+use crate::table::{PathCase, Protocol};
 
 /// What a Service says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,30 @@ pub struct ServiceSpec {
     /// Identities that may serve it; absent means `ns/<namespace>/sa/<name>` of the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identities: Option<Vec<SpiffeId>>,
+    /// How it may be reached.
+    #[serde(default, skip_serializing_if = "Callers::is_any")]
+    pub callers: Callers,
+    /// How its application takes the case of paths, which policies must know.
+    #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
+    pub path_case: PathCase,
+}
+
+/// How a Service may be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Callers {
+    /// Under its own name, and as a backend.
+    #[default]
+    Any,
+    /// As a backend of a route, or where it takes over for another Service: the policies of the Service that
+    /// was addressed always count.
+    RouteOnly,
+}
+
+impl Callers {
+    /// Whether it is the default, which is left out where it is written.
+    pub fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
 }
 
 /// One port of a Service.
@@ -45,10 +69,23 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ServiceSp
             .filter_map(|item| decoder.parsed(item, example))
             .collect()
     });
+    let callers = [("Any", Callers::Any), ("RouteOnly", Callers::RouteOnly)];
+    let callers = fields
+        .take("callers")
+        .and_then(|at| decoder.choice(&at, &callers));
+    let cases = [
+        ("sensitive", PathCase::Sensitive),
+        ("insensitive", PathCase::Insensitive),
+    ];
+    let path_case = fields
+        .take("pathCase")
+        .and_then(|at| decoder.choice(&at, &cases));
     fields.close(decoder);
     Some(ServiceSpec {
         ports: ports?,
         identities,
+        callers: callers.unwrap_or_default(),
+        path_case: path_case.unwrap_or_default(),
     })
 }
 

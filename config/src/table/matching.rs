@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
+
 use super::{HttpMatch, PathMatch, PathPattern, PathPatternError, RouteRule, Rule};
 use weft_transport::identity::SpiffeId;
 
@@ -69,7 +71,32 @@ impl Rule {
     }
 }
 
+/// A path as an application that ignores case compares it: decoded, and in lower case.
+pub fn folded(path: &str) -> String {
+    percent_decode_str(path).decode_utf8_lossy().to_lowercase()
+}
+
+impl Rule {
+    /// Whether the condition on the path would come out the same for an application that ignores case.
+    /// `folded` is the path as [`folded`] writes it.
+    pub fn ignores_case_of(&self, path: &str, folded: &str) -> bool {
+        self.paths.as_ref().is_none_or(|patterns| {
+            let exactly = patterns.iter().any(|one| one.matches(path));
+            exactly == patterns.iter().any(|one| one.matches_folded(folded))
+        })
+    }
+}
+
 impl PathPattern {
+    /// Whether a path that is [`folded`] matches where case is ignored.
+    fn matches_folded(&self, path: &str) -> bool {
+        let pattern = folded(&self.0);
+        match pattern.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => pattern == path,
+        }
+    }
+
     /// Whether `path` matches. The caller must have refused or resolved dot segments and encoded
     /// slashes first: the path given is the one that the application will see.
     pub fn matches(&self, path: &str) -> bool {

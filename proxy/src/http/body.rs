@@ -79,6 +79,9 @@ where
                     let Ok(mut trailers) = frame.into_trailers() else {
                         continue;
                     };
+                    if fields::has_twin(&trailers) {
+                        return Err(PumpError::Source);
+                    }
                     fields::strip_trailers(&mut trailers);
                     send.send_trailers(&trailers)
                         .await

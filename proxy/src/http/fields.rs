@@ -1,7 +1,7 @@
 //! Which fields cross the mesh. Pure, and in place: a header map is never copied.
 //!
 //! Hop-by-hop fields end here in both directions; `weft-*` is the mesh's own and is dropped wherever it
-//! comes from outside; `Via` tells loops.
+//! comes from outside; `Via` tells loops. A request with a twin of such a field, see [`is_twin`], is refused.
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
@@ -9,6 +9,7 @@ use http::header::{
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
+use crate::failure::{Failure, Reason};
 use crate::limits;
 
 /// Says which service and port a request is for: `orders.shop:80`.
@@ -47,13 +48,60 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     strip_present(headers, Present::of(headers));
 }
 
-/// As [`strip`], and removes trace context that breaks its own rules.
-pub(crate) fn strip_request(headers: &mut HeaderMap) {
+/// As [`strip`], and removes trace context that breaks its own rules. Refuses a twin.
+pub(crate) fn strip_request(headers: &mut HeaderMap) -> Result<(), Failure> {
     let present = Present::of(headers);
+    if present.twin
+        && let Some(name) = headers.keys().find(|name| is_twin(name.as_str()))
+    {
+        let detail = format!("some applications take the field {name} for one of the mesh");
+        return Err(Failure::new(Reason::BadRequest, detail));
+    }
     strip_present(headers, present);
     if present.trace {
         check_trace(headers);
     }
+    Ok(())
+}
+
+/// Whether some applications take a field of this name for one that only the mesh may say or that frames a
+/// message: they write `_` for what is neither a letter nor a digit (RFC 3875 section 4.1.18, as in WSGI and CGI),
+/// so that `weft_client_id` arrives as `weft-client-id` does.
+pub(crate) fn is_twin(name: &str) -> bool {
+    is_foldable(name)
+        && (folds_to_prefix(name, MESH_PREFIX)
+            || [CONTENT_LENGTH, TRANSFER_ENCODING]
+                .iter()
+                .chain(&HOP_BY_HOP)
+                .any(|other| folds_to(name, other.as_str())))
+}
+
+/// Whether some applications take a field of this name for the field `other`.
+pub(crate) fn is_twin_of(name: &str, other: &str) -> bool {
+    name != other && folds_to(name, other)
+}
+
+/// Whether the name has characters that fold into a dash; few have.
+fn is_foldable(name: &str) -> bool {
+    name.bytes()
+        .any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+}
+
+fn folds_to(name: &str, other: &str) -> bool {
+    name.len() == other.len() && folds_to_prefix(name, other)
+}
+
+fn folds_to_prefix(name: &str, prefix: &str) -> bool {
+    let fold = |byte: u8| match byte {
+        letter if letter.is_ascii_alphanumeric() => letter.to_ascii_lowercase(),
+        _ => b'-',
+    };
+    name.len() >= prefix.len()
+        && name
+            .bytes()
+            .map(fold)
+            .zip(prefix.bytes().map(fold))
+            .all(|(a, b)| a == b)
 }
 
 /// Which kinds of fields there are at all, found in one pass: a look-up for each name would cost more than
@@ -65,6 +113,7 @@ struct Present {
     te: bool,
     mesh: bool,
     trace: bool,
+    twin: bool,
 }
 
 /// Beside `Connection` and TE, which have rules of their own.
@@ -85,8 +134,12 @@ impl Present {
                 "connection" => present.connection = true,
                 "te" => present.te = true,
                 "traceparent" | "tracestate" | "baggage" => present.trace = true,
-                name if name.starts_with(MESH_PREFIX) => present.mesh = true,
+                name if name.starts_with(MESH_PREFIX) => {
+                    present.mesh = true;
+                    present.twin |= is_foldable(name);
+                }
                 _ if HOP_BY_HOP.contains(name) => present.hop_by_hop = true,
+                name if is_twin(name) => present.twin = true,
                 _ => {}
             }
         }
@@ -118,7 +171,10 @@ fn strip_present(headers: &mut HeaderMap, present: Present) {
         }
     }
     if present.mesh {
-        strip_mesh(headers);
+        remove_all(headers, |name| name.starts_with(MESH_PREFIX));
+    }
+    if present.twin {
+        remove_all(headers, is_twin);
     }
 }
 
@@ -149,13 +205,8 @@ pub(crate) fn says_close(headers: &HeaderMap) -> bool {
         .any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
-/// Removes every `weft-*` field.
-fn strip_mesh(headers: &mut HeaderMap) {
-    while let Some(name) = headers
-        .keys()
-        .find(|name| name.as_str().starts_with(MESH_PREFIX))
-        .cloned()
-    {
+fn remove_all(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| which(name.as_str())).cloned() {
         headers.remove(name);
     }
 }
@@ -220,7 +271,8 @@ pub(crate) fn count_via(headers: &HeaderMap, own: &str) -> usize {
 //# Many fields cannot be processed outside the header section because their evaluation is necessary
 //# prior to receiving the content, such as those that describe message framing, routing,
 //# authentication, request modifiers, response controls, or content format.
-/// Removes the fields that may not stand in trailers.
+/// Removes the fields that may not stand in trailers. A request whose trailers have a twin is broken off before:
+/// see [`has_twin`].
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     const FORBIDDEN: [HeaderName; 15] = [
         AUTHORIZATION,
@@ -246,6 +298,11 @@ pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
         }
     }
     strip(trailers);
+}
+
+/// Whether any field is a twin, see [`is_twin`].
+pub(crate) fn has_twin(fields: &HeaderMap) -> bool {
+    fields.keys().any(|name| is_twin(name.as_str()))
 }
 
 /// Joins several Cookie lines into one, which HTTP/1.1 requires (RFC 9114 section 4.2.1).
@@ -352,6 +409,43 @@ mod tests {
         ]);
         strip(&mut headers);
         assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_folds_into_one_of_the_mesh_or_of_framing_is_a_twin() {
+        for name in [
+            "weft_client_id",
+            "weft_client-id",
+            "weft-client_id",
+            "weft.service",
+            "weft_anything",
+            "content_length",
+            "transfer_encoding",
+            "transfer.encoding",
+            "keep_alive",
+            "x_forwarded-client_cert",
+        ] {
+            assert!(is_twin(name), "{name}");
+            let mut headers = map(&[(name, "x")]);
+            assert!(strip_request(&mut headers).is_err(), "{name}");
+            strip(&mut headers);
+            assert!(headers.is_empty(), "{name}");
+        }
+        for name in [
+            "weft-client-id",
+            "api_key",
+            "x_request_id",
+            "wefty_x",
+            "content_lengths",
+            "x.content-length",
+            "content-length",
+        ] {
+            assert!(!is_twin(name), "{name}");
+        }
+        assert!(is_twin_of("x_priority", "x-priority"));
+        assert!(is_twin_of("x-priority", "x_priority"));
+        assert!(!is_twin_of("x-priority", "x-priority"));
+        assert!(!is_twin_of("x_priorities", "x-priority"));
     }
 
     #[test]

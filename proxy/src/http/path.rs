@@ -1,9 +1,12 @@
 //! Which paths a policy may judge. Pure.
 //!
 //! weft never rewrites a path: the policy sees exactly the bytes that the application gets. Applications
-//! differ in how they decode and resolve paths, so where a policy has a path condition, a path that could
+//! differ in how they decode, trim and resolve paths, so where a policy has a path condition, a path that could
 //! mean two things is refused (403), whatever the rules say. Where no path condition applies, any path
-//! passes untouched.
+//! passes untouched. docs/protocol.md states the rule.
+
+use percent_encoding::percent_decode_str;
+use weft_config::table::PathCase;
 
 /// Why a path is ambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +19,13 @@ pub(crate) enum Ambiguous {
     Backslash,
     /// `;`, which some cut off with what follows.
     Parameter,
-    /// `%` with something that some decode: a slash, backslash, NUL, or a character that needs no encoding.
+    /// `%` with something that some decode into what structures a path, with a character that needs no encoding,
+    /// or with bytes that are no UTF-8, which some decode into anything.
     Encoding,
+    /// Encoded white space at the begin or end of a segment, which some trim.
+    WhiteSpace,
+    /// A character that becomes an ASCII letter where case is ignored.
+    Folding,
     /// A byte outside printable ASCII.
     Bytes,
     /// Not of the form `/...`.
@@ -33,14 +41,18 @@ impl Ambiguous {
             Self::Backslash => "path has a backslash and a policy judges paths",
             Self::Parameter => "path has a parameter and a policy judges paths",
             Self::Encoding => "path has an ambiguous encoding and a policy judges paths",
+            Self::WhiteSpace => {
+                "path has a segment that could be trimmed and a policy judges paths"
+            }
+            Self::Folding => "path has a letter whose case is ambiguous and a policy judges paths",
             Self::Bytes => "path has bytes outside printable ASCII and a policy judges paths",
             Self::Relative => "path is not absolute and a policy judges paths",
         }
     }
 }
 
-/// Whether every application reads `path` (without query) the same way.
-pub(crate) fn check(path: &str) -> Result<(), Ambiguous> {
+/// Whether every application reads `path` (without query) the same way, as far as it takes case as `case` says.
+pub(crate) fn check(path: &str, case: PathCase) -> Result<(), Ambiguous> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(Ambiguous::Relative);
     };
@@ -52,6 +64,9 @@ pub(crate) fn check(path: &str) -> Result<(), Ambiguous> {
             "" if !last => return Err(Ambiguous::EmptySegment),
             "." | ".." => return Err(Ambiguous::DotSegment),
             _ => {}
+        }
+        if segment.contains('%') {
+            check_decoded(segment, case)?;
         }
     }
     Ok(())
@@ -71,14 +86,12 @@ fn check_bytes(segment: &[u8]) -> Result<(), Ambiguous> {
                     return Err(Ambiguous::Encoding);
                 };
                 let decoded = u8::try_from(high * 16 + low).unwrap_or(0);
-                // `%2e` and `%61` are `.` and `a` to most; `%25` begins a second decoding for some.
-                let harmless = !(decoded.is_ascii_alphanumeric()
-                    || matches!(
-                        decoded,
-                        b'-' | b'.' | b'_' | b'~' | b'/' | b'\\' | b';' | b'%'
-                    )
-                    || decoded.is_ascii_control());
-                if !harmless {
+                // `%2e` and `%61` are `.` and `a` to most. `%23` and `%3f` end the path where it is parsed once
+                // more, and `%25` begins a second decoding.
+                let needless =
+                    decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~');
+                let structure = matches!(decoded, b'/' | b'\\' | b';' | b'%' | b'#' | b'?');
+                if needless || structure || decoded.is_ascii_control() {
                     return Err(Ambiguous::Encoding);
                 }
             }
@@ -88,9 +101,43 @@ fn check_bytes(segment: &[u8]) -> Result<(), Ambiguous> {
     Ok(())
 }
 
+/// What single bytes do not tell.
+fn check_decoded(segment: &str, case: PathCase) -> Result<(), Ambiguous> {
+    // Overlong forms, surrogates and other bytes that are no UTF-8 become anything.
+    let Ok(text) = percent_decode_str(segment).decode_utf8() else {
+        return Err(Ambiguous::Encoding);
+    };
+    let is_trimmed = |c: Option<char>| c.is_some_and(|c| c.is_whitespace() || c == BYTE_ORDER_MARK);
+    if is_trimmed(text.chars().next()) || is_trimmed(text.chars().next_back()) {
+        return Err(Ambiguous::WhiteSpace);
+    }
+    for c in text.chars().filter(|c| !c.is_ascii()) {
+        if c.is_control() {
+            return Err(Ambiguous::Encoding);
+        }
+        // The Kelvin sign, the long s, and the i with and without dot.
+        let folds = || {
+            c.to_lowercase()
+                .chain(c.to_uppercase())
+                .any(|c| c.is_ascii())
+        };
+        if case == PathCase::Insensitive && folds() {
+            return Err(Ambiguous::Folding);
+        }
+    }
+    Ok(())
+}
+
+/// JavaScript's `trim` takes it for white space.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(path: &str) -> Result<(), Ambiguous> {
+        super::check(path, PathCase::Sensitive)
+    }
 
     #[test]
     fn plain_paths_are_clear() {
@@ -101,12 +148,26 @@ mod tests {
             "/a.b/c..d",
             "/orders/1",
             "/caf%C3%A9",
+            "/%E4%B8%AD%E6%96%87",
             "/a%20b",
+            "/a%5Bb%5D%22%3C%26%2B%3D%40%3A",
             "/a+b,c=d",
+            "/ADMIN",
+            "/%E2%84%AA",
             "/.well-known/x",
         ] {
             assert_eq!(check(path), Ok(()), "{path}");
         }
+    }
+
+    #[test]
+    fn letters_that_fold_into_ascii_are_ambiguous_only_where_case_is_ignored() {
+        for path in ["/%E2%84%AAey", "/u%C5%BFer", "/adm%C4%B1n", "/%C4%B0d"] {
+            let insensitive = super::check(path, PathCase::Insensitive);
+            assert_eq!(insensitive, Err(Ambiguous::Folding), "{path}");
+            assert_eq!(check(path), Ok(()), "{path}");
+        }
+        assert_eq!(super::check("/caf%C3%89", PathCase::Insensitive), Ok(()));
     }
 
     #[test]
@@ -124,6 +185,20 @@ mod tests {
             ("/%61dmin", Ambiguous::Encoding),
             ("/a%00", Ambiguous::Encoding),
             ("/a%252fb", Ambiguous::Encoding),
+            ("/a%23b", Ambiguous::Encoding),
+            ("/a%3Fb", Ambiguous::Encoding),
+            ("/%c0%afadmin", Ambiguous::Encoding),
+            ("/%c1%a1dmin", Ambiguous::Encoding),
+            ("/%e0%80%af", Ambiguous::Encoding),
+            ("/%ed%a0%80", Ambiguous::Encoding),
+            ("/a%ff", Ambiguous::Encoding),
+            ("/a%c2%85b", Ambiguous::Encoding),
+            ("/admin%20", Ambiguous::WhiteSpace),
+            ("/%20admin", Ambiguous::WhiteSpace),
+            ("/admin%20/x", Ambiguous::WhiteSpace),
+            ("/admin%C2%A0", Ambiguous::WhiteSpace),
+            ("/admin%EF%BB%BF", Ambiguous::WhiteSpace),
+            ("/admin%09", Ambiguous::Encoding),
             ("/a%", Ambiguous::Encoding),
             ("/a%zz", Ambiguous::Encoding),
             ("/ä", Ambiguous::Bytes),

@@ -3,9 +3,10 @@
 //! The proof of a positive answer is a [`Permit`], which only this file can make and which delivery
 //! takes: there is no way to the application around it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use weft_config::table::{Action, Authorization, Default, ServiceName, Table};
+use weft_config::table::{Action, Authorization, Default, PathCase, ServiceName, Table, folded};
 use weft_transport::identity::SpiffeId;
 
 use super::served::ServedService;
@@ -92,10 +93,16 @@ fn decide<'t>(
     call: &Call<'_>,
     verdict: &mut Verdict<'t>,
 ) -> Result<(), Failure> {
-    if let Some((_, path)) = call.request
-        && authorization.rules.iter().any(|rule| rule.paths.is_some())
+    if let Some(parents) = &authorization.parents
+        && !is_led_by_route(name, call, parents)
     {
-        path::check(path).map_err(|ambiguous| denied(ambiguous.describe()))?;
+        return Err(Failure::new(
+            Reason::Denied,
+            format!("only routes lead to {name}: call the service that routes to it"),
+        ));
+    }
+    if let Some((method, path)) = call.request {
+        check_clarity(authorization, method, path)?;
     }
     let mut allowed_by = None;
     for rule in authorization
@@ -123,6 +130,40 @@ fn decide<'t>(
             format!("no policy allows the call to {name}"),
         )),
     }
+}
+
+/// Whether a route of one of `parents` led the call to `name`, as the caller states it. The policies of the one that
+/// it states are judged, too.
+fn is_led_by_route(name: &ServiceName, call: &Call<'_>, parents: &BTreeSet<ServiceName>) -> bool {
+    call.parent
+        .is_some_and(|parent| parent != name && parents.contains(parent))
+}
+
+/// Refuses what the application could read otherwise than the rules do.
+fn check_clarity(authorization: &Authorization, method: &str, path: &str) -> Result<(), Failure> {
+    let rules = &authorization.rules;
+    // Methods are case-sensitive (RFC 9110 section 9.1), and yet many frameworks take `delete` for DELETE.
+    if method.bytes().any(|byte| byte.is_ascii_lowercase())
+        && rules.iter().any(|rule| rule.methods.is_some())
+    {
+        return Err(denied(
+            "method is not in upper case and a policy judges methods",
+        ));
+    }
+    if rules.iter().all(|rule| rule.paths.is_none()) {
+        return Ok(());
+    }
+    let case = authorization.path_case;
+    path::check(path, case).map_err(|ambiguous| denied(ambiguous.describe()))?;
+    if case == PathCase::Insensitive {
+        let folded = folded(path);
+        if !rules.iter().all(|rule| rule.ignores_case_of(path, &folded)) {
+            return Err(denied(
+                "path differs only in case from one that a policy judges",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn denied(detail: &'static str) -> Failure {
@@ -163,10 +204,7 @@ mod tests {
 
     fn table(services: &[(&str, Default, Vec<Rule>)]) -> Table {
         let services = services.iter().map(|(service, default, rules)| {
-            let authorization = Some(Authorization {
-                default: *default,
-                rules: rules.clone(),
-            });
+            let authorization = Some(Authorization::new(*default, rules.clone()));
             (
                 name(service),
                 Arc::new(Service {
@@ -331,6 +369,73 @@ mod tests {
         assert!(ask(&judged, "x", "GET", "/a").is_ok());
         let unjudged = table(&[("orders", Default::Allow, vec![])]);
         assert!(ask(&unjudged, "x", "GET", "/a//b/%2e").is_ok());
+    }
+
+    /// The table with another authorization of `orders`.
+    fn changed(mut table: Table, change: impl FnOnce(&mut Authorization)) -> Table {
+        let service = table.services.get_mut(&name("orders")).unwrap();
+        change(Arc::make_mut(service).authorization.as_mut().unwrap());
+        table
+    }
+
+    #[test]
+    fn a_method_in_lower_case_is_refused_only_where_methods_are_judged() {
+        let rules = vec![rule(Action::Deny, None, Some("DELETE"), None)];
+        let judged = table(&[("orders", Default::Allow, rules)]);
+        for method in ["delete", "Delete", "dELETE", "get", "x-y"] {
+            assert!(ask(&judged, "x", method, "/").is_err(), "{method}");
+        }
+        for method in ["GET", "M-SEARCH", "PURGE"] {
+            assert!(ask(&judged, "x", method, "/").is_ok(), "{method}");
+        }
+        let rules = vec![rule(Action::Deny, None, None, Some("/admin/*"))];
+        let unjudged = table(&[("orders", Default::Allow, rules)]);
+        assert!(ask(&unjudged, "x", "delete", "/").is_ok());
+    }
+
+    #[test]
+    fn where_case_is_ignored_a_path_that_would_match_other_rules_is_refused() {
+        let rules = vec![
+            rule(Action::Deny, None, None, Some("/admin")),
+            rule(Action::Deny, None, None, Some("/Caf%C3%A9/*")),
+        ];
+        let sensitive = table(&[("orders", Default::Allow, rules)]);
+        let insensitive = changed(sensitive.clone(), |all| {
+            all.path_case = PathCase::Insensitive
+        });
+        for path in ["/ADMIN", "/Admin", "/CAF%C3%89/x", "/caf%C3%a9/x"] {
+            assert!(ask(&sensitive, "x", "GET", path).is_ok(), "{path}");
+            assert!(ask(&insensitive, "x", "GET", path).is_err(), "{path}");
+        }
+        for path in ["/ADMINS", "/Other", "/other"] {
+            assert!(ask(&insensitive, "x", "GET", path).is_ok(), "{path}");
+        }
+        assert!(ask(&insensitive, "x", "GET", "/admin").is_err());
+    }
+
+    #[test]
+    fn where_only_routes_lead_a_call_must_state_one_of_their_parents() {
+        let open = table(&[
+            ("orders", Default::Allow, vec![]),
+            ("shopfront", Default::Allow, vec![]),
+            ("stranger", Default::Allow, vec![]),
+        ]);
+        let parents = BTreeSet::from([name("shopfront")]);
+        let table = changed(open, |all| all.parents = Some(parents));
+        let caller = id("x");
+        let verdict = |parent: Option<&ServiceName>| {
+            let request = Some(("GET", "/"));
+            let call = Call {
+                caller: &caller,
+                parent,
+                request,
+            };
+            authorise(Some(&table), &served(), &call).outcome.is_ok()
+        };
+        assert!(verdict(Some(&name("shopfront"))));
+        assert!(!verdict(Some(&name("stranger"))));
+        assert!(!verdict(Some(&name("orders"))));
+        assert!(!verdict(None));
     }
 
     #[test]

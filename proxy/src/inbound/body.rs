@@ -124,6 +124,12 @@ impl Body for RequestBody {
             this.recv = None;
         }
         this.look_for_end();
+        if let Some(Ok(frame)) = &frame
+            && frame.trailers_ref().is_some_and(fields::has_twin)
+        {
+            let error = StreamError::Misuse("a trailer that applications take for one of the mesh");
+            return Poll::Ready(Some(Err(error)));
+        }
         let frame = frame.map(|outcome| {
             outcome.map(|frame| match frame.into_data() {
                 Ok(data) => {

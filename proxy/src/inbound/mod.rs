@@ -29,7 +29,7 @@ use weft_transport::identity::{PeerId, SpiffeId};
 
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
-use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, WEFT_ROUTE_PARENT};
+use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, is_twin_of};
 use crate::limits;
 use crate::metrics::{Counted, Decision, lock};
 use crate::resilience::limit::Limits;
@@ -243,7 +243,7 @@ impl Peer {
         service.take_rate(self.id.id().as_str(), &port.traffic)?;
         let policy = &port.traffic.concurrency;
         let limits = Limits::of(policy, max, is_request);
-        service.start(&limits, priority(head, policy))
+        service.start(&limits, priority(head, policy)?)
     }
 
     /// Decides on a call and counts the decision.
@@ -253,7 +253,7 @@ impl Peer {
         service: &Arc<ServedService>,
         head: &http::request::Parts,
     ) -> Result<Admitted, Failure> {
-        let parent = parent(head)?;
+        let parent = served::parent(head)?;
         let request =
             (head.method != http::Method::CONNECT).then(|| (head.method.as_str(), head.uri.path()));
         let call = Call {
@@ -289,8 +289,18 @@ impl Peer {
     }
 }
 
-/// How important a request is: by the header that the policy names, else by its caller's route.
-fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Priority {
+/// How important a request is: by the header that the policy names, else by its caller's route. Refuses a field that
+/// the application could take for that header.
+fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Result<Priority, Failure> {
+    if let Some(by) = &policy.priority
+        && let Some(twin) = head
+            .headers
+            .keys()
+            .find(|name| is_twin_of(name.as_str(), &by.header))
+    {
+        let detail = format!("some applications take the field {twin} for {}", by.header);
+        return Err(Failure::new(Reason::BadRequest, detail));
+    }
     let named = policy.priority.as_ref().and_then(|by| {
         let value = head.headers.get(by.header.as_str())?.to_str().ok()?;
         let is = |values: &[String]| values.iter().any(|one| one == value);
@@ -299,30 +309,13 @@ fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Priorit
         }
         is(&by.low).then_some(Priority::Low)
     });
-    named.unwrap_or_else(|| match head.headers.get(WEFT_PRIORITY) {
-        Some(value) if *value == HIGH => Priority::High,
-        Some(value) if *value == LOW => Priority::Low,
-        Some(_) | None => Priority::Normal,
-    })
-}
-
-/// The addressed service, where the caller says that a route led here.
-fn parent(head: &http::request::Parts) -> Result<Option<ServiceName>, Failure> {
-    let mut values = head.headers.get_all(WEFT_ROUTE_PARENT).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let name = value
-        .to_str()
-        .ok()
-        .map(|text| text.split_once(':').map_or(text, |(name, _)| name));
-    match (name.map(str::parse), values.next()) {
-        (Some(Ok(name)), None) => Ok(Some(name)),
-        (_, _) => Err(Failure::new(
-            Reason::BadRequest,
-            "weft-route-parent is not one service",
-        )),
-    }
+    Ok(
+        named.unwrap_or_else(|| match head.headers.get(WEFT_PRIORITY) {
+            Some(value) if *value == HIGH => Priority::High,
+            Some(value) if *value == LOW => Priority::Low,
+            Some(_) | None => Priority::Normal,
+        }),
+    )
 }
 
 /// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], for as long as the policy allows the call: each new table is asked.

@@ -92,7 +92,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let call_is_bounded = head.headers.contains_key(deadline::GRPC_TIMEOUT);
 
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
-    prepare(&mut head, &peer.header, multiplexed);
+    if let Err(failure) = prepare(&mut head, &peer.header, multiplexed) {
+        return refuse(respond, failure, grpc, &id, record).await;
+    }
     if let Some(deadline) = deadline {
         deadline::tell(
             &mut head.headers,
@@ -275,9 +277,9 @@ fn listen_for_interim(
     heads
 }
 
-/// Makes the head what the application shall see.
-fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) {
-    fields::strip_request(&mut head.headers);
+/// Makes the head what the application shall see, or refuses it.
+fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<(), Failure> {
+    fields::strip_request(&mut head.headers)?;
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
     let path = head.uri.path_and_query().cloned();
     let path = path.unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
@@ -287,7 +289,7 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) {
         parts.scheme = Some(http::uri::Scheme::HTTP);
         parts.path_and_query = Some(path);
         head.uri = Uri::from_parts(parts).unwrap_or_default();
-        return;
+        return Ok(());
     }
     head.version = http::Version::HTTP_11;
     fields::join_cookies(&mut head.headers);
@@ -304,6 +306,7 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) {
             .insert(CONNECTION, HeaderValue::from_static("te"));
     }
     head.uri = Uri::from(path);
+    Ok(())
 }
 
 /// HTTP/1.1 says before the body whether there is one, HTTP/3 only shows it: the end comes with the head if

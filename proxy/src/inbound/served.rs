@@ -11,7 +11,7 @@ use weft_config::table::{Port, Priority, Protocol, RetryBudget, ServiceName, Tab
 use crate::cluster;
 use crate::failure::{Failure, Reason};
 use crate::http::authority;
-use crate::http::fields::WEFT_SERVICE;
+use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::resilience::destination::{Destination, Destinations, Event};
 use crate::resilience::limit::{Concurrency, Limits};
 use crate::resilience::rate::{self, NamedRates, Rates};
@@ -176,13 +176,17 @@ impl Served {
         self.services.iter()
     }
 
-    /// The service that a request or tunnel is for: what `weft-service` says and nothing else; without it
-    /// the one that the authority names, else, for a request, the only one that has requests.
+    /// The service that a request or tunnel is for: what `weft-service` says; without it the one that the authority
+    /// names, else, for a request, the only one that has requests.
+    ///
+    /// The application sees the authority and may choose by it what it does. So one that names another service here
+    /// than `weft-service` is refused, unless a route led from that one, whose policies count then, too.
     pub(crate) fn identify(
         &self,
         head: &Parts,
         table: Option<&Table>,
     ) -> Result<&Arc<ServedService>, Failure> {
+        let authority = authority::canonical(head)?;
         let mut named = head.headers.get_all(WEFT_SERVICE).iter();
         if let Some(first) = named.next() {
             if named.next().is_some() {
@@ -191,13 +195,23 @@ impl Served {
                     "more than one weft-service",
                 ));
             }
-            return self
+            let service = self
                 .services
                 .iter()
                 .find(|service| service.label.as_bytes() == first.as_bytes())
-                .ok_or_else(|| misdirected(&String::from_utf8_lossy(first.as_bytes())));
+                .ok_or_else(|| misdirected(&String::from_utf8_lossy(first.as_bytes())))?;
+            let shown = authority.as_ref().and_then(|shown| self.shown(shown));
+            if let Some(shown) = shown
+                && *shown != service.name
+                && parent(head)?.as_ref() != Some(shown)
+            {
+                return Err(Failure::new(
+                    Reason::Misdirected,
+                    "the authority names another service than weft-service",
+                ));
+            }
+            return Ok(service);
         }
-        let authority = authority::canonical(head)?;
         if let Some(found) = authority
             .as_ref()
             .and_then(|authority| self.by_authority(authority))
@@ -216,6 +230,17 @@ impl Served {
             (Some(only), None) => Ok(only),
             (_, _) => Err(misdirected(shown)),
         }
+    }
+
+    /// The service of this sidecar that the authority names, whatever the port: callers write that of their own
+    /// listener.
+    fn shown(&self, authority: &authority::Authority<'_>) -> Option<&ServiceName> {
+        let host = &*authority.host;
+        let (name, namespace) = host.split_once('.').unwrap_or((host, &self.namespace));
+        self.services
+            .iter()
+            .map(|service| &service.name)
+            .find(|served| served.name == name && served.namespace == namespace)
     }
 
     fn by_authority(&self, authority: &authority::Authority<'_>) -> Option<&Arc<ServedService>> {
@@ -238,6 +263,25 @@ impl Served {
         self.services
             .iter()
             .find(|service| service.name == *name && service.port == port)
+    }
+}
+
+/// The addressed service, where the caller says that a route led here.
+pub(super) fn parent(head: &http::request::Parts) -> Result<Option<ServiceName>, Failure> {
+    let mut values = head.headers.get_all(WEFT_ROUTE_PARENT).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let name = value
+        .to_str()
+        .ok()
+        .map(|text| text.split_once(':').map_or(text, |(name, _)| name));
+    match (name.map(str::parse), values.next()) {
+        (Some(Ok(name)), None) => Ok(Some(name)),
+        (_, _) => Err(Failure::new(
+            Reason::BadRequest,
+            "weft-route-parent is not one service",
+        )),
     }
 }
 
@@ -267,12 +311,24 @@ mod tests {
     }
 
     fn identify(method: &str, uri: &str, named: &[&str]) -> Result<String, Reason> {
+        identify_routed(method, uri, named, None)
+    }
+
+    fn identify_routed(
+        method: &str,
+        uri: &str,
+        named: &[&str],
+        parent: Option<&str>,
+    ) -> Result<String, Reason> {
         let mut builder = http::Request::builder()
             .method(method)
             .uri(uri)
             .version(http::Version::HTTP_3);
         for one in named {
             builder = builder.header(WEFT_SERVICE, *one);
+        }
+        if let Some(parent) = parent {
+            builder = builder.header(WEFT_ROUTE_PARENT, parent);
         }
         let head = builder.body(()).unwrap().into_parts().0;
         let outcome = served()
@@ -295,6 +351,59 @@ mod tests {
             identify("GET", "https://x/", &["orders.shop:80", "orders.shop:80"]),
             Err(Reason::BadRequest)
         );
+    }
+
+    #[test]
+    fn an_authority_that_names_another_service_here_is_misdirected_unless_its_route_led_here() {
+        let db = ["db.shop:5432"];
+        for host in [
+            "orders",
+            "orders.shop",
+            "ORDERS.shop.",
+            "orders:80",
+            "orders.shop:9",
+        ] {
+            let uri = format!("https://{host}/");
+            assert_eq!(
+                identify("GET", &uri, &db),
+                Err(Reason::Misdirected),
+                "{host}"
+            );
+            for (parent, found) in [
+                ("orders.shop:80", Ok("db.shop:5432")),
+                ("other.shop:80", Err(Reason::Misdirected)),
+            ] {
+                let outcome = identify_routed("GET", &uri, &db, Some(parent));
+                assert_eq!(
+                    outcome.as_deref(),
+                    found.as_ref().copied(),
+                    "{host} {parent}"
+                );
+            }
+        }
+        for host in [
+            "db",
+            "db.shop:1",
+            "other.shop",
+            "127.0.0.1:5001",
+            "example.com",
+        ] {
+            let uri = format!("https://{host}/");
+            assert_eq!(
+                identify("GET", &uri, &db).as_deref(),
+                Ok("db.shop:5432"),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_authority_of_a_peer_is_judged_as_that_of_an_application() {
+        for host in ["a,b", "*", "a*", "(a)", "a!b"] {
+            let uri = format!("https://{host}/");
+            let outcome = identify("GET", &uri, &["orders.shop:80"]);
+            assert_eq!(outcome, Err(Reason::BadRequest), "{host}");
+        }
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub(super) fn rewrite(
         .map_err(|_| Failure::new(Reason::BadRequest, "bad request target"))?;
 
     let headers = &mut head.headers;
-    fields::strip_request(headers);
+    fields::strip_request(headers)?;
     headers.remove(HOST);
     headers.append(VIA, via.clone());
     headers.insert(WEFT_SERVICE, route.cluster.wire.clone());

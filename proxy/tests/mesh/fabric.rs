@@ -133,10 +133,7 @@ impl Fabric {
             };
             let service = Service {
                 ports: BTreeMap::from([(80, port)]),
-                authorization: Some(Authorization {
-                    default: Default::Allow,
-                    rules: vec![],
-                }),
+                authorization: Some(Authorization::new(Default::Allow, vec![])),
             };
             (ServiceName::new("shop", name).unwrap(), Arc::new(service))
         });

@@ -185,7 +185,7 @@ impl Mesh {
         let live = endpoint(self.orders.mesh(), "orders");
         // Nobody listens there: the port is one that this process holds for TCP only.
         let dead = endpoint(self.frontend.admin(), "orders");
-        let authorization = Some(Authorization { default, rules });
+        let authorization = Some(Authorization::new(default, rules));
         let service = |name: &str, number, protocol, endpoints: Vec<Endpoint>, routes| {
             let ports = BTreeMap::from([(
                 number,
