@@ -19,6 +19,8 @@ pub enum Reason {
     MethodRefused,
     /// An `Expect` other than `100-continue` (RFC 9110 section 10.1.1).
     ExpectationFailed,
+    /// The request's body comes too slowly (RFC 9110 section 15.5.9).
+    RequestTooSlow,
     /// HTTP/1.1 Upgrade.
     UpgradeUnsupported,
     /// A policy refuses the call.
@@ -78,6 +80,7 @@ impl Reason {
             Self::HeadTooLarge => (431, "http_request_error", 8),
             Self::MethodRefused => (405, "http_request_denied", 12),
             Self::ExpectationFailed => (417, "http_request_error", 13),
+            Self::RequestTooSlow => (408, "http_request_error", 4),
             Self::UpgradeUnsupported => (501, "http_upgrade_failed", 12),
             Self::Denied => (403, "http_request_denied", 7),
             Self::UnknownService => (503, "destination_not_found", 14),

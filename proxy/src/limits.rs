@@ -38,9 +38,17 @@ pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 /// Informational responses forwarded for one request; later ones are dropped. Real uses send one or two.
 pub const INFORMATIONAL_MAX: usize = 32;
 
+/// How long a request with a declared body may be waited for, beside what its bytes buy. A caller declares what it
+/// has; this is for one that is itself held up (the default of Apache's mod_reqtimeout).
+pub const BODY_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes that buy one more second of that (the same default).
+pub const BODY_BYTES_PER_SECOND_LEAST: u64 = 500;
+
 /// Idle connections kept per application and worker; more are closed when their response ends. As many as one
 /// service has requests in flight by default: with fewer, one that is asked for more at a time gets a new connection
-/// for each, which doubles what a request costs. They are kept for a second or two.
+/// for each, which doubles what a request costs. They are kept for a second or two; where there are more, the one
+/// that was used least recently goes.
 pub const APPLICATION_IDLE_CONNECTIONS_MAX: usize = 1024;
 
 /// After a response ended, how long its connection may take to become reusable before it is dropped.

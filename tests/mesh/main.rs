@@ -20,6 +20,7 @@ mod control_plane;
 mod databases;
 mod drain;
 mod figures;
+mod greedy_caller;
 mod grpc;
 mod hostile_client;
 mod hostile_origin;

@@ -4,11 +4,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use weft_transport::http3::{RecvHalf, StreamError};
 
+use super::pace::Pace;
 use crate::http::fields;
 
 /// A request body that hyper reads. Counts what moves, for the idle timeout and the log.
@@ -30,6 +32,8 @@ pub(crate) struct Moved {
     request_ended: AtomicBool,
     /// Whether an interim response spoke of content.
     interim_declared_content: AtomicBool,
+    /// How the request came.
+    pub(super) pace: Pace,
 }
 
 impl Moved {
@@ -41,6 +45,12 @@ impl Moved {
     /// An interim response spoke of content, which it never has (RFC 9110 section 15.2).
     pub(super) fn interim_declared_content(&self) {
         self.interim_declared_content.store(true, Ordering::Relaxed);
+    }
+
+    /// Payload bytes of the request that were handed on; none once it is whole.
+    pub(super) fn sent_of_unfinished(&self) -> Option<u64> {
+        let ended = self.request_ended.load(Ordering::Relaxed);
+        (!ended).then(|| self.sent.load(Ordering::Relaxed))
     }
 
     /// Whether the application's connection may live as far as the course of the exchange tells: the whole
@@ -81,6 +91,11 @@ impl RequestBody {
         }
     }
 
+    /// Where it is counted what passes.
+    pub(super) fn moved(&self) -> Option<&Arc<Moved>> {
+        self.moved.as_ref()
+    }
+
     /// Whether nothing will come, as far as is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.recv.as_ref().is_none_or(Body::is_end_stream)
@@ -117,9 +132,22 @@ impl Body for RequestBody {
         let this = self.get_mut();
         let frame = match (this.first.take(), &mut this.recv) {
             (Some(first), _) => Some(Ok(first)),
-            (None, Some(recv)) => ready!(Pin::new(recv).poll_frame(cx)),
+            (None, Some(recv)) => match Pin::new(recv).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    if let Some(moved) = &this.moved {
+                        moved.pace.waits(Instant::now());
+                    }
+                    return Poll::Pending;
+                }
+            },
             (None, None) => None,
         };
+        if let Some(moved) = &this.moved
+            && moved.pace.is_waiting()
+        {
+            moved.pace.comes(Instant::now());
+        }
         if frame.is_none() {
             this.recv = None;
         }

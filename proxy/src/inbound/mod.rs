@@ -7,6 +7,7 @@
 pub(crate) mod application;
 pub(crate) mod authorise;
 mod body;
+mod pace;
 mod request;
 pub(crate) mod served;
 mod tunnel;
@@ -32,7 +33,7 @@ use crate::failure::{Failure, Reason};
 use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, is_twin_of};
 use crate::limits;
 use crate::metrics::{Counted, Decision, lock};
-use crate::resilience::limit::Limits;
+use crate::resilience::limit::{Caller, Limits};
 use crate::worker::Worker;
 use application::Application;
 use authorise::{Call, Permit, authorise};
@@ -55,6 +56,8 @@ struct Peer {
     service: Arc<str>,
     /// Where its requests are counted, by service. A sidecar serves few.
     counted: Mutex<Vec<Arc<Counted>>>,
+    /// As which caller it counts, by the place of the service among those served.
+    callers: Mutex<Vec<Option<Caller>>>,
 }
 
 /// Accepts peers until the worker finishes and the last connection is told so.
@@ -114,6 +117,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
         id,
         header,
         counted: Mutex::default(),
+        callers: Mutex::default(),
     });
     let mut finishing = false;
     loop {
@@ -191,13 +195,13 @@ impl Inbound {
     }
 
     fn application(&self, service: &Arc<ServedService>) -> Option<Arc<Application>> {
-        let index = self
-            .worker
-            .shared
-            .served
-            .iter()
-            .position(|one| Arc::ptr_eq(one, service))?;
-        self.applications.get(index).cloned()
+        self.applications.get(self.place(service)?).cloned()
+    }
+
+    /// The place of a service among those served.
+    fn place(&self, service: &Arc<ServedService>) -> Option<usize> {
+        let mut served = self.worker.shared.served.iter();
+        served.position(|one| Arc::ptr_eq(one, service))
     }
 }
 
@@ -219,6 +223,19 @@ impl Peer {
         fresh
     }
 
+    /// As which caller of `service` it counts.
+    fn caller_of(&self, service: &Arc<ServedService>) -> Caller {
+        let find = || service.concurrency.caller(self.id.id());
+        let Some(place) = self.inbound.place(service) else {
+            return find();
+        };
+        let mut callers = lock(&self.callers);
+        if callers.len() <= place {
+            callers.resize_with(place + 1, || None);
+        }
+        callers[place].get_or_insert_with(find).clone()
+    }
+
     /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: what
     /// they refuse was never under way.
     fn start(
@@ -238,12 +255,13 @@ impl Peer {
             return service.start(
                 &Limits::of(&table::Concurrency::default(), max, is_request),
                 Priority::Normal,
+                &self.caller_of(service),
             );
         };
         service.take_rate(self.id.id().as_str(), &port.traffic)?;
         let policy = &port.traffic.concurrency;
         let limits = Limits::of(policy, max, is_request);
-        service.start(&limits, priority(head, policy)?)
+        service.start(&limits, priority(head, policy)?, &self.caller_of(service))
     }
 
     /// Decides on a call and counts the decision.

@@ -16,10 +16,10 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use weft_config::table::Protocol;
 use weft_transport::http3::{ErrorCode, Responder, ServerRequest, StreamError};
-use weft_transport::identity::SpiffeId;
 
 use super::application::{Answered, Lease, ToSend, response_failure};
 use super::body::{Moved, RequestBody};
+use super::pace::Pacer;
 use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{PumpError, pump};
@@ -91,6 +91,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let link = trace.and_then(|trace| worker.shared.traces.serve(trace, deadline));
     let call_is_bounded = head.headers.contains_key(deadline::GRPC_TIMEOUT);
 
+    let declared = head.headers.contains_key(CONTENT_LENGTH);
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
     if let Err(failure) = prepare(&mut head, &peer.header, multiplexed) {
         return refuse(respond, failure, grpc, &id, record).await;
@@ -107,14 +108,13 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         let gone = pin!(respond.stopped());
         let delivery = pin!(deliver(
             &admitted,
-            caller,
-            &moved,
             &mut request,
             &mut respond,
             multiplexed,
             interim
         ));
-        let delivery = pin!(while_wanted(gone, delivery));
+        let paced = declared.then_some(&*moved);
+        let delivery = pin!(while_wanted(gone, paced, delivery));
         let idle = idle().until(deadline);
         let moving = pin!(while_moving(idle, || moved.total(), delivery));
         while_allowed(&mut policy, service, caller, parent, asked, moving).await
@@ -169,22 +169,34 @@ fn expired(why: Expired) -> Failure {
     }
 }
 
-/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first:
-/// dropped, it tells the application so.
+/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first, or sends a
+/// body that is `paced` too slowly: dropped, it tells the application so.
 async fn while_wanted<T, F>(
     mut gone: Pin<&mut impl Future<Output = Option<ErrorCode>>>,
+    paced: Option<&Moved>,
     mut work: Pin<&mut F>,
 ) -> Result<T, Failure>
 where
     F: Future<Output = Result<T, Failure>>,
 {
-    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
-        Poll::Ready(outcome) => Poll::Ready(outcome),
+    let mut pacer = Pacer::default();
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
+        }
         // Asked only when there is something to wait for.
-        Poll::Pending => gone
-            .as_mut()
-            .poll(cx)
-            .map(|_| Err(Failure::new(Reason::CallerGone, "the caller went away"))),
+        if gone.as_mut().poll(cx).is_ready() {
+            let failure = Failure::new(Reason::CallerGone, "the caller went away");
+            return Poll::Ready(Err(failure));
+        }
+        if let Some(moved) = paced
+            && let Some(bytes) = moved.sent_of_unfinished()
+            && pacer.poll(cx, &moved.pace, bytes).is_ready()
+        {
+            let slow = "the request's body comes too slowly";
+            return Poll::Ready(Err(Failure::new(Reason::RequestTooSlow, slow)));
+        }
+        Poll::Pending
     })
     .await
 }
@@ -213,8 +225,6 @@ async fn refuse(
 /// be waiting for interim responses.
 async fn deliver(
     admitted: &Admitted,
-    caller: &SpiffeId,
-    moved: &Arc<Moved>,
     request: ToSend<'_>,
     respond: &mut Responder,
     multiplexed: bool,
@@ -234,8 +244,8 @@ async fn deliver(
     }
     let heads = request
         .as_mut()
-        .and_then(|request| listen_for_interim(request, interim, moved));
-    let mut sending = pin!(application.send(caller, request));
+        .and_then(|request| listen_for_interim(request, interim));
+    let mut sending = pin!(application.send(&admitted.in_flight.caller, request));
     let Some(mut heads) = heads else {
         return sending.await;
     };
@@ -257,14 +267,15 @@ async fn deliver(
 fn listen_for_interim(
     request: &mut Request<RequestBody>,
     wanted: bool,
-    moved: &Arc<Moved>,
 ) -> Option<mpsc::Receiver<Response<()>>> {
     let (heard, heads) = wanted
         .then(|| mpsc::channel(limits::INFORMATIONAL_MAX))
         .unzip();
-    let moved = Arc::clone(moved);
+    let moved = request.body().moved().cloned();
     hyper::ext::on_informational(request, move |interim| {
-        if response::interim_declares_content(interim.headers()) {
+        if let Some(moved) = &moved
+            && response::interim_declares_content(interim.headers())
+        {
             moved.interim_declared_content();
         }
         let Some(heard) = &heard else { return };

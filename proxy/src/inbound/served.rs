@@ -13,7 +13,7 @@ use crate::failure::{Failure, Reason};
 use crate::http::authority;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::resilience::destination::{Destination, Destinations, Event};
-use crate::resilience::limit::{Concurrency, Limits};
+use crate::resilience::limit::{Caller, Concurrency, Kind, Limits};
 use crate::resilience::rate::{self, NamedRates, Rates};
 
 /// One port of a service that the application behind this sidecar serves.
@@ -65,26 +65,31 @@ impl ServedService {
         Self::new(name, port, application, &Destinations::default(), now)
     }
 
-    /// Counts one more call, unless too many are under way.
+    /// Counts one more call of a caller, unless too many are under way, of this caller or of all.
     pub(crate) fn start(
         self: &Arc<Self>,
         limits: &Limits,
         priority: Priority,
+        caller: &Caller,
     ) -> Result<InFlight, Failure> {
-        let verdict = self.concurrency.begin(limits, priority);
+        let verdict = self.concurrency.begin(limits, priority, caller);
         if let Some(full) = verdict.observed {
             self.destination.counts.add(full.event(false));
         }
         if let Some(full) = verdict.refused {
             self.destination.counts.add(full.event(true));
             let (limit, label) = (full.limit, &self.label);
-            return Err(Failure::new(
-                Reason::Overloaded,
-                format!("{limit} calls of {label} are under way"),
-            ));
+            let detail = match full.kind {
+                Kind::Fixed | Kind::Adaptive => format!("{limit} calls of {label} are under way"),
+                Kind::Share => {
+                    format!("this caller has its share of the {limit} calls of {label} at once")
+                }
+            };
+            return Err(Failure::new(Reason::Overloaded, detail));
         }
         Ok(InFlight {
             service: Arc::clone(self),
+            caller: caller.clone(),
             took: None,
         })
     }
@@ -137,13 +142,15 @@ impl ServedService {
 /// One call under way.
 pub(crate) struct InFlight {
     service: Arc<ServedService>,
+    /// Whose it is.
+    pub(crate) caller: Caller,
     /// Time to the head of a sound response.
     pub(crate) took: Option<Duration>,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.service.concurrency.end(self.took);
+        self.service.concurrency.end(self.took, &self.caller);
     }
 }
 
@@ -446,11 +453,13 @@ mod tests {
     fn a_call_counts_until_it_is_dropped_and_one_too_many_is_told_and_counted() {
         let service = Arc::new(ServedService::for_tests(name("orders"), 80));
         let limits = Limits::of(&weft_config::table::Concurrency::default(), 1, true);
-        let first = service.start(&limits, Priority::Normal);
-        let refused = service.start(&limits, Priority::Normal).err().unwrap();
+        let caller = Caller::default();
+        let first = service.start(&limits, Priority::Normal, &caller);
+        let refused = service.start(&limits, Priority::Normal, &caller);
+        let refused = refused.err().unwrap();
         assert_eq!(refused.reason, Reason::Overloaded);
         assert_eq!(service.destination.counts.get(Event::RefusedFixed), 1);
         drop(first);
-        assert!(service.start(&limits, Priority::Normal).is_ok());
+        assert!(service.start(&limits, Priority::Normal, &caller).is_ok());
     }
 }

@@ -59,10 +59,12 @@ pub(crate) enum Event {
     FailedOver,
     RefusedFixed,
     RefusedAdaptive,
+    RefusedShare,
     RefusedRate,
     RefusedCallerRate,
     ObservedFixed,
     ObservedAdaptive,
+    ObservedShare,
     ObservedRate,
     ObservedCallerRate,
     RefusedStreams,
@@ -129,7 +131,7 @@ const OVERRIDES: (&str, &str) = (
 const FAULTS: (&str, &str) = ("weft_faults_total", "Faults injected on purpose.");
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 36] = [
+const MEANINGS: [Meaning; 38] = [
     of(RETRIES, &[("reason", "not_reached")]),
     of(RETRIES, &[("reason", "unprocessed")]),
     of(RETRIES, &[("reason", "reset")]),
@@ -174,10 +176,12 @@ const MEANINGS: [Meaning; 36] = [
     ),
     of(OVERLOAD, &[("limit", "fixed"), ("mode", "enforce")]),
     of(OVERLOAD, &[("limit", "adaptive"), ("mode", "enforce")]),
+    of(OVERLOAD, &[("limit", "share"), ("mode", "enforce")]),
     of(OVERLOAD, &[("limit", "rate"), ("mode", "enforce")]),
     of(OVERLOAD, &[("limit", "caller_rate"), ("mode", "enforce")]),
     of(OVERLOAD, &[("limit", "fixed"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "adaptive"), ("mode", "observe")]),
+    of(OVERLOAD, &[("limit", "share"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "rate"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "caller_rate"), ("mode", "observe")]),
     of(OVERLOAD, &[("limit", "streams"), ("mode", "enforce")]),

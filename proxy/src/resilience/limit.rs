@@ -6,14 +6,20 @@
 //! square root of itself at a time; when they take longer it shrinks by that ratio. It is judged once for
 //! each [`WINDOW`] responses, by their mean against a slow average of such means. A limit that is not in
 //! use does not move.
+//!
+//! No caller may have all of either limit: each leaves some places to others, see [`leaves_room`].
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use weft_config::table::{self, Mode, Priority};
+use weft_transport::identity::SpiffeId;
+use weft_transport::shares::leaves_room;
 
 use super::destination::Event;
+use crate::metrics::lock;
 
 /// Responses after which the limit is judged anew.
 const WINDOW: u32 = 32;
@@ -37,24 +43,38 @@ pub(crate) struct Concurrency {
     in_flight: AtomicU32,
     adaptive: AtomicU32,
     gradient: Mutex<Gradient>,
+    callers: Mutex<BTreeMap<SpiffeId, Weak<AtomicU32>>>,
+}
+
+/// One caller of a service, whatever connection it uses: the same identity is the same caller. It counts the requests
+/// that it has under way, and is remembered while any of its connections holds it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller(Arc<AtomicU32>);
+
+impl PartialEq for Caller {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// What stands in the way of one more request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// The limit that is reached.
+    /// The limit that is reached, or that this caller has its share of.
     pub(crate) limit: u32,
-    /// Which of the two.
+    /// What is reached.
     pub(crate) kind: Kind,
 }
 
-/// Which limit.
+/// What is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// The cap.
     Fixed,
-    /// The one that follows the latency.
+    /// The limit that follows the latency.
     Adaptive,
+    /// The caller's share of one of these.
+    Share,
 }
 
 /// What is said about one request.
@@ -97,6 +117,8 @@ impl Full {
         match (self.kind, refused) {
             (Kind::Fixed, true) => Event::RefusedFixed,
             (Kind::Adaptive, true) => Event::RefusedAdaptive,
+            (Kind::Share, true) => Event::RefusedShare,
+            (Kind::Share, false) => Event::ObservedShare,
             (Kind::Fixed, false) => Event::ObservedFixed,
             (Kind::Adaptive, false) => Event::ObservedAdaptive,
         }
@@ -109,14 +131,29 @@ impl Default for Concurrency {
             in_flight: AtomicU32::new(0),
             adaptive: AtomicU32::new(START as u32),
             gradient: Mutex::default(),
+            callers: Mutex::default(),
         }
     }
 }
 
 impl Concurrency {
-    /// Asks for one more request. What is not refused must be ended by [`Self::end`].
-    pub(crate) fn begin(&self, limits: &Limits, priority: Priority) -> Verdict {
+    /// The caller of that identity.
+    pub(crate) fn caller(&self, identity: &SpiffeId) -> Caller {
+        let mut callers = lock(&self.callers);
+        if let Some(known) = callers.get(identity).and_then(Weak::upgrade) {
+            return Caller(known);
+        }
+        // As many callers as have connections, which are bounded.
+        callers.retain(|_, caller| caller.strong_count() > 0);
+        let caller = Caller::default();
+        callers.insert(identity.clone(), Arc::downgrade(&caller.0));
+        caller
+    }
+
+    /// Asks for one more request of a caller. What is not refused must be ended by [`Self::end`].
+    pub(crate) fn begin(&self, limits: &Limits, priority: Priority, caller: &Caller) -> Verdict {
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let own = caller.0.fetch_add(1, Ordering::Relaxed);
         let adaptive = self.adaptive.load(Ordering::Relaxed).min(limits.max);
         let mut verdict = Verdict {
             refused: None,
@@ -127,9 +164,13 @@ impl Concurrency {
             (Kind::Adaptive, adaptive, limits.adaptive),
         ] {
             let Some(mode) = mode else { continue };
-            if before < room(limit, priority, limits.reserve) {
+            let kind = if before >= room(limit, priority, limits.reserve) {
+                kind
+            } else if leaves_room(limit, before, own) {
                 continue;
-            }
+            } else {
+                Kind::Share
+            };
             let place = match mode {
                 Mode::Enforce => &mut verdict.refused,
                 Mode::Observe => &mut verdict.observed,
@@ -138,12 +179,14 @@ impl Concurrency {
         }
         if verdict.refused.is_some() {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            caller.0.fetch_sub(1, Ordering::Relaxed);
         }
         verdict
     }
 
-    /// A request is over. `took` is the time to its response's head, if the application gave one.
-    pub(crate) fn end(&self, took: Option<Duration>) {
+    /// A request of this caller is over. `took` is the time to its response's head, if the application gave one.
+    pub(crate) fn end(&self, took: Option<Duration>, caller: &Caller) {
+        caller.0.fetch_sub(1, Ordering::Relaxed);
         let in_flight = self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let Some(took) = took else { return };
         // Whoever finds it taken leaves one sample out, which harms nothing.
@@ -244,18 +287,80 @@ mod tests {
         }
     }
 
-    /// How many of a priority are let in until one is refused.
+    /// How many of a priority are let in, of a caller that has none yet, until one is refused.
     fn let_in(concurrency: &Concurrency, limits: &Limits, priority: Priority) -> usize {
+        let caller = Caller::default();
         (0..10_000)
-            .take_while(|_| concurrency.begin(limits, priority).refused.is_none())
+            .take_while(|_| {
+                concurrency
+                    .begin(limits, priority, &caller)
+                    .refused
+                    .is_none()
+            })
             .count()
+    }
+
+    #[test]
+    fn one_caller_leaves_places_to_others_under_either_limit() {
+        let concurrency = Concurrency::default();
+        assert_eq!(let_in(&concurrency, &limits(1024), Priority::Normal), 964);
+        let caller = Caller::default();
+        let verdict = concurrency.begin(&limits(1024), Priority::Normal, &caller);
+        assert_eq!(verdict.refused, None);
+        let adaptive = Limits {
+            adaptive: Some(Mode::Enforce),
+            ..limits(1024)
+        };
+        let concurrency = Concurrency::default();
+        assert_eq!(let_in(&concurrency, &adaptive, Priority::Normal), 61);
+        assert!(let_in(&concurrency, &adaptive, Priority::Normal) > 0);
+    }
+
+    #[test]
+    fn what_is_over_a_share_is_told_as_such_and_not_counted() {
+        let concurrency = Concurrency::default();
+        let caller = Caller::default();
+        let refused = (0..)
+            .find_map(|_| {
+                concurrency
+                    .begin(&limits(100), Priority::Normal, &caller)
+                    .refused
+            })
+            .unwrap();
+        let share = Full {
+            limit: 100,
+            kind: Kind::Share,
+        };
+        assert_eq!(refused, share);
+        let under_way = concurrency.in_flight();
+        assert_eq!(caller.0.load(Ordering::Relaxed), under_way);
+        (0..under_way).for_each(|_| concurrency.end(None, &caller));
+        assert_eq!(
+            (caller.0.load(Ordering::Relaxed), concurrency.in_flight()),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn connections_of_one_caller_share_a_count_that_ends_with_them() {
+        let concurrency = Concurrency::default();
+        let caller = |account: &str| {
+            let identity = format!("spiffe://demo.test/ns/shop/sa/{account}");
+            concurrency.caller(&identity.parse().unwrap())
+        };
+        let (one, two) = (caller("a"), caller("a"));
+        assert_eq!(one, two);
+        assert_ne!(one, caller("c"));
+        drop((one, two));
+        let _other = caller("b");
+        assert_eq!(lock(&concurrency.callers).len(), 1);
     }
 
     #[test]
     fn calls_beyond_the_cap_are_refused_until_one_ends() {
         let concurrency = Concurrency::default();
         assert_eq!(let_in(&concurrency, &limits(7), Priority::Normal), 7);
-        concurrency.end(None);
+        concurrency.end(None, &Caller(Arc::new(AtomicU32::new(1))));
         assert_eq!(let_in(&concurrency, &limits(7), Priority::Normal), 1);
         assert_eq!(concurrency.in_flight(), 7);
     }
@@ -279,8 +384,10 @@ mod tests {
             fixed: Mode::Observe,
             ..limits(1)
         };
-        assert_eq!(concurrency.begin(&limits, Priority::Normal).observed, None);
-        let verdict = concurrency.begin(&limits, Priority::Normal);
+        let caller = Caller::default();
+        let first = concurrency.begin(&limits, Priority::Normal, &caller);
+        assert_eq!(first.observed, None);
+        let verdict = concurrency.begin(&limits, Priority::Normal, &caller);
         let full = Full {
             limit: 1,
             kind: Kind::Fixed,
@@ -297,6 +404,7 @@ mod tests {
             adaptive: Some(Mode::Enforce),
             ..limits(1024)
         };
+        let caller = Caller::default();
         const SERVICE: u64 = 10_000;
         let mut free = vec![0_u64; workers];
         let mut under_way = BinaryHeap::new();
@@ -311,11 +419,11 @@ mod tests {
                     break;
                 }
                 under_way.pop();
-                concurrency.end(Some(Duration::from_micros(end - began)));
+                concurrency.end(Some(Duration::from_micros(end - began)), &caller);
                 done.push(end);
             }
             if concurrency
-                .begin(&limits, Priority::Normal)
+                .begin(&limits, Priority::Normal, &caller)
                 .refused
                 .is_some()
             {

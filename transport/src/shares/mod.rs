@@ -131,13 +131,13 @@ impl<K: Ord + Clone, T> Shares<K, T> {
     }
 }
 
-/// The part of the free places that one holder may have: it leaves a ninth to others while it is alone,
-/// two leave a seventeenth.
-const SHARE: u64 = 8;
+/// How many times as many places as are free one holder may have: it leaves a seventeenth to others while it is
+/// alone, two leave a thirty-third.
+const SHARE: u64 = 16;
 
 /// Whether a holder of `held` places may take one more of `places`, `taken` of which are taken: it may
-/// have at most [`SHARE`] times as many as are free, and so always leaves some to who comes next. Few
-/// places (up to `SHARE` + 1) may all be taken by one.
+/// have at most [`SHARE`] times as many as are free, and so leaves some to the next one. Few places (up to
+/// `SHARE` + 1) may all be taken by one.
 ///
 /// This is the dynamic threshold by which switches share a buffer among ports (Choudhury and Hahne, 1998): it
 /// needs no knowledge of who else will ask.
@@ -227,18 +227,18 @@ mod tests {
     }
 
     #[test]
-    fn one_holder_leaves_a_ninth_and_the_next_still_finds_most_of_it() {
-        assert_eq!(takes(1024, 0), 911);
-        assert_eq!(takes(1024, 911), 101);
-        assert_eq!(takes(1024, 911 + 101), 11);
+    fn one_holder_leaves_a_seventeenth_and_the_next_still_finds_most_of_it() {
+        assert_eq!(takes(1024, 0), 964);
+        assert_eq!(takes(1024, 964), 57);
+        assert_eq!(takes(1024, 964 + 57), 3);
     }
 
     #[test]
     fn few_places_may_all_be_taken_by_one() {
-        for places in 0..=9 {
+        for places in 0..=17 {
             assert_eq!(takes(places, 0), places);
         }
-        assert_eq!(takes(18, 0), 17);
+        assert_eq!(takes(34, 0), 33);
     }
 
     #[test]

@@ -6,12 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use weft_transport::identity::SpiffeId;
-
 /// Idle connections; the one used last is at the end.
 #[derive(Debug)]
-pub(super) struct IdleConnections<C> {
-    connections: Vec<Idle<C>>,
+pub(super) struct IdleConnections<K, C> {
+    connections: Vec<Idle<K, C>>,
     /// How long one may be idle.
     life: Duration,
     /// How many are kept.
@@ -19,13 +17,13 @@ pub(super) struct IdleConnections<C> {
 }
 
 #[derive(Debug)]
-struct Idle<C> {
+struct Idle<K, C> {
     connection: C,
-    caller: SpiffeId,
+    caller: K,
     since: Instant,
 }
 
-impl<C> IdleConnections<C> {
+impl<K: PartialEq, C> IdleConnections<K, C> {
     /// Keeps at most `most` connections, each for at most `life`.
     pub(super) fn new(life: Duration, most: usize) -> Self {
         Self {
@@ -36,7 +34,7 @@ impl<C> IdleConnections<C> {
     }
 
     /// Keeps a connection of this caller. Where too many are kept, the one that was used least recently goes.
-    pub(super) fn put(&mut self, caller: SpiffeId, connection: C, now: Instant) {
+    pub(super) fn put(&mut self, caller: K, connection: C, now: Instant) {
         if self.connections.len() >= self.most && !self.connections.is_empty() {
             self.connections.remove(0);
         }
@@ -50,7 +48,7 @@ impl<C> IdleConnections<C> {
     /// The connection of this caller that was used last and is `usable`; those that are not are dropped.
     pub(super) fn take(
         &mut self,
-        caller: &SpiffeId,
+        caller: &K,
         now: Instant,
         usable: impl Fn(&C) -> bool,
     ) -> Option<C> {
@@ -79,36 +77,27 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(1);
 
-    fn caller(account: &str) -> SpiffeId {
-        format!("spiffe://demo.test/ns/shop/sa/{account}")
-            .parse()
-            .unwrap()
-    }
-
     #[test]
     fn a_connection_is_used_again_only_for_the_caller_that_it_served() {
         let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
-        idle.put(caller("a"), 1, now);
-        idle.put(caller("b"), 2, now);
-        idle.put(caller("a"), 3, now);
-        assert_eq!(idle.take(&caller("c"), now, |_| true), None);
-        assert_eq!(idle.take(&caller("b"), now, |_| true), Some(2));
-        assert_eq!(idle.take(&caller("a"), now, |_| true), Some(3));
-        assert_eq!(idle.take(&caller("a"), now, |_| true), Some(1));
-        assert_eq!(idle.take(&caller("a"), now, |_| true), None);
+        idle.put("a", 1, now);
+        idle.put("b", 2, now);
+        idle.put("a", 3, now);
+        assert_eq!(idle.take(&"c", now, |_| true), None);
+        assert_eq!(idle.take(&"b", now, |_| true), Some(2));
+        assert_eq!(idle.take(&"a", now, |_| true), Some(3));
+        assert_eq!(idle.take(&"a", now, |_| true), Some(1));
+        assert_eq!(idle.take(&"a", now, |_| true), None);
     }
 
     #[test]
     fn what_is_too_old_or_not_usable_is_dropped_on_the_way() {
         let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
-        idle.put(caller("a"), 1, now);
-        idle.put(caller("a"), 2, now + LIFE / 2);
-        idle.put(caller("a"), 3, now + LIFE / 2);
-        assert_eq!(
-            idle.take(&caller("a"), now + LIFE, |one| *one != 3),
-            Some(2)
-        );
-        assert_eq!(idle.take(&caller("a"), now + LIFE, |_| true), None);
+        idle.put("a", 1, now);
+        idle.put("a", 2, now + LIFE / 2);
+        idle.put("a", 3, now + LIFE / 2);
+        assert_eq!(idle.take(&"a", now + LIFE, |one| *one != 3), Some(2));
+        assert_eq!(idle.take(&"a", now + LIFE, |_| true), None);
         assert!(idle.connections.is_empty());
     }
 
@@ -116,21 +105,21 @@ mod tests {
     fn where_too_many_are_kept_the_one_used_least_recently_goes() {
         let (mut idle, now) = (IdleConnections::new(LIFE, 2), Instant::now());
         for (account, connection) in [("a", 1), ("a", 2), ("b", 3)] {
-            idle.put(caller(account), connection, now);
+            idle.put(account, connection, now);
         }
-        assert_eq!(idle.take(&caller("b"), now, |_| true), Some(3));
-        assert_eq!(idle.take(&caller("a"), now, |_| true), Some(2));
-        assert_eq!(idle.take(&caller("a"), now, |_| true), None);
+        assert_eq!(idle.take(&"b", now, |_| true), Some(3));
+        assert_eq!(idle.take(&"a", now, |_| true), Some(2));
+        assert_eq!(idle.take(&"a", now, |_| true), None);
     }
 
     #[test]
     fn a_sweep_leaves_what_may_be_used_again() {
         let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
-        idle.put(caller("a"), 1, now);
-        idle.put(caller("a"), 2, now + LIFE / 2);
-        idle.put(caller("a"), 3, now + LIFE / 2);
+        idle.put("a", 1, now);
+        idle.put("a", 2, now + LIFE / 2);
+        idle.put("a", 3, now + LIFE / 2);
         idle.sweep(now + LIFE, |one| *one != 2);
         assert_eq!(idle.connections.len(), 1);
-        assert_eq!(idle.take(&caller("a"), now + LIFE, |_| true), Some(3));
+        assert_eq!(idle.take(&"a", now + LIFE, |_| true), Some(3));
     }
 }

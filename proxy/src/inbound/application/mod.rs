@@ -18,12 +18,12 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::task::TaskTracker;
 use weft_config::settings::{LocalAddress, Timeouts};
-use weft_transport::identity::SpiffeId;
 
 use super::body::RequestBody;
 use crate::failure::{Failure, Reason};
 use crate::limits;
 use crate::metrics::lock;
+use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
 use crate::tasks::Tracked;
 use idle::IdleConnections;
@@ -32,7 +32,7 @@ use idle::IdleConnections;
 pub(crate) struct Application {
     address: LocalAddress,
     connect: Duration,
-    idle: Mutex<IdleConnections<Connection>>,
+    idle: Mutex<IdleConnections<Caller, Connection>>,
     multiplexed: Mutex<Option<Multiplexed>>,
     tasks: TaskTracker,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Lease(Option<Leased>);
 
 struct Leased {
     application: Arc<Application>,
-    caller: SpiffeId,
+    caller: Caller,
     connection: Connection,
 }
 
@@ -127,7 +127,7 @@ impl Application {
     /// goes out once more on a fresh one if the application cannot have seen it, or may see it twice.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        caller: &SpiffeId,
+        caller: &Caller,
         request: ToSend<'_>,
     ) -> Result<Answered, Failure> {
         let reused = lock(&self.idle).take(caller, Instant::now(), Connection::is_quiet);
@@ -209,7 +209,7 @@ impl Application {
     fn answered(
         self: &Arc<Self>,
         response: Response<Incoming>,
-        caller: &SpiffeId,
+        caller: &Caller,
         connection: Connection,
     ) -> Answered {
         Answered {
