@@ -25,6 +25,7 @@ pub mod limits;
 mod mesh;
 mod metrics;
 mod outbound;
+mod private_socket;
 mod record;
 mod relay;
 mod resilience;
@@ -34,7 +35,9 @@ mod takeover;
 mod tasks;
 mod worker;
 
+pub use admin::server::Endpoint as AdminEndpoint;
 pub use early::answer_while_waiting;
 pub use failure::{Failure, Reason};
+pub use private_socket::connect as connect_socket;
 pub use run::{ControlPlane, LogFilter, RunError, Running, run, start};
 pub use takeover::{MessageError, Predecessor, TakeoverError};

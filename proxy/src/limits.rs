@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use weft_transport::shares::Bounds;
+
 /// Bytes of one request or response head on the application's side; more is answered 431.
 /// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -225,3 +227,43 @@ pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// sends a request meanwhile gets its answer, with the word that the connection ends; one whose
 /// connection is closed under its hands may take that for a failure.
 pub const IDLE_LINGER: Duration = Duration::from_secs(5);
+
+/// Connections of the admin endpoint on loopback. Callers there have one address in common, so each may have
+/// all; an operator who is kept out by them has the Unix socket. About 20 KiB each.
+pub const ADMIN_CONNECTIONS: Bounds = Bounds {
+    places: 64,
+    each: 64,
+};
+
+/// Connections of the Unix socket: people and hooks.
+pub const ADMIN_SOCKET_CONNECTIONS: Bounds = Bounds {
+    places: 32,
+    each: 32,
+};
+
+/// Connections of the endpoint for other hosts: a few scrapers, and the probes of one host, which come one
+/// after the other.
+pub const OBSERVE_CONNECTIONS: Bounds = Bounds {
+    places: 64,
+    each: 16,
+};
+
+/// Connections to an admin endpoint that may wait in the kernel.
+pub const ADMIN_BACKLOG: i32 = 128;
+
+/// Waiting for a request's head on an admin endpoint, on a new connection or between two requests: clients on
+/// this host send it at once.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From a request's head to its answer, the request's content included: nothing is computed for long.
+pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's head on an admin endpoint; browsers send one or two KiB.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a request's content there: the directives of a log filter.
+pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Answers that are being read when an admin endpoint ends may take this long: less than a successor waits
+/// ([`TAKEOVER_TIMEOUT`]).
+pub const ADMIN_FINISH: Duration = Duration::from_secs(1);

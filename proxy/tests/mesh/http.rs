@@ -439,23 +439,30 @@ async fn head_and_keep_alive_stay_in_step() {
 async fn a_drain_finishes_what_runs_and_the_admin_endpoint_tells() {
     let (mesh, _tasks) = mesh().await;
     let admin = mesh.frontend.admin();
-    assert_eq!(call(admin, get("x", "/live")).await.status, 200);
-    assert_eq!(call(admin, get("x", "/ready")).await.status, 200);
+    assert_eq!(call(admin, get("localhost", "/live")).await.status, 200);
+    assert_eq!(call(admin, get("localhost", "/ready")).await.status, 200);
     assert_eq!(
         call(mesh.listener(To::Orders), get("x", "/")).await.status,
         200
     );
-    let metrics = String::from_utf8(call(admin, get("x", "/metrics")).await.body.to_vec()).unwrap();
+    let metrics = String::from_utf8(
+        call(admin, get("localhost", "/metrics"))
+            .await
+            .body
+            .to_vec(),
+    )
+    .unwrap();
     assert!(
         metrics.contains("weft_requests_total{direction=\"outbound\""),
         "{metrics}"
     );
-    let certs = String::from_utf8(call(admin, get("x", "/certs")).await.body.to_vec()).unwrap();
+    let certs =
+        String::from_utf8(call(admin, get("localhost", "/certs")).await.body.to_vec()).unwrap();
     assert!(certs.contains("frontend") && !certs.contains("PRIVATE"));
     let drain = Request::builder()
         .method("POST")
         .uri("/drain")
-        .header("host", "x")
+        .header("host", "localhost")
         .body(Full::<Bytes>::default())
         .unwrap();
     assert_eq!(call(admin, drain).await.status, 202);
