@@ -33,6 +33,7 @@ mod run;
 mod stream;
 mod takeover;
 mod tasks;
+pub mod visible;
 mod worker;
 
 pub use admin::server::Endpoint as AdminEndpoint;

@@ -15,7 +15,7 @@ use weft_config::settings::DurationText;
 use crate::admin_client::{ask, connect, get};
 use crate::admin_place::Where;
 use crate::failure::{Code, Failure};
-use crate::output::{Format, Table, note, print, text_out};
+use crate::output::{Format, Table, note, print, text_out, visible_json};
 use crate::process;
 
 /// Shows whether a sidecar is ready, as whom, and what it is connected to; exit code 1 if not ready.
@@ -134,7 +134,7 @@ fn plain(value: &Value) -> String {
 pub fn dump(args: &Dump) -> Result<(), Failure> {
     let answer = process::runtime()?.block_on(get(&args.at.to_read()?, "/config_dump"))?;
     let dump = answer.json()?;
-    text_out(&format!("{dump:#}\n"))
+    text_out(&visible_json(&format!("{dump:#}")))
 }
 
 /// Runs `weft proxy drain`.
