@@ -1,12 +1,17 @@
-//! Asks a running sidecar's admin endpoint: small requests, small answers, on this host.
+//! Asks a running sidecar's admin endpoint: small requests, small answers, on this host. Where the endpoint is
+//! is found in `admin_place.rs`.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::failure::{Code, Failure, chain};
@@ -15,6 +20,24 @@ use crate::failure::{Code, Failure, chain};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer; a dump of 10 000 endpoints fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where an endpoint is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Socket(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Socket(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 /// What the endpoint said.
 pub struct Answer {
@@ -25,10 +48,7 @@ pub struct Answer {
 impl Answer {
     /// The document. A sidecar that has none, because it waits for something, says why.
     pub fn json(&self) -> Result<serde_json::Value, Failure> {
-        if !self.status.is_success() {
-            let said = String::from_utf8_lossy(&self.body);
-            return Err(Failure::new(Code::Failed, said.trim()));
-        }
+        self.good()?;
         serde_json::from_slice(&self.body).map_err(|error| {
             Failure::new(
                 Code::Failed,
@@ -36,63 +56,169 @@ impl Answer {
             )
         })
     }
-}
 
-/// GET `path`.
-pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, Failure> {
-    ask(address, Method::GET, path).await
-}
-
-/// POST `path` with an empty body.
-pub async fn post(address: SocketAddr, path: &str) -> Result<Answer, Failure> {
-    ask(address, Method::POST, path).await
-}
-
-async fn ask(address: SocketAddr, method: Method, path: &str) -> Result<Answer, Failure> {
-    let unreachable = |what: String| {
-        Failure::new(
-            Code::Unreachable,
-            format!(
-                "the sidecar's admin endpoint {address} {what}: is it running there? (--admin says where)"
-            ),
-        )
-    };
-    match tokio::time::timeout(PATIENCE, exchange(address, method, path)).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(unreachable(format!("does not answer ({})", chain(&*error)))),
-        Err(_) => Err(unreachable(format!(
-            "does not answer within {}s",
-            PATIENCE.as_secs()
-        ))),
+    /// The text of an answer that is no refusal.
+    pub fn good(&self) -> Result<String, Failure> {
+        let said = String::from_utf8_lossy(&self.body).trim().to_owned();
+        if self.status.is_success() {
+            return Ok(said);
+        }
+        let code = match self.status {
+            StatusCode::FORBIDDEN => Code::NotPermitted,
+            StatusCode::BAD_REQUEST => Code::BadData,
+            _ => Code::Failed,
+        };
+        Err(match said.is_empty() {
+            true => Failure::new(code, format!("the sidecar answered {}", self.status)),
+            false => Failure::new(code, said),
+        })
     }
+}
+
+/// GET `path` at the first of the targets that can be connected to.
+pub async fn get(targets: &[Target], path: &str) -> Result<Answer, Failure> {
+    ask(targets, Method::GET, path, Bytes::new()).await
+}
+
+/// Asks the first of the targets that can be connected to.
+pub async fn ask(
+    targets: &[Target],
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Answer, Failure> {
+    connect(targets).await?.ask(method, path, body).await
+}
+
+/// Connects to the first of the targets that lets it.
+pub async fn connect(targets: &[Target]) -> Result<Connection, Failure> {
+    let mut refusals = Vec::new();
+    for target in targets {
+        match tokio::time::timeout(PATIENCE, Connection::open(target)).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => refusals.push((target, error)),
+            Err(_) => refusals.push((target, io::ErrorKind::TimedOut.into())),
+        }
+    }
+    Err(not_connected(&refusals))
+}
+
+fn not_connected(refusals: &[(&Target, io::Error)]) -> Failure {
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let denied = refusals.iter().any(|(_, error)| is_denied(error));
+    let each: Vec<String> = refusals
+        .iter()
+        .map(|(target, error)| {
+            let why = match (target, error.kind()) {
+                (Target::Socket(_), io::ErrorKind::NotFound) => {
+                    "there is no such socket".to_owned()
+                }
+                (Target::Socket(_), io::ErrorKind::ConnectionRefused) => {
+                    "left over: no process listens there".to_owned()
+                }
+                (Target::Socket(_), io::ErrorKind::PermissionDenied) => {
+                    "only the user that the sidecar runs as, and root, may use it".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            format!("{target} ({why})")
+        })
+        .collect();
+    let code = if denied {
+        Code::NotPermitted
+    } else {
+        Code::Unreachable
+    };
+    let line = format!(
+        "no sidecar answers at {}: is it running? (--state-dir, --config or --admin says which)",
+        each.join(", nor at ")
+    );
+    Failure::new(code, line)
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection for one request.
+pub struct Connection {
+    target: Target,
+    stream: Box<dyn Stream>,
+    process: Option<i32>,
 }
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn exchange(address: SocketAddr, method: Method, path: &str) -> Result<Answer, AnyError> {
-    let io = TokioIo::new(TcpStream::connect(address).await?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, address.to_string())
-        .body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await?
-            .to_bytes();
-        Ok(Answer { status, body })
-    };
-    // The connection must be driven while the exchange waits; it ends with it.
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        ended = &mut connection => {
-            ended?;
-            exchange.await
+impl Connection {
+    async fn open(target: &Target) -> io::Result<Self> {
+        let (stream, process): (Box<dyn Stream>, _) = match target {
+            Target::Tcp(address) => (Box::new(TcpStream::connect(address).await?), None),
+            Target::Socket(path) => {
+                let stream = weft_proxy::connect_socket(path).await?;
+                let process = stream.peer_cred()?.pid();
+                (Box::new(stream), process)
+            }
+        };
+        Ok(Self {
+            target: target.clone(),
+            stream,
+            process,
+        })
+    }
+
+    /// The process that listens, if the kernel tells.
+    pub fn process(&self) -> Option<i32> {
+        self.process
+    }
+
+    /// Asks.
+    pub async fn ask(self, method: Method, path: &str, body: Bytes) -> Result<Answer, Failure> {
+        let target = self.target.clone();
+        let unreachable = |what: String| {
+            let line = format!(
+                "the sidecar's admin endpoint {target} {what}: is it running there? (--state-dir, --config or --admin says which)"
+            );
+            Failure::new(Code::Unreachable, line)
+        };
+        match tokio::time::timeout(PATIENCE, self.exchange(method, path, body)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(unreachable(format!("does not answer ({})", chain(&*error)))),
+            Err(_) => Err(unreachable(format!(
+                "does not answer within {}s",
+                PATIENCE.as_secs()
+            ))),
+        }
+    }
+
+    async fn exchange(self, method: Method, path: &str, body: Bytes) -> Result<Answer, AnyError> {
+        let host = match &self.target {
+            Target::Tcp(address) => address.to_string(),
+            Target::Socket(_) => "localhost".to_owned(),
+        };
+        let io = TokioIo::new(self.stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, host)
+            .body(Full::new(body))?;
+        let exchange = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+                .collect()
+                .await?
+                .to_bytes();
+            Ok(Answer { status, body })
+        };
+        // The connection must be driven while the exchange waits; it ends with it.
+        tokio::pin!(exchange, connection);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            ended = &mut connection => {
+                ended?;
+                exchange.await
+            }
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The admin endpoint of a control-plane process: `/live`, `/ready` and `/metrics` in the text format of
 //! Prometheus. Off unless an address is given. Read-only, and nothing on it is secret.
 //!
-//! The sidecar's richer one is `proxy/src/admin.rs`.
+//! The sidecar's richer one is `proxy/src/admin.rs`; who is answered is decided by the same rule.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -13,24 +12,27 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weft_ca::metrics::Sample;
-use weft_config::settings::ListenAddress;
 use weft_config::settings::raw::RawAdmin;
+use weft_config::settings::{ListenAddress, Observe};
+use weft_proxy::AdminEndpoint;
 
 use crate::failure::{Code, Failure};
 
 /// A bound endpoint, or none when nobody asked for one.
-pub struct ControlAdmin(Option<TcpListener>);
+pub struct ControlAdmin(Option<AdminEndpoint>);
 
 impl ControlAdmin {
     /// Binds the address of `--admin` or `admin.listen`.
-    pub async fn bind(address: Option<SocketAddr>) -> Result<Self, Failure> {
-        let Some(address) = address else {
+    pub async fn bind(settings: Option<Observe>) -> Result<Self, Failure> {
+        let Some(Observe { listen, hosts }) = settings else {
             return Ok(Self(None));
         };
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            Failure::new(Code::Failed, format!("admin.listen {address}: {error}"))
+        let bound = TcpListener::bind(listen).await;
+        let endpoint = bound.and_then(|listener| AdminEndpoint::control(listener, hosts));
+        let endpoint = endpoint.map_err(|error| {
+            Failure::new(Code::Failed, format!("admin.listen {listen}: {error}"))
         })?;
-        Ok(Self(Some(listener)))
+        Ok(Self(Some(endpoint)))
     }
 
     /// Serves what `samples` says at each request, until `shutdown`.
@@ -39,7 +41,7 @@ impl ControlAdmin {
         samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) {
-        let Some(listener) = self.0 else {
+        let Some(endpoint) = self.0 else {
             return;
         };
         let samples = Arc::new(samples);
@@ -54,17 +56,16 @@ impl ControlAdmin {
                     ([(CONTENT_TYPE, format)], page(&samples()))
                 }),
             );
-        let served = axum::serve(listener, router);
-        if let Some(Err(error)) = shutdown.run_until_cancelled(served.into_future()).await {
-            tracing::error!(%error, "the admin endpoint ended");
-        }
+        endpoint.serve(router, shutdown).await;
     }
 }
 
 /// `--admin` as a layer of settings.
 pub fn raw_admin(address: Option<ListenAddress>) -> Option<RawAdmin> {
-    let listen = Some(address?);
-    Some(RawAdmin { listen })
+    Some(RawAdmin {
+        listen: Some(address?),
+        hosts: None,
+    })
 }
 
 /// The samples as text; those of one name stand together.

@@ -10,6 +10,7 @@
 )]
 
 mod admin_client;
+mod admin_place;
 mod children;
 mod cli;
 mod command;

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::ValueEnum;
 use serde::Serialize;
+use weft_proxy::visible::{acts, escape};
 
 use crate::failure::{Code, Failure};
 
@@ -65,11 +66,11 @@ pub fn moment(unix_seconds: u64) -> String {
         .map_or_else(|| unix_seconds.to_string(), |moment| moment.to_string())
 }
 
-/// Names and messages come from other hosts: no control character reaches the terminal.
+/// Names and messages come from other hosts: no character that a terminal obeys reaches it.
 pub fn printable(text: impl AsRef<str>) -> String {
     text.as_ref()
         .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| if acts(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
@@ -91,7 +92,7 @@ pub fn print_or<T: Serialize>(
     let text = match format {
         Format::Table => text(data),
         Format::Json => serde_json::to_string_pretty(data)
-            .map(|text| text + "\n")
+            .map(|text| visible_json(&text))
             .map_err(|error| {
                 Failure::new(Code::Failed, format!("cannot print as JSON: {error}"))
             })?,
@@ -100,6 +101,14 @@ pub fn print_or<T: Serialize>(
         })?,
     };
     text_out(&text)
+}
+
+/// JSON of several lines with an end, in which strings hold no character that a terminal obeys: they are
+/// written as `\uXXXX`, which means the same.
+pub fn visible_json(text: &str) -> String {
+    let mut lines: String = text.lines().map(escape).collect::<Vec<_>>().join("\n");
+    lines.push('\n');
+    lines
 }
 
 /// Writes `text` to stdout. A reader that went away (`weft get ... | head`) is no failure.
@@ -128,12 +137,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn json_means_the_same_and_acts_on_no_terminal() {
+        let data = serde_json::json!({ "reason": "a\u{202e}b\u{9b}2J\n" });
+        let text = visible_json(&serde_json::to_string_pretty(&data).unwrap());
+        assert_eq!(text, "{\n  \"reason\": \"a\\u202eb\\u009b2J\\n\"\n}\n");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            data
+        );
+    }
+
+    #[test]
     fn a_table_is_aligned_and_free_of_control_characters() {
         let mut table = Table::new(&["NAME", "ADDRESS"]);
-        table.row(["orders\u{1b}[31m".to_owned(), "10.9.0.3:6143".to_owned()]);
+        table.row(["orders\u{1b}[31m".to_owned(), "10.9.0.3\u{202e}".to_owned()]);
         assert_eq!(
             table.to_string(),
-            "NAME         ADDRESS\norders\u{fffd}[31m  10.9.0.3:6143\n"
+            "NAME         ADDRESS\norders\u{fffd}[31m  10.9.0.3\u{fffd}\n"
         );
     }
 }

@@ -1,11 +1,14 @@
 //! Logs: fields, not prose, on stderr. JSON lines unless stderr is a terminal; the filter comes
-//! from `WEFT_LOG` (or `RUST_LOG`) and can be changed while the process runs.
+//! from `WEFT_LOG` (or `RUST_LOG`) and can be changed while the process runs. Whatever a field holds, an
+//! event is one line, in which nothing acts on a terminal: peers chose some of it.
 
-use std::io::IsTerminal;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use weft_proxy::visible::escape;
 
 /// Lifecycle only: nothing per request stands at this level.
 const DEFAULT_FILTER: &str = "info";
@@ -41,8 +44,8 @@ pub fn start(requested: Option<&str>) -> LogFilter {
     let refused = parsed.is_err();
     let (filter, handle) =
         reload::Layer::new(parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER)));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = if std::io::stderr().is_terminal() {
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Lines(io::stderr()));
+    let lines = if io::stderr().is_terminal() {
         lines.with_target(false).boxed()
     } else {
         lines.json().flatten_event(true).boxed()
@@ -56,4 +59,57 @@ pub fn start(requested: Option<&str>) -> LogFilter {
         );
     }
     LogFilter { handle }
+}
+
+/// Writes events, each of which comes in one piece.
+struct Lines<W>(W);
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0
+            .write_all(line(&String::from_utf8_lossy(event)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The event as one line. The colours of a terminal stay: `tracing_subscriber` writes them, and takes the same
+/// sequences out of fields.
+fn line(event: &str) -> Cow<'_, str> {
+    const COLOUR: char = '\u{1b}';
+    let text = event.strip_suffix('\n').unwrap_or(event);
+    let is_plain = |part: &str| matches!(escape(part), Cow::Borrowed(_));
+    if text.split(COLOUR).all(is_plain) {
+        return Cow::Borrowed(event);
+    }
+    let parts: Vec<_> = text.split(COLOUR).map(escape).collect();
+    Cow::Owned(parts.join("\u{1b}") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_in_which_nothing_acts_but_its_colours() {
+        for (event, expected) in [
+            ("plain\n", "plain\n"),
+            (
+                "\u{1b}[32m INFO\u{1b}[0m ready\n",
+                "\u{1b}[32m INFO\u{1b}[0m ready\n",
+            ),
+            ("peer=a\nINFO forged\n", "peer=a\\u000aINFO forged\n"),
+            (
+                "{\"peer\":\"a\u{202e}b\u{9b}1m\"}\n",
+                "{\"peer\":\"a\\u202eb\\u009b1m\"}\n",
+            ),
+        ] {
+            let mut written = Vec::new();
+            Lines(&mut written).write_all(event.as_bytes()).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), expected);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use weft_config::settings::{Sources, load_ca, load_config, load_proxy};
 
 /// Every subcommand that does something by itself.
-const COMMANDS: [&[&str]; 35] = [
+const COMMANDS: [&[&str]; 36] = [
     &["demo"],
     &["ca", "init"],
     &["ca", "serve"],
@@ -28,6 +28,7 @@ const COMMANDS: [&[&str]; 35] = [
     &["proxy", "status"],
     &["proxy", "config"],
     &["proxy", "drain"],
+    &["proxy", "logging"],
     &["apply"],
     &["get"],
     &["delete"],

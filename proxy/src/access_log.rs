@@ -1,6 +1,8 @@
 //! The access log: one JSON object per line on standard output. It never delays a request: lines over the
-//! rate are counted, and the writer has a bounded queue that drops when it is full.
+//! rate are counted, and the writer has a bounded queue that drops when it is full. What callers and
+//! applications chose is cut to a length and made visible (`visible.rs`).
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -13,6 +15,7 @@ use weft_config::settings::AccessLog as Mode;
 use crate::limits;
 use crate::metrics::{Shard, lock};
 use crate::record::Record;
+use crate::visible::{cut, escape};
 
 /// One worker's side of the log.
 pub(crate) struct AccessLog {
@@ -84,14 +87,21 @@ impl AccessLog {
             self.shard.log_suppressed.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let Ok(mut text) = serde_json::to_vec(&Json::new(line, suppressed)) else {
+        let Some(text) = text(&Json::new(line, suppressed)) else {
             return;
         };
-        text.push(b'\n');
         if let Err(TrySendError::Full(_)) = lines.try_send(text) {
             self.shard.log_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// The line, with its end.
+fn text(json: &Json<'_>) -> Option<Vec<u8>> {
+    let json = serde_json::to_string(json).ok()?;
+    let mut text = escape(&json).into_owned().into_bytes();
+    text.push(b'\n');
+    Some(text)
 }
 
 /// So many lines per second, and how many were refused since the last.
@@ -130,27 +140,27 @@ impl Rate {
 struct Json<'a> {
     time: String,
     direction: &'static str,
-    method: &'a str,
-    authority: &'a str,
-    path: &'a str,
+    method: Cow<'a, str>,
+    authority: Cow<'a, str>,
+    path: Cow<'a, str>,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc_status: Option<u8>,
     duration_ms: f64,
     bytes_in: u64,
     bytes_out: u64,
-    source: &'a str,
-    destination: &'a str,
+    source: Cow<'a, str>,
+    destination: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    destination_principal: &'a str,
+    destination_principal: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
-    route: &'a str,
+    route: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<&'a str>,
+    details: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
+    request_id: Option<Cow<'a, str>>,
     /// Left out where one attempt sufficed.
     #[serde(skip_serializing_if = "is_one")]
     attempts: u32,
@@ -170,24 +180,29 @@ impl<'a> Json<'a> {
     fn new(line: &Line<'a>, suppressed: u64) -> Self {
         let record = line.record;
         let labels = &record.counted.labels;
+        let principal = |text| cut(text, limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX);
+        let name = |text| cut(text, limits::ACCESS_LOG_NAME_BYTES_MAX);
         Self {
             time: jiff::Timestamp::now().to_string(),
             direction: labels.direction.as_str(),
-            method: record.method.as_str(),
-            authority: record
-                .uri
-                .authority()
-                .map_or("", |authority| authority.as_str()),
-            path: record.uri.path(),
+            method: cut(record.method.as_str(), limits::ACCESS_LOG_METHOD_BYTES_MAX),
+            authority: cut(
+                record
+                    .uri
+                    .authority()
+                    .map_or("", |authority| authority.as_str()),
+                limits::ACCESS_LOG_AUTHORITY_BYTES_MAX,
+            ),
+            path: cut(record.uri.path(), limits::ACCESS_LOG_PATH_BYTES_MAX),
             status: record.status,
             grpc_status: record.grpc_status,
             duration_ms: (line.duration.as_secs_f64() * 1e6).round() / 1e3,
             bytes_in: record.sent,
             bytes_out: record.received,
-            source: &labels.source_principal,
-            destination: &labels.destination_service,
-            destination_principal: &labels.destination_principal,
-            route: &labels.route,
+            source: principal(&labels.source_principal),
+            destination: name(&labels.destination_service),
+            destination_principal: principal(&labels.destination_principal),
+            route: name(&labels.route),
             error: record
                 .failure
                 .as_ref()
@@ -195,8 +210,12 @@ impl<'a> Json<'a> {
             details: record
                 .failure
                 .as_ref()
-                .map(|failure| failure.detail.as_ref()),
-            request_id: record.request_id.as_ref().and_then(|id| id.to_str().ok()),
+                .map(|failure| cut(&failure.detail, limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
+            request_id: record
+                .request_id
+                .as_ref()
+                .and_then(|id| id.to_str().ok())
+                .map(|id| cut(id, limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
             attempts: record.attempts,
             suppressed,
         }
@@ -206,6 +225,54 @@ impl<'a> Json<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A line in which everything is as long as it may be, of one character.
+    fn longest(unit: &str) -> Json<'static> {
+        let text = unit.repeat(64 * 1024);
+        let field = |bytes_max| Cow::Owned(cut(&text, bytes_max).into_owned());
+        Json {
+            // Nine digits of a second is what the clock has.
+            time: "2026-11-29T12:31:06.123456789Z".to_owned(),
+            direction: "outbound",
+            method: field(limits::ACCESS_LOG_METHOD_BYTES_MAX),
+            authority: field(limits::ACCESS_LOG_AUTHORITY_BYTES_MAX),
+            path: field(limits::ACCESS_LOG_PATH_BYTES_MAX),
+            status: u16::MAX,
+            grpc_status: Some(u8::MAX),
+            duration_ms: f64::MIN,
+            bytes_in: u64::MAX,
+            bytes_out: u64::MAX,
+            source: field(limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX),
+            destination: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
+            destination_principal: field(limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX),
+            route: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
+            error: Some("connection_write_timeout_and_some_more"),
+            details: Some(field(limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
+            request_id: Some(field(limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
+            attempts: u32::MAX,
+            suppressed: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn a_line_is_bounded_and_one_line_of_json_whatever_it_is_about() {
+        for unit in [
+            "a", "\"", "\n", "\u{1b}", "\u{9b}", "\u{202e}", "\u{2028}", "漢",
+        ] {
+            let line = text(&longest(unit)).unwrap();
+            assert!(
+                line.len() <= limits::ACCESS_LOG_LINE_BYTES_MAX,
+                "{}",
+                line.len()
+            );
+            let line = String::from_utf8(line).unwrap();
+            let line = line.strip_suffix('\n').unwrap();
+            assert!(!line.contains(crate::visible::acts), "{line}");
+            let json: serde_json::Value = serde_json::from_str(line).unwrap();
+            let path = json["path"].as_str().unwrap();
+            assert!(path.starts_with(unit) && path.ends_with('…'), "{path}");
+        }
+    }
 
     #[test]
     fn lines_over_the_rate_are_counted_and_reported_with_the_next() {

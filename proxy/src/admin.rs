@@ -1,24 +1,24 @@
 //! The admin endpoint: what operators and supervisors ask a sidecar. On the control runtime; no request of
 //! the data path passes it, and nothing here shows a private key.
 //!
-//! It has no authentication. On an address other than loopback, which probes and scrapers of another host
-//! need, it only tells: what changes the sidecar is for callers on this host.
+//! What may be asked depends on where: [`reads`], [`changes`] and [`observe`]. Who is answered at all is in
+//! `guard.rs`, how in `server.rs`. Which socket gets what: `run/admin.rs`.
 
+mod guard;
 mod resilience;
+pub(crate) mod server;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::extract::{ConnectInfo, State as Extract};
+use axum::extract::State as Extract;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weft_transport::credentials::Credentials;
 use weft_transport::pool::{PeerStatus, Pool};
@@ -87,23 +87,44 @@ impl State {
     }
 }
 
-/// Serves until the task is ended.
-pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
-    let router = Router::new()
+/// What probes and scrapers ask; it is no secret.
+fn observed() -> Router<Arc<State>> {
+    Router::new()
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+}
+
+/// What other hosts may ask.
+pub(crate) fn observe(state: Arc<State>) -> Router {
+    observed().with_state(state)
+}
+
+fn told() -> Router<Arc<State>> {
+    observed()
         .route("/config_dump", get(config_dump))
         .route("/connections", get(connections))
         .route("/endpoints", get(endpoints))
         .route("/certs", get(certs))
-        .route("/logging", get(logging).put(set_logging))
+        .route("/logging", get(logging))
+}
+
+/// Everything that only tells. Changes are refused with `instead`, which says where they are taken.
+pub(crate) fn reads(state: Arc<State>, instead: &str) -> Router {
+    let line = format!("{instead}\n");
+    let refuse = move || std::future::ready((StatusCode::FORBIDDEN, line.clone()));
+    told()
+        .route("/logging", put(refuse.clone()))
+        .route("/drain", post(refuse))
+        .with_state(state)
+}
+
+/// Everything, for callers who may change the sidecar.
+pub(crate) fn changes(state: Arc<State>) -> Router {
+    told()
+        .route("/logging", put(set_logging))
         .route("/drain", post(drain))
         .with_state(state)
-        .into_make_service_with_connect_info::<SocketAddr>();
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the admin endpoint ended");
-    }
 }
 
 /// Listeners are bound before this endpoint answers, and an identity is what a sidecar starts with; what
@@ -319,14 +340,7 @@ async fn logging(Extract(state): Extract<Arc<State>>) -> Response {
     }
 }
 
-async fn set_logging(
-    Extract(state): Extract<Arc<State>>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
-    directives: String,
-) -> Response {
-    if !may_change(client) {
-        return elsewhere();
-    }
+async fn set_logging(Extract(state): Extract<Arc<State>>, directives: String) -> Response {
     match state.log.as_ref().map(|log| log.replace(directives.trim())) {
         Some(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
@@ -338,47 +352,8 @@ async fn set_logging(
     }
 }
 
-async fn drain(
-    Extract(state): Extract<Arc<State>>,
-    ConnectInfo(client): ConnectInfo<SocketAddr>,
-) -> Response {
-    if !may_change(client) {
-        return elsewhere();
-    }
+async fn drain(Extract(state): Extract<Arc<State>>) -> Response {
     tracing::info!("drain asked for");
     state.draining.cancel();
     (StatusCode::ACCEPTED, "draining\n").into_response()
-}
-
-/// Whether a client may change what the sidecar does: only one on this host.
-fn may_change(client: SocketAddr) -> bool {
-    client.ip().to_canonical().is_loopback()
-}
-
-fn elsewhere() -> Response {
-    (
-        StatusCode::FORBIDDEN,
-        "only from this host, over loopback\n",
-    )
-        .into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_callers_on_this_host_may_change_anything() {
-        for (client, may) in [
-            ("127.0.0.1:1", true),
-            ("127.8.0.1:1", true),
-            ("[::1]:1", true),
-            ("[::ffff:127.0.0.1]:1", true),
-            ("10.0.0.1:1", false),
-            ("[::ffff:10.0.0.1]:1", false),
-            ("[2001:db8::1]:1", false),
-        ] {
-            assert_eq!(may_change(client.parse().unwrap()), may, "{client}");
-        }
-    }
 }

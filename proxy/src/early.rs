@@ -3,8 +3,7 @@
 //! Everything else that the endpoint knows needs a sidecar that runs (`admin.rs`).
 
 use std::convert::Infallible;
-use std::future::{IntoFuture, pending};
-use std::net::SocketAddr;
+use std::future::pending;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,30 +11,41 @@ use axum::http::StatusCode;
 use axum::http::header::CONNECTION;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use futures_util::future::join_all;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use weft_config::settings::ProxyAdmin;
 
-use crate::run::bind;
+use crate::admin::server::Endpoint;
+use crate::run::RunError;
+use crate::run::admin::Bound;
 
-/// Answers on the admin address from the moment at which there is something to wait for, until it is dropped.
-/// `waiting` is what is waited for; empty as long as that is nothing.
+/// Answers wherever the admin endpoint is from the moment at which there is something to wait for, until it is
+/// dropped. `waiting` is what is waited for; empty as long as that is nothing. The state directory must be
+/// this process's own.
 pub async fn answer_while_waiting(
-    address: SocketAddr,
+    settings: &ProxyAdmin,
     mut waiting: watch::Receiver<String>,
 ) -> Infallible {
     if waiting.wait_for(|what| !what.is_empty()).await.is_err() {
         return pending().await;
     }
-    // An address that cannot be had is an error once there is a sidecar to serve there.
-    match bind::admin(address, None) {
-        Ok(listener) => {
-            let served = axum::serve(listener, router(waiting)).into_future().await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the admin endpoint ended");
-            }
+    // What cannot be had is an error once there is a sidecar to serve there.
+    match endpoints(settings, &router(waiting)) {
+        Ok(endpoints) => {
+            let stop = CancellationToken::new();
+            let all = endpoints.into_iter();
+            join_all(all.map(|(endpoint, router)| endpoint.serve(router, stop.clone()))).await;
         }
         Err(error) => tracing::warn!(%error, "nothing answers while this sidecar waits"),
     }
     pending().await
+}
+
+fn endpoints(settings: &ProxyAdmin, router: &Router) -> Result<Vec<(Endpoint, Router)>, RunError> {
+    let bound = Bound::bind(settings, None)?;
+    bound.open()?;
+    Ok(bound.endpoints(|_| router.clone())?)
 }
 
 fn router(waiting: watch::Receiver<String>) -> Router {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use weft_transport::shares::Bounds;
+
 /// Bytes of one request or response head on the application's side; more is answered 431.
 /// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -132,8 +134,48 @@ pub const VIA_OWN_MAX: usize = 2;
 pub const ACCESS_LOG_LINES_PER_SECOND: u32 = 10;
 
 /// Access-log lines waiting for the writer thread; at the limit lines are dropped and counted, so that
-/// a blocked pipe never blocks a request. About 1 KiB each.
+/// a blocked pipe never blocks a request. At most [`ACCESS_LOG_LINE_BYTES_MAX`] each.
 pub const ACCESS_LOG_QUEUE_MAX: usize = 1024;
+
+/// Bytes of one line of the access log: what a pipe takes whole (`PIPE_BUF`, pipe(7)), so that lines of two
+/// writers never mix, and less than any collector cuts off.
+pub const ACCESS_LOG_LINE_BYTES_MAX: usize = 4096;
+
+/// Bytes of its fixed part: the names of all fields, and every number at its longest.
+pub const ACCESS_LOG_FRAME_BYTES_MAX: usize = 560;
+
+/// Bytes of a method, as the log writes it; registered ones have at most 17.
+pub const ACCESS_LOG_METHOD_BYTES_MAX: usize = 32;
+
+/// Bytes of an authority: a DNS name with a port has at most 259.
+pub const ACCESS_LOG_AUTHORITY_BYTES_MAX: usize = 272;
+
+/// Bytes of a path: the beginning tells what was asked.
+pub const ACCESS_LOG_PATH_BYTES_MAX: usize = 1024;
+
+/// Bytes of a SPIFFE ID. Theirs have a hundred, and may have 2048.
+pub const ACCESS_LOG_PRINCIPAL_BYTES_MAX: usize = 512;
+
+/// Bytes of a service with its port, or of a route: three DNS labels.
+pub const ACCESS_LOG_NAME_BYTES_MAX: usize = 200;
+
+/// Bytes of the reason in words.
+pub const ACCESS_LOG_DETAILS_BYTES_MAX: usize = 512;
+
+/// Bytes of a request id; longer ones than [`REQUEST_ID_BYTES_MAX`] are replaced, quotes are written as two.
+pub const ACCESS_LOG_REQUEST_ID_BYTES_MAX: usize = 2 * REQUEST_ID_BYTES_MAX;
+
+const _: () = assert!(
+    ACCESS_LOG_FRAME_BYTES_MAX
+        + ACCESS_LOG_METHOD_BYTES_MAX
+        + ACCESS_LOG_AUTHORITY_BYTES_MAX
+        + ACCESS_LOG_PATH_BYTES_MAX
+        + 2 * ACCESS_LOG_PRINCIPAL_BYTES_MAX
+        + 2 * ACCESS_LOG_NAME_BYTES_MAX
+        + ACCESS_LOG_DETAILS_BYTES_MAX
+        + ACCESS_LOG_REQUEST_ID_BYTES_MAX
+        <= ACCESS_LOG_LINE_BYTES_MAX
+);
 
 /// Label sets of one metric per worker; later ones share the series whose labels are `other`.
 pub const METRIC_SERIES_MAX: usize = 2000;
@@ -233,3 +275,43 @@ pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// sends a request meanwhile gets its answer, with the word that the connection ends; one whose
 /// connection is closed under its hands may take that for a failure.
 pub const IDLE_LINGER: Duration = Duration::from_secs(5);
+
+/// Connections of the admin endpoint on loopback. Callers there have one address in common, so each may have
+/// all; an operator who is kept out by them has the Unix socket. About 20 KiB each.
+pub const ADMIN_CONNECTIONS: Bounds = Bounds {
+    places: 64,
+    each: 64,
+};
+
+/// Connections of the Unix socket: people and hooks.
+pub const ADMIN_SOCKET_CONNECTIONS: Bounds = Bounds {
+    places: 32,
+    each: 32,
+};
+
+/// Connections of the endpoint for other hosts: a few scrapers, and the probes of one host, which come one
+/// after the other.
+pub const OBSERVE_CONNECTIONS: Bounds = Bounds {
+    places: 64,
+    each: 16,
+};
+
+/// Connections to an admin endpoint that may wait in the kernel.
+pub const ADMIN_BACKLOG: i32 = 128;
+
+/// Waiting for a request's head on an admin endpoint, on a new connection or between two requests: clients on
+/// this host send it at once.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From a request's head to its answer, the request's content included: nothing is computed for long.
+pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's head on an admin endpoint; browsers send one or two KiB.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a request's content there: the directives of a log filter.
+pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Answers that are being read when an admin endpoint ends may take this long: less than a successor waits
+/// ([`TAKEOVER_TIMEOUT`]).
+pub const ADMIN_FINISH: Duration = Duration::from_secs(1);

@@ -2,7 +2,8 @@
 //!
 //! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it.
 
-pub(crate) mod bind;
+pub(crate) mod admin;
+mod bind;
 mod memory;
 mod reset_key;
 mod running;
@@ -14,7 +15,6 @@ pub use running::Running;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -32,15 +32,18 @@ use weft_transport::endpoint::{
 };
 
 use crate::access_log::Writer;
-use crate::admin::{self, State};
+use crate::admin::server::Servers;
+use crate::admin::{self as routes, State};
 use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
+use crate::private_socket::PrivateSocket;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
-use crate::takeover::{Door, Expected, Incumbent, Kept, Predecessor, TakeoverError};
+use crate::takeover::{Expected, Incumbent, Kept, Predecessor, TakeoverError, socket_error};
 use crate::worker::Shared;
+use admin::At;
 use thread::Plan;
 
 /// What the sidecar needs of the config service.
@@ -216,12 +219,12 @@ pub async fn start(
         usize::from(workers.get()),
         estate.as_mut(),
     )?;
-    let admin_listener = bind::admin(settings.admin, estate.as_mut())?;
+    let admin_sockets = admin::Bound::bind(&settings.admin, estate.as_mut())?;
     // What the settings no longer name is closed with it.
     drop(estate);
     let incumbent = match &settings.takeover_socket {
         Some(path) => Some(Incumbent {
-            door: Door::make(path)?,
+            door: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
             expects: Expected::new(&settings, svid.id()),
             kept: Kept {
                 mesh: match settings.inbound {
@@ -229,19 +232,13 @@ pub async fn start(
                     None => None,
                 },
                 listeners: bound.share(&settings.outbound)?,
-                admin: (settings.admin, admin_listener.as_fd().try_clone_to_owned()?),
+                admin: admin_sockets.share()?,
             },
             epoch: mesh_settings.epoch,
         }),
         None => None,
     };
-    let admin_address = admin_listener.local_addr()?;
-    if !admin_address.ip().is_loopback() {
-        tracing::warn!(
-            address = %admin_address,
-            "the admin endpoint is not on loopback: whoever reaches it can read metrics, peers and the table"
-        );
-    }
+    let admin_address = admin_sockets.address()?;
 
     let served = Served::new(served, &namespace);
     let shared = Arc::new(Shared {
@@ -312,6 +309,9 @@ pub async fn start(
     {
         tracing::error!(%error, "no later process can take over from this one");
     }
+    if let Err(error) = admin_sockets.open() {
+        tracing::error!(%error, "changes to this sidecar cannot be asked for (admin.socket)");
+    }
     let state = Arc::new(State::new(
         credentials,
         Arc::clone(&control),
@@ -333,7 +333,16 @@ pub async fn start(
         Arc::clone(&control),
         state.draining(),
     ));
-    tasks.spawn(admin::serve(admin_listener, Arc::clone(&state)));
+    let admin_place = admin_sockets.place();
+    let mut servers = Servers::default();
+    let refusal = admin::refusal_of_changes(&settings.admin);
+    for (endpoint, router) in admin_sockets.endpoints(|at| match (at, &refusal) {
+        (At::Observe, _) => routes::observe(Arc::clone(&state)),
+        (At::Loopback, Some(refusal)) => routes::reads(Arc::clone(&state), refusal),
+        (At::Loopback, None) | (At::Socket, _) => routes::changes(Arc::clone(&state)),
+    })? {
+        servers.serve(endpoint, router);
+    }
     failed.disarm();
     Ok(Running {
         state,
@@ -351,6 +360,8 @@ pub async fn start(
         predecessor,
         incumbent,
         tasks,
+        servers,
+        admin_place,
     })
 }
 

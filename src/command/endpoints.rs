@@ -1,12 +1,11 @@
 //! `weft endpoints`: where each endpoint stands in the eyes of a running sidecar, and why one gets no
 //! requests. What it shows comes from the sidecar's admin endpoint.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 use serde_json::Value;
 
 use crate::admin_client::get;
+use crate::admin_place::Where;
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, print};
 use crate::process;
@@ -21,9 +20,8 @@ pub struct Endpoints {
     /// Only of this destination, such as orders.shop or orders.shop:80
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
-    /// Address of the sidecar's admin endpoint
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6191")]
-    admin: SocketAddr,
+    #[command(flatten)]
+    at: Where,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -31,7 +29,7 @@ pub struct Endpoints {
 
 /// Runs `weft endpoints`.
 pub fn run(args: &Endpoints) -> Result<(), Failure> {
-    let answer = process::runtime()?.block_on(get(args.admin, "/endpoints"))?;
+    let answer = process::runtime()?.block_on(get(&args.at.to_read()?, "/endpoints"))?;
     let mut shown = answer.json()?;
     if let Some(wanted) = &args.destination
         && let Some(rows) = shown["endpoints"].as_array_mut()

@@ -396,3 +396,40 @@ fn a_response_that_ends_early_is_never_a_whole_one() {
     orders.expect_alive();
     shop.expect_alive();
 }
+
+#[test]
+fn what_a_caller_writes_is_shown_in_the_access_log_and_does_not_act_there() {
+    let mesh = Mesh::start();
+    mesh.apply(&service("orders", 80, "http"));
+    let shop = mesh.sidecar("shop").calls("orders:80").start();
+    let long = "x".repeat(20_000);
+    for path in [
+        "/\u{202e}gpj.exe\u{2066}",
+        "/\u{9b}2J\u{85}\u{2028}",
+        &format!("/{long}"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n");
+        // Nobody serves it, which is logged.
+        let response = exchange(shop.listener("orders:80"), request.as_bytes()).unwrap();
+        assert_eq!(response.status, 503, "{path}");
+    }
+    let lines = || -> Vec<String> {
+        let log = shop.process.log();
+        let lines = log.split('\n').filter(|line| line.contains("\"path\""));
+        lines.map(str::to_owned).collect()
+    };
+    eventually("three requests are logged", || lines().len() == 3);
+    let lines = lines();
+    for line in &lines {
+        assert!(line.len() < 4096, "{}", line.len());
+        assert!(line.is_ascii() || line.contains('…'), "{line}");
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    assert!(lines[0].contains("/\\u202egpj.exe\\u2066"), "{}", lines[0]);
+    assert!(
+        lines[1].contains("/\\u009b2J\\u0085\\u2028"),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[2].contains("xxx…"), "{}", lines[2]);
+}

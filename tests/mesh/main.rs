@@ -14,6 +14,7 @@
 
 mod harness;
 
+mod admin;
 mod authorization;
 mod bad_input;
 mod control_plane;

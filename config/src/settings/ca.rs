@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::admin::{Observe, parse_control};
 use super::error::{Problem, SettingsError};
 use super::layers::{Loaded, Sources, merge};
 use super::limits;
 use super::proxy::duration;
-use super::raw::{RawAdmin, RawCa};
+use super::raw::RawCa;
 
 /// Everything that `weft ca serve` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct CaSettings {
     pub svid_ttl: Duration,
     /// For how long an expired certificate still buys a renewal.
     pub renewal_grace: Duration,
-    /// Address of the admin endpoint, if there is to be one.
-    pub admin: Option<SocketAddr>,
+    /// The admin endpoint, if there is to be one.
+    pub admin: Option<Observe>,
 }
 
 /// Loads the CA's settings from all layers.
@@ -43,6 +44,6 @@ fn parse(raw: RawCa) -> Result<CaSettings, Problem> {
         listen: raw.listen.map_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), limits::CA_PORT), |listen| listen.0),
         svid_ttl: duration("svid_ttl", raw.svid_ttl, limits::SVID_TTL, &limits::SVID_TTL_RANGE)?,
         renewal_grace: duration("renewal_grace", raw.renewal_grace, limits::RENEWAL_GRACE, &limits::RENEWAL_GRACE_RANGE)?,
-        admin: raw.admin.and_then(RawAdmin::address),
+        admin: parse_control(raw.admin)?,
     })
 }

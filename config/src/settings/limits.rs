@@ -27,6 +27,8 @@ pub const LISTENERS_MAX: usize = 1024;
 pub const SERVICES_MAX: usize = 256;
 /// Addresses of one control-plane service.
 pub const ADDRESSES_MAX: usize = 32;
+/// Names of one admin endpoint: a host has a few.
+pub const ADMIN_HOSTS_MAX: usize = 32;
 
 /// Application connect: the application is on this host, so one lost SYN (1 s) is already a failure.
 pub const APPLICATION_CONNECT: Duration = Duration::from_secs(1);

@@ -1,9 +1,10 @@
 //! Settings of the three long-running processes: defaults < file < `WEFT_` environment < flags.
 //!
 //! `raw.rs` is what may be written, `values.rs` the words in it, `layers.rs` reads and merges,
-//! `proxy.rs`, `ca.rs` and `service.rs` turn the result into types in which nothing is invalid,
+//! `proxy.rs`, `ca.rs`, `service.rs` and `admin.rs` turn the result into types in which nothing is invalid,
 //! with the numbers of `limits.rs`. The mesh's resources (what operators apply) are not here.
 
+mod admin;
 mod ca;
 mod error;
 mod layers;
@@ -13,6 +14,7 @@ pub mod raw;
 mod service;
 mod values;
 
+pub use admin::{Observe, ProxyAdmin, ProxyPlace, locate_proxy};
 pub use ca::{CaSettings, load_ca};
 pub use error::{Position, SettingsError};
 pub use layers::{Loaded, Sources, yaml_message};
@@ -20,8 +22,8 @@ pub use proxy::{
     Concurrency, Drain, Inbound, InboundService, OutboundListener, OutboundTarget, ProxySettings,
     Timeouts, load_proxy,
 };
-pub use raw::AccessLog;
+pub use raw::{AccessLog, AdminChanges};
 pub use service::{ConfigSettings, load_config};
 pub use values::{
-    DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference, ValueError,
+    AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference, ValueError,
 };

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use weft_transport::tuning::{TransportSettings, Tuning};
 
+use super::admin::{ProxyAdmin, parse_proxy as parse_admin};
 use super::error::{Problem, SettingsError};
 use super::layers::{Loaded, Sources, merge};
 use super::limits;
 use super::raw::{
-    AccessLog, RawAdmin, RawConcurrency, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
+    AccessLog, RawConcurrency, RawDrain, RawInbound, RawListener, RawOutbound, RawProxy,
     RawTimeouts, RouteBy,
 };
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
@@ -39,8 +40,8 @@ pub struct ProxySettings {
     pub inbound: Option<Inbound>,
     /// What the application calls through this sidecar.
     pub outbound: Vec<OutboundListener>,
-    /// Address of the admin endpoint.
-    pub admin: SocketAddr,
+    /// The admin endpoint.
+    pub admin: ProxyAdmin,
     /// Which requests are logged.
     pub access_log: AccessLog,
     /// The QUIC knobs, their ranges checked.
@@ -165,6 +166,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
             format!("has more than {} entries", limits::ADDRESSES_MAX),
         ));
     }
+    let admin = parse_admin(raw.admin.unwrap_or_default(), Some(&state_dir))?;
     Ok(ProxySettings {
         join_token_file: raw.join.and_then(|join| join.token_file),
         config_addresses,
@@ -174,13 +176,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         workers: parse_workers(raw.workers, cores)?,
         inbound,
         outbound,
-        admin: raw
-            .admin
-            .and_then(RawAdmin::address)
-            .unwrap_or(SocketAddr::new(
-                Ipv4Addr::LOCALHOST.into(),
-                limits::ADMIN_PORT,
-            )),
+        admin,
         access_log: raw.access_log.unwrap_or_default(),
         transport: parse_transport(raw.transport.unwrap_or_default())?,
         timeouts: parse_timeouts(raw.timeouts.unwrap_or_default())?,
@@ -495,7 +491,7 @@ access_log: failures
     fn defaults_are_the_documented_ones() {
         let settings = load("state_dir: s\noutbound: { listeners: [ { listen: \"127.0.0.1:1\", route_by: host } ] }").unwrap();
         assert_eq!(settings.workers.get(), limits::WORKERS_DEFAULT_MAX);
-        assert_eq!(settings.admin.to_string(), "127.0.0.1:6191");
+        assert_eq!(settings.admin.listen.to_string(), "127.0.0.1:6191");
         assert_eq!(settings.access_log, AccessLog::Failures);
         assert_eq!(settings.drain.deadline, limits::DRAIN_DEADLINE);
         assert_eq!(settings.concurrency.in_flight_max, 1024);

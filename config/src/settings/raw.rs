@@ -10,7 +10,9 @@ use weft_transport::tuning::TransportSettings;
 
 use crate::table::Locality;
 
-use super::values::{DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference};
+use super::values::{
+    AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference,
+};
 
 /// One layer of settings: knows its keys and where its relative paths point.
 pub trait Layer: Serialize + serde::de::DeserializeOwned + Default {
@@ -48,7 +50,7 @@ pub struct RawProxy {
     pub outbound: Option<RawOutbound>,
     /// The admin endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub admin: Option<RawAdmin>,
+    pub admin: Option<RawProxyAdmin>,
     /// Which requests are logged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
@@ -147,13 +149,48 @@ pub enum RouteBy {
     OriginalDestination,
 }
 
-/// `admin`.
+/// `admin` of a sidecar.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawProxyAdmin {
+    /// TCP address on loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<ListenAddress>,
+    /// Unix socket, or `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<AdminSocket>,
+    /// Where changes are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<AdminChanges>,
+    /// TCP address at which other hosts may ask for health and metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observe: Option<ListenAddress>,
+    /// Names by which other hosts may call `observe`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
+}
+
+/// Where a sidecar takes changes: a drain, another log filter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminChanges {
+    /// Only on the Unix socket: from the sidecar's own user and root.
+    #[default]
+    Socket,
+    /// On the TCP address, too: from every process of this host.
+    Loopback,
+}
+
+/// `admin` of the CA and of the config service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawAdmin {
     /// TCP address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<ListenAddress>,
+    /// Names by which other hosts may call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Vec<String>>,
 }
 
 /// Which requests leave a line in the access log.
@@ -211,18 +248,16 @@ pub struct RawConcurrency {
     pub in_flight_max: Option<usize>,
 }
 
-impl RawAdmin {
-    pub(super) fn address(self) -> Option<std::net::SocketAddr> {
-        self.listen.map(|listen| listen.0)
-    }
-}
-
 impl Layer for RawProxy {
     fn resolve_paths(&mut self, base: &Path) {
         resolve(&mut self.state_dir, base);
         resolve(&mut self.takeover_socket, base);
         if let Some(join) = &mut self.join {
             resolve(&mut join.token_file, base);
+        }
+        let socket = self.admin.as_mut().and_then(|admin| admin.socket.as_mut());
+        if let Some(socket) = socket {
+            socket.resolve(base);
         }
         let services = self
             .inbound

@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::admin::{Observe, parse_control};
 use super::error::{Problem, SettingsError};
 use super::layers::{Loaded, Sources, merge};
 use super::limits;
-use super::raw::{RawAdmin, RawConfigService};
+use super::raw::RawConfigService;
 
 /// Everything that `weft config serve` needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub struct ConfigSettings {
     pub listen: SocketAddr,
     /// File with a join token; not needed once `dir` holds a usable SVID.
     pub join_token_file: Option<PathBuf>,
-    /// Address of the admin endpoint, if there is to be one.
-    pub admin: Option<SocketAddr>,
+    /// The admin endpoint, if there is to be one.
+    pub admin: Option<Observe>,
 }
 
 /// Loads the config service's settings from all layers.
@@ -48,6 +49,6 @@ fn parse(raw: RawConfigService) -> Result<ConfigSettings, Problem> {
             |listen| listen.0,
         ),
         join_token_file: raw.join.and_then(|join| join.token_file),
-        admin: raw.admin.and_then(RawAdmin::address),
+        admin: parse_control(raw.admin)?,
     })
 }

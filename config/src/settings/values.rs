@@ -132,7 +132,7 @@ impl fmt::Display for HostPort {
 }
 
 /// Letters, digits, hyphens and dots, with no empty label (RFC 1123 section 2.1).
-fn is_host_name(host: &str) -> bool {
+pub(super) fn is_host_name(host: &str) -> bool {
     host.len() <= 253
         && host.split('.').all(|label| {
             !label.is_empty()
@@ -226,6 +226,48 @@ impl fmt::Display for LocalAddress {
     }
 }
 
+/// The Unix socket of a sidecar's admin endpoint: a path, or `off`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum AdminSocket {
+    /// None.
+    Off,
+    /// There.
+    Path(PathBuf),
+}
+
+impl AdminSocket {
+    /// Puts a relative path under `base`.
+    pub(super) fn resolve(&mut self, base: &Path) {
+        if let Self::Path(path) = self {
+            *path = base.join(&*path);
+        }
+    }
+}
+
+impl FromStr for AdminSocket {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "" => Err(ValueError(
+                "is empty: write the path of a Unix socket, or off".to_owned(),
+            )),
+            path => Ok(Self::Path(PathBuf::from(path))),
+        }
+    }
+}
+
+impl fmt::Display for AdminSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// A service as a sidecar's settings name it: `orders` (of the sidecar's own namespace) or
 /// `orders.shop`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -297,6 +339,7 @@ macro_rules! text_conversions {
     )*};
 }
 text_conversions!(
+    AdminSocket,
     DurationText,
     HostPort,
     ListenAddress,

@@ -325,22 +325,23 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
 /// enough to look, as an application may answer such a head before its body comes.
 async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failure> {
     let headers = request.headers();
-    if headers.contains_key(CONTENT_LENGTH)
-        || request.body().is_empty()
-        || headers.contains_key(EXPECT)
-    {
+    if headers.contains_key(CONTENT_LENGTH) || request.body().is_empty() {
         return Ok(());
     }
     let rare = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
     );
-    std::future::poll_fn(|cx| match request.body_mut().poll_peek(cx) {
-        Poll::Pending if !rare => Poll::Ready(Ok(())),
-        seen @ (Poll::Ready(_) | Poll::Pending) => seen,
-    })
-    .await
-    .map_err(|error| stream_failure(&error))?;
+    // A caller that waits for leave to send a body has one, and the leave is the application's to give: to wait
+    // for the body first would be to wait for each other (RFC 9110 section 10.1.1).
+    if !headers.contains_key(EXPECT) {
+        std::future::poll_fn(|cx| match request.body_mut().poll_peek(cx) {
+            Poll::Pending if !rare => Poll::Ready(Ok(())),
+            seen @ (Poll::Ready(_) | Poll::Pending) => seen,
+        })
+        .await
+        .map_err(|error| stream_failure(&error))?;
+    }
     // hyper chunks a body of unknown length on its own, but not one of these methods.
     if rare && !request.body().is_empty() {
         request

@@ -134,18 +134,22 @@ fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListen
     sockets.collect()
 }
 
-/// Takes or binds the admin endpoint.
-pub(crate) fn admin(
+/// Takes or binds a TCP listener of the admin endpoint.
+pub(super) fn admin(
     address: SocketAddr,
+    purpose: &'static str,
     inherited: Option<&mut Estate>,
 ) -> Result<tokio::net::TcpListener, RunError> {
-    let taken = inherited.and_then(|estate| estate.admin.take());
+    let taken = inherited.and_then(|estate| {
+        let index = estate.admin.iter().position(|(at, _)| *at == address)?;
+        Some(estate.admin.remove(index).1)
+    });
     let bind = || {
         let socket: TcpListener = match taken {
-            Some((at, socket)) if at == address => socket.into(),
-            Some(_) | None => {
+            Some(socket) => socket.into(),
+            None => {
                 let socket = tcp(address, false)?;
-                socket.listen(128)?;
+                socket.listen(limits::ADMIN_BACKLOG)?;
                 socket.into()
             }
         };
@@ -153,7 +157,7 @@ pub(crate) fn admin(
     };
     bind().map_err(|error: io::Error| RunError::Listen {
         address: address.to_string(),
-        purpose: "for the admin endpoint (admin.listen, or --admin)",
+        purpose,
         error,
     })
 }
@@ -245,7 +249,7 @@ mod tests {
         let mut estate = Estate {
             mesh: None,
             listeners: old.share(&before).unwrap(),
-            admin: None,
+            admin: Vec::new(),
         };
         let after = [listener(&any), listener(&any), listener(&unix)];
         let new = outbound(&after, 2, Some(&mut estate)).unwrap();

@@ -16,7 +16,9 @@ use weft_transport::endpoint::{Epoch, Reading};
 
 use super::{ControlPlane, table};
 use crate::admin::State;
+use crate::admin::server::Servers;
 use crate::limits;
+use crate::private_socket::SocketPlace;
 use crate::takeover::{Incumbent, Predecessor, Successor};
 
 /// A sidecar that runs.
@@ -39,8 +41,12 @@ pub struct Running {
     pub(super) predecessor: Option<Predecessor>,
     /// What another process may take over, if the settings have a socket for it.
     pub(super) incumbent: Option<Incumbent>,
-    /// Control work: table, health, admin.
+    /// Control work: table, health.
     pub(super) tasks: JoinSet<()>,
+    /// The admin endpoint.
+    pub(super) servers: Servers,
+    /// The path of its Unix socket, if it has one.
+    pub(super) admin_place: Option<SocketPlace>,
 }
 
 impl Running {
@@ -103,6 +109,10 @@ impl Running {
                 let _ = std::fs::remove_file(path);
             }
         }
+        self.servers.stop().await;
+        if let Some(place) = &self.admin_place {
+            place.clear();
+        }
         self.tasks.shutdown().await;
         drop(self.control);
         tracing::info!("drained");
@@ -139,7 +149,7 @@ impl Running {
     async fn withdraw(&mut self, draining: CancellationToken) {
         // Whoever starts from here on finds nobody to take over from.
         if let Some(incumbent) = self.incumbent.take() {
-            incumbent.door.remove();
+            incumbent.door.place().clear();
         }
         draining.cancel();
         tracing::info!(deadline_s = self.drain.deadline.as_secs(), "draining");
@@ -159,6 +169,8 @@ impl Running {
         // The successor registers and answers for the state directory and the admin endpoint.
         self.control.hand_over();
         self.handed_over.cancel();
+        // The path of its Unix socket stays, for the successor's own.
+        self.servers.stop().await;
         self.tasks.shutdown().await;
         let relays = std::mem::take(&mut successor.relays);
         let both = self.readings.iter().zip(relays);

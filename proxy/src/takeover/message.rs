@@ -58,7 +58,7 @@ pub(super) struct Request {
 
 /// What the running process hands over. The descriptors, in this order:
 /// for the mesh side a UDP socket per worker and then the sending end of a relay per worker;
-/// for each TCP listener one per worker, for each Unix listener one; the admin listener.
+/// for each TCP listener one per worker, for each Unix listener one; the admin listener; that for other hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Offer {
@@ -72,6 +72,9 @@ pub(super) struct Offer {
     pub(super) listeners: Vec<LocalAddress>,
     /// Its admin listener, as its settings name it.
     pub(super) admin: SocketAddr,
+    /// Its admin listener for other hosts, if there is one. Left out otherwise, for versions without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) observe: Option<SocketAddr>,
     /// Its registration at the config service.
     pub(super) registration: Registration,
     /// Whether it has a table, which is then on disk.
@@ -190,8 +193,8 @@ pub(crate) struct Estate {
     pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<OwnedFd>)>,
     /// By the address in the settings.
     pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
-    /// By the address in the settings.
-    pub(crate) admin: Option<(SocketAddr, OwnedFd)>,
+    /// Of the admin endpoint, by the address in the settings.
+    pub(crate) admin: Vec<(SocketAddr, OwnedFd)>,
 }
 
 impl Offer {
@@ -199,7 +202,8 @@ impl Offer {
     pub(super) fn descriptors(&self) -> usize {
         let listeners = self.listeners.iter().map(|listen| self.sockets_of(listen));
         let mesh = self.mesh.map_or(0, |_| self.workers.saturating_mul(2));
-        listeners.fold(mesh.saturating_add(1), usize::saturating_add)
+        let admin = 1 + usize::from(self.observe.is_some());
+        listeners.fold(mesh.saturating_add(admin), usize::saturating_add)
     }
 
     fn sockets_of(&self, listen: &LocalAddress) -> usize {
@@ -223,7 +227,8 @@ impl Offer {
             .iter()
             .map(|listen| (listen.clone(), take(self.sockets_of(listen))))
             .collect();
-        let admin = take(1).pop().map(|descriptor| (self.admin, descriptor));
+        let admin = std::iter::once(self.admin).chain(self.observe);
+        let admin = admin.zip(descriptors).collect();
         Ok(Estate {
             mesh,
             listeners,
@@ -248,6 +253,7 @@ mod tests {
                 "unix:/run/s".parse().unwrap(),
             ],
             admin: "127.0.0.1:6191".parse().unwrap(),
+            observe: None,
             registration: Registration {
                 instance: "a".into(),
                 healthy: vec![("orders.shop".parse().unwrap(), 80)],
@@ -321,11 +327,20 @@ mod tests {
         let offer = offer();
         assert_eq!(offer.descriptors(), 2 * 2 + 2 + 1 + 1);
         let estate = offer.assign(descriptors(8)).unwrap();
-        let (sockets, relays) = estate.mesh.unwrap();
+        let (sockets, relays) = estate.mesh.as_ref().unwrap();
         assert_eq!((sockets.len(), relays.len()), (2, 2));
         let counts: Vec<usize> = estate.listeners.iter().map(|(_, all)| all.len()).collect();
         assert_eq!(counts, [2, 1]);
-        assert!(estate.admin.is_some());
+        let (admin, observe) = ("127.0.0.1:6191", "10.0.0.1:6192");
+        let at = |estate: &Estate| -> Vec<String> {
+            estate.admin.iter().map(|(at, _)| at.to_string()).collect()
+        };
+        assert_eq!(at(&estate), [admin]);
+        let more = Offer {
+            observe: observe.parse().ok(),
+            ..offer.clone()
+        };
+        assert_eq!(at(&more.assign(descriptors(9)).unwrap()), [admin, observe]);
         for found in [0, 7, 9] {
             let refused = offer.assign(descriptors(found)).err();
             assert_eq!(refused, Some(MessageError::Descriptors { found, named: 8 }));

@@ -6,7 +6,6 @@
 //! Not here: how what is under way ends (`run/running.rs`).
 
 mod channel;
-mod door;
 mod message;
 
 use std::io;
@@ -15,7 +14,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 use weft_config::client::Registration;
 use weft_config::settings::{LocalAddress, ProxySettings};
@@ -23,9 +21,9 @@ use weft_transport::endpoint::{Epoch, InheritError, RelayPair};
 use weft_transport::identity::SpiffeId;
 
 use crate::limits;
+use crate::private_socket::{self, PrivateSocket};
 use crate::run::ControlPlane;
 use channel::Channel;
-pub(crate) use door::Door;
 pub(crate) use message::Estate;
 pub use message::MessageError;
 use message::{Message, Offer, Request};
@@ -100,7 +98,7 @@ impl Predecessor {
         let Some(path) = &settings.takeover_socket else {
             return Ok(None);
         };
-        let stream = match UnixStream::connect(path).await {
+        let stream = match private_socket::connect(path).await {
             Ok(stream) => stream,
             Err(error)
                 if matches!(
@@ -197,7 +195,7 @@ impl Predecessor {
 
 /// What the running process can hand over.
 pub(crate) struct Incumbent {
-    pub(crate) door: Door,
+    pub(crate) door: PrivateSocket,
     pub(crate) expects: Expected,
     pub(crate) kept: Kept,
     pub(crate) epoch: Epoch,
@@ -209,8 +207,9 @@ pub(crate) struct Kept {
     pub(crate) mesh: Option<Vec<UdpSocket>>,
     /// By the address in the settings.
     pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
-    /// Of the admin endpoint, with its address in the settings.
-    pub(crate) admin: (SocketAddr, OwnedFd),
+    /// Of the admin endpoint, with its address in the settings: the one for this host, and the one for others
+    /// if there is one.
+    pub(crate) admin: Vec<(SocketAddr, OwnedFd)>,
 }
 
 /// What a running process compares a request with.
@@ -286,6 +285,9 @@ impl Incumbent {
         if let Err(reason) = request.fits(&self.expects.0) {
             return refuse(channel, reason).await;
         }
+        let Some(&(admin, _)) = self.kept.admin.first() else {
+            return Err(MessageError::Unexpected.into());
+        };
         let epochs = std::iter::once(self.epoch).chain(earlier);
         let offer = Offer {
             epochs: epochs.map(|epoch| epoch.0).collect(),
@@ -297,7 +299,8 @@ impl Incumbent {
                 .iter()
                 .map(|(at, _)| at.clone())
                 .collect(),
-            admin: self.kept.admin.0,
+            admin,
+            observe: self.kept.admin.get(1).map(|(at, _)| *at),
             registration: control.registration().await,
             has_table: control.tables().borrow().is_some(),
         };
@@ -320,7 +323,7 @@ impl Incumbent {
         descriptors.extend(sending.iter().map(AsFd::as_fd));
         let listeners = self.kept.listeners.iter().flat_map(|(_, sockets)| sockets);
         descriptors.extend(listeners.map(AsFd::as_fd));
-        descriptors.push(self.kept.admin.1.as_fd());
+        descriptors.extend(self.kept.admin.iter().map(|(_, socket)| socket.as_fd()));
         channel.send(&Message::Offer(offer)).await?;
         let sent = channel.send_descriptors(&descriptors).await;
         sent.map_err(TakeoverError::Broken)?;
@@ -356,7 +359,7 @@ fn check_user(channel: &Channel) -> Result<(), TakeoverError> {
     }
 }
 
-fn socket_error(path: &Path, error: io::Error) -> TakeoverError {
+pub(crate) fn socket_error(path: &Path, error: io::Error) -> TakeoverError {
     TakeoverError::Socket {
         path: path.to_owned(),
         error,

@@ -276,6 +276,63 @@ async fn http2_with_prior_knowledge_passes_trailers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_waits_for_leave_arrives_whatever_the_method_and_framing() {
+    let (mesh, _tasks) = mesh().await;
+    for to in [To::Orders, To::Grpc] {
+        let address = mesh.listener(to);
+        for method in ["GET", "DELETE", "OPTIONS", "POST"] {
+            for (framing, body) in [
+                ("content-length: 4", "body"),
+                ("transfer-encoding: chunked", "4\r\nbody\r\n0\r\n\r\n"),
+            ] {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let head = format!(
+                    "{method} / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{framing}\r\nconnection: close\r\n\r\n"
+                );
+                stream.write_all(head.as_bytes()).await.unwrap();
+                let mut leave = [0; 12];
+                stream.read_exact(&mut leave).await.unwrap();
+                assert_eq!(&leave, b"HTTP/1.1 100", "{method} {framing}");
+                stream.write_all(body.as_bytes()).await.unwrap();
+                let mut seen = String::new();
+                stream.read_to_string(&mut seen).await.unwrap();
+                let final_head = seen.contains("HTTP/1.1 200 OK\r\n");
+                assert!(
+                    final_head && seen.contains("body"),
+                    "{method} {framing}: {seen}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_http2_that_waits_for_leave_arrives_whatever_the_method() {
+    let (mesh, _tasks) = mesh().await;
+    for to in [To::Orders, To::Grpc] {
+        let (mut sender, _connection) = grpc_client(mesh.listener(to)).await;
+        for method in ["GET", "DELETE", "OPTIONS", "POST"] {
+            let frames = [
+                Ok(Frame::data(Bytes::from("bo"))),
+                Ok(Frame::data(Bytes::from("dy"))),
+            ];
+            let request = Request::builder()
+                .method(method)
+                .uri("http://orders.shop/")
+                .header("expect", "100-continue")
+                .body(StreamBody::new(futures_util::stream::iter(frames)))
+                .unwrap();
+            let answer = answer(sender.send_request(request).await.unwrap()).await;
+            assert_eq!(
+                (answer.status.as_u16(), &answer.body[..]),
+                (200, &b"body"[..]),
+                "{method}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_mesh_says_clearly_why_it_refuses() {
     let (mesh, _tasks) = mesh().await;
     let by_host = mesh.listener(To::Host);
@@ -439,23 +496,30 @@ async fn head_and_keep_alive_stay_in_step() {
 async fn a_drain_finishes_what_runs_and_the_admin_endpoint_tells() {
     let (mesh, _tasks) = mesh().await;
     let admin = mesh.frontend.admin();
-    assert_eq!(call(admin, get("x", "/live")).await.status, 200);
-    assert_eq!(call(admin, get("x", "/ready")).await.status, 200);
+    assert_eq!(call(admin, get("localhost", "/live")).await.status, 200);
+    assert_eq!(call(admin, get("localhost", "/ready")).await.status, 200);
     assert_eq!(
         call(mesh.listener(To::Orders), get("x", "/")).await.status,
         200
     );
-    let metrics = String::from_utf8(call(admin, get("x", "/metrics")).await.body.to_vec()).unwrap();
+    let metrics = String::from_utf8(
+        call(admin, get("localhost", "/metrics"))
+            .await
+            .body
+            .to_vec(),
+    )
+    .unwrap();
     assert!(
         metrics.contains("weft_requests_total{direction=\"outbound\""),
         "{metrics}"
     );
-    let certs = String::from_utf8(call(admin, get("x", "/certs")).await.body.to_vec()).unwrap();
+    let certs =
+        String::from_utf8(call(admin, get("localhost", "/certs")).await.body.to_vec()).unwrap();
     assert!(certs.contains("frontend") && !certs.contains("PRIVATE"));
     let drain = Request::builder()
         .method("POST")
         .uri("/drain")
-        .header("host", "x")
+        .header("host", "localhost")
         .body(Full::<Bytes>::default())
         .unwrap();
     assert_eq!(call(admin, drain).await.status, 202);

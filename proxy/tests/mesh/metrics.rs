@@ -16,7 +16,7 @@ use crate::sidecars::{Applications, Mesh, To, listener};
 /// which can be after the caller has its answer.
 async fn value(admin: SocketAddr, name: &str, labels: &[&str]) -> String {
     loop {
-        let answer = call(admin, get("x", "/metrics")).await;
+        let answer = call(admin, get("localhost", "/metrics")).await;
         let text = String::from_utf8(answer.body.to_vec()).unwrap();
         let mut found = text.lines().filter(|line| {
             line.starts_with(&format!("{name}{{")) && labels.iter().all(|one| line.contains(one))

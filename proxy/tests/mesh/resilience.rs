@@ -33,7 +33,7 @@ fn text(answer: &Answer) -> String {
 
 /// The sum of the samples of a metric with these labels.
 pub(crate) async fn metric(fabric: &Fabric, sidecar: usize, name: &str, labels: &[&str]) -> f64 {
-    let text = text(&call(fabric.admin(sidecar), get("x", "/metrics")).await);
+    let text = text(&call(fabric.admin(sidecar), get("localhost", "/metrics")).await);
     let samples = text.lines().filter(|line| {
         line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
     });
@@ -119,7 +119,7 @@ async fn a_failing_endpoint_is_left_out_and_comes_back_by_one_request() {
     while metric(&fabric, client, "weft_lb_endpoints", &out).await < 1.0 {
         call(to, get("orders", "/")).await;
     }
-    let endpoints = text(&call(fabric.admin(client), get("x", "/endpoints")).await);
+    let endpoints = text(&call(fabric.admin(client), get("localhost", "/endpoints")).await);
     assert!(endpoints.contains("consecutive_failures"), "{endpoints}");
     // A new table does not make it forget.
     fabric.publish(traffic).await;

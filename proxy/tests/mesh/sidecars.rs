@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weft_config::client::Registration;
 use weft_config::settings::{
-    AccessLog, Concurrency, Drain, Inbound, InboundService, LocalAddress, OutboundListener,
-    OutboundTarget, ProxySettings, Timeouts,
+    AccessLog, AdminChanges, Concurrency, Drain, Inbound, InboundService, LocalAddress,
+    OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
 };
 use weft_config::table::{
     Authorization, Backend, Default, Endpoint, Port, Protocol, Revision, RouteRule, Rule, Schema,
@@ -264,7 +264,12 @@ pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
         workers: std::num::NonZeroUsize::MIN,
         inbound: None,
         outbound: vec![],
-        admin: loopback(),
+        admin: ProxyAdmin {
+            listen: loopback(),
+            socket: None,
+            changes: AdminChanges::Loopback,
+            observe: None,
+        },
         access_log: AccessLog::Off,
         transport: TransportSettings::default().validate().unwrap(),
         timeouts: Timeouts {

@@ -20,6 +20,7 @@ use weft_transport::tcp::TlsConnector;
 use super::judge::{
     ADMIN, Application, Buffers, Clock, Facts, Life, Port, PortState, SvidFact, UdpProbe,
 };
+use crate::admin_client::Target;
 use crate::command::proxy::config_addresses;
 use crate::failure::chain;
 use crate::identity;
@@ -245,7 +246,10 @@ fn buffers(wanted: u64) -> Option<Buffers> {
 }
 
 fn ports(settings: &ProxySettings) -> Vec<Port> {
-    let mut ports = vec![tcp_port(ADMIN, settings.admin)];
+    let mut ports = vec![tcp_port(ADMIN, settings.admin.listen)];
+    if let Some(observe) = &settings.admin.observe {
+        ports.push(tcp_port(ADMIN, observe.listen));
+    }
     if let Some(inbound) = &settings.inbound {
         let bound = UdpSocket::bind(inbound.listen).map(drop);
         ports.push(port("inbound", inbound.listen.to_string(), bound));
@@ -322,7 +326,8 @@ async fn applications(settings: &ProxySettings) -> Vec<Application> {
 
 /// Whether the sidecar of these settings runs: what its admin endpoint answers.
 pub async fn life(settings: &ProxySettings) -> Life {
-    let ask = crate::admin_client::get(settings.admin, "/certs");
+    let at = [Target::Tcp(settings.admin.listen)];
+    let ask = crate::admin_client::get(&at, "/certs");
     match tokio::time::timeout(PATIENCE, ask).await {
         Ok(Ok(answer)) if answer.status.is_success() => Life::Runs,
         Ok(Ok(answer)) if answer.status == http::StatusCode::SERVICE_UNAVAILABLE => Life::Waits,

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use http::Method;
 
-use crate::admin_client;
+use crate::admin_client::{self, Target};
 use crate::children::Children;
 use crate::failure::{Code, Failure};
 use crate::output::{note, text_out};
@@ -253,8 +253,9 @@ async fn bring_up(directory: &Path, children: &mut Children) -> Result<Mesh, Fai
     std::fs::write(&path, MESH).map_err(|error| Failure::io(&path, &error))?;
     children.run(&["apply", "-f", "mesh.yaml"]).await?;
     for admin in admins {
+        let at = [Target::Tcp(admin)];
         until(children, &format!("the sidecar with admin {admin} to be ready"), async || {
-            matches!(admin_client::get(admin, "/ready").await, Ok(answer) if answer.status.is_success())
+            matches!(admin_client::get(&at, "/ready").await, Ok(answer) if answer.status.is_success())
         })
         .await?;
     }

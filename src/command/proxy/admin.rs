@@ -1,21 +1,22 @@
-//! `weft proxy status`, `config` and `drain`: what one asks a running sidecar on this host.
+//! `weft proxy status`, `config`, `drain` and `logging`: what one asks a running sidecar on this host.
 
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use clap::Args;
+use http::Method;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
+use weft_config::settings::DurationText;
 
-use crate::admin_client::{get, post};
+use crate::admin_client::{ask, connect, get};
+use crate::admin_place::Where;
 use crate::failure::{Code, Failure};
-use crate::output::{Format, Table, note, print, text_out};
+use crate::output::{Format, Table, note, print, text_out, visible_json};
 use crate::process;
-
-#[derive(Debug, Args)]
-struct Where {
-    /// Address of the sidecar's admin endpoint
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:6191")]
-    admin: SocketAddr,
-}
 
 /// Shows whether a sidecar is ready, as whom, and what it is connected to; exit code 1 if not ready.
 #[derive(Debug, Args)]
@@ -35,19 +36,43 @@ pub struct Dump {
 }
 
 /// Asks a sidecar to drain and end.
+///
+/// Returns when the drain has begun; with --wait, when the sidecar has ended, as a stop hook wants it. Only the
+/// user that the sidecar runs as, and root, may ask: over the Unix socket in its state directory.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    weft proxy drain --config proxy.yaml\n  \
+    weft proxy drain --state-dir /var/lib/weft/orders --wait 30s")]
 pub struct Drain {
     #[command(flatten)]
     at: Where,
+    /// Wait until the sidecar has ended, at most so long
+    #[arg(long, value_name = "DURATION", conflicts_with = "admin")]
+    wait: Option<DurationText>,
+}
+
+/// Shows the log filter of a sidecar, or replaces it until the sidecar ends.
+///
+/// Only the user that the sidecar runs as, and root, may replace it: over the Unix socket in its state
+/// directory.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  weft proxy logging --config proxy.yaml info,weft_proxy=debug")]
+pub struct Logging {
+    #[command(flatten)]
+    at: Where,
+    /// The new filter: a level, and levels of parts
+    #[arg(value_name = "DIRECTIVES")]
+    directives: Option<String>,
 }
 
 /// Runs `weft proxy status`.
 pub fn status(args: &Status) -> Result<(), Failure> {
+    let at = args.at.to_read()?;
     let (ready, status) = process::runtime()?.block_on(async {
-        let ready = get(args.at.admin, "/ready").await?;
-        let certs = get(args.at.admin, "/certs").await?.json()?;
-        let dump = get(args.at.admin, "/config_dump").await?.json()?;
-        let connections = get(args.at.admin, "/connections").await?.json()?;
+        let ready = get(&at, "/ready").await?;
+        let certs = get(&at, "/certs").await?.json()?;
+        let dump = get(&at, "/config_dump").await?.json()?;
+        let connections = get(&at, "/connections").await?.json()?;
         let status = json!({
             "ready": ready.status.is_success(),
             "state": String::from_utf8_lossy(&ready.body).trim(),
@@ -107,20 +132,84 @@ fn plain(value: &Value) -> String {
 
 /// Runs `weft proxy config`.
 pub fn dump(args: &Dump) -> Result<(), Failure> {
-    let answer = process::runtime()?.block_on(get(args.at.admin, "/config_dump"))?;
+    let answer = process::runtime()?.block_on(get(&args.at.to_read()?, "/config_dump"))?;
     let dump = answer.json()?;
-    text_out(&format!("{dump:#}\n"))
+    text_out(&visible_json(&format!("{dump:#}")))
 }
 
 /// Runs `weft proxy drain`.
 pub fn drain(args: &Drain) -> Result<(), Failure> {
-    let answer = process::runtime()?.block_on(post(args.at.admin, "/drain"))?;
-    if !answer.status.is_success() {
-        return Err(Failure::new(
-            Code::Failed,
-            format!("the sidecar answered {}", answer.status),
-        ));
+    let at = args.at.to_change()?;
+    let end = process::runtime()?.block_on(async {
+        let connection = connect(&at).await?;
+        // Before it is asked: a process that answers has not ended.
+        let end = match args.wait {
+            Some(_) => Some(End::of(connection.process())?),
+            None => None,
+        };
+        let answer = connection.ask(Method::POST, "/drain", Bytes::new());
+        answer.await?.good()?;
+        Ok::<_, Failure>(end)
+    })?;
+    let (Some(end), Some(DurationText(patience))) = (end, args.wait) else {
+        note("the sidecar drains and will end");
+        return Ok(());
+    };
+    if end.comes_within(patience)? {
+        note("the sidecar has ended");
+        return Ok(());
     }
-    note("the sidecar drains and will end");
+    let line = format!("the sidecar still drains after {}", DurationText(patience));
+    Err(Failure::new(Code::Failed, line))
+}
+
+/// The end of a process, by a descriptor that no later process with its number can be taken for.
+struct End(OwnedFd);
+
+impl End {
+    fn of(process: Option<i32>) -> Result<Self, Failure> {
+        // 0: a process of a PID namespace that this one does not see into.
+        let process = process.and_then(Pid::from_raw).ok_or_else(|| {
+            Self::failed("its process is not visible from here, or it was asked over TCP")
+        })?;
+        let descriptor = pidfd_open(process, PidfdFlags::empty());
+        descriptor.map(Self).map_err(Self::failed)
+    }
+
+    /// Waits for it.
+    fn comes_within(&self, patience: Duration) -> Result<bool, Failure> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(Self::failed)?;
+            // A pidfd is readable once the process has ended (pidfd_open(2)).
+            let mut ends = [PollFd::new(&self.0, PollFlags::IN)];
+            match poll(&mut ends, Some(&left)) {
+                Ok(count) => return Ok(count > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Self::failed(error)),
+            }
+        }
+    }
+
+    fn failed(what: impl std::fmt::Display) -> Failure {
+        let line = format!(
+            "cannot wait for the end of the sidecar: {what}; without --wait this asks for the drain and returns"
+        );
+        Failure::new(Code::Failed, line)
+    }
+}
+
+/// Runs `weft proxy logging`.
+pub fn logging(args: Logging) -> Result<(), Failure> {
+    let runtime = process::runtime()?;
+    let Some(directives) = args.directives else {
+        let answer = runtime.block_on(get(&args.at.to_read()?, "/logging"))?;
+        return text_out(&format!("{}\n", answer.good()?));
+    };
+    let at = args.at.to_change()?;
+    let asked = ask(&at, Method::PUT, "/logging", Bytes::from(directives));
+    runtime.block_on(asked)?.good()?;
+    note("the sidecar logs by the new filter until it ends");
     Ok(())
 }

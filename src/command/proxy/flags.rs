@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::Args;
 use weft_config::settings::raw::{
-    RawAdmin, RawControlPlane, RawInbound, RawJoin, RawListener, RawOutbound, RawProxy, RawService,
-    RouteBy,
+    RawControlPlane, RawInbound, RawJoin, RawListener, RawOutbound, RawProxy, RawProxyAdmin,
+    RawService, RouteBy,
 };
 use weft_config::settings::{HostPort, ListenAddress, LocalAddress, ServiceReference, Sources};
 
@@ -45,9 +45,12 @@ pub struct ProxyFlags {
     /// Listen for the application, and find the service by the HTTP host
     #[arg(long, value_name = "LISTEN")]
     outbound_by_host: Vec<LocalAddress>,
-    /// Address of the admin endpoint [default: 127.0.0.1:6191]
+    /// Loopback address of the admin endpoint [default: 127.0.0.1:6191]
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<ListenAddress>,
+    /// Address for probes and scrapers of other hosts, with /live, /ready and /metrics [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    observe: Option<ListenAddress>,
     /// Threads of the data path [default: 2, or fewer cores]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
@@ -93,8 +96,12 @@ impl ProxyFlags {
             outbound: some_if(!listeners.is_empty(), || RawOutbound {
                 listeners: Some(listeners),
             }),
-            admin: self.admin.map(|listen| RawAdmin {
-                listen: Some(listen),
+            admin: some_if(self.admin.is_some() || self.observe.is_some(), || {
+                RawProxyAdmin {
+                    listen: self.admin,
+                    observe: self.observe,
+                    ..RawProxyAdmin::default()
+                }
             }),
             ..RawProxy::default()
         }
@@ -196,7 +203,7 @@ mod tests {
         let settings = load_proxy(sources).unwrap().settings;
         assert_eq!(settings.inbound.unwrap().services[0].port, 80);
         assert_eq!(settings.outbound.len(), 2);
-        assert_eq!(settings.admin.port(), 7000);
+        assert_eq!(settings.admin.listen.port(), 7000);
     }
 
     #[test]

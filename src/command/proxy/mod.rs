@@ -33,6 +33,8 @@ enum Command {
     Config(admin::Dump),
     /// Ask a sidecar to drain and end
     Drain(admin::Drain),
+    /// Show what a sidecar logs, or change it
+    Logging(admin::Logging),
 }
 
 /// Runs `weft proxy`.
@@ -42,5 +44,6 @@ pub fn run(args: Proxy) -> Result<(), Failure> {
         Command::Status(args) => admin::status(&args),
         Command::Config(args) => admin::dump(&args),
         Command::Drain(args) => admin::drain(&args),
+        Command::Logging(args) => admin::logging(args),
     }
 }

@@ -78,7 +78,7 @@ async fn sidecar(
     let mut claim = claim(&settings)?;
     let token_file = settings.join_token_file.as_deref();
     let waiting = watch::Sender::default();
-    let early = answer_while_waiting(settings.admin, waiting.subscribe());
+    let early = answer_while_waiting(&settings.admin, waiting.subscribe());
     let join = identity::start(Holder::Workload, &settings.state_dir, token_file, waiting);
     let joined = tokio::select! {
         joined = join => joined,

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a read waits. Far more than any honest answer takes.
@@ -57,6 +59,14 @@ pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Respon
         (_, Ok(response)) => Ok(response),
         (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
     }
+}
+
+/// The same at a Unix socket.
+pub(crate) fn exchange_at(path: &Path, request: &[u8]) -> io::Result<Response> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(request)?;
+    read_response(&mut BufReader::new(stream), false)
 }
 
 /// Reads the final response (interim ones are skipped). A body that ends early is an error.

@@ -124,6 +124,11 @@ impl Mesh {
         self.loopback.address()
     }
 
+    /// The CA's admin endpoint and that of the config service.
+    pub(crate) fn control_admins(&self) -> [SocketAddr; 2] {
+        [CA_ADMIN_PORT, CONFIG_ADMIN_PORT].map(|port| (self.place.address, port).into())
+    }
+
     /// A page of the CA's admin endpoint.
     pub(crate) fn ca_page(&self, path: &str) -> Response {
         http::get((self.place.address, CA_ADMIN_PORT).into(), path).unwrap()
@@ -220,6 +225,7 @@ impl Mesh {
             advertise: None,
             outbound: Vec::new(),
             by_host: false,
+            admin_settings: String::new(),
             settings: String::new(),
             environment: Vec::new(),
         }
@@ -245,6 +251,7 @@ pub(crate) struct SidecarPlan {
     advertise: Option<String>,
     outbound: Vec<(String, String)>,
     by_host: bool,
+    admin_settings: String,
     settings: String,
     environment: Vec<(&'static str, PathBuf)>,
 }
@@ -313,6 +320,12 @@ impl SidecarPlan {
         self
     }
 
+    /// One more key of `admin`.
+    pub(crate) fn admin_setting(mut self, key: &str) -> Self {
+        write!(self.admin_settings, ", {key}").unwrap();
+        self
+    }
+
     /// With a variable of the environment.
     pub(crate) fn environment(mut self, name: &'static str, value: &Path) -> Self {
         self.environment.push((name, value.to_owned()));
@@ -370,10 +383,11 @@ impl SidecarPlan {
 
     fn settings_file(&self) -> String {
         let mut text = format!(
-            "join: {{ token_file: \"{}\" }}\nconfig: {{ addresses: [\"{}\"] }}\nstate_dir: state\nadmin: {{ listen: \"{}\" }}\n{}",
+            "join: {{ token_file: \"{}\" }}\nconfig: {{ addresses: [\"{}\"] }}\nstate_dir: state\nadmin: {{ listen: \"{}\"{} }}\n{}",
             self.token.display(),
             self.config,
             self.admin(),
+            self.admin_settings,
             self.settings
         );
         if !self.inbound.is_empty() {
@@ -472,6 +486,20 @@ impl Sidecar {
         let url = format!("http://{}{path}", self.admin());
         let output = run(namespace.command("curl").args(["-si", &url]));
         http::read_response(&mut output.stdout.as_bytes(), false)
+    }
+
+    /// The Unix socket of its admin endpoint.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.state().join("admin.sock")
+    }
+
+    /// `METHOD path` there.
+    pub(crate) fn admin_ask(&self, line: &str, body: &str) -> std::io::Result<Response> {
+        let length = body.len();
+        let request = format!(
+            "{line} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+        http::exchange_at(&self.admin_socket(), request.as_bytes())
     }
 
     /// What an admin page says, as JSON.

@@ -1,0 +1,250 @@
+//! Serves an admin endpoint: HTTP/1.1 with bounds on everything that a caller may take, and `guard.rs` before
+//! each request. What is answered is the router's; the sidecar, its early endpoint, the CA and the config
+//! service each have one.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::future::poll_fn;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use weft_transport::shares::{Place, Places, Source};
+
+use super::guard::{Peer, Reach, judge};
+use crate::limits;
+use crate::private_socket::PrivateSocket;
+
+/// A listener with the rule for its callers.
+#[derive(Debug)]
+pub struct Endpoint {
+    listener: Listener,
+    reach: Reach,
+    places: Places<Holder>,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(PrivateSocket),
+}
+
+/// Who holds a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Address(Source),
+    User(u32),
+}
+
+impl Endpoint {
+    /// TCP on loopback, for callers on this host.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the listener's address.
+    pub(crate) fn loopback(listener: TcpListener) -> io::Result<Self> {
+        let listen = listener.local_addr()?;
+        Ok(Self {
+            listener: Listener::Tcp(listener),
+            reach: Reach::Loopback { listen },
+            places: Places::new(limits::ADMIN_CONNECTIONS),
+        })
+    }
+
+    /// TCP for other hosts: it only tells, and nothing that is secret. It may be called by any IP address, and
+    /// by the names in `hosts`.
+    pub(crate) fn observe(listener: TcpListener, hosts: Vec<String>) -> Self {
+        Self {
+            listener: Listener::Tcp(listener),
+            reach: Reach::Elsewhere { hosts },
+            places: Places::new(limits::OBSERVE_CONNECTIONS),
+        }
+    }
+
+    /// TCP of a control-plane process, which only tells, too: on loopback for callers on this host, else for
+    /// other hosts.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the listener's address.
+    pub fn control(listener: TcpListener, hosts: Vec<String>) -> io::Result<Self> {
+        if listener.local_addr()?.ip().to_canonical().is_loopback() {
+            return Self::loopback(listener);
+        }
+        Ok(Self::observe(listener, hosts))
+    }
+
+    /// A Unix socket, for this process's user and root.
+    pub(crate) fn socket(socket: PrivateSocket) -> Self {
+        Self {
+            listener: Listener::Unix(socket),
+            reach: Reach::Socket {
+                owner: rustix::process::geteuid().as_raw(),
+            },
+            places: Places::new(limits::ADMIN_SOCKET_CONNECTIONS),
+        }
+    }
+
+    /// Serves until `stop`; then finishes what is being answered, within a second.
+    pub async fn serve(self, router: Router, stop: CancellationToken) {
+        let Self {
+            listener,
+            reach,
+            places,
+        } = self;
+        let answers = Answers {
+            router: router.layer(DefaultBodyLimit::max(limits::ADMIN_BODY_BYTES_MAX)),
+            reach: Arc::new(reach),
+            stop: stop.clone(),
+        };
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+                () = stop.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let place = places.enter(match peer {
+                        Peer::Address(address) => Holder::Address(address.into()),
+                        Peer::User(user) => Holder::User(user),
+                    });
+                    connections.spawn(answers.clone().converse(stream, peer, place));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin endpoint cannot accept a connection");
+                    tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        let all = async { while connections.join_next().await.is_some() {} };
+        // Who reads an answer more slowly than this loses its end.
+        let _ = timeout(limits::ADMIN_FINISH, all).await;
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Box::new(stream), Peer::Address(address.ip())))
+            }
+            Self::Unix(socket) => {
+                let stream = socket.accept().await?;
+                let user = stream.peer_cred()?.uid();
+                Ok((Box::new(stream), Peer::User(user)))
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Answers {
+    router: Router,
+    reach: Arc<Reach>,
+    stop: CancellationToken,
+}
+
+impl Answers {
+    async fn converse(self, stream: Box<dyn Stream>, peer: Peer, place: Place<Holder>) {
+        let stop = self.stop.clone();
+        let answer = service_fn(move |request| {
+            let answers = self.clone();
+            async move { Ok::<_, std::convert::Infallible>(answers.answer(peer, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::ADMIN_HEAD_TIMEOUT)
+            .max_buf_size(limits::ADMIN_HEAD_BYTES_MAX)
+            .max_headers(limits::FIELDS_MAX)
+            .serve_connection(TokioIo::new(stream), answer);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = poll_fn(|context| connection.as_mut().poll(context)) => ended,
+            () = place.taken_back() => return,
+            () = stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection of the admin endpoint ended");
+        }
+    }
+
+    async fn answer(self, peer: Peer, request: Request<Incoming>) -> Response {
+        let (head, body) = request.into_parts();
+        let mut response = match judge(&self.reach, peer, &head) {
+            Ok(()) => {
+                let request = Request::from_parts(head, Body::new(body));
+                let answered = timeout(limits::ADMIN_ANSWER_TIMEOUT, self.router.oneshot(request));
+                match answered.await {
+                    Ok(Ok(response)) => response,
+                    Err(_) => (StatusCode::REQUEST_TIMEOUT, "too slow\n").into_response(),
+                }
+            }
+            Err(refusal) => {
+                tracing::debug!(?peer, %refusal, "the admin endpoint refused a request");
+                (refusal.status(), format!("{refusal}\n")).into_response()
+            }
+        };
+        // Nothing here is a page, or part of one; no answer says more than its moment.
+        for (name, value) in [
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (CACHE_CONTROL, "no-store"),
+            (
+                CONTENT_SECURITY_POLICY,
+                "default-src 'none'; frame-ancestors 'none'",
+            ),
+            (
+                HeaderName::from_static("cross-origin-resource-policy"),
+                "same-origin",
+            ),
+        ] {
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+/// Everything that serves a process's operators; ends as one.
+#[derive(Debug, Default)]
+pub(crate) struct Servers {
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Servers {
+    /// Serves one more endpoint.
+    pub(crate) fn serve(&mut self, endpoint: Endpoint, router: Router) {
+        self.tasks.spawn(endpoint.serve(router, self.stop.clone()));
+    }
+
+    /// Closes all listeners and finishes what is being answered.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
