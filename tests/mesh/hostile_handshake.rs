@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Load, Mesh, Need, Origin, Process, eventually, get, need, python_command, service,
+    Load, Mesh, Need, Origin, Process, eventually, get, need, python, python_command, service,
 };
 
 /// hardening H3-13
@@ -62,4 +62,28 @@ fn a_newcomer_gets_in_beside_silent_handshakes_from_its_own_address() {
     let grown = orders.process.resident_peak().saturating_sub(resident);
     assert!(grown <= 96 << 10, "grew by {grown} KiB");
     orders.expect_alive();
+}
+
+#[test]
+fn an_address_that_only_says_hello_gets_three_times_its_bytes_at_most() {
+    if !need(&[Need::Python]) {
+        return;
+    }
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "orders");
+    mesh.apply(&service("orders", 80, "http"));
+    let orders = mesh
+        .sidecar("orders")
+        .serves("orders:80", origin.address)
+        .start();
+    let address = orders.mesh_address().to_string();
+    // The server repeats its flight after one second and after three, until its timeout of three.
+    let seen = python(
+        "hostile_handshake.py",
+        &["amplified", &address, "--seconds", "5"],
+    );
+    let received: Vec<u64> = serde_json::from_value(seen["received"].clone()).unwrap();
+    let sent = seen["sent"].as_u64().unwrap();
+    assert!(received.len() >= 3, "{seen}");
+    assert!(received.iter().sum::<u64>() <= 3 * sent, "{seen}");
 }

@@ -50,6 +50,10 @@ pub(crate) const CONNECTIONS_MAX: usize = 16_384;
 /// Time for the requests under way on a connection that had to go for a newer one.
 pub(crate) const DISPLACED_GRACE: Duration = Duration::from_secs(3);
 
+/// Handshakes whose bytes are counted, per worker, until their addresses are validated: some seconds of
+/// [`HANDSHAKES_A_SECOND`], 600 KiB.
+pub(crate) const HELLOS_KEPT: usize = 4096;
+
 /// First packets that wait for `accept`, per worker.
 pub(crate) const INCOMING_MAX: usize = 1024;
 

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::IoSliceMut;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit};
@@ -13,7 +14,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::shares::{Bounds, Places, Source};
 use crate::testing::{self, Authority, FRONTEND, ORDERS};
-use crate::tuning::TransportSettings;
+use crate::tuning::{PostQuantum, TransportSettings};
 
 /// Generous: it bounds a broken run and never passes in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,6 +61,31 @@ async fn a_handshake_that_is_given_up_says_so_and_its_connection_is_forgotten() 
     let given_up = timeout(PATIENCE, handshake).await.unwrap();
     assert!(matches!(given_up, Err(HandshakeError::GivenUp)));
     until(|| listener.endpoint.open_connections() == 0).await;
+}
+
+#[tokio::test]
+async fn an_address_that_answers_nothing_gets_three_times_what_it_sent_at_most() {
+    // The server repeats its flight after 15 ms, 30 ms and so on; the client its hello after a second.
+    let (listener, _) = start_with(
+        TransportSettings {
+            initial_rtt: Duration::from_millis(5),
+            handshake_timeout: Duration::from_millis(900),
+            ..TransportSettings::default()
+        },
+        ORDERS,
+    );
+    for post_quantum in [PostQuantum::Prefer, PostQuantum::Off] {
+        let mut silent = Silent::with(TransportSettings {
+            post_quantum,
+            ..TransportSettings::default()
+        });
+        silent.dial(listener.local_address().unwrap(), 1);
+        let incoming = listener.accept().await.unwrap().unwrap();
+        let ended = incoming.handshake().await;
+        assert!(matches!(ended, Err(HandshakeError::Timeout)));
+        let [sent, heard] = silent.bytes();
+        assert!(heard > 2 * sent && heard <= 3 * sent, "{heard} of {sent}");
+    }
 }
 
 #[tokio::test]
@@ -116,27 +142,37 @@ async fn accept(listener: Arc<Listener>) {
 /// A client that says hello, answers a Retry, and hears nothing else.
 struct Silent {
     endpoint: quinn::Endpoint,
+    socket: Arc<HearsRetries>,
     dialled: Vec<quinn::Connecting>,
 }
 
 impl Silent {
     fn new() -> Self {
-        let settings = mesh_settings();
+        Self::with(TransportSettings::default())
+    }
+
+    fn with(settings: TransportSettings) -> Self {
+        let settings = mesh_settings(settings);
         let tls = MeshTls::new(&Authority::shared().credentials(FRONTEND), &settings.tuning);
         let worker = Worker::all(Workers::MIN).next().unwrap();
         let config = quic::client_config(&tls.unwrap(), &settings.tuning, worker);
         let socket = ephemeral_socket(&settings).unwrap();
-        let inner = TokioRuntime.wrap_udp_socket(socket).unwrap();
+        let socket = Arc::new(HearsRetries {
+            inner: TokioRuntime.wrap_udp_socket(socket).unwrap(),
+            sent: AtomicUsize::new(0),
+            heard: AtomicUsize::new(0),
+        });
         let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
             quinn::EndpointConfig::default(),
             None,
-            Arc::new(HearsRetries(inner)),
+            Arc::clone(&socket) as Arc<dyn AsyncUdpSocket>,
             Arc::new(TokioRuntime),
         )
         .unwrap();
         endpoint.set_default_client_config(config.unwrap());
         Self {
             endpoint,
+            socket,
             dialled: Vec::new(),
         }
     }
@@ -146,18 +182,30 @@ impl Silent {
         let dial = |_| endpoint.connect(address, tls::SERVER_NAME).unwrap();
         self.dialled.extend((0..count).map(dial));
     }
+
+    /// Those sent, and those that came.
+    fn bytes(&self) -> [usize; 2] {
+        [&self.socket.sent, &self.socket.heard].map(|bytes| bytes.load(Ordering::Relaxed))
+    }
 }
 
 #[derive(Debug)]
-struct HearsRetries(Arc<dyn AsyncUdpSocket>);
+struct HearsRetries {
+    inner: Arc<dyn AsyncUdpSocket>,
+    sent: AtomicUsize,
+    heard: AtomicUsize,
+}
 
 impl AsyncUdpSocket for HearsRetries {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Arc::clone(&self.0).create_io_poller()
+        Arc::clone(&self.inner).create_io_poller()
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.0.try_send(transmit)
+        self.inner.try_send(transmit)?;
+        self.sent
+            .fetch_add(transmit.contents.len(), Ordering::Relaxed);
+        Ok(())
     }
 
     fn poll_recv(
@@ -166,8 +214,9 @@ impl AsyncUdpSocket for HearsRetries {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(self.0.poll_recv(cx, buffers, meta))?;
+        let count = ready!(self.inner.poll_recv(cx, buffers, meta))?;
         for (buffer, meta) in buffers.iter().zip(meta.iter_mut()).take(count) {
+            self.heard.fetch_add(meta.len, Ordering::Relaxed);
             // A long header of type 3 (RFC 9000 section 17.2.5).
             if buffer[0] & 0xf0 != 0xf0 {
                 meta.len = 0;
@@ -177,27 +226,31 @@ impl AsyncUdpSocket for HearsRetries {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.inner.local_addr()
     }
 }
 
-fn mesh_settings() -> MeshSettings {
+fn mesh_settings(settings: TransportSettings) -> MeshSettings {
     MeshSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         workers: Workers::MIN,
-        tuning: TransportSettings {
-            handshake_timeout: PATIENCE,
-            ..TransportSettings::default()
-        }
-        .validate()
-        .unwrap(),
+        tuning: settings.validate().unwrap(),
         epoch: Epoch(0),
         reset_key: ResetKey::new([0; ResetKey::LENGTH]),
     }
 }
 
+/// With handshakes that time out later than the tests.
 fn start(identity: &str) -> (Listener, Dialler) {
-    let socket = bind(&mesh_settings()).unwrap().remove(0);
+    let settings = TransportSettings {
+        handshake_timeout: PATIENCE,
+        ..TransportSettings::default()
+    };
+    start_with(settings, identity)
+}
+
+fn start_with(settings: TransportSettings, identity: &str) -> (Listener, Dialler) {
+    let socket = bind(&mesh_settings(settings)).unwrap().remove(0);
     testing::start(socket, &Authority::shared().credentials(identity))
 }
 

@@ -7,6 +7,7 @@
 //! Next: [`listener`] and [`dialler`]; [`shared`] for a port that two processes hold.
 
 mod admission;
+mod amplification;
 mod dialler;
 mod forwarded;
 #[cfg(test)]
