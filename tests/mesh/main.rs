@@ -24,6 +24,7 @@ mod figures;
 mod greedy_caller;
 mod grpc;
 mod hostile_client;
+mod hostile_handshake;
 mod hostile_origin;
 mod hostile_peer;
 mod http;

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::qlog;
 use crate::steering::{Epoch, SteeredIds, Worker, initial_destination};
 use crate::tls::{self, Expected};
-use crate::tuning::{Congestion, Tuning};
+use crate::tuning::{Congestion, TransportSettings, Tuning};
 
 /// The protocol name of HTTP/3 (RFC 9114 section 3.1).
 pub(crate) const ALPN: &[u8] = b"h3";
@@ -80,6 +80,21 @@ pub(crate) fn server_config(
     tuning: &Tuning,
 ) -> Result<quinn::ServerConfig, ConfigurationError> {
     with_crypto(Arc::clone(&tls.listening), tuning)
+}
+
+/// As [`server_config`], for handshakes while many are under way: what was given up is forgotten soon.
+pub(crate) fn hurried_server_config(
+    tls: &MeshTls,
+    tuning: &Tuning,
+) -> Result<quinn::ServerConfig, ConfigurationError> {
+    let settings = tuning.settings();
+    let hurried = TransportSettings {
+        initial_rtt: settings.initial_rtt.min(limits::HURRIED_RTT),
+        // One file for each worker and side is enough.
+        qlog_dir: None,
+        ..settings.clone()
+    };
+    server_config(tls, &hurried.validate().map_err(text)?)
 }
 
 /// What a listening side runs, whatever it asks of its clients.

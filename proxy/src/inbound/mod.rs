@@ -24,7 +24,7 @@ use futures_util::FutureExt as _;
 use http::HeaderValue;
 use tokio::sync::watch;
 use weft_config::table::{self, Priority, ServiceName};
-use weft_transport::endpoint::{Accepted, Incoming, Listener};
+use weft_transport::endpoint::{Accepted, Incoming, Listener, TurnedAway};
 use weft_transport::http3::ErrorCode;
 use weft_transport::identity::{PeerId, SpiffeId};
 
@@ -63,9 +63,12 @@ struct Peer {
 /// Accepts peers until the worker finishes and the last connection is told so.
 pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
     let finish = inbound.worker.finish.clone();
-    let take = |incoming| {
-        let accepted = accept(Arc::clone(&inbound), incoming);
-        inbound.worker.tasks.spawn(accepted);
+    let take = |incoming: Result<Incoming, TurnedAway>| match incoming {
+        Ok(incoming) => {
+            let accepted = accept(Arc::clone(&inbound), incoming);
+            inbound.worker.tasks.spawn(accepted);
+        }
+        Err(turned_away) => inbound.worker.shard.handshake(turned_away.reason()),
     };
     loop {
         let incoming = tokio::select! {

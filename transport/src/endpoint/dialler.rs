@@ -82,7 +82,9 @@ impl Dialler {
             .map_err(|error| match handshake_error(error) {
                 HandshakeError::Timeout => DialError::Timeout(address),
                 HandshakeError::Refused(reason) => DialError::Refused { address, reason },
-                HandshakeError::Lost(reason) => local(reason),
+                error @ (HandshakeError::Lost(_) | HandshakeError::GivenUp) => {
+                    local(error.to_string())
+                }
             })?;
         match proven_peer(&connection) {
             Some(peer) if peer.id() == expected => Ok((connection, peer)),

@@ -1,37 +1,57 @@
 //! The listening side of a worker: handshakes under way, bounded, and proven peers.
+//!
+//! Who gets a handshake is decided in `admission.rs`. Not here: what a proven peer asks for ([`crate::http3`]).
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
+use super::admission::{Admission, Verdict};
 use super::{close, handshake_error, presented_chain, proven_peer};
 use crate::credentials::Credentials;
 use crate::http3::{ErrorCode, ServerConnection};
+use crate::identity::SpiffeId;
 use crate::lag::Lag;
 use crate::limits;
+use crate::shares::{Bounds, Place, Places, Source};
 use crate::streams::Streams;
 use crate::tuning::Tuning;
 
 /// Takes connections of other sidecars, for one worker.
 pub struct Listener {
     pub(super) endpoint: quinn::Endpoint,
-    pub(super) handshakes: Arc<AtomicUsize>,
-    pub(super) tuning: Tuning,
-    pub(super) credentials: Credentials,
-    pub(super) lag: Lag,
+    tuning: Tuning,
+    credentials: Credentials,
+    lag: Lag,
+    admission: Mutex<Admission>,
+    /// What a handshake runs with while many are under way.
+    hurried: Arc<quinn::ServerConfig>,
+    pub(super) handshakes: Places<Source>,
+    pub(super) connections: Places<SpiffeId>,
 }
 
 /// A connection that asked to come in.
 pub struct Incoming {
     incoming: quinn::Incoming,
-    pub(super) tuning: Tuning,
-    pub(super) credentials: Credentials,
+    tuning: Tuning,
+    credentials: Credentials,
     lag: Lag,
-    _slot: HandshakeSlot,
+    /// `None` while few handshakes are under way.
+    hurried: Option<Arc<quinn::ServerConfig>>,
+    place: Place<Source>,
+    connections: Places<SpiffeId>,
+}
+
+/// Why somebody who asked to come in got no handshake, for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// Many handshakes are under way, and it must first show that it receives at its address.
+    Retry,
+    /// As many began in this second as may.
+    Ignored,
 }
 
 /// A connection whose peer has proven its identity.
@@ -63,6 +83,19 @@ pub enum HandshakeError {
     /// The peer went away.
     #[error("the connection was lost: {0}")]
     Lost(String),
+    /// It was the oldest one when a newer one came and none more may be under way.
+    #[error("given up for a newer one: too many handshakes are under way")]
+    GivenUp,
+}
+
+impl TurnedAway {
+    /// A short name for the label of a metric.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Ignored => "ignored",
+        }
+    }
 }
 
 impl HandshakeError {
@@ -72,36 +105,73 @@ impl HandshakeError {
             Self::Timeout => "timeout",
             Self::Refused(_) => "refused",
             Self::Lost(_) => "lost",
+            Self::GivenUp => "given_up",
         }
     }
 }
 
 impl Listener {
-    /// The next connection that asks to come in; `None` once the endpoint is closed. Peers whose
-    /// address is not validated are sent a Retry while many handshakes are under way, and refused
-    /// while too many are.
-    pub async fn accept(&self) -> Option<Incoming> {
-        loop {
-            let incoming = self.endpoint.accept().await?;
-            let under_way = self.handshakes.load(Ordering::Relaxed);
-            if under_way >= limits::HANDSHAKES_MAX {
-                incoming.refuse();
-            } else if under_way >= limits::HANDSHAKES_BEFORE_RETRY
-                && !incoming.remote_address_validated()
-                && incoming.may_retry()
-            {
-                // Cannot fail: `may_retry` was asked.
+    pub(super) fn new(
+        endpoint: quinn::Endpoint,
+        hurried: quinn::ServerConfig,
+        tuning: Tuning,
+        credentials: Credentials,
+        lag: Lag,
+    ) -> Self {
+        Self {
+            endpoint,
+            tuning,
+            credentials,
+            lag,
+            admission: Mutex::default(),
+            hurried: Arc::new(hurried),
+            handshakes: Places::new(Bounds {
+                places: limits::HANDSHAKES_MAX,
+                each: limits::HANDSHAKES_MAX,
+            }),
+            connections: Places::new(Bounds {
+                places: limits::CONNECTIONS_MAX,
+                each: limits::CONNECTIONS_EACH,
+            }),
+        }
+    }
+
+    /// The next connection that asks to come in, or that one was turned away for now; `None` once the
+    /// endpoint is closed.
+    pub async fn accept(&self) -> Option<Result<Incoming, TurnedAway>> {
+        let incoming = self.endpoint.accept().await?;
+        let source = Source::from(incoming.remote_address().ip());
+        let under_way = self.handshakes.taken();
+        let validated = incoming.remote_address_validated();
+        let now = Instant::now();
+        let verdict = self
+            .admission
+            .lock()
+            // Nothing that is done under the lock can panic half-way.
+            .unwrap_or_else(PoisonError::into_inner)
+            .judge(source, validated, under_way, now);
+        match verdict {
+            Verdict::Begin => {}
+            Verdict::Retry => {
+                // Cannot fail: who is not validated has not answered one.
                 let _ = incoming.retry();
-            } else {
-                return Some(Incoming {
-                    incoming,
-                    tuning: self.tuning.clone(),
-                    credentials: self.credentials.clone(),
-                    lag: self.lag.clone(),
-                    _slot: HandshakeSlot::take(&self.handshakes),
-                });
+                return Some(Err(TurnedAway::Retry));
+            }
+            Verdict::Ignore => {
+                incoming.ignore();
+                return Some(Err(TurnedAway::Ignored));
             }
         }
+        let many = under_way >= limits::HANDSHAKES_BEFORE_RETRY;
+        Some(Ok(Incoming {
+            incoming,
+            tuning: self.tuning.clone(),
+            credentials: self.credentials.clone(),
+            lag: self.lag.clone(),
+            hurried: many.then(|| Arc::clone(&self.hurried)),
+            place: self.handshakes.enter(source),
+            connections: self.connections.clone(),
+        }))
     }
 
     /// The address that it listens on.
@@ -128,22 +198,32 @@ impl Incoming {
     /// finish first, but the server's side completes only with the client's certificate verified.
     ///
     /// # Errors
-    /// When the peer is refused, too slow, or gone.
+    /// When the peer is refused, too slow, gone, or had to make room.
     pub async fn handshake(self) -> Result<Accepted, HandshakeError> {
         let remote = self.incoming.remote_address();
-        let connecting = self.incoming.accept().map_err(handshake_error)?;
-        let connection = timeout(self.tuning.settings().handshake_timeout, connecting)
-            .await
-            .map_err(|_| HandshakeError::Timeout)?
-            .map_err(handshake_error)?;
+        let connecting = match self.hurried {
+            Some(hurried) => self.incoming.accept_with(hurried),
+            None => self.incoming.accept(),
+        };
+        let connecting = connecting.map_err(handshake_error)?;
+        let connection = tokio::select! {
+            biased;
+            shaken = timeout(self.tuning.settings().handshake_timeout, connecting) => shaken
+                .map_err(|_| HandshakeError::Timeout)?
+                .map_err(handshake_error)?,
+            // What was made for it goes with `connecting`.
+            () = self.place.taken_back() => return Err(HandshakeError::GivenUp),
+        };
+        drop(self.place);
         let Some(peer) = proven_peer(&connection) else {
             connection.close(ErrorCode::H3_GENERAL_PROTOCOL_ERROR.to_quic(), b"");
             return Err(HandshakeError::Refused("no identity".to_owned()));
         };
+        let place = self.connections.enter(peer.id().clone());
         let streams = Streams::paced(connection.clone(), &self.tuning, self.lag);
         Ok(Accepted {
             remote,
-            http: ServerConnection::new(connection.clone(), peer, streams),
+            http: ServerConnection::new(connection.clone(), peer, streams, place),
             trust: TrustGuard {
                 connection,
                 credentials: self.credentials,
@@ -168,21 +248,5 @@ impl TrustGuard {
                     .close(ErrorCode::H3_NO_ERROR.to_quic(), b"trust removed");
             }
         }
-    }
-}
-
-/// One handshake under way, counted.
-struct HandshakeSlot(Arc<AtomicUsize>);
-
-impl HandshakeSlot {
-    fn take(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for HandshakeSlot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

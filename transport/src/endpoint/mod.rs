@@ -6,8 +6,12 @@
 //! Not here: which connection a request takes (see [`crate::pool`]).
 //! Next: [`listener`] and [`dialler`]; [`shared`] for a port that two processes hold.
 
+mod admission;
+mod amplification;
 mod dialler;
 mod forwarded;
+#[cfg(test)]
+mod handshake_tests;
 mod listener;
 mod relay;
 mod shared;
@@ -18,7 +22,7 @@ mod takeover_tests;
 mod tests;
 
 pub use dialler::{DialError, Dialler};
-pub use listener::{Accepted, HandshakeError, Incoming, Listener, TrustGuard};
+pub use listener::{Accepted, HandshakeError, Incoming, Listener, TrustGuard, TurnedAway};
 pub use relay::RelayPair;
 pub use shared::Reading;
 
@@ -297,13 +301,13 @@ impl WorkerSocket {
             &settings.tuning,
             self.worker,
         )?);
-        let listener = Listener {
-            endpoint: listening,
-            handshakes: Arc::default(),
-            tuning: settings.tuning.clone(),
-            credentials: tls.credentials.clone(),
-            lag: lag.clone(),
-        };
+        let listener = Listener::new(
+            listening,
+            quic::hurried_server_config(tls, &settings.tuning)?,
+            settings.tuning.clone(),
+            tls.credentials.clone(),
+            lag.clone(),
+        );
         let dialler = Dialler {
             endpoint: dialling,
             credentials: tls.credentials.clone(),

@@ -7,6 +7,8 @@
 //! A process that takes the port over begins *waiting*. One that has handed it over is *relayed*: it gets
 //! the datagrams of its own connections from its successor, and sends through the port as before. Between
 //! the two nobody reads, and the kernel keeps what comes. The relay is `relay.rs`.
+//!
+//! What is sent to an address that is not validated passes through `amplification.rs`.
 
 use std::fmt::Debug;
 use std::io::{self, IoSliceMut};
@@ -14,7 +16,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
@@ -22,6 +24,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio_util::sync::CancellationToken;
 
+use super::amplification::{Ledger, is_long};
 use super::forwarded::{Origin, Whose, whose};
 use super::relay::{FromSuccessor, Predecessors};
 
@@ -117,6 +120,8 @@ pub(super) struct SharedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     reading: Arc<Reading>,
     from_successor: OnceLock<FromSuccessor>,
+    /// Asked for packets with long headers only: handshakes.
+    ledger: Mutex<Ledger>,
 }
 
 impl SharedSocket {
@@ -125,7 +130,43 @@ impl SharedSocket {
             inner,
             reading,
             from_successor: OnceLock::new(),
+            ledger: Mutex::default(),
         })
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // Nothing that is done under the lock can panic half-way.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what came for handshakes.
+    fn count(&self, buffer: &[u8], meta: &RecvMeta) {
+        let received = buffer.get(..meta.len).unwrap_or_default();
+        for datagram in received.chunks(meta.stride.max(1)) {
+            if is_long(datagram) {
+                self.ledger().receive(meta.addr, datagram);
+            }
+        }
+    }
+
+    /// Sends as much of a handshake's flight as its address may get; the rest is lost.
+    fn try_send_handshake(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
+        let mut ledger = self.ledger();
+        let allowed = ledger.allowed(transmit.destination, transmit.contents, segment);
+        let contents = transmit.contents.get(..allowed).unwrap_or_default();
+        if contents.is_empty() {
+            return Ok(());
+        }
+        self.inner.try_send(&Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn,
+            contents,
+            segment_size: transmit.segment_size.filter(|size| *size < allowed),
+            src_ip: transmit.src_ip,
+        })?;
+        ledger.send(transmit.destination, contents, segment);
+        Ok(())
     }
 
     /// What comes from the successor, once there is one.
@@ -181,7 +222,12 @@ impl AsyncUdpSocket for SharedSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
+        // A flight begins with its handshake packets.
+        if is_long(transmit.contents) {
+            self.try_send_handshake(transmit)
+        } else {
+            self.inner.try_send(transmit)
+        }
     }
 
     fn poll_recv(
@@ -195,6 +241,7 @@ impl AsyncUdpSocket for SharedSocket {
         let count = ready!(self.poll_source(cx, buffers, meta))?;
         for (buffer, meta) in buffers.iter_mut().zip(meta.iter_mut()).take(count) {
             self.reading.keep_own(buffer, meta);
+            self.count(buffer, meta);
         }
         Poll::Ready(Ok(count))
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
-use tokio::time::{Timeout, timeout};
+use tokio::time::{Instant, Timeout, sleep_until, timeout};
 
 use super::client::Driver;
 use super::error::{ConnectionError, ErrorCode, HeadError, StreamError};
@@ -20,8 +20,10 @@ use super::message::{decode_request, encode_response};
 use super::receive::{NO_HEAD, RecvHalf};
 use super::send::SendHalf;
 use super::shared::{Exchange, Shared, Side};
-use crate::identity::PeerId;
+use crate::identity::{PeerId, SpiffeId};
+use crate::limits::DISPLACED_GRACE;
 use crate::pool::ConnectionStatus;
+use crate::shares::Place;
 use crate::streams::Streams;
 
 /// A connection from a proven peer of the mesh.
@@ -30,6 +32,10 @@ pub struct ServerConnection {
     peer: PeerId,
     /// Where its packets came from when [`Self::has_moved`] was last asked.
     remote: SocketAddr,
+    /// Among the connections of this worker, by identity.
+    place: Place<SpiffeId>,
+    /// When it is closed for a newer one, if one came.
+    ends: Option<Instant>,
 }
 
 /// One QUIC connection as an HTTP/3 server, whoever the peer is. The mesh asks for a [`ServerConnection`],
@@ -48,13 +54,20 @@ pub struct UnprovenServerConnection {
 
 impl ServerConnection {
     /// Starts HTTP/3 on an accepted connection whose peer is proven.
-    pub(crate) fn new(connection: quinn::Connection, peer: PeerId, streams: Arc<Streams>) -> Self {
+    pub(crate) fn new(
+        connection: quinn::Connection,
+        peer: PeerId,
+        streams: Arc<Streams>,
+        place: Place<SpiffeId>,
+    ) -> Self {
         let expires = Some(peer.not_after());
         let remote = connection.remote_address();
         Self {
             connection: UnprovenServerConnection::start(connection, expires, streams),
             peer,
             remote,
+            place,
+            ends: None,
         }
     }
 
@@ -76,12 +89,27 @@ impl ServerConnection {
     }
 
     /// As [`UnprovenServerConnection::accept`]. A peer whose proof has ended gets no further request: that
-    /// is a [`Self::shutdown`].
+    /// is a [`Self::shutdown`]. So is a newer connection that needs this one's place, and then requests under way
+    /// have [`DISPLACED_GRACE`](crate::limits::DISPLACED_GRACE).
     ///
     /// # Errors
     /// The connection ended in another way.
     pub async fn accept(&mut self) -> Result<Option<ServerRequest>, ConnectionError> {
-        self.connection.accept().await
+        loop {
+            let ends = self.ends;
+            tokio::select! {
+                biased;
+                accepted = self.connection.accept() => return accepted,
+                () = self.place.taken_back(), if ends.is_none() => {
+                    self.ends = Some(Instant::now() + DISPLACED_GRACE);
+                    self.connection.shutdown();
+                }
+                () = sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => {
+                    self.connection.close(ErrorCode::H3_NO_ERROR);
+                    return Ok(None);
+                }
+            }
+        }
     }
 
     /// As [`UnprovenServerConnection::shutdown`].

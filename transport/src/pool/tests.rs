@@ -466,6 +466,7 @@ impl Server {
 async fn accept(listener: Arc<Listener>, counts: Arc<Mutex<Counts>>) {
     let mut connections = JoinSet::new();
     while let Some(incoming) = listener.accept().await {
+        let incoming = incoming.unwrap();
         counts.lock().unwrap().accepted += 1;
         let counts = Arc::clone(&counts);
         connections.spawn(async move {

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::identity::PeerId;
+use crate::shares::{Bounds, Places};
 use crate::streams::Streams;
 use crate::tuning::TransportSettings;
 
@@ -83,7 +84,8 @@ fn streams(connection: &quinn::Connection) -> Arc<Streams> {
 }
 
 fn server(connection: &quinn::Connection) -> ServerConnection {
-    ServerConnection::new(connection.clone(), peer(), streams(connection))
+    let place = Places::new(Bounds { places: 1, each: 1 }).enter(peer().id().clone());
+    ServerConnection::new(connection.clone(), peer(), streams(connection), place)
 }
 
 /// A client whose driver runs in `tasks`.
