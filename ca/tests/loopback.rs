@@ -385,11 +385,12 @@ async fn tokens_need_an_address_that_workloads_can_reach() {
 }
 
 #[tokio::test]
-async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
+async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on_without_its_tokens() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let token = ca.token("ns/shop/sa/orders").await;
     let unused = ca.token("ns/shop/sa/payments").await;
-    join(&ca.state("orders"), Some(&token)).await.unwrap();
+    let state = ca.state("orders");
+    let orders = join(&state, Some(&token)).await.unwrap();
     let backup = ca.directory.path().join("backup");
     Admin::open(&ca.path())
         .await
@@ -397,6 +398,8 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
         .backup(&backup)
         .await
         .unwrap();
+    // The backup does not know of this.
+    join(&ca.state("payments"), Some(&unused)).await.unwrap();
     let address = ca.address;
     let directory = ca.stop().await;
 
@@ -408,9 +411,27 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
     std::fs::remove_dir_all(&path).unwrap();
     weft_ca::restore(&path, &backup, false, now).unwrap();
     let ca = Ca::serve(directory, address, Duration::from_secs(3600)).await;
-    join(&ca.state("payments"), Some(&unused)).await.unwrap();
+    let error = join(&ca.state("thief"), Some(&unused)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotPermitted);
+    let said = error.to_string();
+    assert!(said.contains("made before the CA was restored"), "{said}");
     let error = join(&ca.state("again"), Some(&token)).await.unwrap_err();
     assert!(error.to_string().contains("already used"), "{error}");
+    // Who has an identity goes on with it, and new tokens are good.
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    let old = replace_by_one_issued_at(&ca.path(), &state, two_hours_ago);
+    let renewed = join(&state, None).await.unwrap();
+    assert!(renewed.svid().serial() != old && renewed.svid().id() == orders.svid().id());
+    let fresh = ca.token("ns/shop/sa/payments").await;
+    join(&ca.state("fresh"), Some(&fresh)).await.unwrap();
+    let seen = Admin::open(&ca.path()).await.unwrap().inspect().await;
+    let seen = seen.unwrap();
+    let payments = &seen.tokens["spiffe://demo.test/ns/shop/sa/payments"];
+    assert_eq!(
+        (payments.restored, payments.used, payments.unused),
+        (1, 1, 0)
+    );
+    assert_eq!(seen.log_broken_at, None);
     ca.stop().await;
 }
 
