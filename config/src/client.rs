@@ -1,8 +1,9 @@
 //! A sidecar's subscription: the table that it should run, whatever happens to the config service.
 //!
 //! [`Subscription::run`] is the loop: connect, say hello, report what is served, take tables and
-//! changes; when the stream ends, wait with jitter and try the next address. The data path holds a
-//! [`SubscriptionHandle`] and never waits for any of this. `merge.rs` decides which table to run,
+//! changes; when the stream ends, wait with jitter and try the next address. A stream ends with the
+//! certificate that opened it, so a renewed one opens the next stream while the old one goes on, and the
+//! registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of this. `merge.rs` decides which table to run,
 //! `cache.rs` keeps the last good one on disk.
 
 mod cache;
@@ -14,13 +15,17 @@ pub use handle::SubscriptionHandle;
 pub use status::{Registration, SubscriptionSettings, SubscriptionStatus};
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::{Fuse, FutureExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 
 use crate::connect::{back_off, connect};
 use crate::heard::Heard;
@@ -42,6 +47,12 @@ const OUTGOING_QUEUE: usize = 16;
 pub struct Subscription {
     settings: SubscriptionSettings,
     shared: Arc<Shared>,
+}
+
+/// An open stream to the config service.
+struct Stream {
+    outgoing: mpsc::Sender<SidecarMessage>,
+    incoming: Streaming<ServiceMessage>,
 }
 
 #[derive(Debug)]
@@ -190,52 +201,19 @@ impl Subscription {
         self.shared.save().await;
     }
 
-    /// One stream from its beginning to its end; `Ok` means shutdown.
+    /// One stream from its beginning to its end, and those that follow it without a gap; `Ok` means shutdown.
     async fn follow(
         &self,
         addresses: &[String],
         shutdown: &CancellationToken,
     ) -> Result<(), String> {
-        let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
         let mut advertise = self.settings.advertise.clone();
         let address = *advertise.borrow_and_update();
-        let hello = proto::Hello {
-            version: self.settings.version.clone(),
-            instance: self.shared.instance.clone(),
-            listens_for: self
-                .settings
-                .listens_for
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            advertise: address
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
-            locality: self
-                .settings
-                .locality
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        };
-        queue(&outgoing, Out::Hello(hello))?;
-        queue(&outgoing, Out::Report(self.report()))?;
-        let opening = async {
-            let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
-                .await
-                .map_err(|error| error.to_string())?;
-            if self.shared.lock().handed_over {
-                return Err("another process registers".to_owned());
-            }
-            DiscoveryClient::new(channel)
-                .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
-                .subscribe(ReceiverStream::new(messages))
-                .await
-                .map_err(|status| status.message().to_owned())
-        };
-        let mut incoming = tokio::select! {
+        // Before the stream opens: a certificate that is swapped in meanwhile opens the next one.
+        let mut swaps = self.settings.credentials.subscribe();
+        let mut stream = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            opened = opening => opened?.into_inner(),
+            opened = self.open(addresses, address) => opened?,
         };
         {
             let mut state = self.shared.lock();
@@ -246,19 +224,11 @@ impl Subscription {
         let mut told = None;
         let mut renewal = tokio::time::interval(limits::LEASE_RENEWAL);
         let mut saving = tokio::time::interval(limits::CACHE_INTERVAL);
+        let mut moving = pin!(Fuse::terminated());
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => {
-                    if !self.shared.lock().handed_over {
-                        queue(&outgoing, Out::Report(proto::Report::default()))?;
-                    }
-                    drop(outgoing);
-                    // The service ends the stream when it has read to our end.
-                    let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
-                    let _ = tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drain).await;
-                    return Ok(());
-                }
-                message = incoming.message() => {
+                () = shutdown.cancelled() => return self.leave(stream).await,
+                message = stream.incoming.message() => {
                     let message = message.map_err(|status| status.message().to_owned())?;
                     let message = message.ok_or("the config service ended the stream")?;
                     self.take(message)?;
@@ -267,8 +237,19 @@ impl Subscription {
                 Ok(()) = advertise.changed() => {
                     return Err("this sidecar has another address".to_owned());
                 }
-                () = self.shared.changed.notified() => self.say(&outgoing)?,
-                _ = renewal.tick() => self.say(&outgoing)?,
+                Ok(()) = swaps.changed() => {
+                    if !self.shared.lock().handed_over {
+                        moving.set(self.successor(addresses, address).fuse());
+                    }
+                }
+                (next, first) = &mut moving => {
+                    tracing::debug!("the stream to the config service goes on with the renewed certificate");
+                    stream = next;
+                    told = None;
+                    self.take(first)?;
+                }
+                () = self.shared.changed.notified() => self.say(&stream.outgoing)?,
+                _ = renewal.tick() => self.say(&stream.outgoing)?,
                 _ = saving.tick() => self.shared.save().await,
             }
             if self.shared.lock().handed_over {
@@ -280,7 +261,7 @@ impl Subscription {
                 && self.was_offered_here(&revision)
             {
                 queue(
-                    &outgoing,
+                    &stream.outgoing,
                     Out::Acknowledgement(proto::Acknowledgement {
                         revision: Some((&revision).into()),
                         refusal: refusal.clone().unwrap_or_default(),
@@ -288,6 +269,91 @@ impl Subscription {
                 )?;
                 told = Some((revision, refusal));
             }
+        }
+    }
+
+    /// Connects, says hello and reports what is served.
+    async fn open(
+        &self,
+        addresses: &[String],
+        advertise: Option<SocketAddr>,
+    ) -> Result<Stream, String> {
+        let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
+        queue(&outgoing, Out::Hello(self.hello(advertise)))?;
+        queue(&outgoing, Out::Report(self.report()))?;
+        let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
+            .await
+            .map_err(|error| error.to_string())?;
+        if self.shared.lock().handed_over {
+            return Err("another process registers".to_owned());
+        }
+        let opened = DiscoveryClient::new(channel)
+            .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
+            .subscribe(ReceiverStream::new(messages))
+            .await
+            .map_err(|status| status.message().to_owned())?;
+        Ok(Stream {
+            outgoing,
+            incoming: opened.into_inner(),
+        })
+    }
+
+    /// The stream that takes over from the present one, and its first message: with that the config service
+    /// has the registration from it. Tries until it succeeds; the present stream goes on meanwhile.
+    async fn successor(
+        &self,
+        addresses: &[String],
+        advertise: Option<SocketAddr>,
+    ) -> (Stream, ServiceMessage) {
+        let mut failures = 0;
+        loop {
+            let attempt = async {
+                let mut stream = self.open(addresses, advertise).await?;
+                let first = stream.incoming.message().await;
+                let first = first.map_err(|status| status.message().to_owned())?;
+                let first = first.ok_or("the config service ended the stream")?;
+                Ok::<_, String>((stream, first))
+            };
+            match attempt.await {
+                Ok(opened) => return opened,
+                Err(error) => {
+                    tracing::info!(%error, "cannot reach the config service with the renewed certificate yet");
+                    failures += 1;
+                    tokio::time::sleep(back_off(failures)).await;
+                }
+            }
+        }
+    }
+
+    /// Ends the registration, unless it is another's by now, and the stream.
+    async fn leave(&self, stream: Stream) -> Result<(), String> {
+        let Stream {
+            outgoing,
+            mut incoming,
+        } = stream;
+        if !self.shared.lock().handed_over {
+            queue(&outgoing, Out::Report(proto::Report::default()))?;
+        }
+        drop(outgoing);
+        // The service ends the stream when it has read to our end.
+        let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
+        let _ = tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drain).await;
+        Ok(())
+    }
+
+    fn hello(&self, advertise: Option<SocketAddr>) -> proto::Hello {
+        let settings = &self.settings;
+        let text = |value: Option<String>| value.unwrap_or_default();
+        proto::Hello {
+            version: settings.version.clone(),
+            instance: self.shared.instance.clone(),
+            listens_for: settings
+                .listens_for
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            advertise: text(advertise.map(|address| address.to_string())),
+            locality: text(settings.locality.as_ref().map(ToString::to_string)),
         }
     }
 

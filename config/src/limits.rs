@@ -122,6 +122,10 @@ pub const CONNECTIONS: Bounds = Bounds {
 /// Longest wait of an apply for acknowledgements.
 pub const APPLY_WAIT_MAX: Duration = Duration::from_secs(600);
 
+/// An operator's wait ends this long before the certificate that opened its connection: the answer has to arrive, and
+/// clocks differ a little.
+pub const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+
 /// TCP and TLS to the config service: two round trips and a handshake under load.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

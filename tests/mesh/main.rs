@@ -24,6 +24,7 @@ mod grpc;
 mod hostile_client;
 mod hostile_origin;
 mod hostile_peer;
+mod hostile_source;
 mod http;
 mod identity;
 mod interop;
