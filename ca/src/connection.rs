@@ -222,9 +222,12 @@ pub async fn accept(
                 peer: stream.peer().cloned(),
                 source: source.ip(),
             };
-            let place = connected.enter(caller.holder());
             let not_after = caller.peer.as_ref().map(PeerId::not_after);
             let (left, reason) = limits.life.left(not_after, SystemTime::now());
+            if left.is_zero() {
+                return report(source, reason);
+            }
+            let place = connected.enter(caller.holder());
             let connection = Held::new(stream, caller, place, left, move |taken_back| {
                 report(
                     source,

@@ -76,8 +76,8 @@ fn certificates_of_60_seconds_are_renewed_under_load_without_a_failed_request() 
 }
 
 #[test]
-fn certificates_of_10_seconds_cost_no_registration_no_table_and_no_apply() {
-    let mesh = Mesh::with_svid_ttl("10s");
+fn certificates_of_30_seconds_cost_no_registration_no_table_and_no_apply() {
+    let mesh = Mesh::with_svid_ttl("30s");
     let origin = Origin::echo(mesh.address(), "orders");
     mesh.apply(&service("orders", 80, "http"));
     let orders = mesh
@@ -96,21 +96,21 @@ fn certificates_of_10_seconds_cost_no_registration_no_table_and_no_apply() {
     let mut serials = BTreeSet::new();
     let begin = Instant::now();
     let mut applied = 0;
-    while begin.elapsed() < Duration::from_secs(35) {
+    while begin.elapsed() < Duration::from_secs(70) {
         serials.insert(serial(&orders));
         for sidecar in [&orders, &shop] {
             let plane = &sidecar.admin_json("/config_dump")["control_plane"];
             assert_eq!(plane["connected"], true, "{plane}");
             assert_eq!(plane["last_error"], Value::Null, "{plane}");
         }
-        if begin.elapsed() > Duration::from_secs(3) * applied {
+        if begin.elapsed() > Duration::from_secs(5) * applied {
             applied += 1;
             let more = service(&format!("more-{applied}"), 80, "http");
             mesh.apply(&format!("{}{more}", service("orders", 80, "http")));
         }
         pause(Duration::from_millis(200));
     }
-    assert!(serials.len() >= 4, "{serials:?}");
+    assert!(serials.len() >= 3, "{serials:?}");
     load.finish().expect_all_good(500);
 }
 
