@@ -5,7 +5,9 @@
 //! because strangers can hold the first kind: by source address until the handshake is finished, and by proven
 //! identity after it. A connection ends when its place is lost or its time is over, whatever its calls do.
 //!
-//! Not here: the handshake itself ([`weft_transport::tcp`]), and what one call may do.
+//! Not here: the handshake itself ([`weft_transport::tcp`]), and what one call may do. A server that acts on a
+//! proven identity judges [`PeerId::not_after`] at each call as well: the clock by which connections end stands
+//! still while the machine sleeps.
 
 use std::future::Future;
 use std::io;
@@ -54,13 +56,6 @@ impl Caller {
             Some(peer) => Holder::Identity(peer.id().clone()),
             None => Holder::Source(self.source.into()),
         }
-    }
-
-    /// The proven identity, while the certificate that proved it lasts. For servers that judge each call: a
-    /// connection ends by a clock that stands still while the machine sleeps.
-    #[must_use]
-    pub fn peer_at(&self, now: SystemTime) -> Option<&PeerId> {
-        self.peer.as_ref().filter(|peer| now < peer.not_after())
     }
 }
 

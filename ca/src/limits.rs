@@ -92,7 +92,7 @@ pub const CONNECTION_LIFE_MAX: Duration = CONNECTION_AGE_MAX.saturating_add(CALL
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Calls at once on one connection: clients make one.
 pub const CALLS_PER_CONNECTION: usize = 4;
-/// Bytes that a peer may send ahead on one connection: two of the largest messages.
+/// Bytes that a peer may send ahead on one connection: three of the largest messages.
 pub const CONNECTION_WINDOW: u32 = 64 * 1024;
 /// Signing calls at once, each of which waits for the store's disk, and how many of them one holder may have.
 /// More of one holder wait for each other.
