@@ -91,7 +91,7 @@ async fn a_renewed_certificate_goes_on_with_the_registration_before_the_old_one_
     // Of the newest stream, not of the first.
     let listed = anna.sidecars().await.unwrap();
     let orders = listed.iter().find(|one| one.identity.as_str() == id);
-    assert_eq!(orders.unwrap().serves["orders.shop:80"], true);
+    assert!(orders.unwrap().serves["orders.shop:80"]);
     let again = MESH.replace("port: 80", "port: 81");
     let result = tokio::time::timeout(PATIENCE, apply(&mut anna, &again)).await;
     let result = result.unwrap();
