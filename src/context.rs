@@ -2,6 +2,7 @@
 //! identity, under `$WEFT_HOME`, else `$XDG_CONFIG_HOME/weft`, else `~/.config/weft`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::watch::Sender;
@@ -36,13 +37,18 @@ pub struct ContextFlags {
 impl ContextFlags {
     /// Connects to the config service as the operator of the context.
     pub async fn connect(&self) -> Result<Operator, Failure> {
+        self.connect_for(Duration::ZERO).await
+    }
+
+    /// As [`Self::connect`], for a call that may take this long.
+    pub async fn connect_for(&self, call: Duration) -> Result<Operator, Failure> {
         let context = Context::find(self.context.as_deref())?;
         let addresses = if self.server.is_empty() {
             context.addresses()?
         } else {
             self.server.iter().map(ToString::to_string).collect()
         };
-        let credentials = context.credentials(None).await?;
+        let credentials = context.credentials(None, call).await?;
         Operator::connect(&addresses, &credentials)
             .await
             .map_err(|error| refused(&error))
@@ -112,12 +118,16 @@ impl Context {
         write(&self.home.join(CURRENT), &self.name)
     }
 
-    /// The operator's identity, renewed if it is due, or bought with a token.
-    pub async fn credentials(&self, token_file: Option<&Path>) -> Result<Credentials, Failure> {
+    /// The operator's identity, bought with a token, or renewed if it is due or lasts for less than `needed`.
+    pub async fn credentials(
+        &self,
+        token_file: Option<&Path>,
+        needed: Duration,
+    ) -> Result<Credentials, Failure> {
         let state_dir = self.directory().join(IDENTITY);
         let (agent, credentials) =
             identity::start(Holder::Operator, &state_dir, token_file, Sender::default()).await?;
-        if let Err(error) = agent.renew_if_due().await {
+        if let Err(error) = agent.renew_if_due(needed).await {
             note(format_args!(
                 "weft: the operator's identity was not renewed: {}",
                 chain(&error)

@@ -18,7 +18,7 @@ use crate::backup::{self, BackupError};
 use crate::desk::{self, Inspection, TokenOrder, TokensError};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
 use crate::error::ErrorKind;
-use crate::limits::{ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT, STORE_POLL, STORE_WAIT};
+use crate::limits::{ADMIN_CALL_TIMEOUT, ADMIN_MESSAGE_BYTES_MAX, STORE_POLL, STORE_WAIT};
 use crate::proto::admin_client::AdminClient;
 use crate::proto::create_tokens_request::Subject as SubjectText;
 use crate::proto::{
@@ -224,7 +224,7 @@ async fn over(stream: UnixStream, path: &Path) -> Result<AdminClient<Channel>, A
         async { stream.ok_or_else(|| io::Error::other("the connection is used up")) }
     });
     let channel = Endpoint::from_static("http://admin.sock")
-        .timeout(ADMIN_TIMEOUT)
+        .timeout(ADMIN_CALL_TIMEOUT)
         .connect_with_connector(connector)
         .await
         .map_err(|error| AdminError::Socket {
@@ -235,9 +235,6 @@ async fn over(stream: UnixStream, path: &Path) -> Result<AdminClient<Channel>, A
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
 }
-
-/// Local calls may copy a whole store.
-const ADMIN_TIMEOUT: Duration = CALL_TIMEOUT.saturating_mul(6);
 
 fn running(status: Status) -> AdminError {
     let kind = match status.code() {

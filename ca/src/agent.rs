@@ -193,14 +193,14 @@ impl Agent {
         }
     }
 
-    /// For short-lived commands: one attempt to renew if two thirds of the life are over. Returns whether
-    /// it did.
+    /// For short-lived commands: one attempt to renew if two thirds of the life are over, or if less than `needed` is
+    /// left, for a connection ends with its certificate. Returns whether it did.
     ///
     /// # Errors
     /// See [`AgentError`]; the identity in force stays.
-    pub async fn renew_if_due(&self) -> Result<bool, AgentError> {
+    pub async fn renew_if_due(&self, needed: Duration) -> Result<bool, AgentError> {
         let life = self.life();
-        if life.left > life.total.mul_f64(1.0 - RENEWAL_AT) {
+        if life.left > life.total.mul_f64(1.0 - RENEWAL_AT).max(needed) {
             return Ok(false);
         }
         self.renew().await?;

@@ -32,6 +32,11 @@ pub enum Refusal {
     /// The token is bound to another key.
     #[error("token already used: it is bound to another key; make a new one with `weft ca token`")]
     TokenUsed,
+    /// The token is of a backup that was restored since, and may have been used after the backup was made.
+    #[error(
+        "the join token was made before the CA was restored; make a new one with `weft ca token`"
+    )]
+    TokenRestored,
     /// Expired for longer than the renewal grace.
     #[error(
         "the certificate expired longer ago than the renewal grace: join again with a new token"
@@ -46,9 +51,6 @@ pub enum Refusal {
     /// The CSR itself is bad.
     #[error(transparent)]
     Csr(#[from] CsrError),
-    /// Too many failures from this address; temporary.
-    #[error("too many failed attempts from this address: wait a minute")]
-    TooManyFailures,
     /// Too many certificates for this identity; temporary.
     #[error("too many certificates for this identity at once: try again shortly")]
     TooManySignatures,
@@ -61,11 +63,11 @@ impl Refusal {
         "token_unknown",
         "token_expired",
         "token_used",
+        "token_restored",
         "svid_expired",
         "other_trust_domain",
         "key_taken",
         "bad_csr",
-        "too_many_failures",
         "too_many_signatures",
     ];
 
@@ -81,19 +83,13 @@ impl Refusal {
             Self::TokenUnknown => 1,
             Self::TokenExpired => 2,
             Self::TokenUsed => 3,
-            Self::SvidExpired => 4,
-            Self::OtherTrustDomain => 5,
-            Self::KeyTaken => 6,
-            Self::Csr(_) => 7,
-            Self::TooManyFailures => 8,
+            Self::TokenRestored => 4,
+            Self::SvidExpired => 5,
+            Self::OtherTrustDomain => 6,
+            Self::KeyTaken => 7,
+            Self::Csr(_) => 8,
             Self::TooManySignatures => 9,
         }
-    }
-
-    /// Whether the same request may succeed later.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::TooManyFailures | Self::TooManySignatures)
     }
 }
 
@@ -108,6 +104,9 @@ pub struct TokenRecord {
     pub expires: u64,
     /// What it bought.
     pub spent: Option<Purchase>,
+    /// It comes from a backup that was restored: what it bought after the backup was made is not known.
+    #[serde(default)]
+    pub restored: bool,
 }
 
 /// What a token bought, and the key that it is bound to since.
@@ -150,6 +149,10 @@ pub fn by_token(
         .is_some_and(|purchase| purchase.key != key)
     {
         return Err(Refusal::TokenUsed);
+    }
+    // Also for the key that it is bound to: one rule is easier to rely on, and whoever joined needs no token.
+    if record.restored {
+        return Err(Refusal::TokenRestored);
     }
     if record.expires <= now {
         return Err(Refusal::TokenExpired);
@@ -267,6 +270,27 @@ mod tests {
     }
 
     #[test]
+    fn a_token_from_before_a_restore_buys_nothing_for_any_key() {
+        let restored = |spent| TokenRecord {
+            restored: true,
+            ..record(spent)
+        };
+        let judge = |record: &TokenRecord, byte| by_token(Some(record), key(byte), at(NOW));
+        assert_eq!(judge(&restored(None), 1), Err(Refusal::TokenRestored));
+        let spent = restored(Some(purchase(NOW + 3000)));
+        assert_eq!(judge(&spent, 1), Err(Refusal::TokenRestored));
+        assert_eq!(judge(&spent, 2), Err(Refusal::TokenUsed));
+    }
+
+    #[test]
+    fn a_token_record_of_an_earlier_version_is_not_of_a_restore() {
+        let mut stored = serde_json::to_value(record(None)).unwrap();
+        stored.as_object_mut().unwrap().remove("restored").unwrap();
+        let read: TokenRecord = serde_json::from_value(stored).unwrap();
+        assert_eq!(read, record(None));
+    }
+
+    #[test]
     fn an_svid_renews_until_the_grace_is_over() {
         let grace = Duration::from_secs(100);
         let domain = orders().trust_domain().clone();
@@ -304,6 +328,7 @@ mod tests {
             created: NOW - 10,
             expires: NOW + 3600,
             spent,
+            restored: false,
         }
     }
 

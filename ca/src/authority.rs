@@ -1,8 +1,9 @@
 //! The CA at work: takes a request for a certificate, judges it, signs and remembers. No sockets, and the time is an
 //! argument; `server.rs` is the shell around it.
 //!
-//! One request: rate of the source -> CSR and proof of possession -> one store transaction (`attest.rs` decides,
-//! `issuer.rs` signs, token, key and log are written) -> answer.
+//! One request: right of the caller -> CSR and proof of possession -> rate of the identity -> one store transaction
+//! (`attest.rs` decides, `issuer.rs` signs, token, key and log are written) -> answer. What needs no signature
+//! and no write comes first, so that strangers cost neither.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -109,17 +110,23 @@ impl Authority {
         now: Moment,
         rng: &mut impl CryptoRng,
     ) -> Result<String, SignError> {
-        // Proven peers are not held up by a neighbour's failures behind the same address.
-        let is_proven = matches!(request.proof, Proof::Svid { .. });
-        if !is_proven && !self.rates().may_try(request.source, now.monotonic) {
-            return Err(Refusal::TooManyFailures.into());
-        }
-        if let Proof::Svid { id, .. } = &request.proof
-            && !self.rates().may_sign(id, now.monotonic)
-        {
-            return Err(Refusal::TooManySignatures.into());
-        }
-        let key = ProvenKey::from_csr(&request.csr).map_err(Refusal::Csr)?;
+        let key = match &request.proof {
+            Proof::None => return Err(Refusal::NoCredential.into()),
+            Proof::Svid { id, .. } => {
+                self.count_signature(id, now)?;
+                ProvenKey::from_csr(&request.csr).map_err(Refusal::Csr)?
+            }
+            Proof::Token(hash) => {
+                let known = self.store.read(|view| view.token(*hash))?;
+                let known = known.ok_or(Refusal::TokenUnknown)?;
+                let key = ProvenKey::from_csr(&request.csr).map_err(Refusal::Csr)?;
+                attest::by_token(Some(&known), key.hash(), now.wall)?;
+                // A repeated answer counts as well: it is written to the log.
+                self.count_signature(&known.identity, now)?;
+                key
+            }
+        };
+        // Judged again in the transaction, where nobody else spends the token.
         self.store.write(|transaction| {
             let grant = match self.grant(transaction, &request.proof, key.hash(), now)? {
                 Ok(grant) => grant,
@@ -153,10 +160,14 @@ impl Authority {
         if let Err(refusal) = attest::key_is_free(owner.as_ref(), identity) {
             return Ok(Err(refusal));
         }
-        if matches!(proof, Proof::Token(_)) && !self.rates().may_sign(identity, now.monotonic) {
-            return Ok(Err(Refusal::TooManySignatures));
-        }
         Ok(grant)
+    }
+
+    fn count_signature(&self, identity: &SpiffeId, now: Moment) -> Result<(), Refusal> {
+        if self.rates().may_sign(identity, now.monotonic) {
+            return Ok(());
+        }
+        Err(Refusal::TooManySignatures)
     }
 
     fn issue(
@@ -238,14 +249,8 @@ impl Authority {
 
     fn record_refusal(&self, request: &Request, refusal: &Refusal, now: Moment) {
         self.metrics.count_refused(refusal);
-        let may_log = {
-            let mut rates = self.rates();
-            if !refusal.is_temporary() && !matches!(request.proof, Proof::Svid { .. }) {
-                rates.record_failure(request.source, now.monotonic);
-            }
-            rates.may_log_refusal(now.monotonic)
-        };
-        if !may_log {
+        let source = request.source.into();
+        if !self.rates().may_log_refusal(source, now.monotonic) {
             return;
         }
         let event = Event::Refused {
@@ -364,7 +369,7 @@ mod tests {
 
     use super::*;
     use crate::attest::TokenRecord;
-    use crate::limits::{FAILURES_PER_MINUTE, RENEWAL_GRACE, SVID_TTL_DEFAULT};
+    use crate::limits::{REFUSALS_LOGGED_PER_SOURCE, RENEWAL_GRACE, SVID_TTL_DEFAULT};
     use crate::store::{About, STORE_FILE};
 
     #[test]
@@ -412,19 +417,28 @@ mod tests {
     }
 
     #[test]
-    fn a_guesser_has_to_wait_and_a_proven_peer_behind_the_same_address_does_not() {
+    fn a_good_token_buys_its_certificate_after_any_number_of_bad_ones() {
         let mut ca = Ca::new();
         let good = ca.token(1, "orders");
-        for _ in 0..FAILURES_PER_MINUTE {
-            assert_eq!(
-                ca.sign(csr(), Proof::Token(TokenHash([0; 32]))),
-                Err("token_unknown")
-            );
+        for _ in 0..1000 {
+            let bad = Proof::Token(TokenHash([0; 32]));
+            assert_eq!(ca.sign(Vec::new(), bad), Err("token_unknown"));
         }
-        assert_eq!(ca.sign(csr(), good.clone()), Err("too_many_failures"));
-        assert!(ca.sign(csr(), ca_svid("orders", &ca)).is_ok());
-        ca.now.monotonic += Duration::from_secs(61);
         assert!(ca.sign(csr(), good).is_ok());
+        let refusals = u64::from(REFUSALS_LOGGED_PER_SOURCE);
+        assert_eq!(ca.log_lines(), refusals + 1, "few refusals are written");
+    }
+
+    #[test]
+    fn a_token_that_is_used_over_and_over_by_its_key_fills_no_log() {
+        let mut ca = Ca::new();
+        let (token, key) = (ca.token(1, "orders"), csr());
+        let asked = 300;
+        let served = (0..asked)
+            .filter(|_| ca.sign(key.clone(), token.clone()).is_ok())
+            .count();
+        assert_eq!(served, 200, "the burst of one identity");
+        assert_eq!(ca.sign(key, token), Err("too_many_signatures"));
     }
 
     #[test]
@@ -512,6 +526,7 @@ mod tests {
                 created,
                 expires: created + 3600,
                 spent: None,
+                restored: false,
             };
             self.authority
                 .store

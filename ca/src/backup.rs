@@ -1,12 +1,16 @@
 //! Backup and restore of a CA: keys, certificates and a consistent copy of the store, in one directory.
 //!
-//! A backup holds the root and issuing keys: keep it as safe as the CA itself.
+//! A backup holds the root and issuing keys: keep it as safe as the CA itself. What happened after it was made is not
+//! in it: a token that it calls unused may have bought a certificate since. So its tokens are void once it is
+//! restored; identities renew as before.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::attest::unix_seconds;
 use crate::directory::{self, ADMIN_SOCKET, FILES, ISSUING_KEY, OpenError, ROOT_KEY};
 use crate::files::{self, FileError};
+use crate::log::{Event, Record};
 use crate::store::{STORE_FILE, Store, StoreError};
 
 /// Why a backup or a restore did not happen. Nothing was replaced.
@@ -70,7 +74,7 @@ pub(crate) fn backup(store: &Store, directory: &Path, target: &Path) -> Result<(
 
 /// Puts the backup `source` in place as the CA of `directory`, which must be empty or new unless `force` is set.
 /// The backup is checked as a whole first: that it opens, that its keys and certificates belong together, that
-/// its log is unaltered.
+/// its log is unaltered. The join tokens of the backup are void from then on.
 ///
 /// # Errors
 /// See [`BackupError`].
@@ -98,7 +102,19 @@ pub fn restore(
     let store = Store::open(&source.join(STORE_FILE))?;
     let staged = directory.join("ca.redb.new");
     files::remove(&staged)?;
-    store.copy_to(&staged)?;
+    let restored = store.copy_to(&staged)?;
+    restored.write(|transaction| {
+        let tokens = transaction.mark_tokens_restored()?;
+        transaction.append(Record {
+            time: unix_seconds(now),
+            event: Event::Restored { tokens },
+            by: "admin",
+            identity: None,
+            peer: None,
+            key: None,
+        })
+    })?;
+    drop(restored);
     files::rename(&staged, &directory.join(STORE_FILE))?;
     Ok(())
 }

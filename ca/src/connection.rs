@@ -1,30 +1,37 @@
-//! A connection of the control plane as gRPC sees it: TLS, and who is on the other end.
+//! A connection of the control plane as gRPC sees it: TLS, who is on the other end, and when it has to go.
 //!
-//! Used by the CA and by the config service. [`accept`] is bounded, and no handshake holds up
-//! another. Not here: the handshake itself ([`weft_transport::tcp`]).
+//! Used by the CA and by the config service. [`accept`] gives every newcomer a place: who holds most places,
+//! or more than its share, loses its oldest one for it ([`weft_transport::shares`]). Places are counted twice,
+//! because strangers can hold the first kind: by source address until the handshake is finished, and by proven
+//! identity after it. A connection ends when its place is lost or its time is over, whatever its calls do.
+//!
+//! Not here: the handshake itself ([`weft_transport::tcp`]), and what one call may do. A server that acts on a
+//! proven identity judges [`PeerId::not_after`] at each call as well: the clock by which connections end stands
+//! still while the machine sleeps.
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
-use weft_transport::identity::PeerId;
+use weft_transport::identity::{PeerId, SpiffeId};
+use weft_transport::shares::{Bounds, Place, Places, Source};
 use weft_transport::tcp::{TlsAcceptor, TlsError, TlsStream};
 
 /// Pause after an accept that failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who is on the other end of a connection; gRPC hands it to each call as an extension.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// The identity that it proved, if it showed a certificate.
     pub peer: Option<PeerId>,
@@ -32,22 +39,122 @@ pub struct Caller {
     pub source: IpAddr,
 }
 
-/// One accepted connection; holds its place among those that its server allows.
-pub struct Connection {
-    stream: TlsStream,
-    caller: Caller,
-    _place: OwnedSemaphorePermit,
+/// Whom limits count a connection or a call for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// Who proved an identity, from whatever address.
+    Identity(SpiffeId),
+    /// Who proved none.
+    Source(Source),
 }
 
-/// Why a connection was not handed on.
+impl Caller {
+    /// Whom limits count it for.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        match &self.peer {
+            Some(peer) => Holder::Identity(peer.id().clone()),
+            None => Holder::Source(self.source.into()),
+        }
+    }
+}
+
+/// What a server allows of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections whose handshake is not finished, and how many of them one source may have.
+    pub handshakes: Bounds,
+    /// Connections after it, and how many of them one [`Holder`] may have.
+    pub connections: Bounds,
+    /// When a connection has to go.
+    pub life: Life,
+}
+
+/// How long a connection lives at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// As long as the certificate that opened it, to the second: the clock skew that the handshake allows
+    /// opens no connection, as it opens no stream between sidecars.
+    Certificate,
+    /// This long, whatever the certificate. For the CA: an expired certificate may still buy its renewal, and
+    /// the CA judges the certificate of every call itself.
+    AtMost(Duration),
+}
+
+impl Life {
+    /// What is left of it for a connection that is opened `now`, and why it ends then.
+    fn left(self, not_after: Option<SystemTime>, now: SystemTime) -> (Duration, NotAccepted) {
+        match (self, not_after) {
+            (Self::AtMost(life), _) => (life, NotAccepted::TooOld),
+            (Self::Certificate, Some(end)) => (
+                end.duration_since(now).unwrap_or_default(),
+                NotAccepted::CertificateEnded,
+            ),
+            // Who proved nothing has nothing that could last.
+            (Self::Certificate, None) => (Duration::ZERO, NotAccepted::CertificateEnded),
+        }
+    }
+}
+
+/// A stream that ends by itself or when its time is over, and what calls on it are told of its other end.
+pub struct Held<S, I> {
+    stream: S,
+    info: I,
+    /// Holds the connection's place; ready when the connection has to end.
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_over: bool,
+}
+
+/// One accepted connection; holds its place among those that its server allows.
+pub type Connection = Held<TlsStream, Caller>;
+
+/// Why a connection was not handed on, or had to end after it was.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAccepted {
-    /// As many connections as are allowed are open.
-    #[error("too many connections")]
+    /// Its place was needed for a newer connection before its handshake was finished.
+    #[error("its handshake was not finished, and newer connections needed its place")]
     NoPlace,
     /// The TLS handshake failed.
     #[error(transparent)]
     Handshake(TlsError),
+    /// Its place was needed for a newer connection after the handshake.
+    #[error("it was the oldest of the one who had most connections")]
+    TakenBack,
+    /// The certificate that opened it has ended.
+    #[error("the certificate that opened it has ended")]
+    CertificateEnded,
+    /// It was open for as long as a connection may be.
+    #[error("it was open for too long")]
+    TooOld,
+}
+
+impl NotAccepted {
+    /// Every label of [`Self::reason`].
+    pub const REASONS: [&'static str; 5] = [
+        "handshake_place",
+        "handshake_failed",
+        "place",
+        "certificate_ended",
+        "too_old",
+    ];
+
+    /// A short constant name for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        Self::REASONS[self.index()]
+    }
+
+    /// Its position in [`Self::REASONS`].
+    #[must_use]
+    pub fn index(&self) -> usize {
+        match self {
+            Self::NoPlace => 0,
+            Self::Handshake(_) => 1,
+            Self::TakenBack => 2,
+            Self::CertificateEnded => 3,
+            Self::TooOld => 4,
+        }
+    }
 }
 
 /// What to do about an address that cannot be listened on, to be put after what the kernel said.
@@ -71,17 +178,18 @@ pub fn listen_hint(error: &io::Error) -> &'static str {
     hint.map_or("", |(_, text)| text)
 }
 
-/// Accepts connections until `shutdown`, at most `places` at once, and hands on those whose
-/// handshake succeeds. `report` hears of the others.
+/// Accepts connections until `shutdown`, and hands on those whose handshake succeeds. `report` hears of the
+/// others, and of those that had to end: strangers decide how often, so it counts rather than writes.
 pub async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    places: usize,
+    limits: Limits,
     accepted: mpsc::Sender<io::Result<Connection>>,
-    report: impl Fn(SocketAddr, NotAccepted) + Clone + Send + 'static,
+    report: impl Fn(SocketAddr, NotAccepted) + Clone + Send + Sync + 'static,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(places));
+    let newcomers = Places::<Source>::new(limits.handshakes);
+    let connected = Places::<Holder>::new(limits.connections);
     let mut handshakes = JoinSet::new();
     loop {
         let (stream, source) = tokio::select! {
@@ -97,62 +205,120 @@ pub async fn accept(
                 }
             },
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            report(source, NotAccepted::NoPlace);
-            continue;
-        };
+        let place = newcomers.enter(source.ip().into());
         let (acceptor, accepted, report) = (acceptor.clone(), accepted.clone(), report.clone());
+        let connected = connected.clone();
         handshakes.spawn(async move {
-            match handshake(&acceptor, stream).await {
-                Ok(stream) => {
-                    let caller = Caller {
-                        peer: stream.peer().cloned(),
-                        source: source.ip(),
-                    };
-                    let connection = Connection {
-                        stream,
-                        caller,
-                        _place: place,
-                    };
-                    // The receiver is gone only when the server stops.
-                    let _ = accepted.send(Ok(connection)).await;
-                }
-                Err(error) => report(source, NotAccepted::Handshake(error)),
+            let stream = match handshake(&acceptor, stream, place).await {
+                Ok(stream) => stream,
+                Err(reason) => return report(source, reason),
+            };
+            let caller = Caller {
+                peer: stream.peer().cloned(),
+                source: source.ip(),
+            };
+            let not_after = caller.peer.as_ref().map(PeerId::not_after);
+            let (left, reason) = limits.life.left(not_after, SystemTime::now());
+            if left.is_zero() {
+                return report(source, reason);
             }
+            let place = connected.enter(caller.holder());
+            let connection = Held::new(stream, caller, place, left, move |taken_back| {
+                report(
+                    source,
+                    if taken_back {
+                        NotAccepted::TakenBack
+                    } else {
+                        reason
+                    },
+                );
+            });
+            // The receiver is gone only when the server stops.
+            let _ = accepted.send(Ok(connection)).await;
         });
     }
 }
 
-async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream) -> Result<TlsStream, TlsError> {
+/// Runs the handshake while it has its place.
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    place: Place<Source>,
+) -> Result<TlsStream, NotAccepted> {
     // Answers are one small write each; a socket that refuses the option still works.
     let _ = stream.set_nodelay(true);
-    acceptor.accept(stream).await
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
+    tokio::select! {
+        result = acceptor.accept(stream) => result.map_err(NotAccepted::Handshake),
+        () = place.taken_back() => Err(NotAccepted::NoPlace),
     }
 }
 
-impl AsyncRead for Connection {
+impl<S, I> Held<S, I> {
+    /// Ends `stream` after `life`, or when `place` is taken back, and tells `report` which of the two it was.
+    pub(crate) fn new<K: Ord + Clone + Send + 'static>(
+        stream: S,
+        info: I,
+        place: Place<K>,
+        life: Duration,
+        report: impl FnOnce(bool) + Send + 'static,
+    ) -> Self {
+        let over = async move {
+            let taken_back = tokio::select! {
+                () = place.taken_back() => true,
+                () = sleep(life) => false,
+            };
+            report(taken_back);
+        };
+        Self {
+            stream,
+            info,
+            over: Box::pin(over),
+            is_over: false,
+        }
+    }
+
+    /// Ready with an error once the connection has to end. Asked by reads and writes alike: a peer that
+    /// does not read stops its server from reading.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.is_over {
+            ready!(self.over.as_mut().poll(cx));
+            self.is_over = true;
+        }
+        let kind = io::ErrorKind::ConnectionAborted;
+        Poll::Ready(io::Error::new(kind, "the connection's time is over"))
+    }
+}
+
+impl<S, I: Clone + Send + Sync + 'static> Connected for Held<S, I> {
+    type ConnectInfo = I;
+
+    fn connect_info(&self) -> I {
+        self.info.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin, I: Unpin> AsyncRead for Held<S, I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(error) = self.poll_over(cx) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin, I: Unpin> AsyncWrite for Held<S, I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(error) = self.poll_over(cx) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -161,6 +327,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(error) = self.poll_over(cx) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -169,10 +338,96 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(error) = self.poll_over(cx) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(error) = self.poll_over(cx) {
+            return Poll::Ready(Err(error));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_connection_lives_as_long_as_its_certificate_or_as_the_server_says() {
+        let now = UNIX_EPOCH + HOUR;
+        let left = |life: Life, not_after| {
+            let (left, reason) = life.left(not_after, now);
+            (left, reason.reason())
+        };
+        let certificate = Life::Certificate;
+        assert_eq!(
+            left(certificate, Some(now + HOUR)),
+            (HOUR, "certificate_ended")
+        );
+        let ended = (Duration::ZERO, "certificate_ended");
+        assert_eq!(left(certificate, Some(now - Duration::from_secs(1))), ended);
+        assert_eq!(left(certificate, None), ended);
+        for not_after in [None, Some(now - HOUR), Some(now + HOUR)] {
+            assert_eq!(left(Life::AtMost(HOUR), not_after), (HOUR, "too_old"));
+        }
+    }
+
+    #[test]
+    fn reasons_are_distinct_and_in_their_order() {
+        let all = [
+            NotAccepted::NoPlace,
+            NotAccepted::Handshake(TlsError::Timeout),
+            NotAccepted::TakenBack,
+            NotAccepted::CertificateEnded,
+            NotAccepted::TooOld,
+        ];
+        let reasons: Vec<_> = all.iter().map(NotAccepted::reason).collect();
+        assert_eq!(reasons, NotAccepted::REASONS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_time_is_over_ends_reads_and_writes_and_leaves_its_place() {
+        let places = Places::new(Bounds { places: 1, each: 1 });
+        let (near, mut far) = duplex(4);
+        let (said, mut why) = mpsc::channel(1);
+        let mut held = Held::new(near, (), places.enter("a"), HOUR, move |taken_back| {
+            said.try_send(taken_back).unwrap();
+        });
+        far.write_all(b"x").await.unwrap();
+        assert_eq!(held.read_u8().await.unwrap(), b'x');
+        // Its reader waits for a peer that says nothing, its writer for one that does not read.
+        assert!(held.read_u8().await.is_err());
+        assert_eq!(why.recv().await, Some(false));
+        assert!(held.write_all(b"too much of it").await.is_err());
+        assert!(held.flush().await.is_err());
+        drop(held);
+        assert_eq!(places.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_lost_its_place_ends_while_it_waits_for_its_reader() {
+        let places = Places::new(Bounds { places: 1, each: 1 });
+        let (near, _far) = duplex(4);
+        let (said, mut why) = mpsc::channel(1);
+        let mut held = Held::new(near, (), places.enter("a"), HOUR, move |taken_back| {
+            said.try_send(taken_back).unwrap();
+        });
+        let newer = async {
+            tokio::task::yield_now().await;
+            places.enter("b")
+        };
+        let (written, _newer) = tokio::join!(held.write_all(b"too much of it"), newer);
+        assert!(written.is_err());
+        assert_eq!(why.recv().await, Some(true));
     }
 }

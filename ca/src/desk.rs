@@ -81,6 +81,7 @@ pub(crate) fn create_tokens(
         created: unix_seconds(now),
         expires: unix_seconds(now + order.ttl),
         spent: None,
+        restored: false,
     };
     let tokens: Vec<JoinToken> = (0..order.count)
         .map(|_| JoinToken {
@@ -170,6 +171,9 @@ pub struct TokenCounts {
     pub used: u64,
     /// Expired unused.
     pub expired: u64,
+    /// Unused when the backup was made from which the CA was restored: void since.
+    #[serde(default)]
+    pub restored: u64,
 }
 
 /// Looks at a CA.
@@ -186,6 +190,7 @@ pub(crate) fn inspect(
             let counts = tokens.entry(token.identity.to_string()).or_default();
             match token {
                 TokenRecord { spent: Some(_), .. } => counts.used += 1,
+                TokenRecord { restored: true, .. } => counts.restored += 1,
                 TokenRecord { expires, .. } if expires <= now => counts.expired += 1,
                 TokenRecord { .. } => counts.unused += 1,
             }

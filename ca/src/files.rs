@@ -1,8 +1,8 @@
 //! Files that hold keys and state: written whole or not at all, readable by their owner only.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::limits::FILE_BYTES_MAX;
@@ -148,12 +148,6 @@ pub(crate) fn check_private(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Sets the mode of a file or socket to the owner's alone.
-pub(crate) fn make_private(path: &Path) -> Result<(), FileError> {
-    fs::set_permissions(path, Permissions::from_mode(PRIVATE_FILE))
-        .map_err(|error| FileError::io("change the mode of", path, error))
-}
-
 /// Whether `path` is a directory with nothing in it, or does not exist.
 pub(crate) fn is_vacant(path: &Path) -> Result<bool, FileError> {
     match fs::read_dir(path) {
@@ -181,6 +175,9 @@ fn sync_directory(child: &Path) -> Result<(), FileError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

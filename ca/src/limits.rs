@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weft_transport::shares::Bounds;
+
 /// Life of the root certificate. Replacing a root touches every workload, so it outlives the hardware.
 pub const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * DAY);
 /// Life of the issuing certificate: short enough that losing its key is not for ever.
@@ -20,8 +22,9 @@ pub const ISSUER_LEFT_MIN: Duration = Duration::from_secs(120);
 /// An SVID that expired less than this ago still buys its own renewal: a CA may be away for a weekend.
 pub const RENEWAL_GRACE: Duration = Duration::from_secs(72 * 3600);
 
-/// Largest CSR in bytes. A P-384 CSR with every usual attribute is below 2 KiB.
-pub const CSR_BYTES_MAX: usize = 64 * 1024;
+/// Largest CSR in bytes. A P-384 CSR with every usual attribute is below 2 KiB; what callers dribble is held in
+/// memory: [`CONNECTIONS`] times [`CALLS_PER_CONNECTION`] of these are 34 MiB.
+pub const CSR_BYTES_MAX: usize = 16 * 1024;
 /// Largest gRPC message in bytes that the CA reads: a CSR and its envelope.
 pub const MESSAGE_BYTES_MAX: usize = CSR_BYTES_MAX + 1024;
 /// Largest gRPC message in bytes that a client of the CA reads: a chain and a bundle, generously.
@@ -56,11 +59,11 @@ pub const LOG_FIELD_BYTES_MAX: usize = 512;
 pub const LOG_ENTRIES_SHOWN: usize = 20;
 /// Refusals written to the log per minute; more are counted only, so that a stranger cannot push out history.
 pub const REFUSALS_LOGGED_PER_MINUTE: u32 = 60;
+/// Of these, refusals of one source: the log has room for five others beside one that tries bad tokens.
+pub const REFUSALS_LOGGED_PER_SOURCE: u32 = 10;
+/// Sources whose refusals are counted for that; about 64 B each.
+pub const REFUSED_SOURCES_MAX: usize = 4096;
 
-/// Failed attempts per minute and source address before that address has to wait.
-pub const FAILURES_PER_MINUTE: u32 = 10;
-/// Source addresses that are remembered as failing; about 64 B each.
-pub const FAILING_SOURCES_MAX: usize = 4096;
 /// Certificates per second that one identity may buy on average: its replicas share the figure.
 pub const SIGNATURES_PER_SECOND: f64 = 10.0;
 /// Certificates that one identity may buy at once, for replicas that start together.
@@ -68,16 +71,41 @@ pub const SIGNATURES_BURST: f64 = 200.0;
 /// Identities whose rate is remembered; about 200 B each.
 pub const RATED_IDENTITIES_MAX: usize = 16_384;
 
-/// Connections that the CA holds at once; each costs about 50 KiB.
-pub const CONNECTIONS_MAX: usize = 512;
+/// Connections whose handshake is under way; each costs about 20 KiB. A source that opens 600 a second keeps each
+/// for 0.4 s, which is several round trips more than a handshake takes.
+pub const HANDSHAKES: Bounds = Bounds {
+    places: 512,
+    each: 256,
+};
+/// Connections after the handshake; each costs about 50 KiB. One holder has room for [`SIGNATURES_BURST`]
+/// replicas that start together.
+pub const CONNECTIONS: Bounds = Bounds {
+    places: 512,
+    each: 256,
+};
 /// Age at which a connection is told to go: clients connect for one call.
-pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
-/// Time that calls get after [`CONNECTION_AGE_MAX`].
-pub const CONNECTION_AGE_GRACE: Duration = Duration::from_secs(10);
-/// Calls at once on one connection.
-pub const CALLS_PER_CONNECTION: usize = 16;
-/// Signing calls at once; each waits for the store's disk.
-pub const CALLS_MAX: usize = 128;
+pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(20);
+/// Age at which it ends, whatever its peer does: a call that began last has had its time.
+pub const CONNECTION_LIFE_MAX: Duration = CONNECTION_AGE_MAX.saturating_add(CALL_TIMEOUT);
+/// HTTP/2 pings, and how long their answer may take: a peer that is gone is noticed before
+/// [`CONNECTION_AGE_MAX`].
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Calls at once on one connection: clients make one.
+pub const CALLS_PER_CONNECTION: usize = 4;
+/// Bytes that a peer may send ahead on one connection: three of the largest messages.
+pub const CONNECTION_WINDOW: u32 = 64 * 1024;
+/// Signing calls at once, each of which waits for the store's disk, and how many of them one holder may have.
+/// More of one holder wait for each other.
+pub const CALLS: Bounds = Bounds {
+    places: 128,
+    each: 32,
+};
+/// Connections of local commands at once: they are open for milliseconds, but for a backup.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+/// Time for one call of a local command: it may copy a whole store.
+pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest life of a local command's connection: some calls, one after the other.
+pub const ADMIN_CONNECTION_LIFE_MAX: Duration = Duration::from_secs(300);
 /// How long a local command waits for a store that another process holds: a server opens it a
 /// moment before it listens on its socket, and other local commands hold it for milliseconds.
 pub const STORE_WAIT: Duration = Duration::from_secs(3);

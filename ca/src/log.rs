@@ -1,5 +1,5 @@
-//! The issuance log: one entry for every certificate, every batch of tokens and every refusal. Each entry carries
-//! the hash of the one before it, so a changed or removed entry shows. Stored by `store.rs`.
+//! The issuance log: one entry for every certificate, every batch of tokens, every restore, and
+//! refusals as far as `rates.rs` lets them. Each entry carries the hash of the one before it, so a changed or removed entry shows. Stored by `store.rs`.
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,11 @@ pub enum Event {
         count: u32,
         /// Their end, seconds since the Unix epoch.
         expires: u64,
+    },
+    /// The CA goes on from a backup.
+    Restored {
+        /// Tokens of the backup, which are void since.
+        tokens: u64,
     },
 }
 

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::attest::Refusal;
+use crate::connection::NotAccepted;
 
 /// What the CA counted since it started.
 #[derive(Debug, Default)]
@@ -13,8 +14,7 @@ pub struct Metrics {
     refused: [AtomicU64; Refusal::REASONS.len()],
     failed: AtomicU64,
     tokens_created: AtomicU64,
-    handshakes_failed: AtomicU64,
-    connections_refused: AtomicU64,
+    connections_ended: [AtomicU64; NotAccepted::REASONS.len()],
     issuing_not_after: AtomicU64,
     root_not_after: AtomicU64,
 }
@@ -62,17 +62,16 @@ impl Metrics {
                 "Join tokens made.",
                 &self.tokens_created,
             ),
-            counter(
-                "weft_ca_handshakes_failed_total",
-                "TLS handshakes that failed.",
-                &self.handshakes_failed,
-            ),
-            counter(
-                "weft_ca_connections_refused_total",
-                "Connections closed at once because too many were open.",
-                &self.connections_refused,
-            ),
         ];
+        let ended = NotAccepted::REASONS.iter().zip(&self.connections_ended);
+        samples.extend(ended.map(|(reason, value)| Sample {
+            label: Some(("reason", reason)),
+            ..counter(
+                "weft_ca_connections_ended_total",
+                "Connections that were not accepted, or had to end, by reason.",
+                value,
+            )
+        }));
         samples.extend(
             Refusal::REASONS
                 .iter()
@@ -126,12 +125,10 @@ impl Metrics {
             .fetch_add(count.into(), Ordering::Relaxed);
     }
 
-    pub(crate) fn count_handshake_failed(&self) {
-        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_connection_refused(&self) {
-        self.connections_refused.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_connection_ended(&self, reason: &NotAccepted) {
+        if let Some(counter) = self.connections_ended.get(reason.index()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn set_expiry(&self, issuing: u64, root: u64) {

@@ -1,17 +1,19 @@
-//! Who asks too often: failures per source address, and signatures per identity. Pure and bounded.
+//! What one asks too often: refusals that are logged, per source, and signatures, per identity. Pure and bounded.
+//!
+//! A good token is never held up by bad ones from the same address: its secret has 32 random bytes, so tries do not
+//! find one. What they cost is bounded elsewhere: a bad token takes no signature and no write.
 
 use std::{
     collections::HashMap,
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
-use weft_transport::identity::SpiffeId;
+use weft_transport::{identity::SpiffeId, shares::Source};
 
 use crate::limits::{
-    FAILING_SOURCES_MAX, FAILURES_PER_MINUTE, RATED_IDENTITIES_MAX, REFUSALS_LOGGED_PER_MINUTE,
-    SIGNATURES_BURST, SIGNATURES_PER_SECOND,
+    RATED_IDENTITIES_MAX, REFUSALS_LOGGED_PER_MINUTE, REFUSALS_LOGGED_PER_SOURCE,
+    REFUSED_SOURCES_MAX, SIGNATURES_BURST, SIGNATURES_PER_SECOND,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The counters behind the CA's rate limits.
 #[derive(Debug, Default)]
 pub(crate) struct Rates {
-    failures: HashMap<IpAddr, Window>,
+    refused: HashMap<Source, Window>,
     signatures: HashMap<SpiffeId, Bucket>,
     logged: Option<Window>,
 }
@@ -37,26 +39,6 @@ struct Bucket {
 }
 
 impl Rates {
-    /// Whether this source may try a token.
-    pub(crate) fn may_try(&self, source: IpAddr, now: Instant) -> bool {
-        self.failures
-            .get(&network(source))
-            .is_none_or(|window| window.count < FAILURES_PER_MINUTE || now >= window.began + MINUTE)
-    }
-
-    /// This source failed.
-    pub(crate) fn record_failure(&mut self, source: IpAddr, now: Instant) {
-        let source = network(source);
-        make_room(&mut self.failures, &source, FAILING_SOURCES_MAX, |window| {
-            window.began
-        });
-        let window = self.failures.entry(source).or_insert(Window {
-            began: now,
-            count: 0,
-        });
-        window.count_one(now);
-    }
-
     /// Whether one more certificate for this identity may be signed now; if so it is counted.
     pub(crate) fn may_sign(&mut self, identity: &SpiffeId, now: Instant) -> bool {
         make_room(
@@ -80,14 +62,23 @@ impl Rates {
         true
     }
 
-    /// Whether one more refusal may be written to the log; if so it is counted.
-    pub(crate) fn may_log_refusal(&mut self, now: Instant) -> bool {
-        let window = self.logged.get_or_insert(Window {
+    /// Whether one more refusal of this source may be written to the log; if so it is counted.
+    pub(crate) fn may_log_refusal(&mut self, source: Source, now: Instant) -> bool {
+        make_room(&mut self.refused, &source, REFUSED_SOURCES_MAX, |window| {
+            window.began
+        });
+        let empty = Window {
             began: now,
             count: 0,
-        });
-        window.count_one(now);
-        window.count <= REFUSALS_LOGGED_PER_MINUTE
+        };
+        let own = self.refused.entry(source).or_insert(empty);
+        own.count_one(now);
+        if own.count > REFUSALS_LOGGED_PER_SOURCE {
+            return false;
+        }
+        let all = self.logged.get_or_insert(empty);
+        all.count_one(now);
+        all.count <= REFUSALS_LOGGED_PER_MINUTE
     }
 }
 
@@ -100,16 +91,6 @@ impl Window {
             };
         }
         self.count = self.count.saturating_add(1);
-    }
-}
-
-/// IPv6 hosts own a /64: counting single addresses would count nothing.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
-        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -134,44 +115,43 @@ fn make_room<K: Hash + Eq + Clone, V>(
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
-    fn a_source_waits_after_ten_failures_in_a_minute() {
+    fn a_source_that_is_refused_often_fills_no_log_and_takes_no_room_of_others() {
         let (mut rates, now) = (Rates::default(), origin());
-        let source = "192.0.2.1".parse().unwrap();
-        for _ in 0..FAILURES_PER_MINUTE {
-            assert!(rates.may_try(source, now));
-            rates.record_failure(source, now);
-        }
-        assert!(!rates.may_try(source, now));
-        assert!(
-            rates.may_try("192.0.2.2".parse().unwrap(), now),
-            "others are not affected"
-        );
-        assert!(rates.may_try(source, now + MINUTE));
+        let logged = |rates: &mut Rates, source: &str, now| {
+            let source = source.parse::<IpAddr>().unwrap().into();
+            (0..1000)
+                .filter(|_| rates.may_log_refusal(source, now))
+                .count()
+        };
+        assert_eq!(logged(&mut rates, "192.0.2.1", now), 10);
+        assert_eq!(logged(&mut rates, "192.0.2.2", now), 10);
+        assert_eq!(logged(&mut rates, "192.0.2.1", now + MINUTE), 10);
     }
 
     #[test]
-    fn a_whole_ipv6_network_counts_as_one_source() {
+    fn all_sources_together_fill_no_log() {
         let (mut rates, now) = (Rates::default(), origin());
-        for host in 0..FAILURES_PER_MINUTE {
-            rates.record_failure(format!("2001:db8::{host:x}").parse().unwrap(), now);
-        }
-        assert!(!rates.may_try("2001:db8::ffff".parse().unwrap(), now));
-        assert!(rates.may_try("2001:db8:0:1::1".parse().unwrap(), now));
+        let logged = (0..1000_u32)
+            .filter(|source| rates.may_log_refusal(IpAddr::V4((*source).into()).into(), now))
+            .count();
+        assert_eq!(logged, 60);
     }
 
     #[test]
-    fn the_table_of_failing_sources_is_bounded() {
+    fn the_table_of_refused_sources_is_bounded() {
         let (mut rates, now) = (Rates::default(), origin());
-        for source in 0..u32::try_from(FAILING_SOURCES_MAX).unwrap() + 50 {
-            rates.record_failure(
-                IpAddr::V4(source.into()),
+        for source in 0..u32::try_from(REFUSED_SOURCES_MAX).unwrap() + 50 {
+            rates.may_log_refusal(
+                IpAddr::V4(source.into()).into(),
                 now + Duration::from_millis(source.into()),
             );
         }
-        assert_eq!(rates.failures.len(), FAILING_SOURCES_MAX);
+        assert_eq!(rates.refused.len(), REFUSED_SOURCES_MAX);
     }
 
     #[test]

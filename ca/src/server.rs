@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as GrpcServer;
 use weft_transport::credentials::Credentials;
@@ -20,14 +20,16 @@ use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
 use crate::admin::{self, AdminService};
 use crate::attest::unix_seconds;
 use crate::authority::{Authority, OwnCredentialsError};
-use crate::connection::{NotAccepted, accept, listen_hint};
+use crate::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
 use crate::files::{self, FileError};
 use crate::limits::{
-    ADMIN_MESSAGE_BYTES_MAX, CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_GRACE,
-    CONNECTION_AGE_MAX, CONNECTIONS_MAX, DRAIN_TIMEOUT, ISSUING_LIFE, MAINTENANCE_INTERVAL,
+    ADMIN_CALL_TIMEOUT, ADMIN_CONNECTION_LIFE_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_MESSAGE_BYTES_MAX,
+    CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_MAX, CONNECTION_LIFE_MAX, CONNECTION_WINDOW,
+    CONNECTIONS, DRAIN_TIMEOUT, HANDSHAKES, ISSUING_LIFE, KEEP_ALIVE, MAINTENANCE_INTERVAL,
     MESSAGE_BYTES_MAX, ROOT_LIFE, STORE_POLL, STORE_WAIT, SVID_TTL_MAX, SVID_TTL_MIN,
 };
+use crate::local;
 use crate::metrics::Sample;
 use crate::proto::admin_server::AdminServer;
 use crate::proto::certificate_authority_server::CertificateAuthorityServer;
@@ -185,11 +187,15 @@ impl Server {
         let (accepted, connections) = mpsc::channel(1);
         let service = Service::new(self.authority.clone());
         let calls = GrpcServer::builder()
+            // From its head to its answer: reading its message and waiting for a place are within it.
             .timeout(CALL_TIMEOUT)
             .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
             .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
+            .initial_stream_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
             .max_connection_age(CONNECTION_AGE_MAX)
-            .max_connection_age_grace(CONNECTION_AGE_GRACE)
             .add_service(
                 CertificateAuthorityServer::new(service)
                     .max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -202,29 +208,44 @@ impl Server {
             authority: self.authority.clone(),
             directory: self.directory.clone(),
         };
+        let (accepted_locally, local_connections) = mpsc::channel(1);
         let admin_calls = GrpcServer::builder()
+            .timeout(ADMIN_CALL_TIMEOUT)
+            .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
             .add_service(
                 AdminServer::new(admin_service)
                     .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX)
                     .max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX),
             )
             .serve_with_incoming_shutdown(
-                UnixListenerStream::new(self.admin),
+                ReceiverStream::new(local_connections),
                 shutdown.clone().cancelled_owned(),
             );
         let mut tasks = JoinSet::new();
         tasks.spawn(async { calls.await.map_err(|error| error.to_string()) });
         tasks.spawn(async { admin_calls.await.map_err(|error| error.to_string()) });
+        let limits = Limits {
+            handshakes: HANDSHAKES,
+            connections: CONNECTIONS,
+            life: Life::AtMost(CONNECTION_LIFE_MAX),
+        };
         let accepting = accept(
             self.listener,
             self.acceptor,
-            CONNECTIONS_MAX,
+            limits,
             accepted,
             report(self.authority.clone()),
             shutdown.clone(),
         );
+        let accepting_locally = local::accept(
+            self.admin,
+            ADMIN_CONNECTIONS_MAX,
+            ADMIN_CONNECTION_LIFE_MAX,
+            accepted_locally,
+            shutdown.clone(),
+        );
         tasks.spawn(async {
-            accepting.await;
+            tokio::join!(accepting, accepting_locally);
             Ok(())
         });
         tasks.spawn(maintain(self.authority, self.credentials, shutdown.clone()));
@@ -252,13 +273,10 @@ impl Server {
     }
 }
 
-/// Counts the connections that were not handed on.
-fn report(authority: Arc<Authority>) -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
+/// Counts the connections that were not accepted or had to end.
+fn report(authority: Arc<Authority>) -> impl Fn(SocketAddr, NotAccepted) + Clone + Send + Sync {
     move |source, reason| {
-        match &reason {
-            NotAccepted::NoPlace => authority.metrics().count_connection_refused(),
-            NotAccepted::Handshake(_) => authority.metrics().count_handshake_failed(),
-        }
+        authority.metrics().count_connection_ended(&reason);
         tracing::debug!(%source, %reason, "connection not accepted");
     }
 }
@@ -282,14 +300,7 @@ fn bind_admin(directory: &Path) -> Result<UnixListener, ServeError> {
         return Err(ServeError::Running(directory.to_owned()));
     }
     let path = directory.join(ADMIN_SOCKET);
-    files::remove(&path)?;
-    let listener = UnixListener::bind(&path).map_err(|source| ServeError::Socket {
-        path: path.clone(),
-        source,
-    })?;
-    // Until here only the directory's own mode (0700) protects it.
-    files::make_private(&path)?;
-    Ok(listener)
+    local::bind(&path).map_err(|source| ServeError::Socket { path, source })
 }
 
 /// Renews the CA's own certificate, forgets what is old, and warns of certificates that end.
@@ -375,14 +386,18 @@ mod tests {
     use weft_transport::tcp::TlsConnector;
 
     use super::*;
+    use crate::Admin;
+    use crate::desk::TokenOrder;
     use crate::limits::{CSR_BYTES_MAX, RENEWAL_GRACE, SVID_TTL_DEFAULT};
     use crate::proto::certificate_authority_client::CertificateAuthorityClient;
     use crate::proto::{BundleRequest, SignRequest};
-    use crate::subject;
+    use crate::subject::{self, Role, Subject};
+    use crate::token::JoinToken;
 
     #[tokio::test]
     async fn a_stranger_may_ask_for_the_bundle_and_for_nothing_else() {
-        with_ca(async |mut client, bundle| {
+        with_ca(async |mut client, path| {
+            let bundle = directory::bundle(&path).unwrap();
             let answer = client.bundle(BundleRequest {}).await.unwrap().into_inner();
             assert_eq!(answer.bundle_pem, bundle);
             let (key, _) = crate::issuer::PrivateKeyPem::generate().unwrap();
@@ -401,7 +416,15 @@ mod tests {
 
     #[tokio::test]
     async fn requests_of_every_bad_size_are_refused_and_the_next_is_answered() {
-        with_ca(async |mut client, _| {
+        with_ca(async |mut client, path| {
+            let order = TokenOrder {
+                subject: Subject::Role(Role::Config),
+                ttl: SVID_TTL_DEFAULT,
+                count: 1,
+            };
+            let mut admin = Admin::open(&path).await.unwrap();
+            let tokens = admin.create_tokens(&order).await.unwrap();
+            let token: JoinToken = tokens[0].parse().unwrap();
             for (size, code) in [
                 (0, Code::InvalidArgument),
                 (CSR_BYTES_MAX, Code::InvalidArgument),
@@ -411,26 +434,26 @@ mod tests {
             ] {
                 let request = SignRequest {
                     csr: vec![0x30; size],
-                    token_secret: vec![1; 32],
+                    token_secret: token.secret.as_bytes().to_vec(),
                 };
                 let refused = client.sign(request).await.unwrap_err();
                 assert_eq!(refused.code(), code, "{size} bytes: {refused}");
             }
             let request = SignRequest {
                 csr: Vec::new(),
-                token_secret: vec![1; 60_000],
+                token_secret: vec![1; CSR_BYTES_MAX],
             };
             assert_eq!(
                 client.sign(request).await.unwrap_err().code(),
-                Code::InvalidArgument
+                Code::Unauthenticated
             );
             client.bundle(BundleRequest {}).await.unwrap();
         })
         .await;
     }
 
-    /// Runs `test` with a client of a fresh CA and the CA's bundle.
-    async fn with_ca(test: impl AsyncFnOnce(CertificateAuthorityClient<Channel>, String)) {
+    /// Runs `test` with a client of a fresh CA and the CA's directory.
+    async fn with_ca(test: impl AsyncFnOnce(CertificateAuthorityClient<Channel>, PathBuf)) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca");
         let trust_domain = "demo.test".parse().unwrap();
@@ -461,11 +484,7 @@ mod tests {
             .connect_with_connector(once)
             .await
             .unwrap();
-        test(
-            CertificateAuthorityClient::new(channel),
-            directory::bundle(&path).unwrap(),
-        )
-        .await;
+        test(CertificateAuthorityClient::new(channel), path).await;
         shutdown.cancel();
         running.join_next().await.unwrap().unwrap().unwrap();
     }

@@ -5,28 +5,28 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::admin::blocking;
 use crate::attest::Refusal;
 use crate::authority::{self, Authority, Moment, Proof, SignError};
+use crate::calls::Calls;
 use crate::connection::Caller;
-use crate::limits::CALLS_MAX;
+use crate::limits::CALLS;
 use crate::proto::certificate_authority_server::CertificateAuthority;
 use crate::proto::{BundleRequest, BundleResponse, SignRequest, SignResponse};
 use crate::token::TokenHash;
 
 pub(crate) struct Service {
     authority: Arc<Authority>,
-    calls: Semaphore,
+    calls: Calls,
 }
 
 impl Service {
     pub(crate) fn new(authority: Arc<Authority>) -> Self {
         Self {
             authority,
-            calls: Semaphore::new(CALLS_MAX),
+            calls: Calls::new(CALLS),
         }
     }
 }
@@ -34,20 +34,26 @@ impl Service {
 #[tonic::async_trait]
 impl CertificateAuthority for Service {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let _call = self
+        let caller = request.extensions().get::<Caller>().cloned();
+        // Every connection has a caller; without one, the limits of one unknown source hold.
+        let caller = caller.unwrap_or(Caller {
+            peer: None,
+            source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        });
+        let call = self
             .calls
-            .acquire()
+            .enter(caller.holder())
             .await
             .map_err(|_| Status::unavailable("the CA is shutting down"))?;
-        let caller = request.extensions().get::<Caller>().cloned();
         let message = request.into_inner();
         let request = authority::Request {
-            proof: proof(&message.token_secret, caller.as_ref()),
+            proof: proof(&message.token_secret, &caller),
             csr: message.csr,
-            source: caller.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |caller| caller.source),
+            source: caller.source,
         };
         let authority = self.authority.clone();
         blocking(move || {
+            let _call = call;
             let now = Moment {
                 wall: SystemTime::now(),
                 monotonic: Instant::now(),
@@ -70,11 +76,11 @@ impl CertificateAuthority for Service {
     }
 }
 
-fn proof(token_secret: &[u8], caller: Option<&Caller>) -> Proof {
+fn proof(token_secret: &[u8], caller: &Caller) -> Proof {
     if !token_secret.is_empty() {
         return Proof::Token(TokenHash::of(token_secret));
     }
-    match caller.and_then(|caller| caller.peer.as_ref()) {
+    match &caller.peer {
         Some(peer) => Proof::Svid {
             id: peer.id().clone(),
             not_after: peer.not_after(),
@@ -91,13 +97,12 @@ fn status(error: &SignError) -> Status {
             Refusal::NoCredential
             | Refusal::TokenUnknown
             | Refusal::TokenExpired
+            | Refusal::TokenRestored
             | Refusal::SvidExpired => Status::unauthenticated(message),
             Refusal::TokenUsed | Refusal::OtherTrustDomain | Refusal::KeyTaken => {
                 Status::permission_denied(message)
             }
-            Refusal::TooManyFailures | Refusal::TooManySignatures => {
-                Status::resource_exhausted(message)
-            }
+            Refusal::TooManySignatures => Status::resource_exhausted(message),
         },
         SignError::Issue(_) | SignError::Store(_) => {
             tracing::error!(%error, "cannot issue a certificate");

@@ -186,7 +186,7 @@ impl Store {
     }
 
     /// Copies the present state into a new store at `path`, while this one is in use.
-    pub(crate) fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<Self, StoreError> {
         let copy = Self::create(path, &self.about()?)?;
         self.read(|view| {
             copy.write(|target| {
@@ -206,7 +206,8 @@ impl Store {
                 }
                 Ok(())
             })
-        })
+        })?;
+        Ok(copy)
     }
 
     fn corrupt(&self, reason: impl ToString) -> StoreError {
@@ -247,6 +248,30 @@ impl Transaction<'_> {
             return Err(StoreError::TokensFull);
         }
         self.put(TOKENS, &hash.0, &encode(record))
+    }
+
+    /// Marks every token as one that was restored. Returns how many there are.
+    pub(crate) fn mark_tokens_restored(&mut self) -> Result<u64, StoreError> {
+        let table = self.inner.open_table(TOKENS).map_err(redb::Error::from)?;
+        let mut hashes = Vec::new();
+        for item in table.iter().map_err(redb::Error::from)? {
+            let (hash, _) = item.map_err(redb::Error::from)?;
+            hashes.push(TokenHash(*hash.value()));
+        }
+        drop(table);
+        let mut marked = 0;
+        for hash in hashes {
+            let Some(record) = self.token(hash)? else {
+                continue;
+            };
+            let restored = TokenRecord {
+                restored: true,
+                ..record
+            };
+            self.put(TOKENS, &hash.0, &encode(&restored))?;
+            marked += 1;
+        }
+        Ok(marked)
     }
 
     /// Whose the public key is.
@@ -563,7 +588,7 @@ mod tests {
             .unwrap();
         store.write(|t| t.append(record("a"))).unwrap();
         let path = directory.path().join("copy");
-        store.copy_to(&path).unwrap();
+        drop(store.copy_to(&path).unwrap());
         let copy = Store::open(&path).unwrap();
         assert_eq!(
             copy.write(|t| t.token(TokenHash([1; 32]))).unwrap(),
@@ -591,6 +616,7 @@ mod tests {
             created: 1_800_000_000,
             expires: 1_800_003_600,
             spent: None,
+            restored: false,
         }
     }
 

@@ -9,10 +9,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use weft_ca::agent::{Agent, AgentError, AgentSettings};
 use weft_ca::csr::ProvenKey;
 use weft_ca::issuer::Issuer;
+use weft_ca::limits::{ADMIN_CONNECTIONS_MAX, HANDSHAKES};
 use weft_ca::{
     Admin, ErrorKind, Event, InitError, JoinToken, Role, ServeError, ServeSettings, Server,
     Subject, TokenOrder,
@@ -225,7 +226,8 @@ async fn an_identity_past_the_grace_needs_a_new_token() {
 async fn strangers_that_send_garbage_or_nothing_are_in_nobodys_way() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let mut silent = Vec::new();
-    for n in 0..50 {
+    // More than there are places for handshakes.
+    for n in 0..HANDSHAKES.places + 8 {
         let mut stream = tokio::net::TcpStream::connect(ca.address).await.unwrap();
         if n % 2 == 0 {
             stream.write_all(&[0x16; 512]).await.unwrap();
@@ -233,7 +235,29 @@ async fn strangers_that_send_garbage_or_nothing_are_in_nobodys_way() {
         silent.push(stream);
     }
     let token = ca.token("ns/shop/sa/orders").await;
+    let begin = Instant::now();
     join(&ca.state("orders"), Some(&token)).await.unwrap();
+    // Long before the silent ones are given up.
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn local_commands_are_served_beside_connections_that_say_nothing() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let mut silent = Vec::new();
+    for _ in 0..2 * ADMIN_CONNECTIONS_MAX {
+        let socket = ca.path().join("admin.sock");
+        silent.push(tokio::net::UnixStream::connect(socket).await.unwrap());
+    }
+    within(ca.token("ns/shop/sa/orders")).await;
+    // The oldest of them were ended.
+    let mut oldest = silent.swap_remove(0);
+    let _ = within(oldest.read_to_end(&mut Vec::new())).await;
     ca.stop().await;
 }
 
@@ -385,11 +409,12 @@ async fn tokens_need_an_address_that_workloads_can_reach() {
 }
 
 #[tokio::test]
-async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
+async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on_without_its_tokens() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let token = ca.token("ns/shop/sa/orders").await;
     let unused = ca.token("ns/shop/sa/payments").await;
-    join(&ca.state("orders"), Some(&token)).await.unwrap();
+    let state = ca.state("orders");
+    let orders = join(&state, Some(&token)).await.unwrap();
     let backup = ca.directory.path().join("backup");
     Admin::open(&ca.path())
         .await
@@ -397,6 +422,8 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
         .backup(&backup)
         .await
         .unwrap();
+    // The backup does not know of this.
+    join(&ca.state("payments"), Some(&unused)).await.unwrap();
     let address = ca.address;
     let directory = ca.stop().await;
 
@@ -408,9 +435,27 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on() {
     std::fs::remove_dir_all(&path).unwrap();
     weft_ca::restore(&path, &backup, false, now).unwrap();
     let ca = Ca::serve(directory, address, Duration::from_secs(3600)).await;
-    join(&ca.state("payments"), Some(&unused)).await.unwrap();
+    let error = join(&ca.state("thief"), Some(&unused)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotPermitted);
+    let said = error.to_string();
+    assert!(said.contains("made before the CA was restored"), "{said}");
     let error = join(&ca.state("again"), Some(&token)).await.unwrap_err();
     assert!(error.to_string().contains("already used"), "{error}");
+    // Who has an identity goes on with it, and new tokens are good.
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    let old = replace_by_one_issued_at(&ca.path(), &state, two_hours_ago);
+    let renewed = join(&state, None).await.unwrap();
+    assert!(renewed.svid().serial() != old && renewed.svid().id() == orders.svid().id());
+    let fresh = ca.token("ns/shop/sa/payments").await;
+    join(&ca.state("fresh"), Some(&fresh)).await.unwrap();
+    let seen = Admin::open(&ca.path()).await.unwrap().inspect().await;
+    let seen = seen.unwrap();
+    let payments = &seen.tokens["spiffe://demo.test/ns/shop/sa/payments"];
+    assert_eq!(
+        (payments.restored, payments.used, payments.unused),
+        (1, 1, 0)
+    );
+    assert_eq!(seen.log_broken_at, None);
     ca.stop().await;
 }
 

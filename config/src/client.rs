@@ -1,36 +1,40 @@
 //! A sidecar's subscription: the table that it should run, whatever happens to the config service.
 //!
 //! [`Subscription::run`] is the loop: connect, say hello, report what is served, take tables and
-//! changes; when the stream ends, wait with jitter and try the next address. The data path holds a
-//! [`SubscriptionHandle`] and never waits for any of this. `merge.rs` decides which table to run,
+//! changes; when the stream ends, wait with jitter and try the next address. A stream ends with the
+//! certificate that opened it, so a renewed one opens the next stream while the old one goes on, and the
+//! registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of this. `merge.rs` decides which table to run,
 //! `cache.rs` keeps the last good one on disk.
 
 mod cache;
 mod handle;
 mod merge;
 mod status;
+mod take;
 
 pub use handle::SubscriptionHandle;
 pub use status::{Registration, SubscriptionSettings, SubscriptionStatus};
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 
 use crate::connect::{back_off, connect};
 use crate::heard::Heard;
 use crate::limits;
 use crate::proto::discovery_client::DiscoveryClient;
-use crate::proto::service_message::Kind as In;
 use crate::proto::sidecar_message::Kind as Out;
 use crate::proto::{self, ServiceMessage, SidecarMessage};
 use crate::table::{Revision, ServiceName, Table};
-use merge::Changes;
 
 const CACHE_FILE: &str = "table.json";
 
@@ -42,6 +46,12 @@ const OUTGOING_QUEUE: usize = 16;
 pub struct Subscription {
     settings: SubscriptionSettings,
     shared: Arc<Shared>,
+}
+
+/// An open stream to the config service.
+struct Stream {
+    outgoing: mpsc::Sender<SidecarMessage>,
+    incoming: Streaming<ServiceMessage>,
 }
 
 #[derive(Debug)]
@@ -190,52 +200,19 @@ impl Subscription {
         self.shared.save().await;
     }
 
-    /// One stream from its beginning to its end; `Ok` means shutdown.
+    /// One stream from its beginning to its end, and those that follow it without a gap; `Ok` means shutdown.
     async fn follow(
         &self,
         addresses: &[String],
         shutdown: &CancellationToken,
     ) -> Result<(), String> {
-        let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
         let mut advertise = self.settings.advertise.clone();
         let address = *advertise.borrow_and_update();
-        let hello = proto::Hello {
-            version: self.settings.version.clone(),
-            instance: self.shared.instance.clone(),
-            listens_for: self
-                .settings
-                .listens_for
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            advertise: address
-                .map(|address| address.to_string())
-                .unwrap_or_default(),
-            locality: self
-                .settings
-                .locality
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-        };
-        queue(&outgoing, Out::Hello(hello))?;
-        queue(&outgoing, Out::Report(self.report()))?;
-        let opening = async {
-            let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
-                .await
-                .map_err(|error| error.to_string())?;
-            if self.shared.lock().handed_over {
-                return Err("another process registers".to_owned());
-            }
-            DiscoveryClient::new(channel)
-                .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
-                .subscribe(ReceiverStream::new(messages))
-                .await
-                .map_err(|status| status.message().to_owned())
-        };
-        let mut incoming = tokio::select! {
+        // Before the stream opens: a certificate that is swapped in meanwhile opens the next one.
+        let mut swaps = self.settings.credentials.subscribe();
+        let mut stream = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            opened = opening => opened?.into_inner(),
+            opened = self.open(addresses, address) => opened?,
         };
         {
             let mut state = self.shared.lock();
@@ -246,30 +223,55 @@ impl Subscription {
         let mut told = None;
         let mut renewal = tokio::time::interval(limits::LEASE_RENEWAL);
         let mut saving = tokio::time::interval(limits::CACHE_INTERVAL);
+        let mut moving = pin!(Fuse::terminated());
         loop {
-            tokio::select! {
-                () = shutdown.cancelled() => {
-                    if !self.shared.lock().handed_over {
-                        queue(&outgoing, Out::Report(proto::Report::default()))?;
+            let moved = tokio::select! {
+                () = shutdown.cancelled() => return self.leave(stream).await,
+                message = stream.incoming.message() => {
+                    match message.map_err(|status| status.message().to_owned()) {
+                        Ok(Some(message)) => {
+                            self.take(message)?;
+                            None
+                        }
+                        // The service may end this stream as soon as it hears of the next one.
+                        ended if !moving.is_terminated() => tokio::select! {
+                            () = shutdown.cancelled() => return self.leave(stream).await,
+                            next = timeout(limits::CONNECT_TIMEOUT, &mut moving) => {
+                                Some(next.map_err(|_| reason(ended))?)
+                            }
+                        },
+                        ended => return Err(reason(ended)),
                     }
-                    drop(outgoing);
-                    // The service ends the stream when it has read to our end.
-                    let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
-                    let _ = tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drain).await;
-                    return Ok(());
-                }
-                message = incoming.message() => {
-                    let message = message.map_err(|status| status.message().to_owned())?;
-                    let message = message.ok_or("the config service ended the stream")?;
-                    self.take(message)?;
                 }
                 // A stream is for one address; that of a host that moved may be dead without knowing it.
                 Ok(()) = advertise.changed() => {
                     return Err("this sidecar has another address".to_owned());
                 }
-                () = self.shared.changed.notified() => self.say(&outgoing)?,
-                _ = renewal.tick() => self.say(&outgoing)?,
-                _ = saving.tick() => self.shared.save().await,
+                Ok(()) = swaps.changed() => {
+                    if !self.shared.lock().handed_over {
+                        moving.set(self.successor(addresses, address).fuse());
+                    }
+                    None
+                }
+                next = &mut moving => Some(next),
+                () = self.shared.changed.notified() => {
+                    self.say(&stream.outgoing)?;
+                    None
+                }
+                _ = renewal.tick() => {
+                    self.say(&stream.outgoing)?;
+                    None
+                }
+                _ = saving.tick() => {
+                    self.shared.save().await;
+                    None
+                }
+            };
+            if let Some((next, first)) = moved {
+                tracing::debug!("the stream goes on with the renewed certificate");
+                stream = next;
+                told = None;
+                self.take(first)?;
             }
             if self.shared.lock().handed_over {
                 continue;
@@ -280,7 +282,7 @@ impl Subscription {
                 && self.was_offered_here(&revision)
             {
                 queue(
-                    &outgoing,
+                    &stream.outgoing,
                     Out::Acknowledgement(proto::Acknowledgement {
                         revision: Some((&revision).into()),
                         refusal: refusal.clone().unwrap_or_default(),
@@ -288,6 +290,91 @@ impl Subscription {
                 )?;
                 told = Some((revision, refusal));
             }
+        }
+    }
+
+    /// Connects, says hello and reports what is served.
+    async fn open(
+        &self,
+        addresses: &[String],
+        advertise: Option<SocketAddr>,
+    ) -> Result<Stream, String> {
+        let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
+        queue(&outgoing, Out::Hello(self.hello(advertise)))?;
+        queue(&outgoing, Out::Report(self.report()))?;
+        let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
+            .await
+            .map_err(|error| error.to_string())?;
+        if self.shared.lock().handed_over {
+            return Err("another process registers".to_owned());
+        }
+        let opened = DiscoveryClient::new(channel)
+            .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
+            .subscribe(ReceiverStream::new(messages))
+            .await
+            .map_err(|status| status.message().to_owned())?;
+        Ok(Stream {
+            outgoing,
+            incoming: opened.into_inner(),
+        })
+    }
+
+    /// The stream that takes over from the present one, and its first message: with that the config service
+    /// has the registration from it. Tries until it succeeds; the present stream goes on meanwhile.
+    async fn successor(
+        &self,
+        addresses: &[String],
+        advertise: Option<SocketAddr>,
+    ) -> (Stream, ServiceMessage) {
+        let mut failures = 0;
+        loop {
+            let attempt = async {
+                let mut stream = self.open(addresses, advertise).await?;
+                let first = stream.incoming.message().await;
+                let first = first.map_err(|status| status.message().to_owned())?;
+                let first = first.ok_or("the config service ended the stream")?;
+                Ok::<_, String>((stream, first))
+            };
+            match attempt.await {
+                Ok(opened) => return opened,
+                Err(error) => {
+                    tracing::info!(%error, "cannot reach the config service with the renewed certificate yet");
+                    failures += 1;
+                    tokio::time::sleep(back_off(failures)).await;
+                }
+            }
+        }
+    }
+
+    /// Ends the registration, unless it is another's by now, and the stream.
+    async fn leave(&self, stream: Stream) -> Result<(), String> {
+        let Stream {
+            outgoing,
+            mut incoming,
+        } = stream;
+        if !self.shared.lock().handed_over {
+            queue(&outgoing, Out::Report(proto::Report::default()))?;
+        }
+        drop(outgoing);
+        // The service ends the stream when it has read to our end.
+        let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
+        let _ = timeout(limits::SHUTDOWN_DEADLINE, drain).await;
+        Ok(())
+    }
+
+    fn hello(&self, advertise: Option<SocketAddr>) -> proto::Hello {
+        let settings = &self.settings;
+        let text = |value: Option<String>| value.unwrap_or_default();
+        proto::Hello {
+            version: settings.version.clone(),
+            instance: self.shared.instance.clone(),
+            listens_for: settings
+                .listens_for
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            advertise: text(advertise.map(|address| address.to_string())),
+            locality: text(settings.locality.as_ref().map(ToString::to_string)),
         }
     }
 
@@ -321,118 +408,13 @@ impl Subscription {
             inbound: inbound.collect(),
         }
     }
+}
 
-    fn take(&self, message: ServiceMessage) -> Result<(), String> {
-        let mut state = self.shared.lock();
-        match message.kind {
-            Some(In::Table(table)) => {
-                self.take_table(&mut state, &table);
-                Ok(())
-            }
-            Some(In::Endpoints(changes)) => self.take_changes(&mut state, changes),
-            Some(In::Registrations(registrations)) => {
-                take_registrations(&mut state, registrations);
-                Ok(())
-            }
-            // A later service may say more than this sidecar understands; tables are strict.
-            None => Ok(()),
-        }
-    }
-
-    fn take_table(&self, state: &mut State, message: &proto::Table) {
-        let table = match serde_json::from_slice::<Table>(&message.json) {
-            Ok(table) => table,
-            Err(error) => {
-                // The revision is needed to refuse it; without one there is nothing to say.
-                let revision = serde_json::from_slice::<serde_json::Value>(&message.json)
-                    .ok()
-                    .and_then(|value| serde_json::from_value(value.get("revision")?.clone()).ok());
-                return refuse(
-                    state,
-                    revision,
-                    format!("the table is not understood: {error}"),
-                );
-            }
-        };
-        let own = self.settings.credentials.svid().id().trust_domain().clone();
-        let held = state.good.clone();
-        if let Err(unfit) = merge::check(&own, &table, held.as_deref()) {
-            return refuse(state, Some(table.revision), unfit.to_string());
-        }
-        if let Some(held) = &held
-            && held.revision.store != table.revision.store
-        {
-            tracing::warn!(from = %held.revision, to = %table.revision,
-                "the config service has another store than before: it was restored or replaced");
-            state.status.store_changed = true;
-        }
-        let known = held.as_deref().filter(|_| message.settling);
-        let table = known.map_or_else(
-            || table.clone(),
-            |known| merge::keep_endpoints(&table, known),
-        );
-        state.status.offered = Some(table.revision.clone());
-        state.status.from_disk = false;
-        state.offered = Some(table.clone());
-        // The same revision again, with other endpoints, needs no second acknowledgement.
-        if held
-            .as_ref()
-            .is_some_and(|held| held.revision == table.revision)
-        {
-            state.good = Some(Arc::new(table.clone()));
-            state.cache_is_old = true;
-        }
-        self.shared.tables.send_replace(Some(Arc::new(table)));
-    }
-
-    fn take_changes(
-        &self,
-        state: &mut State,
-        message: proto::EndpointChanges,
-    ) -> Result<(), String> {
-        let settling = message.settling;
-        let mut changes = Changes::new();
-        for port in message.ports {
-            let service = port
-                .service
-                .parse()
-                .map_err(|error: crate::table::NameError| error.to_string())?;
-            let number = u16::try_from(port.port).map_err(|error| error.to_string())?;
-            let endpoints = port
-                .endpoints
-                .into_iter()
-                .map(TryInto::try_into)
-                .collect::<Result<_, _>>()?;
-            changes.insert((service, number), endpoints);
-        }
-        let merged = |table: &Table| {
-            let next = merge::apply(table, &changes);
-            if settling {
-                merge::keep_endpoints(&next, table)
-            } else {
-                next
-            }
-        };
-        let is_offered = |table: &&Table| {
-            message.revision.as_ref().is_some_and(|revision| {
-                revision.store == table.revision.store && revision.number == table.revision.number
-            })
-        };
-        if let Some(offered) = state.offered.as_ref().filter(is_offered) {
-            state.offered = Some(merged(offered));
-        }
-        // What the sidecar runs follows too, even if it refused the revision that was offered.
-        state.good = state.good.as_deref().map(|good| Arc::new(merged(good)));
-        state.cache_is_old |= state.good.is_some();
-        let refused = state.status.refusal.is_some();
-        let next = match (&state.offered, refused) {
-            (Some(offered), false) => Some(Arc::new(offered.clone())),
-            (Some(_), true) | (None, _) => state.good.clone(),
-        };
-        if next.is_some() {
-            self.shared.tables.send_replace(next);
-        }
-        Ok(())
+/// Why a stream ended that brought no message.
+fn reason(ended: Result<Option<ServiceMessage>, String>) -> String {
+    match ended {
+        Ok(_) => "the config service ended the stream".to_owned(),
+        Err(reason) => reason,
     }
 }
 
@@ -440,35 +422,4 @@ fn queue(outgoing: &mpsc::Sender<SidecarMessage>, kind: Out) -> Result<(), Strin
     outgoing
         .try_send(SidecarMessage { kind: Some(kind) })
         .map_err(|_| "the config service does not read".to_owned())
-}
-
-/// A table that the sidecar is not even shown.
-fn refuse(state: &mut State, revision: Option<Revision>, reason: String) {
-    tracing::warn!(reason, "table refused; the last good one stays");
-    if let Some(revision) = revision {
-        state.status.offered = Some(revision.clone());
-        state.acknowledgement = Some((revision, Some(reason.clone())));
-    }
-    state.status.refusal = Some(reason);
-}
-
-fn take_registrations(state: &mut State, message: proto::Registrations) {
-    let mut problems = BTreeMap::new();
-    for one in message
-        .registrations
-        .into_iter()
-        .filter(|one| !one.problem.is_empty())
-    {
-        let name = format!("{}:{}", one.service, one.port);
-        if state.status.registration_problems.get(&name) != Some(&one.problem) {
-            tracing::warn!(
-                service = name,
-                problem = one.problem,
-                refused = one.refused,
-                "not registered"
-            );
-        }
-        problems.insert(name, one.problem);
-    }
-    state.status.registration_problems = problems;
 }

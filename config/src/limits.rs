@@ -4,6 +4,8 @@ pub mod traffic;
 
 use std::time::Duration;
 
+use weft_transport::shares::Bounds;
+
 /// Characters of a DNS-1123 label (RFC 1123 section 2.1, RFC 1035 section 2.3.4).
 pub const LABEL_LENGTH_MAX: usize = 63;
 
@@ -102,12 +104,27 @@ pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
 /// Messages that wait for a slow sidecar; everything later is one newest state.
 pub const SUBSCRIBER_QUEUE: usize = 1;
 
-/// Connections at once, handshakes among them: one of each sidecar that may subscribe, and room for
-/// operators and for reconnects that overlap.
-pub const CONNECTIONS_MAX: usize = SUBSCRIBERS_MAX + 512;
+/// Connections whose handshake is under way, about 20 KiB each, and how many of them one source may have: all
+/// sidecars of a large host that reconnect at once.
+pub const HANDSHAKES: Bounds = Bounds {
+    places: 1024,
+    each: 512,
+};
+
+/// Connections after the handshake: one of each sidecar that may subscribe, and room for operators and
+/// for reconnects that overlap. Each sidecar of one identity may have two, while it moves to a
+/// connection with its renewed certificate.
+pub const CONNECTIONS: Bounds = Bounds {
+    places: SUBSCRIBERS_MAX + 512,
+    each: 2 * SUBSCRIBERS_PER_IDENTITY_MAX,
+};
 
 /// Longest wait of an apply for acknowledgements.
 pub const APPLY_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// An operator's wait ends this long before the certificate that opened its connection: the answer has to arrive, and
+/// clocks differ a little.
+pub const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 
 /// TCP and TLS to the config service: two round trips and a handshake under load.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

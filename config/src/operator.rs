@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -110,6 +110,8 @@ pub enum OperatorError {
 #[derive(Clone, Debug)]
 pub struct Operator {
     client: OperatorClient<Channel>,
+    /// The connection ends then, with the certificate that opened it.
+    ends: SystemTime,
 }
 
 impl Operator {
@@ -122,11 +124,12 @@ impl Operator {
         addresses: &[String],
         credentials: &Credentials,
     ) -> Result<Self, OperatorError> {
+        let ends = credentials.svid().not_after();
         let channel = connect(addresses, credentials, &Heard::default()).await?;
         let client = OperatorClient::new(channel)
             .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::OPERATOR_MESSAGE_BYTES_MAX);
-        Ok(Self { client })
+        Ok(Self { client, ends })
     }
 
     /// What applying the files would find and change.
@@ -168,7 +171,7 @@ impl Operator {
     ) -> Result<ChangeResult, OperatorError> {
         let request = proto::ApplyRequest {
             files: sources(files),
-            change: Some(options.into()),
+            change: Some(self.change(options)),
         };
         read(self.client.apply(request).await)
     }
@@ -187,7 +190,7 @@ impl Operator {
             self.client
                 .delete(proto::DeleteRequest {
                     keys,
-                    change: Some(options.into()),
+                    change: Some(self.change(options)),
                 })
                 .await,
         )
@@ -206,10 +209,20 @@ impl Operator {
             self.client
                 .rollback(proto::RollbackRequest {
                     number,
-                    change: Some(options.into()),
+                    change: Some(self.change(options)),
                 })
                 .await,
         )
+    }
+
+    fn change(&self, options: &ChangeOptions) -> proto::Change {
+        let left = self.ends.duration_since(SystemTime::now());
+        let wait = wait(options.wait, left.unwrap_or_default());
+        proto::Change {
+            message: options.message.clone(),
+            wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            dry_run: options.dry_run,
+        }
     }
 
     /// Resources in force; `None` selects everything.
@@ -267,14 +280,10 @@ fn sources(files: &[SourceFile]) -> Vec<proto::File> {
         .collect()
 }
 
-impl From<&ChangeOptions> for proto::Change {
-    fn from(options: &ChangeOptions) -> Self {
-        Self {
-            message: options.message.clone(),
-            wait_ms: u64::try_from(options.wait.as_millis()).unwrap_or(u64::MAX),
-            dry_run: options.dry_run,
-        }
-    }
+/// The wait that is asked for, as far as it ends before the connection does: a call that is cut off tells nothing of
+/// a change that was made.
+fn wait(asked: Duration, left: Duration) -> Duration {
+    asked.min(left.saturating_sub(limits::ANSWER_MARGIN))
 }
 
 fn read<T: DeserializeOwned>(
@@ -305,4 +314,18 @@ fn read<T: DeserializeOwned>(
     })?;
     serde_json::from_slice(&reply.into_inner().json)
         .map_err(|error| OperatorError::Failed(format!("its reply is not understood: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_waits_no_longer_than_its_connection_lives() {
+        let seconds = Duration::from_secs;
+        assert_eq!(wait(seconds(10), seconds(3600)), seconds(10));
+        let cut = seconds(10) - limits::ANSWER_MARGIN;
+        assert_eq!(wait(seconds(60), seconds(10)), cut);
+        assert_eq!(wait(seconds(60), Duration::ZERO), Duration::ZERO);
+    }
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use weft_ca::connection::{Caller, accept, listen_hint};
+use weft_ca::connection::{Caller, Life, Limits, accept, listen_hint};
 use weft_transport::credentials::Credentials;
 use weft_transport::identity::PeerId;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
@@ -219,9 +219,14 @@ impl ConfigServer {
         tasks.spawn(accept(
             self.listener,
             acceptor,
-            limits::CONNECTIONS_MAX,
+            Limits {
+                handshakes: limits::HANDSHAKES,
+                connections: limits::CONNECTIONS,
+                life: Life::Certificate,
+            },
             connections,
-            |from, reason| tracing::info!(%from, %reason, "connection refused"),
+            // Strangers can cause these at any rate.
+            |from, reason| tracing::debug!(%from, %reason, "connection not accepted, or ended"),
             shutdown.clone(),
         ));
         tasks.spawn(tick(self.mesh.clone(), shutdown.clone()));

@@ -160,7 +160,10 @@ pub fn run(args: Ca) -> Result<(), Failure> {
         Command::Restore(args) => {
             weft_ca::restore(&args.at.dir, &args.source, args.force, SystemTime::now())
                 .map_err(|error| failed(error.kind(), &error))?;
-            note(format_args!("restored to {}", args.at.dir.display()));
+            note(format_args!(
+                "restored to {}: join tokens made before are void, make new ones with `weft ca token`",
+                args.at.dir.display()
+            ));
             Ok(())
         }
     }
@@ -309,10 +312,13 @@ fn inspection_table(inspection: &Inspection) -> Table {
     }
     row("keys with an identity", inspection.keys.to_string());
     for (identity, tokens) in &inspection.tokens {
-        let counts = format!(
+        let mut counts = format!(
             "{} unused, {} used, {} expired",
             tokens.unused, tokens.used, tokens.expired
         );
+        if tokens.restored > 0 {
+            counts += &format!(", {} void since a restore", tokens.restored);
+        }
         row(&format!("tokens of {identity}"), counts);
     }
     row("entries of the log", inspection.log_entries.to_string());

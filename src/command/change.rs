@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use weft_config::findings::Findings;
-use weft_config::operator::{ChangeOptions, ChangeResult};
+use weft_config::limits;
+use weft_config::operator::{ChangeOptions, ChangeResult, Operator};
 use weft_config::resources::{FilesError, Key, Set, SourceFile, parse, read_files};
 use weft_config::settings::DurationText;
 
@@ -144,6 +145,11 @@ struct How {
 }
 
 impl How {
+    async fn connect(&self) -> Result<Operator, Failure> {
+        let call = self.wait.0.saturating_add(limits::ANSWER_MARGIN);
+        self.context.connect_for(call).await
+    }
+
     fn options(&self) -> ChangeOptions {
         ChangeOptions {
             message: self.message.clone(),
@@ -157,7 +163,7 @@ impl How {
 pub fn apply(args: &Apply) -> Result<(), Failure> {
     let files = args.files.read()?;
     let result = process::runtime()?.block_on(async {
-        let mut operator = args.how.context.connect().await?;
+        let mut operator = args.how.connect().await?;
         operator
             .apply(&files, &args.how.options())
             .await
@@ -169,7 +175,7 @@ pub fn apply(args: &Apply) -> Result<(), Failure> {
 /// Runs `weft delete`.
 pub fn delete(args: &Delete) -> Result<(), Failure> {
     let result = process::runtime()?.block_on(async {
-        let mut operator = args.how.context.connect().await?;
+        let mut operator = args.how.connect().await?;
         operator
             .delete(&args.resources, &args.how.options())
             .await
@@ -181,7 +187,7 @@ pub fn delete(args: &Delete) -> Result<(), Failure> {
 /// Runs `weft rollback`.
 pub fn rollback(args: &Rollback) -> Result<(), Failure> {
     let result = process::runtime()?.block_on(async {
-        let mut operator = args.how.context.connect().await?;
+        let mut operator = args.how.connect().await?;
         operator
             .rollback(args.revision, &args.how.options())
             .await

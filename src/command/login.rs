@@ -40,7 +40,9 @@ pub struct Login {
 pub fn run(args: &Login) -> Result<(), Failure> {
     process::runtime()?.block_on(async {
         let context = Context::new(&args.context)?;
-        let credentials = context.credentials(args.join_token_file.as_deref()).await?;
+        let credentials = context
+            .credentials(args.join_token_file.as_deref(), Duration::ZERO)
+            .await?;
         let addresses: Vec<String> = args.server.iter().map(ToString::to_string).collect();
         let mut last = Failure::new(Code::Unreachable, "the config service does not answer");
         let connect = async {

@@ -27,6 +27,7 @@ mod hostile_client;
 mod hostile_handshake;
 mod hostile_origin;
 mod hostile_peer;
+mod hostile_source;
 mod http;
 mod identity;
 mod interop;

@@ -1,10 +1,12 @@
-//! Certificates that live for a minute, for two minutes, under load.
+//! Certificates that live for a minute or for seconds, under load.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::harness::{Load, Mesh, Origin, Sidecar, pause, service};
 
@@ -71,6 +73,45 @@ fn certificates_of_60_seconds_are_renewed_under_load_without_a_failed_request() 
     load.finish().expect_all_good(2_000);
     let after = mesh.weft(&["get", "sidecars"]);
     assert_eq!(after.code, 0, "the operator's own certificate: {after:?}");
+}
+
+#[test]
+fn certificates_of_30_seconds_cost_no_registration_no_table_and_no_apply() {
+    let mesh = Mesh::with_svid_ttl("30s");
+    let origin = Origin::echo(mesh.address(), "orders");
+    mesh.apply(&service("orders", 80, "http"));
+    let orders = mesh
+        .sidecar("orders")
+        .serves("orders:80", origin.address)
+        .start();
+    let shop = mesh.sidecar("shop").calls("orders:80").start();
+    shop.wait_endpoints("orders:80", 1);
+    let load = Load::start(
+        shop.listener("orders:80"),
+        "/",
+        2,
+        Duration::from_millis(20),
+    );
+    // Streams to the config service end with their certificates; what follows them is there before.
+    let mut serials = BTreeSet::new();
+    let begin = Instant::now();
+    let mut applied = 0;
+    while begin.elapsed() < Duration::from_secs(70) {
+        serials.insert(serial(&orders));
+        for sidecar in [&orders, &shop] {
+            let plane = &sidecar.admin_json("/config_dump")["control_plane"];
+            assert_eq!(plane["connected"], true, "{plane}");
+            assert_eq!(plane["last_error"], Value::Null, "{plane}");
+        }
+        if begin.elapsed() > Duration::from_secs(5) * applied {
+            applied += 1;
+            let more = service(&format!("more-{applied}"), 80, "http");
+            mesh.apply(&format!("{}{more}", service("orders", 80, "http")));
+        }
+        pause(Duration::from_millis(200));
+    }
+    assert!(serials.len() >= 3, "{serials:?}");
+    load.finish().expect_all_good(500);
 }
 
 /// The serial number of a sidecar's certificate.

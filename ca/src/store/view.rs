@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use super::{KEYS, LOG, META, META_LOG_BASE, META_LOG_HEAD, Store, StoreError, TOKENS};
 use crate::attest::TokenRecord;
 use crate::log::{self, LogEntry};
+use crate::token::TokenHash;
 
 /// How many entries the store holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,15 @@ impl View<'_> {
             keys: self.table(KEYS)?.len().map_err(redb::Error::from)?,
             log: self.table(LOG)?.len().map_err(redb::Error::from)?,
         })
+    }
+
+    /// The token with this hash.
+    pub(crate) fn token(&self, hash: TokenHash) -> Result<Option<TokenRecord>, StoreError> {
+        let table = self.table(TOKENS)?;
+        let value = table.get(&hash.0).map_err(redb::Error::from)?;
+        value
+            .map(|value| self.store.decode(value.value()))
+            .transpose()
     }
 
     /// Calls `visit` for every token.

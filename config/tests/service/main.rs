@@ -5,6 +5,7 @@
     reason = "helpers of tests fail the test where they unwrap"
 )]
 
+mod certificates;
 mod world;
 
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_config::client::{Subscription, SubscriptionHandle, SubscriptionSettings};
-use weft_config::operator::{ChangeOptions, ChangeResult, Operator};
+use weft_config::operator::{ChangeOptions, ChangeResult, Operator, OperatorError};
 use weft_config::resources::SourceFile;
 use weft_config::server::{ConfigServeSettings, ConfigServer};
 use weft_config::table::{ServiceName, Table};
@@ -79,9 +79,18 @@ impl World {
 
     pub(crate) async fn operator(&self, name: &str) -> Operator {
         let id = format!("spiffe://demo.test/ns/weft/sa/operator-{name}");
-        Operator::connect(&self.addresses(), &self.authority.credentials(&id))
-            .await
-            .unwrap()
+        self.connect(&self.authority.credentials(&id)).await
+    }
+
+    pub(crate) async fn connect(&self, credentials: &Credentials) -> Operator {
+        self.try_connect(credentials).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Operator, OperatorError> {
+        Operator::connect(&self.addresses(), credentials).await
     }
 
     pub(crate) fn settings(
@@ -250,6 +259,16 @@ impl Authority {
     }
 
     pub(crate) fn credentials(&self, id: &str) -> Credentials {
+        self.credentials_for(id, Duration::from_secs(3600))
+    }
+
+    /// With a certificate that has this much left of its life.
+    pub(crate) fn credentials_for(&self, id: &str, left: Duration) -> Credentials {
+        let (svid, bundle) = self.svid(id, left);
+        Credentials::new(svid, bundle).unwrap()
+    }
+
+    pub(crate) fn svid(&self, id: &str, left: Duration) -> (Svid, TrustBundle) {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -258,12 +277,12 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         params.not_before = (SystemTime::now() - Duration::from_secs(3600)).into();
-        params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
+        params.not_after = (SystemTime::now() + left).into();
         let key = KeyPair::generate().unwrap();
         let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
         let svid = Svid::from_pem(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
         let bundle =
             TrustBundle::from_pem("demo.test".parse().unwrap(), self.root.as_bytes()).unwrap();
-        Credentials::new(svid, bundle).unwrap()
+        (svid, bundle)
     }
 }
