@@ -250,7 +250,8 @@ impl Subscription {
             tokio::select! {
                 () = shutdown.cancelled() => {
                     if !self.shared.lock().handed_over {
-                        queue(&outgoing, Out::Report(proto::Report::default()))?;
+                        let leaving = true;
+                        queue(&outgoing, Out::Report(proto::Report { leaving, ..Default::default() }))?;
                     }
                     drop(outgoing);
                     // The service ends the stream when it has read to our end.
@@ -319,6 +320,7 @@ impl Subscription {
             });
         proto::Report {
             inbound: inbound.collect(),
+            leaving: false,
         }
     }
 
