@@ -22,6 +22,7 @@ mod drain;
 mod figures;
 mod grpc;
 mod hostile_client;
+mod hostile_member;
 mod hostile_origin;
 mod hostile_peer;
 mod http;
