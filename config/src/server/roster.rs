@@ -130,14 +130,14 @@ impl Roster {
             let names = sidecar.about.listens_for.len() + inbound.len();
             self.check_names(workload, names)?;
         }
-        let sidecar = self.stream(workload, number);
-        Ok(sidecar.map(|sidecar| {
+        let mut sidecar = self.stream(workload, number);
+        if let Some(sidecar) = &mut sidecar {
             sidecar.last_seen = jiff::Timestamp::now();
             if sidecar.inbound != *inbound {
                 sidecar.inbound = Arc::clone(inbound);
             }
-            sidecar
-        }))
+        }
+        Ok(sidecar)
     }
 
     /// The sidecar, while its newest stream is that of this number.

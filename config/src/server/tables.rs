@@ -31,7 +31,7 @@ pub(super) struct SharedTable {
     pub(super) table: Table,
     encoded: Mutex<Weak<Encoded>>,
     /// What changed since a table that sidecars had before; of the last one that was asked for.
-    changes: Mutex<Option<(Weak<SharedTable>, Changed)>>,
+    changes: Mutex<Option<(Weak<Self>, Changed)>>,
 }
 
 /// How a table differs from one that a sidecar has.
