@@ -14,6 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, [root])?;
     tonic_prost_build::configure()
         .build_transport(false)
+        // One encoded table is sent to every sidecar that has it.
+        .bytes(".weft.config.v1.Table.json")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -353,7 +353,11 @@ impl Subscription {
             mut incoming,
         } = stream;
         if !self.shared.lock().handed_over {
-            queue(&outgoing, Out::Report(proto::Report::default()))?;
+            let farewell = proto::Report {
+                leaving: true,
+                ..proto::Report::default()
+            };
+            queue(&outgoing, Out::Report(farewell))?;
         }
         drop(outgoing);
         // The service ends the stream when it has read to our end.
@@ -406,6 +410,7 @@ impl Subscription {
             });
         proto::Report {
             inbound: inbound.collect(),
+            leaving: false,
         }
     }
 }

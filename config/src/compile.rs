@@ -2,10 +2,11 @@
 //! gives equal tables, so that a table is sent only when it changed.
 //!
 //! What does not depend on the sidecar is compiled once per revision ([`Plan`]); a table is then a
-//! selection from it. Scoping is least privilege: a sidecar learns of the services that its identity may
+//! selection from it (`scope.rs`). Scoping is least privilege: a sidecar learns of the services that its identity may
 //! call, of those it serves, and of nothing else.
 
 mod effective;
+mod scope;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,19 +16,20 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 
 use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteMatch, Key, Set};
 use crate::table::{
-    self, Action, Authorization, Backend, Concurrency, Endpoint, HttpMatch, PathMatch, Port,
-    RequestTraffic, Revision, RouteRule, Rule, Schema, Service, ServiceName, Table,
+    self, Action, Authorization, Backend, Endpoint, HttpMatch, PathMatch, Port, RequestTraffic,
+    Revision, RouteRule, Rule, Service, ServiceName,
 };
 use crate::validate::default_authorization;
 use traffic::Policies;
 
 pub use effective::{Effective, Origin, Place, effective};
+pub use scope::Scope;
 
 /// Endpoints by service and port, each list sorted.
 pub type Endpoints = BTreeMap<(ServiceName, u16), Vec<Endpoint>>;
 
 /// For whom a table is compiled.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sidecar {
     /// Its proven identity.
     pub identity: SpiffeId,
@@ -147,60 +149,6 @@ impl Plan {
         self.services
             .get(service)
             .is_some_and(|compiled| compiled.may_be_called_by(identity))
-    }
-
-    /// The table of one sidecar.
-    pub fn table(&self, sidecar: &Sidecar, endpoints: &Endpoints) -> Table {
-        let mut services = BTreeMap::new();
-        let mut forbidden = BTreeSet::new();
-        let mut decides: BTreeSet<&ServiceName> = BTreeSet::new();
-        for name in &sidecar.serves {
-            if let Some((name, compiled)) = self.services.get_key_value(name) {
-                decides.insert(name);
-                decides.extend(&compiled.parents);
-            }
-        }
-        for (name, compiled) in &self.services {
-            let callable = compiled.may_be_called_by(&sidecar.identity);
-            let decides = decides.contains(name);
-            if callable {
-                // A backend that is out of bounds is named by the route anyway; without this its
-                // requests would look like those to a service that does not exist.
-                let out_of_bounds =
-                    |backend: &&ServiceName| !self.may_call(&sidecar.identity, backend);
-                forbidden.extend(compiled.backends.iter().filter(out_of_bounds).cloned());
-            } else if sidecar.listens_for.contains(name) {
-                forbidden.insert(name.clone());
-            }
-            if !callable && !decides {
-                continue;
-            }
-            let mut service = compiled.service.clone();
-            let serves = sidecar.serves.contains(name);
-            for (number, port) in &mut service.ports {
-                if !serves {
-                    // Only the sidecars that serve obey these, and only they need to know.
-                    port.traffic.concurrency = Concurrency::default();
-                    port.traffic.rate_limits.clear();
-                    port.traffic.caller_rate_limits.clear();
-                }
-                if callable {
-                    let found = endpoints.get(&(name.clone(), *number));
-                    port.endpoints = found.cloned().unwrap_or_default();
-                } else {
-                    port.routes.clear();
-                }
-            }
-            service.authorization = decides.then(|| compiled.authorization.clone());
-            services.insert(name.clone(), Arc::new(service));
-        }
-        Table {
-            schema: Schema,
-            revision: self.revision.clone(),
-            trust_domain: self.trust_domain.clone(),
-            services,
-            forbidden,
-        }
     }
 }
 

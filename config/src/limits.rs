@@ -67,15 +67,36 @@ pub const PATH_LENGTH_MAX: usize = 1024;
 /// Time between two looks at the leases; how late an endpoint may go.
 pub const LEASE_CHECK: Duration = Duration::from_secs(1);
 
-/// Connected sidecars of one config service. Each costs a task, a table and two HTTP/2 buffers, about
-/// 1 MiB in a mesh of 1000 services.
+/// Connected sidecars of one config service. Each costs a task and two HTTP/2 buffers, about 100 KiB; those that
+/// see the same share a table.
 pub const SUBSCRIBERS_MAX: usize = 10_000;
 
-/// Connected sidecars of one identity: replicas of one service, and some that are being replaced.
+/// Streams of the sidecars of one identity: replicas of one service, and some that are being replaced. One more
+/// ends the oldest.
 pub const SUBSCRIBERS_PER_IDENTITY_MAX: usize = 1_000;
 
 /// Disconnected sidecars that `get sidecars` still shows.
 pub const SIDECARS_REMEMBERED_MAX: usize = 1_000;
+
+/// Sidecars of which something is known, connected or not; about 1 KiB each.
+pub const SIDECARS_MAX: usize = SUBSCRIBERS_MAX + SIDECARS_REMEMBERED_MAX;
+
+/// Bytes of the file in which they are noted: [`SIDECARS_MAX`] entries of at most 400 bytes.
+pub const KNOWN_BYTES_MAX: u64 = 8 << 20;
+
+/// Time between two writes of that file: a sidecar gets its first table when it is noted.
+pub const RECORD_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Services that the connected sidecars of one identity name together, in `listens_for` and in reports: about
+/// 25 MiB. A thousand replicas may name 65 each.
+pub const NAMES_PER_IDENTITY_MAX: usize = 65_536;
+
+/// Views of the mesh that are kept, by what sidecars need: as many as there are sidecars of different kinds.
+pub const SCOPES_MAX: usize = 4_096;
+
+/// Time between two publications of changed endpoints. It delays an endpoint by less than a caller takes to
+/// notice, and lets 10 000 sidecars be told without holding up their reports.
+pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Services that one sidecar may register.
 pub const INBOUND_MAX: usize = 256;
@@ -101,8 +122,74 @@ pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a message from an operator: the files and their names.
 pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
 
-/// Messages that wait for a slow sidecar; everything later is one newest state.
-pub const SUBSCRIBER_QUEUE: usize = 1;
+/// Bytes of messages that the sidecars of one identity have been sent and have not taken. The others of that
+/// identity wait meanwhile, nobody else does.
+pub const UNDELIVERED_BYTES_MAX: usize = 32 << 20;
+
+/// Messages up to this size are not counted: as much as HTTP/2 buffers for a stream anyway.
+pub const SMALL_MESSAGE_BYTES: usize = 32 << 10;
+
+/// Time in which a sidecar takes a message, and in which an operator takes a reply, before its connection is
+/// closed: [`TABLE_MESSAGE_BYTES_MAX`] over a link of 10 Mbit/s.
+pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same for an operator.
+pub const REPLY_TIMEOUT: Duration = DELIVERY_TIMEOUT;
+
+/// How long a stream that ends waits for its sidecar to take the reason.
+pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time in which the first message comes on a subscription: it is sent with the call.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time without a message after which a subscription ends: nine renewals of the lease.
+pub const SILENCE_MAX: Duration = Duration::from_secs(45);
+
+/// Messages that a sidecar may send at once: its hello, a report for each of many applications that start, and
+/// acknowledgements.
+pub const MESSAGE_BURST: u32 = 64;
+
+/// Time in which a sidecar earns one more message; one that sends more is read that much later.
+pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Operators' calls at once, from before their body is read until nothing large of it is held: each may need
+/// twice [`OPERATOR_MESSAGE_BYTES_MAX`].
+pub const OPERATOR_CALLS_MAX: usize = 8;
+
+/// Of those, calls of one operator; more of them wait.
+pub const CALLS_PER_OPERATOR_MAX: usize = 2;
+
+/// How long an operator's call waits for its turn.
+pub const DESK_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Time in which the body of an operator's call comes: [`OPERATOR_MESSAGE_BYTES_MAX`] at 3 Mbit/s.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time in which an operator's call is answered once its body has come: its own wait, and planning behind others.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(APPLY_WAIT_MAX.as_secs() + 60);
+
+/// Time for a backup, which comes over the local socket.
+pub const BACKUP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Calls that one connection may have open: a stream, or a few of an operator's.
+pub const STREAMS_PER_CONNECTION: u32 = 8;
+
+/// Bytes of a call's body that are buffered before they are read (HTTP/2 stream window): an operator who is
+/// 100 ms away sends 2.5 MB a second.
+pub const STREAM_WINDOW: u32 = 256 << 10;
+
+/// The same for all calls of a connection.
+pub const CONNECTION_WINDOW: u32 = 512 << 10;
+
+/// Bytes of a call's header fields, as HTTP/2 counts them (RFC 9113 section 6.5.2). gRPC's are some hundred.
+pub const HEADER_LIST_BYTES_MAX: u32 = 8 << 10;
+
+/// Streams that a client reset before they were looked at, and streams reset for a client's errors, that one
+/// connection may have before it is closed (CVE-2023-44487): honest clients reset what they have waited for.
+pub const RESETS_MAX: usize = 20;
+
+/// Lines about one kind of event that a caller can cause, per minute; the rest is counted.
+pub const LOG_LINES_PER_MINUTE: u32 = 60;
 
 /// Connections whose handshake is under way, about 20 KiB each, and how many of them one source may have: all
 /// sidecars of a large host that reconnect at once.

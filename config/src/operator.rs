@@ -31,14 +31,17 @@ pub struct ChangeResult {
     pub changes: Vec<diff::Change>,
     /// The new revision; absent if there were errors, nothing to change, or it was a dry run.
     pub revision: Option<Revision>,
-    /// The sidecars that were connected, and whether they run the new revision.
+    /// The sidecars that are there, and whether they run the new revision.
     pub sidecars: Vec<SidecarState>,
+    /// The service started less than a lease ago and does not know yet whether there are more.
+    #[serde(default)]
+    pub settling: bool,
     /// Revisions that others made since the one rolled back to.
     #[serde(default)]
     pub overwritten: Vec<RevisionInfo>,
 }
 
-/// One connected sidecar and a revision. Neither acknowledged nor refused means that it lags.
+/// One sidecar and a revision. Neither acknowledged nor refused means that it lags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SidecarState {
     /// Whose it is.
@@ -49,6 +52,9 @@ pub struct SidecarState {
     pub acknowledged: bool,
     /// Why it does not run it.
     pub refusal: Option<String>,
+    /// Its stream broke less than a lease ago: it may run what it had, and has not heard of anything since.
+    #[serde(default)]
+    pub lost: bool,
 }
 
 /// All that is known of a sidecar.
@@ -68,6 +74,9 @@ pub struct SidecarInfo {
     pub listens_for: Vec<ServiceName>,
     /// `orders.shop:80` and whether its application accepts connections; only what it is registered for.
     pub serves: BTreeMap<String, bool>,
+    /// `orders.shop:80` and why it is not registered, although the sidecar serves it.
+    #[serde(default)]
+    pub problems: BTreeMap<String, String>,
     /// The revision that it runs.
     pub revision: Option<Revision>,
     /// Why it refused the last one.

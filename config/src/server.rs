@@ -1,15 +1,26 @@
 //! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups.
 //!
-//! [`serve`] tells the story; `mesh.rs` is the shared state, `subscribe.rs` one sidecar's stream,
-//! `operate.rs` the operators' calls, `registry.rs` the leases. Who may do what is decided by the
-//! identity that the handshake proved: `operator-*` accounts of `ns/weft` write, every identity of the
-//! mesh may subscribe.
+//! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
+//! `mesh.rs` is the shared state: `roster.rs` the sidecars, `registry.rs` the leases, `tables.rs` what is sent.
+//! `subscribe.rs` is one sidecar's stream, `operate.rs` the operators' calls, `admin.rs` the local socket.
 
+mod admin;
+mod delivery;
+mod desk;
+mod gate;
+mod known;
+mod line;
 mod mesh;
 mod metrics;
 mod operate;
+mod pace;
+mod portions;
+mod rarely;
+mod registrations;
 mod registry;
+mod roster;
 mod subscribe;
+mod tables;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,30 +30,31 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio::time::{Instant, sleep};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status};
-use weft_ca::connection::{Caller, Life, Limits, accept, listen_hint};
+use weft_ca::connection::{Connection, Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
-use weft_transport::identity::PeerId;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 
 use crate::connect::CONFIG_ACCOUNT;
 use crate::limits;
-use crate::proto::admin_server::{Admin, AdminServer};
 use crate::proto::discovery_server::DiscoveryServer;
 use crate::proto::operator_server::OperatorServer;
-use crate::proto::{BackupReply, BackupRequest, admin_client::AdminClient};
 use crate::store::{Store, StoreError};
 use crate::validate::RESERVED_NAMESPACE;
+pub use admin::{backup, restore};
+use line::Line;
 use mesh::Mesh;
 pub use metrics::MetricsHandle;
+use rarely::Rarely;
 
 const STORE_FILE: &str = "config.redb";
 const SOCKET_FILE: &str = "admin.sock";
+const KNOWN_FILE: &str = "sidecars.json";
 
 /// What the config service needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +77,7 @@ pub enum ServeError {
     /// Another one has the directory.
     #[error(
         "a config service{} serves from {} already: end it, or choose another directory with --dir",
-        process(*.pid), dir.display()
+        admin::process(*.pid), dir.display()
     )]
     Running {
         /// The directory.
@@ -100,6 +112,8 @@ pub struct ConfigServer {
     mesh: Arc<Mesh>,
     listener: TcpListener,
     socket: UnixListener,
+    /// Where the sidecars that are there are noted.
+    known_file: PathBuf,
     credentials: Credentials,
 }
 
@@ -138,10 +152,13 @@ impl ConfigServer {
         let dir = &settings.dir;
         std::fs::create_dir_all(dir).map_err(failed(dir.display().to_string()))?;
         let store = match Store::open(&dir.join(STORE_FILE)) {
-            Err(error @ StoreError::InUse(_)) => return Err(in_use(dir, error).await),
+            Err(error @ StoreError::InUse(_)) => return Err(admin::in_use(dir, error).await),
             opened => opened?,
         };
-        let mesh = Arc::new(Mesh::new(store, own.trust_domain().clone())?);
+        let known_file = dir.join(KNOWN_FILE);
+        let known = known::read(&known_file);
+        let domain = own.trust_domain().clone();
+        let mesh = Arc::new(Mesh::new(store, domain, known, Instant::now())?);
         let listener =
             TcpListener::bind(settings.listen)
                 .await
@@ -149,11 +166,12 @@ impl ConfigServer {
                     address: settings.listen,
                     source,
                 })?;
-        let socket = bind_socket(&dir.join(SOCKET_FILE))?;
+        let socket = admin::bind_socket(&dir.join(SOCKET_FILE))?;
         Ok(Self {
             mesh,
             listener,
             socket,
+            known_file,
             credentials,
         })
     }
@@ -192,7 +210,13 @@ impl ConfigServer {
         let mesh_side = Server::builder()
             .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
             .http2_keepalive_timeout(Some(limits::KEEP_ALIVE))
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+            .initial_stream_window_size(limits::STREAM_WINDOW)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW)
+            .http2_max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
+            .http2_max_pending_accept_reset_streams(Some(limits::RESETS_MAX))
+            .http2_max_local_error_reset_streams(Some(limits::RESETS_MAX))
+            .layer(gate::GateLayer::new(tracker.clone(), shutdown.clone()))
             .add_service(
                 discovery
                     .max_decoding_message_size(limits::SIDECAR_MESSAGE_BYTES_MAX)
@@ -204,17 +228,11 @@ impl ConfigServer {
                     .max_encoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX),
             )
             .serve_with_incoming_shutdown(
-                ReceiverStream::new(incoming),
+                ReceiverStream::new(incoming)
+                    .map(|connection: io::Result<Connection>| connection.map(Line::new)),
                 shutdown.clone().cancelled_owned(),
             );
-        let local_side = Server::builder()
-            .add_service(AdminServer::new(Local {
-                mesh: self.mesh.clone(),
-            }))
-            .serve_with_incoming_shutdown(
-                UnixListenerStream::new(self.socket),
-                shutdown.clone().cancelled_owned(),
-            );
+        let local_side = admin::serve(self.socket, self.mesh.clone(), shutdown.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(
             self.listener,
@@ -225,11 +243,12 @@ impl ConfigServer {
                 life: Life::Certificate,
             },
             connections,
-            // Strangers can cause these at any rate.
-            |from, reason| tracing::debug!(%from, %reason, "connection not accepted, or ended"),
+            report(),
             shutdown.clone(),
         ));
         tasks.spawn(tick(self.mesh.clone(), shutdown.clone()));
+        tasks.spawn(publish(self.mesh.clone(), shutdown.clone()));
+        tasks.spawn(record(self.mesh, self.known_file, shutdown.clone()));
         let served = async { tokio::try_join!(mesh_side, local_side) };
         tokio::pin!(served);
         let ended = tokio::select! {
@@ -256,32 +275,12 @@ impl ConfigServer {
     }
 }
 
-/// A store in use is that of a running service, if one answers on its socket.
-async fn in_use(dir: &Path, error: StoreError) -> ServeError {
-    match tokio::net::UnixStream::connect(dir.join(SOCKET_FILE)).await {
-        Ok(stream) => ServeError::Running {
-            dir: dir.to_owned(),
-            pid: stream.peer_cred().ok().and_then(|theirs| theirs.pid()),
-        },
-        Err(_) => error.into(),
+/// Logs connections that came to nothing.
+fn report() -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
+    let refusals = Arc::new(Rarely::default());
+    move |from, reason| {
+        refusals.log(|left_out| tracing::info!(%from, %reason, left_out, "connection not accepted, or ended"));
     }
-}
-
-fn process(pid: Option<i32>) -> String {
-    pid.map(|pid| format!(" (process {pid})"))
-        .unwrap_or_default()
-}
-
-/// Calls that one connection may have open: a stream, and a few of an operator's.
-const STREAMS_PER_CONNECTION: u32 = 32;
-
-/// Who called.
-fn peer<T>(request: &Request<T>) -> Result<PeerId, Status> {
-    request
-        .extensions()
-        .get::<Caller>()
-        .and_then(|caller| caller.peer.clone())
-        .ok_or_else(|| Status::unauthenticated("no identity was proven"))
 }
 
 async fn tick(mesh: Arc<Mesh>, shutdown: CancellationToken) {
@@ -294,82 +293,36 @@ async fn tick(mesh: Arc<Mesh>, shutdown: CancellationToken) {
     }
 }
 
-fn bind_socket(path: &Path) -> Result<UnixListener, ServeError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |source| ServeError::Io {
-        what: path.display().to_string(),
-        source,
-    };
-    // The store's lock is held, so a socket that is there belongs to nobody.
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+async fn publish(mesh: Arc<Mesh>, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(mesh.publish_changes()).await;
 }
 
-struct Local {
-    mesh: Arc<Mesh>,
-}
-
-#[tonic::async_trait]
-impl Admin for Local {
-    async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<BackupReply>, Status> {
-        let mesh = self.mesh.clone();
-        let content = tokio::task::spawn_blocking(move || mesh.store.backup())
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(BackupReply { content }))
+/// Notes the sidecars that are there whenever they change.
+async fn record(mesh: Arc<Mesh>, file: PathBuf, shutdown: CancellationToken) {
+    let mut noted = None;
+    loop {
+        if let Some((stream, known)) = mesh.to_record() {
+            if noted.as_ref() != Some(&known) {
+                write_known(&file, known.clone()).await;
+                noted = Some(known);
+            }
+            mesh.set_recorded(stream);
+        }
+        let next = async {
+            sleep(limits::RECORD_INTERVAL).await;
+            mesh.unrecorded().await;
+        };
+        if shutdown.run_until_cancelled(next).await.is_none() {
+            return;
+        }
     }
 }
 
-/// Everything in the store of a directory, from the running service or, if none runs, from the file.
-///
-/// # Errors
-/// When there is no store, or it is damaged.
-pub async fn backup(dir: &Path) -> Result<Vec<u8>, ServeError> {
-    let socket = dir.join(SOCKET_FILE);
-    if let Ok(stream) = tokio::net::UnixStream::connect(&socket).await {
-        let mut stream = Some(hyper_util::rt::TokioIo::new(stream));
-        let channel = tonic::transport::Endpoint::from_static("http://admin.weft")
-            .connect_with_connector(tower::service_fn(move |_: http::Uri| {
-                let taken = stream
-                    .take()
-                    .ok_or_else(|| io::Error::other("the connection was lost"));
-                std::future::ready(taken)
-            }))
-            .await
-            .map_err(|error| ServeError::Library(error.to_string()))?;
-        let reply = AdminClient::new(channel)
-            .max_decoding_message_size(usize::MAX)
-            .backup(BackupRequest {})
-            .await
-            .map_err(|status| ServeError::Library(status.message().to_owned()))?;
-        return Ok(reply.into_inner().content);
+async fn write_known(file: &Path, known: Vec<known::Known>) {
+    let path = file.to_owned();
+    let written = tokio::task::spawn_blocking(move || known::write(&path, known)).await;
+    if let Ok(Err(error)) = written {
+        // An apply that follows a restart then waits longer than it must; no more depends on it.
+        tracing::warn!(path = %file.display(), %error, "which sidecars there are was not written to disk");
     }
-    let path = dir.join(STORE_FILE);
-    if !path.exists() {
-        let source = io::Error::from(io::ErrorKind::NotFound);
-        return Err(ServeError::Io {
-            what: path.display().to_string(),
-            source,
-        });
-    }
-    Ok(Store::open(&path)?.backup()?)
-}
-
-/// Creates the store of a directory from a backup. Its id is a new one.
-///
-/// # Errors
-/// When the directory has a store, or the backup is none.
-pub fn restore(dir: &Path, content: &[u8]) -> Result<crate::table::Revision, ServeError> {
-    std::fs::create_dir_all(dir).map_err(|source| ServeError::Io {
-        what: dir.display().to_string(),
-        source,
-    })?;
-    Ok(Store::restore(&dir.join(STORE_FILE), content)?)
 }

@@ -43,8 +43,9 @@ pub struct Table {
     pub trust_domain: TrustDomain,
     /// Services that this sidecar may call or serves, by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// Services that this sidecar's listeners name, which exist but which it may not call. They let
-    /// the sidecar answer 403 instead of 404; names that no listener mentions are never disclosed.
+    /// Services that exist but which this sidecar may not call: backends of those that it may, and
+    /// services of its own namespace that its listeners name. They let the sidecar answer 403; other
+    /// names are never disclosed.
     pub forbidden: BTreeSet<ServiceName>,
 }
 

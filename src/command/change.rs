@@ -1,6 +1,7 @@
 //! `weft apply`, `delete`, `rollback`, `diff` and `validate`: changes to the mesh, made or looked at.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use weft_config::findings::Findings;
@@ -130,7 +131,7 @@ fn checked(files: &[SourceFile]) -> (Set, Findings) {
 struct How {
     #[command(flatten)]
     context: ContextFlags,
-    /// How long to wait for the connected sidecars
+    /// How long to wait for the sidecars
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     wait: DurationText,
     /// Only show what would change
@@ -236,6 +237,9 @@ pub fn validate(args: &Validate) -> Result<(), Failure> {
     text_out(&format!("{} resources are valid\n", set.resources.len()))
 }
 
+/// A wait that is long enough whenever the config service was started.
+const SETTLING: Duration = Duration::from_secs(limits::LEASE.as_secs() + 5);
+
 /// Prints a change's result and turns it into the exit code.
 fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
     if how.output == Format::Table {
@@ -254,20 +258,23 @@ fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
             .filter(|sidecar| sidecar.acknowledged)
             .count();
         if result.revision.is_some() {
-            text += &format!(
-                "{running} of {} connected sidecars run it\n",
-                result.sidecars.len()
-            );
+            text += &format!("{running} of {} sidecars run it\n", result.sidecars.len());
         }
         text
     })?;
     if result.findings.has_errors() {
         return Err(Failure::silent(Code::BadData));
     }
-    if how.dry_run || result.revision.is_none() {
-        return Ok(());
-    }
+    // Also where nothing was to change: what is in force has to be everywhere. A dry run asks no sidecar.
     let mut good = true;
+    if result.settling {
+        good = false;
+        note(format_args!(
+            "weft: the config service was just started and does not know yet which sidecars there are, so not \
+             all may run it: do the same again, with --wait {}s",
+            SETTLING.as_secs()
+        ));
+    }
     for sidecar in result
         .sidecars
         .iter()
@@ -276,6 +283,10 @@ fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
         good = false;
         let state = match &sidecar.refusal {
             Some(reason) => format!("refuses it: {}", printable(reason)),
+            None if sidecar.lost => format!(
+                "lost its stream to the config service and has not come back within {}; it may run what it had",
+                how.wait
+            ),
             None => format!("has not answered within {}", how.wait),
         };
         note(format_args!(

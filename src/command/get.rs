@@ -187,7 +187,7 @@ fn sidecar_table(sidecars: &[SidecarInfo]) -> Table {
         "SERVES",
         "SVID EXPIRES",
         "LAST SEEN",
-        "REFUSAL",
+        "PROBLEMS",
     ]);
     for sidecar in sidecars {
         let serves = sidecar.serves.iter().map(|(service, healthy)| {
@@ -222,10 +222,19 @@ fn sidecar_table(sidecars: &[SidecarInfo]) -> Table {
             or_dash(serves.collect::<Vec<_>>().join(" ")),
             sidecar.svid_expires.clone(),
             sidecar.last_seen.clone(),
-            or_dash(sidecar.refusal.clone().unwrap_or_default()),
+            or_dash(problems(sidecar)),
         ]);
     }
     table
+}
+
+/// Why it refused a table, and what of it is not registered.
+fn problems(sidecar: &SidecarInfo) -> String {
+    let registrations = sidecar.problems.iter();
+    let registrations = registrations.map(|(service, problem)| format!("{service}: {problem}"));
+    let refusal = sidecar.refusal.clone().into_iter();
+    let all: Vec<String> = refusal.chain(registrations).collect();
+    all.join("; ")
 }
 
 fn revision_table(revisions: &[RevisionInfo]) -> Table {

@@ -25,6 +25,7 @@ mod greedy_caller;
 mod grpc;
 mod hostile_client;
 mod hostile_handshake;
+mod hostile_member;
 mod hostile_origin;
 mod hostile_peer;
 mod hostile_source;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::resources::{SourceFile, parse};
+use crate::table::Table;
 
 const MESH: &str = r#"
 apiVersion: weft.dev/v1alpha1

@@ -1,29 +1,34 @@
-//! The state that all calls share: the current revision, the leases, and the connected sidecars. What
+//! The state that all calls share: the current revision, the leases, and the sidecars that are there. What
 //! sidecars should see is published as a [`View`]; a slow one misses views, never the newest.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use weft_transport::identity::{PeerId, SpiffeId, TrustDomain};
+use weft_transport::identity::{SpiffeId, TrustDomain};
+use weft_transport::shares::{Bounds, Places};
 
+use super::known::Known;
+use super::portions::Portions;
+use super::rarely::Rarely;
+use super::registrations::{problem, reason};
 use super::registry::{Inbound, Registry, Workload};
-use crate::compile::{Endpoints, Plan};
+use super::roster::{About, Roster, Sidecar, Stream, TooManyNames};
+use super::tables::Tables;
+use crate::compile::Plan;
 use crate::limits;
 use crate::operator::{SidecarInfo, SidecarState};
 use crate::proto;
 use crate::resources::Set;
 use crate::store::{Store, StoreError};
-use crate::table::{Locality, Revision, ServiceName};
+use crate::table::{Revision, ServiceName};
 
-/// What tables are compiled from.
+/// What sidecars should see.
 #[derive(Clone, Debug)]
 pub(super) struct View {
-    pub(super) plan: Arc<Plan>,
-    pub(super) endpoints: Arc<Endpoints>,
+    pub(super) tables: Arc<Tables>,
     /// Less than a lease after the start, not every workload has registered again.
     pub(super) settling: bool,
 }
@@ -34,10 +39,24 @@ pub(super) struct Mesh {
     pub(super) trust_domain: TrustDomain,
     /// Serialises changes of the resources.
     pub(super) writing: tokio::sync::Mutex<()>,
+    /// Serialises what an operator's files cost: parsing and checking them.
+    pub(super) planning: Arc<tokio::sync::Mutex<()>>,
+    /// Streams of sidecars.
+    pub(super) streams: Places<SpiffeId>,
+    /// Bytes of messages that sidecars of an identity have not taken yet.
+    pub(super) undelivered: Portions<SpiffeId>,
+    pub(super) ended: Rarely,
+    registrations: Rarely,
     inner: Mutex<Inner>,
     views: watch::Sender<View>,
+    /// Endpoints changed since the last view.
+    stale: Notify,
     /// Counts acknowledgements, refusals, arrivals and departures.
     progress: watch::Sender<u64>,
+    /// The sidecars that are there have changed since they were noted.
+    unrecorded: Notify,
+    /// The last stream whose sidecar is noted; see [`super::known`].
+    recorded: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
@@ -45,60 +64,70 @@ struct Inner {
     set: Arc<Set>,
     plan: Arc<Plan>,
     registry: Registry,
-    sessions: BTreeMap<Workload, Session>,
-    next_session: u64,
+    roster: Roster,
+    /// When workloads that did not register again are given up.
     settled_at: Option<Instant>,
+    /// Until when there may be sidecars of which nothing is known.
+    all_known_at: Option<Instant>,
 }
 
-/// Where a sidecar is.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    /// Where its peers reach it, if it serves anything.
-    pub(super) address: Option<SocketAddr>,
-    /// Where it runs, if it says so.
-    pub(super) locality: Option<Locality>,
-}
-
+/// What became of a revision.
 #[derive(Debug)]
-struct Session {
-    number: u64,
-    connected: bool,
-    peer: PeerId,
-    place: Place,
-    version: String,
-    listens_for: BTreeSet<ServiceName>,
-    inbound: Inbound,
-    acknowledged: Option<Revision>,
-    refused: Option<(Revision, String)>,
-    last_seen: jiff::Timestamp,
+pub(super) struct Settled {
+    pub(super) sidecars: Vec<SidecarState>,
+    /// There may be more sidecars than these.
+    pub(super) more_may_come: bool,
 }
 
 impl Mesh {
-    pub(super) fn new(store: Store, trust_domain: TrustDomain) -> Result<Self, StoreError> {
+    /// `known` are the sidecars of which an earlier service knew, if it noted them.
+    pub(super) fn new(
+        store: Store,
+        trust_domain: TrustDomain,
+        known: Option<Vec<Known>>,
+        now: Instant,
+    ) -> Result<Self, StoreError> {
         let (revision, set) = store.current()?;
         let plan = Arc::new(Plan::new(revision, trust_domain.clone(), &set));
         // Before the first revision there was no service that a workload could have registered for.
         let had_workloads = plan.revision.number > 0;
-        let view = View {
-            plan: plan.clone(),
-            endpoints: Arc::default(),
-            settling: had_workloads,
-        };
+        let back = now + limits::LEASE;
+        let all_known_at = (had_workloads && known.is_none()).then_some(back);
+        let tables = Tables::new(Arc::clone(&plan), Arc::default(), None);
         let inner = Inner {
             set: Arc::new(set),
             plan,
             registry: Registry::default(),
-            sessions: BTreeMap::new(),
-            next_session: 0,
-            settled_at: had_workloads.then(|| Instant::now() + limits::LEASE),
+            roster: Roster::recall(known.unwrap_or_default(), back),
+            // One look later than sidecars are waited for: who waits for them hears it first.
+            settled_at: had_workloads.then(|| back + limits::LEASE_CHECK),
+            all_known_at,
         };
         Ok(Self {
             store,
             trust_domain,
             writing: tokio::sync::Mutex::default(),
-            inner: Mutex::new(inner),
-            views: watch::Sender::new(view),
+            planning: Arc::default(),
+            streams: Places::new(Bounds {
+                places: limits::SUBSCRIBERS_MAX,
+                each: limits::SUBSCRIBERS_PER_IDENTITY_MAX,
+            }),
+            undelivered: Portions::new(limits::UNDELIVERED_BYTES_MAX),
+            ended: Rarely::default(),
+            registrations: Rarely::default(),
+            views: watch::Sender::new(View {
+                tables: Arc::new(tables),
+                settling: had_workloads,
+            }),
+            stale: Notify::new(),
             progress: watch::Sender::new(0),
+            unrecorded: Notify::new(),
+            recorded: watch::Sender::new(match inner.all_known_at {
+                // Nothing is noted until then, and so nothing that is missing misleads.
+                Some(_) => u64::MAX,
+                None => 0,
+            }),
+            inner: Mutex::new(inner),
         })
     }
 
@@ -126,11 +155,32 @@ impl Mesh {
     }
 
     fn publish(&self, inner: &Inner) {
-        self.views.send_replace(View {
-            plan: inner.plan.clone(),
-            endpoints: Arc::new(inner.registry.endpoints(&inner.plan)),
-            settling: inner.settled_at.is_some(),
+        let endpoints = inner.registry.endpoints(&inner.plan);
+        let settling = inner.settled_at.is_some();
+        self.views.send_if_modified(|view| {
+            let is_same = Arc::ptr_eq(view.tables.plan(), &inner.plan)
+                && *view.tables.endpoints() == endpoints
+                && view.settling == settling;
+            if !is_same {
+                let (plan, endpoints) = (Arc::clone(&inner.plan), Arc::new(endpoints));
+                let tables = Tables::new(plan, endpoints, Some(&view.tables));
+                *view = View {
+                    tables: Arc::new(tables),
+                    settling,
+                };
+            }
+            !is_same
         });
+    }
+
+    /// Publishes changes of endpoints, at most every [`limits::PUBLISH_INTERVAL`]: a workload whose health
+    /// flaps costs the mesh no more than that. Never ends.
+    pub(super) async fn publish_changes(&self) {
+        loop {
+            self.stale.notified().await;
+            self.publish(&self.lock());
+            tokio::time::sleep(limits::PUBLISH_INTERVAL).await;
+        }
     }
 
     /// Ends leases and the time of settling; called every [`limits::LEASE_CHECK`].
@@ -144,123 +194,116 @@ impl Mesh {
         if changed {
             self.publish(&inner);
         }
+        let mut given_up = inner.roster.expire(now);
+        if inner.all_known_at.is_some_and(|at| at <= now) {
+            inner.all_known_at = None;
+            given_up = true;
+        }
+        drop(inner);
+        if given_up {
+            self.sidecars_changed();
+        }
     }
 
-    /// A sidecar's stream begins. Returns its number, or `None` if there are too many.
+    /// Who is there has changed.
+    fn sidecars_changed(&self) {
+        self.unrecorded.notify_one();
+        self.progress.send_modify(|count| *count += 1);
+    }
+
+    /// A sidecar's stream begins.
     pub(super) fn connect(
         &self,
         workload: &Workload,
-        peer: &PeerId,
-        hello: &proto::Hello,
-        listens_for: BTreeSet<ServiceName>,
-        place: Place,
-    ) -> Option<u64> {
-        let mut inner = self.lock();
-        let live = inner
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.connected);
-        let same = live
-            .clone()
-            .filter(|(other, _)| other.identity == workload.identity)
-            .count();
-        if live.count() >= limits::SUBSCRIBERS_MAX || same >= limits::SUBSCRIBERS_PER_IDENTITY_MAX {
-            return None;
-        }
-        while inner.sessions.len() >= limits::SUBSCRIBERS_MAX + limits::SIDECARS_REMEMBERED_MAX {
-            let gone = inner
-                .sessions
-                .iter()
-                .filter(|(_, session)| !session.connected);
-            let oldest = gone.min_by_key(|(_, session)| session.last_seen);
-            let Some(key) = oldest.map(|(key, _)| key.clone()) else {
-                break;
-            };
-            inner.sessions.remove(&key);
-        }
-        inner.next_session += 1;
-        let number = inner.next_session;
-        let session = Session {
-            number,
-            connected: true,
-            peer: peer.clone(),
-            place,
-            version: hello.version.clone(),
-            listens_for,
-            inbound: Inbound::new(),
-            acknowledged: None,
-            refused: None,
-            last_seen: jiff::Timestamp::now(),
-        };
-        inner.sessions.insert(workload.clone(), session);
-        drop(inner);
-        self.progress.send_modify(|count| *count += 1);
-        Some(number)
+        about: About,
+    ) -> Result<Stream, TooManyNames> {
+        let stream = self.lock().roster.connect(workload, about)?;
+        self.sidecars_changed();
+        Ok(stream)
     }
 
     /// Its stream ended. Its lease goes on: it may come back in time.
-    pub(super) fn disconnect(&self, workload: &Workload, number: u64) {
-        let mut inner = self.lock();
-        if let Some(session) = inner.sessions.get_mut(workload)
-            && session.number == number
-        {
-            session.connected = false;
-        }
-        drop(inner);
-        self.progress.send_modify(|count| *count += 1);
+    pub(super) fn disconnect(&self, workload: &Workload, number: u64, now: Instant) {
+        self.lock().roster.disconnect(workload, number, now);
+        self.sidecars_changed();
     }
 
-    /// What a sidecar serves.
-    pub(super) fn report(&self, workload: &Workload, inbound: Inbound, now: Instant) {
+    /// What a sidecar serves, said on its stream of that number.
+    pub(super) fn report(
+        &self,
+        workload: &Workload,
+        number: u64,
+        inbound: Inbound,
+        now: Instant,
+    ) -> Result<(), TooManyNames> {
+        let inbound = Arc::new(inbound);
         let mut inner = self.lock();
-        let Some(session) = inner.sessions.get_mut(workload) else {
-            return;
+        let Some(sidecar) = inner.roster.report(workload, number, &inbound)? else {
+            return Ok(());
         };
-        session.last_seen = jiff::Timestamp::now();
-        session.inbound.clone_from(&inbound);
-        let Some(address) = session.place.address else {
-            return;
-        };
-        let locality = session.place.locality.clone();
-        if inner
-            .registry
-            .report(workload, address, locality, inbound, now)
+        let (place, inbound) = (sidecar.about.place.clone(), Arc::clone(&sidecar.inbound));
+        if let Some(address) = place.address
+            && inner
+                .registry
+                .report(workload, address, place.locality, inbound, now)
         {
-            self.publish(&inner);
+            self.stale.notify_one();
         }
+        Ok(())
+    }
+
+    /// A sidecar ends, and will not come back.
+    pub(super) fn leave(&self, workload: &Workload, number: u64) {
+        self.lock().roster.leave(workload, number);
+        self.sidecars_changed();
     }
 
     /// A sidecar runs a revision, or says why not.
-    pub(super) fn acknowledge(&self, workload: &Workload, revision: Revision, refusal: String) {
+    pub(super) fn acknowledge(
+        &self,
+        workload: &Workload,
+        number: u64,
+        revision: Revision,
+        refusal: String,
+    ) {
         let mut inner = self.lock();
-        let Some(session) = inner.sessions.get_mut(workload) else {
+        let Some(sidecar) = inner.roster.stream(workload, number) else {
             return;
         };
-        session.last_seen = jiff::Timestamp::now();
+        sidecar.last_seen = jiff::Timestamp::now();
         if refusal.is_empty() {
-            session.refused = None;
-            session.acknowledged = Some(revision);
+            sidecar.refused = None;
+            sidecar.acknowledged = Some(revision);
         } else {
-            session.refused = Some((revision, refusal));
+            sidecar.refused = Some((revision, refusal));
         }
         drop(inner);
         self.progress.send_modify(|count| *count += 1);
     }
 
-    /// Waits until every connected sidecar acknowledged or refused `revision`, at most `wait`.
-    pub(super) async fn settle(&self, revision: &Revision, wait: Duration) -> Vec<SidecarState> {
+    /// Waits until every sidecar that is there acknowledged or refused `revision`, at most `wait`. One that
+    /// is expected back is waited for, and so is the time in which one may come that is not known.
+    pub(super) async fn settle(&self, revision: &Revision, wait: Duration) -> Settled {
         let deadline = Instant::now() + wait;
         let mut progress = self.progress.subscribe();
         loop {
-            let states = self.states(revision);
+            let settled = self.settled(revision);
             let lagging = |state: &SidecarState| !state.acknowledged && state.refusal.is_none();
-            if !states.iter().any(lagging) {
-                return states;
+            if !settled.more_may_come && !settled.sidecars.iter().any(lagging) {
+                return settled;
             }
             match tokio::time::timeout_at(deadline, progress.changed()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return self.states(revision),
+                Ok(Err(_)) | Err(_) => return self.settled(revision),
             }
+        }
+    }
+
+    fn settled(&self, revision: &Revision) -> Settled {
+        let inner = self.lock();
+        Settled {
+            sidecars: inner.roster.states(revision),
+            more_may_come: inner.all_known_at.is_some(),
         }
     }
 
@@ -269,38 +312,18 @@ impl Mesh {
         self.lock().registry.len()
     }
 
-    /// What each connected sidecar makes of `revision`.
+    /// What each sidecar that is there makes of `revision`.
     pub(super) fn states(&self, revision: &Revision) -> Vec<SidecarState> {
-        let reached =
-            |other: &Revision| other.store == revision.store && other.number >= revision.number;
-        let inner = self.lock();
-        let live = inner
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.connected);
-        live.map(|(workload, session)| SidecarState {
-            identity: workload.identity.clone(),
-            instance: workload.instance.clone(),
-            acknowledged: session.acknowledged.as_ref().is_some_and(reached),
-            refusal: session
-                .refused
-                .as_ref()
-                .filter(|(revision, _)| reached(revision))
-                .map(|(_, reason)| reason.clone()),
-        })
-        .collect()
+        self.lock().roster.states(revision)
     }
 
     /// All sidecars that are or were connected.
     pub(super) fn sidecars(&self) -> Vec<SidecarInfo> {
         let inner = self.lock();
         inner
-            .sessions
+            .roster
             .iter()
-            .map(|(workload, session)| {
-                let serves = inner.registry.serves(workload, &inner.plan);
-                info(workload, session, serves)
-            })
+            .map(|(workload, sidecar)| info(&inner, workload, sidecar))
             .collect()
     }
 
@@ -308,22 +331,19 @@ impl Mesh {
     pub(super) fn serves(
         &self,
         workload: &Workload,
+        number: u64,
         plan: &Plan,
     ) -> (BTreeSet<ServiceName>, proto::Registrations) {
-        let inner = self.lock();
-        let Some(session) = inner.sessions.get(workload) else {
+        let mut inner = self.lock();
+        let Some(sidecar) = inner.roster.stream(workload, number) else {
             return Default::default();
         };
+        let (inbound, address) = (Arc::clone(&sidecar.inbound), sidecar.about.place.address);
+        drop(inner);
         let mut serves = BTreeSet::new();
         let mut registrations = Vec::new();
-        for (service, port) in session.inbound.keys() {
-            let (problem, refused) = problem(
-                plan,
-                &workload.identity,
-                service,
-                *port,
-                session.place.address,
-            );
+        for (service, port) in inbound.keys() {
+            let (problem, refused) = problem(plan, &workload.identity, service, *port, address);
             if !refused && plan.may_serve(&workload.identity, service) == Some(true) {
                 serves.insert(service.clone());
             }
@@ -336,70 +356,78 @@ impl Mesh {
         }
         (serves, proto::Registrations { registrations })
     }
-}
 
-/// Why a registration does not hold, and whether it is refused (else it waits).
-fn problem(
-    plan: &Plan,
-    identity: &SpiffeId,
-    service: &ServiceName,
-    port: u16,
-    address: Option<SocketAddr>,
-) -> (String, bool) {
-    match plan.may_serve(identity, service) {
-        None => (format!("waits: there is no Service {service} yet"), false),
-        Some(false) => (may_not_serve(plan, identity, service), true),
-        Some(true) if !plan.has_port(service, port) => (
-            format!("waits: Service {service} has no port {port}"),
-            false,
-        ),
-        Some(true) if address.is_none() => ("no address was advertised".to_owned(), true),
-        Some(true) => (String::new(), false),
+    /// Tells operators why registrations of a sidecar do not hold.
+    pub(super) fn log_problems(&self, workload: &Workload) {
+        let problems = {
+            let inner = self.lock();
+            let sidecar = inner.roster.get(workload);
+            sidecar.map(|sidecar| problems(&inner, workload, sidecar))
+        };
+        for (service, problem) in problems.into_iter().flatten() {
+            self.registrations.log(|left_out| {
+                tracing::warn!(peer = %workload.identity, instance = ?workload.instance, service,
+                    problem, left_out, "a registration does not hold");
+            });
+        }
+    }
+
+    /// Ready when the sidecars that are there have changed since they were noted.
+    pub(super) async fn unrecorded(&self) {
+        self.unrecorded.notified().await;
+    }
+
+    /// What has to be noted for a service after this one; `None` while not all sidecars are known.
+    pub(super) fn to_record(&self) -> Option<(u64, Vec<Known>)> {
+        let inner = self.lock();
+        inner.all_known_at.is_none().then(|| inner.roster.known())
+    }
+
+    /// Sidecars up to this stream are noted.
+    pub(super) fn set_recorded(&self, number: u64) {
+        self.recorded.send_replace(number);
+    }
+
+    /// The last stream whose sidecar is noted.
+    pub(super) fn recorded(&self) -> watch::Receiver<u64> {
+        self.recorded.subscribe()
     }
 }
 
-/// Says who may instead, and both ways out.
-fn may_not_serve(plan: &Plan, identity: &SpiffeId, service: &ServiceName) -> String {
-    let named = plan.servers(service);
-    let mut who: Vec<String> = named
-        .iter()
-        .take(NAMED_MAX)
-        .map(ToString::to_string)
-        .collect();
-    match named.len() {
-        0 => who.push("nobody".to_owned()),
-        all if all > NAMED_MAX => who.push(format!("{} more", all - NAMED_MAX)),
-        _ => {}
-    }
-    format!(
-        "{identity} may not serve {service}, only {} may: start the sidecar with a token for such an \
-         identity, or name this one in spec.identities of the Service",
-        who.join(", ")
-    )
+/// `orders.shop:80` and why it is not registered, in words for operators.
+fn problems<'a>(
+    inner: &'a Inner,
+    workload: &'a Workload,
+    sidecar: &'a Sidecar,
+) -> Vec<(String, String)> {
+    let (identity, address) = (&workload.identity, sidecar.about.place.address);
+    let of = |(service, port): &(ServiceName, u16)| {
+        let reason = reason(&inner.plan, identity, service, *port, address)?;
+        Some((format!("{service}:{port}"), reason))
+    };
+    sidecar.inbound.keys().filter_map(of).collect()
 }
 
-/// Identities that one message names.
-const NAMED_MAX: usize = 3;
-
-fn info<'a>(
-    workload: &Workload,
-    session: &Session,
-    serves: impl Iterator<Item = (&'a (ServiceName, u16), bool)>,
-) -> SidecarInfo {
-    let expiry = jiff::Timestamp::try_from(session.peer.not_after());
+fn info(inner: &Inner, workload: &Workload, sidecar: &Sidecar) -> SidecarInfo {
+    let about = &sidecar.about;
+    let expiry = jiff::Timestamp::try_from(about.not_after);
+    let refused = sidecar.refused.as_ref();
     SidecarInfo {
         identity: workload.identity.clone(),
         instance: workload.instance.clone(),
-        connected: session.connected,
-        address: session.place.address,
-        version: session.version.clone(),
-        listens_for: session.listens_for.iter().cloned().collect(),
-        serves: serves
+        connected: sidecar.is_connected(),
+        address: about.place.address,
+        version: about.version.clone(),
+        listens_for: about.listens_for.iter().cloned().collect(),
+        serves: inner
+            .registry
+            .serves(workload, &inner.plan)
             .map(|((service, port), healthy)| (format!("{service}:{port}"), healthy))
             .collect(),
-        revision: session.acknowledged.clone(),
-        refusal: session.refused.as_ref().map(|(_, reason)| reason.clone()),
+        problems: problems(inner, workload, sidecar).into_iter().collect(),
+        revision: sidecar.acknowledged.clone(),
+        refusal: refused.map(|(_, reason)| reason.clone()),
         svid_expires: expiry.map(|time| time.to_string()).unwrap_or_default(),
-        last_seen: format!("{:.0}", session.last_seen),
+        last_seen: format!("{:.0}", sidecar.last_seen),
     }
 }

@@ -19,7 +19,9 @@ impl MetricsHandle {
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
         let (revision, _) = self.0.current();
-        let states = self.0.states(&revision);
+        let mut states = self.0.states(&revision);
+        let all = states.len();
+        states.retain(|state| !state.lost);
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let refusing = states.iter().filter(|state| state.refusal.is_some());
         let behind = states
@@ -42,6 +44,11 @@ impl MetricsHandle {
                 "weft_config_sidecars_connected",
                 "Sidecars that hear of changes.",
                 count(states.len()),
+            ),
+            gauge(
+                "weft_config_sidecars_lost",
+                "Sidecars whose stream broke less than a lease ago.",
+                count(all - states.len()),
             ),
             gauge(
                 "weft_config_sidecars_behind",

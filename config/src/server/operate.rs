@@ -1,13 +1,13 @@
-//! The operators' calls. Every one checks the caller first; every change is validated as a whole and
-//! written before anyone sees it.
+//! The operators' calls. That an operator calls was decided before (`gate.rs`); every change is validated as a
+//! whole and written before anyone sees it. What takes long with large files runs on threads of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tonic::{Request, Response, Status};
-use weft_transport::identity::PeerId;
 
+use super::gate::Ticket;
 use super::mesh::Mesh;
 use crate::diff::diff;
 use crate::findings::Findings;
@@ -20,10 +20,8 @@ use crate::proto::{
 };
 use crate::resources::{Key, Kind, Parsed, Resource, Set, SourceFile, parse};
 use crate::store::{RevisionInfo, StoreError};
-use crate::validate::{RESERVED_NAMESPACE, validate};
-
-/// What the service account of an operator begins with.
-const OPERATOR_PREFIX: &str = "operator-";
+use crate::table::Revision;
+use crate::validate::validate;
 
 pub(super) struct Operations {
     pub(super) mesh: Arc<Mesh>,
@@ -32,61 +30,53 @@ pub(super) struct Operations {
 #[tonic::async_trait]
 impl Operator for Operations {
     async fn validate(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
-        operator(&request)?;
-        reply(&self.plan(request.into_inner().files)?.1)
+        self.look(request).await
     }
 
     async fn diff(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
-        operator(&request)?;
-        reply(&self.plan(request.into_inner().files)?.1)
+        self.look(request).await
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<Reply>, Status> {
-        let author = operator(&request)?;
+        let ticket = Ticket::of(&request)?;
         let ApplyRequest { files, change } = request.into_inner();
         let writing = self.mesh.writing.lock().await;
-        let (next, result) = self.plan(files)?;
-        self.change(next, result, &author, change.unwrap_or_default(), writing)
-            .await
+        let planned = self.plan(move |mesh| with_files(mesh, files)).await?;
+        self.change(planned, &ticket, change, writing).await
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<Reply>, Status> {
-        let author = operator(&request)?;
+        let ticket = Ticket::of(&request)?;
         let DeleteRequest { keys, change } = request.into_inner();
         let writing = self.mesh.writing.lock().await;
-        let mut next = Set::clone(&self.mesh.current().1);
-        for text in keys {
-            let key: Key = text.parse().map_err(|error: crate::resources::KeyError| {
-                Status::invalid_argument(error.to_string())
-            })?;
-            if next.resources.remove(&key).is_none() {
-                return Err(Status::not_found(format!("there is no {key}")));
-            }
-        }
-        let result = self.check(&next, &Parsed::default());
-        self.change(next, result, &author, change.unwrap_or_default(), writing)
-            .await
+        let planned = self.plan(move |mesh| without(mesh, &keys)).await?;
+        self.change(planned, &ticket, change, writing).await
     }
 
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<Reply>, Status> {
-        let author = operator(&request)?;
+        let ticket = Ticket::of(&request)?;
         let RollbackRequest { number, change } = request.into_inner();
         let mut change = change.unwrap_or_default();
         if change.message.is_empty() {
             change.message = format!("rollback to {number}");
         }
+        let author = ticket.author().to_owned();
         let writing = self.mesh.writing.lock().await;
-        let (next, revisions) = self
-            .blocking(move |mesh| Ok((mesh.store.set_at(number)?, mesh.store.revisions()?)))
+        let planned = self
+            .plan(move |mesh| {
+                let next = mesh.store.set_at(number).map_err(|error| failed(&error))?;
+                let revisions = mesh.store.revisions().map_err(|error| failed(&error))?;
+                let mut result = check(mesh, &next, &Parsed::default());
+                let others = |info: &RevisionInfo| info.number > number && info.author != author;
+                result.overwritten = revisions.into_iter().filter(others).collect();
+                Ok(Planned { next, result })
+            })
             .await?;
-        let mut result = self.check(&next, &Parsed::default());
-        let others = |info: &RevisionInfo| info.number > number && info.author != author;
-        result.overwritten = revisions.into_iter().filter(others).collect();
-        self.change(next, result, &author, change, writing).await
+        self.change(planned, &ticket, Some(change), writing).await
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<Reply>, Status> {
-        operator(&request)?;
+        let _ticket = Ticket::of(&request)?;
         let GetRequest {
             kind,
             namespace,
@@ -98,151 +88,198 @@ impl Operator for Operations {
                 Status::invalid_argument(error.to_string())
             })?),
         };
-        let wanted = |key: &Key| {
-            kind.is_none_or(|kind| kind == key.kind)
-                && (namespace.is_empty() || namespace == key.namespace)
-                && (name.is_empty() || name == key.name)
-        };
-        let (_, set) = self.mesh.current();
-        let found: Vec<&Resource> = set
-            .resources
-            .iter()
-            .filter(|(key, _)| wanted(key))
-            .map(|(_, found)| found)
-            .collect();
-        reply(&found)
+        self.blocking(move |mesh| {
+            let wanted = |key: &Key| {
+                kind.is_none_or(|kind| kind == key.kind)
+                    && (namespace.is_empty() || namespace == key.namespace)
+                    && (name.is_empty() || name == key.name)
+            };
+            let (_, set) = mesh.current();
+            let found: Vec<&Resource> = set
+                .resources
+                .iter()
+                .filter(|(key, _)| wanted(key))
+                .map(|(_, found)| found)
+                .collect();
+            reply(&found)
+        })
+        .await
     }
 
     async fn list_revisions(
         &self,
         request: Request<ListRevisionsRequest>,
     ) -> Result<Response<Reply>, Status> {
-        operator(&request)?;
-        reply(&self.blocking(|mesh| mesh.store.revisions()).await?)
+        let _ticket = Ticket::of(&request)?;
+        self.blocking(|mesh| reply(&mesh.store.revisions().map_err(|error| failed(&error))?))
+            .await
     }
 
     async fn list_sidecars(
         &self,
         request: Request<ListSidecarsRequest>,
     ) -> Result<Response<Reply>, Status> {
-        operator(&request)?;
-        reply(&self.mesh.sidecars())
+        let _ticket = Ticket::of(&request)?;
+        self.blocking(|mesh| reply(&mesh.sidecars())).await
     }
 }
 
+/// The resources as a change would leave them, and what is to be said of it.
+struct Planned {
+    next: Set,
+    result: ChangeResult,
+}
+
 impl Operations {
-    /// The set with the files' resources in it, and what that would find and change.
-    fn plan(&self, files: Vec<File>) -> Result<(Set, ChangeResult), Status> {
-        if files.len() > limits::RESOURCE_FILES_MAX {
-            return Err(Status::invalid_argument("too many files"));
-        }
-        let files: Vec<SourceFile> = files
-            .into_iter()
-            .map(|file| SourceFile {
-                name: file.name,
-                text: file.text,
-            })
-            .collect();
-        let parsed = parse(&files);
-        let mut next = Set::clone(&self.mesh.current().1);
-        for resource in &parsed.resources {
-            next.insert(resource.clone());
-        }
-        let result = self.check(&next, &parsed);
-        Ok((next, result))
+    /// What applying files would find and change.
+    async fn look(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
+        let _ticket = Ticket::of(&request)?;
+        let files = request.into_inner().files;
+        let planned = self.plan(move |mesh| with_files(mesh, files)).await?;
+        reply(&planned.result)
     }
 
-    fn check(&self, next: &Set, parsed: &Parsed) -> ChangeResult {
-        let mut findings: Findings = parsed.findings.clone();
-        findings.extend(validate(next, Some(&self.mesh.trust_domain), parsed));
-        findings.sort();
-        ChangeResult {
-            findings,
-            changes: diff(&self.mesh.current().1, next),
-            revision: None,
-            sidecars: Vec::new(),
-            overwritten: Vec::new(),
-        }
+    /// Plans a change, one at a time: what that needs for large files is needed once.
+    async fn plan(
+        &self,
+        work: impl FnOnce(&Mesh) -> Result<Planned, Status> + Send + 'static,
+    ) -> Result<Planned, Status> {
+        let turn = Arc::clone(&self.mesh.planning).lock_owned().await;
+        self.blocking(move |mesh| {
+            // Held until the work is done, even if the caller has gone.
+            let _turn = turn;
+            work(mesh)
+        })
+        .await
     }
 
     /// Writes and publishes a change that has no errors, then waits for the sidecars, without holding
     /// up the next writer.
     async fn change(
         &self,
-        next: Set,
-        mut result: ChangeResult,
-        author: &str,
-        change: Change,
+        planned: Planned,
+        ticket: &Ticket,
+        change: Option<Change>,
         writing: tokio::sync::MutexGuard<'_, ()>,
     ) -> Result<Response<Reply>, Status> {
+        let Planned { next, mut result } = planned;
+        let change = change.unwrap_or_default();
         if result.findings.has_errors() || change.dry_run {
             return reply(&result);
         }
         if result.changes.is_empty() {
             // Nothing new to write; but the caller wants to know that what is in force is everywhere.
-            drop(writing);
+            drop((writing, next));
+            ticket.give_up();
             let (revision, _) = self.mesh.current();
-            result.sidecars = self.mesh.settle(&revision, wait(&change)).await;
-            return reply(&result);
+            return self.settle(result, &revision, &change).await;
         }
         if change.message.chars().count() > limits::MESSAGE_LENGTH_MAX {
             return Err(Status::invalid_argument("the message is too long"));
         }
-        let (author, message) = (author.to_owned(), change.message.clone());
-        let set = next.clone();
+        let (author, message) = (ticket.author().to_owned(), change.message.clone());
         let time = format!("{:.0}", jiff::Timestamp::now());
         let revision = self
-            .blocking(move |mesh| mesh.store.write(&set, &author, &time, &message))
+            .blocking(move |mesh| {
+                let written = mesh.store.write(&next, &author, &time, &message);
+                let revision = written.map_err(|error| failed(&error))?;
+                mesh.advance(revision.clone(), next);
+                Ok(revision)
+            })
             .await?;
-        self.mesh.advance(revision.clone(), next);
         drop(writing);
-        result.sidecars = self.mesh.settle(&revision, wait(&change)).await;
-        result.revision = Some(revision);
+        ticket.give_up();
+        result.revision = Some(revision.clone());
+        self.settle(result, &revision, &change).await
+    }
+
+    /// Waits until the sidecars have `revision`, and says who has not.
+    async fn settle(
+        &self,
+        mut result: ChangeResult,
+        revision: &Revision,
+        change: &Change,
+    ) -> Result<Response<Reply>, Status> {
+        let wait = Duration::from_millis(change.wait_ms).min(limits::APPLY_WAIT_MAX);
+        let settled = self.mesh.settle(revision, wait).await;
+        result.sidecars = settled.sidecars;
+        result.settling = settled.more_may_come;
         reply(&result)
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Mesh) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&Mesh) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
         let mesh = self.mesh.clone();
         tokio::task::spawn_blocking(move || work(&mesh))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| match error {
-                StoreError::NoRevision(_) => Status::not_found(error.to_string()),
-                StoreError::InUse(_)
-                | StoreError::Database(_)
-                | StoreError::Damaged(_)
-                | StoreError::Schema(_)
-                | StoreError::Failed
-                | StoreError::Exists(_)
-                | StoreError::Backup(_) => Status::internal(error.to_string()),
-            })
     }
 }
 
-fn wait(change: &Change) -> Duration {
-    Duration::from_millis(change.wait_ms).min(limits::APPLY_WAIT_MAX)
+/// The set with the files' resources in it, and what that would find and change.
+fn with_files(mesh: &Mesh, files: Vec<File>) -> Result<Planned, Status> {
+    if files.len() > limits::RESOURCE_FILES_MAX {
+        return Err(Status::invalid_argument("too many files"));
+    }
+    let files: Vec<SourceFile> = files
+        .into_iter()
+        .map(|file| SourceFile {
+            name: file.name,
+            text: file.text,
+        })
+        .collect();
+    let parsed = parse(&files);
+    drop(files);
+    let mut next = Set::clone(&mesh.current().1);
+    for resource in &parsed.resources {
+        next.insert(resource.clone());
+    }
+    let result = check(mesh, &next, &parsed);
+    Ok(Planned { next, result })
 }
 
-/// The name of the operator who calls.
-fn operator<T>(request: &Request<T>) -> Result<String, Status> {
-    let peer: PeerId = super::peer(request)?;
-    let name = peer
-        .id()
-        .workload()
-        .filter(|workload| workload.namespace == RESERVED_NAMESPACE)
-        .and_then(|workload| {
-            workload
-                .service_account
-                .strip_prefix(OPERATOR_PREFIX)
-                .map(str::to_owned)
-        });
-    name.ok_or_else(|| {
-        tracing::warn!(peer = %peer.id(), "an operator's call by no operator was refused");
-        Status::permission_denied(format!("{} is not an operator", peer.id()))
-    })
+/// The set without some resources.
+fn without(mesh: &Mesh, keys: &[String]) -> Result<Planned, Status> {
+    let mut next = Set::clone(&mesh.current().1);
+    for text in keys {
+        let key: Key = text.parse().map_err(|error: crate::resources::KeyError| {
+            Status::invalid_argument(error.to_string())
+        })?;
+        if next.resources.remove(&key).is_none() {
+            return Err(Status::not_found(format!("there is no {key}")));
+        }
+    }
+    let result = check(mesh, &next, &Parsed::default());
+    Ok(Planned { next, result })
+}
+
+fn check(mesh: &Mesh, next: &Set, parsed: &Parsed) -> ChangeResult {
+    let mut findings: Findings = parsed.findings.clone();
+    findings.extend(validate(next, Some(&mesh.trust_domain), parsed));
+    findings.sort();
+    ChangeResult {
+        findings,
+        changes: diff(&mesh.current().1, next),
+        revision: None,
+        sidecars: Vec::new(),
+        settling: false,
+        overwritten: Vec::new(),
+    }
+}
+
+fn failed(error: &StoreError) -> Status {
+    match error {
+        StoreError::NoRevision(_) => Status::not_found(error.to_string()),
+        StoreError::InUse(_)
+        | StoreError::Database(_)
+        | StoreError::Damaged(_)
+        | StoreError::Schema(_)
+        | StoreError::Failed
+        | StoreError::Exists(_)
+        | StoreError::Backup(_) => Status::internal(error.to_string()),
+    }
 }
 
 fn reply<T: Serialize>(value: &T) -> Result<Response<Reply>, Status> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use weft_transport::identity::SpiffeId;
@@ -24,7 +25,7 @@ pub(super) struct Workload {
 struct Lease {
     address: SocketAddr,
     locality: Option<Locality>,
-    inbound: Inbound,
+    inbound: Arc<Inbound>,
     expires: Instant,
 }
 
@@ -32,54 +33,91 @@ struct Lease {
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     leases: BTreeMap<Workload, Lease>,
+    /// Which instance of an identity has an address.
+    holders: BTreeMap<(SpiffeId, SocketAddr), String>,
 }
 
 impl Registry {
     /// Takes a report and renews the lease; an empty one ends it. Returns whether anything changed.
-    /// A process that took the address of another of its identity is its successor and replaces it.
+    /// A process that took the address of another of its identity is its successor and replaces it. An identity
+    /// that has as many leases as are allowed loses the one that would end first.
     pub(super) fn report(
         &mut self,
         workload: &Workload,
         address: SocketAddr,
         locality: Option<Locality>,
-        inbound: Inbound,
+        inbound: Arc<Inbound>,
         now: Instant,
     ) -> bool {
         if inbound.is_empty() {
-            return self.leases.remove(workload).is_some();
+            return self.remove(workload);
         }
-        let before = self.leases.len();
-        self.leases.retain(|other, lease| {
-            other == workload || other.identity != workload.identity || lease.address != address
-        });
-        let mut changed = self.leases.len() != before;
-        let expires = now + limits::LEASE;
-        match self.leases.get_mut(workload) {
+        let holder = (workload.identity.clone(), address);
+        let mut changed = false;
+        if let Some(instance) = self.holders.get(&holder)
+            && *instance != workload.instance
+        {
+            let predecessor = Workload {
+                identity: workload.identity.clone(),
+                instance: instance.clone(),
+            };
+            changed |= self.remove(&predecessor);
+        }
+        match self.leases.get(workload) {
             Some(lease) => {
                 changed |= lease.address != address
                     || lease.inbound != inbound
                     || lease.locality != locality;
-                *lease = Lease {
-                    address,
-                    locality,
-                    inbound,
-                    expires,
-                };
+                if lease.address != address {
+                    self.remove(workload);
+                }
             }
             None => {
                 changed = true;
-                self.leases.insert(
-                    workload.clone(),
-                    Lease {
-                        address,
-                        locality,
-                        inbound,
-                        expires,
-                    },
-                );
+                self.make_room(&workload.identity);
             }
         }
+        self.holders.insert(holder, workload.instance.clone());
+        self.leases.insert(
+            workload.clone(),
+            Lease {
+                address,
+                locality,
+                inbound,
+                expires: now + limits::LEASE,
+            },
+        );
         changed
+    }
+
+    fn remove(&mut self, workload: &Workload) -> bool {
+        let Some(lease) = self.leases.remove(workload) else {
+            return false;
+        };
+        let holder = (workload.identity.clone(), lease.address);
+        if self.holders.get(&holder) == Some(&workload.instance) {
+            self.holders.remove(&holder);
+        }
+        true
+    }
+
+    fn make_room(&mut self, identity: &SpiffeId) {
+        let from = Workload {
+            identity: identity.clone(),
+            instance: String::new(),
+        };
+        let of_identity = || {
+            self.leases
+                .range(&from..)
+                .take_while(|(workload, _)| workload.identity == *identity)
+        };
+        if of_identity().count() < limits::SUBSCRIBERS_PER_IDENTITY_MAX {
+            return;
+        }
+        let first = of_identity().min_by_key(|(_, lease)| lease.expires);
+        if let Some(workload) = first.map(|(workload, _)| workload.clone()) {
+            self.remove(&workload);
+        }
     }
 
     /// How many leases are valid.
@@ -89,9 +127,12 @@ impl Registry {
 
     /// Drops leases that ended. Returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let before = self.leases.len();
-        self.leases.retain(|_, lease| lease.expires > now);
-        self.leases.len() != before
+        let ended = self.leases.iter().filter(|(_, lease)| lease.expires <= now);
+        let ended: Vec<Workload> = ended.map(|(workload, _)| workload.clone()).collect();
+        for workload in &ended {
+            self.remove(workload);
+        }
+        !ended.is_empty()
     }
 
     /// What a workload with a valid lease serves of what exists and what its identity may serve, and whether
@@ -102,7 +143,7 @@ impl Registry {
         plan: &'a Plan,
     ) -> impl Iterator<Item = (&'a (ServiceName, u16), bool)> {
         let lease = self.leases.get(workload);
-        let inbound = lease.into_iter().flat_map(|lease| &lease.inbound);
+        let inbound = lease.into_iter().flat_map(|lease| lease.inbound.as_ref());
         inbound
             .filter(|((service, port), _)| {
                 plan.may_serve(&workload.identity, service) == Some(true)
@@ -147,8 +188,11 @@ mod tests {
         }
     }
 
-    fn inbound(healthy: bool) -> Inbound {
-        Inbound::from([(("orders.shop".parse().unwrap(), 80), healthy)])
+    fn inbound(healthy: bool) -> Arc<Inbound> {
+        Arc::new(Inbound::from([(
+            ("orders.shop".parse().unwrap(), 80),
+            healthy,
+        )]))
     }
 
     #[test]
@@ -168,9 +212,9 @@ mod tests {
         let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set);
         let (mut registry, now) = (Registry::default(), Instant::now());
         let (own, address) = (workload("a"), "10.0.0.1:6143".parse().unwrap());
-        let mut reported = inbound(false);
+        let mut reported = Inbound::clone(&inbound(false));
         reported.insert(("carts.shop".parse().unwrap(), 80), true);
-        registry.report(&own, address, None, reported, now);
+        registry.report(&own, address, None, Arc::new(reported), now);
         let serves = |registry: &Registry| -> Vec<_> {
             let serves = registry.serves(&own, &plan);
             serves
@@ -208,7 +252,37 @@ mod tests {
         let address = "10.0.0.1:6143".parse().unwrap();
         registry.report(&workload("a"), address, None, inbound(false), now);
         assert!(registry.report(&workload("a"), address, None, inbound(true), now));
-        assert!(registry.report(&workload("a"), address, None, Inbound::new(), now));
-        assert!(registry.leases.is_empty());
+        assert!(registry.report(&workload("a"), address, None, Arc::default(), now));
+        assert!(registry.leases.is_empty() && registry.holders.is_empty());
+    }
+
+    #[test]
+    fn an_identity_that_registers_ever_new_instances_has_a_bounded_number_of_leases() {
+        let (mut registry, now) = (Registry::default(), Instant::now());
+        let mut address: SocketAddr = "10.0.0.1:1".parse().unwrap();
+        for n in 0..limits::SUBSCRIBERS_PER_IDENTITY_MAX + 50 {
+            address.set_port(u16::try_from(n + 1).unwrap());
+            let later = now + std::time::Duration::from_millis(u64::try_from(n).unwrap());
+            registry.report(
+                &workload(&n.to_string()),
+                address,
+                None,
+                inbound(true),
+                later,
+            );
+        }
+        assert_eq!(registry.len(), limits::SUBSCRIBERS_PER_IDENTITY_MAX);
+        assert_eq!(registry.holders.len(), registry.len());
+        assert!(!registry.leases.contains_key(&workload("0")));
+    }
+
+    #[test]
+    fn a_workload_that_moves_holds_only_its_new_address() {
+        let (mut registry, now) = (Registry::default(), Instant::now());
+        for address in ["10.0.0.1:6143", "10.0.0.2:6143"] {
+            let address = address.parse().unwrap();
+            assert!(registry.report(&workload("a"), address, None, inbound(true), now));
+        }
+        assert_eq!((registry.len(), registry.holders.len()), (1, 1));
     }
 }

@@ -1,30 +1,37 @@
 //! One sidecar's stream: its reports and acknowledgements in, its table and changes out.
 //!
 //! Nothing is queued for a slow sidecar: what to send is computed when it can take a message, from the
-//! newest view and what it was sent last.
+//! newest view and what it was sent last. One that takes none for too long loses its connection, and with it
+//! what HTTP/2 holds for it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
-use weft_transport::identity::PeerId;
+use weft_transport::identity::{PeerId, SpiffeId};
+use weft_transport::shares::Place as StreamPlace;
 
-use super::mesh::{Mesh, Place, View};
+use super::delivery::{Delivery, Outgoing, delivery};
+use super::line::LineInfo;
+use super::mesh::{Mesh, View};
+use super::pace::Pace;
 use super::registry::{Inbound, Workload};
+use super::roster::{About, Place, Stream, TooManyNames};
+use super::tables::{Changed, SharedTable};
 use crate::compile::Sidecar;
 use crate::limits;
 use crate::proto::discovery_server::Discovery;
 use crate::proto::service_message::Kind as Out;
 use crate::proto::sidecar_message::Kind as In;
 use crate::proto::{self, ServiceMessage, SidecarMessage};
-use crate::table::{NameError, ServiceName, Table};
+use crate::table::NameError;
 
 pub(super) struct Subscriptions {
     pub(super) mesh: Arc<Mesh>,
@@ -34,38 +41,52 @@ pub(super) struct Subscriptions {
 
 #[tonic::async_trait]
 impl Discovery for Subscriptions {
-    type SubscribeStream = ReceiverStream<Result<ServiceMessage, Status>>;
+    type SubscribeStream = Delivery;
 
     async fn subscribe(
         &self,
         request: Request<Streaming<SidecarMessage>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let peer = super::peer(&request)?;
+        let line = request.extensions().get::<LineInfo>().cloned();
+        let Some((line, peer)) = line.and_then(|line| {
+            let peer = line.caller.peer.clone()?;
+            Some((line, peer))
+        }) else {
+            return Err(Status::unauthenticated("no identity was proven"));
+        };
         let incoming = request.into_inner();
-        let (outgoing, stream) = mpsc::channel(limits::SUBSCRIBER_QUEUE);
+        let (outgoing, stream) = delivery();
         let (mesh, shutdown) = (self.mesh.clone(), self.shutdown.clone());
         self.tracker.spawn(async move {
+            let place = mesh.streams.enter(peer.id().clone());
             let ended = tokio::select! {
                 () = shutdown.cancelled() => Err(Status::unavailable("the config service stops")),
-                ended = run(&mesh, &peer, incoming, &outgoing) => ended,
+                ended = run(&mesh, &line, &peer, &place, incoming, &outgoing) => ended,
             };
-            if let Err(status) = ended {
-                tracing::info!(peer = %peer.id(), reason = status.message(), "subscription ended");
-                // It waits for nothing: if the sidecar does not read, it need not know why.
-                let _ = outgoing.try_send(Err(status));
+            let Err(status) = ended else { return };
+            mesh.ended.log(|left_out| {
+                tracing::info!(peer = %peer.id(), reason = status.message(), left_out, "subscription ended");
+            });
+            let asked = shutdown.run_until_cancelled(timeout(limits::GOODBYE_TIMEOUT, outgoing.asked()));
+            let does_not_read = matches!(asked.await, Some(Err(_)));
+            outgoing.send(Err(status));
+            if does_not_read {
+                line.hang_up.cancel();
             }
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(stream))
     }
 }
 
 async fn run(
     mesh: &Mesh,
+    line: &LineInfo,
     peer: &PeerId,
+    place: &StreamPlace<SpiffeId>,
     mut incoming: Streaming<SidecarMessage>,
-    outgoing: &mpsc::Sender<Result<ServiceMessage, Status>>,
+    outgoing: &Outgoing,
 ) -> Result<(), Status> {
-    let first = tokio::time::timeout(limits::CONNECT_TIMEOUT, incoming.message())
+    let first = timeout(limits::HELLO_TIMEOUT, incoming.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no hello"))??;
     let Some(SidecarMessage {
@@ -76,90 +97,181 @@ async fn run(
             "the first message must be a hello",
         ));
     };
-    let (listens_for, place) = checked(&hello)?;
+    let about = checked(&hello, line, peer)?;
     let workload = Workload {
         identity: peer.id().clone(),
-        instance: hello.instance.clone(),
+        instance: hello.instance,
     };
-    let Some(number) = mesh.connect(&workload, peer, &hello, listens_for.clone(), place) else {
-        return Err(Status::resource_exhausted(
-            "too many sidecars are connected",
-        ));
-    };
+    let needs = Arc::new(Sidecar {
+        identity: workload.identity.clone(),
+        listens_for: BTreeSet::clone(&about.listens_for),
+        serves: BTreeSet::new(),
+    });
+    let stream = mesh.connect(&workload, about).map_err(too_many_names)?;
     let subscriber = Subscriber {
         mesh,
+        undelivered: mesh.undelivered.of(&workload.identity),
         workload,
-        listens_for,
+        stream,
+        needs,
         sent: None,
         told: None,
     };
-    let workload = subscriber.workload.clone();
-    let ended = subscriber.pump(peer, incoming, outgoing).await;
-    mesh.disconnect(&workload, number);
+    let (workload, number) = (subscriber.workload.clone(), subscriber.stream.number);
+    let ended = subscriber.pump(peer, place, incoming, outgoing).await;
+    mesh.disconnect(&workload, number, Instant::now());
     ended
 }
 
 struct Subscriber<'a> {
     mesh: &'a Mesh,
     workload: Workload,
-    listens_for: BTreeSet<ServiceName>,
+    stream: Stream,
+    /// Itself as far as its table depends on it.
+    needs: Arc<Sidecar>,
+    /// What the sidecars of this identity may leave untaken.
+    undelivered: Arc<Semaphore>,
     /// The table that the sidecar has, if it took everything, and whether it was marked as settling.
-    sent: Option<(Table, bool)>,
+    sent: Option<(Arc<SharedTable>, bool)>,
     told: Option<proto::Registrations>,
+}
+
+/// What the sidecar has once it took a message.
+enum After {
+    Told(proto::Registrations),
+    Sent(Arc<SharedTable>, bool),
+}
+
+/// A message under way.
+struct UnderWay {
+    until: Instant,
+    _bytes: Option<OwnedSemaphorePermit>,
 }
 
 impl Subscriber<'_> {
     async fn pump(
         mut self,
         peer: &PeerId,
+        place: &StreamPlace<SpiffeId>,
         mut incoming: Streaming<SidecarMessage>,
-        outgoing: &mpsc::Sender<Result<ServiceMessage, Status>>,
+        outgoing: &Outgoing,
     ) -> Result<(), Status> {
-        let mut views = self.mesh.views();
+        let (mut views, mut recorded) = (self.mesh.views(), self.mesh.recorded());
         let mut pending = false;
         // What a sidecar serves is in its first report. A table without it would deny all calls to a
         // service that the sidecar goes on to serve.
         let mut reported = false;
-        let life = peer
-            .not_after()
-            .duration_since(SystemTime::now())
-            .unwrap_or_default();
-        let expiry = tokio::time::sleep(life);
+        // It runs nothing of which a service after this one would not know.
+        let mut is_recorded = false;
+        let mut pace = Pace::new(Instant::now());
+        let mut silent_until = Instant::now() + limits::SILENCE_MAX;
+        let mut under_way: Option<UnderWay> = None;
+        let (mut wanted, mut granted): (u32, Option<OwnedSemaphorePermit>) = (0, None);
+        let life = peer.not_after().duration_since(SystemTime::now());
+        let expiry = tokio::time::sleep(life.unwrap_or_default());
         tokio::pin!(expiry);
         loop {
+            let paused = pace.paused(Instant::now());
+            let until = |at: Option<Instant>| sleep_until(at.unwrap_or(silent_until));
+            let taken_until = under_way.as_ref().map(|message| message.until);
             tokio::select! {
                 () = &mut expiry => {
                     return Err(Status::unauthenticated("the certificate expired: connect again"));
                 }
-                changed = views.changed(), if reported => match changed {
+                () = self.stream.superseded.cancelled() => {
+                    return Err(Status::aborted("this sidecar has subscribed anew"));
+                }
+                () = place.taken_back() => {
+                    return Err(Status::resource_exhausted("too many sidecars are connected"));
+                }
+                () = sleep_until(silent_until) => {
+                    return Err(Status::deadline_exceeded("the sidecar has not reported for too long"));
+                }
+                () = until(taken_until), if taken_until.is_some() => {
+                    return Err(Status::deadline_exceeded("the sidecar does not take what it is sent"));
+                }
+                noted = recorded.wait_for(|last| *last >= self.stream.number), if !is_recorded => {
+                    is_recorded = noted.is_ok();
+                    pending = reported;
+                }
+                changed = views.changed(), if reported && is_recorded => match changed {
                     Ok(()) => pending = true,
                     Err(_) => return Ok(()),
                 },
-                message = incoming.message() => match message? {
+                () = until(paused), if paused.is_some() => {}
+                message = incoming.message(), if paused.is_none() => match message? {
                     Some(message) => {
+                        let now = Instant::now();
+                        pace.count(now);
+                        silent_until = now + limits::SILENCE_MAX;
                         reported |= matches!(message.kind, Some(In::Report(_)));
-                        self.handle(message)?;
-                        pending = reported;
+                        self.handle(message, now)?;
+                        pending = reported && is_recorded;
                     }
                     None => return Ok(()),
                 },
-                permit = outgoing.reserve(), if pending => {
-                    let Ok(permit) = permit else { return Ok(()) };
+                permit = self.undelivered.clone().acquire_many_owned(wanted), if wanted > 0 => {
+                    (wanted, granted) = (0, permit.ok());
+                }
+                asked = outgoing.asked(), if under_way.is_some() || pending && wanted == 0 => {
+                    if asked.is_err() {
+                        return Ok(());
+                    }
+                    under_way = None;
+                    if !pending {
+                        continue;
+                    }
                     let view = views.borrow_and_update().clone();
-                    match self.next(&view)? {
-                        Some(kind) => permit.send(Ok(ServiceMessage { kind: Some(kind) })),
-                        None => pending = false,
+                    let Some((message, after)) = self.next(&view)? else {
+                        (pending, granted) = (false, None);
+                        continue;
+                    };
+                    match self.room(&message, granted.take()) {
+                        Ok(bytes) => {
+                            let until = Instant::now() + limits::DELIVERY_TIMEOUT;
+                            under_way = Some(UnderWay { until, _bytes: bytes });
+                            outgoing.send(Ok(message));
+                            self.went(after);
+                        }
+                        Err(bytes) => wanted = bytes,
                     }
                 }
             }
         }
     }
 
-    fn handle(&mut self, message: SidecarMessage) -> Result<(), Status> {
+    /// Room for a message among those that the identity's sidecars have not taken, or the bytes that it needs.
+    fn room(
+        &self,
+        message: &ServiceMessage,
+        granted: Option<OwnedSemaphorePermit>,
+    ) -> Result<Option<OwnedSemaphorePermit>, u32> {
+        let bytes = message.encoded_len().min(limits::UNDELIVERED_BYTES_MAX);
+        if bytes <= limits::SMALL_MESSAGE_BYTES {
+            return Ok(None);
+        }
+        // One that is larger than all room takes all of it.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Some(granted) = granted
+            && granted.num_permits() >= usize::try_from(bytes).unwrap_or(usize::MAX)
+        {
+            return Ok(Some(granted));
+        }
+        let room = self.undelivered.clone().try_acquire_many_owned(bytes);
+        room.map(Some).map_err(|_| bytes)
+    }
+
+    fn handle(&mut self, message: SidecarMessage, now: Instant) -> Result<(), Status> {
+        let (workload, number) = (&self.workload, self.stream.number);
         match message.kind {
             Some(In::Report(report)) => {
                 let inbound = inbound(&report)?;
-                self.mesh.report(&self.workload, inbound, Instant::now());
+                self.mesh
+                    .report(workload, number, inbound, now)
+                    .map_err(too_many_names)?;
+                if report.leaving {
+                    self.mesh.leave(workload, number);
+                }
             }
             Some(In::Acknowledgement(acknowledgement)) => {
                 let Some(revision) = acknowledgement.revision else {
@@ -167,13 +279,16 @@ impl Subscriber<'_> {
                         "an acknowledgement names a revision",
                     ));
                 };
+                if revision.store.len() > limits::INSTANCE_LENGTH_MAX {
+                    return Err(Status::invalid_argument("there is no such store"));
+                }
                 let refusal = acknowledgement
                     .refusal
                     .chars()
                     .take(limits::REFUSAL_LENGTH_MAX)
                     .collect();
                 self.mesh
-                    .acknowledge(&self.workload, revision.into(), refusal);
+                    .acknowledge(workload, number, revision.into(), refusal);
             }
             Some(In::Hello(_)) => return Err(Status::invalid_argument("a second hello")),
             // A later sidecar may say more than this service understands.
@@ -183,49 +298,72 @@ impl Subscriber<'_> {
     }
 
     /// The next message that brings the sidecar nearer to `view`, if any is missing.
-    fn next(&mut self, view: &View) -> Result<Option<Out>, Status> {
-        let (serves, registrations) = self.mesh.serves(&self.workload, &view.plan);
+    fn next(&mut self, view: &View) -> Result<Option<(ServiceMessage, After)>, Status> {
+        let plan = view.tables.plan();
+        let (serves, registrations) = self.mesh.serves(&self.workload, self.stream.number, plan);
         if self.told.as_ref() != Some(&registrations) {
-            self.told = Some(registrations.clone());
-            return Ok(Some(Out::Registrations(registrations)));
+            let kind = Out::Registrations(registrations.clone());
+            return Ok(Some((message(kind), After::Told(registrations))));
         }
-        let sidecar = Sidecar {
-            identity: self.workload.identity.clone(),
-            listens_for: self.listens_for.clone(),
-            serves,
-        };
-        let table = view.plan.table(&sidecar, &view.endpoints);
+        if self.needs.serves != serves {
+            self.needs = Arc::new(Sidecar {
+                serves,
+                ..Sidecar::clone(&self.needs)
+            });
+        }
+        let shared = view.tables.of(&self.needs);
         let settling = view.settling;
-        let message = match &self.sent {
-            Some((sent, was)) if *sent == table && *was == settling => None,
-            // The end of settling needs the table whole: the sidecar kept endpoints that the service
-            // never sent, and only a complete list removes them.
-            Some((sent, was)) if *was == settling && same_but_endpoints(sent, &table) => {
-                Some(Out::Endpoints(proto::EndpointChanges {
-                    revision: Some((&table.revision).into()),
-                    ports: changed_ports(sent, &table),
-                    settling,
-                }))
-            }
-            Some(_) | None => {
-                let json = serde_json::to_vec(&table)
+        // The end of settling needs the table whole: the sidecar kept endpoints that the service
+        // never sent, and only a complete list removes them.
+        let changed = match &self.sent {
+            Some((sent, was)) if *was == settling => shared.since(sent),
+            Some(_) | None => Changed::More,
+        };
+        let kind = match changed {
+            Changed::Nothing => return Ok(None),
+            Changed::Endpoints(ports) => Out::Endpoints(proto::EndpointChanges {
+                revision: Some((&shared.table.revision).into()),
+                ports: Vec::clone(&ports),
+                settling,
+            }),
+            Changed::More => {
+                let json = shared
+                    .json()
                     .map_err(|error| Status::internal(error.to_string()))?;
                 if json.len() > limits::TABLE_MESSAGE_BYTES_MAX - 1024 {
                     return Err(Status::resource_exhausted(
                         "the table is too large to be sent",
                     ));
                 }
-                Some(Out::Table(proto::Table { json, settling }))
+                Out::Table(proto::Table { json, settling })
             }
         };
-        if message.is_some() {
-            self.sent = Some((table, settling));
+        Ok(Some((message(kind), After::Sent(shared, settling))))
+    }
+
+    fn went(&mut self, after: After) {
+        match after {
+            After::Told(registrations) => {
+                let mut all = registrations.registrations.iter();
+                if all.any(|one| !one.problem.is_empty()) {
+                    self.mesh.log_problems(&self.workload);
+                }
+                self.told = Some(registrations);
+            }
+            After::Sent(table, settling) => self.sent = Some((table, settling)),
         }
-        Ok(message)
     }
 }
 
-fn checked(hello: &proto::Hello) -> Result<(BTreeSet<ServiceName>, Place), Status> {
+fn message(kind: Out) -> ServiceMessage {
+    ServiceMessage { kind: Some(kind) }
+}
+
+fn too_many_names(_: TooManyNames) -> Status {
+    Status::resource_exhausted("the sidecars of this identity name too many services")
+}
+
+fn checked(hello: &proto::Hello, line: &LineInfo, peer: &PeerId) -> Result<About, Status> {
     let names = [&hello.version, &hello.instance];
     if names
         .iter()
@@ -253,7 +391,13 @@ fn checked(hello: &proto::Hello) -> Result<(BTreeSet<ServiceName>, Place), Statu
         return Err(invalid(&"a wildcard address cannot be advertised"));
     }
     let locality = proto::locality(&hello.locality).map_err(|error| invalid(&error))?;
-    Ok((listens_for, Place { address, locality }))
+    Ok(About {
+        source: Some(line.caller.source),
+        not_after: peer.not_after(),
+        version: hello.version.clone(),
+        listens_for: Arc::new(listens_for),
+        place: Place { address, locality },
+    })
 }
 
 fn inbound(report: &proto::Report) -> Result<Inbound, Status> {
@@ -276,46 +420,4 @@ fn inbound(report: &proto::Report) -> Result<Inbound, Status> {
 
 fn invalid(error: &dyn std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
-}
-
-/// Whether nothing but endpoints differs.
-fn same_but_endpoints(a: &Table, b: &Table) -> bool {
-    let same_service = |a: &crate::table::Service, b: &crate::table::Service| {
-        a.authorization == b.authorization
-            && a.ports.len() == b.ports.len()
-            && a.ports
-                .iter()
-                .zip(&b.ports)
-                .all(|((a_number, a), (b_number, b))| {
-                    a_number == b_number && a.protocol == b.protocol && a.routes == b.routes
-                })
-    };
-    a.revision == b.revision
-        && a.trust_domain == b.trust_domain
-        && a.forbidden == b.forbidden
-        && a.services.len() == b.services.len()
-        && a.services
-            .iter()
-            .zip(&b.services)
-            .all(|((a_name, a), (b_name, b))| a_name == b_name && same_service(a, b))
-}
-
-fn changed_ports(before: &Table, after: &Table) -> Vec<proto::PortEndpoints> {
-    let mut changed = Vec::new();
-    for (name, service) in &after.services {
-        for (number, port) in &service.ports {
-            let old = before
-                .services
-                .get(name)
-                .and_then(|service| service.ports.get(number));
-            if old.is_none_or(|old| old.endpoints != port.endpoints) {
-                changed.push(proto::PortEndpoints {
-                    service: name.to_string(),
-                    port: (*number).into(),
-                    endpoints: port.endpoints.iter().map(Into::into).collect(),
-                });
-            }
-        }
-    }
-    changed
 }

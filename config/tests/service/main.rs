@@ -6,6 +6,9 @@
 )]
 
 mod certificates;
+mod hostile;
+mod presence;
+mod raw;
 mod world;
 
 use std::sync::Arc;
@@ -209,7 +212,7 @@ async fn a_refusal_is_reported_with_its_reason_and_the_old_table_stays_on_disk()
 }
 
 #[tokio::test]
-async fn an_identity_that_may_not_serve_is_refused_with_the_reason_and_never_listed() {
+async fn an_identity_that_may_not_serve_is_never_listed_and_only_operators_hear_why() {
     let world = World::start().await;
     let mut operator = world.operator("anna").await;
     apply(&mut operator, MESH).await;
@@ -219,12 +222,22 @@ async fn an_identity_that_may_not_serve_is_refused_with_the_reason_and_never_lis
     let problems = intruder.problems().await;
     assert_eq!(
         problems["orders.shop:80"].as_str(),
-        "spiffe://demo.test/ns/shop/sa/intruder may not serve orders.shop, only \
-         spiffe://demo.test/ns/shop/sa/orders may: start the sidecar with a token for such an identity, or \
-         name this one in spec.identities of the Service"
+        "waits: no Service orders.shop that this identity may serve"
     );
     let sidecars = operator.sidecars().await.unwrap();
     assert!(sidecars.iter().all(|one| one.serves.is_empty()));
+    let told: Vec<&str> = sidecars
+        .iter()
+        .filter_map(|one| one.problems.get("orders.shop:80").map(String::as_str))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "spiffe://demo.test/ns/shop/sa/intruder may not serve orders.shop, only \
+             spiffe://demo.test/ns/shop/sa/orders may: start the sidecar with a token for such an identity, or \
+             name this one in spec.identities of the Service"
+        ]
+    );
     let table = frontend.table(|_| true).await;
     assert!(endpoints(&table).is_empty());
 }

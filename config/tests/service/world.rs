@@ -66,10 +66,14 @@ impl World {
             .spawn(async move { server.run(shutdown).await.unwrap() });
     }
 
-    pub(crate) async fn restart(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}
         self.shutdown = CancellationToken::new();
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
         self.serve().await;
     }
 

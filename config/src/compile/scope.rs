@@ -1,0 +1,115 @@
+//! What of a compiled revision one sidecar sees. Equal scopes have equal tables, so that sidecars that see
+//! the same can share one. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Endpoints, Plan, Sidecar};
+use crate::table::{Concurrency, Schema, ServiceName, Table};
+
+/// All that the table of a sidecar depends on, beside its plan and the endpoints. Services are places in
+/// the order of the plan's services, so a scope means something only with the plan that it was made of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scope {
+    /// Services that the identity may call.
+    calls: Vec<usize>,
+    /// Services that the sidecar registered for and may serve.
+    serves: Vec<usize>,
+    /// Services of which it learns only that it may not call them.
+    forbidden: Vec<usize>,
+}
+
+impl Plan {
+    /// What a sidecar sees.
+    ///
+    /// Of a service that it may not call it learns where the mesh names that service to it anyway: as a
+    /// backend of one that it may call, or because its listeners name it and it is of the sidecar's own
+    /// namespace. A name of another namespace that it guessed tells it nothing.
+    pub fn scope(&self, sidecar: &Sidecar) -> Scope {
+        let own = sidecar.identity.workload();
+        let is_own = |name: &ServiceName| {
+            own.as_ref()
+                .is_some_and(|own| own.namespace == name.namespace)
+        };
+        let mut scope = Scope {
+            calls: Vec::new(),
+            serves: Vec::new(),
+            forbidden: Vec::new(),
+        };
+        let mut named: BTreeSet<&ServiceName> = sidecar
+            .listens_for
+            .iter()
+            .filter(|name| is_own(name))
+            .collect();
+        for (place, (name, compiled)) in self.services.iter().enumerate() {
+            if compiled.may_be_called_by(&sidecar.identity) {
+                scope.calls.push(place);
+                // A backend that is out of bounds is named by the route anyway; without this its
+                // requests would look like those to a service that does not exist.
+                named.extend(&compiled.backends);
+            }
+            if sidecar.serves.contains(name) {
+                scope.serves.push(place);
+            }
+        }
+        for (place, name) in self.services.keys().enumerate() {
+            if named.contains(name) && scope.calls.binary_search(&place).is_err() {
+                scope.forbidden.push(place);
+            }
+        }
+        scope
+    }
+
+    /// The table of one sidecar.
+    pub fn table(&self, sidecar: &Sidecar, endpoints: &Endpoints) -> Table {
+        self.table_of(&self.scope(sidecar), endpoints)
+    }
+
+    /// The table of every sidecar that has this scope.
+    pub fn table_of(&self, scope: &Scope, endpoints: &Endpoints) -> Table {
+        let has = |list: &[usize], place: usize| list.binary_search(&place).is_ok();
+        let mut decides: BTreeSet<&ServiceName> = BTreeSet::new();
+        for (place, (name, compiled)) in self.services.iter().enumerate() {
+            if has(&scope.serves, place) {
+                decides.insert(name);
+                decides.extend(&compiled.parents);
+            }
+        }
+        let mut services = BTreeMap::new();
+        let mut forbidden = BTreeSet::new();
+        for (place, (name, compiled)) in self.services.iter().enumerate() {
+            if has(&scope.forbidden, place) {
+                forbidden.insert(name.clone());
+            }
+            let (callable, decides) = (has(&scope.calls, place), decides.contains(name));
+            if !callable && !decides {
+                continue;
+            }
+            let mut service = compiled.service.clone();
+            let serves = has(&scope.serves, place);
+            for (number, port) in &mut service.ports {
+                if !serves {
+                    // Only the sidecars that serve obey these, and only they need to know.
+                    port.traffic.concurrency = Concurrency::default();
+                    port.traffic.rate_limits.clear();
+                    port.traffic.caller_rate_limits.clear();
+                }
+                if callable {
+                    let found = endpoints.get(&(name.clone(), *number));
+                    port.endpoints = found.cloned().unwrap_or_default();
+                } else {
+                    port.routes.clear();
+                }
+            }
+            service.authorization = decides.then(|| compiled.authorization.clone());
+            services.insert(name.clone(), Arc::new(service));
+        }
+        Table {
+            schema: Schema,
+            revision: self.revision.clone(),
+            trust_domain: self.trust_domain.clone(),
+            services,
+            forbidden,
+        }
+    }
+}

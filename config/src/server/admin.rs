@@ -1,0 +1,137 @@
+//! What is done on the config service's own host: backups over a socket that only its user may open, or from
+//! the file when no service runs, and restoring one.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio::sync::Mutex;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+use super::mesh::Mesh;
+use super::{SOCKET_FILE, STORE_FILE, ServeError};
+use crate::limits;
+use crate::proto::admin_server::{Admin, AdminServer};
+use crate::proto::{BackupReply, BackupRequest, admin_client::AdminClient};
+use crate::store::{Store, StoreError};
+
+/// A store in use is that of a running service, if one answers on its socket.
+pub(super) async fn in_use(dir: &Path, error: StoreError) -> ServeError {
+    match tokio::net::UnixStream::connect(dir.join(SOCKET_FILE)).await {
+        Ok(stream) => ServeError::Running {
+            dir: dir.to_owned(),
+            pid: stream.peer_cred().ok().and_then(|theirs| theirs.pid()),
+        },
+        Err(_) => error.into(),
+    }
+}
+
+pub(super) fn process(pid: Option<i32>) -> String {
+    pid.map(|pid| format!(" (process {pid})"))
+        .unwrap_or_default()
+}
+
+pub(super) fn bind_socket(path: &Path) -> Result<UnixListener, ServeError> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |source| ServeError::Io {
+        what: path.display().to_string(),
+        source,
+    };
+    // The store's lock is held, so a socket that is there belongs to nobody.
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Answers on the socket until `shutdown`.
+pub(super) async fn serve(
+    socket: UnixListener,
+    mesh: Arc<Mesh>,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let local = Local {
+        mesh,
+        turn: Mutex::default(),
+    };
+    Server::builder()
+        .timeout(limits::BACKUP_TIMEOUT)
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .add_service(AdminServer::new(local))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), shutdown.cancelled_owned())
+        .await
+}
+
+struct Local {
+    mesh: Arc<Mesh>,
+    /// A backup is as large as the store: one is made at a time.
+    turn: Mutex<()>,
+}
+
+#[tonic::async_trait]
+impl Admin for Local {
+    async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<BackupReply>, Status> {
+        let _turn = self.turn.lock().await;
+        let mesh = self.mesh.clone();
+        let content = tokio::task::spawn_blocking(move || mesh.store.backup())
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(BackupReply { content }))
+    }
+}
+
+/// Everything in the store of a directory, from the running service or, if none runs, from the file.
+///
+/// # Errors
+/// When there is no store, or it is damaged.
+pub async fn backup(dir: &Path) -> Result<Vec<u8>, ServeError> {
+    let socket = dir.join(SOCKET_FILE);
+    if let Ok(stream) = tokio::net::UnixStream::connect(&socket).await {
+        let mut stream = Some(hyper_util::rt::TokioIo::new(stream));
+        let channel = tonic::transport::Endpoint::from_static("http://admin.weft")
+            .connect_with_connector(tower::service_fn(move |_: http::Uri| {
+                let taken = stream
+                    .take()
+                    .ok_or_else(|| io::Error::other("the connection was lost"));
+                std::future::ready(taken)
+            }))
+            .await
+            .map_err(|error| ServeError::Library(error.to_string()))?;
+        let reply = AdminClient::new(channel)
+            .max_decoding_message_size(usize::MAX)
+            .backup(BackupRequest {})
+            .await
+            .map_err(|status| ServeError::Library(status.message().to_owned()))?;
+        return Ok(reply.into_inner().content);
+    }
+    let path = dir.join(STORE_FILE);
+    if !path.exists() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        return Err(ServeError::Io {
+            what: path.display().to_string(),
+            source,
+        });
+    }
+    Ok(Store::open(&path)?.backup()?)
+}
+
+/// Creates the store of a directory from a backup. Its id is a new one.
+///
+/// # Errors
+/// When the directory has a store, or the backup is none.
+pub fn restore(dir: &Path, content: &[u8]) -> Result<crate::table::Revision, ServeError> {
+    std::fs::create_dir_all(dir).map_err(|source| ServeError::Io {
+        what: dir.display().to_string(),
+        source,
+    })?;
+    Ok(Store::restore(&dir.join(STORE_FILE), content)?)
+}

@@ -1,0 +1,75 @@
+//! What becomes of a registration, in the words for the sidecar and in those for operators. Pure.
+//!
+//! A sidecar hears the same of a Service that does not exist and of one that its identity may not serve: else
+//! any member of the mesh could find out by guessing what there is, and who serves it. Operators hear the
+//! reason, in `weft get sidecars` and in the log.
+
+use std::net::SocketAddr;
+
+use weft_transport::identity::SpiffeId;
+
+use crate::compile::Plan;
+use crate::table::ServiceName;
+
+/// Identities that one message names.
+const NAMED_MAX: usize = 3;
+
+/// Why a registration does not hold, for the sidecar that made it, and whether it is refused (else it waits).
+pub(super) fn problem(
+    plan: &Plan,
+    identity: &SpiffeId,
+    service: &ServiceName,
+    port: u16,
+    address: Option<SocketAddr>,
+) -> (String, bool) {
+    match plan.may_serve(identity, service) {
+        None | Some(false) => (
+            format!("waits: no Service {service} that this identity may serve"),
+            false,
+        ),
+        Some(true) if !plan.has_port(service, port) => (
+            format!("waits: Service {service} has no port {port}"),
+            false,
+        ),
+        Some(true) if address.is_none() => ("no address was advertised".to_owned(), true),
+        Some(true) => (String::new(), false),
+    }
+}
+
+/// The same for operators, who may know why; `None` if it holds.
+pub(super) fn reason(
+    plan: &Plan,
+    identity: &SpiffeId,
+    service: &ServiceName,
+    port: u16,
+    address: Option<SocketAddr>,
+) -> Option<String> {
+    match plan.may_serve(identity, service) {
+        None => Some(format!("waits: there is no Service {service} yet")),
+        Some(false) => Some(may_not_serve(plan, identity, service)),
+        Some(true) => {
+            let (problem, _) = problem(plan, identity, service, port, address);
+            (!problem.is_empty()).then_some(problem)
+        }
+    }
+}
+
+/// Says who may instead, and both ways out.
+fn may_not_serve(plan: &Plan, identity: &SpiffeId, service: &ServiceName) -> String {
+    let named = plan.servers(service);
+    let mut who: Vec<String> = named
+        .iter()
+        .take(NAMED_MAX)
+        .map(ToString::to_string)
+        .collect();
+    match named.len() {
+        0 => who.push("nobody".to_owned()),
+        all if all > NAMED_MAX => who.push(format!("{} more", all - NAMED_MAX)),
+        _ => {}
+    }
+    format!(
+        "{identity} may not serve {service}, only {} may: start the sidecar with a token for such an \
+         identity, or name this one in spec.identities of the Service",
+        who.join(", ")
+    )
+}
