@@ -20,6 +20,11 @@ struct Target {
 }
 
 fn target(origin: impl FnOnce(&Mesh) -> Origin) -> Target {
+    target_with("", origin)
+}
+
+/// With a line of settings for the attacked sidecar.
+fn target_with(setting: &str, origin: impl FnOnce(&Mesh) -> Origin) -> Target {
     let mesh = Mesh::start();
     let origin = origin(&mesh);
     mesh.apply(&format!(
@@ -34,6 +39,7 @@ fn target(origin: impl FnOnce(&Mesh) -> Origin) -> Target {
         .sidecar("orders")
         .serves("orders:80", origin.address)
         .serves("store:7000", origin.address)
+        .setting(setting)
         .start();
     let attacker = mesh.sidecar("attacker").calls("orders:80").start();
     let bystander = mesh.sidecar("bystander").calls("orders:80").start();
@@ -137,11 +143,47 @@ fn a_reader_that_grants_no_credit_stops_the_application_and_not_the_sidecar() {
     if !need(&[Need::Python]) {
         return;
     }
-    const ANSWER: usize = 100 << 20;
     let _heavy = heavy();
     let written = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&written);
-    let mut target = target(move |mesh| {
+    let mut target = target(large_answers(&written));
+    let (seen, grown) = target.attack("stopped-reader");
+    // A hundred streams, each up to its send cap and two sockets' buffers; not 10 GB.
+    let taken = written.load(Ordering::Relaxed);
+    assert!(
+        taken < 100 * (6 << 20),
+        "{taken} B were taken from the application"
+    );
+    assert!(grown <= 128 << 10, "grew by {grown} KiB: {seen}");
+    drop(target.origin);
+    drop(target.mesh);
+}
+
+#[test]
+fn a_peer_that_acknowledges_nothing_holds_little_and_is_closed() {
+    if !need(&[Need::Python]) {
+        return;
+    }
+    let _heavy = heavy();
+    let written = Arc::new(AtomicU64::new(0));
+    let mut target = target_with(
+        "transport: { idle_timeout: 3s, keep_alive: 1s }",
+        large_answers(&written),
+    );
+    let (seen, grown) = target.attack("unacknowledged");
+    // Although its pings come all the while.
+    let log = target.orders.process.log();
+    assert!(log.contains("no acknowledgement"), "{log}");
+    // Twenty connections, which would have 16 MiB each if they acknowledged.
+    assert!(grown <= 48 << 10, "grew by {grown} KiB: {seen}");
+    drop(target.origin);
+    drop(target.mesh);
+}
+
+/// Answers the attacker with 100 MiB, of which it counts what it could write.
+fn large_answers(written: &Arc<AtomicU64>) -> impl FnOnce(&Mesh) -> Origin + use<> {
+    const ANSWER: usize = 100 << 20;
+    let counter = Arc::clone(written);
+    move |mesh| {
         Origin::http(mesh.address(), move |request, out| {
             if request.header("user-agent").is_none()
                 && request.header("host") != Some("orders.shop")
@@ -157,17 +199,7 @@ fn a_reader_that_grants_no_credit_stops_the_application_and_not_the_sidecar() {
             }
             Ok(true)
         })
-    });
-    let (seen, grown) = target.attack("stopped-reader");
-    // A hundred streams, each up to its send cap and two sockets' buffers; not 10 GB.
-    let taken = written.load(Ordering::Relaxed);
-    assert!(
-        taken < 100 * (6 << 20),
-        "{taken} B were taken from the application"
-    );
-    assert!(grown <= 128 << 10, "grew by {grown} KiB: {seen}");
-    drop(target.origin);
-    drop(target.mesh);
+    }
 }
 
 /// hardening TU-04

@@ -3,7 +3,9 @@
 The frames are written by hand on streams of aioquic's QUIC layer."""
 
 import asyncio
+import contextlib
 import json
+import time
 
 import pylsqpack
 from aioquic.buffer import encode_uint_var
@@ -191,6 +193,30 @@ async def stopped_reader(options):
         return {"closed": client.terminated and client.terminated.error_code}
 
 
+async def unacknowledged(options):
+    """Twenty connections that ask for much, take all of it, and acknowledge none."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(open_connection(options, Client)) for _ in range(20)
+        ]
+        for client in clients:
+            client._quic._write_ack_frame = lambda *args, **kwargs: None
+            for _ in range(3):
+                client.request(head(options), end=True)
+        begin = time.monotonic()
+        print("asked", flush=True)
+        # Packets all the while, so that no idle timeout ends it.
+        while time.monotonic() - begin < 12 and not all(client.terminated for client in clients):
+            for client in clients:
+                if not client.terminated:
+                    client._quic.send_ping(uid=0)
+                    client.transmit()
+            await asyncio.sleep(0.5)
+        taken = sum(len(e.body) for client in clients for e in client.exchanges.values())
+        closed = [client.terminated.error_code for client in clients if client.terminated]
+        return {"taken": taken, "closed": closed, "seconds": time.monotonic() - begin}
+
+
 async def bad_connect(options):
     """CONNECT in every form that RFC 9114 and RFC 9220 do not allow, or that weft does not serve."""
     forms = {
@@ -302,6 +328,7 @@ SCENARIOS = {
     "unknown-frames": unknown_frames,
     "exhaustion": exhaustion,
     "stopped-reader": stopped_reader,
+    "unacknowledged": unacknowledged,
     "bad-connect": bad_connect,
     "malformed": malformed,
     "cancel": cancel,

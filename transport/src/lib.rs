@@ -20,11 +20,13 @@ pub mod tcp;
 pub mod tuning;
 pub mod units;
 
+mod acknowledged;
 mod elastic;
 mod limits;
 mod liveness;
 mod qlog;
 mod quic;
+mod send_window;
 mod steering;
 mod streams;
 #[cfg(test)]

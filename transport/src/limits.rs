@@ -64,6 +64,29 @@ pub(crate) const INCOMING_BUFFER: u64 = 16 << 10;
 /// Bytes that all connections not yet accepted may have buffered, per worker.
 pub(crate) const INCOMING_BUFFER_TOTAL: u64 = 4 << 20;
 
+/// Bytes that a connection may have unacknowledged without asking, and the unit in which it gets more: more than
+/// the 38 KiB that may be in flight before the first acknowledgement.
+pub(crate) const SEND_PAGE: u64 = 64 << 10;
+
+/// Bytes that a connection may have unacknowledged as soon as it sends much, before its peer has acknowledged
+/// [`SEND_PROOF`].
+pub(crate) const SEND_WINDOW_FIRST: u64 = 1 << 20;
+
+/// Bytes that a peer must have acknowledged before a connection with it gets all that it can use.
+pub(crate) const SEND_PROOF: u64 = 256 << 10;
+
+/// How many connections of a worker may have `send_window` unacknowledged at once.
+pub(crate) const SEND_WINDOWS: u64 = 32;
+
+/// How many of them may be with one identity.
+pub(crate) const SEND_WINDOWS_EACH: u64 = 4;
+
+/// How often a connection that holds more than a page is asked whether all has been acknowledged.
+pub(crate) const SEND_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes of packets that say nothing but what was received: a header, a tag, and some twenty ranges.
+pub(crate) const ACKNOWLEDGEMENT_MAX: u64 = 150;
+
 /// Bytes of handshake messages out of order, per connection: a chain of four certificates is
 /// below 8 KiB.
 pub(crate) const CRYPTO_BUFFER: usize = 32 << 10;

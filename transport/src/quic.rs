@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use quinn::congestion;
+use quinn::congestion::{self, ControllerFactory};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
 };
 
+use crate::acknowledged::ObservedConfig;
 use crate::congestion::TolerantConfig;
 use crate::credentials::Credentials;
 use crate::limits;
@@ -176,7 +177,8 @@ fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, Conf
         .initial_rtt(settings.initial_rtt)
         .stream_receive_window(var_int(settings.stream_window)?)
         .receive_window(var_int(settings.connection_window)?)
-        .send_window(settings.send_window)
+        // It grows, see `send_window.rs`.
+        .send_window(limits::SEND_PAGE.min(settings.send_window))
         .initial_mtu(settings.mtu_initial)
         .mtu_discovery_config(Some(discovery))
         .enable_segmentation_offload(settings.gso)
@@ -198,20 +200,13 @@ fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, Conf
         frequency.ack_eliciting_threshold(settings.ack_frequency.into());
         config.ack_frequency_config(Some(frequency));
     }
-    match settings.congestion {
-        Congestion::Tolerant => {
-            config.congestion_controller_factory(Arc::new(TolerantConfig::default()))
-        }
-        Congestion::Cubic => {
-            config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default()))
-        }
-        Congestion::Bbr => {
-            config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default()))
-        }
-        Congestion::Newreno => {
-            config.congestion_controller_factory(Arc::new(congestion::NewRenoConfig::default()))
-        }
+    let controllers: Arc<dyn ControllerFactory + Send + Sync> = match settings.congestion {
+        Congestion::Tolerant => Arc::new(TolerantConfig::default()),
+        Congestion::Cubic => Arc::new(congestion::CubicConfig::default()),
+        Congestion::Bbr => Arc::new(congestion::BbrConfig::default()),
+        Congestion::Newreno => Arc::new(congestion::NewRenoConfig::default()),
     };
+    config.congestion_controller_factory(Arc::new(ObservedConfig(controllers)));
     Ok(config)
 }
 

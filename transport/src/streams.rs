@@ -1,16 +1,21 @@
 //! Counts the open streams of one connection and raises its allowance with them.
 //!
 //! Held by the HTTP/3 connection; every exchange holds a [`StreamSlot`] until both of its
-//! directions are over. The arithmetic is in [`crate::elastic`].
+//! directions are over. The arithmetic is in [`crate::elastic`]. So it is for the bytes that are sent ahead of
+//! acknowledgements, and that arithmetic is in [`crate::send_window`].
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quinn::VarInt;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use crate::acknowledged::Acknowledged;
 use crate::elastic::Elastic;
 use crate::lag::Lag;
+use crate::limits::SEND_PAGE;
+use crate::send_window::SendWindow;
 use crate::tuning::Tuning;
 
 /// The streams of one connection.
@@ -24,6 +29,12 @@ pub(crate) struct Streams {
     lag: Lag,
     /// Whether the window has reached its bound.
     at_bound: watch::Sender<bool>,
+    send: Mutex<SendWindow>,
+    idle_timeout: Duration,
+    /// Bytes that may be written until the send window is looked at again.
+    until_look: AtomicU64,
+    /// The send window holds pages.
+    send_grew: Notify,
 }
 
 /// One open exchange.
@@ -31,13 +42,22 @@ pub(crate) struct Streams {
 pub(crate) struct StreamSlot(Arc<Streams>);
 
 impl Streams {
+    /// Of a connection that shares nothing with others.
     pub(crate) fn new(connection: quinn::Connection, tuning: &Tuning) -> Arc<Self> {
-        Self::paced(connection, tuning, Lag::default())
+        let send = SendWindow::alone(tuning);
+        Self::of_worker(connection, tuning, Lag::default(), send)
     }
 
-    /// Of a connection whose peer opens streams only as far as this worker keeps up with them.
-    pub(crate) fn paced(connection: quinn::Connection, tuning: &Tuning, lag: Lag) -> Arc<Self> {
+    /// Of a connection whose peer opens streams only as far as this worker keeps up with them, and is sent
+    /// bytes as far as it acknowledges them.
+    pub(crate) fn of_worker(
+        connection: quinn::Connection,
+        tuning: &Tuning,
+        lag: Lag,
+        send: SendWindow,
+    ) -> Arc<Self> {
         let elastic = Elastic::new(tuning);
+        connection.set_send_window(send.bytes());
         Arc::new(Self {
             open: AtomicU32::new(0),
             finished: AtomicU32::new(0),
@@ -45,7 +65,56 @@ impl Streams {
             elastic: Mutex::new(elastic),
             connection,
             lag,
+            send: Mutex::new(send),
+            idle_timeout: tuning.settings().idle_timeout,
+            until_look: AtomicU64::new(SEND_PAGE / 2),
+            send_grew: Notify::new(),
         })
+    }
+
+    /// QUIC has taken `bytes` to send. Now and then, looks whether it may take more ahead of acknowledgements.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        let left = self.until_look.load(Ordering::Relaxed);
+        let left = left.saturating_sub(bytes as u64);
+        self.until_look.store(left, Ordering::Relaxed);
+        if left > 0 {
+            return;
+        }
+        let mut send = self.send();
+        if let Some(window) = send.grow(self.acknowledged(), self.open()) {
+            self.connection.set_send_window(window);
+            self.send_grew.notify_one();
+        }
+        // Several times within a window, which doubles in a round trip at most.
+        let next = (send.bytes() / 8).max(SEND_PAGE / 2);
+        self.until_look.store(next, Ordering::Relaxed);
+    }
+
+    /// How long a peer may owe a sign of life.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    /// Done when the send window holds what others could use.
+    pub(crate) async fn send_window_grew(&self) {
+        while !self.send().holds_pages() {
+            self.send_grew.notified().await;
+        }
+    }
+
+    /// What the peer has acknowledged.
+    pub(crate) fn acknowledged(&self) -> Acknowledged {
+        Acknowledged::of(&self.connection)
+    }
+
+    /// Gives back what the send window holds.
+    pub(crate) fn shrink_send_window(&self) {
+        let window = self.send().shrink();
+        self.connection.set_send_window(window);
+    }
+
+    fn send(&self) -> MutexGuard<'_, SendWindow> {
+        self.send.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Done when the connection's window cannot grow any more. Returns how many stopped readers

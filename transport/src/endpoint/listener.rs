@@ -16,6 +16,7 @@ use crate::http3::{ErrorCode, ServerConnection};
 use crate::identity::SpiffeId;
 use crate::lag::Lag;
 use crate::limits;
+use crate::send_window::SendPool;
 use crate::shares::{Bounds, Place, Places, Source};
 use crate::streams::Streams;
 use crate::tuning::Tuning;
@@ -26,6 +27,7 @@ pub struct Listener {
     tuning: Tuning,
     credentials: Credentials,
     lag: Lag,
+    send: SendPool,
     admission: Mutex<Admission>,
     /// What a handshake runs with while many are under way.
     hurried: Arc<quinn::ServerConfig>,
@@ -39,6 +41,7 @@ pub struct Incoming {
     tuning: Tuning,
     credentials: Credentials,
     lag: Lag,
+    send: SendPool,
     /// `None` while few handshakes are under way.
     hurried: Option<Arc<quinn::ServerConfig>>,
     place: Place<Source>,
@@ -117,12 +120,14 @@ impl Listener {
         tuning: Tuning,
         credentials: Credentials,
         lag: Lag,
+        send: SendPool,
     ) -> Self {
         Self {
             endpoint,
             tuning,
             credentials,
             lag,
+            send,
             admission: Mutex::default(),
             hurried: Arc::new(hurried),
             handshakes: Places::new(Bounds {
@@ -168,6 +173,7 @@ impl Listener {
             tuning: self.tuning.clone(),
             credentials: self.credentials.clone(),
             lag: self.lag.clone(),
+            send: self.send.clone(),
             hurried: many.then(|| Arc::clone(&self.hurried)),
             place: self.handshakes.enter(source),
             connections: self.connections.clone(),
@@ -220,7 +226,8 @@ impl Incoming {
             return Err(HandshakeError::Refused("no identity".to_owned()));
         };
         let place = self.connections.enter(peer.id().clone());
-        let streams = Streams::paced(connection.clone(), &self.tuning, self.lag);
+        let send = self.send.window(peer.id());
+        let streams = Streams::of_worker(connection.clone(), &self.tuning, self.lag, send);
         Ok(Accepted {
             remote,
             http: ServerConnection::new(connection.clone(), peer, streams, place),

@@ -42,6 +42,7 @@ use crate::identity::PeerId;
 use crate::lag::Lag;
 use crate::limits;
 use crate::quic;
+use crate::send_window::SendPool;
 use crate::steering::{self, Worker};
 use crate::tls;
 use crate::tuning::Tuning;
@@ -301,17 +302,20 @@ impl WorkerSocket {
             &settings.tuning,
             self.worker,
         )?);
+        let send = SendPool::new(&settings.tuning);
         let listener = Listener::new(
             listening,
             quic::hurried_server_config(tls, &settings.tuning)?,
             settings.tuning.clone(),
             tls.credentials.clone(),
             lag.clone(),
+            send.clone(),
         );
         let dialler = Dialler {
             endpoint: dialling,
             credentials: tls.credentials.clone(),
             tuning: settings.tuning.clone(),
+            send,
         };
         Ok((listener, dialler))
     }

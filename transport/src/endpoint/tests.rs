@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::time::sleep;
 
 use super::*;
+use crate::acknowledged::Observed;
 use crate::congestion::Tolerant;
 use crate::streams::Streams;
 use crate::testing::{self, Authority, FRONTEND, ORDERS};
@@ -37,7 +38,11 @@ async fn congestion_chooses_the_controller() {
             ..defaults()
         })
         .await;
-        let controller = || pair.client.congestion_state().into_any();
+        let controller = || {
+            let observed = pair.client.congestion_state().into_any();
+            let observed = observed.downcast::<Observed>().ok().unwrap();
+            observed.controller.into_any()
+        };
         let found = [
             controller().is::<Tolerant>(),
             controller().is::<congestion::Cubic>(),
@@ -216,14 +221,69 @@ async fn connection_window_max_bounds_how_far_it_grows() {
 
 #[tokio::test]
 async fn send_window_bounds_what_is_not_acknowledged() {
-    let pair = Pair::with(TransportSettings {
+    let settings = TransportSettings {
         send_window: 256 * KIB,
         ..defaults()
-    })
-    .await;
+    };
+    let pair = Pair::fresh(settings.clone()).await;
+    let streams = of_worker(&pair.client, settings);
     let (mut send, _recv) = pair.client.open_bi().await.unwrap();
-    // `fill` never yields, so no acknowledgement is read meanwhile.
-    assert_eq!(fill(&mut send), 256 * KIB);
+    // Neither ever yields, so no acknowledgement is read meanwhile.
+    assert_eq!(fill(&mut send), 64 * KIB);
+    streams.wrote(64 << 10);
+    assert_eq!(fill(&mut send), (256 - 64) * KIB);
+}
+
+#[tokio::test]
+async fn the_send_window_grows_with_acknowledgements_and_goes_back_when_all_have_come() {
+    let pair = Pair::fresh(defaults()).await;
+    let streams = of_worker(&pair.client, defaults());
+    let (mut send, _recv) = pair.client.open_bi().await.unwrap();
+    let fill_all = |send: &mut quinn::SendStream| {
+        let mut total = 0;
+        loop {
+            let written = fill(send);
+            if written == 0 {
+                return total;
+            }
+            total += written;
+            streams.wrote(usize::try_from(written).unwrap());
+        }
+    };
+    let first = fill_all(&mut send);
+    assert_eq!(first, MIB);
+    assert!(!streams.acknowledged().all);
+
+    let (_back, mut receive) = pair.server.accept_bi().await.unwrap();
+    let read = async {
+        let mut read = 0;
+        while read < 64 * MIB {
+            let chunk = receive.read_chunk(1 << 20, true).await.unwrap().unwrap();
+            read += chunk.bytes.len() as u64;
+        }
+    };
+    let write = async {
+        let block = vec![0; 1 << 20];
+        let mut sent = first;
+        while sent < 64 * MIB {
+            let left = usize::try_from(64 * MIB - sent).unwrap();
+            let written = send.write(&block[..left.min(block.len())]).await.unwrap();
+            streams.wrote(written);
+            sent += u64::try_from(written).unwrap();
+        }
+    };
+    timeout(PATIENCE, async { tokio::join!(read, write) })
+        .await
+        .unwrap();
+    until(|| streams.acknowledged().all).await;
+    assert!(fill(&mut send) > MIB + 256 * KIB);
+    let acknowledged = streams.acknowledged().bytes;
+    receive.read_chunk(1, true).await.unwrap();
+    until(|| streams.acknowledged().all && streams.acknowledged().bytes > acknowledged).await;
+    // One page again, of a stream that has credit.
+    streams.shrink_send_window();
+    let (mut send, _recv) = pair.client.open_bi().await.unwrap();
+    assert_eq!(fill(&mut send), 64 * KIB);
 }
 
 #[tokio::test]
@@ -312,6 +372,13 @@ async fn migration_follows_a_client_to_its_new_address_unless_switched_off() {
     }
 }
 
+/// The streams of a connection that shares a worker's pool.
+fn of_worker(connection: &quinn::Connection, settings: TransportSettings) -> Arc<Streams> {
+    let tuning = settings.validate().unwrap();
+    let send = SendPool::new(&tuning).window(&ORDERS.parse().unwrap());
+    Streams::of_worker(connection.clone(), &tuning, Lag::default(), send)
+}
+
 /// Two endpoints, connected.
 struct Pair {
     client: quinn::Connection,
@@ -321,7 +388,16 @@ struct Pair {
 }
 
 impl Pair {
+    /// With windows for sending as if they had grown.
     async fn with(settings: TransportSettings) -> Self {
+        let pair = Self::fresh(settings.clone()).await;
+        for connection in [&pair.client, &pair.server] {
+            connection.set_send_window(settings.send_window);
+        }
+        pair
+    }
+
+    async fn fresh(settings: TransportSettings) -> Self {
         Self::meet(settings.clone(), settings).await.unwrap()
     }
 

@@ -47,9 +47,12 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
     tokio::pin!(stopped_readers);
     let hold_back = shared.hold_back_while_behind();
     tokio::pin!(hold_back);
+    let send_window = shared.watch_send_window();
+    tokio::pin!(send_window);
     loop {
         tokio::select! {
             never = &mut stopped_readers => match never {},
+            never = &mut send_window => match never {},
             // Only a client opens request streams (RFC 9114 section 6.1).
             never = &mut hold_back, if shared.side == Side::Server => match never {},
             stream = quic.accept_uni(), if streams.len() < limits::UNIDIRECTIONAL_STREAMS => {

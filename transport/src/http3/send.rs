@@ -60,6 +60,7 @@ impl SendHalf {
             match result {
                 Ok(written) => {
                     self.begun = true;
+                    self.guard.shared().streams.wrote(written.bytes);
                     self.queue.drain(..written.chunks);
                 }
                 Err(error) => {

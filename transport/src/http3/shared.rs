@@ -18,7 +18,7 @@ use super::reset_guard::{ResetGuard, Verdict};
 use super::settings::Settings;
 use super::stopped_readers::{LastRead, WAITING, Watch};
 use crate::lag::takes_on;
-use crate::limits::{PASS_INTERVAL, STREAM_SETTLED};
+use crate::limits::{PASS_INTERVAL, SEND_LOOK_INTERVAL, STREAM_SETTLED};
 use crate::pool::{ConnectionStatus, connection_status};
 use crate::streams::{StreamSlot, Streams};
 
@@ -191,6 +191,31 @@ impl Shared {
                 (finished, from) = (self.streams.finished(), Instant::now());
                 let fresh = takes_on(finished.wrapping_sub(before), from - since);
                 self.streams.hold_back(fresh, self.settled(from));
+            }
+        }
+    }
+
+    /// Gives back what the connection may send ahead of acknowledgements when it needs it no more, and ends the
+    /// connection when its peer acknowledges nothing for the idle timeout: it may send packets all the
+    /// while, so QUIC's own timeout would not.
+    pub(super) async fn watch_send_window(&self) -> Infallible {
+        loop {
+            self.streams.send_window_grew().await;
+            let (mut before, mut since) = (None, Instant::now());
+            loop {
+                sleep(SEND_LOOK_INTERVAL).await;
+                let now = self.streams.acknowledged();
+                // At one look what is left may wait for its turn to be sent; at the second it was.
+                if self.streams.open() == 0 && now.all && before == Some(now) {
+                    self.streams.shrink_send_window();
+                    break;
+                }
+                if now.all || before.is_none_or(|before| before.bytes != now.bytes) {
+                    since = Instant::now();
+                } else if since.elapsed() >= self.streams.idle_timeout() {
+                    self.violation(ErrorCode::H3_EXCESSIVE_LOAD, "no acknowledgement");
+                }
+                before = Some(now);
             }
         }
     }

@@ -21,6 +21,7 @@ use super::{Shared, State, Target};
 use crate::backoff::Backoff;
 use crate::endpoint::{DialError, presented_chain};
 use crate::http3::{ClientConnection, ErrorCode};
+use crate::lag::Lag;
 use crate::limits;
 use crate::liveness::{Liveness, Sample, Verdict};
 use crate::streams::Streams;
@@ -126,7 +127,8 @@ impl Keeper {
         let (quic, peer) = dialler
             .dial(self.target.address, &self.target.identity)
             .await?;
-        let streams = Streams::new(quic.clone(), &dialler.tuning);
+        let send = dialler.send.window(peer.id());
+        let streams = Streams::of_worker(quic.clone(), &dialler.tuning, Lag::default(), send);
         let (http, driver) = ClientConnection::new(quic.clone(), peer, Arc::clone(&streams));
         self.shared.keepers.spawn(driver);
         let liveness = Liveness::new(sample(&quic));

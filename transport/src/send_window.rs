@@ -1,0 +1,284 @@
+//! How many bytes a connection may have sent, or waiting to be sent, that its peer has not acknowledged. Pure.
+//!
+//! They stay in memory until then, and a peer may never acknowledge. So a connection begins with a page, gets
+//! [`SEND_WINDOW_FIRST`] when it sends much, and what it can use once its peer has acknowledged something: several
+//! congestion windows, which keep the path full, and a stream window for each open stream. With less than
+//! that the streams would wait for each other, and quinn does not wake them in turn.
+//!
+//! What is beyond the page comes from a pool of the worker, of which an identity may hold [`SEND_WINDOWS_EACH`]
+//! windows, and as much as leaves room for others ([`leaves_room`]). It goes back when all has been acknowledged, not
+//! before: what a peer does not acknowledge it holds on its identity's account.
+//!
+//! [`crate::streams`] applies it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::acknowledged::Acknowledged;
+use crate::identity::SpiffeId;
+use crate::limits::{SEND_PAGE, SEND_PROOF, SEND_WINDOW_FIRST, SEND_WINDOWS, SEND_WINDOWS_EACH};
+use crate::shares::leaves_room;
+use crate::tuning::Tuning;
+
+/// Congestion windows that a connection may have unacknowledged: one is on its way, one waits for its
+/// acknowledgements to come, and the window may have doubled by the next look.
+const CONGESTION_WINDOWS: u64 = 4;
+
+/// The pages that all connections of a worker share; so do clones.
+#[derive(Clone, Debug)]
+pub(crate) struct SendPool {
+    pages: Arc<Mutex<Pages>>,
+    bounds: Bounds,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    window_max: u64,
+    stream_window: u64,
+}
+
+#[derive(Debug)]
+struct Pages {
+    all: u32,
+    each: u32,
+    taken: u32,
+    /// By who holds them; nobody with none is kept.
+    held: BTreeMap<SpiffeId, u32>,
+}
+
+/// The window of one connection. What it holds goes back with it.
+#[derive(Debug)]
+pub(crate) struct SendWindow {
+    /// The pool, and who takes from it; `None` where nobody shares it.
+    shared: Option<(SendPool, SpiffeId)>,
+    bounds: Bounds,
+    pages: u32,
+}
+
+impl Bounds {
+    fn new(tuning: &Tuning) -> Self {
+        let settings = tuning.settings();
+        Self {
+            window_max: settings.send_window,
+            // Both sides of a mesh have the same, as a rule.
+            stream_window: settings.stream_window,
+        }
+    }
+}
+
+impl SendPool {
+    pub(crate) fn new(tuning: &Tuning) -> Self {
+        let bounds = Bounds::new(tuning);
+        Self {
+            pages: Arc::new(Mutex::new(Pages {
+                all: pages(SEND_WINDOWS * bounds.window_max),
+                each: pages(SEND_WINDOWS_EACH * bounds.window_max),
+                taken: 0,
+                held: BTreeMap::new(),
+            })),
+            bounds,
+        }
+    }
+
+    /// The window of a connection with `peer`.
+    pub(crate) fn window(&self, peer: &SpiffeId) -> SendWindow {
+        SendWindow {
+            shared: Some((self.clone(), peer.clone())),
+            bounds: self.bounds,
+            pages: 0,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        // Nothing that is done under the lock can panic half-way.
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pages {
+    /// Takes up to `wanted` pages; returns how many.
+    fn take(&mut self, peer: &SpiffeId, wanted: u32) -> u32 {
+        let held = self.held.get(peer).copied().unwrap_or(0);
+        let mut got = 0;
+        while got < wanted.min(self.each.saturating_sub(held))
+            && leaves_room(self.all, self.taken + got, held + got)
+        {
+            got += 1;
+        }
+        self.taken += got;
+        if got > 0 {
+            self.held.insert(peer.clone(), held + got);
+        }
+        got
+    }
+
+    fn give_back(&mut self, peer: &SpiffeId, pages: u32) {
+        self.taken = self.taken.saturating_sub(pages);
+        if let Some(held) = self.held.get_mut(peer) {
+            *held = held.saturating_sub(pages);
+            if *held == 0 {
+                self.held.remove(peer);
+            }
+        }
+    }
+}
+
+impl SendWindow {
+    /// Of a connection that shares with no other: it has all from the start.
+    pub(crate) fn alone(tuning: &Tuning) -> Self {
+        let bounds = Bounds::new(tuning);
+        Self {
+            shared: None,
+            bounds,
+            pages: pages(bounds.window_max),
+        }
+    }
+
+    /// The window in force.
+    pub(crate) fn bytes(&self) -> u64 {
+        (SEND_PAGE * (1 + u64::from(self.pages))).min(self.bounds.window_max)
+    }
+
+    /// Whether it holds what others could use.
+    pub(crate) fn holds_pages(&self) -> bool {
+        self.shared.is_some() && self.pages > 0
+    }
+
+    /// The peer has `acknowledged` so much, and `open` streams are. Returns the new window, if it grows.
+    pub(crate) fn grow(&mut self, acknowledged: Acknowledged, open: u32) -> Option<u64> {
+        let (pool, peer) = self.shared.as_ref()?;
+        let wanted = if acknowledged.bytes < SEND_PROOF {
+            SEND_WINDOW_FIRST
+        } else {
+            let path = acknowledged
+                .congestion_window
+                .saturating_mul(CONGESTION_WINDOWS);
+            let streams = u64::from(open).saturating_mul(self.bounds.stream_window);
+            path.saturating_add(streams).max(SEND_WINDOW_FIRST)
+        };
+        let wanted = pages(wanted.min(self.bounds.window_max));
+        let more = wanted.saturating_sub(1).saturating_sub(self.pages);
+        if more == 0 {
+            return None;
+        }
+        let got = pool.lock().take(peer, more);
+        self.pages += got;
+        (got > 0).then(|| self.bytes())
+    }
+
+    /// All has been acknowledged. Returns the new window.
+    pub(crate) fn shrink(&mut self) -> u64 {
+        if let Some((pool, peer)) = &self.shared {
+            let pages = std::mem::take(&mut self.pages);
+            pool.lock().give_back(peer, pages);
+        }
+        self.bytes()
+    }
+}
+
+impl Drop for SendWindow {
+    fn drop(&mut self) {
+        self.shrink();
+    }
+}
+
+fn pages(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(SEND_PAGE)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FRONTEND, ORDERS};
+    use crate::tuning::TransportSettings;
+
+    const KIB: u64 = 1 << 10;
+    const MIB: u64 = 1 << 20;
+
+    fn pool() -> (SendPool, [SpiffeId; 2]) {
+        let tuning = TransportSettings::default().validate().unwrap();
+        (
+            SendPool::new(&tuning),
+            [ORDERS, FRONTEND].map(|id| id.parse().unwrap()),
+        )
+    }
+
+    fn acknowledged(bytes: u64, congestion_window: u64) -> Acknowledged {
+        Acknowledged {
+            all: false,
+            bytes,
+            congestion_window,
+        }
+    }
+
+    #[test]
+    fn a_window_is_what_path_and_streams_can_use_once_something_was_acknowledged() {
+        let (pool, [orders, _]) = pool();
+        let mut window = pool.window(&orders);
+        assert_eq!(window.bytes(), 64 * KIB);
+        assert_eq!(window.grow(acknowledged(0, 100 * MIB), 100), Some(MIB));
+        assert_eq!(window.grow(acknowledged(SEND_PROOF, 38 * KIB), 0), None);
+        let path_and_stream = acknowledged(SEND_PROOF, 512 * KIB);
+        assert_eq!(window.grow(path_and_stream, 1), Some(4 * MIB));
+        assert_eq!(window.grow(path_and_stream, 0), None);
+        assert_eq!(window.grow(path_and_stream, 100), Some(16 * MIB));
+        assert_eq!(window.shrink(), 64 * KIB);
+    }
+
+    #[test]
+    fn a_thousand_connections_of_one_identity_hold_four_windows_and_a_page_each() {
+        for acknowledges in [0, SEND_PROOF] {
+            let (pool, [hostile, other]) = pool();
+            let mut windows: Vec<_> = (0..1000).map(|_| pool.window(&hostile)).collect();
+            for window in &mut windows {
+                window.grow(acknowledged(acknowledges, 100 * MIB), 100);
+            }
+            let held: u64 = windows.iter().map(SendWindow::bytes).sum();
+            assert!(held <= 1000 * 64 * KIB + 64 * MIB, "{held}");
+            let mut window = pool.window(&other);
+            let grown = window.grow(acknowledged(SEND_PROOF, 100 * MIB), 1);
+            assert_eq!(grown, Some(16 * MIB));
+        }
+    }
+
+    #[test]
+    fn a_hundred_identities_leave_room_and_hold_no_more_than_the_pool() {
+        let (pool, _) = pool();
+        let mut windows = Vec::new();
+        for number in 0..100 {
+            let id = format!("spiffe://demo.test/ns/shop/sa/n{number}");
+            for _ in 0..4 {
+                let mut window = pool.window(&id.parse().unwrap());
+                window.grow(acknowledged(SEND_PROOF, 100 * MIB), 1);
+                windows.push(window);
+            }
+        }
+        let held: u64 = windows.iter().map(SendWindow::bytes).sum();
+        assert!(held <= 400 * 64 * KIB + 512 * MIB, "{held}");
+    }
+
+    #[test]
+    fn what_a_connection_held_goes_back_with_it() {
+        let (pool, [orders, _]) = pool();
+        for _ in 0..100 {
+            let grown = pool
+                .window(&orders)
+                .grow(acknowledged(SEND_PROOF, 100 * MIB), 0);
+            assert_eq!(grown, Some(16 * MIB));
+        }
+        let pages = pool.lock();
+        assert_eq!((pages.taken, pages.held.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_smallest_setting_bounds_the_window() {
+        let settings = TransportSettings {
+            send_window: 256 * KIB,
+            ..TransportSettings::default()
+        };
+        let tuning = settings.validate().unwrap();
+        let mut window = SendPool::new(&tuning).window(&ORDERS.parse().unwrap());
+        assert_eq!(window.grow(acknowledged(0, 100 * MIB), 1), Some(256 * KIB));
+        assert_eq!(SendWindow::alone(&tuning).bytes(), 256 * KIB);
+    }
+}
