@@ -392,7 +392,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_take_its_reply_loses_its_connection() {
         let GateLayer(gate) = GateLayer::new(TaskTracker::new(), CancellationToken::new());
-        let answer = tower::service_fn(|_: HttpRequest| async { Ok(HttpResponse::default()) });
+        let answer =
+            tower::service_fn(|_: HttpRequest| async { Ok(HttpResponse::new(Body::new(Unread))) });
         let (taken, left) = (CancellationToken::new(), CancellationToken::new());
         for line in [&taken, &left] {
             let request = http::Request::new(Body::empty());
@@ -407,5 +408,20 @@ mod tests {
             }
         }
         assert!(!taken.is_cancelled());
+    }
+
+    /// A reply of which nothing is taken.
+    struct Unread;
+
+    impl http_body::Body for Unread {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Pending
+        }
     }
 }

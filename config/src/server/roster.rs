@@ -1,5 +1,6 @@
 //! Which sidecars there are: those whose stream is open, those whose stream broke less than a lease ago and
-//! that may serve what they were sent before, and, to be shown, some that are gone. Pure: time is an argument.
+//! that may serve what they were sent before, and, to be shown, some that are gone. The time by which it decides
+//! is an argument; that at which a sidecar was last seen is only shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
