@@ -90,7 +90,7 @@ impl ServerConnection {
 
     /// As [`UnprovenServerConnection::accept`]. A peer whose proof has ended gets no further request: that
     /// is a [`Self::shutdown`]. So is a newer connection that needs this one's place, and then requests under way
-    /// have [`DISPLACED_GRACE`](crate::limits::DISPLACED_GRACE).
+    /// have [`DISPLACED_GRACE`].
     ///
     /// # Errors
     /// The connection ended in another way.
