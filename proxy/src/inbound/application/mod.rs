@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -277,8 +277,11 @@ fn taken(request: ToSend<'_>) -> Result<Request<RequestBody>, Failure> {
         .ok_or_else(|| Failure::new(Reason::Internal, "there is no request to send"))
 }
 
+/// A head, with who hears of interim responses to it.
+type Spare = (Method, Uri, HeaderMap, Extensions);
+
 /// A copy for a second attempt, where the application may see the request twice (RFC 9110 section 9.2.2).
-fn spare(request: &Request<RequestBody>) -> Option<Box<(Method, Uri, HeaderMap)>> {
+fn spare(request: &Request<RequestBody>) -> Option<Box<Spare>> {
     if !request.method().is_idempotent() || !request.body().is_empty() {
         return None;
     }
@@ -286,15 +289,17 @@ fn spare(request: &Request<RequestBody>) -> Option<Box<(Method, Uri, HeaderMap)>
         request.method().clone(),
         request.uri().clone(),
         request.headers().clone(),
+        request.extensions().clone(),
     )))
 }
 
-fn repeated(spare: Box<(Method, Uri, HeaderMap)>) -> Request<RequestBody> {
+fn repeated(spare: Box<Spare>) -> Request<RequestBody> {
     let mut request = Request::new(RequestBody::empty());
     (
         *request.method_mut(),
         *request.uri_mut(),
         *request.headers_mut(),
+        *request.extensions_mut(),
     ) = *spare;
     request
 }
