@@ -427,7 +427,7 @@ fn connections_that_say_nothing_keep_nobody_out() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
-    load.finish().expect_all_good(20);
+    load.finish_after(20).expect_all_good(20);
     shop.expect_alive();
 }
 

@@ -116,12 +116,12 @@ mod tests {
     fn a_source_leaves_room_for_others_within_a_second_and_begins_anew_in_the_next() {
         let mut admission = Admission::default();
         let now = Instant::now();
-        assert_eq!(begin(&mut admission, 1, 5000, now), 889);
+        assert_eq!(begin(&mut admission, 1, 5000, now), 942);
         assert_eq!(begin(&mut admission, 2, 50, now), 50);
         let later = now + Duration::from_millis(999);
         assert_eq!(begin(&mut admission, 1, 10, later), 0);
         let next = now + Duration::from_secs(1);
-        assert_eq!(begin(&mut admission, 1, 5000, next), 889);
+        assert_eq!(begin(&mut admission, 1, 5000, next), 942);
     }
 
     #[test]
