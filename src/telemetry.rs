@@ -10,8 +10,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use weft_proxy::visible::escape;
 
-/// Lifecycle only: nothing per request stands at this level.
-const DEFAULT_FILTER: &str = "info";
+/// Lifecycle only: nothing per request stands at this level. What libraries warn of, peers can cause as often as they
+/// like; weft counts it, and says it once where an operator has to know.
+const DEFAULT_FILTER: &str =
+    "info,h2=error,hyper=error,quinn=error,quinn_proto=error,rustls=error,tonic=error";
 
 /// Changes the log filter of the running process.
 #[derive(Clone)]

@@ -53,6 +53,14 @@ pub const BODY_BYTES_PER_SECOND_LEAST: u64 = 500;
 /// that was used least recently goes.
 pub const APPLICATION_IDLE_CONNECTIONS_MAX: usize = 1024;
 
+/// An HTTP/2 connection of a caller to the application that carried no new request for this time is left to end:
+/// gRPC calls come in bursts with pauses, and a new connection costs two round trips on one host.
+pub const APPLICATION_HTTP2_IDLE: Duration = Duration::from_secs(60);
+
+/// HTTP/2 connections kept per application and worker, one for each caller; of more the one that was used least
+/// recently goes.
+pub const APPLICATION_HTTP2_CONNECTIONS_MAX: usize = 1024;
+
 /// After a response ended, how long its connection may take to become reusable before it is dropped.
 pub const APPLICATION_READY_WAIT: Duration = Duration::from_millis(100);
 

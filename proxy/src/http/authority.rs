@@ -78,7 +78,7 @@ fn parse(text: &str) -> Result<Authority<'_>, Failure> {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         // Names and IPv4 only: no userinfo, no percent-encoding, no sub-delimiters.
         None => {
-            !host.is_empty()
+            host.split('.').all(|label| !label.is_empty())
                 && host
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
@@ -138,6 +138,9 @@ mod tests {
             &["a", "a"],
             &[""],
             &["."],
+            &["a.."],
+            &[".a"],
+            &["a..b"],
             &["user@a"],
             &["a:80@b"],
             &["a:"],

@@ -237,7 +237,8 @@ async fn deliver(
         *application.address()
     );
     if multiplexed {
-        return application.send_multiplexed(request).await;
+        let caller = &admitted.in_flight.caller;
+        return application.send_multiplexed(caller, request).await;
     }
     if let Some(request) = request {
         declare_length(request).await?;

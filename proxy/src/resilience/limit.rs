@@ -164,9 +164,10 @@ impl Concurrency {
             (Kind::Adaptive, adaptive, limits.adaptive),
         ] {
             let Some(mode) = mode else { continue };
-            let kind = if before >= room(limit, priority, limits.reserve) {
+            let room = room(limit, priority, limits.reserve);
+            let kind = if before >= room {
                 kind
-            } else if leaves_room(limit, before, own) {
+            } else if leaves_room(room, before, own) {
                 continue;
             } else {
                 Kind::Share
@@ -372,9 +373,31 @@ mod tests {
             reserve: true,
             ..limits(100)
         };
-        assert_eq!(let_in(&concurrency, &limits, Priority::Low), 75);
-        assert_eq!(let_in(&concurrency, &limits, Priority::Normal), 15);
-        assert_eq!(let_in(&concurrency, &limits, Priority::High), 10);
+        let full = |priority| {
+            (0..3)
+                .map(|_| let_in(&concurrency, &limits, priority))
+                .sum::<usize>()
+        };
+        assert_eq!(full(Priority::Low), 75);
+        assert_eq!(full(Priority::Normal), 15);
+        assert_eq!(full(Priority::High), 10);
+    }
+
+    #[test]
+    fn one_caller_leaves_places_of_each_priority_to_others() {
+        for (priority, most) in [
+            (Priority::Low, 71),
+            (Priority::Normal, 85),
+            (Priority::High, 95),
+        ] {
+            let concurrency = Concurrency::default();
+            let limits = Limits {
+                reserve: true,
+                ..limits(100)
+            };
+            assert_eq!(let_in(&concurrency, &limits, priority), most);
+            assert!(let_in(&concurrency, &limits, priority) > 0);
+        }
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (one connection).
+//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (a connection for each).
 //!
 //! One per worker and served service. What may be delivered is decided before: see
 //! [`super::authorise::Permit`]. Which responses let a connection of HTTP/1.1 live is said in
-//! [`crate::http::response`]; for whom it is used again, in `idle.rs`.
+//! [`crate::http::response`]; for whom it is used again, in `idle.rs`. Callers share no connection of HTTP/2
+//! either: its windows and its number of streams are the connection's, so one caller could take all of them.
 
+mod greeting;
 mod idle;
+mod multiplexed;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use http::{Extensions, HeaderMap, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -26,19 +28,18 @@ use crate::metrics::lock;
 use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
 use crate::tasks::Tracked;
+use greeting::{Greeted, Greeting};
 use idle::IdleConnections;
+use multiplexed::{Multiplexed, MultiplexedConnections};
 
 /// The connections of one worker to one application.
 pub(crate) struct Application {
     address: LocalAddress,
     connect: Duration,
     idle: Mutex<IdleConnections<Caller, Connection>>,
-    multiplexed: Mutex<Option<Multiplexed>>,
+    multiplexed: Mutex<MultiplexedConnections<Caller, http2::SendRequest<RequestBody>, Failure>>,
     tasks: TaskTracker,
 }
-
-/// The HTTP/2 connection, or its making, which all requests that need it wait for.
-type Multiplexed = Shared<BoxFuture<'static, Result<http2::SendRequest<RequestBody>, Failure>>>;
 
 /// A connection of HTTP/1.1.
 struct Connection {
@@ -106,7 +107,10 @@ impl Application {
                 timeouts.application_idle,
                 limits::APPLICATION_IDLE_CONNECTIONS_MAX,
             )),
-            multiplexed: Mutex::default(),
+            multiplexed: Mutex::new(MultiplexedConnections::new(
+                limits::APPLICATION_HTTP2_IDLE,
+                limits::APPLICATION_HTTP2_CONNECTIONS_MAX,
+            )),
             tasks,
         }
     }
@@ -156,14 +160,15 @@ impl Application {
         Ok(self.answered(response, caller, connection))
     }
 
-    /// Sends a request over HTTP/2 with prior knowledge.
+    /// Sends a request of `caller` over HTTP/2 with prior knowledge.
     pub(crate) async fn send_multiplexed(
         self: &Arc<Self>,
+        caller: &Caller,
         request: ToSend<'_>,
     ) -> Result<Answered, Failure> {
         let mut again = true;
         loop {
-            let mut sender = self.multiplexed().await?;
+            let mut sender = self.multiplexed(caller).await?;
             let mut refused = match sender.try_send_request(taken(request)?).await {
                 Ok(response) => {
                     return Ok(Answered {
@@ -182,28 +187,23 @@ impl Application {
         }
     }
 
-    /// The one HTTP/2 connection. Whoever comes while it is being made waits for the same attempt.
-    fn multiplexed(self: &Arc<Self>) -> Multiplexed {
-        let mut current = lock(&self.multiplexed);
-        let usable = current.as_ref().filter(|one| match one.peek() {
-            Some(Ok(sender)) => !sender.is_closed(),
-            Some(Err(_)) => false,
-            None => true,
-        });
-        if let Some(usable) = usable {
-            return usable.clone();
-        }
-        let application = Arc::clone(self);
-        let fresh = async move { application.open_multiplexed().await }
-            .boxed()
-            .shared();
-        *current = Some(fresh.clone());
-        fresh
+    /// The HTTP/2 connection of a caller. Requests that come while it is being made wait for the same attempt.
+    fn multiplexed(
+        self: &Arc<Self>,
+        caller: &Caller,
+    ) -> Multiplexed<http2::SendRequest<RequestBody>, Failure> {
+        let make = || {
+            let application = Arc::clone(self);
+            async move { application.open_multiplexed().await }.boxed()
+        };
+        let usable = |sender: &http2::SendRequest<RequestBody>| !sender.is_closed();
+        lock(&self.multiplexed).get(caller, Instant::now(), usable, make)
     }
 
     /// Drops connections that were idle for too long. Called about once a second.
     pub(crate) fn sweep(&self, now: Instant) {
         lock(&self.idle).sweep(now, |connection| !connection.sender.is_closed());
+        lock(&self.multiplexed).sweep(now);
     }
 
     fn answered(
@@ -239,7 +239,7 @@ impl Application {
     }
 
     async fn open_multiplexed(&self) -> Result<http2::SendRequest<RequestBody>, Failure> {
-        let stream = self.connect().await?;
+        let (stream, greeting) = Greeted::new(self.connect().await?);
         let (sender, connection) = http2::Builder::new(Tracked(self.tasks.clone()))
             .timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
@@ -249,7 +249,15 @@ impl Application {
             .await
             .map_err(|error| response_failure(&error))?;
         self.tasks.spawn(async move { drop(connection.await) });
-        Ok(sender)
+        // Nothing of a caller goes to an application before that has shown that it speaks HTTP/2: to one that does
+        // not, frames would be lines.
+        match tokio::time::timeout(self.connect, greeting.heard()).await {
+            Ok(Greeting::Http2) => Ok(sender),
+            Ok(Greeting::Other) | Err(_) => Err(Failure::new(
+                Reason::ResponseMalformed,
+                format!("the application at {} does not speak HTTP/2", self.address),
+            )),
+        }
     }
 
     fn connect_failure(&self, error: &io::Error) -> Failure {
