@@ -91,16 +91,27 @@ pub fn print_or<T: Serialize>(
 ) -> Result<(), Failure> {
     let text = match format {
         Format::Table => text(data),
-        Format::Json => serde_json::to_string_pretty(data)
-            .map(|text| visible_json(&text))
-            .map_err(|error| {
-                Failure::new(Code::Failed, format!("cannot print as JSON: {error}"))
-            })?,
-        Format::Yaml => serde_saphyr::to_string(data).map_err(|error| {
-            Failure::new(Code::Failed, format!("cannot print as YAML: {error}"))
-        })?,
+        Format::Json => json(data)?,
+        Format::Yaml => yaml(data)?,
     };
     text_out(&text)
+}
+
+fn json<T: Serialize>(data: &T) -> Result<String, Failure> {
+    serde_json::to_string_pretty(data)
+        .map(|text| visible_json(&text))
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot print as JSON: {error}")))
+}
+
+/// YAML, or the same as JSON where a string holds what a terminal obeys: the writer of YAML leaves such characters as
+/// they are, and JSON is YAML (YAML 1.2 section 1.3).
+fn yaml<T: Serialize>(data: &T) -> Result<String, Failure> {
+    let text = serde_saphyr::to_string(data)
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot print as YAML: {error}")))?;
+    if text.lines().any(|line| line.chars().any(acts)) {
+        return json(data);
+    }
+    Ok(text)
 }
 
 /// JSON of several lines with an end, in which strings hold no character that a terminal obeys: they are
@@ -135,6 +146,17 @@ pub fn note(line: impl std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn yaml_with_what_a_terminal_obeys_is_written_as_json() {
+        let harmless = yaml(&serde_json::json!({ "reason": "plain" })).unwrap();
+        assert_eq!(harmless.trim(), "reason: plain");
+        let data = serde_json::json!({ "reason": "a\u{202e}b\u{9b}2J" });
+        let text = yaml(&data).unwrap();
+        assert!(!text.chars().any(|c| c != '\n' && acts(c)), "{text:?}");
+        let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(read, data);
+    }
 
     #[test]
     fn json_means_the_same_and_acts_on_no_terminal() {

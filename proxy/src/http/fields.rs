@@ -5,7 +5,7 @@
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
@@ -62,6 +62,19 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) -> Result<(), Failure> {
         check_trace(headers);
     }
     Ok(())
+}
+
+/// Refuses an expectation that no hop knows (RFC 9110 section 10.1.1).
+pub(crate) fn check_expectation(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.get(EXPECT) {
+        Some(expect) if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+            Err(Failure::new(
+                Reason::ExpectationFailed,
+                "only Expect: 100-continue is known",
+            ))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether some applications take a field of this name for one that only the mesh may say or that frames a

@@ -291,6 +291,7 @@ fn listen_for_interim(
 
 /// Makes the head what the application shall see, or refuses it.
 fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<(), Failure> {
+    fields::check_expectation(&head.headers)?;
     fields::strip_request(&mut head.headers)?;
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
     let path = head.uri.path_and_query().cloned();

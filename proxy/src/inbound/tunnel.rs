@@ -94,6 +94,8 @@ async fn open(
             "extended CONNECT is not supported",
         ));
     }
+    // Who may not call hears nothing else of the service.
+    let admitted = peer.admit(directory, service, head)?;
     if service
         .protocol(directory.table.as_deref())
         .is_some_and(weft_config::table::Protocol::has_requests)
@@ -103,7 +105,6 @@ async fn open(
             format!("{} takes requests, not tunnels", service.label),
         ));
     }
-    let admitted = peer.admit(directory, service, head)?;
     let application = admitted.application.connect().await?;
     Ok(Opened {
         admitted,

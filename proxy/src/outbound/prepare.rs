@@ -1,6 +1,6 @@
 //! Makes an application's request head what crosses the mesh, or says why it may not. Pure.
 
-use http::header::{CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE, VIA};
+use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE, VIA};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
@@ -26,14 +26,7 @@ pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
             "HTTP Upgrade is not supported",
         ));
     }
-    if let Some(expect) = head.headers.get(EXPECT)
-        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
-        return Err(Failure::new(
-            Reason::ExpectationFailed,
-            "only Expect: 100-continue is known",
-        ));
-    }
+    fields::check_expectation(&head.headers)?;
     if head.headers.len() > limits::FIELDS_MAX {
         return Err(Failure::new(Reason::HeadTooLarge, "too many header fields"));
     }
