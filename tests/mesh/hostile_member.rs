@@ -126,7 +126,7 @@ fn four_hundred_subscriptions_that_take_nothing_are_one_sidecar_and_hold_no_memo
     assert!(flood.wait_exit(Duration::from_secs(60)).success());
     let grown = mesh.config.resident_peak().saturating_sub(resident);
     assert!(grown <= GROWTH_MAX, "grew by {grown} KiB: {}", flood.log());
-    // Whoever takes nothing is not waited for when it has gone, and the next change is everywhere.
+    // A sidecar that takes nothing is not waited for when it has gone, and the next change is everywhere.
     eventually("a change reaches everyone", || {
         mesh.try_apply(&service("late", 80, "http")).code == 0
     });

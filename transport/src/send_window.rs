@@ -42,14 +42,14 @@ struct Pages {
     all: u32,
     each: u32,
     taken: u32,
-    /// By who holds them; nobody with none is kept.
+    /// By identity; one that holds none is not kept.
     held: BTreeMap<SpiffeId, u32>,
 }
 
 /// The window of one connection. What it holds goes back with it.
 #[derive(Debug)]
 pub(crate) struct SendWindow {
-    /// The pool, and who takes from it; `None` where nobody shares it.
+    /// The pool, and the identity that takes from it; `None` where it is not shared.
     shared: Option<(SendPool, SpiffeId)>,
     bounds: Bounds,
     pages: u32,

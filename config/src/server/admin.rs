@@ -41,7 +41,7 @@ pub(super) fn bind_socket(path: &Path) -> Result<UnixListener, ServeError> {
         what: path.display().to_string(),
         source,
     };
-    // The store's lock is held, so a socket that is there belongs to nobody.
+    // The store's lock is held, so a socket that is there was left by a process that is gone.
     match std::fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

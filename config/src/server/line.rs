@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use weft_ca::connection::Caller;
 
-/// A connection, until somebody hangs up.
+/// A connection, until one side ends it.
 pub(super) struct Line<S> {
     connection: S,
     hang_up: CancellationToken,

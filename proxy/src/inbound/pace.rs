@@ -1,8 +1,8 @@
 //! How quickly the body of a request comes. A caller that declares a body and sends it too slowly holds a place of the
 //! service for nothing. Pure but for the timer of [`Pacer`].
 //!
-//! Counted is only the time in which the application's connection waited for the caller: an application that
-//! reads slowly makes nobody too slow. A body of undeclared length is a stream, which may pause; so may one that
+//! Counted is only the time in which the application's connection waited for the caller: no caller is too slow
+//! because its application reads slowly. A body of undeclared length is a stream, which may pause; so may one that
 //! the application has begun to answer.
 
 use std::future::Future;

@@ -3,7 +3,7 @@
 //! A handshake costs CPU and memory before its peer has proven anything, so three rules hold for a worker:
 //!
 //! - While many are under way, an address must be validated first (RFC 9000 section 8.1.2). So only who
-//!   receives at its address can have many handshakes, and whose address is spoofed can push out nobody.
+//!   receives at its address can have many handshakes, and one whose address is spoofed can push out none.
 //! - So many begin in a second and no more, and a source leaves room for others ([`leaves_room`]). Beyond that a first
 //!   packet is ignored, not refused: its sender asks again by itself, and may find room then.
 //! - So many are under way and no more; a new one always begins, and the oldest of whoever has most is given up

@@ -48,7 +48,7 @@ pub struct Incoming {
     connections: Places<SpiffeId>,
 }
 
-/// Why somebody who asked to come in got no handshake, for now.
+/// Why a peer that asked to come in got no handshake, for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnedAway {
     /// Many handshakes are under way, and it must first show that it receives at its address.

@@ -86,7 +86,7 @@ impl<K: Ord + Clone, T> Shares<K, T> {
         (ticket, lost)
     }
 
-    /// A place is not needed any more; one that was taken back meanwhile is nobody's loss.
+    /// A place is not needed any more; one that was taken back meanwhile is left already.
     fn leave(&mut self, holder: &K, ticket: Ticket) {
         let Some(places) = self.holders.get_mut(holder) else {
             return;

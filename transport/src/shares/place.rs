@@ -27,7 +27,7 @@ impl<K: Ord + Clone> Places<K> {
     }
 
     /// A place for `holder`. Where its share is taken it loses its oldest one; where all are, the holder
-    /// of most does. More places than the bound are in use only until whoever lost one has stopped.
+    /// of most does. More places than the bound are in use only until the one who lost a place has stopped.
     #[must_use]
     pub fn enter(&self, holder: K) -> Place<K> {
         let taken_back = CancellationToken::new();
@@ -56,7 +56,7 @@ impl<K: Ord + Clone> Places<K> {
 }
 
 impl<K: Ord + Clone> Place<K> {
-    /// Ready once this place was given to somebody else.
+    /// Ready once this place was given to another.
     pub fn taken_back(&self) -> WaitForCancellationFuture<'_> {
         self.taken_back.cancelled()
     }
