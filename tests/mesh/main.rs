@@ -15,6 +15,7 @@
 mod harness;
 
 mod admin;
+mod admin_browser;
 mod authorization;
 mod bad_input;
 mod control_plane;
