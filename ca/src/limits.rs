@@ -72,10 +72,10 @@ pub const SIGNATURES_BURST: f64 = 200.0;
 pub const RATED_IDENTITIES_MAX: usize = 16_384;
 
 /// Connections whose handshake is under way; each costs about 20 KiB. A source that opens 600 a second keeps each
-/// for 0.4 s, which is several round trips more than a handshake takes.
+/// for more than a second, which is enough for a handshake on a busy machine.
 pub const HANDSHAKES: Bounds = Bounds {
-    places: 512,
-    each: 256,
+    places: 1024,
+    each: 768,
 };
 /// Connections after the handshake; each costs about 50 KiB. One holder has room for [`SIGNATURES_BURST`]
 /// replicas that start together.
