@@ -96,9 +96,20 @@ pub(crate) fn is_twin_of(name: &str, other: &str) -> bool {
 
 /// Whether the name has characters that fold into a dash; few have.
 fn is_foldable(name: &str) -> bool {
-    name.bytes()
-        .any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+    name.bytes().any(|byte| FOLDABLE[usize::from(byte)])
 }
+
+/// Which bytes of a name fold: a table, since each byte of each name is asked.
+const FOLDABLE: [bool; 256] = {
+    let mut table = [true; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let known = byte as u8;
+        table[byte] = !(known.is_ascii_alphanumeric() || known == b'-');
+        byte += 1;
+    }
+    table
+};
 
 fn folds_to(name: &str, other: &str) -> bool {
     name.len() == other.len() && folds_to_prefix(name, other)
