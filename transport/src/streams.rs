@@ -85,9 +85,7 @@ impl Streams {
             self.connection.set_send_window(window);
             self.send_grew.notify_one();
         }
-        // Several times within a window, which doubles in a round trip at most.
-        let next = (send.bytes() / 8).max(SEND_PAGE / 2);
-        self.until_look.store(next, Ordering::Relaxed);
+        self.look_again(&send);
     }
 
     /// How long a peer may owe a sign of life.
@@ -109,8 +107,16 @@ impl Streams {
 
     /// Gives back what the send window holds.
     pub(crate) fn shrink_send_window(&self) {
-        let window = self.send().shrink();
-        self.connection.set_send_window(window);
+        let mut send = self.send();
+        self.connection.set_send_window(send.shrink());
+        // The bytes until the next look were a part of the larger window: it would stay small for all of them.
+        self.look_again(&send);
+    }
+
+    /// Several times within a window, which doubles in a round trip at most.
+    fn look_again(&self, send: &SendWindow) {
+        let bytes = (send.bytes() / 8).max(SEND_PAGE / 2);
+        self.until_look.store(bytes, Ordering::Relaxed);
     }
 
     fn send(&self) -> MutexGuard<'_, SendWindow> {

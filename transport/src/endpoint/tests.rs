@@ -280,10 +280,14 @@ async fn the_send_window_grows_with_acknowledgements_and_goes_back_when_all_have
     let acknowledged = streams.acknowledged().bytes;
     receive.read_chunk(1, true).await.unwrap();
     until(|| streams.acknowledged().all && streams.acknowledged().bytes > acknowledged).await;
-    // One page again, of a stream that has credit.
+    // The next look is an eighth of the large window away.
+    streams.wrote(64 << 20);
+    // One page again, of a stream that has credit; it grows with the first bytes that are sent.
     streams.shrink_send_window();
     let (mut send, _recv) = pair.client.open_bi().await.unwrap();
     assert_eq!(fill(&mut send), 64 * KIB);
+    streams.wrote(64 << 10);
+    assert!(fill(&mut send) > 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The server side of a connection: takes requests whose heads are complete, answers them.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -97,6 +97,12 @@ impl ServerConnection {
     pub async fn accept(&mut self) -> Result<Option<ServerRequest>, ConnectionError> {
         loop {
             let ends = self.ends;
+            let end = async {
+                match ends {
+                    Some(ends) => sleep_until(ends).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 accepted = self.connection.accept() => return accepted,
@@ -104,7 +110,7 @@ impl ServerConnection {
                     self.ends = Some(Instant::now() + DISPLACED_GRACE);
                     self.connection.shutdown();
                 }
-                () = sleep_until(ends.unwrap_or_else(Instant::now)), if ends.is_some() => {
+                () = end => {
                     self.connection.close(ErrorCode::H3_NO_ERROR);
                     return Ok(None);
                 }
