@@ -1,7 +1,7 @@
 //! The CA at work: takes a request for a certificate, judges it, signs and remembers. No sockets, and the time is an
 //! argument; `server.rs` is the shell around it.
 //!
-//! One request: right of the caller -> CSR and proof of possession -> rate of the identity -> one store transaction
+//! One request: right of the caller -> rate of the identity, CSR and proof of possession -> one store transaction
 //! (`attest.rs` decides, `issuer.rs` signs, token, key and log are written) -> answer. What needs no signature
 //! and no write comes first, so that strangers cost neither.
 
@@ -112,7 +112,8 @@ impl Authority {
     ) -> Result<String, SignError> {
         let key = match &request.proof {
             Proof::None => return Err(Refusal::NoCredential.into()),
-            Proof::Svid { id, .. } => {
+            Proof::Svid { id, not_after } => {
+                self.by_svid(id, *not_after, now)?;
                 self.count_signature(id, now)?;
                 ProvenKey::from_csr(&request.csr).map_err(Refusal::Csr)?
             }
@@ -147,10 +148,7 @@ impl Authority {
             Proof::Token(hash) => {
                 attest::by_token(transaction.token(*hash)?.as_ref(), key, now.wall)
             }
-            Proof::Svid { id, not_after } => {
-                let domain = self.issuer.trust_domain();
-                attest::by_svid(id, *not_after, domain, self.renewal_grace, now.wall)
-            }
+            Proof::Svid { id, not_after } => self.by_svid(id, *not_after, now),
             Proof::None => Err(Refusal::NoCredential),
         };
         let Ok(Grant::New(identity)) = &grant else {
@@ -161,6 +159,11 @@ impl Authority {
             return Ok(Err(refusal));
         }
         Ok(grant)
+    }
+
+    fn by_svid(&self, id: &SpiffeId, not_after: SystemTime, now: Moment) -> Result<Grant, Refusal> {
+        let domain = self.issuer.trust_domain();
+        attest::by_svid(id, not_after, domain, self.renewal_grace, now.wall)
     }
 
     fn count_signature(&self, identity: &SpiffeId, now: Moment) -> Result<(), Refusal> {
@@ -460,6 +463,18 @@ mod tests {
         bad[last] ^= 1;
         assert_eq!(ca.sign(bad, token.clone()), Err("bad_csr"));
         assert!(ca.sign(csr(), token).is_ok());
+    }
+
+    #[test]
+    fn an_svid_that_buys_nothing_takes_no_signature_of_its_identity() {
+        let mut ca = Ca::new();
+        let (ended, wall) = (ca_svid("orders", &ca), ca.now.wall);
+        ca.now.wall += SVID_TTL_DEFAULT + RENEWAL_GRACE;
+        for _ in 0..300 {
+            assert_eq!(ca.sign(csr(), ended.clone()), Err("svid_expired"));
+        }
+        ca.now.wall = wall;
+        assert!(ca.sign(csr(), ended).is_ok());
     }
 
     #[test]
