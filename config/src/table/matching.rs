@@ -71,9 +71,13 @@ impl Rule {
     }
 }
 
-/// A path as an application that ignores case compares it: decoded, and in lower case.
+/// A path as an application that ignores case compares it: decoded, and each letter in one form. Some compare in lower
+/// case and some in upper case; two letters that are the same to either have one form here, such as both forms of sigma.
 pub fn folded(path: &str) -> String {
-    percent_decode_str(path).decode_utf8_lossy().to_lowercase()
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let lower = decoded.chars().flat_map(char::to_lowercase);
+    let upper = lower.flat_map(char::to_uppercase);
+    upper.flat_map(char::to_lowercase).collect()
 }
 
 impl Rule {
@@ -90,10 +94,10 @@ impl Rule {
 impl PathPattern {
     /// Whether a path that is [`folded`] matches where case is ignored.
     fn matches_folded(&self, path: &str) -> bool {
-        let pattern = folded(&self.0);
-        match pattern.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            None => pattern == path,
+        // Before it is decoded: `%2A` is a star of the path.
+        match self.0.strip_suffix('*') {
+            Some(prefix) => path.starts_with(&folded(prefix)),
+            None => folded(&self.0) == path,
         }
     }
 
@@ -185,6 +189,30 @@ mod tests {
         assert!(below.matches("/orders/") && below.matches("/orders/1/items"));
         assert!(!below.matches("/orders") && !below.matches("/ordersx"));
         assert!("/*".parse::<PathPattern>().unwrap().matches("/"));
+    }
+
+    #[test]
+    fn a_path_that_differs_in_case_alone_is_told_from_one_that_differs() {
+        let rule = |pattern: &str| Rule {
+            policy: "p".into(),
+            action: Action::Deny,
+            principals: None,
+            methods: None,
+            paths: Some(vec![pattern.parse().unwrap()]),
+        };
+        for (pattern, path, same) in [
+            ("/admin/*", "/admin/x", true),
+            ("/admin/*", "/Admin/x", false),
+            ("/caf%C3%A9", "/caf%C3%89", false),
+            // Sigma within a word and at its end: one letter in upper case.
+            ("/%CF%83", "/%CF%82", false),
+            ("/%CE%BF%CE%A3/*", "/%CE%BF%CF%83/x", false),
+            ("/a%2A", "/abc", true),
+            ("/a%2A", "/A%2a", false),
+        ] {
+            let ignores = rule(pattern).ignores_case_of(path, &folded(path));
+            assert_eq!(ignores, same, "{pattern} {path}");
+        }
     }
 
     #[test]
