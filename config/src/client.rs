@@ -3,8 +3,9 @@
 //! [`Subscription::run`] is the loop: connect, say hello, report what is served, take tables and
 //! changes; when the stream ends, wait with jitter and try the next address. A stream ends with the
 //! certificate that opened it, so a renewed one opens the next stream while the old one goes on, and the
-//! registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of this. `merge.rs` decides which table to run,
-//! `cache.rs` keeps the last good one on disk.
+//! registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of
+//! this. `take.rs` takes what the service sends, `merge.rs` decides which table to run, `cache.rs` keeps the
+//! last good one on disk.
 
 mod cache;
 mod handle;
@@ -16,6 +17,7 @@ pub use handle::SubscriptionHandle;
 pub use status::{Registration, SubscriptionSettings, SubscriptionStatus};
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -337,6 +339,8 @@ impl Subscription {
             };
             match attempt.await {
                 Ok(opened) => return opened,
+                // Another process has the registration: no stream of this one follows.
+                Err(_) if self.shared.lock().handed_over => pending().await,
                 Err(error) => {
                     tracing::info!(%error, "cannot reach the config service with the renewed certificate yet");
                     failures += 1;

@@ -81,8 +81,9 @@ pub const SIDECARS_REMEMBERED_MAX: usize = 1_000;
 /// Sidecars of which something is known, connected or not; about 1 KiB each.
 pub const SIDECARS_MAX: usize = SUBSCRIBERS_MAX + SIDECARS_REMEMBERED_MAX;
 
-/// Bytes of the file in which they are noted: [`SIDECARS_MAX`] entries of at most 400 bytes.
-pub const KNOWN_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of the file in which they are noted: [`SIDECARS_MAX`] entries. One has some 300 bytes, and at most 3 KiB: a
+/// SPIFFE ID of 2048, and two names of [`INSTANCE_LENGTH_MAX`] characters that JSON writes with six bytes each.
+pub const KNOWN_BYTES_MAX: u64 = SIDECARS_MAX as u64 * (3 << 10);
 
 /// Time between two writes of that file: a sidecar gets its first table when it is noted.
 pub const RECORD_INTERVAL: Duration = Duration::from_millis(100);
