@@ -1,6 +1,7 @@
 //! A peer with a right identity and bad intentions (aioquic, raw frames), on default settings.
 
 use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +28,12 @@ fn target(origin: impl FnOnce(&Mesh) -> Origin) -> Target {
 fn target_with(setting: &str, origin: impl FnOnce(&Mesh) -> Origin) -> Target {
     let mesh = Mesh::start();
     let origin = origin(&mesh);
+    let store = origin.address.to_string();
+    start(mesh, setting, origin, &store)
+}
+
+/// With an application for `store:7000`.
+fn start(mesh: Mesh, setting: &str, origin: Origin, store: &str) -> Target {
     mesh.apply(&format!(
         "{}{}",
         service("orders", 80, "http"),
@@ -38,7 +45,7 @@ fn target_with(setting: &str, origin: impl FnOnce(&Mesh) -> Origin) -> Target {
     let orders = mesh
         .sidecar("orders")
         .serves("orders:80", origin.address)
-        .serves("store:7000", origin.address)
+        .serves("store:7000", store)
         .setting(setting)
         .start();
     let attacker = mesh.sidecar("attacker").calls("orders:80").start();
@@ -177,6 +184,39 @@ fn a_peer_that_acknowledges_nothing_holds_little_and_is_closed() {
     assert!(grown <= 48 << 10, "grew by {grown} KiB: {seen}");
     drop(target.origin);
     drop(target.mesh);
+}
+
+#[test]
+fn bytes_that_cannot_be_read_for_want_of_the_first_are_few() {
+    if !need(&[Need::Python]) {
+        return;
+    }
+    let _heavy = heavy();
+    let mut target = target(echo);
+    let (seen, grown) = target.attack("without-beginnings");
+    assert_eq!(seen["closed"], serde_json::json!([]), "{seen}");
+    // Sixteen connections with 64 KiB each, and what they cost by themselves.
+    assert!(grown <= 16 << 10, "grew by {grown} KiB: {seen}");
+}
+
+#[test]
+fn an_identity_whose_bytes_no_application_reads_holds_four_windows_however_many_connections_it_has()
+{
+    if !need(&[Need::Python]) {
+        return;
+    }
+    let _heavy = heavy();
+    let mesh = Mesh::start();
+    let origin = echo(&mesh);
+    // An application that takes connections and reads nothing; a Unix socket holds little.
+    let socket = mesh.folder().join("unread.sock");
+    let _application = UnixListener::bind(&socket).unwrap();
+    let store = format!("unix:{}", socket.display());
+    let mut target = start(mesh, "workers: 1", origin, &store);
+    let (seen, grown) = target.attack("unread");
+    // Of 256 MiB that are sent.
+    assert!(grown >= 32 << 10, "nothing was held: {grown} KiB, {seen}");
+    assert!(grown <= 96 << 10, "grew by {grown} KiB: {seen}");
 }
 
 /// Answers the attacker with 100 MiB, of which it counts what it could write.

@@ -217,6 +217,44 @@ async def unacknowledged(options):
         return {"taken": taken, "closed": closed, "seconds": time.monotonic() - begin}
 
 
+async def many(options, open_stream):
+    """Sixteen connections with eight streams each, and 2 MiB on each stream as far as the peer lets them."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(open_connection(options, Raw)) for _ in range(16)
+        ]
+        for client in clients:
+            for _ in range(8):
+                open_stream(client)
+            client.transmit()
+            await asyncio.sleep(0)
+        await asyncio.sleep(8)
+        return {"closed": [c.terminated.error_code for c in clients if c.terminated]}
+
+
+async def without_beginnings(options):
+    """Streams whose first byte never comes, so that nothing of them can be read."""
+
+    def open_stream(client):
+        stream = client.open()
+        client._quic.send_stream_data(stream, b"\0" * (2 << 20))
+        client._quic._streams[stream].sender._pending.subtract(0, 1)
+
+    return await many(options, open_stream)
+
+
+async def unread(options):
+    """Tunnels to an application that reads nothing."""
+    connect = qpack([(b":method", b"CONNECT"), (b":authority", b"store.shop:7000")])
+    size = 2 << 20
+    data = encode_frame(1, connect) + varint(0) + varint(size) + b"\0" * size
+
+    def open_stream(client):
+        client._quic.send_stream_data(client.open(), data)
+
+    return await many(options, open_stream)
+
+
 async def bad_connect(options):
     """CONNECT in every form that RFC 9114 and RFC 9220 do not allow, or that weft does not serve."""
     forms = {
@@ -329,6 +367,8 @@ SCENARIOS = {
     "exhaustion": exhaustion,
     "stopped-reader": stopped_reader,
     "unacknowledged": unacknowledged,
+    "without-beginnings": without_beginnings,
+    "unread": unread,
     "bad-connect": bad_connect,
     "malformed": malformed,
     "cancel": cancel,

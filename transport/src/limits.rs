@@ -64,9 +64,10 @@ pub(crate) const INCOMING_BUFFER: u64 = 16 << 10;
 /// Bytes that all connections not yet accepted may have buffered, per worker.
 pub(crate) const INCOMING_BUFFER_TOTAL: u64 = 4 << 20;
 
-/// Bytes that a connection may have unacknowledged without asking, and the unit in which it gets more: more than
-/// the 38 KiB that may be in flight before the first acknowledgement.
-pub(crate) const SEND_PAGE: u64 = 64 << 10;
+/// Bytes that a connection may have unacknowledged without asking, that a peer may send before it has said what it
+/// wants, and the unit in which both get more: more than the 38 KiB that may be in flight before the first
+/// acknowledgement.
+pub(crate) const WINDOW_PAGE: u64 = 64 << 10;
 
 /// Bytes that a connection may have unacknowledged as soon as it sends much, before its peer has acknowledged
 /// [`SEND_PROOF`].
@@ -80,6 +81,29 @@ pub(crate) const SEND_WINDOWS: u64 = 32;
 
 /// How many of them may be with one identity.
 pub(crate) const SEND_WINDOWS_EACH: u64 = 4;
+
+/// Bytes that a peer may send ahead of readers once the head of a message has come: small bodies at 50 MB/s over
+/// 20 ms.
+pub(crate) const RECEIVE_WINDOW_FIRST: u64 = 1 << 20;
+
+/// Bytes of a body that is short: an open stream that carries no more gets so much room.
+pub(crate) const SHORT_BODY: u64 = 16 << 10;
+
+/// How many connections that a worker accepted may have `connection_window` not yet read at once.
+pub(crate) const RECEIVE_WINDOWS: u64 = 64;
+
+/// How many of them may be with one identity.
+pub(crate) const RECEIVE_WINDOWS_EACH: u64 = 4;
+
+/// Bytes that a peer whom this side dialled may send ahead of readers without asking.
+pub(crate) const DIALLED_WINDOW: u64 = 1 << 20;
+
+/// How many connections that a worker dialled may have `connection_window_max` not yet read at once: what its own
+/// applications asked for.
+pub(crate) const RECEIVE_WINDOWS_DIALLED: u64 = 16;
+
+/// How many of them may be with one identity.
+pub(crate) const RECEIVE_WINDOWS_DIALLED_EACH: u64 = 4;
 
 /// How often a connection that holds more than a page is asked whether all has been acknowledged.
 pub(crate) const SEND_LOOK_INTERVAL: Duration = Duration::from_secs(1);

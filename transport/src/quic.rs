@@ -15,6 +15,7 @@ use crate::congestion::TolerantConfig;
 use crate::credentials::Credentials;
 use crate::limits;
 use crate::qlog;
+use crate::receive_window::Origin;
 use crate::steering::{Epoch, SteeredIds, Worker, initial_destination};
 use crate::tls::{self, Expected};
 use crate::tuning::{Congestion, TransportSettings, Tuning};
@@ -164,9 +165,9 @@ fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, Conf
     discovery.upper_bound(settings.mtu_max);
     let keep_alive = (side == Side::Dialling).then_some(settings.keep_alive);
     // Only a client opens request streams (RFC 9114 section 6.1).
-    let streams = match side {
-        Side::Dialling => 0,
-        Side::Listening => settings.streams,
+    let (streams, origin) = match side {
+        Side::Dialling => (0, Origin::Dialled),
+        Side::Listening => (settings.streams, Origin::Accepted),
     };
     let mut config = TransportConfig::default();
     config
@@ -176,9 +177,9 @@ fn transport_config(tuning: &Tuning, side: Side) -> Result<TransportConfig, Conf
         .keep_alive_interval(keep_alive)
         .initial_rtt(settings.initial_rtt)
         .stream_receive_window(var_int(settings.stream_window)?)
-        .receive_window(var_int(settings.connection_window)?)
-        // It grows, see `send_window.rs`.
-        .send_window(limits::SEND_PAGE.min(settings.send_window))
+        // Both grow, see `receive_window.rs` and `send_window.rs`.
+        .receive_window(var_int(origin.beginning(tuning))?)
+        .send_window(limits::WINDOW_PAGE.min(settings.send_window))
         .initial_mtu(settings.mtu_initial)
         .mtu_discovery_config(Some(discovery))
         .enable_segmentation_offload(settings.gso)

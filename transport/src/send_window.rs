@@ -5,29 +5,26 @@
 //! congestion windows, which keep the path full, and a stream window for each open stream. With less than
 //! that the streams would wait for each other, and quinn does not wake them in turn.
 //!
-//! What is beyond the page comes from a pool of the worker, of which an identity may hold [`SEND_WINDOWS_EACH`]
-//! windows, and as much as leaves room for others ([`leaves_room`]). It goes back when all has been acknowledged, not
+//! What is beyond the page comes from a pool of the worker ([`crate::pages`]), of which an identity may hold
+//! [`SEND_WINDOWS_EACH`] windows. It goes back when all has been acknowledged, not
 //! before: what a peer does not acknowledge it holds on its identity's account.
 //!
 //! [`crate::streams`] applies it.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use crate::acknowledged::Acknowledged;
 use crate::identity::SpiffeId;
-use crate::limits::{SEND_PAGE, SEND_PROOF, SEND_WINDOW_FIRST, SEND_WINDOWS, SEND_WINDOWS_EACH};
-use crate::shares::leaves_room;
+use crate::limits::{SEND_PROOF, SEND_WINDOW_FIRST, SEND_WINDOWS, SEND_WINDOWS_EACH, WINDOW_PAGE};
+use crate::pages::{PagePool, Pages};
 use crate::tuning::Tuning;
 
 /// Congestion windows that a connection may have unacknowledged: one is on its way, one waits for its
 /// acknowledgements to come, and the window may have doubled by the next look.
 const CONGESTION_WINDOWS: u64 = 4;
 
-/// The pages that all connections of a worker share; so do clones.
+/// The windows of the connections of a worker; so are clones.
 #[derive(Clone, Debug)]
 pub(crate) struct SendPool {
-    pages: Arc<Mutex<Pages>>,
+    pages: PagePool,
     bounds: Bounds,
 }
 
@@ -37,22 +34,11 @@ struct Bounds {
     stream_window: u64,
 }
 
-#[derive(Debug)]
-struct Pages {
-    all: u32,
-    each: u32,
-    taken: u32,
-    /// By identity; one that holds none is not kept.
-    held: BTreeMap<SpiffeId, u32>,
-}
-
 /// The window of one connection. What it holds goes back with it.
 #[derive(Debug)]
 pub(crate) struct SendWindow {
-    /// The pool, and the identity that takes from it; `None` where it is not shared.
-    shared: Option<(SendPool, SpiffeId)>,
+    pages: Pages,
     bounds: Bounds,
-    pages: u32,
 }
 
 impl Bounds {
@@ -69,13 +55,10 @@ impl Bounds {
 impl SendPool {
     pub(crate) fn new(tuning: &Tuning) -> Self {
         let bounds = Bounds::new(tuning);
+        let all = SEND_WINDOWS * bounds.window_max;
+        let each = SEND_WINDOWS_EACH * bounds.window_max;
         Self {
-            pages: Arc::new(Mutex::new(Pages {
-                all: pages(SEND_WINDOWS * bounds.window_max),
-                each: pages(SEND_WINDOWS_EACH * bounds.window_max),
-                taken: 0,
-                held: BTreeMap::new(),
-            })),
+            pages: PagePool::new(all, each),
             bounds,
         }
     }
@@ -83,42 +66,8 @@ impl SendPool {
     /// The window of a connection with `peer`.
     pub(crate) fn window(&self, peer: &SpiffeId) -> SendWindow {
         SendWindow {
-            shared: Some((self.clone(), peer.clone())),
+            pages: self.pages.pages(peer),
             bounds: self.bounds,
-            pages: 0,
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Pages> {
-        // Nothing that is done under the lock can panic half-way.
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pages {
-    /// Takes up to `wanted` pages; returns how many.
-    fn take(&mut self, peer: &SpiffeId, wanted: u32) -> u32 {
-        let held = self.held.get(peer).copied().unwrap_or(0);
-        let mut got = 0;
-        while got < wanted.min(self.each.saturating_sub(held))
-            && leaves_room(self.all, self.taken + got, held + got)
-        {
-            got += 1;
-        }
-        self.taken += got;
-        if got > 0 {
-            self.held.insert(peer.clone(), held + got);
-        }
-        got
-    }
-
-    fn give_back(&mut self, peer: &SpiffeId, pages: u32) {
-        self.taken = self.taken.saturating_sub(pages);
-        if let Some(held) = self.held.get_mut(peer) {
-            *held = held.saturating_sub(pages);
-            if *held == 0 {
-                self.held.remove(peer);
-            }
         }
     }
 }
@@ -127,26 +76,23 @@ impl SendWindow {
     /// Of a connection that shares with no other: it has all from the start.
     pub(crate) fn alone(tuning: &Tuning) -> Self {
         let bounds = Bounds::new(tuning);
-        Self {
-            shared: None,
-            bounds,
-            pages: pages(bounds.window_max),
-        }
+        let mut pages = Pages::unshared();
+        pages.grow_to(bounds.window_max);
+        Self { pages, bounds }
     }
 
     /// The window in force.
     pub(crate) fn bytes(&self) -> u64 {
-        (SEND_PAGE * (1 + u64::from(self.pages))).min(self.bounds.window_max)
+        (WINDOW_PAGE + self.pages.bytes()).min(self.bounds.window_max)
     }
 
     /// Whether it holds what others could use.
     pub(crate) fn holds_pages(&self) -> bool {
-        self.shared.is_some() && self.pages > 0
+        self.pages.keeps_from_others()
     }
 
     /// The peer has `acknowledged` so much, and `open` streams are. Returns the new window, if it grows.
     pub(crate) fn grow(&mut self, acknowledged: Acknowledged, open: u32) -> Option<u64> {
-        let (pool, peer) = self.shared.as_ref()?;
         let wanted = if acknowledged.bytes < SEND_PROOF {
             SEND_WINDOW_FIRST
         } else {
@@ -156,34 +102,16 @@ impl SendWindow {
             let streams = u64::from(open).saturating_mul(self.bounds.stream_window);
             path.saturating_add(streams).max(SEND_WINDOW_FIRST)
         };
-        let wanted = pages(wanted.min(self.bounds.window_max));
-        let more = wanted.saturating_sub(1).saturating_sub(self.pages);
-        if more == 0 {
-            return None;
-        }
-        let got = pool.lock().take(peer, more);
-        self.pages += got;
-        (got > 0).then(|| self.bytes())
+        let wanted = wanted.min(self.bounds.window_max);
+        let grew = self.pages.grow_to(wanted.saturating_sub(WINDOW_PAGE));
+        grew.then(|| self.bytes())
     }
 
     /// All has been acknowledged. Returns the new window.
     pub(crate) fn shrink(&mut self) -> u64 {
-        if let Some((pool, peer)) = &self.shared {
-            let pages = std::mem::take(&mut self.pages);
-            pool.lock().give_back(peer, pages);
-        }
+        self.pages.give_back();
         self.bytes()
     }
-}
-
-impl Drop for SendWindow {
-    fn drop(&mut self) {
-        self.shrink();
-    }
-}
-
-fn pages(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(SEND_PAGE)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -255,19 +183,6 @@ mod tests {
         }
         let held: u64 = windows.iter().map(SendWindow::bytes).sum();
         assert!(held <= 400 * 64 * KIB + 512 * MIB, "{held}");
-    }
-
-    #[test]
-    fn what_a_connection_held_goes_back_with_it() {
-        let (pool, [orders, _]) = pool();
-        for _ in 0..100 {
-            let grown = pool
-                .window(&orders)
-                .grow(acknowledged(SEND_PROOF, 100 * MIB), 0);
-            assert_eq!(grown, Some(16 * MIB));
-        }
-        let pages = pool.lock();
-        assert_eq!((pages.taken, pages.held.len()), (0, 0));
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Counts the open streams of one connection and raises its allowance with them.
+//! Counts what one connection carries, and sets what quinn allows with it: the streams that the peer may open, the
+//! bytes that it may send ahead of readers, and those that are sent ahead of its acknowledgements.
 //!
 //! Held by the HTTP/3 connection; every exchange holds a [`StreamSlot`] until both of its
-//! directions are over. The arithmetic is in [`crate::elastic`]. So it is for the bytes that are sent ahead of
-//! acknowledgements, and that arithmetic is in [`crate::send_window`].
+//! directions are over, and a [`LongBody`] while it may receive much. The arithmetic is in [`crate::elastic`],
+//! [`crate::receive_window`] and [`crate::send_window`].
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,21 +14,51 @@ use tokio::sync::{Notify, watch};
 
 use crate::acknowledged::Acknowledged;
 use crate::elastic::Elastic;
+use crate::identity::SpiffeId;
 use crate::lag::Lag;
-use crate::limits::SEND_PAGE;
-use crate::send_window::SendWindow;
+use crate::limits::WINDOW_PAGE;
+use crate::receive_window::{Carries, ReceivePool, ReceiveWindow};
+use crate::send_window::{SendPool, SendWindow};
 use crate::tuning::Tuning;
+
+/// The windows of one connection.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    pub(crate) send: SendWindow,
+    pub(crate) receive: ReceiveWindow,
+}
+
+/// The pools that the windows of one side of a worker come from: of connections that it accepts, or dials.
+#[derive(Clone, Debug)]
+pub(crate) struct WindowPools {
+    pub(crate) send: SendPool,
+    pub(crate) receive: ReceivePool,
+}
+
+impl WindowPools {
+    /// The windows of a connection with `peer`.
+    pub(crate) fn windows(&self, peer: &SpiffeId) -> Windows {
+        Windows {
+            send: self.send.window(peer),
+            receive: self.receive.window(peer),
+        }
+    }
+}
 
 /// The streams of one connection.
 #[derive(Debug)]
 pub(crate) struct Streams {
     open: AtomicU32,
+    /// Open streams with a body that is long or may be.
+    long: AtomicU32,
+    /// The head of a message has come.
+    messages: AtomicBool,
     finished: AtomicU32,
-    elastic: Mutex<Elastic>,
+    allowance: Mutex<Allowance>,
     connection: quinn::Connection,
     /// How the worker fares that serves them.
     lag: Lag,
-    /// Whether the window has reached its bound.
+    /// Whether the receive window has reached its bound.
     at_bound: watch::Sender<bool>,
     send: Mutex<SendWindow>,
     idle_timeout: Duration,
@@ -37,15 +68,29 @@ pub(crate) struct Streams {
     send_grew: Notify,
 }
 
+/// What the peer may do.
+#[derive(Debug)]
+struct Allowance {
+    streams: Elastic,
+    window: ReceiveWindow,
+}
+
 /// One open exchange.
 #[derive(Debug)]
 pub(crate) struct StreamSlot(Arc<Streams>);
 
+/// An exchange that may receive much.
+#[derive(Debug)]
+pub(crate) struct LongBody(Arc<Streams>);
+
 impl Streams {
     /// Of a connection that shares nothing with others.
     pub(crate) fn new(connection: quinn::Connection, tuning: &Tuning) -> Arc<Self> {
-        let send = SendWindow::alone(tuning);
-        Self::of_worker(connection, tuning, Lag::default(), send)
+        let windows = Windows {
+            send: SendWindow::alone(tuning),
+            receive: ReceiveWindow::alone(tuning),
+        };
+        Self::of_worker(connection, tuning, Lag::default(), windows)
     }
 
     /// Of a connection whose peer opens streams only as far as this worker keeps up with them, and is sent
@@ -54,20 +99,26 @@ impl Streams {
         connection: quinn::Connection,
         tuning: &Tuning,
         lag: Lag,
-        send: SendWindow,
+        windows: Windows,
     ) -> Arc<Self> {
-        let elastic = Elastic::new(tuning);
+        let Windows { send, receive } = windows;
         connection.set_send_window(send.bytes());
+        connection.set_receive_window(var_int(receive.bytes()));
         Arc::new(Self {
             open: AtomicU32::new(0),
             finished: AtomicU32::new(0),
-            at_bound: watch::Sender::new(elastic.window_is_at_bound()),
-            elastic: Mutex::new(elastic),
+            long: AtomicU32::new(0),
+            messages: AtomicBool::new(false),
+            at_bound: watch::Sender::new(receive.is_at_bound()),
+            allowance: Mutex::new(Allowance {
+                streams: Elastic::new(tuning),
+                window: receive,
+            }),
             connection,
             lag,
             send: Mutex::new(send),
             idle_timeout: tuning.settings().idle_timeout,
-            until_look: AtomicU64::new(SEND_PAGE / 2),
+            until_look: AtomicU64::new(WINDOW_PAGE / 2),
             send_grew: Notify::new(),
         })
     }
@@ -115,7 +166,7 @@ impl Streams {
 
     /// Several times within a window, which doubles in a round trip at most.
     fn look_again(&self, send: &SendWindow) {
-        let bytes = (send.bytes() / 8).max(SEND_PAGE / 2);
+        let bytes = (send.bytes() / 8).max(WINDOW_PAGE / 2);
         self.until_look.store(bytes, Ordering::Relaxed);
     }
 
@@ -123,13 +174,18 @@ impl Streams {
         self.send.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Done when the connection's window cannot grow any more. Returns how many stopped readers
-    /// still leave room for others.
-    pub(crate) async fn window_at_bound(&self) -> usize {
+    /// Done when the receive window cannot grow any more, for now.
+    pub(crate) async fn window_at_bound(&self) {
         let mut at_bound = self.at_bound.subscribe();
         // Fails only when the sender is gone, which is here.
         let _ = at_bound.wait_for(|at_bound| *at_bound).await;
-        self.elastic().stopped_readers_bearable()
+    }
+
+    /// How many stopped readers leave room for others, once the receive window has grown as far as it can.
+    pub(crate) fn stopped_readers_bearable(&self) -> usize {
+        let mut allowance = self.allowance();
+        self.grow_receive_window(&mut allowance);
+        allowance.window.stopped_readers_bearable()
     }
 
     /// Done when the worker is behind.
@@ -149,13 +205,15 @@ impl Streams {
 
     /// Allows the peer what a worker can do that is behind, see [`Elastic::behind`].
     pub(crate) fn hold_back(&self, fresh: u32, settled: u32) {
-        let streams = self.elastic().behind(fresh, settled);
+        let streams = self.allowance().streams.behind(fresh, settled);
         self.connection
             .set_max_concurrent_bi_streams(streams.into());
     }
 
-    fn elastic(&self) -> MutexGuard<'_, Elastic> {
-        self.elastic.lock().unwrap_or_else(PoisonError::into_inner)
+    fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        self.allowance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many exchanges are open.
@@ -166,28 +224,62 @@ impl Streams {
     /// Counts an exchange in, and tells quinn when the allowance rises.
     pub(crate) fn enter(self: &Arc<Self>) -> StreamSlot {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
-        let raise = self.elastic().opened(open, self.lag.pace());
-        if let Some(raise) = raise {
-            // Only a server's peer opens request streams (RFC 9114 section 6.1).
-            if let (Some(streams), quinn::Side::Server) = (raise.streams, self.connection.side()) {
-                self.connection
-                    .set_max_concurrent_bi_streams(streams.into());
-            }
-            if let Some(window) = raise.window {
-                if raise.window_at_bound {
-                    self.at_bound.send_replace(true);
-                }
-                let window = VarInt::from_u64(window).unwrap_or(VarInt::MAX);
-                self.connection.set_receive_window(window);
-            }
+        let mut allowance = self.allowance();
+        let streams = allowance.streams.opened(open, self.lag.pace());
+        // Only a server's peer opens request streams (RFC 9114 section 6.1).
+        if let (Some(streams), quinn::Side::Server) = (streams, self.connection.side()) {
+            self.connection
+                .set_max_concurrent_bi_streams(streams.into());
         }
+        self.grow_receive_window(&mut allowance);
+        drop(allowance);
         StreamSlot(Arc::clone(self))
     }
+
+    /// The head of a message has come.
+    pub(crate) fn message_came(&self) {
+        // A swap for each message would cost more than the first one's look done twice.
+        if !self.messages.load(Ordering::Relaxed) {
+            self.messages.store(true, Ordering::Relaxed);
+            self.grow_receive_window(&mut self.allowance());
+        }
+    }
+
+    /// Counts in a body that is long, or may be.
+    pub(crate) fn long_body(self: &Arc<Self>) -> LongBody {
+        self.long.fetch_add(1, Ordering::Relaxed);
+        self.grow_receive_window(&mut self.allowance());
+        LongBody(Arc::clone(self))
+    }
+
+    fn grow_receive_window(&self, allowance: &mut Allowance) {
+        let carries = Carries {
+            messages: self.messages.load(Ordering::Relaxed),
+            open: self.open(),
+            long: self.long.load(Ordering::Relaxed),
+        };
+        if let Some(window) = allowance.window.grow(carries) {
+            self.connection.set_receive_window(var_int(window));
+        }
+        if allowance.window.is_at_bound() && !*self.at_bound.borrow() {
+            self.at_bound.send_replace(true);
+        }
+    }
+}
+
+fn var_int(bytes: u64) -> VarInt {
+    VarInt::from_u64(bytes).unwrap_or(VarInt::MAX)
 }
 
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.0.finished.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for LongBody {
+    fn drop(&mut self) {
+        self.0.long.fetch_sub(1, Ordering::Relaxed);
     }
 }

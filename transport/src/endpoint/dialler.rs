@@ -10,7 +10,7 @@ use crate::credentials::Credentials;
 use crate::http3::ErrorCode;
 use crate::identity::{PeerId, SpiffeId};
 use crate::limits;
-use crate::send_window::SendPool;
+use crate::streams::WindowPools;
 use crate::tls;
 use crate::tuning::Tuning;
 
@@ -20,7 +20,7 @@ pub struct Dialler {
     pub(super) endpoint: quinn::Endpoint,
     pub(crate) credentials: Credentials,
     pub(crate) tuning: Tuning,
-    pub(crate) send: SendPool,
+    pub(crate) windows: WindowPools,
 }
 
 /// Why a peer was not reached. In every case it has seen no request.

@@ -16,9 +16,8 @@ use crate::http3::{ErrorCode, ServerConnection};
 use crate::identity::SpiffeId;
 use crate::lag::Lag;
 use crate::limits;
-use crate::send_window::SendPool;
 use crate::shares::{Bounds, Place, Places, Source};
-use crate::streams::Streams;
+use crate::streams::{Streams, WindowPools};
 use crate::tuning::Tuning;
 
 /// Takes connections of other sidecars, for one worker.
@@ -27,7 +26,7 @@ pub struct Listener {
     tuning: Tuning,
     credentials: Credentials,
     lag: Lag,
-    send: SendPool,
+    windows: WindowPools,
     admission: Mutex<Admission>,
     /// What a handshake runs with while many are under way.
     hurried: Arc<quinn::ServerConfig>,
@@ -41,7 +40,7 @@ pub struct Incoming {
     tuning: Tuning,
     credentials: Credentials,
     lag: Lag,
-    send: SendPool,
+    windows: WindowPools,
     /// `None` while few handshakes are under way.
     hurried: Option<Arc<quinn::ServerConfig>>,
     place: Place<Source>,
@@ -120,14 +119,14 @@ impl Listener {
         tuning: Tuning,
         credentials: Credentials,
         lag: Lag,
-        send: SendPool,
+        windows: WindowPools,
     ) -> Self {
         Self {
             endpoint,
             tuning,
             credentials,
             lag,
-            send,
+            windows,
             admission: Mutex::default(),
             hurried: Arc::new(hurried),
             handshakes: Places::new(Bounds {
@@ -173,7 +172,7 @@ impl Listener {
             tuning: self.tuning.clone(),
             credentials: self.credentials.clone(),
             lag: self.lag.clone(),
-            send: self.send.clone(),
+            windows: self.windows.clone(),
             hurried: many.then(|| Arc::clone(&self.hurried)),
             place: self.handshakes.enter(source),
             connections: self.connections.clone(),
@@ -226,8 +225,8 @@ impl Incoming {
             return Err(HandshakeError::Refused("no identity".to_owned()));
         };
         let place = self.connections.enter(peer.id().clone());
-        let send = self.send.window(peer.id());
-        let streams = Streams::of_worker(connection.clone(), &self.tuning, self.lag, send);
+        let windows = self.windows.windows(peer.id());
+        let streams = Streams::of_worker(connection.clone(), &self.tuning, self.lag, windows);
         Ok(Accepted {
             remote,
             http: ServerConnection::new(connection.clone(), peer, streams, place),

@@ -42,8 +42,10 @@ use crate::identity::PeerId;
 use crate::lag::Lag;
 use crate::limits;
 use crate::quic;
+use crate::receive_window::{Origin, ReceivePool};
 use crate::send_window::SendPool;
 use crate::steering::{self, Worker};
+use crate::streams::WindowPools;
 use crate::tls;
 use crate::tuning::Tuning;
 use shared::SharedSocket;
@@ -303,19 +305,23 @@ impl WorkerSocket {
             self.worker,
         )?);
         let send = SendPool::new(&settings.tuning);
+        let windows = |origin| WindowPools {
+            send: send.clone(),
+            receive: ReceivePool::new(origin, &settings.tuning),
+        };
         let listener = Listener::new(
             listening,
             quic::hurried_server_config(tls, &settings.tuning)?,
             settings.tuning.clone(),
             tls.credentials.clone(),
             lag.clone(),
-            send.clone(),
+            windows(Origin::Accepted),
         );
         let dialler = Dialler {
             endpoint: dialling,
             credentials: tls.credentials.clone(),
             tuning: settings.tuning.clone(),
-            send,
+            windows: windows(Origin::Dialled),
         };
         Ok((listener, dialler))
     }

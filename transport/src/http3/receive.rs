@@ -14,6 +14,8 @@ use super::frame::{Event, FrameReader, StreamKind};
 use super::limits;
 use super::message::{BodyLength, decode_trailers};
 use super::shared::{HalfGuard, Shared, Side};
+use crate::limits::SHORT_BODY;
+use crate::streams::LongBody;
 
 /// The receiving half of an exchange: a body with trailers, or one direction of a tunnel.
 ///
@@ -25,6 +27,8 @@ pub struct RecvHalf {
     finished: bool,
     phase: Phase,
     length: BodyLength,
+    /// While much may come.
+    long: Option<LongBody>,
     trailers: Option<Box<HeaderMap>>,
 }
 
@@ -58,6 +62,7 @@ impl RecvHalf {
             finished: false,
             phase: Phase::Head,
             length: BodyLength::UNDECLARED,
+            long: None,
             trailers: None,
         }
     }
@@ -146,11 +151,25 @@ impl RecvHalf {
     pub(super) fn begin_body(&mut self, length: BodyLength) {
         self.length = length;
         self.phase = Phase::Body;
+        self.guard.streams().message_came();
+        // Of an undeclared one the end may be here already.
+        if length.left().is_some() {
+            self.note_long_body();
+        }
     }
 
     /// After the head of a tunnel.
     pub(super) fn begin_tunnel(&mut self) {
         self.phase = Phase::Tunnel;
+        self.guard.streams().message_came();
+        self.note_long_body();
+    }
+
+    fn note_long_body(&mut self) {
+        let long = self.length.left().is_none_or(|left| left > SHORT_BODY);
+        if long && self.long.is_none() && matches!(self.phase, Phase::Body | Phase::Tunnel) {
+            self.long = Some(self.guard.streams().long_body());
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -179,6 +198,7 @@ impl RecvHalf {
             | StreamError::InvalidHead(_)
             | StreamError::Misuse(_) => {}
         }
+        self.long = None;
         self.phase = Phase::Failed(error.clone());
         error
     }
@@ -263,6 +283,7 @@ impl RecvHalf {
         if !self.length.is_complete() {
             return Err(StreamError::Malformed("less body than content-length"));
         }
+        self.long = None;
         self.phase = Phase::Ended;
         Ok(())
     }
@@ -311,6 +332,9 @@ impl RecvHalf {
         }) else {
             return Poll::Ready(Err(StreamError::GivenUp));
         };
+        if !matches!(result, Poll::Ready(Ok(None) | Err(_))) {
+            self.note_long_body();
+        }
         match ready!(result) {
             Ok(Some(count)) => {
                 for chunk in read.into_iter().take(count) {
@@ -348,6 +372,7 @@ impl RecvHalf {
 
     fn stop_stream(&mut self, code: ErrorCode) {
         self.guard.stop_receiving(code);
+        self.long = None;
         self.phase = Phase::Ended;
     }
 }

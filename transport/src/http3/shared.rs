@@ -151,7 +151,8 @@ impl Shared {
 
     /// Gives up stopped readers whenever they leave no room for the other streams.
     pub(super) async fn give_up_stopped_readers(&self) -> Infallible {
-        let mut watch = Watch::new(self.streams.window_at_bound().await);
+        self.streams.window_at_bound().await;
+        let mut watch = Watch::default();
         loop {
             sleep(limits::STOPPED_LOOK_INTERVAL).await;
             let frames = self.quic.stats().frame_rx.stream;
@@ -167,7 +168,8 @@ impl Shared {
                 let last = exchange.last_read.load(Ordering::Relaxed);
                 (*id, last)
             });
-            for id in watch.look(frames, last_reads) {
+            let bearable = self.streams.stopped_readers_bearable();
+            for id in watch.look(frames, bearable, last_reads) {
                 if exchanges
                     .get(&id)
                     .is_some_and(|exchange| exchange.give_up())
@@ -308,6 +310,10 @@ impl HalfGuard {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.exchange.shared
+    }
+
+    pub(super) fn streams(&self) -> &Arc<Streams> {
+        &self.exchange.shared.streams
     }
 
     /// Reads by `poll`, and notes whether the reader waits for the peer after it. `None` when the

@@ -22,37 +22,28 @@ pub(super) type LastRead = u32;
 pub(super) const WAITING: LastRead = u32::MAX;
 
 /// Looks at one connection every so often.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// Stopped readers that leave room for others.
-    bearable: usize,
     looks: u32,
     /// STREAM frames that had come at the last look.
     frames: u64,
 }
 
 impl Watch {
-    pub(super) fn new(bearable: usize) -> Self {
-        Self {
-            bearable,
-            looks: 0,
-            frames: 0,
-        }
-    }
-
     /// The number that reads are to be stamped with until the next look.
     pub(super) fn looks(&self) -> u32 {
         self.looks
     }
 
-    /// Which streams to give up. `frames` counts the STREAM frames that came so far, `streams` gives
-    /// the ID and the last read of each open stream.
+    /// Which streams to give up. `frames` counts the STREAM frames that came so far, `bearable` says how many
+    /// stopped readers leave room for others, `streams` gives the ID and the last read of each open stream.
     ///
     /// An eighth of the stopped ones at a time, those first that stand still longest: few enough to
     /// spare those that only paused, enough to end the others' wait within a second or two.
     pub(super) fn look(
         &mut self,
         frames: u64,
+        bearable: usize,
         streams: impl Iterator<Item = (u64, LastRead)>,
     ) -> Vec<u64> {
         self.looks = self.looks.saturating_add(1);
@@ -70,7 +61,7 @@ impl Watch {
                 stopped.push((Reverse(still), id));
             }
         }
-        if !waiting || stopped.len() <= self.bearable {
+        if !waiting || stopped.len() <= bearable {
             return Vec::new();
         }
         stopped.sort_unstable();
@@ -85,11 +76,13 @@ mod tests {
 
     const SOMEBODY_WAITS: (u64, LastRead) = (400, WAITING);
 
-    /// Two stopped readers are bearable; one frame came, long ago.
+    const BEARABLE: usize = 2;
+
+    /// One frame came, long ago.
     fn watch() -> Watch {
-        let mut watch = Watch::new(2);
+        let mut watch = Watch::default();
         for _ in 0..limits::STOPPED_LOOKS {
-            assert_eq!(watch.look(1, std::iter::empty()), Vec::<u64>::new());
+            assert!(watch.look(1, BEARABLE, std::iter::empty()).is_empty());
         }
         watch
     }
@@ -102,15 +95,21 @@ mod tests {
     #[test]
     fn as_many_stopped_readers_as_leave_room_stay() {
         let streams = stopped(2).chain([SOMEBODY_WAITS]);
-        assert!(watch().look(1, streams).is_empty());
+        assert!(watch().look(1, BEARABLE, streams).is_empty());
     }
 
     #[test]
     fn one_more_goes_when_somebody_waits_and_nothing_comes() {
         let streams = || stopped(3).chain([SOMEBODY_WAITS]);
-        assert_eq!(watch().look(1, streams()), [0]);
-        assert!(watch().look(2, streams()).is_empty(), "something came");
-        assert!(watch().look(1, stopped(3)).is_empty(), "nobody waits");
+        assert_eq!(watch().look(1, BEARABLE, streams()), [0]);
+        assert!(
+            watch().look(2, BEARABLE, streams()).is_empty(),
+            "something came"
+        );
+        assert!(
+            watch().look(1, BEARABLE, stopped(3)).is_empty(),
+            "nobody waits"
+        );
     }
 
     #[test]
@@ -118,12 +117,15 @@ mod tests {
         let mut watch = watch();
         let lately = watch.looks();
         let streams = [(4, lately), (8, lately), (12, lately), SOMEBODY_WAITS];
-        assert!(watch.look(1, streams.into_iter()).is_empty());
+        assert!(watch.look(1, BEARABLE, streams.into_iter()).is_empty());
     }
 
     #[test]
     fn those_that_stand_still_longest_go_first_an_eighth_at_a_time() {
         let streams = (0..17u64).map(|n| (n * 4, u32::from(n != 9)));
-        assert_eq!(watch().look(1, streams.chain([SOMEBODY_WAITS])), [36, 0, 4]);
+        assert_eq!(
+            watch().look(1, BEARABLE, streams.chain([SOMEBODY_WAITS])),
+            [36, 0, 4]
+        );
     }
 }

@@ -127,8 +127,8 @@ impl Keeper {
         let (quic, peer) = dialler
             .dial(self.target.address, &self.target.identity)
             .await?;
-        let send = dialler.send.window(peer.id());
-        let streams = Streams::of_worker(quic.clone(), &dialler.tuning, Lag::default(), send);
+        let windows = dialler.windows.windows(peer.id());
+        let streams = Streams::of_worker(quic.clone(), &dialler.tuning, Lag::default(), windows);
         let (http, driver) = ClientConnection::new(quic.clone(), peer, Arc::clone(&streams));
         self.shared.keepers.spawn(driver);
         let liveness = Liveness::new(sample(&quic));
