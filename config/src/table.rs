@@ -320,7 +320,11 @@ pub enum Action {
 /// A path of a policy: exact, or `PREFIX/*` which takes `PREFIX/` and all below it, but not `PREFIX`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PathPattern(String);
+pub struct PathPattern {
+    text: String,
+    /// What comes before the star, or all, as applications compare it that ignore case.
+    folded: String,
+}
 
 /// Why a text is no [`PathPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

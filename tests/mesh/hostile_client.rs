@@ -33,7 +33,8 @@ fn target() -> Target {
     let address = shop.listener("orders:80");
     // Buffers, pools and connections that any traffic brings.
     for _ in 0..50 {
-        assert_eq!(get(address, "/").unwrap().status, 200);
+        let response = get(address, "/").unwrap();
+        assert_eq!(response.status, 200, "{response:?}");
     }
     Target {
         _mesh: mesh,
@@ -229,23 +230,24 @@ fn a_body_of_single_bytes_and_a_chunk_extension_of_a_megabyte_cost_no_memory() {
             "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
         format!("{head}1;{}\r\na\r\n0\r\n\r\n", "e".repeat(bytes))
     };
-    // Code is resident from its first use on: the small kind of both comes before the measurement.
+    // Code and buffers are resident from their first use on: the small kind of both comes before the measurement.
     for _ in 0..10 {
-        exchange(target.address, in_single_bytes(100).as_bytes()).unwrap();
+        exchange(target.address, in_single_bytes(20_000).as_bytes()).unwrap();
         let _ = exchange(target.address, with_extension(32 << 10).as_bytes());
     }
     let resident = target.shop.process.resident() + target.orders.process.resident();
     target.shop.process.forget_peak();
     target.orders.process.forget_peak();
-    let response = exchange(target.address, in_single_bytes(200_000).as_bytes()).unwrap();
-    assert!(response.text().ends_with(" 200000"), "{response:?}");
+    let response = exchange(target.address, in_single_bytes(400_000).as_bytes()).unwrap();
+    assert!(response.text().ends_with(" 400000"), "{response:?}");
     if let Ok(response) = exchange(target.address, with_extension(1 << 20).as_bytes()) {
         assert!((400..600).contains(&response.status), "{}", response.status);
     }
     let peak = target.shop.process.resident_peak() + target.orders.process.resident_peak();
     let grown = peak.saturating_sub(resident);
-    // 1 MiB for each of the two sidecars.
-    assert!(grown <= 2 << 10, "grew by {grown} KiB");
+    // Windows of 1 MiB and read buffers, in two sidecars: kept piece by piece it would be
+    // 12 MiB in each.
+    assert!(grown <= 6 << 10, "grew by {grown} KiB");
     target.expect_unharmed();
 }
 

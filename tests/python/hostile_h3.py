@@ -324,6 +324,7 @@ async def malformed(options):
         "space in method": [(b":method", b"GET /evil HTTP/1.1\r\nx:")] + plain[1:],
         "space in path": plain[:3] + [(b":path", b"/a b")],
         "length too long": plain + [(b"content-length", b"9")],
+        "length of none": plain + [(b"content-length", b"0")],
         "length too short": plain + [(b"content-length", b"1")],
         "two lengths": plain + [(b"content-length", b"3"), (b"content-length", b"4")],
     }

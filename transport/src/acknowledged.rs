@@ -42,6 +42,13 @@ impl Acknowledged {
     }
 }
 
+/// How many frames were sent that a peer must acknowledge. Where it owes that, probes are among them: they go
+/// out as PING, or as IMMEDIATE_ACK to peers that know it (RFC 9002 section 6.2).
+pub(crate) fn asked_for(connection: &quinn::Connection) -> u64 {
+    let frames = connection.stats().frame_tx;
+    frames.stream + frames.reset_stream + frames.stop_sending + frames.ping + frames.immediate_ack
+}
+
 /// Makes [`Observed`] controllers.
 pub(crate) struct ObservedConfig(pub(crate) Arc<dyn ControllerFactory + Send + Sync>);
 

@@ -94,25 +94,26 @@ impl Rule {
 impl PathPattern {
     /// Whether a path that is [`folded`] matches where case is ignored.
     fn matches_folded(&self, path: &str) -> bool {
-        // Before it is decoded: `%2A` is a star of the path.
-        match self.0.strip_suffix('*') {
-            Some(prefix) => path.starts_with(&folded(prefix)),
-            None => folded(&self.0) == path,
+        // The star of the pattern is in the text: `%2A` is one of the path.
+        if self.text.ends_with('*') {
+            path.starts_with(&self.folded)
+        } else {
+            self.folded == path
         }
     }
 
     /// Whether `path` matches. The caller must have refused or resolved dot segments and encoded
     /// slashes first: the path given is the one that the application will see.
     pub fn matches(&self, path: &str) -> bool {
-        match self.0.strip_suffix('*') {
+        match self.text.strip_suffix('*') {
             Some(prefix) => path.starts_with(prefix),
-            None => self.0 == path,
+            None => self.text == path,
         }
     }
 
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -130,7 +131,10 @@ impl FromStr for PathPattern {
             return Err(PathPatternError::Star);
         }
         check_path(&text[..=fixed.len()])?;
-        Ok(Self(text.to_owned()))
+        Ok(Self {
+            text: text.to_owned(),
+            folded: folded(text.strip_suffix('*').unwrap_or(text)),
+        })
     }
 }
 
@@ -165,7 +169,7 @@ impl TryFrom<String> for PathPattern {
 
 impl From<PathPattern> for String {
     fn from(pattern: PathPattern) -> Self {
-        pattern.0
+        pattern.text
     }
 }
 

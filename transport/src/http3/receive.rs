@@ -172,6 +172,14 @@ impl RecvHalf {
         }
     }
 
+    /// Why nothing more can be read.
+    pub(super) fn failure(&self) -> Option<&StreamError> {
+        match &self.phase {
+            Phase::Failed(error) => Some(error),
+            Phase::Head | Phase::Body | Phase::Tunnel | Phase::AfterTrailers | Phase::Ended => None,
+        }
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         self.guard.shared()
     }

@@ -295,6 +295,12 @@ impl Future for ReadHead {
             recv.begin_tunnel();
         } else {
             recv.begin_body(length);
+            // A body behind a declared length of 0 would be read by no one.
+            recv.look_for_end(cx);
+            if let Some(error) = recv.failure() {
+                refuse(error, send, cx);
+                return Poll::Ready(None);
+            }
         }
         let method = head.method.clone();
         Poll::Ready(Some(ServerRequest {

@@ -17,6 +17,7 @@ use super::message::MessageError;
 use super::reset_guard::{ResetGuard, Verdict};
 use super::settings::Settings;
 use super::stopped_readers::{LastRead, WAITING, Watch};
+use crate::acknowledged;
 use crate::lag::takes_on;
 use crate::limits::{PASS_INTERVAL, SEND_LOOK_INTERVAL, STREAM_SETTLED};
 use crate::pool::{ConnectionStatus, connection_status};
@@ -204,6 +205,7 @@ impl Shared {
         loop {
             self.streams.send_window_grew().await;
             let (mut before, mut since) = (None, Instant::now());
+            let mut owed = acknowledged::asked_for(&self.quic);
             loop {
                 sleep(SEND_LOOK_INTERVAL).await;
                 let now = self.streams.acknowledged();
@@ -212,8 +214,11 @@ impl Shared {
                     self.streams.shrink_send_window();
                     break;
                 }
-                if now.all || before.is_none_or(|before| before.bytes != now.bytes) {
-                    since = Instant::now();
+                let moved = now.all || before.is_none_or(|before| before.bytes != now.bytes);
+                // A peer that owes an acknowledgement is probed. One that is not was sent acknowledgements alone.
+                let asked = acknowledged::asked_for(&self.quic);
+                if moved || asked == owed {
+                    (since, owed) = (Instant::now(), asked);
                 } else if since.elapsed() >= self.streams.idle_timeout() {
                     self.violation(ErrorCode::H3_EXCESSIVE_LOAD, "no acknowledgement");
                 }

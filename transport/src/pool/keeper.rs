@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Shared, State, Target};
+use crate::acknowledged::asked_for;
 use crate::backoff::Backoff;
 use crate::endpoint::{DialError, presented_chain};
 use crate::http3::{ClientConnection, ErrorCode};
@@ -315,12 +316,9 @@ impl Kept {
 
 fn sample(connection: &quinn::Connection) -> Sample {
     let stats = connection.stats();
-    let frames = stats.frame_tx;
-    // Probes go as PING, or as IMMEDIATE_ACK to peers that know it.
-    let probes = frames.ping + frames.immediate_ack;
     Sample {
         received: stats.udp_rx.datagrams,
-        eliciting: frames.stream + frames.reset_stream + frames.stop_sending + probes,
+        eliciting: asked_for(connection),
         rtt: stats.path.rtt,
     }
 }
