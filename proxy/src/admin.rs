@@ -24,7 +24,7 @@ use weft_transport::credentials::Credentials;
 use weft_transport::pool::{PeerStatus, Pool};
 
 use crate::metrics::{Gauge, Shard, expose};
-use crate::run::table::{Snapshots, Updates, is_everywhere};
+use crate::run::table::{Snapshots, Updates, in_force, is_everywhere};
 use crate::run::{ControlPlane, LogFilter};
 use crate::worker::Shared;
 
@@ -283,7 +283,8 @@ fn gauges(state: &State) -> Vec<Gauge> {
 }
 
 async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {
-    let table = state.control.tables().borrow().clone();
+    let newest = state.control.tables().borrow().clone();
+    let table = in_force(&state.snapshots, newest);
     let traffic = table.as_deref().map(resilience::in_force);
     Json(json!({
         "control_plane": state.control.status(),

@@ -34,6 +34,16 @@ pub(crate) fn is_everywhere(snapshots: &Snapshots) -> bool {
         .all(|snapshot| snapshot.borrow().table.is_some())
 }
 
+/// The table by which every worker decides; one that is on its way out while they change to the next.
+pub(crate) fn in_force(snapshots: &Snapshots, newest: Option<Arc<Table>>) -> Option<Arc<Table>> {
+    let newest = newest?;
+    let mut held = snapshots
+        .iter()
+        .map(|snapshot| snapshot.borrow().table.clone());
+    let older = held.find(|held| held.as_ref().is_none_or(|held| !Arc::ptr_eq(held, &newest)));
+    older.unwrap_or(Some(newest))
+}
+
 /// How many tables came, for the metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Updates {
@@ -167,6 +177,24 @@ mod tests {
         keep.await;
         let number = directory.borrow().table.as_ref().unwrap().revision.number;
         assert_eq!(number, 1);
+    }
+
+    #[test]
+    fn the_table_in_force_is_the_one_that_every_worker_has() {
+        let tables = [1, 2].map(|number| revision(number, "demo.test"));
+        let worker = |table: &Option<Arc<Table>>| {
+            let mut directory = Directory::default();
+            directory.table.clone_from(table);
+            watch::channel(Arc::new(directory)).1
+        };
+        let number = |workers: [&Option<Arc<Table>>; 2]| {
+            let workers = workers.into_iter().map(worker).collect();
+            in_force(&workers, tables[1].clone()).map(|table| table.revision.number)
+        };
+        let [old, new] = &tables;
+        assert_eq!(number([new, new]), Some(2));
+        assert_eq!(number([new, old]), Some(1));
+        assert_eq!(number([&None, new]), None);
     }
 
     #[tokio::test(start_paused = true)]
