@@ -1,0 +1,80 @@
+//! The socket for local commands: private, bounded, and gone with the service.
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use weft_config::limits::ADMIN_CONNECTIONS_MAX;
+use weft_config::server::{backup, restore};
+
+use crate::MESH;
+use crate::world::{PATIENCE, World, apply};
+
+const SOCKET: &str = "admin.sock";
+
+#[tokio::test]
+async fn only_the_user_of_the_service_may_connect_and_a_stopped_one_leaves_no_socket() {
+    let mut world = World::start().await;
+    let socket = world.dir.path().join(SOCKET);
+    let found = std::fs::symlink_metadata(&socket).unwrap();
+    assert!(found.file_type().is_socket());
+    assert_eq!(found.mode() & 0o777, 0o600);
+    world.stop().await;
+    assert!(!socket.exists());
+    // From the file, as no service runs.
+    backup(world.dir.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_service_leaves_a_socket_that_the_next_one_replaces() {
+    let mut world = World::start().await;
+    let socket = world.dir.path().join(SOCKET);
+    world.stop().await;
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).unwrap();
+    world.serve().await;
+    assert_eq!(socket.metadata().unwrap().mode() & 0o777, 0o600);
+    backup(world.dir.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_no_backup_out_and_the_oldest_of_them_ends() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    let revision = apply(&mut operator, MESH).await.revision.unwrap();
+    let socket = world.dir.path().join(SOCKET);
+    let mut idle = Vec::new();
+    for _ in 0..ADMIN_CONNECTIONS_MAX {
+        let mut stream = UnixStream::connect(&socket).await.unwrap();
+        // The beginning of HTTP/2, and no more.
+        stream.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+        idle.push(stream);
+    }
+    let content = tokio::time::timeout(PATIENCE, backup(world.dir.path()));
+    let content = content.await.unwrap().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let restored = restore(dir.path(), &content).unwrap();
+    assert_eq!(restored.number, revision.number);
+    let mut oldest = idle.remove(0);
+    let ended = tokio::time::timeout(PATIENCE, oldest.read(&mut [0; 64]));
+    assert_eq!(ended.await.unwrap().unwrap_or(0), 0);
+    for stream in idle {
+        assert_eq!(
+            stream.try_read(&mut [0; 64]).unwrap_err().kind(),
+            std::io::ErrorKind::WouldBlock
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_stops_does_not_wait_for_connections_that_say_nothing() {
+    let mut world = World::start().await;
+    let socket = world.dir.path().join(SOCKET);
+    let mut stream = UnixStream::connect(&socket).await.unwrap();
+    backup(world.dir.path()).await.unwrap();
+    tokio::time::timeout(PATIENCE, world.stop()).await.unwrap();
+    let refused = UnixStream::connect(&socket).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::NotFound);
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new()));
+    let _ = ended.await.unwrap();
+}
