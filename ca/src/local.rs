@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::stream::{Stream, unfold};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::shares::{Bounds, Places};
 
@@ -18,28 +19,32 @@ pub type LocalConnection = Held<UnixStream, ()>;
 
 /// The connections that come in: at most `places` at once, each for at most `life`. A new one is always accepted;
 /// the oldest goes for it. There is no task behind it: it accepts while its server asks, and its socket is closed
-/// with it.
+/// with it. All connections end with `end`, which the server cancels when it has stopped: a graceful shutdown waits
+/// for those that have not said a word of HTTP/2 as long as they are open.
 pub fn incoming(
     socket: PrivateSocket,
     places: usize,
     life: Duration,
+    end: CancellationToken,
 ) -> impl Stream<Item = io::Result<LocalConnection>> + Send + 'static {
     let bounds = Bounds {
         places,
         each: places,
     };
     unfold(
-        (socket, Places::new(bounds)),
-        move |(socket, places)| async move {
+        (socket, Places::new(bounds), end),
+        move |(socket, places, end)| async move {
             let stream = accept(&socket).await;
             let place = places.enter(());
+            let ended = end.clone().cancelled_owned();
             let connection = Held::new(stream, (), async move {
                 tokio::select! {
                     () = place.taken_back() => {}
                     () = sleep(life) => {}
+                    () = ended => {}
                 }
             });
-            Some((Ok(connection), (socket, places)))
+            Some((Ok(connection), (socket, places, end)))
         },
     )
 }
@@ -78,7 +83,7 @@ mod tests {
     #[tokio::test]
     async fn the_newest_connection_is_served_and_the_oldest_ends_for_it() {
         let (_directory, path, socket) = socket();
-        let mut incoming = Box::pin(incoming(socket, 1, HOUR));
+        let mut incoming = Box::pin(incoming(socket, 1, HOUR, CancellationToken::new()));
         let _first = connect(&path).await.unwrap();
         let mut first = incoming.next().await.unwrap().unwrap();
         let _second = connect(&path).await.unwrap();
@@ -89,7 +94,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_with_its_time() {
         let (_directory, path, socket) = socket();
-        let mut incoming = Box::pin(incoming(socket, 1, HOUR));
+        let mut incoming = Box::pin(incoming(socket, 1, HOUR, CancellationToken::new()));
         let _idle = connect(&path).await.unwrap();
         let mut idle = incoming.next().await.unwrap().unwrap();
         let begun = tokio::time::Instant::now();
@@ -98,9 +103,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_end_with_their_server() {
+        let (_directory, path, socket) = socket();
+        let end = CancellationToken::new();
+        let mut incoming = Box::pin(incoming(socket, 2, HOUR, end.clone()));
+        let _idle = connect(&path).await.unwrap();
+        let mut idle = incoming.next().await.unwrap().unwrap();
+        drop(end.drop_guard());
+        assert!(idle.read_u8().await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_server_that_stops_asking_closes_its_socket() {
         let (_directory, path, socket) = socket();
-        drop(incoming(socket, 1, HOUR));
+        drop(incoming(socket, 1, HOUR, CancellationToken::new()));
         let refused = connect(&path).await.unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }

@@ -210,6 +210,8 @@ impl Server {
             directory: self.directory.clone(),
         };
         let admin_place = self.admin.place();
+        let stopped = CancellationToken::new();
+        let _stopped = stopped.clone().drop_guard();
         let admin_calls = GrpcServer::builder()
             .timeout(ADMIN_CALL_TIMEOUT)
             .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
@@ -219,7 +221,12 @@ impl Server {
                     .max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX),
             )
             .serve_with_incoming_shutdown(
-                local::incoming(self.admin, ADMIN_CONNECTIONS_MAX, ADMIN_CONNECTION_LIFE_MAX),
+                local::incoming(
+                    self.admin,
+                    ADMIN_CONNECTIONS_MAX,
+                    ADMIN_CONNECTION_LIFE_MAX,
+                    stopped.clone(),
+                ),
                 shutdown.clone().cancelled_owned(),
             );
         let mut tasks = JoinSet::new();

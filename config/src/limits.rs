@@ -124,7 +124,7 @@ pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
 
 /// Bytes of messages that the sidecars of one identity have been sent and have not taken. The others of that
-/// identity wait meanwhile, nobody else does.
+/// identity wait meanwhile; sidecars of other identities do not.
 pub const UNDELIVERED_BYTES_MAX: usize = 32 << 20;
 
 /// Messages up to this size are not counted: as much as HTTP/2 buffers for a stream anyway.

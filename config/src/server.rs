@@ -227,6 +227,7 @@ impl ConfigServer {
                 ReceiverStream::new(incoming),
                 shutdown.clone().cancelled_owned(),
             );
+        let admin_place = self.socket.place();
         let local_side = admin::serve(self.socket, self.mesh.clone(), shutdown.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(
@@ -261,7 +262,10 @@ impl ConfigServer {
                 None => served.await,
             }
         };
-        match tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drained).await {
+        let drained = tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drained).await;
+        // A socket that no process answers on would only puzzle the next command.
+        admin_place.clear();
+        match drained {
             Ok(ended) => ended
                 .map(|_| ())
                 .map_err(|error| ServeError::Library(error.to_string())),

@@ -45,7 +45,7 @@ pub(super) fn bind(dir: &Path) -> Result<PrivateSocket, ServeError> {
     })
 }
 
-/// Answers on the socket until `shutdown`, and removes it then.
+/// Answers on the socket until `shutdown`. Its connections end when this does.
 pub(super) async fn serve(
     socket: PrivateSocket,
     mesh: Arc<Mesh>,
@@ -55,20 +55,20 @@ pub(super) async fn serve(
         mesh,
         turn: Mutex::default(),
     };
-    let place = socket.place();
+    let stopped = CancellationToken::new();
+    let _stopped = stopped.clone().drop_guard();
     let connections = local::incoming(
         socket,
         limits::ADMIN_CONNECTIONS_MAX,
         limits::ADMIN_CONNECTION_LIFE_MAX,
+        stopped,
     );
-    let served = Server::builder()
+    Server::builder()
         .timeout(limits::BACKUP_TIMEOUT)
         .max_concurrent_streams(limits::ADMIN_STREAMS_PER_CONNECTION)
         .add_service(AdminServer::new(local))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())
-        .await;
-    place.clear();
-    served
+        .await
 }
 
 struct Local {

@@ -206,7 +206,7 @@ impl Gate {
     }
 
     fn refuse(&self, peer: Option<&PeerId>, path: &str, status: &Status) {
-        let who = peer.map_or_else(|| "nobody".to_owned(), |peer| peer.id().to_string());
+        let who = peer.map_or_else(|| "none".to_owned(), |peer| peer.id().to_string());
         self.refusals.log(|left_out| {
             tracing::warn!(peer = who, call = ?path.get(..CALL_SHOWN).unwrap_or(path), left_out,
                 reason = status.message(), "a call was refused");
