@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use weft_transport::private_socket;
 
 use crate::failure::{Code, Failure, chain};
 
@@ -154,7 +155,7 @@ impl Connection {
         let (stream, process): (Box<dyn Stream>, _) = match target {
             Target::Tcp(address) => (Box::new(TcpStream::connect(address).await?), None),
             Target::Socket(path) => {
-                let stream = weft_proxy::connect_socket(path).await?;
+                let stream = private_socket::connect(path).await?;
                 let process = stream.peer_cred()?.pid();
                 (Box::new(stream), process)
             }

@@ -75,7 +75,7 @@ impl Where {
             sources.file = None;
         }
         match locate_proxy(sources) {
-            // A file that nobody asked for, and that this user may not see.
+            // A file that the command line does not name, and that this user may not read.
             Err(SettingsError::Read { .. }) if self.config.is_none() => Ok(ProxyPlace::default()),
             place => Ok(place?),
         }

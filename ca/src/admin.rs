@@ -3,7 +3,6 @@
 //! What they do is in `desk.rs` and `backup.rs`; the socket's server side is [`AdminService`].
 
 use std::io;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
+use weft_transport::private_socket::{connect, is_answered};
 
 use crate::authority::Authority;
 use crate::backup::{self, BackupError};
@@ -196,13 +196,13 @@ impl Admin {
 
 /// Whether a server answers on the socket of `directory`.
 pub(crate) fn is_running(directory: &Path) -> bool {
-    StdUnixStream::connect(directory.join(ADMIN_SOCKET)).is_ok()
+    is_answered(&directory.join(ADMIN_SOCKET))
 }
 
 /// The running server, or else the store.
 async fn find(directory: &Path) -> Result<Route, AdminError> {
     let path = directory.join(ADMIN_SOCKET);
-    match UnixStream::connect(&path).await {
+    match connect(&path).await {
         Ok(stream) => Ok(Route::Running(over(stream, &path).await?)),
         // No server, or one that was killed and left its socket.
         Err(error) if is_absent(&error) => Ok(Route::Stopped(directory::open_store(directory)?)),

@@ -150,7 +150,7 @@ pub fn by_token(
     {
         return Err(Refusal::TokenUsed);
     }
-    // Also for the key that it is bound to: one rule is easier to rely on, and whoever joined needs no token.
+    // Also for the key that it is bound to: one rule is easier to rely on, and a workload that has joined needs no token.
     if record.restored {
         return Err(Refusal::TokenRestored);
     }

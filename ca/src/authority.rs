@@ -127,7 +127,7 @@ impl Authority {
                 key
             }
         };
-        // Judged again in the transaction, where nobody else spends the token.
+        // Judged again in the transaction, in which no other call spends the token.
         self.store.write(|transaction| {
             let grant = match self.grant(transaction, &request.proof, key.hash(), now)? {
                 Ok(grant) => grant,

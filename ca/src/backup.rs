@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use weft_transport::private_socket::is_answered;
+
 use crate::attest::unix_seconds;
 use crate::directory::{self, ADMIN_SOCKET, FILES, ISSUING_KEY, OpenError, ROOT_KEY};
 use crate::files::{self, FileError};
@@ -84,7 +86,7 @@ pub fn restore(
     force: bool,
     now: SystemTime,
 ) -> Result<(), BackupError> {
-    if std::os::unix::net::UnixStream::connect(directory.join(ADMIN_SOCKET)).is_ok() {
+    if is_answered(&directory.join(ADMIN_SOCKET)) {
         return Err(BackupError::Running(directory.to_owned()));
     }
     if !force && !files::is_vacant(directory)? {

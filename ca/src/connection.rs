@@ -37,6 +37,9 @@ pub struct Caller {
     pub peer: Option<PeerId>,
     /// The address that it comes from.
     pub source: IpAddr,
+    /// Ends the connection. What HTTP/2 has taken for a peer that does not read stays in memory until its connection
+    /// ends; no call can take it back, so the call cancels this.
+    pub hang_up: CancellationToken,
 }
 
 /// Whom limits count a connection or a call for.
@@ -96,11 +99,11 @@ impl Life {
     }
 }
 
-/// A stream that ends by itself or when its time is over, and what calls on it are told of its other end.
+/// A stream that ends by itself or when its server says so, and what calls on it are told of its other end.
 pub struct Held<S, I> {
     stream: S,
     info: I,
-    /// Holds the connection's place; ready when the connection has to end.
+    /// Ready when the connection has to end; holds its place.
     over: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_over: bool,
 }
@@ -179,7 +182,8 @@ pub fn listen_hint(error: &io::Error) -> &'static str {
 }
 
 /// Accepts connections until `shutdown`, and hands on those whose handshake succeeds. `report` hears of the
-/// others, and of those that had to end: strangers decide how often, so it counts rather than writes.
+/// others, and of those that had to end: strangers decide how often, so it counts rather than writes. Which
+/// connections its own calls end, the server knows.
 pub async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -216,6 +220,7 @@ pub async fn accept(
             let caller = Caller {
                 peer: stream.peer().cloned(),
                 source: source.ip(),
+                hang_up: CancellationToken::new(),
             };
             let not_after = caller.peer.as_ref().map(PeerId::not_after);
             let (left, reason) = limits.life.left(not_after, SystemTime::now());
@@ -223,15 +228,14 @@ pub async fn accept(
                 return report(source, reason);
             }
             let place = connected.enter(caller.holder());
-            let connection = Held::new(stream, caller, place, left, move |taken_back| {
-                report(
-                    source,
-                    if taken_back {
-                        NotAccepted::TakenBack
-                    } else {
-                        reason
-                    },
-                );
+            let hang_up = caller.hang_up.clone();
+            let connection = Held::new(stream, caller, async move {
+                let reason = tokio::select! {
+                    () = place.taken_back() => NotAccepted::TakenBack,
+                    () = sleep(left) => reason,
+                    () = hang_up.cancelled() => return,
+                };
+                report(source, reason);
             });
             // The receiver is gone only when the server stops.
             let _ = accepted.send(Ok(connection)).await;
@@ -254,21 +258,8 @@ async fn handshake(
 }
 
 impl<S, I> Held<S, I> {
-    /// Ends `stream` after `life`, or when `place` is taken back, and tells `report` which of the two it was.
-    pub(crate) fn new<K: Ord + Clone + Send + 'static>(
-        stream: S,
-        info: I,
-        place: Place<K>,
-        life: Duration,
-        report: impl FnOnce(bool) + Send + 'static,
-    ) -> Self {
-        let over = async move {
-            let taken_back = tokio::select! {
-                () = place.taken_back() => true,
-                () = sleep(life) => false,
-            };
-            report(taken_back);
-        };
+    /// Ends `stream` when `over` is ready.
+    pub(crate) fn new(stream: S, info: I, over: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
             stream,
             info,
@@ -277,8 +268,8 @@ impl<S, I> Held<S, I> {
         }
     }
 
-    /// Ready with an error once the connection has to end. Asked by reads and writes alike: a peer that
-    /// does not read stops its server from reading.
+    /// Ready with an error once the connection has to end. Asked before every read and every write: HTTP/2 does not
+    /// read while something that it has to say does not go.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.is_over {
             ready!(self.over.as_mut().poll(cx));
@@ -395,39 +386,40 @@ mod tests {
         assert_eq!(reasons, NotAccepted::REASONS);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_whose_time_is_over_ends_reads_and_writes_and_leaves_its_place() {
+    #[tokio::test]
+    async fn a_connection_that_is_over_ends_reads_and_writes_and_leaves_its_place() {
         let places = Places::new(Bounds { places: 1, each: 1 });
         let (near, mut far) = duplex(4);
-        let (said, mut why) = mpsc::channel(1);
-        let mut held = Held::new(near, (), places.enter("a"), HOUR, move |taken_back| {
-            said.try_send(taken_back).unwrap();
+        let (place, hang_up) = (places.enter("a"), CancellationToken::new());
+        let over = hang_up.clone();
+        let mut held = Held::new(near, (), async move {
+            let _place = place;
+            over.cancelled().await;
         });
         far.write_all(b"x").await.unwrap();
         assert_eq!(held.read_u8().await.unwrap(), b'x');
         // Its reader waits for a peer that says nothing, its writer for one that does not read.
-        assert!(held.read_u8().await.is_err());
-        assert_eq!(why.recv().await, Some(false));
+        let later = async {
+            tokio::task::yield_now().await;
+            hang_up.cancel();
+        };
+        let (read, ()) = tokio::join!(held.read_u8(), later);
+        assert!(read.is_err());
         assert!(held.write_all(b"too much of it").await.is_err());
         assert!(held.flush().await.is_err());
-        drop(held);
         assert_eq!(places.taken(), 0);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_lost_its_place_ends_while_it_waits_for_its_reader() {
-        let places = Places::new(Bounds { places: 1, each: 1 });
+    #[tokio::test]
+    async fn a_connection_ends_while_it_waits_for_a_peer_that_does_not_read() {
         let (near, _far) = duplex(4);
-        let (said, mut why) = mpsc::channel(1);
-        let mut held = Held::new(near, (), places.enter("a"), HOUR, move |taken_back| {
-            said.try_send(taken_back).unwrap();
-        });
-        let newer = async {
+        let hang_up = CancellationToken::new();
+        let mut held = Held::new(near, (), hang_up.clone().cancelled_owned());
+        let later = async {
             tokio::task::yield_now().await;
-            places.enter("b")
+            hang_up.cancel();
         };
-        let (written, _newer) = tokio::join!(held.write_all(b"too much of it"), newer);
+        let (written, ()) = tokio::join!(held.write_all(b"too much of it"), later);
         assert!(written.is_err());
-        assert_eq!(why.recv().await, Some(true));
     }
 }

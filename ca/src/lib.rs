@@ -22,7 +22,6 @@ pub mod token;
 mod admin;
 mod authority;
 mod backup;
-mod calls;
 mod client;
 mod desk;
 mod directory;

@@ -1,5 +1,6 @@
-//! The issuance log: one entry for every certificate, every batch of tokens, every restore, and
-//! refusals as far as `rates.rs` lets them. Each entry carries the hash of the one before it, so a changed or removed entry shows. Stored by `store.rs`.
+//! The issuance log. Every certificate, every batch of tokens and every restore has an entry; refusals have one as
+//! far as `rates.rs` lets them. Each entry carries the hash of the one before it, so a changed or removed entry
+//! shows. `store.rs` keeps them.
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};

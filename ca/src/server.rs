@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as GrpcServer;
 use weft_transport::credentials::Credentials;
+use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
 
 use crate::admin::{self, AdminService};
@@ -22,7 +23,7 @@ use crate::attest::unix_seconds;
 use crate::authority::{Authority, OwnCredentialsError};
 use crate::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
-use crate::files::{self, FileError};
+use crate::files::FileError;
 use crate::limits::{
     ADMIN_CALL_TIMEOUT, ADMIN_CONNECTION_LIFE_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_MESSAGE_BYTES_MAX,
     CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_MAX, CONNECTION_LIFE_MAX, CONNECTION_WINDOW,
@@ -104,7 +105,7 @@ pub struct Server {
     directory: Arc<Path>,
     listener: TcpListener,
     local_address: SocketAddr,
-    admin: UnixListener,
+    admin: PrivateSocket,
 }
 
 /// A handle on a running CA's counters.
@@ -208,7 +209,9 @@ impl Server {
             authority: self.authority.clone(),
             directory: self.directory.clone(),
         };
-        let (accepted_locally, local_connections) = mpsc::channel(1);
+        let admin_place = self.admin.place();
+        let stopped = CancellationToken::new();
+        let _stopped = stopped.clone().drop_guard();
         let admin_calls = GrpcServer::builder()
             .timeout(ADMIN_CALL_TIMEOUT)
             .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
@@ -218,7 +221,12 @@ impl Server {
                     .max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX),
             )
             .serve_with_incoming_shutdown(
-                ReceiverStream::new(local_connections),
+                local::incoming(
+                    self.admin,
+                    ADMIN_CONNECTIONS_MAX,
+                    ADMIN_CONNECTION_LIFE_MAX,
+                    stopped.clone(),
+                ),
                 shutdown.clone().cancelled_owned(),
             );
         let mut tasks = JoinSet::new();
@@ -237,15 +245,8 @@ impl Server {
             report(self.authority.clone()),
             shutdown.clone(),
         );
-        let accepting_locally = local::accept(
-            self.admin,
-            ADMIN_CONNECTIONS_MAX,
-            ADMIN_CONNECTION_LIFE_MAX,
-            accepted_locally,
-            shutdown.clone(),
-        );
         tasks.spawn(async {
-            tokio::join!(accepting, accepting_locally);
+            accepting.await;
             Ok(())
         });
         tasks.spawn(maintain(self.authority, self.credentials, shutdown.clone()));
@@ -263,8 +264,8 @@ impl Server {
         {
             tracing::warn!("calls still ran when the time to stop was over");
         }
-        // A socket that nobody answers on would only puzzle the next command.
-        files::remove(&self.directory.join(ADMIN_SOCKET))?;
+        // A socket that no process answers on would only puzzle the next command.
+        admin_place.clear();
         match early {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(reason))) => Err(ServeError::Stopped(reason)),
@@ -294,13 +295,13 @@ async fn store_when_free(directory: &Path) -> Result<Store, OpenError> {
     }
 }
 
-/// Takes `admin.sock`. A socket that nobody answers on was left by a process that was killed.
-fn bind_admin(directory: &Path) -> Result<UnixListener, ServeError> {
+/// Takes `admin.sock`. A socket that no process answers on was left by a process that was killed.
+fn bind_admin(directory: &Path) -> Result<PrivateSocket, ServeError> {
     if admin::is_running(directory) {
         return Err(ServeError::Running(directory.to_owned()));
     }
     let path = directory.join(ADMIN_SOCKET);
-    local::bind(&path).map_err(|source| ServeError::Socket { path, source })
+    PrivateSocket::bind(&path).map_err(|source| ServeError::Socket { path, source })
 }
 
 /// Renews the CA's own certificate, forgets what is old, and warns of certificates that end.

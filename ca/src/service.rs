@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
+use weft_transport::shares::Turns;
 
 use crate::admin::blocking;
 use crate::attest::Refusal;
 use crate::authority::{self, Authority, Moment, Proof, SignError};
-use crate::calls::Calls;
-use crate::connection::Caller;
+use crate::connection::{Caller, Holder};
 use crate::limits::CALLS;
 use crate::proto::certificate_authority_server::CertificateAuthority;
 use crate::proto::{BundleRequest, BundleResponse, SignRequest, SignResponse};
@@ -19,14 +20,14 @@ use crate::token::TokenHash;
 
 pub(crate) struct Service {
     authority: Arc<Authority>,
-    calls: Calls,
+    calls: Turns<Holder>,
 }
 
 impl Service {
     pub(crate) fn new(authority: Arc<Authority>) -> Self {
         Self {
             authority,
-            calls: Calls::new(CALLS),
+            calls: Turns::new(CALLS),
         }
     }
 }
@@ -39,12 +40,9 @@ impl CertificateAuthority for Service {
         let caller = caller.unwrap_or(Caller {
             peer: None,
             source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            hang_up: CancellationToken::new(),
         });
-        let call = self
-            .calls
-            .enter(caller.holder())
-            .await
-            .map_err(|_| Status::unavailable("the CA is shutting down"))?;
+        let call = self.calls.enter(&caller.holder()).await;
         let message = request.into_inner();
         let request = authority::Request {
             proof: proof(&message.token_secret, &caller),

@@ -124,7 +124,7 @@ pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
 
 /// Bytes of messages that the sidecars of one identity have been sent and have not taken. The others of that
-/// identity wait meanwhile, nobody else does.
+/// identity wait meanwhile; sidecars of other identities do not.
 pub const UNDELIVERED_BYTES_MAX: usize = 32 << 20;
 
 /// Messages up to this size are not counted: as much as HTTP/2 buffers for a stream anyway.
@@ -154,14 +154,11 @@ pub const MESSAGE_BURST: u32 = 64;
 pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Operators' calls at once, from before their body is read until nothing large of it is held: each may need
-/// twice [`OPERATOR_MESSAGE_BYTES_MAX`].
-pub const OPERATOR_CALLS_MAX: usize = 8;
-
-/// Of those, calls of one operator; more of them wait.
-pub const CALLS_PER_OPERATOR_MAX: usize = 2;
+/// twice [`OPERATOR_MESSAGE_BYTES_MAX`]. More of one operator wait for each other.
+pub const OPERATOR_CALLS: Bounds = Bounds { places: 8, each: 2 };
 
 /// How long an operator's call waits for its turn.
-pub const DESK_WAIT_MAX: Duration = Duration::from_secs(30);
+pub const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Time in which the body of an operator's call comes: [`OPERATOR_MESSAGE_BYTES_MAX`] at 3 Mbit/s.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -171,6 +168,15 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(APPLY_WAIT_MAX.as_secs() 
 
 /// Time for a backup, which comes over the local socket.
 pub const BACKUP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Connections of local commands at once. Each may hold a copy of the store, until its command has read that.
+pub const ADMIN_CONNECTIONS_MAX: usize = 16;
+
+/// Calls that one such connection may have open: a command makes one.
+pub const ADMIN_STREAMS_PER_CONNECTION: u32 = 1;
+
+/// Longest life of such a connection: its backup is made, and read in as much time again.
+pub const ADMIN_CONNECTION_LIFE_MAX: Duration = Duration::from_secs(2 * BACKUP_TIMEOUT.as_secs());
 
 /// Calls that one connection may have open: a stream, or a few of an operator's.
 pub const STREAMS_PER_CONNECTION: u32 = 8;

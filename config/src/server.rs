@@ -6,15 +6,12 @@
 
 mod admin;
 mod delivery;
-mod desk;
 mod gate;
 mod known;
-mod line;
 mod mesh;
 mod metrics;
 mod operate;
 mod pace;
-mod portions;
 mod rarely;
 mod registrations;
 mod registry;
@@ -27,17 +24,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use weft_ca::connection::{Connection, Life, Limits, NotAccepted, accept, listen_hint};
+use weft_ca::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
+use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 
 use crate::connect::CONFIG_ACCOUNT;
@@ -47,7 +44,6 @@ use crate::proto::operator_server::OperatorServer;
 use crate::store::{Store, StoreError};
 use crate::validate::RESERVED_NAMESPACE;
 pub use admin::{backup, restore};
-use line::Line;
 use mesh::Mesh;
 pub use metrics::MetricsHandle;
 use rarely::Rarely;
@@ -111,7 +107,7 @@ pub enum ServeError {
 pub struct ConfigServer {
     mesh: Arc<Mesh>,
     listener: TcpListener,
-    socket: UnixListener,
+    socket: PrivateSocket,
     /// Where the sidecars that are there are noted.
     known_file: PathBuf,
     credentials: Credentials,
@@ -166,7 +162,7 @@ impl ConfigServer {
                     address: settings.listen,
                     source,
                 })?;
-        let socket = admin::bind_socket(&dir.join(SOCKET_FILE))?;
+        let socket = admin::bind(dir)?;
         Ok(Self {
             mesh,
             listener,
@@ -228,10 +224,10 @@ impl ConfigServer {
                     .max_encoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX),
             )
             .serve_with_incoming_shutdown(
-                ReceiverStream::new(incoming)
-                    .map(|connection: io::Result<Connection>| connection.map(Line::new)),
+                ReceiverStream::new(incoming),
                 shutdown.clone().cancelled_owned(),
             );
+        let admin_place = self.socket.place();
         let local_side = admin::serve(self.socket, self.mesh.clone(), shutdown.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(
@@ -266,7 +262,10 @@ impl ConfigServer {
                 None => served.await,
             }
         };
-        match tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drained).await {
+        let drained = tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drained).await;
+        // A socket that no process answers on would only puzzle the next command.
+        admin_place.clear();
+        match drained {
             Ok(ended) => ended
                 .map(|_| ())
                 .map_err(|error| ServeError::Library(error.to_string())),

@@ -30,6 +30,7 @@ use weft_transport::credentials::Credentials;
 use weft_transport::endpoint::{
     self, BindError, Epoch, Inherited, MeshSettings, MeshTls, StartError, WorkerSocket, Workers,
 };
+use weft_transport::private_socket::PrivateSocket;
 
 use crate::access_log::Writer;
 use crate::admin::server::Servers;
@@ -38,7 +39,6 @@ use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
-use crate::private_socket::PrivateSocket;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
 use crate::takeover::{Expected, Incumbent, Kept, Predecessor, TakeoverError, socket_error};

@@ -387,7 +387,7 @@ fn the_socket_outlives_a_killed_process_and_a_takeover() {
 }
 
 #[test]
-fn connections_that_say_nothing_keep_nobody_out() {
+fn connections_that_say_nothing_keep_no_caller_out() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
     mesh.apply(&service("orders", 80, "http"));

@@ -55,7 +55,6 @@ impl Target {
     }
 }
 
-/// hardening HT-08
 #[test]
 fn a_host_is_one_canonical_authority_or_refused() {
     let mut target = target();
@@ -94,7 +93,7 @@ fn a_host_is_one_canonical_authority_or_refused() {
     target.expect_unharmed();
 }
 
-/// hardening HT-01's neighbours: one framing, or none.
+/// A message has one framing, or none.
 #[test]
 fn ambiguous_framing_is_refused_and_smuggles_nothing() {
     let mut target = target();
@@ -131,7 +130,6 @@ fn ambiguous_framing_is_refused_and_smuggles_nothing() {
     target.expect_unharmed();
 }
 
-/// hardening HT-09
 #[test]
 fn sizes_beyond_the_limits_are_refused_in_constant_memory() {
     let mut target = target();
@@ -216,7 +214,7 @@ fn expect_refused(address: SocketAddr, what: &str, request: &str) {
     }
 }
 
-/// hardening HT-09: bodies in the smallest pieces.
+/// Bodies in the smallest pieces.
 #[test]
 fn a_body_of_single_bytes_and_a_chunk_extension_of_a_megabyte_cost_no_memory() {
     let mut target = target();
@@ -251,7 +249,6 @@ fn a_body_of_single_bytes_and_a_chunk_extension_of_a_megabyte_cost_no_memory() {
     target.expect_unharmed();
 }
 
-/// hardening HT-11
 #[test]
 fn forbidden_trailers_are_dropped_and_many_are_bounded() {
     let mut target = target();
@@ -411,7 +408,7 @@ fn what_a_caller_writes_is_shown_in_the_access_log_and_does_not_act_there() {
         &format!("/{long}"),
     ] {
         let request = format!("GET {path} HTTP/1.1\r\nhost: orders\r\nconnection: close\r\n\r\n");
-        // Nobody serves it, which is logged.
+        // No sidecar serves it, which is logged.
         let response = exchange(shop.listener("orders:80"), request.as_bytes()).unwrap();
         assert_eq!(response.status, 503, "{path}");
     }

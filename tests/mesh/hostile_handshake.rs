@@ -6,7 +6,6 @@ use crate::harness::{
     Load, Mesh, Need, Origin, Process, eventually, get, need, python, python_command, service,
 };
 
-/// hardening H3-13
 #[test]
 fn a_newcomer_gets_in_beside_silent_handshakes_from_its_own_address() {
     if !need(&[Need::Python]) {

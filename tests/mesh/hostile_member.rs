@@ -127,7 +127,7 @@ fn four_hundred_subscriptions_that_take_nothing_are_one_sidecar_and_hold_no_memo
     let grown = mesh.config.resident_peak().saturating_sub(resident);
     assert!(grown <= GROWTH_MAX, "grew by {grown} KiB: {}", flood.log());
     // A sidecar that takes nothing is not waited for when it has gone, and the next change is everywhere.
-    eventually("a change reaches everyone", || {
+    eventually("a change reaches every sidecar", || {
         mesh.try_apply(&service("late", 80, "http")).code == 0
     });
 }

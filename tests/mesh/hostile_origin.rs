@@ -32,9 +32,8 @@ fn behind_sidecars(
     (mesh, origin, orders, shop, address)
 }
 
-/// hardening HT-03
 #[test]
-fn a_response_that_breaks_the_rules_is_a_502_and_poisons_nobody() {
+fn a_response_that_breaks_the_rules_is_a_502_and_poisons_no_other() {
     let million = "x".repeat(1 << 20);
     let responses: Vec<(&str, Vec<u8>)> = vec![
         (
@@ -105,9 +104,9 @@ fn a_response_that_breaks_the_rules_is_a_502_and_poisons_nobody() {
     shop.expect_alive();
 }
 
-/// hardening HT-03: what is only wrong behind a right answer.
+/// What is only wrong behind a right answer.
 #[test]
-fn stray_bytes_behind_an_answer_reach_nobody() {
+fn stray_bytes_behind_an_answer_reach_no_caller() {
     let smuggled = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray";
     let responses: Vec<(&str, Vec<u8>)> = vec![
         ("/extra", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ngoodstray".to_vec()),
@@ -139,7 +138,6 @@ fn stray_bytes_behind_an_answer_reach_nobody() {
     shop.expect_alive();
 }
 
-/// hardening HT-12
 #[test]
 fn bodies_where_there_are_none_do_not_shift_the_next_answer() {
     let responses: Vec<(&str, Vec<u8>)> = vec![
@@ -260,7 +258,7 @@ const TWO_WRITES: [(&str, &str, &str); 14] = [
     ),
 ];
 
-/// A whole response of 43 bytes that nobody asked for.
+/// A whole response of 43 bytes that no caller asked for.
 const STRAY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray";
 
 #[test]

@@ -102,7 +102,6 @@ fn is_refused(verdict: &Value) -> bool {
             .is_some_and(|status| status >= 400)
 }
 
-/// hardening H3-01
 #[test]
 fn a_giant_header_frame_is_refused_before_it_is_buffered() {
     if !need(&[Need::Python]) {
@@ -118,7 +117,6 @@ fn a_giant_header_frame_is_refused_before_it_is_buffered() {
     assert!(grown <= 8 << 10, "grew by {grown} KiB");
 }
 
-/// hardening H3-02
 #[test]
 fn giant_unknown_frames_and_floods_of_empty_ones_are_not_buffered() {
     if !need(&[Need::Python]) {
@@ -130,9 +128,8 @@ fn giant_unknown_frames_and_floods_of_empty_ones_are_not_buffered() {
     assert!(grown <= 4 << 10, "grew by {grown} KiB: {seen}");
 }
 
-/// hardening H3-05
 #[test]
-fn streams_that_never_send_a_head_end_in_time_and_harm_nobody() {
+fn streams_that_never_send_a_head_end_in_time_and_harm_no_other() {
     if !need(&[Need::Python]) {
         return;
     }
@@ -144,7 +141,6 @@ fn streams_that_never_send_a_head_end_in_time_and_harm_nobody() {
     assert!(grown <= 16 << 10, "grew by {grown} KiB");
 }
 
-/// hardening H3-06
 #[test]
 fn a_reader_that_grants_no_credit_stops_the_application_and_not_the_sidecar() {
     if !need(&[Need::Python]) {
@@ -242,7 +238,6 @@ fn large_answers(written: &Arc<AtomicU64>) -> impl FnOnce(&Mesh) -> Origin + use
     }
 }
 
-/// hardening TU-04
 #[test]
 fn a_connect_that_is_none_is_refused_and_reaches_nothing() {
     if !need(&[Need::Python]) {

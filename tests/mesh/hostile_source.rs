@@ -18,7 +18,7 @@ const LIFE: &str = "45s";
 const RENEWAL_DUE: Duration = Duration::from_secs(31);
 
 #[test]
-fn silent_connections_and_bad_tokens_keep_nobody_behind_their_address_out() {
+fn silent_connections_and_bad_tokens_keep_no_other_behind_their_address_out() {
     let Some(target) = Target::start() else {
         return;
     };
@@ -42,7 +42,7 @@ fn silent_connections_and_bad_tokens_keep_nobody_behind_their_address_out() {
 }
 
 #[test]
-fn clients_that_do_not_go_on_after_their_handshake_keep_nobody_out() {
+fn clients_that_do_not_go_on_after_their_handshake_keep_no_other_out() {
     let Some(target) = Target::start() else {
         return;
     };

@@ -15,6 +15,7 @@ pub mod http3;
 pub mod identity;
 pub mod lag;
 pub mod pool;
+pub mod private_socket;
 pub mod shares;
 pub mod tcp;
 pub mod tuning;

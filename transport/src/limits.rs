@@ -207,3 +207,7 @@ pub(crate) const TAKES_ON_LEAST: u32 = 16;
 /// A stream that has been open for longer waits for its application or carries a tunnel: it is not what a
 /// worker is behind with. Longer than the deadlines of requests that an overload makes late, which must not count as such.
 pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(5);
+
+/// Connections to a private Unix socket that may wait in the kernel: more than the commands
+/// of one host that start at the same moment.
+pub(crate) const PRIVATE_BACKLOG: i32 = 128;

@@ -5,12 +5,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::net::UnixListener;
 use tokio::sync::Mutex;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
+use weft_ca::local;
+use weft_transport::private_socket::{PrivateSocket, connect};
 
 use super::mesh::Mesh;
 use super::{SOCKET_FILE, STORE_FILE, ServeError};
@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError};
 
 /// A store in use is that of a running service, if one answers on its socket.
 pub(super) async fn in_use(dir: &Path, error: StoreError) -> ServeError {
-    match tokio::net::UnixStream::connect(dir.join(SOCKET_FILE)).await {
+    match connect(&dir.join(SOCKET_FILE)).await {
         Ok(stream) => ServeError::Running {
             dir: dir.to_owned(),
             pid: stream.peer_cred().ok().and_then(|theirs| theirs.pid()),
@@ -35,26 +35,19 @@ pub(super) fn process(pid: Option<i32>) -> String {
         .unwrap_or_default()
 }
 
-pub(super) fn bind_socket(path: &Path) -> Result<UnixListener, ServeError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |source| ServeError::Io {
+/// Takes the socket of a directory whose store this process has: one that is there was left by a process that is
+/// gone.
+pub(super) fn bind(dir: &Path) -> Result<PrivateSocket, ServeError> {
+    let path = dir.join(SOCKET_FILE);
+    PrivateSocket::bind(&path).map_err(|source| ServeError::Io {
         what: path.display().to_string(),
         source,
-    };
-    // The store's lock is held, so a socket that is there was left by a process that is gone.
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    })
 }
 
-/// Answers on the socket until `shutdown`.
+/// Answers on the socket until `shutdown`. Its connections end when this does.
 pub(super) async fn serve(
-    socket: UnixListener,
+    socket: PrivateSocket,
     mesh: Arc<Mesh>,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
@@ -62,11 +55,19 @@ pub(super) async fn serve(
         mesh,
         turn: Mutex::default(),
     };
+    let stopped = CancellationToken::new();
+    let _stopped = stopped.clone().drop_guard();
+    let connections = local::incoming(
+        socket,
+        limits::ADMIN_CONNECTIONS_MAX,
+        limits::ADMIN_CONNECTION_LIFE_MAX,
+        stopped,
+    );
     Server::builder()
         .timeout(limits::BACKUP_TIMEOUT)
-        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(limits::ADMIN_STREAMS_PER_CONNECTION)
         .add_service(AdminServer::new(local))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())
         .await
 }
 
@@ -95,7 +96,7 @@ impl Admin for Local {
 /// When there is no store, or it is damaged.
 pub async fn backup(dir: &Path) -> Result<Vec<u8>, ServeError> {
     let socket = dir.join(SOCKET_FILE);
-    if let Ok(stream) = tokio::net::UnixStream::connect(&socket).await {
+    if let Ok(stream) = connect(&socket).await {
         let mut stream = Some(hyper_util::rt::TokioIo::new(stream));
         let channel = tonic::transport::Endpoint::from_static("http://admin.weft")
             .connect_with_connector(tower::service_fn(move |_: http::Uri| {

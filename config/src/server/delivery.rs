@@ -1,6 +1,6 @@
 //! What is sent to one sidecar: one message at a time, made when the sidecar is ready for it.
 //!
-//! A channel would hold a message that nobody takes, and tell its sender that all is well. Here the sender
+//! A channel would hold a message that HTTP/2 does not take, and tell its sender that all is well. Here the sender
 //! waits until HTTP/2 asks for a message, which it does when the sidecar's windows have room again: so nothing
 //! piles up before a sidecar that does not read, and the sender knows that it does not.
 
@@ -24,7 +24,7 @@ pub(super) struct Outgoing(Shared);
 #[derive(Debug)]
 pub(super) struct Delivery(Shared);
 
-/// Nobody will ask any more: the stream or its connection is gone.
+/// HTTP/2 will not ask any more: the stream or its connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gone;
 
@@ -37,7 +37,7 @@ struct State {
     asked: bool,
     /// No message will come after this one.
     ended: bool,
-    /// Nobody reads any more.
+    /// HTTP/2 has dropped the stream.
     gone: bool,
     sender: Option<Waker>,
     reader: Option<Waker>,
@@ -67,7 +67,8 @@ impl Outgoing {
         .await
     }
 
-    /// Hands over the message that was asked for; one that was not asked for replaces what nobody has taken.
+    /// Hands over the message that was asked for; one that was not asked for replaces what HTTP/2 has not
+    /// taken yet.
     pub(super) fn send(&self, message: Item) {
         let mut state = lock(&self.0);
         state.asked = false;
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn a_message_is_asked_for_only_when_the_one_before_was_taken_and_more_is_wanted() {
         let (outgoing, mut delivery) = delivery();
-        assert_eq!(now(outgoing.asked()), None, "nobody reads yet");
+        assert_eq!(now(outgoing.asked()), None, "HTTP/2 does not read yet");
         assert!(now(delivery.next()).is_none());
         assert_eq!(now(outgoing.asked()), Some(Ok(())));
         outgoing.send(Ok(ServiceMessage::default()));

@@ -1,7 +1,7 @@
 //! Who may call what, decided before a byte of a call's body is read; and how long a call may take.
 //!
 //! Identities `ns/weft/sa/operator-*` may call everything, every other identity of the mesh may subscribe, and
-//! nothing else. An operator's call takes a place at the [`Desk`] before its body is read, so that only a few
+//! nothing else. An operator's call takes its [`Turn`] before its body is read, so that only a few
 //! large bodies are in memory at once. The handler takes the [`Ticket`] that the gate left with the request:
 //! that is how the gate learns that the body has arrived. A subscription has its own deadlines
 //! (`subscribe.rs`).
@@ -20,10 +20,10 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::{Request, Status};
 use tower::{Layer, Service};
+use weft_ca::connection::Caller;
 use weft_transport::identity::{PeerId, SpiffeId};
+use weft_transport::shares::{Turn, Turns};
 
-use super::desk::{Desk, Place};
-use super::line::LineInfo;
 use super::rarely::Rarely;
 use crate::limits;
 use crate::proto::discovery_server;
@@ -47,7 +47,8 @@ pub(super) struct Gated<S> {
 }
 
 struct Gate {
-    desk: Desk,
+    /// Of operators' calls, by the name of the operator.
+    turns: Turns<String>,
     refusals: Rarely,
     tracker: TaskTracker,
     shutdown: CancellationToken,
@@ -59,7 +60,7 @@ pub(super) struct Ticket(Arc<Call>);
 
 struct Call {
     author: String,
-    place: std::sync::Mutex<Option<Place>>,
+    place: std::sync::Mutex<Option<Turn>>,
     arrived: CancellationToken,
 }
 
@@ -76,7 +77,7 @@ impl GateLayer {
     /// Tasks that watch replies belong to `tracker` and end with `shutdown`.
     pub(super) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         Self(Arc::new(Gate {
-            desk: Desk::default(),
+            turns: Turns::new(limits::OPERATOR_CALLS),
             refusals: Rarely::default(),
             tracker,
             shutdown,
@@ -125,8 +126,8 @@ impl Gate {
     where
         S: Service<HttpRequest, Response = HttpResponse, Error = Infallible>,
     {
-        let line = request.extensions().get::<LineInfo>().cloned();
-        let peer = line.as_ref().and_then(|line| line.caller.peer.as_ref());
+        let caller = request.extensions().get::<Caller>().cloned();
+        let peer = caller.as_ref().and_then(|caller| caller.peer.as_ref());
         let proven = peer.map(|peer| (peer.id(), peer.not_after()));
         let right = judge(proven, request.uri().path(), SystemTime::now());
         let author = match right {
@@ -137,7 +138,7 @@ impl Gate {
                 return Err(status);
             }
         };
-        let hang_up = line.map(|line| line.hang_up);
+        let hang_up = caller.map(|caller| caller.hang_up);
         self.operate(author, hang_up, request, inner).await
     }
 
@@ -151,10 +152,10 @@ impl Gate {
     where
         S: Service<HttpRequest, Response = HttpResponse, Error = Infallible>,
     {
-        let place = timeout(limits::DESK_WAIT_MAX, self.desk.enter(&author))
+        let place = timeout(limits::TURN_WAIT_MAX, self.turns.enter(&author))
             .await
             .map_err(|_| {
-                let wait = limits::DESK_WAIT_MAX.as_secs();
+                let wait = limits::TURN_WAIT_MAX.as_secs();
                 Status::resource_exhausted(format!(
                     "other operators' calls were under way for {wait} s: try again"
                 ))
@@ -205,7 +206,7 @@ impl Gate {
     }
 
     fn refuse(&self, peer: Option<&PeerId>, path: &str, status: &Status) {
-        let who = peer.map_or_else(|| "nobody".to_owned(), |peer| peer.id().to_string());
+        let who = peer.map_or_else(|| "none".to_owned(), |peer| peer.id().to_string());
         self.refusals.log(|left_out| {
             tracing::warn!(peer = who, call = ?path.get(..CALL_SHOWN).unwrap_or(path), left_out,
                 reason = status.message(), "a call was refused");
@@ -372,7 +373,7 @@ mod tests {
         let GateLayer(gate) = GateLayer::new(TaskTracker::new(), shutdown);
         let never = tower::service_fn(|_: HttpRequest| std::future::pending());
         let mut calls = tokio::task::JoinSet::new();
-        for _ in 0..limits::CALLS_PER_OPERATOR_MAX {
+        for _ in 0..limits::OPERATOR_CALLS.each {
             let gate = Arc::clone(&gate);
             calls.spawn(async move {
                 let request = http::Request::new(Body::empty());
@@ -385,7 +386,8 @@ mod tests {
             assert_eq!(status.code(), Code::DeadlineExceeded);
         }
         assert_eq!(begun.elapsed(), limits::BODY_TIMEOUT);
-        let again = timeout(Duration::from_secs(1), gate.desk.enter("anna"));
+        let anna = "anna".to_owned();
+        let again = timeout(Duration::from_secs(1), gate.turns.enter(&anna));
         again.await.unwrap();
     }
 

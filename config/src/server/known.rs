@@ -1,5 +1,5 @@
 //! The file in which the service notes which sidecars there are, so that one that is started again knows for
-//! whom an apply has to wait. Nobody else needs it; without it the service waits for a lease instead.
+//! whom an apply has to wait. Only the service reads it; without it the service waits for a lease instead.
 
 use std::fs;
 use std::io::{self, Write as _};

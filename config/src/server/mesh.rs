@@ -8,10 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_transport::identity::{SpiffeId, TrustDomain};
-use weft_transport::shares::{Bounds, Places};
+use weft_transport::shares::{Bounds, Places, Portions};
 
 use super::known::Known;
-use super::portions::Portions;
 use super::rarely::Rarely;
 use super::registrations::{problem, reason};
 use super::registry::{Inbound, Registry, Workload};

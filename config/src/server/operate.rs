@@ -1,5 +1,5 @@
 //! The operators' calls. That an operator calls was decided before (`gate.rs`); every change is validated as a
-//! whole and written before anyone sees it. What takes long with large files runs on threads of its own.
+//! whole and written before a sidecar or an operator sees it. What takes long with large files runs on threads of its own.
 
 use std::sync::Arc;
 use std::time::Duration;

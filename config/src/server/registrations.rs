@@ -54,18 +54,22 @@ pub(super) fn reason(
     }
 }
 
-/// Says who may instead, and both ways out.
+/// Says who may instead, and the ways out.
 fn may_not_serve(plan: &Plan, identity: &SpiffeId, service: &ServiceName) -> String {
     let named = plan.servers(service);
+    if named.is_empty() {
+        return format!(
+            "{identity} may not serve {service}, and no other identity may: name this one in spec.identities of the \
+             Service"
+        );
+    }
     let mut who: Vec<String> = named
         .iter()
         .take(NAMED_MAX)
         .map(ToString::to_string)
         .collect();
-    match named.len() {
-        0 => who.push("nobody".to_owned()),
-        all if all > NAMED_MAX => who.push(format!("{} more", all - NAMED_MAX)),
-        _ => {}
+    if named.len() > NAMED_MAX {
+        who.push(format!("{} more", named.len() - NAMED_MAX));
     }
     format!(
         "{identity} may not serve {service}, only {} may: start the sidecar with a token for such an \

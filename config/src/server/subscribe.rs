@@ -15,11 +15,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
+use weft_ca::connection::Caller;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::shares::Place as StreamPlace;
 
 use super::delivery::{Delivery, Outgoing, delivery};
-use super::line::LineInfo;
 use super::mesh::{Mesh, View};
 use super::pace::Pace;
 use super::registry::{Inbound, Workload};
@@ -47,10 +47,10 @@ impl Discovery for Subscriptions {
         &self,
         request: Request<Streaming<SidecarMessage>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let line = request.extensions().get::<LineInfo>().cloned();
-        let Some((line, peer)) = line.and_then(|line| {
-            let peer = line.caller.peer.clone()?;
-            Some((line, peer))
+        let caller = request.extensions().get::<Caller>().cloned();
+        let Some((caller, peer)) = caller.and_then(|caller| {
+            let peer = caller.peer.clone()?;
+            Some((caller, peer))
         }) else {
             return Err(Status::unauthenticated("no identity was proven"));
         };
@@ -61,7 +61,7 @@ impl Discovery for Subscriptions {
             let place = mesh.streams.enter(peer.id().clone());
             let ended = tokio::select! {
                 () = shutdown.cancelled() => Err(Status::unavailable("the config service stops")),
-                ended = run(&mesh, &line, &peer, &place, incoming, &outgoing) => ended,
+                ended = run(&mesh, &caller, &peer, &place, incoming, &outgoing) => ended,
             };
             let Err(status) = ended else { return };
             mesh.ended.log(|left_out| {
@@ -71,7 +71,7 @@ impl Discovery for Subscriptions {
             let does_not_read = matches!(asked.await, Some(Err(_)));
             outgoing.send(Err(status));
             if does_not_read {
-                line.hang_up.cancel();
+                caller.hang_up.cancel();
             }
         });
         Ok(Response::new(stream))
@@ -80,7 +80,7 @@ impl Discovery for Subscriptions {
 
 async fn run(
     mesh: &Mesh,
-    line: &LineInfo,
+    caller: &Caller,
     peer: &PeerId,
     place: &StreamPlace<SpiffeId>,
     mut incoming: Streaming<SidecarMessage>,
@@ -97,7 +97,7 @@ async fn run(
             "the first message must be a hello",
         ));
     };
-    let about = checked(&hello, line, peer)?;
+    let about = checked(&hello, caller, peer)?;
     let workload = Workload {
         identity: peer.id().clone(),
         instance: hello.instance,
@@ -363,7 +363,7 @@ fn too_many_names(_: TooManyNames) -> Status {
     Status::resource_exhausted("the sidecars of this identity name too many services")
 }
 
-fn checked(hello: &proto::Hello, line: &LineInfo, peer: &PeerId) -> Result<About, Status> {
+fn checked(hello: &proto::Hello, caller: &Caller, peer: &PeerId) -> Result<About, Status> {
     let names = [&hello.version, &hello.instance];
     if names
         .iter()
@@ -392,7 +392,7 @@ fn checked(hello: &proto::Hello, line: &LineInfo, peer: &PeerId) -> Result<About
     }
     let locality = proto::locality(&hello.locality).map_err(|error| invalid(&error))?;
     Ok(About {
-        source: Some(line.caller.source),
+        source: Some(caller.source),
         not_after: peer.not_after(),
         version: hello.version.clone(),
         listens_for: Arc::new(listens_for),

@@ -70,7 +70,7 @@ impl Tables {
             tables: Mutex::default(),
             before: before
                 .map(|before| {
-                    // A table that nobody asked for in between is still that of the last state.
+                    // A table that no sidecar asked for in between is still that of the last state.
                     let mut last = alive(&before.before);
                     last.append(&mut alive(&lock(&before.tables)));
                     last
@@ -328,7 +328,7 @@ spec:
     }
 
     #[test]
-    fn needs_that_nobody_has_any_more_are_forgotten() {
+    fn needs_that_no_sidecar_has_any_more_are_forgotten() {
         let tables = Tables::new(plan(), Arc::default(), None);
         for n in 0..limits::SCOPES_MAX + 10 {
             tables.of(&sidecar(&format!("w{n}"), &[]));

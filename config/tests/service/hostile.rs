@@ -102,7 +102,7 @@ async fn a_guessed_name_tells_a_workload_nothing() {
 }
 
 #[tokio::test]
-async fn a_sidecar_that_reports_without_pause_holds_up_nobody() {
+async fn a_sidecar_that_reports_without_pause_holds_up_no_other() {
     let world = World::start().await;
     let channel = raw::connect(&world, "mallory").await;
     let (sender, _stream) = raw::subscribe(&channel, "one").await.unwrap();

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod hostile;
+mod local;
 mod presence;
 mod raw;
 mod world;

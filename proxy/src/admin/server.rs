@@ -24,11 +24,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use weft_transport::private_socket::PrivateSocket;
 use weft_transport::shares::{Place, Places, Source};
 
 use super::guard::{Peer, Reach, judge};
 use crate::limits;
-use crate::private_socket::PrivateSocket;
 
 /// A listener with the rule for its callers.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use axum::Router;
 use tokio::net::TcpListener;
 use weft_config::settings::{AdminChanges, ProxyAdmin};
+use weft_transport::private_socket::{self, PrivateSocket, SocketPlace};
 
 use super::{RunError, bind};
 use crate::admin::server::Endpoint;
-use crate::private_socket::{self, PrivateSocket, SocketPlace};
 use crate::takeover::Estate;
 
 /// Where a request comes in.

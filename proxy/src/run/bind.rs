@@ -4,11 +4,12 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use weft_config::settings::{LocalAddress, OutboundListener};
+use weft_transport::private_socket::{is_answered, socket_at};
 
 use super::RunError;
 use crate::limits;
@@ -187,9 +188,11 @@ fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
 
 fn unix(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
-        // A socket that nobody answers is a leftover of a killed process.
+        // A socket that no process answers is a leftover of a killed one. Another kind of file stays.
         Err(error)
-            if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() =>
+            if error.kind() == io::ErrorKind::AddrInUse
+                && socket_at(path)?.is_some()
+                && !is_answered(path) =>
         {
             std::fs::remove_file(path)?;
             UnixListener::bind(path)?
@@ -237,6 +240,16 @@ mod tests {
             1
         );
         assert!(outbound(&[listener(&address)], 2, None).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notes");
+        std::fs::write(&path, "mine").unwrap();
+        let address = LocalAddress::Unix(path.clone());
+        assert!(outbound(&[listener(&address)], 1, None).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     }
 
     #[test]

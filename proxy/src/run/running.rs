@@ -13,12 +13,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use weft_config::settings::{Drain, LocalAddress};
 use weft_transport::endpoint::{Epoch, Reading};
+use weft_transport::private_socket::SocketPlace;
 
 use super::{ControlPlane, table};
 use crate::admin::State;
 use crate::admin::server::Servers;
 use crate::limits;
-use crate::private_socket::SocketPlace;
 use crate::takeover::{Incumbent, Predecessor, Successor};
 
 /// A sidecar that runs.

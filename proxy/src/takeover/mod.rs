@@ -19,9 +19,9 @@ use weft_config::client::Registration;
 use weft_config::settings::{LocalAddress, ProxySettings};
 use weft_transport::endpoint::{Epoch, InheritError, RelayPair};
 use weft_transport::identity::SpiffeId;
+use weft_transport::private_socket::{self, PrivateSocket};
 
 use crate::limits;
-use crate::private_socket::{self, PrivateSocket};
 use crate::run::ControlPlane;
 use channel::Channel;
 pub(crate) use message::Estate;

@@ -1,40 +1,34 @@
 //! A mesh of real processes, brought up the way the guide says: CA, tokens, config service,
-//! login, apply, sidecars.
+//! login, apply. Its sidecars are in `sidecar.rs`.
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::WEFT;
 use super::http::{self, Response};
 use super::network::{Loopback, Namespace};
 use super::process::{Output, Process, run};
-use super::wait::{eventually, wait_until};
+use super::sidecar::SidecarPlan;
+use super::wait::eventually;
 
 const CA_PORT: u16 = 6200;
 const CONFIG_PORT: u16 = 6201;
 const CA_ADMIN_PORT: u16 = 6290;
 const CONFIG_ADMIN_PORT: u16 = 6291;
-const MESH_PORT: u16 = 6143;
-const ADMIN_PORT: u16 = 6191;
-const BY_HOST_PORT: u16 = 6142;
-const FIRST_LISTENER_PORT: u16 = 5001;
 
 /// Where a process runs: an address of its own, in the test's namespace or in another one.
 #[derive(Clone)]
-struct Place {
-    address: Ipv4Addr,
-    namespace: Option<Arc<Namespace>>,
+pub(super) struct Place {
+    pub(super) address: Ipv4Addr,
+    pub(super) namespace: Option<Arc<Namespace>>,
 }
 
 impl Place {
-    fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: &str) -> Command {
         match &self.namespace {
             Some(namespace) => namespace.command(program),
             None => Command::new(program),
@@ -212,23 +206,7 @@ impl Mesh {
 
     /// A sidecar of the workload `ns/shop/sa/NAME`, to be described further.
     pub(crate) fn sidecar(&self, name: &str) -> SidecarPlan {
-        SidecarPlan {
-            token: self.token(name),
-            folder: self.folder().join(name),
-            config: self.config_address(),
-            name: name.to_owned(),
-            place: Place {
-                address: self.address(),
-                namespace: None,
-            },
-            inbound: Vec::new(),
-            advertise: None,
-            outbound: Vec::new(),
-            by_host: false,
-            admin_settings: String::new(),
-            settings: String::new(),
-            environment: Vec::new(),
-        }
+        SidecarPlan::new(self, name)
     }
 }
 
@@ -239,350 +217,6 @@ pub(crate) fn service(name: &str, port: u16, protocol: &str) -> String {
     )
 }
 
-/// What a sidecar is to do.
-#[derive(Clone)]
-pub(crate) struct SidecarPlan {
-    name: String,
-    folder: PathBuf,
-    token: PathBuf,
-    config: String,
-    place: Place,
-    inbound: Vec<(String, String)>,
-    advertise: Option<String>,
-    outbound: Vec<(String, String)>,
-    by_host: bool,
-    admin_settings: String,
-    settings: String,
-    environment: Vec<(&'static str, PathBuf)>,
-}
-
-impl SidecarPlan {
-    /// Its folder and its name in messages, where two have one identity.
-    pub(crate) fn named(mut self, name: &str) -> Self {
-        self.folder.set_file_name(name);
-        name.clone_into(&mut self.name);
-        self
-    }
-
-    /// Serves `orders:80` by the application at an address (or `unix:/path`).
-    pub(crate) fn serves(mut self, service: &str, application: impl ToString) -> Self {
-        self.inbound
-            .push((service.to_owned(), application.to_string()));
-        self
-    }
-
-    /// Listens for the application's calls to `orders:80`.
-    pub(crate) fn calls(mut self, service: &str) -> Self {
-        let port = FIRST_LISTENER_PORT + u16::try_from(self.outbound.len()).unwrap();
-        let listen = format!("{}:{port}", self.place.address);
-        self.outbound.push((service.to_owned(), listen));
-        self
-    }
-
-    /// The same, on a Unix socket.
-    pub(crate) fn calls_by_socket(mut self, service: &str, path: &Path) -> Self {
-        self.outbound
-            .push((service.to_owned(), format!("unix:{}", path.display())));
-        self
-    }
-
-    /// Listens for HTTP to any service, found by the host.
-    pub(crate) fn calls_by_host(mut self) -> Self {
-        self.by_host = true;
-        self
-    }
-
-    /// Tells the mesh another address than it listens on.
-    pub(crate) fn advertise(mut self, address: SocketAddr) -> Self {
-        self.advertise = Some(address.to_string());
-        self
-    }
-
-    /// Moves to an address of its own: for a second process of one plan.
-    pub(crate) fn moved(mut self, mesh: &Mesh) -> Self {
-        let old = self.place.address.to_string();
-        self.place.address = mesh.address();
-        let new = self.place.address.to_string();
-        for (_, listen) in &mut self.outbound {
-            *listen = listen.replace(&old, &new);
-        }
-        self
-    }
-
-    /// The address of the first listener.
-    pub(crate) fn first_listener(&self) -> SocketAddr {
-        self.outbound[0].1.parse().unwrap()
-    }
-
-    /// One more top-level line of the settings file.
-    pub(crate) fn setting(mut self, line: &str) -> Self {
-        writeln!(self.settings, "{line}").unwrap();
-        self
-    }
-
-    /// One more key of `admin`.
-    pub(crate) fn admin_setting(mut self, key: &str) -> Self {
-        write!(self.admin_settings, ", {key}").unwrap();
-        self
-    }
-
-    /// With a variable of the environment.
-    pub(crate) fn environment(mut self, name: &'static str, value: &Path) -> Self {
-        self.environment.push((name, value.to_owned()));
-        self
-    }
-
-    /// Runs in another network namespace.
-    pub(crate) fn in_namespace(mut self, namespace: &Arc<Namespace>) -> Self {
-        self.place = Place {
-            address: namespace.address,
-            namespace: Some(Arc::clone(namespace)),
-        };
-        self
-    }
-
-    /// Starts it and waits until it is ready.
-    pub(crate) fn start(self) -> Sidecar {
-        let mut sidecar = self.spawn();
-        sidecar.wait_ready();
-        sidecar
-    }
-
-    /// Starts it and waits for nothing.
-    pub(crate) fn spawn(self) -> Sidecar {
-        self.spawn_wrapping(&[])
-    }
-
-    /// Starts it around `command`.
-    pub(crate) fn spawn_wrapping(self, command: &[&str]) -> Sidecar {
-        std::fs::create_dir_all(&self.folder).unwrap();
-        std::fs::write(self.folder.join("proxy.yaml"), self.settings_file()).unwrap();
-        Sidecar {
-            process: self.run(command),
-            plan: self,
-        }
-    }
-
-    fn command(&self) -> Command {
-        let mut command = self.place.command(WEFT);
-        command
-            .args(["proxy", "run", "--config"])
-            .arg(self.folder.join("proxy.yaml"));
-        without_settings(&mut command);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    fn run(&self, wrapped: &[&str]) -> Process {
-        let mut command = self.command();
-        if !wrapped.is_empty() {
-            command.arg("--").args(wrapped);
-        }
-        Process::spawn(&self.name, &self.folder, &mut command)
-    }
-
-    fn settings_file(&self) -> String {
-        let mut text = format!(
-            "join: {{ token_file: \"{}\" }}\nconfig: {{ addresses: [\"{}\"] }}\nstate_dir: state\nadmin: {{ listen: \"{}\"{} }}\n{}",
-            self.token.display(),
-            self.config,
-            self.admin(),
-            self.admin_settings,
-            self.settings
-        );
-        if !self.inbound.is_empty() {
-            let listen = self.mesh_address();
-            writeln!(text, "inbound:\n  listen: \"{listen}\"").unwrap();
-            if let Some(advertise) = &self.advertise {
-                writeln!(text, "  advertise: \"{advertise}\"").unwrap();
-            }
-            writeln!(text, "  services:").unwrap();
-            for (service, application) in &self.inbound {
-                let (name, port) = service.split_once(':').unwrap();
-                writeln!(
-                    text,
-                    "    - {{ service: {name}, port: {port}, application: \"{application}\" }}"
-                )
-                .unwrap();
-            }
-        }
-        if !self.outbound.is_empty() || self.by_host {
-            writeln!(text, "outbound:\n  listeners:").unwrap();
-            for (service, listen) in &self.outbound {
-                let (name, port) = service.split_once(':').unwrap();
-                writeln!(
-                    text,
-                    "    - {{ listen: \"{listen}\", service: {name}, port: {port} }}"
-                )
-                .unwrap();
-            }
-            if self.by_host {
-                let listen = SocketAddr::from((self.place.address, BY_HOST_PORT));
-                writeln!(text, "    - {{ listen: \"{listen}\", route_by: host }}").unwrap();
-            }
-        }
-        text
-    }
-
-    fn admin(&self) -> SocketAddr {
-        match self.place.namespace {
-            None => (self.place.address, ADMIN_PORT).into(),
-            Some(_) => (Ipv4Addr::LOCALHOST, ADMIN_PORT).into(),
-        }
-    }
-
-    fn mesh_address(&self) -> SocketAddr {
-        (self.place.address, MESH_PORT).into()
-    }
-}
-
-/// A running sidecar.
-pub(crate) struct Sidecar {
-    pub(crate) process: Process,
-    plan: SidecarPlan,
-}
-
-impl Sidecar {
-    /// Where the application calls `service`.
-    pub(crate) fn listener(&self, service: &str) -> SocketAddr {
-        let (_, listen) = self
-            .plan
-            .outbound
-            .iter()
-            .find(|(name, _)| name == service)
-            .unwrap_or_else(|| panic!("{} does not call {service}", self.plan.name));
-        listen.parse().unwrap()
-    }
-
-    /// Where the application calls any service by its host.
-    pub(crate) fn by_host(&self) -> SocketAddr {
-        (self.plan.place.address, BY_HOST_PORT).into()
-    }
-
-    /// The UDP address of the mesh side.
-    pub(crate) fn mesh_address(&self) -> SocketAddr {
-        self.plan.mesh_address()
-    }
-
-    /// The folder of its key, certificate and bundle.
-    pub(crate) fn state(&self) -> PathBuf {
-        self.plan.folder.join("state")
-    }
-
-    /// The folder of its settings file.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.plan.folder.clone()
-    }
-
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.plan.admin()
-    }
-
-    /// `GET path` at its admin endpoint.
-    pub(crate) fn admin_get(&self, path: &str) -> std::io::Result<Response> {
-        let Some(namespace) = &self.plan.place.namespace else {
-            return http::get(self.admin(), path);
-        };
-        let url = format!("http://{}{path}", self.admin());
-        let output = run(namespace.command("curl").args(["-si", &url]));
-        http::read_response(&mut output.stdout.as_bytes(), false)
-    }
-
-    /// The Unix socket of its admin endpoint.
-    pub(crate) fn admin_socket(&self) -> PathBuf {
-        self.state().join("admin.sock")
-    }
-
-    /// `METHOD path` there.
-    pub(crate) fn admin_ask(&self, line: &str, body: &str) -> std::io::Result<Response> {
-        let length = body.len();
-        let request = format!(
-            "{line} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        );
-        http::exchange_at(&self.admin_socket(), request.as_bytes())
-    }
-
-    /// What an admin page says, as JSON.
-    #[track_caller]
-    pub(crate) fn admin_json(&self, path: &str) -> serde_json::Value {
-        let response = self.admin_get(path).unwrap();
-        serde_json::from_slice(&response.body)
-            .unwrap_or_else(|error| panic!("{path}: {error}: {}", response.text()))
-    }
-
-    /// Waits for `/ready`.
-    pub(crate) fn wait_ready(&mut self) {
-        let what = format!("{} is ready", self.plan.name);
-        wait_until(&what, Duration::from_secs(30), || {
-            assert!(self.process.is_running(), "{what}: it ended");
-            let ready = self.admin_get("/ready").ok()?;
-            (ready.status == 200).then_some(())
-        });
-    }
-
-    /// Waits until it has `count` endpoints of `service` (as `orders:80`, of namespace shop).
-    pub(crate) fn wait_endpoints(&self, service: &str, count: usize) {
-        let (name, port) = service.split_once(':').unwrap();
-        let pointer = format!("/services/{name}.shop/ports/{port}/endpoints");
-        let what = format!("{} has {count} endpoints of {service}", self.plan.name);
-        eventually(&what, || {
-            let dump = self.admin_json("/config_dump");
-            let table = dump.get("table").unwrap_or(&dump);
-            let endpoints = table.pointer(&pointer).and_then(|found| found.as_array());
-            endpoints.map_or(0, Vec::len) == count
-        });
-    }
-
-    /// The revision of its table.
-    pub(crate) fn revision(&self) -> u64 {
-        let dump = self.admin_json("/config_dump");
-        let table = dump.get("table").unwrap_or(&dump);
-        let number = table.pointer("/revision/number");
-        number.and_then(serde_json::Value::as_u64).unwrap_or(0)
-    }
-
-    /// Starts a process that takes over, and waits until it has. Returns the one before it, which finishes
-    /// what it has under way. The plan has a `takeover_socket`.
-    pub(crate) fn take_over(&mut self) -> Process {
-        let times = |log: &str| log.matches("took over from the running sidecar").count();
-        let before = times(&self.process.log());
-        let new = self.plan.run(&[]);
-        let old = std::mem::replace(&mut self.process, new);
-        let what = format!("{} is taken over", self.plan.name);
-        eventually(&what, || {
-            assert!(self.process.is_running(), "{what}: the new process ended");
-            // All processes of a plan write to one log.
-            times(&self.process.log()) > before
-        });
-        old
-    }
-
-    /// Runs its plan once more, with `arguments`, beside the process that runs.
-    pub(crate) fn run_again(&self, arguments: &[&str]) -> Output {
-        let mut command = self.plan.command();
-        run(command.args(arguments))
-    }
-
-    /// Starts it again, on the same state, after it was killed.
-    pub(crate) fn restart(&mut self) {
-        self.process = self.plan.run(&[]);
-    }
-
-    /// Asks it to end.
-    pub(crate) fn terminate(&self) {
-        self.process.signal(Signal::SIGTERM);
-    }
-
-    /// Panics if it ended, or said anything that only a defect makes it say.
-    #[track_caller]
-    pub(crate) fn expect_alive(&mut self) {
-        assert!(self.process.is_running(), "{} ended", self.plan.name);
-        let log = self.process.log();
-        assert!(!log.contains("panicked at"), "{log}");
-        assert_eq!(self.admin_get("/ready").unwrap().status, 200);
-    }
-}
-
 fn weft(place: &Place, folder: &Folder, arguments: &[&str]) -> Command {
     let mut command = place.command(WEFT);
     command.args(arguments).env("HOME", folder.path());
@@ -591,7 +225,7 @@ fn weft(place: &Place, folder: &Folder, arguments: &[&str]) -> Command {
 }
 
 /// Keeps what the developer's own environment says out of the test.
-fn without_settings(command: &mut Command) {
+pub(super) fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("WEFT_") || text.starts_with("XDG_") {

@@ -10,18 +10,20 @@ mod origin;
 mod process;
 mod python;
 mod quota;
+mod sidecar;
 mod wait;
 
 pub(crate) use capture::{Capture, Packet};
 pub(crate) use http::{Connection, Response, connect, exchange, get, read_response};
 pub(crate) use load::{Load, OpenLoad};
-pub(crate) use mesh::{Mesh, Sidecar, service};
+pub(crate) use mesh::{Mesh, service};
 pub(crate) use need::{Need, heavy, need};
 pub(crate) use network::Wire;
 pub(crate) use origin::Origin;
 pub(crate) use process::{Output, Process, postgres_programs, program, run};
 pub(crate) use python::{python, python_command};
 pub(crate) use quota::Quota;
+pub(crate) use sidecar::Sidecar;
 pub(crate) use wait::{eventually, pause};
 
 /// The command under test.

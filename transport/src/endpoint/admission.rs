@@ -6,8 +6,8 @@
 //!   receives at its address can have many handshakes, and one whose address is spoofed can push out none.
 //! - So many begin in a second and no more, and a source leaves room for others ([`leaves_room`]). Beyond that a first
 //!   packet is ignored, not refused: its sender asks again by itself, and may find room then.
-//! - So many are under way and no more; a new one always begins, and the oldest of whoever has most is given up
-//!   for it ([`crate::shares::Places`], held by the listener). Who means it needs a round trip; who is silent
+//! - So many are under way and no more; a new one always begins, and the oldest of the source that has most is given
+//!   up for it ([`crate::shares::Places`], held by the listener). Who means it needs a round trip; who is silent
 //!   becomes the oldest. So one gets in beside silent ones even from the same address.
 
 use std::collections::BTreeMap;

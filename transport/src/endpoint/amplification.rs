@@ -5,7 +5,7 @@
 //! were measured of a client that says hello once. What is over the limit here is not sent, and to quinn it is lost.
 //!
 //! A handshake is known by the client's address and connection ID, and counts only in packets with a long header
-//! (RFC 9000 section 17.2). So nobody slows a connection that stands by a hello in its name, and packets of such
+//! (RFC 9000 section 17.2). So no sender slows a connection that stands by a hello in its name, and packets of such
 //! connections are not even looked up. Before the handshake quinn sends one short packet, the
 //! new connection IDs of the server; room is kept for it.
 

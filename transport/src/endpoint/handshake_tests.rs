@@ -89,7 +89,7 @@ async fn an_address_that_answers_nothing_gets_three_times_what_it_sent_at_most()
 }
 
 #[tokio::test]
-async fn the_oldest_connection_of_an_identity_makes_room_and_nobody_elses_does() {
+async fn the_oldest_connection_of_an_identity_makes_room_and_that_of_no_other_does() {
     let (mut listener, _) = start(ORDERS);
     listener.connections = Places::new(Bounds { places: 8, each: 2 });
     let address = listener.local_address().unwrap();
@@ -125,7 +125,7 @@ async fn the_oldest_connection_of_an_identity_makes_room_and_nobody_elses_does()
     assert!(served.try_join_next().is_none());
 }
 
-/// Runs the handshake of whoever comes and keeps what came in.
+/// Runs the handshakes of all clients and keeps what came in.
 async fn accept(listener: Arc<Listener>) {
     let mut tasks = JoinSet::new();
     while let Some(incoming) = listener.accept().await {

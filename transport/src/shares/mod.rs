@@ -1,21 +1,27 @@
 //! How many places of a bounded number one holder may have: a source address, or a proven identity. Pure;
-//! `place.rs` is the shell that servers use.
+//! `place.rs`, `turns.rs` and `portions.rs` are the shells that servers use.
 //!
-//! Two rules hold wherever weft bounds something that strangers or callers may take:
+//! Three rules hold wherever weft bounds something that strangers or callers may take:
 //!
 //! - A place that can be taken back (a handshake under way, a connection) is always given. Who is at its
 //!   share loses its own oldest place for it; when no place is left, the holder of most loses its oldest. So a
 //!   newcomer is served beside a flood, whatever the flood holds.
 //! - A place that cannot be taken back (a request under way) is given while its holder leaves room for
 //!   others: see [`leaves_room`].
+//! - A place that can be waited for (a call that changes something) is waited for in [`Turns`]: a holder first waits
+//!   for the end of its own calls, and then for one of all.
 
 mod place;
+mod portions;
+mod turns;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
 pub use place::{Place, Places};
+pub use portions::Portions;
+pub use turns::{Turn, Turns};
 
 /// A source address as limits count it. An IPv6 host owns a /64 network, so that is what counts
 /// (RFC 6177 section 2); an IPv4 address in IPv6 form is that IPv4 address.

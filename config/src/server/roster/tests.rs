@@ -152,7 +152,7 @@ fn the_sidecars_of_an_identity_share_a_bounded_number_of_names() {
 }
 
 #[test]
-fn who_comes_and_goes_is_forgotten_before_anybody_else() {
+fn who_comes_and_goes_is_forgotten_before_all_others() {
     let (mut roster, now) = (Roster::default(), Instant::now());
     let lost = workload("orders", "a");
     let stream = roster.connect(&lost, about(1, 1)).unwrap();

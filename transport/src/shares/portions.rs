@@ -1,5 +1,5 @@
 //! A portion of something for each holder, of equal size: what one holder takes is never another's. Holders
-//! that take nothing are not kept.
+//! that take nothing are not kept. `turns.rs` bounds what all holders take together, too.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -8,21 +8,25 @@ use tokio::sync::Semaphore;
 
 /// The portions of all holders.
 #[derive(Debug)]
-pub(super) struct Portions<K> {
+pub struct Portions<K> {
     size: usize,
     holders: Mutex<BTreeMap<K, Weak<Semaphore>>>,
 }
 
 impl<K: Ord + Clone> Portions<K> {
-    pub(super) fn new(size: usize) -> Self {
+    /// Portions of `size` each.
+    #[must_use]
+    pub fn new(size: usize) -> Self {
         Self {
             size,
             holders: Mutex::default(),
         }
     }
 
-    /// The portion of a holder, for as long as somebody has it in hand.
-    pub(super) fn of(&self, holder: &K) -> Arc<Semaphore> {
+    /// The portion of a holder. It is kept as long as it is in use: by this, or by a permit of it.
+    #[must_use]
+    pub fn of(&self, holder: &K) -> Arc<Semaphore> {
+        // Every change of the map is complete in itself.
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(portion) = holders.get(holder).and_then(Weak::upgrade) {
             return portion;
@@ -45,7 +49,7 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &again) && one.available_permits() == 3);
         drop((one, again));
         for holder in ["b", "c", "d"] {
-            portions.of(&holder);
+            drop(portions.of(&holder));
         }
         assert_eq!(portions.holders.lock().unwrap().len(), 1);
     }
