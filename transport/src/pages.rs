@@ -1,7 +1,7 @@
 //! Pages of memory that the connections of a worker share, by the identity of the peer. Pure.
 //!
 //! Windows of connections are made of them ([`crate::send_window`], [`crate::receive_window`]). Three bounds hold,
-//! so that whoever comes later is left some:
+//! so that a later connection is left some:
 //!
 //! - an identity holds at most its share of all pages;
 //! - it holds no more than leaves room for other identities ([`leaves_room`]);
