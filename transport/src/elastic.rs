@@ -81,9 +81,13 @@ impl Elastic {
         self.window >= self.window_max
     }
 
+    /// Whether more streams are wanted than the allowance lets through soon.
+    pub(crate) fn wants_streams(&self, open: u32) -> bool {
+        open >= self.streams.div_ceil(2) && self.streams != self.streams_max
+    }
+
     fn raise_streams(&mut self, open: u32, pace: Pace) -> Option<u32> {
-        let suffices = open < self.streams.div_ceil(2) || self.streams == self.streams_max;
-        if suffices || pace != Pace::Well {
+        if !self.wants_streams(open) || pace != Pace::Well {
             return None;
         }
         self.streams = self.streams.saturating_mul(2).min(self.streams_max);
@@ -163,6 +167,7 @@ mod tests {
         let mut elastic = elastic();
         let raise = elastic.opened(8, Pace::Late).unwrap();
         assert_eq!((raise.streams, raise.window), (None, Some(20 * MIB)));
+        assert!(elastic.wants_streams(8) && !elastic.wants_streams(3));
         assert_eq!(elastic.opened(8, Pace::Well).unwrap().streams, Some(16));
     }
 

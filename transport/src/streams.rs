@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::acknowledged::Acknowledged;
 use crate::elastic::Elastic;
-use crate::lag::Lag;
+use crate::lag::{Lag, Pace};
 use crate::limits::SEND_PAGE;
 use crate::send_window::SendWindow;
 use crate::tuning::Tuning;
@@ -35,6 +35,8 @@ pub(crate) struct Streams {
     until_look: AtomicU64,
     /// The send window holds pages.
     send_grew: Notify,
+    /// The allowance was not raised because the worker did not fare well.
+    held: Notify,
 }
 
 /// One open exchange.
@@ -69,6 +71,7 @@ impl Streams {
             idle_timeout: tuning.settings().idle_timeout,
             until_look: AtomicU64::new(SEND_PAGE / 2),
             send_grew: Notify::new(),
+            held: Notify::new(),
         })
     }
 
@@ -166,7 +169,30 @@ impl Streams {
     /// Counts an exchange in, and tells quinn when the allowance rises.
     pub(crate) fn enter(self: &Arc<Self>) -> StreamSlot {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
-        let raise = self.elastic().opened(open, self.lag.pace());
+        self.raise(open);
+        StreamSlot(Arc::clone(self))
+    }
+
+    /// Done when the allowance was not raised because the worker did not fare well.
+    pub(crate) async fn held(&self) {
+        self.held.notified().await;
+    }
+
+    /// Raises the allowance once the worker fares well, unless it falls behind. A peer that has used up all of it opens
+    /// no stream that would do it.
+    pub(crate) async fn raise_when_well(&self) {
+        self.lag.is_not_late().await;
+        self.raise(self.open());
+    }
+
+    fn raise(&self, open: u32) {
+        let pace = self.lag.pace();
+        let mut elastic = self.elastic();
+        let raise = elastic.opened(open, pace);
+        if pace != Pace::Well && elastic.wants_streams(open) {
+            self.held.notify_one();
+        }
+        drop(elastic);
         if let Some(raise) = raise {
             // Only a server's peer opens request streams (RFC 9114 section 6.1).
             if let (Some(streams), quinn::Side::Server) = (raise.streams, self.connection.side()) {
@@ -181,7 +207,6 @@ impl Streams {
                 self.connection.set_receive_window(window);
             }
         }
-        StreamSlot(Arc::clone(self))
     }
 }
 
