@@ -49,6 +49,11 @@ pub enum Reason {
     Identity,
     /// The connection broke before the response was complete.
     ConnectionTerminated,
+    /// The application reset the stream of the request (HTTP/2).
+    StreamReset {
+        /// The gRPC code of its code.
+        grpc: u8,
+    },
     /// No response within the idle timeout.
     ResponseTimeout,
     /// The request's deadline passed.
@@ -95,6 +100,7 @@ impl Reason {
             Self::ConnectionTimeout => (504, "connection_timeout", 14),
             Self::Identity => (502, "tls_certificate_error", 14),
             Self::ConnectionTerminated => (502, "connection_terminated", 14),
+            Self::StreamReset { grpc } => (502, "connection_terminated", grpc),
             Self::ResponseTimeout | Self::DeadlineExceeded => (504, "http_response_timeout", 4),
             Self::RateLimited => (429, "http_request_denied", 8),
             Self::Injected { status, grpc } => (status, "proxy_internal_response", grpc),

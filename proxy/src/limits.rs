@@ -53,13 +53,48 @@ pub const BODY_BYTES_PER_SECOND_LEAST: u64 = 500;
 /// that was used least recently goes.
 pub const APPLICATION_IDLE_CONNECTIONS_MAX: usize = 1024;
 
+/// Connections to one application per worker, idle ones included: four times as many as one service has requests in
+/// flight by default. Each has two descriptors and some 20 KiB of buffers.
+pub const APPLICATION_CONNECTIONS_MAX: u32 = 4096;
+
+/// HTTP/2 connections of one caller to one application per worker. One more is made when the application allows no more
+/// streams on those that are there: most allow 100 or more, so these carry more than a service has in flight by default.
+pub const APPLICATION_HTTP2_CONNECTIONS_EACH: usize = 16;
+
+/// Waiting for a connection to the application, or for a stream of one. Less than callers wait for a stream of a
+/// sidecar ([`STREAM_WAIT`]): another endpoint may have room.
+pub const APPLICATION_WAIT: Duration = Duration::from_secs(1);
+
+/// Who waits looks again after this time at the latest: the application may have raised its limit without a stream that
+/// ended.
+pub const APPLICATION_WAIT_STEP: Duration = Duration::from_millis(50);
+
+/// Requests that wait so at a time, per application and worker; all are woken when a place is free.
+pub const APPLICATION_WAITERS_MAX: usize = 256;
+
+/// How often a request is sent to the application again. A connection that ends may be followed by another one that
+/// does; an application that ends four in a row does not mean to serve.
+pub const APPLICATION_RESENDS_MAX: u32 = 3;
+
+/// Bytes of a request's body that are kept until its answer begins, to be sent again; of larger ones nothing is. They
+/// count to [`REPLAY_BYTES_MAX`], too.
+pub const APPLICATION_REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// A new connection that stayed open for so long after its first answer is no longer suspected to be closed behind each
+/// answer. Applications that close do it at once, or as soon as they have a processor.
+pub const APPLICATION_PROBATION: Duration = Duration::from_millis(50);
+
+/// For so long after an application closed an idle connection without a word, what cannot be sent again gets a new
+/// connection.
+pub const APPLICATION_CLOSES_REMEMBERED: Duration = Duration::from_secs(60);
+
 /// An HTTP/2 connection of a caller to the application that carried no new request for this time is left to end:
 /// gRPC calls come in bursts with pauses, and a new connection costs two round trips on one host.
 pub const APPLICATION_HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// HTTP/2 connections kept per application and worker, one for each caller; of more the one that was used least
-/// recently goes.
-pub const APPLICATION_HTTP2_CONNECTIONS_MAX: usize = 1024;
+/// Callers whose HTTP/2 connections are kept per application and worker; of more, those go that were used least
+/// recently.
+pub const APPLICATION_HTTP2_CALLERS_MAX: usize = 1024;
 
 /// After a response ended, how long its connection may take to become reusable before it is dropped.
 pub const APPLICATION_READY_WAIT: Duration = Duration::from_millis(100);

@@ -16,11 +16,14 @@ mod harness;
 
 mod admin;
 mod admin_browser;
+mod application_ends;
+mod application_streams;
 mod authorization;
 mod bad_input;
 mod control_plane;
 mod databases;
 mod drain;
+mod early_answers;
 mod figures;
 mod greedy_caller;
 mod grpc;

@@ -28,12 +28,16 @@ impl Elastic {
 
     /// Streams are open, `open` of them, on a worker that fares so. The new allowance, if it rises.
     pub(crate) fn opened(&mut self, open: u32, pace: Pace) -> Option<u32> {
-        let suffices = open < self.streams.div_ceil(2) || self.streams == self.streams_max;
-        if suffices || pace != Pace::Well {
+        if !self.wants_streams(open) || pace != Pace::Well {
             return None;
         }
         self.streams = self.streams.saturating_mul(2).min(self.streams_max);
         Some(self.streams)
+    }
+
+    /// Whether more streams are wanted than the allowance lets through soon.
+    pub(crate) fn wants_streams(&self, open: u32) -> bool {
+        open >= self.streams.div_ceil(2) && self.streams != self.streams_max
     }
 
     /// The worker is behind and may have `fresh` streams of this connection under way beside the `settled` ones.
@@ -72,6 +76,7 @@ mod tests {
     fn a_worker_that_is_late_raises_nothing() {
         let mut elastic = elastic();
         assert_eq!(elastic.opened(8, Pace::Late), None);
+        assert!(elastic.wants_streams(8) && !elastic.wants_streams(3));
         assert_eq!(elastic.opened(8, Pace::Well), Some(16));
     }
 

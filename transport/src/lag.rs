@@ -69,6 +69,13 @@ impl Lag {
         let _ = pace.wait_for(|pace| *pace == Pace::Behind).await;
     }
 
+    /// Done when the worker fares well or is behind: lateness is for a moment.
+    pub(crate) async fn is_not_late(&self) {
+        let mut pace = self.0.pace.subscribe();
+        // Fails only when the sender is gone, which is here.
+        let _ = pace.wait_for(|pace| *pace != Pace::Late).await;
+    }
+
     /// Measures the thread that polls this, without end.
     pub async fn measure(self) {
         let mut passes = Passes::default();

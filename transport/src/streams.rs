@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use crate::acknowledged::Acknowledged;
 use crate::elastic::Elastic;
 use crate::identity::SpiffeId;
-use crate::lag::Lag;
+use crate::lag::{Lag, Pace};
 use crate::limits::WINDOW_PAGE;
 use crate::receive_window::{Carries, ReceivePool, ReceiveWindow};
 use crate::send_window::{SendPool, SendWindow};
@@ -66,6 +66,8 @@ pub(crate) struct Streams {
     until_look: AtomicU64,
     /// The send window holds pages.
     send_grew: Notify,
+    /// The allowance was not raised because the worker did not fare well.
+    held: Notify,
 }
 
 /// What the peer may do.
@@ -120,6 +122,7 @@ impl Streams {
             idle_timeout: tuning.settings().idle_timeout,
             until_look: AtomicU64::new(WINDOW_PAGE / 2),
             send_grew: Notify::new(),
+            held: Notify::new(),
         })
     }
 
@@ -224,16 +227,35 @@ impl Streams {
     /// Counts an exchange in, and tells quinn when the allowance rises.
     pub(crate) fn enter(self: &Arc<Self>) -> StreamSlot {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.raise(open);
+        StreamSlot(Arc::clone(self))
+    }
+
+    /// Done when the allowance was not raised because the worker did not fare well.
+    pub(crate) async fn held(&self) {
+        self.held.notified().await;
+    }
+
+    /// Raises the allowance once the worker fares well, unless it falls behind. A peer that has used up all of it opens
+    /// no stream that would do it.
+    pub(crate) async fn raise_when_well(&self) {
+        self.lag.is_not_late().await;
+        self.raise(self.open());
+    }
+
+    fn raise(&self, open: u32) {
+        let pace = self.lag.pace();
         let mut allowance = self.allowance();
-        let streams = allowance.streams.opened(open, self.lag.pace());
+        let streams = allowance.streams.opened(open, pace);
+        if pace != Pace::Well && allowance.streams.wants_streams(open) {
+            self.held.notify_one();
+        }
         // Only a server's peer opens request streams (RFC 9114 section 6.1).
         if let (Some(streams), quinn::Side::Server) = (streams, self.connection.side()) {
             self.connection
                 .set_max_concurrent_bi_streams(streams.into());
         }
         self.grow_receive_window(&mut allowance);
-        drop(allowance);
-        StreamSlot(Arc::clone(self))
     }
 
     /// The head of a message has come.

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::fields::X_REQUEST_ID;
 use crate::failure::Failure;
@@ -39,11 +39,7 @@ pub(crate) fn answer(
     }
     if grpc {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(
-            GRPC_STATUS,
-            HeaderValue::from(u16::from(failure.reason.grpc_code())),
-        );
-        headers.insert(GRPC_MESSAGE, grpc_message(failure));
+        headers.extend(grpc_trailers(failure));
         *response.status_mut() = StatusCode::OK;
         return (response, text);
     }
@@ -55,6 +51,15 @@ pub(crate) fn answer(
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     *response.status_mut() = failure.reason.status();
     (response, if bodiless { Bytes::new() } else { text })
+}
+
+/// What ends a gRPC response that fails after its head was sent.
+pub(crate) fn grpc_trailers(failure: &Failure) -> HeaderMap {
+    let code = u16::from(failure.reason.grpc_code());
+    HeaderMap::from_iter([
+        (GRPC_STATUS, HeaderValue::from(code)),
+        (GRPC_MESSAGE, grpc_message(failure)),
+    ])
 }
 
 /// `weft; error=TOKEN; details="..."` (RFC 9209 section 2).

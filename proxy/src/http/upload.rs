@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 
 use crate::limits;
 use crate::metrics::lock;
@@ -215,6 +215,21 @@ where
                 source.next >= source.kept.len() && source.body.is_end_stream()
             }
             Self::Whole(pieces) => pieces.is_empty(),
+        }
+    }
+
+    /// Of what this attempt has still to send, once it has sent all that was kept.
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Shared(upload) => {
+                let source = lock(&upload.source);
+                if source.next < source.kept.len() {
+                    SizeHint::default()
+                } else {
+                    source.body.size_hint()
+                }
+            }
+            Self::Whole(_) => SizeHint::default(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The request body on its way from the peer to the application.
+//! The request on its way from the peer to the application, and its body, of which a small one is kept until an
+//! answer begins: it may have to be sent again.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,13 +8,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Request;
+use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use weft_transport::http3::{RecvHalf, StreamError};
 
 use super::pace::Pace;
+use crate::failure::{Failure, Reason};
 use crate::http::fields;
+use crate::http::upload::{Room, Sending, Upload};
+use crate::limits;
 
-/// A request body that hyper reads. Counts what moves, for the idle timeout and the log.
+/// A request body as it comes from the peer. Counts what moves, for the idle timeout and the log.
 pub(crate) struct RequestBody {
     recv: Option<RecvHalf>,
     /// Read ahead to learn whether there is a body at all.
@@ -47,6 +53,16 @@ impl Moved {
         self.interim_declared_content.store(true, Ordering::Relaxed);
     }
 
+    /// The request is handed over from its beginning.
+    fn begins(&self) {
+        self.request_ended.store(false, Ordering::Relaxed);
+    }
+
+    /// The whole request was handed over.
+    fn ends(&self) {
+        self.request_ended.store(true, Ordering::Relaxed);
+    }
+
     /// Payload bytes of the request that were handed on; none once it is whole.
     pub(super) fn sent_of_unfinished(&self) -> Option<u64> {
         let ended = self.request_ended.load(Ordering::Relaxed);
@@ -62,32 +78,12 @@ impl Moved {
 }
 
 impl RequestBody {
-    /// No body.
-    pub(crate) fn empty() -> Self {
-        Self {
-            recv: None,
-            first: None,
-            moved: None,
-        }
-    }
-
     /// What the peer sends.
     pub(crate) fn new(recv: RecvHalf, moved: Arc<Moved>) -> Self {
-        let body = Self {
+        Self {
             recv: Some(recv),
             first: None,
             moved: Some(moved),
-        };
-        body.look_for_end();
-        body
-    }
-
-    /// Notes when nothing more comes: hyper asks for no more once it has what was declared.
-    fn look_for_end(&self) {
-        if let Some(moved) = &self.moved
-            && (self.is_empty() || self.size_hint().exact() == Some(0))
-        {
-            moved.request_ended.store(true, Ordering::Relaxed);
         }
     }
 
@@ -110,10 +106,7 @@ impl RequestBody {
             return Poll::Ready(Ok(()));
         };
         match ready!(Pin::new(recv).poll_frame(cx)) {
-            None => {
-                self.recv = None;
-                self.look_for_end();
-            }
+            None => self.recv = None,
             Some(Ok(frame)) => self.first = Some(frame),
             Some(Err(error)) => return Poll::Ready(Err(error)),
         }
@@ -151,7 +144,6 @@ impl Body for RequestBody {
         if frame.is_none() {
             this.recv = None;
         }
-        this.look_for_end();
         if let Some(Ok(frame)) = &frame
             && frame.trailers_ref().is_some_and(fields::has_twin)
         {
@@ -187,6 +179,131 @@ impl Body for RequestBody {
             (None, Some(recv)) => recv.size_hint(),
             (Some(_), Some(_)) => SizeHint::default(),
             (_, None) => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// A request that the application shall get, once or, where that is safe, again.
+pub(crate) struct Outgoing {
+    /// None while its only copy is with a connection.
+    head: Option<Parts>,
+    idempotent: bool,
+    /// None if there is no body.
+    upload: Option<Arc<Upload<RequestBody>>>,
+    moved: Option<Arc<Moved>>,
+}
+
+impl Outgoing {
+    /// Nothing of it is sent yet. What is kept of its body is taken from `room`.
+    pub(crate) fn new(request: Request<RequestBody>, room: &Arc<Room>) -> Self {
+        let (head, body) = request.into_parts();
+        let moved = body.moved.clone();
+        // One that is known to be larger is not kept at all.
+        let most = match limits::APPLICATION_REPLAY_BYTES_MAX {
+            most if body.size_hint().lower() > most as u64 => 0,
+            most => most,
+        };
+        let upload = (!body.is_empty()).then(|| Upload::new(body, most, Arc::clone(room)));
+        Self {
+            idempotent: head.method.is_idempotent(),
+            head: Some(head),
+            upload,
+            moved,
+        }
+    }
+
+    /// Whether its method may be executed twice (RFC 9110 section 9.2.2).
+    pub(super) fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    /// Whether it could be sent from its beginning.
+    pub(super) fn is_whole(&self) -> bool {
+        let body = |upload: &Arc<Upload<_>>| upload.is_repeatable();
+        self.head.is_some() && self.upload.as_ref().is_none_or(body)
+    }
+
+    /// The request from its beginning. With `keep` it stays here, too, for another attempt.
+    pub(super) fn take(&mut self, keep: bool) -> Result<(Parts, OutgoingBody), Failure> {
+        let head = if keep {
+            self.head.clone()
+        } else {
+            self.head.take()
+        };
+        let head = head.ok_or_else(|| Failure::new(Reason::Internal, "no request to send"))?;
+        let body = OutgoingBody {
+            sending: self.upload.as_ref().map(Upload::attempt),
+            moved: self.moved.clone(),
+        };
+        if let Some(moved) = &body.moved {
+            moved.begins();
+        }
+        body.look_for_end();
+        Ok((head, body))
+    }
+
+    /// A connection gave it back untouched.
+    pub(super) fn put_back(&mut self, request: Request<OutgoingBody>) {
+        self.head = Some(request.into_parts().0);
+    }
+
+    /// An answer begins: it is not sent again.
+    pub(super) fn settle(&self) {
+        if let Some(upload) = &self.upload {
+            upload.settle();
+        }
+    }
+}
+
+/// The body of one attempt. Notes when all of it was handed over.
+pub(crate) struct OutgoingBody {
+    sending: Option<Sending<RequestBody>>,
+    moved: Option<Arc<Moved>>,
+}
+
+impl OutgoingBody {
+    /// hyper asks for no more once it has what was declared.
+    fn look_for_end(&self) {
+        if let Some(moved) = &self.moved
+            && (self.is_end_stream() || self.size_hint().exact() == Some(0))
+        {
+            moved.ends();
+        }
+    }
+}
+
+impl Body for OutgoingBody {
+    type Data = Bytes;
+    type Error = StreamError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.sending {
+            Some(sending) => ready!(Pin::new(sending).poll_frame(cx)),
+            None => None,
+        };
+        match &frame {
+            None => {
+                this.sending = None;
+                this.look_for_end();
+            }
+            Some(Ok(_)) => this.look_for_end(),
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sending.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.sending {
+            Some(sending) => sending.size_hint(),
+            None => SizeHint::with_exact(0),
         }
     }
 }

@@ -182,6 +182,8 @@ impl Inbound {
             Arc::new(Application::new(
                 service.application.clone(),
                 &worker.shared.timeouts,
+                Arc::clone(&service.destination.counts),
+                Arc::clone(&worker.room),
                 worker.tasks.clone(),
             ))
         });

@@ -12,12 +12,11 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODI
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use weft_config::table::Protocol;
 use weft_transport::http3::{ErrorCode, Responder, ServerRequest, StreamError};
 
-use super::application::{Answered, Lease, ToSend, response_failure};
+use super::application::{AnswerBody, Answered, Lease, while_uploading};
 use super::body::{Moved, RequestBody};
 use super::pace::Pacer;
 use super::{Admitted, Peer, while_allowed};
@@ -120,7 +119,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         while_allowed(&mut policy, service, caller, parent, asked, moving).await
     };
     let delivered = delivered.and_then(|outcome| outcome.unwrap_or_else(|why| Err(expired(why))));
-    let answered = match delivered {
+    let mut answered = match delivered {
         Ok(answered) => answered,
         Err(failure) => {
             record.sent = moved.sent.load(Ordering::Relaxed);
@@ -139,7 +138,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     };
     let spent = link.as_ref().is_some_and(Link::is_spent);
     let relayed = {
+        let upload = answered.take_upload();
         let relay = pin!(relay(respond, answered, grpc, spent, &moved, &mut record));
+        let relay = pin!(while_uploading(upload, relay));
         let idle = idle().until(deadline.filter(|_| !endless));
         let moving = pin!(while_moving(idle, || moved.total(), relay));
         while_allowed(&mut policy, service, caller, parent, asked, moving).await
@@ -225,7 +226,8 @@ async fn refuse(
 /// be waiting for interim responses.
 async fn deliver(
     admitted: &Admitted,
-    request: ToSend<'_>,
+    // Lent, as each future that owned it would be larger by it.
+    request: &mut Option<Request<RequestBody>>,
     respond: &mut Responder,
     multiplexed: bool,
     interim: bool,
@@ -236,17 +238,22 @@ async fn deliver(
         admitted.permit.service().application,
         *application.address()
     );
-    if multiplexed {
-        let caller = &admitted.in_flight.caller;
-        return application.send_multiplexed(caller, request).await;
-    }
-    if let Some(request) = request {
+    let caller = &admitted.in_flight.caller;
+    let mut heads = None;
+    if let Some(request) = request
+        && !multiplexed
+    {
         declare_length(request).await?;
+        heads = listen_for_interim(request, interim);
     }
-    let heads = request
-        .as_mut()
-        .and_then(|request| listen_for_interim(request, interim));
-    let mut sending = pin!(application.send(&admitted.in_flight.caller, request));
+    let request = request.take();
+    let mut request = request
+        .map(|request| application.outgoing(request))
+        .ok_or_else(|| Failure::new(Reason::Internal, "there is no request to send"))?;
+    if multiplexed {
+        return application.send_multiplexed(caller, &mut request).await;
+    }
+    let mut sending = pin!(application.send(caller, &mut request));
     let Some(mut heads) = heads else {
         return sending.await;
     };
@@ -364,9 +371,19 @@ async fn relay(
 ) -> Result<Option<Lease>, Failure> {
     let to_head = record.method == Method::HEAD;
     let (response, lease) = answered.into_parts();
-    let (mut head, body) = response.into_parts();
-    let afterwards = match response::check(&mut head, to_head) {
-        Ok(afterwards) => afterwards,
+    let (mut head, mut body) = response.into_parts();
+    let received = &moved.received;
+    let bodiless = to_head || response::is_bodiless(head.status);
+    let afterwards = response::check(&mut head, to_head);
+    let checked = match afterwards {
+        Ok(afterwards) if bodiless || body.is_end_stream() => Ok((afterwards, None)),
+        Ok(afterwards) => first_frame(&mut body)
+            .await
+            .map(|first| (afterwards, first)),
+        Err(failure) => Err(failure),
+    };
+    let (afterwards, first) = match checked {
+        Ok(checked) => checked,
         Err(failure) => {
             let id = record.request_id.as_ref();
             let (answer, text) = answer::answer(&failure, grpc, to_head, id);
@@ -383,18 +400,11 @@ async fn relay(
         // The application failed because a call of its own did, several times.
         head.headers.insert(WEFT_RETRY, SPENT);
     }
-    let mut body = body;
-    let bodiless = to_head || response::is_bodiless(head.status);
-    let received = &moved.received;
-    let (first, trailers) = if bodiless || body.is_end_stream() {
-        (Bytes::new(), None)
-    } else {
-        match first_frame(&mut body).await?.map(Frame::into_data) {
-            None => (Bytes::new(), None),
-            Some(Ok(data)) => (data, None),
-            // gRPC servers that fail after their headers.
-            Some(Err(frame)) => (Bytes::new(), frame.into_trailers().ok()),
-        }
+    let (first, trailers) = match first.map(Frame::into_data) {
+        None => (Bytes::new(), None),
+        Some(Ok(data)) => (data, None),
+        // gRPC servers that fail after their headers.
+        Some(Err(frame)) => (Bytes::new(), frame.into_trailers().ok()),
     };
     received.fetch_add(first.len() as u64, Ordering::Relaxed);
     let end = trailers.is_none() && (bodiless || body.is_end_stream());
@@ -407,17 +417,23 @@ async fn relay(
             .await
             .map_err(|error| stream_failure(&error))?;
     } else if !end {
-        let outcome = pump(&mut body, &mut send, received).await;
-        let trailers = outcome.map_err(|error| match error {
-            PumpError::Source => Failure::new(
-                Reason::ConnectionTerminated,
-                "the application broke off its response",
-            ),
-            PumpError::Peer(StreamError::Stopped(_)) => {
-                Failure::new(Reason::CallerGone, "the caller went away")
+        let trailers = match pump(&mut body, &mut send, received).await {
+            Ok(trailers) => trailers,
+            Err(PumpError::Source) => {
+                let failure = broken_off(&mut body);
+                if grpc {
+                    // Calls have a place for it behind what came of the response; others only hear the break.
+                    let trailers = answer::grpc_trailers(&failure);
+                    record.trailers(&trailers);
+                    let _ = send.send_trailers(&trailers).await;
+                }
+                return Err(failure);
             }
-            PumpError::Peer(error) => stream_failure(&error),
-        })?;
+            Err(PumpError::Peer(StreamError::Stopped(_))) => {
+                return Err(Failure::new(Reason::CallerGone, "the caller went away"));
+            }
+            Err(PumpError::Peer(error)) => return Err(stream_failure(&error)),
+        };
         if let Some(trailers) = trailers {
             record.trailers(&trailers);
         }
@@ -426,10 +442,20 @@ async fn relay(
 }
 
 /// The first frame of the body if it is there already: head and small body then leave in one packet.
-async fn first_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, Failure> {
+async fn first_frame(body: &mut AnswerBody) -> Result<Option<Frame<Bytes>>, Failure> {
     let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await;
     match polled {
-        Poll::Ready(Some(frame)) => frame.map(Some).map_err(|error| response_failure(&error)),
+        Poll::Ready(Some(frame)) => frame.map(Some).map_err(|_| broken_off(body)),
         Poll::Ready(None) | Poll::Pending => Ok(None),
     }
+}
+
+/// Why a response ended before its end.
+fn broken_off(body: &mut AnswerBody) -> Failure {
+    body.take_failure().unwrap_or_else(|| {
+        Failure::new(
+            Reason::ConnectionTerminated,
+            "the application broke off its response",
+        )
+    })
 }

@@ -93,7 +93,18 @@ impl Call<'_> {
         now: Instant,
     ) -> Result<Answered, Failed> {
         let end = body.is_none();
-        let opened = open(self.worker, &self.route.cluster, picked, head, end).await;
+        let timeouts = &self.route.traffic.timeouts;
+        let own = timeouts.backend_request.map(|timeout| now + timeout);
+        let deadline = deadline::earlier(self.deadline, own);
+        let opened = open(
+            self.worker,
+            &self.route.cluster,
+            picked,
+            head,
+            end,
+            deadline,
+        )
+        .await;
         let Opened {
             mut send,
             mut response,
@@ -107,9 +118,6 @@ impl Call<'_> {
             // with it is told by the response.
             let _ = send.finish().await;
         }
-        let timeouts = &self.route.traffic.timeouts;
-        let own = timeouts.backend_request.map(|timeout| now + timeout);
-        let deadline = deadline::earlier(self.deadline, own);
         let idle = Idle::new(self.idle()).until(deadline);
         let answered = response_head(&mut response, &mut pump, idle).await;
         let at = read_clock();

@@ -66,13 +66,14 @@ pub(super) fn choose(
     })
 }
 
-/// Dials if needed, sends the head.
+/// Dials if needed, sends the head. Waits for a stream of the peer no longer than until the `deadline`.
 pub(super) async fn open(
     worker: &Worker,
     cluster: &Cluster,
     picked: Picked,
     head: &Parts,
     end: bool,
+    deadline: Option<Instant>,
 ) -> Result<Opened, NotOpened> {
     let Picked {
         index,
@@ -99,7 +100,7 @@ pub(super) async fn open(
     // What a handshake took says nothing about the next response.
     let now = Instant::now();
     flight.sent(now);
-    let patience = patience(worker, &connection, now);
+    let patience = until(deadline, now, patience(worker, &connection, now));
     let opened = tokio::time::timeout(patience, connection.open(head, end)).await;
     let (failure, outcome) = match opened {
         Ok(Ok((send, response))) => {
@@ -152,7 +153,14 @@ fn patience(worker: &Worker, connection: &ClientConnection, now: Instant) -> Dur
     patience_in(crowded, connection.round_trip(), is_slow)
 }
 
-/// The same, where others have been waiting for so long without a break, of a worker that is slow itself or not.
+/// The same, for who does not want the answer any more after the `deadline`.
+fn until(deadline: Option<Instant>, now: Instant, patience: Duration) -> Duration {
+    deadline.map_or(patience, |deadline| {
+        patience.min(deadline.saturating_duration_since(now))
+    })
+}
+
+/// How long to wait, where others have been waiting for so long without a break, of a worker that is slow itself or not.
 fn patience_in(crowded: Duration, round_trip: Duration, is_slow: bool) -> Duration {
     let stands = limits::CROWD_STANDING + limits::CROWD_ROUND_TRIPS * round_trip;
     match (crowded >= stands, is_slow) {
@@ -165,6 +173,15 @@ fn patience_in(crowded: Duration, round_trip: Duration, is_slow: bool) -> Durati
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_waits_for_a_stream_beyond_the_deadline() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(until(None, now, 3 * second), 3 * second);
+        assert_eq!(until(Some(now + second), now, 3 * second), second);
+        assert_eq!(until(Some(now + 9 * second), now, 3 * second), 3 * second);
+        assert!(until(Some(now), now + second, second).is_zero());
+    }
 
     #[test]
     fn a_queue_that_stands_is_not_waited_in_and_a_far_peer_has_time_to_raise_its_limit() {

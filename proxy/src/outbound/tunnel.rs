@@ -134,7 +134,7 @@ async fn connect(
         let may_go_on = record.attempts <= retry.attempts;
         let cluster = &route.cluster;
         let opened = match choose_endpoint(worker, cluster, &mut wish, now) {
-            Ok(picked) => open(worker, cluster, picked, &head, false).await,
+            Ok(picked) => open(worker, cluster, picked, &head, false, None).await,
             Err(failed) => Err(failed),
         };
         let (last, name) = (wish.tried.last(), route.name.as_ref());

@@ -71,6 +71,14 @@ pub(crate) enum Event {
     OverrideTaken,
     OverrideForbidden,
     OverrideInvalid,
+    ResentGoAway,
+    ResentRefused,
+    ResentClosed,
+    ResentUnanswered,
+    WaitedApplicationStreams,
+    WaitedApplicationConnections,
+    RefusedApplicationStreams,
+    RefusedApplicationConnections,
 }
 
 impl Event {
@@ -118,7 +126,7 @@ const EJECTIONS: (&str, &str) = (
 );
 const OVERLOAD: (&str, &str) = (
     "weft_overload_total",
-    "Requests over a limit of the serving sidecar (streams: what it lets this one open), or of a route's caller: refused, or observed.",
+    "Requests over a limit of the serving sidecar (streams: what it lets this one open; application_streams and application_connections: what its application has room for), or of a route's caller: refused, or observed.",
 );
 const HEDGES: (&str, &str) = (
     "weft_hedges_total",
@@ -128,10 +136,18 @@ const OVERRIDES: (&str, &str) = (
     "weft_overrides_total",
     "Requests with override headers: taken, or forbidden by the policy; and single headers that made no sense.",
 );
+const RESENT: (&str, &str) = (
+    "weft_application_resends_total",
+    "Requests that were sent to the application again: it had not processed them, or its connection ended without a byte of an answer to a request that it may see twice.",
+);
+const WAITED: (&str, &str) = (
+    "weft_application_waits_total",
+    "Requests that waited for a stream of the application's HTTP/2 connections, or for a place for a connection.",
+);
 const FAULTS: (&str, &str) = ("weft_faults_total", "Faults injected on purpose.");
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 38] = [
+const MEANINGS: [Meaning; 46] = [
     of(RETRIES, &[("reason", "not_reached")]),
     of(RETRIES, &[("reason", "unprocessed")]),
     of(RETRIES, &[("reason", "reset")]),
@@ -188,6 +204,20 @@ const MEANINGS: [Meaning; 38] = [
     of(OVERRIDES, &[("result", "taken")]),
     of(OVERRIDES, &[("result", "forbidden")]),
     of(OVERRIDES, &[("result", "invalid")]),
+    of(RESENT, &[("reason", "goaway")]),
+    of(RESENT, &[("reason", "refused_stream")]),
+    of(RESENT, &[("reason", "closed")]),
+    of(RESENT, &[("reason", "unanswered")]),
+    of(WAITED, &[("reason", "streams")]),
+    of(WAITED, &[("reason", "connections")]),
+    of(
+        OVERLOAD,
+        &[("limit", "application_streams"), ("mode", "enforce")],
+    ),
+    of(
+        OVERLOAD,
+        &[("limit", "application_connections"), ("mode", "enforce")],
+    ),
 ];
 
 const fn of(

@@ -1,6 +1,7 @@
 //! What the stories are told with. Nothing in here knows a story.
 
 mod capture;
+mod h2;
 mod http;
 mod load;
 mod mesh;
@@ -14,6 +15,7 @@ mod sidecar;
 mod wait;
 
 pub(crate) use capture::{Capture, Packet};
+pub(crate) use h2::{Call, Http2, Streams};
 pub(crate) use http::{Connection, Response, connect, exchange, get, read_response};
 pub(crate) use load::{Load, OpenLoad};
 pub(crate) use mesh::{Mesh, service};

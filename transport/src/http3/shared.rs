@@ -182,10 +182,18 @@ impl Shared {
         }
     }
 
-    /// While this worker is behind, lets the peer have about as many streams under way as are finished soon.
+    /// While this worker is behind, lets the peer have about as many streams under way as are finished soon; after
+    /// that, and after a moment in which it was late, as many as it needs again.
     pub(super) async fn hold_back_while_behind(&self) -> Infallible {
         loop {
-            self.streams.fell_behind().await;
+            tokio::select! {
+                biased;
+                () = self.streams.fell_behind() => {}
+                () = self.streams.held() => {
+                    self.streams.raise_when_well().await;
+                    continue;
+                }
+            }
             let (mut finished, mut from) = (self.streams.finished(), Instant::now());
             while self.streams.is_behind() {
                 sleep(PASS_INTERVAL).await;
@@ -195,6 +203,7 @@ impl Shared {
                 let fresh = takes_on(finished.wrapping_sub(before), from - since);
                 self.streams.hold_back(fresh, self.settled(from));
             }
+            self.streams.raise_when_well().await;
         }
     }
 

@@ -1,4 +1,5 @@
-//! Whether an application speaks HTTP/2: its first frame on a connection is SETTINGS (RFC 9113 section 3.4).
+//! Whether an application speaks HTTP/2: its first frame on a connection is SETTINGS (RFC 9113 section 3.4). That frame
+//! also says how many streams it allows, so it is told only once it was read whole.
 
 use std::io;
 use std::pin::Pin;
@@ -19,8 +20,10 @@ pub(super) enum Greeting {
 /// A stream whose first bytes are looked at as they are read.
 pub(super) struct Greeted<S> {
     stream: S,
-    /// The first bytes, until they suffice.
+    /// The header of the first frame, as far as it came.
     first: Vec<u8>,
+    /// Bytes that were read.
+    read: usize,
     told: Option<oneshot::Sender<Greeting>>,
 }
 
@@ -33,14 +36,17 @@ const HEADER_LENGTH: usize = 9;
 /// The type of SETTINGS (RFC 9113 section 6.5), which is not an acknowledgement, on stream 0.
 const SETTINGS: [u8; 6] = [4, 0, 0, 0, 0, 0];
 
-/// `None` while too little is there.
-fn judge(first: &[u8]) -> Option<Greeting> {
-    let header = first.get(3..HEADER_LENGTH)?;
-    Some(if header == SETTINGS {
-        Greeting::Http2
-    } else {
-        Greeting::Other
-    })
+/// `None` while too little is there: of the header, `first`, or of all bytes, `read`.
+fn judge(first: &[u8], read: usize) -> Option<Greeting> {
+    let header = first.get(..HEADER_LENGTH)?;
+    let (length, rest) = header.split_at(3);
+    if rest != SETTINGS {
+        return Some(Greeting::Other);
+    }
+    let length = length
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+    (read >= HEADER_LENGTH + length).then_some(Greeting::Http2)
 }
 
 impl<S> Greeted<S> {
@@ -50,6 +56,7 @@ impl<S> Greeted<S> {
         let greeted = Self {
             stream,
             first: Vec::with_capacity(HEADER_LENGTH),
+            read: 0,
             told: Some(told),
         };
         (greeted, Listener(heard))
@@ -61,10 +68,11 @@ impl<S> Greeted<S> {
         }
         let missing = HEADER_LENGTH - self.first.len();
         self.first.extend(read.iter().take(missing));
+        self.read += read.len();
         let greeting = if read.is_empty() {
             Some(Greeting::Other)
         } else {
-            judge(&self.first)
+            judge(&self.first, self.read)
         };
         if let Some(greeting) = greeting
             && let Some(told) = self.told.take()
@@ -154,6 +162,7 @@ mod tests {
             greeting(&[&settings[..3], &settings[3..]]).await,
             Greeting::Http2
         );
+        assert_eq!(greeting(&[&settings[..12]]).await, Greeting::Other);
         let acknowledgement: &[u8] = &[0, 0, 0, 4, 1, 0, 0, 0, 0];
         for other in [
             b"HTTP/1.1 400 Bad Request",

@@ -45,30 +45,57 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
         });
     }
 
-    /// The connection of this caller that was used last and is `usable`; those that are not are dropped.
+    /// The connection of this caller that was used last and is [`Fit::Now`], as `judge` says by it and the time for
+    /// which it was idle; those that are [`Fit::Never`] again are dropped.
     pub(super) fn take(
         &mut self,
         caller: &K,
         now: Instant,
-        usable: impl Fn(&C) -> bool,
+        mut judge: impl FnMut(&C, Duration) -> Fit,
     ) -> Option<C> {
-        loop {
-            let last = self
-                .connections
-                .iter()
-                .rposition(|idle| idle.caller == *caller)?;
-            let idle = self.connections.remove(last);
-            if now.duration_since(idle.since) < self.life && usable(&idle.connection) {
-                return Some(idle.connection);
+        for index in (0..self.connections.len()).rev() {
+            let one = &self.connections[index];
+            if one.caller != *caller {
+                continue;
+            }
+            let idle = now.saturating_duration_since(one.since);
+            let fit = if idle < self.life {
+                judge(&one.connection, idle)
+            } else {
+                Fit::Never
+            };
+            match fit {
+                Fit::Now => return Some(self.connections.remove(index).connection),
+                Fit::NotNow => {}
+                // What follows in the vector was looked at already.
+                Fit::Never => drop(self.connections.remove(index)),
             }
         }
+        None
+    }
+
+    /// Takes out the one that was used least recently, whosever it is.
+    pub(super) fn take_oldest(&mut self) -> Option<C> {
+        (!self.connections.is_empty()).then(|| self.connections.remove(0).connection)
     }
 
     /// Drops those that were idle for too long or are not `usable`.
-    pub(super) fn sweep(&mut self, now: Instant, usable: impl Fn(&C) -> bool) {
-        self.connections
-            .retain(|idle| now.duration_since(idle.since) < self.life && usable(&idle.connection));
+    pub(super) fn sweep(&mut self, now: Instant, mut usable: impl FnMut(&C) -> bool) {
+        self.connections.retain(|idle| {
+            now.saturating_duration_since(idle.since) < self.life && usable(&idle.connection)
+        });
     }
+}
+
+/// Whether a connection serves for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// It does.
+    Now,
+    /// It may serve for another one, or later.
+    NotNow,
+    /// It is over.
+    Never,
 }
 
 #[cfg(test)]
@@ -77,17 +104,21 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(1);
 
+    fn any(_: &i32, _: Duration) -> Fit {
+        Fit::Now
+    }
+
     #[test]
     fn a_connection_is_used_again_only_for_the_caller_that_it_served() {
         let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
         idle.put("a", 1, now);
         idle.put("b", 2, now);
         idle.put("a", 3, now);
-        assert_eq!(idle.take(&"c", now, |_| true), None);
-        assert_eq!(idle.take(&"b", now, |_| true), Some(2));
-        assert_eq!(idle.take(&"a", now, |_| true), Some(3));
-        assert_eq!(idle.take(&"a", now, |_| true), Some(1));
-        assert_eq!(idle.take(&"a", now, |_| true), None);
+        assert_eq!(idle.take(&"c", now, any), None);
+        assert_eq!(idle.take(&"b", now, any), Some(2));
+        assert_eq!(idle.take(&"a", now, any), Some(3));
+        assert_eq!(idle.take(&"a", now, any), Some(1));
+        assert_eq!(idle.take(&"a", now, any), None);
     }
 
     #[test]
@@ -96,8 +127,9 @@ mod tests {
         idle.put("a", 1, now);
         idle.put("a", 2, now + LIFE / 2);
         idle.put("a", 3, now + LIFE / 2);
-        assert_eq!(idle.take(&"a", now + LIFE, |one| *one != 3), Some(2));
-        assert_eq!(idle.take(&"a", now + LIFE, |_| true), None);
+        let usable = |one: &i32, _| if *one == 3 { Fit::Never } else { Fit::Now };
+        assert_eq!(idle.take(&"a", now + LIFE, usable), Some(2));
+        assert_eq!(idle.take(&"a", now + LIFE, any), None);
         assert!(idle.connections.is_empty());
     }
 
@@ -107,9 +139,9 @@ mod tests {
         for (account, connection) in [("a", 1), ("a", 2), ("b", 3)] {
             idle.put(account, connection, now);
         }
-        assert_eq!(idle.take(&"b", now, |_| true), Some(3));
-        assert_eq!(idle.take(&"a", now, |_| true), Some(2));
-        assert_eq!(idle.take(&"a", now, |_| true), None);
+        assert_eq!(idle.take(&"b", now, any), Some(3));
+        assert_eq!(idle.take(&"a", now, any), Some(2));
+        assert_eq!(idle.take(&"a", now, any), None);
     }
 
     #[test]
@@ -120,6 +152,21 @@ mod tests {
         idle.put("a", 3, now + LIFE / 2);
         idle.sweep(now + LIFE, |one| *one != 2);
         assert_eq!(idle.connections.len(), 1);
-        assert_eq!(idle.take(&"a", now + LIFE, |_| true), Some(3));
+        assert_eq!(idle.take(&"a", now + LIFE, any), Some(3));
+    }
+
+    #[test]
+    fn one_that_does_not_serve_for_this_request_is_left_for_others() {
+        let (mut idle, now) = (IdleConnections::new(LIFE, 8), Instant::now());
+        idle.put("a", 1, now);
+        idle.put("a", 2, now + LIFE / 2);
+        let rested = |_: &i32, idle: Duration| match idle >= LIFE / 2 {
+            true => Fit::Now,
+            false => Fit::NotNow,
+        };
+        assert_eq!(idle.take(&"a", now + LIFE / 2, rested), Some(1));
+        assert_eq!(idle.take(&"a", now + LIFE / 2, rested), None);
+        assert_eq!(idle.take_oldest(), Some(2));
+        assert_eq!(idle.take_oldest(), None);
     }
 }

@@ -1,105 +1,149 @@
-//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (a connection for each).
+//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections for each).
 //!
 //! One per worker and served service. What may be delivered is decided before: see
 //! [`super::authorise::Permit`]. Which responses let a connection of HTTP/1.1 live is said in
-//! [`crate::http::response`]; for whom it is used again, in `idle.rs`. Callers share no connection of HTTP/2
-//! either: its windows and its number of streams are the connection's, so one caller could take all of them.
+//! [`crate::http::response`]; for whom it is used again, in `idle.rs`, and for what, in `habits.rs`. Callers share no
+//! connection of HTTP/2 either: its windows and its number of streams are the connection's, so one caller could take
+//! all of them.
+//!
+//! A request whose connection ends before an answer is sent again where that is safe: [`Lost`] says what is known,
+//! [`Application::again`] decides.
 
+mod answer;
 mod greeting;
+mod habits;
+mod hearing;
 mod idle;
+mod lost;
 mod multiplexed;
+mod places;
+mod stream;
+mod upload;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use http::{Extensions, HeaderMap, Method, Request, Response, Uri};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::Request;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use weft_config::settings::{LocalAddress, Timeouts};
 
-use super::body::RequestBody;
+use super::body::{Outgoing, OutgoingBody, RequestBody};
 use crate::failure::{Failure, Reason};
+use crate::http::upload::Room;
 use crate::limits;
 use crate::metrics::lock;
+use crate::resilience::destination::{Counts, Event};
 use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
-use crate::tasks::Tracked;
 use greeting::{Greeted, Greeting};
-use idle::IdleConnections;
-use multiplexed::{Multiplexed, MultiplexedConnections};
+use habits::Habits;
+use hearing::{Deaf, Hearing};
+use idle::{Fit, IdleConnections};
+use lost::{Fate, Lost, Why, exchange_failure, stream_failure};
+use multiplexed::{Kept, MultiplexedConnections, Next, Opening};
+use places::{Place, Places};
+use stream::{Stream, StreamConnection, StreamPlace};
+
+pub(crate) use answer::{AnswerBody, Answered};
+pub(crate) use upload::while_uploading;
 
 /// The connections of one worker to one application.
 pub(crate) struct Application {
     address: LocalAddress,
     connect: Duration,
     idle: Mutex<IdleConnections<Caller, Connection>>,
-    multiplexed: Mutex<MultiplexedConnections<Caller, http2::SendRequest<RequestBody>, Failure>>,
+    habits: Mutex<Habits>,
+    multiplexed: Mutex<MultiplexedConnections<Caller, StreamConnection, Failure>>,
+    /// For all connections but those of tunnels.
+    places: Arc<Places<Caller>>,
+    counts: Arc<Counts>,
+    /// For bodies that may be sent again.
+    room: Arc<Room>,
     tasks: TaskTracker,
 }
 
-/// A connection of HTTP/1.1.
+/// A connection of HTTP/1.1. It is closed when this is dropped, whatever is under way on it.
 struct Connection {
-    sender: http1::SendRequest<RequestBody>,
+    sender: http1::SendRequest<OutgoingBody>,
     watch: Watch,
+    deaf: Deaf,
+    /// Answers that it carried.
+    answers: u32,
+    _driver: Driver,
+    _place: Place<Caller>,
+}
+
+/// The task that moves a connection.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Connection {
     /// Whether it may carry a request: hyper waits for one, and the application has sent nothing, not even an
     /// end, that is still unread.
     fn is_quiet(&self) -> bool {
-        self.sender.is_ready() && self.watch.is_quiet()
+        self.sender.is_ready() && !self.deaf.is() && self.watch.is_quiet()
     }
 }
 
-/// A response, and the connection that it comes over.
-pub(crate) struct Answered {
-    /// Head and body as hyper gives them; not yet checked.
-    pub(crate) response: Response<Incoming>,
-    lease: Lease,
-}
+/// A connection whose response is being read.
+pub(crate) struct Lease(Leased);
 
-/// A connection whose response is being read; nothing is leased of HTTP/2, whose streams are separate.
-pub(crate) struct Lease(Option<Leased>);
-
-struct Leased {
-    application: Arc<Application>,
-    caller: Caller,
-    connection: Connection,
-}
-
-impl Answered {
-    /// Splits off the lease, which must outlive the reading of the body.
-    pub(crate) fn into_parts(self) -> (Response<Incoming>, Lease) {
-        (self.response, self.lease)
-    }
+/// What a response takes until it was read.
+enum Leased {
+    /// Of HTTP/1.1.
+    Exchange {
+        application: Arc<Application>,
+        caller: Caller,
+        connection: Connection,
+    },
+    /// Of HTTP/2, whose streams are separate: this only counts.
+    Stream(#[expect(dead_code, reason = "held, not read")] StreamPlace),
 }
 
 impl Lease {
     /// Gives the connection back after a response that lets it live was read to its end. Dropping the lease
     /// closes it.
     pub(crate) async fn give_back(self) {
-        let Some(mut leased) = self.0 else {
+        let Leased::Exchange {
+            application,
+            caller,
+            mut connection,
+        } = self.0
+        else {
             return;
         };
         // The connection's task becomes ready in its next turn.
-        let ready = leased.connection.sender.ready();
+        let ready = connection.sender.ready();
         if tokio::time::timeout(limits::APPLICATION_READY_WAIT, ready)
             .await
             .is_ok_and(|ready| ready.is_ok())
         {
-            let now = Instant::now();
-            lock(&leased.application.idle).put(leased.caller, leased.connection, now);
+            lock(&application.idle).put(caller, connection, Instant::now());
+            // Who waits for a place can have this one.
+            application.places.queue.free();
         }
     }
 }
 
 impl Application {
-    /// No connection yet. Connections are driven by `tasks`.
-    pub(crate) fn new(address: LocalAddress, timeouts: &Timeouts, tasks: TaskTracker) -> Self {
+    /// No connection yet. Connections are driven by `tasks`; `counts` is of the service.
+    pub(crate) fn new(
+        address: LocalAddress,
+        timeouts: &Timeouts,
+        counts: Arc<Counts>,
+        room: Arc<Room>,
+        tasks: TaskTracker,
+    ) -> Self {
         Self {
             address,
             connect: timeouts.application_connect,
@@ -107,10 +151,15 @@ impl Application {
                 timeouts.application_idle,
                 limits::APPLICATION_IDLE_CONNECTIONS_MAX,
             )),
-            multiplexed: Mutex::new(MultiplexedConnections::new(
-                limits::APPLICATION_HTTP2_IDLE,
-                limits::APPLICATION_HTTP2_CONNECTIONS_MAX,
-            )),
+            habits: Mutex::default(),
+            multiplexed: Mutex::new(MultiplexedConnections::new(Kept {
+                life: limits::APPLICATION_HTTP2_IDLE,
+                callers: limits::APPLICATION_HTTP2_CALLERS_MAX,
+                each: limits::APPLICATION_HTTP2_CONNECTIONS_EACH,
+            })),
+            places: Places::new(limits::APPLICATION_CONNECTIONS_MAX),
+            counts,
+            room,
             tasks,
         }
     }
@@ -127,132 +176,287 @@ impl Application {
             .map_err(|error| self.connect_failure(&error))
     }
 
-    /// Sends a request of `caller` over HTTP/1.1. Where a reused connection turns out to be closed, the request
-    /// goes out once more on a fresh one if the application cannot have seen it, or may see it twice.
+    /// A request that shall be sent here.
+    pub(crate) fn outgoing(&self, request: Request<RequestBody>) -> Outgoing {
+        Outgoing::new(request, &self.room)
+    }
+
+    /// Sends a request of `caller` over HTTP/1.1.
     pub(crate) async fn send(
         self: &Arc<Self>,
         caller: &Caller,
-        request: ToSend<'_>,
+        request: &mut Outgoing,
     ) -> Result<Answered, Failure> {
-        let reused = lock(&self.idle).take(caller, Instant::now(), Connection::is_quiet);
-        if let Some(mut connection) = reused {
-            let spare = request.as_ref().and_then(spare);
-            match connection.sender.try_send_request(taken(request)?).await {
-                Ok(response) => return Ok(self.answered(response, caller, connection)),
-                Err(mut refused) => {
-                    let unsent = refused.take_message();
-                    let error = refused.into_error();
-                    if was_reset(&error) || unsent.is_some() {
-                        *request = unsent.or_else(|| spare.map(repeated));
+        let mut resends = 0;
+        loop {
+            let mut connection = self.connection(caller, request, resends).await?;
+            let reused = connection.answers > 0;
+            let keep = reused && request.is_idempotent();
+            let (head, body) = request.take(keep)?;
+            let to_send = Request::from_parts(head, body);
+            let mut refused = match connection.sender.try_send_request(to_send).await {
+                Ok(response) => {
+                    connection.answers = connection.answers.saturating_add(1);
+                    if reused {
+                        lock(&self.habits).kept();
                     }
-                    if request.is_none() {
-                        return Err(response_failure(&error));
-                    }
+                    request.settle();
+                    let leased = Leased::Exchange {
+                        application: Arc::clone(self),
+                        caller: caller.clone(),
+                        connection,
+                    };
+                    let response = response.map(AnswerBody::of_exchange);
+                    return Ok(Answered::new(response, leased, None));
                 }
+                Err(refused) => refused,
+            };
+            let unsent = refused.take_message();
+            let lost = Lost::of_exchange(refused.error(), unsent.is_some(), reused);
+            if let Some(unsent) = unsent {
+                request.put_back(unsent);
             }
+            if reused && lost.fate != Fate::Final {
+                lock(&self.habits).closed(Instant::now());
+            }
+            self.again(lost, request, &mut resends)?;
         }
-        let mut connection = self.open().await?;
-        let response = connection
-            .sender
-            .send_request(taken(request)?)
-            .await
-            .map_err(|error| response_failure(&error))?;
-        Ok(self.answered(response, caller, connection))
     }
 
     /// Sends a request of `caller` over HTTP/2 with prior knowledge.
     pub(crate) async fn send_multiplexed(
         self: &Arc<Self>,
         caller: &Caller,
-        request: ToSend<'_>,
+        request: &mut Outgoing,
     ) -> Result<Answered, Failure> {
-        let mut again = true;
+        let mut resends = 0;
         loop {
-            let mut sender = self.multiplexed(caller).await?;
-            let mut refused = match sender.try_send_request(taken(request)?).await {
-                Ok(response) => {
-                    return Ok(Answered {
-                        response,
-                        lease: Lease(None),
-                    });
+            let stream = self.stream(caller).await?;
+            let keep = resends < limits::APPLICATION_RESENDS_MAX;
+            let (head, body) = request.take(keep)?;
+            match stream.send(head, body).await {
+                Ok(answered) => {
+                    request.settle();
+                    return Ok(answered);
                 }
-                Err(refused) => refused,
-            };
-            // The connection went away under us; nothing was sent.
-            match refused.take_message() {
-                Some(unsent) if again => *request = Some(unsent),
-                Some(_) | None => return Err(response_failure(refused.error())),
+                Err(lost) => self.again(lost, request, &mut resends)?,
             }
-            again = false;
         }
     }
 
-    /// The HTTP/2 connection of a caller. Requests that come while it is being made wait for the same attempt.
-    fn multiplexed(
+    /// Whether a request that got no answer is sent again: what the application has not processed always is, and what it
+    /// may see twice if it answered with no byte; if all of it is still here, and not for ever.
+    fn again(&self, lost: Lost, request: &Outgoing, resends: &mut u32) -> Result<(), Failure> {
+        let event = match lost.fate {
+            Fate::Unprocessed(Why::GoAway) => Event::ResentGoAway,
+            Fate::Unprocessed(Why::Refused) => Event::ResentRefused,
+            Fate::Unprocessed(Why::Closed) => Event::ResentClosed,
+            Fate::Unanswered if request.is_idempotent() => Event::ResentUnanswered,
+            Fate::Unanswered | Fate::Final => return Err(lost.failure),
+        };
+        if *resends >= limits::APPLICATION_RESENDS_MAX || !request.is_whole() {
+            return Err(lost.failure);
+        }
+        *resends += 1;
+        self.counts.add(event);
+        Ok(())
+    }
+
+    /// A connection of HTTP/1.1 for a request: an idle one of its caller that can be expected to live, or a new one. One
+    /// that is sent again after it met a dead connection gets a new one.
+    async fn connection(
         self: &Arc<Self>,
         caller: &Caller,
-    ) -> Multiplexed<http2::SendRequest<RequestBody>, Failure> {
-        let make = || {
-            let application = Arc::clone(self);
-            async move { application.open_multiplexed().await }.boxed()
+        request: &Outgoing,
+        resends: u32,
+    ) -> Result<Connection, Failure> {
+        if resends == 0
+            && let Some(idle) = self.idle_connection(caller, request.is_idempotent())
+        {
+            return Ok(idle);
+        }
+        let place = match self.places.take(caller) {
+            Some(place) => place,
+            // Rare, and not worth room in every request.
+            None => Box::pin(self.place(caller)).await?,
         };
-        let usable = |sender: &http2::SendRequest<RequestBody>| !sender.is_closed();
-        lock(&self.multiplexed).get(caller, Instant::now(), usable, make)
+        self.open(place).await
+    }
+
+    /// An idle connection of the caller. `repeatable`: the request may be sent again if it is dead.
+    fn idle_connection(&self, caller: &Caller, repeatable: bool) -> Option<Connection> {
+        let now = Instant::now();
+        let mut habits = lock(&self.habits);
+        lock(&self.idle).take(caller, now, |connection, idle| {
+            if !repeatable && !habits.is_trusted(connection.answers, idle, now) {
+                return Fit::NotNow;
+            }
+            if connection.is_quiet() {
+                return Fit::Now;
+            }
+            habits.closed(now);
+            Fit::Never
+        })
+    }
+
+    /// Waits for a place for one more connection. One that is idle is closed for it, whosever it is.
+    async fn place(&self, caller: &Caller) -> Result<Place<Caller>, Failure> {
+        let full = || {
+            self.counts.add(Event::RefusedApplicationConnections);
+            no_room("has as many connections as it may have")
+        };
+        self.counts.add(Event::WaitedApplicationConnections);
+        let waiting = self.places.queue.join().ok_or_else(full)?;
+        loop {
+            let ticket = self.places.queue.ticket();
+            let oldest = lock(&self.idle).take_oldest();
+            drop(oldest);
+            if let Some(place) = self.places.take(caller) {
+                return Ok(place);
+            }
+            if !waiting.turn(ticket).await {
+                return Err(full());
+            }
+        }
+    }
+
+    /// A stream of HTTP/2 for a request of the caller: of a connection that has room, or of a new one, while there may
+    /// be more.
+    async fn stream(self: &Arc<Self>, caller: &Caller) -> Result<Stream, Failure> {
+        match self.next(caller) {
+            Next::Stream(stream) => Ok(stream),
+            // Rare, and not worth room in every request.
+            next @ (Next::Opening { .. } | Next::Full) => {
+                Box::pin(self.wait_for_stream(caller, next)).await
+            }
+        }
+    }
+
+    /// Waits for a connection that is being made, or, while there may be none, for a stream that ends.
+    async fn wait_for_stream(
+        self: &Arc<Self>,
+        caller: &Caller,
+        mut next: Next<Stream, Failure>,
+    ) -> Result<Stream, Failure> {
+        let full = || {
+            self.counts.add(Event::RefusedApplicationStreams);
+            no_room("allows no more streams")
+        };
+        let mut waiting = None;
+        loop {
+            let ticket = self.places.queue.ticket();
+            match next {
+                Next::Stream(stream) => return Ok(stream),
+                Next::Opening { opening, others } => match opening.await {
+                    Ok(()) => {
+                        next = self.next(caller);
+                        continue;
+                    }
+                    Err(failure) if !others => return Err(failure),
+                    // Those that are there will have room again.
+                    Err(_) => {}
+                },
+                Next::Full => {}
+            }
+            if waiting.is_none() {
+                self.counts.add(Event::WaitedApplicationStreams);
+            }
+            let waiting = match &waiting {
+                Some(waiting) => waiting,
+                None => waiting.insert(self.places.queue.join().ok_or_else(full)?),
+            };
+            if !waiting.turn(ticket).await {
+                return Err(full());
+            }
+            next = self.next(caller);
+        }
+    }
+
+    fn next(self: &Arc<Self>, caller: &Caller) -> Next<Stream, Failure> {
+        lock(&self.multiplexed).next(
+            caller,
+            Instant::now(),
+            StreamConnection::is_usable,
+            StreamConnection::stream,
+            || self.opening(caller.clone()),
+        )
+    }
+
+    /// Makes one more connection of HTTP/2, as often as it is asked by all who wait for it.
+    fn opening(self: &Arc<Self>, caller: Caller) -> Opening<Failure> {
+        let application = Arc::clone(self);
+        let making = async move {
+            let connection = application.open_multiplexed(&caller).await?;
+            lock(&application.multiplexed).opened(&caller, connection, Instant::now());
+            Ok(())
+        };
+        making.boxed().shared()
     }
 
     /// Drops connections that were idle for too long. Called about once a second.
     pub(crate) fn sweep(&self, now: Instant) {
-        lock(&self.idle).sweep(now, |connection| !connection.sender.is_closed());
+        let mut habits = lock(&self.habits);
+        lock(&self.idle).sweep(now, |connection| {
+            let closed = connection.sender.is_closed();
+            if closed {
+                habits.closed(now);
+            }
+            !closed
+        });
+        drop(habits);
         lock(&self.multiplexed).sweep(now);
     }
 
-    fn answered(
-        self: &Arc<Self>,
-        response: Response<Incoming>,
-        caller: &Caller,
-        connection: Connection,
-    ) -> Answered {
-        Answered {
-            response,
-            lease: Lease(Some(Leased {
-                application: Arc::clone(self),
-                caller: caller.clone(),
-                connection,
-            })),
-        }
-    }
-
-    async fn open(&self) -> Result<Connection, Failure> {
+    async fn open(&self, place: Place<Caller>) -> Result<Connection, Failure> {
         let stream = self.connect().await?;
         let watch = stream
             .watch()
             .map_err(|error| self.connect_failure(&error))?;
+        let (stream, deaf) = Hearing::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)
             .max_headers(limits::FIELDS_MAX)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| response_failure(&error))?;
+            .map_err(|error| exchange_failure(&error))?;
         // Its errors reach whoever waits for a response; those of an idle connection concern nobody.
-        self.tasks.spawn(async move { drop(connection.await) });
-        Ok(Connection { sender, watch })
+        let driver = Driver(self.tasks.spawn(async move { drop(connection.await) }));
+        Ok(Connection {
+            sender,
+            watch,
+            deaf,
+            answers: 0,
+            _driver: driver,
+            _place: place,
+        })
     }
 
-    async fn open_multiplexed(&self) -> Result<http2::SendRequest<RequestBody>, Failure> {
+    async fn open_multiplexed(&self, caller: &Caller) -> Result<StreamConnection, Failure> {
+        let place = match self.places.take(caller) {
+            Some(place) => place,
+            None => self.place(caller).await?,
+        };
         let (stream, greeting) = Greeted::new(self.connect().await?);
-        let (sender, connection) = http2::Builder::new(Tracked(self.tasks.clone()))
-            .timer(TokioTimer::new())
+        let (stream, _) = Hearing::new(stream);
+        let (sender, connection) = h2::client::Builder::new()
+            .enable_push(false)
             .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-            .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
+            .initial_window_size(limits::HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
-            .handshake(TokioIo::new(stream))
+            // Until its SETTINGS say how many it allows.
+            .initial_max_send_streams(0)
+            .handshake(stream)
             .await
-            .map_err(|error| response_failure(&error))?;
-        self.tasks.spawn(async move { drop(connection.await) });
+            .map_err(|error| stream_failure(&error))?;
+        // It ends after its last stream once no more can begin.
+        self.tasks.spawn(async move {
+            drop(connection.await);
+            drop(place);
+        });
         // Nothing of a caller goes to an application before that has shown that it speaks HTTP/2: to one that does
         // not, frames would be lines.
         match tokio::time::timeout(self.connect, greeting.heard()).await {
-            Ok(Greeting::Http2) => Ok(sender),
+            Ok(Greeting::Http2) => Ok(StreamConnection::new(sender, Arc::clone(&self.places))),
             Ok(Greeting::Other) | Err(_) => Err(Failure::new(
                 Reason::ResponseMalformed,
                 format!("the application at {} does not speak HTTP/2", self.address),
@@ -276,71 +480,7 @@ impl Application {
     }
 }
 
-/// A request that waits for its connection: lent, as each future that owned it would be larger by it.
-pub(crate) type ToSend<'a> = &'a mut Option<Request<RequestBody>>;
-
-fn taken(request: ToSend<'_>) -> Result<Request<RequestBody>, Failure> {
-    request
-        .take()
-        .ok_or_else(|| Failure::new(Reason::Internal, "there is no request to send"))
-}
-
-/// A head, with who hears of interim responses to it.
-type Spare = (Method, Uri, HeaderMap, Extensions);
-
-/// A copy for a second attempt, where the application may see the request twice (RFC 9110 section 9.2.2).
-fn spare(request: &Request<RequestBody>) -> Option<Box<Spare>> {
-    if !request.method().is_idempotent() || !request.body().is_empty() {
-        return None;
-    }
-    Some(Box::new((
-        request.method().clone(),
-        request.uri().clone(),
-        request.headers().clone(),
-        request.extensions().clone(),
-    )))
-}
-
-fn repeated(spare: Box<Spare>) -> Request<RequestBody> {
-    let mut request = Request::new(RequestBody::empty());
-    (
-        *request.method_mut(),
-        *request.uri_mut(),
-        *request.headers_mut(),
-        *request.extensions_mut(),
-    ) = *spare;
-    request
-}
-
-/// The connection ended before any part of a response.
-fn was_reset(error: &hyper::Error) -> bool {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    error.is_incomplete_message()
-        || error.is_closed()
-        || error.is_canceled()
-        || io.is_some_and(|error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::ConnectionAborted
-            )
-        })
-}
-
-/// What hyper's error says about the application.
-pub(crate) fn response_failure(error: &hyper::Error) -> Failure {
-    let reason = if error.is_parse_too_large() {
-        Reason::ResponseHeadTooLarge
-    } else if error.is_parse() {
-        Reason::ResponseMalformed
-    } else if error.is_timeout() {
-        Reason::ResponseTimeout
-    } else if error.is_user() {
-        // The body that we gave it broke: the caller went away.
-        Reason::CallerGone
-    } else {
-        Reason::ConnectionTerminated
-    };
-    Failure::new(reason, format!("the application: {error}"))
+/// The application has no room for one more request, and had none for [`limits::APPLICATION_WAIT`].
+fn no_room(why: &str) -> Failure {
+    Failure::new(Reason::Overloaded, format!("the application {why}"))
 }

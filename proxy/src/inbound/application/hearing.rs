@@ -1,0 +1,170 @@
+//! A stream that is read to its end although it takes nothing more.
+//!
+//! An application may answer before it has read the request, and close: what is written then fails, while the answer
+//! (or a GOAWAY) waits to be read. hyper and h2 give a connection up at the first write that fails. So the failure is
+//! held back until reading has come to an end, too.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// See the module.
+pub(super) struct Hearing<S> {
+    stream: S,
+    /// Why nothing more can be written.
+    deaf: Option<io::ErrorKind>,
+    /// Nothing more comes.
+    ended: bool,
+    told: Deaf,
+}
+
+/// Tells whether the other end stopped taking what is written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deaf(Arc<AtomicBool>);
+
+impl Deaf {
+    /// Whether a write failed.
+    pub(super) fn is(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<S> Hearing<S> {
+    /// The stream, and who knows whether the other end hears.
+    pub(super) fn new(stream: S) -> (Self, Deaf) {
+        let told = Deaf::default();
+        let hearing = Self {
+            stream,
+            deaf: None,
+            ended: false,
+            told: told.clone(),
+        };
+        (hearing, told)
+    }
+
+    /// Holds a failed write back while there may be something to read, which wakes the same task.
+    fn hold<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match written {
+            Poll::Ready(Err(error)) if is_gone(error.kind()) => {
+                self.deaf = Some(error.kind());
+                self.told.0.store(true, Ordering::Relaxed);
+                if self.ended {
+                    Poll::Ready(Err(error))
+                } else {
+                    Poll::Pending
+                }
+            }
+            other @ (Poll::Ready(_) | Poll::Pending) => other,
+        }
+    }
+
+    /// What a write gets without being tried.
+    fn refusal<T>(&self) -> Option<Poll<io::Result<T>>> {
+        let kind = self.deaf?;
+        Some(if self.ended {
+            Poll::Ready(Err(kind.into()))
+        } else {
+            Poll::Pending
+        })
+    }
+}
+
+/// The other end does not read any more.
+fn is_gone(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
+    )
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Hearing<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let ended = match &read {
+            Poll::Ready(Ok(())) => buffer.filled().len() == before && buffer.remaining() > 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        this.ended |= ended;
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Hearing<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(refusal) = this.refusal() {
+            return refusal;
+        }
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.hold(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(refusal) = this.refusal() {
+            return refusal;
+        }
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.hold(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_said_before_the_end_is_read_although_writing_fails() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (mut stream, deaf) = Hearing::new(near);
+        far.write_all(b"413").await.unwrap();
+        drop(far);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(pin!(&mut stream).poll_write(&mut cx, b"body").is_pending());
+        assert!(deaf.is());
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "413");
+        // Now the failure is told.
+        let failed = stream.write(b"body").await.unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

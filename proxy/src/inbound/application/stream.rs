@@ -1,0 +1,118 @@
+//! A connection of HTTP/2 to the application, and one stream of it.
+//!
+//! Over h2 itself, as hyper's client queues requests beyond the application's limit without a word, and does not tell
+//! which ones an application has not processed.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::Request;
+use http::request::Parts;
+use http_body::Body as _;
+
+use super::answer::{AnswerBody, Answered};
+use super::lost::{Fate, Lost, Why};
+use super::places::Places;
+use super::upload::{Uploading, poll_upload};
+use super::{Leased, no_room};
+use crate::inbound::body::OutgoingBody;
+use crate::limits;
+use crate::resilience::limit::Caller;
+
+/// A connection that requests of one caller share.
+pub(super) struct StreamConnection {
+    sender: SendRequest<Bytes>,
+    /// Streams under way.
+    streams: Arc<AtomicUsize>,
+    places: Arc<Places<Caller>>,
+}
+
+impl StreamConnection {
+    pub(super) fn new(sender: SendRequest<Bytes>, places: Arc<Places<Caller>>) -> Self {
+        Self {
+            sender,
+            streams: Arc::default(),
+            places,
+        }
+    }
+
+    /// Whether new streams may begin: no GOAWAY came, and the connection lives.
+    pub(super) fn is_usable(&mut self) -> bool {
+        matches!(look(&mut self.sender), Poll::Ready(Ok(())))
+    }
+
+    /// One more stream, if the application allows it.
+    pub(super) fn stream(&self) -> Option<Stream> {
+        let under_way = self.streams.load(Ordering::Relaxed);
+        if under_way >= self.sender.current_max_send_streams() {
+            return None;
+        }
+        self.streams.store(under_way + 1, Ordering::Relaxed);
+        Some(Stream {
+            sender: self.sender.clone(),
+            place: StreamPlace {
+                streams: Arc::clone(&self.streams),
+                places: Arc::clone(&self.places),
+            },
+        })
+    }
+}
+
+/// Whether another stream can begin; pending while the last one of this handle has not.
+fn look(sender: &mut SendRequest<Bytes>) -> Poll<Result<(), h2::Error>> {
+    sender.poll_ready(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A stream that may be begun.
+pub(super) struct Stream {
+    sender: SendRequest<Bytes>,
+    place: StreamPlace,
+}
+
+/// What a stream takes of its connection's number, until it is dropped.
+pub(super) struct StreamPlace {
+    streams: Arc<AtomicUsize>,
+    places: Arc<Places<Caller>>,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+        self.places.queue.free();
+    }
+}
+
+impl Stream {
+    /// Sends a request and waits for the head of its response.
+    pub(super) async fn send(mut self, head: Parts, body: OutgoingBody) -> Result<Answered, Lost> {
+        let end = body.is_end_stream();
+        let request = Request::from_parts(head, ());
+        let sent = self.sender.send_request(request, end);
+        let (mut response, stream) = sent.map_err(|error| Lost::of_opening(&error))?;
+        if look(&mut self.sender).is_pending() {
+            // The application lowered its limit meanwhile: h2 keeps the request back.
+            let opened = tokio::time::timeout(limits::APPLICATION_WAIT, self.sender.ready());
+            if Box::pin(opened).await.is_err() {
+                return Err(Lost {
+                    fate: Fate::Unprocessed(Why::Refused),
+                    failure: no_room("allows no more streams"),
+                });
+            }
+        }
+        let mut upload = (!end).then(|| Uploading::new(body, stream));
+        let answered = std::future::poll_fn(|cx| {
+            if let Err(failure) = poll_upload(&mut upload, cx) {
+                return Poll::Ready(Err(Lost::end(failure)));
+            }
+            let polled = Pin::new(&mut response).poll(cx);
+            polled.map(|outcome| outcome.map_err(|error| Lost::of_stream(&error)))
+        });
+        let response = answered.await?.map(AnswerBody::of_stream);
+        Ok(Answered::new(response, Leased::Stream(self.place), upload))
+    }
+}
