@@ -183,3 +183,6 @@ pub(crate) const TAKES_ON_LEAST: u32 = 16;
 /// A stream that has been open for longer waits for its application or carries a tunnel: it is not what a
 /// worker is behind with. Longer than the deadlines of requests that an overload makes late, which must not count as such.
 pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(5);
+
+/// A worker logs what it did against peers this often at most; the rest is counted.
+pub(crate) const GUARD_LOG_INTERVAL: Duration = Duration::from_secs(1);

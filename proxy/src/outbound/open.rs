@@ -115,7 +115,7 @@ pub(super) async fn open(
                 OpenError::ConnectionLost(_) => (failure, Some(Outcome::Badly)),
                 // It goes away in good order.
                 OpenError::Draining | OpenError::Stopped(_) => (failure, None),
-                OpenError::InvalidHead(_) => {
+                OpenError::InvalidHead(_) | OpenError::Broken(_) => {
                     return Err(NotOpened {
                         failure,
                         trouble: None,

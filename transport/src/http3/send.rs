@@ -200,7 +200,7 @@ impl SendHalf {
     }
 
     /// The peer made this side end the stream.
-    pub(super) fn ended_by_peer(&mut self) {
+    pub(super) fn ended_by_peer(&self) {
         self.guard.ended_by_peer();
     }
 
