@@ -105,3 +105,112 @@ fn a_client_of_http2_whose_preface_comes_in_two_pieces_is_served() {
     client.read_exact(&mut header).unwrap();
     assert_eq!(header[3], 0x04, "not SETTINGS: {header:?}");
 }
+
+/// `timeouts.request` of the service.
+fn with_request_timeout(time: &str) -> String {
+    format!(
+        "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\n\
+         metadata: {{ name: impatient, namespace: shop }}\nspec:\n  \
+         targetRefs: [ {{ kind: Service, name: orders }} ]\n  timeouts: {{ request: {time} }}\n"
+    )
+}
+
+#[test]
+fn a_request_timeout_holds_while_a_peer_that_never_answers_is_dialled() {
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "orders");
+    // Takes datagrams and says nothing.
+    let mute = std::net::UdpSocket::bind((mesh.address(), 6143)).unwrap();
+    mesh.apply(&service("orders", 80, "http"));
+    mesh.apply(&with_request_timeout("200ms"));
+    let _orders = mesh
+        .sidecar("orders")
+        .serves("orders:80", origin.address)
+        .advertise(mute.local_addr().unwrap())
+        .start();
+    let shop = mesh.sidecar("shop").calls("orders:80").start();
+    shop.wait_endpoints("orders:80", 1);
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let answer = get(shop.listener("orders:80"), "/").unwrap();
+        assert_eq!(answer.status, 504, "{answer:?}");
+        took.push(begun.elapsed());
+    }
+    // A busy machine may spoil one.
+    let limit = Duration::from_millis(300);
+    assert!(took.iter().any(|took| *took <= limit), "{took:?}");
+    assert!(
+        took.iter().all(|took| *took < Duration::from_secs(2)),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn one_caller_with_deadlines_of_five_milliseconds_puts_no_endpoint_out() {
+    let mesh = Mesh::start();
+    let slow = |mesh: &Mesh| {
+        Origin::http(mesh.address(), |_, out| {
+            pause(Duration::from_millis(30));
+            out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+            Ok(true)
+        })
+    };
+    let (one, two) = (slow(&mesh), slow(&mesh));
+    mesh.apply(&service("orders", 80, "http"));
+    let _first = mesh
+        .sidecar("orders")
+        .serves("orders:80", one.address)
+        .start();
+    let _second = mesh
+        .sidecar("orders")
+        .named("orders-2")
+        .serves("orders:80", two.address)
+        .start();
+    let shop = mesh
+        .sidecar("shop")
+        .calls("orders:80")
+        .setting("workers: 1")
+        .start();
+    shop.wait_endpoints("orders:80", 2);
+    let to = shop.listener("orders:80");
+    for _ in 0..10 {
+        assert_eq!(get(to, "/").unwrap().status, 200);
+    }
+    let mut caller = Connection::open(to).unwrap();
+    for _ in 0..200 {
+        caller
+            .send(b"GET / HTTP/1.1\r\nhost: orders\r\nweft-deadline: 5\r\n\r\n")
+            .unwrap();
+        assert_eq!(caller.receive(false).unwrap().status, 504);
+    }
+    let seen = metrics(&shop);
+    assert!(!seen.contains("weft_lb_ejections_total"), "{seen}");
+    assert_eq!(get(to, "/").unwrap().status, 200);
+}
+
+#[test]
+fn a_tunnel_to_peers_that_never_answer_is_refused_after_five_seconds_in_all() {
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "store");
+    mesh.apply(&service("store", 7000, "tcp"));
+    let mutes: Vec<_> = (0..3)
+        .map(|_| std::net::UdpSocket::bind((mesh.address(), 6143)).unwrap())
+        .collect();
+    let plan = mesh.sidecar("store").serves("store:7000", origin.address);
+    let names = ["store-1", "store-2", "store-3"];
+    let sidecars = mutes.iter().zip(names).map(|(mute, name)| {
+        let plan = plan.clone().named(name).moved(&mesh);
+        plan.advertise(mute.local_addr().unwrap()).start()
+    });
+    let _sidecars: Vec<Sidecar> = sidecars.collect();
+    let shop = mesh.sidecar("shop").calls("store:7000").start();
+    shop.wait_endpoints("store:7000", 3);
+    let begun = Instant::now();
+    let mut tunnel = connect(shop.listener("store:7000")).unwrap();
+    let mut byte = [0];
+    assert!(!matches!(tunnel.read(&mut byte), Ok(read) if read > 0));
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_millis(5900), "{took:?}");
+}

@@ -1,5 +1,7 @@
 //! Each side against a peer that writes what it likes.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
 
 /// The code that this peer closed the connection with.
@@ -340,13 +342,6 @@ async fn rapid_resets_end_the_connection() {
     assert_eq!(close_code(&quic.client).await, ErrorCode::H3_EXCESSIVE_LOAD);
 }
 
-/// A server that accepts each request and never answers it.
-fn serve_never(connection: &quinn::Connection, tasks: &mut JoinSet<()>) {
-    serve(connection, tasks, |request| async move {
-        request.respond.stopped().await;
-    });
-}
-
 #[tokio::test]
 async fn callers_that_give_up_and_a_priority_update_for_each_leave_the_connection_open() {
     let quic = quic().await;
@@ -396,23 +391,41 @@ async fn priority_updates_without_requests_are_a_flood_of_control_frames() {
 async fn a_peer_that_takes_back_all_it_asks_waits_and_its_connection_lives() {
     let quic = quic().await;
     let mut tasks = JoinSet::new();
-    serve_never(&quic.server, &mut tasks);
+    let mut server = server(&quic.server);
+    let (pauses, seen) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let of_pauses = Arc::clone(&pauses);
+    let of_seen = Arc::clone(&seen);
+    tasks.spawn(async move {
+        let mut handlers = JoinSet::new();
+        while let Ok(Some(request)) = server.accept().await {
+            of_seen.fetch_add(1, Ordering::Relaxed);
+            of_pauses.fetch_add(u32::from(server.was_paced()), Ordering::Relaxed);
+            handlers.spawn(async move { request.respond.stopped().await });
+        }
+    });
     let cancelled = ErrorCode::H3_REQUEST_CANCELLED.to_quic();
-    let begun = tokio::time::Instant::now();
-    let requests = limits::WORK_TAKEN_BACK_AT_ONCE + limits::WORK_TAKEN_BACK_A_SECOND;
-    for _ in 0..requests {
+    let mut asked = 0;
+    while pauses.load(Ordering::Relaxed) == 0 {
+        asked += 1;
         let (mut send, mut receive) = quic.client.open_bi().await.unwrap();
         send.write_all(&head_frame(&GET)).await.unwrap();
-        // A round trip, after which it is being served.
-        tokio::task::yield_now().await;
         let _ = send.finish();
+        // It is being served before it is taken back, unless it has to wait.
+        while seen.load(Ordering::Relaxed) < asked && pauses.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
         let _ = receive.stop(cancelled);
     }
-    assert!(
-        begun.elapsed() >= Duration::from_millis(500),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(asked > limits::WORK_TAKEN_BACK_AT_ONCE, "{asked}");
+    // Its next ones are served all the same, after a moment.
+    for _ in 0..10 {
+        let before = seen.load(Ordering::Relaxed);
+        let (mut send, _receive) = quic.client.open_bi().await.unwrap();
+        send.write_all(&head_frame(&GET)).await.unwrap();
+        while seen.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
     assert_eq!(quic.client.close_reason(), None);
 }
 
