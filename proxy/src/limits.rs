@@ -12,7 +12,8 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields of one head or trailer section; more is answered 431. Envoy's default.
 pub const FIELDS_MAX: usize = 100;
 
-/// Waiting for the peer's answer to CONNECT: mesh handshake (3 s), application connect (1 s), a round trip.
+/// From an application's connection to the peer's answer to CONNECT, over all attempts: mesh handshake (3 s), application
+/// connect (1 s), a round trip.
 pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waiting until the peer allows one more stream. Sidecars raise their limit long before it is reached, so a

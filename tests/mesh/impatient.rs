@@ -197,10 +197,10 @@ fn a_tunnel_to_peers_that_never_answer_is_refused_after_five_seconds_in_all() {
     let mutes: Vec<_> = (0..3)
         .map(|_| std::net::UdpSocket::bind((mesh.address(), 6143)).unwrap())
         .collect();
-    let plan = mesh.sidecar("store").serves("store:7000", origin.address);
     let names = ["store-1", "store-2", "store-3"];
     let sidecars = mutes.iter().zip(names).map(|(mute, name)| {
-        let plan = plan.clone().named(name).moved(&mesh);
+        let plan = mesh.sidecar("store").named(name);
+        let plan = plan.serves("store:7000", origin.address);
         plan.advertise(mute.local_addr().unwrap()).start()
     });
     let _sidecars: Vec<Sidecar> = sidecars.collect();

@@ -130,9 +130,10 @@ async fn connect(
         // No byte is taken from the application before the far side has accepted.
         repeatable: true,
     };
+    // CONNECT tells nobody of it: what is open has no deadline.
     let clock = Clock {
-        request: Some(record.started + limits::TUNNEL_OPEN_TIMEOUT),
-        attempt: None,
+        request: None,
+        attempt: Some(record.started + limits::TUNNEL_OPEN_TIMEOUT),
     };
     let budget = &Arc::clone(&route.cluster.destination).budget;
     budget.request(record.started);
@@ -160,7 +161,7 @@ async fn connect(
                 repeatable: true,
                 gamble: false,
             },
-            left: clock.request.map(|end| end.saturating_duration_since(now)),
+            left: clock.end().map(|end| end.saturating_duration_since(now)),
         };
         let traffic = &route.cluster.traffic;
         let next = attempts.next(
