@@ -8,6 +8,7 @@ mod guard;
 mod resilience;
 pub(crate) mod server;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -220,6 +221,29 @@ fn gauges(state: &State) -> Vec<Gauge> {
             value,
         });
     };
+    let dialled = state.pools.iter().map(|pool| ("dialled", pool.guarded()));
+    let accepted = state
+        .shards
+        .iter()
+        .map(|shard| ("accepted", shard.guards.counts()));
+    let mut guarded: BTreeMap<_, u64> = BTreeMap::new();
+    for (side, counts) in dialled.chain(accepted) {
+        for (what, count) in counts {
+            *guarded.entry((side, what)).or_default() += count;
+        }
+    }
+    for ((side, what), count) in guarded {
+        gauge(
+            "weft_mesh_guards_total",
+            "Connections that were closed, or whose new requests were held back, for what the peer did, by reason.",
+            &[
+                ("side", side.to_owned()),
+                ("reason", what.reason.replace(' ', "_")),
+                ("action", what.action.as_str().to_owned()),
+            ],
+            count as f64,
+        );
+    }
     for (worker, peer) in state.peers() {
         let labels = [
             ("worker", worker.to_string()),

@@ -3,7 +3,7 @@
 //! A cluster never changes but for what its endpoints do: a new table makes a new one, which keeps the
 //! standing of endpoints that stay. Which endpoint takes a request is decided in `outbound/pick.rs`.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
@@ -11,10 +11,12 @@ use http::HeaderValue;
 use weft_config::table::{Mode, Protocol, ServiceName, Traffic};
 use weft_transport::pool::Target;
 
+use crate::limits;
 use crate::metrics::{Counted, lock};
 use crate::resilience::breaker::{Admission, Cause};
 use crate::resilience::destination::{Destination, Event};
-use crate::resilience::standing::{Change, Outcome, Standing};
+use crate::resilience::load::Slice;
+use crate::resilience::standing::{Begun, Change, Outcome, Standing, is_late};
 use crate::resilience::times::Times;
 
 /// See the module.
@@ -46,8 +48,9 @@ pub(crate) struct Cluster {
 pub(crate) struct Lasting {
     /// Whose turn it is.
     pub(crate) turn: AtomicUsize,
-    /// Whether any endpoint may be out of rotation: as long as none is, nobody looks for those.
-    pub(crate) any_out: AtomicBool,
+    /// How many endpoints are out of rotation, those of older snapshots that are still in use among them: as long as none
+    /// is, nobody looks for those.
+    pub(crate) out: Arc<AtomicUsize>,
     /// How long recent responses took; kept only where hedges ask for a percentile.
     pub(crate) times: Mutex<Times>,
 }
@@ -136,19 +139,21 @@ impl Cluster {
     /// Sends a request to an endpoint, as far as counting goes.
     pub(crate) fn start(self: &Arc<Self>, index: usize, now: Instant) -> Option<Flight> {
         let endpoint = self.endpoints.get(index)?;
-        let probe = endpoint.standing.begin(self.may_have_out(), now);
+        let Begun { probe, gamble } = endpoint.standing.begin(now, &self.traffic.breaker);
         Some(Flight {
             cluster: Arc::clone(self),
             index,
             began: now,
             probe,
-            answered: false,
+            gamble,
+            measured: false,
+            answered: None,
         })
     }
 
     /// Whether any endpoint may be out of rotation.
     pub(crate) fn may_have_out(&self) -> bool {
-        self.lasting.any_out.load(Ordering::Relaxed)
+        self.lasting.out.load(Ordering::Relaxed) > 0
     }
 
     /// Says who takes over, once.
@@ -197,9 +202,6 @@ impl Cluster {
         match change {
             Change::Out(cause) => {
                 let enforced = self.traffic.breaker.mode == Mode::Enforce;
-                if enforced {
-                    self.lasting.any_out.store(true, Ordering::Relaxed);
-                }
                 counts.add(match (cause, enforced) {
                     (Cause::Consecutive, true) => Event::EjectedConsecutive,
                     (Cause::SuccessRate, true) => Event::EjectedSuccessRate,
@@ -212,8 +214,6 @@ impl Cluster {
                 );
             }
             Change::Back => {
-                let any = self.endpoints.iter().any(|one| one.standing.is_out());
-                self.lasting.any_out.store(any, Ordering::Relaxed);
                 counts.add(Event::Returned);
                 tracing::info!(
                     destination = %self.label, %workload, %address,
@@ -231,29 +231,87 @@ pub(crate) struct Flight {
     began: Instant,
     /// It is the one by which the endpoint may come back, and has not told yet.
     probe: bool,
+    /// It went to an endpoint that had been out and has proved little since.
+    gamble: bool,
     /// How long it took is known, or of no interest.
-    answered: bool,
+    measured: bool,
+    /// When the response's head came.
+    answered: Option<Slice>,
 }
 
 impl Flight {
+    /// When it began, or went out.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// It was given up before there was a connection. A handshake that takes so long is a failure, though only
+    /// a caller with more patience would see how it ends.
+    pub(crate) fn unreached(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.began) >= limits::UNREACHED {
+            self.given_up(now);
+            self.tell(Outcome::Badly, now);
+        }
+    }
+
     /// It goes out now: what came before was finding a way.
     pub(crate) fn sent(&mut self, now: Instant) {
         self.began = now;
     }
 
-    /// The response's head has come.
-    pub(crate) fn answered(&mut self, well: bool, now: Instant) {
-        self.answered = true;
-        if let Some(endpoint) = self.endpoint() {
+    /// The response's head has come, and says so much, if it does. It decides a probe in any case: a stream may
+    /// go on for hours.
+    pub(crate) fn answered(&mut self, outcome: Option<Outcome>, now: Instant) {
+        self.measured = true;
+        if self.answered.is_none()
+            && let Some(endpoint) = self.endpoint()
+        {
             let took = now.saturating_duration_since(self.began);
-            endpoint.standing.answered(took, well, now);
+            let well = outcome.is_none_or(|outcome| outcome == Outcome::Well);
+            self.answered = Some(endpoint.standing.answered(took, well, now));
+        }
+        let outcome = outcome.or(self.probe.then_some(Outcome::Well));
+        if let Some(outcome) = outcome {
+            self.tell(outcome, now);
+        }
+    }
+
+    /// Its time is over without a word from the endpoint, or with the word that it is. `policy` if an operator set
+    /// that time.
+    pub(crate) fn late(&mut self, policy: bool, now: Instant) {
+        let waited = now.saturating_duration_since(self.began);
+        let own = self.endpoint().and_then(|one| one.standing.usual());
+        // One that never answered is taken for one like the others.
+        let usual = own.or_else(|| {
+            let others = self.cluster.endpoints.iter();
+            others.filter_map(|one| one.standing.usual()).max()
+        });
+        if is_late(waited, usual, policy) {
+            self.given_up(now);
+            self.tell(Outcome::Badly, now);
+        }
+    }
+
+    /// Whether the request went to an endpoint that had been out and has proved little since, so that the choice is what
+    /// may have made it fail.
+    pub(crate) fn is_gamble(&self) -> bool {
+        self.gamble
+    }
+
+    /// An answer would have taken at least so long.
+    fn given_up(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.measured, true)
+            && let Some(endpoint) = self.endpoint()
+        {
+            let took = now.saturating_duration_since(self.began);
+            endpoint.standing.given_up(took, now);
         }
     }
 
     /// What the request says about the endpoint, once.
     pub(crate) fn tell(&mut self, outcome: Outcome, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
-        self.answered = true;
+        self.measured = true;
         let Some(endpoint) = self.endpoint() else {
             return;
         };
@@ -273,12 +331,9 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if !self.answered {
-            // Given up: an answer would have taken at least so long.
-            self.answered(false, Instant::now());
-        }
+        self.given_up(Instant::now());
         if let Some(endpoint) = self.endpoint() {
-            endpoint.standing.end(self.probe);
+            endpoint.standing.end(self.answered, self.probe);
         }
     }
 }

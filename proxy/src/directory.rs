@@ -13,7 +13,7 @@ use weft_config::table::{self, Locality, RouteRule, ServiceName, Table};
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
-use crate::cluster::{self, ByRoute, Cluster, Endpoint};
+use crate::cluster::{self, ByRoute, Cluster, Endpoint, Lasting};
 use crate::resilience::balance;
 use crate::resilience::destination::Destinations;
 use crate::resilience::standing::Standing;
@@ -69,15 +69,16 @@ impl Directory {
             for (number, port) in &service.ports {
                 let label = cluster::label(name, *number);
                 let known = known.get(&*label).copied();
+                let lasting = known
+                    .map(|one| Arc::clone(&one.lasting))
+                    .unwrap_or_default();
                 let cluster = Cluster::new(
                     Arc::clone(&label),
                     port.protocol,
                     port.traffic.clone(),
-                    endpoints(port, known, here, now),
+                    endpoints(port, known, &lasting, here, now),
                     destinations.get(&label, &port.traffic.retry_budget, now),
-                    known
-                        .map(|one| Arc::clone(&one.lasting))
-                        .unwrap_or_default(),
+                    lasting,
                 );
                 clusters.insert((name, *number), Arc::new(cluster));
             }
@@ -203,6 +204,7 @@ impl Rule {
 fn endpoints(
     port: &table::Port,
     known: Option<&Cluster>,
+    lasting: &Lasting,
     here: Option<&Locality>,
     now: Instant,
 ) -> Vec<Endpoint> {
@@ -222,7 +224,8 @@ fn endpoints(
             Some(known) => Arc::clone(&known.standing),
             None => {
                 let name = format!("{} {}", endpoint.identity, endpoint.workload);
-                Arc::new(Standing::new(balance::hash(name.as_bytes()), joined))
+                let name = balance::hash(name.as_bytes());
+                Arc::new(Standing::new(name, joined, Arc::clone(&lasting.out)))
             }
         };
         Endpoint {
@@ -241,9 +244,12 @@ fn endpoints(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use weft_config::table::Protocol;
 
     use super::*;
+    use crate::resilience::standing::Outcome;
 
     /// A table with `orders.shop:80` split 90/10 over two versions, `db.shop:5432`, and `solo.shop:8080`.
     pub(crate) fn table() -> Table {
@@ -443,9 +449,53 @@ pub(crate) mod tests {
         };
         let flight = cluster(&old).start(0, Instant::now());
         let new = after(table(), &old);
-        assert_eq!(cluster(&new).endpoints[0].standing.load(), 1);
+        let load = || {
+            let standing = &cluster(&new).endpoints[0].standing;
+            standing.status(Instant::now(), Duration::ZERO).load
+        };
+        assert_eq!(load(), 1);
         drop(flight);
-        assert_eq!(cluster(&new).endpoints[0].standing.load(), 0);
+        assert_eq!(load(), 0);
+    }
+
+    #[test]
+    fn a_return_that_an_old_snapshot_sees_does_not_hide_that_others_are_out() {
+        let db = |numbers: &[u8]| {
+            let mut table = table();
+            let mut service = (*table.services[&name("db")]).clone();
+            let port = service.ports.get_mut(&5432).unwrap();
+            port.endpoints = numbers.iter().map(|number| endpoint(*number)).collect();
+            table.services.insert(name("db"), Arc::new(service));
+            table
+        };
+        let cluster = |directory: &Directory| {
+            let service = directory.service("db.shop").unwrap();
+            Arc::clone(&service.port(5432).unwrap().cluster)
+        };
+        let now = Instant::now();
+        let put_out = |cluster: &Arc<Cluster>, index| {
+            for _ in 0..5 {
+                cluster.start(index, now).unwrap().tell(Outcome::Badly, now);
+            }
+        };
+        let before = after(db(&[1, 2]), &directory());
+        let newer = after(db(&[1, 2, 3, 4]), &before);
+        let (old, new) = (cluster(&before), cluster(&newer));
+        put_out(&new, 0);
+        put_out(&new, 3);
+        let late = now + Duration::from_secs(3);
+        old.start(0, late).unwrap().tell(Outcome::Well, late);
+        assert!(!new.endpoints[0].standing.is_out());
+        assert!(new.may_have_out() && old.may_have_out());
+        // Nor do those count that are in no snapshot any more.
+        drop((before, old, newer, new));
+        let again = cluster(&after(db(&[1]), &Directory::default()));
+        assert!(!again.may_have_out());
+        let newer = after(db(&[1, 2, 3, 4]), &Directory::default());
+        put_out(&cluster(&newer), 3);
+        let newest = after(db(&[1, 2, 3]), &newer);
+        drop(newer);
+        assert!(!cluster(&newest).may_have_out());
     }
 
     #[test]

@@ -12,7 +12,8 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields of one head or trailer section; more is answered 431. Envoy's default.
 pub const FIELDS_MAX: usize = 100;
 
-/// Waiting for the peer's answer to CONNECT: mesh handshake (3 s), application connect (1 s), a round trip.
+/// From an application's connection to the peer's answer to CONNECT, over all attempts: mesh handshake (3 s), application
+/// connect (1 s), a round trip.
 pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Waiting until the peer allows one more stream. Sidecars raise their limit long before it is reached, so a
@@ -262,8 +263,34 @@ pub const DETECT_UNKNOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// packet, unless that one was split.
 pub const TRAILERS_ONLY_WAIT: Duration = Duration::from_secs(1);
 
-/// Time in which a measured latency loses weight by e: a peak is forgotten within a minute or so.
-pub const LATENCY_DECAY: Duration = Duration::from_secs(10);
+/// Time in which a measured latency loses weight by e: a peak of 2 s is as good as forgotten, beside endpoints that take a
+/// millisecond, after 27 s (7.6 times this).
+pub const LATENCY_DECAY: Duration = Duration::from_millis(3500);
+
+/// An answer that has been going on for this long is a stream: longer than what large bodies take.
+pub const ANSWERED_SETTLED: Duration = Duration::from_secs(8);
+
+/// So many streams weigh as much as one request.
+pub const STREAMS_PER_REQUEST: u32 = 64;
+
+/// A deadline says something of an endpoint that has not answered by then only if it left so many times what an answer
+/// usually takes: latencies have long tails.
+pub const LATE_TIMES: u32 = 3;
+
+/// A caller's own deadline says nothing if it left less: one caller may not put an endpoint out for everybody by asking for
+/// what nobody can do.
+pub const LATE_LEAST: Duration = Duration::from_millis(100);
+
+/// The same where no endpoint of the service has ever answered.
+pub const LATE_UNKNOWN: Duration = Duration::from_secs(1);
+
+/// A response that says that there was too little time, and comes so shortly before this side's own deadline, tells of
+/// that deadline: hops on the way count in milliseconds.
+pub const DEADLINE_SLACK: Duration = Duration::from_millis(10);
+
+/// A peer that was not reached within this has failed, even if the request could not wait for the end of the handshake:
+/// one takes three round trips, with a lost packet a few hundred milliseconds.
+pub const UNREACHED: Duration = Duration::from_millis(100);
 
 /// The share of its part that an endpoint gets while it says that it is busy: enough to notice when it
 /// no longer is.
@@ -277,6 +304,10 @@ pub const SPARED_MAX: Duration = Duration::from_secs(300);
 
 /// The share of its part with which a new endpoint begins where a policy asks for a slow start.
 pub const SLOW_START_SHARE: f64 = 0.1;
+
+/// A probe decides nothing after this time: another request may try the endpoint. Longer than answers take that
+/// callers wait for.
+pub const PROBE_DECIDES: Duration = Duration::from_secs(5);
 
 /// A probe waits this long for a request that could be repeated if it fails; then any request will do.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);

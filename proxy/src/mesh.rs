@@ -25,6 +25,7 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
         OpenError::Draining | OpenError::ConnectionLost(_) | OpenError::Stopped(_) => {
             Reason::ConnectionTerminated
         }
+        OpenError::Broken(error) => return stream_failure(error),
     };
     Failure::new(reason, error.to_string())
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use weft_transport::guards::Guards;
 use weft_transport::lag::Lag;
 
 use crate::limits;
@@ -199,6 +200,8 @@ pub(crate) struct Shard {
     handshakes: Mutex<HashMap<&'static str, u64>>,
     /// Changes of address of peers that dialled us, seen when they next ask for something.
     pub(crate) migrations: AtomicU64,
+    /// What was done against peers that dialled us and went beyond a limit of HTTP/3.
+    pub(crate) guards: Guards,
     /// How the worker fares.
     pub(crate) lag: Lag,
     /// How much of what the application asks it takes in.

@@ -11,6 +11,7 @@ use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::metrics::{self, Counted, Series, TunnelSeries};
 use crate::resilience::destination::{Counts, Event};
+use crate::resilience::retry;
 use crate::resilience::standing::Outcome;
 
 /// One request under way. Filled in as facts become known.
@@ -112,7 +113,10 @@ impl Record {
         if let Some(mut flight) = self.flight.take()
             && let Some(code) = self.grpc_status
         {
-            flight.tell(Outcome::of_grpc(code), now);
+            match code {
+                retry::DEADLINE_EXCEEDED => flight.late(false, now),
+                code => flight.tell(Outcome::of_grpc(code), now),
+            }
         }
         let outcome = metrics::Outcome {
             status: self.status,

@@ -58,7 +58,8 @@ fn five(mesh: &Mesh, origins: &[Origin]) -> (Vec<Sidecar>, Sidecar) {
 }
 
 #[test]
-fn of_five_endpoints_one_that_takes_two_seconds_is_hardly_met_after_ten() {
+fn of_five_endpoints_one_that_takes_two_seconds_is_hardly_met_after_ten_and_back_30_after_it_heals()
+{
     let _quiet = heavy();
     let mesh = Mesh::start();
     let slow = Arc::new(AtomicU64::new(0));
@@ -90,6 +91,17 @@ fn of_five_endpoints_one_that_takes_two_seconds_is_hardly_met_after_ten() {
         p99 <= (2 * baseline).max(noise),
         "{p99:?}, before {baseline:?}"
     );
+    slow.store(0, Ordering::Relaxed);
+    let healed = Instant::now();
+    // Half of its share of 200 requests per second.
+    loop {
+        let before = origins[0].requests().len();
+        Seen::of(&mesh, to, 200, 2, &[]);
+        if origins[0].requests().len() >= before + 40 {
+            break;
+        }
+        assert!(healed.elapsed() < Duration::from_secs(30));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A peer with a right identity and bad intentions (aioquic, raw frames), on default settings.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -279,13 +279,54 @@ fn exchanges_cancelled_in_the_middle_never_kill_the_connection() {
     }
     let mut target = target(echo);
     let (seen, _) = target.attack("cancel");
-    // Beyond a rate, resets are an attack and the connection ends; it never ends the process.
-    assert!(seen["status"] == 200 || !seen["closed"].is_null(), "{seen}");
+    assert_eq!(seen["status"], 200, "{seen}");
     let whole = target.origin.requests();
     assert!(
         whole.iter().all(|request| request.body.is_empty()),
         "{whole:?}"
     );
+}
+
+#[test]
+fn a_client_that_gives_up_much_and_says_priorities_keeps_its_connection() {
+    if !need(&[Need::Python]) {
+        return;
+    }
+    let mut target = target(echo);
+    let (seen, _) = target.attack("impatient");
+    assert_eq!(seen["given_up"], 600, "{seen}");
+    assert_eq!(seen["status"], 200, "{seen}");
+    let metrics = target.orders.admin_get("/metrics").unwrap().text();
+    assert!(!metrics.contains("weft_mesh_guards_total"), "{metrics}");
+}
+
+#[test]
+fn an_answer_that_does_not_wait_for_the_body_stops_it_without_an_error() {
+    const H3_NO_ERROR: u64 = 0x100;
+    if !need(&[Need::Python]) {
+        return;
+    }
+    let mut target = target(|mesh| {
+        // Reads no body: it ends the connection instead.
+        Origin::raw(mesh.address(), |mut tap| {
+            let mut seen = Vec::new();
+            let mut byte = [0];
+            while tap.read(&mut byte)? > 0 {
+                seen.push(byte[0]);
+                if seen.ends_with(b"\r\n\r\n") {
+                    tap.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+                    if seen.starts_with(b"POST") {
+                        return Ok(());
+                    }
+                    seen.clear();
+                }
+            }
+            Ok(())
+        })
+    });
+    let (seen, _) = target.attack("early-answer");
+    assert_eq!(seen["status"], 200, "{seen}");
+    assert_eq!(seen["stopped"], H3_NO_ERROR, "{seen}");
 }
 
 /// Datagrams that are no QUIC, or half of it, at the mesh's port.

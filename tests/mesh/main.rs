@@ -35,6 +35,7 @@ mod hostile_peer;
 mod hostile_source;
 mod http;
 mod identity;
+mod impatient;
 mod interop;
 mod many;
 mod namespaces;

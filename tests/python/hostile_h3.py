@@ -362,6 +362,43 @@ async def cancel(options):
         }
 
 
+async def impatient(options):
+    """Six hundred requests with a PRIORITY_UPDATE each (RFC 9218), given up soon after; no hostility in it."""
+    async with open_connection(options, Raw) as client:
+        control = client.h3._local_control_stream_id
+        given_up = 0
+        while given_up < 600 and not client.terminated:
+            streams = []
+            for _ in range(20):
+                stream = client.open()
+                client.write(control, encode_frame(0xF0700, varint(stream) + b"u=1"))
+                fields = head(options, "POST", None, (b"content-length", b"5"))
+                client.write(stream, encode_frame(1, qpack(fields)))
+                streams.append(stream)
+            await asyncio.sleep(0.04)
+            for stream in streams:
+                client._quic.reset_stream(stream, 0x10C)
+                client._quic.stop_stream(stream, 0x10C)
+            client.transmit()
+            given_up += len(streams)
+        exchange = await client.finish(client.request(head(options), end=True), 10)
+        return {
+            "status": exchange.status,
+            "given_up": given_up,
+            "closed": client.terminated and client.terminated.error_code,
+        }
+
+
+async def early_answer(options):
+    """A request whose answer does not wait for its body."""
+    async with open_connection(options, Raw) as client:
+        stream = client.open()
+        fields = head(options, "POST", "/early", (b"content-length", b"1000000"))
+        client.write(stream, encode_frame(1, qpack(fields)) + varint(0) + varint(1000000) + b"x" * 1000)
+        await client.until(stream, lambda e: e.over() and e.stopped is not None, 10)
+        return client.verdict(stream)
+
+
 SCENARIOS = {
     "giant-headers": giant_headers,
     "unknown-frames": unknown_frames,
@@ -373,6 +410,8 @@ SCENARIOS = {
     "bad-connect": bad_connect,
     "malformed": malformed,
     "cancel": cancel,
+    "impatient": impatient,
+    "early-answer": early_answer,
 }
 
 if __name__ == "__main__":

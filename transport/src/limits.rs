@@ -211,3 +211,5 @@ pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(5);
 /// Connections to a private Unix socket that may wait in the kernel: more than the commands
 /// of one host that start at the same moment.
 pub(crate) const PRIVATE_BACKLOG: i32 = 128;
+/// A worker logs what it did against peers this often at most; the rest is counted.
+pub(crate) const GUARD_LOG_INTERVAL: Duration = Duration::from_secs(1);

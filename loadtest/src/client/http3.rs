@@ -247,6 +247,7 @@ fn kind_of_open(error: &OpenError) -> ErrorKind {
         OpenError::ConnectionLost(error) => kind_of_connection(error),
         OpenError::Stopped(_) => ErrorKind::Reset,
         OpenError::InvalidHead(_) => ErrorKind::Protocol,
+        OpenError::Broken(error) => kind_of_stream(error),
     }
 }
 

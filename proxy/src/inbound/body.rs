@@ -2,8 +2,8 @@
 //! answer begins: it may have to be sent again.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -11,13 +11,14 @@ use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
-use weft_transport::http3::{RecvHalf, StreamError};
+use weft_transport::http3::{ErrorCode, RecvHalf, StreamError};
 
 use super::pace::Pace;
 use crate::failure::{Failure, Reason};
 use crate::http::fields;
 use crate::http::upload::{Room, Sending, Upload};
 use crate::limits;
+use crate::metrics::lock;
 
 /// A request body as it comes from the peer. Counts what moves, for the idle timeout and the log.
 pub(crate) struct RequestBody {
@@ -28,7 +29,7 @@ pub(crate) struct RequestBody {
 }
 
 /// What has passed of one exchange.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Moved {
     /// Payload bytes from the caller to the application.
     pub(crate) sent: AtomicU64,
@@ -38,11 +39,42 @@ pub(crate) struct Moved {
     request_ended: AtomicBool,
     /// Whether an interim response spoke of content.
     interim_declared_content: AtomicBool,
+    rest: Mutex<Rest>,
     /// How the request came.
     pub(super) pace: Pace,
 }
 
+/// What becomes of the rest of a request whose body nobody reads on. Whether the peer hears that all is well with it is
+/// known once there is an answer, or will be none, and hyper may let go of the body before that.
+#[derive(Default)]
+enum Rest {
+    #[default]
+    Wanted,
+    LetGo(RecvHalf),
+    Answered,
+}
+
 impl Moved {
+    /// There is an answer: if it wants no more of the request, that is no error.
+    pub(super) fn answered(&self) {
+        let before = std::mem::replace(&mut *lock(&self.rest), Rest::Answered);
+        if let Rest::LetGo(recv) = before {
+            stop(recv);
+        }
+    }
+
+    /// Nobody reads on.
+    fn let_go(&self, recv: RecvHalf) {
+        let mut rest = lock(&self.rest);
+        match *rest {
+            Rest::Answered => {
+                drop(rest);
+                stop(recv);
+            }
+            Rest::Wanted | Rest::LetGo(_) => *rest = Rest::LetGo(recv),
+        }
+    }
+
     /// Changes whenever anything moves.
     pub(crate) fn total(&self) -> u64 {
         self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
@@ -74,6 +106,24 @@ impl Moved {
     pub(super) fn leaves_no_doubt(&self) -> bool {
         self.request_ended.load(Ordering::Relaxed)
             && !self.interim_declared_content.load(Ordering::Relaxed)
+    }
+}
+
+/// The rest of the request is not needed for its answer.
+///
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+//# The H3_NO_ERROR error code SHOULD be used when requesting that the client stop sending on the request stream.
+pub(super) fn stop(recv: RecvHalf) {
+    if !recv.is_end_stream() {
+        recv.stop(ErrorCode::H3_NO_ERROR);
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let (Some(recv), Some(moved)) = (self.recv.take(), &self.moved) {
+            moved.let_go(recv);
+        }
     }
 }
 

@@ -18,13 +18,14 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use futures_util::FutureExt as _;
 use http::HeaderValue;
 use tokio::sync::watch;
 use weft_config::table::{self, Priority, ServiceName};
 use weft_transport::endpoint::{Accepted, Incoming, Listener, TurnedAway};
+use weft_transport::guards::Guarded;
 use weft_transport::http3::ErrorCode;
 use weft_transport::identity::{PeerId, SpiffeId};
 
@@ -141,6 +142,9 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
         if connection.has_moved() {
             worker.shard.migrations.fetch_add(1, Ordering::Relaxed);
         }
+        if connection.was_paced() {
+            guarded(&worker, &peer, Guarded::PACED);
+        }
         match request {
             Ok(Some(request)) if SystemTime::now() < peer.id.not_after() => {
                 let peer = Arc::clone(&peer);
@@ -159,10 +163,23 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
             }
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!(peer = %peer.id.id(), %error, "mesh connection ended");
+                match Guarded::of(&error) {
+                    Some(what) => guarded(&worker, &peer, what),
+                    None => {
+                        tracing::debug!(peer = %peer.id.id(), %error, "mesh connection ended");
+                    }
+                }
                 return;
             }
         }
+    }
+}
+
+/// Something was done against a peer for what it did.
+fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
+    if worker.shard.guards.count(what, Instant::now()) {
+        let (peer, reason, action) = (peer.id.id(), what.reason, what.action.as_str());
+        tracing::warn!(%peer, reason, action, "a peer went beyond a limit of HTTP/3");
     }
 }
 

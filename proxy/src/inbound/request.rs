@@ -17,7 +17,7 @@ use weft_config::table::Protocol;
 use weft_transport::http3::{ErrorCode, Responder, ServerRequest, StreamError};
 
 use super::application::{AnswerBody, Answered, Lease, while_uploading};
-use super::body::{Moved, RequestBody};
+use super::body::{self, Moved, RequestBody};
 use super::pace::Pacer;
 use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
@@ -74,7 +74,10 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     });
     let (service, mut admitted) = match admitted {
         Ok(admitted) => admitted,
-        Err(failure) => return refuse(respond, failure, grpc, &id, record).await,
+        Err(failure) => {
+            body::stop(recv);
+            return refuse(respond, failure, grpc, &id, record).await;
+        }
     };
 
     let (method, uri) = (head.method.clone(), head.uri.clone());
@@ -93,6 +96,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let declared = head.headers.contains_key(CONTENT_LENGTH);
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
     if let Err(failure) = prepare(&mut head, &peer.header, multiplexed) {
+        body::stop(recv);
         return refuse(respond, failure, grpc, &id, record).await;
     }
     if let Some(deadline) = deadline {
@@ -123,10 +127,12 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         Ok(answered) => answered,
         Err(failure) => {
             record.sent = moved.sent.load(Ordering::Relaxed);
+            moved.answered();
             return refuse(respond, failure, grpc, &id, record).await;
         }
     };
 
+    moved.answered();
     let head = &answered.response;
     if head.status().as_u16() < 500 {
         admitted.in_flight.took = Some(started.elapsed());

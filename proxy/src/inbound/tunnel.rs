@@ -84,16 +84,6 @@ async fn open(
     service: &Arc<ServedService>,
     head: &http::request::Parts,
 ) -> Result<Opened, Failure> {
-    if head
-        .extensions
-        .get::<weft_transport::http3::Protocol>()
-        .is_some()
-    {
-        return Err(Failure::new(
-            Reason::UpgradeUnsupported,
-            "extended CONNECT is not supported",
-        ));
-    }
     // Who may not call hears nothing else of the service.
     let admitted = peer.admit(directory, service, head)?;
     if service

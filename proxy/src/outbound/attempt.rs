@@ -23,8 +23,8 @@ use crate::http::upload::{Sending, Upload};
 use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::mesh::stream_failure;
-use crate::resilience::deadline;
-use crate::resilience::retry::{GRPC_STATUS, Trouble};
+use crate::resilience::deadline::{self, Clock};
+use crate::resilience::retry::{self, GRPC_STATUS, Trouble};
 use crate::resilience::standing::Outcome;
 use crate::worker::Worker;
 
@@ -39,6 +39,10 @@ pub(super) struct Call<'a> {
     pub(super) grpc: bool,
     /// When the answer is no longer wanted.
     pub(super) deadline: Option<Instant>,
+    /// The same by the word of an operator alone.
+    pub(super) policy_deadline: Option<Instant>,
+    /// Whether the timeouts of the route are an operator's word, and not what the caller asked for.
+    pub(super) by_policy: bool,
 }
 
 /// The head of the response has come.
@@ -68,10 +72,7 @@ impl Call<'_> {
     /// Takes the endpoints of the newest table for a further attempt: those of before may be why the last
     /// one failed.
     pub(super) fn renew(&mut self, wish: &mut Wish) {
-        if let Some(cluster) = self.worker.directory().successor(&self.route.cluster) {
-            wish.tried = wish.tried.moved(&self.route.cluster, &cluster);
-            self.route.cluster = cluster;
-        }
+        renew(self.worker, &mut self.route, wish);
     }
 
     /// Picks an endpoint for an attempt that begins `now`.
@@ -93,18 +94,12 @@ impl Call<'_> {
         now: Instant,
     ) -> Result<Answered, Failed> {
         let end = body.is_none();
-        let timeouts = &self.route.traffic.timeouts;
-        let own = timeouts.backend_request.map(|timeout| now + timeout);
-        let deadline = deadline::earlier(self.deadline, own);
-        let opened = open(
-            self.worker,
-            &self.route.cluster,
-            picked,
-            head,
-            end,
-            deadline,
-        )
-        .await;
+        let own = self.route.traffic.timeouts.backend_request;
+        let clock = Clock {
+            request: self.deadline,
+            attempt: own.map(|timeout| now + timeout),
+        };
+        let opened = open(self.worker, &self.route.cluster, picked, head, end, clock).await;
         let Opened {
             mut send,
             mut response,
@@ -118,6 +113,7 @@ impl Call<'_> {
             // with it is told by the response.
             let _ = send.finish().await;
         }
+        let deadline = clock.end();
         let idle = Idle::new(self.idle()).until(deadline);
         let answered = response_head(&mut response, &mut pump, idle).await;
         let at = read_clock();
@@ -125,21 +121,27 @@ impl Call<'_> {
             Ok(head) => head,
             Err(error) => {
                 let sent = pump.as_ref().map_or(0, Pump::moved);
-                return Err(self.failed(error, &mut flight, at, sent));
+                return Err(self.failed(error, &mut flight, clock, at, sent));
             }
         };
         let (head, ()) = response_head.into_parts();
-        let outcome = Outcome::of(&head, self.grpc);
-        flight.answered(outcome.is_none_or(|outcome| outcome == Outcome::Well), at);
-        if let Some(outcome) = outcome {
-            flight.tell(outcome, at);
+        let is_near = |deadline: Instant| deadline <= at + limits::DEADLINE_SLACK;
+        if deadline.is_some_and(is_near) && self.says_too_late(&head) {
+            // The deadline that this side told has passed on the other one a moment before.
+            flight.late(self.ends_by_policy(clock, at), at);
+        } else {
+            flight.answered(Outcome::of(&head, self.grpc), at);
         }
         let mut body = response.into_body();
         if head.headers.contains_key(GRPC_STATUS) {
             // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
             // of it in time. The peer sends both at once.
             let end = std::future::poll_fn(|cx| body.poll_end(cx));
-            let _ = tokio::time::timeout(limits::TRAILERS_ONLY_WAIT, end).await;
+            let wait = deadline.map_or(limits::TRAILERS_ONLY_WAIT, |deadline| {
+                let left = deadline.saturating_duration_since(at);
+                left.min(limits::TRAILERS_ONLY_WAIT)
+            });
+            let _ = tokio::time::timeout(wait, end).await;
         }
         Ok(Answered {
             response: Response::from_parts(head, ()),
@@ -186,7 +188,26 @@ impl Call<'_> {
         answered.deadline.filter(|_| !endless)
     }
 
-    fn failed(&self, error: HeadError, flight: &mut Flight, at: Instant, sent: u64) -> Failed {
+    /// Whether a response says that there was too little time.
+    fn says_too_late(&self, head: &http::response::Parts) -> bool {
+        head.status == StatusCode::GATEWAY_TIMEOUT
+            || self.grpc && retry::grpc_code(&head.headers) == Some(retry::DEADLINE_EXCEEDED)
+    }
+
+    /// Whether it is an operator's word by which an attempt is over at that time.
+    fn ends_by_policy(&self, clock: Clock, at: Instant) -> bool {
+        let over = |end: Option<Instant>| end.is_some_and(|end| end <= at);
+        self.by_policy && (over(clock.attempt) || over(self.policy_deadline))
+    }
+
+    fn failed(
+        &self,
+        error: HeadError,
+        flight: &mut Flight,
+        clock: Clock,
+        at: Instant,
+        sent: u64,
+    ) -> Failed {
         let (failure, trouble, outcome) = match error {
             HeadError::CallerGone => {
                 let gone = "the application broke off its request";
@@ -198,48 +219,18 @@ impl Call<'_> {
                 (failure, None, Some(Outcome::Badly))
             }
             HeadError::Expired(Expired::Deadline) => {
-                let outcome = Some(Outcome::Badly);
-                if self.deadline.is_some_and(|deadline| deadline <= at) {
+                flight.late(self.ends_by_policy(clock, at), at);
+                if clock.is_over(at) {
                     let passed = "the deadline passed before a response came";
-                    (
-                        Failure::new(Reason::DeadlineExceeded, passed),
-                        None,
-                        outcome,
-                    )
+                    (Failure::new(Reason::DeadlineExceeded, passed), None, None)
                 } else {
                     let slow = "no response within the time of an attempt";
                     let failure = Failure::new(Reason::ResponseTimeout, slow);
-                    (failure, Some(Trouble::TooSlow), outcome)
+                    (failure, Some(Trouble::TooSlow), None)
                 }
             }
             HeadError::Stream(error) => {
-                let (trouble, outcome) = match &error {
-                    // It goes away in good order, or has too much to do.
-                    StreamError::NotProcessed => (Some(Trouble::Unprocessed), None),
-                    StreamError::Reset(code) | StreamError::Stopped(code) => {
-                        let unprocessed = error.is_unprocessed();
-                        let trouble = if unprocessed {
-                            Trouble::Unprocessed
-                        } else {
-                            Trouble::Broken
-                        };
-                        let busy = unprocessed || *code == ErrorCode::H3_EXCESSIVE_LOAD;
-                        let outcome = if busy {
-                            Outcome::Busy(limits::SPARED)
-                        } else {
-                            Outcome::Badly
-                        };
-                        (Some(trouble), Some(outcome))
-                    }
-                    StreamError::ConnectionLost(_) => (Some(Trouble::Broken), Some(Outcome::Badly)),
-                    StreamError::Malformed(_) | StreamError::TooLarge(_) => {
-                        (None, Some(Outcome::Badly))
-                    }
-                    // Not the endpoint's doing.
-                    StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => {
-                        (None, None)
-                    }
-                };
+                let (trouble, outcome) = judge(&error);
                 (stream_failure(&error), trouble, outcome)
             }
         };
@@ -252,6 +243,41 @@ impl Call<'_> {
             at,
             sent,
         }
+    }
+}
+
+/// What the break of an exchange before its head says: about another attempt, and about the endpoint.
+pub(super) fn judge(error: &StreamError) -> (Option<Trouble>, Option<Outcome>) {
+    match error {
+        // It goes away in good order, or has too much to do.
+        StreamError::NotProcessed => (Some(Trouble::Unprocessed), None),
+        StreamError::Reset(code) | StreamError::Stopped(code) => {
+            let unprocessed = error.is_unprocessed();
+            let trouble = if unprocessed {
+                Trouble::Unprocessed
+            } else {
+                Trouble::Broken
+            };
+            let busy = unprocessed || *code == ErrorCode::H3_EXCESSIVE_LOAD;
+            let outcome = if busy {
+                Outcome::Busy(limits::SPARED)
+            } else {
+                Outcome::Badly
+            };
+            (Some(trouble), Some(outcome))
+        }
+        StreamError::ConnectionLost(_) => (Some(Trouble::Broken), Some(Outcome::Badly)),
+        StreamError::Malformed(_) | StreamError::TooLarge(_) => (None, Some(Outcome::Badly)),
+        // Not the endpoint's doing.
+        StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => (None, None),
+    }
+}
+
+/// Takes the endpoints of the newest table for a further attempt.
+pub(super) fn renew(worker: &Worker, route: &mut Route, wish: &mut Wish) {
+    if let Some(cluster) = worker.directory().successor(&route.cluster) {
+        wish.tried = wish.tried.moved(&route.cluster, &cluster);
+        route.cluster = cluster;
     }
 }
 

@@ -91,7 +91,8 @@ pub(crate) async fn detect(
         if !arrive(stream, first, intake).await? {
             return Ok(None);
         }
-        if first[..] == *PREFACE {
+        // What comes in a later read may be more than the rest of it.
+        if first.starts_with(PREFACE) {
             return Ok(Some(Spoken::Http2));
         }
         if !PREFACE.starts_with(first) {
@@ -337,6 +338,25 @@ mod tests {
         }
         assert_eq!(spoken(b"").await, None);
         assert_eq!(spoken(b"PRI * H").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_preface_in_two_reads_tells_http2_whatever_comes_with_its_rest() {
+        for cut in 1..PREFACE.len() {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let server = ApplicationStream::Unix(server);
+            let (mut first, intake) = (BytesMut::new(), Arc::default());
+            client.write_all(&PREFACE[..cut]).await.unwrap();
+            let write = async {
+                // The other side has read what came first by then.
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                let rest = [&PREFACE[cut..], b"\0\0\0\x04\0\0\0\0\0"].concat();
+                client.write_all(&rest).await.unwrap();
+            };
+            let (spoken, ()) = tokio::join!(detect(&server, &mut first, &intake), write);
+            assert_eq!(spoken.unwrap(), Some(Spoken::Http2), "{cut}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,8 @@ pub(crate) mod intake;
 mod open;
 mod overrides;
 mod pick;
+#[cfg(test)]
+mod pick_simulations;
 mod prepare;
 mod request;
 pub(crate) mod route;
@@ -193,7 +195,7 @@ mod tests {
     fn futures_stay_small() {
         let sizes = [
             ("connection", future_size(serve), 800),
-            ("request", future_size(request::serve), 3232),
+            ("request", future_size(request::serve), 3392),
             ("tunnel", future_size(tunnel::serve), 3840),
         ];
         for (name, size, size_max) in sizes {

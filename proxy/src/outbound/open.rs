@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::request::Parts;
+use tokio::time::timeout_at;
 use weft_transport::http3::{ClientConnection, OpenError, ResponseHalf, SendHalf};
 
 use super::pick::{Wish, pick};
@@ -13,6 +15,7 @@ use crate::failure::{Failure, Reason};
 use crate::limits;
 use crate::mesh::{dial_failure, open_failure};
 use crate::metrics::lock;
+use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
 use crate::resilience::retry::Trouble;
 use crate::resilience::standing::Outcome;
@@ -66,14 +69,15 @@ pub(super) fn choose(
     })
 }
 
-/// Dials if needed, sends the head. Waits for a stream of the peer no longer than until the `deadline`.
+/// Dials if needed, waits for a stream, sends the head. The attempt's clock, which began with the choice, runs over all
+/// of it; the head tells the next hop what is left when it goes out.
 pub(super) async fn open(
     worker: &Worker,
     cluster: &Cluster,
     picked: Picked,
     head: &Parts,
     end: bool,
-    deadline: Option<Instant>,
+    clock: Clock,
 ) -> Result<Opened, NotOpened> {
     let Picked {
         index,
@@ -86,22 +90,34 @@ pub(super) async fn open(
             trouble: None,
         });
     };
-    let connection = match worker.pool.get(&endpoint.target).await {
-        Ok(connection) => connection,
-        Err(error) => {
+    // Dialling the same one again at once, or waiting for its streams, would only double the wait.
+    let elsewhere = |trouble| (!last).then_some(trouble);
+    let end_of_clock = clock.end_or_never(flight.began());
+    let dialled = timeout_at(end_of_clock.into(), worker.pool.get(&endpoint.target)).await;
+    let connection = match dialled {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
             flight.tell(Outcome::Badly, Instant::now());
             return Err(NotOpened {
                 failure: dial_failure(&error),
-                // Dialling the same one again at once would only double the wait.
-                trouble: (!last).then_some(Trouble::NotReached),
+                trouble: elsewhere(Trouble::NotReached),
             });
+        }
+        Err(_) => {
+            let now = Instant::now();
+            flight.unreached(now);
+            return Err(too_late(&clock, now, elsewhere(Trouble::NotReached)));
         }
     };
     // What a handshake took says nothing about the next response.
     let now = Instant::now();
     flight.sent(now);
-    let patience = until(deadline, now, patience(worker, &connection, now));
-    let opened = tokio::time::timeout(patience, connection.open(head, end)).await;
+    let patience = now + patience(worker, &connection, now);
+    let opened = timeout_at(
+        patience.min(end_of_clock).into(),
+        send(&connection, head, end, &clock),
+    )
+    .await;
     let (failure, outcome) = match opened {
         Ok(Ok((send, response))) => {
             return Ok(Opened {
@@ -116,7 +132,7 @@ pub(super) async fn open(
                 OpenError::ConnectionLost(_) => (failure, Some(Outcome::Badly)),
                 // It goes away in good order.
                 OpenError::Draining | OpenError::Stopped(_) => (failure, None),
-                OpenError::InvalidHead(_) => {
+                OpenError::InvalidHead(_) | OpenError::Broken(_) => {
                     return Err(NotOpened {
                         failure,
                         trouble: None,
@@ -125,12 +141,15 @@ pub(super) async fn open(
             }
         }
         Err(_) => {
+            let now = Instant::now();
+            if end_of_clock <= now {
+                return Err(too_late(&clock, now, elsewhere(Trouble::Unprocessed)));
+            }
             cluster.destination.counts.add(Event::RefusedStreams);
-            flight.tell(Outcome::Busy(limits::SPARED), Instant::now());
+            flight.tell(Outcome::Busy(limits::SPARED), now);
             return Err(NotOpened {
                 failure: Failure::new(Reason::Overloaded, "the peer allows no more streams"),
-                // The same one would let it wait as long again.
-                trouble: (!last).then_some(Trouble::Unprocessed),
+                trouble: elsewhere(Trouble::Unprocessed),
             });
         }
     };
@@ -143,6 +162,47 @@ pub(super) async fn open(
     })
 }
 
+/// Waits for a stream and sends the head, with what is left of the deadline by then.
+async fn send(
+    connection: &ClientConnection,
+    head: &Parts,
+    end: bool,
+    clock: &Clock,
+) -> Result<(SendHalf, ResponseHalf), OpenError> {
+    let reserved = connection.reserve().await?;
+    let left = clock
+        .request
+        .map(|request| request.saturating_duration_since(Instant::now()));
+    match left {
+        Some(left) if !deadline::is_told(&head.headers, left) => {
+            // Rare, and not worth room in every request.
+            Box::pin(async {
+                let mut head = head.clone();
+                deadline::tell(&mut head.headers, left);
+                reserved.send(&head, Bytes::new(), end).await
+            })
+            .await
+        }
+        Some(_) | None => reserved.send(head, Bytes::new(), end).await,
+    }
+}
+
+/// The clock has run out before a stream was there; no peer has seen the request.
+fn too_late(clock: &Clock, now: Instant, trouble: Option<Trouble>) -> NotOpened {
+    if clock.is_over(now) {
+        let passed = "the deadline passed before the peer could be asked";
+        return NotOpened {
+            failure: Failure::new(Reason::DeadlineExceeded, passed),
+            trouble: None,
+        };
+    }
+    let slow = "the peer could not be asked within the time of an attempt";
+    NotOpened {
+        failure: Failure::new(Reason::ConnectionTimeout, slow),
+        trouble,
+    }
+}
+
 /// How long to wait until the peer allows one more stream.
 fn patience(worker: &Worker, connection: &ClientConnection, now: Instant) -> Duration {
     let crowded = connection.crowded_for(now);
@@ -151,13 +211,6 @@ fn patience(worker: &Worker, connection: &ClientConnection, now: Instant) -> Dur
     }
     let is_slow = worker.shard.lag.is_behind() || worker.shard.intake.is_limited();
     patience_in(crowded, connection.round_trip(), is_slow)
-}
-
-/// The same, for who does not want the answer any more after the `deadline`.
-fn until(deadline: Option<Instant>, now: Instant, patience: Duration) -> Duration {
-    deadline.map_or(patience, |deadline| {
-        patience.min(deadline.saturating_duration_since(now))
-    })
 }
 
 /// How long to wait, where others have been waiting for so long without a break, of a worker that is slow itself or not.
@@ -173,15 +226,6 @@ fn patience_in(crowded: Duration, round_trip: Duration, is_slow: bool) -> Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nobody_waits_for_a_stream_beyond_the_deadline() {
-        let (now, second) = (Instant::now(), Duration::from_secs(1));
-        assert_eq!(until(None, now, 3 * second), 3 * second);
-        assert_eq!(until(Some(now + second), now, 3 * second), second);
-        assert_eq!(until(Some(now + 9 * second), now, 3 * second), 3 * second);
-        assert!(until(Some(now), now + second, second).is_zero());
-    }
 
     #[test]
     fn a_queue_that_stands_is_not_waited_in_and_a_far_peer_has_time_to_raise_its_limit() {

@@ -100,14 +100,19 @@ async fn forward(
     prepare::check(head, &worker.shared.via)?;
     let (mut route, authority) = choose(&client.listener, head, record)?;
     let mut now = record.started;
-    // Others had to be read to see it; those of HTTP/1.1 waited unread.
-    if head.version == Version::HTTP_2 && worker.shard.intake.is_limited() {
-        Box::pin(worker.shard.intake.turn()).await;
-        now = Instant::now();
-    }
-    override_traffic(worker, head, &mut route);
+    let by_policy = !override_traffic(worker, head, &mut route);
     let trace = worker.trace_of(head);
     let deadline = deadline(worker, head, &route.traffic, trace, record.started);
+    // Others had to be read to see it; those of HTTP/1.1 waited unread.
+    if head.version == Version::HTTP_2 && worker.shard.intake.is_limited() {
+        let end = deadline.unwrap_or_else(|| now + deadline::LONGEST);
+        let turn = worker.shard.intake.turn();
+        // Without its turn by then the deadline has passed, which is told below.
+        let _ = Box::pin(tokio::time::timeout_at(end.into(), turn)).await;
+        now = Instant::now();
+    }
+    let own = route.traffic.timeouts.request;
+    let policy_deadline = own.map(|timeout| record.started + timeout);
     let key = pick::key(&route.cluster, &head.headers, client.source);
     let via = match head.version {
         Version::HTTP_2 => &worker.via_http2,
@@ -123,6 +128,8 @@ async fn forward(
         route,
         grpc,
         deadline,
+        policy_deadline,
+        by_policy,
     };
     let mut wish = Wish {
         tried: Tried::default(),
@@ -199,10 +206,10 @@ fn choose(
     Ok((route, authority))
 }
 
-/// Treats the request as its own headers ask for, where a policy lets this application say so.
-fn override_traffic(worker: &Worker, head: &Parts, route: &mut Route) {
+/// Treats the request as its own headers ask for, where a policy lets this application say so. Whether it does.
+fn override_traffic(worker: &Worker, head: &Parts, route: &mut Route) -> bool {
     if route.traffic.overrides.callers.is_empty() {
-        return;
+        return false;
     }
     let counts = &route.cluster.destination.counts;
     match overrides::read(&head.headers, &worker.shared.identity, &route.traffic) {
@@ -213,9 +220,11 @@ fn override_traffic(worker: &Worker, head: &Parts, route: &mut Route) {
             if let Some(traffic) = traffic {
                 counts.add(Event::OverrideTaken);
                 route.traffic = Arc::from(traffic);
+                return true;
             }
         }
     }
+    false
 }
 
 /// Whether a policy limits the rate of these requests or injects faults.
@@ -299,7 +308,7 @@ fn again(
     record: &mut Record,
     trace: Option<TraceId>,
 ) -> Option<Duration> {
-    let (trouble, word, at) = match outcome {
+    let (trouble, word, at, gamble) = match outcome {
         Ok(answered) => {
             let response = &answered.response;
             let code = call.grpc.then(|| retry::grpc_code(response.headers()));
@@ -308,11 +317,12 @@ fn again(
                 _ if response.status().as_u16() >= 400 => Some(Trouble::Status(response.status())),
                 _ => return None,
             };
-            (trouble, Word::of(response.headers()), answered.at)
+            let gamble = answered.flight.is_gamble();
+            (trouble, Word::of(response.headers()), answered.at, gamble)
         }
         Err(failed) => {
             record.sent = failed.sent;
-            (failed.trouble, Word::None, failed.at)
+            (failed.trouble, Word::None, failed.at, false)
         }
     };
     let cluster = &call.route.cluster;
@@ -323,6 +333,7 @@ fn again(
             facts: Facts {
                 idempotent: method.is_idempotent(),
                 repeatable: call.is_repeatable(),
+                gamble,
             },
             left: call
                 .deadline

@@ -11,6 +11,7 @@ use http::{Method, Request, Response, Uri};
 use weft_config::table::Protocol;
 use weft_transport::http3::{ResponseHalf, SendHalf};
 
+use super::attempt::{judge, renew};
 use super::open::{NotOpened, Opened, choose as choose_endpoint, open};
 use super::pick::{self, Tried, Wish};
 use super::route::{Destination, Route, address, route_tunnel};
@@ -25,7 +26,9 @@ use crate::mesh::stream_failure;
 use crate::metrics::{Counted, Direction, Shard, lock};
 use crate::record::Record;
 use crate::relay::{Carried, tunnel};
-use crate::resilience::retry;
+use crate::resilience::deadline::Clock;
+use crate::resilience::destination::Event;
+use crate::resilience::retry::{Attempts, Facts, Next, Setback, Trouble, Word};
 use crate::resilience::standing::Outcome;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
@@ -114,60 +117,69 @@ struct Connected {
 async fn connect(
     listener: &Listener,
     source: u64,
-    route: Route,
+    mut route: Route,
     mut head: Parts,
     record: &mut Record,
 ) -> Result<Connected, Failure> {
     let worker = &listener.worker;
     address_to(&mut head, &route)?;
     record.uri = head.uri.clone();
-    let retry = &route.traffic.retry;
     let mut wish = Wish {
         tried: Tried::default(),
         key: pick::key(&route.cluster, &head.headers, source),
         // No byte is taken from the application before the far side has accepted.
         repeatable: true,
     };
+    // CONNECT tells nobody of it: what is open has no deadline.
+    let clock = Clock {
+        request: None,
+        attempt: Some(record.started + limits::TUNNEL_OPEN_TIMEOUT),
+    };
+    let budget = &Arc::clone(&route.cluster.destination).budget;
+    budget.request(record.started);
+    let mut attempts = Attempts::default();
     let mut now = record.started;
     loop {
-        record.attempts += 1;
-        let may_go_on = record.attempts <= retry.attempts;
-        let cluster = &route.cluster;
-        let opened = match choose_endpoint(worker, cluster, &mut wish, now) {
-            Ok(picked) => open(worker, cluster, picked, &head, false, None).await,
-            Err(failed) => Err(failed),
-        };
+        attempts.begin();
+        record.attempts = attempts.made();
+        let attempted = attempt(worker, &route, &mut wish, &head, clock, now).await;
         let (last, name) = (wish.tried.last(), route.name.as_ref());
         record.counted = worker.leaving(&route.cluster, last, name, Shard::tunnels);
-        let refused = match opened {
-            Ok(Opened {
-                send,
-                mut response,
-                mut flight,
-            }) => match accepted(&mut response, &mut flight).await {
-                Ok(()) => {
-                    return Ok(Connected {
-                        send,
-                        response,
-                        flight,
-                    });
-                }
-                Err(refused) => refused,
-            },
-            Err(NotOpened { failure, trouble }) => Refused {
-                failure,
-                is_unprocessed: trouble.is_some(),
-            },
+        let Refused { failure, trouble } = match attempted {
+            Ok(connected) => return Ok(connected),
+            Err(refused) => refused,
         };
-        if !may_go_on || !refused.is_unprocessed {
-            return Err(refused.failure);
+        now = Instant::now();
+        let Some(trouble) = trouble else {
+            return Err(failure);
+        };
+        let setback = Setback {
+            trouble,
+            word: Word::None,
+            facts: Facts {
+                idempotent: false,
+                repeatable: true,
+                gamble: false,
+            },
+            left: clock.end().map(|end| end.saturating_duration_since(now)),
+        };
+        let traffic = &route.cluster.traffic;
+        let next = attempts.next(
+            &route.traffic.retry,
+            &setback,
+            || budget.spend(now, &traffic.retry_budget),
+            &mut *lock(&worker.random),
+        );
+        if let Some(event) = Event::of(&next, trouble) {
+            route.cluster.destination.counts.add(event);
         }
-        // The first goes to an endpoint that has done nothing yet.
-        if record.attempts > 1 {
-            let made = record.attempts;
-            let pause = retry::pause(&retry.backoff, made, &mut *lock(&worker.random));
+        let Next::Again(pause) = next else {
+            return Err(failure);
+        };
+        if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+        renew(worker, &mut route, &mut wish);
         now = Instant::now();
     }
 }
@@ -175,48 +187,83 @@ async fn connect(
 /// The far side did not take the tunnel.
 struct Refused {
     failure: Failure,
-    is_unprocessed: bool,
+    /// None where another attempt would fare no better.
+    trouble: Option<Trouble>,
+}
+
+/// Asks one endpoint.
+async fn attempt(
+    worker: &Worker,
+    route: &Route,
+    wish: &mut Wish,
+    head: &Parts,
+    clock: Clock,
+    now: Instant,
+) -> Result<Connected, Refused> {
+    let cluster = &route.cluster;
+    let opened = match choose_endpoint(worker, cluster, wish, now) {
+        Ok(picked) => open(worker, cluster, picked, head, false, clock).await,
+        Err(failed) => Err(failed),
+    };
+    let Opened {
+        send,
+        mut response,
+        mut flight,
+    } = opened.map_err(|NotOpened { failure, trouble }| Refused { failure, trouble })?;
+    accepted(&mut response, &mut flight, clock, now).await?;
+    Ok(Connected {
+        send,
+        response,
+        flight,
+    })
 }
 
 /// Waits until the far side takes the tunnel.
-async fn accepted(response: &mut ResponseHalf, flight: &mut Flight) -> Result<(), Refused> {
-    let answer = tokio::time::timeout(limits::TUNNEL_OPEN_TIMEOUT, final_head(response)).await;
+async fn accepted(
+    response: &mut ResponseHalf,
+    flight: &mut Flight,
+    clock: Clock,
+    now: Instant,
+) -> Result<(), Refused> {
+    let end = clock.end_or_never(now);
+    let answer = tokio::time::timeout_at(end.into(), final_head(response)).await;
     let now = Instant::now();
-    let (outcome, refused) = match answer {
+    let refused = match answer {
         Ok(Ok(head)) if head.status().is_success() => {
-            flight.answered(true, now);
-            (Some(Outcome::Well), Ok(()))
+            flight.answered(Some(Outcome::Well), now);
+            return Ok(());
         }
         Ok(Ok(head)) => {
             let failure = refusal(&head);
             // Its application is down: another one's may be up, and no byte was taken yet.
             let is_unprocessed = failure.reason.is_unprocessed();
-            let refused = Refused {
+            flight.answered(Outcome::of(&head.into_parts().0, false), now);
+            Refused {
                 failure,
-                is_unprocessed,
-            };
-            (Outcome::of(&head.into_parts().0, false), Err(refused))
+                trouble: is_unprocessed.then_some(Trouble::Unprocessed),
+            }
         }
         Ok(Err(error)) => {
-            let refused = Refused {
-                is_unprocessed: error.is_unprocessed(),
+            // One that goes away in good order is not ill.
+            let (trouble, outcome) = judge(&error);
+            if let Some(outcome) = outcome {
+                flight.tell(outcome, now);
+            }
+            Refused {
                 failure: stream_failure(&error),
-            };
-            (Some(Outcome::Badly), Err(refused))
+                trouble,
+            }
         }
         Err(_) => {
+            flight.late(true, now);
             let late = "the peer did not answer CONNECT in time";
-            let refused = Refused {
+            Refused {
                 failure: Failure::new(Reason::ConnectionTimeout, late),
-                is_unprocessed: false,
-            };
-            (Some(Outcome::Badly), Err(refused))
+                trouble: None,
+            }
         }
     };
-    if let Some(outcome) = outcome {
-        flight.tell(outcome, now);
-    }
-    refused
+    Err(refused)
 }
 
 async fn final_head(

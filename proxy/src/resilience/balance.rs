@@ -11,6 +11,9 @@
 
 use rand::{Rng, RngExt};
 
+use super::load::UnderWay;
+use crate::limits::STREAMS_PER_REQUEST;
+
 /// How to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Method {
@@ -27,8 +30,8 @@ pub(crate) enum Method {
 /// What the choice knows of one endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
-    /// Requests under way.
-    pub(crate) load: u32,
+    /// Requests under way, and streams that have settled.
+    pub(crate) load: UnderWay,
     /// Expected seconds to a response, if any was measured.
     pub(crate) latency: Option<f64>,
     /// The part of its fair share that it shall get, above 0 and at most 1.
@@ -61,11 +64,14 @@ pub(crate) fn choose(
             };
             let by_latency = method == Method::PeakEwma;
             let (one, two) = (candidate(first), candidate(second));
-            Some(if is_cheaper(&two, &one, by_latency) {
-                second
-            } else {
-                first
-            })
+            let loads = (weight(one.load, random), weight(two.load, random));
+            Some(
+                if is_cheaper((&two, loads.1), (&one, loads.0), by_latency) {
+                    second
+                } else {
+                    first
+                },
+            )
         }
         Method::RoundRobin(turn) => {
             let in_turn = || (0..count).map(|step| turn.wrapping_add(step) % count);
@@ -102,7 +108,19 @@ fn draw(count: usize, usable: impl Fn(usize) -> bool, random: &mut impl Rng) -> 
         .find(|index| usable(*index))
 }
 
-fn is_cheaper(one: &Candidate, other: &Candidate, by_latency: bool) -> bool {
+/// What is under way, in requests. What is less than one counts as one that often: where nothing else differs, the
+/// endpoint with one stream more still gets nearly as much.
+fn weight(load: UnderWay, random: &mut impl Rng) -> u64 {
+    let streams = u64::from(load.settled) + u64::from(random.random_range(0..STREAMS_PER_REQUEST));
+    u64::from(load.busy) + streams / u64::from(STREAMS_PER_REQUEST)
+}
+
+/// Whether one endpoint is cheaper than the other, each with its load.
+fn is_cheaper(
+    (one, load_of_one): (&Candidate, u64),
+    (other, load_of_other): (&Candidate, u64),
+    by_latency: bool,
+) -> bool {
     let latencies = match (one.latency, other.latency) {
         (Some(one), Some(other)) if by_latency => {
             (one.max(LATENCY_FLOOR), other.max(LATENCY_FLOOR))
@@ -110,10 +128,8 @@ fn is_cheaper(one: &Candidate, other: &Candidate, by_latency: bool) -> bool {
         // What was never measured is as fast as the other: its load alone limits it.
         (_, _) => (1.0, 1.0),
     };
-    let cost = |candidate: &Candidate, latency: f64| {
-        latency * (f64::from(candidate.load) + 1.0) / candidate.share
-    };
-    cost(one, latencies.0) < cost(other, latencies.1)
+    let cost = |share: f64, load: u64, latency: f64| latency * (load as f64 + 1.0) / share;
+    cost(one.share, load_of_one, latencies.0) < cost(other.share, load_of_other, latencies.1)
 }
 
 /// Mixes two numbers so that each bit of the result depends on every bit of both (the finalizer of
@@ -160,8 +176,9 @@ mod tests {
     use super::*;
 
     fn candidate(load: u32, latency: Option<f64>) -> Candidate {
+        let busy = load;
         Candidate {
-            load,
+            load: UnderWay { busy, settled: 0 },
             latency,
             share: 1.0,
             name: 0,
@@ -202,6 +219,20 @@ mod tests {
     fn differences_that_are_noise_do_not_count() {
         let endpoints = [candidate(1, Some(0.000_01)), candidate(0, Some(0.000_9))];
         assert_eq!(counts(|_| Method::PeakEwma, &endpoints), [0, 10_000]);
+    }
+
+    #[test]
+    fn an_endpoint_with_an_idle_stream_gets_nearly_its_share() {
+        let mut endpoints = [candidate(0, Some(0.002)); 2];
+        endpoints[0].load.settled = 1;
+        for method in [|_| Method::PeakEwma, |_| Method::LeastRequest] {
+            let counts = counts(method, &endpoints);
+            assert!(counts[0] > 4700, "{counts:?}");
+        }
+        // Hundreds more are still a difference.
+        endpoints[0].load.settled = 500;
+        let counts = counts(|_| Method::LeastRequest, &endpoints);
+        assert!(counts[0] < 100, "{counts:?}");
     }
 
     #[test]

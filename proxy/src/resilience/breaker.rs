@@ -11,6 +11,8 @@
 //!                      the probe failed: Out, for twice as long
 //!                      the probe told nothing: Out, may be probed at once
 //! ```
+//! A probe tells by the head of its response, or within a bounded time: after that another request may try.
+//!
 //! One success proves little of an endpoint that fails half of the time: until it has answered as many
 //! requests as a share of successes needs, or has been back for the longest time out, a single failure takes
 //! it out again.
@@ -20,6 +22,8 @@
 use std::time::{Duration, Instant};
 
 use weft_config::table::{self, Mode};
+
+use crate::limits::PROBE_DECIDES;
 
 /// Why an endpoint is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,6 +94,8 @@ enum State {
     Probing {
         cause: Cause,
         until: Instant,
+        /// When it has had its time.
+        ends: Instant,
     },
 }
 
@@ -99,6 +105,13 @@ struct Back {
     since: Instant,
     /// Requests that it has answered since.
     succeeded: u32,
+}
+
+impl Back {
+    fn is_on_trial(&self, now: Instant, limits: &table::Breaker) -> bool {
+        now.saturating_duration_since(self.since) < limits.ejection_max
+            && self.succeeded < limits.success_rate.requests_min
+    }
 }
 
 impl State {
@@ -131,7 +144,9 @@ impl Breaker {
             | State::Out {
                 enforced: false, ..
             } => Admission::Yes,
-            State::Out { until, .. } if until <= now => Admission::Probe,
+            State::Out { until, .. } | State::Probing { ends: until, .. } if until <= now => {
+                Admission::Probe
+            }
             State::Out { .. } | State::Probing { .. } => Admission::No,
         }
     }
@@ -152,27 +167,38 @@ impl Breaker {
                 until,
                 enforced: true,
                 ..
-            } => now.checked_duration_since(until),
-            State::Out { .. } | State::In { .. } | State::Probing { .. } => None,
+            }
+            | State::Probing { ends: until, .. } => now.checked_duration_since(until),
+            State::Out { .. } | State::In { .. } => None,
         }
     }
 
     /// A request goes there now; true if it is the one that tries whether the endpoint is well.
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
-        let State::Out {
-            until,
-            cause,
-            enforced: true,
-        } = self.state
-        else {
-            return false;
+        let (until, cause) = match self.state {
+            State::Out {
+                until,
+                cause,
+                enforced: true,
+            } => (until, cause),
+            State::Probing { until, cause, ends } if ends <= now => (until, cause),
+            State::Out { .. } | State::In { .. } | State::Probing { .. } => return false,
         };
         // Sent there before the time, because no other was left: its outcome decides as well.
         self.state = State::Probing {
             cause,
             until: until.min(now),
+            ends: now + PROBE_DECIDES,
         };
         true
+    }
+
+    /// Whether it has been back for so short that a single failure puts it out again.
+    pub(crate) fn is_on_trial(&self, now: Instant, limits: &table::Breaker) -> bool {
+        match self.state {
+            State::In { back: Some(back) } => back.is_on_trial(now, limits),
+            State::In { back: None } | State::Out { .. } | State::Probing { .. } => false,
+        }
     }
 
     /// A request succeeded. True if the endpoint is back in rotation by it.
@@ -223,10 +249,7 @@ impl Breaker {
         let mut on_trial = false;
         match self.state {
             State::In { back } => {
-                on_trial = back.is_some_and(|back| {
-                    now.duration_since(back.since) < limits.ejection_max
-                        && back.succeeded < limits.success_rate.requests_min
-                });
+                on_trial = back.is_some_and(|back| back.is_on_trial(now, limits));
             }
             State::Out {
                 enforced: false,
@@ -257,7 +280,7 @@ impl Breaker {
 
     /// The request that tried it ended without a verdict, because its caller went away.
     pub(crate) fn abandoned(&mut self) {
-        if let State::Probing { cause, until } = self.state {
+        if let State::Probing { cause, until, .. } = self.state {
             self.state = State::Out {
                 until,
                 cause,
@@ -275,7 +298,7 @@ impl Breaker {
                 cause,
                 enforced,
             } => (cause, until, false, enforced),
-            State::Probing { cause, until } => (cause, until, true, true),
+            State::Probing { cause, until, .. } => (cause, until, true, true),
         };
         Some(OutStatus {
             cause,
@@ -509,6 +532,23 @@ mod tests {
         breaker.abandoned();
         assert_eq!(breaker.admission(due), Admission::Probe);
         assert_eq!(breaker.overdue(due + second(1.0)), Some(second(1.0)));
+    }
+
+    #[test]
+    fn a_probe_that_tells_nothing_for_long_lets_another_one_try_and_may_still_bring_it_back() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        put_out(&mut breaker, now);
+        let due = now + second(3.0);
+        assert!(breaker.begin(due));
+        let later = due + PROBE_DECIDES;
+        assert_eq!(breaker.admission(later - second(0.1)), Admission::No);
+        assert!(!breaker.begin(later - second(0.1)));
+        assert_eq!(breaker.admission(later), Admission::Probe);
+        assert_eq!(breaker.overdue(later), Some(second(0.0)));
+        assert!(breaker.begin(later) && breaker.is_out());
+        assert_eq!(breaker.admission(later), Admission::No);
+        assert!(breaker.succeeded(true, later, &limits()));
     }
 
     #[test]

@@ -19,6 +19,32 @@ pub(crate) const ENVOY_TIMEOUT: HeaderName =
 /// No deadline is farther away. Whoever waits longer than a day does not wait for an answer.
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// The times by which one attempt has to be over, from the choice of an endpoint to the head of its response.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Clock {
+    /// When the answer to the request is no longer wanted.
+    pub(crate) request: Option<Instant>,
+    /// The end of this attempt by the policy of its route.
+    pub(crate) attempt: Option<Instant>,
+}
+
+impl Clock {
+    /// When the attempt is over.
+    pub(crate) fn end(&self) -> Option<Instant> {
+        earlier(self.request, self.attempt)
+    }
+
+    /// The end, or a time that no attempt lives to see.
+    pub(crate) fn end_or_never(&self, now: Instant) -> Instant {
+        self.end().unwrap_or_else(|| now + LONGEST)
+    }
+
+    /// Whether the request has no time left, so that no other attempt has, either.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.request.is_some_and(|request| request <= now)
+    }
+}
+
 /// The time that the fields leave, if any of them says so.
 pub(crate) fn said(headers: &HeaderMap) -> Option<Duration> {
     let of = |name: HeaderName, read: fn(&str) -> Option<Duration>| {
@@ -52,6 +78,13 @@ pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
             HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0m")),
         );
     }
+}
+
+/// Whether the next hop is told just what is left.
+pub(crate) fn is_told(headers: &HeaderMap, left: Duration) -> bool {
+    let told = headers.get(WEFT_DEADLINE).map(HeaderValue::to_str);
+    let told = told.and_then(Result::ok).and_then(milliseconds);
+    told.is_some_and(|told| told.as_millis() == left.as_millis())
 }
 
 /// The earlier of two deadlines.
@@ -173,7 +206,10 @@ mod tests {
     #[test]
     fn what_is_left_is_told_in_every_language_that_was_spoken() {
         let mut headers = map(&[(&GRPC_TIMEOUT, "1H"), (&ENVOY_TIMEOUT, "9999")]);
+        assert!(!is_told(&headers, Duration::from_millis(120)));
         tell(&mut headers, Duration::from_millis(120));
+        assert!(is_told(&headers, Duration::from_micros(120_400)));
+        assert!(!is_told(&headers, Duration::from_millis(119)));
         assert_eq!(headers[WEFT_DEADLINE], "120");
         assert_eq!(headers[GRPC_TIMEOUT], "120m");
         assert_eq!(headers[ENVOY_TIMEOUT], "120");

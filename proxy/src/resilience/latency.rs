@@ -34,6 +34,31 @@ impl Latency {
     }
 }
 
+/// What an answer usually takes: a mean of the last few good ones, slow ones among them. Unlike [`Latency`] it neither
+/// follows a peak nor falls while nothing is measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usual(Option<f64>);
+
+impl Usual {
+    /// Answers after which one has lost weight by e.
+    const ANSWERS: f64 = 16.0;
+
+    /// A good answer took this long.
+    pub(crate) fn observe(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        let mean = self
+            .0
+            .map_or(took, |mean| mean + (took - mean) / Self::ANSWERS);
+        self.0 = Some(mean);
+    }
+
+    /// None if none ever came.
+    pub(crate) fn get(&self) -> Option<Duration> {
+        self.0
+            .map(|mean| Duration::try_from_secs_f64(mean).unwrap_or_default())
+    }
+}
+
 /// The weight that the past keeps.
 fn kept(at: Instant, now: Instant, decay: Duration) -> f64 {
     let passed = now.saturating_duration_since(at).as_secs_f64();

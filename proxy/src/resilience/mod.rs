@@ -13,6 +13,7 @@ pub(crate) mod destination;
 pub(crate) mod fault;
 pub(crate) mod latency;
 pub(crate) mod limit;
+pub(crate) mod load;
 pub(crate) mod locality;
 pub(crate) mod rate;
 pub(crate) mod retry;

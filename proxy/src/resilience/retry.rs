@@ -23,6 +23,8 @@ pub(crate) const SPENT: HeaderValue = HeaderValue::from_static("spent");
 
 /// Where a gRPC call says how it ended.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// The gRPC code that says that the deadline passed.
+pub(crate) const DEADLINE_EXCEEDED: u8 = 4;
 /// The server's word on gRPC retries (gRFC A6, "Pushback").
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
@@ -50,6 +52,9 @@ pub(crate) struct Facts {
     pub(crate) idempotent: bool,
     /// All that was sent of its body can be sent again.
     pub(crate) repeatable: bool,
+    /// It was sent to an endpoint that had been out of rotation, to see whether that one is well: what comes of it is
+    /// not the caller's to bear.
+    pub(crate) gamble: bool,
 }
 
 /// Whether the policy lets the request be sent again after this trouble, if there are attempts and means
@@ -59,6 +64,7 @@ pub(crate) fn is_permitted(policy: &Retry, trouble: Trouble, facts: Facts) -> bo
     match trouble {
         Trouble::NotReached | Trouble::Unprocessed => true,
         Trouble::Broken | Trouble::TooSlow => policy.reset_before_response && harmless,
+        Trouble::Status(status) if facts.gamble && status.is_server_error() => harmless,
         Trouble::Status(status) => harmless && policy.codes.contains(&status.as_u16()),
         Trouble::Grpc(code) => policy.grpc_codes.iter().any(|one| one.number() == code),
     }
@@ -245,6 +251,7 @@ mod tests {
         Facts {
             idempotent: method.is_idempotent(),
             repeatable: true,
+            gamble: false,
         }
     }
 
@@ -287,6 +294,20 @@ mod tests {
             ..told
         };
         assert!(is_permitted(&any, UNAVAILABLE, post));
+    }
+
+    #[test]
+    fn what_failed_because_it_tried_an_endpoint_that_was_out_is_sent_again_if_that_does_no_harm() {
+        let gamble = |method| Facts {
+            gamble: true,
+            ..of(method)
+        };
+        let permitted = |trouble, method| is_permitted(&Retry::default(), trouble, gamble(method));
+        assert!(permitted(UNAVAILABLE, &Method::GET) && !permitted(UNAVAILABLE, &Method::POST));
+        assert!(!permitted(
+            Trouble::Status(StatusCode::NOT_FOUND),
+            &Method::GET
+        ));
     }
 
     fn next(made: u32, trouble: Trouble, word: Word, facts: Facts, left_ms: u64) -> Next {

@@ -2,15 +2,16 @@
 //! whether it asked to be spared. Pure but for one lock, which only this worker and the admin endpoint
 //! take.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weft_config::table;
 
 use super::balance::Candidate;
 use super::breaker::{Admission, Breaker, Cause, OutStatus};
-use super::latency::Latency;
+use super::latency::{Latency, Usual};
+use super::load::{Load, Slice, UnderWay};
 use super::retry;
 use crate::limits;
 use crate::metrics::lock;
@@ -19,18 +20,21 @@ use crate::record::is_grpc_failure;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Standing {
-    /// Requests and tunnels that this worker has under way to it.
-    load: AtomicU32,
     /// Names it for consistent hashing.
     name: u64,
     /// When it joined others that were there before; none if it was among the first.
     joined: Option<Instant>,
+    /// How many endpoints of its port are out, in whatever snapshot they are: it counts itself in and out.
+    out: Arc<AtomicUsize>,
     judged: Mutex<Judged>,
 }
 
 #[derive(Debug, Default)]
 struct Judged {
+    /// Requests and tunnels that this worker has under way to it.
+    load: Load,
     latency: Latency,
+    usual: Usual,
     breaker: Breaker,
     /// It gets less than its share until then.
     spared_until: Option<Instant>,
@@ -79,6 +83,15 @@ impl Outcome {
     }
 }
 
+/// What a request is for the endpoint that it begins at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    /// It is the one by which the endpoint may come back.
+    pub(crate) probe: bool,
+    /// The endpoint was out, and has proved little since: this is why the request may fail.
+    pub(crate) gamble: bool,
+}
+
 /// A change that a report made, for metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -98,26 +111,22 @@ pub(crate) struct Status {
 }
 
 impl Standing {
-    /// Nothing is known of it. `name` is the same in every process that knows the endpoint.
-    pub(crate) fn new(name: u64, joined: Option<Instant>) -> Self {
+    /// Nothing is known of it. `name` is the same in every process that knows the endpoint; `out` counts those of its
+    /// port that are out of rotation.
+    pub(crate) fn new(name: u64, joined: Option<Instant>, out: Arc<AtomicUsize>) -> Self {
         Self {
-            load: AtomicU32::new(0),
             name,
             joined,
+            out,
             judged: Mutex::default(),
         }
     }
 
-    /// Requests under way to it from this worker.
-    pub(crate) fn load(&self) -> u32 {
-        self.load.load(Ordering::Relaxed)
-    }
-
     /// What the choice needs to know.
     pub(crate) fn candidate(&self, now: Instant, slow_start: Duration) -> Candidate {
-        let judged = lock(&self.judged);
+        let mut judged = lock(&self.judged);
         Candidate {
-            load: self.load(),
+            load: judged.load.under_way(now),
             latency: judged.latency.seconds(now, limits::LATENCY_DECAY),
             share: self.share(&judged, now, slow_start),
             name: self.name,
@@ -139,20 +148,32 @@ impl Standing {
         lock(&self.judged).breaker.overdue(now)
     }
 
-    /// A request goes there. True if it is the one by which the endpoint may come back. `tried` says
-    /// whether it may be out at all, which spares the question.
-    pub(crate) fn begin(&self, may_be_out: bool, now: Instant) -> bool {
-        self.load.fetch_add(1, Ordering::Relaxed);
-        may_be_out && lock(&self.judged).breaker.begin(now)
+    /// A request goes there.
+    pub(crate) fn begin(&self, now: Instant, policy: &table::Breaker) -> Begun {
+        let mut judged = lock(&self.judged);
+        judged.load.begin();
+        let probe = judged.breaker.begin(now);
+        Begun {
+            probe,
+            gamble: probe || judged.breaker.is_on_trial(now, policy),
+        }
     }
 
     /// A response head came after this time. One that tells of a failure never makes it look quicker.
-    pub(crate) fn answered(&self, took: Duration, well: bool, now: Instant) {
+    pub(crate) fn answered(&self, took: Duration, well: bool, now: Instant) -> Slice {
         let mut judged = lock(&self.judged);
-        let usual = judged.latency.seconds(now, limits::LATENCY_DECAY);
-        if well || usual.is_some_and(|usual| took.as_secs_f64() > usual) {
-            judged.latency.observe(took, now, limits::LATENCY_DECAY);
-        }
+        judged.measure(took, well, now);
+        judged.load.answered(now)
+    }
+
+    /// A request was given up after this time: a response would have taken at least so long.
+    pub(crate) fn given_up(&self, took: Duration, now: Instant) {
+        lock(&self.judged).measure(took, false, now);
+    }
+
+    /// What an answer usually takes, if any ever came.
+    pub(crate) fn usual(&self) -> Option<Duration> {
+        lock(&self.judged).usual.get()
     }
 
     /// A request told something about it. `bearable` is asked whether the others suffice without it.
@@ -167,7 +188,8 @@ impl Standing {
         // Asked before the lock is taken: the others are locked to count them, and this one among them.
         let bearable = outcome == Outcome::Badly && bearable();
         let mut judged = lock(&self.judged);
-        match outcome {
+        let was_out = judged.breaker.is_out();
+        let change = match outcome {
             Outcome::Well => judged
                 .breaker
                 .succeeded(probe, now, policy)
@@ -185,22 +207,31 @@ impl Standing {
                     .succeeded(probe, now, policy)
                     .then_some(Change::Back)
             }
+        };
+        match (was_out, judged.breaker.is_out()) {
+            (false, true) => drop(self.out.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.out.fetch_sub(1, Ordering::Relaxed)),
+            (true, true) | (false, false) => {}
         }
+        change
     }
 
-    /// A request is over. `untold` if it was the one that tried the endpoint and told nothing.
-    pub(crate) fn end(&self, untold: bool) {
-        self.load.fetch_sub(1, Ordering::Relaxed);
+    /// A request is over, which was answered at that time, if it was. `untold` if it was the one that tried the
+    /// endpoint and told nothing.
+    pub(crate) fn end(&self, answered: Option<Slice>, untold: bool) {
+        let mut judged = lock(&self.judged);
+        judged.load.end(answered);
         if untold {
-            lock(&self.judged).breaker.abandoned();
+            judged.breaker.abandoned();
         }
     }
 
     /// What is known, for the admin endpoint.
     pub(crate) fn status(&self, now: Instant, slow_start: Duration) -> Status {
-        let judged = lock(&self.judged);
+        let mut judged = lock(&self.judged);
+        let UnderWay { busy, settled } = judged.load.under_way(now);
         Status {
-            load: self.load(),
+            load: busy + settled,
             latency: judged.latency.seconds(now, limits::LATENCY_DECAY),
             share: self.share(&judged, now, slow_start),
             out: judged.breaker.status(),
@@ -222,6 +253,38 @@ impl Standing {
     }
 }
 
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if self.is_out() {
+            self.out.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Judged {
+    fn measure(&mut self, took: Duration, well: bool, now: Instant) {
+        let expected = self.latency.seconds(now, limits::LATENCY_DECAY);
+        if well || expected.is_some_and(|expected| took.as_secs_f64() > expected) {
+            self.latency.observe(took, now, limits::LATENCY_DECAY);
+        }
+        if well {
+            self.usual.observe(took);
+        }
+    }
+}
+
+/// Whether the end of its time says something of an endpoint that has not answered by then. `usual` is what answers take
+/// there; `policy` if an operator set that time and not a caller.
+pub(crate) fn is_late(waited: Duration, usual: Option<Duration>, policy: bool) -> bool {
+    let least = match (usual, policy) {
+        (Some(usual), true) => usual * limits::LATE_TIMES,
+        (Some(usual), false) => (usual * limits::LATE_TIMES).max(limits::LATE_LEAST),
+        (None, true) => Duration::ZERO,
+        (None, false) => limits::LATE_UNKNOWN,
+    };
+    waited >= least
+}
+
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
@@ -235,19 +298,19 @@ mod tests {
     #[test]
     fn a_new_endpoint_grows_to_its_share() {
         let now = Instant::now();
-        let new = Standing::new(1, Some(now));
+        let new = Standing::new(1, Some(now), Arc::default());
         let share = |after: Duration| new.candidate(now + after, SECOND * 10).share;
         assert_eq!(share(Duration::ZERO), limits::SLOW_START_SHARE);
         assert_eq!(share(SECOND * 5), 0.5);
         assert_eq!(share(SECOND * 20), 1.0);
-        let first = Standing::new(1, None);
+        let first = Standing::new(1, None, Arc::default());
         assert_eq!(first.candidate(now, SECOND * 10).share, 1.0);
     }
 
     #[test]
     fn one_that_is_busy_is_spared_for_as_long_as_it_says_and_stays_in_rotation() {
         let now = Instant::now();
-        let busy = Standing::new(1, None);
+        let busy = Standing::new(1, None, Arc::default());
         let policy = table::Breaker::default();
         for _ in 0..50 {
             busy.report(Outcome::Busy(SECOND), false, now, &policy, || true);
@@ -283,7 +346,7 @@ mod tests {
     #[test]
     fn quick_failures_do_not_make_it_look_quick() {
         let now = Instant::now();
-        let standing = Standing::new(1, None);
+        let standing = Standing::new(1, None, Arc::default());
         let ms = Duration::from_millis(1);
         standing.answered(ms * 100, true, now);
         standing.answered(ms, false, now);
@@ -298,7 +361,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let start = Instant::now();
         let endpoints: Vec<_> = (0..latencies.len() as u64)
-            .map(|name| Standing::new(name, None))
+            .map(|name| Standing::new(name, None, Arc::default()))
             .collect();
         let mut under_way: Vec<(Instant, Instant, usize)> = Vec::new();
         let mut slow = 0;
@@ -308,8 +371,8 @@ mod tests {
                 if *end > now {
                     return true;
                 }
-                endpoints[*index].answered(*end - *began, true, *end);
-                endpoints[*index].end(false);
+                let slice = endpoints[*index].answered(*end - *began, true, *end);
+                endpoints[*index].end(Some(slice), false);
                 false
             });
             let candidate = |index: usize| endpoints[index].candidate(now, Duration::ZERO);
@@ -321,7 +384,7 @@ mod tests {
                 &mut random,
             );
             let index = chosen.unwrap();
-            endpoints[index].begin(false, now);
+            endpoints[index].begin(now, &table::Breaker::default());
             under_way.push((now + latencies[index], now, index));
             if latencies[index] > SECOND && number >= per_second * (seconds - 10) {
                 slow += 1;

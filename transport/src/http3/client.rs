@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::Method;
 
-use super::Protocol;
 use super::error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
 use super::limits;
 use super::message::{decode_response, encode_request};
@@ -58,7 +57,7 @@ impl std::ops::Deref for ClientConnection {
 }
 
 /// What opening a stream makes.
-type Opened = Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>;
+type Opened = Result<Fresh, OpenError>;
 
 /// One QUIC connection as an HTTP/3 client, whoever the peer is. The mesh asks for a [`ClientConnection`],
 /// which this cannot become; tools outside of it have no more ([`crate::external`]). Clones are handles to the
@@ -98,8 +97,7 @@ impl UnprovenConnection {
 
     /// Sends a request head; `end` when no body follows (FIN in the same packet).
     ///
-    /// Method, URI with authority, and headers count. CONNECT writes only `:method` and
-    /// `:authority`, unless the head's extensions hold a [`Protocol`].
+    /// Method, URI with authority, and headers count. CONNECT writes only `:method` and `:authority`.
     ///
     /// # Errors
     /// See [`OpenError::is_unprocessed`] for whether the request may be tried elsewhere. Waits
@@ -122,44 +120,23 @@ impl UnprovenConnection {
         body: Bytes,
         end: bool,
     ) -> Result<(SendHalf, ResponseHalf), OpenError> {
+        self.reserve().await?.send(head, body, end).await
+    }
+
+    /// Waits until the peer allows one more stream. Of it the peer hears when the head is sent, which can say what is
+    /// so by then. Cancel-safe.
+    ///
+    /// # Errors
+    /// The connection takes no new requests, or has ended.
+    pub async fn reserve(&self) -> Result<Reserved, OpenError> {
         if self.is_draining() {
             return Err(OpenError::Draining);
         }
-        if head.extensions.get::<Protocol>().is_some() {
-            self.check_extended_connect().await?;
-        }
-        let (frame, length) = encode_request(head, self.shared.field_section_size_max())?;
-        let (send, receive) = self.open_stream().await?;
-        let stream_id = u64::from(receive.id());
-        let (send_guard, receive_guard) = Exchange::begin(&self.shared, receive);
-        let mut send = SendHalf::new(send, send_guard);
-        let response = ResponseHalf {
-            stream_id,
-            recv: RecvHalf::new(receive_guard),
-            method: head.method.clone(),
-            informational: 0,
-        };
-        send.start_head(frame, length, body)
-            .map_err(|_| HeadError::InvalidContentLength)?;
-        match send.send_head(end).await {
-            Ok(()) => Ok((send, response)),
-            // The head may have arrived whole and been obeyed: the response half knows the
-            // outcome, and nobody may take the request for unprocessed.
-            Err(StreamError::Stopped(_) | StreamError::ConnectionLost(_)) if send.has_begun() => {
-                Ok((send, response))
-            }
-            Err(StreamError::ConnectionLost(error)) => Err(error.into()),
-            Err(StreamError::Stopped(code)) => Err(OpenError::Stopped(code)),
-            Err(
-                StreamError::Reset(_)
-                | StreamError::Malformed(_)
-                | StreamError::TooLarge(_)
-                | StreamError::NotProcessed
-                | StreamError::GivenUp,
-            ) => Err(OpenError::Draining),
-            Err(StreamError::InvalidHead(error)) => Err(error.into()),
-            Err(StreamError::Misuse(_)) => Err(HeadError::InvalidContentLength.into()),
-        }
+        let stream = self.open_stream().await?;
+        Ok(Reserved {
+            shared: Arc::clone(&self.shared),
+            stream,
+        })
     }
 
     /// How long there have been requests, without a break, that waited until the peer allows one more
@@ -217,37 +194,109 @@ impl UnprovenConnection {
         self.shared.outlook.borrow().goaway.is_some() || self.shared.has_expired(SystemTime::now())
     }
 
-    async fn open_stream(&self) -> Result<(quinn::SendStream, quinn::RecvStream), OpenError> {
+    async fn open_stream(&self) -> Opened {
         let mut outlook = self.shared.outlook.subscribe();
         // Not `changed()`: it may have come between the check and the subscription.
         let draining = outlook.wait_for(|outlook| outlook.goaway.is_some());
         tokio::select! {
             biased;
             // First, because it is usually ready and then the other is not even registered.
-            opened = self.turns.take(|| self.shared.quic.open_bi()) => {
-                opened.map_err(|error| OpenError::ConnectionLost(self.shared.lost(error)))
-            }
-            //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
-            //# Endpoints MUST NOT initiate new requests or promise new pushes on the connection
-            //# after receipt of a GOAWAY frame from the peer.
+            opened = self.turns.take(|| self.open_unless_draining()) => opened,
             _ = draining => Err(OpenError::Draining),
         }
     }
 
-    //= https://www.rfc-editor.org/rfc/rfc8441#section-3
-    //# a client MUST NOT use the extended CONNECT before it has received the setting
-    async fn check_extended_connect(&self) -> Result<(), OpenError> {
-        let mut settings = self.shared.settings.subscribe();
-        let enabled = tokio::select! {
-            settings = settings.wait_for(Option::is_some) => {
-                settings.is_ok_and(|settings| settings.is_some_and(|s| s.extended_connect))
+    /// Credit for streams and a GOAWAY may have come together.
+    async fn open_unless_draining(&self) -> Opened {
+        let mut opening = std::pin::pin!(self.shared.quic.open_bi());
+        let opened = poll_fn(|cx| {
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
+            //# Endpoints MUST NOT initiate new requests or promise new pushes on the connection
+            //# after receipt of a GOAWAY frame from the peer.
+            if self.is_draining() {
+                return Poll::Ready(None);
             }
-            error = self.closed() => return Err(error.into()),
+            opening.as_mut().poll(cx).map(Some)
+        });
+        match opened.await {
+            None => Err(OpenError::Draining),
+            Some(Ok(stream)) => Ok(Fresh(Some(stream))),
+            Some(Err(error)) => Err(OpenError::ConnectionLost(self.shared.lost(error))),
+        }
+    }
+}
+
+/// A stream of which the peer has heard nothing. Dropped, it never was a request.
+struct Fresh(Option<(quinn::SendStream, quinn::RecvStream)>);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // QUIC would end it in good order, and an empty request breaks HTTP's rules.
+        if let Some((mut send, mut receive)) = self.0.take() {
+            let code = ErrorCode::H3_REQUEST_CANCELLED.to_quic();
+            // These fail only when the stream is over already.
+            let _ = send.reset(code);
+            let _ = receive.stop(code);
+        }
+    }
+}
+
+/// Leave to send one request.
+pub struct Reserved {
+    shared: Arc<Shared>,
+    stream: Fresh,
+}
+
+impl Reserved {
+    /// Sends a request head with the first bytes of the body; `end` when no more follows.
+    ///
+    /// # Errors
+    /// As [`UnprovenConnection::open`]. It waits only while a head is larger than what QUIC takes at once.
+    pub async fn send(
+        mut self,
+        head: &http::request::Parts,
+        body: Bytes,
+        end: bool,
+    ) -> Result<(SendHalf, ResponseHalf), OpenError> {
+        let shared = &self.shared;
+        let (frame, length) = encode_request(head, shared.field_section_size_max())?;
+        // The stream may have been handed on by another request that waited, and a GOAWAY come meanwhile.
+        if shared.outlook.borrow().goaway.is_some() {
+            return Err(OpenError::Draining);
+        }
+        let Some((send, receive)) = self.stream.0.take() else {
+            return Err(OpenError::Draining);
         };
-        if enabled {
-            Ok(())
-        } else {
-            Err(HeadError::ExtendedConnectDisabled.into())
+        let stream_id = u64::from(receive.id());
+        let (send_guard, receive_guard) = Exchange::begin(shared, receive);
+        let mut send = SendHalf::new(send, send_guard);
+        let response = ResponseHalf {
+            stream_id,
+            recv: RecvHalf::new(receive_guard),
+            method: head.method.clone(),
+            informational: 0,
+        };
+        send.start_head(frame, length, body)
+            .map_err(|_| HeadError::InvalidContentLength)?;
+        match send.send_head(end).await {
+            Ok(()) => Ok((send, response)),
+            // The head may have arrived whole and been obeyed: the response half knows the
+            // outcome, and nobody may take the request for unprocessed.
+            Err(StreamError::Stopped(_) | StreamError::ConnectionLost(_)) if send.has_begun() => {
+                Ok((send, response))
+            }
+            Err(StreamError::ConnectionLost(error)) => Err(error.into()),
+            Err(StreamError::Stopped(code)) => Err(OpenError::Stopped(code)),
+            Err(StreamError::InvalidHead(error)) => Err(error.into()),
+            Err(StreamError::Misuse(_)) => Err(HeadError::InvalidContentLength.into()),
+            // None of these is said by the sending half.
+            Err(
+                error @ (StreamError::Reset(_)
+                | StreamError::Malformed(_)
+                | StreamError::TooLarge(_)
+                | StreamError::NotProcessed
+                | StreamError::GivenUp),
+            ) => Err(OpenError::Broken(error)),
         }
     }
 }
@@ -300,7 +349,7 @@ impl ResponseHalf {
     /// See [`StreamError::is_unprocessed`] for whether the request may be tried elsewhere.
     /// Cancel-safe.
     pub async fn head(&mut self) -> Result<http::Response<()>, StreamError> {
-        let section = self.section().await?;
+        let section = self.section().await.map_err(|error| self.judged(error))?;
         let decoded = decode_response(&section, &self.method);
         let (head, length) = match decoded {
             Ok(decoded) => decoded,
@@ -330,6 +379,17 @@ impl ResponseHalf {
     /// The body or tunnel after the final head.
     pub fn into_body(self) -> RecvHalf {
         self.recv
+    }
+
+    /// An error in the light of what came before it.
+    fn judged(&self, error: StreamError) -> StreamError {
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
+        //# H3_REQUEST_REJECTED ... indicate that the request was not processed ... the server MUST NOT use this
+        //# error code for requests that were partially or fully processed.
+        if self.informational > 0 && error.is_unprocessed() {
+            return StreamError::Malformed("refused as unprocessed after an interim response");
+        }
+        error
     }
 
     /// Waits for a head, or for the news that none will come: a GOAWAY, or a silent peer.

@@ -228,15 +228,19 @@ pub enum OpenError {
     /// The head cannot be said in HTTP/3, or the peer does not take it. Never sent.
     #[error("cannot be sent: {0}")]
     InvalidHead(#[from] HeadError),
+    /// Something else, after which nobody knows what the peer has seen.
+    #[error("{0}")]
+    Broken(StreamError),
 }
 
 impl OpenError {
-    /// Whether the request may be tried on another connection whatever its method is.
-    ///
-    /// True unless the head itself is at fault: these errors come before QUIC has taken any of
-    /// the head. What fails later is told by the response.
+    /// Whether the request may be tried on another connection whatever its method is: QUIC had taken nothing of the
+    /// head. What fails later is told by the response.
     pub fn is_unprocessed(&self) -> bool {
-        !matches!(self, Self::InvalidHead(_))
+        match self {
+            Self::Draining | Self::ConnectionLost(_) | Self::Stopped(_) => true,
+            Self::InvalidHead(_) | Self::Broken(_) => false,
+        }
     }
 }
 
@@ -267,7 +271,4 @@ pub enum HeadError {
     /// More than the peer or this side accepts.
     #[error("too large")]
     TooLarge,
-    /// Extended CONNECT (RFC 9220) to a peer that has not enabled it.
-    #[error("the peer does not take extended CONNECT")]
-    ExtendedConnectDisabled,
 }

@@ -17,6 +17,8 @@ pub(super) const SETTINGS: u64 = 0x04;
 pub(super) const PUSH_PROMISE: u64 = 0x05;
 pub(super) const GOAWAY: u64 = 0x07;
 pub(super) const MAX_PUSH_ID: u64 = 0x0d;
+/// Of a request (RFC 9218 section 7.2). Not obeyed.
+pub(super) const PRIORITY_UPDATE: u64 = 0x0f_0700;
 
 /// The longest frame header, in bytes: two integers.
 pub(super) const HEADER_MAX: usize = 2 * varint::LENGTH_MAX;

@@ -36,6 +36,17 @@ pub(crate) const SETTINGS_ENTRIES: usize = 256;
 /// [`CONTROL_PERIOD`]: an honest peer sends a handful in its life.
 pub(crate) const CONTROL_EVENTS: u32 = 200;
 
+/// PRIORITY_UPDATE frames (RFC 9218) that are no control events, for each request of the peer: one with the request,
+/// and some as a user scrolls.
+pub(crate) const PRIORITY_UPDATES_EACH: u32 = 4;
+
+/// The same ahead of the requests: as many as may be open at once by default. Each costs a microsecond.
+pub(crate) const PRIORITY_UPDATES_AHEAD: u32 = 16_384;
+
+/// How long the peer may take until it lets this side open its control stream and takes the SETTINGS: a few round
+/// trips and lost packets (RFC 9114 section 6.2 wants room for three streams from the beginning). The same for a GOAWAY.
+pub(crate) const CONTROL_WAIT: Duration = Duration::from_secs(10);
+
 /// The period of [`CONTROL_EVENTS`].
 pub(crate) const CONTROL_PERIOD: Duration = Duration::from_secs(10);
 
@@ -50,11 +61,26 @@ pub(crate) const CHUNKS_PER_READ: usize = 32;
 /// next; clearing more places than are used costs each request.
 pub(crate) const CHUNKS_PER_HEAD_READ: usize = 4;
 
-/// Halves of streams over which resets are judged: each of 500 streams counts twice.
-pub(crate) const RESET_WINDOW: usize = 1000;
-
-/// A stream that dies within this time of its opening was reset "rapidly".
+/// A request that the peer takes back within this time of its opening was reset "rapidly". One that it takes back later
+/// held one of the streams that it may have open until then.
 pub(crate) const RAPID_RESET: Duration = Duration::from_secs(1);
+
+/// Requests a second that a peer may take back rapidly while they are being served. One costs some 100 us, as an
+/// application's connection of HTTP/1.1 ends with it: a fifth of a core.
+pub(crate) const WORK_TAKEN_BACK_A_SECOND: u32 = 2000;
+
+/// The same at once: a second's worth, for an application that stands still while its callers give up.
+pub(crate) const WORK_TAKEN_BACK_AT_ONCE: u32 = 2000;
+
+/// Longest time for which a peer's next request waits after that: others share the connection.
+pub(crate) const PACE_MAX: Duration = Duration::from_secs(1);
+
+/// Streams a second that may end by the peer's doing before there was a request. One costs some 10 us.
+pub(crate) const NOTHING_ASKED_A_SECOND: u32 = 1000;
+
+/// The same at once: all that may be open by default. An honest peer whose path was cut for a while resets what its
+/// callers gave up meanwhile.
+pub(crate) const NOTHING_ASKED_AT_ONCE: u32 = 16_384;
 
 /// How often a connection whose window has reached its bound is looked at for stopped readers.
 pub(crate) const STOPPED_LOOK_INTERVAL: Duration = Duration::from_millis(250);

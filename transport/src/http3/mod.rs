@@ -33,24 +33,8 @@ mod varint;
 #[cfg(test)]
 mod tests;
 
-pub use client::{ClientConnection, Driver, ResponseHalf, UnprovenConnection};
+pub use client::{ClientConnection, Driver, Reserved, ResponseHalf, UnprovenConnection};
 pub use error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
 pub use receive::RecvHalf;
 pub use send::SendHalf;
 pub use server::{Responder, ServerConnection, ServerRequest, UnprovenServerConnection};
-
-/// The `:protocol` of an extended CONNECT (RFC 9220), kept in the extensions of a request head.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Protocol(http::HeaderValue);
-
-impl Protocol {
-    /// A protocol token, such as `connect-udp` or `websocket`.
-    pub const fn from_static(token: &'static str) -> Self {
-        Self(http::HeaderValue::from_static(token))
-    }
-
-    /// The token as text. Peers can only send tokens, which are ASCII.
-    pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
-    }
-}

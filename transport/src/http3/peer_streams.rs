@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::chunks::Chunks;
 use super::control::{PeerControl, Said};
@@ -37,10 +37,8 @@ enum Never {}
 
 async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
     let quic = &shared.quic;
-    let mut control = open_control(shared).await?;
-    let control_stopped = control.stopped();
-    tokio::pin!(control_stopped);
-    let mut outlook = shared.outlook.subscribe();
+    let control = keep_control(shared);
+    tokio::pin!(control);
     let known = Mutex::new(Known::new(Instant::now()));
     let mut streams = FuturesUnordered::new();
     let stopped_readers = shared.give_up_stopped_readers();
@@ -70,20 +68,62 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
                     "a bidirectional stream of the server",
                 ));
             }
+            error = &mut control => return Err(error),
+        }
+    }
+}
+
+/// Opens this side's control stream, and says on it what is to be said, for as long as the connection lives. Beside
+/// the rest: a peer that lets this side open none must not keep it from looking after the connection.
+async fn keep_control(shared: &Shared) -> ConnectionError {
+    let said = in_time(
+        shared,
+        "the peer takes no control stream",
+        open_control(shared),
+    )
+    .await;
+    let mut control = match said {
+        Ok(control) => control,
+        Err(error) => return error,
+    };
+    let stopped = control.stopped();
+    tokio::pin!(stopped);
+    let mut outlook = shared.outlook.subscribe();
+    // Not only what changes from here on: the shutdown may have come first.
+    outlook.mark_changed();
+    loop {
+        tokio::select! {
             Ok(()) = outlook.changed(), if shared.side == Side::Server => {
-                let id = outlook.borrow_and_update().goaway;
-                if let Some(id) = id {
-                    write_goaway(shared, &mut control, id).await?;
+                let Some(id) = outlook.borrow_and_update().goaway else {
+                    continue;
+                };
+                let goaway = write_goaway(shared, &mut control, id);
+                if let Err(error) = in_time(shared, "the peer takes no GOAWAY", goaway).await {
+                    return error;
                 }
             }
-            stopped = &mut control_stopped => {
-                return Err(match stopped {
-                    Ok(_) => closed_critical(shared),
+            stopped = &mut stopped => {
+                return match stopped {
+                    Ok(_) | Err(quinn::StoppedError::ZeroRttRejected) => closed_critical(shared),
                     Err(quinn::StoppedError::ConnectionLost(error)) => shared.lost(error),
-                    Err(quinn::StoppedError::ZeroRttRejected) => closed_critical(shared),
-                });
+                };
             }
         }
+    }
+}
+
+/// Closes the connection if the peer does not let this side say something on its control stream.
+async fn in_time<T>(
+    shared: &Shared,
+    reason: &'static str,
+    said: impl Future<Output = Result<T, ConnectionError>>,
+) -> Result<T, ConnectionError> {
+    match timeout(limits::CONTROL_WAIT, said).await {
+        Ok(said) => said,
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
+        //# the transport parameters sent by both clients and servers MUST allow the peer to create
+        //# at least three unidirectional streams
+        Err(_) => Err(shared.violation(ErrorCode::H3_GENERAL_PROTOCOL_ERROR, reason)),
     }
 }
 
@@ -91,7 +131,7 @@ async fn open_control(shared: &Shared) -> Result<quinn::SendStream, ConnectionEr
     let opened = shared.quic.open_uni().await;
     let mut control = opened.map_err(|error| shared.lost(error))?;
     let mut payload = BytesMut::new();
-    settings::encode(shared.side == Side::Server, &mut payload);
+    settings::encode(&mut payload);
     let mut out = BytesMut::new();
     varint::encode(CONTROL, &mut out);
     //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
@@ -137,6 +177,10 @@ struct Known {
     decoder: bool,
     period_start: Instant,
     events: u32,
+    /// PRIORITY_UPDATE frames that may come without being such events.
+    updates_left: u32,
+    /// Requests of the peer, which wrap around, when that was last counted.
+    requests: u32,
 }
 
 impl Known {
@@ -147,7 +191,22 @@ impl Known {
             decoder: false,
             period_start: now,
             events: 0,
+            updates_left: limits::PRIORITY_UPDATES_AHEAD,
+            requests: 0,
         }
+    }
+
+    /// Whether a PRIORITY_UPDATE is one that requests bring with them; there were so many `requests`.
+    fn is_due(&mut self, requests: u32) -> bool {
+        let fresh = requests.wrapping_sub(std::mem::replace(&mut self.requests, requests));
+        let more = fresh.saturating_mul(limits::PRIORITY_UPDATES_EACH);
+        self.updates_left = self
+            .updates_left
+            .saturating_add(more)
+            .min(limits::PRIORITY_UPDATES_AHEAD);
+        let left = self.updates_left.checked_sub(1);
+        self.updates_left = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// Counts a control frame or an unknown stream; `false` when there are too many.
@@ -263,7 +322,7 @@ impl Reader<'_> {
         loop {
             match frames.next(&mut self.chunks) {
                 Ok(Some(Event::Control(frame, payload))) => {
-                    count(self.shared, known)?;
+                    count_frame(self.shared, known, frame)?;
                     match control.frame(frame, &payload) {
                         Ok(Some(Said::Settings(settings))) => self.shared.set_settings(settings),
                         Ok(Some(Said::Goaway(id))) => {
@@ -336,13 +395,28 @@ fn once(
     Ok(())
 }
 
+/// As [`count`], for a frame of the control stream.
+fn count_frame(shared: &Shared, known: &Mutex<Known>, frame: u64) -> Result<(), ConnectionError> {
+    //= https://www.rfc-editor.org/rfc/rfc9218#section-7.2
+    //# The client can send the PRIORITY_UPDATE frame before or after the request
+    if frame == frame::PRIORITY_UPDATE {
+        let streams = &shared.streams;
+        let requests = streams.finished().wrapping_add(streams.open());
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_due(requests) {
+            return Ok(());
+        }
+    }
+    count(shared, known)
+}
+
 fn count(shared: &Shared, known: &Mutex<Known>) -> Result<(), ConnectionError> {
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     if known.count(Instant::now()) {
         return Ok(());
     }
     let code = ErrorCode::H3_EXCESSIVE_LOAD;
-    Err(shared.violation(code, "a flood of control frames or streams"))
+    Err(shared.violation(code, "control flood"))
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1

@@ -180,6 +180,11 @@ impl RecvHalf {
         }
     }
 
+    /// The request is handed out to be served.
+    pub(super) fn accepted(&self) {
+        self.guard.accepted();
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         self.guard.shared()
     }
@@ -193,6 +198,13 @@ impl RecvHalf {
             StreamError::Malformed(_) => {
                 self.guard.ended_by_peer();
                 self.stop_stream(ErrorCode::H3_MESSAGE_ERROR);
+            }
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
+            //# the server MAY request that the client stop transmission of a request without error by
+            //# aborting reading of the request stream with error code H3_NO_ERROR
+            StreamError::TooLarge(_) if self.awaits_request() => {
+                self.guard.ended_by_peer();
+                self.stop_stream(ErrorCode::H3_NO_ERROR);
             }
             StreamError::TooLarge(_) => {
                 self.guard.ended_by_peer();
@@ -376,6 +388,11 @@ impl RecvHalf {
             .shared()
             .violation(ErrorCode::H3_FRAME_UNEXPECTED, reason)
             .into()
+    }
+
+    /// A server has not seen the whole head of the request yet, and so can still answer it.
+    fn awaits_request(&self) -> bool {
+        self.guard.shared().side == Side::Server && matches!(self.phase, Phase::Head)
     }
 
     fn stop_stream(&mut self, code: ErrorCode) {

@@ -1,55 +1,125 @@
-//! Recognises rapid resets: streams opened only to be cancelled at once. Pure.
+//! Judges streams that a peer cuts short: what they cost this side, and how many are too many. Pure.
 //!
-//! Opening and resetting costs the peer a few bytes and this side a request. When of the last
-//! [`limits::RESET_WINDOW`] closed halves of streams at least half died by the peer's doing
-//! within [`limits::RAPID_RESET`] of opening, the connection should be closed with
-//! `H3_EXCESSIVE_LOAD`. Halves are counted, not streams, because each ends by itself.
+//! Two kinds, because they cost differently and because honest peers make one of them:
+//!
+//! - *Work taken back*: a request that was accepted and is being served is cancelled soon after its opening. Callers
+//!   with little patience do that, and so do hedges whose other copy has answered. It costs this side a request, and
+//!   leaves the peer its stream at once (CVE-2023-44487). Beyond a rate the connection takes no new request for a
+//!   moment; what runs on it goes on.
+//! - *Nothing asked*: the stream ended before it had a request that could be accepted. It costs little, but nobody needs it. A
+//!   peer whose path was cut may reset all that it had open; beyond that it floods, and the connection is closed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::limits;
 
-/// The verdict on a peer after one more half of a stream has ended.
+/// How the peer cut a stream short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Before there was a request to accept: reset, stopped, or malformed.
+    NothingAsked,
+    /// While its request was being served, so long after the opening of the stream.
+    WorkTakenBack(Duration),
+}
+
+/// The verdict on a peer that has cut one more stream short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
+    /// It goes on as before.
     Bearable,
+    /// Its next requests wait for a moment.
+    Pace,
+    /// The connection is to be closed.
     Flood,
 }
 
-const WORDS: usize = limits::RESET_WINDOW.div_ceil(64);
-
-/// A ring of the last endings.
+/// What one peer has done on one connection.
 #[derive(Debug)]
 pub(super) struct ResetGuard {
-    rapid: [u64; WORDS],
-    next: usize,
-    rapid_count: usize,
+    work: Allowance,
+    nothing: Allowance,
 }
 
 impl ResetGuard {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            rapid: [0; WORDS],
-            next: 0,
-            rapid_count: 0,
+            work: Allowance::new(
+                limits::WORK_TAKEN_BACK_A_SECOND,
+                limits::WORK_TAKEN_BACK_AT_ONCE,
+                now,
+            ),
+            nothing: Allowance::new(
+                limits::NOTHING_ASKED_A_SECOND,
+                limits::NOTHING_ASKED_AT_ONCE,
+                now,
+            ),
         }
     }
 
-    /// Counts one ended half: how long after the opening of its stream, and whether the peer
-    /// ended it against the rules of good conduct (reset, stop, or malformed message).
-    pub(super) fn ended(&mut self, age: Duration, by_peer: bool) -> Verdict {
-        let rapid = by_peer && age < limits::RAPID_RESET;
-        let bit = 1u64 << (self.next % 64);
-        if let Some(word) = self.rapid.get_mut(self.next / 64) {
-            let was_rapid = *word & bit != 0;
-            *word = if rapid { *word | bit } else { *word & !bit };
-            self.rapid_count = self.rapid_count + usize::from(rapid) - usize::from(was_rapid);
+    /// The peer has cut a stream short.
+    pub(super) fn cut(&mut self, cut: Cut, now: Instant) -> Verdict {
+        match cut {
+            // It held its place among the open streams for so long, which bounds how many there are.
+            Cut::WorkTakenBack(age) if age >= limits::RAPID_RESET => Verdict::Bearable,
+            Cut::WorkTakenBack(_) => {
+                self.work.spend(now);
+                if self.work.is_spent(now) {
+                    Verdict::Pace
+                } else {
+                    Verdict::Bearable
+                }
+            }
+            Cut::NothingAsked => {
+                self.nothing.spend(now);
+                if self.nothing.is_spent(now) {
+                    Verdict::Flood
+                } else {
+                    Verdict::Bearable
+                }
+            }
         }
-        self.next = (self.next + 1) % limits::RESET_WINDOW;
-        if rapid && self.rapid_count >= limits::RESET_WINDOW / 2 {
-            return Verdict::Flood;
+    }
+
+    /// From when on the peer's next request is taken up.
+    pub(super) fn resumes(&self) -> Instant {
+        self.work.free_from().min(self.work.latest)
+    }
+}
+
+/// So many events at once, and so many a second (the generic cell rate algorithm): kept as the time at which all that
+/// was spent would have been allowed one by one.
+#[derive(Debug)]
+struct Allowance {
+    each: Duration,
+    at_once: Duration,
+    paid: Instant,
+    /// The end of the longest pause.
+    latest: Instant,
+}
+
+impl Allowance {
+    fn new(a_second: u32, at_once: u32, now: Instant) -> Self {
+        let each = Duration::from_secs(1) / a_second;
+        Self {
+            each,
+            at_once: each * at_once,
+            paid: now,
+            latest: now,
         }
-        Verdict::Bearable
+    }
+
+    fn spend(&mut self, now: Instant) {
+        self.latest = now + limits::PACE_MAX;
+        let most = self.latest + self.at_once;
+        self.paid = (self.paid.max(now) + self.each).min(most);
+    }
+
+    fn is_spent(&self, now: Instant) -> bool {
+        self.free_from() > now
+    }
+
+    fn free_from(&self) -> Instant {
+        self.paid.checked_sub(self.at_once).unwrap_or(self.paid)
     }
 }
 
@@ -57,27 +127,72 @@ impl ResetGuard {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(1);
-    const LATE: Duration = Duration::from_secs(2);
+    const SOON: Cut = Cut::WorkTakenBack(Duration::from_millis(40));
+    const LATE: Cut = Cut::WorkTakenBack(limits::RAPID_RESET);
 
     #[test]
-    fn half_of_the_window_reset_at_once_is_a_flood() {
-        let mut guard = ResetGuard::new();
-        for n in 1..limits::RESET_WINDOW / 2 {
-            assert_eq!(guard.ended(SOON, true), Verdict::Bearable, "{n}");
+    fn callers_that_give_up_soon_are_borne_as_long_as_they_come_no_faster_than_the_rate() {
+        let start = Instant::now();
+        let mut guard = ResetGuard::new(start);
+        for n in 0..limits::WORK_TAKEN_BACK_AT_ONCE {
+            assert_eq!(guard.cut(SOON, start), Verdict::Bearable, "{n}");
         }
-        assert_eq!(guard.ended(SOON, true), Verdict::Flood);
+        let each = Duration::from_secs(1) / limits::WORK_TAKEN_BACK_A_SECOND;
+        for n in 1..100_000 {
+            assert_eq!(guard.cut(SOON, start + each * n), Verdict::Bearable, "{n}");
+        }
     }
 
     #[test]
-    fn fewer_resets_and_late_ones_are_borne_for_ever() {
-        let mut guard = ResetGuard::new();
-        for n in 0..20 * limits::RESET_WINDOW {
-            let by_peer = n % 5 < 2;
-            assert_eq!(guard.ended(SOON, by_peer), Verdict::Bearable);
+    fn a_peer_that_takes_back_all_it_asks_is_served_no_more_than_the_rate_and_never_closed() {
+        let start = Instant::now();
+        let mut guard = ResetGuard::new(start);
+        let (mut now, mut served) = (start, 0_u32);
+        let end = start + Duration::from_secs(10);
+        while now < end {
+            served += 1;
+            match guard.cut(SOON, now) {
+                Verdict::Bearable => {}
+                Verdict::Pace => now = guard.resumes(),
+                Verdict::Flood => panic!("closed after {served}"),
+            }
         }
-        for _ in 0..20 * limits::RESET_WINDOW {
-            assert_eq!(guard.ended(LATE, true), Verdict::Bearable);
+        let most = limits::WORK_TAKEN_BACK_AT_ONCE + 10 * limits::WORK_TAKEN_BACK_A_SECOND;
+        assert!(served <= most + 1, "{served}");
+    }
+
+    #[test]
+    fn after_however_many_cancellations_at_once_the_pause_is_short() {
+        let start = Instant::now();
+        let mut guard = ResetGuard::new(start);
+        for _ in 0..100_000 {
+            guard.cut(SOON, start);
         }
+        assert_eq!(guard.resumes(), start + limits::PACE_MAX);
+        let later = start + limits::PACE_MAX + Duration::from_secs(1);
+        assert_eq!(guard.cut(SOON, later), Verdict::Bearable);
+    }
+
+    #[test]
+    fn requests_that_held_their_places_for_long_are_no_rapid_resets() {
+        let start = Instant::now();
+        let mut guard = ResetGuard::new(start);
+        for _ in 0..100_000 {
+            assert_eq!(guard.cut(LATE, start), Verdict::Bearable);
+        }
+    }
+
+    #[test]
+    fn more_streams_that_ask_nothing_than_may_be_open_at_once_are_a_flood() {
+        let start = Instant::now();
+        let mut guard = ResetGuard::new(start);
+        for n in 0..limits::NOTHING_ASKED_AT_ONCE {
+            assert_eq!(
+                guard.cut(Cut::NothingAsked, start),
+                Verdict::Bearable,
+                "{n}"
+            );
+        }
+        assert_eq!(guard.cut(Cut::NothingAsked, start), Verdict::Flood);
     }
 }

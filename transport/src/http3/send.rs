@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 
 use super::error::{ConnectionError, ErrorCode, StreamError};
@@ -144,6 +145,9 @@ impl SendHalf {
     pub fn reset(&mut self, code: ErrorCode) {
         self.queue.clear();
         if self.state != State::Ended {
+            if let Some(Ok(Some(_))) = self.stream.stopped().now_or_never() {
+                self.guard.ended_by_peer();
+            }
             // Fails only when the stream is over already.
             let _ = self.stream.reset(code.to_quic());
             self.state = State::Ended;
@@ -200,7 +204,7 @@ impl SendHalf {
     }
 
     /// The peer made this side end the stream.
-    pub(super) fn ended_by_peer(&mut self) {
+    pub(super) fn ended_by_peer(&self) {
         self.guard.ended_by_peer();
     }
 

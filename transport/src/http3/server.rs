@@ -50,6 +50,8 @@ pub struct UnprovenServerConnection {
     next_stream: u64,
     /// The first stream ID that is refused, once shut down.
     goaway: Option<u64>,
+    /// Whether the peer's requests had to wait because it took back too many.
+    was_paced: bool,
 }
 
 impl ServerConnection {
@@ -76,6 +78,12 @@ impl ServerConnection {
     pub fn has_moved(&mut self) -> bool {
         let remote = self.connection.shared.quic.remote_address();
         std::mem::replace(&mut self.remote, remote) != remote
+    }
+
+    /// Whether the peer's requests had to wait since this was last asked, because it had taken back too many soon
+    /// after their opening.
+    pub fn was_paced(&mut self) -> bool {
+        std::mem::take(&mut self.connection.was_paced)
     }
 
     /// Who the peer proved to be.
@@ -148,6 +156,7 @@ impl UnprovenServerConnection {
             pending: FuturesUnordered::new(),
             next_stream: 0,
             goaway: None,
+            was_paced: false,
         }
     }
 
@@ -167,7 +176,15 @@ impl UnprovenServerConnection {
                 self.shutdown();
             }
             let drained = self.goaway.is_some() && self.pending.is_empty();
-            let room = self.pending.len() < limits::PENDING_HEADS;
+            let paced = self.shared.paced_until();
+            self.was_paced |= paced.is_some();
+            let room = self.pending.len() < limits::PENDING_HEADS && paced.is_none();
+            let resumes = async {
+                match paced {
+                    Some(until) => sleep_until(until).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 Some(error) = self.driver.next() => return graceful(error),
@@ -187,6 +204,7 @@ impl UnprovenServerConnection {
                         Err(error) => return graceful(self.shared.lost(error)),
                     }
                 }
+                () = resumes => {}
                 () = drained_for_a_while(&self.shared), if drained => return Ok(None),
             }
         }
@@ -291,6 +309,7 @@ impl Future for ReadHead {
                 return Poll::Ready(None);
             }
         };
+        recv.accepted();
         if head.method == Method::CONNECT {
             recv.begin_tunnel();
         } else {

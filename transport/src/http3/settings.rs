@@ -17,8 +17,6 @@ const H3_DATAGRAM: u64 = 0x33;
 pub(super) struct Settings {
     /// Largest field section that the peer takes, in bytes (RFC 9114 section 4.2.2).
     pub(super) field_section_size_max: u64,
-    /// Whether a server takes extended CONNECT (RFC 9220).
-    pub(super) extended_connect: bool,
 }
 
 impl Default for Settings {
@@ -27,7 +25,6 @@ impl Default for Settings {
             //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4.1
             //# The default value is unlimited.
             field_section_size_max: u64::MAX,
-            extended_connect: false,
         }
     }
 }
@@ -65,10 +62,9 @@ pub(super) fn decode(mut payload: &[u8]) -> Result<Settings, SettingsError> {
             MAX_FIELD_SECTION_SIZE => settings.field_section_size_max = value,
             //= https://www.rfc-editor.org/rfc/rfc8441#section-3
             //# The value of the parameter MUST be 0 or 1.
-            ENABLE_CONNECT_PROTOCOL => settings.extended_connect = boolean(value)?,
             //= https://www.rfc-editor.org/rfc/rfc9297#section-2.1.1
             //# MUST close the connection with error H3_SETTINGS_ERROR.
-            H3_DATAGRAM => {
+            ENABLE_CONNECT_PROTOCOL | H3_DATAGRAM => {
                 boolean(value)?;
             }
             // Unknown ones MUST be ignored.
@@ -78,8 +74,8 @@ pub(super) fn decode(mut payload: &[u8]) -> Result<Settings, SettingsError> {
     Ok(settings)
 }
 
-/// The payload of this side's SETTINGS frame. `server`: announces what only servers may.
-pub(super) fn encode(server: bool, out: &mut BytesMut) {
+/// The payload of this side's SETTINGS frame. Extended CONNECT is not announced: it is refused.
+pub(super) fn encode(out: &mut BytesMut) {
     let common = [
         (QPACK_MAX_TABLE_CAPACITY, 0),
         (QPACK_BLOCKED_STREAMS, 0),
@@ -88,10 +84,6 @@ pub(super) fn encode(server: bool, out: &mut BytesMut) {
     for (identifier, value) in common {
         varint::encode(identifier, out);
         varint::encode(value, out);
-    }
-    if server {
-        varint::encode(ENABLE_CONNECT_PROTOCOL, out);
-        varint::encode(1, out);
     }
 }
 
@@ -136,9 +128,8 @@ mod tests {
     #[test]
     fn what_this_side_sends_it_accepts() {
         let mut out = BytesMut::new();
-        encode(true, &mut out);
+        encode(&mut out);
         let settings = decode(&out).unwrap();
-        assert!(settings.extended_connect);
         assert_eq!(settings.field_section_size_max, limits::FIELD_SECTION_SIZE);
         for end in 0..out.len() {
             let _ = decode(&out[..end]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use super::error::{ConnectionError, ErrorCode, StreamError};
 use super::frame::FrameError;
 use super::limits;
 use super::message::MessageError;
-use super::reset_guard::{ResetGuard, Verdict};
+use super::reset_guard::{Cut, ResetGuard, Verdict};
 use super::settings::Settings;
 use super::stopped_readers::{LastRead, WAITING, Watch};
 use crate::acknowledged;
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     field_section_size_max: AtomicU64,
     violation: OnceLock<ConnectionError>,
     resets: Mutex<ResetGuard>,
+    /// Whether the peer's next request has to wait, see [`Self::paced_until`].
+    paced: AtomicBool,
     /// The exchanges under way, by stream ID.
     exchanges: Mutex<BTreeMap<u64, Weak<Exchange>>>,
     idle: Notify,
@@ -78,7 +80,8 @@ impl Shared {
             outlook: watch::Sender::default(),
             field_section_size_max: AtomicU64::new(Settings::default().field_section_size_max),
             violation: OnceLock::new(),
-            resets: Mutex::new(ResetGuard::new()),
+            resets: Mutex::new(ResetGuard::new(Instant::now().into_std())),
+            paced: AtomicBool::new(false),
             exchanges: Mutex::default(),
             idle: Notify::new(),
             looks: AtomicU32::new(0),
@@ -136,6 +139,32 @@ impl Shared {
             MessageError::Connection(code, reason) => self.violation(code, reason).into(),
             MessageError::Malformed(reason) => StreamError::Malformed(reason),
             MessageError::TooLarge => StreamError::TooLarge("field section"),
+        }
+    }
+
+    /// Until when the peer's next request waits, after it has taken back too many. Asked for each request.
+    pub(super) fn paced_until(&self) -> Option<Instant> {
+        if !self.paced.load(Ordering::Relaxed) {
+            return None;
+        }
+        let until = lock(&self.resets).resumes().into();
+        let waits = Instant::now() < until;
+        self.paced.store(waits, Ordering::Relaxed);
+        waits.then_some(until)
+    }
+
+    /// The peer has cut a stream short.
+    fn cut(&self, cut: Cut) {
+        let verdict = lock(&self.resets).cut(cut, Instant::now().into_std());
+        match verdict {
+            Verdict::Bearable => {}
+            Verdict::Pace => self.paced.store(true, Ordering::Relaxed),
+            //= https://www.rfc-editor.org/rfc/rfc9114#section-10.5
+            //# An endpoint MAY treat activity that is suspicious as a connection error of type
+            //# H3_EXCESSIVE_LOAD
+            Verdict::Flood => {
+                self.violation(ErrorCode::H3_EXCESSIVE_LOAD, "rapid resets");
+            }
         }
     }
 
@@ -256,6 +285,10 @@ pub(super) struct Exchange {
     /// What the receiving half reads from; none once that half is over or was given up.
     receive: Mutex<Option<quinn::RecvStream>>,
     last_read: AtomicU32,
+    /// Whether its request was handed out to be served.
+    accepted: AtomicBool,
+    /// Whether the peer cut a half of it short, or made this side do it by a malformed message.
+    ended_by_peer: AtomicBool,
     _slot: StreamSlot,
 }
 
@@ -272,6 +305,8 @@ impl Exchange {
             opened: Instant::now(),
             receive: Mutex::new(Some(receive)),
             last_read: AtomicU32::new(WAITING),
+            accepted: AtomicBool::new(false),
+            ended_by_peer: AtomicBool::new(false),
             _slot: shared.streams.enter(),
         });
         lock(&shared.exchanges).insert(id, Arc::downgrade(&exchange));
@@ -295,10 +330,19 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let mut exchanges = lock(&self.shared.exchanges);
-        exchanges.remove(&self.id);
-        if exchanges.is_empty() {
-            self.shared.idle.notify_waiters();
+        {
+            let mut exchanges = lock(&self.shared.exchanges);
+            exchanges.remove(&self.id);
+            if exchanges.is_empty() {
+                self.shared.idle.notify_waiters();
+            }
+        }
+        if self.shared.side == Side::Server && self.ended_by_peer.load(Ordering::Relaxed) {
+            self.shared.cut(if self.accepted.load(Ordering::Relaxed) {
+                Cut::WorkTakenBack(self.opened.elapsed())
+            } else {
+                Cut::NothingAsked
+            });
         }
     }
 }
@@ -308,18 +352,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Held by each half of a stream: remembers how it ended.
+/// Held by each half of a stream: tells its exchange how it ended.
 pub(super) struct HalfGuard {
     exchange: Arc<Exchange>,
-    ended_by_peer: bool,
 }
 
 impl HalfGuard {
     fn new(exchange: Arc<Exchange>) -> Self {
-        Self {
-            exchange,
-            ended_by_peer: false,
-        }
+        Self { exchange }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -355,25 +395,13 @@ impl HalfGuard {
         drop(lock(&self.exchange.receive).take());
     }
 
-    /// The peer cut this half short, or made this side do it by a malformed message.
-    pub(super) fn ended_by_peer(&mut self) {
-        self.ended_by_peer = true;
+    /// The request is handed out to be served.
+    pub(super) fn accepted(&self) {
+        self.exchange.accepted.store(true, Ordering::Relaxed);
     }
-}
 
-impl Drop for HalfGuard {
-    fn drop(&mut self) {
-        let shared = self.shared();
-        if shared.side != Side::Server {
-            return;
-        }
-        let verdict =
-            lock(&shared.resets).ended(self.exchange.opened.elapsed(), self.ended_by_peer);
-        //= https://www.rfc-editor.org/rfc/rfc9114#section-10.5
-        //# An endpoint MAY treat activity that is suspicious as a connection error of type
-        //# H3_EXCESSIVE_LOAD
-        if verdict == Verdict::Flood {
-            shared.violation(ErrorCode::H3_EXCESSIVE_LOAD, "rapid resets");
-        }
+    /// The peer cut this half short, or made this side do it by a malformed message.
+    pub(super) fn ended_by_peer(&self) {
+        self.exchange.ended_by_peer.store(true, Ordering::Relaxed);
     }
 }

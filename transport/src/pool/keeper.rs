@@ -131,7 +131,8 @@ impl Keeper {
         let windows = dialler.windows.windows(peer.id());
         let streams = Streams::of_worker(quic.clone(), &dialler.tuning, Lag::default(), windows);
         let (http, driver) = ClientConnection::new(quic.clone(), peer, Arc::clone(&streams));
-        self.shared.keepers.spawn(driver);
+        let driven = Arc::clone(&self.shared).drive(driver, self.target.clone());
+        self.shared.keepers.spawn(driven);
         let liveness = Liveness::new(sample(&quic));
         Ok(Kept {
             http,

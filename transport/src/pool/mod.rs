@@ -12,7 +12,7 @@ mod tests;
 pub(crate) use stats::connection_status;
 pub use stats::{ConnectionStatus, PeerStatus};
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::endpoint::{DialError, Dialler};
-use crate::http3::ClientConnection;
+use crate::guards::{Guarded, Guards};
+use crate::http3::{ClientConnection, Driver};
 use crate::identity::SpiffeId;
 use crate::limits;
 
@@ -47,6 +48,7 @@ struct Shared {
     peers: Mutex<HashMap<Target, Peer>>,
     keepers: TaskTracker,
     shutdown: CancellationToken,
+    guards: Guards,
 }
 
 #[derive(Clone)]
@@ -76,6 +78,7 @@ impl Pool {
                 peers: Mutex::default(),
                 keepers: TaskTracker::new(),
                 shutdown: CancellationToken::new(),
+                guards: Guards::default(),
             }),
         }
     }
@@ -165,6 +168,11 @@ impl Pool {
             .collect()
     }
 
+    /// Connections that were closed for what their peers did.
+    pub fn guarded(&self) -> BTreeMap<Guarded, u64> {
+        self.shared.guards.counts()
+    }
+
     /// Ends every keeper and closes every connection; streams under way are lost, so call it once
     /// they are drained. Waits until the peers know, or `patience`.
     pub async fn close(&self, patience: Duration) {
@@ -176,6 +184,17 @@ impl Pool {
 }
 
 impl Shared {
+    /// Runs a connection to its end, and says so if it was closed for what the peer did.
+    async fn drive(self: Arc<Self>, driver: Driver, target: Target) {
+        let error = driver.await;
+        if let Some(guarded) = Guarded::of(&error)
+            && self.guards.count(guarded, std::time::Instant::now())
+        {
+            tracing::warn!(peer = %target.address, identity = %target.identity, %error,
+                "closed a mesh connection for what the serving peer did");
+        }
+    }
+
     fn peers(&self) -> MutexGuard<'_, HashMap<Target, Peer>> {
         // A panic while it was held left the map whole: every change is one insert or remove.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)

@@ -15,7 +15,6 @@ pub(super) struct Section {
     pub(super) scheme: Option<Bytes>,
     pub(super) authority: Option<Bytes>,
     pub(super) path: Option<Bytes>,
-    pub(super) protocol: Option<Bytes>,
     pub(super) status: Option<Bytes>,
     pub(super) headers: HeaderMap,
     pub(super) content_length: Option<u64>,
@@ -77,7 +76,6 @@ impl Section {
             b":scheme" => &mut self.scheme,
             b":authority" => &mut self.authority,
             b":path" => &mut self.path,
-            b":protocol" => &mut self.protocol,
             b":status" => &mut self.status,
             //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3
             //# Endpoints MUST treat a request or response that contains undefined or invalid

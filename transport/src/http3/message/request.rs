@@ -1,4 +1,5 @@
-//! Request heads (RFC 9114 sections 4.3.1 and 4.4, RFC 9220). Pure.
+//! Request heads (RFC 9114 sections 4.3.1 and 4.4). Pure. Extended CONNECT (RFC 9220) is not announced, so
+//! `:protocol` is a pseudo-header field like any that is not defined here.
 
 use bytes::{Bytes, BytesMut};
 use http::header;
@@ -8,7 +9,6 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use super::fields::{Section, Writer, check_connection_specific, declared_length};
 use super::{BodyLength, MessageError};
-use crate::http3::Protocol;
 use crate::http3::error::HeadError;
 
 /// Reads a request head and what its body may be.
@@ -31,37 +31,26 @@ pub(in crate::http3) fn decode_request(
 
     let (mut head, ()) = http::Request::new(()).into_parts();
     let mut length = BodyLength::declared(section.content_length);
-    head.uri = match section.protocol.take() {
-        Some(protocol) => {
-            //= https://www.rfc-editor.org/rfc/rfc8441#section-4
-            //# On requests that contain the :protocol pseudo-header field, the :scheme and :path
-            //# pseudo-header fields of the target URI MUST also be included.
-            if method != Method::CONNECT {
-                return malformed(":protocol without CONNECT");
-            }
-            head.extensions.insert(protocol_token(protocol)?);
-            target(&mut section, &method, authority)?
+    head.uri = if method == Method::CONNECT {
+        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
+        //# The :scheme and :path pseudo-header fields are omitted
+        if section.scheme.is_some() || section.path.is_some() {
+            return malformed("CONNECT with :scheme or :path");
         }
-        None if method == Method::CONNECT => {
-            //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
-            //# The :scheme and :path pseudo-header fields are omitted
-            if section.scheme.is_some() || section.path.is_some() {
-                return malformed("CONNECT with :scheme or :path");
-            }
-            //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
-            //# A CONNECT request message does not have content.
-            if section.content_length.is_some() {
-                return malformed("CONNECT with content-length");
-            }
-            length = BodyLength::UNDECLARED;
-            let authority = authority
-                .filter(|authority| authority.port_u16().is_some())
-                .ok_or(MessageError::Malformed("CONNECT without host and port"))?;
-            let mut parts = uri::Parts::default();
-            parts.authority = Some(authority);
-            uri(parts)?
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
+        //# A CONNECT request message does not have content.
+        if section.content_length.is_some() {
+            return malformed("CONNECT with content-length");
         }
-        None => target(&mut section, &method, authority)?,
+        length = BodyLength::UNDECLARED;
+        let authority = authority
+            .filter(|authority| authority.port_u16().is_some())
+            .ok_or(MessageError::Malformed("CONNECT without host and port"))?;
+        let mut parts = uri::Parts::default();
+        parts.authority = Some(authority);
+        uri(parts)?
+    } else {
+        target(&mut section, &method, authority)?
     };
     head.method = method;
     head.version = Version::HTTP_3;
@@ -85,8 +74,7 @@ pub(in crate::http3) fn encode_request(
         (None, _) => return Err(HeadError::NoAuthority),
     };
 
-    let protocol = head.extensions.get::<Protocol>();
-    let tunnel = head.method == Method::CONNECT && protocol.is_none();
+    let tunnel = head.method == Method::CONNECT;
     let mut writer = Writer::new(size_max);
     writer.pseudo(":method", head.method.as_str().as_bytes())?;
     if tunnel && head.uri.port_u16().is_none() {
@@ -107,9 +95,6 @@ pub(in crate::http3) fn encode_request(
             return Err(HeadError::InvalidPath);
         }
         writer.pseudo(":path", path.as_bytes())?;
-    }
-    if let Some(protocol) = protocol {
-        writer.pseudo(":protocol", protocol.as_str().as_bytes())?;
     }
     let length = declared_length(&head.headers)?;
     for (name, value) in &head.headers {
@@ -205,17 +190,6 @@ fn is_path(path: &[u8], method: &Method) -> bool {
     }
 }
 
-fn protocol_token(raw: Bytes) -> Result<Protocol, MessageError> {
-    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    let invalid = MessageError::Malformed("invalid :protocol");
-    if raw.is_empty() || !raw.iter().all(is_token) {
-        return Err(invalid);
-    }
-    HeaderValue::from_maybe_shared(raw)
-        .map(Protocol)
-        .map_err(|_| invalid)
-}
-
 fn uri(parts: uri::Parts) -> Result<Uri, MessageError> {
     Uri::from_parts(parts).map_err(|_| MessageError::Malformed("invalid URI"))
 }
@@ -302,24 +276,6 @@ mod tests {
     }
 
     #[test]
-    fn extended_connect_keeps_its_protocol() {
-        let connect = [
-            (":method", "CONNECT"),
-            (":protocol", "connect-udp"),
-            (":scheme", "https"),
-            (":path", "/.well-known/masque/udp/h/1/"),
-            (":authority", "p:443"),
-        ];
-        let (head, _) = decode(&connect).unwrap();
-        let protocol = head.extensions.get::<Protocol>().unwrap();
-        assert_eq!(protocol.as_str(), "connect-udp");
-        let (frame, _) = encode_request(&head, u64::MAX).unwrap();
-        let (again, _) = decode_request(&frame.freeze().slice(5..)).unwrap();
-        assert_eq!(again.uri, head.uri);
-        assert_eq!(again.extensions.get::<Protocol>(), Some(protocol));
-    }
-
-    #[test]
     fn malformed_pseudo_headers_are_refused() {
         let connect = (":method", "CONNECT");
         for fields in [
@@ -353,6 +309,11 @@ mod tests {
             vec![connect, (":authority", "h:1"), (":scheme", "https")],
             vec![connect, (":authority", "h:1"), ("content-length", "0")],
             vec![connect, (":authority", "h:1"), (":protocol", "x")],
+            [
+                &[connect, (":protocol", "websocket")],
+                &without(":method")[..],
+            ]
+            .concat(),
         ] {
             assert!(
                 matches!(decode(&fields), Err(MessageError::Malformed(_))),

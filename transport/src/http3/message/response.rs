@@ -20,7 +20,6 @@ pub(in crate::http3) fn decode_response(
         &section.scheme,
         &section.authority,
         &section.path,
-        &section.protocol,
     ];
     if request_only.iter().any(|pseudo| pseudo.is_some()) {
         return Err(MessageError::Malformed(

@@ -266,20 +266,3 @@ async fn a_rejected_request_is_known_to_be_unprocessed() {
     assert!(answer.head().await.unwrap_err().is_unprocessed());
     assert!(client.is_usable());
 }
-
-#[tokio::test]
-async fn extended_connect_waits_for_the_peers_settings() {
-    let quic = quic().await;
-    let mut tasks = JoinSet::new();
-    serve(&quic.server, &mut tasks, |request| async move {
-        let protocol = request.head.extensions.get::<Protocol>().unwrap();
-        assert_eq!(protocol.as_str(), "websocket");
-        let head = response(200, &[]);
-        request.respond.head(&head, true).await.unwrap();
-    });
-    let client = client(&quic.client, &mut tasks);
-    let mut head = request("CONNECT", "https://orders.shop/chat", &[]);
-    head.extensions.insert(Protocol::from_static("websocket"));
-    let (_send, mut answer) = client.open(&head, false).await.unwrap();
-    assert_eq!(answer.head().await.unwrap().status(), 200);
-}

@@ -1,5 +1,7 @@
 //! Each side against a peer that writes what it likes.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
 
 /// The code that this peer closed the connection with.
@@ -64,7 +66,8 @@ async fn a_giant_headers_frame_is_refused_by_431_before_it_is_sent() {
     send.write_all(&bytes).await.unwrap();
     let answer = receive.read_to_end(1000).await.unwrap();
     assert!(is_status(&answer, "431"), "{answer:?}");
-    assert!(send.stopped().await.unwrap().is_some());
+    let code = send.stopped().await.unwrap().unwrap();
+    assert_eq!(ErrorCode::from_quic(code), ErrorCode::H3_NO_ERROR);
     // The connection lives on.
     let answer = raw_request(&quic.client, &head_frame(&GET)).await.unwrap();
     assert!(is_status(&answer, "200"));
@@ -339,6 +342,120 @@ async fn rapid_resets_end_the_connection() {
     assert_eq!(close_code(&quic.client).await, ErrorCode::H3_EXCESSIVE_LOAD);
 }
 
+#[tokio::test]
+async fn callers_that_give_up_and_a_priority_update_for_each_leave_the_connection_open() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    let (served, mut accepted) = tokio::sync::mpsc::channel(1);
+    let mut server = server(&quic.server);
+    tasks.spawn(async move {
+        let mut handlers = JoinSet::new();
+        while let Ok(Some(request)) = server.accept().await {
+            // It is being served before it is taken back.
+            served.send(()).await.unwrap();
+            handlers.spawn(async move { request.respond.stopped().await });
+        }
+    });
+    let mut control = quic.client.open_uni().await.unwrap();
+    let mut bytes = vec![0x00];
+    bytes.extend_from_slice(&raw_frame(frame::SETTINGS, b""));
+    control.write_all(&bytes).await.unwrap();
+    let update = raw_frame(frame::PRIORITY_UPDATE, b"\0u=3");
+    for _ in 0..1500 {
+        control.write_chunk(update.clone()).await.unwrap();
+        let (mut send, mut receive) = quic.client.open_bi().await.unwrap();
+        send.write_all(&head_frame(&GET)).await.unwrap();
+        accepted.recv().await.unwrap();
+        let _ = send.reset(ErrorCode::H3_REQUEST_CANCELLED.to_quic());
+        let _ = receive.stop(ErrorCode::H3_REQUEST_CANCELLED.to_quic());
+    }
+    assert_eq!(quic.client.close_reason(), None);
+}
+
+#[tokio::test]
+async fn priority_updates_without_requests_are_a_flood_of_control_frames() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    serve_echo(&quic.server, &mut tasks);
+    let mut control = quic.client.open_uni().await.unwrap();
+    let mut bytes = vec![0x00];
+    bytes.extend_from_slice(&raw_frame(frame::SETTINGS, b""));
+    let updates = limits::PRIORITY_UPDATES_AHEAD + limits::CONTROL_EVENTS;
+    let update = raw_frame(frame::PRIORITY_UPDATE, b"\0u=3");
+    bytes.extend_from_slice(&update.repeat(updates as usize));
+    let _ = control.write_all(&bytes).await;
+    assert_eq!(close_code(&quic.client).await, ErrorCode::H3_EXCESSIVE_LOAD);
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_back_all_it_asks_waits_and_its_connection_lives() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    let mut server = server(&quic.server);
+    let (pauses, seen) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let of_pauses = Arc::clone(&pauses);
+    let of_seen = Arc::clone(&seen);
+    tasks.spawn(async move {
+        let mut handlers = JoinSet::new();
+        while let Ok(Some(request)) = server.accept().await {
+            of_seen.fetch_add(1, Ordering::Relaxed);
+            of_pauses.fetch_add(u32::from(server.was_paced()), Ordering::Relaxed);
+            handlers.spawn(async move { request.respond.stopped().await });
+        }
+    });
+    let cancelled = ErrorCode::H3_REQUEST_CANCELLED.to_quic();
+    let mut asked = 0;
+    while pauses.load(Ordering::Relaxed) == 0 {
+        asked += 1;
+        let (mut send, mut receive) = quic.client.open_bi().await.unwrap();
+        send.write_all(&head_frame(&GET)).await.unwrap();
+        let _ = send.finish();
+        // It is being served before it is taken back, unless it has to wait.
+        while seen.load(Ordering::Relaxed) < asked && pauses.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let _ = receive.stop(cancelled);
+    }
+    assert!(asked > limits::WORK_TAKEN_BACK_AT_ONCE, "{asked}");
+    // Its next ones are served all the same, after a moment.
+    for _ in 0..10 {
+        let before = seen.load(Ordering::Relaxed);
+        let (mut send, _receive) = quic.client.open_bi().await.unwrap();
+        send.write_all(&head_frame(&GET)).await.unwrap();
+        while seen.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    assert_eq!(quic.client.close_reason(), None);
+}
+
+#[tokio::test]
+async fn a_peer_that_grants_no_stream_is_served_at_first_and_closed_in_time() {
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_uni_streams(0_u8.into());
+    let quic = quic_with(transport).await;
+    let mut tasks = JoinSet::new();
+    serve_echo(&quic.server, &mut tasks);
+    let answer = raw_request(&quic.client, &head_frame(&GET)).await.unwrap();
+    assert!(is_status(&answer, "200"));
+    tokio::time::pause();
+    let code = close_code(&quic.client).await;
+    assert_eq!(code, ErrorCode::H3_GENERAL_PROTOCOL_ERROR);
+}
+
+#[tokio::test]
+async fn what_a_peer_without_streams_for_us_does_on_its_control_stream_is_judged_all_the_same() {
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_uni_streams(0_u8.into());
+    let quic = quic_with(transport).await;
+    let mut tasks = JoinSet::new();
+    serve_echo(&quic.server, &mut tasks);
+    let mut control = quic.client.open_uni().await.unwrap();
+    control.write_all(&[0x00, 0x21, 0x00]).await.unwrap();
+    let code = close_code(&quic.client).await;
+    assert_eq!(code, ErrorCode::H3_MISSING_SETTINGS);
+}
+
 /// What a client makes of one raw answer.
 async fn raw_answer(bytes: &[u8]) -> (StreamError, bool) {
     let quic = quic().await;
@@ -413,4 +530,74 @@ async fn a_goaway_fails_pending_requests_as_unprocessed_without_a_reset() {
         .await
         .unwrap();
     assert_eq!(close_code(&quic.server).await, ErrorCode::H3_ID_ERROR);
+}
+
+#[tokio::test]
+async fn no_request_is_opened_once_a_goaway_came_with_the_credit_for_it() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    let client = client(&quic.client, &mut tasks);
+    let open = client.open(&get(), true).await.unwrap();
+    let reserved = client.reserve().await.unwrap();
+    let mut control = quic.server.open_uni().await.unwrap();
+    let mut bytes = vec![0x00];
+    bytes.extend_from_slice(&raw_frame(frame::SETTINGS, b""));
+    bytes.extend_from_slice(&raw_frame(frame::GOAWAY, b"\x04"));
+    control.write_all(&bytes).await.unwrap();
+    while client.is_usable() {
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let late = reserved.send(&get(), Bytes::new(), true).await;
+    assert_eq!(late.err(), Some(OpenError::Draining));
+    drop(open);
+    // Of the reserved stream the peer hears a reset, and no request.
+    let (_, mut first) = quic.server.accept_bi().await.unwrap();
+    assert!(first.read_to_end(1000).await.is_ok());
+    let (_, mut second) = quic.server.accept_bi().await.unwrap();
+    let error = second.read_to_end(1000).await.unwrap_err();
+    let code = ErrorCode::H3_REQUEST_CANCELLED.to_quic();
+    assert_eq!(
+        error,
+        quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))
+    );
+}
+
+#[tokio::test]
+async fn a_request_that_was_refused_after_an_interim_response_is_not_unprocessed() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    let client = client(&quic.client, &mut tasks);
+    let (_send, mut answer) = client.open(&get(), true).await.unwrap();
+    let (mut send, _receive) = quic.server.accept_bi().await.unwrap();
+    let interim = head_frame(&[(":status", "103")]);
+    send.write_all(&interim).await.unwrap();
+    assert_eq!(answer.head().await.unwrap().status(), 103);
+    send.reset(ErrorCode::H3_REQUEST_REJECTED.to_quic())
+        .unwrap();
+    let error = answer.head().await.unwrap_err();
+    assert!(!error.is_unprocessed(), "{error}");
+}
+
+#[tokio::test]
+async fn servers_announce_no_extended_connect_and_take_none() {
+    let quic = quic().await;
+    let mut tasks = JoinSet::new();
+    serve_echo(&quic.server, &mut tasks);
+    let mut control = quic.client.accept_uni().await.unwrap();
+    let mut settings = [0; 64];
+    let read = control.read(&mut settings).await.unwrap().unwrap();
+    // Type of the stream, type and length of the frame.
+    let payload = &settings[3..read];
+    assert!(settings::decode(payload).is_ok());
+    assert!(!payload.starts_with(&[0x08]) && !payload.windows(2).any(|pair| pair == [0x08, 0x01]));
+    let connect = head_frame(&[
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":authority", "orders.shop"),
+        (":path", "/chat"),
+    ]);
+    let reset = raw_request(&quic.client, &connect).await;
+    assert_eq!(reset, Err(ErrorCode::H3_MESSAGE_ERROR));
 }

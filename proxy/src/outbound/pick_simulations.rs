@@ -1,0 +1,215 @@
+//! What the choice of endpoints, their breakers and their latencies do together over a while: endpoints that answer after
+//! a time of their own, fail, heal, or never end what they began; requests at an even pace. Time and randomness are
+//! simulated.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use weft_config::table::Traffic;
+
+use super::pick::{Tried, Wish, pick};
+use crate::cluster::{Cluster, Flight};
+use crate::directory::tests::cluster;
+use crate::resilience::standing::Outcome;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Five endpoints and their callers.
+struct Simulation {
+    cluster: Arc<Cluster>,
+    start: Instant,
+    /// The pace of requests.
+    each: Duration,
+    random: StdRng,
+    number: u32,
+    under_way: Vec<(Instant, usize, Outcome, Flight)>,
+}
+
+/// What one request met.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    index: usize,
+    outcome: Outcome,
+    gamble: bool,
+}
+
+impl Simulation {
+    fn new(per_second: u32) -> Self {
+        Self {
+            cluster: cluster(5, Traffic::default()),
+            start: Instant::now(),
+            each: SECOND / per_second,
+            random: StdRng::seed_from_u64(1),
+            number: 0,
+            under_way: Vec::new(),
+        }
+    }
+
+    /// One more request; `answer` says how and after which time the endpoint that it meets answers at that time.
+    fn request(&mut self, answer: impl FnOnce(usize, Duration) -> (Outcome, Duration)) -> Met {
+        let after = self.each * self.number;
+        let now = self.start + after;
+        self.number += 1;
+        let (over, left) = std::mem::take(&mut self.under_way)
+            .into_iter()
+            .partition(|(end, ..)| *end <= now);
+        self.under_way = left;
+        for (end, _, outcome, mut flight) in over {
+            flight.answered(Some(outcome), end);
+        }
+        let wish = Wish {
+            tried: Tried::default(),
+            key: None,
+            repeatable: true,
+        };
+        let index = pick(&self.cluster, &wish, now, &mut self.random).unwrap();
+        let flight = self.cluster.start(index, now).unwrap();
+        let gamble = flight.is_gamble();
+        let (outcome, time) = answer(index, after);
+        self.under_way.push((now + time, index, outcome, flight));
+        Met {
+            index,
+            outcome,
+            gamble,
+        }
+    }
+
+    /// Requests until that time; how many of them met the first endpoint, of how many.
+    fn until(
+        &mut self,
+        end: Duration,
+        answer: impl Fn(usize, Duration) -> (Outcome, Duration),
+    ) -> (f64, f64) {
+        let (mut first, mut all) = (0.0, 0.0);
+        while self.each * self.number < end {
+            all += 1.0;
+            if self.request(&answer).index == 0 {
+                first += 1.0;
+            }
+        }
+        (first, all)
+    }
+}
+
+#[test]
+fn one_that_was_two_seconds_slow_has_half_of_its_share_back_within_30_seconds_of_healing() {
+    for (per_second, quick) in [(10, 10 * MS), (50, MS), (200, 10 * MS), (500, MS)] {
+        // Right after it was met while it was still slow, and at other times.
+        for tenths in 0..30 {
+            let healed = SECOND * 20 + 100 * MS * tenths;
+            let answer = |index, at| {
+                let slow = index == 0 && at < healed;
+                (Outcome::Well, if slow { SECOND * 2 } else { quick })
+            };
+            let mut simulation = Simulation::new(per_second);
+            simulation.until(healed + SECOND * 30, answer);
+            let (first, all) = simulation.until(healed + SECOND * 35, answer);
+            assert!(
+                first >= 0.5 * all / 5.0,
+                "{first} of {all} at {per_second}/s of {quick:?}, healed after {healed:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn one_that_stays_two_seconds_slow_is_met_by_less_than_one_request_in_a_hundred() {
+    for (per_second, quick) in [(50, 5 * MS), (200, 10 * MS), (500, 5 * MS)] {
+        let answer = |index, _| (Outcome::Well, if index == 0 { SECOND * 2 } else { quick });
+        let mut simulation = Simulation::new(per_second);
+        simulation.until(SECOND * 10, answer);
+        let (first, all) = simulation.until(SECOND * 60, answer);
+        assert!(first <= 0.01 * all, "{first} of {all} at {per_second}/s");
+    }
+}
+
+#[test]
+fn of_one_that_fails_half_of_the_time_callers_who_can_repeat_notice_next_to_nothing_after_five_seconds()
+ {
+    for per_second in [50, 400, 2000] {
+        let mut simulation = Simulation::new(per_second);
+        let (mut noticed, mut all) = (0, 0);
+        for number in 0..per_second * 60 {
+            let met = simulation.request(|index, _| {
+                let outcome = match index == 0 && number % 2 == 0 {
+                    true => Outcome::Badly,
+                    false => Outcome::Well,
+                };
+                (outcome, MS)
+            });
+            if number >= per_second * 5 {
+                all += 1;
+                // A gamble that fails is sent again elsewhere.
+                noticed += u32::from(met.outcome == Outcome::Badly && !met.gamble);
+            }
+        }
+        assert!(
+            noticed * 1000 <= all,
+            "{noticed} of {all} at {per_second}/s"
+        );
+    }
+}
+
+#[test]
+fn one_that_was_out_gets_its_share_again_though_its_probe_is_a_stream_without_end() {
+    let now = Instant::now();
+    let five = cluster(5, Traffic::default());
+    for _ in 0..5 {
+        five.start(0, now).unwrap().tell(Outcome::Badly, now);
+    }
+    assert!(five.endpoints[0].standing.is_out());
+    let due = now + SECOND * 3;
+    let mut stream = five.start(0, due).unwrap();
+    // The head of a gRPC response, whose result comes with the trailers, if ever.
+    stream.answered(None, due + MS);
+    assert!(!five.may_have_out());
+    // One that does not even have a head.
+    for _ in 0..5 {
+        five.start(0, due).unwrap().tell(Outcome::Badly, due);
+    }
+    let due = due + SECOND * 6;
+    let _mute = five.start(0, due).unwrap();
+    let later = due + crate::limits::PROBE_DECIDES;
+    let mut next = five.start(0, later).unwrap();
+    next.answered(Some(Outcome::Well), later);
+    assert!(!five.may_have_out());
+}
+
+#[test]
+fn one_idle_stream_takes_no_requests_from_its_endpoint() {
+    let mut simulation = Simulation::new(50);
+    let answer = |_, _| (Outcome::Well, 5 * MS);
+    simulation.until(SECOND, answer);
+    let mut stream = simulation
+        .cluster
+        .start(0, simulation.start + SECOND)
+        .unwrap();
+    stream.answered(None, simulation.start + SECOND);
+    simulation.until(SECOND * 10, answer);
+    let (first, all) = simulation.until(SECOND * 110, answer);
+    assert!(first >= 0.8 * all / 5.0, "{first} of {all}");
+}
+
+#[test]
+fn short_deadlines_of_one_caller_say_nothing_of_an_endpoint_and_those_of_all_do() {
+    let now = Instant::now();
+    let five = cluster(5, Traffic::default());
+    let flight = || five.start(0, now).unwrap();
+    flight().answered(Some(Outcome::Well), now + 20 * MS);
+    for _ in 0..100 {
+        flight().late(false, now + 5 * MS);
+        // Nor does a policy whose time is too short for anybody.
+        flight().late(true, now + 40 * MS);
+    }
+    assert!(!five.may_have_out());
+    (0..5).for_each(|_| flight().late(true, now + 60 * MS));
+    assert!(five.may_have_out());
+    // One that never answered is compared with the others.
+    for _ in 0..5 {
+        five.start(1, now).unwrap().late(false, now + 200 * MS);
+    }
+    assert!(five.endpoints[1].standing.is_out());
+}
