@@ -33,6 +33,7 @@ mod hostile_source;
 mod http;
 mod identity;
 mod interop;
+mod listeners;
 mod many;
 mod namespaces;
 mod nginx;

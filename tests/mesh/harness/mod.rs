@@ -13,7 +13,7 @@ mod quota;
 mod wait;
 
 pub(crate) use capture::{Capture, Packet};
-pub(crate) use http::{Connection, Response, connect, exchange, get, read_response};
+pub(crate) use http::{Connection, Response, connect, exchange, exchange_at, get, read_response};
 pub(crate) use load::{Load, OpenLoad};
 pub(crate) use mesh::{Mesh, Sidecar, service};
 pub(crate) use need::{Need, heavy, need};
