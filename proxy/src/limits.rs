@@ -214,6 +214,24 @@ pub const HTTP2_STREAMS_MAX: u32 = 200;
 /// microsecond or two, so a connection with less than two requests per second is better off without them.
 pub const BUFFERS_KEPT: Duration = Duration::from_millis(500);
 
+/// How long a client may take to hear that its request is refused for its form.
+pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes that such a client may still send, which are read and thrown away so that the answer reaches it.
+pub const REFUSED_BYTES_MAX: usize = 256 * 1024;
+
+/// How often it is looked whether a client is still there that has sent more than the request under way, or has ended
+/// its side: soon for an application that computes for nobody, and two calls of the kernel in a second.
+pub const PRESENCE_LOOK: Duration = Duration::from_millis(500);
+
+/// How often the kernel of a client that has ended its side is asked whether the connection lives. It knows of none a
+/// minute after the client has closed it.
+pub const HALF_CLOSED_PROBE: Duration = Duration::from_secs(15);
+
+/// A client that has ended its side and reads nothing of its answer for this time is not waited for, like a request
+/// on which nothing moves (`timeouts.stream_idle`).
+pub const HALF_CLOSED_STALL: Duration = Duration::from_secs(300);
+
 /// A client must send the first bytes of a connection within this time, or it is closed. Clients that
 /// connect ahead of need exist; those that wait longer reconnect.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(60);

@@ -18,6 +18,7 @@ mod admin;
 mod admin_browser;
 mod authorization;
 mod bad_input;
+mod clients;
 mod control_plane;
 mod databases;
 mod drain;

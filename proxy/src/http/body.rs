@@ -140,6 +140,9 @@ where
     other
 }
 
+/// Done when a client that says that it waits for `100 Continue` has sent content nevertheless.
+pub(crate) type Proof = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 type PumpWork = Pin<Box<dyn Future<Output = Result<(), PumpError>> + Send>>;
 
 /// A request body on its way to the peer, or already there.
@@ -151,20 +154,25 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// Begins when first polled, or with `wait` when [`Pump::go_on`] is called or after
-    /// [`limits::CONTINUE_WAIT`]: polling the body is what makes hyper tell the client `100 Continue`.
-    pub(crate) fn new<B>(body: B, mut send: SendHalf, wait: bool) -> Self
+    /// Begins when first polled, or where the client waits to be told when [`Pump::go_on`] is called, when it is
+    /// proven that it does not wait, or after [`limits::CONTINUE_WAIT`]: polling the body is what makes hyper tell
+    /// the client `100 Continue`.
+    pub(crate) fn new<B>(body: B, mut send: SendHalf, wait: Option<Proof>) -> Self
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Send,
     {
         let moved = Arc::new(AtomicU64::new(0));
-        let go = wait.then(|| Arc::new(Notify::new()));
-        let (count, gate) = (Arc::clone(&moved), go.clone());
+        let go = wait.is_some().then(|| Arc::new(Notify::new()));
+        let count = Arc::clone(&moved);
+        let gate = go.clone().zip(wait);
         let work = Box::pin(async move {
-            if let Some(gate) = gate {
-                // Elapsed means go, too.
-                let _ = tokio::time::timeout(limits::CONTINUE_WAIT, gate.notified()).await;
+            if let Some((gate, proof)) = gate {
+                tokio::select! {
+                    () = gate.notified() => {}
+                    () = proof => {}
+                    () = tokio::time::sleep(limits::CONTINUE_WAIT) => {}
+                }
             }
             pump(body, &mut send, &count).await.map(drop)
         });

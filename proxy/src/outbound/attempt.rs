@@ -12,12 +12,13 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, StreamError};
 
+use super::connection::Activity;
 use super::open::{NotOpened, Opened, Picked, choose, open};
 use super::pick::Wish;
 use super::route::Route;
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
-use crate::http::body::{Pump, poll_pump};
+use crate::http::body::{Proof, Pump, poll_pump};
 use crate::http::is_event_stream;
 use crate::http::upload::{Sending, Upload};
 use crate::idle::{Expired, Idle};
@@ -34,8 +35,6 @@ pub(super) struct Call<'a> {
     pub(super) route: Route,
     /// The body, if there is one.
     pub(super) upload: Option<Arc<Upload<Incoming>>>,
-    /// The client waits to be told that it may send the body.
-    pub(super) wait: bool,
     pub(super) grpc: bool,
     /// When the answer is no longer wanted.
     pub(super) deadline: Option<Instant>,
@@ -101,7 +100,7 @@ impl Call<'_> {
         } = opened.map_err(|error| not_opened(error, read_clock()))?;
         let mut pump = None;
         if let Some(body) = body {
-            pump = Some(Pump::new(body, send, self.wait));
+            pump = Some(Pump::new(body, send, proof(head)));
         } else {
             // The end went with the head; what remains is to hear that all was well. What went wrong
             // with it is told by the response.
@@ -245,6 +244,13 @@ impl Call<'_> {
             sent,
         }
     }
+}
+
+/// If the client waits to be told that it may send the body: what tells when it does not wait. Over HTTP/2 it is told
+/// nothing by reading on.
+fn proof(head: &Parts) -> Option<Proof> {
+    let activity = Arc::clone(head.extensions.get::<Arc<Activity>>()?);
+    Some(Box::pin(async move { activity.content().await }))
 }
 
 fn not_opened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Failed {

@@ -13,6 +13,8 @@ mod open;
 mod overrides;
 mod pick;
 mod prepare;
+mod presence;
+mod refusal;
 mod request;
 pub(crate) mod route;
 mod tunnel;
@@ -145,6 +147,11 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
                 Connection::new(stream, first, None),
             ))
             .await;
+        }
+        // Some of a head is there, and no more of it comes.
+        Err(_) if !first.is_empty() => {
+            let slow = refusal::slow(patience);
+            Box::pin(refusal::refuse(&listener.worker, stream, &first, slow)).await;
         }
         // Silence is not HTTP: it is refused as TCP is.
         Err(_) if protocol.is_none() => Box::pin(tunnel::serve(&listener, stream)).await,
