@@ -387,13 +387,10 @@ fn served(
                 service: one.service.to_string(),
                 error,
             })?;
-            Ok(Arc::new(ServedService::new(
-                name,
-                one.port,
-                one.application.clone(),
-                destinations,
-                now,
-            )))
+            let mut served =
+                ServedService::new(name, one.port, one.application.clone(), destinations, now);
+            served.send_via = one.send_via;
+            Ok(Arc::new(served))
         })
         .collect()
 }

@@ -348,3 +348,28 @@ fn a_body_that_comes_though_100_continue_was_not_said_is_waited_for_no_longer() 
     assert_eq!(connection.receive(false).unwrap().status, 200);
     eventually("all have their answers", || origin.requests().len() == 10);
 }
+
+#[test]
+fn an_application_gets_via_unless_its_sidecar_is_told_otherwise() {
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "orders");
+    mesh.apply(&[service("orders", 80, "http"), service("plain", 80, "http")].concat());
+    let orders = mesh.sidecar("orders").serves("orders:80", origin.address);
+    let _orders = orders.start();
+    let plain = mesh.sidecar("plain").serves("plain:80", origin.address);
+    let _plain = plain.service_setting("send_via: false").start();
+    let shop = mesh
+        .sidecar("shop")
+        .setting("workers: 1")
+        .calls("orders:80")
+        .calls("plain:80")
+        .start();
+    for (service, has_via) in [("orders:80", true), ("plain:80", false)] {
+        shop.wait_endpoints(service, 1);
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\nvia: 1.1 front\r\nconnection: close\r\n\r\n";
+        let response = exchange(shop.listener(service), request).unwrap();
+        assert_eq!(response.status, 200, "{service}: {response:?}");
+        let seen = origin.requests().pop().unwrap();
+        assert_eq!(seen.header("via").is_some(), has_via, "{service}: {seen:?}");
+    }
+}

@@ -40,6 +40,7 @@ mod namespaces;
 mod nginx;
 mod outage;
 mod overload;
+mod own_answers;
 mod policy_sight;
 mod renewal;
 mod resilience;

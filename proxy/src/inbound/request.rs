@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::{Body, Frame};
@@ -93,6 +93,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
 
     let declared = head.headers.contains_key(CONTENT_LENGTH);
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
+    if !service.send_via {
+        head.headers.remove(VIA);
+    }
     if let Err(failure) = prepare(&mut head, &peer.header, multiplexed) {
         return refuse(respond, failure, grpc, &id, record).await;
     }
@@ -409,7 +412,7 @@ async fn relay(
     } else if !end {
         let outcome = pump(&mut body, &mut send, received).await;
         let trailers = outcome.map_err(|error| match error {
-            PumpError::Source => Failure::new(
+            PumpError::Source(_) => Failure::new(
                 Reason::ConnectionTerminated,
                 "the application broke off its response",
             ),

@@ -18,7 +18,7 @@ use super::pick::Wish;
 use super::route::Route;
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
-use crate::http::body::{Proof, Pump, poll_pump};
+use crate::http::body::{Broken, Proof, Pump, poll_pump};
 use crate::http::is_event_stream;
 use crate::http::upload::{Sending, Upload};
 use crate::idle::{Expired, Idle};
@@ -179,10 +179,7 @@ impl Call<'_> {
 
     fn failed(&self, error: HeadError, flight: &mut Flight, at: Instant, sent: u64) -> Failed {
         let (failure, trouble, outcome) = match error {
-            HeadError::CallerGone => {
-                let gone = "the application broke off its request";
-                (Failure::new(Reason::CallerGone, gone), None, None)
-            }
+            HeadError::Request(broken) => (broken.failure(), None, None),
             HeadError::Expired(Expired::Stalled) => {
                 let stalled = "no response within the idle timeout";
                 let failure = Failure::new(Reason::ResponseTimeout, stalled);
@@ -270,7 +267,7 @@ fn read_clock() -> Instant {
 enum HeadError {
     Stream(StreamError),
     Expired(Expired),
-    CallerGone,
+    Request(Broken),
 }
 
 /// Waits for the final head, while the request body goes out.
@@ -283,8 +280,8 @@ async fn response_head(
         let head = {
             let mut next = pin!(response.head());
             std::future::poll_fn(|cx| {
-                if poll_pump(pump, cx).is_err() {
-                    return Poll::Ready(Err(HeadError::CallerGone));
+                if let Err(broken) = poll_pump(pump, cx) {
+                    return Poll::Ready(Err(HeadError::Request(broken)));
                 }
                 if let Poll::Ready(head) = next.as_mut().poll(cx) {
                     return Poll::Ready(head.map_err(HeadError::Stream));

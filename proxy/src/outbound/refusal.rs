@@ -51,13 +51,11 @@ pub(super) async fn refuse(
 
 /// Why it does not parse; none if the client only went away.
 pub(super) fn reason(error: &hyper::Error, unread: &[u8], patience: Duration) -> Option<Failure> {
-    // Empty lines may stand before a request, and are none.
-    if unread.trim_ascii_start().is_empty() {
-        return None;
-    }
     let bad = |detail: Cow<'static, str>| Failure::new(Reason::BadRequest, detail);
+    // Empty lines may stand before a request, and are none. Of a head that was read and is wrong nothing is left.
+    let is_there = !unread.trim_ascii_start().is_empty();
     if error.is_timeout() {
-        return Some(slow(patience));
+        return is_there.then(|| slow(patience));
     }
     if error.is_parse_too_large() {
         let in_target = !unread.contains(&b'\n');
@@ -78,8 +76,7 @@ pub(super) fn reason(error: &hyper::Error, unread: &[u8], patience: Duration) ->
             _ => bad(format!("the request does not parse: {error}").into()),
         });
     }
-    error
-        .is_incomplete_message()
+    (error.is_incomplete_message() && is_there)
         .then(|| bad("the connection ends within a head".into()))
 }
 
