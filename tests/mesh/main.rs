@@ -23,6 +23,7 @@ mod control_plane;
 mod databases;
 mod drain;
 mod figures;
+mod framing;
 mod greedy_caller;
 mod grpc;
 mod hostile_client;

@@ -330,7 +330,7 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
 /// enough to look, as an application may answer such a head before its body comes.
 async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failure> {
     let headers = request.headers();
-    if headers.contains_key(CONTENT_LENGTH) || request.body().is_empty() {
+    if headers.contains_key(CONTENT_LENGTH) {
         return Ok(());
     }
     let rare = matches!(
@@ -352,6 +352,15 @@ async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failur
         request
             .headers_mut()
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+    //# A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed
+    //# content and it is not sending Transfer-Encoding.
+    let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
+    if means_content && request.body().is_empty() {
+        request
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     Ok(())
 }
