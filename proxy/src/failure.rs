@@ -15,11 +15,15 @@ pub enum Reason {
     BadRequest,
     /// The request's head exceeds the limits.
     HeadTooLarge,
+    /// The request's target alone exceeds them.
+    TargetTooLong,
+    /// A version of HTTP that is not spoken.
+    VersionUnsupported,
     /// CONNECT, or an absolute URI that names something outside the mesh.
     MethodRefused,
     /// An `Expect` other than `100-continue` (RFC 9110 section 10.1.1).
     ExpectationFailed,
-    /// The request's body comes too slowly (RFC 9110 section 15.5.9).
+    /// The request's head or body comes too slowly (RFC 9110 section 15.5.9).
     RequestTooSlow,
     /// HTTP/1.1 Upgrade.
     UpgradeUnsupported,
@@ -83,6 +87,8 @@ impl Reason {
         match self {
             Self::BadRequest => (400, "http_request_error", 13),
             Self::HeadTooLarge => (431, "http_request_error", 8),
+            Self::TargetTooLong => (414, "http_request_error", 8),
+            Self::VersionUnsupported => (505, "http_request_error", 12),
             Self::MethodRefused => (405, "http_request_denied", 12),
             Self::ExpectationFailed => (417, "http_request_error", 13),
             Self::RequestTooSlow => (408, "http_request_error", 4),

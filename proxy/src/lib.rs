@@ -14,6 +14,7 @@
 mod access_log;
 mod admin;
 mod cluster;
+mod descriptors;
 mod directory;
 mod early;
 mod failure;

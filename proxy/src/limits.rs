@@ -236,6 +236,14 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// Pause after a failed `accept` (file descriptors ran out): the listener must not spin.
 pub const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
+/// File descriptors, of the highest numbers that the process may have, that connections of the application leave to
+/// everything else: connections to served applications, the mesh, the state directory, the admin endpoint. Each
+/// listener of each worker may take one of them. Of a low limit, an eighth.
+pub const DESCRIPTORS_KEPT: u64 = 64;
+
+/// A line of the log that a lasting state causes again and again is written this often.
+pub const LOG_PAUSE: Duration = Duration::from_secs(10);
+
 /// Flow-control window of one HTTP/2 stream on the application's side: a bandwidth of 10 Gbit/s at the
 /// sub-millisecond round trips of one host.
 pub const HTTP2_STREAM_WINDOW: u32 = 1024 * 1024;
@@ -249,6 +257,24 @@ pub const HTTP2_STREAMS_MAX: u32 = 200;
 /// How long a connection of HTTP/1.1 keeps the buffers of its last request, 16 KiB. Making them anew costs a
 /// microsecond or two, so a connection with less than two requests per second is better off without them.
 pub const BUFFERS_KEPT: Duration = Duration::from_millis(500);
+
+/// How long a client may take to hear that its request is refused for its form.
+pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes that such a client may still send, which are read and thrown away so that the answer reaches it.
+pub const REFUSED_BYTES_MAX: usize = 256 * 1024;
+
+/// How often it is looked whether a client is still there that has sent more than the request under way, or has ended
+/// its side: soon for an application that computes for nobody, and two calls of the kernel in a second.
+pub const PRESENCE_LOOK: Duration = Duration::from_millis(500);
+
+/// How often the kernel of a client that has ended its side is asked whether the connection lives. It knows of none a
+/// minute after the client has closed it.
+pub const HALF_CLOSED_PROBE: Duration = Duration::from_secs(15);
+
+/// A client that has ended its side and reads nothing of its answer for this time is not waited for, like a request
+/// on which nothing moves (`timeouts.stream_idle`).
+pub const HALF_CLOSED_STALL: Duration = Duration::from_secs(300);
 
 /// A client must send the first bytes of a connection within this time, or it is closed. Clients that
 /// connect ahead of need exist; those that wait longer reconnect.

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_config::client::Registration;
-use weft_config::settings::{LocalAddress, OutboundTarget, ProxySettings};
+use weft_config::settings::{OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
 use weft_transport::endpoint::{
@@ -213,12 +213,13 @@ pub async fn start(
     let mesh = mesh_sockets
         .first()
         .map_or(Ok(mesh_settings.listen), |socket| socket.local_address())?;
-    let destinations = destinations(&settings, &namespace)?;
-    let bound = bind::outbound(
-        &settings.outbound,
-        usize::from(workers.get()),
-        estate.as_mut(),
-    )?;
+    let mut listeners = Vec::new();
+    for (number, listener) in settings.outbound.iter().enumerate() {
+        let workers = usize::from(workers.get());
+        let bound = bind::outbound(&listener.listen, number, workers, estate.as_mut())?;
+        let destination = destination(&listener.target, &namespace, bound.port())?;
+        listeners.push((destination, bound));
+    }
     let admin_sockets = admin::Bound::bind(&settings.admin, estate.as_mut())?;
     // What the settings no longer name is closed with it.
     drop(estate);
@@ -231,7 +232,10 @@ pub async fn start(
                     Some(_) => Some(share(&mesh_sockets)?),
                     None => None,
                 },
-                listeners: bound.share(&settings.outbound)?,
+                listeners: listeners
+                    .iter()
+                    .map(|(_, bound)| bound.share())
+                    .collect::<io::Result<_>>()?,
                 admin: admin_sockets.share()?,
             },
             epoch: mesh_settings.epoch,
@@ -265,8 +269,7 @@ pub async fn start(
     let (deadline, drained_by) = watch::channel(None);
     let mut ended = Vec::new();
     let (mut shards, mut pools, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
-    let outbound = bound.addresses;
-    for (index, (mesh_socket, sockets)) in mesh_sockets.into_iter().zip(bound.workers).enumerate() {
+    for (index, mesh_socket) in mesh_sockets.into_iter().enumerate() {
         let shard = Arc::new(Shard::default());
         let plan = Plan {
             shared: Arc::clone(&shared),
@@ -274,13 +277,10 @@ pub async fn start(
             shard: Arc::clone(&shard),
             mesh_socket,
             serves: settings.inbound.is_some(),
-            sockets: destinations
-                .iter()
-                .cloned()
-                .zip(sockets)
-                .filter_map(|(one, socket)| Some((one, socket?)))
+            sockets: listeners
+                .iter_mut()
+                .filter_map(|(destination, bound)| Some((destination.clone(), bound.take(index)?)))
                 .collect(),
-            listener_ports: outbound.iter().map(port).collect(),
             tables: control.tables(),
             trust_domain: svid.id().trust_domain().clone(),
             tls: tls.clone(),
@@ -348,7 +348,7 @@ pub async fn start(
         state,
         control,
         drain: settings.drain,
-        outbound,
+        outbound: listeners.into_iter().map(|(_, one)| one.address).collect(),
         mesh,
         admin: admin_address,
         finish,
@@ -387,46 +387,37 @@ fn served(
                 service: one.service.to_string(),
                 error,
             })?;
-            Ok(Arc::new(ServedService::new(
+            let mut served =
+                ServedService::new(name, one.port, one.application.clone(), destinations, now);
+            served.send_via = one.send_via;
+            Ok(Arc::new(served))
+        })
+        .collect()
+}
+
+/// What a listener leads to, which is on this port if it is on one.
+fn destination(
+    target: &OutboundTarget,
+    namespace: &str,
+    listener_port: Option<u16>,
+) -> Result<Destination, RunError> {
+    match target {
+        OutboundTarget::Service { service, port } => {
+            let name = service.in_namespace(namespace);
+            let name = name.map_err(|error| RunError::Service {
+                service: service.to_string(),
+                error,
+            })?;
+            Ok(Destination::Service {
+                text: name.to_string().into(),
                 name,
-                one.port,
-                one.application.clone(),
-                destinations,
-                now,
-            )))
-        })
-        .collect()
-}
-
-fn destinations(settings: &ProxySettings, namespace: &str) -> Result<Vec<Destination>, RunError> {
-    settings
-        .outbound
-        .iter()
-        .map(|listener| match &listener.target {
-            OutboundTarget::Service { service, port } => {
-                let name = service.in_namespace(namespace);
-                let name = name.map_err(|error| RunError::Service {
-                    service: service.to_string(),
-                    error,
-                })?;
-                Ok(Destination::Service {
-                    text: name.to_string().into(),
-                    name,
-                    port: *port,
-                })
-            }
-            OutboundTarget::ByHost => Ok(Destination::ByHost {
-                namespace: namespace.into(),
-                listener_port: None,
-            }),
-        })
-        .collect()
-}
-
-fn port(address: &LocalAddress) -> Option<u16> {
-    match address {
-        LocalAddress::Tcp(address) => Some(address.port()),
-        LocalAddress::Unix(_) => None,
+                port: *port,
+            })
+        }
+        OutboundTarget::ByHost => Ok(Destination::ByHost {
+            namespace: namespace.into(),
+            listener_port,
+        }),
     }
 }
 

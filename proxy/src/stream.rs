@@ -1,18 +1,22 @@
 //! A byte stream to or from the application: TCP, or a Unix socket.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use weft_config::settings::LocalAddress;
+
+use crate::limits;
 
 /// The application's side of a connection.
 #[derive(Debug)]
@@ -101,6 +105,53 @@ impl ApplicationStream {
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|ended| ended > 0)
     }
 
+    /// Ready when bytes have come that nobody has read, or the end. Nothing is taken.
+    pub(crate) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<Come>> {
+        loop {
+            ready!(self.poll_read_ready(context))?;
+            let peek = || {
+                let socket = match self {
+                    Self::Tcp(stream) => SockRef::from(stream),
+                    Self::Unix(stream) => SockRef::from(stream),
+                };
+                socket.peek(&mut [MaybeUninit::uninit()])
+            };
+            let peeked = match self {
+                Self::Tcp(stream) => stream.try_io(Interest::READABLE, peek),
+                Self::Unix(stream) => stream.try_io(Interest::READABLE, peek),
+            };
+            match peeked {
+                Ok(0) => return Poll::Ready(Ok(Come::End)),
+                Ok(_) => return Poll::Ready(Ok(Come::Bytes)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Whether the other end takes nothing any more: it was closed as a whole, or the connection was reset. Over TCP
+    /// a close is known only by the reset that follows it.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut look = [match self {
+            Self::Tcp(stream) => PollFd::new(stream, PollFlags::empty()),
+            Self::Unix(stream) => PollFd::new(stream, PollFlags::empty()),
+        }];
+        let at_once = Timespec::default();
+        // What is asked for is told in any case: POLLHUP and POLLERR.
+        rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|gone| gone > 0)
+    }
+
+    /// Has the kernel ask the other host now and then whether the connection lives.
+    pub(crate) fn probe(&self) {
+        if let Self::Tcp(stream) = self {
+            let often = TcpKeepalive::new()
+                .with_time(limits::HALF_CLOSED_PROBE)
+                .with_interval(limits::HALF_CLOSED_PROBE);
+            // It fails only on a socket that is already gone.
+            let _ = SockRef::from(stream).set_tcp_keepalive(&often);
+        }
+    }
+
     /// A second handle, to look at the socket while another task reads and writes.
     pub(crate) fn watch(&self) -> io::Result<Watch> {
         let handle = match self {
@@ -129,10 +180,8 @@ impl ApplicationStream {
     /// Sends FIN; reading goes on.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write),
-            Self::Unix(stream) => {
-                socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
-            }
+            Self::Tcp(stream) => SockRef::from(stream).shutdown(std::net::Shutdown::Write),
+            Self::Unix(stream) => SockRef::from(stream).shutdown(std::net::Shutdown::Write),
         }
     }
 
@@ -141,9 +190,27 @@ impl ApplicationStream {
     pub(crate) fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
             // Fails only on a socket that is already gone.
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
         }
     }
+}
+
+impl AsRawFd for ApplicationStream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+/// What waits to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Come {
+    /// At least one byte.
+    Bytes,
+    /// Nothing more will come.
+    End,
 }
 
 /// A look at a socket that another task reads. The socket stays open until both are dropped.

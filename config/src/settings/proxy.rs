@@ -75,6 +75,8 @@ pub struct InboundService {
     pub port: u16,
     /// Where the application listens.
     pub application: LocalAddress,
+    /// Whether it gets the field `Via`.
+    pub send_via: bool,
 }
 
 /// A listener for the application.
@@ -230,6 +232,7 @@ fn parse_inbound(raw: RawInbound) -> Result<Inbound, Problem> {
             service: raw.service,
             port: raw.port,
             application: raw.application,
+            send_via: raw.send_via.unwrap_or(true),
         });
     }
     Ok(Inbound {

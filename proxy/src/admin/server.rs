@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -28,6 +29,7 @@ use weft_transport::private_socket::PrivateSocket;
 use weft_transport::shares::{Place, Places, Source};
 
 use super::guard::{Peer, Reach, judge};
+use crate::descriptors::{Reserve, Seldom};
 use crate::limits;
 
 /// A listener with the rule for its callers.
@@ -111,10 +113,15 @@ impl Endpoint {
             stop: stop.clone(),
         };
         let mut connections = JoinSet::new();
+        let (mut reserve, mut seldom) = (Reserve::new(), Seldom::default());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                Some(_) = connections.join_next() => continue,
+                Some(_) = connections.join_next() => {
+                    // What it gives back is the first to be had.
+                    reserve.restore();
+                    continue;
+                }
                 () = stop.cancelled() => break,
             };
             match accepted {
@@ -126,7 +133,13 @@ impl Endpoint {
                     connections.spawn(answers.clone().converse(stream, peer, place));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the admin endpoint cannot accept a connection");
+                    if reserve.help(&error) {
+                        continue;
+                    }
+                    reserve.restore();
+                    if let Some(left_out) = seldom.admit(Instant::now()) {
+                        tracing::warn!(%error, left_out, "the admin endpoint cannot accept a connection");
+                    }
                     tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
                 }
             }

@@ -1,5 +1,5 @@
-//! One canonical authority per request. Host, `:authority` and an absolute URI that disagree are the
-//! root of most routing confusion, so anything but one clear value is refused. Pure.
+//! One canonical authority per request: what is routed, judged by policies and sent on is the same value, whatever
+//! else the request says. Pure.
 
 use std::borrow::Cow;
 
@@ -26,6 +26,13 @@ pub(crate) struct Authority<'a> {
 //# A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
 //# lacks a Host header field and to any request message that contains more than one Host header
 //# field line or a Host header field with an invalid field value.
+//
+//= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+//# When a proxy receives a request with an absolute-form of request-target, the proxy MUST ignore the
+//# received Host header field (if any) and instead replace it with the host information of the
+//# request-target.
+//
+// HTTP/2 has no absolute form: there a Host beside another `:authority` is malformed (RFC 9113 section 8.3.1).
 pub(crate) fn canonical(head: &Parts) -> Result<Option<Authority<'_>>, Failure> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -39,8 +46,14 @@ pub(crate) fn canonical(head: &Parts) -> Result<Option<Authority<'_>>, Failure> 
         (_, None) if head.version == Version::HTTP_11 => return Err(bad("no Host")),
         (None, None) => return Err(bad("no :authority and no Host")),
         (Some(one), None) | (None, Some(one)) => one,
+        (Some(target), Some(host)) if head.version <= Version::HTTP_11 => {
+            if !host.is_empty() {
+                parse(host)?;
+            }
+            target
+        }
         (Some(target), Some(host)) if same(&head.uri, target, host) => host,
-        (Some(_), Some(_)) => return Err(bad("Host differs from the request target")),
+        (Some(_), Some(_)) => return Err(bad("Host differs from :authority")),
     };
     parse(text).map(Some)
 }
@@ -165,11 +178,19 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_uri_must_agree_with_host() {
-        assert!(canonical(&head(Version::HTTP_11, "http://a.b/x", &["A.b"])).is_ok());
-        assert!(canonical(&head(Version::HTTP_11, "http://a.b:80/x", &["a.b"])).is_ok());
-        assert!(canonical(&head(Version::HTTP_11, "http://a.b/x", &["c.d"])).is_err());
+    fn an_absolute_uri_comes_before_host_which_must_be_there_and_valid() {
+        for version in [Version::HTTP_10, Version::HTTP_11] {
+            for host in ["a.b", "A.b", "c.d", "c.d:81", ""] {
+                let head = head(version, "http://a.b:80/x", &[host]);
+                let authority = canonical(&head).unwrap().unwrap();
+                assert_eq!((authority.text, authority.port), ("a.b:80", Some(80)));
+            }
+            for hosts in [&["c d"][..], &["c.d", "c.d"]] {
+                assert!(canonical(&head(version, "http://a.b/x", hosts)).is_err());
+            }
+        }
         assert!(canonical(&head(Version::HTTP_11, "http://a.b/x", &[])).is_err());
+        assert!(canonical(&head(Version::HTTP_10, "http://a.b/x", &[])).is_ok());
     }
 
     #[test]

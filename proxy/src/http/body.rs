@@ -4,6 +4,7 @@
 //! *and* the pump that may still be running, and polls both. Dropping it resets what is not finished.
 
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,10 +25,51 @@ use crate::record::Record;
 /// Why a pump stopped before the end of its body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PumpError {
-    /// Whoever produced the body broke off.
-    Source,
+    /// Whoever produced the body ended it so.
+    Source(Broken),
     /// Whoever takes it broke off.
     Peer(StreamError),
+}
+
+/// How a body ends that is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// With its connection or stream.
+    Off,
+    /// It breaks HTTP's rules.
+    Malformed,
+}
+
+impl Broken {
+    /// What an error of a body means: hyper says so by the kind of an IO error.
+    fn by(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        let is_malformed = causes.any(|cause| {
+            cause.downcast_ref::<io::Error>().is_some_and(|error| {
+                let kind = error.kind();
+                matches!(
+                    kind,
+                    io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+                )
+            })
+        });
+        if is_malformed {
+            Self::Malformed
+        } else {
+            Self::Off
+        }
+    }
+
+    /// The answer to a request with such a body, if anybody hears it.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::Off => Failure::new(Reason::CallerGone, "the application broke off its request"),
+            Self::Malformed => Failure::new(
+                Reason::BadRequest,
+                "the request's content breaks HTTP's rules",
+            ),
+        }
+    }
 }
 
 /// Sends a whole body with its trailers, then ends the stream. `moved` counts payload bytes. Returns the
@@ -39,6 +81,7 @@ pub(crate) async fn pump<B>(
 ) -> Result<Option<HeaderMap>, PumpError>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: std::error::Error + 'static,
 {
     enum Step<E> {
         Frame(Option<Result<Frame<Bytes>, E>>),
@@ -80,7 +123,7 @@ where
                         continue;
                     };
                     if fields::has_twin(&trailers) {
-                        return Err(PumpError::Source);
+                        return Err(PumpError::Source(Broken::Malformed));
                     }
                     fields::strip_trailers(&mut trailers);
                     send.send_trailers(&trailers)
@@ -89,7 +132,9 @@ where
                     return Ok(Some(trailers));
                 }
             },
-            Step::Frame(Some(Err(_))) => return Err(PumpError::Source),
+            Step::Frame(Some(Err(error))) => {
+                return Err(PumpError::Source(Broken::by(&error)));
+            }
             Step::Frame(None) => {
                 send.finish().await.map_err(PumpError::Peer)?;
                 return Ok(None);
@@ -140,6 +185,9 @@ where
     other
 }
 
+/// Done when a client that says that it waits for `100 Continue` has sent content nevertheless.
+pub(crate) type Proof = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 type PumpWork = Pin<Box<dyn Future<Output = Result<(), PumpError>> + Send>>;
 
 /// A request body on its way to the peer, or already there.
@@ -151,20 +199,25 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// Begins when first polled, or with `wait` when [`Pump::go_on`] is called or after
-    /// [`limits::CONTINUE_WAIT`]: polling the body is what makes hyper tell the client `100 Continue`.
-    pub(crate) fn new<B>(body: B, mut send: SendHalf, wait: bool) -> Self
+    /// Begins when first polled, or where the client waits to be told when [`Pump::go_on`] is called, when it is
+    /// proven that it does not wait, or after [`limits::CONTINUE_WAIT`]: polling the body is what makes hyper tell
+    /// the client `100 Continue`.
+    pub(crate) fn new<B>(body: B, mut send: SendHalf, wait: Option<Proof>) -> Self
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
-        B::Error: Send,
+        B::Error: std::error::Error + Send + 'static,
     {
         let moved = Arc::new(AtomicU64::new(0));
-        let go = wait.then(|| Arc::new(Notify::new()));
-        let (count, gate) = (Arc::clone(&moved), go.clone());
+        let go = wait.is_some().then(|| Arc::new(Notify::new()));
+        let count = Arc::clone(&moved);
+        let gate = go.clone().zip(wait);
         let work = Box::pin(async move {
-            if let Some(gate) = gate {
-                // Elapsed means go, too.
-                let _ = tokio::time::timeout(limits::CONTINUE_WAIT, gate.notified()).await;
+            if let Some((gate, proof)) = gate {
+                tokio::select! {
+                    () = gate.notified() => {}
+                    () = proof => {}
+                    () = tokio::time::sleep(limits::CONTINUE_WAIT) => {}
+                }
             }
             pump(body, &mut send, &count).await.map(drop)
         });
@@ -191,7 +244,7 @@ impl Pump {
     ///
     /// # Errors
     /// When the source broke off. That the peer did is told by its response.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), SourceGone> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let Some(work) = &mut self.work else {
             return Ok(());
         };
@@ -200,18 +253,14 @@ impl Pump {
         };
         self.work = None;
         match outcome {
-            Err(PumpError::Source) => Err(SourceGone),
+            Err(PumpError::Source(broken)) => Err(broken),
             Err(PumpError::Peer(_)) | Ok(()) => Ok(()),
         }
     }
 }
 
-/// The application broke off its request.
-#[derive(Debug)]
-pub(crate) struct SourceGone;
-
 /// Moves a request body, if there is one.
-pub(crate) fn poll_pump(pump: &mut Option<Pump>, cx: &mut Context<'_>) -> Result<(), SourceGone> {
+pub(crate) fn poll_pump(pump: &mut Option<Pump>, cx: &mut Context<'_>) -> Result<(), Broken> {
     pump.as_mut().map_or(Ok(()), |pump| pump.poll(cx))
 }
 
@@ -293,11 +342,8 @@ impl Body for ResponseBody {
                 idle,
                 received,
             } => {
-                if poll_pump(pump, cx).is_err() {
-                    Err(Failure::new(
-                        Reason::CallerGone,
-                        "the application broke off its request",
-                    ))
+                if let Err(broken) = poll_pump(pump, cx) {
+                    Err(broken.failure())
                 } else {
                     match Pin::new(recv).poll_frame(cx) {
                         Poll::Ready(Some(Ok(frame))) => {
@@ -426,7 +472,7 @@ mod tests {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let stopped = StreamError::Stopped(ErrorCode::H3_NO_ERROR);
         assert!(poll_pump(&mut pump(Err(PumpError::Peer(stopped))), &mut cx).is_ok());
-        assert!(poll_pump(&mut pump(Err(PumpError::Source)), &mut cx).is_err());
+        assert!(poll_pump(&mut pump(Err(PumpError::Source(Broken::Off))), &mut cx).is_err());
         assert!(poll_pump(&mut None, &mut cx).is_ok());
     }
 }

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body::{Body, Frame};
@@ -95,6 +95,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
 
     let declared = head.headers.contains_key(CONTENT_LENGTH);
     let interim = head.headers.contains_key(EXPECT) || !head.headers.contains_key(WEFT_SERVICE);
+    if !service.send_via {
+        head.headers.remove(VIA);
+    }
     if let Err(failure) = prepare(&mut head, &peer.header, multiplexed) {
         body::stop(recv);
         return refuse(respond, failure, grpc, &id, record).await;
@@ -340,7 +343,7 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
 /// enough to look, as an application may answer such a head before its body comes.
 async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failure> {
     let headers = request.headers();
-    if headers.contains_key(CONTENT_LENGTH) || request.body().is_empty() {
+    if headers.contains_key(CONTENT_LENGTH) {
         return Ok(());
     }
     let rare = matches!(
@@ -362,6 +365,15 @@ async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failur
         request
             .headers_mut()
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+    //# A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed
+    //# content and it is not sending Transfer-Encoding.
+    let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
+    if means_content && request.body().is_empty() {
+        request
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
     Ok(())
 }
@@ -425,7 +437,7 @@ async fn relay(
     } else if !end {
         let trailers = match pump(&mut body, &mut send, received).await {
             Ok(trailers) => trailers,
-            Err(PumpError::Source) => {
+            Err(PumpError::Source(_)) => {
                 let failure = broken_off(&mut body);
                 if grpc {
                     // Calls have a place for it behind what came of the response; others only hear the break.

@@ -26,6 +26,8 @@ pub(crate) struct ServedService {
     pub(crate) label: Arc<str>,
     /// Where the application listens.
     pub(crate) application: LocalAddress,
+    /// Whether it gets `Via`.
+    pub(crate) send_via: bool,
     /// Calls under way, and how many may be.
     pub(crate) concurrency: Concurrency,
     /// Limits of their rate, over all callers and for each.
@@ -51,6 +53,7 @@ impl ServedService {
             port,
             label,
             application,
+            send_via: true,
             concurrency: Concurrency::default(),
             rates: Rates::default(),
             caller_rates: NamedRates::default(),

@@ -12,12 +12,13 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, StreamError};
 
+use super::connection::Activity;
 use super::open::{NotOpened, Opened, Picked, choose, open};
 use super::pick::Wish;
 use super::route::Route;
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
-use crate::http::body::{Pump, poll_pump};
+use crate::http::body::{Broken, Proof, Pump, poll_pump};
 use crate::http::is_event_stream;
 use crate::http::upload::{Sending, Upload};
 use crate::idle::{Expired, Idle};
@@ -34,8 +35,6 @@ pub(super) struct Call<'a> {
     pub(super) route: Route,
     /// The body, if there is one.
     pub(super) upload: Option<Arc<Upload<Incoming>>>,
-    /// The client waits to be told that it may send the body.
-    pub(super) wait: bool,
     pub(super) grpc: bool,
     /// When the answer is no longer wanted.
     pub(super) deadline: Option<Instant>,
@@ -107,7 +106,7 @@ impl Call<'_> {
         } = opened.map_err(|error| not_opened(error, read_clock()))?;
         let mut pump = None;
         if let Some(body) = body {
-            pump = Some(Pump::new(body, send, self.wait));
+            pump = Some(Pump::new(body, send, proof(head)));
         } else {
             // The end went with the head; what remains is to hear that all was well. What went wrong
             // with it is told by the response.
@@ -209,10 +208,7 @@ impl Call<'_> {
         sent: u64,
     ) -> Failed {
         let (failure, trouble, outcome) = match error {
-            HeadError::CallerGone => {
-                let gone = "the application broke off its request";
-                (Failure::new(Reason::CallerGone, gone), None, None)
-            }
+            HeadError::Request(broken) => (broken.failure(), None, None),
             HeadError::Expired(Expired::Stalled) => {
                 let stalled = "no response within the idle timeout";
                 let failure = Failure::new(Reason::ResponseTimeout, stalled);
@@ -281,6 +277,13 @@ pub(super) fn renew(worker: &Worker, route: &mut Route, wish: &mut Wish) {
     }
 }
 
+/// If the client waits to be told that it may send the body: what tells when it does not wait. Over HTTP/2 it is told
+/// nothing by reading on.
+fn proof(head: &Parts) -> Option<Proof> {
+    let activity = Arc::clone(head.extensions.get::<Arc<Activity>>()?);
+    Some(Box::pin(async move { activity.content().await }))
+}
+
 fn not_opened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Failed {
     Failed {
         failure,
@@ -298,7 +301,7 @@ fn read_clock() -> Instant {
 enum HeadError {
     Stream(StreamError),
     Expired(Expired),
-    CallerGone,
+    Request(Broken),
 }
 
 /// Waits for the final head, while the request body goes out.
@@ -311,8 +314,8 @@ async fn response_head(
         let head = {
             let mut next = pin!(response.head());
             std::future::poll_fn(|cx| {
-                if poll_pump(pump, cx).is_err() {
-                    return Poll::Ready(Err(HeadError::CallerGone));
+                if let Err(broken) = poll_pump(pump, cx) {
+                    return Poll::Ready(Err(HeadError::Request(broken)));
                 }
                 if let Poll::Ready(head) = next.as_mut().poll(cx) {
                     return Poll::Ready(head.map_err(HeadError::Stream));

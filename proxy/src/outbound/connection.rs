@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use hyper::rt::{Sleep, Timer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 use super::intake::{Intake, Turn};
+use super::presence::Presence;
 use crate::stream::ApplicationStream;
 
 /// RFC 9113 section 3.4.
@@ -32,8 +34,20 @@ pub(crate) struct Connection {
     stream: ApplicationStream,
     first: BytesMut,
     activity: Arc<Activity>,
-    /// For each request, where they come one after the other.
-    turn: Option<Turn>,
+    /// Where requests come one after the other, which is HTTP/1.
+    serial: Option<Serial>,
+}
+
+/// What is looked after for each request of HTTP/1.
+struct Serial {
+    /// Its turn to be read.
+    turn: Turn,
+    /// Whether its client is still there.
+    presence: Presence,
+    /// Something was to be written since all was written last.
+    unflushed: bool,
+    /// hyper answers a head itself that it cannot read. That answer says too little, so it is not sent.
+    refused: bool,
 }
 
 /// What is known of a connection that hyper serves, by its reads, its writes and its timer.
@@ -43,6 +57,15 @@ pub(crate) struct Activity {
     read: AtomicU64,
     /// The count at which hyper began to wait for another head; 0 while a request is under way.
     waiting: AtomicU64,
+    /// Whether hyper has handed over a request, and does not wait for another head yet.
+    under_way: AtomicBool,
+    /// Whether that was not looked after yet.
+    is_new: AtomicBool,
+    /// Whether the last that was read of a head has more behind the head.
+    behind: AtomicBool,
+    /// Whether more of the request under way has come than its head.
+    content: AtomicBool,
+    content_comes: Notify,
     /// Whether something is written that the client has no room for, or something has come that waits to be read.
     blocked: AtomicBool,
 }
@@ -52,6 +75,11 @@ impl Activity {
         Arc::new(Self {
             read: AtomicU64::new(1),
             waiting: AtomicU64::new(0),
+            under_way: AtomicBool::new(false),
+            is_new: AtomicBool::new(false),
+            behind: AtomicBool::new(false),
+            content: AtomicBool::new(false),
+            content_comes: Notify::new(),
             blocked: AtomicBool::new(false),
         })
     }
@@ -59,6 +87,36 @@ impl Activity {
     /// A request has come: its head is read.
     pub(crate) fn request(&self) {
         self.waiting.store(0, Ordering::Relaxed);
+        let behind = self.behind.load(Ordering::Relaxed);
+        self.content.store(behind, Ordering::Relaxed);
+        self.is_new.store(true, Ordering::Relaxed);
+        self.under_way.store(true, Ordering::Relaxed);
+    }
+
+    /// Done when content of the request under way has come, or its client has ended its side.
+    pub(crate) async fn content(&self) {
+        let comes = self.content_comes.notified();
+        if !self.content.load(Ordering::Relaxed) {
+            comes.await;
+        }
+    }
+
+    /// These bytes were read. If they may end a head: whether there are more behind it.
+    fn head(&self, bytes: &[u8]) {
+        if !self.is_under_way() {
+            self.behind.store(has_more_behind(bytes), Ordering::Relaxed);
+        }
+    }
+
+    fn content_has_come(&self) {
+        if !self.content.swap(true, Ordering::Relaxed) {
+            self.content_comes.notify_waiters();
+        }
+    }
+
+    /// Whether hyper has a request in hand.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed)
     }
 
     /// Whether the next that comes is a request, and none has begun to come.
@@ -78,6 +136,19 @@ impl Activity {
             }
             before = if quiet { waiting } else { 0 };
         }
+    }
+}
+
+/// Whether there is something behind the first empty line, if the last bytes of a head are among these.
+fn has_more_behind(bytes: &[u8]) -> bool {
+    const EMPTY_LINE: &[u8] = b"\r\n\r\n";
+    let found = bytes
+        .windows(EMPTY_LINE.len())
+        .position(|window| window == EMPTY_LINE);
+    match found {
+        Some(at) => at + EMPTY_LINE.len() < bytes.len(),
+        // The empty line may have begun before.
+        None => !EMPTY_LINE.ends_with(bytes),
     }
 }
 
@@ -128,13 +199,20 @@ pub(crate) async fn arrive(
 }
 
 impl Connection {
-    /// A connection of which `first` was read. With a `turn` each request waits for its own before it is read.
+    /// A connection of which `first` was read. With a `turn` requests come one after the other, and each waits for its
+    /// own before it is read.
     pub(crate) fn new(stream: ApplicationStream, first: BytesMut, turn: Option<Turn>) -> Self {
+        let serial = turn.map(|turn| Serial {
+            turn,
+            presence: Presence::default(),
+            unflushed: false,
+            refused: false,
+        });
         Self {
             stream,
             first,
             activity: Activity::new(),
-            turn,
+            serial,
         }
     }
 
@@ -150,7 +228,7 @@ impl Connection {
 
     /// Ready when what has come may be read, if it is a request; an error if nobody waits for its answer.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(turn) = &mut self.turn else {
+        let Some(Serial { turn, .. }) = &mut self.serial else {
             return Poll::Ready(Ok(()));
         };
         if !turn.is_needed() || !self.activity.is_between() {
@@ -169,11 +247,52 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
-    fn wrote<T>(&self, outcome: Poll<T>) -> Poll<T> {
+    /// Writes, unless it is hyper's own answer.
+    fn write(
+        &mut self,
+        context: &mut Context<'_>,
+        length: usize,
+        write: impl FnOnce(Pin<&mut ApplicationStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let under_way = self.activity.is_under_way();
+        if let Some(serial) = &mut self.serial {
+            // Nobody was asked, and what was answered before is all written.
+            serial.refused |= !under_way && !serial.unflushed;
+            if serial.refused {
+                return Poll::Ready(Ok(length));
+            }
+            serial.unflushed = true;
+        }
+        let written = write(Pin::new(&mut self.stream), context);
         self.activity
             .blocked
-            .store(outcome.is_pending(), Ordering::Relaxed);
-        outcome
+            .store(written.is_pending(), Ordering::Relaxed);
+        if let Some(serial) = &mut self.serial {
+            if written.is_ready() {
+                serial.presence.moved();
+            } else if under_way {
+                serial.presence.look(&self.stream, true, context)?;
+            }
+        }
+        written
+    }
+
+    /// Looks whether the client of the request under way is still there.
+    fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(serial) = &mut self.serial else {
+            return Ok(());
+        };
+        serial.unflushed = false;
+        if !self.activity.is_under_way() {
+            return Ok(());
+        }
+        if self.activity.is_new.swap(false, Ordering::Relaxed) {
+            serial.presence.forget();
+        }
+        if serial.presence.look(&self.stream, false, context)? {
+            self.activity.content_has_come();
+        }
+        Ok(())
     }
 
     /// The timer that hyper measures this connection's request heads with.
@@ -194,12 +313,16 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         if !this.first.is_empty() {
             let count = this.first.len().min(buffer.remaining());
-            buffer.put_slice(&this.first.split_to(count));
+            let first = this.first.split_to(count);
+            this.activity.head(&first);
+            buffer.put_slice(&first);
             return Poll::Ready(Ok(()));
         }
         this.first = BytesMut::new();
         ready!(this.poll_turn(cx))?;
+        let before = buffer.filled().len();
         let outcome = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer));
+        this.activity.head(&buffer.filled()[before..]);
         this.activity.read.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(outcome)
     }
@@ -211,9 +334,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write(cx, data);
-        this.wrote(outcome)
+        self.get_mut()
+            .write(cx, data.len(), |stream, cx| stream.poll_write(cx, data))
     }
 
     fn poll_write_vectored(
@@ -221,21 +343,29 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.wrote(outcome)
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        self.get_mut().write(cx, length, |stream, cx| {
+            stream.poll_write_vectored(cx, slices)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
+    /// All was written. hyper comes here each time it has looked after the connection.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        this.look(cx)?;
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.serial.as_ref().is_some_and(|serial| serial.refused) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.stream).poll_shutdown(cx)
     }
 }
 
@@ -265,6 +395,7 @@ impl Timer for HeadTimer {
             0
         };
         self.activity.waiting.store(quiet, Ordering::Relaxed);
+        self.activity.under_way.store(false, Ordering::Relaxed);
         Box::pin(HeadSleep {
             activity: Arc::clone(&self.activity),
             quiet,

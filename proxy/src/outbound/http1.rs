@@ -11,37 +11,33 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http::header::CONNECTION;
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1::Builder;
-use hyper::service::service_fn;
+use hyper::server::conn::http1::{self, Builder};
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, arrive};
+use super::connection::{Activity, Connection, arrive};
 use super::intake::Turn;
-use super::{Client, request};
+use super::{Client, refusal, request};
 use crate::http::body::ResponseBody;
 use crate::limits;
 use crate::stream::ApplicationStream;
+use crate::worker::Worker;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// Serves a connection of which `first` was read, to its end.
 pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut first: BytesMut) {
     let worker = Arc::clone(&client.listener.worker);
-    let patience = worker.shared.timeouts.request_headers;
     let intake = &worker.shard.intake;
     loop {
-        let client = client.clone();
-        // hyper keeps room for the future of a request as long as it serves.
-        let answer = move |request| Box::pin(answer(client.clone(), request));
         // Boxed, so that none of it is there between bursts.
-        let connection = Connection::new(stream, first, Some(Turn::new(intake)));
-        let rest = Box::pin(burst(connection, patience, &worker.rest, answer)).await;
-        let Some(rest) = rest else { return };
+        let rest = Box::pin(requests(client.clone(), stream, first));
+        let Some(rest) = rest.await else { return };
         (stream, first) = rest;
         if !first.is_empty() {
             continue;
@@ -58,6 +54,27 @@ pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut fir
     }
 }
 
+/// Serves a burst of requests. Gives the connection back when it rests, with what was read of the next request.
+async fn requests(
+    client: Client,
+    stream: ApplicationStream,
+    first: BytesMut,
+) -> Option<(ApplicationStream, BytesMut)> {
+    let worker = Arc::clone(&client.listener.worker);
+    let patience = worker.shared.timeouts.request_headers;
+    let connection = Connection::new(stream, first, Some(Turn::new(&worker.shard.intake)));
+    // hyper keeps room for the future of a request as long as it serves.
+    let answer = move |request| Box::pin(answer(client.clone(), request));
+    match burst(connection, patience, &worker.rest, answer).await {
+        End::Rested(stream, unread) => Some((stream, unread)),
+        End::Unreadable(what) => {
+            what.refuse(&worker, patience).await;
+            None
+        }
+        End::Over => None,
+    }
+}
+
 async fn answer(
     client: Client,
     request: Request<Incoming>,
@@ -71,6 +88,32 @@ async fn answer(
     Ok(response)
 }
 
+/// How a burst ends.
+enum End {
+    /// Nothing is under way. With what was read of the next request.
+    Rested(ApplicationStream, BytesMut),
+    /// A head cannot be read, and nothing was said about it.
+    Unreadable(Box<Unreadable>),
+    /// The connection has ended.
+    Over,
+}
+
+/// A connection with a head that cannot be read.
+struct Unreadable {
+    stream: ApplicationStream,
+    /// What was read of the head.
+    unread: Bytes,
+    error: hyper::Error,
+}
+
+impl Unreadable {
+    async fn refuse(self, worker: &Worker, patience: Duration) {
+        if let Some(failure) = refusal::reason(&self.error, &self.unread, patience) {
+            refusal::refuse(worker, self.stream, &self.unread, failure).await;
+        }
+    }
+}
+
 /// Serves requests until the connection ends (after those under way, once `end` is cancelled), or until it has
 /// rested: then it is given back, with what was read of the next request.
 async fn burst<A, R, B>(
@@ -78,7 +121,7 @@ async fn burst<A, R, B>(
     patience: Duration,
     end: &CancellationToken,
     answer: A,
-) -> Option<(ApplicationStream, BytesMut)>
+) -> End
 where
     A: Fn(Request<Incoming>) -> R + Unpin,
     R: Future<Output = Result<Response<B>, Infallible>> + Unpin,
@@ -89,22 +132,27 @@ where
     let mut builder = Builder::new();
     builder
         .timer(connection.timer())
+        // RFC 9112 section 9.6. Whether the client is still there is told by the connection.
+        .half_close(true)
         .header_read_timeout(patience)
         .max_headers(limits::FIELDS_MAX)
         .max_buf_size(limits::HEAD_BYTES_MAX);
     let service = service_fn({
         let activity = Arc::clone(&activity);
-        move |request| {
+        move |mut request: Request<Incoming>| {
             activity.request();
+            if request.headers().contains_key(EXPECT) {
+                let activity = Arc::clone(&activity);
+                request.extensions_mut().insert(activity);
+            }
             answer(request)
         }
     });
     let mut connection = builder.serve_connection(TokioIo::new(connection), service);
-    // Errors of a connection are its client's: requests under way have told theirs in their records.
     let rested = tokio::select! {
         // First, as in `serve`.
         biased;
-        _ = &mut connection => return None,
+        ended = &mut connection => return over(ended, connection, &activity),
         () = end.cancelled() => false,
         () = activity.rested(limits::BUFFERS_KEPT) => true,
     };
@@ -115,19 +163,44 @@ where
             Poll::Ready(Ok(())) => {
                 let parts = connection.into_parts();
                 let unread = BytesMut::from(&*parts.read_buf);
-                return Some((parts.io.into_inner().into_stream(), unread));
+                return End::Rested(parts.io.into_inner().into_stream(), unread);
             }
-            Poll::Ready(Err(_)) => return None,
+            Poll::Ready(Err(_)) => return End::Over,
             Poll::Pending => {}
         }
     }
-    let _ = connection.await;
-    None
+    let ended = (&mut connection).await;
+    over(ended, connection, &activity)
+}
+
+/// What a connection that hyper is done with ended by.
+fn over<S, B>(
+    ended: hyper::Result<()>,
+    connection: http1::Connection<TokioIo<Connection>, S>,
+    activity: &Activity,
+) -> End
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match ended {
+        // Of a request under way its record has told what happened.
+        Err(error) if !activity.is_under_way() => {
+            let parts = connection.into_parts();
+            End::Unreadable(Box::new(Unreadable {
+                stream: parts.io.into_inner().into_stream(),
+                unread: parts.read_buf,
+                error,
+            }))
+        }
+        Ok(()) | Err(_) => End::Over,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http_body_util::Full;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::UnixStream;
@@ -139,12 +212,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
 
     /// A burst on one end of a connection, whose answers take this long and have this size.
-    fn begin(
-        stream: UnixStream,
-        first: BytesMut,
-        took: Duration,
-        size: usize,
-    ) -> JoinHandle<Option<(ApplicationStream, BytesMut)>> {
+    fn begin(stream: UnixStream, first: BytesMut, took: Duration, size: usize) -> JoinHandle<End> {
         let answer = move |_| {
             Box::pin(async move {
                 tokio::time::sleep(took).await;
@@ -160,6 +228,14 @@ mod tests {
         })
     }
 
+    async fn rested(burst: JoinHandle<End>) -> (ApplicationStream, BytesMut) {
+        match burst.await.unwrap() {
+            End::Rested(stream, unread) => (stream, unread),
+            End::Unreadable(what) => panic!("{}", what.error),
+            End::Over => panic!("the connection is over"),
+        }
+    }
+
     async fn answer(client: &mut UnixStream) {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\nx") {
@@ -173,7 +249,7 @@ mod tests {
         let (mut client, server) = UnixStream::pair().unwrap();
         let burst = begin(server, BytesMut::from(GET), Duration::ZERO, 1);
         answer(&mut client).await;
-        let (stream, unread) = burst.await.unwrap().unwrap();
+        let (stream, unread) = rested(burst).await;
         assert!(unread.is_empty());
         let ApplicationStream::Unix(server) = stream else {
             panic!("the stream is another one");
@@ -182,7 +258,7 @@ mod tests {
         let burst = begin(server, unread, Duration::ZERO, 1);
         answer(&mut client).await;
         drop(client);
-        assert!(burst.await.unwrap().is_none());
+        assert!(matches!(burst.await.unwrap(), End::Over));
     }
 
     #[tokio::test(start_paused = true)]
@@ -194,7 +270,7 @@ mod tests {
             for _ in 0..head.len() / GET.len() {
                 answer(&mut client).await;
             }
-            assert!(burst.await.unwrap().is_some());
+            rested(burst).await;
         }
     }
 
@@ -204,7 +280,7 @@ mod tests {
         let first = BytesMut::from(&*[GET, b"GET /n"].concat());
         let burst = begin(server, first, Duration::ZERO, 1);
         answer(&mut client).await;
-        let (_, unread) = burst.await.unwrap().unwrap();
+        let (_, unread) = rested(burst).await;
         assert_eq!(&*unread, b"GET /n");
     }
 
@@ -217,6 +293,6 @@ mod tests {
         assert!(!burst.is_finished());
         let mut bytes = vec![0; size];
         client.read_exact(&mut bytes).await.unwrap();
-        assert!(burst.await.unwrap().is_some());
+        rested(burst).await;
     }
 }

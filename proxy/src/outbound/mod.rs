@@ -15,6 +15,8 @@ mod pick;
 #[cfg(test)]
 mod pick_simulations;
 mod prepare;
+mod presence;
+mod refusal;
 mod request;
 pub(crate) mod route;
 mod tunnel;
@@ -22,6 +24,7 @@ mod tunnel;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use hyper::server::conn::http2;
@@ -32,6 +35,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use weft_config::table::Protocol;
 
+use crate::descriptors::{self, Seldom};
 use crate::limits;
 use crate::resilience::balance;
 use crate::stream::ApplicationStream;
@@ -95,6 +99,7 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
     let finish = listener.worker.finish.clone();
     let intake = Arc::clone(&listener.worker.shard.intake);
     let mut door = Door::new(socket, room, intake);
+    let mut seldom = Seldom::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -103,15 +108,30 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
         };
         match accepted {
             Ok((stream, permit)) => {
+                let is_one_of_the_last = descriptors::is_one_of_the_last(&stream);
                 let of_connection = Arc::clone(&listener);
                 listener.worker.tasks.spawn(async move {
                     serve(of_connection, stream).await;
                     drop(permit);
                 });
+                if is_one_of_the_last {
+                    if let Some(left_out) = seldom.admit(Instant::now()) {
+                        tracing::warn!(
+                            left_out,
+                            "few file descriptors are left (ulimit -n): connections wait to be accepted"
+                        );
+                    }
+                    tokio::select! {
+                        () = descriptors::plenty() => {}
+                        () = finish.cancelled() => return,
+                    }
+                }
             }
             Err(error) => {
                 // Out of descriptors, or the client is gone already. Whoever waits stays in the backlog.
-                tracing::warn!(%error, "cannot accept");
+                if let Some(left_out) = seldom.admit(Instant::now()) {
+                    tracing::warn!(%error, left_out, "cannot accept");
+                }
                 tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
             }
         }
@@ -147,6 +167,11 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
                 Connection::new(stream, first, None),
             ))
             .await;
+        }
+        // Some of a head is there, and no more of it comes.
+        Err(_) if !first.is_empty() => {
+            let slow = refusal::slow(patience);
+            Box::pin(refusal::refuse(&listener.worker, stream, &first, slow)).await;
         }
         // Silence is not HTTP: it is refused as TCP is.
         Err(_) if protocol.is_none() => Box::pin(tunnel::serve(&listener, stream)).await,

@@ -92,11 +92,18 @@ pub(super) fn rewrite(
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.scheme = Some(Scheme::HTTPS);
     parts.authority = Some(authority);
-    parts
-        .path_and_query
-        .get_or_insert(PathAndQuery::from_static("/"));
-    head.uri = Uri::from_parts(parts)
-        .map_err(|_| Failure::new(Reason::BadRequest, "bad request target"))?;
+    parts.path_and_query = Some(match parts.path_and_query.take() {
+        None => PathAndQuery::from_static("/"),
+        //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.1
+        //# If the target URI's path component is empty, the client MUST send "/" as the path within the
+        //# origin-form of request-target.
+        // Written out it has that.
+        Some(path) if path.as_str().starts_with('?') => {
+            PathAndQuery::try_from(path.to_string()).map_err(|_| bad_target())?
+        }
+        Some(path) => path,
+    });
+    head.uri = Uri::from_parts(parts).map_err(|_| bad_target())?;
 
     let headers = &mut head.headers;
     fields::strip_request(headers)?;
@@ -113,6 +120,10 @@ pub(super) fn rewrite(
     }
     head.version = Version::HTTP_3;
     Ok(())
+}
+
+fn bad_target() -> Failure {
+    Failure::new(Reason::BadRequest, "bad request target")
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::EXPECT;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Request, Response, Version};
@@ -123,7 +122,6 @@ async fn forward(
 
     let mut call = Call {
         worker,
-        wait: !body.is_end_stream() && head.headers.contains_key(EXPECT),
         upload: upload(worker, &route.traffic, body),
         route,
         grpc,

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use weft_config::settings::{LocalAddress, OutboundListener};
+use weft_config::settings::LocalAddress;
 use weft_transport::private_socket::{is_answered, socket_at};
 
 use super::RunError;
@@ -33,86 +33,81 @@ impl Unowned {
     }
 }
 
-/// All listeners.
+/// One listener of the settings with all its sockets.
 pub(super) struct Bound {
-    /// As bound, in the order of the settings.
-    pub(super) addresses: Vec<LocalAddress>,
-    /// Per worker, parallel to the settings; `None` where another worker has the only socket.
-    pub(super) workers: Vec<Vec<Option<Unowned>>>,
+    /// As the settings name it.
+    wanted: LocalAddress,
+    /// As bound.
+    pub(super) address: LocalAddress,
+    /// One place for each worker; empty where another worker has the only socket.
+    sockets: Vec<Option<Unowned>>,
 }
 
 impl Bound {
-    /// All sockets once more, by the addresses of the settings.
-    pub(super) fn share(
-        &self,
-        listeners: &[OutboundListener],
-    ) -> io::Result<Vec<(LocalAddress, Vec<OwnedFd>)>> {
-        let of = |index: usize| {
-            let sockets = self
-                .workers
-                .iter()
-                .filter_map(|all| all.get(index)?.as_ref());
-            sockets.map(Unowned::share).collect::<io::Result<_>>()
-        };
-        let listeners = listeners.iter().enumerate();
-        listeners
-            .map(|(index, listener)| Ok((listener.listen.clone(), of(index)?)))
-            .collect()
+    /// The port, where it has one.
+    pub(super) fn port(&self) -> Option<u16> {
+        match &self.address {
+            LocalAddress::Tcp(address) => Some(address.port()),
+            LocalAddress::Unix(_) => None,
+        }
+    }
+
+    /// The socket of one worker, if it has one.
+    pub(super) fn take(&mut self, worker: usize) -> Option<Unowned> {
+        self.sockets.get_mut(worker)?.take()
+    }
+
+    /// Its address in the settings, and all its sockets once more. To be asked before they are taken.
+    pub(super) fn share(&self) -> io::Result<(LocalAddress, Vec<OwnedFd>)> {
+        let sockets = self.sockets.iter().flatten().map(Unowned::share);
+        Ok((self.wanted.clone(), sockets.collect::<io::Result<_>>()?))
     }
 }
 
-/// Takes or binds every outbound listener for `workers`.
+/// Takes or binds the outbound listener with this number in the settings for `workers`.
 pub(super) fn outbound(
-    listeners: &[OutboundListener],
+    wanted: &LocalAddress,
+    number: usize,
     workers: usize,
-    mut inherited: Option<&mut Estate>,
+    inherited: Option<&mut Estate>,
 ) -> Result<Bound, RunError> {
-    let mut bound = Bound {
-        addresses: Vec::new(),
-        workers: (0..workers).map(|_| Vec::new()).collect(),
+    let failed = |error| RunError::Listen {
+        address: wanted.to_string(),
+        purpose: "for the application (outbound.listeners, or --outbound)",
+        error,
     };
-    for (number, listener) in listeners.iter().enumerate() {
-        let failed = |error| RunError::Listen {
-            address: listener.listen.to_string(),
-            purpose: "for the application (outbound.listeners, or --outbound)",
-            error,
-        };
-        let sockets = inherited
-            .as_mut()
-            .and_then(|estate| take(&mut estate.listeners, &listener.listen));
-        match &listener.listen {
-            LocalAddress::Tcp(wanted) => {
-                let sockets: Vec<TcpListener> = match sockets {
-                    Some(sockets) => sockets.into_iter().map(TcpListener::from).collect(),
-                    None => tcp_listeners(*wanted, workers).map_err(failed)?,
-                };
-                let address = sockets.first().map_or(Ok(*wanted), TcpListener::local_addr);
-                bound
-                    .addresses
-                    .push(LocalAddress::Tcp(address.map_err(failed)?));
-                for (own, socket) in bound.workers.iter_mut().zip(sockets) {
-                    own.push(Some(Unowned::Tcp(socket)));
-                }
-            }
-            LocalAddress::Unix(path) => {
-                let taken = sockets.and_then(|mut sockets| sockets.pop());
-                let socket = match taken {
-                    Some(socket) => UnixListener::from(socket),
-                    None => unix(path).map_err(failed)?,
-                };
-                let mut socket = Some(Unowned::Unix(socket));
-                for (index, sockets) in bound.workers.iter_mut().enumerate() {
-                    sockets.push(if index == number % workers.max(1) {
-                        socket.take()
-                    } else {
-                        None
-                    });
-                }
-                bound.addresses.push(listener.listen.clone());
-            }
+    let taken = inherited.and_then(|estate| take(&mut estate.listeners, wanted));
+    let (address, sockets) = match wanted {
+        LocalAddress::Tcp(at) => {
+            let sockets: Vec<TcpListener> = match taken {
+                Some(taken) => taken.into_iter().map(TcpListener::from).collect(),
+                None => tcp_listeners(*at, workers).map_err(failed)?,
+            };
+            let address = sockets.first().map_or(Ok(*at), TcpListener::local_addr);
+            let sockets = sockets.into_iter().map(|one| Some(Unowned::Tcp(one)));
+            (
+                LocalAddress::Tcp(address.map_err(failed)?),
+                sockets.collect(),
+            )
         }
-    }
-    Ok(bound)
+        LocalAddress::Unix(path) => {
+            let socket = match taken.and_then(|mut taken| taken.pop()) {
+                Some(taken) => UnixListener::from(taken),
+                None => unix(path).map_err(failed)?,
+            };
+            let mut sockets: Vec<_> = (0..workers).map(|_| None).collect();
+            // They take turns, so that not one worker has all.
+            if let Some(place) = sockets.get_mut(number % workers.max(1)) {
+                *place = Some(Unowned::Unix(socket));
+            }
+            (wanted.clone(), sockets)
+        }
+    };
+    Ok(Bound {
+        wanted: wanted.clone(),
+        address,
+        sockets,
+    })
 }
 
 fn take(
@@ -205,23 +200,19 @@ fn unix(path: &Path) -> io::Result<UnixListener> {
 
 #[cfg(test)]
 mod tests {
-    use weft_config::settings::OutboundTarget;
+    use std::net::{Ipv4Addr, SocketAddrV4};
 
     use super::*;
 
-    fn listener(address: &LocalAddress) -> OutboundListener {
-        OutboundListener {
-            listen: address.clone(),
-            target: OutboundTarget::ByHost,
-        }
-    }
+    const ANY: LocalAddress =
+        LocalAddress::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
 
     #[test]
     fn workers_share_a_tcp_port_that_nobody_else_may_take() {
-        let any = LocalAddress::Tcp(([127, 0, 0, 1], 0).into());
-        let bound = outbound(&[listener(&any)], 2, None).unwrap();
-        assert_eq!(bound.workers.len(), 2);
-        assert!(outbound(&[listener(&bound.addresses[0])], 2, None).is_err());
+        let mut bound = outbound(&ANY, 0, 2, None).unwrap();
+        assert!(outbound(&bound.address, 0, 2, None).is_err());
+        assert!(bound.take(0).is_some() && bound.take(1).is_some());
+        assert!(bound.take(0).is_none() && bound.take(2).is_none());
     }
 
     #[test]
@@ -230,16 +221,11 @@ mod tests {
         let path = directory.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         let address = LocalAddress::Unix(path);
-        let bound = outbound(&[listener(&address)], 2, None).unwrap();
-        assert_eq!(
-            bound
-                .workers
-                .iter()
-                .filter(|sockets| sockets[0].is_some())
-                .count(),
-            1
-        );
-        assert!(outbound(&[listener(&address)], 2, None).is_err());
+        let mut bound = outbound(&address, 3, 2, None).unwrap();
+        assert!(bound.take(0).is_none());
+        let live = bound.take(1);
+        assert!(live.is_some());
+        assert!(outbound(&address, 3, 2, None).is_err());
     }
 
     #[test]
@@ -248,27 +234,24 @@ mod tests {
         let path = directory.path().join("notes");
         std::fs::write(&path, "mine").unwrap();
         let address = LocalAddress::Unix(path.clone());
-        assert!(outbound(&[listener(&address)], 1, None).is_err());
+        assert!(outbound(&address, 0, 1, None).is_err());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     }
 
     #[test]
     fn what_was_inherited_is_used_and_the_rest_is_bound() {
-        let any = LocalAddress::Tcp(([127, 0, 0, 1], 0).into());
         let folder = tempfile::tempdir().unwrap();
         let unix = LocalAddress::Unix(folder.path().join("s"));
-        let before = [listener(&unix), listener(&any)];
-        let old = outbound(&before, 2, None).unwrap();
+        let old = [&unix, &ANY].map(|at| outbound(at, 0, 2, None).unwrap());
         let mut estate = Estate {
             mesh: None,
-            listeners: old.share(&before).unwrap(),
+            listeners: old.iter().map(|one| one.share().unwrap()).collect(),
             admin: Vec::new(),
         };
-        let after = [listener(&any), listener(&any), listener(&unix)];
-        let new = outbound(&after, 2, Some(&mut estate)).unwrap();
-        assert_eq!(new.addresses[0], old.addresses[1]);
-        assert_ne!(new.addresses[1], old.addresses[1]);
-        assert_eq!(new.addresses[2], unix);
+        let new = [&ANY, &ANY, &unix].map(|at| outbound(at, 0, 2, Some(&mut estate)).unwrap());
+        assert_eq!(new[0].address, old[1].address);
+        assert_ne!(new[1].address, old[1].address);
+        assert_eq!(new[2].address, unix);
         assert!(estate.listeners.is_empty());
     }
 }

@@ -37,8 +37,8 @@ pub(super) struct Plan {
     pub(super) shard: Arc<Shard>,
     pub(super) mesh_socket: WorkerSocket,
     pub(super) serves: bool,
+    /// Its listeners, each with what it leads to.
     pub(super) sockets: Vec<(Destination, Unowned)>,
-    pub(super) listener_ports: Vec<Option<u16>>,
     pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
     /// Whose tables are taken.
     pub(super) trust_domain: TrustDomain,
@@ -134,10 +134,9 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let room = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX));
     let mut failure = None;
     let mut listeners = Vec::new();
-    for ((destination, socket), port) in plan.sockets.into_iter().zip(plan.listener_ports) {
+    for (destination, socket) in plan.sockets {
         match own(socket) {
             Ok(socket) => {
-                let destination = with_port(destination, port);
                 let listener = Arc::new(Listener {
                     worker: Arc::clone(&worker),
                     destination,
@@ -203,16 +202,6 @@ fn own(socket: Unowned) -> io::Result<Socket> {
         Unowned::Tcp(listener) => Socket::Tcp(tokio::net::TcpListener::from_std(listener)?),
         Unowned::Unix(listener) => Socket::Unix(tokio::net::UnixListener::from_std(listener)?),
     })
-}
-
-fn with_port(destination: Destination, port: Option<u16>) -> Destination {
-    match destination {
-        Destination::ByHost { namespace, .. } => Destination::ByHost {
-            namespace,
-            listener_port: port,
-        },
-        service @ Destination::Service { .. } => service,
-    }
 }
 
 fn via(protocol: &str, name: &str) -> HeaderValue {

@@ -21,6 +21,7 @@ use weft_transport::endpoint::{Epoch, InheritError, RelayPair};
 use weft_transport::identity::SpiffeId;
 use weft_transport::private_socket::{self, PrivateSocket};
 
+use crate::descriptors::Seldom;
 use crate::limits;
 use crate::run::ControlPlane;
 use channel::Channel;
@@ -249,6 +250,7 @@ impl Incumbent {
         earlier: impl Fn() -> Vec<Epoch>,
         control: &Arc<dyn ControlPlane>,
     ) -> Successor {
+        let mut seldom = Seldom::default();
         loop {
             let offered = match self.door.accept().await {
                 Ok(stream) => {
@@ -264,7 +266,11 @@ impl Incumbent {
             };
             match offered {
                 Ok(successor) => return successor,
-                Err(error) => tracing::warn!(%error, "not taken over: this process goes on"),
+                Err(error) => {
+                    if let Some(left_out) = seldom.admit(std::time::Instant::now()) {
+                        tracing::warn!(%error, left_out, "not taken over: this process goes on");
+                    }
+                }
             }
         }
     }

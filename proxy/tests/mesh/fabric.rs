@@ -70,6 +70,7 @@ impl Fabric {
                     service: service.parse().unwrap(),
                     port: 80,
                     application: LocalAddress::Tcp(*application),
+                    send_via: true,
                 })
                 .collect(),
         });

@@ -108,6 +108,7 @@ impl Mesh {
             service: name.parse().unwrap(),
             port,
             application: LocalAddress::Tcp(application),
+            send_via: true,
         };
         settings.inbound = Some(Inbound {
             listen: loopback(),

@@ -131,6 +131,7 @@ impl FromStr for InboundFlag {
             service,
             port,
             application,
+            send_via: None,
         }))
     }
 }

@@ -16,7 +16,7 @@ mod wait;
 
 pub(crate) use capture::{Capture, Packet};
 pub(crate) use h2::{Call, Http2, Streams};
-pub(crate) use http::{Connection, Response, connect, exchange, get, read_response};
+pub(crate) use http::{Connection, Response, connect, exchange, exchange_at, get, read_response};
 pub(crate) use load::{Load, OpenLoad};
 pub(crate) use mesh::{Mesh, service};
 pub(crate) use need::{Need, heavy, need};

@@ -104,6 +104,22 @@ impl Process {
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
     }
 
+    /// How many file descriptors it has.
+    pub(crate) fn descriptors(&self) -> u64 {
+        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        folder.count() as u64
+    }
+
+    /// Lets it have so many at most from here on.
+    pub(crate) fn limit_descriptors(&self, most: u64) {
+        let pid = rustix::process::Pid::from_raw(self.pid().as_raw());
+        let limit = rustix::process::Rlimit {
+            current: Some(most),
+            maximum: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum,
+        };
+        rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+    }
+
     fn status_field(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
             .unwrap_or_else(|error| panic!("{} is gone: {error}", self.name));

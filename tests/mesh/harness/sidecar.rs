@@ -34,6 +34,7 @@ pub(crate) struct SidecarPlan {
     outbound: Vec<(String, String)>,
     by_host: bool,
     admin_settings: String,
+    service_settings: String,
     settings: String,
     environment: Vec<(&'static str, PathBuf)>,
 }
@@ -54,6 +55,7 @@ impl SidecarPlan {
             outbound: Vec::new(),
             by_host: false,
             admin_settings: String::new(),
+            service_settings: String::new(),
             settings: String::new(),
             environment: Vec::new(),
         }
@@ -125,6 +127,12 @@ impl SidecarPlan {
     /// One more key of `admin`.
     pub(crate) fn admin_setting(mut self, key: &str) -> Self {
         write!(self.admin_settings, ", {key}").unwrap();
+        self
+    }
+
+    /// One more key of each service that it serves.
+    pub(crate) fn service_setting(mut self, key: &str) -> Self {
+        write!(self.service_settings, ", {key}").unwrap();
         self
     }
 
@@ -203,7 +211,8 @@ impl SidecarPlan {
                 let (name, port) = service.split_once(':').unwrap();
                 writeln!(
                     text,
-                    "    - {{ service: {name}, port: {port}, application: \"{application}\" }}"
+                    "    - {{ service: {name}, port: {port}, application: \"{application}\"{} }}",
+                    self.service_settings
                 )
                 .unwrap();
             }

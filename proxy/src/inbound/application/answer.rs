@@ -58,7 +58,8 @@ enum Source {
 }
 
 /// It broke off: [`AnswerBody::take_failure`] says why.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the response broke off")]
 pub(crate) struct Broken;
 
 impl AnswerBody {

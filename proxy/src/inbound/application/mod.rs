@@ -416,6 +416,8 @@ impl Application {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)
             .max_headers(limits::FIELDS_MAX)
+            // RFC 9112 section 5.1: a proxy removes white space before the colon of a response's field.
+            .allow_spaces_after_header_name_in_responses(true)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| exchange_failure(&error))?;

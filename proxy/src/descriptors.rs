@@ -1,0 +1,120 @@
+//! What happens when the process has few file descriptors left, or none: connections of the application wait in the
+//! kernel before that, the admin endpoint has one in reserve, and the log says it seldom.
+//!
+//! The kernel gives out the lowest free number. So the number of a new descriptor tells how many are in use.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+use crate::limits;
+
+/// One descriptor that nobody else can have.
+#[derive(Debug)]
+pub(crate) struct Reserve(Option<File>);
+
+impl Reserve {
+    /// Takes one, if there is any.
+    pub(crate) fn new() -> Self {
+        Self(nothing().ok())
+    }
+
+    /// Gives it up if that is what the error is about. Whether there is one to be had then.
+    pub(crate) fn help(&mut self, error: &io::Error) -> bool {
+        let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+        error
+            .raw_os_error()
+            .is_some_and(|one| exhausted.contains(&one))
+            && self.0.take().is_some()
+    }
+
+    /// Takes one again, if it was given up and there is any.
+    pub(crate) fn restore(&mut self) {
+        if self.0.is_none() {
+            self.0 = nothing().ok();
+        }
+    }
+}
+
+/// Waits until there are descriptors for more than what is needed in any case.
+pub(crate) async fn plenty() {
+    while nothing().map_or(true, |probe| is_one_of_the_last(&probe)) {
+        tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
+    }
+}
+
+/// Whether this one, which is new, is of those that are kept for what is needed in any case.
+pub(crate) fn is_one_of_the_last(newest: &impl AsRawFd) -> bool {
+    let number = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
+    getrlimit(Resource::Nofile)
+        .current
+        .is_some_and(|most| number >= most - kept(most))
+}
+
+/// How many of so many are kept.
+fn kept(most: u64) -> u64 {
+    limits::DESCRIPTORS_KEPT.min(most / 8)
+}
+
+fn nothing() -> io::Result<File> {
+    File::open("/dev/null")
+}
+
+/// A line of the log that a state causes again and again: now and then, with a count of those left out.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl Seldom {
+    /// How many were left out before the line that may be written now, if it may.
+    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
+        let is_due = self
+            .last
+            .is_none_or(|last| now.saturating_duration_since(last) >= limits::LOG_PAUSE);
+        if !is_due {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_line_comes_seldom_and_says_how_many_were_left_out() {
+        let (mut seldom, now) = (Seldom::default(), Instant::now());
+        assert_eq!(seldom.admit(now), Some(0));
+        assert_eq!(seldom.admit(now), None);
+        let before = limits::LOG_PAUSE - Duration::from_millis(1);
+        assert_eq!(seldom.admit(now + before), None);
+        assert_eq!(seldom.admit(now + limits::LOG_PAUSE), Some(2));
+    }
+
+    #[test]
+    fn the_reserve_helps_once_and_only_where_descriptors_are_missing() {
+        let mut reserve = Reserve::new();
+        assert!(!reserve.help(&io::ErrorKind::ConnectionAborted.into()));
+        let exhausted = io::Error::from(Errno::MFILE);
+        assert!(reserve.help(&exhausted) && !reserve.help(&exhausted));
+        reserve.restore();
+        assert!(reserve.help(&exhausted));
+    }
+
+    #[test]
+    fn few_are_kept_of_few() {
+        assert_eq!(kept(1024), limits::DESCRIPTORS_KEPT);
+        assert_eq!([kept(80), kept(7)], [10, 0]);
+    }
+}
