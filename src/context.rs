@@ -133,6 +133,11 @@ impl Context {
                 chain(&error)
             ));
         }
+        if let Some(reason) = agent.status().unsaved() {
+            note(format_args!(
+                "weft: the operator's identity was renewed for this command, and could not be saved: {reason}"
+            ));
+        }
         Ok(credentials)
     }
 

@@ -35,10 +35,12 @@ impl ControlAdmin {
         Ok(Self(Some(endpoint)))
     }
 
-    /// Serves what `samples` says at each request, until `shutdown`.
+    /// Serves what `samples` and `concerns` say at each request, until `shutdown`. A concern is what an operator
+    /// should look after although it stops nothing.
     pub async fn serve(
         self,
         samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
+        concerns: impl Fn() -> Vec<String> + Clone + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) {
         let Some(endpoint) = self.0 else {
@@ -48,7 +50,13 @@ impl ControlAdmin {
         // It is served from the moment at which the process serves, so it is ready when it answers.
         let router = Router::new()
             .route("/live", get(async || "live\n"))
-            .route("/ready", get(async || "ready\n"))
+            .route(
+                "/ready",
+                get(async move || match concerns().join("; ") {
+                    concerns if concerns.is_empty() => "ready\n".to_owned(),
+                    concerns => format!("ready, but {concerns}\n"),
+                }),
+            )
             .route(
                 "/metrics",
                 get(async move || {
@@ -69,7 +77,7 @@ pub fn raw_admin(address: Option<ListenAddress>) -> Option<RawAdmin> {
 }
 
 /// The samples as text; those of one name stand together.
-fn page(samples: &[Sample]) -> String {
+pub fn page(samples: &[Sample]) -> String {
     let mut page = String::new();
     let mut last = "";
     for sample in samples {

@@ -18,6 +18,7 @@ mod context;
 mod control_admin;
 mod failure;
 mod identity;
+mod orphans;
 mod output;
 mod process;
 mod settings_file;

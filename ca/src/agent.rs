@@ -9,26 +9,26 @@ mod state;
 mod status;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
-use weft_transport::credentials::{Credentials, TrustBundle};
+use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 
 pub use self::claim::Claim;
-use self::purchase::{accept, buy, patiently};
-use self::state::{CaAddresses, StateDirectory, Stored};
+use self::purchase::{buy, patiently};
+use self::state::{Bought, CaAddresses, StateDirectory, Stored};
 pub use self::status::AgentStatus;
 use self::status::Status;
 use crate::attest::unix_seconds;
 use crate::client::Right;
 use crate::files::FileError;
 use crate::limits::{
-    ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, RENEWAL_GRACE, WALL_CHECK_INTERVAL,
+    ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, RENEWAL_GRACE, SAVE_INTERVAL, WALL_CHECK_INTERVAL,
 };
 use crate::renewal::{Action, Life, Renewal, Urgency};
 use crate::token::JoinToken;
@@ -102,6 +102,8 @@ pub struct Agent {
     state: StateDirectory,
     credentials: Credentials,
     ca: CaAddresses,
+    /// The identity in force, as long as the state directory has not taken it.
+    unsaved: Mutex<Option<Bought>>,
     status: Arc<Status>,
 }
 
@@ -163,12 +165,17 @@ impl Agent {
         let mut renewal = Renewal::new(Instant::now(), self.life(), &mut rng);
         let mut last_failure = String::new();
         loop {
-            let check = Instant::now() + WALL_CHECK_INTERVAL;
+            let check = match self.has_unsaved() {
+                true => SAVE_INTERVAL,
+                false => WALL_CHECK_INTERVAL,
+            };
+            let check = Instant::now() + check;
             let wake = renewal.poll_timeout().map_or(check, |due| due.min(check));
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep_until(wake.into()) => {}
             }
+            self.save_again();
             let now = Instant::now();
             renewal.handle_wall_clock(now, self.life().left, &mut rng);
             let Some(Action::Renew) = renewal.handle_timeout(now) else {
@@ -221,20 +228,17 @@ impl Agent {
             secret: &token.secret,
         };
         let attempt = || buy(&state, &ca, &right, &token.identity);
-        let (svid, bundle) = patiently(attempt, waiting).await?;
-        if !bundle.fingerprints().contains(&token.anchor) {
+        let bought = patiently(attempt, waiting).await?;
+        let credentials = credentials(&bought, &ca)?;
+        if !credentials.bundle().fingerprints().contains(&token.anchor) {
             return Err(AgentError::Answer(
                 "its bundle lacks the root that the token names".to_owned(),
             ));
         }
-        let credentials = accept(&state, &ca, svid, bundle, None)?;
+        let agent = Self::new(state, credentials, ca);
+        agent.save(bought);
         tracing::info!(identity = %token.identity, "joined the mesh");
-        Ok(Self {
-            state,
-            credentials,
-            ca,
-            status: Arc::default(),
-        })
+        Ok(agent)
     }
 
     async fn resume(
@@ -253,8 +257,10 @@ impl Agent {
             };
         }
         let mut ca = stored.ca;
-        if let Some(token) = &token {
-            learn_addresses(&state, &mut ca, token, &stored.bundle)?;
+        if let Some(token) = &token
+            && let Err(error) = learn_addresses(&state, &mut ca, token, &stored.bundle)
+        {
+            tracing::warn!(%error, "the CA's addresses of the join token hold until this process ends");
         }
         let id = stored.svid.id().clone();
         let credentials =
@@ -262,12 +268,7 @@ impl Agent {
                 path: path.clone(),
                 reason: error.to_string(),
             })?;
-        let agent = Self {
-            state,
-            credentials,
-            ca,
-            status: Arc::default(),
-        };
+        let agent = Self::new(state, credentials, ca);
         if expired_for.is_none() {
             tracing::info!(identity = %id, "took up the identity of the state directory");
             return Ok(agent);
@@ -290,12 +291,64 @@ impl Agent {
     async fn renew(&self) -> Result<(), AgentError> {
         let identity = self.id();
         let right = Right::Svid(&self.credentials);
-        let (svid, bundle) = buy(&self.state, &self.ca, &right, &identity).await?;
-        let not_after = unix_seconds(svid.not_after());
-        accept(&self.state, &self.ca, svid, bundle, Some(&self.credentials))?;
+        let bought = buy(&self.state, &self.ca, &right, &identity).await?;
+        // Checks that the chain leads to the bundle, before anything on disk changes.
+        let new = credentials(&bought, &self.ca)?.svid();
+        let (svid, bundle) = pair(&bought, &self.ca)?;
+        // The disk comes first: a process that crashes after using the new certificate must find it again.
+        self.save(bought);
+        self.credentials.replace(svid, bundle).map_err(unusable)?;
         self.status.renewals.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(%identity, not_after, "renewed the identity");
+        tracing::info!(%identity, not_after = unix_seconds(new.not_after()), "renewed the identity");
         Ok(())
+    }
+
+    fn new(state: StateDirectory, credentials: Credentials, ca: CaAddresses) -> Self {
+        Self {
+            state,
+            credentials,
+            ca,
+            unsaved: Mutex::default(),
+            status: Arc::default(),
+        }
+    }
+
+    /// Writes a new identity to disk. One that cannot be written is used all the same, and kept for
+    /// [`Self::save_again`]: a full disk is no outage.
+    fn save(&self, bought: Bought) {
+        let Err(error) = self.state.save(&bought, &self.ca) else {
+            return self.set_unsaved(None, String::new());
+        };
+        tracing::error!(
+            %error,
+            "the new identity is used from memory: the state directory did not take it; a restart goes back to the identity on disk"
+        );
+        self.set_unsaved(Some(bought), error.to_string());
+    }
+
+    fn save_again(&self) {
+        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bought) = unsaved.as_ref() else {
+            return;
+        };
+        match self.state.save(bought, &self.ca) {
+            Ok(()) => {
+                drop(unsaved);
+                tracing::info!("the identity that was used from memory is on disk");
+                self.set_unsaved(None, String::new());
+            }
+            Err(error) => tracing::debug!(%error, "the identity is still not on disk"),
+        }
+    }
+
+    fn has_unsaved(&self) -> bool {
+        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaved.is_some()
+    }
+
+    fn set_unsaved(&self, bought: Option<Bought>, reason: String) {
+        *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = bought;
+        self.status.set_unsaved(reason);
     }
 
     fn life(&self) -> Life {
@@ -345,6 +398,23 @@ impl Agent {
             }
         }
     }
+}
+
+/// What was bought, as the transport takes it. Checks that the chain leads to the bundle.
+fn credentials(bought: &Bought, ca: &CaAddresses) -> Result<Credentials, AgentError> {
+    let (svid, bundle) = pair(bought, ca)?;
+    Credentials::new(svid, bundle).map_err(unusable)
+}
+
+fn pair(bought: &Bought, ca: &CaAddresses) -> Result<(Svid, TrustBundle), AgentError> {
+    let unusable = |error: &dyn std::error::Error| AgentError::Answer(error.to_string());
+    let svid = bought.svid().map_err(|error| unusable(&error))?;
+    let bundle = bought.bundle(&ca.trust_domain);
+    Ok((svid, bundle.map_err(|error| unusable(&error))?))
+}
+
+fn unusable(error: CredentialsError) -> AgentError {
+    AgentError::Answer(error.to_string())
 }
 
 /// A token beside a stored identity must be for the same one: anything else is a mix-up of directories.

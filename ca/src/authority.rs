@@ -275,7 +275,7 @@ impl Authority {
     ) -> Result<(Svid, TrustBundle), OwnCredentialsError> {
         let identity = subject::authority(self.issuer.trust_domain());
         let (svid, key) = self.issuer.issue_own(&identity, self.svid_ttl, now, rng)?;
-        self.store.write(|transaction| {
+        let logged = self.store.write(|transaction| {
             transaction.append(Record {
                 time: unix_seconds(now),
                 event: Event::Issued {
@@ -287,7 +287,11 @@ impl Authority {
                 peer: None,
                 key: None,
             })
-        })?;
+        });
+        if let Err(error) = logged {
+            // It never leaves this process, and without it the CA could not even say what is wrong.
+            tracing::error!(%error, "the CA's own certificate is not in the issuance log");
+        }
         let bundle = TrustBundle::from_pem(
             self.issuer.trust_domain().clone(),
             self.issuer.bundle_pem().as_bytes(),
@@ -337,9 +341,6 @@ pub enum OwnCredentialsError {
     /// It could not be signed.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// The transport refuses it.
     #[error("the CA's own certificate is not usable: {0}")]
     Unusable(String),

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod local;
 pub mod metrics;
 pub mod renewal;
+pub mod reopened;
 pub mod subject;
 pub mod token;
 

@@ -150,9 +150,12 @@ impl Server {
             renewal_grace: settings.renewal_grace,
         };
         let acceptor = TlsAcceptor::new(&credentials, client)?;
-        authority
+        let noted = authority
             .store()
-            .write(|transaction| transaction.put_listen(local_address.to_string()))?;
+            .write(|transaction| transaction.put_listen(local_address.to_string()));
+        if let Err(error) = noted {
+            tracing::error!(%error, "join tokens carry the address of an earlier start, unless `weft ca init` was given one");
+        }
         Ok(Self {
             admin: bind_admin(directory)?,
             authority: Arc::new(authority),

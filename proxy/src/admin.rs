@@ -25,7 +25,7 @@ use weft_transport::pool::{PeerStatus, Pool};
 
 use crate::metrics::{Gauge, Shard, expose};
 use crate::run::table::{Snapshots, Updates, is_everywhere};
-use crate::run::{ControlPlane, LogFilter};
+use crate::run::{ControlPlane, Process};
 use crate::worker::Shared;
 
 /// What the endpoint can show and do.
@@ -36,7 +36,7 @@ pub(crate) struct State {
     pools: Vec<Pool>,
     snapshots: Snapshots,
     shared: Arc<Shared>,
-    log: Option<Arc<dyn LogFilter>>,
+    process: Option<Arc<dyn Process>>,
     updates: Arc<Updates>,
     draining: CancellationToken,
 }
@@ -49,7 +49,7 @@ impl State {
         pools: Vec<Pool>,
         snapshots: Snapshots,
         shared: Arc<Shared>,
-        log: Option<Arc<dyn LogFilter>>,
+        process: Option<Arc<dyn Process>>,
     ) -> Self {
         Self {
             credentials,
@@ -58,7 +58,7 @@ impl State {
             pools,
             snapshots,
             shared,
-            log,
+            process,
             updates: Arc::default(),
             draining: CancellationToken::new(),
         }
@@ -140,8 +140,12 @@ async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     if state.draining.is_cancelled() {
         missing.push("draining");
     }
+    let concerns = state.process.as_ref().map(|process| process.concerns());
     match missing.is_empty() {
-        true => "ready\n".into_response(),
+        true => match concerns.unwrap_or_default().join("; ") {
+            concerns if concerns.is_empty() => "ready\n".into_response(),
+            concerns => format!("ready, but {concerns}\n").into_response(),
+        },
         false => (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not ready: {}\n", missing.join("; ")),
@@ -151,7 +155,10 @@ async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
-    let text = expose(&state.shards, &gauges(&state));
+    let mut text = expose(&state.shards, &gauges(&state));
+    if let Some(process) = &state.process {
+        text += &process.exposition();
+    }
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,
@@ -330,8 +337,8 @@ async fn certs(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn logging(Extract(state): Extract<Arc<State>>) -> Response {
-    match &state.log {
-        Some(log) => format!("{}\n", log.current()).into_response(),
+    match &state.process {
+        Some(process) => format!("{}\n", process.log_filter()).into_response(),
         None => (
             StatusCode::NOT_FOUND,
             "the log filter of this process is fixed\n",
@@ -341,7 +348,8 @@ async fn logging(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn set_logging(Extract(state): Extract<Arc<State>>, directives: String) -> Response {
-    match state.log.as_ref().map(|log| log.replace(directives.trim())) {
+    let process = state.process.as_ref();
+    match process.map(|process| process.set_log_filter(directives.trim())) {
         Some(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         None => (

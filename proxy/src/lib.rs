@@ -40,5 +40,5 @@ pub use admin::server::Endpoint as AdminEndpoint;
 pub use early::answer_while_waiting;
 pub use failure::{Failure, Reason};
 pub use private_socket::connect as connect_socket;
-pub use run::{ControlPlane, LogFilter, RunError, Running, run, start};
+pub use run::{ControlPlane, Process, RunError, Running, run, start};
 pub use takeover::{MessageError, Predecessor, TakeoverError};

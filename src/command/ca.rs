@@ -233,7 +233,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
         };
         let (served, ()) = tokio::join!(
             serve,
-            admin.serve(move || metrics.samples(), shutdown.clone())
+            admin.serve(move || metrics.samples(), Vec::new, shutdown.clone())
         );
         served
     }))

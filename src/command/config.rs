@@ -130,6 +130,8 @@ fn serve(args: Serve) -> Result<(), Failure> {
             .map_err(|error| failed(&error))?;
         let admin = ControlAdmin::bind(admin).await?;
         let (own, metrics) = (agent.status(), server.metrics());
+        let identity = agent.status();
+        let concerns = move || identity.concerns();
         let samples = move || [own.samples(), metrics.samples()].concat();
         process::ready(&format!("serving on {listen}"));
         // Its own certificate is renewed for as long as it serves.
@@ -141,7 +143,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
         let (served, (), ()) = tokio::join!(
             serve,
             agent.run(shutdown.clone()),
-            admin.serve(samples, shutdown.clone())
+            admin.serve(samples, concerns, shutdown.clone())
         );
         served
     }))

@@ -1,28 +1,34 @@
-//! One purchase of a certificate: ask, check what comes back, put it on disk and in force. When to buy is decided by
+//! One purchase of a certificate: ask, and check what comes back. When to buy, and what becomes of it, is decided by
 //! the agent; the call itself is `client.rs`.
 
 use std::future::Future;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
-use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 
 use super::AgentError;
-use super::state::{CaAddresses, StateDirectory};
+use super::state::{Bought, CaAddresses, StateDirectory};
 use crate::client::{self, CallError, Right};
 use crate::limits::JOIN_BACKOFF_MAX;
 use crate::renewal::Backoff;
 use crate::subject;
 
 /// Buys a certificate for the pending key. What comes back is checked: the key is ours, the name is ours.
+///
+/// A token binds to the first key that spends it, so one is spent only for a key that survives a crash.
 pub(super) async fn buy(
     state: &StateDirectory,
     ca: &CaAddresses,
     right: &Right<'_>,
     identity: &SpiffeId,
-) -> Result<(Svid, TrustBundle), AgentError> {
-    let pending = state.pending()?;
+) -> Result<Bought, AgentError> {
+    let mut pending = state.pending()?;
+    if let Some(error) = pending.unsaved.take()
+        && matches!(right, Right::Token { .. })
+    {
+        return Err(error.into());
+    }
     let server = subject::authority(&ca.trust_domain);
     let answer = client::sign(&ca.addresses, &server, right, &pending.csr).await;
     let answer = match answer {
@@ -30,7 +36,9 @@ pub(super) async fn buy(
         Err(CallError::Unreachable(reason)) => return Err(AgentError::Unreachable(reason)),
         Err(CallError::Refused { address, reason }) => {
             // This key will not be certified, and a new attempt may have a new right.
-            state.discard_pending()?;
+            if let Err(error) = state.discard_pending() {
+                tracing::debug!(%error, "the key of a refused request stays on disk");
+            }
             return Err(AgentError::Refused {
                 address,
                 reason,
@@ -38,44 +46,23 @@ pub(super) async fn buy(
             });
         }
     };
-    let svid = Svid::from_pem(answer.chain_pem.as_bytes(), pending.key())
-        .map_err(|error| AgentError::Answer(error.to_string()))?;
+    let bought = Bought {
+        chain: answer.chain_pem,
+        key: pending.key,
+        bundle: answer.bundle_pem,
+    };
+    let unusable = |error: &dyn std::error::Error| AgentError::Answer(error.to_string());
+    let svid = bought.svid().map_err(|error| unusable(&error))?;
     if svid.id() != identity {
         return Err(AgentError::Answer(format!(
             "it is for {}, not {identity}",
             svid.id()
         )));
     }
-    let bundle = TrustBundle::from_pem(ca.trust_domain.clone(), answer.bundle_pem.as_bytes())
-        .map_err(|error| AgentError::Answer(error.to_string()))?;
-    Ok((svid, bundle))
-}
-
-/// Puts a bought certificate on disk and in force. The disk comes first: a process that crashes after using
-/// the new certificate must find it again.
-pub(super) fn accept(
-    state: &StateDirectory,
-    ca: &CaAddresses,
-    svid: Svid,
-    bundle: TrustBundle,
-    current: Option<&Credentials>,
-) -> Result<Credentials, AgentError> {
-    let unusable = |error: CredentialsError| AgentError::Answer(error.to_string());
-    // Checks that the chain leads to the bundle, before anything on disk changes.
-    let checked = Credentials::new(svid, bundle).map_err(unusable)?;
-    state.commit(&checked.svid(), &checked.bundle(), ca)?;
-    let Some(current) = current else {
-        return Ok(checked);
-    };
-    let Some(stored) = state.load()? else {
-        return Err(AgentError::Answer(
-            "it is not on disk after it was written".to_owned(),
-        ));
-    };
-    current
-        .replace(stored.svid, stored.bundle)
-        .map_err(unusable)?;
-    Ok(current.clone())
+    bought
+        .bundle(&ca.trust_domain)
+        .map_err(|error| unusable(&error))?;
+    Ok(bought)
 }
 
 /// Repeats `attempt` while no CA answers, and tells `waiting` why.

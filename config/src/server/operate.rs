@@ -277,6 +277,7 @@ fn failed(error: &StoreError) -> Status {
         | StoreError::Damaged(_)
         | StoreError::Schema(_)
         | StoreError::Failed
+        | StoreError::Unexpected(_)
         | StoreError::Exists(_)
         | StoreError::Backup(_) => Status::internal(error.to_string()),
     }

@@ -1,6 +1,7 @@
 //! What the stories are told with. Nothing in here knows a story.
 
 mod capture;
+mod disk;
 mod http;
 mod load;
 mod mesh;
@@ -13,6 +14,7 @@ mod quota;
 mod wait;
 
 pub(crate) use capture::{Capture, Packet};
+pub(crate) use disk::Disk;
 pub(crate) use http::{Connection, Response, connect, exchange, get, read_response};
 pub(crate) use load::{Load, OpenLoad};
 pub(crate) use mesh::{Mesh, Sidecar, service};
@@ -22,7 +24,7 @@ pub(crate) use origin::Origin;
 pub(crate) use process::{Output, Process, postgres_programs, program, run};
 pub(crate) use python::{python, python_command};
 pub(crate) use quota::Quota;
-pub(crate) use wait::{eventually, pause};
+pub(crate) use wait::{eventually, pause, wait_until};
 
 /// The command under test.
 pub(crate) const WEFT: &str = env!("CARGO_BIN_EXE_weft");
