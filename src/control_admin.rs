@@ -9,26 +9,27 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weft_ca::metrics::Sample;
 use weft_config::settings::raw::RawAdmin;
 use weft_config::settings::{ListenAddress, Observe};
 use weft_proxy::AdminEndpoint;
+use weft_transport::hosts;
 
 use crate::failure::{Code, Failure};
+use crate::process_metrics;
 
 /// A bound endpoint, or none when nobody asked for one.
 pub struct ControlAdmin(Option<AdminEndpoint>);
 
 impl ControlAdmin {
     /// Binds the address of `--admin` or `admin.listen`.
-    pub async fn bind(settings: Option<Observe>) -> Result<Self, Failure> {
+    pub fn bind(settings: Option<Observe>) -> Result<Self, Failure> {
         let Some(Observe { listen, hosts }) = settings else {
             return Ok(Self(None));
         };
-        let bound = TcpListener::bind(listen).await;
-        let endpoint = bound.and_then(|listener| AdminEndpoint::control(listener, hosts));
+        let endpoint =
+            hosts::listen(listen).and_then(|listener| AdminEndpoint::control(listener, hosts));
         let endpoint = endpoint.map_err(|error| {
             Failure::new(Code::Failed, format!("admin.listen {listen}: {error}"))
         })?;
@@ -61,7 +62,8 @@ impl ControlAdmin {
                 "/metrics",
                 get(async move || {
                     let format = "text/plain; version=0.0.4; charset=utf-8";
-                    ([(CONTENT_TYPE, format)], page(&samples()))
+                    let text = page(&samples()) + &process_metrics::exposition();
+                    ([(CONTENT_TYPE, format)], text)
                 }),
             );
         endpoint.serve(router, shutdown).await;

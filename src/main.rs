@@ -21,6 +21,7 @@ mod identity;
 mod orphans;
 mod output;
 mod process;
+mod process_metrics;
 mod settings_file;
 mod telemetry;
 

@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 
 pub use self::claim::Claim;
-use self::purchase::{buy, patiently};
+use self::purchase::{Wait, buy, no_answer, patiently};
 use self::state::{Bought, CaAddresses, StateDirectory, Stored};
 pub use self::status::AgentStatus;
 use self::status::Status;
@@ -28,7 +28,7 @@ use crate::attest::unix_seconds;
 use crate::client::Right;
 use crate::files::FileError;
 use crate::limits::{
-    ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, RENEWAL_GRACE, SAVE_INTERVAL, WALL_CHECK_INTERVAL,
+    ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, SAVE_INTERVAL, WALL_CHECK_INTERVAL,
 };
 use crate::renewal::{Action, Life, Renewal, Urgency};
 use crate::token::JoinToken;
@@ -42,6 +42,8 @@ pub struct AgentSettings {
     pub join_token: Option<JoinToken>,
     /// Told what a start waits for, in words that follow "waiting for".
     pub waiting: watch::Sender<String>,
+    /// For how long a start waits for a CA that does not answer; for ever without it.
+    pub patience: Option<Duration>,
 }
 
 /// Why a process has no identity. Each of these ends it.
@@ -60,9 +62,16 @@ pub enum AgentError {
     /// Nothing to start from.
     #[error("{0} holds no identity, and there is no join token")]
     NoToken(PathBuf),
-    /// The identity is past its renewal grace, and there is no token.
-    #[error("the identity in {0} expired too long ago to be renewed without a new join token")]
-    Expired(PathBuf),
+    /// The identity has expired, the CA does not renew it, and there is no token.
+    #[error(
+        "the identity in {path} has expired, and cannot be renewed without a new join token: {reason}"
+    )]
+    Expired {
+        /// The state directory.
+        path: PathBuf,
+        /// The CA's words.
+        reason: String,
+    },
     /// The token is for somebody else than the state directory.
     #[error(
         "{path} holds the identity {found}, and the join token is for {wanted}: use another state_dir, or empty it"
@@ -86,7 +95,7 @@ pub enum AgentError {
     /// The CA sent a certificate that is not usable.
     #[error("the CA sent a certificate that is not usable: {0}")]
     Answer(String),
-    /// The CA does not answer; only from [`Agent::renew_if_due`].
+    /// The CA does not answer; only from [`Agent::renew_if_due`], and where patience has an end.
     #[error("{0}")]
     Unreachable(String),
     /// A file operation failed.
@@ -109,13 +118,17 @@ pub struct Agent {
 
 impl Agent {
     /// Returns with an identity that is valid now: from the state directory, or bought. Waits, with back-off,
-    /// as long as no CA answers. Dropping the future loses nothing.
+    /// as long as no CA answers, or as patience lasts. Dropping the future loses nothing.
     ///
     /// # Errors
     /// See [`AgentError`]; each of them is definitive.
     pub async fn start(settings: AgentSettings) -> Result<(Self, Credentials), AgentError> {
         let state = StateDirectory::open(&settings.state_dir)?;
-        let (token, waiting) = (settings.join_token, settings.waiting);
+        let token = settings.join_token;
+        let wait = Wait {
+            told: settings.waiting,
+            patience: settings.patience,
+        };
         let stored = match state.load() {
             Err(error @ AgentError::Damaged { .. }) if token.is_some() => {
                 tracing::warn!(%error, "joining anew");
@@ -125,12 +138,12 @@ impl Agent {
         };
         let agent = match (stored, token) {
             (None, None) => return Err(AgentError::NoToken(settings.state_dir)),
-            (None, Some(token)) => Self::join(state, &token, &waiting).await?,
+            (None, Some(token)) => Self::join(state, &token, &wait).await?,
             (Some(stored), token) => {
                 if let Some(token) = &token {
                     check_identity(&settings.state_dir, &stored, token)?;
                 }
-                Self::resume(state, stored, token, settings.state_dir, &waiting).await?
+                Self::resume(state, stored, token, settings.state_dir, &wait).await?
             }
         };
         let credentials = agent.credentials.clone();
@@ -201,23 +214,29 @@ impl Agent {
     }
 
     /// For short-lived commands: one attempt to renew if two thirds of the life are over, or if less than `needed` is
-    /// left, for a connection ends with its certificate. Returns whether it did.
+    /// left, for a connection ends with its certificate. Returns whether it did, after `patience` at the latest.
     ///
     /// # Errors
     /// See [`AgentError`]; the identity in force stays.
-    pub async fn renew_if_due(&self, needed: Duration) -> Result<bool, AgentError> {
+    pub async fn renew_if_due(
+        &self,
+        needed: Duration,
+        patience: Duration,
+    ) -> Result<bool, AgentError> {
         let life = self.life();
         if life.left > life.total.mul_f64(1.0 - RENEWAL_AT).max(needed) {
             return Ok(false);
         }
-        self.renew().await?;
+        timeout(patience, self.renew())
+            .await
+            .unwrap_or_else(|_| Err(no_answer(patience)))?;
         Ok(true)
     }
 
     async fn join(
         state: StateDirectory,
         token: &JoinToken,
-        waiting: &watch::Sender<String>,
+        wait: &Wait,
     ) -> Result<Self, AgentError> {
         let ca = CaAddresses {
             trust_domain: token.identity.trust_domain().clone(),
@@ -228,7 +247,7 @@ impl Agent {
             secret: &token.secret,
         };
         let attempt = || buy(&state, &ca, &right, &token.identity);
-        let bought = patiently(attempt, waiting).await?;
+        let bought = patiently(attempt, wait).await?;
         let credentials = credentials(&bought, &ca)?;
         if !credentials.bundle().fingerprints().contains(&token.anchor) {
             return Err(AgentError::Answer(
@@ -246,16 +265,9 @@ impl Agent {
         stored: Stored,
         token: Option<JoinToken>,
         path: PathBuf,
-        waiting: &watch::Sender<String>,
+        wait: &Wait,
     ) -> Result<Self, AgentError> {
-        let now = SystemTime::now();
-        let expired_for = now.duration_since(stored.svid.not_after()).ok();
-        if expired_for.is_some_and(|expired| expired >= RENEWAL_GRACE) {
-            return match token {
-                Some(token) => Self::join(state, &token, waiting).await,
-                None => Err(AgentError::Expired(path)),
-            };
-        }
+        let not_after = stored.svid.not_after();
         let mut ca = stored.ca;
         if let Some(token) = &token
             && let Err(error) = learn_addresses(&state, &mut ca, token, &stored.bundle)
@@ -269,20 +281,28 @@ impl Agent {
                 reason: error.to_string(),
             })?;
         let agent = Self::new(state, credentials, ca);
-        if expired_for.is_none() {
+        if SystemTime::now() < not_after {
             tracing::info!(identity = %id, "took up the identity of the state directory");
             return Ok(agent);
         }
-        tracing::warn!(identity = %id, "the identity has expired and must be renewed first");
-        match patiently(|| agent.renew(), waiting).await {
+        // For how long an expired identity is renewed is the CA's to know, and to say.
+        tracing::warn!(identity = %id, not_after = unix_seconds(not_after), "the identity has expired and must be renewed first");
+        match patiently(|| agent.renew(), wait).await {
             Ok(()) => Ok(agent),
             Err(error @ AgentError::Refused { .. }) => match token {
                 Some(token) => {
                     tracing::warn!(%error, "joining anew");
-                    Self::join(agent.state, &token, waiting).await
+                    Self::join(agent.state, &token, wait).await
                 }
-                None => Err(error),
+                None => Err(AgentError::Expired {
+                    path,
+                    reason: error.to_string(),
+                }),
             },
+            Err(AgentError::Unreachable(reason)) => Err(AgentError::Unreachable(format!(
+                "the identity in {} has expired, and only the CA can renew it: {reason}",
+                path.display()
+            ))),
             Err(error) => Err(error),
         }
     }
@@ -435,6 +455,13 @@ pub fn saved_ca_addresses(state_dir: &Path) -> Vec<String> {
     saved.map(|ca| ca.addresses).unwrap_or_default()
 }
 
+/// Whose the identity in a state directory is, and when it ends; none before its owner has joined.
+#[must_use]
+pub fn saved_identity(state_dir: &Path) -> Option<(SpiffeId, SystemTime)> {
+    let stored = StateDirectory::look(state_dir).load().ok()??;
+    Some((stored.svid.id().clone(), stored.svid.not_after()))
+}
+
 /// A token for the same CA may know newer addresses of it.
 fn learn_addresses(
     state: &StateDirectory,
@@ -444,7 +471,8 @@ fn learn_addresses(
 ) -> Result<(), AgentError> {
     if !bundle.fingerprints().contains(&token.anchor) {
         tracing::warn!(
-            "the join token names another root than the state directory's: ignored while the identity is usable"
+            root = %token.anchor, identity = %token.identity,
+            "the state directory holds an identity of another mesh than the join token's, which names this root: the token is ignored; empty the directory to join its mesh"
         );
         return Ok(());
     }

@@ -149,6 +149,7 @@ async fn a_running_agent_renews_into_the_same_credentials() {
         state_dir: ca.state("orders"),
         join_token: Some(token),
         waiting: watch::Sender::default(),
+        patience: None,
     };
     let (agent, credentials) = within(Agent::start(settings)).await.unwrap();
     let (status, first) = (agent.status(), credentials.svid());
@@ -216,7 +217,7 @@ async fn an_identity_past_the_grace_needs_a_new_token() {
     replace_by_one_issued_at(&ca.path(), &state, long_ago);
 
     let error = join(&state, None).await.unwrap_err();
-    assert!(matches!(error, AgentError::Expired(_)));
+    assert!(matches!(error, AgentError::Expired { .. }));
     let fresh = ca.token("ns/shop/sa/orders").await;
     join(&state, Some(&fresh)).await.unwrap();
     ca.stop().await;
@@ -459,12 +460,147 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on_without_its_token
     ca.stop().await;
 }
 
+#[tokio::test]
+async fn how_long_an_expired_identity_is_renewed_is_the_ca_s_to_know_and_to_log() {
+    let directory = tempfile::tempdir().unwrap();
+    init(&directory.path().join("ca"));
+    let hour = Duration::from_secs(3600);
+    let settings = ServeSettings {
+        renewal_grace: hour,
+        ..settings(&directory.path().join("ca"), loopback(), hour)
+    };
+    let ca = Ca::serve_with(directory, &settings).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    join(&state, Some(&token)).await.unwrap();
+    // It ended two hours ago: past this CA's grace, and well within the usual one.
+    replace_by_one_issued_at(&ca.path(), &state, SystemTime::now() - 3 * hour);
+    let error = join(&state, None).await.unwrap_err();
+    assert!(matches!(error, AgentError::Expired { .. }), "{error}");
+    assert!(error.to_string().contains("renewal grace"), "{error}");
+    let seen = Admin::open(&ca.path()).await.unwrap().inspect().await;
+    let refused = Event::Refused {
+        reason: "svid_expired".to_owned(),
+    };
+    assert_eq!(seen.unwrap().log[0].event, refused);
+    let fresh = ca.token("ns/shop/sa/orders").await;
+    join(&state, Some(&fresh)).await.unwrap();
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_an_end_of_patience_hears_that_no_ca_answers() {
+    let ca = Ca::start(Duration::from_secs(3600)).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    let state = ca.state("orders");
+    join(&state, Some(&token)).await.unwrap();
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
+    replace_by_one_issued_at(&ca.path(), &state, two_hours_ago);
+    let _directory = ca.stop().await;
+    let settings = AgentSettings {
+        state_dir: state,
+        join_token: None,
+        waiting: watch::Sender::default(),
+        patience: Some(Duration::from_secs(1)),
+    };
+    let error = within(Agent::start(settings)).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    let said = error.to_string();
+    assert!(
+        said.contains("has expired") && said.contains("no CA answers"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_issuing_certificate_is_renewed_and_older_identities_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca");
+    let day = Duration::from_secs(24 * 3600);
+    init_at(&path, SystemTime::now() - 400 * day);
+    let settings = settings(&path, loopback(), day);
+    let refused = Server::bind(&settings).await.err().unwrap().to_string();
+    assert!(refused.contains("run `weft ca renew`"), "{refused}");
+
+    let root = std::fs::read(path.join("root.crt")).unwrap();
+    weft_ca::renew(&path, None, SystemTime::now(), &mut rand::rng()).unwrap();
+    assert_eq!(std::fs::read(path.join("root.crt")).unwrap(), root);
+    assert!(!path.join("issuing.key.next").exists());
+    let ca = Ca::serve_with(directory, &settings).await;
+    let token = ca.token("ns/shop/sa/orders").await;
+    join(&ca.state("orders"), Some(&token)).await.unwrap();
+    ca.stop().await;
+}
+
+#[tokio::test]
+async fn a_renewal_of_the_issuing_certificate_survives_a_crash_at_every_moment() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca");
+    init(&path);
+    let kept = |name: &str| std::fs::read(path.join(name)).unwrap();
+    let (old_key, old_certificate) = (kept("issuing.key"), kept("issuing.crt"));
+    weft_ca::renew(&path, None, SystemTime::now(), &mut rand::rng()).unwrap();
+    let (key, certificate) = (kept("issuing.key"), kept("issuing.crt"));
+    let put = |name: &str, content: &[u8]| std::fs::write(path.join(name), content).unwrap();
+    let settings = settings(&path, loopback(), Duration::from_secs(3600));
+    // The new key is there, the certificate is not; then the certificate is, and the key not in its place.
+    for present in [&old_certificate, &certificate] {
+        put("issuing.key", &old_key);
+        put("issuing.crt", present);
+        put("issuing.key.next", &key);
+        for name in ["issuing.key", "issuing.key.next"] {
+            let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(path.join(name), private).unwrap();
+        }
+        drop(Server::bind(&settings).await.unwrap());
+    }
+    assert_eq!(kept("issuing.key"), key);
+}
+
+#[tokio::test]
+async fn a_ca_that_serves_takes_up_a_renewed_issuing_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca");
+    let day = Duration::from_secs(24 * 3600);
+    init_at(&path, SystemTime::now() - 300 * day);
+    // It looks at its files four times in the life of a certificate.
+    let settings = settings(&path, loopback(), Duration::from_secs(10));
+    let server = Server::bind(&settings).await.unwrap();
+    let (metrics, shutdown) = (server.metrics(), CancellationToken::new());
+    assert_eq!(metrics.concerns().len(), 1, "{:?}", metrics.concerns());
+    assert!(metrics.concerns()[0].contains("weft ca renew"));
+    let serving = server.run(shutdown.clone());
+    let renewing = async {
+        weft_ca::renew(&path, None, SystemTime::now(), &mut rand::rng()).unwrap();
+        while !metrics.concerns().is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let mut admin = Admin::open(&path).await.unwrap();
+        let token = admin
+            .create_tokens(&order("ns/shop/sa/orders"))
+            .await
+            .unwrap();
+        let token = token[0].parse().unwrap();
+        let state = directory.path().join("orders");
+        let joined = join(&state, Some(&token)).await.unwrap();
+        let issuing = std::fs::read_to_string(path.join("issuing.crt")).unwrap();
+        let chain = joined.svid().chain_pem().replace("\r\n", "\n");
+        assert!(
+            chain.contains(issuing.replace("\r\n", "\n").trim()),
+            "{chain}"
+        );
+        shutdown.cancel();
+    };
+    let (served, ()) = within(async { tokio::join!(serving, renewing) }).await;
+    served.unwrap();
+}
+
 /// Puts an hour-long SVID with a new key into a state directory; returns its serial.
 fn replace_by_one_issued_at(ca: &Path, state: &Path, then: SystemTime) -> String {
     let read = |name: &str| std::fs::read(ca.join(name)).unwrap();
     let (root, issuing, key) = (read("root.crt"), read("issuing.crt"), read("issuing.key"));
     let domain = "demo.test".parse().unwrap();
-    let issuer = Issuer::load(domain, &root, &issuing, &key, then).unwrap();
+    let issuer = Issuer::load(domain, &root, &issuing, &key).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let csr = rcgen::CertificateParams::default()
         .serialize_request(&key)
@@ -495,9 +631,12 @@ impl Ca {
     }
 
     async fn serve(directory: TempDir, listen: SocketAddr, svid_ttl: Duration) -> Self {
-        let server = Server::bind(&settings(&directory.path().join("ca"), listen, svid_ttl))
-            .await
-            .unwrap();
+        let settings = settings(&directory.path().join("ca"), listen, svid_ttl);
+        Self::serve_with(directory, &settings).await
+    }
+
+    async fn serve_with(directory: TempDir, settings: &ServeSettings) -> Self {
+        let server = Server::bind(settings).await.unwrap();
         let (address, shutdown) = (server.local_addr(), CancellationToken::new());
         let running = tokio::task::spawn_blocking({
             let shutdown = shutdown.clone();
@@ -539,8 +678,14 @@ impl Ca {
 
 /// Makes a CA that is older than every certificate in these tests.
 fn init(directory: &Path) {
+    init_at(
+        directory,
+        SystemTime::now() - Duration::from_secs(100 * 3600),
+    );
+}
+
+fn init_at(directory: &Path, then: SystemTime) {
     let domain = "demo.test".parse().unwrap();
-    let then = SystemTime::now() - Duration::from_secs(100 * 3600);
     weft_ca::init(directory, &domain, &[], then, &mut rand::rng()).unwrap();
 }
 
@@ -571,6 +716,7 @@ async fn join(state_dir: &Path, token: Option<&JoinToken>) -> Result<Credentials
         state_dir: state_dir.to_owned(),
         join_token: token.cloned(),
         waiting: watch::Sender::default(),
+        patience: None,
     };
     within(Agent::start(settings))
         .await

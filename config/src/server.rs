@@ -38,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use weft_ca::connection::{Connection, Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
+use weft_transport::hosts;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 
 use crate::connect::CONFIG_ACCOUNT;
@@ -159,13 +160,10 @@ impl ConfigServer {
         let known = known::read(&known_file);
         let domain = own.trust_domain().clone();
         let mesh = Arc::new(Mesh::new(store, domain, known, Instant::now())?);
-        let listener =
-            TcpListener::bind(settings.listen)
-                .await
-                .map_err(|source| ServeError::Listen {
-                    address: settings.listen,
-                    source,
-                })?;
+        let listener = hosts::listen(settings.listen).map_err(|source| ServeError::Listen {
+            address: settings.listen,
+            source,
+        })?;
         let socket = admin::bind_socket(&dir.join(SOCKET_FILE))?;
         Ok(Self {
             mesh,

@@ -132,13 +132,18 @@ pub(crate) fn changes(state: Arc<State>) -> Router {
 async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     let mut missing = Vec::new();
     if !is_everywhere(&state.snapshots) {
-        missing.push("no table from the config service yet");
+        let status = state.control.status();
+        let reason = status["last_error"]
+            .as_str()
+            .map(|error| format!(" ({error})"));
+        let reason = reason.unwrap_or_default();
+        missing.push(format!("no table from the config service yet{reason}"));
     }
     if state.credentials.svid().not_after() <= SystemTime::now() {
-        missing.push("the identity has expired");
+        missing.push("the identity has expired".to_owned());
     }
     if state.draining.is_cancelled() {
-        missing.push("draining");
+        missing.push("draining".to_owned());
     }
     let concerns = state.process.as_ref().map(|process| process.concerns());
     match missing.is_empty() {

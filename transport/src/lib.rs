@@ -11,6 +11,7 @@ pub mod congestion;
 pub mod credentials;
 pub mod endpoint;
 pub mod external;
+pub mod hosts;
 pub mod http3;
 pub mod identity;
 pub mod lag;

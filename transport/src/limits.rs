@@ -183,3 +183,12 @@ pub(crate) const TAKES_ON_LEAST: u32 = 16;
 /// A stream that has been open for longer waits for its application or carries a tunnel: it is not what a
 /// worker is behind with. Longer than the deadlines of requests that an overload makes late, which must not count as such.
 pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(5);
+
+/// Head start of an address of a name before the next one is tried as well (RFC 8305 section 5).
+pub(crate) const CONNECT_HEAD_START: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried: both families of some hosts.
+pub(crate) const CONNECT_TRIES_MAX: usize = 8;
+
+/// Connections that wait to be accepted, as tokio has it; the kernel clamps it to net.core.somaxconn.
+pub(crate) const LISTEN_BACKLOG: i32 = 1024;

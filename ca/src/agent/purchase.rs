@@ -2,9 +2,10 @@
 //! the agent; the call itself is `client.rs`.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use weft_transport::identity::SpiffeId;
 
 use super::AgentError;
@@ -65,26 +66,48 @@ pub(super) async fn buy(
     Ok(bought)
 }
 
-/// Repeats `attempt` while no CA answers, and tells `waiting` why.
+/// How a start waits.
+pub(super) struct Wait {
+    /// Told what for.
+    pub(super) told: watch::Sender<String>,
+    /// For how long; for ever without it.
+    pub(super) patience: Option<Duration>,
+}
+
+/// Repeats `attempt` while no CA answers, and tells `wait` why.
 pub(super) async fn patiently<T, F: Future<Output = Result<T, AgentError>>>(
     attempt: impl Fn() -> F,
-    waiting: &watch::Sender<String>,
+    wait: &Wait,
 ) -> Result<T, AgentError> {
-    let mut backoff = Backoff::default();
     let mut last = String::new();
-    loop {
-        let reason = match attempt().await {
-            Err(AgentError::Unreachable(reason)) => reason,
-            other => return other,
-        };
-        let pause = backoff.next(JOIN_BACKOFF_MAX, &mut rand::rng());
-        if reason == last {
-            tracing::debug!(%reason, "still waiting for the CA");
-        } else {
-            tracing::warn!(%reason, "waiting for the CA");
-            waiting.send_replace(format!("the CA: {reason}"));
-            last = reason;
+    let attempts = async {
+        let mut backoff = Backoff::default();
+        loop {
+            let reason = match attempt().await {
+                Err(AgentError::Unreachable(reason)) => reason,
+                other => return other,
+            };
+            let pause = backoff.next(JOIN_BACKOFF_MAX, &mut rand::rng());
+            if reason == last {
+                tracing::debug!(%reason, "still waiting for the CA");
+            } else {
+                tracing::warn!(%reason, "waiting for the CA");
+                wait.told.send_replace(format!("the CA: {reason}"));
+                last.clone_from(&reason);
+            }
+            sleep(pause).await;
         }
-        sleep(pause).await;
+    };
+    let Some(patience) = wait.patience else {
+        return attempts.await;
+    };
+    match timeout(patience, attempts).await {
+        Ok(result) => result,
+        Err(_) if last.is_empty() => Err(no_answer(patience)),
+        Err(_) => Err(AgentError::Unreachable(last)),
     }
+}
+
+pub(super) fn no_answer(patience: Duration) -> AgentError {
+    AgentError::Unreachable(format!("no CA answers within {} s", patience.as_secs()))
 }

@@ -96,6 +96,13 @@ impl StateDirectory {
         })
     }
 
+    /// A directory that is only looked at.
+    pub(crate) fn look(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
     /// The identity on disk, if there is one.
     pub(crate) fn load(&self) -> Result<Option<Stored>, AgentError> {
         let Some(chain) = files::read_if_there(&self.file(CERTIFICATE))? else {

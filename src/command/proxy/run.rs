@@ -80,7 +80,13 @@ async fn sidecar(
     let token_file = settings.join_token_file.as_deref();
     let waiting = watch::Sender::default();
     let early = answer_while_waiting(&settings.admin, waiting.subscribe());
-    let join = identity::start(Holder::Workload, &settings.state_dir, token_file, waiting);
+    let join = identity::start(
+        Holder::Workload,
+        &settings.state_dir,
+        token_file,
+        waiting,
+        None,
+    );
     let joined = tokio::select! {
         joined = join => joined,
         // A running sidecar that is to be taken over answers there itself.

@@ -7,6 +7,7 @@ use weft_config::client::SubscriptionHandle;
 use weft_proxy::Process;
 
 use crate::control_admin::page;
+use crate::process_metrics;
 use crate::telemetry::LogFilter;
 
 pub(super) struct Upkeep {
@@ -26,7 +27,11 @@ impl Process for Upkeep {
 
     fn concerns(&self) -> Vec<String> {
         let mut concerns = self.identity.concerns();
-        if let Some(reason) = self.subscription.status().unsaved {
+        let status = self.subscription.status();
+        if let (false, Some(error)) = (status.connected, status.last_error) {
+            concerns.push(format!("the config service is not heard ({error})"));
+        }
+        if let Some(reason) = status.unsaved {
             concerns.push(format!("the table in force is not on disk ({reason})"));
         }
         concerns
@@ -41,6 +46,6 @@ impl Process for Upkeep {
             label: None,
             value: self.subscription.status().unsaved.is_some().into(),
         });
-        page(&samples)
+        page(&samples) + &process_metrics::exposition()
     }
 }

@@ -344,7 +344,7 @@ impl SidecarPlan {
     }
 
     /// Runs as process 1 of a PID namespace, as in a container.
-    pub(crate) fn as_process_1(mut self) -> Self {
+    pub(crate) fn in_pid_namespace(mut self) -> Self {
         self.is_process_1 = true;
         self
     }

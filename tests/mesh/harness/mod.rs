@@ -19,7 +19,7 @@ pub(crate) use http::{Connection, Response, connect, exchange, get, read_respons
 pub(crate) use load::{Load, OpenLoad};
 pub(crate) use mesh::{Mesh, Sidecar, service};
 pub(crate) use need::{Need, heavy, need};
-pub(crate) use network::Wire;
+pub(crate) use network::{Namespace, Wire};
 pub(crate) use origin::Origin;
 pub(crate) use process::{Output, Process, postgres_programs, program, run};
 pub(crate) use python::{python, python_command};
