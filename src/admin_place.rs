@@ -1,12 +1,12 @@
 //! Which sidecar is meant: the flags that name it, and where it is asked then.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
 use weft_config::settings::limits::ADMIN_PORT;
 use weft_config::settings::raw::RawProxy;
-use weft_config::settings::{AdminChanges, ProxyPlace, SettingsError, locate_proxy};
+use weft_config::settings::{AdminChanges, ListenAddress, ProxyPlace, SettingsError, locate_proxy};
+use weft_transport::hosts;
 
 use crate::admin_client::Target;
 use crate::failure::{Code, Failure};
@@ -23,14 +23,14 @@ pub struct Where {
     config: Option<PathBuf>,
     /// TCP address of the sidecar's admin endpoint [default: that of the settings, else 127.0.0.1:6191]
     #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["state_dir", "config"])]
-    admin: Option<SocketAddr>,
+    admin: Option<ListenAddress>,
 }
 
 impl Where {
     /// Where it can be asked, best first. Over TCP where the socket is not for this user.
     pub fn to_read(&self) -> Result<Vec<Target>, Failure> {
         if let Some(address) = self.admin {
-            return Ok(vec![Target::Tcp(address)]);
+            return Ok(vec![Target::Tcp(address.0)]);
         }
         let place = self.place()?;
         let socket = place.socket.map(Target::Socket);
@@ -41,7 +41,7 @@ impl Where {
     /// Where it can be changed, best first.
     pub fn to_change(&self) -> Result<Vec<Target>, Failure> {
         if let Some(address) = self.admin {
-            return Ok(vec![Target::Tcp(address)]);
+            return Ok(vec![Target::Tcp(address.0)]);
         }
         let place = self.place()?;
         let tcp = match place.changes {
@@ -84,7 +84,7 @@ impl Where {
 
 fn or_default(targets: Vec<Target>) -> Vec<Target> {
     if targets.is_empty() {
-        vec![Target::Tcp((Ipv4Addr::LOCALHOST, ADMIN_PORT).into())]
+        vec![Target::Tcp(hosts::loopback(ADMIN_PORT))]
     } else {
         targets
     }

@@ -9,10 +9,10 @@ use crate::command;
 #[derive(Debug, Parser)]
 #[command(
     name = "weft",
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), env!("WEFT_COMMIT_BESIDE")),
     propagate_version = true,
     max_term_width = 100,
-    after_help = "Exit codes: 0 good, 1 failed, 2 wrong usage, 65 bad data, 69 control plane unreachable,\n\
+    after_help = "Exit codes: 0 good, 1 failed or not there, 2 wrong usage, 65 bad data, 69 control plane unreachable,\n\
                   77 not permitted, 99 a threshold failed, 130 interrupted.\n\
                   Logs go to stderr; WEFT_LOG=debug says more."
 )]
@@ -35,6 +35,8 @@ pub enum Command {
     Config(command::config::Config),
     /// Log in to a config service as an operator
     Login(command::login::Login),
+    /// Remove a login from this host
+    Logout(command::logout::Logout),
     /// Run a sidecar, or ask a running one
     Proxy(command::proxy::Proxy),
     /// Apply resources as one revision, and wait until the sidecars run it
@@ -71,6 +73,7 @@ impl Command {
             Self::Ca(args) => command::ca::run(args),
             Self::Config(args) => command::config::run(args),
             Self::Login(args) => command::login::run(&args),
+            Self::Logout(args) => command::logout::run(&args),
             Self::Proxy(args) => command::proxy::run(args),
             Self::Apply(args) => command::change::apply(&args),
             Self::Get(args) => command::get::run(&args),

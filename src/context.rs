@@ -2,7 +2,7 @@
 //! identity, under `$WEFT_HOME`, else `$XDG_CONFIG_HOME/weft`, else `~/.config/weft`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use tokio::sync::watch::Sender;
@@ -12,10 +12,12 @@ use weft_transport::credentials::Credentials;
 
 use crate::failure::{Code, Failure, chain};
 use crate::identity::{self, Holder};
-use crate::output::note;
+use crate::output::{moment, note};
 
 /// The context of a first login.
 pub const DEFAULT: &str = "default";
+/// How long a command waits for a CA that does not answer: somebody sits in front of it.
+const CA_PATIENCE: Duration = Duration::from_secs(5);
 /// File that names the context in use.
 const CURRENT: &str = "current";
 /// File with the addresses of a context, one per line.
@@ -48,7 +50,7 @@ impl ContextFlags {
         } else {
             self.server.iter().map(ToString::to_string).collect()
         };
-        let credentials = context.credentials(None, call).await?;
+        let credentials = context.credentials(None, call, CA_PATIENCE).await?;
         Operator::connect(&addresses, &credentials)
             .await
             .map_err(|error| refused(&error))
@@ -63,7 +65,7 @@ pub struct Context {
 
 impl Context {
     /// The context asked for, else the one in use.
-    fn find(name: Option<&str>) -> Result<Self, Failure> {
+    pub fn find(name: Option<&str>) -> Result<Self, Failure> {
         let home = home()?;
         let name = match name {
             Some(name) => name.to_owned(),
@@ -118,19 +120,53 @@ impl Context {
         write(&self.home.join(CURRENT), &self.name)
     }
 
-    /// The operator's identity, bought with a token, or renewed if it is due or lasts for less than `needed`.
+    /// Removes everything that is kept of it, and says what that was.
+    pub fn remove(&self) -> Result<String, Failure> {
+        let directory = self.directory();
+        let addresses = self.addresses().unwrap_or_default().join(", ");
+        let identity = weft_ca::agent::saved_identity(&directory.join(IDENTITY));
+        std::fs::remove_dir_all(&directory).map_err(|error| Failure::io(&directory, &error))?;
+        let current = self.home.join(CURRENT);
+        if std::fs::read_to_string(&current).is_ok_and(|name| name.trim() == self.name) {
+            std::fs::remove_file(&current).map_err(|error| Failure::io(&current, &error))?;
+        }
+        let whom = identity.map_or_else(String::new, |(id, not_after)| {
+            let end = not_after.duration_since(SystemTime::UNIX_EPOCH);
+            let end = moment(end.unwrap_or_default().as_secs());
+            format!(" as {id} (a copy of that identity would be good until {end})")
+        });
+        Ok(format!(
+            "logged out of {addresses}{whom}: removed {} with key and certificate",
+            directory.display()
+        ))
+    }
+
+    /// The operator's identity, bought with a token, or renewed if it is due or lasts for less than `needed`. A CA
+    /// that does not answer is waited for as `patience` lasts.
     pub async fn credentials(
         &self,
         token_file: Option<&Path>,
         needed: Duration,
+        patience: Duration,
     ) -> Result<Credentials, Failure> {
         let state_dir = self.directory().join(IDENTITY);
-        let (agent, credentials) =
-            identity::start(Holder::Operator, &state_dir, token_file, Sender::default()).await?;
-        if let Err(error) = agent.renew_if_due(needed).await {
+        let (agent, credentials) = identity::start(
+            Holder::Operator,
+            &state_dir,
+            token_file,
+            Sender::default(),
+            Some(patience),
+        )
+        .await?;
+        if let Err(error) = agent.renew_if_due(needed, patience).await {
             note(format_args!(
                 "weft: the operator's identity was not renewed: {}",
                 chain(&error)
+            ));
+        }
+        if let Some(reason) = agent.status().unsaved() {
+            note(format_args!(
+                "weft: the operator's identity was renewed for this command, and could not be saved: {reason}"
             ));
         }
         Ok(credentials)
@@ -153,7 +189,7 @@ pub fn refused(error: &OperatorError) -> Failure {
         OperatorError::Unreachable(_) => Code::Unreachable,
         OperatorError::NotPermitted(_) => Code::NotPermitted,
         OperatorError::Invalid(_) => Code::BadData,
-        OperatorError::Failed(_) => Code::Failed,
+        OperatorError::NotFound(_) | OperatorError::Failed(_) => Code::Failed,
     };
     Failure::new(code, chain(error))
 }

@@ -9,36 +9,39 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weft_ca::metrics::Sample;
 use weft_config::settings::raw::RawAdmin;
 use weft_config::settings::{ListenAddress, Observe};
 use weft_proxy::AdminEndpoint;
+use weft_transport::hosts;
 
 use crate::failure::{Code, Failure};
+use crate::process_metrics;
 
 /// A bound endpoint, or none when nobody asked for one.
 pub struct ControlAdmin(Option<AdminEndpoint>);
 
 impl ControlAdmin {
     /// Binds the address of `--admin` or `admin.listen`.
-    pub async fn bind(settings: Option<Observe>) -> Result<Self, Failure> {
+    pub fn bind(settings: Option<Observe>) -> Result<Self, Failure> {
         let Some(Observe { listen, hosts }) = settings else {
             return Ok(Self(None));
         };
-        let bound = TcpListener::bind(listen).await;
-        let endpoint = bound.and_then(|listener| AdminEndpoint::control(listener, hosts));
+        let endpoint =
+            hosts::listen(listen).and_then(|listener| AdminEndpoint::control(listener, hosts));
         let endpoint = endpoint.map_err(|error| {
             Failure::new(Code::Failed, format!("admin.listen {listen}: {error}"))
         })?;
         Ok(Self(Some(endpoint)))
     }
 
-    /// Serves what `samples` says at each request, until `shutdown`.
+    /// Serves what `samples` and `concerns` say at each request, until `shutdown`. A concern is what an operator
+    /// should look after although it stops nothing.
     pub async fn serve(
         self,
         samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
+        concerns: impl Fn() -> Vec<String> + Clone + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) {
         let Some(endpoint) = self.0 else {
@@ -48,12 +51,19 @@ impl ControlAdmin {
         // It is served from the moment at which the process serves, so it is ready when it answers.
         let router = Router::new()
             .route("/live", get(async || "live\n"))
-            .route("/ready", get(async || "ready\n"))
+            .route(
+                "/ready",
+                get(async move || match concerns().join("; ") {
+                    concerns if concerns.is_empty() => "ready\n".to_owned(),
+                    concerns => format!("ready, but {concerns}\n"),
+                }),
+            )
             .route(
                 "/metrics",
                 get(async move || {
                     let format = "text/plain; version=0.0.4; charset=utf-8";
-                    ([(CONTENT_TYPE, format)], page(&samples()))
+                    let text = page(&samples()) + &process_metrics::exposition();
+                    ([(CONTENT_TYPE, format)], text)
                 }),
             );
         endpoint.serve(router, shutdown).await;
@@ -69,7 +79,7 @@ pub fn raw_admin(address: Option<ListenAddress>) -> Option<RawAdmin> {
 }
 
 /// The samples as text; those of one name stand together.
-fn page(samples: &[Sample]) -> String {
+pub fn page(samples: &[Sample]) -> String {
     let mut page = String::new();
     let mut last = "";
     for sample in samples {

@@ -1,6 +1,7 @@
 //! This process's identity: from its state directory, or bought with the token of a file.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use weft_ca::JoinToken;
@@ -49,13 +50,14 @@ impl Holder {
     }
 }
 
-/// Returns with a valid identity; waits while no CA answers, and tells `waiting` so. A token for another kind of
+/// Returns with a valid identity; waits while no CA answers, or as `patience` lasts, and tells `waiting` so. A token for another kind of
 /// holder is not spent; with an identity at hand, tokens do not matter.
 pub async fn start(
     holder: Holder,
     state_dir: &Path,
     token_file: Option<&Path>,
     waiting: watch::Sender<String>,
+    patience: Option<Duration>,
 ) -> Result<(Agent, Credentials), Failure> {
     let join_token = token_file
         .map(|path| read_token(path, state_dir))
@@ -73,10 +75,11 @@ pub async fn start(
         state_dir: state_dir.to_owned(),
         join_token,
         waiting,
+        patience,
     };
     Agent::start(settings).await.map_err(|error| {
         let mut failure = failed(error.kind(), &error);
-        if matches!(error, AgentError::NoToken(_) | AgentError::Expired(_)) {
+        if matches!(error, AgentError::NoToken(_) | AgentError::Expired { .. }) {
             failure.line += &format!(
                 ": make one by `{} > FILE` and give it by --join-token-file FILE",
                 holder.order()

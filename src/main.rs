@@ -18,8 +18,10 @@ mod context;
 mod control_admin;
 mod failure;
 mod identity;
+mod orphans;
 mod output;
 mod process;
+mod process_metrics;
 mod settings_file;
 mod telemetry;
 

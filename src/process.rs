@@ -1,17 +1,20 @@
 //! What a long-running process owes its host: signals, the service manager, file descriptors.
 
+use std::convert::Infallible;
+use std::future::pending;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Code, Failure};
-use crate::telemetry;
+use crate::{orphans, telemetry};
 
 /// SIGTERM and SIGINT: the first asks for a graceful end, the second ends at once.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    /// Only of programs that belong to a terminal: others may have been told to ignore it.
+    /// Ends only programs that belong to a terminal.
     hangup: Option<Signal>,
 }
 
@@ -54,16 +57,34 @@ impl Signals {
     }
 }
 
+/// Takes SIGHUP from here on, and does nothing else about it: it comes when a terminal closes, and from habit
+/// when a settings file changed. Without this it would end the process.
+pub fn outlive_hangups() -> Result<impl Future<Output = Infallible>, Failure> {
+    let mut hangup = signal(SignalKind::hangup())
+        .map_err(|error| Failure::new(Code::Failed, format!("cannot take signals: {error}")))?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!(
+                "SIGHUP changes nothing: settings are read when the process starts, and no file is kept open for logs"
+            );
+        }
+        pending().await
+    })
+}
+
 /// Runs `serve` until it ends by itself or by a signal. `serve` gets the token that asks it to
-/// end; a second signal drops it where it stands.
+/// end; a second signal drops it where it stands. Meanwhile the process does what its host expects of it.
 pub async fn until_signal<F>(shutdown: CancellationToken, serve: F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
     let mut signals = Signals::take()?;
-    tokio::pin!(serve);
+    let hangups = outlive_hangups()?;
+    let duties = async { tokio::join!(hangups, orphans::reap(None)).0 };
+    tokio::pin!(serve, duties);
     tokio::select! {
         result = &mut serve => return result,
+        never = &mut duties => match never {},
         _ = signals.next() => {
             tracing::info!("asked to end: finishing what runs; a second signal ends at once");
             notify(&[sd_notify::NotifyState::Stopping]);
@@ -72,6 +93,7 @@ where
     }
     tokio::select! {
         result = &mut serve => result,
+        never = &mut duties => match never {},
         interrupt = signals.next() => {
             tracing::warn!("ended at once by a second signal");
             Err(Failure::silent(if interrupt { Code::Interrupted } else { Code::Failed }))

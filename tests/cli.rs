@@ -11,11 +11,12 @@ use std::process::{Command, Output};
 use weft_config::settings::{Sources, load_ca, load_config, load_proxy};
 
 /// Every subcommand that does something by itself.
-const COMMANDS: [&[&str]; 36] = [
+const COMMANDS: [&[&str]; 38] = [
     &["demo"],
     &["ca", "init"],
     &["ca", "serve"],
     &["ca", "token"],
+    &["ca", "renew"],
     &["ca", "inspect"],
     &["ca", "bundle"],
     &["ca", "backup"],
@@ -24,6 +25,7 @@ const COMMANDS: [&[&str]; 36] = [
     &["config", "backup"],
     &["config", "restore"],
     &["login"],
+    &["logout"],
     &["proxy", "run"],
     &["proxy", "status"],
     &["proxy", "config"],
@@ -77,6 +79,7 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
             "ca",
             "config",
             "login",
+            "logout",
             "proxy",
             "apply",
             "get",
@@ -324,6 +327,37 @@ fn an_authority_without_addresses_says_how_its_tokens_get_one() {
     assert_eq!(code(&weft(&init)), 0);
     let table = stdout(&weft(&["ca", "inspect", "--dir", dir]));
     assert!(table.contains("none yet: give `weft ca serve`"), "{table}");
+}
+
+#[test]
+fn an_issuing_certificate_is_renewed_and_its_root_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let ca = directory.path().join("ca");
+    let ca = ca.to_str().unwrap();
+    weft(&["ca", "init", "--dir", ca, "--trust-domain", "demo.test"]);
+    let read = |name: &str| std::fs::read(Path::new(ca).join(name)).unwrap();
+    let names = ["root.crt", "root.key", "issuing.crt", "issuing.key"];
+    let before = names.map(read);
+    let output = weft(&["ca", "renew", "--dir", ca]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).contains("renewed the issuing certificate"));
+    let after = names.map(read);
+    assert_eq!(before[..2], after[..2]);
+    assert!(before[2] != after[2] && before[3] != after[3]);
+
+    // The root's key may be kept elsewhere, and is asked for by its name then.
+    let elsewhere = directory.path().join("safe.key");
+    std::fs::rename(Path::new(ca).join("root.key"), &elsewhere).unwrap();
+    let output = weft(&["ca", "renew", "--dir", ca]);
+    assert_eq!(code(&output), 1);
+    assert!(
+        stderr(&output).contains("--root-key"),
+        "{}",
+        stderr(&output)
+    );
+    let elsewhere = elsewhere.to_str().unwrap();
+    let output = weft(&["ca", "renew", "--dir", ca, "--root-key", elsewhere]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
 }
 
 #[test]

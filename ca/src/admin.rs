@@ -273,9 +273,11 @@ impl proto::admin_server::Admin for AdminService {
         request: Request<CreateTokensRequest>,
     ) -> Result<Response<CreateTokensResponse>, Status> {
         let request = request.into_inner();
-        let trust_domain = self.authority.issuer().trust_domain();
+        let issuer = self.authority.issuer();
         let subject = match request.subject {
-            Some(SubjectText::Identity(text)) => Subject::from_identity(trust_domain, &text),
+            Some(SubjectText::Identity(text)) => {
+                Subject::from_identity(issuer.trust_domain(), &text)
+            }
             Some(SubjectText::Role(text)) => Subject::from_role(&text),
             None => return Err(Status::invalid_argument("the request names no subject")),
         };

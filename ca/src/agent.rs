@@ -9,26 +9,26 @@ mod state;
 mod status;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use weft_transport::credentials::{Credentials, TrustBundle};
+use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 
 pub use self::claim::Claim;
-use self::purchase::{accept, buy, patiently};
-use self::state::{CaAddresses, StateDirectory, Stored};
+use self::purchase::{Wait, buy, no_answer, patiently};
+use self::state::{Bought, CaAddresses, StateDirectory, Stored};
 pub use self::status::AgentStatus;
 use self::status::Status;
 use crate::attest::unix_seconds;
 use crate::client::Right;
 use crate::files::FileError;
 use crate::limits::{
-    ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, RENEWAL_GRACE, WALL_CHECK_INTERVAL,
+    ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, SAVE_INTERVAL, WALL_CHECK_INTERVAL,
 };
 use crate::renewal::{Action, Life, Renewal, Urgency};
 use crate::token::JoinToken;
@@ -42,6 +42,8 @@ pub struct AgentSettings {
     pub join_token: Option<JoinToken>,
     /// Told what a start waits for, in words that follow "waiting for".
     pub waiting: watch::Sender<String>,
+    /// For how long a start waits for a CA that does not answer; for ever without it.
+    pub patience: Option<Duration>,
 }
 
 /// Why a process has no identity. Each of these ends it.
@@ -60,9 +62,16 @@ pub enum AgentError {
     /// Nothing to start from.
     #[error("{0} holds no identity, and there is no join token")]
     NoToken(PathBuf),
-    /// The identity is past its renewal grace, and there is no token.
-    #[error("the identity in {0} expired too long ago to be renewed without a new join token")]
-    Expired(PathBuf),
+    /// The identity has expired, the CA does not renew it, and there is no token.
+    #[error(
+        "the identity in {path} has expired, and cannot be renewed without a new join token: {reason}"
+    )]
+    Expired {
+        /// The state directory.
+        path: PathBuf,
+        /// The CA's words.
+        reason: String,
+    },
     /// The token is for somebody else than the state directory.
     #[error(
         "{path} holds the identity {found}, and the join token is for {wanted}: use another state_dir, or empty it"
@@ -86,7 +95,7 @@ pub enum AgentError {
     /// The CA sent a certificate that is not usable.
     #[error("the CA sent a certificate that is not usable: {0}")]
     Answer(String),
-    /// The CA does not answer; only from [`Agent::renew_if_due`].
+    /// The CA does not answer; only from [`Agent::renew_if_due`], and where patience has an end.
     #[error("{0}")]
     Unreachable(String),
     /// A file operation failed.
@@ -102,18 +111,24 @@ pub struct Agent {
     state: StateDirectory,
     credentials: Credentials,
     ca: CaAddresses,
+    /// The identity in force, as long as the state directory has not taken it.
+    unsaved: Mutex<Option<Bought>>,
     status: Arc<Status>,
 }
 
 impl Agent {
     /// Returns with an identity that is valid now: from the state directory, or bought. Waits, with back-off,
-    /// as long as no CA answers. Dropping the future loses nothing.
+    /// as long as no CA answers, or as patience lasts. Dropping the future loses nothing.
     ///
     /// # Errors
     /// See [`AgentError`]; each of them is definitive.
     pub async fn start(settings: AgentSettings) -> Result<(Self, Credentials), AgentError> {
         let state = StateDirectory::open(&settings.state_dir)?;
-        let (token, waiting) = (settings.join_token, settings.waiting);
+        let token = settings.join_token;
+        let wait = Wait {
+            told: settings.waiting,
+            patience: settings.patience,
+        };
         let stored = match state.load() {
             Err(error @ AgentError::Damaged { .. }) if token.is_some() => {
                 tracing::warn!(%error, "joining anew");
@@ -123,12 +138,12 @@ impl Agent {
         };
         let agent = match (stored, token) {
             (None, None) => return Err(AgentError::NoToken(settings.state_dir)),
-            (None, Some(token)) => Self::join(state, &token, &waiting).await?,
+            (None, Some(token)) => Self::join(state, &token, &wait).await?,
             (Some(stored), token) => {
                 if let Some(token) = &token {
                     check_identity(&settings.state_dir, &stored, token)?;
                 }
-                Self::resume(state, stored, token, settings.state_dir, &waiting).await?
+                Self::resume(state, stored, token, settings.state_dir, &wait).await?
             }
         };
         let credentials = agent.credentials.clone();
@@ -163,12 +178,17 @@ impl Agent {
         let mut renewal = Renewal::new(Instant::now(), self.life(), &mut rng);
         let mut last_failure = String::new();
         loop {
-            let check = Instant::now() + WALL_CHECK_INTERVAL;
+            let check = match self.has_unsaved() {
+                true => SAVE_INTERVAL,
+                false => WALL_CHECK_INTERVAL,
+            };
+            let check = Instant::now() + check;
             let wake = renewal.poll_timeout().map_or(check, |due| due.min(check));
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = sleep_until(wake.into()) => {}
             }
+            self.save_again();
             let now = Instant::now();
             renewal.handle_wall_clock(now, self.life().left, &mut rng);
             let Some(Action::Renew) = renewal.handle_timeout(now) else {
@@ -194,23 +214,29 @@ impl Agent {
     }
 
     /// For short-lived commands: one attempt to renew if two thirds of the life are over, or if less than `needed` is
-    /// left, for a connection ends with its certificate. Returns whether it did.
+    /// left, for a connection ends with its certificate. Returns whether it did, after `patience` at the latest.
     ///
     /// # Errors
     /// See [`AgentError`]; the identity in force stays.
-    pub async fn renew_if_due(&self, needed: Duration) -> Result<bool, AgentError> {
+    pub async fn renew_if_due(
+        &self,
+        needed: Duration,
+        patience: Duration,
+    ) -> Result<bool, AgentError> {
         let life = self.life();
         if life.left > life.total.mul_f64(1.0 - RENEWAL_AT).max(needed) {
             return Ok(false);
         }
-        self.renew().await?;
+        timeout(patience, self.renew())
+            .await
+            .unwrap_or_else(|_| Err(no_answer(patience)))?;
         Ok(true)
     }
 
     async fn join(
         state: StateDirectory,
         token: &JoinToken,
-        waiting: &watch::Sender<String>,
+        wait: &Wait,
     ) -> Result<Self, AgentError> {
         let ca = CaAddresses {
             trust_domain: token.identity.trust_domain().clone(),
@@ -221,20 +247,17 @@ impl Agent {
             secret: &token.secret,
         };
         let attempt = || buy(&state, &ca, &right, &token.identity);
-        let (svid, bundle) = patiently(attempt, waiting).await?;
-        if !bundle.fingerprints().contains(&token.anchor) {
+        let bought = patiently(attempt, wait).await?;
+        let credentials = credentials(&bought, &ca)?;
+        if !credentials.bundle().fingerprints().contains(&token.anchor) {
             return Err(AgentError::Answer(
                 "its bundle lacks the root that the token names".to_owned(),
             ));
         }
-        let credentials = accept(&state, &ca, svid, bundle, None)?;
+        let agent = Self::new(state, credentials, ca);
+        agent.save(bought);
         tracing::info!(identity = %token.identity, "joined the mesh");
-        Ok(Self {
-            state,
-            credentials,
-            ca,
-            status: Arc::default(),
-        })
+        Ok(agent)
     }
 
     async fn resume(
@@ -242,19 +265,14 @@ impl Agent {
         stored: Stored,
         token: Option<JoinToken>,
         path: PathBuf,
-        waiting: &watch::Sender<String>,
+        wait: &Wait,
     ) -> Result<Self, AgentError> {
-        let now = SystemTime::now();
-        let expired_for = now.duration_since(stored.svid.not_after()).ok();
-        if expired_for.is_some_and(|expired| expired >= RENEWAL_GRACE) {
-            return match token {
-                Some(token) => Self::join(state, &token, waiting).await,
-                None => Err(AgentError::Expired(path)),
-            };
-        }
+        let not_after = stored.svid.not_after();
         let mut ca = stored.ca;
-        if let Some(token) = &token {
-            learn_addresses(&state, &mut ca, token, &stored.bundle)?;
+        if let Some(token) = &token
+            && let Err(error) = learn_addresses(&state, &mut ca, token, &stored.bundle)
+        {
+            tracing::warn!(%error, "the CA's addresses of the join token hold until this process ends");
         }
         let id = stored.svid.id().clone();
         let credentials =
@@ -262,26 +280,29 @@ impl Agent {
                 path: path.clone(),
                 reason: error.to_string(),
             })?;
-        let agent = Self {
-            state,
-            credentials,
-            ca,
-            status: Arc::default(),
-        };
-        if expired_for.is_none() {
+        let agent = Self::new(state, credentials, ca);
+        if SystemTime::now() < not_after {
             tracing::info!(identity = %id, "took up the identity of the state directory");
             return Ok(agent);
         }
-        tracing::warn!(identity = %id, "the identity has expired and must be renewed first");
-        match patiently(|| agent.renew(), waiting).await {
+        // For how long an expired identity is renewed is the CA's to know, and to say.
+        tracing::warn!(identity = %id, not_after = unix_seconds(not_after), "the identity has expired and must be renewed first");
+        match patiently(|| agent.renew(), wait).await {
             Ok(()) => Ok(agent),
             Err(error @ AgentError::Refused { .. }) => match token {
                 Some(token) => {
                     tracing::warn!(%error, "joining anew");
-                    Self::join(agent.state, &token, waiting).await
+                    Self::join(agent.state, &token, wait).await
                 }
-                None => Err(error),
+                None => Err(AgentError::Expired {
+                    path,
+                    reason: error.to_string(),
+                }),
             },
+            Err(AgentError::Unreachable(reason)) => Err(AgentError::Unreachable(format!(
+                "the identity in {} has expired, and only the CA can renew it: {reason}",
+                path.display()
+            ))),
             Err(error) => Err(error),
         }
     }
@@ -290,12 +311,64 @@ impl Agent {
     async fn renew(&self) -> Result<(), AgentError> {
         let identity = self.id();
         let right = Right::Svid(&self.credentials);
-        let (svid, bundle) = buy(&self.state, &self.ca, &right, &identity).await?;
-        let not_after = unix_seconds(svid.not_after());
-        accept(&self.state, &self.ca, svid, bundle, Some(&self.credentials))?;
+        let bought = buy(&self.state, &self.ca, &right, &identity).await?;
+        // Checks that the chain leads to the bundle, before anything on disk changes.
+        let new = credentials(&bought, &self.ca)?.svid();
+        let (svid, bundle) = pair(&bought, &self.ca)?;
+        // The disk comes first: a process that crashes after using the new certificate must find it again.
+        self.save(bought);
+        self.credentials.replace(svid, bundle).map_err(unusable)?;
         self.status.renewals.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(%identity, not_after, "renewed the identity");
+        tracing::info!(%identity, not_after = unix_seconds(new.not_after()), "renewed the identity");
         Ok(())
+    }
+
+    fn new(state: StateDirectory, credentials: Credentials, ca: CaAddresses) -> Self {
+        Self {
+            state,
+            credentials,
+            ca,
+            unsaved: Mutex::default(),
+            status: Arc::default(),
+        }
+    }
+
+    /// Writes a new identity to disk. One that cannot be written is used all the same, and kept for
+    /// [`Self::save_again`]: a full disk is no outage.
+    fn save(&self, bought: Bought) {
+        let Err(error) = self.state.save(&bought, &self.ca) else {
+            return self.set_unsaved(None, String::new());
+        };
+        tracing::error!(
+            %error,
+            "the new identity is used from memory: the state directory did not take it; a restart goes back to the identity on disk"
+        );
+        self.set_unsaved(Some(bought), error.to_string());
+    }
+
+    fn save_again(&self) {
+        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bought) = unsaved.as_ref() else {
+            return;
+        };
+        match self.state.save(bought, &self.ca) {
+            Ok(()) => {
+                drop(unsaved);
+                tracing::info!("the identity that was used from memory is on disk");
+                self.set_unsaved(None, String::new());
+            }
+            Err(error) => tracing::debug!(%error, "the identity is still not on disk"),
+        }
+    }
+
+    fn has_unsaved(&self) -> bool {
+        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaved.is_some()
+    }
+
+    fn set_unsaved(&self, bought: Option<Bought>, reason: String) {
+        *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = bought;
+        self.status.set_unsaved(reason);
     }
 
     fn life(&self) -> Life {
@@ -347,6 +420,23 @@ impl Agent {
     }
 }
 
+/// What was bought, as the transport takes it. Checks that the chain leads to the bundle.
+fn credentials(bought: &Bought, ca: &CaAddresses) -> Result<Credentials, AgentError> {
+    let (svid, bundle) = pair(bought, ca)?;
+    Credentials::new(svid, bundle).map_err(unusable)
+}
+
+fn pair(bought: &Bought, ca: &CaAddresses) -> Result<(Svid, TrustBundle), AgentError> {
+    let unusable = |error: &dyn std::error::Error| AgentError::Answer(error.to_string());
+    let svid = bought.svid().map_err(|error| unusable(&error))?;
+    let bundle = bought.bundle(&ca.trust_domain);
+    Ok((svid, bundle.map_err(|error| unusable(&error))?))
+}
+
+fn unusable(error: CredentialsError) -> AgentError {
+    AgentError::Answer(error.to_string())
+}
+
 /// A token beside a stored identity must be for the same one: anything else is a mix-up of directories.
 fn check_identity(path: &Path, stored: &Stored, token: &JoinToken) -> Result<(), AgentError> {
     if stored.svid.id() == &token.identity {
@@ -365,6 +455,13 @@ pub fn saved_ca_addresses(state_dir: &Path) -> Vec<String> {
     saved.map(|ca| ca.addresses).unwrap_or_default()
 }
 
+/// Whose the identity in a state directory is, and when it ends; none before its owner has joined.
+#[must_use]
+pub fn saved_identity(state_dir: &Path) -> Option<(SpiffeId, SystemTime)> {
+    let stored = StateDirectory::look(state_dir).load().ok()??;
+    Some((stored.svid.id().clone(), stored.svid.not_after()))
+}
+
 /// A token for the same CA may know newer addresses of it.
 fn learn_addresses(
     state: &StateDirectory,
@@ -374,7 +471,8 @@ fn learn_addresses(
 ) -> Result<(), AgentError> {
     if !bundle.fingerprints().contains(&token.anchor) {
         tracing::warn!(
-            "the join token names another root than the state directory's: ignored while the identity is usable"
+            root = %token.anchor, identity = %token.identity,
+            "the state directory holds an identity of another mesh than the join token's, which names this root: the token is ignored; empty the directory to join its mesh"
         );
         return Ok(());
     }

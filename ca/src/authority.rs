@@ -6,7 +6,7 @@
 //! and no write comes first, so that strangers cost neither.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::CryptoRng;
@@ -58,7 +58,8 @@ pub(crate) enum SignError {
 }
 
 pub(crate) struct Authority {
-    issuer: Issuer,
+    /// Replaced as a whole when the issuing certificate is renewed.
+    issuer: RwLock<Arc<Issuer>>,
     store: Store,
     rates: Mutex<Rates>,
     metrics: Metrics,
@@ -73,19 +74,30 @@ impl Authority {
         svid_ttl: Duration,
         renewal_grace: Duration,
     ) -> Self {
-        let metrics = Metrics::default();
-        metrics.set_expiry(
+        let authority = Self {
+            issuer: RwLock::new(Arc::new(issuer)),
+            store,
+            rates: Mutex::default(),
+            metrics: Metrics::default(),
+            svid_ttl,
+            renewal_grace,
+        };
+        authority.note_expiry();
+        authority
+    }
+
+    /// Puts a renewed issuing certificate in force.
+    pub(crate) fn set_issuer(&self, issuer: Issuer) {
+        *self.issuer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuer);
+        self.note_expiry();
+    }
+
+    fn note_expiry(&self) {
+        let issuer = self.issuer();
+        self.metrics.set_expiry(
             unix_seconds(issuer.issuing_not_after()),
             unix_seconds(issuer.root_not_after()),
         );
-        Self {
-            issuer,
-            store,
-            rates: Mutex::default(),
-            metrics,
-            svid_ttl,
-            renewal_grace,
-        }
     }
 
     /// Answers one request. Waits for the disk: not for an async thread.
@@ -162,7 +174,8 @@ impl Authority {
     }
 
     fn by_svid(&self, id: &SpiffeId, not_after: SystemTime, now: Moment) -> Result<Grant, Refusal> {
-        let domain = self.issuer.trust_domain();
+        let issuer = self.issuer();
+        let domain = issuer.trust_domain();
         attest::by_svid(id, not_after, domain, self.renewal_grace, now.wall)
     }
 
@@ -195,7 +208,7 @@ impl Authority {
             }
             Grant::New(identity) => {
                 let svid = match self
-                    .issuer
+                    .issuer()
                     .issue(&identity, key, self.svid_ttl, now.wall, rng)
                 {
                     Ok(svid) => svid,
@@ -273,9 +286,10 @@ impl Authority {
         now: SystemTime,
         rng: &mut impl CryptoRng,
     ) -> Result<(Svid, TrustBundle), OwnCredentialsError> {
-        let identity = subject::authority(self.issuer.trust_domain());
-        let (svid, key) = self.issuer.issue_own(&identity, self.svid_ttl, now, rng)?;
-        self.store.write(|transaction| {
+        let issuer = self.issuer();
+        let identity = subject::authority(issuer.trust_domain());
+        let (svid, key) = issuer.issue_own(&identity, self.svid_ttl, now, rng)?;
+        let logged = self.store.write(|transaction| {
             transaction.append(Record {
                 time: unix_seconds(now),
                 event: Event::Issued {
@@ -287,10 +301,14 @@ impl Authority {
                 peer: None,
                 key: None,
             })
-        })?;
+        });
+        if let Err(error) = logged {
+            // It never leaves this process, and without it the CA could not even say what is wrong.
+            tracing::error!(%error, "the CA's own certificate is not in the issuance log");
+        }
         let bundle = TrustBundle::from_pem(
-            self.issuer.trust_domain().clone(),
-            self.issuer.bundle_pem().as_bytes(),
+            issuer.trust_domain().clone(),
+            issuer.bundle_pem().as_bytes(),
         )
         .map_err(|error| OwnCredentialsError::Unusable(error.to_string()))?;
         let svid = Svid::from_pem(svid.chain_pem.as_bytes(), key.as_bytes())
@@ -309,8 +327,10 @@ impl Authority {
             .map_err(|error| OwnCredentialsError::Unusable(error.to_string()))
     }
 
-    pub(crate) fn issuer(&self) -> &Issuer {
-        &self.issuer
+    /// The issuing certificate in force.
+    pub(crate) fn issuer(&self) -> Arc<Issuer> {
+        let issuer = self.issuer.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&issuer)
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -337,9 +357,6 @@ pub enum OwnCredentialsError {
     /// It could not be signed.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
     /// The transport refuses it.
     #[error("the CA's own certificate is not usable: {0}")]
     Unusable(String),
@@ -520,7 +537,6 @@ mod tests {
                 new.root.as_bytes(),
                 new.issuing.as_bytes(),
                 new.issuing_key.as_bytes(),
-                now.wall,
             );
             let authority = Authority::new(issuer.unwrap(), store, SVID_TTL_DEFAULT, RENEWAL_GRACE);
             let source = "192.0.2.1".parse().unwrap();

@@ -92,7 +92,7 @@ pub fn restore(
     if !force && !files::is_vacant(directory)? {
         return Err(BackupError::NotEmpty(directory.to_owned()));
     }
-    check(source, force, now)?;
+    check(source, force)?;
     files::make_directory(directory)?;
     for name in FILES {
         let Some(content) = files::read_if_there(&source.join(name))? else {
@@ -121,7 +121,7 @@ pub fn restore(
     Ok(())
 }
 
-fn check(source: &Path, force: bool, now: SystemTime) -> Result<(), BackupError> {
+fn check(source: &Path, force: bool) -> Result<(), BackupError> {
     let damaged = |reason: String| BackupError::Damaged {
         path: source.to_owned(),
         reason,
@@ -131,14 +131,9 @@ fn check(source: &Path, force: bool, now: SystemTime) -> Result<(), BackupError>
     if !source.join(ISSUING_KEY).exists() {
         return Err(damaged(format!("{ISSUING_KEY} is missing")));
     }
-    match directory::load_issuer(source, about.trust_domain, now) {
-        Ok(_) => {}
-        Err(OpenError::Load {
-            source: crate::issuer::LoadError::Expired,
-            ..
-        }) if force => {}
-        Err(error) => return Err(damaged(error.to_string())),
-    }
+    // An old backup may have expired: `weft ca renew` makes it good again.
+    directory::load_issuer(source, about.trust_domain)
+        .map_err(|error| damaged(error.to_string()))?;
     match store.read(|view| view.first_broken_log_entry())? {
         Some(entry) if !force => Err(BackupError::LogBroken {
             path: source.to_owned(),

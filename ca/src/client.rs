@@ -5,11 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use weft_transport::credentials::{Credentials, Fingerprint};
+use weft_transport::hosts;
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::{TlsConnector, TlsError};
 
@@ -82,7 +82,9 @@ enum AskError {
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("{0}")]
-    Tls(#[from] TlsError),
+    Tls(TlsError),
+    #[error("the server there is of another mesh than the {0}: {1}")]
+    OtherMesh(&'static str, TlsError),
     #[error("{0}")]
     Channel(tonic::transport::Error),
     #[error("{0}")]
@@ -95,7 +97,11 @@ async fn ask(
     right: &Right<'_>,
     csr: &[u8],
 ) -> Result<SignResponse, AskError> {
-    let channel = timeout(CONNECT_TIMEOUT, connect(address, connector))
+    let of_mesh = match right {
+        Right::Token { .. } => "join token",
+        Right::Svid(_) => "identity in the state directory",
+    };
+    let channel = timeout(CONNECT_TIMEOUT, connect(address, connector, of_mesh))
         .await
         .map_err(|_| AskError::Timeout(CONNECT_TIMEOUT))??;
     let token_secret = match right {
@@ -116,13 +122,19 @@ async fn ask(
         .map_err(|status| judge(&status))
 }
 
-async fn connect(address: &str, connector: &TlsConnector) -> Result<Channel, AskError> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(AskError::Connect)?;
+async fn connect(
+    address: &str,
+    connector: &TlsConnector,
+    of_mesh: &'static str,
+) -> Result<Channel, AskError> {
+    let stream = hosts::connect(address).await.map_err(AskError::Connect)?;
     // One small request, one small answer; a socket that refuses the option still works.
     let _ = stream.set_nodelay(true);
-    let mut stream = Some(connector.connect(stream).await?);
+    let connected = connector.connect(stream).await;
+    let mut stream = Some(connected.map_err(|error| match error.is_of_another_mesh() {
+        true => AskError::OtherMesh(of_mesh, error),
+        false => AskError::Tls(error),
+    })?);
     let once = tower::service_fn(move |_| {
         let stream = stream.take().map(TokioIo::new);
         async { stream.ok_or_else(|| io::Error::other("the connection is used up")) }

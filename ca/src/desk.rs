@@ -117,7 +117,9 @@ fn addresses(about: &About) -> Result<Vec<String>, TokensError> {
     let listen = about.listen.clone().ok_or(TokensError::NoAddress)?;
     match check_address(&listen) {
         Ok(()) => Ok(vec![listen]),
-        Err(AddressError::Wildcard(listen)) => Err(TokensError::Wildcard(listen)),
+        Err(AddressError::Wildcard(listen) | AddressError::LinkLocal(listen)) => {
+            Err(TokensError::Wildcard(listen))
+        }
         Err(AddressError::Form(_)) => Err(TokensError::NoAddress),
     }
 }

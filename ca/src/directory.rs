@@ -1,7 +1,7 @@
 //! A CA's directory: what `init` makes and `serve` loads.
 //!
 //! ```text
-//! root.key  root.crt  issuing.key  issuing.crt  ca.redb  (admin.sock while it runs)
+//! root.key  root.crt  issuing.key  issuing.crt  ca.redb  (issuing.key.next while it is renewed, admin.sock while it runs)
 //! ```
 //! Key files that others than the owner may read are refused: a CA whose key may have been copied is no CA.
 
@@ -22,6 +22,8 @@ use crate::token::{AddressError, check_address};
 pub(crate) const ROOT_KEY: &str = "root.key";
 pub(crate) const ROOT: &str = "root.crt";
 pub(crate) const ISSUING_KEY: &str = "issuing.key";
+/// The key of a renewed issuing certificate, until that is in its place.
+pub(crate) const ISSUING_KEY_NEXT: &str = "issuing.key.next";
 pub(crate) const ISSUING: &str = "issuing.crt";
 /// Name of the local socket in a CA's directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
@@ -124,6 +126,9 @@ pub enum OpenError {
     /// A file is missing, unreadable or exposed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The root's key is needed, and kept elsewhere.
+    #[error("{0} is not there: say by --root-key where the root's key is")]
+    NoRootKey(PathBuf),
     /// A key or certificate is not usable.
     #[error("{directory}: {source}", directory = .directory.display())]
     Load {
@@ -152,7 +157,6 @@ pub(crate) fn open_store(directory: &Path) -> Result<Store, OpenError> {
 pub(crate) fn load_issuer(
     directory: &Path,
     trust_domain: TrustDomain,
-    now: SystemTime,
 ) -> Result<Issuer, OpenError> {
     for key in [ISSUING_KEY, ROOT_KEY] {
         match files::check_private(&directory.join(key)) {
@@ -161,12 +165,97 @@ pub(crate) fn load_issuer(
             other => other?,
         }
     }
-    let key = zeroize::Zeroizing::new(files::read(&directory.join(ISSUING_KEY))?);
     let root = files::read(&directory.join(ROOT))?;
     let issuing = files::read(&directory.join(ISSUING))?;
-    Issuer::load(trust_domain, &root, &issuing, &key, now).map_err(|source| OpenError::Load {
+    let load = |name| {
+        let key = zeroize::Zeroizing::new(files::read(&directory.join(name))?);
+        let loaded = Issuer::load(trust_domain.clone(), &root, &issuing, &key);
+        loaded.map_err(|source| OpenError::Load {
+            directory: directory.to_owned(),
+            source,
+        })
+    };
+    match load(ISSUING_KEY) {
+        // A renewal that runs at this moment, or was cut short.
+        Err(error) if is_mismatch(&error) => load(ISSUING_KEY_NEXT).map_err(|_| error),
+        loaded => loaded,
+    }
+}
+
+fn is_mismatch(error: &OpenError) -> bool {
+    let OpenError::Load { source, .. } = error else {
+        return false;
+    };
+    matches!(source, LoadError::Mismatch(ISSUING_KEY, _))
+}
+
+/// Finishes a renewal that was cut short after its certificate was written: `issuing.key.next` is its key.
+pub(crate) fn finish_renewal(directory: &Path, trust_domain: TrustDomain) -> Result<(), OpenError> {
+    let [key, next] = [ISSUING_KEY, ISSUING_KEY_NEXT].map(|name| directory.join(name));
+    let (root, issuing) = (
+        files::read(&directory.join(ROOT))?,
+        files::read(&directory.join(ISSUING))?,
+    );
+    let fits = |key: &Path| {
+        let pem = files::read_if_there(key)?.map(zeroize::Zeroizing::new);
+        let loaded =
+            pem.map(|pem| Issuer::load(trust_domain.clone(), &root, &issuing, &pem).is_ok());
+        Ok::<_, FileError>(loaded.unwrap_or(false))
+    };
+    if !fits(&key)? && fits(&next)? {
+        files::rename(&next, &key)?;
+    }
+    Ok(())
+}
+
+/// What [`renew`] made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// SHA-256 of the new issuing certificate.
+    pub fingerprint: Fingerprint,
+    /// End of its life.
+    pub not_after: SystemTime,
+}
+
+/// Makes the next issuing certificate of a CA, with a new key, also when the present one has expired. A CA that runs
+/// takes it up by itself. `root_key` is where the root's key is, if not in the directory.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn renew(
+    directory: &Path,
+    root_key: Option<&Path>,
+    now: SystemTime,
+    rng: &mut impl CryptoRng,
+) -> Result<Renewed, OpenError> {
+    if !directory.is_dir() {
+        return Err(OpenError::Missing(directory.to_owned()));
+    }
+    let failed = |source| OpenError::Load {
         directory: directory.to_owned(),
         source,
+    };
+    let in_directory = directory.join(ROOT_KEY);
+    let root_key = root_key.unwrap_or(&in_directory);
+    files::check_private(root_key).map_err(|error| match error.is_not_found() {
+        true => OpenError::NoRootKey(root_key.to_owned()),
+        false => error.into(),
+    })?;
+    let key = zeroize::Zeroizing::new(files::read(root_key)?);
+    let root = files::read(&directory.join(ROOT))?;
+    let new = issuer::renew(&root, &key, now, rng).map_err(failed)?;
+    let trust_domain = issuer::root_trust_domain(&root).map_err(failed)?;
+    finish_renewal(directory, trust_domain)?;
+    // The key comes first and takes its place last: whatever the moment of a crash, a pair is there.
+    let next = directory.join(ISSUING_KEY_NEXT);
+    files::write(&next, new.key.as_bytes())?;
+    files::write(&directory.join(ISSUING), new.certificate.as_bytes())?;
+    files::rename(&next, &directory.join(ISSUING_KEY))?;
+    let (fingerprint, ..) =
+        issuer::validity(ISSUING, new.certificate.as_bytes()).map_err(failed)?;
+    Ok(Renewed {
+        fingerprint,
+        not_after: new.not_after,
     })
 }
 

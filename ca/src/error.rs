@@ -54,7 +54,7 @@ impl OpenError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Missing(_) => ErrorKind::Failed,
+            Self::Missing(_) | Self::NoRootKey(_) => ErrorKind::Failed,
             Self::File(error) => error.kind(),
             Self::Load { .. } | Self::Bundle(_) => ErrorKind::BadData,
             Self::Store(error) => error.kind(),
@@ -151,7 +151,9 @@ impl AgentError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Refused { .. } | Self::NoToken(_) | Self::Expired(_) => ErrorKind::NotPermitted,
+            Self::Refused { .. } | Self::NoToken(_) | Self::Expired { .. } => {
+                ErrorKind::NotPermitted
+            }
             Self::OtherIdentity { .. } | Self::Damaged { .. } | Self::Answer(_) => {
                 ErrorKind::BadData
             }

@@ -88,9 +88,12 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
         .mode(PRIVATE_FILE)
         .open(&temporary)
         .map_err(failed)?;
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // A part of a file would hold the space that the next attempt needs. The error that counts is the first.
+        let _ = fs::remove_file(&temporary);
+        return Err(failed(error));
+    }
     rename(&temporary, path)
 }
 

@@ -27,7 +27,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
     /// Less than [`ISSUER_LEFT_MIN`] of the issuing certificate's life is left.
-    #[error("the issuing certificate expires too soon to sign anything")]
+    #[error(
+        "the issuing certificate expires too soon to sign anything, or has expired: run `weft ca renew`"
+    )]
     IssuerExpiring,
     /// The identity belongs to another trust domain.
     #[error("{0} is not in the trust domain of this CA")]
@@ -52,8 +54,16 @@ pub enum LoadError {
     #[error("{0} and {1} do not belong together")]
     Mismatch(&'static str, &'static str),
     /// The issuing certificate's life is over.
-    #[error("issuing.crt has expired: no certificate can be issued with it")]
+    #[error("issuing.crt has expired: run `weft ca renew`")]
     Expired,
+    /// Nothing can be issued under the root any more.
+    #[error(
+        "root.crt has expired: make a new CA with `weft ca init`, and join every workload again"
+    )]
+    RootExpired,
+    /// The library refused; not expected.
+    #[error("cannot make the certificate: {0}")]
+    Library(String),
 }
 
 /// A CA as it was just made: keys and certificates as PEM.
@@ -118,6 +128,47 @@ pub fn create(
     })
 }
 
+/// An issuing certificate and its key.
+#[derive(Debug)]
+pub(crate) struct NewIssuing {
+    pub(crate) key: PrivateKeyPem,
+    pub(crate) certificate: String,
+    pub(crate) not_after: SystemTime,
+}
+
+/// Makes the next issuing certificate under a root: with a new key, and ending with the root at the latest.
+pub(crate) fn renew(
+    root_pem: &[u8],
+    root_key_pem: &[u8],
+    now: SystemTime,
+    rng: &mut impl CryptoRng,
+) -> Result<NewIssuing, LoadError> {
+    let root_der = certificate("root.crt", root_pem)?;
+    let root = parsed("root.crt", &root_der)?;
+    let root_key = key("root.key", root_key_pem)?;
+    if root_key.public_key_raw() != root.public_key().subject_public_key.data.as_ref() {
+        return Err(LoadError::Mismatch("root.key", "root.crt"));
+    }
+    let trust_domain = trust_domain_of(&root)?;
+    let left = not_after(&root).duration_since(now).unwrap_or_default();
+    if left < ISSUER_LEFT_MIN {
+        return Err(LoadError::RootExpired);
+    }
+    let life = ISSUING_LIFE.min(left);
+    let library = |error: rcgen::Error| LoadError::Library(error.to_string());
+    let root_issuer = rcgen::Issuer::from_ca_cert_der(&root_der, root_key).map_err(library)?;
+    let (issuing_key, key) = PrivateKeyPem::generate().map_err(library)?;
+    let certificate = authority_params("issuing", &trust_domain, 0, life, now, rng)
+        .map_err(|error| LoadError::Library(error.to_string()))?
+        .signed_by(&issuing_key, &root_issuer)
+        .map_err(library)?;
+    Ok(NewIssuing {
+        key,
+        certificate: certificate.pem(),
+        not_after: whole_seconds(now + life),
+    })
+}
+
 /// A certificate that was issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedSvid {
@@ -134,13 +185,13 @@ pub struct Issuer {
     trust_domain: TrustDomain,
     root_pem: String,
     issuing_pem: String,
-    issuing_not_after: SystemTime,
-    root_not_after: SystemTime,
+    issuing_life: (SystemTime, SystemTime),
+    root_life: (SystemTime, SystemTime),
     signer: rcgen::Issuer<'static, KeyPair>,
 }
 
 impl Issuer {
-    /// Takes the CA's PEM files and checks that they belong together.
+    /// Takes the CA's PEM files and checks that they belong together. Their age is judged by [`Self::check_age`].
     ///
     /// # Errors
     /// See [`LoadError`].
@@ -149,51 +200,44 @@ impl Issuer {
         root_pem: &[u8],
         issuing_pem: &[u8],
         issuing_key_pem: &[u8],
-        now: SystemTime,
     ) -> Result<Self, LoadError> {
         let root_der = certificate("root.crt", root_pem)?;
         let issuing_der = certificate("issuing.crt", issuing_pem)?;
         let root = parsed("root.crt", &root_der)?;
         let issuing = parsed("issuing.crt", &issuing_der)?;
-        let key = std::str::from_utf8(issuing_key_pem)
-            .map_err(|_| invalid("issuing.key", "not text"))
-            .and_then(|pem| {
-                KeyPair::from_pem(pem).map_err(|error| invalid("issuing.key", error))
-            })?;
+        let key = key("issuing.key", issuing_key_pem)?;
         if key.public_key_raw() != issuing.public_key().subject_public_key.data.as_ref() {
             return Err(LoadError::Mismatch("issuing.key", "issuing.crt"));
         }
         if issuing.verify_signature(Some(root.public_key())).is_err() {
             return Err(LoadError::Mismatch("issuing.crt", "root.crt"));
         }
-        let names = root.subject_alternative_name().ok().flatten();
-        let expected = format!("spiffe://{trust_domain}");
-        let named = names.is_some_and(|names| {
-            names
-                .value
-                .general_names
-                .iter()
-                .any(|name| matches!(name, x509_parser::extensions::GeneralName::URI(uri) if *uri == expected))
-        });
-        if !named {
+        if trust_domain_of(&root)? != trust_domain {
             return Err(invalid(
                 "root.crt",
-                format!("it is not the root of {expected}"),
+                format!("it is not the root of spiffe://{trust_domain}"),
             ));
-        }
-        let issuing_not_after = not_after(&issuing);
-        if issuing_not_after <= now {
-            return Err(LoadError::Expired);
         }
         Ok(Self {
             trust_domain,
             root_pem: String::from_utf8_lossy(root_pem).into_owned(),
             issuing_pem: String::from_utf8_lossy(issuing_pem).into_owned(),
-            issuing_not_after,
-            root_not_after: not_after(&root),
+            issuing_life: life(&issuing),
+            root_life: life(&root),
             signer: rcgen::Issuer::from_ca_cert_der(&issuing_der, key)
                 .map_err(|error| invalid("issuing.crt", error))?,
         })
+    }
+
+    /// Refuses an issuing certificate whose life is over.
+    ///
+    /// # Errors
+    /// [`LoadError::Expired`].
+    pub fn check_age(&self, now: SystemTime) -> Result<(), LoadError> {
+        if self.issuing_not_after() <= now {
+            return Err(LoadError::Expired);
+        }
+        Ok(())
     }
 
     /// Issues an SVID: `not_after` is `now + ttl`, or the issuer's own end if that comes first.
@@ -237,10 +281,10 @@ impl Issuer {
         if identity.trust_domain() != &self.trust_domain {
             return Err(IssueError::OtherTrustDomain(identity.clone()));
         }
-        if self.issuing_not_after < now + ISSUER_LEFT_MIN {
+        if self.issuing_not_after() < now + ISSUER_LEFT_MIN {
             return Err(IssueError::IssuerExpiring);
         }
-        let not_after = whole_seconds(now + ttl).min(self.issuing_not_after);
+        let not_after = whole_seconds(now + ttl).min(self.issuing_not_after());
         let mut params = CertificateParams::default();
         // A name for people only; the identity is the URI (X509-SVID section 2).
         params.distinguished_name = name("workload");
@@ -279,13 +323,32 @@ impl Issuer {
     /// End of the issuing certificate's life.
     #[must_use]
     pub fn issuing_not_after(&self) -> SystemTime {
-        self.issuing_not_after
+        self.issuing_life.1
+    }
+
+    /// The issuing certificate as PEM.
+    pub(crate) fn issuing_pem(&self) -> &str {
+        &self.issuing_pem
+    }
+
+    /// The CA's certificates of whose lives less than a third is left: file, and the end of its life.
+    pub(crate) fn ending(&self, now: SystemTime) -> Vec<(&'static str, SystemTime)> {
+        let all = [
+            ("issuing.crt", self.issuing_life),
+            ("root.crt", self.root_life),
+        ];
+        let is_ending = |(start, end): (SystemTime, SystemTime)| {
+            let whole = end.duration_since(start).unwrap_or_default();
+            end.duration_since(now).unwrap_or_default() < whole / 3
+        };
+        let ending = all.into_iter().filter(|(_, life)| is_ending(*life));
+        ending.map(|(file, (_, end))| (file, end)).collect()
     }
 
     /// End of the root's life.
     #[must_use]
     pub fn root_not_after(&self) -> SystemTime {
-        self.root_not_after
+        self.root_life.1
     }
 }
 
@@ -361,6 +424,38 @@ fn parsed<'a>(file: &'static str, der: &'a [u8]) -> Result<X509Certificate<'a>, 
         .map_err(|error| invalid(file, error))
 }
 
+fn key(file: &'static str, pem: &[u8]) -> Result<KeyPair, LoadError> {
+    let text = std::str::from_utf8(pem).map_err(|_| invalid(file, "not text"))?;
+    KeyPair::from_pem(text).map_err(|error| invalid(file, error))
+}
+
+/// The trust domain that a root names (X509-SVID section 3.2: its URI has no path).
+fn trust_domain_of(root: &X509Certificate<'_>) -> Result<TrustDomain, LoadError> {
+    let names = root.subject_alternative_name().ok().flatten();
+    let names = names.map(|names| names.value.general_names.as_slice());
+    let uri = names.unwrap_or_default().iter().find_map(|name| {
+        let x509_parser::extensions::GeneralName::URI(uri) = name else {
+            return None;
+        };
+        uri.strip_prefix("spiffe://")
+    });
+    uri.and_then(|name| name.parse().ok())
+        .ok_or_else(|| invalid("root.crt", "it names no trust domain"))
+}
+
+/// The trust domain that a root names, from its PEM.
+pub(crate) fn root_trust_domain(root_pem: &[u8]) -> Result<TrustDomain, LoadError> {
+    trust_domain_of(&parsed("root.crt", &certificate("root.crt", root_pem)?)?)
+}
+
+fn life(certificate: &X509Certificate<'_>) -> (SystemTime, SystemTime) {
+    let seconds = u64::try_from(certificate.validity().not_before.timestamp()).unwrap_or(0);
+    (
+        UNIX_EPOCH + Duration::from_secs(seconds),
+        not_after(certificate),
+    )
+}
+
 fn not_after(certificate: &X509Certificate<'_>) -> SystemTime {
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -379,13 +474,8 @@ pub(crate) fn validity(
     pem: &[u8],
 ) -> Result<(Fingerprint, SystemTime, SystemTime), LoadError> {
     let der = certificate(file, pem)?;
-    let parsed = parsed(file, &der)?;
-    let start = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or(0);
-    Ok((
-        Fingerprint::of_der(&der),
-        UNIX_EPOCH + Duration::from_secs(start),
-        not_after(&parsed),
-    ))
+    let (start, end) = life(&parsed(file, &der)?);
+    Ok((Fingerprint::of_der(&der), start, end))
 }
 
 #[cfg(test)]
@@ -541,22 +631,15 @@ mod tests {
     #[test]
     fn files_that_do_not_belong_together_are_refused_by_name() {
         let (a, b) = (new(1), new(2));
-        let load = |root: &str, issuing: &str, key: &PrivateKeyPem, domain, now| {
-            Issuer::load(
-                domain,
-                root.as_bytes(),
-                issuing.as_bytes(),
-                key.as_bytes(),
-                now,
-            )
-            .unwrap_err()
+        let load = |root: &str, issuing: &str, key: &PrivateKeyPem, domain| {
+            Issuer::load(domain, root.as_bytes(), issuing.as_bytes(), key.as_bytes()).unwrap_err()
         };
-        let error = load(&a.root, &a.issuing, &b.issuing_key, domain(), now());
+        let error = load(&a.root, &a.issuing, &b.issuing_key, domain());
         assert!(matches!(
             error,
             LoadError::Mismatch("issuing.key", "issuing.crt")
         ));
-        let error = load(&b.root, &a.issuing, &a.issuing_key, domain(), now());
+        let error = load(&b.root, &a.issuing, &a.issuing_key, domain());
         assert!(matches!(
             error,
             LoadError::Mismatch("issuing.crt", "root.crt")
@@ -566,7 +649,6 @@ mod tests {
             &a.issuing,
             &a.issuing_key,
             "other.test".parse().unwrap(),
-            now(),
         );
         assert!(matches!(
             error,
@@ -575,7 +657,7 @@ mod tests {
                 ..
             }
         ));
-        let error = load("no pem", &a.issuing, &a.issuing_key, domain(), now());
+        let error = load("no pem", &a.issuing, &a.issuing_key, domain());
         assert!(matches!(
             error,
             LoadError::Invalid {
@@ -583,14 +665,45 @@ mod tests {
                 ..
             }
         ));
-        let error = load(
-            &a.root,
-            &a.issuing,
-            &a.issuing_key,
-            domain(),
-            now() + ISSUING_LIFE,
-        );
-        assert!(matches!(error, LoadError::Expired));
+    }
+
+    #[test]
+    fn an_issuing_certificate_is_said_to_end_for_a_third_of_its_life() {
+        let issuer = issuer();
+        assert!(issuer.ending(now() + ISSUING_LIFE.mul_f64(0.66)).is_empty());
+        let late = now() + ISSUING_LIFE.mul_f64(0.67);
+        assert_eq!(issuer.ending(late), [("issuing.crt", now() + ISSUING_LIFE)]);
+        issuer.check_age(late).unwrap();
+        let over = issuer.check_age(now() + ISSUING_LIFE).unwrap_err();
+        assert!(over.to_string().contains("weft ca renew"), "{over}");
+    }
+
+    #[test]
+    fn a_renewed_issuing_certificate_has_a_new_key_and_ends_with_its_root_at_the_latest() {
+        let old = new(1);
+        let (root, root_key) = (old.root.as_bytes(), old.root_key.as_bytes());
+        let renew = |then| super::renew(root, root_key, then, &mut StdRng::seed_from_u64(3));
+        let later = now() + ISSUING_LIFE + DAY;
+        let renewed = renew(later).unwrap();
+        assert_eq!(renewed.not_after, later + ISSUING_LIFE);
+        assert_ne!(renewed.key.as_bytes(), old.issuing_key.as_bytes());
+        let (issuing, key) = (renewed.certificate.as_bytes(), renewed.key.as_bytes());
+        let issuer = Issuer::load(domain(), root, issuing, key).unwrap();
+        let id = ORDERS.parse().unwrap();
+        let rng = &mut StdRng::seed_from_u64(2);
+        issuer
+            .issue(&id, &super::tests::key(), DAY, later, rng)
+            .unwrap();
+
+        let last = now() + ROOT_LIFE - DAY;
+        assert_eq!(renew(last).unwrap().not_after, now() + ROOT_LIFE);
+        let over = renew(now() + ROOT_LIFE).unwrap_err();
+        assert!(matches!(over, LoadError::RootExpired));
+        let foreign = super::renew(root, new(2).root_key.as_bytes(), later, rng).unwrap_err();
+        assert!(matches!(
+            foreign,
+            LoadError::Mismatch("root.key", "root.crt")
+        ));
     }
 
     #[test]
@@ -647,14 +760,7 @@ mod tests {
     fn issuer() -> Issuer {
         let new = new(1);
         let key = new.issuing_key.as_bytes();
-        Issuer::load(
-            domain(),
-            new.root.as_bytes(),
-            new.issuing.as_bytes(),
-            key,
-            now(),
-        )
-        .unwrap()
+        Issuer::load(domain(), new.root.as_bytes(), new.issuing.as_bytes(), key).unwrap()
     }
 
     fn new(seed: u64) -> NewAuthority {

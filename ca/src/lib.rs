@@ -16,6 +16,7 @@ pub mod limits;
 pub mod local;
 pub mod metrics;
 pub mod renewal;
+pub mod reopened;
 pub mod subject;
 pub mod token;
 
@@ -38,7 +39,7 @@ pub use admin::{Admin, AdminError};
 pub use authority::OwnCredentialsError;
 pub use backup::{BackupError, restore};
 pub use desk::{CertificateInfo, Inspection, TokenCounts, TokenOrder, TokensError};
-pub use directory::{ADMIN_SOCKET, Created, InitError, OpenError, bundle, init};
+pub use directory::{ADMIN_SOCKET, Created, InitError, OpenError, Renewed, bundle, init, renew};
 pub use error::ErrorKind;
 pub use files::FileError;
 pub use log::{Event, LogEntry};

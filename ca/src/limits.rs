@@ -106,6 +106,8 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest life of a local command's connection: some calls, one after the other.
 pub const ADMIN_CONNECTION_LIFE_MAX: Duration = Duration::from_secs(300);
+/// How long after an error of the disk a store is opened again at the earliest: it is read as a whole then.
+pub const REOPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How long a local command waits for a store that another process holds: a server opens it a
 /// moment before it listens on its socket, and other local commands hold it for milliseconds.
 pub const STORE_WAIT: Duration = Duration::from_secs(3);
@@ -136,6 +138,8 @@ pub const RENEWAL_JITTER: f64 = 0.1;
 pub const ALARM_AT: f64 = 1.0 / 3.0;
 /// How often the wall clock is compared with the renewal's monotonic plan (suspended machines).
 pub const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a new identity is tried to be saved where the state directory takes nothing: some small files.
+pub const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A renewal that the wall clock brings forward is spread over this time.
 pub const WALL_CHECK_SPREAD: Duration = Duration::from_secs(60);
 

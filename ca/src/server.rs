@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as GrpcServer;
 use weft_transport::credentials::Credentials;
+use weft_transport::hosts;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
 
@@ -23,12 +24,12 @@ use crate::attest::unix_seconds;
 use crate::authority::{Authority, OwnCredentialsError};
 use crate::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
-use crate::files::FileError;
+use crate::files::{self, FileError};
 use crate::limits::{
     ADMIN_CALL_TIMEOUT, ADMIN_CONNECTION_LIFE_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_MESSAGE_BYTES_MAX,
     CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_MAX, CONNECTION_LIFE_MAX, CONNECTION_WINDOW,
-    CONNECTIONS, DRAIN_TIMEOUT, HANDSHAKES, ISSUING_LIFE, KEEP_ALIVE, MAINTENANCE_INTERVAL,
-    MESSAGE_BYTES_MAX, ROOT_LIFE, STORE_POLL, STORE_WAIT, SVID_TTL_MAX, SVID_TTL_MIN,
+    CONNECTIONS, DRAIN_TIMEOUT, HANDSHAKES, KEEP_ALIVE, MAINTENANCE_INTERVAL, MESSAGE_BYTES_MAX,
+    STORE_POLL, STORE_WAIT, SVID_TTL_MAX, SVID_TTL_MIN,
 };
 use crate::local;
 use crate::metrics::Sample;
@@ -118,6 +119,19 @@ impl MetricsHandle {
     pub fn samples(&self) -> Vec<Sample> {
         self.0.metrics().samples()
     }
+
+    /// What an operator should look after: certificates of the CA that end.
+    #[must_use]
+    pub fn concerns(&self) -> Vec<String> {
+        let ending = self.0.issuer().ending(SystemTime::now());
+        let say = |(file, _): &(&'static str, _)| {
+            format!(
+                "less than a third of the life of {file} is left{}",
+                cure(file)
+            )
+        };
+        ending.iter().map(say).collect()
+    }
 }
 
 impl Server {
@@ -136,24 +150,34 @@ impl Server {
         }
         let now = SystemTime::now();
         let store = store_when_free(directory).await?;
-        let issuer = directory::load_issuer(directory, store.about()?.trust_domain, now)?;
+        let trust_domain = store.about()?.trust_domain;
+        if let Err(error) = directory::finish_renewal(directory, trust_domain.clone()) {
+            tracing::warn!(%error, "a renewal that was cut short is not finished on disk");
+        }
+        let issuer = directory::load_issuer(directory, trust_domain)?;
+        issuer.check_age(now).map_err(|source| OpenError::Load {
+            directory: directory.clone(),
+            source,
+        })?;
         let authority = Authority::new(issuer, store, settings.svid_ttl, settings.renewal_grace);
         let listen_failed = |source| ServeError::Listen {
             address: settings.listen,
             source,
         };
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .map_err(listen_failed)?;
+        let listener = hosts::listen(settings.listen).map_err(listen_failed)?;
         let local_address = listener.local_addr().map_err(listen_failed)?;
         let credentials = authority.new_credentials(now, &mut rand::rng())?;
         let client = ClientAuth::Optional {
-            renewal_grace: settings.renewal_grace,
+            // How long an expired one is good for is the authority's to judge, and to write down.
+            renewal_grace: Duration::MAX,
         };
         let acceptor = TlsAcceptor::new(&credentials, client)?;
-        authority
+        let noted = authority
             .store()
-            .write(|transaction| transaction.put_listen(local_address.to_string()))?;
+            .write(|transaction| transaction.put_listen(local_address.to_string()));
+        if let Err(error) = noted {
+            tracing::error!(%error, "join tokens carry the address of an earlier start, unless `weft ca init` was given one");
+        }
         Ok(Self {
             admin: bind_admin(directory)?,
             authority: Arc::new(authority),
@@ -249,7 +273,12 @@ impl Server {
             accepting.await;
             Ok(())
         });
-        tasks.spawn(maintain(self.authority, self.credentials, shutdown.clone()));
+        tasks.spawn(maintain(
+            self.authority,
+            self.credentials,
+            self.directory.clone(),
+            shutdown.clone(),
+        ));
 
         let early = tokio::select! {
             () = shutdown.cancelled() => None,
@@ -304,10 +333,12 @@ fn bind_admin(directory: &Path) -> Result<PrivateSocket, ServeError> {
     PrivateSocket::bind(&path).map_err(|source| ServeError::Socket { path, source })
 }
 
-/// Renews the CA's own certificate, forgets what is old, and warns of certificates that end.
+/// Renews the CA's own certificate, takes up a renewed issuing certificate, forgets what is old, and warns of
+/// certificates that end.
 async fn maintain(
     authority: Arc<Authority>,
     credentials: Credentials,
+    directory: Arc<Path>,
     shutdown: CancellationToken,
 ) -> Result<(), String> {
     let mut ticks = interval(MAINTENANCE_INTERVAL.min(authority.svid_ttl() / 4));
@@ -319,15 +350,16 @@ async fn maintain(
             _ = ticks.tick() => {}
         }
         let now = SystemTime::now();
-        warn_of_ends(&authority, now, &mut warned);
         let left = credentials
             .svid()
             .not_after()
             .duration_since(now)
             .unwrap_or_default();
-        let (authority, credentials) = (authority.clone(), credentials.clone());
+        let (this, credentials, directory) =
+            (authority.clone(), credentials.clone(), directory.clone());
         let work = tokio::task::spawn_blocking(move || {
-            if left < authority.svid_ttl() / 2 {
+            let authority = this;
+            if take_up_renewed(&authority, &directory) || left < authority.svid_ttl() / 2 {
                 renew_own(&authority, &credentials, now);
             }
             if let Err(error) = authority
@@ -340,6 +372,7 @@ async fn maintain(
         if let Err(error) = work.await {
             tracing::error!(%error, "maintenance failed");
         }
+        warn_of_ends(&authority, now, &mut warned);
     }
 }
 
@@ -357,22 +390,56 @@ fn renew_own(authority: &Authority, credentials: &Credentials, now: SystemTime) 
     }
 }
 
-/// One warning each when a third of the life of the root or the issuing certificate is left.
-fn warn_of_ends(authority: &Authority, now: SystemTime, warned: &mut Vec<&'static str>) {
+/// Puts the issuing certificate on disk in force if `weft ca renew` made a new one. Returns whether it did.
+fn take_up_renewed(authority: &Authority, directory: &Path) -> bool {
     let issuer = authority.issuer();
-    for (certificate, not_after, life) in [
-        (directory::ISSUING, issuer.issuing_not_after(), ISSUING_LIFE),
-        (directory::ROOT, issuer.root_not_after(), ROOT_LIFE),
-    ] {
-        let left = not_after.duration_since(now).unwrap_or_default();
-        if left < life / 3 && !warned.contains(&certificate) {
-            warned.push(certificate);
+    match files::read(&directory.join(directory::ISSUING)) {
+        Ok(pem) if pem == issuer.issuing_pem().as_bytes() => return false,
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(%error, "cannot see whether the issuing certificate was renewed");
+            return false;
+        }
+    }
+    match directory::load_issuer(directory, issuer.trust_domain().clone()) {
+        Ok(renewed) => {
+            let not_after = unix_seconds(renewed.issuing_not_after());
+            tracing::info!(not_after, "took up the renewed issuing certificate");
+            authority.set_issuer(renewed);
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "the issuing certificate on disk cannot be used: the one before stays in force");
+            false
+        }
+    }
+}
+
+/// One warning for each certificate of the CA of whose life less than a third is left.
+fn warn_of_ends(
+    authority: &Authority,
+    now: SystemTime,
+    warned: &mut Vec<(&'static str, SystemTime)>,
+) {
+    let ending = authority.issuer().ending(now);
+    for &(certificate, not_after) in &ending {
+        if !warned.contains(&(certificate, not_after)) {
             tracing::warn!(
                 certificate,
                 not_after = unix_seconds(not_after),
-                "less than a third of its life is left"
+                "less than a third of its life is left{}",
+                cure(certificate)
             );
         }
+    }
+    *warned = ending;
+}
+
+/// What to do about a certificate that ends.
+fn cure(file: &str) -> &'static str {
+    match file {
+        directory::ISSUING => ": run `weft ca renew`",
+        _ => ": plan for a new CA, which every workload joins anew",
     }
 }
 

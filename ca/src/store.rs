@@ -7,7 +7,7 @@ mod view;
 
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -22,6 +22,7 @@ use crate::csr::KeyHash;
 use crate::files::FileError;
 use crate::limits::{LOG_ENTRIES_MAX, TOKEN_MEMORY, TOKENS_MAX};
 use crate::log::{self, Record};
+use crate::reopened::Reopened;
 use crate::token::TokenHash;
 
 /// Name of the store in a CA's directory.
@@ -100,7 +101,7 @@ struct KeyOwner {
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
-    database: Database,
+    file: Reopened,
 }
 
 impl Store {
@@ -113,13 +114,7 @@ impl Store {
             .mode(0o600)
             .open(path)
             .map_err(|error| FileError::io("create", path, error))?;
-        let database = Database::builder()
-            .create(path)
-            .map_err(|error| refused(path, error))?;
-        let store = Self {
-            path: path.to_owned(),
-            database,
-        };
+        let store = Self::from_opening(path, |path| Database::builder().create(path))?;
         store.write(|transaction| {
             transaction.put_meta(META_SCHEMA, &SCHEMA)?;
             transaction.put_meta(META_ABOUT, about)?;
@@ -133,15 +128,12 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::builder()
-            // Without it redb may panic on a damaged page.
-            .set_check_integrity_on_open(true)
-            .open(path)
-            .map_err(|error| refused(path, error))?;
-        let store = Self {
-            path: path.to_owned(),
-            database,
-        };
+        let store = Self::from_opening(path, |path| {
+            Database::builder()
+                // Without it redb may panic on a damaged page.
+                .set_check_integrity_on_open(true)
+                .open(path)
+        })?;
         let schema: u64 = store.read(|view| view.meta(META_SCHEMA)).map_err(|error| {
             if matches!(error, StoreError::Failed(redb::Error::TableDoesNotExist(_))) {
                 return store.corrupt("it is no store of a CA");
@@ -162,13 +154,15 @@ impl Store {
         &self,
         change: impl FnOnce(&mut Transaction<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        let mut transaction = Transaction {
-            store: self,
-            inner: self.database.begin_write().map_err(redb::Error::from)?,
-        };
-        let result = change(&mut transaction)?;
-        transaction.inner.commit().map_err(redb::Error::from)?;
-        Ok(result)
+        self.watched(|database| {
+            let mut transaction = Transaction {
+                store: self,
+                inner: database.begin_write().map_err(redb::Error::from)?,
+            };
+            let result = change(&mut transaction)?;
+            transaction.inner.commit().map_err(redb::Error::from)?;
+            Ok(result)
+        })
     }
 
     /// Runs `query` on one consistent state.
@@ -176,8 +170,35 @@ impl Store {
         &self,
         query: impl FnOnce(&View<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        let inner = self.database.begin_read().map_err(redb::Error::from)?;
-        query(&View { store: self, inner })
+        self.watched(|database| {
+            let inner = database.begin_read().map_err(redb::Error::from)?;
+            query(&View { store: self, inner })
+        })
+    }
+
+    /// Runs `work`, and notes whether the disk failed.
+    fn watched<R>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        let database = self.file.get(Instant::now()).map_err(redb::Error::from)?;
+        let result = work(&database);
+        if let Err(StoreError::Failed(redb::Error::Io(_) | redb::Error::PreviousIo)) = &result {
+            self.file.mark_failed(Instant::now());
+        }
+        result
+    }
+
+    fn from_opening(
+        path: &Path,
+        open: impl Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let of_file = path.to_owned();
+        let file = Reopened::new(move || open(&of_file)).map_err(|error| refused(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// What this CA is.

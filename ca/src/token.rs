@@ -203,6 +203,11 @@ pub enum AddressError {
     /// `0.0.0.0` or `[::]`.
     #[error("{0} is a wildcard that no workload can connect to; name an address of this host")]
     Wildcard(String),
+    /// It means something on one host only.
+    #[error(
+        "{0} is link-local, which other hosts cannot be told; name an address that they can reach"
+    )]
+    LinkLocal(String),
 }
 
 /// Checks one `HOST:PORT` that workloads are told to connect to.
@@ -218,8 +223,12 @@ pub fn check_address(text: &str) -> Result<(), AddressError> {
         return match (address.ip().is_unspecified(), address.port()) {
             (true, _) => Err(AddressError::Wildcard(text.to_owned())),
             (false, 0) => Err(form()),
+            (false, _) if is_link_local(&address) => Err(AddressError::LinkLocal(text.to_owned())),
             (false, _) => Ok(()),
         };
+    }
+    if text.starts_with('[') && text.contains('%') {
+        return Err(AddressError::LinkLocal(text.to_owned()));
     }
     let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
     let host_is_good = !host.is_empty()
@@ -232,6 +241,10 @@ pub fn check_address(text: &str) -> Result<(), AddressError> {
     } else {
         Err(form())
     }
+}
+
+fn is_link_local(address: &std::net::SocketAddr) -> bool {
+    matches!(address, std::net::SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() || v6.scope_id() != 0)
 }
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ struct State {
     /// What the sidecar runs, with all changes since.
     good: Option<Arc<Table>>,
     cache_is_old: bool,
+    /// When it is written again after a write that failed.
+    cache_retry: Option<Instant>,
     /// A successor registers under our name: what we said would undo what it says.
     handed_over: bool,
     status: SubscriptionStatus,
@@ -89,21 +91,47 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the last good table if it changed since and the file is ours.
+    /// Writes the last good table if it changed since, the file is ours, and no write failed a moment ago.
     async fn save(&self) {
-        let table = {
+        {
             let mut state = self.lock();
-            if state.handed_over || !std::mem::take(&mut state.cache_is_old) {
+            let too_early = state.cache_retry.is_some_and(|due| Instant::now() < due);
+            if state.handed_over || too_early || !std::mem::take(&mut state.cache_is_old) {
                 return;
             }
-            state.good.clone()
+        }
+        self.write_table().await;
+    }
+
+    /// Writes the last good table. A disk that takes nothing is said once, and tried again by [`Self::save`].
+    async fn write_table(&self) {
+        let Some(table) = self.lock().good.clone() else {
+            return;
         };
-        let Some(table) = table else { return };
         let path = self.cache.clone();
-        let written = tokio::task::spawn_blocking(move || cache::write(&path, &table)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "the last good table was not written to disk");
-            self.lock().cache_is_old = true;
+        let Ok(written) = tokio::task::spawn_blocking(move || cache::write(&path, &table)).await
+        else {
+            return;
+        };
+        let mut state = self.lock();
+        match written {
+            Ok(()) => {
+                state.cache_retry = None;
+                if state.status.unsaved.take().is_some() {
+                    tracing::info!("the last good table is on disk again");
+                }
+            }
+            Err(error) => {
+                state.cache_is_old = true;
+                state.cache_retry = Some(Instant::now() + limits::CACHE_RETRY);
+                let reason = format!("{}: {error}", self.cache.display());
+                if state.status.unsaved.as_ref() == Some(&reason) {
+                    tracing::debug!(%error, "the table in force is still not on disk");
+                } else {
+                    tracing::error!(path = %self.cache.display(), %error, "the table in force is not on disk; a restart without the config service goes back to the last one that is");
+                    state.status.unsaved = Some(reason);
+                }
+            }
         }
     }
 }

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use weft_transport::credentials::Credentials;
+use weft_transport::hosts;
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
@@ -44,6 +44,16 @@ pub enum ConnectError {
         address: String,
         /// Who it is.
         identity: SpiffeId,
+    },
+    /// No root of this mesh vouches for who answered.
+    #[error("the server at {address} is of another mesh than {own} here: {reason}")]
+    OtherMesh {
+        /// As it was given.
+        address: String,
+        /// The identity of this side.
+        own: SpiffeId,
+        /// What was wrong with its certificate.
+        reason: String,
     },
     /// The connection ended while it was used.
     #[error("lost the config service: {0}")]
@@ -90,7 +100,7 @@ async fn connect_one(
     let connector =
         TlsConnector::mutual(credentials, server).map_err(|error| failed(error.to_string()))?;
     let connecting = async {
-        let tcp = TcpStream::connect(address)
+        let tcp = hosts::connect(address)
             .await
             .map_err(|error| failed(error.to_string()))?;
         tcp.set_nodelay(true)
@@ -102,6 +112,11 @@ async fn connect_one(
                 Some(identity) => ConnectError::OtherServer {
                     address: address.to_owned(),
                     identity: identity.clone(),
+                },
+                None if error.is_of_another_mesh() => ConnectError::OtherMesh {
+                    address: address.to_owned(),
+                    own: own.id().clone(),
+                    reason: error.to_string(),
                 },
                 None => failed(error.to_string()),
             })

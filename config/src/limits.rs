@@ -237,3 +237,5 @@ pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Time between two writes of the table's copy on disk; endpoints may change many times a second.
 pub const CACHE_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a write of it that failed: a full disk stays full for longer, and a table may be megabytes.
+pub const CACHE_RETRY: Duration = Duration::from_secs(5);

@@ -96,6 +96,8 @@ pub struct ChangeOptions {
     pub wait: Duration,
     /// Only say what would change.
     pub dry_run: bool,
+    /// Applying deletes what the files do not have in these namespaces.
+    pub prune: Vec<String>,
 }
 
 /// Why a call failed.
@@ -110,6 +112,9 @@ pub enum OperatorError {
     /// What was asked for does not exist or makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// What was named does not exist.
+    #[error("{0}")]
+    NotFound(String),
     /// The config service failed.
     #[error("the config service failed: {0}")]
     Failed(String),
@@ -181,6 +186,7 @@ impl Operator {
         let request = proto::ApplyRequest {
             files: sources(files),
             change: Some(self.change(options)),
+            prune_namespaces: options.prune.clone(),
         };
         read(self.client.apply(request).await)
     }
@@ -304,9 +310,10 @@ fn read<T: DeserializeOwned>(
             tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
                 OperatorError::NotPermitted(message)
             }
-            tonic::Code::InvalidArgument | tonic::Code::NotFound | tonic::Code::OutOfRange => {
+            tonic::Code::InvalidArgument | tonic::Code::OutOfRange => {
                 OperatorError::Invalid(message)
             }
+            tonic::Code::NotFound => OperatorError::NotFound(message),
             tonic::Code::Unavailable => OperatorError::Unreachable(ConnectError::Lost(message)),
             tonic::Code::Ok
             | tonic::Code::Cancelled

@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use weft_ca::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
+use weft_transport::hosts;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 
@@ -155,13 +156,10 @@ impl ConfigServer {
         let known = known::read(&known_file);
         let domain = own.trust_domain().clone();
         let mesh = Arc::new(Mesh::new(store, domain, known, Instant::now())?);
-        let listener =
-            TcpListener::bind(settings.listen)
-                .await
-                .map_err(|source| ServeError::Listen {
-                    address: settings.listen,
-                    source,
-                })?;
+        let listener = hosts::listen(settings.listen).map_err(|source| ServeError::Listen {
+            address: settings.listen,
+            source,
+        })?;
         let socket = admin::bind(dir)?;
         Ok(Self {
             mesh,

@@ -5,11 +5,13 @@
 //! is reached by walking back from the current one, and the store grows with changes, not with the mesh.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
+use weft_ca::reopened::Reopened;
 
 use crate::diff;
 use crate::resources::{Resource, Set};
@@ -27,10 +29,10 @@ const SCHEMA: &[u8] = b"1";
 /// The revisions of one mesh. One process owns it; redb locks the file.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    file: Reopened,
     store: String,
-    /// After a failed write nobody knows what the disk holds; only a restart finds out.
-    failed: AtomicBool,
+    /// The number of the last revision that was written whole. After a failed write the file may hold one more.
+    number: AtomicU64,
 }
 
 /// What is known of a revision.
@@ -81,9 +83,14 @@ pub enum StoreError {
     /// It was written by a later weft.
     #[error("the store has schema {0}, which this version of weft does not know")]
     Schema(String),
-    /// A write failed before; nothing more is written by this process.
-    #[error("an earlier write failed, so nothing more is written; restart the config service")]
+    /// A write failed a moment ago.
+    #[error("the store's disk failed a moment ago: it is tried again after a few seconds")]
     Failed,
+    /// A write that was said to have failed is there.
+    #[error(
+        "revision {0}, which was said to have failed, is in the store: restart the config service, which puts it in force"
+    )]
+    Unexpected(u64),
     /// There is no such revision.
     #[error("there is no revision {0}")]
     NoRevision(u64),
@@ -101,21 +108,23 @@ impl Store {
     /// # Errors
     /// When it is in use, damaged, or of a later version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(|error| {
+        let of_file = path.to_owned();
+        let file = Reopened::new(move || Database::create(&of_file)).map_err(|error| {
             if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
                 return StoreError::InUse(path.to_owned());
             }
             StoreError::Database(format!("{}: {error}", path.display()))
         })?;
         restrict(path).map_err(|error| StoreError::Database(error.to_string()))?;
-        let store = prepare(&database, None)?;
+        let store = prepare(&*file.get(Instant::now()).map_err(database)?, None)?;
         let opened = Self {
-            database,
+            file,
             store,
-            failed: AtomicBool::new(false),
+            number: AtomicU64::new(0),
         };
         // Everything is read once, so that damage is found before anything is served.
-        opened.current()?;
+        let (revision, _) = opened.current()?;
+        opened.number.store(revision.number, Ordering::Release);
         opened.revisions()?;
         Ok(opened)
     }
@@ -125,7 +134,8 @@ impl Store {
     /// # Errors
     /// When the store is damaged.
     pub fn current(&self) -> Result<(Revision, Set), StoreError> {
-        let read = self.database.begin_read().map_err(database)?;
+        let file = self.file.get(Instant::now()).map_err(database)?;
+        let read = file.begin_read().map_err(database)?;
         let table = read.open_table(CURRENT).map_err(database)?;
         let mut set = Set::default();
         for entry in table.iter().map_err(database)? {
@@ -164,10 +174,14 @@ impl Store {
         time: &str,
         message: &str,
     ) -> Result<Revision, StoreError> {
-        if self.failed.load(Ordering::Acquire) {
+        let present = self.current();
+        if self.file.has_failed() {
             return Err(StoreError::Failed);
         }
-        let (current, before) = self.current()?;
+        let (current, before) = present?;
+        if current.number != self.number.load(Ordering::Acquire) {
+            return Err(StoreError::Unexpected(current.number));
+        }
         let edits: Vec<Edit> = diff::changed_keys(&before, next)
             .into_iter()
             .map(|key| Edit {
@@ -184,8 +198,10 @@ impl Store {
             changes: edits.len(),
         };
         let written = self.commit(&Record { info, edits });
-        if written.is_err() {
-            self.failed.store(true, Ordering::Release);
+        match &written {
+            Ok(()) => self.number.store(number, Ordering::Release),
+            // Nobody knows what the disk holds until the file is opened again.
+            Err(_) => self.file.mark_failed(Instant::now()),
         }
         written.map(|()| Revision {
             store: self.store.clone(),
@@ -194,7 +210,8 @@ impl Store {
     }
 
     fn commit(&self, record: &Record) -> Result<(), StoreError> {
-        let write = self.database.begin_write().map_err(database)?;
+        let file = self.file.get(Instant::now()).map_err(database)?;
+        let write = file.begin_write().map_err(database)?;
         {
             let mut current = write.open_table(CURRENT).map_err(database)?;
             for edit in &record.edits {
@@ -259,7 +276,8 @@ impl Store {
     }
 
     fn records(&self, from: u64) -> Result<Vec<Record>, StoreError> {
-        let read = self.database.begin_read().map_err(database)?;
+        let file = self.file.get(Instant::now()).map_err(database)?;
+        let read = file.begin_read().map_err(database)?;
         let table = read.open_table(REVISIONS).map_err(database)?;
         let mut records = Vec::new();
         for entry in table.range(from..).map_err(database)? {

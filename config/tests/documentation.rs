@@ -175,7 +175,7 @@ fn defaults_are_those_of_the_code() {
         ("concurrency.in_flight_max", limits::IN_FLIGHT.to_string()),
         ("svid_ttl", text(limits::SVID_TTL)),
         ("renewal_grace", text(limits::RENEWAL_GRACE)),
-        ("inbound.listen", format!("0.0.0.0:{}", limits::MESH_PORT)),
+        ("inbound.listen", format!("[::]:{}", limits::MESH_PORT)),
         ("admin.listen", format!("127.0.0.1:{}", limits::ADMIN_PORT)),
     ];
     for (key, value) in expected {
@@ -183,7 +183,7 @@ fn defaults_are_those_of_the_code() {
     }
     for port in [limits::CA_PORT, limits::CONFIG_PORT] {
         assert!(
-            SETTINGS.contains(&format!("| `listen` | 0.0.0.0:{port} |")),
+            SETTINGS.contains(&format!("| `listen` | [::]:{port} |")),
             "{port}"
         );
     }

@@ -26,7 +26,7 @@ use weft_transport::pool::{PeerStatus, Pool};
 
 use crate::metrics::{Gauge, Shard, expose};
 use crate::run::table::{Snapshots, Updates, in_force, is_everywhere};
-use crate::run::{ControlPlane, LogFilter};
+use crate::run::{ControlPlane, Process};
 use crate::worker::Shared;
 
 /// What the endpoint can show and do.
@@ -37,7 +37,7 @@ pub(crate) struct State {
     pools: Vec<Pool>,
     snapshots: Snapshots,
     shared: Arc<Shared>,
-    log: Option<Arc<dyn LogFilter>>,
+    process: Option<Arc<dyn Process>>,
     updates: Arc<Updates>,
     draining: CancellationToken,
 }
@@ -50,7 +50,7 @@ impl State {
         pools: Vec<Pool>,
         snapshots: Snapshots,
         shared: Arc<Shared>,
-        log: Option<Arc<dyn LogFilter>>,
+        process: Option<Arc<dyn Process>>,
     ) -> Self {
         Self {
             credentials,
@@ -59,7 +59,7 @@ impl State {
             pools,
             snapshots,
             shared,
-            log,
+            process,
             updates: Arc::default(),
             draining: CancellationToken::new(),
         }
@@ -133,16 +133,25 @@ pub(crate) fn changes(state: Arc<State>) -> Router {
 async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     let mut missing = Vec::new();
     if !is_everywhere(&state.snapshots) {
-        missing.push("no table from the config service yet");
+        let status = state.control.status();
+        let reason = status["last_error"]
+            .as_str()
+            .map(|error| format!(" ({error})"));
+        let reason = reason.unwrap_or_default();
+        missing.push(format!("no table from the config service yet{reason}"));
     }
     if state.credentials.svid().not_after() <= SystemTime::now() {
-        missing.push("the identity has expired");
+        missing.push("the identity has expired".to_owned());
     }
     if state.draining.is_cancelled() {
-        missing.push("draining");
+        missing.push("draining".to_owned());
     }
+    let concerns = state.process.as_ref().map(|process| process.concerns());
     match missing.is_empty() {
-        true => "ready\n".into_response(),
+        true => match concerns.unwrap_or_default().join("; ") {
+            concerns if concerns.is_empty() => "ready\n".into_response(),
+            concerns => format!("ready, but {concerns}\n").into_response(),
+        },
         false => (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("not ready: {}\n", missing.join("; ")),
@@ -152,7 +161,10 @@ async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
-    let text = expose(&state.shards, &gauges(&state));
+    let mut text = expose(&state.shards, &gauges(&state));
+    if let Some(process) = &state.process {
+        text += &process.exposition();
+    }
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         text,
@@ -355,8 +367,8 @@ async fn certs(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn logging(Extract(state): Extract<Arc<State>>) -> Response {
-    match &state.log {
-        Some(log) => format!("{}\n", log.current()).into_response(),
+    match &state.process {
+        Some(process) => format!("{}\n", process.log_filter()).into_response(),
         None => (
             StatusCode::NOT_FOUND,
             "the log filter of this process is fixed\n",
@@ -366,7 +378,8 @@ async fn logging(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn set_logging(Extract(state): Extract<Arc<State>>, directives: String) -> Response {
-    match state.log.as_ref().map(|log| log.replace(directives.trim())) {
+    let process = state.process.as_ref();
+    match process.map(|process| process.set_log_filter(directives.trim())) {
         Some(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Some(Err(error)) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
         None => (

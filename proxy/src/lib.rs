@@ -39,5 +39,5 @@ mod worker;
 pub use admin::server::Endpoint as AdminEndpoint;
 pub use early::answer_while_waiting;
 pub use failure::{Failure, Reason};
-pub use run::{ControlPlane, LogFilter, RunError, Running, run, start};
+pub use run::{ControlPlane, Process, RunError, Running, run, start};
 pub use takeover::{MessageError, Predecessor, TakeoverError};

@@ -9,7 +9,9 @@ use crate::failure::{Failure, Reason};
 pub(crate) fn dial_failure(error: &DialError) -> Failure {
     let reason = match error {
         DialError::Timeout(_) => Reason::ConnectionTimeout,
-        DialError::Refused { .. } | DialError::WrongIdentity { .. } => Reason::Identity,
+        DialError::Refused { .. } | DialError::WrongIdentity { .. } | DialError::Expired { .. } => {
+            Reason::Identity
+        }
         DialError::Local { .. } => Reason::ConnectionRefused,
         DialError::TooManyPeers => Reason::Overloaded,
         DialError::ShuttingDown => Reason::NotReady,

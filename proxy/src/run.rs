@@ -96,15 +96,19 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
     }
 }
 
-/// Changes what the process logs, for `/logging`.
-pub trait LogFilter: Send + Sync + 'static {
-    /// The directives in force, as `info,weft_proxy=debug`.
-    fn current(&self) -> String;
+/// The process around the sidecar, for the admin endpoint.
+pub trait Process: Send + Sync + 'static {
+    /// The directives of the log in force, as `info,weft_proxy=debug`.
+    fn log_filter(&self) -> String;
     /// Replaces them.
     ///
     /// # Errors
     /// When they cannot be parsed; the old ones stay.
-    fn replace(&self, directives: &str) -> Result<(), String>;
+    fn set_log_filter(&self, directives: &str) -> Result<(), String>;
+    /// What an operator should look after, although it stops nothing: `/ready` says it.
+    fn concerns(&self) -> Vec<String>;
+    /// More of `/metrics`, in the text format of Prometheus.
+    fn exposition(&self) -> String;
 }
 
 /// Why the sidecar cannot run. Each says what to do.
@@ -153,10 +157,10 @@ pub async fn run(
     settings: ProxySettings,
     credentials: Credentials,
     control: Arc<dyn ControlPlane>,
-    log: Option<Arc<dyn LogFilter>>,
+    process: Option<Arc<dyn Process>>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let running = start(settings, credentials, control, log, None).await?;
+    let running = start(settings, credentials, control, process, None).await?;
     running.until(shutdown).await;
     Ok(())
 }
@@ -170,7 +174,7 @@ pub async fn start(
     settings: ProxySettings,
     credentials: Credentials,
     control: Arc<dyn ControlPlane>,
-    log: Option<Arc<dyn LogFilter>>,
+    process: Option<Arc<dyn Process>>,
     mut predecessor: Option<Predecessor>,
 ) -> Result<Running, RunError> {
     let svid = credentials.svid();
@@ -194,7 +198,7 @@ pub async fn start(
         workers,
         tuning: settings.transport.clone(),
         epoch: Epoch::choose(random(|random| random.random()), &earlier),
-        reset_key: reset_key::reset_key(&settings.state_dir)?,
+        reset_key: reset_key::reset_key(&settings.state_dir),
     };
     let mut estate = predecessor.as_mut().and_then(Predecessor::take_estate);
     let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
@@ -319,7 +323,7 @@ pub async fn start(
         pools,
         snapshots.clone(),
         Arc::clone(&shared),
-        log,
+        process,
     ));
     let mut tasks = JoinSet::new();
     tasks.spawn(table::acknowledge(

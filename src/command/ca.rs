@@ -36,6 +36,8 @@ enum Command {
     Serve(Serve),
     /// Make join tokens, one per line
     Token(Token),
+    /// Make the next issuing certificate; also while it serves, and when the present one has expired
+    Renew(Renew),
     /// Show certificates, tokens and the newest entries of the issuance log
     Inspect(Inspect),
     /// Print the trust anchors as PEM
@@ -73,7 +75,7 @@ struct Serve {
     /// Directory of the authority
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// TCP address to serve on [default: 0.0.0.0:6200]
+    /// TCP address to serve on [default: [::]:6200]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<ListenAddress>,
     /// Life of the identities issued [default: 24h]
@@ -104,6 +106,19 @@ struct Token {
     /// How many tokens
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The new certificate has a new key and lives for a year. A CA that serves takes it up within a minute.\n\
+    Certificates that were issued before stay good until they end. The root stays as it is."
+)]
+struct Renew {
+    #[command(flatten)]
+    at: Directory,
+    /// Where the root's key is [default: root.key in --dir]
+    #[arg(long, value_name = "FILE")]
+    root_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +156,7 @@ pub fn run(args: Ca) -> Result<(), Failure> {
         Command::Init(args) => init(&args),
         Command::Serve(args) => serve(args),
         Command::Token(args) => runtime.block_on(token(args)),
+        Command::Renew(args) => renew(&args),
         Command::Inspect(args) => runtime.block_on(inspect(&args)),
         Command::Bundle(args) => {
             text_out(&weft_ca::bundle(&args.dir).map_err(|error| failed(error.kind(), &error))?)
@@ -193,6 +209,25 @@ fn init(args: &Init) -> Result<(), Failure> {
     Ok(())
 }
 
+fn renew(args: &Renew) -> Result<(), Failure> {
+    let now = SystemTime::now();
+    let renewed = weft_ca::renew(
+        &args.at.dir,
+        args.root_key.as_deref(),
+        now,
+        &mut rand::rng(),
+    )
+    .map_err(|error| failed(error.kind(), &error))?;
+    let not_after = renewed.not_after.duration_since(SystemTime::UNIX_EPOCH);
+    note(format_args!(
+        "renewed the issuing certificate of {} ({}): it ends at {}; a CA that serves takes it up within a minute",
+        args.at.dir.display(),
+        renewed.fingerprint,
+        moment(not_after.unwrap_or_default().as_secs())
+    ));
+    Ok(())
+}
+
 fn serve(args: Serve) -> Result<(), Failure> {
     process::start_logging();
     let flags = RawCa {
@@ -223,9 +258,10 @@ fn serve(args: Serve) -> Result<(), Failure> {
         let server = Server::bind(&settings)
             .await
             .map_err(|error| failed(error.kind(), &error))?;
-        let admin = ControlAdmin::bind(admin).await?;
+        let admin = ControlAdmin::bind(admin)?;
         process::ready(&format!("serving on {}", server.local_addr()));
         let metrics = server.metrics();
+        let ending = server.metrics();
         let serve = async {
             let served = server.run(shutdown.clone()).await;
             shutdown.cancel();
@@ -233,7 +269,11 @@ fn serve(args: Serve) -> Result<(), Failure> {
         };
         let (served, ()) = tokio::join!(
             serve,
-            admin.serve(move || metrics.samples(), shutdown.clone())
+            admin.serve(
+                move || metrics.samples(),
+                move || ending.concerns(),
+                shutdown.clone()
+            )
         );
         served
     }))

@@ -1,5 +1,6 @@
 //! `weft apply`, `delete`, `rollback`, `diff` and `validate`: changes to the mesh, made or looked at.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::Args;
 use weft_config::findings::Findings;
 use weft_config::limits;
 use weft_config::operator::{ChangeOptions, ChangeResult, Operator};
-use weft_config::resources::{FilesError, Key, Set, SourceFile, parse, read_files};
+use weft_config::resources::{FilesError, Key, Kind, Resource, Set, SourceFile, parse, read_files};
 use weft_config::settings::DurationText;
 
 use crate::context::{ContextFlags, refused};
@@ -20,23 +21,44 @@ use crate::process;
 #[command(after_help = "Examples:\n  \
     weft apply -f mesh.yaml -m 'split orders 90/10'\n  \
     weft apply -f mesh/ --dry-run\n  \
+    weft apply -f shop/ --prune -n shop --dry-run\n  \
     kubectl get httproute -o yaml | weft apply -f -\n\n\
     Exit code 1 if a sidecar refuses the revision or does not answer in time, 65 if it is invalid;\n\
     an invalid change changes nothing.")]
 pub struct Apply {
     #[command(flatten)]
     files: Files,
+    /// Delete what the files do not have, in the namespaces of -n; MeshConfig is never deleted so
+    #[arg(long, requires = "namespace")]
+    prune: bool,
+    /// With --prune: where to delete; may be repeated
+    #[arg(short, long, value_name = "NAMESPACE", requires = "prune")]
+    namespace: Vec<String>,
     #[command(flatten)]
     how: How,
 }
 
 /// Deletes resources as one revision.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  weft delete HTTPRoute/shop/orders-split")]
+#[command(after_help = "Examples:\n  \
+    weft delete HTTPRoute/shop/orders-split\n  \
+    weft delete httproute orders-split -n shop\n  \
+    weft delete -f old.yaml\n\n\
+    All of it is deleted, or nothing: exit code 1 if one does not exist.")]
 pub struct Delete {
-    /// What to delete: KIND/NAMESPACE/NAME
-    #[arg(required = true, value_name = "RESOURCE")]
-    resources: Vec<Key>,
+    /// What to delete: KIND/NAMESPACE/NAME each, or KIND and NAMEs with -n
+    #[arg(
+        value_name = "RESOURCE",
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
+    resources: Vec<String>,
+    /// Namespace of what is named by KIND and NAME
+    #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "file")]
+    namespace: Option<String>,
+    /// Delete what is in this file or directory, or - for stdin; may be repeated
+    #[arg(short, long = "file", value_name = "FILE")]
+    file: Vec<PathBuf>,
     #[command(flatten)]
     how: How,
 }
@@ -156,6 +178,7 @@ impl How {
             message: self.message.clone(),
             wait: self.wait.0,
             dry_run: self.dry_run,
+            prune: Vec::new(),
         }
     }
 }
@@ -163,10 +186,14 @@ impl How {
 /// Runs `weft apply`.
 pub fn apply(args: &Apply) -> Result<(), Failure> {
     let files = args.files.read()?;
+    let options = ChangeOptions {
+        prune: args.namespace.clone(),
+        ..args.how.options()
+    };
     let result = process::runtime()?.block_on(async {
         let mut operator = args.how.connect().await?;
         operator
-            .apply(&files, &args.how.options())
+            .apply(&files, &options)
             .await
             .map_err(|error| refused(&error))
     })?;
@@ -175,14 +202,60 @@ pub fn apply(args: &Apply) -> Result<(), Failure> {
 
 /// Runs `weft delete`.
 pub fn delete(args: &Delete) -> Result<(), Failure> {
+    let keys = args.keys()?;
     let result = process::runtime()?.block_on(async {
         let mut operator = args.how.connect().await?;
         operator
-            .delete(&args.resources, &args.how.options())
+            .delete(&keys, &args.how.options())
             .await
             .map_err(|error| refused(&error))
     })?;
     conclude(&args.how, &result)
+}
+
+impl Delete {
+    fn keys(&self) -> Result<Vec<Key>, Failure> {
+        if !self.file.is_empty() {
+            return self.keys_of_files();
+        }
+        let usage = |error: &dyn std::fmt::Display| Failure::new(Code::Usage, error);
+        let parse = |text: &str| text.parse::<Key>().map_err(|error| usage(&error));
+        let Some((kind, names)) = self.resources.split_first() else {
+            return Ok(Vec::new());
+        };
+        if kind.contains('/') {
+            if self.namespace.is_some() {
+                return Err(usage(
+                    &"KIND/NAMESPACE/NAME has its namespace: leave -n out",
+                ));
+            }
+            return self.resources.iter().map(|text| parse(text)).collect();
+        }
+        let kind: Kind = kind.parse().map_err(|error| usage(&error))?;
+        if names.is_empty() {
+            let line = format!("say which: weft delete {} NAME -n NAMESPACE", kind.as_str());
+            return Err(usage(&line));
+        }
+        let key = |name: &String| match (&self.namespace, kind) {
+            (None, Kind::MeshConfig) => parse(&format!("{}/{name}", kind.as_str())),
+            (Some(_), Kind::MeshConfig) => {
+                Err(usage(&"a MeshConfig has no namespace: leave -n out"))
+            }
+            (Some(namespace), _) => parse(&format!("{}/{namespace}/{name}", kind.as_str())),
+            (None, _) => Err(usage(&format!(
+                "in which namespace? write -n NAMESPACE, or {}/NAMESPACE/{name}",
+                kind.as_str()
+            ))),
+        };
+        names.iter().map(key).collect()
+    }
+
+    fn keys_of_files(&self) -> Result<Vec<Key>, Failure> {
+        let parsed = parse(&read(&self.file)?);
+        report(&parsed.findings)?;
+        let keys: BTreeSet<Key> = parsed.resources.iter().map(Resource::key).collect();
+        Ok(keys.into_iter().collect())
+    }
 }
 
 /// Runs `weft rollback`.

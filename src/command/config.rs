@@ -43,7 +43,7 @@ struct Serve {
     /// Directory of the store and of the service's identity
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// TCP address to serve on [default: 0.0.0.0:6201]
+    /// TCP address to serve on [default: [::]:6201]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<ListenAddress>,
     /// File with a join token of `weft ca token --role config`; needed for the first start
@@ -119,6 +119,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
             &state_dir,
             join_token_file.as_deref(),
             Sender::default(),
+            None,
         );
         let Some(joined) = shutdown.run_until_cancelled(join).await else {
             return Ok(());
@@ -128,8 +129,10 @@ fn serve(args: Serve) -> Result<(), Failure> {
         let server = ConfigServer::bind(&settings, credentials)
             .await
             .map_err(|error| failed(&error))?;
-        let admin = ControlAdmin::bind(admin).await?;
+        let admin = ControlAdmin::bind(admin)?;
         let (own, metrics) = (agent.status(), server.metrics());
+        let identity = agent.status();
+        let concerns = move || identity.concerns();
         let samples = move || [own.samples(), metrics.samples()].concat();
         process::ready(&format!("serving on {listen}"));
         // Its own certificate is renewed for as long as it serves.
@@ -141,7 +144,7 @@ fn serve(args: Serve) -> Result<(), Failure> {
         let (served, (), ()) = tokio::join!(
             serve,
             agent.run(shutdown.clone()),
-            admin.serve(samples, shutdown.clone())
+            admin.serve(samples, concerns, shutdown.clone())
         );
         served
     }))

@@ -18,7 +18,9 @@ use crate::process;
 #[derive(Debug, Args)]
 #[command(override_usage = USAGE, after_help = "Examples:\n  \
     weft get sidecars\n  \
+    weft get sidecars orders -n shop\n  \
     weft get revisions\n  \
+    weft get revisions 7\n  \
     weft get services\n  \
     weft get httproutes -n shop -o yaml\n  \
     weft get service orders -n shop -o yaml\n  \
@@ -28,7 +30,7 @@ pub struct Get {
     /// sidecars, revisions, services, httproutes, authorizationpolicies, trafficpolicies, meshconfig, or all
     #[arg(value_name = "WHAT")]
     what: Option<String>,
-    /// Only the one with this name
+    /// Only what has this name; of revisions, this number
     name: Option<String>,
     /// Only in this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
@@ -73,14 +75,23 @@ pub fn run(args: &Get) -> Result<(), Failure> {
         let mut operator = args.context.connect().await?;
         match what {
             What::Sidecars => {
-                let sidecars = operator.sidecars().await.map_err(|error| refused(&error))?;
+                let mut sidecars = operator.sidecars().await.map_err(|error| refused(&error))?;
+                sidecars.retain(|sidecar| is_meant(sidecar, args));
+                if let (true, Some(name)) = (sidecars.is_empty(), &args.name) {
+                    return Err(no_such("sidecar", name));
+                }
                 print(args.output, &sidecars, |sidecars| sidecar_table(sidecars))
             }
             What::Revisions => {
-                let revisions = operator
+                let number = args.name.as_deref().map(revision_number).transpose()?;
+                let mut revisions = operator
                     .revisions()
                     .await
                     .map_err(|error| refused(&error))?;
+                revisions.retain(|revision| number.is_none_or(|number| revision.number == number));
+                if let (true, Some(number)) = (revisions.is_empty(), &args.name) {
+                    return Err(no_such("revision", number));
+                }
                 print(args.output, &revisions, |revisions| {
                     revision_table(revisions)
                 })
@@ -88,6 +99,33 @@ pub fn run(args: &Get) -> Result<(), Failure> {
             What::Resources(kind) => resources(&mut operator, kind, args).await,
         }
     })
+}
+
+/// A sidecar by the service account of its identity, or by its whole identity.
+fn is_meant(sidecar: &SidecarInfo, args: &Get) -> bool {
+    let workload = sidecar.identity.workload();
+    let is_in = args.namespace.as_deref().is_none_or(|namespace| {
+        workload
+            .as_ref()
+            .is_some_and(|workload| workload.namespace == namespace)
+    });
+    let is_named = args.name.as_deref().is_none_or(|name| {
+        sidecar.identity.as_str() == name
+            || workload.is_some_and(|workload| workload.service_account == name)
+    });
+    is_in && is_named
+}
+
+fn revision_number(text: &str) -> Result<u64, Failure> {
+    text.parse().map_err(|_| {
+        let line = format!("`{text}` is not a revision: write its number, as weft get revisions 7");
+        Failure::new(Code::Usage, line)
+    })
+}
+
+/// What was named does not exist: exit code 1, as for `weft delete` and `weft rollback`.
+fn no_such(what: &str, name: &str) -> Failure {
+    Failure::new(Code::Failed, format!("there is no {what} {name}"))
 }
 
 /// All resources that are in force.
@@ -131,8 +169,8 @@ async fn resources(operator: &mut Operator, kind: Option<Kind>, args: &Get) -> R
         .get(kind, args.namespace.as_deref(), args.name.as_deref())
         .await
         .map_err(|error| refused(&error))?;
-    if resources.is_empty() && args.name.is_some() {
-        return Err(Failure::new(Code::Failed, "there is no such resource"));
+    if let (true, Some(name)) = (resources.is_empty(), &args.name) {
+        return Err(no_such(kind.map_or("resource", Kind::as_str), name));
     }
     if args.output == Format::Yaml {
         // Several documents, as they can be applied again.

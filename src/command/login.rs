@@ -31,7 +31,7 @@ pub struct Login {
     /// Name under which to keep this login
     #[arg(long, value_name = "NAME", env = "WEFT_CONTEXT", hide_env = true, default_value = DEFAULT)]
     context: String,
-    /// How long to wait for the config service
+    /// How long to wait for the CA, and for the config service
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     wait: DurationText,
 }
@@ -41,7 +41,7 @@ pub fn run(args: &Login) -> Result<(), Failure> {
     process::runtime()?.block_on(async {
         let context = Context::new(&args.context)?;
         let credentials = context
-            .credentials(args.join_token_file.as_deref(), Duration::ZERO)
+            .credentials(args.join_token_file.as_deref(), Duration::ZERO, args.wait.0)
             .await?;
         let addresses: Vec<String> = args.server.iter().map(ToString::to_string).collect();
         let mut last = Failure::new(Code::Unreachable, "the config service does not answer");

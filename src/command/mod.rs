@@ -12,5 +12,6 @@ pub mod get;
 pub mod lab;
 pub mod load;
 pub mod login;
+pub mod logout;
 pub mod proxy;
 pub mod version;

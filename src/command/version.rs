@@ -17,6 +17,8 @@ pub struct Version {
 #[derive(Serialize)]
 struct Facts {
     version: &'static str,
+    /// Empty for a build that is no release.
+    commit: &'static str,
     target: String,
 }
 
@@ -24,11 +26,20 @@ struct Facts {
 pub fn run(args: &Version) -> Result<(), Failure> {
     let facts = Facts {
         version: env!("CARGO_PKG_VERSION"),
+        commit: env!("WEFT_COMMIT"),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
     };
     print(args.output, &facts, |facts| {
-        let mut table = Table::new(&["VERSION", "TARGET"]);
-        table.row([facts.version.to_owned(), facts.target.clone()]);
+        let mut table = Table::new(&["VERSION", "COMMIT", "TARGET"]);
+        let commit = match facts.commit {
+            "" => "-",
+            commit => commit,
+        };
+        table.row([
+            facts.version.to_owned(),
+            commit.to_owned(),
+            facts.target.clone(),
+        ]);
         table
     })
 }

@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod endpoint;
 pub mod external;
 pub mod guards;
+pub mod hosts;
 pub mod http3;
 pub mod identity;
 pub mod lag;

@@ -211,5 +211,15 @@ pub(crate) const STREAM_SETTLED: Duration = Duration::from_secs(5);
 /// Connections to a private Unix socket that may wait in the kernel: more than the commands
 /// of one host that start at the same moment.
 pub(crate) const PRIVATE_BACKLOG: i32 = 128;
+
 /// A worker logs what it did against peers this often at most; the rest is counted.
 pub(crate) const GUARD_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Head start of an address of a name before the next one is tried as well (RFC 8305 section 5).
+pub(crate) const CONNECT_HEAD_START: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried: both families of some hosts.
+pub(crate) const CONNECT_TRIES_MAX: usize = 8;
+
+/// Connections that wait to be accepted, as tokio has it; the kernel clamps it to net.core.somaxconn.
+pub(crate) const LISTEN_BACKLOG: i32 = 1024;

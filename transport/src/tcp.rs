@@ -85,6 +85,17 @@ impl TlsError {
         }
     }
 
+    /// Whether no root of this mesh, or not the pinned one, vouches for the server.
+    pub fn is_of_another_mesh(&self) -> bool {
+        match self {
+            Self::Handshake(error) => error
+                .get_ref()
+                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                .is_some_and(tls::is_of_another_mesh),
+            Self::Timeout | Self::Configuration(_) => false,
+        }
+    }
+
     /// Whom the server proved to be, where that is not whom this side asked for.
     pub fn other_identity(&self) -> Option<&SpiffeId> {
         match self {

@@ -338,6 +338,15 @@ pub(crate) fn other_identity(error: &Error) -> Option<&SpiffeId> {
     }
 }
 
+/// Whether a peer was refused because no root of this mesh vouches for it.
+pub(crate) fn is_of_another_mesh(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) = error else {
+        return false;
+    };
+    let reason = reason.downcast_ref::<Reason>();
+    reason.is_some_and(|reason| reason.0.is_of_another_mesh())
+}
+
 /// A refusal that is shown by its words also where the TLS library prints it for debugging: in the middle of a
 /// message of its own, which users read.
 #[derive(thiserror::Error)]

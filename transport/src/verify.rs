@@ -101,6 +101,22 @@ pub enum VerifyError {
     AnchorMissing,
 }
 
+impl VerifyError {
+    /// Whether no root that is trusted here vouches for the certificate, as in another mesh.
+    pub(crate) fn is_of_another_mesh(&self) -> bool {
+        match self {
+            Self::TrustDomain(_) | Self::AnchorMissing => true,
+            Self::Path(reason) => *reason == webpki::Error::UnknownIssuer.to_string(),
+            Self::Empty
+            | Self::Long
+            | Self::Form(_)
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::OtherIdentity(_) => false,
+        }
+    }
+}
+
 /// Judges a presented chain, leaf first, at `now`.
 pub(crate) fn chain(
     chain: &[CertificateDer<'_>],

@@ -5,7 +5,7 @@
 //! next (the `weft` command).
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -35,6 +35,10 @@ impl Claim {
             .truncate(false)
             .mode(0o600)
             .open(&path)
+            .or_else(|error| match takes_nothing(&error) {
+                true => File::open(&path).or_else(|_| File::open(state_dir)),
+                false => Err(error),
+            })
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -54,6 +58,16 @@ impl Claim {
         let text = files::read_if_there(&state_dir.join(LOCK)).ok()??;
         std::str::from_utf8(&text).ok()?.trim().parse().ok()
     }
+}
+
+/// Whether the file system is read-only or full. A lock needs no write: one on the file that an earlier process
+/// made, else on the directory itself, in which no process can make the file then.
+fn takes_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(
+        error.kind(),
+        ReadOnlyFilesystem | StorageFull | QuotaExceeded
+    )
 }
 
 #[cfg(test)]

@@ -1,28 +1,35 @@
-//! One purchase of a certificate: ask, check what comes back, put it on disk and in force. When to buy is decided by
+//! One purchase of a certificate: ask, and check what comes back. When to buy, and what becomes of it, is decided by
 //! the agent; the call itself is `client.rs`.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
-use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
+use tokio::time::{sleep, timeout};
 use weft_transport::identity::SpiffeId;
 
 use super::AgentError;
-use super::state::{CaAddresses, StateDirectory};
+use super::state::{Bought, CaAddresses, StateDirectory};
 use crate::client::{self, CallError, Right};
 use crate::limits::JOIN_BACKOFF_MAX;
 use crate::renewal::Backoff;
 use crate::subject;
 
 /// Buys a certificate for the pending key. What comes back is checked: the key is ours, the name is ours.
+///
+/// A token binds to the first key that spends it, so one is spent only for a key that survives a crash.
 pub(super) async fn buy(
     state: &StateDirectory,
     ca: &CaAddresses,
     right: &Right<'_>,
     identity: &SpiffeId,
-) -> Result<(Svid, TrustBundle), AgentError> {
-    let pending = state.pending()?;
+) -> Result<Bought, AgentError> {
+    let mut pending = state.pending()?;
+    if let Some(error) = pending.unsaved.take()
+        && matches!(right, Right::Token { .. })
+    {
+        return Err(error.into());
+    }
     let server = subject::authority(&ca.trust_domain);
     let answer = client::sign(&ca.addresses, &server, right, &pending.csr).await;
     let answer = match answer {
@@ -30,7 +37,9 @@ pub(super) async fn buy(
         Err(CallError::Unreachable(reason)) => return Err(AgentError::Unreachable(reason)),
         Err(CallError::Refused { address, reason }) => {
             // This key will not be certified, and a new attempt may have a new right.
-            state.discard_pending()?;
+            if let Err(error) = state.discard_pending() {
+                tracing::debug!(%error, "the key of a refused request stays on disk");
+            }
             return Err(AgentError::Refused {
                 address,
                 reason,
@@ -38,66 +47,67 @@ pub(super) async fn buy(
             });
         }
     };
-    let svid = Svid::from_pem(answer.chain_pem.as_bytes(), pending.key())
-        .map_err(|error| AgentError::Answer(error.to_string()))?;
+    let bought = Bought {
+        chain: answer.chain_pem,
+        key: pending.key,
+        bundle: answer.bundle_pem,
+    };
+    let unusable = |error: &dyn std::error::Error| AgentError::Answer(error.to_string());
+    let svid = bought.svid().map_err(|error| unusable(&error))?;
     if svid.id() != identity {
         return Err(AgentError::Answer(format!(
             "it is for {}, not {identity}",
             svid.id()
         )));
     }
-    let bundle = TrustBundle::from_pem(ca.trust_domain.clone(), answer.bundle_pem.as_bytes())
-        .map_err(|error| AgentError::Answer(error.to_string()))?;
-    Ok((svid, bundle))
+    bought
+        .bundle(&ca.trust_domain)
+        .map_err(|error| unusable(&error))?;
+    Ok(bought)
 }
 
-/// Puts a bought certificate on disk and in force. The disk comes first: a process that crashes after using
-/// the new certificate must find it again.
-pub(super) fn accept(
-    state: &StateDirectory,
-    ca: &CaAddresses,
-    svid: Svid,
-    bundle: TrustBundle,
-    current: Option<&Credentials>,
-) -> Result<Credentials, AgentError> {
-    let unusable = |error: CredentialsError| AgentError::Answer(error.to_string());
-    // Checks that the chain leads to the bundle, before anything on disk changes.
-    let checked = Credentials::new(svid, bundle).map_err(unusable)?;
-    state.commit(&checked.svid(), &checked.bundle(), ca)?;
-    let Some(current) = current else {
-        return Ok(checked);
-    };
-    let Some(stored) = state.load()? else {
-        return Err(AgentError::Answer(
-            "it is not on disk after it was written".to_owned(),
-        ));
-    };
-    current
-        .replace(stored.svid, stored.bundle)
-        .map_err(unusable)?;
-    Ok(current.clone())
+/// How a start waits.
+pub(super) struct Wait {
+    /// Told what for.
+    pub(super) told: watch::Sender<String>,
+    /// For how long; for ever without it.
+    pub(super) patience: Option<Duration>,
 }
 
-/// Repeats `attempt` while no CA answers, and tells `waiting` why.
+/// Repeats `attempt` while no CA answers, and tells `wait` why.
 pub(super) async fn patiently<T, F: Future<Output = Result<T, AgentError>>>(
     attempt: impl Fn() -> F,
-    waiting: &watch::Sender<String>,
+    wait: &Wait,
 ) -> Result<T, AgentError> {
-    let mut backoff = Backoff::default();
     let mut last = String::new();
-    loop {
-        let reason = match attempt().await {
-            Err(AgentError::Unreachable(reason)) => reason,
-            other => return other,
-        };
-        let pause = backoff.next(JOIN_BACKOFF_MAX, &mut rand::rng());
-        if reason == last {
-            tracing::debug!(%reason, "still waiting for the CA");
-        } else {
-            tracing::warn!(%reason, "waiting for the CA");
-            waiting.send_replace(format!("the CA: {reason}"));
-            last = reason;
+    let attempts = async {
+        let mut backoff = Backoff::default();
+        loop {
+            let reason = match attempt().await {
+                Err(AgentError::Unreachable(reason)) => reason,
+                other => return other,
+            };
+            let pause = backoff.next(JOIN_BACKOFF_MAX, &mut rand::rng());
+            if reason == last {
+                tracing::debug!(%reason, "still waiting for the CA");
+            } else {
+                tracing::warn!(%reason, "waiting for the CA");
+                wait.told.send_replace(format!("the CA: {reason}"));
+                last.clone_from(&reason);
+            }
+            sleep(pause).await;
         }
-        sleep(pause).await;
+    };
+    let Some(patience) = wait.patience else {
+        return attempts.await;
+    };
+    match timeout(patience, attempts).await {
+        Ok(result) => result,
+        Err(_) if last.is_empty() => Err(no_answer(patience)),
+        Err(_) => Err(AgentError::Unreachable(last)),
     }
+}
+
+pub(super) fn no_answer(patience: Duration) -> AgentError {
+    AgentError::Unreachable(format!("no CA answers within {} s", patience.as_secs()))
 }

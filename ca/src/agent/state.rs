@@ -10,17 +10,20 @@
 //! A key is on disk before the request for its certificate goes out, and the certificate replaces the old one
 //! before the key does: whatever the moment of a crash, [`StateDirectory::load`] finds a pair that belongs
 //! together, or the key with which the same request can be made again.
+//!
+//! A disk that takes nothing stops no renewal: the key is kept in memory, and [`StateDirectory::save`] may be called
+//! again until it succeeds. A crash before that goes back to the identity on disk, which can be renewed as well.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
-use weft_transport::credentials::{Svid, TrustBundle};
+use weft_transport::credentials::{BundleError, Svid, SvidError, TrustBundle};
 use weft_transport::identity::TrustDomain;
 use zeroize::Zeroizing;
 
 use super::AgentError;
-use crate::files;
+use crate::files::{self, FileError};
 use crate::issuer::PrivateKeyPem;
 
 const KEY: &str = "identity.key";
@@ -52,14 +55,30 @@ pub(crate) struct Stored {
 
 /// A key that waits for its certificate, and the request for it.
 pub(crate) struct Pending {
-    key: Zeroizing<Vec<u8>>,
+    /// PEM.
+    pub(crate) key: Zeroizing<Vec<u8>>,
     pub(crate) csr: Vec<u8>,
+    /// Why the key is not on disk.
+    pub(crate) unsaved: Option<FileError>,
 }
 
-impl Pending {
-    /// The key as PEM.
-    pub(crate) fn key(&self) -> &[u8] {
-        &self.key
+/// A certificate as it was bought, with its key.
+pub(crate) struct Bought {
+    /// PEM, leaf first.
+    pub(crate) chain: String,
+    /// PEM.
+    pub(crate) key: Zeroizing<Vec<u8>>,
+    /// PEM.
+    pub(crate) bundle: String,
+}
+
+impl Bought {
+    pub(crate) fn svid(&self) -> Result<Svid, SvidError> {
+        Svid::from_pem(self.chain.as_bytes(), &self.key)
+    }
+
+    pub(crate) fn bundle(&self, trust_domain: &TrustDomain) -> Result<TrustBundle, BundleError> {
+        TrustBundle::from_pem(trust_domain.clone(), self.bundle.as_bytes())
     }
 }
 
@@ -75,6 +94,13 @@ impl StateDirectory {
         Ok(Self {
             path: path.to_owned(),
         })
+    }
+
+    /// A directory that is only looked at.
+    pub(crate) fn look(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
     }
 
     /// The identity on disk, if there is one.
@@ -114,15 +140,18 @@ impl StateDirectory {
         let Some(svid) = next.and_then(|key| Svid::from_pem(chain, &key).ok()) else {
             return Err(self.damaged(name, reason));
         };
-        files::rename(&self.file(KEY_NEXT), &path)?;
+        if let Err(error) = files::rename(&self.file(KEY_NEXT), &path) {
+            // The pair is found like this at the next start as well.
+            tracing::warn!(%error, "a renewal that was cut short is not finished on disk");
+        }
         Ok(svid)
     }
 
     /// The key for the next request: the one that a crash or a failure left, else a new one. It is on disk when
-    /// this returns.
+    /// this returns, unless `unsaved` says why not.
     pub(crate) fn pending(&self) -> Result<Pending, AgentError> {
         let path = self.file(KEY_NEXT);
-        if let Some(pem) = files::read_if_there(&path)?.map(Zeroizing::new) {
+        if let Ok(Some(pem)) = files::read_if_there(&path).map(|pem| pem.map(Zeroizing::new)) {
             let key = std::str::from_utf8(&pem)
                 .ok()
                 .and_then(|pem| KeyPair::from_pem(pem).ok());
@@ -130,33 +159,34 @@ impl StateDirectory {
                 return Ok(Pending {
                     csr: csr(&key)?,
                     key: pem,
+                    unsaved: None,
                 });
             }
         }
         let (key, pem) = PrivateKeyPem::generate()?;
-        files::write(&path, pem.as_bytes())?;
         Ok(Pending {
             csr: csr(&key)?,
+            unsaved: files::write(&path, pem.as_bytes()).err(),
             key: Zeroizing::new(pem.as_bytes().to_vec()),
         })
     }
 
     /// Gives up the pending key: the CA will never certify it.
-    pub(crate) fn discard_pending(&self) -> Result<(), AgentError> {
-        Ok(files::remove(&self.file(KEY_NEXT))?)
+    pub(crate) fn discard_pending(&self) -> Result<(), FileError> {
+        files::remove(&self.file(KEY_NEXT))
     }
 
-    /// Makes the pending key and its certificate the identity.
-    pub(crate) fn commit(
-        &self,
-        svid: &Svid,
-        bundle: &TrustBundle,
-        ca: &CaAddresses,
-    ) -> Result<(), AgentError> {
+    /// Makes what was bought the identity on disk. After a failure it can be called again.
+    pub(crate) fn save(&self, bought: &Bought, ca: &CaAddresses) -> Result<(), AgentError> {
+        let next = self.file(KEY_NEXT);
+        let written = files::read_if_there(&next)?.map(Zeroizing::new);
+        if written.as_deref() != Some(&*bought.key) {
+            files::write(&next, &bought.key)?;
+        }
         self.write_ca(ca)?;
-        files::write(&self.file(BUNDLE), bundle.to_pem().as_bytes())?;
-        files::write(&self.file(CERTIFICATE), svid.chain_pem().as_bytes())?;
-        files::rename(&self.file(KEY_NEXT), &self.file(KEY))?;
+        files::write(&self.file(BUNDLE), bought.bundle.as_bytes())?;
+        files::write(&self.file(CERTIFICATE), bought.chain.as_bytes())?;
+        files::rename(&next, &self.file(KEY))?;
         Ok(())
     }
 

@@ -5,6 +5,7 @@
     reason = "helpers of tests; the lint sees tests only by their attribute"
 )]
 
+mod ends;
 mod operator;
 mod world;
 
@@ -138,6 +139,7 @@ async fn a_running_agent_renews_into_the_same_credentials() {
         state_dir: ca.state("orders"),
         join_token: Some(token),
         waiting: watch::Sender::default(),
+        patience: None,
     };
     let (agent, credentials) = within(Agent::start(settings)).await.unwrap();
     let (status, first) = (agent.status(), credentials.svid());
@@ -205,7 +207,7 @@ async fn an_identity_past_the_grace_needs_a_new_token() {
     replace_by_one_issued_at(&ca.path(), &state, long_ago);
 
     let error = join(&state, None).await.unwrap_err();
-    assert!(matches!(error, AgentError::Expired(_)));
+    assert!(matches!(error, AgentError::Expired { .. }));
     let fresh = ca.token("ns/shop/sa/orders").await;
     join(&state, Some(&fresh)).await.unwrap();
     ca.stop().await;

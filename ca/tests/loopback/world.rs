@@ -34,9 +34,12 @@ impl Ca {
     }
 
     pub(crate) async fn serve(directory: TempDir, listen: SocketAddr, svid_ttl: Duration) -> Self {
-        let server = Server::bind(&settings(&directory.path().join("ca"), listen, svid_ttl))
-            .await
-            .unwrap();
+        let settings = settings(&directory.path().join("ca"), listen, svid_ttl);
+        Self::serve_with(directory, &settings).await
+    }
+
+    pub(crate) async fn serve_with(directory: TempDir, settings: &ServeSettings) -> Self {
+        let server = Server::bind(settings).await.unwrap();
         let (address, shutdown) = (server.local_addr(), CancellationToken::new());
         let running = tokio::task::spawn_blocking({
             let shutdown = shutdown.clone();
@@ -81,7 +84,7 @@ pub(crate) fn replace_by_one_issued_at(ca: &Path, state: &Path, then: SystemTime
     let read = |name: &str| std::fs::read(ca.join(name)).unwrap();
     let (root, issuing, key) = (read("root.crt"), read("issuing.crt"), read("issuing.key"));
     let domain = "demo.test".parse().unwrap();
-    let issuer = Issuer::load(domain, &root, &issuing, &key, then).unwrap();
+    let issuer = Issuer::load(domain, &root, &issuing, &key).unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let csr = rcgen::CertificateParams::default()
         .serialize_request(&key)
@@ -99,8 +102,14 @@ pub(crate) fn replace_by_one_issued_at(ca: &Path, state: &Path, then: SystemTime
 
 /// Makes a CA that is older than every certificate in these tests.
 pub(crate) fn init(directory: &Path) {
+    init_at(
+        directory,
+        SystemTime::now() - Duration::from_secs(100 * 3600),
+    );
+}
+
+pub(crate) fn init_at(directory: &Path, then: SystemTime) {
     let domain = "demo.test".parse().unwrap();
-    let then = SystemTime::now() - Duration::from_secs(100 * 3600);
     weft_ca::init(directory, &domain, &[], then, &mut rand::rng()).unwrap();
 }
 
@@ -134,6 +143,7 @@ pub(crate) async fn join(
         state_dir: state_dir.to_owned(),
         join_token: token.cloned(),
         waiting: watch::Sender::default(),
+        patience: None,
     };
     within(Agent::start(settings))
         .await

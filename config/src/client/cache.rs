@@ -56,11 +56,15 @@ pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
         .truncate(true)
         .mode(0o600)
         .open(&partial)?;
-    writeln!(file, "{}", checksum(&json))?;
-    file.write_all(&json)?;
-    file.sync_all()?;
-    std::fs::rename(&partial, path)?;
-    Ok(())
+    let written = writeln!(file, "{}", checksum(&json))
+        .and_then(|()| file.write_all(&json))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&partial, path));
+    if written.is_err() {
+        // A part of a table would hold the space that the next attempt needs. The first error counts.
+        let _ = std::fs::remove_file(&partial);
+    }
+    Ok(written?)
 }
 
 fn checksum(bytes: &[u8]) -> String {

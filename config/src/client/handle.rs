@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::{Registration, Shared, SubscriptionStatus, cache};
+use super::{Registration, Shared, SubscriptionStatus};
 use crate::table::{Revision, ServiceName, Table};
 
 /// The data path's side. Cheap to clone.
@@ -72,24 +72,13 @@ impl SubscriptionHandle {
     /// What a successor needs to go on with the registration. The newest table is on disk for it when this
     /// returns, unless it cannot be written, which is logged.
     pub async fn registration(&self) -> Registration {
-        self.write_table().await;
+        // Also where nothing changed: another write of it may be under way, and is waited for so.
+        self.shared.write_table().await;
         let state = self.shared.lock();
         let healthy = state.health.iter().filter(|(_, healthy)| **healthy);
         Registration {
             instance: self.shared.instance.clone(),
             healthy: healthy.map(|(service, _)| service.clone()).collect(),
-        }
-    }
-
-    async fn write_table(&self) {
-        let Some(table) = self.shared.lock().good.clone() else {
-            return;
-        };
-        // Also where nothing changed: another write of it may be under way, and is waited for so.
-        let path = self.shared.cache.clone();
-        let written = tokio::task::spawn_blocking(move || cache::write(&path, &table)).await;
-        if let Ok(Err(error)) = written {
-            tracing::warn!(%error, "the last good table was not written to disk");
         }
     }
 

@@ -56,6 +56,8 @@ pub struct SubscriptionStatus {
     pub acknowledged: Option<Revision>,
     /// Why the sidecar refused the offered one.
     pub refusal: Option<String>,
+    /// Why the table in force is not on disk.
+    pub unsaved: Option<String>,
     /// The table came from disk, and the config service has not been heard since.
     pub from_disk: bool,
     /// The config service's store was restored or replaced since the table on disk.

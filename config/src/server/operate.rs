@@ -39,9 +39,15 @@ impl Operator for Operations {
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<Reply>, Status> {
         let ticket = Ticket::of(&request)?;
-        let ApplyRequest { files, change } = request.into_inner();
+        let ApplyRequest {
+            files,
+            change,
+            prune_namespaces,
+        } = request.into_inner();
         let writing = self.mesh.writing.lock().await;
-        let planned = self.plan(move |mesh| with_files(mesh, files)).await?;
+        let planned = self
+            .plan(move |mesh| with_files(mesh, files, &prune_namespaces))
+            .await?;
         self.change(planned, &ticket, change, writing).await
     }
 
@@ -135,7 +141,7 @@ impl Operations {
     async fn look(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
         let _ticket = Ticket::of(&request)?;
         let files = request.into_inner().files;
-        let planned = self.plan(move |mesh| with_files(mesh, files)).await?;
+        let planned = self.plan(move |mesh| with_files(mesh, files, &[])).await?;
         reply(&planned.result)
     }
 
@@ -218,8 +224,14 @@ impl Operations {
     }
 }
 
-/// The set with the files' resources in it, and what that would find and change.
-fn with_files(mesh: &Mesh, files: Vec<File>) -> Result<Planned, Status> {
+/// The set with the files' resources in it, without others of the namespaces to be pruned, and what that would find
+/// and change.
+fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned, Status> {
+    if prune.iter().any(String::is_empty) {
+        return Err(Status::invalid_argument(
+            "a namespace to prune has a name: what is in none is not pruned",
+        ));
+    }
     if files.len() > limits::RESOURCE_FILES_MAX {
         return Err(Status::invalid_argument("too many files"));
     }
@@ -233,6 +245,10 @@ fn with_files(mesh: &Mesh, files: Vec<File>) -> Result<Planned, Status> {
     let parsed = parse(&files);
     drop(files);
     let mut next = Set::clone(&mesh.current().1);
+    if !prune.is_empty() {
+        next.resources
+            .retain(|key, _| !prune.contains(&key.namespace));
+    }
     for resource in &parsed.resources {
         next.insert(resource.clone());
     }
@@ -277,6 +293,7 @@ fn failed(error: &StoreError) -> Status {
         | StoreError::Damaged(_)
         | StoreError::Schema(_)
         | StoreError::Failed
+        | StoreError::Unexpected(_)
         | StoreError::Exists(_)
         | StoreError::Backup(_) => Status::internal(error.to_string()),
     }

@@ -2,8 +2,10 @@
 //! are taken. What they answer, and to whom, is in `weft_proxy`.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+use weft_transport::hosts;
 
 use super::error::{Problem, SettingsError};
 use super::layers::{Sources, merge};
@@ -71,10 +73,9 @@ pub(super) fn parse_proxy(
     raw: RawProxyAdmin,
     state_dir: Option<&Path>,
 ) -> Result<ProxyAdmin, Problem> {
-    let listen = raw.listen.map_or(
-        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), limits::ADMIN_PORT),
-        |listen| listen.0,
-    );
+    let listen = raw
+        .listen
+        .map_or_else(|| hosts::loopback(limits::ADMIN_PORT), |listen| listen.0);
     if !listen.ip().to_canonical().is_loopback() {
         return Err(Problem::new(
             "admin.listen",

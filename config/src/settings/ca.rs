@@ -1,8 +1,10 @@
 //! The CA's settings, complete and checked (`ca.yaml`).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use weft_transport::hosts;
 
 use super::admin::{Observe, parse_control};
 use super::error::{Problem, SettingsError};
@@ -41,7 +43,7 @@ pub fn load_ca(sources: Sources<RawCa>) -> Result<Loaded<CaSettings>, SettingsEr
 fn parse(raw: RawCa) -> Result<CaSettings, Problem> {
     Ok(CaSettings {
         dir: raw.dir.ok_or_else(|| Problem::new("dir", "is missing: write the directory of `weft ca init`, as dir: /var/lib/weft/ca (or --dir)"))?,
-        listen: raw.listen.map_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), limits::CA_PORT), |listen| listen.0),
+        listen: raw.listen.map_or_else(|| hosts::everywhere(limits::CA_PORT), |listen| listen.0),
         svid_ttl: duration("svid_ttl", raw.svid_ttl, limits::SVID_TTL, &limits::SVID_TTL_RANGE)?,
         renewal_grace: duration("renewal_grace", raw.renewal_grace, limits::RENEWAL_GRACE, &limits::RENEWAL_GRACE_RANGE)?,
         admin: parse_control(raw.admin)?,

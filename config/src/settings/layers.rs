@@ -325,7 +325,7 @@ mod tests {
             ),
             (
                 "admin: { listen: \"host:1\" }\n",
-                "p.yaml:1:18: `host:1` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 0.0.0.0:6143 or [::]:6143",
+                "p.yaml:1:18: `host:1` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 10.9.0.3:6143 or [::]:6143",
             ),
             (
                 "access_log: some\n",

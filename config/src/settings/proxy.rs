@@ -2,12 +2,13 @@
 //! numbers in `limits.rs`; the `weft` command loads them and hands them to `weft_proxy`.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use weft_transport::hosts;
 use weft_transport::tuning::{TransportSettings, Tuning};
 
 use super::admin::{ProxyAdmin, parse_proxy as parse_admin};
@@ -236,10 +237,9 @@ fn parse_inbound(raw: RawInbound) -> Result<Inbound, Problem> {
         });
     }
     Ok(Inbound {
-        listen: raw.listen.map_or(
-            SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), limits::MESH_PORT),
-            |listen| listen.0,
-        ),
+        listen: raw
+            .listen
+            .map_or_else(|| hosts::everywhere(limits::MESH_PORT), |listen| listen.0),
         advertise: raw.advertise,
         services,
     })

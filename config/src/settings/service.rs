@@ -1,7 +1,9 @@
 //! The config service's settings, complete and checked (`config.yaml`).
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+
+use weft_transport::hosts;
 
 use super::admin::{Observe, parse_control};
 use super::error::{Problem, SettingsError};
@@ -44,10 +46,9 @@ fn parse(raw: RawConfigService) -> Result<ConfigSettings, Problem> {
                 "is missing: write a directory, as dir: /var/lib/weft/config (or --dir)",
             )
         })?,
-        listen: raw.listen.map_or(
-            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), limits::CONFIG_PORT),
-            |listen| listen.0,
-        ),
+        listen: raw
+            .listen
+            .map_or_else(|| hosts::everywhere(limits::CONFIG_PORT), |listen| listen.0),
         join_token_file: raw.join.and_then(|join| join.token_file),
         admin: parse_control(raw.admin)?,
     })

@@ -2,12 +2,14 @@
 //! parse when they are valid. What a file may contain stands in `raw.rs`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use weft_transport::hosts;
 
 use crate::table::{NameError, ServiceName, check_label};
 
@@ -76,7 +78,7 @@ impl fmt::Display for DurationText {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostPort {
-    /// A DNS name or an IP address, without brackets.
+    /// A DNS name or an IP address, without brackets. A link-local address has its zone, as fe80::1%eth0.
     pub host: String,
     /// The port, never 0.
     pub port: u16,
@@ -110,10 +112,7 @@ impl FromStr for HostPort {
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
         {
-            Some(v6) => v6
-                .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| refuse())?
-                .to_string(),
+            Some(v6) => parse_v6(text, v6)?.ok_or_else(refuse)?,
             None if is_host_name(host) => host.to_owned(),
             None => return Err(refuse()),
         };
@@ -129,6 +128,35 @@ impl fmt::Display for HostPort {
             write!(f, "{}:{}", self.host, self.port)
         }
     }
+}
+
+/// An IPv6 address with its zone (RFC 4007 section 11), which it has exactly if it is link-local.
+fn parse_v6(text: &str, v6: &str) -> Result<Option<String>, ValueError> {
+    let (address, zone) = match v6.split_once('%') {
+        Some((address, zone)) => (address, Some(zone)),
+        None => (v6, None),
+    };
+    let Ok(address) = address.parse::<Ipv6Addr>() else {
+        return Ok(None);
+    };
+    match zone {
+        Some(zone) if is_interface_name(zone) && address.is_unicast_link_local() => {
+            Ok(Some(format!("{address}%{zone}")))
+        }
+        Some(zone) => Err(ValueError(format!(
+            "`{text}`: %{zone} does not belong there: only a link-local address (fe80::) has a zone, which is the name of an interface"
+        ))),
+        None if address.is_unicast_link_local() => Err(ValueError(format!(
+            "`{text}` is link-local: write the interface behind it, as [{address}%eth0]:PORT"
+        ))),
+        None => Ok(Some(address.to_string())),
+    }
+}
+
+/// At most 15 bytes (IFNAMSIZ has 16 with its NUL, netdevice(7)).
+fn is_interface_name(zone: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
+    (1..=15).contains(&zone.len()) && zone.bytes().all(plain)
 }
 
 /// Letters, digits, hyphens and dots, with no empty label (RFC 1123 section 2.1).
@@ -155,8 +183,8 @@ impl FromStr for ListenAddress {
         parse_socket_address(text).map(Self).ok_or_else(|| {
             let port = text.strip_prefix(':').unwrap_or(text);
             ValueError(match port.parse::<u16>() {
-                Ok(port) => format!("`{text}` is a port without an address: write 127.0.0.1:{port} for this host, or 0.0.0.0:{port} for all"),
-                Err(_) => format!("`{text}` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 0.0.0.0:6143 or [::]:6143"),
+                Ok(port) => format!("`{text}` is a port without an address: write 127.0.0.1:{port} for this host, or [::]:{port} for all"),
+                Err(_) => format!("`{text}` is not a listen address: write IP:PORT, as 127.0.0.1:6191, 10.9.0.3:6143 or [::]:6143"),
             })
         })
     }
@@ -168,15 +196,25 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// `localhost` is read as 127.0.0.1: no resolver is asked about this host itself.
+/// `localhost` is the loopback address that this host has: no resolver is asked about this host itself. A zone is the
+/// name of an interface, or its number.
 fn parse_socket_address(text: &str) -> Option<SocketAddr> {
-    match text.strip_prefix("localhost:") {
-        Some(port) => Some(SocketAddr::new(
-            Ipv4Addr::LOCALHOST.into(),
-            port.parse().ok()?,
-        )),
-        None => text.parse().ok(),
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return Some(hosts::loopback(port.parse().ok()?));
     }
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let host = host.strip_prefix('[')?.strip_suffix(']')?;
+    let (v6, zone) = host.split_once('%')?;
+    let v6: Ipv6Addr = v6.parse().ok()?;
+    if !v6.is_unicast_link_local() || !is_interface_name(zone) {
+        return None;
+    }
+    // The C library knows the interfaces; for an address it asks no resolver.
+    let mut found = (host, port.parse().ok()?).to_socket_addrs().ok()?;
+    found.next()
 }
 
 /// The application's side of a sidecar: a TCP address or a Unix socket (`unix:/path`).
@@ -408,6 +446,32 @@ mod tests {
     }
 
     #[test]
+    fn a_link_local_address_has_its_zone_and_no_other_address_has_one() {
+        let parse = |text: &str| text.parse::<HostPort>();
+        let good = parse("[fe80::1%eth0]:6201").unwrap();
+        assert_eq!(good.host, "fe80::1%eth0");
+        assert_eq!(good.to_string(), "[fe80::1%eth0]:6201");
+        assert_eq!(good.socket_address(), None);
+        let refusal = |text: &str| parse(text).unwrap_err().to_string();
+        assert!(refusal("[fe80::1]:6201").contains("[fe80::1%eth0]:PORT"));
+        assert!(refusal("[fd00::9%eth0]:6201").contains("only a link-local address"));
+        for text in [
+            "[fe80::1%]:1",
+            "[fe80::1%a b]:1",
+            "[fe80::1%0123456789abcdef]:1",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let listen: ListenAddress = "[fe80::1%lo]:6143".parse().unwrap();
+        let SocketAddr::V6(listen) = listen.0 else {
+            panic!("{listen}");
+        };
+        assert_eq!((listen.scope_id(), listen.port()), (1, 6143));
+        assert!("[fe80::1%no-such0]:6143".parse::<ListenAddress>().is_err());
+        assert!("[::1%lo]:6143".parse::<ListenAddress>().is_err());
+    }
+
+    #[test]
     fn a_port_alone_is_told_what_to_write_before_it() {
         for text in ["8080", ":8080"] {
             let refusal = text.parse::<ListenAddress>().unwrap_err().to_string();
@@ -415,7 +479,7 @@ mod tests {
                 refusal,
                 format!(
                     "`{text}` is a port without an address: write 127.0.0.1:8080 for this host, or \
-                     0.0.0.0:8080 for all"
+                     [::]:8080 for all"
                 )
             );
         }

@@ -315,7 +315,7 @@ async fn rollback_and_delete_are_new_revisions_with_author_and_message() {
     );
     assert!(matches!(
         anna.rollback(9, &ChangeOptions::default()).await,
-        Err(OperatorError::Invalid(_))
+        Err(OperatorError::NotFound(_))
     ));
 }
 

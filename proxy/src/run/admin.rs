@@ -65,11 +65,20 @@ impl Bound {
                 } else {
                     PrivateSocket::make(path)
                 };
-                Some(made.map_err(|error| RunError::Listen {
-                    address: format!("unix:{}", path.display()),
-                    purpose: "for changes (admin.socket: a path, or off)",
-                    error,
-                })?)
+                match made {
+                    Ok(made) => Some(made),
+                    Err(error) if takes_nothing(&error) => {
+                        tracing::error!(path = %path.display(), %error, "changes to this sidecar cannot be asked for (admin.socket): it runs all the same");
+                        None
+                    }
+                    Err(error) => {
+                        return Err(RunError::Listen {
+                            address: format!("unix:{}", path.display()),
+                            purpose: "for changes (admin.socket: a path, or off)",
+                            error,
+                        });
+                    }
+                }
             }
             None => None,
         };
@@ -121,6 +130,14 @@ impl Bound {
         }
         Ok(endpoints)
     }
+}
+
+/// Whether the file system is read-only or full: the traffic of a sidecar does not depend on it.
+fn takes_nothing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull
+    )
 }
 
 /// What is said to changes over TCP, unless they are taken there: where they are.

@@ -10,16 +10,20 @@ use super::random;
 
 /// The key of stateless reset tokens: kept, so that after a crash peers learn at once that their
 /// connections are gone.
-pub(super) fn reset_key(state_dir: &Path) -> io::Result<ResetKey> {
+///
+/// Where the directory takes nothing the key lasts as long as the process: what is lost is that haste.
+pub(super) fn reset_key(state_dir: &Path) -> ResetKey {
     let path = state_dir.join("reset.key");
     if let Ok(bytes) = std::fs::read(&path)
         && let Ok(key) = <[u8; ResetKey::LENGTH]>::try_from(bytes)
     {
-        return Ok(ResetKey::new(key));
+        return ResetKey::new(key);
     }
     let key: [u8; ResetKey::LENGTH] = random(|random| random.random());
-    write_private(&path, &key)?;
-    Ok(ResetKey::new(key))
+    if let Err(error) = write_private(&path, &key) {
+        tracing::warn!(path = %path.display(), %error, "the key of stateless resets is not kept: after a crash, peers find out by silence");
+    }
+    ResetKey::new(key)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -32,7 +36,10 @@ fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // The error that counts is the first one.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written.and_then(|()| std::fs::rename(&temporary, path))
 }

@@ -82,11 +82,13 @@ async fn run_in(args: &Demo, directory: &Path) -> Result<(), Failure> {
         _ = signals.next() => Err(Failure::silent(Code::Interrupted)),
     };
     let result = match result {
-        // Ctrl-C is how a held demo is meant to end.
         Ok(Some(mesh)) => {
-            signals.next().await;
+            let interrupted = signals.next().await;
             drop(mesh);
-            Ok(())
+            match interrupted {
+                true => Err(Failure::silent(Code::Interrupted)),
+                false => Ok(()),
+            }
         }
         Ok(None) => Ok(()),
         Err(failure) => Err(failure),

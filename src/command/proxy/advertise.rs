@@ -3,7 +3,7 @@
 //!
 //! Only finds it; the subscription (`weft_config::client`) registers it.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,8 +28,8 @@ pub(super) struct Advertise {
 enum Source {
     /// Nothing is served, or the address was written down.
     Fixed,
-    /// What `inbound.advertise` names.
-    Name(HostPort),
+    /// What `inbound.advertise` names, for a listener.
+    Name { name: HostPort, listen: SocketAddr },
     /// The route to the config service, for a wildcard listener at this port.
     Route { towards: SocketAddr, port: u16 },
 }
@@ -44,29 +44,46 @@ impl Advertise {
             return Ok(Self::new(Source::Fixed, None));
         };
         if let Some(name) = &inbound.advertise {
-            let address = lookup(name).await.into_iter().next().ok_or_else(|| {
+            let found = lookup(name).await;
+            let address = preferred(&found, inbound.listen).ok_or_else(|| {
                 Failure::new(
                     Code::Failed,
                     format!("inbound.advertise: {name} has no address: write an IP address, or a name that resolves here"),
                 )
             })?;
-            return Ok(Self::new(Source::Name(name.clone()), Some(address)));
+            check_scope("inbound.advertise", address)?;
+            let source = Source::Name {
+                name: name.clone(),
+                listen: inbound.listen,
+            };
+            return Ok(Self::new(source, Some(address)));
         }
-        if !inbound.listen.ip().is_unspecified() {
-            return Ok(Self::new(Source::Fixed, Some(inbound.listen)));
+        let listen = inbound.listen;
+        if !listen.ip().is_unspecified() {
+            check_scope("inbound.listen", listen)?;
+            return Ok(Self::new(Source::Fixed, Some(listen)));
         }
-        let port = inbound.listen.port();
+        let mut other_family = None;
         for one in config {
-            if let Some(&towards) = lookup(one).await.first()
-                && let Some(address) = route_to(towards, port)
-            {
-                tracing::info!(advertise = %address, "peers are told the address of the route to the config service");
-                return Ok(Self::new(Source::Route { towards, port }, Some(address)));
+            for towards in lookup(one).await {
+                if !reaches(listen, towards) {
+                    other_family = Some(one);
+                } else if let Some(address) = route_to(towards, listen.port()) {
+                    tracing::info!(advertise = %address, "peers are told the address of the route to the config service");
+                    let port = listen.port();
+                    return Ok(Self::new(Source::Route { towards, port }, Some(address)));
+                }
             }
         }
         Err(Failure::new(
             Code::BadData,
-            "inbound.listen is a wildcard: write inbound.advertise (--advertise), the address at which other sidecars reach this one",
+            match other_family {
+                Some(config) => format!(
+                    "inbound.listen {listen} is of IPv4 only, and the config service {config} of IPv6, so the route to it does not say where other sidecars reach this one: write inbound.listen: \"[::]:{}\" for both families, or inbound.advertise (--advertise)",
+                    listen.port()
+                ),
+                None => "inbound.listen is a wildcard: write inbound.advertise (--advertise), the address at which other sidecars reach this one".to_owned(),
+            },
         ))
     }
 
@@ -88,7 +105,7 @@ impl Advertise {
         loop {
             let found = match &self.source {
                 Source::Fixed => return,
-                Source::Name(name) => {
+                Source::Name { name, listen } => {
                     sleep(NAME_INTERVAL).await;
                     let found = lookup(name).await;
                     let current = *self.address.borrow();
@@ -97,7 +114,7 @@ impl Advertise {
                     if stays {
                         current
                     } else {
-                        found.first().copied()
+                        preferred(&found, *listen)
                     }
                 }
                 Source::Route { towards, port } => {
@@ -124,6 +141,32 @@ async fn lookup(name: &HostPort) -> Vec<SocketAddr> {
         .unwrap_or_default()
 }
 
+/// Whether a listener can be reached at an address of the family of `other`: `[::]` takes both.
+fn reaches(listen: SocketAddr, other: SocketAddr) -> bool {
+    listen.is_ipv6() && listen.ip().is_unspecified()
+        || listen.ip().to_canonical().is_ipv4() == other.ip().to_canonical().is_ipv4()
+}
+
+/// The first address of a name of a family that the listener has; another is taken as it was written, for a gateway
+/// may translate.
+fn preferred(found: &[SocketAddr], listen: SocketAddr) -> Option<SocketAddr> {
+    let fits = found.iter().find(|address| reaches(listen, **address));
+    fits.or(found.first()).copied()
+}
+
+/// Other hosts cannot be told a link-local address: its zone means something on this host only.
+fn check_scope(setting: &str, address: SocketAddr) -> Result<(), Failure> {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Err(Failure::new(
+            Code::BadData,
+            format!(
+                "{setting}: other sidecars cannot reach {address}, which is link-local: write inbound.advertise (--advertise), an address that they can reach"
+            ),
+        )),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => Ok(()),
+    }
+}
+
 /// The local address that packets to `towards` leave from, with `port`; connecting UDP sends nothing.
 fn route_to(towards: SocketAddr, port: u16) -> Option<SocketAddr> {
     let any: SocketAddr = if towards.is_ipv4() {
@@ -133,8 +176,9 @@ fn route_to(towards: SocketAddr, port: u16) -> Option<SocketAddr> {
     };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect(towards).ok()?;
-    let local = socket.local_addr().ok()?;
-    Some(SocketAddr::new(local.ip(), port))
+    let local = socket.local_addr().ok()?.ip().to_canonical();
+    let is_link_local = matches!(local, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    (!is_link_local).then(|| SocketAddr::new(local, port))
 }
 
 #[cfg(test)]
@@ -146,5 +190,33 @@ mod tests {
         let found = route_to(([127, 0, 0, 1], 9).into(), 6143).unwrap();
         assert!(found.ip().is_loopback());
         assert_eq!(found.port(), 6143);
+    }
+
+    #[test]
+    fn what_is_advertised_is_of_a_family_that_is_listened_on() {
+        let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let both = [parse("[fd00::1]:1"), parse("10.0.0.1:1")];
+        for (listen, expected) in [
+            ("0.0.0.0:6143", both[1]),
+            ("10.0.0.1:6143", both[1]),
+            ("[::]:6143", both[0]),
+            ("[fd00::1]:6143", both[0]),
+        ] {
+            assert_eq!(preferred(&both, parse(listen)), Some(expected), "{listen}");
+        }
+        assert!(reaches(parse("[::]:1"), both[1]));
+        assert!(!reaches(parse("0.0.0.0:1"), both[0]));
+        assert!(!reaches(parse("[fd00::1]:1"), both[1]));
+    }
+
+    #[test]
+    fn a_link_local_address_is_told_to_nobody() {
+        let listen = "[fe80::1%2]:6143".parse().unwrap();
+        let refused = check_scope("inbound.listen", listen).unwrap_err();
+        assert!(
+            refused.line.contains("inbound.advertise"),
+            "{}",
+            refused.line
+        );
     }
 }

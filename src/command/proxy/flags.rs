@@ -30,7 +30,7 @@ pub struct ProxyFlags {
     /// Address of the config service [default: port 6201 where the CA is]
     #[arg(long, value_name = "HOST:PORT")]
     server: Vec<HostPort>,
-    /// UDP address of the mesh side [default: 0.0.0.0:6143]
+    /// UDP address of the mesh side [default: [::]:6143]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<ListenAddress>,
     /// Address at which other sidecars reach --listen

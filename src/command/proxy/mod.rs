@@ -4,6 +4,7 @@ mod admin;
 mod advertise;
 pub mod flags;
 mod run;
+mod upkeep;
 mod wrap;
 
 use clap::{Args, Subcommand};

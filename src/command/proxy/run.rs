@@ -19,6 +19,7 @@ use weft_transport::credentials::Credentials;
 
 use super::advertise::Advertise;
 use super::flags::ProxyFlags;
+use super::upkeep::Upkeep;
 use super::wrap::wrap;
 use crate::failure::{Code, Failure, chain};
 use crate::identity::{self, Holder};
@@ -79,7 +80,13 @@ async fn sidecar(
     let token_file = settings.join_token_file.as_deref();
     let waiting = watch::Sender::default();
     let early = answer_while_waiting(&settings.admin, waiting.subscribe());
-    let join = identity::start(Holder::Workload, &settings.state_dir, token_file, waiting);
+    let join = identity::start(
+        Holder::Workload,
+        &settings.state_dir,
+        token_file,
+        waiting,
+        None,
+    );
     let joined = tokio::select! {
         joined = join => joined,
         // A running sidecar that is to be taken over answers there itself.
@@ -102,11 +109,21 @@ async fn sidecar(
         ..subscription_settings(&settings, &config, &agent, &credentials, &advertise)?
     };
     let (subscription, handle) = Subscription::start(subscription);
-    let (control, log) = (Arc::new(handle), Some(Arc::new(log) as Arc<_>));
+    let upkeep = Upkeep {
+        log,
+        identity: agent.status(),
+        subscription: handle.clone(),
+    };
     let state_dir = settings.state_dir.clone();
-    let running = weft_proxy::start(settings, credentials, control, log, predecessor)
-        .await
-        .map_err(|error| failed(&error))?;
+    let running = weft_proxy::start(
+        settings,
+        credentials,
+        Arc::new(handle),
+        Some(Arc::new(upkeep)),
+        predecessor,
+    )
+    .await
+    .map_err(|error| failed(&error))?;
     if took_over {
         process::is_main();
     }
@@ -261,16 +278,6 @@ fn beside(ca_addresses: &[String]) -> Vec<HostPort> {
             ..address
         })
         .collect()
-}
-
-impl weft_proxy::LogFilter for LogFilter {
-    fn current(&self) -> String {
-        Self::current(self)
-    }
-
-    fn replace(&self, directives: &str) -> Result<(), String> {
-        self.set(directives)
-    }
 }
 
 fn failed(error: &RunError) -> Failure {

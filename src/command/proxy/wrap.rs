@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Code, Failure};
+use crate::orphans;
 
 /// Signals that a supervisor sends to an application and means for it.
 const FORWARDED: [Number; 7] = [
@@ -39,7 +40,8 @@ pub async fn wrap(
     let mut signals = Forwarder::new()?;
     tokio::select! {
         result = &mut sidecar => return result,
-        number = signals.next() => {
+        never = orphans::reap(None) => match never {},
+        number = signals.end() => {
             tracing::info!(signal = %number, "ended before the sidecar was ready: the command was not started");
             shutdown.cancel();
             let _ = sidecar.await;
@@ -48,8 +50,11 @@ pub async fn wrap(
         () = ready => {}
     }
     let mut child = start(command)?;
+    let orphans = orphans::reap(id(&child));
+    tokio::pin!(orphans);
     let status = loop {
         tokio::select! {
+            never = &mut orphans => match never {},
             status = child.wait() => break status,
             number = signals.next() => forward(&child, number),
             result = &mut sidecar => {
@@ -70,8 +75,9 @@ pub async fn wrap(
     shutdown.cancel();
     tokio::select! {
         result = &mut sidecar => result?,
+        never = orphans::reap(None) => match never {},
         // Nobody is left to forward to: a signal now means the drain.
-        _ = signals.next() => tracing::warn!("drain ended at once by a signal"),
+        _ = signals.end() => tracing::warn!("drain ended at once by a signal"),
     }
     match exit_code(status) {
         0 => Ok(()),
@@ -97,11 +103,16 @@ fn start(command: &[OsString]) -> Result<Child, Failure> {
 
 fn forward(child: &Child, number: Number) {
     // Without an id the command has ended, and `wait` is about to say so.
-    if let Some(id) = child.id().and_then(|id| i32::try_from(id).ok())
-        && let Err(error) = kill(Pid::from_raw(id), number)
+    if let Some(id) = id(child)
+        && let Err(error) = kill(id, number)
     {
         tracing::warn!(signal = %number, %error, "cannot forward a signal");
     }
+}
+
+fn id(child: &Child) -> Option<Pid> {
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    id.map(Pid::from_raw)
 }
 
 fn exit_code(status: ExitStatus) -> u8 {
@@ -128,6 +139,17 @@ impl Forwarder {
             .collect::<std::io::Result<_>>()
             .map_err(|error| Failure::new(Code::Failed, format!("cannot take signals: {error}")))?;
         Ok(Self { signals })
+    }
+
+    /// The next signal that asks a process to end. The others are for a command, which does not run.
+    async fn end(&mut self) -> Number {
+        loop {
+            let number = self.next().await;
+            if matches!(number, Number::SIGTERM | Number::SIGINT | Number::SIGQUIT) {
+                return number;
+            }
+            tracing::info!(signal = %number, "a signal for the command, which does not run: nothing is done");
+        }
     }
 
     async fn next(&mut self) -> Number {

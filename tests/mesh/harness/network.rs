@@ -53,6 +53,29 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
+    /// One with nothing but loopback, of both families.
+    pub(crate) fn alone() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let namespace = Self {
+            name: format!("weft-test-{}-{count}-alone", std::process::id()),
+            address: Ipv4Addr::LOCALHOST,
+        };
+        run(program("ip").args(["netns", "add", &namespace.name])).ok();
+        run(namespace.command("ip").args(["link", "set", "lo", "up"])).ok();
+        namespace
+    }
+
+    /// The same without IPv4.
+    pub(crate) fn without_ipv4() -> Self {
+        let namespace = Self::alone();
+        run(namespace
+            .command("ip")
+            .args(["address", "del", "127.0.0.1/8", "dev", "lo"]))
+        .ok();
+        namespace
+    }
+
     /// `name`, to run in this namespace.
     pub(crate) fn command(&self, name: impl AsRef<OsStr>) -> Command {
         let mut command = program("ip");

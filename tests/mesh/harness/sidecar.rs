@@ -37,6 +37,7 @@ pub(crate) struct SidecarPlan {
     service_settings: String,
     settings: String,
     environment: Vec<(&'static str, PathBuf)>,
+    is_process_1: bool,
 }
 
 impl SidecarPlan {
@@ -58,6 +59,7 @@ impl SidecarPlan {
             service_settings: String::new(),
             settings: String::new(),
             environment: Vec::new(),
+            is_process_1: false,
         }
     }
 
@@ -151,6 +153,12 @@ impl SidecarPlan {
         self
     }
 
+    /// Runs as process 1 of a PID namespace, as in a container.
+    pub(crate) fn in_pid_namespace(mut self) -> Self {
+        self.is_process_1 = true;
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub(crate) fn start(self) -> Sidecar {
         let mut sidecar = self.spawn();
@@ -174,7 +182,14 @@ impl SidecarPlan {
     }
 
     fn command(&self) -> Command {
-        let mut command = self.place.command(WEFT);
+        let mut command = match self.is_process_1 {
+            true => {
+                let mut command = self.place.command("unshare");
+                command.args(["--pid", "--fork", "--kill-child", "--mount-proc", WEFT]);
+                command
+            }
+            false => self.place.command(WEFT),
+        };
         command
             .args(["proxy", "run", "--config"])
             .arg(self.folder.join("proxy.yaml"));

@@ -1,7 +1,7 @@
 //! The dialling side of a worker: one handshake, and the check of who answered.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
@@ -47,6 +47,16 @@ pub enum DialError {
         /// Who it is.
         proven: SpiffeId,
     },
+    /// A certificate is over by the clock of this host, so nothing would be asked on the connection.
+    #[error("no connection to {address}: the certificate of {whose} expired {} s ago", since.as_secs())]
+    Expired {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// The peer, or this side.
+        whose: SpiffeId,
+        /// For how long it has been over.
+        since: Duration,
+    },
     /// This host could not send.
     #[error("cannot dial {address}: {reason}")]
     Local {
@@ -63,6 +73,21 @@ pub enum DialError {
     ShuttingDown,
 }
 
+fn check_age(
+    address: SocketAddr,
+    whose: &SpiffeId,
+    not_after: SystemTime,
+) -> Result<(), DialError> {
+    match SystemTime::now().duration_since(not_after) {
+        Ok(since) => Err(DialError::Expired {
+            address,
+            whose: whose.clone(),
+            since,
+        }),
+        Err(_) => Ok(()),
+    }
+}
+
 impl Dialler {
     /// Dials a peer and checks that it is the one expected, before any stream.
     ///
@@ -74,6 +99,8 @@ impl Dialler {
         expected: &SpiffeId,
     ) -> Result<(quinn::Connection, PeerId), DialError> {
         let local = |reason: String| DialError::Local { address, reason };
+        let own = self.credentials.svid();
+        check_age(address, own.id(), own.not_after())?;
         let connecting = self
             .endpoint
             .connect(address, tls::SERVER_NAME)
@@ -89,7 +116,13 @@ impl Dialler {
                 }
             })?;
         match proven_peer(&connection) {
-            Some(peer) if peer.id() == expected => Ok((connection, peer)),
+            Some(peer) if peer.id() == expected => {
+                // Handshakes allow for clocks that differ; what follows on the connection does not.
+                check_age(address, peer.id(), peer.not_after()).inspect_err(|_| {
+                    connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"expired");
+                })?;
+                Ok((connection, peer))
+            }
             other => {
                 connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"wrong identity");
                 Err(match other {

@@ -1,0 +1,51 @@
+//! What the admin endpoint of a sidecar tells of the process around it: its log, and what becomes of its identity
+//! and table on disk. The data path knows nothing of these.
+
+use weft_ca::agent::AgentStatus;
+use weft_ca::metrics::Sample;
+use weft_config::client::SubscriptionHandle;
+use weft_proxy::Process;
+
+use crate::control_admin::page;
+use crate::process_metrics;
+use crate::telemetry::LogFilter;
+
+pub(super) struct Upkeep {
+    pub(super) log: LogFilter,
+    pub(super) identity: AgentStatus,
+    pub(super) subscription: SubscriptionHandle,
+}
+
+impl Process for Upkeep {
+    fn log_filter(&self) -> String {
+        self.log.current()
+    }
+
+    fn set_log_filter(&self, directives: &str) -> Result<(), String> {
+        self.log.set(directives)
+    }
+
+    fn concerns(&self) -> Vec<String> {
+        let mut concerns = self.identity.concerns();
+        let status = self.subscription.status();
+        if let (false, Some(error)) = (status.connected, status.last_error) {
+            concerns.push(format!("the config service is not heard ({error})"));
+        }
+        if let Some(reason) = status.unsaved {
+            concerns.push(format!("the table in force is not on disk ({reason})"));
+        }
+        concerns
+    }
+
+    fn exposition(&self) -> String {
+        let mut samples = self.identity.samples();
+        samples.push(Sample {
+            name: "weft_config_table_unsaved",
+            help: "1 while the table in force is not on disk, because the state directory cannot be written.",
+            is_counter: false,
+            label: None,
+            value: self.subscription.status().unsaved.is_some().into(),
+        });
+        page(&samples) + &process_metrics::exposition()
+    }
+}
