@@ -4,11 +4,11 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Connection, Load, Mesh, Origin, Sidecar, connect, eventually, exchange, get, service,
+    Connection, Load, Mesh, Origin, Sidecar, connect, eventually, exchange, get, pause, service,
 };
 
 struct Shop {
@@ -45,7 +45,7 @@ fn shop(mesh: Mesh, origin: &Origin) -> Shop {
 /// Answers after a moment in which a client's end is certainly seen.
 fn slow_echo(mesh: &Mesh) -> Origin {
     Origin::http(mesh.address(), |request, out| {
-        std::thread::sleep(Duration::from_millis(300));
+        pause(Duration::from_millis(300));
         let text = format!("{} {}", request.line, request.body.len());
         let length = text.len();
         write!(
@@ -141,7 +141,7 @@ fn an_end_within_a_head_or_a_body_makes_no_whole_request() {
 
 /// An application that never answers. It tells when it has a request, and when that is given up.
 fn stuck(mesh: &Mesh) -> (Origin, Receiver<&'static str>) {
-    let (tell, told) = channel();
+    let (tell, told) = sync_channel(16);
     let tell = std::sync::Mutex::new(tell);
     let origin = Origin::raw(mesh.address(), move |mut tap| {
         let tell = tell.lock().unwrap().clone();
@@ -321,7 +321,7 @@ fn a_body_that_comes_though_100_continue_was_not_said_is_waited_for_no_longer() 
                     format!("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{framing}");
                 if apart {
                     connection.send(head.as_bytes()).unwrap();
-                    std::thread::sleep(Duration::from_millis(50));
+                    pause(Duration::from_millis(50));
                     connection.send(body.as_bytes()).unwrap();
                 } else {
                     connection.send(format!("{head}{body}").as_bytes()).unwrap();

@@ -6,7 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use crate::harness::{
-    Connection, Load, Mesh, Origin, Response, Sidecar, connect, eventually, exchange, get, service,
+    Connection, Load, Mesh, Origin, Response, Sidecar, connect, eventually, exchange, get, pause,
+    service,
 };
 
 /// How often requests were counted that the sidecar answered with a status.
@@ -156,7 +157,7 @@ fn without_descriptors_the_log_is_quiet_and_the_admin_endpoint_answers() {
     });
     let mut expect_served = |what: &str| {
         for _ in 0..10 {
-            std::thread::sleep(Duration::from_millis(200));
+            pause(Duration::from_millis(200));
             for path in ["/live", "/metrics"] {
                 let response = shop.admin_get(path).unwrap();
                 assert_eq!(response.status, 200, "{what}: {path}: {response:?}");

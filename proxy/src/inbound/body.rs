@@ -50,7 +50,7 @@ pub(crate) struct Moved {
 enum Rest {
     #[default]
     Wanted,
-    LetGo(RecvHalf),
+    LetGo(Box<RecvHalf>),
     Answered,
 }
 
@@ -59,11 +59,11 @@ impl Moved {
     pub(super) fn answered(&self) {
         let before = std::mem::replace(&mut *lock(&self.rest), Rest::Answered);
         if let Rest::LetGo(recv) = before {
-            stop(recv);
+            stop(*recv);
         }
     }
 
-    /// Nobody reads on.
+    /// Nothing of the request is read any more.
     fn let_go(&self, recv: RecvHalf) {
         let mut rest = lock(&self.rest);
         match *rest {
@@ -71,7 +71,7 @@ impl Moved {
                 drop(rest);
                 stop(recv);
             }
-            Rest::Wanted | Rest::LetGo(_) => *rest = Rest::LetGo(recv),
+            Rest::Wanted | Rest::LetGo(_) => *rest = Rest::LetGo(Box::new(recv)),
         }
     }
 
