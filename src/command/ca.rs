@@ -75,8 +75,11 @@ struct Serve {
     /// Directory of the authority
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// TCP address to serve on [default: [::]:6200]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        help = "TCP address to serve on [default: [::]:6200]"
+    )]
     listen: Option<ListenAddress>,
     /// Life of the identities issued [default: 24h]
     #[arg(long, value_name = "DURATION")]

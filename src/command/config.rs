@@ -43,8 +43,11 @@ struct Serve {
     /// Directory of the store and of the service's identity
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// TCP address to serve on [default: [::]:6201]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        help = "TCP address to serve on [default: [::]:6201]"
+    )]
     listen: Option<ListenAddress>,
     /// File with a join token of `weft ca token --role config`; needed for the first start
     #[arg(long, value_name = "FILE")]

@@ -30,8 +30,11 @@ pub struct ProxyFlags {
     /// Address of the config service [default: port 6201 where the CA is]
     #[arg(long, value_name = "HOST:PORT")]
     server: Vec<HostPort>,
-    /// UDP address of the mesh side [default: [::]:6143]
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        help = "UDP address of the mesh side [default: [::]:6143]"
+    )]
     listen: Option<ListenAddress>,
     /// Address at which other sidecars reach --listen
     #[arg(long, value_name = "HOST:PORT")]
