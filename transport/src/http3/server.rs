@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
-use tokio::time::{Instant, Timeout, sleep_until, timeout};
+use tokio::time::{Sleep, Timeout, sleep, sleep_until, timeout};
 
 use super::client::Driver;
 use super::error::{ConnectionError, ErrorCode, HeadError, StreamError};
@@ -34,8 +34,8 @@ pub struct ServerConnection {
     remote: SocketAddr,
     /// Among the connections of this worker, by identity.
     place: Place<SpiffeId>,
-    /// When it is closed for a newer one, if one came.
-    ends: Option<Instant>,
+    /// When it is closed for a newer one, if one came. Most never have such an end.
+    ends: Option<Pin<Box<Sleep>>>,
 }
 
 /// One QUIC connection as an HTTP/3 server, whoever the peer is. The mesh asks for a [`ServerConnection`],
@@ -104,18 +104,18 @@ impl ServerConnection {
     /// The connection ended in another way.
     pub async fn accept(&mut self) -> Result<Option<ServerRequest>, ConnectionError> {
         loop {
-            let ends = self.ends;
+            let displaced = self.ends.is_some();
             let end = async {
-                match ends {
-                    Some(ends) => sleep_until(ends).await,
+                match &mut self.ends {
+                    Some(ends) => ends.await,
                     None => pending().await,
                 }
             };
             tokio::select! {
                 biased;
                 accepted = self.connection.accept() => return accepted,
-                () = self.place.taken_back(), if ends.is_none() => {
-                    self.ends = Some(Instant::now() + DISPLACED_GRACE);
+                () = self.place.taken_back(), if !displaced => {
+                    self.ends = Some(Box::pin(sleep(DISPLACED_GRACE)));
                     self.connection.shutdown();
                 }
                 () = end => {
@@ -265,7 +265,7 @@ impl UnprovenServerConnection {
 /// Done when no exchange is left and the peer had time to acknowledge the last one.
 async fn drained_for_a_while(shared: &Shared) {
     shared.idle().await;
-    tokio::time::sleep(limits::DRAIN_LINGER).await;
+    sleep(limits::DRAIN_LINGER).await;
 }
 
 fn graceful(error: ConnectionError) -> Result<Option<ServerRequest>, ConnectionError> {
