@@ -16,7 +16,7 @@ use crate::output::{moment, note};
 
 /// The context of a first login.
 pub const DEFAULT: &str = "default";
-/// How long a command waits for a CA that does not answer: somebody sits in front of it.
+/// How long a command waits for a CA that does not answer: an operator sits in front of it.
 const CA_PATIENCE: Duration = Duration::from_secs(5);
 /// File that names the context in use.
 const CURRENT: &str = "current";

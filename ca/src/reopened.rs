@@ -1,5 +1,5 @@
 //! A redb file that is opened again after its disk failed. redb does nothing more after an error of the disk, so
-//! that a disk which was full for a moment would end a service until somebody restarts it.
+//! that a disk which was full for a moment would end a service until an operator restarts it.
 //!
 //! What is opened again is what the last whole transaction left: redb repairs the file. What a caller must check
 //! then is whether a transaction that failed is there all the same; only the caller knows.

@@ -200,7 +200,7 @@ impl Store {
         let written = self.commit(&Record { info, edits });
         match &written {
             Ok(()) => self.number.store(number, Ordering::Release),
-            // Nobody knows what the disk holds until the file is opened again.
+            // What the disk holds is known once the file is opened again.
             Err(_) => self.file.mark_failed(Instant::now()),
         }
         written.map(|()| Revision {

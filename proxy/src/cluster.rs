@@ -49,7 +49,7 @@ pub(crate) struct Lasting {
     /// Whose turn it is.
     pub(crate) turn: AtomicUsize,
     /// How many endpoints are out of rotation, those of older snapshots that are still in use among them: as long as none
-    /// is, nobody looks for those.
+    /// is, a choice does not look for those.
     pub(crate) out: Arc<AtomicUsize>,
     /// How long recent responses took; kept only where hedges ask for a percentile.
     pub(crate) times: Mutex<Times>,

@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::limits;
 
-/// One descriptor that nobody else can have.
+/// One descriptor that is kept from all other uses.
 #[derive(Debug)]
 pub(crate) struct Reserve(Option<File>);
 

@@ -265,7 +265,7 @@ pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REFUSED_BYTES_MAX: usize = 256 * 1024;
 
 /// How often it is looked whether a client is still there that has sent more than the request under way, or has ended
-/// its side: soon for an application that computes for nobody, and two calls of the kernel in a second.
+/// its side: soon for an application that computes in vain, and two calls of the kernel in a second.
 pub const PRESENCE_LOOK: Duration = Duration::from_millis(500);
 
 /// How often the kernel of a client that has ended its side is asked whether the connection lives. It knows of none a
@@ -303,8 +303,8 @@ pub const STREAMS_PER_REQUEST: u32 = 64;
 /// usually takes: latencies have long tails.
 pub const LATE_TIMES: u32 = 3;
 
-/// A caller's own deadline says nothing if it left less: one caller may not put an endpoint out for everybody by asking for
-/// what nobody can do.
+/// A caller's own deadline says nothing if it left less: one caller may not put an endpoint out for all others by asking for
+/// what no endpoint can do.
 pub const LATE_LEAST: Duration = Duration::from_millis(100);
 
 /// The same where no endpoint of the service has ever answered.

@@ -105,7 +105,7 @@ impl ApplicationStream {
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|ended| ended > 0)
     }
 
-    /// Ready when bytes have come that nobody has read, or the end. Nothing is taken.
+    /// Ready when there are bytes that were not read, or the end. Nothing is taken.
     pub(crate) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<Come>> {
         loop {
             ready!(self.poll_read_ready(context))?;

@@ -1,4 +1,4 @@
-//! Callers with little patience: what they give up ends in time, and harms nobody beside them.
+//! Callers with little patience: what they give up ends in time, and harms no request beside them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

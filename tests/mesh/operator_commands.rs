@@ -81,7 +81,7 @@ fn what_does_not_exist_ends_every_command_with_1() {
     for line in [
         &["get", "service", "nothing", "-n", "shop"] as &[&str],
         &["get", "revisions", "99"],
-        &["get", "sidecars", "nobody"],
+        &["get", "sidecars", "unknown"],
         &["delete", "service", "nothing", "-n", "shop"],
         &["rollback", "99"],
     ] {

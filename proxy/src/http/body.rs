@@ -25,7 +25,7 @@ use crate::record::Record;
 /// Why a pump stopped before the end of its body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PumpError {
-    /// Whoever produced the body ended it so.
+    /// The sender of the body ended it so.
     Source(Broken),
     /// Whoever takes it broke off.
     Peer(StreamError),

@@ -44,8 +44,8 @@ pub(crate) struct Moved {
     pub(super) pace: Pace,
 }
 
-/// What becomes of the rest of a request whose body nobody reads on. Whether the peer hears that all is well with it is
-/// known once there is an answer, or will be none, and hyper may let go of the body before that.
+/// What becomes of the rest of a request once hyper has let go of its body. Whether the peer hears that all is well with it is
+/// known once there is an answer, or will be none, which may be later.
 #[derive(Default)]
 enum Rest {
     #[default]

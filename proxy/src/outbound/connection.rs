@@ -256,7 +256,7 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         let under_way = self.activity.is_under_way();
         if let Some(serial) = &mut self.serial {
-            // Nobody was asked, and what was answered before is all written.
+            // No peer was asked, and what was answered before is all written.
             serial.refused |= !under_way && !serial.unflushed;
             if serial.refused {
                 return Poll::Ready(Ok(length));

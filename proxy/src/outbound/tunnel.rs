@@ -130,7 +130,7 @@ async fn connect(
         // No byte is taken from the application before the far side has accepted.
         repeatable: true,
     };
-    // CONNECT tells nobody of it: what is open has no deadline.
+    // The peer is not told: what is open has no deadline.
     let clock = Clock {
         request: None,
         attempt: Some(record.started + limits::TUNNEL_OPEN_TIMEOUT),

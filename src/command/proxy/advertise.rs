@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_local_address_is_told_to_nobody() {
+    fn a_link_local_address_is_not_advertised() {
         let listen = "[fe80::1%2]:6143".parse().unwrap();
         let refused = check_scope("inbound.listen", listen).unwrap_err();
         assert!(

@@ -281,7 +281,7 @@ impl Reserved {
         match send.send_head(end).await {
             Ok(()) => Ok((send, response)),
             // The head may have arrived whole and been obeyed: the response half knows the
-            // outcome, and nobody may take the request for unprocessed.
+            // outcome, and the request does not count as unprocessed.
             Err(StreamError::Stopped(_) | StreamError::ConnectionLost(_)) if send.has_begun() => {
                 Ok((send, response))
             }

@@ -228,7 +228,7 @@ pub enum OpenError {
     /// The head cannot be said in HTTP/3, or the peer does not take it. Never sent.
     #[error("cannot be sent: {0}")]
     InvalidHead(#[from] HeadError),
-    /// Something else, after which nobody knows what the peer has seen.
+    /// Something else, after which it is not known what the peer has seen.
     #[error("{0}")]
     Broken(StreamError),
 }

@@ -6,7 +6,7 @@
 //!   with little patience do that, and so do hedges whose other copy has answered. It costs this side a request, and
 //!   leaves the peer its stream at once (CVE-2023-44487). Beyond a rate the connection takes no new request for a
 //!   moment; what runs on it goes on.
-//! - *Nothing asked*: the stream ended before it had a request that could be accepted. It costs little, but nobody needs it. A
+//! - *Nothing asked*: the stream ended before it had a request that could be accepted. It costs little, and is of no use. A
 //!   peer whose path was cut may reset all that it had open; beyond that it floods, and the connection is closed.
 
 use std::time::{Duration, Instant};

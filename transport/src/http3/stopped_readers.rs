@@ -74,7 +74,7 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const SOMEBODY_WAITS: (u64, LastRead) = (400, WAITING);
+    const A_STREAM_WAITS: (u64, LastRead) = (400, WAITING);
 
     const BEARABLE: usize = 2;
 
@@ -94,13 +94,13 @@ mod tests {
 
     #[test]
     fn as_many_stopped_readers_as_leave_room_stay() {
-        let streams = stopped(2).chain([SOMEBODY_WAITS]);
+        let streams = stopped(2).chain([A_STREAM_WAITS]);
         assert!(watch().look(1, BEARABLE, streams).is_empty());
     }
 
     #[test]
     fn one_more_goes_when_somebody_waits_and_nothing_comes() {
-        let streams = || stopped(3).chain([SOMEBODY_WAITS]);
+        let streams = || stopped(3).chain([A_STREAM_WAITS]);
         assert_eq!(watch().look(1, BEARABLE, streams()), [0]);
         assert!(
             watch().look(2, BEARABLE, streams()).is_empty(),
@@ -108,7 +108,7 @@ mod tests {
         );
         assert!(
             watch().look(1, BEARABLE, stopped(3)).is_empty(),
-            "nobody waits"
+            "no stream waits"
         );
     }
 
@@ -116,7 +116,7 @@ mod tests {
     fn readers_that_took_something_lately_are_spared() {
         let mut watch = watch();
         let lately = watch.looks();
-        let streams = [(4, lately), (8, lately), (12, lately), SOMEBODY_WAITS];
+        let streams = [(4, lately), (8, lately), (12, lately), A_STREAM_WAITS];
         assert!(watch.look(1, BEARABLE, streams.into_iter()).is_empty());
     }
 
@@ -124,7 +124,7 @@ mod tests {
     fn those_that_stand_still_longest_go_first_an_eighth_at_a_time() {
         let streams = (0..17u64).map(|n| (n * 4, u32::from(n != 9)));
         assert_eq!(
-            watch().look(1, BEARABLE, streams.chain([SOMEBODY_WAITS])),
+            watch().look(1, BEARABLE, streams.chain([A_STREAM_WAITS])),
             [36, 0, 4]
         );
     }
