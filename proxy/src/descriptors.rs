@@ -1,9 +1,10 @@
 //! What happens when the process has few file descriptors left, or none: connections of the application wait in the
 //! kernel before that, the admin endpoint has one in reserve, and the log says it seldom.
 //!
-//! The kernel gives out the lowest free number. So the number of a new descriptor tells how many are in use.
+//! The kernel gives out the lowest free number. So the number of a new descriptor tells how many are in use, unless
+//! the limit was lowered below what was in use then: in that state nothing that becomes free may be taken for room.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
@@ -25,11 +26,7 @@ impl Reserve {
 
     /// Gives it up if that is what the error is about. Whether there is one to be had then.
     pub(crate) fn help(&mut self, error: &io::Error) -> bool {
-        let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-        error
-            .raw_os_error()
-            .is_some_and(|one| exhausted.contains(&one))
-            && self.0.take().is_some()
+        are_exhausted(error) && self.0.take().is_some()
     }
 
     /// Takes one again, if it was given up and there is any.
@@ -40,19 +37,44 @@ impl Reserve {
     }
 }
 
+/// Whether that is what the error says.
+pub(crate) fn are_exhausted(error: &io::Error) -> bool {
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error
+        .raw_os_error()
+        .is_some_and(|one| exhausted.contains(&one))
+}
+
 /// Waits until there are descriptors for more than what is needed in any case.
 pub(crate) async fn plenty() {
-    while nothing().map_or(true, |probe| is_one_of_the_last(&probe)) {
+    while in_use().is_none_or(is_of_the_last) {
         tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
     }
 }
 
 /// Whether this one, which is new, is of those that are kept for what is needed in any case.
 pub(crate) fn is_one_of_the_last(newest: &impl AsRawFd) -> bool {
-    let number = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
+    is_of_the_last(number(newest))
+}
+
+fn is_of_the_last(number: u64) -> bool {
     getrlimit(Resource::Nofile)
         .current
-        .is_some_and(|most| number >= most - kept(most))
+        .is_some_and(|most| number >= most.saturating_sub(kept(most)))
+}
+
+/// How many are in use, if that can be told. Nothing is opened for it where the kernel tells (Linux 6.2): what is
+/// free for a moment may be all that the admin endpoint can have.
+fn in_use() -> Option<u64> {
+    let told = fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len());
+    if told > 0 {
+        return Some(told);
+    }
+    nothing().ok().map(|probe| number(&probe))
+}
+
+fn number(descriptor: &impl AsRawFd) -> u64 {
+    u64::try_from(descriptor.as_raw_fd()).unwrap_or(0)
 }
 
 /// How many of so many are kept.

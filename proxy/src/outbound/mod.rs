@@ -128,11 +128,21 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
                 }
             }
             Err(error) => {
-                // Out of descriptors, or the client is gone already. Whoever waits stays in the backlog.
+                // Out of descriptors, or the client is gone already. Clients that wait stay in the backlog.
                 if let Some(left_out) = seldom.admit(Instant::now()) {
                     tracing::warn!(%error, left_out, "cannot accept");
                 }
-                tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
+                let pause = async {
+                    tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
+                    // What becomes free is for what is needed in any case: nothing is taken from that.
+                    if descriptors::are_exhausted(&error) {
+                        descriptors::plenty().await;
+                    }
+                };
+                tokio::select! {
+                    () = pause => {}
+                    () = finish.cancelled() => return,
+                }
             }
         }
     }
