@@ -25,6 +25,7 @@ mod inbound;
 pub mod limits;
 mod mesh;
 mod metrics;
+mod other_end;
 mod outbound;
 mod record;
 mod relay;

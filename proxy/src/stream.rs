@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use weft_config::settings::LocalAddress;
 
-use crate::limits;
+use crate::{limits, other_end};
 
 /// The application's side of a connection.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl ApplicationStream {
     }
 
     /// Whether the other end takes nothing any more: it was closed as a whole, or the connection was reset. Over TCP
-    /// a close is known only by the reset that follows it.
+    /// a close is known only by the reset that follows it, and by [`Self::is_closed`].
     pub(crate) fn is_gone(&self) -> bool {
         let mut look = [match self {
             Self::Tcp(stream) => PollFd::new(stream, PollFlags::empty()),
@@ -139,6 +139,19 @@ impl ApplicationStream {
         let at_once = Timespec::default();
         // What is asked for is told in any case: POLLHUP and POLLERR.
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|gone| gone > 0)
+    }
+
+    /// Whether its program has closed the other end: over TCP, one that has ended is looked at by the kernel of this
+    /// host, if it is there.
+    pub(crate) fn is_closed(&self) -> bool {
+        let Self::Tcp(stream) = self else {
+            return false;
+        };
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(ours), Ok(theirs)) => other_end::is_closed(ours, theirs),
+            // It was reset.
+            _ => true,
+        }
     }
 
     /// Has the kernel ask the other host now and then whether the connection lives.

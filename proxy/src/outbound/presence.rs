@@ -6,8 +6,10 @@
 //! next:
 //!
 //! - a Unix socket tells both sides apart at once;
-//! - over TCP its host resets the connection when something is sent to it, or when it is asked a minute later (the
-//!   default of `net.ipv4.tcp_fin_timeout`) whether the connection lives, which keep-alive probes do.
+//! - over TCP on this host the kernel knows whether a program still has the other end open (`other_end.rs`);
+//! - over TCP from elsewhere its host resets the connection when something is sent to it, or when it is asked a
+//!   minute later (the default of `net.ipv4.tcp_fin_timeout`) whether the connection lives, which keep-alive probes
+//!   do.
 
 use std::io;
 use std::pin::Pin;
@@ -54,7 +56,7 @@ impl Presence {
             if ended {
                 stream.probe();
             }
-            if stream.is_gone() {
+            if stream.is_gone() || ended && stream.is_closed() {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
             self.come = Some(Box::new(Looking {
@@ -92,12 +94,12 @@ impl Looking {
         while self.next.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             self.next.as_mut().reset(now + limits::PRESENCE_LOOK);
-            if stream.is_gone() {
-                return Err(io::ErrorKind::ConnectionReset.into());
-            }
             if !self.ended && stream.is_ended() {
                 self.ended = true;
                 stream.probe();
+            }
+            if stream.is_gone() || self.ended && stream.is_closed() {
+                return Err(io::ErrorKind::ConnectionReset.into());
             }
             let stuck = is_blocked.then(|| *self.stuck.get_or_insert(now));
             if self.ended && stuck.is_some_and(|since| now - since >= limits::HALF_CLOSED_STALL) {
