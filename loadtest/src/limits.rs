@@ -78,6 +78,11 @@ pub(crate) const VIGIL_SHARE_MAX: f64 = 0.1;
 /// What a thread may have saved of that share: ten of the longest vigils in a row, as independent arrivals bunch.
 pub(crate) const VIGIL_CREDIT_MAX: Duration = Duration::from_millis(3);
 
+/// How often one request is sent again that servers do not process. A connection that ends says so of the requests
+/// that came too late for it, which are the first on the next; as many refusals in a row are a server that refuses all.
+/// curl has the same.
+pub(crate) const RESENDS_MAX: u32 = 5;
+
 /// A connection is made, or given up, within this time, unless the request's deadline is nearer.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

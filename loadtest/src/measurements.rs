@@ -58,6 +58,8 @@ pub struct Counts {
     pub handshakes: u64,
     /// Those of TLS that went on with a session of an earlier connection.
     pub resumed: u64,
+    /// How often requests were sent again, because the server had not processed them.
+    pub resent: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes sent.
@@ -218,8 +220,9 @@ impl Measurements {
         }
         counts.held_back += u64::from(sample.held_back);
         counts.reused += u64::from(sample.reused);
-        counts.handshakes += u64::from(sample.tls_done.is_some());
+        counts.handshakes += u64::from(sample.handshakes);
         counts.resumed += u64::from(sample.resumed);
+        counts.resent += u64::from(sample.resent);
         counts.bytes_in = counts.bytes_in.saturating_add(sample.bytes_in);
         counts.bytes_out = counts.bytes_out.saturating_add(sample.bytes_out);
         counts.last_due = counts.last_due.max(due);
@@ -251,6 +254,7 @@ impl Counts {
         self.reused += other.reused;
         self.handshakes += other.handshakes;
         self.resumed += other.resumed;
+        self.resent += other.resent;
         self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
         self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
         self.last_due = self.last_due.max(other.last_due);
@@ -297,7 +301,9 @@ mod tests {
             sample.bytes_in = index;
             sample.reused = index % 3 == 0;
             sample.tls_done = (index % 5 == 0).then(|| ms(index + 2));
-            sample.resumed = index % 10 == 0;
+            sample.handshakes = u32::from(index % 5 == 0);
+            sample.resumed = u32::from(index % 10 == 0);
+            sample.resent = u32::from(index % 11 == 0);
             sample.connected = (index % 5 == 0).then(|| ms(index + 1));
             one.record(&sample);
             let side = if index % 7 < 3 { &mut left } else { &mut right };

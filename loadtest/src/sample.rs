@@ -12,13 +12,19 @@ pub struct Sample {
     pub intended: Duration,
     /// When the generator did start it (began to dial, or to write on an open connection).
     pub started: Duration,
+    /// When its last attempt began: later than `started` if it was sent again. The times of its phases are those of
+    /// that attempt.
+    pub attempted: Duration,
+    /// How often it was sent again, because the server had not processed it.
+    pub resent: u32,
     /// When a new TCP connection was there. `None` on a kept connection and over QUIC.
     pub connected: Option<Duration>,
     /// When a new TLS or QUIC handshake was done.
     pub tls_done: Option<Duration>,
-    /// Whether that handshake went on with a session of an earlier connection. Never so over QUIC, whose library
-    /// does not tell.
-    pub resumed: bool,
+    /// New handshakes of TLS or QUIC, of all attempts.
+    pub handshakes: u32,
+    /// Those that went on with a session of an earlier connection. None over QUIC, whose library does not tell.
+    pub resumed: u32,
     /// When the first byte of the answer was there.
     pub first_byte: Option<Duration>,
     /// When it ended, well or not.
@@ -43,9 +49,12 @@ impl Sample {
         Self {
             intended,
             started,
+            attempted: started,
+            resent: 0,
             connected: None,
             tls_done: None,
-            resumed: false,
+            handshakes: 0,
+            resumed: 0,
             first_byte: None,
             finished: started,
             outcome: Outcome::Failure(ErrorKind::OpenAtEnd),
@@ -65,6 +74,23 @@ impl Sample {
         }
     }
 
+    /// It is sent again: nothing came of what was sent until now, but the time that it took.
+    pub(crate) fn again(&mut self, now: Duration) {
+        self.attempted = now;
+        self.resent += 1;
+        self.connected = None;
+        self.tls_done = None;
+        self.first_byte = None;
+        self.reused = false;
+    }
+
+    /// A new handshake is done; `resumed` if it went on with an earlier session.
+    pub(crate) fn shook_hands(&mut self, now: Duration, resumed: bool) {
+        self.tls_done = Some(now);
+        self.handshakes += 1;
+        self.resumed += u32::from(resumed);
+    }
+
     /// From the intended start to the end: what a user waits, the generator's queue included.
     pub fn latency(&self) -> Duration {
         self.finished.saturating_sub(self.intended)
@@ -82,18 +108,18 @@ impl Sample {
 
     /// What establishing a TCP connection took.
     pub fn connect(&self) -> Option<Duration> {
-        Some(self.connected?.saturating_sub(self.started))
+        Some(self.connected?.saturating_sub(self.attempted))
     }
 
     /// What a TLS handshake took, or the whole handshake of QUIC.
     pub fn tls(&self) -> Option<Duration> {
-        let begin = self.connected.unwrap_or(self.started);
+        let begin = self.connected.unwrap_or(self.attempted);
         Some(self.tls_done?.saturating_sub(begin))
     }
 
     /// From the moment when the request could be sent to the first byte of the answer.
     pub fn first_byte(&self) -> Option<Duration> {
-        let begin = self.tls_done.or(self.connected).unwrap_or(self.started);
+        let begin = self.tls_done.or(self.connected).unwrap_or(self.attempted);
         Some(self.first_byte?.saturating_sub(begin))
     }
 }
@@ -260,6 +286,31 @@ mod tests {
         assert_eq!(sample.connect(), Some(at(2)));
         assert_eq!(sample.tls(), Some(at(5)));
         assert_eq!(sample.first_byte(), Some(at(12)));
+    }
+
+    #[test]
+    fn what_is_sent_again_keeps_its_age_and_has_the_phases_of_its_last_attempt() {
+        let mut sample = Sample {
+            connected: Some(at(2)),
+            first_byte: Some(at(3)),
+            ..Sample::begin(at(0), at(1))
+        };
+        sample.shook_hands(at(3), true);
+        sample.again(at(10));
+        assert_eq!((sample.connect(), sample.tls()), (None, None));
+        assert_eq!(sample.first_byte(), None);
+        sample.connected = Some(at(14));
+        sample.shook_hands(at(16), false);
+        sample.first_byte = Some(at(17));
+        sample.finished = at(20);
+        assert_eq!(sample.connect(), Some(at(4)));
+        assert_eq!(sample.tls(), Some(at(2)));
+        assert_eq!(sample.first_byte(), Some(at(1)));
+        assert_eq!((sample.latency(), sample.service()), (at(20), at(19)));
+        assert_eq!(
+            (sample.resent, sample.handshakes, sample.resumed),
+            (1, 2, 1)
+        );
     }
 
     #[test]

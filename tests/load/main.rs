@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod again;
 mod beside_wrk;
 mod compare;
 mod ends;

@@ -41,7 +41,7 @@ impl Dial {
     pub(crate) fn new(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<Self, ExternalError> {
         let alpn = alpn(plan.targets.protocol);
         let client = |endpoint: &Endpoint| {
-            let client = || TlsClient::new(&plan.tls, &endpoint.host, alpn);
+            let client = || TlsClient::new(&plan.tls, endpoint.name(), alpn);
             endpoint.tls.then(client).transpose()
         };
         let tls: Result<Vec<_>, _> = plan.targets.endpoints.iter().map(client).collect();
@@ -72,8 +72,7 @@ impl Dial {
             .await
             .map_err(|_| ErrorKind::ConnectTimeout)?
             .map_err(|_| ErrorKind::Tls)?;
-        sample.tls_done = Some(clock.now());
-        sample.resumed = stream.was_resumed();
+        sample.shook_hands(clock.now(), stream.was_resumed());
         Ok(Stream::Tls(Box::new(stream)))
     }
 }

@@ -5,6 +5,7 @@
 use std::error::Error as _;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::request::Parts;
@@ -17,6 +18,7 @@ use super::dial::Dial;
 use super::group::{Group, Groups, Handle};
 use super::judge::Judge;
 use super::kind_of;
+use super::lost::Lost;
 use crate::clock::Clock;
 use crate::limits;
 use crate::plan::target::{Protocol, Target};
@@ -24,7 +26,13 @@ use crate::plan::{Plan, Reuse};
 use crate::sample::{ErrorKind, Outcome, Sample};
 use crate::tasks::Tracked;
 
-type Sender = SendRequest<Full<Bytes>>;
+/// A connection, as one of the lanes that share it sees it.
+#[derive(Clone)]
+struct Sender {
+    requests: SendRequest<Full<Bytes>>,
+    /// Whether it takes no more requests: its server said so, which hyper notices when the next one comes.
+    spent: Arc<AtomicBool>,
+}
 
 /// What all lanes share.
 pub(crate) struct Client {
@@ -52,7 +60,7 @@ pub(crate) struct Lane {
 
 impl Handle for Sender {
     fn is_usable(&self) -> bool {
-        !self.is_closed()
+        !self.requests.is_closed() && !self.spent.load(Ordering::Relaxed)
     }
 }
 
@@ -88,12 +96,15 @@ impl Client {
     ) -> Result<Sender, ErrorKind> {
         let stream = self.dial.open(endpoint, clock, sample).await?;
         let handshake = handshake(self.tasks.clone(), TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| kind_of_hyper(&error))?;
+        let (requests, connection) = handshake.map_err(|error| kind_of_hyper(&error))?;
         self.tasks.run(async move {
             // Its error also ends the requests on it, which tell it.
             let _ = connection.await;
         });
-        Ok(sender)
+        Ok(Sender {
+            requests,
+            spent: Arc::default(),
+        })
     }
 }
 
@@ -119,7 +130,7 @@ impl Lane {
         target: usize,
         clock: Clock,
         sample: &mut Sample,
-    ) -> Result<Outcome, ErrorKind> {
+    ) -> Result<Outcome, Lost> {
         let client = &*self.client;
         let (endpoint, head) = client.requests.get(target).ok_or(ErrorKind::Io)?;
         let mut sender = match client.reuse {
@@ -132,8 +143,14 @@ impl Lane {
             }
         };
         let request = Request::from_parts(head.clone(), Full::new(client.body.clone()));
-        let response = sender.send_request(request).await;
-        let response = response.map_err(|error| kind_of_hyper(&error))?;
+        let response = sender.requests.send_request(request).await;
+        let response = response.map_err(|error| {
+            let unprocessed = Unprocessed::of(&error);
+            if unprocessed == Some(Unprocessed::ConnectionEnds) {
+                sender.spent.store(true, Ordering::Relaxed);
+            }
+            Lost::of(kind_of_hyper(&error), unprocessed.is_some())
+        })?;
         sample.first_byte = Some(clock.now());
         sample.bytes_out += client.body.len() as u64;
         let mut verdict = client.judge.begin();
@@ -143,7 +160,7 @@ impl Lane {
         if !client.is_grpc {
             verdict.status(status);
         } else if status != 200 {
-            return Err(ErrorKind::Status(status));
+            return Err(ErrorKind::Status(status).into());
         }
         verdict.fields(|name, value| has(headers, name, value));
         // A call without a message ends with its head ("Trailers-Only").
@@ -200,7 +217,7 @@ pub(super) fn head(plan: &Plan, target: &Target, is_grpc: bool, tls: bool) -> Pa
         .authority(host.unwrap_or(target.authority()))
         .path_and_query(target.path())
         .build()
-        .unwrap_or_else(|_| target.uri.clone());
+        .unwrap_or_default();
     head.headers = headers;
     head
 }
@@ -232,13 +249,47 @@ pub(super) fn has(headers: &HeaderMap, name: &str, value: Option<&[u8]>) -> bool
     }
 }
 
+/// How it is known that a server has not processed a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unprocessed {
+    /// Its stream was refused (RFC 9113 section 8.7); the next may be taken.
+    Refused,
+    /// GOAWAY named a lower stream as the last one (section 6.8), or the connection had ended before the request was
+    /// written.
+    ConnectionEnds,
+}
+
+impl Unprocessed {
+    /// Of a request whose response has not begun.
+    fn of(error: &hyper::Error) -> Option<Self> {
+        // hyper gives a request up in this way that it has not begun to send.
+        if error.is_canceled() {
+            return Some(Self::ConnectionEnds);
+        }
+        let error = causes(error).find_map(|cause| cause.downcast_ref::<h2::Error>())?;
+        if !error.is_remote() {
+            None
+        } else if error.is_go_away() {
+            // h2 fails those streams with it that GOAWAY says were not processed, and no other ones.
+            Some(Self::ConnectionEnds)
+        } else {
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            refused.then_some(Self::Refused)
+        }
+    }
+}
+
+/// What stands behind an error, the nearest first.
+fn causes(error: &hyper::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(error.source(), |cause| (*cause).source())
+}
+
 fn kind_of_hyper(error: &hyper::Error) -> ErrorKind {
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<io::Error>() {
+    for cause in causes(error) {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
             return kind_of(error);
         }
-        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
             return match error.get_io() {
                 Some(error) => kind_of(error),
                 None if error.is_go_away() && error.is_remote() => ErrorKind::Closed,
@@ -246,7 +297,6 @@ fn kind_of_hyper(error: &hyper::Error) -> ErrorKind {
                 None => ErrorKind::Protocol,
             };
         }
-        cause = inner.source();
     }
     if error.is_parse() {
         ErrorKind::Protocol

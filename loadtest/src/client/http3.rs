@@ -19,6 +19,7 @@ use super::dial::Dial;
 use super::group::{Group, Groups, Handle};
 use super::http2::{has, head};
 use super::judge::Judge;
+use super::lost::Lost;
 use crate::clock::Clock;
 use crate::limits;
 use crate::plan::{Plan, Reuse};
@@ -79,7 +80,7 @@ impl Client {
         let hosts = plan.targets.endpoints.iter();
         Ok(Self {
             dial,
-            hosts: hosts.map(|endpoint| endpoint.host.clone()).collect(),
+            hosts: hosts.map(|endpoint| endpoint.name().to_owned()).collect(),
             requests: requests.collect(),
             body: plan.message.body.clone(),
             reuse: plan.reuse,
@@ -140,7 +141,7 @@ impl Lane {
         target: usize,
         clock: Clock,
         sample: &mut Sample,
-    ) -> Result<Outcome, ErrorKind> {
+    ) -> Result<Outcome, Lost> {
         let client = &*self.client;
         let (endpoint, head) = client.requests.get(target).ok_or(ErrorKind::Io)?;
         let quic = self.socket.client(client, clock)?;
@@ -158,7 +159,8 @@ impl Lane {
         let rest = body.slice(first.len()..);
         let is_whole = rest.is_empty();
         let opened = connection.open_with(head, first, is_whole).await;
-        let (mut send, mut response) = opened.map_err(|error| kind_of_open(&error))?;
+        let (mut send, mut response) =
+            opened.map_err(|error| Lost::of(kind_of_open(&error), error.is_unprocessed()))?;
         let upload = async {
             if !is_whole {
                 send.send_data(rest).await?;
@@ -176,12 +178,14 @@ impl Lane {
         };
         // A server may answer before it has read all, and may read no further then.
         let (uploaded, answer) = tokio::join!(upload, download);
-        let answer = answer.map_err(|error: StreamError| kind_of_stream(&error))?;
+        let answer = answer.map_err(|error: StreamError| {
+            Lost::of(kind_of_stream(&error), error.is_unprocessed())
+        })?;
         sample.first_byte = Some(clock.now());
         if let Err(error) = uploaded
             && !matches!(error, StreamError::Stopped(_))
         {
-            return Err(kind_of_stream(&error));
+            return Err(kind_of_stream(&error).into());
         }
         sample.bytes_out += body.len() as u64;
         let mut verdict = client.judge.begin();
@@ -199,8 +203,8 @@ impl Lane {
                         verdict.body(&chunk);
                     }
                 }
-                Err(StreamError::ConnectionLost(_)) => return Err(ErrorKind::ShortBody),
-                Err(error) => return Err(kind_of_stream(&error)),
+                Err(StreamError::ConnectionLost(_)) => return Err(ErrorKind::ShortBody.into()),
+                Err(error) => return Err(kind_of_stream(&error).into()),
             }
         }
     }
@@ -228,7 +232,7 @@ async fn connect(
         // Its end also ends the requests on it, which tell why.
         driver.await;
     });
-    sample.tls_done = Some(clock.now());
+    sample.shook_hands(clock.now(), false);
     Ok(connection)
 }
 

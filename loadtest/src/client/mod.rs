@@ -2,6 +2,9 @@
 //! all requests share and never changes; a [`Lane`] is room for one request at a time. A lane of HTTP/1.1
 //! is a connection; several lanes of HTTP/2 or HTTP/3 share one.
 //!
+//! What a server says it has not processed is sent again here, a few times ([`lost`] says what that is): a client that
+//! counted it as failed would blame the server for a connection that ends as the protocol wants it.
+//!
 //! Not here: when a request is sent and on which lane ([`crate::engine`]).
 
 pub(crate) mod dial;
@@ -10,6 +13,7 @@ mod http1;
 mod http2;
 pub(crate) mod http3;
 mod judge;
+mod lost;
 mod tcp;
 pub(crate) mod udp;
 
@@ -20,6 +24,7 @@ use bytes::Bytes;
 use weft_transport::external::ExternalError;
 
 use self::dial::Dial;
+use self::lost::Lost;
 use crate::clock::Clock;
 use crate::limits;
 use crate::plan::Plan;
@@ -109,22 +114,38 @@ impl Lane {
         }
     }
 
-    /// Sends the request of a target and waits for its answer; `sample` gets the times and sizes
-    /// on the way, so that they are there even if this is dropped before its end.
+    /// Sends the request of a target and waits for its answer, again if the server did not process it; `sample` gets
+    /// the times and sizes on the way, so that they are there even if this is dropped before its end.
     pub(crate) async fn exchange(
         &mut self,
         target: usize,
         clock: Clock,
         sample: &mut Sample,
     ) -> Outcome {
-        let result = match self {
-            Self::Http1(lane) => lane.exchange(target, clock, sample).await,
-            Self::Http2(lane) => lane.exchange(target, clock, sample).await,
-            Self::Http3(lane) => lane.exchange(target, clock, sample).await,
-            Self::Tcp(lane) => lane.exchange(target, clock, sample).await,
-            Self::Udp(lane) => lane.exchange(target, clock, sample).await,
-        };
-        result.unwrap_or_else(Outcome::Failure)
+        loop {
+            match self.attempt(target, clock, sample).await {
+                Ok(outcome) => return outcome,
+                Err(Lost::Unprocessed(_)) if sample.resent < limits::RESENDS_MAX => {
+                    sample.again(clock.now());
+                }
+                Err(Lost::Unprocessed(kind) | Lost::Final(kind)) => return Outcome::Failure(kind),
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        target: usize,
+        clock: Clock,
+        sample: &mut Sample,
+    ) -> Result<Outcome, Lost> {
+        Ok(match self {
+            Self::Http1(lane) => lane.exchange(target, clock, sample).await?,
+            Self::Http2(lane) => lane.exchange(target, clock, sample).await?,
+            Self::Http3(lane) => lane.exchange(target, clock, sample).await?,
+            Self::Tcp(lane) => lane.exchange(target, clock, sample).await?,
+            Self::Udp(lane) => lane.exchange(target, clock, sample).await?,
+        })
     }
 }
 

@@ -95,7 +95,7 @@ async fn try_tcp(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Resul
     if !endpoint.tls {
         return Ok(());
     }
-    let client = TlsClient::new(&plan.tls, &endpoint.host, alpn(plan.targets.protocol));
+    let client = TlsClient::new(&plan.tls, endpoint.name(), alpn(plan.targets.protocol));
     let client = client.map_err(|error| error.to_string())?;
     let handshake = timeout(limits::CONNECT_TIMEOUT, client.connect(tcp)).await;
     let handshake = handshake.map_err(|_| ErrorKind::ConnectTimeout.to_string())?;
@@ -111,7 +111,7 @@ async fn try_http3(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Res
     let quic = tuning().and_then(|tuning| QuicClient::new(&plan.tls, &tuning));
     let quic = quic.map_err(|error| error.to_string())?;
     let meet = async {
-        let connected = quic.connect(address, &endpoint.host).await;
+        let connected = quic.connect(address, endpoint.name()).await;
         let (connection, driver) =
             connected.map_err(|error| format!("{}: {error}", kind_of_connect(&error)))?;
         // The greeting comes on a stream of the connection's own, which the driver reads.

@@ -8,6 +8,7 @@ pub mod expect;
 pub mod rate;
 mod summary;
 pub mod target;
+pub mod url;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,7 +9,7 @@ impl Plan {
     /// What was asked for, as a part of the result.
     pub fn summary(&self) -> PlanSummary {
         let targets = self.targets.list().iter().map(|target| Target {
-            url: target.uri.to_string(),
+            url: target.url.to_string(),
             weight: target.weight().into(),
         });
         let general = PlanSummary {

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::uri::Authority;
 use http::{HeaderMap, Method, Uri, header};
 
 use super::Arrival;
+use super::url::Url;
 use crate::limits;
 use crate::replay::{self, Replay};
 
@@ -62,12 +62,19 @@ pub enum TcpPattern {
 /// A place to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// A name or an address, without brackets.
+    /// A name or an address, without brackets; an IPv6 address with its zone, if it has one.
     pub host: String,
     /// The port.
     pub port: u16,
     /// Whether TLS comes first (QUIC always has it).
     pub tls: bool,
+}
+
+impl Endpoint {
+    /// What its certificate is to name: a zone means something on this host only.
+    pub(crate) fn name(&self) -> &str {
+        self.host.split('%').next().unwrap_or_default()
+    }
 }
 
 impl std::fmt::Display for Endpoint {
@@ -83,8 +90,8 @@ impl std::fmt::Display for Endpoint {
 /// One of the things that are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// As it was written.
-    pub uri: Uri,
+    /// What is asked for.
+    pub url: Url,
     /// Index into [`Targets::endpoints`].
     pub endpoint: usize,
     /// Shares of the arrivals.
@@ -148,15 +155,17 @@ impl Targets {
         let mut sum = 0;
         for text in texts {
             let (weight, url) = weight(text)?;
-            let uri = parse_url(url)?;
-            let (spoken, tls) = spoken(&uri, version, pattern)?;
+            let url = Url::parse(url).map_err(|why| {
+                format!("{url}: {why}; write for example http://127.0.0.1:8080/path")
+            })?;
+            let (spoken, tls) = spoken(&url, version, pattern)?;
             let known = *protocol.get_or_insert(spoken);
             if known != spoken {
                 return Err(format!(
                     "{url}: all targets of a run speak one protocol; run weft load twice"
                 ));
             }
-            let endpoint = endpoint(&uri, tls)?;
+            let endpoint = endpoint(&url, tls)?;
             let index = endpoints.iter().position(|known| *known == endpoint);
             let index = index.unwrap_or_else(|| {
                 endpoints.push(endpoint);
@@ -165,7 +174,7 @@ impl Targets {
             sum += u64::from(weight);
             sums.push(sum);
             targets.push(Target {
-                uri,
+                url,
                 endpoint: index,
                 weight,
                 method: None,
@@ -248,14 +257,19 @@ impl Target {
     /// What a line of the log asked for, here.
     fn as_logged(&self, logged: &replay::Arrival) -> Result<Self, String> {
         let wrong = |what: &str| format!("the log has a {what} that no request can have");
-        let scheme = self.uri.scheme_str().unwrap_or("http");
+        let (scheme, authority, path) = (&self.url.scheme, &logged.authority, &logged.path);
         let uri = Uri::builder()
-            .scheme(scheme)
-            .authority(&*logged.authority)
-            .path_and_query(&*logged.path);
+            .scheme(scheme.as_str())
+            .authority(&**authority)
+            .path_and_query(&**path);
+        uri.build().map_err(|_| wrong("host or path"))?;
         let method = Method::from_bytes(logged.method.as_bytes());
         Ok(Self {
-            uri: uri.build().map_err(|_| wrong("host or path"))?,
+            url: Url {
+                authority: authority.to_string(),
+                path: path.to_string(),
+                ..self.url.clone()
+            },
             endpoint: self.endpoint,
             weight: 1,
             method: Some(method.map_err(|_| wrong("method"))?),
@@ -264,12 +278,12 @@ impl Target {
 
     /// What follows the authority, as it stands in a request line.
     pub(crate) fn path(&self) -> &str {
-        self.uri.path_and_query().map_or("/", |path| path.as_str())
+        &self.url.path
     }
 
     /// The authority, as `Host` and `:authority` have it.
     pub(crate) fn authority(&self) -> &str {
-        self.uri.authority().map_or("", Authority::as_str)
+        &self.url.authority
     }
 }
 
@@ -308,37 +322,16 @@ fn weight(text: &str) -> Result<(u32, &str), String> {
     }
 }
 
-fn parse_url(text: &str) -> Result<Uri, String> {
-    let wrong =
-        |why: String| format!("{text}: {why}; write for example http://127.0.0.1:8080/path");
-    // `localhost:8080` would be taken for an authority without a scheme, `/path` for a path.
-    let uri: Uri = text.parse().map_err(|error| wrong(format!("{error}")))?;
-    if uri.scheme_str().is_none() {
-        return Err(wrong("a URL needs a scheme".to_owned()));
-    }
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
-        // Silently dropped by some clients, sent by others.
-        return Err(wrong(
-            "user names in URLs are not supported, use -H 'Authorization: ...'".to_owned(),
-        ));
-    }
-    Ok(uri)
-}
-
 /// What a URL and the flags mean, and whether TLS is below.
-fn spoken(uri: &Uri, version: Version, pattern: TcpPattern) -> Result<(Protocol, bool), String> {
-    let scheme = uri.scheme_str().unwrap_or_default();
-    let (protocol, tls) = match (scheme, version) {
+fn spoken(url: &Url, version: Version, pattern: TcpPattern) -> Result<(Protocol, bool), String> {
+    let (protocol, tls) = match (url.scheme.as_str(), version) {
         ("http", Version::Scheme) => (Protocol::Http1, false),
         ("https", Version::Scheme) => (Protocol::Http1, true),
         ("http", Version::Http2) => (Protocol::Http2, false),
         ("https", Version::Http2) => (Protocol::Http2, true),
         ("https", Version::Http3) => (Protocol::Http3, true),
         ("http", Version::Http3) => {
-            return Err(format!("{uri}: HTTP/3 always has TLS: write https://"));
+            return Err(format!("{url}: HTTP/3 always has TLS: write https://"));
         }
         ("grpc", Version::Scheme | Version::Http2) => (Protocol::Grpc, false),
         ("grpcs", Version::Scheme | Version::Http2) => (Protocol::Grpc, true),
@@ -346,40 +339,30 @@ fn spoken(uri: &Uri, version: Version, pattern: TcpPattern) -> Result<(Protocol,
         ("udp", Version::Scheme) => (Protocol::Udp, false),
         ("grpc" | "grpcs" | "tcp" | "udp", Version::Http2 | Version::Http3) => {
             return Err(format!(
-                "{uri}: --http2 and --http3 go with http:// and https://"
+                "{url}: --http2 and --http3 go with http:// and https://"
             ));
         }
         (other, _) => {
             return Err(format!(
-                "{uri}: unknown scheme {other:?}; write http, https, grpc, grpcs, tcp or udp"
+                "{url}: unknown scheme {other:?}; write http, https, grpc, grpcs, tcp or udp"
             ));
         }
     };
-    if protocol == Protocol::Grpc && uri.path().matches('/').count() != 2 {
+    let path = url.path.split('?').next().unwrap_or_default();
+    if protocol == Protocol::Grpc && path.matches('/').count() != 2 {
         return Err(format!(
-            "{uri}: a gRPC URL names the method: grpc://HOST:PORT/package.Service/Method"
+            "{url}: a gRPC URL names the method: grpc://HOST:PORT/package.Service/Method"
         ));
     }
     Ok((protocol, tls))
 }
 
-fn endpoint(uri: &Uri, tls: bool) -> Result<Endpoint, String> {
-    let host = uri.host().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        return Err(format!("{uri}: no host"));
-    }
-    let default = match uri.scheme_str() {
-        Some("http" | "grpc") => Some(80),
-        Some("https" | "grpcs") => Some(443),
-        Some(_) | None => None,
-    };
-    let port = uri.port_u16().or(default);
-    let port = port.filter(|port| *port != 0);
+fn endpoint(url: &Url, tls: bool) -> Result<Endpoint, String> {
+    let port = url.port.filter(|port| *port != 0);
     Ok(Endpoint {
-        host: host.to_owned(),
+        host: url.host.clone(),
         port: port
-            .ok_or_else(|| format!("{uri}: write the port, for example tcp://127.0.0.1:7"))?,
+            .ok_or_else(|| format!("{url}: write the port, for example tcp://127.0.0.1:7"))?,
         tls,
     })
 }

@@ -31,7 +31,8 @@ pub(crate) fn measurements() -> Measurements {
         measurements.record(&Sample {
             connected: (index < 8).then(|| start + Duration::from_micros(70)),
             tls_done: (index < 8).then(|| start + Duration::from_micros(700)),
-            resumed: (4..8).contains(&index),
+            handshakes: u32::from(index < 8),
+            resumed: u32::from((4..8).contains(&index)),
             first_byte: Some(start + Duration::from_micros((micros * 0.9) as u64)),
             finished,
             outcome,

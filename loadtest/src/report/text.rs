@@ -134,7 +134,21 @@ fn write_summary(out: &mut String, result: &RunResult) -> std::fmt::Result {
         text::bytes(summary.bytes_out as f64),
         per_second(summary.bytes_out),
     )?;
-    writeln!(out, "connections  {}", connections(summary))
+    writeln!(out, "connections  {}", connections(summary))?;
+    match sent_again(summary) {
+        Some(words) => writeln!(out, "sent again   {words}"),
+        None => Ok(()),
+    }
+}
+
+/// How often the server took a request so little that it could be sent once more; nothing if it never was so.
+pub(crate) fn sent_again(summary: &Summary) -> Option<String> {
+    let count = summary.resent;
+    let times = if count == 1 { "time" } else { "times" };
+    let count = (count > 0).then(|| text::count(count))?;
+    Some(format!(
+        "{count} {times}, because the server had not processed the request"
+    ))
 }
 
 /// How many requests needed none of their own, and what the handshakes of the others were.

@@ -144,6 +144,7 @@ fn summary(
         reused_share: share(counts.reused, counts.requests() - counts.unsent),
         handshakes: counts.handshakes,
         handshakes_resumed: (plan.protocol != Protocol::Http3.token()).then_some(counts.resumed),
+        resent: counts.resent,
         longest_without_success: Gap {
             us: micros(gap),
             from_s: gap_from.as_secs_f64(),

@@ -33,6 +33,8 @@ fn result() -> RunResult {
             bytes_in: 100,
             bytes_out: 10,
             reused: index > 0,
+            handshakes: u32::from(index == 0),
+            resent: u32::from(index % 500 == 7),
             ..Sample::begin(due, due + Duration::from_micros(20))
         });
     }
@@ -95,6 +97,7 @@ fn the_summary_says_what_was_recorded() {
         (summary.handshakes, summary.handshakes_resumed),
         (1, Some(0))
     );
+    assert_eq!(summary.resent, 2);
     // From the success at 10 n to the next but one.
     assert!(summary.longest_without_success.us.abs_diff(20_000) <= 1000);
     assert_eq!(result.errors["status_503"], 10);

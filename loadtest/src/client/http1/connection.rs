@@ -7,10 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Request;
 use super::response::{AtClose, Reader, Sink};
 use crate::client::dial::Stream;
 use crate::client::judge::{Judge, Verdict};
 use crate::client::kind_of;
+use crate::client::lost::{Lost, Unanswered, without_answer};
 use crate::clock::Clock;
 use crate::limits;
 use crate::sample::{ErrorKind, Outcome, Sample};
@@ -40,15 +42,15 @@ impl Connection {
     /// Sends one request and reads its answer; also whether the connection can be used again.
     pub(super) async fn exchange(
         &mut self,
-        request: &[u8],
-        head: bool,
+        request: &Request,
         judge: &Judge,
         clock: Clock,
         sample: &mut Sample,
-    ) -> Result<(Outcome, bool), ErrorKind> {
-        let mut reader = Reader::new(head);
+    ) -> Result<(Outcome, bool), Lost> {
+        let mut reader = Reader::new(request.head);
         let mut verdict = Answer(judge.begin());
-        let mut unsent = request;
+        let bytes = &*request.bytes;
+        let mut unsent = bytes;
         let mut write_error = None;
         let sent_before = sample.bytes_out;
         while !reader.is_done() {
@@ -62,18 +64,29 @@ impl Connection {
                 self.poll_read(cx)
             })
             .await;
-            sample.bytes_out = sent_before + (request.len() - unsent.len()) as u64;
+            sample.bytes_out = sent_before + (bytes.len() - unsent.len()) as u64;
+            let unanswered = Unanswered {
+                reused: sample.reused,
+                written: unsent.len() < bytes.len(),
+                idempotent: request.idempotent,
+            };
             let read = match read {
                 Ok(read) => read,
-                Err(error) => return Err(kind_of(&error)),
+                Err(error) if sample.first_byte.is_none() => {
+                    return Err(without_answer(kind_of(&error), unanswered));
+                }
+                Err(error) => return Err(kind_of(&error).into()),
             };
             if read == 0 {
                 return match reader.at_close(self.filled) {
                     AtClose::Complete => Ok((verdict.0.outcome(), false)),
-                    AtClose::NotBegun => {
-                        Err(write_error.map_or(ErrorKind::Closed, |error| kind_of(&error)))
+                    AtClose::NotBegun if sample.first_byte.is_none() => {
+                        let kind = write_error.map_or(ErrorKind::Closed, |error| kind_of(&error));
+                        Err(without_answer(kind, unanswered))
                     }
-                    AtClose::Short => Err(ErrorKind::ShortBody),
+                    // After an interim response the server has the request.
+                    AtClose::NotBegun => Err(ErrorKind::Closed.into()),
+                    AtClose::Short => Err(ErrorKind::ShortBody.into()),
                 };
             }
             sample.bytes_in += read as u64;

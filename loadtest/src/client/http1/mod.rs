@@ -14,6 +14,7 @@ use http::{Method, header};
 use self::connection::Connection;
 use super::dial::Dial;
 use super::judge::Judge;
+use super::lost::Lost;
 use crate::clock::Clock;
 use crate::plan::target::Target;
 use crate::plan::{Plan, Reuse};
@@ -34,6 +35,8 @@ struct Request {
     endpoint: usize,
     /// Whether it is a HEAD request, whose answer has no body.
     head: bool,
+    /// Whether it may be processed twice (RFC 9110 section 9.2.2).
+    idempotent: bool,
 }
 
 impl Client {
@@ -42,6 +45,7 @@ impl Client {
             bytes: format_request(plan, target),
             endpoint: target.endpoint,
             head: *target.method(&plan.message) == Method::HEAD,
+            idempotent: target.method(&plan.message).is_idempotent(),
         });
         Self {
             dial,
@@ -80,7 +84,7 @@ impl Lane {
         target: usize,
         clock: Clock,
         sample: &mut Sample,
-    ) -> Result<Outcome, ErrorKind> {
+    ) -> Result<Outcome, Lost> {
         let client = &*self.client;
         let request = client.requests.get(target).ok_or(ErrorKind::Io)?;
         let slot = self.connections.get_mut(request.endpoint);
@@ -92,8 +96,7 @@ impl Lane {
             Some(connection) => connection,
             None => Connection::new(client.dial.open(request.endpoint, clock, sample).await?),
         };
-        let answer =
-            connection.exchange(&request.bytes, request.head, &client.judge, clock, sample);
+        let answer = connection.exchange(request, &client.judge, clock, sample);
         let (outcome, keep_alive) = answer.await?;
         if keep_alive && client.reuse == Reuse::KeepAlive {
             *slot = Some(connection);

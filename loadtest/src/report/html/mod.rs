@@ -7,7 +7,7 @@ mod plot;
 use std::fmt::Write as _;
 
 use crate::histogram::Durations;
-use crate::report::text::{connections, error_words, plan};
+use crate::report::text::{connections, error_words, plan, sent_again};
 use crate::result::{Ended, Mode, Percentile, RunResult, Step};
 use crate::text;
 
@@ -429,6 +429,10 @@ fn write_details(out: &mut String, result: &RunResult) -> std::fmt::Result {
             ),
         ),
         ("Connections", connections(summary)),
+        (
+            "Sent again",
+            sent_again(summary).unwrap_or_else(|| "never".to_owned()),
+        ),
         (
             "Warm-up",
             format!(
