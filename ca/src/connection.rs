@@ -24,6 +24,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use weft_transport::identity::{PeerId, SpiffeId};
+use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Place, Places, Source};
 use weft_transport::tcp::{TlsAcceptor, TlsError, TlsStream};
 
@@ -195,6 +196,7 @@ pub async fn accept(
     let newcomers = Places::<Source>::new(limits.handshakes);
     let connected = Places::<Holder>::new(limits.connections);
     let mut handshakes = JoinSet::new();
+    let failures = Rarely::by_a_state();
     loop {
         let (stream, source) = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -203,7 +205,9 @@ pub async fn accept(
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: an instant retry would only burn the CPU.
-                    tracing::warn!(%error, "cannot accept a connection");
+                    failures.log(|left_out| {
+                        tracing::warn!(%error, left_out, "cannot accept a connection");
+                    });
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

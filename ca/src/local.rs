@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use weft_transport::private_socket::PrivateSocket;
+use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Places};
 
 use crate::connection::{ACCEPT_PAUSE, Held};
@@ -32,9 +33,9 @@ pub fn incoming(
         each: places,
     };
     unfold(
-        (socket, Places::new(bounds), end),
-        move |(socket, places, end)| async move {
-            let stream = accept(&socket).await;
+        (socket, Places::new(bounds), end, Rarely::by_a_state()),
+        move |(socket, places, end, failures)| async move {
+            let stream = accept(&socket, &failures).await;
             let place = places.enter(());
             let ended = end.clone().cancelled_owned();
             let connection = Held::new(stream, (), async move {
@@ -44,17 +45,19 @@ pub fn incoming(
                     () = ended => {}
                 }
             });
-            Some((Ok(connection), (socket, places, end)))
+            Some((Ok(connection), (socket, places, end, failures)))
         },
     )
 }
 
-async fn accept(socket: &PrivateSocket) -> UnixStream {
+async fn accept(socket: &PrivateSocket, failures: &Rarely) -> UnixStream {
     loop {
         match socket.accept().await {
             Ok(stream) => return stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a local connection");
+                failures.log(|left_out| {
+                    tracing::warn!(%error, left_out, "cannot accept a local connection");
+                });
                 sleep(ACCEPT_PAUSE).await;
             }
         }

@@ -195,9 +195,6 @@ pub const HEADER_LIST_BYTES_MAX: u32 = 8 << 10;
 /// connection may have before it is closed (CVE-2023-44487): honest clients reset what they have waited for.
 pub const RESETS_MAX: usize = 20;
 
-/// Lines about one kind of event that a caller can cause, per minute; the rest is counted.
-pub const LOG_LINES_PER_MINUTE: u32 = 60;
-
 /// Connections whose handshake is under way, about 20 KiB each, and how many of them one source may have: all
 /// sidecars of a large host that reconnect at once.
 pub const HANDSHAKES: Bounds = Bounds {

@@ -12,7 +12,6 @@ mod mesh;
 mod metrics;
 mod operate;
 mod pace;
-mod rarely;
 mod registrations;
 mod registry;
 mod roster;
@@ -36,6 +35,7 @@ use weft_ca::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
 use weft_transport::hosts;
 use weft_transport::private_socket::PrivateSocket;
+use weft_transport::rarely::Rarely;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 
 use crate::connect::CONFIG_ACCOUNT;
@@ -47,7 +47,6 @@ use crate::validate::RESERVED_NAMESPACE;
 pub use admin::{backup, restore};
 use mesh::Mesh;
 pub use metrics::MetricsHandle;
-use rarely::Rarely;
 
 const STORE_FILE: &str = "config.redb";
 const SOCKET_FILE: &str = "admin.sock";
@@ -274,7 +273,7 @@ impl ConfigServer {
 
 /// Logs connections that came to nothing.
 fn report() -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
-    let refusals = Arc::new(Rarely::default());
+    let refusals = Arc::new(Rarely::by_callers());
     move |from, reason| {
         refusals.log(|left_out| tracing::info!(%from, %reason, left_out, "connection not accepted, or ended"));
     }

@@ -1,5 +1,5 @@
 //! What happens when the process has few file descriptors left, or none: connections of the application wait in the
-//! kernel before that, the admin endpoint has one in reserve, and the log says it seldom.
+//! kernel before that, the admin endpoint has one in reserve.
 //!
 //! The kernel gives out the lowest free number. So the number of a new descriptor tells how many are in use, unless
 //! the limit was lowered below what was in use then: in that state nothing that becomes free may be taken for room.
@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -86,43 +85,9 @@ fn nothing() -> io::Result<File> {
     File::open("/dev/null")
 }
 
-/// A line of the log that a state causes again and again: now and then, with a count of those left out.
-#[derive(Debug, Default)]
-pub(crate) struct Seldom {
-    last: Option<Instant>,
-    left_out: u64,
-}
-
-impl Seldom {
-    /// How many were left out before the line that may be written now, if it may.
-    pub(crate) fn admit(&mut self, now: Instant) -> Option<u64> {
-        let is_due = self
-            .last
-            .is_none_or(|last| now.saturating_duration_since(last) >= limits::LOG_PAUSE);
-        if !is_due {
-            self.left_out += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_line_comes_seldom_and_says_how_many_were_left_out() {
-        let (mut seldom, now) = (Seldom::default(), Instant::now());
-        assert_eq!(seldom.admit(now), Some(0));
-        assert_eq!(seldom.admit(now), None);
-        let before = limits::LOG_PAUSE - Duration::from_millis(1);
-        assert_eq!(seldom.admit(now + before), None);
-        assert_eq!(seldom.admit(now + limits::LOG_PAUSE), Some(2));
-    }
 
     #[test]
     fn the_reserve_helps_once_and_only_where_descriptors_are_missing() {

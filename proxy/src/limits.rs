@@ -241,9 +241,6 @@ pub const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 /// listener of each worker may take one of them. Of a low limit, an eighth.
 pub const DESCRIPTORS_KEPT: u64 = 64;
 
-/// A line of the log that a lasting state causes again and again is written this often.
-pub const LOG_PAUSE: Duration = Duration::from_secs(10);
-
 /// Flow-control window of one HTTP/2 stream on the application's side: a bandwidth of 10 Gbit/s at the
 /// sub-millisecond round trips of one host.
 pub const HTTP2_STREAM_WINDOW: u32 = 1024 * 1024;

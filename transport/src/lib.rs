@@ -18,6 +18,7 @@ pub mod identity;
 pub mod lag;
 pub mod pool;
 pub mod private_socket;
+pub mod rarely;
 pub mod shares;
 pub mod tcp;
 pub mod tuning;

@@ -223,3 +223,9 @@ pub(crate) const CONNECT_TRIES_MAX: usize = 8;
 
 /// Connections that wait to be accepted, as tokio has it; the kernel clamps it to net.core.somaxconn.
 pub(crate) const LISTEN_BACKLOG: i32 = 1024;
+
+/// Lines of the log about one kind of event that peers or callers can cause, in a span; the rest is counted.
+pub(crate) const LOG_OF_CALLERS: (u32, Duration) = (60, Duration::from_secs(60));
+
+/// Lines of the log that a lasting state causes again and again, in a span: no descriptors left, say.
+pub(crate) const LOG_OF_A_STATE: (u32, Duration) = (1, Duration::from_secs(10));

@@ -22,9 +22,9 @@ use tonic::{Request, Status};
 use tower::{Layer, Service};
 use weft_ca::connection::Caller;
 use weft_transport::identity::{PeerId, SpiffeId};
+use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Turn, Turns};
 
-use super::rarely::Rarely;
 use crate::limits;
 use crate::proto::discovery_server;
 use crate::validate::RESERVED_NAMESPACE;
@@ -78,7 +78,7 @@ impl GateLayer {
     pub(super) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         Self(Arc::new(Gate {
             turns: Turns::new(limits::OPERATOR_CALLS),
-            refusals: Rarely::default(),
+            refusals: Rarely::by_callers(),
             tracker,
             shutdown,
         }))

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_transport::identity::{SpiffeId, TrustDomain};
+use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Places, Portions};
 
 use super::known::Known;
-use super::rarely::Rarely;
 use super::registrations::{problem, reason};
 use super::registry::{Inbound, Registry, Workload};
 use super::roster::{About, Roster, Sidecar, Stream, TooManyNames};
@@ -112,8 +112,8 @@ impl Mesh {
                 each: limits::SUBSCRIBERS_PER_IDENTITY_MAX,
             }),
             undelivered: Portions::new(limits::UNDELIVERED_BYTES_MAX),
-            ended: Rarely::default(),
-            registrations: Rarely::default(),
+            ended: Rarely::by_callers(),
+            registrations: Rarely::by_callers(),
             views: watch::Sender::new(View {
                 tables: Arc::new(tables),
                 settling: had_workloads,

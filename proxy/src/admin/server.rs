@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -26,10 +25,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use weft_transport::private_socket::PrivateSocket;
+use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Place, Places, Source};
 
 use super::guard::{Peer, Reach, judge};
-use crate::descriptors::{Reserve, Seldom};
+use crate::descriptors::Reserve;
 use crate::limits;
 
 /// A listener with the rule for its callers.
@@ -113,7 +113,7 @@ impl Endpoint {
             stop: stop.clone(),
         };
         let mut connections = JoinSet::new();
-        let (mut reserve, mut seldom) = (Reserve::new(), Seldom::default());
+        let (mut reserve, failures) = (Reserve::new(), Rarely::by_a_state());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -137,9 +137,9 @@ impl Endpoint {
                         continue;
                     }
                     reserve.restore();
-                    if let Some(left_out) = seldom.admit(Instant::now()) {
+                    failures.log(|left_out| {
                         tracing::warn!(%error, left_out, "the admin endpoint cannot accept a connection");
-                    }
+                    });
                     tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
                 }
             }

@@ -24,7 +24,6 @@ mod tunnel;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::BytesMut;
 use hyper::server::conn::http2;
@@ -35,7 +34,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use weft_config::table::Protocol;
 
-use crate::descriptors::{self, Seldom};
+use weft_transport::rarely::Rarely;
+
+use crate::descriptors;
 use crate::limits;
 use crate::resilience::balance;
 use crate::stream::ApplicationStream;
@@ -99,7 +100,7 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
     let finish = listener.worker.finish.clone();
     let intake = Arc::clone(&listener.worker.shard.intake);
     let mut door = Door::new(socket, room, intake);
-    let mut seldom = Seldom::default();
+    let failures = Rarely::by_a_state();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -115,12 +116,12 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
                     drop(permit);
                 });
                 if is_one_of_the_last {
-                    if let Some(left_out) = seldom.admit(Instant::now()) {
+                    failures.log(|left_out| {
                         tracing::warn!(
                             left_out,
                             "few file descriptors are left (ulimit -n): connections wait to be accepted"
                         );
-                    }
+                    });
                     tokio::select! {
                         () = descriptors::plenty() => {}
                         () = finish.cancelled() => return,
@@ -129,9 +130,7 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
             }
             Err(error) => {
                 // Out of descriptors, or the client is gone already. Clients that wait stay in the backlog.
-                if let Some(left_out) = seldom.admit(Instant::now()) {
-                    tracing::warn!(%error, left_out, "cannot accept");
-                }
+                failures.log(|left_out| tracing::warn!(%error, left_out, "cannot accept"));
                 let pause = async {
                     tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
                     // What becomes free is for what is needed in any case: nothing is taken from that.

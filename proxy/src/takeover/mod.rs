@@ -20,8 +20,8 @@ use weft_config::settings::{LocalAddress, ProxySettings};
 use weft_transport::endpoint::{Epoch, InheritError, RelayPair};
 use weft_transport::identity::SpiffeId;
 use weft_transport::private_socket::{self, PrivateSocket};
+use weft_transport::rarely::Rarely;
 
-use crate::descriptors::Seldom;
 use crate::limits;
 use crate::run::ControlPlane;
 use channel::Channel;
@@ -250,7 +250,7 @@ impl Incumbent {
         earlier: impl Fn() -> Vec<Epoch>,
         control: &Arc<dyn ControlPlane>,
     ) -> Successor {
-        let mut seldom = Seldom::default();
+        let failures = Rarely::by_a_state();
         loop {
             let offered = match self.door.accept().await {
                 Ok(stream) => {
@@ -267,9 +267,9 @@ impl Incumbent {
             match offered {
                 Ok(successor) => return successor,
                 Err(error) => {
-                    if let Some(left_out) = seldom.admit(std::time::Instant::now()) {
+                    failures.log(|left_out| {
                         tracing::warn!(%error, left_out, "not taken over: this process goes on");
-                    }
+                    });
                 }
             }
         }
