@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::*;
+use crate::external::{Identity, QuicServer, ServerTls, Trust};
 use crate::shares::{Bounds, Places, Source};
 use crate::testing::{self, Authority, FRONTEND, ORDERS};
 use crate::tuning::{PostQuantum, TransportSettings};
@@ -86,6 +87,28 @@ async fn an_address_that_answers_nothing_gets_three_times_what_it_sent_at_most()
         let [sent, heard] = silent.bytes();
         assert!(heard > 2 * sent && heard <= 3 * sent, "{heard} of {sent}");
     }
+}
+
+#[tokio::test]
+async fn a_server_outside_of_the_mesh_keeps_to_three_times_too() {
+    let tuning = TransportSettings {
+        initial_rtt: Duration::from_millis(5),
+        ..TransportSettings::default()
+    };
+    let tuning = tuning.validate().unwrap();
+    let identity = Identity::self_made(vec!["localhost".to_owned()]).unwrap();
+    let tls = ServerTls::new(identity, Trust::Anybody);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    let server = QuicServer::new(&tls, &tuning, socket).unwrap();
+    let mut silent = Silent::new();
+    silent.dial(address, 1);
+    let incoming = server.accept().await.unwrap();
+    // The client repeats its hello after a second.
+    let ended = timeout(Duration::from_millis(900), incoming.handshake()).await;
+    assert!(ended.is_err());
+    let [sent, heard] = silent.bytes();
+    assert!(heard > 2 * sent && heard <= 3 * sent, "{heard} of {sent}");
 }
 
 #[tokio::test]

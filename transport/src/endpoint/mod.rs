@@ -32,7 +32,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::TokioRuntime;
+use quinn::{AsyncUdpSocket, TokioRuntime};
 use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
@@ -52,6 +52,12 @@ use shared::SharedSocket;
 
 pub use crate::quic::{ConfigurationError, MeshTls, ResetKey};
 pub use crate::steering::{Epoch, Workers};
+
+/// A socket of which addresses that are not validated get no more than they may (`amplification.rs`): for servers that
+/// have their port for themselves.
+pub(crate) fn guarded(socket: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
+    SharedSocket::new(socket, Arc::new(Reading::own()))
+}
 
 /// What all workers of a sidecar share on the mesh side.
 #[derive(Clone)]

@@ -5,7 +5,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use quinn::TokioRuntime;
+use quinn::{Endpoint, Runtime, TokioRuntime};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::quic::{ConnectError, connect_error};
 use super::{ExternalError, Identity, Trust};
+use crate::endpoint::guarded;
 use crate::http3::UnprovenServerConnection;
 use crate::limits;
 use crate::quic;
@@ -33,7 +34,8 @@ pub struct ServerTls {
 #[derive(Clone)]
 pub struct TlsServer(tokio_rustls::TlsAcceptor);
 
-/// Takes HTTP/3 connections from one UDP socket.
+/// Takes HTTP/3 connections from one UDP socket, and answers addresses that are not validated by no more than they may
+/// get, as a sidecar does.
 pub struct QuicServer {
     endpoint: quinn::Endpoint,
     tuning: Tuning,
@@ -124,8 +126,10 @@ impl QuicServer {
         let config = quic::listening_config(tls.config(&[quic::ALPN])?, tuning);
         let config = config.map_err(|error| refused(&error))?;
         let endpoint = quinn::EndpointConfig::default();
-        let runtime = Arc::new(TokioRuntime);
-        let endpoint = quinn::Endpoint::new(endpoint, Some(config), socket, runtime);
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+        let socket = runtime.wrap_udp_socket(socket);
+        let socket = guarded(socket.map_err(|error| refused(&error))?);
+        let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(config), socket, runtime);
         Ok(Self {
             endpoint: endpoint.map_err(|error| refused(&error))?,
             tuning: tuning.clone(),
