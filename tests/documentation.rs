@@ -75,6 +75,17 @@ fn every_source_file_that_a_page_names_exists() {
 }
 
 #[test]
+fn the_readme_names_the_rust_version_that_the_manifest_asks_for() {
+    let read = |name| fs::read_to_string(root().join(name)).unwrap();
+    let manifest = read("Cargo.toml");
+    let version = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"'))
+        .unwrap();
+    assert!(read("README.md").contains(&format!("Rust {version} or newer")));
+}
+
+#[test]
 fn every_metric_of_a_sidecar_is_described() {
     let operate = fs::read_to_string(root().join("docs/operate.md")).unwrap();
     let mut missing = Vec::new();

@@ -14,6 +14,9 @@ const PRIVATE_DIRECTORY: u32 = 0o700;
 /// Bits that let others than the owner read or write.
 const OTHERS: u32 = 0o077;
 
+/// Everybody on the host.
+const WORLD: u32 = 0o007;
+
 /// A file operation that failed, with the path.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -151,6 +154,18 @@ pub(crate) fn check_private(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Refuses a key file that everybody on the host may read or write, and says in the log if its group may. The modes of a
+/// volume may be its orchestrator's, which gives a group to all that is in it and starts the process in that group.
+pub(crate) fn check_unexposed(path: &Path) -> Result<(), FileError> {
+    match check_private(path) {
+        Err(FileError::Exposed { path, mode }) if mode & WORLD == 0 => {
+            tracing::warn!(path = %path.display(), mode = %format!("{mode:04o}"), "the group of a key file may read it");
+            Ok(())
+        }
+        checked => checked,
+    }
+}
+
 /// Whether `path` is a directory with nothing in it, or does not exist.
 pub(crate) fn is_vacant(path: &Path) -> Result<bool, FileError> {
     match fs::read_dir(path) {
@@ -205,6 +220,24 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let message = check_private(&path).unwrap_err().to_string();
             assert!(message.contains("chmod 600"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_key_on_a_volume_may_be_its_groups_and_not_everybodys() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        write(&path, b"key").unwrap();
+        for (mode, refused) in [
+            (0o600, false),
+            (0o640, false),
+            (0o660, false),
+            (0o604, true),
+            (0o644, true),
+            (0o602, true),
+        ] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_unexposed(&path).is_err(), refused, "{mode:o}");
         }
     }
 

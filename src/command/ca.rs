@@ -1,5 +1,8 @@
 //! `weft ca`: makes, runs and looks after a certificate authority. The work is `weft_ca`'s.
 
+use std::fs::{File, Permissions};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -304,7 +307,25 @@ async fn token(args: Token) -> Result<(), Failure> {
         .create_tokens(&order)
         .await
         .map_err(|error| failed(error.kind(), &error))?;
+    keep_private()?;
     text_out(&(tokens.join("\n") + "\n"))
+}
+
+/// `weft ca token > FILE` is how tokens are written, and a shell makes files that others may read: the file becomes its
+/// owner's alone before a token is in it.
+fn keep_private() -> Result<(), Failure> {
+    let private = || {
+        let file = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+        let metadata = file.metadata()?;
+        if metadata.is_file() && metadata.mode() & 0o077 != 0 {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
+        Ok(())
+    };
+    private().map_err(|error: std::io::Error| {
+        let line = format!("the file for the token cannot be made private: {error}");
+        Failure::new(Code::NotPermitted, line)
+    })
 }
 
 async fn inspect(args: &Inspect) -> Result<(), Failure> {

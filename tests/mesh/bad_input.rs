@@ -1,5 +1,6 @@
 //! What people get wrong: one clear line, the right exit code, and nothing changed.
 
+use std::fs::{File, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -280,4 +281,39 @@ fn a_workload_is_no_operator() {
     assert_eq!(refused.code, NOT_PERMITTED, "{refused:?}");
     assert!(!mesh.get("services").to_string().contains("evil"));
     drop(origin);
+}
+
+#[test]
+fn a_token_that_a_shell_puts_into_a_file_is_its_owners_alone() {
+    let mesh = Mesh::start();
+    let path = mesh.folder().join("orders.token");
+    let file = File::create(&path).unwrap();
+    // What a shell makes of `> orders.token` with the usual umask.
+    file.set_permissions(Permissions::from_mode(0o644)).unwrap();
+    let mut command = mesh.weft_command(&["ca", "token", "--identity", "ns/shop/sa/orders"]);
+    command.arg("--dir").arg(mesh.folder().join("ca"));
+    assert!(command.stdout(file).status().unwrap().success());
+    assert!(!std::fs::read_to_string(&path).unwrap().is_empty());
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{mode:o}");
+}
+
+#[test]
+fn a_sidecar_whose_key_everybody_on_the_host_may_read_does_not_start() {
+    let mesh = Mesh::start();
+    mesh.apply(&service("orders", 80, "http"));
+    let plan = mesh.sidecar("shop").calls("orders:80");
+    let first = plan.clone().start();
+    let key = first.state().join("identity.key");
+    drop(first);
+    std::fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let mut second = plan.clone().spawn();
+    let status = second.process.wait_exit(Duration::from_secs(20));
+    let log = second.process.log();
+    assert_eq!(status.code(), Some(NOT_PERMITTED), "{log}");
+    let command = format!("chmod 600 {}", key.display());
+    assert!(said(&log)[0].contains(&command), "{log}");
+    // The group of a volume is its orchestrator's to choose.
+    std::fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
+    plan.start();
 }

@@ -125,10 +125,7 @@ impl StateDirectory {
         let (name, reason) = match &present {
             Some(key) => match Svid::from_pem(chain, key) {
                 Ok(svid) => {
-                    if let Err(error) = files::check_private(&path) {
-                        // An orchestrator may own the modes of the volume: say it, and go on.
-                        tracing::warn!(%error, "the identity's key is exposed");
-                    }
+                    files::check_unexposed(&path)?;
                     return Ok(svid);
                 }
                 Err(error) if error.is_of_key() => (KEY, error.to_string()),
