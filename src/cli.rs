@@ -61,6 +61,9 @@ pub enum Command {
     Lab(command::lab::Lab),
     /// Print completions for a shell
     Completion(command::completion::Completion),
+    /// Write manual pages; for those who build packages
+    #[command(hide = true)]
+    Man(command::man::Man),
     /// Show the version of this binary
     Version(command::version::Version),
 }
@@ -86,6 +89,7 @@ impl Command {
             Self::Load(args) => command::load::run(*args),
             Self::Lab(args) => command::lab::run(args),
             Self::Completion(args) => command::completion::run(&args),
+            Self::Man(args) => command::man::run(&args),
             Self::Version(args) => command::version::run(&args),
         }
     }

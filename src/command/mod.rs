@@ -13,5 +13,6 @@ pub mod lab;
 pub mod load;
 pub mod login;
 pub mod logout;
+pub mod man;
 pub mod proxy;
 pub mod version;
