@@ -104,13 +104,18 @@ fn at_three_times_its_capacity(side: Side) {
     let _quiet = heavy();
     let held = Held::start(side);
     let mut all = Vec::new();
-    // A busy machine may spoil one.
-    let holds = (0..3).any(|_| {
+    // A busy machine may spoil one of three, and makes no bad sidecar good in two.
+    let (mut held_up, mut gave_way) = (0, 0);
+    while held_up < 2 {
         let (holds, seen) = held.try_once(side);
         all.push(seen);
-        holds
-    });
-    assert!(holds, "{all:#?}");
+        if holds {
+            held_up += 1;
+        } else {
+            gave_way += 1;
+        }
+        assert!(gave_way < 2, "{all:#?}");
+    }
 }
 
 #[test]
