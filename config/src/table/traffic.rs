@@ -82,7 +82,7 @@ pub struct RequestTraffic {
     pub overrides: Overrides,
 }
 
-/// How long a request may take. None of these bounds a stream whose end nobody waits for.
+/// How long a request may take. None of these bounds a stream whose end its caller does not wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {

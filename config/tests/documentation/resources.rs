@@ -108,6 +108,30 @@ fn the_examples_of_every_page_are_accepted_one_after_the_other() {
     }
 }
 
+/// An example may speak of resources that another page has, so only each document by itself is judged.
+#[test]
+fn the_resources_in_every_page_can_be_read() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let listed = std::fs::read_dir(root.join("docs")).unwrap();
+    let mut pages: Vec<PathBuf> = listed.map(|entry| entry.unwrap().path()).collect();
+    pages.push(root.join("README.md"));
+    let mut examples = 0;
+    for page in pages {
+        if page.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&page).unwrap();
+        for block in text.split("```yaml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            if block.starts_with("apiVersion") {
+                examples += 1;
+                assert!(is_accepted(block), "{}:\n{block}", page.display());
+            }
+        }
+    }
+    assert!(examples >= 9, "{examples}");
+}
+
 /// A document that sets one field of a TrafficPolicy.
 fn policy_with(path: &str, value: &str) -> String {
     let mut text =
