@@ -310,7 +310,13 @@ pub fn validate(args: &Validate) -> Result<(), Failure> {
         };
     }
     report(&findings)?;
-    text_out(&format!("{} resources are valid\n", set.resources.len()))
+    let count = set.resources.len();
+    let are = if count == 1 {
+        "resource is"
+    } else {
+        "resources are"
+    };
+    text_out(&format!("{count} {are} valid\n"))
 }
 
 /// A wait that is long enough whenever the config service was started.
