@@ -250,9 +250,9 @@ pub enum AlgorithmName {
     LeastRequest,
     /// one endpoint after the other.
     RoundRobin,
-    /// consistent hashing on a ring; few requests move when endpoints change.
+    /// a key has one endpoint (rendezvous hashing). When an endpoint goes, only its keys move.
     RingHash,
-    /// Maglev hashing; shares are more even, and a few more requests move.
+    /// the same as `RingHash`.
     Maglev,
 }
 

@@ -252,9 +252,9 @@ pub enum Algorithm {
     LeastRequest,
     /// One after the other.
     RoundRobin,
-    /// Consistent hashing on a ring: few requests move when endpoints change.
+    /// Rendezvous hashing: when an endpoint goes, only its keys move.
     RingHash(HashKey),
-    /// Maglev hashing: even shares, a few more requests move.
+    /// The same as [`Self::RingHash`].
     Maglev(HashKey),
 }
 
