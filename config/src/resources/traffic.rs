@@ -68,8 +68,9 @@ pub struct TrafficSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub timeouts: TimeoutsSpec,
     /// When a request is sent again. One that the peer never processed (the connection failed, the stream was
-    /// refused, the peer was draining) may always be; all others only if the method is idempotent (GET, HEAD,
-    /// OPTIONS, TRACE, PUT, DELETE) and a field below says so.
+    /// refused, the peer was draining) may always be. All others only if a field below says so, and only with an
+    /// idempotent method (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), unless `nonIdempotent` or `grpcCodes` allow
+    /// more.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: RetrySpec,
     /// How many retries and hedges a sidecar sends to a destination, over all its workers.
