@@ -105,7 +105,7 @@ impl Context {
         })
     }
 
-    /// Whether somebody has logged in to it.
+    /// Whether an operator has logged in to it.
     pub fn is_kept(&self) -> bool {
         self.directory().join(SERVER).exists()
     }

@@ -19,7 +19,7 @@ use weft_transport::hosts;
 use crate::failure::{Code, Failure};
 use crate::process_metrics;
 
-/// A bound endpoint, or none when nobody asked for one.
+/// A bound endpoint, or none when no setting asks for one.
 pub struct ControlAdmin(Option<AdminEndpoint>);
 
 impl ControlAdmin {

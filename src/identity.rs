@@ -25,7 +25,7 @@ pub enum Holder {
     Workload,
     /// The config service.
     Config,
-    /// Somebody who may change the mesh.
+    /// A person who may change the mesh.
     Operator,
 }
 

@@ -139,7 +139,7 @@ pub fn text_out(text: &str) -> Result<(), Failure> {
 
 /// Writes one line to stderr: progress, warnings, and the line of a failure.
 pub fn note(line: impl std::fmt::Display) {
-    // With stderr gone there is nobody to tell.
+    // With stderr gone there is no reader left.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 

@@ -63,6 +63,16 @@ fn each_command_explains_itself() {
 }
 
 #[test]
+fn what_takes_resources_says_where_their_fields_are_described() {
+    for command in ["apply", "validate"] {
+        let text = stdout(&weft(&[command, "--help"]));
+        assert!(text.contains("docs/resources/KIND.md"), "{command}: {text}");
+    }
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/resources");
+    assert!(pages.join("AuthorizationPolicy.md").exists());
+}
+
+#[test]
 fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
     let text = stdout(&weft(&["--help"]));
     let listed: Vec<&str> = text
@@ -384,6 +394,13 @@ fn the_demos_mesh_is_valid_and_a_broken_one_is_refused_with_line_and_hint() {
     assert_eq!(stdout(&output), "6 resources are valid\n");
 
     let directory = tempfile::tempdir().unwrap();
+    let one = directory.path().join("one.yaml");
+    let text = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: a}\n\
+                spec: {ports: [{port: 80, protocol: http}]}\n";
+    std::fs::write(&one, text).unwrap();
+    let output = weft(&["validate", "-f", one.to_str().unwrap()]);
+    assert_eq!(stdout(&output), "1 resource is valid\n");
+
     let broken = directory.path().join("broken.yaml");
     let text = std::fs::read_to_string(mesh)
         .unwrap()

@@ -1,6 +1,6 @@
 //! The documents name source files that exist, and every metric.
 //!
-//! Links are checked in `tidy.rs`, what the pages say of settings in `config/tests/documentation.rs`.
+//! Links are checked in `tidy.rs`, what the pages say of settings in `config/tests/documentation/`.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ fn root() -> &'static Path {
 /// Every Markdown page of the repository's own.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
-    for folder in ["", "docs", "docs/adr", "compare"] {
+    for folder in ["", "docs", "docs/adr", "docs/resources", "compare"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "md") {

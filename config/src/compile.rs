@@ -256,7 +256,7 @@ fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set, policie
     }
 }
 
-/// A service that takes over is reached like a backend: whoever may call it learns of it, and its
+/// A service that takes over is reached like a backend: a workload that may call it learns of it, and its
 /// sidecars decide about the service that was addressed, too.
 fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
     let mut found = Vec::new();

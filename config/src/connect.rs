@@ -33,7 +33,7 @@ pub enum ConnectError {
         /// What went wrong.
         reason: String,
     },
-    /// Somebody else answered. Only another address helps.
+    /// Another process answered. Only another address helps.
     #[error(
         "{address} is {}, not the config service: give the address at which `weft config serve` listens (port {} unless it was changed)",
         who(identity),

@@ -25,7 +25,7 @@ pub const YAML_DEPTH_MAX: usize = 32;
 /// YAML nodes of one file: RESOURCE_BYTES_MAX at about 16 bytes a node.
 pub const YAML_NODES_MAX: usize = 1 << 20;
 
-/// Findings that validation reports; the rest is counted. Nobody reads more at once.
+/// Findings that validation reports; the rest is counted. An operator does not read more at once.
 pub const FINDINGS_MAX: usize = 200;
 
 /// Ports of one service.

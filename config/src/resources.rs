@@ -10,12 +10,14 @@ mod key;
 mod mesh;
 mod policy;
 mod route;
+mod schema;
 mod service;
 mod set;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::findings::{Findings, Position};
@@ -66,30 +68,33 @@ pub enum Resource {
 }
 
 /// What all kinds have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Object<S> {
-    /// The version of the kind's schema.
+    /// The version of the kind: `weft.dev/v1alpha1`, or `gateway.networking.k8s.io/v1` for an HTTPRoute.
+    #[schemars(extend("x-range" = "as shown on this page"))]
     pub api_version: String,
-    /// Name, namespace, labels.
+    /// What names it.
     pub metadata: Metadata,
     /// What it says.
     pub spec: S,
 }
 
 /// Name, namespace, and notes that weft keeps but does not read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Metadata {
-    /// A DNS-1123 label, unique in its namespace and kind.
+    /// Its name, a DNS-1123 label: `a-z`, `0-9` and `-`. No other resource of the same kind in the same namespace has it.
+    #[schemars(extend("x-range" = "1 to 63 characters"))]
     pub name: String,
-    /// A DNS-1123 label; empty for MeshConfig.
+    /// Its namespace, a DNS-1123 label. Names in other fields are looked up in it. `weft` is the control plane's own.
     #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = NAMESPACE_DEFAULT))]
     pub namespace: String,
-    /// For people and tools.
+    /// Notes for people and tools. weft keeps them and does not read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// For people and tools.
+    /// Notes for people and tools. weft keeps them and does not read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -374,7 +379,7 @@ fn label(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
     Some(text)
 }
 
-/// A request method: case-sensitive, and nobody means a lower-case one.
+/// A request method. Methods are case-sensitive, and none in use is in lower case.
 fn method(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
     let method: http::Method = decoder.parsed(at, "")?;
     let upper = method.as_str().to_ascii_uppercase();

@@ -17,6 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
@@ -130,14 +131,16 @@ pub struct Port {
 }
 
 /// What is spoken on a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// HTTP/1.1 or HTTP/2, told apart by the first bytes.
+    /// HTTP/1.1 or HTTP/2. The sidecar tells them apart by the first bytes.
     Http,
     /// gRPC: HTTP/2 with prior knowledge towards the application.
     Grpc,
-    /// Bytes, carried by CONNECT.
+    /// bytes of any protocol over TCP.
     Tcp,
 }
 
@@ -261,13 +264,13 @@ impl Authorization {
 }
 
 /// How an application takes paths that differ in nothing but case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathCase {
-    /// As different ones.
+    /// it does: paths are compared as they are.
     #[default]
     Sensitive,
-    /// As the same.
+    /// it does not: a path of which another case would be decided otherwise is refused.
     Insensitive,
 }
 
@@ -279,11 +282,11 @@ impl PathCase {
 }
 
 /// The decision where no rule matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Default {
-    /// The call is permitted.
+    /// every workload of the mesh may call.
     Allow,
-    /// The call is refused.
+    /// no workload may call.
     Deny,
 }
 
@@ -307,13 +310,15 @@ pub struct Rule {
 }
 
 /// What a rule does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Action {
-    /// Permits, unless a Deny rule matches too.
+    /// permits the call, unless a `Deny` matches too. The Service is then closed to all other calls.
     Allow,
-    /// Refuses, whatever else matches.
+    /// refuses the call, whatever else matches.
     Deny,
-    /// Records the call and decides nothing.
+    /// counts the call in `weft_authz_decisions_total`, and decides nothing.
     Audit,
 }
 

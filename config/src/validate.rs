@@ -18,7 +18,7 @@ use crate::resources::{
 };
 use crate::table::{self, Action, Protocol};
 
-/// Identities and services of the control plane live here; nobody else's may.
+/// Identities and services of the control plane live here, and no others.
 pub(crate) const RESERVED_NAMESPACE: &str = "weft";
 
 /// Checks `set`. `parsed` are the files of the change, for places; resources that were in force before

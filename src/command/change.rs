@@ -24,7 +24,9 @@ use crate::process;
     weft apply -f shop/ --prune -n shop --dry-run\n  \
     kubectl get httproute -o yaml | weft apply -f -\n\n\
     Exit code 1 if a sidecar refuses the revision or does not answer in time, 65 if it is invalid;\n\
-    an invalid change changes nothing.")]
+    an invalid change changes nothing.\n\
+    Every field of every kind, and what holds by default: docs/resources/KIND.md, such as\n\
+    docs/resources/AuthorizationPolicy.md.")]
 pub struct Apply {
     #[command(flatten)]
     files: Files,
@@ -90,7 +92,8 @@ pub struct Diff {
 /// Checks resources without a config service.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  weft validate -f mesh.yaml\n\n\
-    Knows only the files given; `weft diff` also knows what is in force.")]
+    Knows only the files given; `weft diff` also knows what is in force.\n\
+    Every field of every kind, and what holds by default: docs/resources/KIND.md.")]
 pub struct Validate {
     #[command(flatten)]
     files: Files,
@@ -307,7 +310,13 @@ pub fn validate(args: &Validate) -> Result<(), Failure> {
         };
     }
     report(&findings)?;
-    text_out(&format!("{} resources are valid\n", set.resources.len()))
+    let count = set.resources.len();
+    let are = if count == 1 {
+        "resource is"
+    } else {
+        "resources are"
+    };
+    text_out(&format!("{count} {are} valid\n"))
 }
 
 /// A wait that is long enough whenever the config service was started.

@@ -51,7 +51,7 @@ pub struct Get {
 const USAGE: &str = "weft get [OPTIONS] <WHAT> [NAME]
        weft get [OPTIONS] --effective <SERVICE|ROUTE>";
 
-/// What can be got, for whoever has not said it.
+/// What can be got, for a command line that does not say it.
 const WHATS: &str = "sidecars, revisions, services, httproutes, authorizationpolicies, trafficpolicies, \
                      meshconfig or all";
 

@@ -46,7 +46,7 @@ pub enum Origin {
     Mesh(String),
     /// A setting of each sidecar, with its default.
     Setting(&'static str),
-    /// Nobody.
+    /// No resource and no setting: the default holds.
     Default,
 }
 

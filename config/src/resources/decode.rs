@@ -398,7 +398,7 @@ impl<'n> Fields<'n> {
         !self.entries.is_empty()
     }
 
-    /// Reports every field that nobody asked for.
+    /// Reports every field that the reader did not ask for.
     pub(super) fn close(self, decoder: &mut Decoder<'_>) {
         for (key, position, _) in self.entries {
             if self.known.contains(&key.as_str()) || self.refused.contains(&key.as_str()) {

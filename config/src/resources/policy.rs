@@ -1,55 +1,66 @@
 //! `weft.dev/v1alpha1` AuthorizationPolicy: who may call a Service, and how.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::SpiffeId;
 
 use super::decode::{At, Decoder, Fields};
+use super::schema::{Identity, some};
 use crate::limits;
 use crate::table::{Action, PathPattern};
 
 /// What an AuthorizationPolicy says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AuthorizationPolicySpec {
-    /// The Services that it protects, in its own namespace; at least one.
+    /// The Services that it protects, in its own namespace. It holds for all ports of each.
+    #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX)))]
     pub target_refs: Vec<TargetRef>,
-    /// What it does to calls that it matches.
+    /// What it does to a call that it matches. A call matches if an entry of `from` and an entry of `to` hold.
     pub action: Action,
-    /// Callers; absent means any.
+    /// Which callers it matches: those that any entry names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX), "x-default" = "every caller"))]
     pub from: Option<Vec<Source>>,
-    /// Requests; absent means any.
+    /// Which requests it matches: those that any entry names. Only for Services without a `tcp` port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX), "x-default" = "every request"))]
     pub to: Option<Vec<Operation>>,
 }
 
 /// A Service of the policy's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TargetRef {
-    /// Always `Service`.
+    /// The kind of the target. `group` may stand beside it, empty or `weft.dev`.
+    #[schemars(extend("x-range" = "`Service`"))]
     pub kind: String,
-    /// Its name.
+    /// The name of a Service of the policy's namespace.
     pub name: String,
 }
 
 /// Callers by identity.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Source {
-    /// Any of these.
+    /// The proven identities of callers, each written in full. Principals, methods and paths of one policy are at
+    /// most 1024 together.
+    #[schemars(with = "Vec<Identity>", extend("x-range" = some(limits::POLICY_TERMS_MAX)))]
     pub principals: Vec<SpiffeId>,
 }
 
 /// Requests by method and path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Operation {
-    /// Any of these; absent means any method.
+    /// The methods, in upper case. An entry has `methods`, `paths` or both; if both, both must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX), "x-default" = "every method"))]
     pub methods: Option<Vec<String>>,
-    /// Any of these; absent means any path.
+    /// The paths, without query. `/orders/*` holds for `/orders/` and all below it, not for `/orders`. Any other is
+    /// compared as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX), "x-default" = "every path"))]
     pub paths: Option<Vec<PathPattern>>,
 }
 

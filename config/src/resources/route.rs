@@ -1,114 +1,153 @@
 //! `gateway.networking.k8s.io/v1` HTTPRoute, the part that weft runs. Everything else of Gateway API
 //! v1.5 is refused by name, so that a route never does less than it says.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{At, Decoder, Fields};
+use super::schema::{durations_or_zero, numbers, some, up_to};
 use super::service::port_number;
-use super::traffic::{TimeoutsSpec, route_timeouts};
+use super::traffic::{Span, TimeoutsSpec, route_timeouts};
 use crate::limits;
 use crate::table::PathMatch;
 
 /// What an HTTPRoute says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpRouteSpec {
-    /// The Services whose requests it routes, in its own namespace; at least one.
+    /// The Services whose requests it routes, in its own namespace.
+    #[schemars(extend("x-range" = some(limits::PARENTS_PER_ROUTE_MAX)))]
     pub parent_refs: Vec<ParentRef>,
-    /// Its rules; at least one.
+    /// Its rules. Of several that match a request, the most specific one takes it.
+    #[schemars(extend("x-range" = some(limits::RULES_PER_ROUTE_MAX)))]
     pub rules: Vec<HttpRouteRule>,
 }
 
 /// A Service, or one port of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ParentRef {
-    /// Always `Service`.
+    /// The kind of the parent. It must be written, because Gateway API takes a Gateway where it is not.
+    /// `group` may stand beside it: empty, `core` or `weft.dev`.
+    #[schemars(extend("x-range" = "`Service`"))]
     pub kind: String,
-    /// Its name.
+    /// The name of a Service of the route's namespace.
     pub name: String,
-    /// One port; absent means all that carry requests.
+    /// One port of it, `http` or `grpc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = "1 to 65535", "x-default" = "all its `http` and `grpc` ports"))]
     pub port: Option<u16>,
 }
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpRouteRule {
-    /// A name for logs and metrics.
+    /// A name for people, a DNS-1123 label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Any of these suffices; empty means every request.
+    /// Which requests the rule matches: those for which all conditions of any entry hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-range" = up_to(limits::MATCHES_PER_RULE_MAX), "x-default" = "every request"))]
     pub matches: Vec<HttpRouteMatch>,
-    /// Where requests go, by weight; at least one.
+    /// The Services to which the requests go, each by its weight.
+    #[schemars(extend("x-range" = some(limits::BACKENDS_PER_RULE_MAX)))]
     pub backend_refs: Vec<BackendRef>,
-    /// How long a request may take: `request` and `backendRequest`. Comes before every policy.
+    /// How long a request may take. These values come before those of every TrafficPolicy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<RouteTimeouts>")]
     pub timeouts: Option<TimeoutsSpec>,
 }
 
+/// The fields of a TrafficPolicy's timeouts that Gateway API has. Only described here: [`TimeoutsSpec`] is what is read.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "camelCase")]
+#[expect(dead_code, reason = "a description, never made")]
+struct RouteTimeouts {
+    /// From the request's head to the response's end, all attempts together; then the caller gets 504, or
+    /// DEADLINE_EXCEEDED for gRPC. `0s` is none.
+    #[schemars(extend("x-range" = durations_or_zero(&limits::traffic::TIMEOUT_RANGE), "x-default" = "that of the TrafficPolicy"))]
+    request: Option<Span>,
+    /// The same for one attempt; at most `request`.
+    #[schemars(extend("x-range" = durations_or_zero(&limits::traffic::TIMEOUT_RANGE), "x-default" = "that of the TrafficPolicy"))]
+    backend_request: Option<Span>,
+}
+
 /// Conditions on a request; all that are present must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpRouteMatch {
-    /// On the path.
+    /// A condition on the path, without its query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "every path"))]
     pub path: Option<HttpPathMatch>,
-    /// The method.
+    /// The method, in upper case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "every method"))]
     pub method: Option<String>,
-    /// On headers.
+    /// Headers that the request must have, all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-range" = up_to(limits::HEADERS_PER_MATCH_MAX), "x-default" = "none"))]
     pub headers: Vec<HttpHeaderMatch>,
 }
 
 /// A condition on a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpPathMatch {
-    /// How it is compared.
+    /// How the path is compared.
     #[serde(rename = "type")]
+    #[schemars(default = "prefix")]
     pub kind: PathMatchType,
-    /// With what; absolute.
+    /// What it is compared with; it begins with `/`.
+    #[schemars(default = "root", extend("x-range" = format!("up to {} characters", limits::PATH_LENGTH_MAX)))]
     pub value: String,
 }
 
 /// How a path is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PathMatchType {
-    /// The whole path.
+    /// the whole path is equal.
     Exact,
-    /// Whole segments from its start.
+    /// the path begins with these whole segments: `/v2` takes `/v2` and `/v2/a`, not `/v2a`.
     PathPrefix,
 }
 
 /// A header and the value that it must have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpHeaderMatch {
-    /// Its name in lower case.
+    /// The header's name, in any case. `type: Exact` may stand beside it. Names that begin with `weft-` are the mesh's own.
     pub name: String,
-    /// The exact value.
+    /// The value that a line of the header must equal.
     pub value: String,
 }
 
 /// A Service of the route's namespace, with a share of the requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BackendRef {
-    /// Its name.
+    /// The name of a Service of the route's namespace. `kind: Service` may stand beside it, and `group` as in a parent.
     pub name: String,
-    /// Its port.
+    /// Its port, `http` or `grpc`.
+    #[schemars(extend("x-range" = "1 to 65535"))]
     pub port: u16,
-    /// Its share of the sum of weights.
+    /// Its share of the sum of the weights of the rule. 0 takes no request. The sum is 1 to 1000000.
     #[serde(default = "one")]
+    #[schemars(extend("x-range" = numbers(&(0..=limits::WEIGHT_MAX))))]
     pub weight: u32,
 }
 
 fn one() -> u32 {
     1
+}
+
+fn prefix() -> PathMatchType {
+    PathMatchType::PathPrefix
+}
+
+fn root() -> String {
+    "/".to_owned()
 }
 
 impl HttpPathMatch {
@@ -281,7 +320,7 @@ fn path_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpPathMatch> {
             None
         }
         Some(at) => decoder.choice(&at, &kinds),
-        None => Some(PathMatchType::PathPrefix),
+        None => Some(prefix()),
     };
     let value = match fields.take("value") {
         Some(at) => decoder
@@ -293,7 +332,7 @@ fn path_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpPathMatch> {
                     false
                 }
             }),
-        None => Some("/".to_owned()),
+        None => Some(root()),
     };
     fields.close(decoder);
     Some(HttpPathMatch {

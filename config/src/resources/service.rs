@@ -1,37 +1,51 @@
 //! `weft.dev/v1alpha1` Service: a name, its ports, and who may serve it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::SpiffeId;
 
 use super::decode::{At, Decoder, Fields};
+use super::schema::{Identity, some, word};
 use crate::limits;
 use crate::table::{PathCase, Protocol};
 
 /// What a Service says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServiceSpec {
-    /// Its ports; at least one.
+    /// The ports under which callers know it.
+    #[schemars(extend("x-range" = some(limits::PORTS_PER_SERVICE_MAX)))]
     pub ports: Vec<ServicePort>,
-    /// Identities that may serve it; absent means `ns/<namespace>/sa/<name>` of the mesh.
+    /// The identities that may serve it. A sidecar with another identity cannot register for it, and callers do not
+    /// connect to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        with = "Option<Vec<Identity>>",
+        extend(
+            "x-range" = some(limits::POLICY_TERMS_MAX),
+            "x-default" = "`spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/NAME`, by its own namespace and name"
+        )
+    )]
     pub identities: Option<Vec<SpiffeId>>,
-    /// How it may be reached.
+    /// How callers may reach it.
     #[serde(default, skip_serializing_if = "Callers::is_any")]
+    #[schemars(extend("x-default" = word(Callers::default())))]
     pub callers: Callers,
-    /// How its application takes the case of paths, which policies must know.
+    /// Whether its application tells `/admin` from `/ADMIN`. The sidecar needs to know it to apply the paths of an
+    /// AuthorizationPolicy.
     #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
+    #[schemars(extend("x-default" = word(PathCase::default())))]
     pub path_case: PathCase,
 }
 
 /// How a Service may be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Callers {
-    /// Under its own name, and as a backend.
+    /// under its own name, and through a route or a failover that leads to it.
     #[default]
     Any,
-    /// As a backend of a route, or where it takes over for another Service: the policies of the Service that
-    /// was addressed always count.
+    /// only through a route or a failover of another Service that leads to it. The policies of that other Service
+    /// then count for every call.
     RouteOnly,
 }
 
@@ -43,12 +57,13 @@ impl Callers {
 }
 
 /// One port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServicePort {
-    /// Its number.
+    /// Its number. Callers use it; where the application listens is a setting of the sidecar that serves.
+    #[schemars(extend("x-range" = "1 to 65535"))]
     pub port: u16,
-    /// What is spoken on it.
+    /// What applications speak on it.
     pub protocol: Protocol,
 }
 

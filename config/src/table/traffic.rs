@@ -12,6 +12,7 @@ mod values;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ServiceName;
@@ -81,7 +82,7 @@ pub struct RequestTraffic {
     pub overrides: Overrides,
 }
 
-/// How long a request may take. None of these bounds a stream whose end nobody waits for.
+/// How long a request may take. None of these bounds a stream whose end its caller does not wait for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
@@ -197,15 +198,26 @@ pub enum FaultStatus {
 
 /// How important a request is; the greater is refused later.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 pub enum Priority {
-    /// Refused first: batch work, prefetching.
+    /// refused first, as batch work and prefetching may be.
     Low,
-    /// Everything that says nothing.
+    /// refused after `Low`.
     #[default]
     Normal,
-    /// Refused last: people wait, or health depends on it.
+    /// refused last, as for requests that people wait for.
     High,
 }
 
@@ -240,9 +252,9 @@ pub enum Algorithm {
     LeastRequest,
     /// One after the other.
     RoundRobin,
-    /// Consistent hashing on a ring: few requests move when endpoints change.
+    /// Rendezvous hashing: when an endpoint goes, only its keys move.
     RingHash(HashKey),
-    /// Maglev hashing: even shares, a few more requests move.
+    /// The same as [`Self::RingHash`].
     Maglev(HashKey),
 }
 
@@ -309,11 +321,11 @@ pub struct SuccessRate {
 }
 
 /// Whether a limit acts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
-    /// What it would refuse is counted and let through.
+    /// what would be refused or left out is only counted.
     Observe,
-    /// It refuses.
+    /// it acts.
     Enforce,
 }
 
@@ -345,16 +357,18 @@ pub struct Concurrency {
 }
 
 /// A header that says how important a request is. Any other value says nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriorityHeader {
-    /// Its name in lower case.
+    /// The header's name, in any case. Names that begin with `weft-` are the mesh's own.
     pub header: String,
-    /// Values that mean [`Priority::High`].
+    /// Values that mean `High`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-range" = format!("up to {}", limits::PRIORITY_VALUES_MAX), "x-default" = "none"))]
     pub high: Vec<String>,
-    /// Values that mean [`Priority::Low`].
+    /// Values that mean `Low`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-range" = format!("up to {}", limits::PRIORITY_VALUES_MAX), "x-default" = "none"))]
     pub low: Vec<String>,
 }
 

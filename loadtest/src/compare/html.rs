@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::document::Comparison;
 use super::summary::Verdict;
-use super::view::{self, Block, Cell};
+use super::view::{self, Block, Cell, Line};
 use crate::report::html::{STYLE, escape};
 
 /// The whole page.
@@ -88,20 +88,20 @@ fn write_block(out: &mut String, names: &[&str], block: &Block) -> std::fmt::Res
             escape(line.label.trim_start())
         )?;
         for column in &columns {
-            write_cell(out, &line.cells[*column], line.compares)?;
+            write_cell(out, &line.cells[*column], line)?;
         }
         writeln!(out, "<td>{}</td></tr>", escape(&line.noise))?;
     }
     writeln!(out, "</tbody></table></div>\n</section>")
 }
 
-fn write_cell(out: &mut String, cell: &Cell, compares: bool) -> std::fmt::Result {
+fn write_cell(out: &mut String, cell: &Cell, line: &Line) -> std::fmt::Result {
     let star = if cell.doubtful { " *" } else { "" };
     write!(out, "<td><b>{}{star}</b>", escape(&cell.value))?;
     if !cell.range.is_empty() {
         write!(out, "<small>{}</small>", escape(&cell.range))?;
     }
-    let (class, words) = match cell.verdict.filter(|_| compares) {
+    let (class, words) = match cell.verdict.filter(|_| line.compares) {
         None => return write!(out, "</td>"),
         Some(Verdict::WeftBetter) => ("good", "better"),
         Some(Verdict::WeftWorse) => ("bad", "worse"),
@@ -109,7 +109,8 @@ fn write_cell(out: &mut String, cell: &Cell, compares: bool) -> std::fmt::Result
     };
     write!(
         out,
-        "<small class=\"{class}\">weft has {}: {words}</small>",
+        "<small class=\"{class}\">{} {}: {words}</small>",
+        line.weft,
         escape(&cell.weft_has)
     )?;
     if !cell.weft_range.is_empty() {
@@ -135,7 +136,7 @@ mod tests {
         }
         assert_eq!(html.matches("<td>").count(), html.matches("</td>").count());
         assert!(
-            html.contains("weft has 2.00 x: better</small><small>2.00 x to 2.00 x"),
+            html.contains("weft has 2.00 times: better</small><small>2.00 times to 2.00 times"),
             "{html}"
         );
         assert!(html.contains("not distinguishable</small>"), "{html}");

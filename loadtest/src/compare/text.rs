@@ -62,7 +62,7 @@ fn add(rows: &mut Vec<Vec<String>>, line: &Line) {
     row.push(line.noise.clone());
     rows.push(row);
     if line.compares {
-        let mut row = vec!["    weft has".to_owned()];
+        let mut row = vec![format!("    {}", line.weft)];
         row.extend(line.cells.iter().map(verdict));
         rows.push(row);
     }
@@ -79,8 +79,8 @@ fn value(cell: &Cell) -> String {
 
 fn verdict(cell: &Cell) -> String {
     match cell.verdict {
-        Some(Verdict::WeftBetter) => format!("{} better", cell.weft_has),
-        Some(Verdict::WeftWorse) => format!("{} worse", cell.weft_has),
+        Some(Verdict::WeftBetter) => format!("{}: better", cell.weft_has),
+        Some(Verdict::WeftWorse) => format!("{}: worse", cell.weft_has),
         Some(Verdict::NotDistinguishable) => "not distinguishable".to_owned(),
         None => String::new(),
     }
@@ -151,12 +151,13 @@ mod tests {
             "{report}"
         );
         assert!(line("requests per second").ends_with("2 %"), "{report}");
-        assert!(line("weft has").contains("0.25 x worse"), "{report}");
-        assert!(line("weft has").contains("2.00 x better"), "{report}");
+        assert!(line("weft has").contains("0.25 times: worse"), "{report}");
+        assert!(line("weft has").contains("2.00 times: better"), "{report}");
         assert!(
             line("weft has").ends_with("not distinguishable"),
             "{report}"
         );
+        assert!(line("weft needs").contains("times: better"), "{report}");
         assert!(line("CPU of the proxies").contains("  -  "), "{report}");
         assert!(line("command").contains("weft load compare"), "{report}");
         assert!(

@@ -27,6 +27,8 @@ pub struct Line {
     pub noise: String,
     /// Whether weft is compared with the others here.
     pub compares: bool,
+    /// The words before the multiple that weft has of a figure: of what is better with more, or with less.
+    pub weft: &'static str,
 }
 
 /// What one variant has.
@@ -38,7 +40,7 @@ pub struct Cell {
     pub range: String,
     /// Whether a run had failures, or a generator that was late.
     pub doubtful: bool,
-    /// What weft has of this, as `0.46 x`; empty where there is nothing to compare.
+    /// The multiple of this that weft has, as `0.46 times`; empty where there is nothing to compare.
     pub weft_has: String,
     /// From least to most.
     pub weft_range: String,
@@ -161,6 +163,11 @@ fn line(row: &Row, comparison: &Comparison) -> Line {
             format!("{:.0} %", (noise - 1.0) * 100.0)
         }),
         compares: !is_part && cells.iter().any(|cell| cell.verdict.is_some()),
+        weft: if row.figure.more_is_better() {
+            "weft has"
+        } else {
+            "weft needs"
+        },
         cells,
     }
 }
@@ -223,11 +230,11 @@ fn show(row: &Row, value: f64) -> String {
 /// A ratio with two digits that mean something.
 fn times(ratio: f64) -> String {
     if ratio >= 10.0 {
-        format!("{ratio:.0} x")
+        format!("{ratio:.0} times")
     } else if ratio >= 0.1 {
-        format!("{ratio:.2} x")
+        format!("{ratio:.2} times")
     } else {
-        format!("{ratio:.3} x")
+        format!("{ratio:.3} times")
     }
 }
 
@@ -301,8 +308,9 @@ pub fn conditions(comparison: &Comparison) -> Vec<(&'static str, String)> {
 /// How to read the table, in whole sentences.
 pub fn legend() -> [String; 3] {
     [
-        "Each figure is the median over the rounds. \"weft has\" is what weft has of the figure above it, as the \
-         median of the ratios within rounds: 0.50 x is half as much, \"better\" and \"worse\" are said of weft."
+        "Each figure is the median over the rounds. \"weft has\" (or \"needs\") compares weft's figure with the one \
+         above it: 0.50 times is half as much, and \"better\" or \"worse\" is how weft does. It is the median of the \
+         ratios within rounds."
             .to_owned(),
         format!(
             "\"noise\" is how far weft and the same pair measured again (\"{CONTROL}\") differed at most. What \
@@ -336,7 +344,7 @@ mod tests {
         );
         assert_eq!(rate.cells[0].value, "36 364");
         assert_eq!(rate.cells[1].weft_has, "");
-        assert_eq!(rate.cells[2].weft_has, "2.00 x");
+        assert_eq!(rate.cells[2].weft_has, "2.00 times");
         let cpu = &blocks[0].lines[1];
         assert_eq!(cpu.cells[0], Cell::default(), "direct has no proxies");
         assert_eq!(cpu.cells[3].verdict, Some(Verdict::NotDistinguishable));
@@ -380,8 +388,8 @@ mod tests {
 
     #[test]
     fn ratios_keep_two_digits_that_mean_something() {
-        assert_eq!(times(12.34), "12 x");
-        assert_eq!(times(0.456), "0.46 x");
-        assert_eq!(times(0.0123), "0.012 x");
+        assert_eq!(times(12.34), "12 times");
+        assert_eq!(times(0.456), "0.46 times");
+        assert_eq!(times(0.0123), "0.012 times");
     }
 }

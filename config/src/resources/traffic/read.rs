@@ -182,24 +182,16 @@ fn span_range(
     range: &RangeInclusive<Duration>,
 ) -> SpanRange {
     let base = fields.take("base").and_then(|at| d.span(&at, range));
-    let max = fields.take("max");
-    if let (Some(base), Some(at)) = (base, &max)
-        && let Some(max) = d.span(at, range)
+    let max_at = fields.take("max");
+    let max = max_at.as_ref().and_then(|at| d.span(at, range));
+    if let (Some(base), Some(max), Some(at)) = (base, max, &max_at)
         && max < base
     {
         let base = units::format_duration(base.0);
-        d.error(
-            at,
-            "is less than base",
-            Some(format!("write {base} or more")),
-        );
-        return SpanRange::default();
+        let hint = format!("write {base} or more");
+        d.error(at, "is less than base", Some(hint));
     }
-    SpanRange {
-        base,
-        // Faults were told above.
-        max: max.and_then(|at| units::parse_duration(at.as_text()?).map(Span)),
-    }
+    SpanRange { base, max }
 }
 
 fn retry_budget(d: &mut Decoder<'_>, fields: &mut Fields<'_>) -> RetryBudgetSpec {

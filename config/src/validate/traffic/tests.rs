@@ -119,6 +119,15 @@ fn values_out_of_range_or_without_unit_are_refused() {
             "spec.retry.backoff.max: is less than base; write 1s or more",
         ),
         (
+            "  retry: {backoff: {max: 2m}}\n",
+            "spec.retry.backoff.max: 2m is not within 1ms to 1m",
+        ),
+        (
+            "  retry: {backoff: {max: 5}}\n",
+            "spec.retry.backoff.max: \"5\" is no duration; write whole numbers with h, m, s or ms, as \
+             250ms, 10s or 1h30m",
+        ),
+        (
             "  retry: {bodyReplay: 65536}\n",
             "spec.retry.bodyReplay: \"65536\" is no size; write a whole number with B, KiB or MiB, as \
              64KiB",

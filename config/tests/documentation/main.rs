@@ -1,10 +1,13 @@
 //! The pages about settings and policies say what the code does: every key, its default, and examples
-//! that load.
+//! that load. `resources.rs` is about the reference pages of resources.
 
 #![allow(
     clippy::unwrap_used,
     reason = "helpers of tests fail the test where they unwrap"
 )]
+
+mod fields;
+mod resources;
 
 use std::time::Duration;
 
@@ -14,9 +17,9 @@ use weft_config::resources::{FIELDS, Set, SourceFile, parse};
 use weft_config::settings::{DurationText, Sources, limits, load_ca, load_config, load_proxy, raw};
 use weft_transport::tuning::TransportSettings;
 
-const SETTINGS: &str = include_str!("../../docs/settings.md");
-const TUNE: &str = include_str!("../../docs/tune.md");
-const TRAFFIC: &str = include_str!("../../docs/traffic.md");
+const SETTINGS: &str = include_str!("../../../docs/settings.md");
+const TUNE: &str = include_str!("../../../docs/tune.md");
+const TRAFFIC: &str = include_str!("../../../docs/traffic.md");
 
 /// The YAML example of the section under this heading.
 fn example(page: &str, heading: &str) -> String {
@@ -58,14 +61,7 @@ fn every_field_of_a_traffic_policy_is_described_with_its_default() {
     let places = effective(&valid(mesh), &"Service/b/a".parse().unwrap()).unwrap();
     assert_eq!(places[0].fields.len(), FIELDS.len());
     for field in &places[0].fields {
-        let value = match &field.value {
-            Value::Null => "none".to_owned(),
-            Value::Array(items) if items.is_empty() => "none".to_owned(),
-            Value::String(text) => text.clone(),
-            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                field.value.to_string()
-            }
-        };
+        let value = shown(&field.value);
         assert_eq!(default_of(TRAFFIC, field.field), value, "{}", field.field);
     }
 }
@@ -86,20 +82,35 @@ fn the_examples_of_traffic_policies_are_valid() {
     }
 }
 
+/// A value as pages write it.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Array(items) if items.is_empty() => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
 /// The resources of a text that has neither errors nor warnings.
 fn valid(text: &str) -> Set {
+    let mut set = Set::default();
+    valid_in(&mut set, text);
+    set
+}
+
+/// Adds the resources of a text, as `weft apply` would: there must be neither errors nor warnings.
+fn valid_in(set: &mut Set, text: &str) {
     let parsed = parse(&[SourceFile {
         name: "example.yaml".into(),
         text: text.into(),
     }]);
-    let mut set = Set::default();
     for resource in parsed.resources.clone() {
         set.insert(resource);
     }
-    let mut findings = weft_config::validate::validate(&set, None, &parsed);
+    let mut findings = weft_config::validate::validate(set, None, &parsed);
     findings.extend(parsed.findings);
     assert!(findings.listed.is_empty(), "{:?}", findings.listed);
-    set
 }
 
 #[test]
