@@ -26,7 +26,7 @@ const SERVER: &str = "server";
 const IDENTITY: &str = "identity";
 
 /// Which config service is meant, and as whom.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct ContextFlags {
     /// Address of the config service [default: that of the login]
     #[arg(long, value_name = "HOST:PORT")]

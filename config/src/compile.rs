@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
+use crate::limits;
 use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteMatch, Key, Set};
 use crate::table::{
-    self, Action, Authorization, Backend, Endpoint, HttpMatch, PathMatch, Port, RequestTraffic,
-    Revision, RouteRule, Rule, Service, ServiceName,
+    self, Absence, Action, Authorization, Backend, Ban, Endpoint, HttpMatch, PathMatch, Port,
+    RequestTraffic, Revision, RouteRule, Rule, Service, ServiceName,
 };
 use crate::validate::default_authorization;
 use traffic::Policies;
@@ -25,8 +26,26 @@ use traffic::Policies;
 pub use effective::{Effective, Origin, Place, effective};
 pub use scope::Scope;
 
-/// Endpoints by service and port, each list sorted.
-pub type Endpoints = BTreeMap<(ServiceName, u16), Vec<Endpoint>>;
+/// Who serves, by service and port.
+pub type Endpoints = BTreeMap<(ServiceName, u16), Served>;
+
+/// Who serves a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Sorted.
+    pub endpoints: Vec<Endpoint>,
+    /// Why there are none; the default where there are some.
+    pub absence: Absence,
+}
+
+impl From<Vec<Endpoint>> for Served {
+    fn from(endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            endpoints,
+            absence: Absence::default(),
+        }
+    }
+}
 
 /// For whom a table is compiled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +96,7 @@ impl Plan {
                     protocol,
                     routes: Vec::new(),
                     endpoints: Vec::new(),
+                    absence: Absence::default(),
                     traffic: policies.port(&name, number),
                 };
                 let compiled = Compiled {
@@ -154,19 +174,39 @@ impl Plan {
 
 impl Compiled {
     fn may_be_called_by(&self, identity: &SpiffeId) -> bool {
+        self.ban(identity).is_none()
+    }
+
+    /// Why no request of `identity` can be permitted, if none can.
+    fn ban(&self, identity: &SpiffeId) -> Option<Ban> {
         let concerns = |rule: &&Rule| {
             rule.principals
                 .as_ref()
                 .is_none_or(|list| list.contains(identity))
         };
         let mut rules = self.authorization.rules.iter().filter(concerns);
-        if rules.clone().any(|rule| {
+        let denies = |rule: &&Rule| {
             rule.action == Action::Deny && rule.methods.is_none() && rule.paths.is_none()
-        }) {
-            return false;
+        };
+        if let Some(rule) = rules.clone().find(denies) {
+            return Some(Ban::DeniedBy(rule.policy.clone()));
         }
-        self.authorization.default == table::Default::Allow
+        if self.authorization.default == table::Default::Allow
             || rules.any(|rule| rule.action == Action::Allow)
+        {
+            return None;
+        }
+        let all = self.authorization.rules.iter();
+        let mut policies: Vec<&str> = all
+            .filter(|rule| rule.action == Action::Allow)
+            .map(|rule| rule.policy.as_str())
+            .collect();
+        policies.dedup();
+        policies.truncate(limits::BAN_POLICIES_MAX);
+        Some(match policies.is_empty() {
+            true => Ban::DeniedByDefault,
+            false => Ban::AllowedByNoneOf(policies.into_iter().map(str::to_owned).collect()),
+        })
     }
 }
 

@@ -64,6 +64,10 @@ pub const PARENTS_PER_ROUTE_MAX: usize = 32;
 /// Characters of a path in a route (Gateway API v1, HTTPPathMatch.value) or policy.
 pub const PATH_LENGTH_MAX: usize = 1024;
 
+/// Policies that a sidecar is told of as those which do not allow it to call a service: enough to find the one that
+/// should, few enough for a line of the log.
+pub const BAN_POLICIES_MAX: usize = 4;
+
 /// Time between two looks at the leases; how late an endpoint may go.
 pub const LEASE_CHECK: Duration = Duration::from_secs(1);
 

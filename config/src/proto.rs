@@ -40,6 +40,28 @@ pub(crate) fn locality(text: &str) -> Result<Option<table::Locality>, table::Loc
     (!text.is_empty()).then(|| text.parse()).transpose()
 }
 
+impl From<table::Absence> for Absence {
+    fn from(absence: table::Absence) -> Self {
+        match absence {
+            table::Absence::Never => Self::Never,
+            table::Absence::Withdrawn => Self::Withdrawn,
+            table::Absence::Lost => Self::Lost,
+            table::Absence::Down => Self::Down,
+        }
+    }
+}
+
+impl From<Absence> for table::Absence {
+    fn from(absence: Absence) -> Self {
+        match absence {
+            Absence::Never => Self::Never,
+            Absence::Withdrawn => Self::Withdrawn,
+            Absence::Lost => Self::Lost,
+            Absence::Down => Self::Down,
+        }
+    }
+}
+
 impl From<&table::Endpoint> for Endpoint {
     fn from(endpoint: &table::Endpoint) -> Self {
         Self {

@@ -47,7 +47,56 @@ pub struct Table {
     /// Services that exist but which this sidecar may not call: backends of those that it may, and
     /// services of its own namespace that its listeners name. They let the sidecar answer 403; other
     /// names are never disclosed.
-    pub forbidden: BTreeSet<ServiceName>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forbidden: BTreeMap<ServiceName, Forbidden>,
+}
+
+/// A service that this sidecar may not call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forbidden {
+    /// What is spoken on its ports: the refusal has to be one that a client of it understands.
+    pub ports: BTreeMap<u16, Protocol>,
+    /// Why.
+    pub ban: Ban,
+}
+
+/// Why no call of an identity to a service can be permitted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ban {
+    /// This policy denies all of its calls.
+    DeniedBy(String),
+    /// These policies allow calls of others, and none allows those of this identity. Not all need to be named.
+    AllowedByNoneOf(Vec<String>),
+    /// The mesh denies what no policy allows, and no policy is about this service.
+    DeniedByDefault,
+}
+
+impl Ban {
+    /// The policy that has to change.
+    pub fn policy(&self) -> Option<&str> {
+        match self {
+            Self::DeniedBy(policy) => Some(policy),
+            Self::AllowedByNoneOf(policies) => policies.first().map(String::as_str),
+            Self::DeniedByDefault => None,
+        }
+    }
+}
+
+impl fmt::Display for Ban {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DeniedBy(policy) => write!(f, "{policy} denies it"),
+            Self::AllowedByNoneOf(policies) => match policies.as_slice() {
+                [one] => write!(f, "{one} does not allow it"),
+                more => write!(f, "none of {} allows it", more.join(", ")),
+            },
+            Self::DeniedByDefault => {
+                f.write_str("MeshConfig denies what no AuthorizationPolicy allows")
+            }
+        }
+    }
 }
 
 /// The version of this file's types. Unknown fields are refused anyway; the version is raised when what
@@ -125,9 +174,49 @@ pub struct Port {
     /// Healthy registered workloads, ordered by workload and address.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// Why there are none, where there are none.
+    #[serde(default, skip_serializing_if = "Absence::is_never")]
+    pub absence: Absence,
     /// How traffic to it is treated, by its callers and by the sidecar that serves it.
     #[serde(default, skip_serializing_if = "traffic::is_default")]
     pub traffic: Traffic,
+}
+
+/// Why a port has no endpoints, as far as the config service has seen since its start.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Absence {
+    /// No workload has registered for it.
+    #[default]
+    Never,
+    /// The last workload took itself out: its sidecar drains or was stopped.
+    Withdrawn,
+    /// The last workload was not heard of for the length of a lease.
+    Lost,
+    /// Workloads are registered, and their applications accept no connections.
+    Down,
+}
+
+impl Absence {
+    /// Whether it is the default, which is left out where it is written.
+    pub fn is_never(&self) -> bool {
+        *self == Self::Never
+    }
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Never => "no workload has registered for it",
+            Self::Withdrawn => "its last workload withdrew: that drains or was stopped",
+            Self::Lost => "its last workload was not heard of for the length of a lease",
+            Self::Down => {
+                "its workloads are registered, and their applications accept no connections"
+            }
+        })
+    }
 }
 
 /// What is spoken on a port.
@@ -359,7 +448,7 @@ mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::new(),
-            forbidden: BTreeSet::new(),
+            forbidden: BTreeMap::new(),
         };
         let written = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<Table>(&written).unwrap(), table);

@@ -160,6 +160,8 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<Cow<'a, str>>,
     /// Left out where one attempt sufficed.
     #[serde(skip_serializing_if = "is_one")]
@@ -211,6 +213,10 @@ impl<'a> Json<'a> {
                 .failure
                 .as_ref()
                 .map(|failure| cut(&failure.detail, limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
+            policy: record
+                .failure
+                .as_ref()
+                .and_then(|failure| Some(name(failure.policy.as_deref()?))),
             request_id: record
                 .request_id
                 .as_ref()
@@ -248,6 +254,7 @@ mod tests {
             route: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
             error: Some("connection_write_timeout_and_some_more"),
             details: Some(field(limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
+            policy: Some(field(limits::ACCESS_LOG_NAME_BYTES_MAX)),
             request_id: Some(field(limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
             attempts: u32::MAX,
             suppressed: u64::MAX,

@@ -5,13 +5,14 @@
 //! `guard.rs`, how in `server.rs`. Which socket gets what: `run/admin.rs`.
 
 mod guard;
+pub(crate) mod outlook;
 mod resilience;
 pub(crate) mod server;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use axum::extract::State as Extract;
 use axum::http::StatusCode;
@@ -29,6 +30,8 @@ use crate::run::table::{Snapshots, Updates, in_force, is_everywhere};
 use crate::run::{ControlPlane, Process};
 use crate::worker::Shared;
 
+use outlook::Doors;
+
 /// What the endpoint can show and do.
 pub(crate) struct State {
     credentials: Credentials,
@@ -37,6 +40,7 @@ pub(crate) struct State {
     pools: Vec<Pool>,
     snapshots: Snapshots,
     shared: Arc<Shared>,
+    doors: Doors,
     process: Option<Arc<dyn Process>>,
     updates: Arc<Updates>,
     draining: CancellationToken,
@@ -49,7 +53,7 @@ impl State {
         shards: Vec<Arc<Shard>>,
         pools: Vec<Pool>,
         snapshots: Snapshots,
-        shared: Arc<Shared>,
+        (shared, doors): (Arc<Shared>, Doors),
         process: Option<Arc<dyn Process>>,
     ) -> Self {
         Self {
@@ -59,6 +63,7 @@ impl State {
             pools,
             snapshots,
             shared,
+            doors,
             process,
             updates: Arc::default(),
             draining: CancellationToken::new(),
@@ -182,19 +187,6 @@ fn gauges(state: &State) -> Vec<Gauge> {
             value,
         });
     };
-    let svid = state.credentials.svid();
-    let expiry = svid
-        .not_after()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    let principal = [("principal", svid.id().to_string())];
-    gauge(
-        "weft_identity_cert_expiration_timestamp_seconds",
-        "When the certificate in use expires.",
-        &principal,
-        expiry,
-    );
     let revision = state
         .control
         .tables()
@@ -322,8 +314,16 @@ async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {
     let newest = state.control.tables().borrow().clone();
     let table = in_force(&state.snapshots, newest);
     let traffic = table.as_deref().map(resilience::in_force);
+    let status = state.control.status();
+    let first = state.snapshots.first();
+    let directory = first.map(|snapshot| Arc::clone(&snapshot.borrow()));
+    let directory = directory.unwrap_or_default();
+    let mesh = state.doors.mesh.map(|address| address.to_string());
     Json(json!({
-        "control_plane": state.control.status(),
+        "listen": mesh,
+        "listeners": outlook::listeners(&state.doors, &directory, &state.shared),
+        "registrations": outlook::registrations(&state.shared, &status),
+        "control_plane": status,
         "table": table.as_deref(),
         "traffic": traffic,
     }))

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use http::HeaderValue;
-use weft_config::table::{Mode, Protocol, ServiceName, Traffic};
+use weft_config::table::{Absence, Mode, Protocol, ServiceName, Traffic};
 use weft_transport::pool::Target;
 
 use crate::limits;
@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     pub(crate) traffic: Traffic,
     /// Where it runs.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Why it runs nowhere, where it does not.
+    pub(crate) absence: Absence,
     /// How far the nearest endpoint is, where others are farther.
     pub(crate) nearest: Option<u8>,
     /// Where calls are counted that no endpoint took.
@@ -117,7 +119,7 @@ impl Cluster {
         label: Arc<str>,
         protocol: Protocol,
         traffic: Traffic,
-        endpoints: Vec<Endpoint>,
+        (endpoints, absence): (Vec<Endpoint>, Absence),
         destination: Arc<Destination>,
         lasting: Arc<Lasting>,
     ) -> Self {
@@ -129,6 +131,7 @@ impl Cluster {
             traffic,
             nearest: nearest(&endpoints),
             endpoints,
+            absence,
             unreached: ByRoute::default(),
             destination,
             lasting,
@@ -154,6 +157,12 @@ impl Cluster {
     /// Whether any endpoint may be out of rotation.
     pub(crate) fn may_have_out(&self) -> bool {
         self.lasting.out.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether every endpoint is out of rotation: one of them gets the request nevertheless.
+    pub(crate) fn is_all_out(&self) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        self.may_have_out() && endpoints.all(|one| one.standing.is_out())
     }
 
     /// Says who takes over, once.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_config::table::{self, Locality, RouteRule, ServiceName, Table};
+use weft_config::table::{self, Forbidden, Locality, RouteRule, ServiceName, Table};
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
@@ -76,7 +76,7 @@ impl Directory {
                     Arc::clone(&label),
                     port.protocol,
                     port.traffic.clone(),
-                    endpoints(port, known, &lasting, here, now),
+                    (endpoints(port, known, &lasting, here, now), port.absence),
                     destinations.get(&label, &port.traffic.retry_budget, now),
                     lasting,
                 );
@@ -120,11 +120,9 @@ impl Directory {
         self.services.get(name)
     }
 
-    /// Whether the service exists but this sidecar may not call it.
-    pub(crate) fn is_forbidden(&self, name: &ServiceName) -> bool {
-        self.table
-            .as_ref()
-            .is_some_and(|table| table.forbidden.contains(name))
+    /// Why this sidecar may not call the service, which exists.
+    pub(crate) fn forbidden(&self, name: &ServiceName) -> Option<&Forbidden> {
+        self.table.as_ref()?.forbidden.get(name)
     }
 
     /// The one service that workloads of this identity are endpoints of, as far as is visible here.
@@ -166,6 +164,11 @@ impl Service {
     /// The port of that number.
     pub(crate) fn port(&self, number: u16) -> Option<&Port> {
         self.ports.get(&number)
+    }
+
+    /// The numbers of its ports.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.ports.keys().copied()
     }
 
     /// The port that a URL without a port means: 80, else the only one that has requests.
@@ -257,6 +260,7 @@ pub(crate) mod tests {
             protocol,
             routes,
             endpoints,
+            absence: table::Absence::default(),
             traffic: table::Traffic::default(),
         };
         let service = |number, port| {
@@ -313,7 +317,14 @@ pub(crate) mod tests {
                 ),
             ]
             .into(),
-            forbidden: [name("secret")].into(),
+            forbidden: [(
+                name("secret"),
+                Forbidden {
+                    ports: [(5432, Protocol::Tcp)].into(),
+                    ban: table::Ban::DeniedBy("AuthorizationPolicy/shop/secret".into()),
+                },
+            )]
+            .into(),
         }
     }
 
@@ -355,6 +366,7 @@ pub(crate) mod tests {
             protocol: Protocol::Http,
             routes: vec![],
             endpoints: endpoints.collect(),
+            absence: table::Absence::default(),
             traffic,
         };
         let service = table::Service {
@@ -414,6 +426,7 @@ pub(crate) mod tests {
             protocol: Protocol::Tcp,
             routes: vec![],
             endpoints: number,
+            absence: table::Absence::default(),
             traffic: table::Traffic::default(),
         };
         let service = |endpoints| {

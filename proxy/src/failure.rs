@@ -117,6 +117,50 @@ impl Reason {
         }
     }
 
+    /// Every reason; where one has a number of its own, any of it.
+    const ALL: [Self; 30] = [
+        Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::TargetTooLong,
+        Self::VersionUnsupported,
+        Self::MethodRefused,
+        Self::ExpectationFailed,
+        Self::RequestTooSlow,
+        Self::UpgradeUnsupported,
+        Self::Denied,
+        Self::UnknownService,
+        Self::NoRoute,
+        Self::NoBackend,
+        Self::Misdirected,
+        Self::NoEndpoint,
+        Self::NotReady,
+        Self::Loop,
+        Self::Overloaded,
+        Self::ConnectionRefused,
+        Self::ConnectionTimeout,
+        Self::Identity,
+        Self::ConnectionTerminated,
+        Self::StreamReset { grpc: 13 },
+        Self::ResponseTimeout,
+        Self::DeadlineExceeded,
+        Self::RateLimited,
+        Self::ResponseMalformed,
+        Self::ResponseHeadTooLarge,
+        Self::CallerGone,
+        Self::Internal,
+        Self::Injected {
+            status: 503,
+            grpc: 14,
+        },
+    ];
+
+    /// The reason that has this token and, if there is one, this status. Some reasons differ in neither.
+    pub(crate) fn of(token: &str, status: StatusCode) -> Option<Self> {
+        let mut with_token = Self::ALL.into_iter().filter(|one| one.token() == token);
+        let first = with_token.clone().next();
+        with_token.find(|one| one.status() == status).or(first)
+    }
+
     /// The HTTP status of the answer.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.table().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
@@ -154,6 +198,8 @@ pub struct Failure {
     pub reason: Reason,
     /// One line without secrets; shown to the caller and logged.
     pub detail: Cow<'static, str>,
+    /// The policy that asks for it, where one does.
+    pub policy: Option<Box<str>>,
 }
 
 impl Failure {
@@ -162,6 +208,15 @@ impl Failure {
         Self {
             reason,
             detail: detail.into(),
+            policy: None,
+        }
+    }
+
+    /// The same, as a policy asks for.
+    pub(crate) fn by(self, policy: Option<&str>) -> Self {
+        Self {
+            policy: policy.map(Box::from),
+            ..self
         }
     }
 }
@@ -180,12 +235,8 @@ mod tests {
 
     #[test]
     fn statuses_are_real_and_tokens_are_of_rfc_9209() {
-        for reason in [
-            Reason::Denied,
-            Reason::Loop,
-            Reason::CallerGone,
-            Reason::ResponseTimeout,
-        ] {
+        assert_eq!(Reason::of("made_up", StatusCode::FORBIDDEN), None);
+        for reason in Reason::ALL {
             assert_eq!(reason.status().as_u16(), reason.table().0);
             assert!(
                 reason
@@ -194,6 +245,12 @@ mod tests {
                     .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
             );
             assert!(reason.grpc_code() <= 16);
+            // What the far side told is the same here.
+            let told = Reason::of(reason.token(), reason.status()).unwrap();
+            assert_eq!(
+                (told.token(), told.status()),
+                (reason.token(), reason.status())
+            );
         }
     }
 }

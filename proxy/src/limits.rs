@@ -186,7 +186,7 @@ pub const ACCESS_LOG_QUEUE_MAX: usize = 1024;
 pub const ACCESS_LOG_LINE_BYTES_MAX: usize = 4096;
 
 /// Bytes of its fixed part: the names of all fields, and every number at its longest.
-pub const ACCESS_LOG_FRAME_BYTES_MAX: usize = 560;
+pub const ACCESS_LOG_FRAME_BYTES_MAX: usize = 576;
 
 /// Bytes of a method, as the log writes it; registered ones have at most 17.
 pub const ACCESS_LOG_METHOD_BYTES_MAX: usize = 32;
@@ -198,9 +198,9 @@ pub const ACCESS_LOG_AUTHORITY_BYTES_MAX: usize = 272;
 pub const ACCESS_LOG_PATH_BYTES_MAX: usize = 1024;
 
 /// Bytes of a SPIFFE ID. Theirs have a hundred, and may have 2048.
-pub const ACCESS_LOG_PRINCIPAL_BYTES_MAX: usize = 512;
+pub const ACCESS_LOG_PRINCIPAL_BYTES_MAX: usize = 400;
 
-/// Bytes of a service with its port, or of a route: three DNS labels.
+/// Bytes of a service with its port, of a route or of a policy: three DNS labels.
 pub const ACCESS_LOG_NAME_BYTES_MAX: usize = 200;
 
 /// Bytes of the reason in words.
@@ -215,7 +215,7 @@ const _: () = assert!(
         + ACCESS_LOG_AUTHORITY_BYTES_MAX
         + ACCESS_LOG_PATH_BYTES_MAX
         + 2 * ACCESS_LOG_PRINCIPAL_BYTES_MAX
-        + 2 * ACCESS_LOG_NAME_BYTES_MAX
+        + 3 * ACCESS_LOG_NAME_BYTES_MAX
         + ACCESS_LOG_DETAILS_BYTES_MAX
         + ACCESS_LOG_REQUEST_ID_BYTES_MAX
         <= ACCESS_LOG_LINE_BYTES_MAX

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use crate::access_log::{AccessLog, Line};
@@ -72,6 +74,24 @@ impl Record {
             attempts: 0,
             retried: None,
             ended: false,
+        }
+    }
+
+    /// Notes whom the request was for, where it does not stand in its target: it may be refused before it is written
+    /// there.
+    pub(crate) fn name_authority(&mut self, head: &http::request::Parts) {
+        let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+        let host = host.and_then(|host| Authority::try_from(host).ok());
+        if self.uri.authority().is_none()
+            && let Some(host) = host
+        {
+            let mut parts = self.uri.clone().into_parts();
+            parts.scheme = Some(Scheme::HTTP);
+            parts.authority = Some(host);
+            parts
+                .path_and_query
+                .get_or_insert(PathAndQuery::from_static("/"));
+            self.uri = Uri::from_parts(parts).unwrap_or_else(|_| self.uri.clone());
         }
     }
 

@@ -33,6 +33,7 @@ use weft_transport::endpoint::{
 use weft_transport::private_socket::PrivateSocket;
 
 use crate::access_log::Writer;
+use crate::admin::outlook::Doors;
 use crate::admin::server::Servers;
 use crate::admin::{self as routes, State};
 use crate::health;
@@ -316,13 +317,20 @@ pub async fn start(
     if let Err(error) = admin_sockets.open() {
         tracing::error!(%error, "changes to this sidecar cannot be asked for (admin.socket)");
     }
+    let outbound = listeners.iter();
+    let doors = Doors {
+        mesh: settings.inbound.is_some().then_some(mesh),
+        outbound: outbound
+            .map(|(destination, bound)| (bound.address.clone(), destination.clone()))
+            .collect(),
+    };
     let state = Arc::new(State::new(
         credentials,
         Arc::clone(&control),
         shards,
         pools,
         snapshots.clone(),
-        Arc::clone(&shared),
+        (Arc::clone(&shared), doors),
         process,
     ));
     let mut tasks = JoinSet::new();

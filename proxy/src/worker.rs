@@ -20,6 +20,7 @@ use crate::directory::Directory;
 use crate::http::upload::Room;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
+use crate::outbound::route::Wanted;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
 use crate::resilience::traces::{TraceId, Traces};
@@ -126,6 +127,24 @@ impl Worker {
             };
             count(&self.shard, labels)
         })
+    }
+
+    /// Where a call is counted that leads to no port. Logs tell whom it was for even where that is no label.
+    pub(crate) fn lost(&self, wanted: &Wanted, count: Count) -> Arc<Counted> {
+        let labels = |name: Arc<str>| Labels {
+            destination_service: name,
+            ..Self::astray(&self.shared, &self.no_service)
+        };
+        match wanted {
+            Wanted::Unknown => count(&self.shard, labels(Arc::clone(&self.no_service))),
+            Wanted::Known(name) => count(&self.shard, labels(name.as_str().into())),
+            Wanted::Named(name) => {
+                let counted = count(&self.shard, labels(Arc::clone(&self.no_service)));
+                let labels = labels(name.as_str().into());
+                let series = counted.series.clone();
+                Arc::new(Counted { labels, series })
+            }
+        }
     }
 
     /// Labels of a call that leaves for nobody knows where.

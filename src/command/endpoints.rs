@@ -14,7 +14,7 @@ use crate::process;
 ///
 /// STATE is in; spared (it said that it is busy, or is new, and gets less than its share); out (it failed
 /// and gets no requests until the time in UNTIL); probing (one request tries it); or observed (a policy only
-/// observes: it would be out). Each worker of the sidecar judges for itself.
+/// observes: it would be out). A destination without endpoints has the state none, and why. Each worker of the sidecar judges for itself.
 #[derive(Debug, Args)]
 pub struct Endpoints {
     /// Only of this destination, such as orders.shop or orders.shop:80
@@ -31,22 +31,39 @@ pub struct Endpoints {
 pub fn run(args: &Endpoints) -> Result<(), Failure> {
     let answer = process::runtime()?.block_on(get(&args.at.to_read()?, "/endpoints"))?;
     let mut shown = answer.json()?;
-    if let Some(wanted) = &args.destination
-        && let Some(rows) = shown["endpoints"].as_array_mut()
-    {
-        let known = |row: &Value| row["destination"].as_str().unwrap_or_default().to_owned();
-        let all: std::collections::BTreeSet<String> = rows.iter().map(known).collect();
-        rows.retain(|row| is_of(&row["destination"], wanted));
-        if rows.is_empty() {
-            let all: Vec<String> = all.into_iter().collect();
-            let line = format!(
-                "no endpoint of {wanted} is known here; known are: {}",
-                all.join(", ")
-            );
-            return Err(Failure::new(Code::Failed, line));
+    if let Some(wanted) = &args.destination {
+        let mut all = std::collections::BTreeSet::new();
+        let mut found = 0;
+        for list in LISTS {
+            let Some(rows) = shown[list].as_array_mut() else {
+                continue;
+            };
+            let known = |row: &Value| row["destination"].as_str().unwrap_or_default().to_owned();
+            all.extend(rows.iter().map(known));
+            rows.retain(|row| is_of(&row["destination"], wanted));
+            found += rows.len();
+        }
+        if found == 0 {
+            return Err(Failure::new(Code::Failed, nothing_of(wanted, all)));
         }
     }
     print(args.output, &shown, table)
+}
+
+/// The lists in what the sidecar says: endpoints, and destinations that have none.
+const LISTS: [&str; 2] = ["endpoints", "without_endpoints"];
+
+/// What is said of a destination that this sidecar does not know.
+fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
+    let known: Vec<String> = known.into_iter().collect();
+    let known = match known.is_empty() {
+        true => "none is".to_owned(),
+        false => format!("known are: {}", known.join(", ")),
+    };
+    format!(
+        "there is no destination {wanted} that this sidecar may call: it does not exist, not any more, or is not for \
+         this identity; {known}"
+    )
 }
 
 /// Whether a destination, as `orders.shop:80`, is the one that was named, with or without its namespace and port.
@@ -82,6 +99,13 @@ fn table(shown: &Value) -> Table {
             plain(&row["in_flight"]),
             plain(&row["latency_ms"]),
         ]);
+    }
+    for row in shown["without_endpoints"].as_array().into_iter().flatten() {
+        let mut cells = vec!["-".to_owned(); 9];
+        cells[0] = plain(&row["destination"]);
+        cells[4] = "none".to_owned();
+        cells[5] = plain(&row["why"]);
+        table.row(cells);
     }
     table
 }

@@ -77,8 +77,8 @@ pub fn run(args: &Get) -> Result<(), Failure> {
             What::Sidecars => {
                 let mut sidecars = operator.sidecars().await.map_err(|error| refused(&error))?;
                 sidecars.retain(|sidecar| is_meant(sidecar, args));
-                if let (true, Some(name)) = (sidecars.is_empty(), &args.name) {
-                    return Err(no_such("sidecar", name));
+                if sidecars.is_empty() {
+                    expect_some("sidecar", args)?;
                 }
                 print(args.output, &sidecars, |sidecars| sidecar_table(sidecars))
             }
@@ -128,6 +128,18 @@ fn no_such(what: &str, name: &str) -> Failure {
     Failure::new(Code::Failed, format!("there is no {what} {name}"))
 }
 
+/// Nothing was found: no failure unless a name or a namespace was asked for.
+fn expect_some(what: &str, args: &Get) -> Result<(), Failure> {
+    match (&args.name, &args.namespace) {
+        (None, None) => Ok(()),
+        (Some(name), None) => Err(no_such(what, name)),
+        (Some(name), Some(namespace)) => {
+            Err(no_such(what, &format!("{name} in namespace {namespace}")))
+        }
+        (None, Some(namespace)) => Err(no_such(what, &format!("in namespace {namespace}"))),
+    }
+}
+
 /// All resources that are in force.
 async fn in_force(context: &ContextFlags) -> Result<Set, Failure> {
     let mut operator = context.connect().await?;
@@ -169,8 +181,8 @@ async fn resources(operator: &mut Operator, kind: Option<Kind>, args: &Get) -> R
         .get(kind, args.namespace.as_deref(), args.name.as_deref())
         .await
         .map_err(|error| refused(&error))?;
-    if let (true, Some(name)) = (resources.is_empty(), &args.name) {
-        return Err(no_such(kind.map_or("resource", Kind::as_str), name));
+    if resources.is_empty() {
+        expect_some(kind.map_or("resource", Kind::as_str), args)?;
     }
     if args.output == Format::Yaml {
         // Several documents, as they can be applied again.

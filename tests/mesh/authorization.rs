@@ -9,6 +9,11 @@ pub(crate) fn allow(service: &str, callers: &[&str]) -> String {
     policy("Allow", service, callers, "")
 }
 
+/// The same, for the requests that `to` describes.
+pub(crate) fn allow_requests(service: &str, callers: &[&str], to: &str) -> String {
+    policy("Allow", service, callers, to)
+}
+
 fn policy(action: &str, service: &str, callers: &[&str], to: &str) -> String {
     let principals: Vec<String> = callers
         .iter()

@@ -56,3 +56,4 @@ mod signals;
 mod streams;
 mod takeover;
 mod times;
+mod told;

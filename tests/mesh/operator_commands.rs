@@ -78,10 +78,17 @@ fn pruning_deletes_in_the_namespaces_that_it_names_and_never_the_mesh_config() {
 fn what_does_not_exist_ends_every_command_with_1() {
     let mesh = Mesh::start();
     mesh.apply(&service("orders", 80, "http"));
+    let shop = mesh.sidecar("shop").calls("orders:80").start();
+    let admin = shop.admin().to_string();
     for line in [
         &["get", "service", "nothing", "-n", "shop"] as &[&str],
         &["get", "revisions", "99"],
         &["get", "sidecars", "unknown"],
+        &["get", "sidecars", "-n", "nowhere"],
+        &["get", "sidecars", "shop", "-n", "nowhere"],
+        &["get", "services", "-n", "nowhere"],
+        &["get", "services", "-n", "nowhere", "-o", "yaml"],
+        &["endpoints", "nothing", "--admin", &admin],
         &["delete", "service", "nothing", "-n", "shop"],
         &["rollback", "99"],
     ] {
@@ -103,6 +110,15 @@ fn every_process_tells_which_build_it_is_and_what_it_uses() {
     mesh.apply(&service("orders", 80, "http"));
     let shop = mesh.sidecar("shop").calls("orders:80").start();
     let own = shop.admin_get("/metrics").unwrap();
+    let end = "weft_identity_expiry_timestamp_seconds ";
+    for page in [
+        mesh.config_page("/metrics"),
+        shop.admin_get("/metrics").unwrap(),
+    ] {
+        let page = page.text();
+        assert!(page.lines().any(|line| line.starts_with(end)), "{page}");
+        assert!(!page.contains("weft_identity_cert_expiration"), "{page}");
+    }
     for page in [mesh.ca_page("/metrics"), mesh.config_page("/metrics"), own] {
         let page = page.text();
         for name in [

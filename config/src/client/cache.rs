@@ -94,7 +94,7 @@ mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: std::collections::BTreeMap::new(),
-            forbidden: std::collections::BTreeSet::new(),
+            forbidden: std::collections::BTreeMap::new(),
         };
         write(&path, &table).unwrap();
         assert_eq!(read(&path).unwrap().as_ref(), Some(&table));

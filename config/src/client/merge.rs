@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use weft_transport::identity::TrustDomain;
 
+use crate::compile::Served;
 use crate::table::{Endpoint, Revision, ServiceName, Table};
 
 /// Endpoints of some ports, each list whole.
-pub(super) type Changes = BTreeMap<(ServiceName, u16), Vec<Endpoint>>;
+pub(super) type Changes = BTreeMap<(ServiceName, u16), Served>;
 
 /// Why a table is not even offered to the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +43,13 @@ pub(super) fn check(own: &TrustDomain, offered: &Table, held: Option<&Table>) ->
 /// The table with the endpoints of some ports replaced; ports that it does not have are skipped.
 pub(super) fn apply(table: &Table, changes: &Changes) -> Table {
     let mut table = table.clone();
-    for ((name, number), endpoints) in changes {
+    for ((name, number), served) in changes {
         if let Some(service) = table.services.get_mut(name)
             && service.ports.contains_key(number)
             && let Some(port) = Arc::make_mut(service).ports.get_mut(number)
         {
-            port.endpoints.clone_from(endpoints);
+            port.endpoints.clone_from(&served.endpoints);
+            port.absence = served.absence;
         }
     }
     table
@@ -107,6 +109,7 @@ mod tests {
             protocol: Protocol::Http,
             routes: Vec::new(),
             endpoints,
+            absence: crate::table::Absence::default(),
             traffic: crate::table::Traffic::default(),
         };
         let service = Service {
@@ -121,7 +124,7 @@ mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::from([("orders.shop".parse().unwrap(), Arc::new(service))]),
-            forbidden: std::collections::BTreeSet::new(),
+            forbidden: std::collections::BTreeMap::new(),
         }
     }
 
@@ -159,11 +162,11 @@ mod tests {
         let changes = Changes::from([
             (
                 ("orders.shop".parse().unwrap(), 80),
-                vec![endpoint("10.0.0.2:1")],
+                vec![endpoint("10.0.0.2:1")].into(),
             ),
             (
                 ("gone.shop".parse().unwrap(), 80),
-                vec![endpoint("10.0.0.3:1")],
+                vec![endpoint("10.0.0.3:1")].into(),
             ),
         ]);
         assert_eq!(

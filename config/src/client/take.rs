@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::merge::{self, Changes};
 use super::{State, Subscription};
+use crate::compile::Served;
 use crate::proto::service_message::Kind as In;
 use crate::proto::{self, ServiceMessage};
 use crate::table::{Revision, Table};
@@ -92,7 +93,12 @@ impl Subscription {
                 .into_iter()
                 .map(TryInto::try_into)
                 .collect::<Result<_, _>>()?;
-            changes.insert((service, number), endpoints);
+            let absence = proto::Absence::try_from(port.absence).unwrap_or_default();
+            let served = Served {
+                endpoints,
+                absence: absence.into(),
+            };
+            changes.insert((service, number), served);
         }
         let merged = |table: &Table| {
             let next = merge::apply(table, &changes);

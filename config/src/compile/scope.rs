@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Endpoints, Plan, Sidecar};
-use crate::table::{Concurrency, Schema, ServiceName, Table};
+use crate::table::{Ban, Concurrency, Forbidden, Schema, ServiceName, Table};
 
 /// All that the table of a sidecar depends on, beside its plan and the endpoints. Services are places in
 /// the order of the plan's services, so a scope means something only with the plan that it was made of.
@@ -16,7 +16,7 @@ pub struct Scope {
     /// Services that the sidecar registered for and may serve.
     serves: Vec<usize>,
     /// Services of which it learns only that it may not call them.
-    forbidden: Vec<usize>,
+    forbidden: Vec<(usize, Ban)>,
 }
 
 impl Plan {
@@ -52,9 +52,11 @@ impl Plan {
                 scope.serves.push(place);
             }
         }
-        for (place, name) in self.services.keys().enumerate() {
-            if named.contains(name) && scope.calls.binary_search(&place).is_err() {
-                scope.forbidden.push(place);
+        for (place, (name, compiled)) in self.services.iter().enumerate() {
+            if named.contains(name)
+                && let Some(ban) = compiled.ban(&sidecar.identity)
+            {
+                scope.forbidden.push((place, ban));
             }
         }
         scope
@@ -76,10 +78,17 @@ impl Plan {
             }
         }
         let mut services = BTreeMap::new();
-        let mut forbidden = BTreeSet::new();
+        let mut forbidden = BTreeMap::new();
         for (place, (name, compiled)) in self.services.iter().enumerate() {
-            if has(&scope.forbidden, place) {
-                forbidden.insert(name.clone());
+            let banned = scope
+                .forbidden
+                .binary_search_by_key(&place, |(one, _)| *one);
+            if let Ok(at) = banned {
+                let ban = &scope.forbidden[at].1;
+                let ports = compiled.service.ports.iter();
+                let ports = ports.map(|(number, port)| (*number, port.protocol));
+                let (ports, ban) = (ports.collect(), ban.clone());
+                forbidden.insert(name.clone(), Forbidden { ports, ban });
             }
             let (callable, decides) = (has(&scope.calls, place), decides.contains(name));
             if !callable && !decides {
@@ -96,7 +105,8 @@ impl Plan {
                 }
                 if callable {
                     let found = endpoints.get(&(name.clone(), *number));
-                    port.endpoints = found.cloned().unwrap_or_default();
+                    let found = found.cloned().unwrap_or_default();
+                    (port.endpoints, port.absence) = (found.endpoints, found.absence);
                 } else {
                     port.routes.clear();
                 }

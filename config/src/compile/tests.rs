@@ -96,7 +96,7 @@ fn endpoints() -> Endpoints {
         identity: id("orders-v1"),
         locality: None,
     };
-    Endpoints::from([((name("orders-v1"), 80), vec![endpoint])])
+    Endpoints::from([((name("orders-v1"), 80), vec![endpoint].into())])
 }
 
 #[test]
@@ -122,7 +122,11 @@ fn a_service_that_may_not_be_called_is_forbidden_if_a_listener_names_it_else_unk
     let plan = plan(MESH);
     let table = plan.table(&sidecar("other", &["orders", "missing"], &[]), &endpoints());
     assert_eq!(names(&table), ["open.shop"]);
-    assert_eq!(table.forbidden, BTreeSet::from([name("orders")]));
+    let forbidden = &table.forbidden[&name("orders")];
+    let policy = "AuthorizationPolicy/shop/callers".to_owned();
+    assert_eq!(forbidden.ban, Ban::AllowedByNoneOf(vec![policy]));
+    assert_eq!(forbidden.ports, [(80, table::Protocol::Http)].into());
+    assert_eq!(table.forbidden.len(), 1);
     let table = plan.table(&sidecar("other", &[], &[]), &endpoints());
     assert!(table.forbidden.is_empty());
 }
@@ -131,7 +135,11 @@ fn a_service_that_may_not_be_called_is_forbidden_if_a_listener_names_it_else_unk
 fn a_deny_of_the_whole_service_hides_it() {
     let table = plan(MESH).table(&sidecar("banned", &["open"], &[]), &endpoints());
     assert!(names(&table).is_empty());
-    assert_eq!(table.forbidden, BTreeSet::from([name("open")]));
+    let forbidden = &table.forbidden[&name("open")];
+    let policy = "AuthorizationPolicy/shop/banned".to_owned();
+    assert_eq!(forbidden.ban, Ban::DeniedBy(policy));
+    // A client of it is refused in a way that it understands.
+    assert_eq!(forbidden.ports, [(5432, table::Protocol::Tcp)].into());
 }
 
 #[test]

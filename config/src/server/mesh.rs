@@ -150,10 +150,10 @@ impl Mesh {
         let mut inner = self.lock();
         inner.plan = plan;
         inner.set = Arc::new(set);
-        self.publish(&inner);
+        self.publish(&mut inner);
     }
 
-    fn publish(&self, inner: &Inner) {
+    fn publish(&self, inner: &mut Inner) {
         let endpoints = inner.registry.endpoints(&inner.plan);
         let settling = inner.settled_at.is_some();
         self.views.send_if_modified(|view| {
@@ -177,7 +177,7 @@ impl Mesh {
     pub(super) async fn publish_changes(&self) {
         loop {
             self.stale.notified().await;
-            self.publish(&self.lock());
+            self.publish(&mut self.lock());
             tokio::time::sleep(limits::PUBLISH_INTERVAL).await;
         }
     }
@@ -191,7 +191,7 @@ impl Mesh {
             changed = true;
         }
         if changed {
-            self.publish(&inner);
+            self.publish(&mut inner);
         }
         let mut given_up = inner.roster.expire(now);
         if inner.all_known_at.is_some_and(|at| at <= now) {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use weft_transport::identity::SpiffeId;
 
-use crate::compile::{Endpoints, Plan};
+use crate::compile::{Endpoints, Plan, Served};
 use crate::limits;
-use crate::table::{Endpoint, Locality, ServiceName};
+use crate::table::{Absence, Endpoint, Locality, ServiceName};
 
 /// What a sidecar says that it serves, with the health of each application.
 pub(super) type Inbound = BTreeMap<(ServiceName, u16), bool>;
@@ -35,6 +35,8 @@ pub(super) struct Registry {
     leases: BTreeMap<Workload, Lease>,
     /// Which instance of an identity has an address.
     holders: BTreeMap<(SpiffeId, SocketAddr), String>,
+    /// Who served a port last of those who may, and how that ended if it did. At most one for each port that exists.
+    last: BTreeMap<(ServiceName, u16), (SpiffeId, Absence)>,
 }
 
 impl Registry {
@@ -50,7 +52,7 @@ impl Registry {
         now: Instant,
     ) -> bool {
         if inbound.is_empty() {
-            return self.remove(workload);
+            return self.remove(workload, Absence::Withdrawn);
         }
         let holder = (workload.identity.clone(), address);
         let mut changed = false;
@@ -61,7 +63,7 @@ impl Registry {
                 identity: workload.identity.clone(),
                 instance: instance.clone(),
             };
-            changed |= self.remove(&predecessor);
+            changed |= self.remove(&predecessor, Absence::Withdrawn);
         }
         match self.leases.get(workload) {
             Some(lease) => {
@@ -69,7 +71,7 @@ impl Registry {
                     || lease.inbound != inbound
                     || lease.locality != locality;
                 if lease.address != address {
-                    self.remove(workload);
+                    self.remove(workload, Absence::Withdrawn);
                 }
             }
             None => {
@@ -90,10 +92,17 @@ impl Registry {
         changed
     }
 
-    fn remove(&mut self, workload: &Workload) -> bool {
+    fn remove(&mut self, workload: &Workload, how: Absence) -> bool {
         let Some(lease) = self.leases.remove(workload) else {
             return false;
         };
+        for one in lease.inbound.keys() {
+            if let Some((last, ended)) = self.last.get_mut(one)
+                && *last == workload.identity
+            {
+                *ended = how;
+            }
+        }
         let holder = (workload.identity.clone(), lease.address);
         if self.holders.get(&holder) == Some(&workload.instance) {
             self.holders.remove(&holder);
@@ -116,7 +125,7 @@ impl Registry {
         }
         let first = of_identity().min_by_key(|(_, lease)| lease.expires);
         if let Some(workload) = first.map(|(workload, _)| workload.clone()) {
-            self.remove(&workload);
+            self.remove(&workload, Absence::Lost);
         }
     }
 
@@ -130,7 +139,7 @@ impl Registry {
         let ended = self.leases.iter().filter(|(_, lease)| lease.expires <= now);
         let ended: Vec<Workload> = ended.map(|(workload, _)| workload.clone()).collect();
         for workload in &ended {
-            self.remove(workload);
+            self.remove(workload, Absence::Lost);
         }
         !ended.is_empty()
     }
@@ -152,13 +161,24 @@ impl Registry {
             .map(|(one, healthy)| (one, *healthy))
     }
 
-    /// Healthy endpoints of services and ports that exist and that the identity may serve.
-    pub(super) fn endpoints(&self, plan: &Plan) -> Endpoints {
-        let mut endpoints = Endpoints::new();
+    /// Healthy endpoints of services and ports that exist and that the identity may serve; where there are none, why.
+    pub(super) fn endpoints(&mut self, plan: &Plan) -> Endpoints {
+        self.last
+            .retain(|(service, port), _| plan.has_port(service, *port));
+        let mut found = Endpoints::new();
+        let mut serve = Vec::new();
         for (workload, lease) in &self.leases {
             for (one, healthy) in self.serves(workload, plan) {
+                if self
+                    .last
+                    .get(one)
+                    .is_none_or(|(last, _)| *last != workload.identity)
+                {
+                    serve.push((one.clone(), workload.identity.clone()));
+                }
+                let served = found.entry(one.clone()).or_default();
                 if healthy {
-                    endpoints.entry(one.clone()).or_default().push(Endpoint {
+                    served.endpoints.push(Endpoint {
                         workload: workload.instance.clone(),
                         address: lease.address,
                         identity: workload.identity.clone(),
@@ -167,10 +187,23 @@ impl Registry {
                 }
             }
         }
-        for list in endpoints.values_mut() {
-            list.sort();
+        for (one, identity) in serve {
+            self.last.insert(one, (identity, Absence::Never));
         }
-        endpoints
+        for served in found.values_mut() {
+            served.endpoints.sort();
+            if served.endpoints.is_empty() {
+                served.absence = Absence::Down;
+            }
+        }
+        for (one, (_, absence)) in &self.last {
+            if !found.contains_key(one) {
+                let absence = *absence;
+                let endpoints = Vec::new();
+                found.insert(one.clone(), Served { endpoints, absence });
+            }
+        }
+        found
     }
 }
 
@@ -195,8 +228,7 @@ mod tests {
         )]))
     }
 
-    #[test]
-    fn what_is_served_is_what_a_valid_lease_says_of_what_exists() {
+    fn plan() -> Plan {
         let text = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: orders, namespace: shop}\n\
                     spec: {ports: [{port: 80, protocol: http}]}\n";
         let parsed = parse(&[SourceFile {
@@ -209,7 +241,46 @@ mod tests {
             store: "s".into(),
             number: 1,
         };
-        let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set);
+        Plan::new(revision, "demo.test".parse().unwrap(), &set)
+    }
+
+    #[test]
+    fn why_a_port_has_no_endpoint_is_told_apart() {
+        let (plan, mut registry, now) = (plan(), Registry::default(), Instant::now());
+        let port = ("orders.shop".parse().unwrap(), 80);
+        let why = |registry: &mut Registry| {
+            let served = registry.endpoints(&plan).remove(&port).unwrap_or_default();
+            (served.endpoints.len(), served.absence)
+        };
+        let address = "10.0.0.1:6143".parse().unwrap();
+        let report = |registry: &mut Registry, instance: &str, inbound, now| {
+            registry.report(&workload(instance), address, None, inbound, now);
+        };
+        assert_eq!(why(&mut registry), (0, Absence::Never));
+        report(&mut registry, "a", inbound(false), now);
+        assert_eq!(why(&mut registry), (0, Absence::Down));
+        report(&mut registry, "a", inbound(true), now);
+        assert_eq!(why(&mut registry), (1, Absence::Never));
+        report(&mut registry, "a", Arc::default(), now);
+        assert_eq!(why(&mut registry), (0, Absence::Withdrawn));
+        report(&mut registry, "b", inbound(true), now);
+        assert_eq!(why(&mut registry), (1, Absence::Never));
+        registry.expire(now + limits::LEASE);
+        assert_eq!(why(&mut registry), (0, Absence::Lost));
+        // What one says that may not serve it changes nothing.
+        let stranger = Workload {
+            identity: "spiffe://demo.test/ns/shop/sa/stranger".parse().unwrap(),
+            instance: "c".into(),
+        };
+        registry.report(&stranger, address, None, inbound(true), now);
+        assert_eq!(why(&mut registry), (0, Absence::Lost));
+        registry.report(&stranger, address, None, Arc::default(), now);
+        assert_eq!(why(&mut registry), (0, Absence::Lost));
+    }
+
+    #[test]
+    fn what_is_served_is_what_a_valid_lease_says_of_what_exists() {
+        let plan = plan();
         let (mut registry, now) = (Registry::default(), Instant::now());
         let (own, address) = (workload("a"), "10.0.0.1:6143".parse().unwrap());
         let mut reported = Inbound::clone(&inbound(false));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::compile::{Endpoints, Plan, Scope, Sidecar};
 use crate::limits;
 use crate::proto;
-use crate::table::{Service, Table};
+use crate::table::{Port, Service, Table};
 
 /// The tables of one state of the mesh: one plan, one set of endpoints.
 #[derive(Debug)]
@@ -221,11 +221,13 @@ fn changed_ports(before: &Table, after: &Table) -> Vec<proto::PortEndpoints> {
                 .services
                 .get(name)
                 .and_then(|service| service.ports.get(number));
-            if old.is_none_or(|old| old.endpoints != port.endpoints) {
+            let same = |old: &Port| old.endpoints == port.endpoints && old.absence == port.absence;
+            if !old.is_some_and(same) {
                 changed.push(proto::PortEndpoints {
                     service: name.to_string(),
                     port: (*number).into(),
                     endpoints: port.endpoints.iter().map(Into::into).collect(),
+                    absence: proto::Absence::from(port.absence).into(),
                 });
             }
         }
@@ -295,7 +297,7 @@ spec:
         };
         Arc::new(Endpoints::from([(
             ("orders.shop".parse().unwrap(), 80),
-            vec![endpoint],
+            vec![endpoint].into(),
         )]))
     }
 

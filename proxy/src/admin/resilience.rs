@@ -15,16 +15,22 @@ use crate::worker::Shared;
 /// The endpoints of every destination, as each worker sees them. Why one is out, by what, and until when.
 pub(super) fn endpoints(snapshots: &Snapshots) -> Value {
     let (now, wall) = (Instant::now(), SystemTime::now());
-    let mut rows = Vec::new();
+    let (mut rows, mut without) = (Vec::new(), Vec::new());
     for (worker, snapshot) in snapshots.iter().enumerate() {
         let directory = snapshot.borrow().clone();
         for cluster in directory.clusters() {
+            if worker == 0 && cluster.endpoints.is_empty() {
+                without.push(json!({
+                    "destination": &*cluster.label,
+                    "why": cluster.absence.to_string(),
+                }));
+            }
             for endpoint in &cluster.endpoints {
                 rows.push(row(worker, cluster, endpoint, now, wall));
             }
         }
     }
-    json!({ "endpoints": rows })
+    json!({ "endpoints": rows, "without_endpoints": without })
 }
 
 fn row(

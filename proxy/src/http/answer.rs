@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::fields::X_REQUEST_ID;
-use crate::failure::Failure;
+use super::fields::{WEFT_ERROR, X_REQUEST_ID};
+use crate::failure::{Failure, Reason};
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Seconds; the least that can be said, as overload of a sidecar passes with the requests under way.
@@ -60,6 +60,37 @@ pub(crate) fn grpc_trailers(failure: &Failure) -> HeaderMap {
         (GRPC_STATUS, HeaderValue::from(code)),
         (GRPC_MESSAGE, grpc_message(failure)),
     ])
+}
+
+/// Says to the calling sidecar that this answer, or these trailers, are of this one: `TOKEN; policy="..."`. What an
+/// application says in `proxy-status` it may have from anywhere; a field of the mesh it cannot send.
+pub(crate) fn sign(headers: &mut HeaderMap, failure: &Failure) {
+    let token = failure.reason.token();
+    let value = match &failure.policy {
+        None => Ok(HeaderValue::from_static(token)),
+        Some(policy) => HeaderValue::try_from(format!("{token}; policy=\"{policy}\"")),
+    };
+    // The name of a policy is made of DNS labels.
+    let value = value.unwrap_or(HeaderValue::from_static(token));
+    headers.insert(WEFT_ERROR, value);
+}
+
+/// What the far sidecar says of a failure that it answered for, which [`sign`] marks.
+pub(crate) fn told(headers: &HeaderMap, status: StatusCode) -> Option<Failure> {
+    let signed = headers.get(WEFT_ERROR)?.to_str().ok()?;
+    let (token, policy) = match signed.split_once("; policy=\"") {
+        Some((token, policy)) => (token, policy.strip_suffix('"')),
+        None => (signed, None),
+    };
+    let reason = Reason::of(token, status)?;
+    let words = |name| headers.get(name)?.to_str().ok();
+    let details = words(PROXY_STATUS).and_then(|text| {
+        let (_, details) = text.split_once("; details=\"")?;
+        details.strip_suffix('"')
+    });
+    let details = details.or_else(|| words(GRPC_MESSAGE)).unwrap_or("");
+    let failure = Failure::new(reason, format!("the far sidecar: {details}"));
+    Some(failure.by(policy))
 }
 
 /// `weft; error=TOKEN; details="..."` (RFC 9209 section 2).
@@ -127,6 +158,32 @@ mod tests {
             "weft: http_request_denied: no%0A"
         );
         assert!(body.is_empty());
+    }
+
+    #[test]
+    fn the_calling_sidecar_learns_what_the_far_one_answered_for_and_believes_no_application() {
+        let policy = Some("AuthorizationPolicy/shop/a");
+        let failure = Failure::new(Reason::Denied, "no").by(policy);
+        let (mut response, _) = answer(&failure, false, false, None);
+        assert_eq!(told(response.headers(), response.status()), None);
+        sign(response.headers_mut(), &failure);
+        let heard = told(response.headers(), response.status()).unwrap();
+        assert_eq!(heard.reason, Reason::Denied);
+        assert_eq!(heard.detail, "the far sidecar: no");
+        assert_eq!(heard.policy.as_deref(), policy);
+        // Of gRPC, and without a policy.
+        let failure = Failure::new(Reason::ConnectionRefused, "it is down");
+        let mut trailers = grpc_trailers(&failure);
+        sign(&mut trailers, &failure);
+        let heard = told(&trailers, StatusCode::OK).unwrap();
+        assert_eq!(heard.reason, Reason::ConnectionRefused);
+        assert!(heard.detail.contains("it is down") && heard.policy.is_none());
+        for odd in ["", "made_up", "http_request_denied; policy=\"", "\""] {
+            let mut headers = HeaderMap::new();
+            headers.insert(WEFT_ERROR, HeaderValue::from_static(odd));
+            let heard = told(&headers, StatusCode::FORBIDDEN);
+            assert!(heard.is_none_or(|one| one.policy.is_none()), "{odd}");
+        }
     }
 
     #[test]

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
 
-use super::fields;
+use super::{answer, fields};
 use crate::failure::{Failure, Reason};
 use crate::idle::{Expired, Idle};
 use crate::limits;
@@ -354,10 +354,12 @@ impl Body for ResponseBody {
                                 }
                                 Err(frame) => match frame.into_trailers() {
                                     Ok(mut trailers) => {
-                                        fields::strip_trailers(&mut trailers);
                                         if let Some(record) = &mut this.record {
                                             record.trailers(&trailers);
+                                            let told = answer::told(&trailers, StatusCode::OK);
+                                            record.failure = record.failure.take().or(told);
                                         }
+                                        fields::strip_trailers(&mut trailers);
                                         Frame::trailers(trailers)
                                     }
                                     Err(frame) => frame,

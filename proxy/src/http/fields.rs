@@ -22,6 +22,8 @@ pub(crate) const WEFT_PRIORITY: HeaderName = HeaderName::from_static("weft-prior
 pub(crate) const HIGH: HeaderValue = HeaderValue::from_static("high");
 /// See [`WEFT_PRIORITY`].
 pub(crate) const LOW: HeaderValue = HeaderValue::from_static("low");
+/// Tells the calling sidecar that the far one answers in the application's place, and why.
+pub(crate) const WEFT_ERROR: HeaderName = HeaderName::from_static("weft-error");
 /// Tells the application who called: the proven SPIFFE ID.
 pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Names the request across hops.

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use weft_config::table::{Action, Authorization, Default, PathCase, ServiceName, Table, folded};
+use weft_config::table::{
+    Action, Authorization, Default, PathCase, Rule, ServiceName, Table, folded,
+};
 use weft_transport::identity::SpiffeId;
 
 use super::served::ServedService;
@@ -113,10 +115,11 @@ fn decide<'t>(
         match rule.action {
             Action::Deny => {
                 verdict.policy = Some(&rule.policy);
-                return Err(Failure::new(
-                    Reason::Denied,
-                    format!("{} denies the call to {name}", rule.policy),
-                ));
+                let detail = format!(
+                    "{} denies the call of {} to {name}",
+                    rule.policy, call.caller
+                );
+                return Err(Failure::new(Reason::Denied, detail).by(verdict.policy));
             }
             Action::Allow => allowed_by = allowed_by.or(Some(rule.policy.as_str())),
             Action::Audit => verdict.audited.push(&rule.policy),
@@ -125,10 +128,13 @@ fn decide<'t>(
     verdict.policy = allowed_by;
     match (allowed_by, authorization.default) {
         (Some(_), _) | (None, Default::Allow) => Ok(()),
-        (None, Default::Deny) => Err(Failure::new(
-            Reason::Denied,
-            format!("no policy allows the call to {name}"),
-        )),
+        (None, Default::Deny) => {
+            let detail = format!("no policy allows the call of {} to {name}", call.caller);
+            let allow = |rule: &&Rule| rule.action == Action::Allow;
+            let near = authorization.rules.iter().find(allow);
+            let failure = Failure::new(Reason::Denied, detail);
+            Err(failure.by(near.map(|rule| rule.policy.as_str())))
+        }
     }
 }
 
@@ -172,7 +178,7 @@ fn denied(detail: &'static str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use weft_config::table::{Revision, Rule, Service};
+    use weft_config::table::{Revision, Service};
 
     use super::*;
     use crate::directory::tests::name;
@@ -221,7 +227,7 @@ mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: services.collect(),
-            forbidden: [].into(),
+            forbidden: std::collections::BTreeMap::new(),
         }
     }
 

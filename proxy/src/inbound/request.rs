@@ -222,6 +222,7 @@ async fn refuse(
     let (head, text) = answer::answer(&failure, grpc, record.method == Method::HEAD, Some(id));
     let (mut head, ()) = head.into_parts();
     head.version = http::Version::HTTP_3;
+    answer::sign(&mut head.headers, &failure);
     if failure.reason.is_unprocessed() {
         head.headers.insert(WEFT_RETRY, SAFE);
     }
@@ -405,7 +406,8 @@ async fn relay(
         Err(failure) => {
             let id = record.request_id.as_ref();
             let (answer, text) = answer::answer(&failure, grpc, to_head, id);
-            let (answer, ()) = answer.into_parts();
+            let (mut answer, ()) = answer.into_parts();
+            answer::sign(&mut answer.headers, &failure);
             record.status = answer.status.as_u16();
             let _ = respond.head_with(&answer, text, true).await;
             return Err(failure);
@@ -441,8 +443,9 @@ async fn relay(
                 let failure = broken_off(&mut body);
                 if grpc {
                     // Calls have a place for it behind what came of the response; others only hear the break.
-                    let trailers = answer::grpc_trailers(&failure);
+                    let mut trailers = answer::grpc_trailers(&failure);
                     record.trailers(&trailers);
+                    answer::sign(&mut trailers, &failure);
                     let _ = send.send_trailers(&trailers).await;
                 }
                 return Err(failure);

@@ -108,6 +108,7 @@ async fn refuse(respond: Responder, failure: Failure, mut record: Record) {
     response
         .headers_mut()
         .insert(PROXY_STATUS, answer::proxy_status(&failure));
+    answer::sign(response.headers_mut(), &failure);
     let (head, ()) = response.into_parts();
     record.status = head.status.as_u16();
     let _ = respond.head(&head, true).await;

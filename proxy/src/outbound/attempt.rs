@@ -16,7 +16,7 @@ use super::connection::Activity;
 use super::open::{NotOpened, Opened, Picked, choose, open};
 use super::pick::Wish;
 use super::route::Route;
-use crate::cluster::Flight;
+use crate::cluster::{Cluster, Flight};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{Broken, Proof, Pump, poll_pump};
 use crate::http::is_event_stream;
@@ -282,6 +282,15 @@ pub(super) fn renew(worker: &Worker, route: &mut Route, wish: &mut Wish) {
 fn proof(head: &Parts) -> Option<Proof> {
     let activity = Arc::clone(head.extensions.get::<Arc<Activity>>()?);
     Some(Box::pin(async move { activity.content().await }))
+}
+
+/// The failure of the last attempt; says so where it hit an endpoint that was out, for want of any other.
+pub(super) fn with_standing(mut failure: Failure, cluster: &Cluster) -> Failure {
+    if cluster.is_all_out() {
+        let out = "; every endpoint is out of rotation for failures before (weft endpoints)";
+        failure.detail.to_mut().push_str(out);
+    }
+    failure
 }
 
 fn not_opened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Failed {

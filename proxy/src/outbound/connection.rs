@@ -172,6 +172,18 @@ pub(crate) async fn detect(
     }
 }
 
+/// Whether a request of HTTP/1 may begin with these bytes: empty lines, and a method with a space after it (RFC 9112
+/// section 3).
+pub(crate) fn may_be_http(first: &[u8]) -> bool {
+    let line = first.trim_ascii_start();
+    let is_of_method =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    match line.iter().position(|byte| !is_of_method(byte)) {
+        None => true,
+        Some(end) => end > 0 && line[end] == b' ',
+    }
+}
+
 /// Reads into `first` when something has come; `false` if the client closes instead.
 pub(crate) async fn arrive(
     stream: &ApplicationStream,

@@ -42,7 +42,7 @@ use crate::resilience::balance;
 use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
-use connection::{Connection, Spoken, detect};
+use connection::{Connection, Spoken, detect, may_be_http};
 use intake::Door;
 use route::Destination;
 
@@ -150,7 +150,7 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
 /// Serves one connection of the application to its end. What only some connections need is boxed: most of
 /// them are idle most of the time, and there may be thousands.
 async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
-    let protocol = tunnel::protocol(&listener);
+    let protocol = route::protocol(&listener.worker.directory(), &listener.destination);
     if protocol == Some(Protocol::Tcp) {
         return Box::pin(tunnel::serve(&listener, stream)).await;
     }
@@ -167,6 +167,10 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
         () = listener.worker.rest.cancelled() => return,
     };
     match detection {
+        // A client of a TCP service would take an answer of HTTP for one of its server.
+        Ok(Ok(Some(Spoken::Http1))) if protocol.is_none() && !may_be_http(&first) => {
+            Box::pin(tunnel::serve(&listener, stream)).await;
+        }
         Ok(Ok(Some(Spoken::Http1))) => {
             http1::serve(client(listener, &stream), stream, first).await;
         }

@@ -56,7 +56,10 @@ pub(super) fn choose(
         return Err(NotOpened {
             failure: Failure::new(
                 Reason::NoEndpoint,
-                format!("no healthy endpoint of {}", cluster.label),
+                format!(
+                    "no healthy endpoint of {}: {}",
+                    cluster.label, cluster.absence
+                ),
             ),
             trouble: None,
         });

@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use weft_config::table::RequestTraffic;
 
-use super::attempt::{Answered, Call, Failed};
+use super::attempt::{Answered, Call, Failed, with_standing};
 use super::overrides::{self, Overridden};
 use super::pick::{self, Tried, Wish};
 use super::route::{Route, address, route};
@@ -51,7 +51,10 @@ pub(super) async fn serve(
     Ok(
         match forward(&client, &mut head, body, grpc, &mut record).await {
             Ok((answered, idle)) => relay(answered, idle, record, version),
-            Err(failure) => refuse(failure, record, grpc),
+            Err(failure) => {
+                record.name_authority(&head);
+                refuse(failure, record, grpc)
+            }
         },
     )
 }
@@ -79,6 +82,7 @@ fn relay(
     } else {
         Version::HTTP_11
     };
+    record.failure = answer::told(&head.headers, head.status);
     fields::strip(&mut head.headers);
     record.status = head.status.as_u16();
     record.trailers(&head.headers);
@@ -174,7 +178,7 @@ async fn forward(
                 Some(pause) => pause,
                 None => {
                     return outcome
-                        .map_err(|f| f.failure)
+                        .map_err(|failed| with_standing(failed.failure, &call.route.cluster))
                         .map(|one| call.settle(head, one));
                 }
             }
@@ -197,7 +201,12 @@ fn choose(
     let directory = worker.directory();
     let authority = canonical(head)?;
     prepare::check_target(head, &listener.destination, authority.as_ref())?;
-    let port = address(&directory, &listener.destination, authority.as_ref())?;
+    let own = &worker.shared.identity;
+    let port = address(&directory, &listener.destination, authority.as_ref(), own);
+    let port = port.map_err(|astray| {
+        record.counted = worker.lost(&astray.wanted, Shard::requests);
+        astray.failure
+    })?;
     record.counted = worker.leaving(&port.cluster, None, None, Shard::requests);
     let route = route(port, head, record.started, &mut *lock(&worker.random))?;
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;

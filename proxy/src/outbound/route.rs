@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use http::request::Parts;
 use rand::Rng;
-use weft_config::table::{RequestTraffic, ServiceName};
+use weft_config::table::{Protocol, RequestTraffic, ServiceName};
+use weft_transport::identity::SpiffeId;
 
 use crate::cluster::Cluster;
 use crate::directory::{Directory, Port};
@@ -48,30 +49,82 @@ pub(crate) struct Route {
     pub(crate) traffic: Arc<RequestTraffic>,
 }
 
-/// Finds the port that the application addressed.
+/// A call that leads to no port.
+#[derive(Debug)]
+pub(crate) struct Astray {
+    /// Why.
+    pub(crate) failure: Failure,
+    /// Whom it was for.
+    pub(crate) wanted: Wanted,
+}
+
+/// Whom a call was for that leads to no port, as far as that can be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// What it names can be no service.
+    Unknown,
+    /// The settings or the table name it, so that it may be a label of metrics.
+    Known(String),
+    /// Only the request names it.
+    Named(String),
+}
+
+impl Astray {
+    fn of(reason: Reason, detail: &'static str, wanted: Wanted) -> Self {
+        let failure = Failure::new(reason, detail);
+        Self { failure, wanted }
+    }
+}
+
+/// Finds the port that the application addressed. `own` is who asks.
 pub(crate) fn address<'d>(
     directory: &'d Directory,
     destination: &Destination,
     authority: Option<&Authority<'_>>,
-) -> Result<&'d Port, Failure> {
-    if directory.table.is_none() {
-        return Err(Failure::new(
-            Reason::NotReady,
-            "no table from the config service yet",
-        ));
-    }
+    own: &SpiffeId,
+) -> Result<&'d Port, Astray> {
+    let is_ready = directory.table.is_some();
+    let not_ready = |wanted| {
+        let detail = "no table from the config service yet";
+        Astray::of(Reason::NotReady, detail, wanted)
+    };
     match destination {
-        Destination::Service { name, text, port } => directory
-            .service(text)
-            .and_then(|service| service.port(*port))
-            .ok_or_else(|| unknown(directory, Some(name), &format!("{name}:{port}"))),
+        Destination::Service { name, text, port } => {
+            let wanted = || Wanted::Known(format!("{text}:{port}"));
+            if !is_ready {
+                return Err(not_ready(wanted()));
+            }
+            let service = directory.service(text);
+            let found = service.and_then(|service| service.port(*port));
+            found.ok_or_else(|| Astray {
+                failure: refusal(directory, Some(name), &format!("{name}:{port}"), own),
+                wanted: wanted(),
+            })
+        }
         Destination::ByHost {
             namespace,
             listener_port,
         } => {
-            let authority =
-                authority.ok_or_else(|| Failure::new(Reason::BadRequest, "no Host to route by"))?;
-            by_host(directory, namespace, *listener_port, authority)
+            let authority = authority.ok_or_else(|| {
+                Astray::of(Reason::BadRequest, "no Host to route by", Wanted::Unknown)
+            })?;
+            let wanted = || ServiceName::parse_in(namespace, &authority.host).ok();
+            if !is_ready {
+                let named = wanted().map(|name| Wanted::Named(name.to_string()));
+                return Err(not_ready(named.unwrap_or(Wanted::Unknown)));
+            }
+            by_host(directory, namespace, *listener_port, authority).ok_or_else(|| {
+                let name = wanted();
+                let failure = refusal(directory, name.as_ref(), authority.text, own);
+                let wanted = match &name {
+                    None => Wanted::Unknown,
+                    Some(name) if directory.forbidden(name).is_some() => {
+                        Wanted::Known(name.to_string())
+                    }
+                    Some(name) => Wanted::Named(name.to_string()),
+                };
+                Astray { failure, wanted }
+            })
         }
     }
 }
@@ -81,36 +134,58 @@ fn by_host<'d>(
     namespace: &str,
     listener_port: Option<u16>,
     authority: &Authority<'_>,
-) -> Result<&'d Port, Failure> {
+) -> Option<&'d Port> {
     let service = match authority.host.contains('.') {
         true => directory.service(&authority.host),
         false => directory.service(&format!("{}.{namespace}", authority.host)),
     };
-    let port = service.and_then(|service| match authority.port {
+    service.and_then(|service| match authority.port {
         None => service.default_port(),
         Some(number) => service.port(number).or_else(|| {
             service
                 .default_port()
                 .filter(|_| Some(number) == listener_port)
         }),
-    });
-    port.ok_or_else(|| {
-        let name = ServiceName::parse_in(namespace, &authority.host).ok();
-        unknown(directory, name.as_ref(), authority.text)
     })
 }
 
-fn unknown(directory: &Directory, name: Option<&ServiceName>, shown: &str) -> Failure {
-    if name.is_some_and(|name| directory.is_forbidden(name)) {
-        return Failure::new(
-            Reason::Denied,
-            format!("this workload may not call {shown}"),
-        );
+/// Why `shown`, which is no port that may be called, is refused.
+fn refusal(
+    directory: &Directory,
+    name: Option<&ServiceName>,
+    shown: &str,
+    own: &SpiffeId,
+) -> Failure {
+    if let Some(forbidden) = name.and_then(|name| directory.forbidden(name)) {
+        let ban = &forbidden.ban;
+        let detail = format!("{own} may not call {shown}: {ban}");
+        return Failure::new(Reason::Denied, detail).by(ban.policy());
     }
-    Failure::new(
-        Reason::UnknownService,
-        format!("no service {shown} in the mesh"),
-    )
+    let service = name.and_then(|name| directory.service(&name.to_string()));
+    let Some(service) = service else {
+        let detail = format!("no service {shown} in the mesh that {own} may know of");
+        return Failure::new(Reason::UnknownService, detail);
+    };
+    let ports: Vec<String> = service.ports().map(|port| port.to_string()).collect();
+    let detail = format!(
+        "{shown} is no port of the service; it has {}",
+        ports.join(", ")
+    );
+    Failure::new(Reason::UnknownService, detail)
+}
+
+/// What the service that a listener leads to speaks, as far as is known; also of one that may not be called, as a
+/// client of it has to understand the refusal.
+pub(crate) fn protocol(directory: &Directory, destination: &Destination) -> Option<Protocol> {
+    let Destination::Service { name, text, port } = destination else {
+        return Some(Protocol::Http);
+    };
+    let service = directory.service(text);
+    let found = service.and_then(|service| service.port(*port));
+    match found {
+        Some(port) => Some(port.cluster.protocol),
+        None => directory.forbidden(name)?.ports.get(port).copied(),
+    }
 }
 
 /// Applies the routes of the addressed port.
@@ -176,10 +251,12 @@ fn choose(
     )
     .ok_or_else(|| Failure::new(Reason::NoBackend, format!("{} has no backend", rule.route)))?;
     let cluster = rule.backends.get(index).cloned().flatten().ok_or_else(|| {
-        Failure::new(
-            Reason::NoBackend,
-            format!("a backend of {} may not be called from here", rule.route),
-        )
+        let backend = &rule.rule.backends[index];
+        let detail = format!(
+            "{}:{}, a backend of {}, may not be called from here",
+            backend.service, backend.port, rule.route
+        );
+        Failure::new(Reason::NoBackend, detail)
     })?;
     let traffic = Arc::clone(&rule.rule.traffic);
     Ok(lead(
@@ -241,7 +318,15 @@ mod tests {
             .0
     }
 
+    fn own() -> SpiffeId {
+        "spiffe://demo.test/ns/shop/sa/frontend".parse().unwrap()
+    }
+
     fn by_host(host: &str) -> Result<String, Reason> {
+        found(host).map_err(|astray| astray.failure.reason)
+    }
+
+    fn found(host: &str) -> Result<String, Astray> {
         let directory = directory();
         let destination = Destination::ByHost {
             namespace: "shop".into(),
@@ -249,9 +334,45 @@ mod tests {
         };
         let head = head("/", host);
         let authority = authority::canonical(&head).unwrap();
-        address(&directory, &destination, authority.as_ref())
+        address(&directory, &destination, authority.as_ref(), &own())
             .map(|port| port.cluster.label.to_string())
-            .map_err(|failure| failure.reason)
+    }
+
+    #[test]
+    fn a_refusal_says_who_may_not_call_whom_and_by_which_policy() {
+        let denied = found("secret:99").unwrap_err();
+        let failure = &denied.failure;
+        assert_eq!(
+            failure.detail,
+            "spiffe://demo.test/ns/shop/sa/frontend may not call secret:99: \
+             AuthorizationPolicy/shop/secret denies it"
+        );
+        assert_eq!(
+            failure.policy.as_deref(),
+            Some("AuthorizationPolicy/shop/secret")
+        );
+        // Its name is in the table, and so is bounded; the port and other names are the request's.
+        assert_eq!(denied.wanted, Wanted::Known("secret.shop".into()));
+        let unknown = found("nope").unwrap_err();
+        assert_eq!(unknown.wanted, Wanted::Named("nope.shop".into()));
+        assert_eq!(found("127.0.0.1").unwrap_err().wanted, Wanted::Unknown);
+        let port = found("orders.shop:81").unwrap_err().failure;
+        assert!(port.detail.ends_with("it has 80"), "{port}");
+    }
+
+    #[test]
+    fn what_a_forbidden_service_speaks_is_known() {
+        let to = |name: &str, port| Destination::Service {
+            name: self::name(name),
+            text: format!("{name}.shop").into(),
+            port,
+        };
+        let protocol = |name, port| super::protocol(&directory(), &to(name, port));
+        assert_eq!(protocol("secret", 5432), Some(Protocol::Tcp));
+        assert_eq!(protocol("db", 5432), Some(Protocol::Tcp));
+        assert_eq!(protocol("orders", 80), Some(Protocol::Http));
+        assert_eq!(protocol("secret", 1), None);
+        assert_eq!(protocol("nope", 80), None);
     }
 
     #[test]
@@ -292,10 +413,11 @@ mod tests {
             text: "orders.shop".into(),
             port: 80,
         };
-        let failure = address(&Directory::default(), &destination, None)
+        let astray = address(&Directory::default(), &destination, None, &own())
             .err()
             .unwrap();
-        assert_eq!(failure.reason, Reason::NotReady);
+        assert_eq!(astray.failure.reason, Reason::NotReady);
+        assert_eq!(astray.wanted, Wanted::Known("orders.shop:80".into()));
     }
 
     #[test]

@@ -8,17 +8,16 @@ use std::time::Instant;
 
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
-use weft_config::table::Protocol;
 use weft_transport::http3::{ResponseHalf, SendHalf};
 
-use super::attempt::{judge, renew};
+use super::attempt::{judge, renew, with_standing};
 use super::open::{NotOpened, Opened, choose as choose_endpoint, open};
 use super::pick::{self, Tried, Wish};
-use super::route::{Destination, Route, address, route_tunnel};
+use super::route::{Astray, Route, address, route_tunnel};
 use super::{Listener, source_of};
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
-use crate::http::answer::PROXY_STATUS;
+use crate::http::answer;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::inbound::tunnel_failure;
 use crate::limits;
@@ -32,18 +31,6 @@ use crate::resilience::retry::{Attempts, Facts, Next, Setback, Trouble, Word};
 use crate::resilience::standing::Outcome;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
-
-/// What the listener's service speaks, as far as is known.
-pub(super) fn protocol(listener: &Listener) -> Option<Protocol> {
-    match &listener.destination {
-        Destination::ByHost { .. } => Some(Protocol::Http),
-        Destination::Service { .. } => {
-            let directory = listener.worker.directory();
-            let port = address(&directory, &listener.destination, None).ok()?;
-            Some(port.cluster.protocol)
-        }
-    }
-}
 
 /// Carries one connection to its end.
 pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
@@ -92,11 +79,11 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
 fn choose(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
     let worker = &listener.worker;
     let directory = worker.directory();
-    let port = match address(&directory, &listener.destination, None) {
+    let own = &worker.shared.identity;
+    let port = match address(&directory, &listener.destination, None, own) {
         Ok(port) => port,
-        Err(failure) => {
-            let labels = Worker::astray(&worker.shared, &worker.no_service);
-            return (worker.shard.tunnels(labels), Err(failure));
+        Err(Astray { failure, wanted }) => {
+            return (worker.lost(&wanted, Shard::tunnels), Err(failure));
         }
     };
     let route = route_tunnel(port, now, &mut *lock(&worker.random));
@@ -149,6 +136,7 @@ async fn connect(
             Ok(connected) => return Ok(connected),
             Err(refused) => refused,
         };
+        let failure = with_standing(failure, &route.cluster);
         now = Instant::now();
         let Some(trouble) = trouble else {
             return Err(failure);
@@ -279,6 +267,9 @@ async fn final_head(
 
 /// What the peer's refusal means, in its own words.
 fn refusal(head: &Response<()>) -> Failure {
+    if let Some(told) = answer::told(head.headers(), head.status()) {
+        return told;
+    }
     let reason = match head.status().as_u16() {
         403 => Reason::Denied,
         421 => Reason::Misdirected,
@@ -287,15 +278,8 @@ fn refusal(head: &Response<()>) -> Failure {
         504 => Reason::ConnectionTimeout,
         _ => Reason::ConnectionTerminated,
     };
-    let words = head
-        .headers()
-        .get(PROXY_STATUS)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("no reason given");
-    Failure::new(
-        reason,
-        format!("the peer answered {}: {words}", head.status().as_u16()),
-    )
+    let answered = format!("the peer answered {} to CONNECT", head.status().as_u16());
+    Failure::new(reason, answered)
 }
 
 /// Makes the head of CONNECT say where to (RFC 9114 section 4.4).

@@ -19,8 +19,8 @@ use weft_config::settings::{
     Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
 };
 use weft_config::table::{
-    Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service, ServiceName,
-    Table, Traffic,
+    Absence, Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service,
+    ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start};
 
@@ -130,6 +130,7 @@ impl Fabric {
                 protocol: Protocol::Http,
                 routes: vec![],
                 endpoints: endpoints.collect(),
+                absence: Absence::default(),
                 traffic: traffic(name),
             };
             let service = Service {
@@ -146,7 +147,7 @@ impl Fabric {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: services.collect(),
-            forbidden: BTreeSet::new(),
+            forbidden: BTreeMap::new(),
             schema: Schema,
         });
         for sidecar in &self.sidecars {

@@ -19,8 +19,8 @@ use weft_config::settings::{
     OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
 };
 use weft_config::table::{
-    Authorization, Backend, Default, Endpoint, Port, Protocol, Revision, RouteRule, Rule, Schema,
-    Service, ServiceName, Table, Traffic,
+    Absence, Authorization, Backend, Ban, Default, Endpoint, Forbidden, Port, Protocol, Revision,
+    RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -194,6 +194,7 @@ impl Mesh {
                     protocol,
                     routes,
                     endpoints,
+                    absence: Absence::default(),
                     traffic: Traffic::default(),
                 },
             )]);
@@ -215,6 +216,10 @@ impl Mesh {
             traffic: Arc::default(),
         };
         let number = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
+        let forbidden = Forbidden {
+            ports: [(80, Protocol::Http)].into(),
+            ban: Ban::DeniedByDefault,
+        };
         let table = Table {
             schema: Schema,
             revision: Revision {
@@ -231,7 +236,7 @@ impl Mesh {
                 service("routed", 80, Protocol::Http, vec![], vec![route]),
             ]
             .into(),
-            forbidden: [ServiceName::new("shop", "secret").unwrap()].into(),
+            forbidden: [(ServiceName::new("shop", "secret").unwrap(), forbidden)].into(),
         };
         let table = Arc::new(table);
         for control in &self.control {

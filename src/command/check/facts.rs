@@ -17,9 +17,11 @@ use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
+use super::holders::{self, Of};
 use super::judge::{
-    ADMIN, Application, Buffers, Clock, Facts, Life, Port, PortState, SvidFact, UdpProbe,
+    ADMIN, Application, Buffers, Clock, Facts, Port, PortState, SvidFact, UdpProbe,
 };
+use super::running::{self, Running};
 use crate::admin_client::Target;
 use crate::command::proxy::config_addresses;
 use crate::failure::chain;
@@ -252,7 +254,8 @@ fn ports(settings: &ProxySettings) -> Vec<Port> {
     }
     if let Some(inbound) = &settings.inbound {
         let bound = UdpSocket::bind(inbound.listen).map(drop);
-        ports.push(port("inbound", inbound.listen.to_string(), bound));
+        let holder = || holders::at(Of::Udp, inbound.listen);
+        ports.push(port("inbound", inbound.listen.to_string(), bound, holder));
     }
     for listener in &settings.outbound {
         ports.push(match &listener.listen {
@@ -261,7 +264,7 @@ fn ports(settings: &ProxySettings) -> Vec<Port> {
                 // Binding would leave a file; a socket that accepts is in use.
                 let used = std::os::unix::net::UnixStream::connect(path).is_ok();
                 let state = if used {
-                    PortState::InUse
+                    PortState::InUse(holders::at_path(path))
                 } else {
                     PortState::Free
                 };
@@ -269,6 +272,7 @@ fn ports(settings: &ProxySettings) -> Vec<Port> {
                     setting: "outbound",
                     address: listener.listen.to_string(),
                     state,
+                    ours: false,
                 }
             }
         });
@@ -281,19 +285,26 @@ fn tcp_port(setting: &'static str, address: SocketAddr) -> Port {
         setting,
         address.to_string(),
         std::net::TcpListener::bind(address).map(drop),
+        || holders::at(Of::Tcp, address),
     )
 }
 
-fn port(setting: &'static str, address: String, bound: std::io::Result<()>) -> Port {
+fn port(
+    setting: &'static str,
+    address: String,
+    bound: std::io::Result<()>,
+    holder: impl FnOnce() -> Option<String>,
+) -> Port {
     let state = match bound {
         Ok(()) => PortState::Free,
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => PortState::InUse,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => PortState::InUse(holder()),
         Err(error) => PortState::Refused(error.to_string()),
     };
     Port {
         setting,
         address,
         state,
+        ours: false,
     }
 }
 
@@ -324,15 +335,10 @@ async fn applications(settings: &ProxySettings) -> Vec<Application> {
     found
 }
 
-/// Whether the sidecar of these settings runs: what its admin endpoint answers.
-pub async fn life(settings: &ProxySettings) -> Life {
+/// What the sidecar of these settings says, if one answers at their admin endpoint.
+pub async fn running(settings: &ProxySettings) -> Option<Running> {
     let at = [Target::Tcp(settings.admin.listen)];
-    let ask = crate::admin_client::get(&at, "/certs");
-    match tokio::time::timeout(PATIENCE, ask).await {
-        Ok(Ok(answer)) if answer.status.is_success() => Life::Runs,
-        Ok(Ok(answer)) if answer.status == http::StatusCode::SERVICE_UNAVAILABLE => Life::Waits,
-        Ok(_) | Err(_) => Life::None,
-    }
+    running::ask(&at).await.ok()
 }
 
 #[cfg(test)]
@@ -351,7 +357,7 @@ mod tests {
 
     #[test]
     fn the_peers_are_all_endpoints_of_a_table() {
-        let table = r#"{"schema":1,"revision":{"store":"s","number":1},"trust_domain":"demo.test","forbidden":[],
+        let table = r#"{"schema":1,"revision":{"store":"s","number":1},"trust_domain":"demo.test",
             "services":{"orders.shop":{"ports":{"80":{"protocol":"http","endpoints":[{"workload":"w",
             "address":"10.9.0.3:6143","identity":"spiffe://demo.test/ns/shop/sa/orders"}]}}}}}"#;
         let peers = peers_of(&serde_json::from_str(table).unwrap());

@@ -63,10 +63,13 @@ pub struct Port {
     pub setting: &'static str,
     pub address: String,
     pub state: PortState,
+    /// The running sidecar says that it listens there.
+    pub ours: bool,
 }
 
 impl Port {
-    fn is_admin(&self) -> bool {
+    /// Whether it is one of the admin endpoint.
+    pub fn is_admin(&self) -> bool {
         self.setting == ADMIN
     }
 }
@@ -88,7 +91,8 @@ pub enum Life {
 #[derive(Debug)]
 pub enum PortState {
     Free,
-    InUse,
+    /// By this program, if that can be seen.
+    InUse(Option<String>),
     Refused(String),
 }
 
@@ -141,10 +145,13 @@ impl std::fmt::Display for Verdict {
 /// Judges all facts. A sidecar that runs has its ports in use.
 pub fn judge(facts: &Facts, now: SystemTime, life: Life) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(match &facts.joins_as {
-        Some(identity) => Some(judge_token(identity)),
-        None => facts.svid.as_ref().map(|svid| judge_svid(svid, now)),
-    });
+    // One that runs says itself who it is, which the disk may not hold yet.
+    if life != Life::Runs {
+        findings.extend(match &facts.joins_as {
+            Some(identity) => Some(judge_token(identity)),
+            None => facts.svid.as_ref().map(|svid| judge_svid(svid, now)),
+        });
+    }
     findings.extend(facts.clocks.iter().map(judge_clock));
     findings.extend(facts.udp.iter().map(judge_udp));
     findings.extend(facts.buffers.as_ref().map(judge_buffers));
@@ -154,7 +161,8 @@ pub fn judge(facts: &Facts, now: SystemTime, life: Life) -> Vec<Finding> {
     findings
 }
 
-fn finding(
+/// A line of the report.
+pub fn finding(
     check: impl Into<String>,
     verdict: Verdict,
     found: impl Into<String>,
@@ -174,7 +182,8 @@ fn judge_token(identity: &str) -> Finding {
     finding("identity", Verdict::Warn, found, advice)
 }
 
-fn judge_svid(svid: &Result<SvidFact, String>, now: SystemTime) -> Finding {
+/// Judges the certificate that a sidecar has.
+pub fn judge_svid(svid: &Result<SvidFact, String>, now: SystemTime) -> Finding {
     let join = "join again: write a new token's file as join.token_file (weft ca token)";
     let svid = match svid {
         Ok(svid) => svid,
@@ -280,15 +289,25 @@ fn judge_port(port: &Port, life: Life) -> Finding {
             "it runs with other settings: restart it",
         ),
         PortState::Free => finding(check, Verdict::Ok, "free", ""),
-        PortState::InUse if life == Life::Runs || (life == Life::Waits && port.is_admin()) => {
+        PortState::InUse(_)
+            if (life == Life::Runs && port.ours) || (life == Life::Waits && port.is_admin()) =>
+        {
             finding(check, Verdict::Ok, "in use, by the running sidecar", "")
         }
-        PortState::InUse => finding(
-            check,
-            Verdict::Fail,
-            "in use",
-            "end what holds it (ss -lnptu shows it) or write another port",
-        ),
+        PortState::InUse(holder) => {
+            let holder = holder.as_deref().unwrap_or("a program of another user");
+            let found = format!("in use, by {holder}");
+            let advice = match life {
+                Life::Runs => {
+                    "the running sidecar does not listen there: end what holds it or write another port, and restart \
+                     the sidecar"
+                }
+                Life::None | Life::Waits => {
+                    "end what holds it (ss -lnptu shows it) or write another port"
+                }
+            };
+            finding(check, Verdict::Fail, found, advice)
+        }
         PortState::Refused(error) => finding(
             check,
             Verdict::Fail,
@@ -415,12 +434,13 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_right_only_while_the_sidecar_runs() {
-        let with = |state, life| {
+    fn a_port_in_use_is_right_only_while_the_sidecar_runs_and_listens_there() {
+        let with = |state, life, ours| {
             let port = Port {
                 setting: "admin",
                 address: "127.0.0.1:1".into(),
                 state,
+                ours,
             };
             verdict(
                 Facts {
@@ -431,13 +451,15 @@ mod tests {
                 life,
             )
         };
-        assert_eq!(with(PortState::Free, Life::None), Verdict::Ok);
-        assert_eq!(with(PortState::Free, Life::Waits), Verdict::Ok);
-        assert_eq!(with(PortState::InUse, Life::Waits), Verdict::Ok);
-        assert_eq!(with(PortState::InUse, Life::Runs), Verdict::Ok);
-        assert_eq!(with(PortState::InUse, Life::None), Verdict::Fail);
+        let used = || PortState::InUse(Some("nginx (pid 7)".into()));
+        assert_eq!(with(PortState::Free, Life::None, false), Verdict::Ok);
+        assert_eq!(with(PortState::Free, Life::Waits, false), Verdict::Ok);
+        assert_eq!(with(used(), Life::Waits, false), Verdict::Ok);
+        assert_eq!(with(used(), Life::Runs, true), Verdict::Ok);
+        assert_eq!(with(used(), Life::Runs, false), Verdict::Fail);
+        assert_eq!(with(used(), Life::None, false), Verdict::Fail);
         assert_eq!(
-            with(PortState::Refused("x".into()), Life::None),
+            with(PortState::Refused("x".into()), Life::None, false),
             Verdict::Fail
         );
     }

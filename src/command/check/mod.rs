@@ -1,25 +1,30 @@
-//! `weft check`: is this host fit for a sidecar, and is its sidecar well? `facts.rs` gathers,
-//! `judge.rs` judges, this prints.
+//! `weft check`: is this host fit for a sidecar, and is its sidecar well? `facts.rs` gathers what the host tells and
+//! `judge.rs` judges it; `running.rs` does both for what a running sidecar and the mesh tell; this prints.
 
 mod facts;
+mod holders;
 mod judge;
+mod running;
 
 use std::time::SystemTime;
 
 use clap::Args;
-use weft_config::settings::load_proxy;
+use weft_config::settings::{ProxySettings, load_proxy};
 
+use crate::admin_client::Target;
 use crate::command::proxy::flags::ProxyFlags;
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, note, print};
 use judge::{Finding, Life, Verdict, judge};
+use running::judge_stranger;
 
-/// Checks this host, and a sidecar's settings if there are any.
+/// Checks this host, a sidecar's settings if there are any, and the sidecar itself if it runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     weft check                        what the host alone tells\n  \
-    weft check --config proxy.yaml    and what this sidecar needs: clocks, ports, identity, application\n\n\
-    Exit code 1 if a check fails; warnings do not count.")]
+    weft check --config proxy.yaml    and what this sidecar needs: clocks, ports, identity, application; if it runs, what it says\n  \
+    weft check --admin 127.0.0.1:6191    only what the sidecar there says of itself and of the mesh\n\n\
+    Exit code 1 if a check fails; warnings do not count. 69 if no sidecar answers at --admin.")]
 pub struct Check {
     #[command(flatten)]
     flags: ProxyFlags,
@@ -31,8 +36,13 @@ pub struct Check {
 /// Runs `weft check`.
 pub fn run(args: Check) -> Result<(), Failure> {
     let runtime = crate::process::runtime()?;
+    let alone = args.flags.admin_alone();
     let sources = args.flags.into_sources();
     let findings = runtime.block_on(async {
+        if let Some(admin) = alone {
+            let running = running::ask(&[Target::Tcp(admin)]).await?;
+            return Ok(running.judge(SystemTime::now()));
+        }
         if !sources.has_settings() {
             let wanted = weft_transport::tuning::TransportSettings::default().udp_buffer;
             return Ok(judge(
@@ -43,9 +53,7 @@ pub fn run(args: Check) -> Result<(), Failure> {
         }
         let loaded = load_proxy(sources)?;
         loaded.warnings.iter().for_each(note);
-        let life = facts::life(&loaded.settings).await;
-        let facts = facts::of_sidecar(&loaded.settings).await;
-        Ok::<_, Failure>(judge(&facts, SystemTime::now(), life))
+        Ok::<_, Failure>(of_settings(&loaded.settings).await)
     })?;
     print(args.output, &findings, |findings| table(findings))?;
     if findings
@@ -55,6 +63,38 @@ pub fn run(args: Check) -> Result<(), Failure> {
         return Err(Failure::silent(Code::Failed));
     }
     Ok(())
+}
+
+/// This host, the sidecar of the settings if it runs, and the mesh as that sidecar sees it.
+async fn of_settings(settings: &ProxySettings) -> Vec<Finding> {
+    let mut running = facts::running(settings).await;
+    let mut facts = facts::of_sidecar(settings).await;
+    let own = facts.svid.as_ref().and_then(|svid| svid.as_ref().ok());
+    let own = own.map_or("", |svid| svid.id.as_str());
+    let admin = settings.admin.listen.to_string();
+    let mut findings = Vec::new();
+    let stranger = running
+        .as_ref()
+        .and_then(|running| judge_stranger(running, own, &admin));
+    if let Some(stranger) = stranger {
+        facts.ports.retain(|port| port.address != admin);
+        findings.push(stranger);
+        running = None;
+    }
+    let now = SystemTime::now();
+    let life = match &running {
+        Some(running) if running.identity().is_empty() => Life::Waits,
+        Some(_) => Life::Runs,
+        None => Life::None,
+    };
+    if let Some(running) = &running {
+        for port in &mut facts.ports {
+            port.ours = port.is_admin() || running.listens_on(&port.address);
+        }
+        findings.extend(running.judge(now));
+    }
+    findings.extend(judge(&facts, now, life));
+    findings
 }
 
 fn table(findings: &[Finding]) -> Table {

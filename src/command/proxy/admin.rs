@@ -80,6 +80,8 @@ pub fn status(args: &Status) -> Result<(), Failure> {
             "svid_expires": certs["not_after"],
             "revision": dump["table"]["revision"]["number"],
             "control_plane": dump["control_plane"],
+            "registrations": dump["registrations"],
+            "listeners": dump["listeners"],
             "peers": connections["peers"],
         });
         Ok::<_, Failure>((ready.status.is_success(), status))
@@ -98,12 +100,37 @@ fn status_table(status: &Value) -> Table {
         table.row([key.replace('_', " "), plain(&status[key])]);
     }
     if let Some(control_plane) = status["control_plane"].as_object() {
-        for (key, value) in control_plane.iter().filter(|(_, value)| !value.is_null()) {
-            table.row([
-                format!("config service: {}", key.replace('_', " ")),
-                plain(value),
-            ]);
+        for (key, value) in control_plane {
+            let value = match value {
+                // What it offered and what runs; each names its store, too, which is in the JSON.
+                Value::Object(revision) if revision.contains_key("number") => {
+                    plain(&revision["number"])
+                }
+                // Registrations have lines of their own.
+                Value::Null | Value::Object(_) | Value::Array(_) => continue,
+                other @ (Value::Bool(_) | Value::Number(_) | Value::String(_)) => plain(other),
+            };
+            table.row([format!("config service: {}", key.replace('_', " ")), value]);
         }
+    }
+    let rows = |list: &str| status[list].as_array().cloned().unwrap_or_default();
+    for row in rows("registrations") {
+        let problem = match &row["problem"] {
+            Value::Null => "no problem".to_owned(),
+            problem => plain(problem),
+        };
+        table.row([format!("serves {}", plain(&row["service"])), problem]);
+    }
+    for row in rows("listeners") {
+        let leads_to = match &row["leads_to"] {
+            Value::Null => "by host".to_owned(),
+            name => plain(name),
+        };
+        let state = match &row["why"] {
+            Value::Null => leads_to,
+            why => format!("{leads_to}: {}", plain(why)),
+        };
+        table.row([format!("listens on {}", plain(&row["listen"])), state]);
     }
     for peer in status["peers"].as_array().into_iter().flatten() {
         let (worker, peer) = (plain(&peer["worker"]), &peer["peer"]);

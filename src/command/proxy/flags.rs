@@ -1,5 +1,6 @@
 //! The flags that stand for a sidecar's settings file, as its topmost layer.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -60,6 +61,21 @@ pub struct ProxyFlags {
 }
 
 impl ProxyFlags {
+    /// The admin endpoint, if the command line names that and nothing else.
+    pub fn admin_alone(&self) -> Option<SocketAddr> {
+        let admin = self.admin?;
+        let rest = Self {
+            admin: None,
+            ..self.clone()
+        };
+        let rest = Sources {
+            file: rest.config.clone(),
+            flags: rest.into_layer(),
+            ..Sources::default()
+        };
+        (!rest.has_settings()).then_some(admin.0)
+    }
+
     /// All layers of the settings.
     pub fn into_sources(self) -> Sources<RawProxy> {
         let file = self.config.clone();

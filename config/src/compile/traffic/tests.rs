@@ -290,7 +290,7 @@ fn a_failover_goes_to_the_same_port_and_counts_as_a_backend() {
     }
     // Whoever may not call it is told so, as of the backend of a route.
     let closed = table(&set(&(MESH.to_owned() + &failover + deny)));
-    assert!(closed.forbidden.contains(&service("spare.other")));
+    assert!(closed.forbidden.contains_key(&service("spare.other")));
     // A sidecar of the spare decides about the service that was addressed, too.
     let revision = open.revision.clone();
     let spare = Sidecar {

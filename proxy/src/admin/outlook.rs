@@ -1,0 +1,70 @@
+//! What a sidecar makes of its own settings in the mesh as it is: where it listens, whether what its listeners lead to
+//! exists and may be called, and whether what it serves is registered. `weft check` and `weft proxy status` show it.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use weft_config::settings::LocalAddress;
+
+use crate::directory::Directory;
+use crate::failure::Reason;
+use crate::outbound::route::{Destination, address};
+use crate::worker::Shared;
+
+/// Where the sidecar listens, as bound.
+pub(crate) struct Doors {
+    /// For peers (UDP).
+    pub(crate) mesh: Option<SocketAddr>,
+    /// For its application, and what each leads to.
+    pub(crate) outbound: Vec<(LocalAddress, Destination)>,
+}
+
+/// Each listener of the application with what it leads to. `state` is `ok`, `by_host`, `forbidden`, `unknown`,
+/// `no_endpoint` or `not_ready`; `why` says more where that is not well.
+pub(super) fn listeners(doors: &Doors, directory: &Directory, shared: &Shared) -> Value {
+    let rows = doors.outbound.iter().map(|(listen, destination)| {
+        let (leads_to, state, why) = outlook(destination, directory, shared);
+        json!({ "listen": listen.to_string(), "leads_to": leads_to, "state": state, "why": why })
+    });
+    Value::Array(rows.collect())
+}
+
+fn outlook(
+    destination: &Destination,
+    directory: &Directory,
+    shared: &Shared,
+) -> (Option<String>, &'static str, Option<String>) {
+    let Destination::Service { text, port, .. } = destination else {
+        return (None, "by_host", None);
+    };
+    let leads_to = Some(format!("{text}:{port}"));
+    let (state, why) = match address(directory, destination, None, &shared.identity) {
+        Ok(port) if port.cluster.endpoints.is_empty() && port.rules.is_empty() => {
+            ("no_endpoint", Some(port.cluster.absence.to_string()))
+        }
+        Ok(_) => ("ok", None),
+        Err(astray) => {
+            let state = match astray.failure.reason {
+                Reason::Denied => "forbidden",
+                Reason::NotReady => "not_ready",
+                _ => "unknown",
+            };
+            (state, Some(astray.failure.detail.into_owned()))
+        }
+    };
+    (leads_to, state, why)
+}
+
+/// Each service that the settings serve. `problem` is why it is not registered, where it is not; `status` is that of
+/// the control plane.
+pub(super) fn registrations(shared: &Shared, status: &Value) -> Value {
+    let rows = shared.served.iter().map(|service| {
+        let problem = &status["registration_problems"][&*service.label];
+        json!({
+            "service": &*service.label,
+            "application": service.application.to_string(),
+            "problem": problem,
+        })
+    });
+    Value::Array(rows.collect())
+}
