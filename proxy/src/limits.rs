@@ -9,6 +9,15 @@ use weft_transport::shares::Bounds;
 /// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a head that are kept for what the mesh itself adds to a response: `:status` and `weft-retry`, with 32 bytes
+/// for each.
+pub const HEAD_BYTES_OF_MESH: usize = 128;
+
+/// Bytes of a head that are read over HTTP/2, where heads between [`HEAD_BYTES_MAX`] and this are refused by a whole
+/// answer. h2 has one number for what it announces and what it refuses without a word of ours, so this is the announced
+/// one, too.
+pub const HTTP2_HEAD_BYTES_READ: u32 = 2 * HEAD_BYTES_MAX as u32;
+
 /// Fields of one head or trailer section; more is answered 431. Envoy's default.
 pub const FIELDS_MAX: usize = 100;
 

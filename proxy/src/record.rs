@@ -100,6 +100,11 @@ impl Record {
         self.method == Method::HEAD || matches!(self.status, 204 | 205 | 304)
     }
 
+    /// As [`Self::is_bodiless`] without 205, whose end is told like that of any response (RFC 9112 section 6.3).
+    pub(crate) fn has_no_content(&self) -> bool {
+        self.status != 205 && self.is_bodiless()
+    }
+
     /// Counts the tunnel as open; returns the series that counts its bytes.
     pub(crate) fn open_tunnel(&self) -> Option<Arc<TunnelSeries>> {
         match &self.counted.series {

@@ -8,38 +8,18 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Connection, Load, Mesh, Origin, Sidecar, connect, eventually, exchange, get, pause, service,
+    Connection, Load, Mesh, Origin, Shop, connect, eventually, exchange, get, pause, service,
 };
-
-struct Shop {
-    mesh: Mesh,
-    sidecar: Sidecar,
-    _orders: Sidecar,
-    address: SocketAddr,
-}
 
 /// A caller of `origin`, by TCP, by a Unix socket and by host.
 fn shop(mesh: Mesh, origin: &Origin) -> Shop {
-    mesh.apply(&service("orders", 80, "http"));
-    let orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", origin.address)
-        .start();
-    let sidecar = mesh
-        .sidecar("shop")
-        // The one that is waited for has all requests.
-        .setting("workers: 1")
-        .calls("orders:80")
-        .calls_by_socket("orders:80", &mesh.folder().join("shop.sock"))
-        .calls_by_host()
-        .start();
-    sidecar.wait_endpoints("orders:80", 1);
-    Shop {
-        address: sidecar.listener("orders:80"),
-        mesh,
-        sidecar,
-        _orders: orders,
-    }
+    let socket = mesh.folder().join("shop.sock");
+    Shop::calling(mesh, origin.address, |shop| {
+        // The one worker that is waited for has all requests.
+        shop.setting("workers: 1")
+            .calls_by_socket("orders:80", &socket)
+            .calls_by_host()
+    })
 }
 
 /// Answers after a moment in which a client's end is certainly seen.

@@ -280,6 +280,8 @@ fn exchanges_cancelled_in_the_middle_never_kill_the_connection() {
     let mut target = target(echo);
     let (seen, _) = target.attack("cancel");
     assert_eq!(seen["status"], 200, "{seen}");
+    assert!(seen["closed"].is_null(), "{seen}");
+    assert_eq!(seen["cancelled"], 200, "{seen}");
     let whole = target.origin.requests();
     assert!(
         whole.iter().all(|request| request.body.is_empty()),

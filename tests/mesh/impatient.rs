@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Connection, Mesh, Origin, Sidecar, connect, get, pause, service};
+use crate::harness::{
+    Connection, Mesh, Origin, Shop, Sidecar, SidecarPlan, connect, get, pause, service,
+};
 
 /// Hears everything and never answers.
 fn stuck(mesh: &Mesh) -> Origin {
@@ -88,13 +90,8 @@ fn eight_hundred_callers_that_give_up_leave_a_tunnel_on_the_same_connection_alon
 fn a_client_of_http2_whose_preface_comes_in_two_pieces_is_served() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
-    mesh.apply(&service("orders", 80, "http"));
-    let _orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", origin.address)
-        .start();
-    let shop = mesh.sidecar("shop").calls("orders:80").start();
-    let mut client = connect(shop.listener("orders:80")).unwrap();
+    let shop = Shop::start(mesh, origin.address);
+    let mut client = connect(shop.address).unwrap();
     client.write_all(b"PRI * HTTP/2.0\r\n").unwrap();
     pause(Duration::from_millis(100));
     // The rest, and an empty SETTINGS frame.
@@ -121,19 +118,14 @@ fn a_request_timeout_holds_while_a_peer_that_never_answers_is_dialled() {
     let origin = Origin::echo(mesh.address(), "orders");
     // Takes datagrams and says nothing.
     let mute = std::net::UdpSocket::bind((mesh.address(), 6143)).unwrap();
-    mesh.apply(&service("orders", 80, "http"));
-    mesh.apply(&with_request_timeout("200ms"));
-    let _orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", origin.address)
-        .advertise(mute.local_addr().unwrap())
-        .start();
-    let shop = mesh.sidecar("shop").calls("orders:80").start();
-    shop.wait_endpoints("orders:80", 1);
+    let advertised = mute.local_addr().unwrap();
+    let orders = |orders: SidecarPlan| orders.advertise(advertised);
+    let shop = Shop::planned(mesh, "http", origin.address, orders, |shop| shop);
+    shop.mesh.apply(&with_request_timeout("200ms"));
     let mut took = Vec::new();
     for _ in 0..3 {
         let begun = Instant::now();
-        let answer = get(shop.listener("orders:80"), "/").unwrap();
+        let answer = get(shop.address, "/").unwrap();
         assert_eq!(answer.status, 504, "{answer:?}");
         took.push(begun.elapsed());
     }

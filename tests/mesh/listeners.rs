@@ -1,28 +1,21 @@
 //! The listeners of a sidecar: which of them leads where, in whatever order the settings name them.
 
-use crate::harness::{Mesh, Origin, exchange, exchange_at, service};
+use crate::harness::{Mesh, Origin, Shop, exchange, exchange_at};
 
 #[test]
 fn a_listener_by_host_serves_every_request_whatever_stands_before_it_and_whichever_worker_has_it() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
-    mesh.apply(&service("orders", 80, "http"));
-    let _orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", origin.address)
-        .start();
     let sockets = ["first", "second", "third"].map(|name| mesh.folder().join(name));
     let [first, second, third] = &sockets;
-    let shop = mesh
-        .sidecar("shop")
-        .setting("workers: 2")
-        .calls_by_socket("orders:80", first)
-        .calls_by_socket("orders:80", second)
-        .calls_by_socket("orders:80", third)
-        .calls_by_host()
-        .start();
-    shop.wait_endpoints("orders:80", 1);
-    let by_host = shop.by_host();
+    let shop = Shop::calling(mesh, origin.address, |shop| {
+        shop.setting("workers: 2")
+            .calls_by_socket("orders:80", first)
+            .calls_by_socket("orders:80", second)
+            .calls_by_socket("orders:80", third)
+            .calls_by_host()
+    });
+    let by_host = shop.sidecar.by_host();
     // The port of a listener by host stands for the port of the service that is meant.
     let request = format!(
         "GET / HTTP/1.1\r\nhost: orders.shop:{}\r\nconnection: close\r\n\r\n",

@@ -27,6 +27,8 @@ mod drain;
 mod early_answers;
 mod figures;
 mod framing;
+mod framing_of_fields;
+mod framing_of_servers;
 mod full_disk;
 mod greedy_caller;
 mod grpc;

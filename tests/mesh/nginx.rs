@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 
-use crate::harness::{Mesh, Need, Process, Sidecar, eventually, heavy, need, run, service};
+use crate::harness::{Mesh, Need, Process, Shop, eventually, heavy, need, run};
 
 const NGINX: &[Need] = &[
     Need::Program("nginx"),
@@ -32,9 +32,7 @@ const SIZES: [usize; 9] = [
 ];
 
 struct Site {
-    mesh: Mesh,
-    _orders: Sidecar,
-    shop: Sidecar,
+    shop: Shop,
     nginx: Nginx,
 }
 
@@ -92,19 +90,8 @@ impl Nginx {
 fn site() -> Site {
     let mesh = Mesh::start();
     let nginx = Nginx::start(&mesh);
-    mesh.apply(&service("orders", 80, "http"));
-    let orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", nginx.address)
-        .start();
-    let shop = mesh.sidecar("shop").calls("orders:80").start();
-    shop.wait_endpoints("orders:80", 1);
-    Site {
-        mesh,
-        _orders: orders,
-        shop,
-        nginx,
-    }
+    let shop = Shop::start(mesh, nginx.address);
+    Site { shop, nginx }
 }
 
 #[test]
@@ -115,7 +102,7 @@ fn ten_thousand_requests_on_64_connections_have_no_error() {
     let _heavy = heavy();
     let site = site();
     std::fs::write(site.nginx.root.join("small"), "s".repeat(512)).unwrap();
-    let url = format!("http://{}/small", site.shop.listener("orders:80"));
+    let url = format!("http://{}/small", site.shop.address);
     let mut requests = 0;
     while requests < 10_000 {
         let output =
@@ -139,9 +126,9 @@ fn bodies_of_any_size_arrive_byte_exact_both_ways() {
     }
     let _heavy = heavy();
     let site = site();
-    let base = format!("http://{}", site.shop.listener("orders:80"));
-    let sent = site.mesh.folder().join("sent");
-    let got = site.mesh.folder().join("got");
+    let base = format!("http://{}", site.shop.address);
+    let sent = site.shop.mesh.folder().join("sent");
+    let got = site.shop.mesh.folder().join("got");
     for (index, size) in SIZES.into_iter().enumerate() {
         let hash = write_pattern(&sent, size);
         // A length that is told first, one that is not, and both over HTTP/2.
@@ -181,8 +168,8 @@ fn sixty_four_clients_at_once_get_byte_exact_bodies() {
     let _heavy = heavy();
     let site = site();
     let hash = write_pattern(&site.nginx.root.join("file"), 2_000_003);
-    let url = format!("http://{}/file", site.shop.listener("orders:80"));
-    let folder = site.mesh.folder();
+    let url = format!("http://{}/file", site.shop.address);
+    let folder = site.shop.mesh.folder();
     let mut clients: Vec<_> = (0..64)
         .map(|n| {
             let mut curl = Command::new("curl");
@@ -205,7 +192,7 @@ fn ranges_conditions_and_head_pass_as_nginx_means_them() {
     }
     let site = site();
     std::fs::write(site.nginx.root.join("digits"), "0123456789").unwrap();
-    let url = format!("http://{}/digits", site.shop.listener("orders:80"));
+    let url = format!("http://{}/digits", site.shop.address);
     let shown = |flags: &[&str]| {
         let format = "%{http_code} %{size_download}";
         run(Command::new("curl")

@@ -6,8 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use crate::harness::{
-    Connection, Load, Mesh, Origin, Response, Sidecar, connect, eventually, exchange, get, pause,
-    service,
+    Connection, Load, Mesh, Origin, Response, Shop, Sidecar, connect, eventually, exchange, get,
+    pause,
 };
 
 /// How often requests were counted that the sidecar answered with a status.
@@ -49,19 +49,11 @@ fn expect_told(sidecar: &Sidecar, response: &Response, before: u64, what: &str) 
 fn what_does_not_parse_is_answered_counted_and_logged_like_any_failure() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
-    mesh.apply(&service("orders", 80, "http"));
-    let _orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", origin.address)
-        .start();
-    let shop = mesh
-        .sidecar("shop")
-        .setting("workers: 1")
-        .setting("timeouts: { request_headers: 1s }")
-        .calls("orders:80")
-        .start();
-    shop.wait_endpoints("orders:80", 1);
-    let address = shop.listener("orders:80");
+    let pair = Shop::calling(mesh, origin.address, |shop| {
+        shop.setting("workers: 1")
+            .setting("timeouts: { request_headers: 1s }")
+    });
+    let (shop, address) = (&pair.sidecar, pair.address);
     let bystander = Load::start(address, "/", 1, Duration::from_millis(20));
     let long = "x".repeat(200 * 1024);
     let fields: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
@@ -93,7 +85,7 @@ fn what_does_not_parse_is_answered_counted_and_logged_like_any_failure() {
     ];
     for (request, status) in &cases {
         let what = &request[..request.len().min(60)];
-        let before = counted(&shop, *status);
+        let before = counted(shop, *status);
         // Some of these follow a good request on the same connection.
         for first in ["", "GET /first HTTP/1.1\r\nhost: a\r\n\r\n"] {
             if first.is_empty() || *status != 408 {
@@ -109,7 +101,7 @@ fn what_does_not_parse_is_answered_counted_and_logged_like_any_failure() {
                     .unwrap_or_else(|error| panic!("{what:?} after {first:?}: {error}"));
                 assert_eq!(response.status, *status, "{what:?}");
                 assert_eq!(response.header("connection"), Some("close"), "{what:?}");
-                expect_told(&shop, &response, before, what);
+                expect_told(shop, &response, before, what);
                 let mut rest = Vec::new();
                 let _ = connection.reader().read_to_end(&mut rest);
                 assert!(rest.is_empty(), "{what:?}");
@@ -124,11 +116,11 @@ fn what_does_not_parse_is_answered_counted_and_logged_like_any_failure() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
     // A body that is none.
-    let before = counted(&shop, 400);
+    let before = counted(shop, 400);
     let request = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n";
     let response = exchange(address, request).unwrap();
     assert_eq!(response.status, 400, "{response:?}");
-    expect_told(&shop, &response, before, "a malformed chunk");
+    expect_told(shop, &response, before, "a malformed chunk");
     bystander.finish_after(10).expect_all_good(10);
 }
 
@@ -136,14 +128,8 @@ fn what_does_not_parse_is_answered_counted_and_logged_like_any_failure() {
 fn without_descriptors_the_log_is_quiet_and_the_admin_endpoint_answers() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
-    mesh.apply(&service("orders", 80, "http"));
-    let _orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", origin.address)
-        .start();
-    let shop = mesh.sidecar("shop").calls("orders:80").start();
-    shop.wait_endpoints("orders:80", 1);
-    let address = shop.listener("orders:80");
+    let pair = Shop::start(mesh, origin.address);
+    let (shop, address) = (&pair.sidecar, pair.address);
     assert_eq!(get(address, "/").unwrap().status, 200);
     let mut bystander = Connection::open(address).unwrap();
     assert_eq!(bystander.get("/").unwrap().status, 200);

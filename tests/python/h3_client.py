@@ -21,6 +21,7 @@ async def get(options):
         return {
             "status": exchange.status,
             "headers": text(exchange.headers),
+            "interim": [text(interim) for interim in exchange.interim],
             "body": exchange.body.decode(),
             "peer": names.value.get_values_for_type(x509.UniformResourceIdentifier),
         }

@@ -358,6 +358,7 @@ async def cancel(options):
         exchange = await client.finish(after, 10)
         return {
             "status": exchange.status,
+            "cancelled": n + 1,
             "closed": client.terminated and client.terminated.error_code,
         }
 

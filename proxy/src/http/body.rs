@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
@@ -283,7 +283,21 @@ enum Source {
         pump: Option<Pump>,
         idle: Idle,
         received: u64,
+        contents: Contents,
     },
+}
+
+/// What hyper hears of a response's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contents {
+    /// What comes.
+    Told,
+    /// By its method or status the response has none, whatever its fields say. Over HTTP/1 hyper knows that by itself,
+    /// and would refuse the length that a 304 may have (RFC 9110 section 8.6) beside a body that says so, too.
+    UntoldOverHttp1,
+    /// The same over HTTP/2: the end goes with the head, as a length of 0 would be wrong for HEAD and in a 204, and an
+    /// empty body behind another length is malformed.
+    EndWithHead,
 }
 
 impl ResponseBody {
@@ -295,14 +309,26 @@ impl ResponseBody {
         }
     }
 
-    /// A response of the destination, with the request body that may still be under way.
-    pub(crate) fn peer(recv: RecvHalf, pump: Option<Pump>, idle: Idle, record: Record) -> Self {
+    /// A response of the destination to a client of that version, with the request body that may still be under way.
+    pub(crate) fn peer(
+        recv: RecvHalf,
+        pump: Option<Pump>,
+        idle: Idle,
+        record: Record,
+        version: Version,
+    ) -> Self {
+        let contents = match (record.has_no_content(), version) {
+            (false, _) => Contents::Told,
+            (true, Version::HTTP_2) => Contents::EndWithHead,
+            (true, _) => Contents::UntoldOverHttp1,
+        };
         Self {
             source: Source::Peer {
                 recv,
                 pump,
                 idle,
                 received: 0,
+                contents,
             },
             record: Some(record),
         }
@@ -341,6 +367,7 @@ impl Body for ResponseBody {
                 pump,
                 idle,
                 received,
+                contents: _,
             } => {
                 if let Err(broken) = poll_pump(pump, cx) {
                     Err(broken.failure())
@@ -397,14 +424,22 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Whole(text) => text.is_empty(),
-            Source::Peer { recv, .. } => recv.is_end_stream(),
+            Source::Peer { recv, contents, .. } => match contents {
+                Contents::Told => recv.is_end_stream(),
+                Contents::UntoldOverHttp1 => false,
+                Contents::EndWithHead => true,
+            },
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Whole(text) => SizeHint::with_exact(text.len() as u64),
-            Source::Peer { recv, .. } => recv.size_hint(),
+            Source::Peer { recv, contents, .. } => match contents {
+                Contents::Told => recv.size_hint(),
+                Contents::UntoldOverHttp1 => SizeHint::default(),
+                Contents::EndWithHead => SizeHint::with_exact(0),
+            },
         }
     }
 }

@@ -221,6 +221,19 @@ fn strip_connection_options(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
 }
 
+/// Whether these fields leave room in a head, which has [`limits::HEAD_BYTES_MAX`], for what the mesh adds.
+//= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
+//# The size of a field list is calculated based on the uncompressed size of fields, including the length of the
+//# name and value in bytes plus an overhead of 32 bytes for each field.
+pub(crate) fn fit(headers: &HeaderMap) -> bool {
+    const OVERHEAD: usize = 32;
+    let size: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + OVERHEAD)
+        .sum();
+    size <= limits::HEAD_BYTES_MAX - limits::HEAD_BYTES_OF_MESH
+}
+
 /// Whether the sender ends the connection after this message (RFC 9112 section 9.6).
 pub(crate) fn says_close(headers: &HeaderMap) -> bool {
     headers

@@ -8,6 +8,7 @@
 //!   forgets that rule sends what it declares, and a moment later.
 //! - The content was read to its declared end, and hyper found nothing behind it.
 //! - The application did not say `Connection: close`, and did not end the response by closing.
+//! - It did not answer in HTTP/1.0: a request whose length is not known beforehand cannot be said in that version.
 //! - The whole request had been handed over when the response ended: the application may take what comes later
 //!   for another request.
 //!
@@ -20,6 +21,7 @@ use http::{HeaderMap, StatusCode, Version};
 
 use super::fields;
 use crate::failure::{Failure, Reason};
+use crate::limits;
 
 /// What becomes of the connection after a response, as far as its head tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +59,13 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failu
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(bad("application switched protocols unasked"));
     }
-    if head.headers.len() > crate::limits::FIELDS_MAX {
-        return Err(Failure::new(
-            Reason::ResponseHeadTooLarge,
-            "response has too many fields",
-        ));
+    if head.headers.len() > limits::FIELDS_MAX {
+        let many = "the response has too many fields";
+        return Err(Failure::new(Reason::ResponseHeadTooLarge, many));
+    }
+    if !fields::fit(&head.headers) {
+        let large = "the response's head is too large";
+        return Err(Failure::new(Reason::ResponseHeadTooLarge, large));
     }
     let afterwards = afterwards(head, to_head);
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
@@ -77,7 +81,9 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failu
 
 fn afterwards(head: &Parts, to_head: bool) -> Afterwards {
     let bodiless = to_head || is_bodiless(head.status);
-    if fields::says_close(&head.headers) || (bodiless && declares_content(head)) {
+    // hyper speaks HTTP/1.0 to a connection that did, and would send a body without a length as none at all.
+    let is_old = head.version == Version::HTTP_10;
+    if is_old || fields::says_close(&head.headers) || (bodiless && declares_content(head)) {
         Afterwards::Ends
     } else {
         Afterwards::Lives
@@ -163,6 +169,20 @@ mod tests {
     }
 
     #[test]
+    fn a_response_of_http10_ends_its_connection_though_it_says_keep_alive() {
+        let mut head = http::Response::builder()
+            .version(Version::HTTP_10)
+            .header("connection", "keep-alive")
+            .header("content-length", "2")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0;
+        assert_eq!(check(&mut head, false), Ok(Afterwards::Ends));
+        assert_eq!(head.version, Version::HTTP_11);
+    }
+
+    #[test]
     fn a_204_crosses_without_a_length_and_a_304_keeps_it() {
         let headers = |status| {
             afterwards_of(status, false, &[("content-length", "43")])
@@ -187,6 +207,19 @@ mod tests {
             ])
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_head_over_the_limit_is_too_large_and_not_malformed() {
+        let value = "x".repeat(limits::HEAD_BYTES_MAX / 2);
+        let reason = |fields: &[(&str, &str)]| verdict(fields).map_err(|failure| failure.reason);
+        assert_eq!(reason(&[("a", &value)]), Ok(()));
+        assert_eq!(
+            reason(&[("a", &value), ("b", &value)]),
+            Err(Reason::ResponseHeadTooLarge)
+        );
+        let many = vec![("a", "x"); limits::FIELDS_MAX + 1];
+        assert_eq!(reason(&many), Err(Reason::ResponseHeadTooLarge));
     }
 
     #[test]

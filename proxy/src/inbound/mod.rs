@@ -7,6 +7,7 @@
 pub(crate) mod application;
 pub(crate) mod authorise;
 mod body;
+mod interim;
 mod pace;
 mod request;
 pub(crate) mod served;

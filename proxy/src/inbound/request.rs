@@ -10,14 +10,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Uri};
 use http_body::{Body, Frame};
-use tokio::sync::mpsc;
 use weft_config::table::Protocol;
 use weft_transport::http3::{ErrorCode, Responder, ServerRequest, StreamError};
 
 use super::application::{AnswerBody, Answered, Lease, while_uploading};
 use super::body::{self, Moved, RequestBody};
+use super::interim::{self, Interims};
 use super::pace::Pacer;
 use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
@@ -26,7 +26,6 @@ use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
 use crate::http::response::{self, Afterwards};
 use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
-use crate::limits;
 use crate::mesh::stream_failure;
 use crate::record::{Record, is_grpc_failure};
 use crate::resilience::deadline;
@@ -249,61 +248,38 @@ async fn deliver(
         *application.address()
     );
     let caller = &admitted.in_flight.caller;
-    let mut heads = None;
-    if let Some(request) = request
-        && !multiplexed
-    {
-        declare_length(request).await?;
-        heads = listen_for_interim(request, interim);
+    let (interims, queue) = interim.then(Interims::new).unzip();
+    let interims = interims.map(Arc::new);
+    if let Some(request) = request {
+        declare_length(request, multiplexed).await?;
+        if !multiplexed {
+            interim::listen(request, interims.clone());
+        }
     }
     let request = request.take();
     let mut request = request
         .map(|request| application.outgoing(request))
         .ok_or_else(|| Failure::new(Reason::Internal, "there is no request to send"))?;
-    if multiplexed {
-        return application.send_multiplexed(caller, &mut request).await;
-    }
-    let mut sending = pin!(application.send(caller, &mut request));
-    let Some(mut heads) = heads else {
+    let mut sending = pin!(async {
+        if multiplexed {
+            let interims = interims.as_deref();
+            application
+                .send_multiplexed(caller, &mut request, interims)
+                .await
+        } else {
+            application.send(caller, &mut request).await
+        }
+    });
+    let Some(mut queue) = queue else {
         return sending.await;
     };
-    loop {
-        tokio::select! {
-            biased;
-            Some(interim) = heads.recv() => {
-                let (mut interim, ()) = interim.into_parts();
-                fields::strip(&mut interim.headers);
-                respond.informational(&interim).await.map_err(|error| stream_failure(&error))?;
-            }
-            answered = &mut sending => return answered,
-        }
-    }
-}
-
-/// Has the interim responses (1xx) to a request judged, and queued where they are `wanted`: only callers who wait
-/// for them, or may understand them, pay for that.
-fn listen_for_interim(
-    request: &mut Request<RequestBody>,
-    wanted: bool,
-) -> Option<mpsc::Receiver<Response<()>>> {
-    let (heard, heads) = wanted
-        .then(|| mpsc::channel(limits::INFORMATIONAL_MAX))
-        .unzip();
-    let moved = request.body().moved().cloned();
-    hyper::ext::on_informational(request, move |interim| {
-        if let Some(moved) = &moved
-            && response::interim_declares_content(interim.headers())
-        {
-            moved.interim_declared_content();
-        }
-        let Some(heard) = &heard else { return };
-        let mut response = Response::new(());
-        *response.status_mut() = interim.status();
-        response.headers_mut().clone_from(interim.headers());
-        // A full queue drops the rest: see the limit.
-        let _ = heard.try_send(response);
-    });
-    heads
+    let answered = tokio::select! {
+        biased;
+        Err(failure) = queue.forward(respond) => return Err(failure),
+        answered = &mut sending => answered?,
+    };
+    queue.forward_rest(respond).await?;
+    Ok(answered)
 }
 
 /// Makes the head what the application shall see, or refuses it.
@@ -339,10 +315,13 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
     Ok(())
 }
 
-/// HTTP/1.1 says before the body whether there is one, HTTP/3 only shows it: the end comes with the head if
-/// there is none. Methods that rarely have one wait for the first frame or the end; for the others it is
+/// HTTP/1.1 says before the body whether there is one, and HTTP/2 with the head that there is none. HTTP/3 only shows
+/// it: the end comes with the head if there is none. Methods that rarely have one wait for the first frame or the end; for the others it is
 /// enough to look, as an application may answer such a head before its body comes.
-async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failure> {
+async fn declare_length(
+    request: &mut Request<RequestBody>,
+    multiplexed: bool,
+) -> Result<(), Failure> {
     let headers = request.headers();
     if headers.contains_key(CONTENT_LENGTH) {
         return Ok(());
@@ -362,7 +341,7 @@ async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failur
         .map_err(|error| stream_failure(&error))?;
     }
     // hyper chunks a body of unknown length on its own, but not one of these methods.
-    if rare && !request.body().is_empty() {
+    if rare && !multiplexed && !request.body().is_empty() {
         request
             .headers_mut()
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -370,6 +349,7 @@ async fn declare_length(request: &mut Request<RequestBody>) -> Result<(), Failur
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
     //# A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed
     //# content and it is not sending Transfer-Encoding.
+    // Some servers want it over HTTP/2, too.
     let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
     if means_content && request.body().is_empty() {
         request

@@ -80,10 +80,13 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let finish = client.listener.worker.finish.clone();
+    let version = request.version();
     let mut response = request::serve(client, request).await?;
     if finish.is_cancelled() {
         // RFC 9112 section 9.6: the client hears it with the last answer.
         response.headers_mut().insert(CONNECTION, CLOSE);
+        // In HTTP/1.1 hyper would add `keep-alive` for a client of HTTP/1.0 that asked for it.
+        *response.version_mut() = version;
     }
     Ok(response)
 }

@@ -210,7 +210,7 @@ async fn serve_http2(client: Client, connection: Connection) {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
-        .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(limits::HTTP2_HEAD_BYTES_READ)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW);
     let service = service_fn(move |request| request::serve(client.clone(), request));

@@ -51,6 +51,30 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
             .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
+/// Makes `OPTIONS http://orders` what it means, before anything is decided by the path.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
+//# If a proxy receives an OPTIONS request with an absolute-form of request-target in which the URI has an empty path
+//# and no query component, then the last proxy on the request chain MUST send a request-target of "*" when it forwards
+//# the request to the indicated origin server.
+pub(super) fn mean_whole_server(head: &mut Parts) {
+    if head.method != Method::OPTIONS || head.version > Version::HTTP_11 || has_path(&head.uri) {
+        return;
+    }
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    head.uri = Uri::from_parts(parts).unwrap_or_default();
+}
+
+/// Whether a path or a query was written. The URI type reads `/` where none was, and tells it by this alone: what was
+/// written stands behind the authority in one buffer.
+fn has_path(uri: &Uri) -> bool {
+    let (Some(authority), Some(path)) = (uri.authority(), uri.path_and_query()) else {
+        return true;
+    };
+    path.as_str() != "/"
+        || authority.as_str().as_bytes().as_ptr_range().end == path.as_str().as_ptr()
+}
+
 /// Refuses to be an open proxy: an absolute URI must name what the listener leads to.
 pub(super) fn check_target(
     head: &Parts,
@@ -179,6 +203,28 @@ mod tests {
             check(head("GET", "/", &[("via", "1.1 weft-1, 1.1 weft-2")])),
             None
         );
+    }
+
+    #[test]
+    fn options_for_a_server_without_a_path_are_for_all_of_it() {
+        for (method, uri, path) in [
+            ("OPTIONS", "http://orders", "*"),
+            ("OPTIONS", "HTTP://orders:80", "*"),
+            ("OPTIONS", "http://orders/", "/"),
+            ("OPTIONS", "http://orders?a", "/?a"),
+            ("OPTIONS", "*", "*"),
+            ("OPTIONS", "/", "/"),
+            ("GET", "http://orders", "/"),
+        ] {
+            // As hyper makes it, out of what was read.
+            let text = bytes::Bytes::from(format!("GET {uri} HTTP/1.1"));
+            let uri = Uri::from_maybe_shared(text.slice(4..4 + uri.len())).unwrap();
+            let mut head = head(method, "/", &[("host", "orders")]);
+            head.uri = uri;
+            mean_whole_server(&mut head);
+            let sent = head.uri.path_and_query().unwrap().to_string();
+            assert_eq!(sent, path, "{method} {}", head.uri);
+        }
     }
 
     #[test]

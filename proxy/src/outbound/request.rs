@@ -76,18 +76,24 @@ fn relay(
     version: Version,
 ) -> Response<ResponseBody> {
     let (mut head, ()) = answered.response.into_parts();
-    // hyper's HTTP/1.1 side panics on HTTP/3 as version.
-    head.version = if version == Version::HTTP_2 {
-        Version::HTTP_2
-    } else {
-        Version::HTTP_11
-    };
     record.failure = answer::told(&head.headers, head.status);
     fields::strip(&mut head.headers);
     record.status = head.status.as_u16();
+    let (ended, length) = (
+        answered.body.is_end_stream(),
+        answered.body.size_hint().exact(),
+    );
+    let ends_with_connection = !ended && length.is_none() && !record.has_no_content();
+    // hyper's HTTP/1.1 side panics on HTTP/3 as version.
+    head.version = match version {
+        Version::HTTP_2 => Version::HTTP_2,
+        // Else hyper would say `keep-alive` to a client that asked for it, and close all the same.
+        Version::HTTP_10 if ends_with_connection => Version::HTTP_10,
+        _ => Version::HTTP_11,
+    };
     record.trailers(&head.headers);
     record.flight = Some(answered.flight);
-    let body = ResponseBody::peer(answered.body, answered.pump, idle, record);
+    let body = ResponseBody::peer(answered.body, answered.pump, idle, record, version);
     Response::from_parts(head, body)
 }
 
@@ -101,6 +107,7 @@ async fn forward(
 ) -> Result<(Answered, Idle), Failure> {
     let worker = &*client.listener.worker;
     prepare::check(head, &worker.shared.via)?;
+    prepare::mean_whole_server(head);
     let (mut route, authority) = choose(&client.listener, head, record)?;
     let mut now = record.started;
     let by_policy = !override_traffic(worker, head, &mut route);

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -12,11 +12,14 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+use super::client::texts;
+use super::origin::Seen;
 
 /// What an application does with one stream.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -63,10 +66,78 @@ impl Http2 {
         }
     }
 
+    /// Records each request when it is whole, and answers it with what `answer` makes of it.
+    pub(crate) fn recording<F>(address: Ipv4Addr, answer: F) -> (Self, Arc<Mutex<Vec<Seen>>>)
+    where
+        F: Fn(&Seen) -> Answer + Send + Sync + 'static,
+    {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (record, answer) = (Arc::clone(&requests), Arc::new(answer));
+        let started = Self::start(address, 100, move |request, respond| {
+            let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
+            Box::pin(async move {
+                // What a stream ends with is the test's to see, from the other side.
+                if let Ok(seen) = read_request(request).await {
+                    let answer = answer(&seen);
+                    record.lock().unwrap().push(seen);
+                    let _ = answer.write(respond);
+                }
+            })
+        });
+        (started, requests)
+    }
+
     /// How many connections were ever made to it.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
+}
+
+/// A response of an application.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) interim: Vec<Response<()>>,
+    pub(crate) head: Response<()>,
+    /// Pieces of content; none at all if the end is said with the head.
+    pub(crate) pieces: Vec<&'static str>,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+impl Answer {
+    fn write(self, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error> {
+        for interim in self.interim {
+            respond.send_informational(interim)?;
+        }
+        let end = self.pieces.is_empty() && self.trailers.is_none();
+        let mut stream = respond.send_response(self.head, end)?;
+        let mut pieces = self.pieces.into_iter().peekable();
+        while let Some(piece) = pieces.next() {
+            let last = pieces.peek().is_none() && self.trailers.is_none();
+            stream.send_data(Bytes::from_static(piece.as_bytes()), last)?;
+        }
+        match self.trailers {
+            Some(trailers) => stream.send_trailers(trailers),
+            None => Ok(()),
+        }
+    }
+}
+
+async fn read_request(request: Request<RecvStream>) -> Result<Seen, h2::Error> {
+    let (head, mut body) = request.into_parts();
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    let mut seen = Seen {
+        line: format!("{} {path} HTTP/2.0", head.method),
+        headers: texts(&head.headers),
+        ends_with_head: body.is_end_stream(),
+        ..Seen::default()
+    };
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        let _ = body.flow_control().release_capacity(piece.len());
+        seen.body.extend_from_slice(&piece);
+    }
+    seen.trailers = texts(&body.trailers().await?.unwrap_or_default());
+    Ok(seen)
 }
 
 impl Drop for Http2 {

@@ -16,6 +16,8 @@ pub(crate) struct Response {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Vec<(String, String)>,
+    /// The statuses of the interim responses before it.
+    pub(crate) interim: Vec<u16>,
 }
 
 impl Response {
@@ -69,13 +71,16 @@ pub(crate) fn exchange_at(path: &Path, request: &[u8]) -> io::Result<Response> {
     read_response(&mut BufReader::new(stream), false)
 }
 
-/// Reads the final response (interim ones are skipped). A body that ends early is an error.
+/// Reads the final response (of interim ones only the statuses are kept). A body that ends early is an error.
 pub(crate) fn read_response(stream: &mut impl BufRead, is_head: bool) -> io::Result<Response> {
+    let mut interim = Vec::new();
     loop {
-        let response = read_one(stream, is_head)?;
+        let mut response = read_one(stream, is_head)?;
         if response.status >= 200 || response.status == 101 {
+            response.interim = interim;
             return Ok(response);
         }
+        interim.push(response.status);
     }
 }
 
@@ -83,6 +88,7 @@ fn read_one(stream: &mut impl BufRead, is_head: bool) -> io::Result<Response> {
     let line = read_line(stream)?;
     let status = line
         .strip_prefix("HTTP/1.1 ")
+        .or_else(|| line.strip_prefix("HTTP/1.0 "))
         .and_then(|rest| rest.get(..3))
         .and_then(|code| code.parse().ok())
         .ok_or_else(|| invalid(format!("status line {line:?}")))?;
@@ -92,6 +98,7 @@ fn read_one(stream: &mut impl BufRead, is_head: bool) -> io::Result<Response> {
         headers,
         body: Vec::new(),
         trailers: Vec::new(),
+        interim: Vec::new(),
     };
     if is_head || status < 200 || status == 204 || status == 304 {
         return Ok(response);

@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     pub(crate) trailers: Vec<(String, String)>,
     /// Which connection it came on, counted from 0.
     pub(crate) connection: usize,
+    /// Its head said that nothing follows; HTTP/2 only.
+    pub(crate) ends_with_head: bool,
 }
 
 impl Seen {

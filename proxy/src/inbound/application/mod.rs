@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use weft_config::settings::{LocalAddress, Timeouts};
 
 use super::body::{Outgoing, OutgoingBody, RequestBody};
+use super::interim::Interims;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::Room;
 use crate::limits;
@@ -223,18 +224,19 @@ impl Application {
         }
     }
 
-    /// Sends a request of `caller` over HTTP/2 with prior knowledge.
+    /// Sends a request of `caller` over HTTP/2 with prior knowledge. `interims` takes those that come, if any are wanted.
     pub(crate) async fn send_multiplexed(
         self: &Arc<Self>,
         caller: &Caller,
         request: &mut Outgoing,
+        interims: Option<&Interims>,
     ) -> Result<Answered, Failure> {
         let mut resends = 0;
         loop {
             let stream = self.stream(caller).await?;
             let keep = resends < limits::APPLICATION_RESENDS_MAX;
             let (head, body) = request.take(keep)?;
-            match stream.send(head, body).await {
+            match stream.send(head, body, interims).await {
                 Ok(answered) => {
                     request.settle();
                     return Ok(answered);
@@ -442,7 +444,7 @@ impl Application {
         let (stream, _) = Hearing::new(stream);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
-            .max_header_list_size(u32::try_from(limits::HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+            .max_header_list_size(limits::HTTP2_HEAD_BYTES_READ)
             .initial_window_size(limits::HTTP2_STREAM_WINDOW)
             .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW)
             // Until its SETTINGS say how many it allows.

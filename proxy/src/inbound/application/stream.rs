@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use h2::client::SendRequest;
-use http::Request;
+use h2::client::{ResponseFuture, SendRequest};
 use http::request::Parts;
+use http::{Request, StatusCode};
 use http_body::Body as _;
 
 use super::answer::{AnswerBody, Answered};
@@ -20,7 +20,9 @@ use super::lost::{Fate, Lost, Why};
 use super::places::Places;
 use super::upload::{Uploading, poll_upload};
 use super::{Leased, no_room};
+use crate::failure::{Failure, Reason};
 use crate::inbound::body::OutgoingBody;
+use crate::inbound::interim::Interims;
 use crate::limits;
 use crate::resilience::limit::Caller;
 
@@ -89,7 +91,12 @@ impl Drop for StreamPlace {
 
 impl Stream {
     /// Sends a request and waits for the head of its response.
-    pub(super) async fn send(mut self, head: Parts, body: OutgoingBody) -> Result<Answered, Lost> {
+    pub(super) async fn send(
+        mut self,
+        head: Parts,
+        body: OutgoingBody,
+        interims: Option<&Interims>,
+    ) -> Result<Answered, Lost> {
         let end = body.is_end_stream();
         let request = Request::from_parts(head, ());
         let sent = self.sender.send_request(request, end);
@@ -109,10 +116,34 @@ impl Stream {
             if let Err(failure) = poll_upload(&mut upload, cx) {
                 return Poll::Ready(Err(Lost::end(failure)));
             }
+            if let Err(lost) = take_interims(&mut response, interims, cx) {
+                return Poll::Ready(Err(lost));
+            }
             let polled = Pin::new(&mut response).poll(cx);
             polled.map(|outcome| outcome.map_err(|error| Lost::of_stream(&error)))
         });
         let response = answered.await?.map(AnswerBody::of_stream);
         Ok(Answered::new(response, Leased::Stream(self.place), upload))
     }
+}
+
+/// Takes all interim responses that are there, also those that no caller wants: h2 keeps any number of them.
+fn take_interims(
+    response: &mut ResponseFuture,
+    wanted: Option<&Interims>,
+    cx: &mut Context<'_>,
+) -> Result<(), Lost> {
+    while let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+        let interim = interim.map_err(|error| Lost::of_stream(&error))?;
+        //= https://www.rfc-editor.org/rfc/rfc9113#section-8.6
+        //# HTTP/2 does not support the 101 (Switching Protocols) informational status code
+        if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let switched = "the application switched protocols over HTTP/2";
+            return Err(Lost::end(Failure::new(Reason::ResponseMalformed, switched)));
+        }
+        if let Some(wanted) = wanted {
+            wanted.came(interim.status(), interim.headers());
+        }
+    }
+    Ok(())
 }
