@@ -377,6 +377,15 @@ pub const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A worker notices within this that it no longer reads the mesh port; it is idle or between two packets.
 pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A new process that was told that the mesh port is its own takes it within this; it waits for nothing else then.
+/// No process reads the port meanwhile. With [`SUCCESSOR_SETTLES_WITHIN`] that is less than the 3 s after which peers
+/// give up what they have under way.
+pub const SUCCESSOR_TAKES_WITHIN: Duration = Duration::from_millis(1000);
+
+/// It tells the service manager and says that it serves within this, which takes it some milliseconds. If it hangs,
+/// no process reads the mesh port meanwhile.
+pub const SUCCESSOR_SETTLES_WITHIN: Duration = Duration::from_millis(1500);
+
 /// How long a sidecar that was taken over keeps idle connections of the application open. A client that
 /// sends a request meanwhile gets its answer, with the word that the connection ends; one whose
 /// connection is closed under its hands may take that for a failure.

@@ -110,6 +110,9 @@ pub trait Process: Send + Sync + 'static {
     fn concerns(&self) -> Vec<String>;
     /// More of `/metrics`, in the text format of Prometheus.
     fn exposition(&self) -> String;
+    /// Tells the service manager that this process is the service, rather than another one that took part in a
+    /// takeover.
+    fn is_main(&self);
 }
 
 /// Why the sidecar cannot run. Each says what to do.
@@ -162,8 +165,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let running = start(settings, credentials, control, process, None).await?;
-    running.until(shutdown).await;
-    Ok(())
+    running.until(shutdown).await
 }
 
 /// Binds everything and starts the workers. Of a `predecessor` it takes what that has, once nothing can fail
@@ -204,11 +206,10 @@ pub async fn start(
     let mut estate = predecessor.as_mut().and_then(Predecessor::take_estate);
     let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
     let mesh_sockets = match inherited {
-        Some((sockets, relays)) => {
+        Some((sockets, elders)) => {
             let inherited = Inherited {
                 sockets: sockets.into_iter().map(UdpSocket::from).collect(),
-                relays,
-                epochs: earlier,
+                elders,
             };
             endpoint::inherit(&mesh_settings, inherited).map_err(TakeoverError::from)?
         }
@@ -218,6 +219,10 @@ pub async fn start(
     let mesh = mesh_sockets
         .first()
         .map_or(Ok(mesh_settings.listen), |socket| socket.local_address())?;
+    if settings.inbound.is_some() && mesh.is_ipv4() && mesh_settings.listen.is_ipv6() {
+        tracing::warn!(%mesh, wanted = %mesh_settings.listen,
+            "the mesh port stays without IPv6, as the process that is taken over bound it: restart without a takeover to change that");
+    }
     let mut listeners = Vec::new();
     for (number, listener) in settings.outbound.iter().enumerate() {
         let workers = usize::from(workers.get());
@@ -301,22 +306,6 @@ pub async fn start(
         shards.push(shard);
         ended.push(over);
     }
-    if let Some(predecessor) = &mut predecessor {
-        predecessor.confirm().await?;
-        tracing::info!("took over from the running sidecar, which finishes what it has under way");
-    }
-    for reading in &readings {
-        reading.begin();
-    }
-    go.cancel();
-    if let Some(incumbent) = &incumbent
-        && let Err(error) = incumbent.door.open()
-    {
-        tracing::error!(%error, "no later process can take over from this one");
-    }
-    if let Err(error) = admin_sockets.open() {
-        tracing::error!(%error, "changes to this sidecar cannot be asked for (admin.socket)");
-    }
     let outbound = listeners.iter();
     let doors = Doors {
         mesh: settings.inbound.is_some().then_some(mesh),
@@ -331,8 +320,22 @@ pub async fn start(
         pools,
         snapshots.clone(),
         (Arc::clone(&shared), doors),
-        process,
+        process.clone(),
     ));
+    let (admin_place, admin_opening) = (admin_sockets.place(), admin_sockets.opening());
+    let refusal = admin::refusal_of_changes(&settings.admin);
+    let endpoints = admin_sockets.endpoints(|at| match (at, &refusal) {
+        (At::Observe, _) => routes::observe(Arc::clone(&state)),
+        (At::Loopback, Some(refusal)) => routes::reads(Arc::clone(&state), refusal),
+        (At::Loopback, None) | (At::Socket, _) => routes::changes(Arc::clone(&state)),
+    })?;
+    if let Some(predecessor) = &mut predecessor {
+        predecessor.confirm().await?;
+    }
+    for reading in &readings {
+        reading.begin();
+    }
+    go.cancel();
     let mut tasks = JoinSet::new();
     tasks.spawn(table::acknowledge(
         Arc::clone(&control),
@@ -345,14 +348,8 @@ pub async fn start(
         Arc::clone(&control),
         state.draining(),
     ));
-    let admin_place = admin_sockets.place();
     let mut servers = Servers::default();
-    let refusal = admin::refusal_of_changes(&settings.admin);
-    for (endpoint, router) in admin_sockets.endpoints(|at| match (at, &refusal) {
-        (At::Observe, _) => routes::observe(Arc::clone(&state)),
-        (At::Loopback, Some(refusal)) => routes::reads(Arc::clone(&state), refusal),
-        (At::Loopback, None) | (At::Socket, _) => routes::changes(Arc::clone(&state)),
-    })? {
+    for (endpoint, router) in endpoints {
         servers.serve(endpoint, router);
     }
     failed.disarm();
@@ -371,9 +368,11 @@ pub async fn start(
         readings,
         predecessor,
         incumbent,
+        process,
         tasks,
         servers,
         admin_place,
+        admin_opening,
     })
 }
 

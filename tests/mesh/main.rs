@@ -57,5 +57,8 @@ mod resilience;
 mod signals;
 mod streams;
 mod takeover;
+mod takeover_delay;
+mod takeover_failures;
+mod takeover_generations;
 mod times;
 mod told;

@@ -32,6 +32,7 @@ mod pages;
 mod qlog;
 mod quic;
 mod receive_window;
+mod rehearsal;
 mod send_window;
 mod steering;
 mod streams;

@@ -39,6 +39,13 @@ pub struct SocketPlace {
     file: (u64, u64),
 }
 
+/// Puts a socket in its place, wherever the socket itself has gone.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    place: SocketPlace,
+    beside: SocketPlace,
+}
+
 impl PrivateSocket {
     /// Makes it, and puts it in its place.
     ///
@@ -93,20 +100,21 @@ impl PrivateSocket {
         })
     }
 
-    /// Puts it in place of what is at its path: a leftover, or the socket of the process before.
+    /// See [`Opening::open`].
     ///
     /// # Errors
-    /// When another kind of file has come there, another process has made its own socket meanwhile, or as the
-    /// kernel says.
+    /// As that.
     pub fn open(&self) -> io::Result<()> {
-        socket_at(&self.place.path)?;
-        if !self.beside.is_there() {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another process has made its socket there meanwhile: give each its own",
-            ));
+        self.opening().open()
+    }
+
+    /// What puts it in its place later.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        Opening {
+            place: self.place.clone(),
+            beside: self.beside.clone(),
         }
-        std::fs::rename(&self.beside.path, &self.place.path)
     }
 
     /// Its path, to be cleared at the end. Without that the path stays, for a successor's own.
@@ -121,6 +129,24 @@ impl PrivateSocket {
     /// As the kernel says.
     pub async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Opening {
+    /// Puts the socket in place of what is at its path: a leftover, or the socket of the process before.
+    ///
+    /// # Errors
+    /// When another kind of file has come there, another process has made its own socket meanwhile, or as the
+    /// kernel says.
+    pub fn open(&self) -> io::Result<()> {
+        socket_at(&self.place.path)?;
+        if !self.beside.is_there() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process has made its socket there meanwhile: give each its own",
+            ));
+        }
+        std::fs::rename(&self.beside.path, &self.place.path)
     }
 }
 

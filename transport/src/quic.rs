@@ -16,6 +16,7 @@ use crate::credentials::Credentials;
 use crate::limits;
 use crate::qlog;
 use crate::receive_window::Origin;
+use crate::rehearsal::Rehearsal;
 use crate::steering::{Epoch, SteeredIds, Worker, initial_destination};
 use crate::tls::{self, Expected};
 use crate::tuning::{Congestion, TransportSettings, Tuning};
@@ -56,6 +57,7 @@ pub struct MeshTls {
     pub(crate) credentials: Credentials,
     listening: Arc<QuicServerConfig>,
     dialling: Arc<QuicClientConfig>,
+    pub(crate) rehearsal: Rehearsal,
 }
 
 impl MeshTls {
@@ -69,10 +71,17 @@ impl MeshTls {
         let expected = Expected::Mesh(credentials.clone());
         let dialling =
             tls::client_config(Some(credentials), expected, ALPN, post_quantum).map_err(text)?;
+        let rehearsal = Rehearsal {
+            server: Arc::new(listening),
+            client: Arc::new(dialling),
+        };
+        let listening = QuicServerConfig::try_from(Arc::clone(&rehearsal.server));
+        let dialling = QuicClientConfig::try_from(Arc::clone(&rehearsal.client));
         Ok(Self {
             credentials: credentials.clone(),
-            listening: Arc::new(QuicServerConfig::try_from(listening).map_err(text)?),
-            dialling: Arc::new(QuicClientConfig::try_from(dialling).map_err(text)?),
+            listening: Arc::new(listening.map_err(text)?),
+            dialling: Arc::new(dialling.map_err(text)?),
+            rehearsal,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use axum::Router;
 use tokio::net::TcpListener;
 use weft_config::settings::{AdminChanges, ProxyAdmin};
-use weft_transport::private_socket::{self, PrivateSocket, SocketPlace};
+use weft_transport::private_socket::{self, Opening, PrivateSocket, SocketPlace};
 
 use super::{RunError, bind};
 use crate::admin::server::Endpoint;
@@ -35,7 +35,7 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// Takes or binds them. The Unix socket has its path from [`Self::open`] on.
+    /// Takes or binds them. The Unix socket has its path by [`Self::opening`].
     pub(crate) fn bind(
         settings: &ProxyAdmin,
         mut inherited: Option<&mut Estate>,
@@ -104,9 +104,9 @@ impl Bound {
             .collect()
     }
 
-    /// Puts the Unix socket in its place. To be called when no other process needs that any more.
-    pub(crate) fn open(&self) -> io::Result<()> {
-        self.socket.as_ref().map_or(Ok(()), PrivateSocket::open)
+    /// Puts the Unix socket in its place. To be used when no other process needs that any more.
+    pub(crate) fn opening(&self) -> Option<Opening> {
+        self.socket.as_ref().map(PrivateSocket::opening)
     }
 
     /// The path to be cleared at the end.

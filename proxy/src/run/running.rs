@@ -1,7 +1,6 @@
 //! A sidecar that runs, to its end: by a drain, after which its services are gone, or by a takeover, after
 //! which another process serves them.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,14 +11,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use weft_config::settings::{Drain, LocalAddress};
-use weft_transport::endpoint::{Epoch, Reading};
-use weft_transport::private_socket::SocketPlace;
+use weft_transport::endpoint::{self, Reading};
+use weft_transport::private_socket::{Opening, SocketPlace};
 
-use super::{ControlPlane, table};
+use super::{ControlPlane, Process, RunError, table};
 use crate::admin::State;
 use crate::admin::server::Servers;
 use crate::limits;
-use crate::takeover::{Incumbent, Predecessor, Successor};
+use crate::takeover::{Incumbent, Predecessor, Successor, TakeoverError};
 
 /// A sidecar that runs.
 pub struct Running {
@@ -41,12 +40,16 @@ pub struct Running {
     pub(super) predecessor: Option<Predecessor>,
     /// What another process may take over, if the settings have a socket for it.
     pub(super) incumbent: Option<Incumbent>,
+    /// The process around this, to tell the service manager.
+    pub(super) process: Option<Arc<dyn Process>>,
     /// Control work: table, health.
     pub(super) tasks: JoinSet<()>,
     /// The admin endpoint.
     pub(super) servers: Servers,
     /// The path of its Unix socket, if it has one.
     pub(super) admin_place: Option<SocketPlace>,
+    /// Gives that socket its path.
+    pub(super) admin_opening: Option<Opening>,
 }
 
 impl Running {
@@ -77,33 +80,49 @@ impl Running {
 
     /// Waits for `shutdown`, `POST /drain` or a process that takes over, then lets what runs finish and
     /// cuts it off at the deadline. A process that was taken over ends only from here on: the service
-    /// manager is to be told of this one before.
-    pub async fn until(mut self, shutdown: CancellationToken) {
-        if let Some(predecessor) = &mut self.predecessor {
-            // Whoever called this has told the service manager of this process.
-            predecessor.release().await;
-        }
+    /// manager is told of this one before.
+    ///
+    /// # Errors
+    /// When the process that was to be taken over has gone back to its work, because this one was too slow. It has
+    /// everything, so this one must end at once.
+    pub async fn until(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        self.settle().await?;
         let draining = self.state.draining();
-        let successor = tokio::select! {
-            () = shutdown.cancelled() => None,
-            () = draining.cancelled() => None,
-            successor = self.successor() => Some(successor),
-            never = self.tell_end_of_predecessor() => match never {},
+        let successor = loop {
+            let successor = tokio::select! {
+                () = shutdown.cancelled() => break None,
+                () = draining.cancelled() => break None,
+                successor = self.successor() => successor,
+                () = self.end_of_predecessor() => {
+                    self.predecessor = None;
+                    continue;
+                }
+            };
+            match self.give(successor).await {
+                Ok(successor) => break Some(successor),
+                Err(error) => tracing::warn!(%error, "not taken over: this process goes on"),
+            }
         };
         let deadline = Instant::now() + self.drain.deadline;
         self.deadline.send_replace(Some(deadline));
         match successor {
             None => self.withdraw(draining).await,
             Some(successor) => {
-                let mut open = self.hand_over(successor).await;
-                self.finished(deadline).await;
-                open.settled().await;
-                drop(open);
+                self.hand_over().await;
+                self.finished().await;
+                if !successor.knows_elders() {
+                    self.predecessor_finished(deadline).await;
+                }
+                // By this it learns of the end of this process.
+                drop(successor);
                 tracing::info!("ended: another process has taken over");
-                return;
+                return Ok(());
             }
         }
-        self.finished(deadline).await;
+        self.finished().await;
+        // A process before this one hears by this that it is to read the mesh port again.
+        self.readings.clear();
+        self.predecessor_finished(deadline).await;
         for address in &self.outbound {
             if let LocalAddress::Unix(path) = address {
                 let _ = std::fs::remove_file(path);
@@ -116,38 +135,85 @@ impl Running {
         self.tasks.shutdown().await;
         drop(self.control);
         tracing::info!("drained");
+        Ok(())
     }
 
-    /// Logs that the process before this one has ended, and what it was sent.
-    async fn tell_end_of_predecessor(&self) -> Infallible {
-        if let Some(predecessor) = &self.predecessor {
-            predecessor.gone().await;
-            let counts = self.readings.iter().map(|reading| reading.forwarded());
-            let (forwarded, dropped) =
-                counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+    /// Makes this process the sidecar: for the service manager, for a process that it took over, and for those who
+    /// look for it at its Unix sockets.
+    async fn settle(&mut self) -> Result<(), RunError> {
+        if let Some(predecessor) = &mut self.predecessor {
+            if let Some(process) = &self.process {
+                process.is_main();
+            }
+            predecessor.release().await?;
             tracing::info!(
-                forwarded,
-                dropped,
-                "the process that was taken over has ended"
+                "took over from the running sidecar, which finishes what it has under way"
             );
         }
-        std::future::pending().await
+        if let Some(incumbent) = &self.incumbent
+            && let Err(error) = incumbent.door.open()
+        {
+            tracing::error!(%error, "no later process can take over from this one");
+        }
+        if let Some(Err(error)) = self.admin_opening.as_ref().map(Opening::open) {
+            tracing::error!(%error, "changes to this sidecar cannot be asked for (admin.socket)");
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of the process before this one, and logs what it was sent.
+    async fn end_of_predecessor(&self) {
+        let Some(predecessor) = &self.predecessor else {
+            return std::future::pending().await;
+        };
+        predecessor.gone().await;
+        let counts = self.readings.iter().map(|reading| reading.forwarded());
+        let (forwarded, dropped) = counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
+        tracing::info!(
+            forwarded,
+            dropped,
+            "the process that was taken over has ended"
+        );
     }
 
     async fn successor(&self) -> Successor {
         let Some(incumbent) = &self.incumbent else {
             return std::future::pending().await;
         };
-        let earlier = || -> Vec<Epoch> {
-            let predecessor = self.predecessor.as_ref();
-            predecessor.map(Predecessor::epochs).unwrap_or_default()
+        let elders = || endpoint::elders(self.readings.iter().map(|reading| &**reading));
+        incumbent.successor(elders, &self.control).await
+    }
+
+    /// Gives the mesh port to a process that takes over, and waits until it serves. If it does not come to that, this
+    /// process reads the port again. Nothing else has changed by then.
+    async fn give(&self, mut successor: Successor) -> Result<Successor, TakeoverError> {
+        let relays = std::mem::take(&mut successor.relays);
+        let given = async {
+            let both = self.readings.iter().zip(relays);
+            let all = join_all(both.map(|(reading, relay)| reading.hand_over(relay)));
+            let left = timeout(limits::HAND_OVER_TIMEOUT, all).await;
+            left.map_err(|_| TakeoverError::Busy)?;
+            successor.take().await?;
+            successor.settled().await
         };
-        incumbent.successor(earlier, &self.control).await
+        let Err(error) = given.await else {
+            return Ok(successor);
+        };
+        // First, so that the two never read at once.
+        successor.refuse(&error).await;
+        for reading in &self.readings {
+            reading.take_back();
+        }
+        if let Some(process) = &self.process {
+            // The other one may have said that it is.
+            process.is_main();
+        }
+        Err(error)
     }
 
     /// The drain: deregister, and go on accepting while callers still have the old endpoints.
     async fn withdraw(&mut self, draining: CancellationToken) {
-        // Whoever starts from here on finds nobody to take over from.
+        // A process that starts from here on finds none to take over from.
         if let Some(incumbent) = self.incumbent.take() {
             incumbent.door.place().clear();
         }
@@ -159,37 +225,25 @@ impl Running {
         self.rest.cancel();
     }
 
-    /// The takeover: from here on this process only finishes. What is returned is to be kept to the end,
-    /// by which the successor learns of it.
-    async fn hand_over(&mut self, mut successor: Successor) -> Successor {
+    /// The takeover: from here on this process only finishes.
+    async fn hand_over(&mut self) {
         tracing::info!(
             deadline_s = self.drain.deadline.as_secs(),
-            "another process takes over: finishing what runs"
+            "another process has taken over: finishing what runs"
         );
         // The successor registers and answers for the state directory and the admin endpoint.
         self.control.hand_over();
         self.handed_over.cancel();
+        // The listening sockets live on in the successor.
+        self.finish.cancel();
+        self.incumbent = None;
         // The path of its Unix socket stays, for the successor's own.
         self.servers.stop().await;
         self.tasks.shutdown().await;
-        let relays = std::mem::take(&mut successor.relays);
-        let both = self.readings.iter().zip(relays);
-        let all = join_all(both.map(|(reading, relay)| reading.hand_over(relay)));
-        if timeout(limits::HAND_OVER_TIMEOUT, all).await.is_err() {
-            tracing::warn!("a worker still reads the mesh port");
-        }
-        // The listening sockets live on in the successor.
-        self.incumbent = None;
-        self.finish.cancel();
-        if let Err(error) = successor.confirm().await {
-            tracing::error!(%error, "the process that takes over is gone: this one ends nevertheless");
-        }
-        successor
     }
 
-    /// Waits until everything is finished, at most until the deadline; a process before this one, whose
-    /// datagrams this one sends on, included.
-    async fn finished(&mut self, deadline: Instant) {
+    /// Waits until everything is finished. The workers cut it off at the deadline.
+    async fn finished(&mut self) {
         let rest = self.rest.clone();
         let workers = std::mem::take(&mut self.workers);
         let over = async {
@@ -207,6 +261,10 @@ impl Running {
             () = over => {}
             () = linger => {}
         }
+    }
+
+    /// Waits for the end of a process before this one, at most until the deadline.
+    async fn predecessor_finished(&self, deadline: Instant) {
         if let Some(predecessor) = &self.predecessor {
             let _ = timeout_at(deadline, predecessor.gone()).await;
         }

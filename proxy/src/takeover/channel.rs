@@ -23,17 +23,33 @@ const CARRIER: u8 = 0;
 
 /// One end.
 #[derive(Debug)]
-pub(super) struct Channel(pub(super) UnixStream);
+pub(super) struct Channel {
+    stream: UnixStream,
+    /// Of the messages of the other process; 0 before the first.
+    revision: u32,
+}
 
 impl Channel {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            revision: 0,
+        }
+    }
+
+    /// Whether the other process takes the mesh port by a word of its own, and knows of processes before the running one.
+    pub(super) fn takes(&self) -> bool {
+        self.revision >= message::TAKES
+    }
+
     /// The user that the other process runs as.
     pub(super) fn user(&self) -> io::Result<u32> {
-        Ok(self.0.peer_cred()?.uid())
+        Ok(self.stream.peer_cred()?.uid())
     }
 
     pub(super) async fn send(&mut self, message: &Message) -> Result<(), TakeoverError> {
         let bytes = message::encode(message)?;
-        self.0
+        self.stream
             .write_all(&bytes)
             .await
             .map_err(TakeoverError::Broken)
@@ -44,11 +60,21 @@ impl Channel {
         self.read(&mut head).await?;
         let mut json = vec![0; message::length(head)?];
         self.read(&mut json).await?;
-        Ok(message::decode(&json)?)
+        let (message, revision) = message::decode(&json)?;
+        self.revision = revision;
+        Ok(message)
+    }
+
+    /// Lets everything that the other process says from now on fail. What it said before can still be received.
+    pub(super) fn stop_hearing(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(
+            self.stream.as_fd(),
+            rustix::net::Shutdown::Read,
+        )?)
     }
 
     async fn read(&mut self, bytes: &mut [u8]) -> Result<(), TakeoverError> {
-        match self.0.read_exact(bytes).await {
+        match self.stream.read_exact(bytes).await {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(TakeoverError::Ended),
             Err(error) => Err(TakeoverError::Broken(error)),
@@ -63,13 +89,13 @@ impl Channel {
                 control.push(SendAncillaryMessage::ScmRights(some));
                 let carrier = [IoSlice::new(&[CARRIER])];
                 Ok(sendmsg(
-                    self.0.as_fd(),
+                    self.stream.as_fd(),
                     &carrier,
                     &mut control,
                     SendFlags::NOSIGNAL,
                 )?)
             };
-            self.0.async_io(Interest::WRITABLE, send).await?;
+            self.stream.async_io(Interest::WRITABLE, send).await?;
         }
         Ok(())
     }
@@ -83,7 +109,7 @@ impl Channel {
                 let mut control = RecvAncillaryBuffer::new(&mut space);
                 let mut carrier = [0];
                 let received = recvmsg(
-                    self.0.as_fd(),
+                    self.stream.as_fd(),
                     &mut [IoSliceMut::new(&mut carrier)],
                     &mut control,
                     RecvFlags::CMSG_CLOEXEC,
@@ -96,7 +122,7 @@ impl Channel {
                 }
                 Ok((received.bytes, some))
             };
-            let (bytes, some) = self.0.async_io(Interest::READABLE, receive).await?;
+            let (bytes, some) = self.stream.async_io(Interest::READABLE, receive).await?;
             if bytes == 0 || some.is_empty() {
                 break;
             }
@@ -108,20 +134,12 @@ impl Channel {
     /// Waits until the other process has ended.
     pub(super) async fn closed(&self) {
         // Nothing is said after the takeover, so whatever can be read is the end.
-        while self.0.readable().await.is_ok() {
-            match self.0.try_read(&mut [0; 64]) {
+        while self.stream.readable().await.is_ok() {
+            match self.stream.try_read(&mut [0; 64]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
-        }
-    }
-
-    /// Whether it has.
-    pub(super) fn is_closed(&self) -> bool {
-        match self.0.try_read(&mut [0; 64]) {
-            Ok(count) => count == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
 }
@@ -135,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn descriptors_arrive_in_order_between_messages() {
         let (one, other) = UnixStream::pair().unwrap();
-        let (mut one, mut other) = (Channel(one), Channel(other));
+        let (mut one, mut other) = (Channel::new(one), Channel::new(other));
         // More than travel at once, and each told apart by what was written to it.
         let pairs: Vec<(Pair, Pair)> = (0..AT_ONCE * 2 + 3)
             .map(|_| Pair::pair().unwrap())
@@ -160,13 +178,29 @@ mod tests {
     #[tokio::test]
     async fn too_few_descriptors_end_the_wait() {
         let (one, other) = UnixStream::pair().unwrap();
-        let (one, other) = (Channel(one), Channel(other));
+        let (one, other) = (Channel::new(one), Channel::new(other));
         let (end, _) = Pair::pair().unwrap();
         one.send_descriptors(&[end.as_fd()]).await.unwrap();
         drop(one);
         let received = other.receive_descriptors(2).await.unwrap();
         assert_eq!(received.len(), 1);
         other.closed().await;
-        assert!(other.is_closed());
+    }
+
+    #[tokio::test]
+    async fn what_is_said_after_the_end_of_hearing_fails_and_what_was_said_before_is_heard() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (mut one, mut other) = (Channel::new(one), Channel::new(other));
+        one.send(&Message::Taken).await.unwrap();
+        other.stop_hearing().unwrap();
+        assert!(one.send(&Message::Settled).await.is_err());
+        assert_eq!(other.receive().await.unwrap(), Message::Taken);
+        assert!(matches!(other.receive().await, Err(TakeoverError::Ended)));
+        other.send(&Message::Refusal("late".into())).await.unwrap();
+        drop(other);
+        assert_eq!(
+            one.receive().await.unwrap(),
+            Message::Refusal("late".into())
+        );
     }
 }

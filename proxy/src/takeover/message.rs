@@ -5,22 +5,33 @@
 //!   new                                   running
 //!    | request: who I am, what I expect ->  |
 //!    |  <- offer, descriptors | refusal     |  goes on as before
-//!    | ready ---------------------------->  |
-//!    |            <- yours                  |  reads and accepts nothing from here on
-//!    | settled -------------------------->  |  may end
+//!    | ready ---------------------------->  |  stops reading the mesh port, accepts on
+//!    |            <- yours | refusal        |
+//!    | taken ---------------------------->  |  will not read unless the new process ends
+//!    |   reads the mesh port, accepts       |
+//!    | settled -------------------------->  |  gives all else up, finishes what it has
 //! ```
+//! The running process goes back to its work when the new one ends before it has settled, or does not say *taken* or
+//! *settled* in time. It then hears nothing more: what the new one says later fails, and that one ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 use weft_config::client::Registration;
 use weft_config::settings::LocalAddress;
+use weft_transport::endpoint::{Elder, Epoch};
 
 use crate::limits;
 
 /// Raised with each change of the messages or of the order of descriptors.
 const VERSION: u32 = 1;
+
+/// Raised with each addition that a process without it need not know. Those that do not name theirs have 0.
+const REVISION: u32 = 1;
+
+/// From this revision on a process knows [`Message::Taken`] and [`Offer::elders`].
+pub(super) const TAKES: u32 = 1;
 
 /// Bytes before a message: its length.
 pub(super) const LENGTH_BYTES: usize = 4;
@@ -37,10 +48,12 @@ pub(super) enum Message {
     Refusal(String),
     /// Nothing can fail any more: hand over.
     Ready,
-    /// The running process reads and accepts nothing any more.
+    /// The running process does not read the mesh port any more.
     Yours,
-    /// The service manager knows the new process, and will not take the end of the other for that of the
-    /// service.
+    /// The new process is about to read it.
+    Taken,
+    /// The new process serves. The service manager knows it, and will not take the end of the other for that of
+    /// the service.
     Settled,
 }
 
@@ -57,13 +70,16 @@ pub(super) struct Request {
 }
 
 /// What the running process hands over. The descriptors, in this order:
-/// for the mesh side a UDP socket per worker and then the sending end of a relay per worker;
+/// for the mesh side a UDP socket per worker, the sending end of a relay per worker, and for each of the elders the same;
 /// for each TCP listener one per worker, for each Unix listener one; the admin listener; that for other hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Offer {
-    /// Its epoch, and of those before it that still drain.
+    /// Its epoch; for a new process that does not know `elders`, of those before it, too.
     pub(super) epochs: Vec<u8>,
+    /// The epochs of each process before it that still drains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) elders: Vec<Vec<u8>>,
     /// Threads of its data path.
     pub(super) workers: usize,
     /// Where its settings put the mesh side, if it serves.
@@ -111,12 +127,15 @@ pub enum MessageError {
 #[derive(Serialize)]
 struct Written<'a> {
     version: u32,
+    revision: u32,
     message: &'a Message,
 }
 
 #[derive(Deserialize)]
 struct Read {
     version: u32,
+    #[serde(default)]
+    revision: u32,
     message: serde_json::Value,
 }
 
@@ -124,6 +143,7 @@ struct Read {
 pub(super) fn encode(message: &Message) -> Result<Vec<u8>, MessageError> {
     let written = Written {
         version: VERSION,
+        revision: REVISION,
         message,
     };
     let json = serde_json::to_vec(&written).map_err(not_understood)?;
@@ -143,14 +163,15 @@ pub(super) fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, MessageError> {
     Ok(length)
 }
 
-/// Reads what [`encode`] wrote, without the length.
-pub(super) fn decode(json: &[u8]) -> Result<Message, MessageError> {
+/// Reads what [`encode`] wrote, without the length; and the revision of the process that wrote it.
+pub(super) fn decode(json: &[u8]) -> Result<(Message, u32), MessageError> {
     // The version first: what another one says need not be understood.
     let read: Read = serde_json::from_slice(json).map_err(not_understood)?;
     if read.version != VERSION {
         return Err(MessageError::Version(read.version));
     }
-    serde_json::from_value(read.message).map_err(not_understood)
+    let message = serde_json::from_value(read.message).map_err(not_understood)?;
+    Ok((message, read.revision))
 }
 
 fn not_understood(error: serde_json::Error) -> MessageError {
@@ -172,7 +193,7 @@ impl Request {
                 running.workers, self.workers, running.workers
             ));
         }
-        if self.mesh != running.mesh {
+        if !is_same_place(self.mesh, running.mesh) {
             let text = |mesh: Option<SocketAddr>| {
                 mesh.map_or_else(|| "nowhere".to_owned(), |address| address.to_string())
             };
@@ -186,11 +207,27 @@ impl Request {
     }
 }
 
+/// Whether sockets for one do for the other. The wildcards of both address families do: a process goes on with the
+/// sockets that it was given, be they for IPv4 alone.
+fn is_same_place(one: Option<SocketAddr>, other: Option<SocketAddr>) -> bool {
+    one == other || one.and_then(other_wildcard) == other
+}
+
+/// The wildcard address of the other family.
+pub(super) fn other_wildcard(address: SocketAddr) -> Option<SocketAddr> {
+    let other: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv6Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let is_wildcard = address.ip().is_unspecified();
+    is_wildcard.then_some((other, address.port()).into())
+}
+
 /// The descriptors of an offer, each where it belongs.
 #[derive(Debug)]
 pub(crate) struct Estate {
-    /// UDP sockets, and the sending ends of relays; none for a sidecar that serves nothing.
-    pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<OwnedFd>)>,
+    /// UDP sockets, and the ways to the processes that had them; none for a sidecar that serves nothing.
+    pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<Elder>)>,
     /// By the address in the settings.
     pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
     /// Of the admin endpoint, by the address in the settings.
@@ -201,7 +238,8 @@ impl Offer {
     /// How many descriptors come with it.
     pub(super) fn descriptors(&self) -> usize {
         let listeners = self.listeners.iter().map(|listen| self.sockets_of(listen));
-        let mesh = self.mesh.map_or(0, |_| self.workers.saturating_mul(2));
+        let each = self.elders.len().saturating_add(2);
+        let mesh = self.mesh.map_or(0, |_| self.workers.saturating_mul(each));
         let admin = 1 + usize::from(self.observe.is_some());
         listeners.fold(mesh.saturating_add(admin), usize::saturating_add)
     }
@@ -221,7 +259,15 @@ impl Offer {
         }
         let mut descriptors = descriptors.into_iter();
         let mut take = |count| descriptors.by_ref().take(count).collect::<Vec<_>>();
-        let mesh = self.mesh.map(|_| (take(self.workers), take(self.workers)));
+        let mesh = self.mesh.map(|_| {
+            let sockets = take(self.workers);
+            let processes = std::iter::once(&self.epochs).chain(&self.elders);
+            let elders = processes.map(|epochs| Elder {
+                epochs: epochs.iter().copied().map(Epoch).collect(),
+                relays: take(self.workers),
+            });
+            (sockets, elders.collect())
+        });
         let listeners = self
             .listeners
             .iter()
@@ -245,7 +291,8 @@ mod tests {
 
     fn offer() -> Offer {
         Offer {
-            epochs: vec![7, 9],
+            epochs: vec![7],
+            elders: vec![vec![9]],
             workers: 2,
             mesh: Some("10.0.0.1:6143".parse().unwrap()),
             listeners: vec![
@@ -284,12 +331,13 @@ mod tests {
             Message::Refusal("no".into()),
             Message::Ready,
             Message::Yours,
+            Message::Taken,
             Message::Settled,
         ] {
             let bytes = encode(&message).unwrap();
             let (head, json) = bytes.split_first_chunk().unwrap();
             assert_eq!(length(*head), Ok(json.len()));
-            assert_eq!(decode(json), Ok(message));
+            assert_eq!(decode(json), Ok((message, REVISION)));
         }
     }
 
@@ -323,12 +371,28 @@ mod tests {
     }
 
     #[test]
+    fn a_process_of_the_first_revision_understands_and_is_understood() {
+        let json = br#"{"version":1,"message":"ready"}"#;
+        assert_eq!(decode(json), Ok((Message::Ready, 0)));
+        // It refuses fields of an offer that it does not know.
+        let offer = Offer {
+            elders: Vec::new(),
+            ..offer()
+        };
+        let written = serde_json::to_string(&offer).unwrap();
+        assert!(!written.contains("elders"), "{written}");
+    }
+
+    #[test]
     fn each_descriptor_has_its_place_and_a_wrong_number_has_none() {
         let offer = offer();
-        assert_eq!(offer.descriptors(), 2 * 2 + 2 + 1 + 1);
-        let estate = offer.assign(descriptors(8)).unwrap();
-        let (sockets, relays) = estate.mesh.as_ref().unwrap();
-        assert_eq!((sockets.len(), relays.len()), (2, 2));
+        assert_eq!(offer.descriptors(), 2 * 3 + 2 + 1 + 1);
+        let estate = offer.assign(descriptors(10)).unwrap();
+        let (sockets, elders) = estate.mesh.as_ref().unwrap();
+        assert_eq!(sockets.len(), 2);
+        let epochs: Vec<&[Epoch]> = elders.iter().map(|elder| &*elder.epochs).collect();
+        assert_eq!(epochs, [&[Epoch(7)], &[Epoch(9)]]);
+        assert!(elders.iter().all(|elder| elder.relays.len() == 2));
         let counts: Vec<usize> = estate.listeners.iter().map(|(_, all)| all.len()).collect();
         assert_eq!(counts, [2, 1]);
         let (admin, observe) = ("127.0.0.1:6191", "10.0.0.1:6192");
@@ -340,10 +404,13 @@ mod tests {
             observe: observe.parse().ok(),
             ..offer.clone()
         };
-        assert_eq!(at(&more.assign(descriptors(9)).unwrap()), [admin, observe]);
-        for found in [0, 7, 9] {
+        assert_eq!(at(&more.assign(descriptors(11)).unwrap()), [admin, observe]);
+        for found in [0, 9, 11] {
             let refused = offer.assign(descriptors(found)).err();
-            assert_eq!(refused, Some(MessageError::Descriptors { found, named: 8 }));
+            assert_eq!(
+                refused,
+                Some(MessageError::Descriptors { found, named: 10 })
+            );
         }
         let huge = Offer {
             workers: usize::MAX,
@@ -365,5 +432,24 @@ mod tests {
         assert!(refused(|request| request.identity.push('x')).contains("ordersx"));
         let elsewhere = |request: &mut Request| request.mesh = "1.2.3.4:5".parse().ok();
         assert!(refused(elsewhere).contains("1.2.3.4:5"));
+    }
+
+    #[test]
+    fn the_wildcards_of_both_address_families_are_one_place() {
+        let at = |mesh: &str| Request {
+            mesh: mesh.parse().ok(),
+            ..request()
+        };
+        assert_eq!(at("[::]:6143").fits(&at("0.0.0.0:6143")), Ok(()));
+        assert_eq!(at("0.0.0.0:6143").fits(&at("[::]:6143")), Ok(()));
+        for (one, other) in [
+            ("[::]:6143", "0.0.0.0:6144"),
+            ("[::]:6143", "10.0.0.1:6143"),
+            ("10.0.0.1:6143", "0.0.0.0:6143"),
+            ("[::]:6143", ""),
+            ("", "[::]:6143"),
+        ] {
+            assert!(at(one).fits(&at(other)).is_err(), "{one} {other}");
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! A restart that nobody notices: the new process takes every listening socket from the running one, which
+//! A restart that no request notices: the new process takes every listening socket from the running one, which
 //! then finishes what it has under way and ends.
 //!
 //! [`Predecessor::find`] is the side of the new process, [`Incumbent::successor`] that of the running one;
 //! what they say is in [`message`]. Who reads the mesh port meanwhile is `weft_transport::endpoint::Reading`.
+//! Until the new process has settled, the running one can go back to its work, and does when the new one dies or hangs.
 //! Not here: how what is under way ends (`run/running.rs`).
 
 mod channel;
@@ -13,11 +14,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 use weft_config::client::Registration;
 use weft_config::settings::{LocalAddress, ProxySettings};
-use weft_transport::endpoint::{Epoch, InheritError, RelayPair};
+use weft_transport::endpoint::{Elder, Epoch, InheritError, RelayPair};
 use weft_transport::identity::SpiffeId;
 use weft_transport::private_socket::{self, PrivateSocket};
 use weft_transport::rarely::Rarely;
@@ -27,7 +30,7 @@ use crate::run::ControlPlane;
 use channel::Channel;
 pub(crate) use message::Estate;
 pub use message::MessageError;
-use message::{Message, Offer, Request};
+use message::{Message, Offer, Request, other_wildcard};
 
 /// The last good table in the state directory, which `weft_config::client` reads before anything is served.
 const TABLE_FILE: &str = "table.json";
@@ -68,8 +71,11 @@ pub enum TakeoverError {
     )]
     NoTable,
     /// The other process said nothing.
-    #[error("takeover: the other process did not answer within {} s", limits::TAKEOVER_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("takeover: the other process did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// A worker of the running process did not come to leave the mesh port.
+    #[error("takeover: a worker still read the mesh port after {} s", limits::HAND_OVER_TIMEOUT.as_secs())]
+    Busy,
     /// The other process ended.
     #[error("takeover: the other process ended")]
     Ended,
@@ -88,7 +94,7 @@ pub struct Predecessor {
 
 impl Predecessor {
     /// Asks the process at the socket of the settings for what it has; `None` if there is no socket in the
-    /// settings or nobody answers there. The running process goes on until [`crate::start`] says otherwise.
+    /// settings or no process answers there. The running process goes on until [`crate::start`] says otherwise.
     ///
     /// # Errors
     /// When there is one, and it cannot be taken over.
@@ -112,22 +118,49 @@ impl Predecessor {
             }
             Err(error) => return Err(socket_error(path, error)),
         };
-        let asked = Self::ask(Channel(stream), request(settings, identity));
-        let found = timeout(limits::TAKEOVER_TIMEOUT, asked).await;
-        let found = found.map_err(|_| TakeoverError::Timeout)??;
+        let request = request(settings, identity);
+        let found = match Self::ask(stream, request.clone()).await {
+            // Versions before this one compare literally, and some bound the other wildcard.
+            Err(refused @ TakeoverError::Refused(_))
+                if let Some(mesh) = request.mesh.and_then(other_wildcard) =>
+            {
+                let other = Request {
+                    mesh: Some(mesh),
+                    ..request
+                };
+                let again = private_socket::connect(path).await;
+                let again = again.map_err(|error| socket_error(path, error))?;
+                Self::ask(again, other).await.map_err(|_| refused)
+            }
+            asked => asked,
+        }?;
         if found.offer.has_table && !settings.state_dir.join(TABLE_FILE).exists() {
             return Err(TakeoverError::NoTable);
         }
         Ok(Some(found))
     }
 
-    async fn ask(mut channel: Channel, request: Request) -> Result<Self, TakeoverError> {
+    async fn ask(stream: UnixStream, request: Request) -> Result<Self, TakeoverError> {
+        let asked = timeout(
+            limits::TAKEOVER_TIMEOUT,
+            Self::offered(Channel::new(stream), request),
+        );
+        asked
+            .await
+            .unwrap_or(Err(TakeoverError::Timeout(limits::TAKEOVER_TIMEOUT)))
+    }
+
+    async fn offered(mut channel: Channel, request: Request) -> Result<Self, TakeoverError> {
         check_user(&channel)?;
         channel.send(&Message::Request(request)).await?;
         let offer = match channel.receive().await? {
             Message::Offer(offer) => offer,
             Message::Refusal(reason) => return Err(TakeoverError::Refused(reason)),
-            Message::Request(_) | Message::Ready | Message::Yours | Message::Settled => {
+            Message::Request(_)
+            | Message::Ready
+            | Message::Yours
+            | Message::Taken
+            | Message::Settled => {
                 return Err(MessageError::Unexpected.into());
             }
         };
@@ -146,12 +179,11 @@ impl Predecessor {
         self.offer.registration.clone()
     }
 
-    /// The epochs of the processes that may still be draining.
+    /// Its epoch, and those of the processes before it that still drain.
     pub(crate) fn epochs(&self) -> Vec<Epoch> {
-        if self.channel.is_closed() {
-            return Vec::new();
-        }
-        self.offer.epochs.iter().copied().map(Epoch).collect()
+        let all = self.offer.elders.iter().flatten();
+        let all = self.offer.epochs.iter().chain(all);
+        all.copied().map(Epoch).collect()
     }
 
     /// Its sockets, once.
@@ -159,38 +191,62 @@ impl Predecessor {
         self.estate.take()
     }
 
-    /// Tells it to hand over. When this returns without an error it neither reads nor accepts: because it said
+    /// Tells it to hand over. When this returns without an error it does not read the mesh port: because it said
     /// so, or because it ended in between. One that breaks off otherwise may still read, so that is an error.
     pub(crate) async fn confirm(&mut self) -> Result<(), TakeoverError> {
         let confirmed = async {
-            self.channel.send(&Message::Ready).await?;
-            if self.channel.receive().await? == Message::Yours {
-                Ok(())
-            } else {
-                Err(MessageError::Unexpected.into())
+            self.say(&Message::Ready).await?;
+            match self.channel.receive().await? {
+                Message::Yours => {}
+                Message::Refusal(reason) => return Err(TakeoverError::Refused(reason)),
+                Message::Request(_)
+                | Message::Offer(_)
+                | Message::Ready
+                | Message::Taken
+                | Message::Settled => return Err(MessageError::Unexpected.into()),
             }
+            if self.channel.takes() {
+                self.say(&Message::Taken).await?;
+            }
+            Ok(())
         };
         match timeout(limits::TAKEOVER_TIMEOUT, confirmed).await {
-            Ok(Err(TakeoverError::Ended)) => {
-                tracing::warn!(
-                    "the running sidecar ended during the takeover: its sockets are here"
-                );
-                Ok(())
-            }
-            Ok(outcome) => outcome,
-            Err(_) => Err(TakeoverError::Timeout),
+            Ok(outcome) => unless_ended(outcome),
+            Err(_) => Err(TakeoverError::Timeout(limits::TAKEOVER_TIMEOUT)),
         }
     }
 
-    /// Lets it end, once the service manager knows this process.
-    pub(crate) async fn release(&mut self) {
-        // If it is gone already, there is nothing to release.
-        let _ = self.channel.send(&Message::Settled).await;
+    /// Lets it end, once this process serves and the service manager knows it. If that comes too late, the running
+    /// process has gone back to its work, and this one must end.
+    pub(crate) async fn release(&mut self) -> Result<(), TakeoverError> {
+        unless_ended(self.say(&Message::Settled).await)
+    }
+
+    /// Says something. If it is not heard any more: why.
+    async fn say(&mut self, message: &Message) -> Result<(), TakeoverError> {
+        match self.channel.send(message).await {
+            Err(TakeoverError::Broken(_)) => match self.channel.receive().await {
+                Ok(Message::Refusal(reason)) => Err(TakeoverError::Refused(reason)),
+                Ok(_) | Err(_) => Err(TakeoverError::Ended),
+            },
+            outcome => outcome,
+        }
     }
 
     /// Waits until it has ended.
     pub(crate) async fn gone(&self) {
         self.channel.closed().await;
+    }
+}
+
+/// What belongs to a process that has ended is free.
+fn unless_ended(outcome: Result<(), TakeoverError>) -> Result<(), TakeoverError> {
+    match outcome {
+        Err(TakeoverError::Ended) => {
+            tracing::warn!("the running sidecar ended during the takeover: its sockets are here");
+            Ok(())
+        }
+        outcome => outcome,
     }
 }
 
@@ -230,34 +286,79 @@ pub(crate) struct Successor {
 }
 
 impl Successor {
-    /// Tells it that everything is its own.
-    pub(crate) async fn confirm(&mut self) -> Result<(), TakeoverError> {
-        self.channel.send(&Message::Yours).await
+    /// Tells it that the mesh port is its own, and waits until it takes it. From an error on this process may read
+    /// again.
+    pub(crate) async fn take(&mut self) -> Result<(), TakeoverError> {
+        self.channel.send(&Message::Yours).await?;
+        if self.channel.takes() {
+            self.hear(Message::Taken, limits::SUCCESSOR_TAKES_WITHIN)
+                .await
+        } else {
+            Ok(())
+        }
     }
 
-    /// Waits until this process may end.
-    pub(crate) async fn settled(&mut self) {
-        // Whatever else comes, be it the end, does not need this process any more.
-        let _ = timeout(limits::TAKEOVER_TIMEOUT, self.channel.receive()).await;
+    /// Waits until it serves, and this process may give everything up. From an error on this process may go on.
+    pub(crate) async fn settled(&mut self) -> Result<(), TakeoverError> {
+        if self.channel.takes() {
+            let within = limits::SUCCESSOR_SETTLES_WITHIN;
+            return self.hear(Message::Settled, within).await;
+        }
+        // One of an earlier revision goes on whether it is heard or not: only its end gives the port back.
+        match timeout(limits::TAKEOVER_TIMEOUT, self.channel.receive()).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(_)) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn hear(&mut self, expected: Message, within: Duration) -> Result<(), TakeoverError> {
+        let heard = match timeout(within, self.channel.receive()).await {
+            Ok(heard) => heard?,
+            Err(_) => {
+                // It may have said so at this moment. If not, it cannot any more.
+                let stopped = self.channel.stop_hearing();
+                stopped.map_err(TakeoverError::Broken)?;
+                let heard = self.channel.receive().await;
+                heard.map_err(|_| TakeoverError::Timeout(within))?
+            }
+        };
+        if heard == expected {
+            Ok(())
+        } else {
+            Err(MessageError::Unexpected.into())
+        }
+    }
+
+    /// Tells it that this process goes on. Nothing that it says is heard from here on.
+    pub(crate) async fn refuse(mut self, why: &TakeoverError) {
+        // If it is gone, there is none to tell.
+        let _ = self.channel.stop_hearing();
+        let refusal = Message::Refusal(format!("it goes on itself: {why}"));
+        let _ = self.channel.send(&refusal).await;
+    }
+
+    /// Whether it knows of the processes before this one, and reaches them without it.
+    pub(crate) fn knows_elders(&self) -> bool {
+        self.channel.takes()
     }
 }
 
 impl Incumbent {
-    /// Waits for a process that takes over and is ready to. Whoever fails before leaves no trace but a line
-    /// in the log.
+    /// Waits for a process that takes over and is ready to. One that fails before leaves no trace but a line
+    /// in the log. `elders` are the processes before this one.
     pub(crate) async fn successor(
         &self,
-        earlier: impl Fn() -> Vec<Epoch>,
+        elders: impl Fn() -> io::Result<Vec<Elder>>,
         control: &Arc<dyn ControlPlane>,
     ) -> Successor {
         let failures = Rarely::by_a_state();
         loop {
             let offered = match self.door.accept().await {
                 Ok(stream) => {
-                    let offered = self.offer(Channel(stream), earlier(), control);
+                    let offered = self.offer(Channel::new(stream), &elders, control);
                     timeout(limits::TAKEOVER_TIMEOUT, offered)
                         .await
-                        .unwrap_or(Err(TakeoverError::Timeout))
+                        .unwrap_or(Err(TakeoverError::Timeout(limits::TAKEOVER_TIMEOUT)))
                 }
                 Err(error) => {
                     tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
@@ -278,7 +379,7 @@ impl Incumbent {
     async fn offer(
         &self,
         mut channel: Channel,
-        earlier: Vec<Epoch>,
+        elders: impl Fn() -> io::Result<Vec<Elder>>,
         control: &Arc<dyn ControlPlane>,
     ) -> Result<Successor, TakeoverError> {
         let request = match check_user(&channel) {
@@ -294,9 +395,20 @@ impl Incumbent {
         let Some(&(admin, _)) = self.kept.admin.first() else {
             return Err(MessageError::Unexpected.into());
         };
-        let epochs = std::iter::once(self.epoch).chain(earlier);
+        let mut elders = elders().map_err(TakeoverError::Broken)?;
+        let mut epochs = vec![self.epoch.0];
+        if self.kept.mesh.is_none() {
+            elders.clear();
+        }
+        if !channel.takes() {
+            // One that does not know elders sends all that is theirs here.
+            let all = elders.drain(..).flat_map(|elder| elder.epochs);
+            epochs.extend(all.map(|epoch| epoch.0));
+        }
+        let epochs_of = |elder: &Elder| elder.epochs.iter().map(|epoch| epoch.0).collect();
         let offer = Offer {
-            epochs: epochs.map(|epoch| epoch.0).collect(),
+            epochs,
+            elders: elders.iter().map(epochs_of).collect(),
             workers: request.workers,
             mesh: request.mesh,
             listeners: self
@@ -327,6 +439,8 @@ impl Incumbent {
         let mut descriptors = Vec::new();
         descriptors.extend(self.kept.mesh.iter().flatten().map(AsFd::as_fd));
         descriptors.extend(sending.iter().map(AsFd::as_fd));
+        let of_elders = elders.iter().flat_map(|elder| &elder.relays);
+        descriptors.extend(of_elders.map(AsFd::as_fd));
         let listeners = self.kept.listeners.iter().flat_map(|(_, sockets)| sockets);
         descriptors.extend(listeners.map(AsFd::as_fd));
         descriptors.extend(self.kept.admin.iter().map(|(_, socket)| socket.as_fd()));
@@ -354,7 +468,7 @@ fn request(settings: &ProxySettings, identity: &SpiffeId) -> Request {
     }
 }
 
-/// The socket's mode keeps others out; this holds where somebody changed it.
+/// The socket's mode keeps others out; this holds where that was changed.
 fn check_user(channel: &Channel) -> Result<(), TakeoverError> {
     let theirs = channel.user().map_err(TakeoverError::Broken)?;
     let ours = rustix::process::geteuid().as_raw();

@@ -103,7 +103,6 @@ async fn sidecar(
         return Err(claimed(&settings));
     }
     let takes_over = predecessor.as_ref().map(Predecessor::registration);
-    let took_over = takes_over.is_some();
     let subscription = SubscriptionSettings {
         takes_over,
         ..subscription_settings(&settings, &config, &agent, &credentials, &advertise)?
@@ -124,9 +123,6 @@ async fn sidecar(
     )
     .await
     .map_err(|error| failed(&error))?;
-    if took_over {
-        process::is_main();
-    }
     let handed_over = running.handed_over();
     let served = running.served();
     let over = CancellationToken::new();
@@ -138,8 +134,9 @@ async fn sidecar(
         }
     };
     let serve = async {
-        running.until(shutdown).await;
+        let outcome = running.until(shutdown).await;
         over.cancel();
+        outcome.map_err(|error| failed(&error))
     };
     let renew = async {
         tokio::select! {
@@ -156,7 +153,7 @@ async fn sidecar(
         claim = None;
     };
     // The control plane's connections outlive the data path: it withdraws its services by them.
-    tokio::join!(
+    let (outcome, ..) = tokio::join!(
         serve,
         announce,
         over.run_until_cancelled(advertise.follow()),
@@ -165,7 +162,7 @@ async fn sidecar(
         over.run_until_cancelled(hold)
     );
     drop(claim);
-    Ok(())
+    outcome
 }
 
 /// The right to the state directory. Only a process that takes over may come without it, until the running

@@ -7,6 +7,7 @@ use weft_config::client::SubscriptionHandle;
 use weft_proxy::Process;
 
 use crate::control_admin::page;
+use crate::process;
 use crate::process_metrics;
 use crate::telemetry::LogFilter;
 
@@ -17,6 +18,10 @@ pub(super) struct Upkeep {
 }
 
 impl Process for Upkeep {
+    fn is_main(&self) {
+        process::is_main();
+    }
+
     fn log_filter(&self) -> String {
         self.log.current()
     }

@@ -372,7 +372,7 @@ impl Sidecar {
     pub(crate) fn take_over(&mut self) -> Process {
         let times = |log: &str| log.matches("took over from the running sidecar").count();
         let before = times(&self.process.log());
-        let new = self.plan.run(&[]);
+        let new = self.successor();
         let old = std::mem::replace(&mut self.process, new);
         let what = format!("{} is taken over", self.plan.name);
         eventually(&what, || {
@@ -381,6 +381,11 @@ impl Sidecar {
             times(&self.process.log()) > before
         });
         old
+    }
+
+    /// Starts a process that takes over, and waits for nothing.
+    pub(crate) fn successor(&self) -> Process {
+        self.plan.run(&[])
     }
 
     /// Runs its plan once more, with `arguments`, beside the process that runs.

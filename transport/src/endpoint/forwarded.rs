@@ -12,17 +12,17 @@ use crate::steering::{CONNECTION_ID_LENGTH, Epoch};
 pub(super) enum Whose {
     /// The one that reads the port: all that no earlier one can know.
     Own,
-    /// One that came before.
-    Predecessor,
-    /// A first packet that could be either's: whoever does not know it drops it.
-    Either,
+    /// The one before it with this epoch.
+    Elder(Epoch),
+    /// A first packet that could be either's: the process that does not know it drops it.
+    Either(Epoch),
 }
 
 /// Decides by the connection ID, whose second byte is the epoch of the process that chose it.
 ///
 /// The ID of a first packet is the client's choice, and need not say anything. Peers of the mesh choose
 /// one of another length; another client may hit length and epoch by chance, once in 256.
-pub(super) fn whose(datagram: &[u8], predecessors: &[Epoch]) -> Whose {
+pub(super) fn whose(datagram: &[u8], is_elder: impl Fn(Epoch) -> bool) -> Whose {
     const LONG_HEADER: u8 = 0x80;
     const TYPE: u8 = 0x30;
     const INITIAL: u8 = 0x00;
@@ -43,13 +43,14 @@ pub(super) fn whose(datagram: &[u8], predecessors: &[Epoch]) -> Whose {
     let Some([_, epoch, ..]) = id else {
         return Whose::Own;
     };
-    if !predecessors.contains(&Epoch(*epoch)) {
+    let epoch = Epoch(*epoch);
+    if !is_elder(epoch) {
         return Whose::Own;
     }
     if is_long && matches!(first & TYPE, INITIAL | ZERO_RTT) {
-        Whose::Either
+        Whose::Either(epoch)
     } else {
-        Whose::Predecessor
+        Whose::Elder(epoch)
     }
 }
 
@@ -161,6 +162,10 @@ mod tests {
 
     const OLD: Epoch = Epoch(7);
 
+    fn whose_of(datagram: &[u8], elders: &[Epoch]) -> Whose {
+        whose(datagram, |epoch| elders.contains(&epoch))
+    }
+
     fn short(epoch: u8) -> Vec<u8> {
         vec![0x40, 3, epoch, 0, 0, 0, 0, 0, 0, 99, 99]
     }
@@ -172,27 +177,28 @@ mod tests {
 
     #[test]
     fn packets_of_a_connection_go_to_the_process_that_chose_its_id() {
-        assert_eq!(whose(&short(7), &[OLD]), Whose::Predecessor);
-        assert_eq!(whose(&short(8), &[OLD]), Whose::Own);
-        assert_eq!(whose(&short(8), &[OLD, Epoch(8)]), Whose::Predecessor);
-        assert_eq!(whose(&short(7), &[]), Whose::Own);
+        assert_eq!(whose_of(&short(7), &[OLD]), Whose::Elder(OLD));
+        assert_eq!(whose_of(&short(8), &[OLD]), Whose::Own);
+        let other = Epoch(8);
+        assert_eq!(whose_of(&short(8), &[OLD, other]), Whose::Elder(other));
+        assert_eq!(whose_of(&short(7), &[]), Whose::Own);
         let handshake = long(0x20, &[3, 7, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose(&handshake, &[OLD]), Whose::Predecessor);
+        assert_eq!(whose_of(&handshake, &[OLD]), Whose::Elder(OLD));
     }
 
     #[test]
     fn new_connections_stay_with_the_process_that_reads() {
         let of_a_peer = long(0, &[0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose(&of_a_peer, &[OLD]), Whose::Own);
+        assert_eq!(whose_of(&of_a_peer, &[OLD]), Whose::Own);
         let of_a_stranger = long(0, &[3, 9, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose(&of_a_stranger, &[OLD]), Whose::Own);
+        assert_eq!(whose_of(&of_a_stranger, &[OLD]), Whose::Own);
     }
 
     #[test]
     fn a_first_packet_that_could_be_a_second_one_goes_to_both() {
         for kind in [0x00, 0x10] {
             let packet = long(kind, &[3, 7, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(whose(&packet, &[OLD]), Whose::Either);
+            assert_eq!(whose_of(&packet, &[OLD]), Whose::Either(OLD));
         }
     }
 
@@ -206,7 +212,7 @@ mod tests {
             &[0; 8],
         ] {
             assert_eq!(
-                whose(datagram, &[OLD, Epoch(0)]),
+                whose_of(datagram, &[OLD, Epoch(0)]),
                 Whose::Own,
                 "{datagram:?}"
             );

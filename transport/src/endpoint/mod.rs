@@ -23,8 +23,8 @@ mod tests;
 
 pub use dialler::{DialError, Dialler};
 pub use listener::{Accepted, HandshakeError, Incoming, Listener, TrustGuard, TurnedAway};
-pub use relay::RelayPair;
-pub use shared::Reading;
+pub use relay::{Elder, RelayPair};
+pub use shared::{Reading, elders};
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -86,10 +86,8 @@ pub struct WorkerSocket {
 pub struct Inherited {
     /// Its sockets on the mesh port, in the order of its workers.
     pub sockets: Vec<UdpSocket>,
-    /// For each worker the sending end of a [`RelayPair`] of the predecessor.
-    pub relays: Vec<OwnedFd>,
-    /// The epoch of the predecessor, and of those before it that still run.
-    pub epochs: Vec<Epoch>,
+    /// The predecessor, and those before it that still run.
+    pub elders: Vec<Elder>,
 }
 
 /// Why a port cannot be taken over.
@@ -201,25 +199,34 @@ pub fn inherit(
     if theirs != ours {
         return Err(InheritError::Workers { theirs, ours });
     }
-    if inherited.relays.len() != theirs {
+    let elders = inherited.elders;
+    if elders.iter().any(|elder| elder.relays.len() != theirs) {
         return Err(InheritError::Relays);
     }
-    if inherited.epochs.len() > limits::PREDECESSORS_MAX
-        || inherited.epochs.contains(&settings.epoch)
-    {
+    let epochs: Vec<Epoch> = elders
+        .iter()
+        .flat_map(|elder| &elder.epochs)
+        .copied()
+        .collect();
+    if epochs.len() > limits::PREDECESSORS_MAX || epochs.contains(&settings.epoch) {
         return Err(InheritError::Epochs);
     }
-    let parts = inherited.sockets.into_iter().zip(inherited.relays);
+    // By process and then by worker, into the other order.
+    let mut ways: Vec<Vec<(Vec<Epoch>, OwnedFd)>> = Vec::new();
+    ways.resize_with(theirs, Vec::new);
+    for elder in elders {
+        for (way, relay) in ways.iter_mut().zip(elder.relays) {
+            way.push((elder.epochs.clone(), relay));
+        }
+    }
+    let parts = inherited.sockets.into_iter().zip(ways);
     let sockets = Worker::all(settings.workers)
         .zip(parts)
-        .map(|(worker, (socket, relay))| WorkerSocket {
+        .map(|(worker, (socket, ways))| WorkerSocket {
             worker,
             socket,
             settings: settings.clone(),
-            reading: Arc::new(Reading::inherited(relay::Predecessors::new(
-                relay,
-                &inherited.epochs,
-            ))),
+            reading: Arc::new(Reading::inherited(relay::Elders::new(ways))),
         });
     Ok(sockets.collect())
 }
@@ -283,6 +290,7 @@ impl WorkerSocket {
     /// # Errors
     /// When a configuration or a socket is refused.
     pub fn start(self, tls: &MeshTls, lag: &Lag) -> Result<(Listener, Dialler), StartError> {
+        tls.rehearsal.run();
         let settings = &self.settings;
         let config = |worker| {
             quic::endpoint_config(

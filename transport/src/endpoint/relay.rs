@@ -1,8 +1,8 @@
-//! Carries datagrams from the process that reads a port to the one before it: a Unix socket pair that keeps
+//! Carries datagrams from the process that reads a port to each of those before it: a Unix socket pair that keeps
 //! message boundaries, knows when the other end is gone, and drops what it has no room for, as a network
 //! would; QUIC sends it again. The format is `forwarded.rs`.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut, Read as _};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -43,65 +43,116 @@ impl RelayPair {
     }
 }
 
-/// The way to the processes before this one.
+/// A process that held the port earlier and may still run, as the one that takes the port over gets it.
 #[derive(Debug)]
-pub(super) struct Predecessors {
-    socket: Socket,
-    epochs: Box<[Epoch]>,
-    gone: AtomicBool,
+pub struct Elder {
+    /// Its epoch. One of a version that sends on itself what is for those before it has theirs, too.
+    pub epochs: Vec<Epoch>,
+    /// For each worker the sending end of a [`RelayPair`] whose receiving end that process has.
+    pub relays: Vec<OwnedFd>,
+}
+
+/// The ways of one worker to the processes before this one.
+#[derive(Debug, Default)]
+pub(super) struct Elders {
+    all: Box<[Way]>,
     forwarded: AtomicU64,
     dropped: AtomicU64,
 }
 
-impl Predecessors {
-    pub(super) fn new(sending: OwnedFd, epochs: &[Epoch]) -> Self {
-        Self {
+/// The way to one of them.
+#[derive(Debug)]
+struct Way {
+    socket: Socket,
+    epochs: Box<[Epoch]>,
+    gone: AtomicBool,
+}
+
+impl Elders {
+    /// Of each the epochs, and the sending end of the worker's relay.
+    pub(super) fn new(all: impl IntoIterator<Item = (Vec<Epoch>, OwnedFd)>) -> Self {
+        let ways = all.into_iter().map(|(epochs, sending)| Way {
             socket: sending.into(),
             epochs: epochs.into(),
             gone: AtomicBool::new(false),
-            forwarded: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+        });
+        Self {
+            all: ways.collect(),
+            ..Self::default()
         }
     }
 
-    /// The epochs of those that still run; none once they are gone.
-    pub(super) fn epochs(&self) -> &[Epoch] {
-        if self.gone.load(Ordering::Relaxed) {
-            &[]
-        } else {
-            &self.epochs
-        }
+    /// Whether none has this epoch that still runs, for all epochs.
+    pub(super) fn are_gone(&self) -> bool {
+        self.all.iter().all(|way| way.gone.load(Ordering::Relaxed))
     }
 
-    /// Sends one datagram on, or drops it.
-    pub(super) fn forward(&self, origin: Origin, datagram: &[u8]) {
-        let header = origin.encode();
-        let message = [IoSlice::new(&header), IoSlice::new(datagram)];
+    /// Whether one that still runs has this epoch.
+    pub(super) fn has(&self, epoch: Epoch) -> bool {
+        self.way(epoch).is_some()
+    }
+
+    fn way(&self, epoch: Epoch) -> Option<&Way> {
+        let mut running = self
+            .all
+            .iter()
+            .filter(|way| !way.gone.load(Ordering::Relaxed));
+        running.find(|way| way.epochs.contains(&epoch))
+    }
+
+    /// Sends one datagram on to the process with this epoch, or drops it.
+    pub(super) fn forward(&self, epoch: Epoch, origin: Origin, datagram: &[u8]) {
         let sent = self
-            .socket
-            .send_vectored_with_flags(&message, nix::libc::MSG_NOSIGNAL);
-        match sent {
-            Ok(_) => {
-                self.forwarded.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                self.gone.store(true, Ordering::Relaxed);
-            }
-            Err(_) => {}
-        }
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+            .way(epoch)
+            .is_some_and(|way| way.send(origin, datagram));
+        let counter = if sent { &self.forwarded } else { &self.dropped };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Datagrams sent on, and those for which there was no room.
     pub(super) fn counts(&self) -> (u64, u64) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (count(&self.forwarded), count(&self.dropped))
+    }
+
+    /// The way to each once more, in the order of [`Self::new`], and whether that process has ended.
+    ///
+    /// # Errors
+    /// When there are too many open files.
+    pub(super) fn share(&self) -> io::Result<Vec<(Vec<Epoch>, OwnedFd, bool)>> {
+        let ways = self.all.iter().map(|way| {
+            let sending = way.socket.try_clone()?.into();
+            Ok((way.epochs.to_vec(), sending, way.has_ended()))
+        });
+        ways.collect()
+    }
+}
+
+impl Way {
+    fn send(&self, origin: Origin, datagram: &[u8]) -> bool {
+        let header = origin.encode();
+        let message = [IoSlice::new(&header), IoSlice::new(datagram)];
+        let sent = self
+            .socket
+            .send_vectored_with_flags(&message, nix::libc::MSG_NOSIGNAL);
+        if let Err(error) = &sent
+            && matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            )
+        {
+            self.gone.store(true, Ordering::Relaxed);
+        }
+        sent.is_ok()
+    }
+
+    /// Nothing ever comes from there but the end.
+    fn has_ended(&self) -> bool {
+        let mut byte = [0];
+        match (&self.socket).read(&mut byte) {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
     }
 }
 

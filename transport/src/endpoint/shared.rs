@@ -1,12 +1,15 @@
-//! A worker's part of the mesh port, which two processes may hold: who reads it at which time.
+//! A worker's part of the mesh port, which several processes may hold: who reads it at which time.
 //!
 //! ```text
-//!            begin              hand_over              the successor is gone
-//!   waiting -------> reading ------------> relayed ----------------------------> reading
+//!            begin              hand_over                take_back, or the successor is gone
+//!   waiting -------> reading ------------> relayed -----------------------------------------> reading
 //! ```
 //! A process that takes the port over begins *waiting*. One that has handed it over is *relayed*: it gets
 //! the datagrams of its own connections from its successor, and sends through the port as before. Between
-//! the two nobody reads, and the kernel keeps what comes. The relay is `relay.rs`.
+//! the two no process reads, and the kernel keeps what comes. The relay is `relay.rs`.
+//!
+//! The process that reads has a way to each earlier one that still runs, and so it does not matter in which order they
+//! end. Two never read at once: what is for the other one's connections would be answered with a stateless reset.
 //!
 //! What is sent to an address that is not validated passes through `amplification.rs`.
 
@@ -15,8 +18,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
@@ -26,73 +28,84 @@ use tokio_util::sync::CancellationToken;
 
 use super::amplification::{Ledger, is_long};
 use super::forwarded::{Origin, Whose, whose};
-use super::relay::{FromSuccessor, Predecessors};
+use super::relay::{Elder, Elders, FromSuccessor};
 
 /// Says who reads a worker's part of the port. The other side of the worker's socket.
 #[derive(Debug)]
 pub struct Reading {
-    begun: AtomicBool,
-    /// Wakes the endpoint when this changes.
+    turn: Mutex<Turn>,
+    /// Wakes the endpoint when that changes.
     waker: AtomicWaker,
-    successor: OnceLock<OwnedFd>,
-    /// Cancelled when this process has read the port for the last time.
-    relayed: CancellationToken,
-    orphaned: AtomicBool,
-    predecessors: Option<Predecessors>,
+    elders: Elders,
+}
+
+/// Where the worker's datagrams come from.
+#[derive(Debug)]
+enum Turn {
+    /// Nowhere yet: a process before this one reads.
+    Waiting,
+    /// From the port.
+    Reading,
+    /// From the port until the worker looks here, and then from the successor. The token is cancelled when this
+    /// process has read the port for the last time.
+    Leaving(OwnedFd, CancellationToken),
+    /// From the successor.
+    Relayed(FromSuccessor),
 }
 
 impl Reading {
     /// Of a port that this process bound: read from the start.
     pub(super) fn own() -> Self {
-        Self::new(true, None)
+        Self::new(Turn::Reading, Elders::default())
     }
 
-    /// Of a port that a predecessor reads until [`Self::begin`].
-    pub(super) fn inherited(predecessors: Predecessors) -> Self {
-        Self::new(false, Some(predecessors))
+    /// Of a port that an earlier process reads until [`Self::begin`].
+    pub(super) fn inherited(elders: Elders) -> Self {
+        Self::new(Turn::Waiting, elders)
     }
 
-    fn new(begun: bool, predecessors: Option<Predecessors>) -> Self {
+    fn new(turn: Turn, elders: Elders) -> Self {
         Self {
-            begun: AtomicBool::new(begun),
+            turn: Mutex::new(turn),
             waker: AtomicWaker::new(),
-            successor: OnceLock::new(),
-            relayed: CancellationToken::new(),
-            orphaned: AtomicBool::new(false),
-            predecessors,
+            elders,
         }
     }
 
-    /// Reads from here on: the predecessor has stopped.
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        // Nothing that is done under the lock can panic half-way.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads from here on: the process before has stopped.
     pub fn begin(&self) {
-        self.begun.store(true, Ordering::Release);
+        *self.turn() = Turn::Reading;
         self.waker.wake();
     }
 
     /// Lets a successor read, which sends what is for this process to the other end of `receiving`.
-    /// Returns when this process reads nothing more itself. Only the first call counts.
+    /// Returns when this process reads nothing more itself.
     pub async fn hand_over(&self, receiving: OwnedFd) {
-        // A second one finds the relay of the first.
-        let _ = self.successor.set(receiving);
+        let left = CancellationToken::new();
+        *self.turn() = Turn::Leaving(receiving, left.clone());
         self.waker.wake();
-        self.relayed.cancelled().await;
+        left.cancelled().await;
     }
 
-    /// Datagrams sent on to the predecessor, and those for which there was no room.
+    /// Reads again: the successor did not begin, and will not. Ends its relay.
+    pub fn take_back(&self) {
+        self.begin();
+    }
+
+    /// Datagrams sent on to earlier processes, and those for which there was no room.
     pub fn forwarded(&self) -> (u64, u64) {
-        self.predecessors
-            .as_ref()
-            .map_or((0, 0), Predecessors::counts)
+        self.elders.counts()
     }
 
-    /// Sends on what is for the predecessor and takes it out of the buffer; datagrams of one size may lie
+    /// Sends on what is for an earlier process and takes it out of the buffer; datagrams of one size may lie
     /// one after the other in it.
     fn keep_own(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
-        let Some(predecessors) = &self.predecessors else {
-            return;
-        };
-        let epochs = predecessors.epochs();
-        if epochs.is_empty() || meta.stride == 0 {
+        if meta.stride == 0 || self.elders.are_gone() {
             return;
         }
         let origin = Origin::of(meta);
@@ -100,11 +113,11 @@ impl Reading {
         while from < meta.len {
             let to = (from + meta.stride).min(meta.len);
             let datagram = buffer.get(from..to).unwrap_or_default();
-            let owner = whose(datagram, epochs);
-            if owner != Whose::Own {
-                predecessors.forward(origin, datagram);
+            let owner = whose(datagram, |epoch| self.elders.has(epoch));
+            if let Whose::Elder(epoch) | Whose::Either(epoch) = owner {
+                self.elders.forward(epoch, origin, datagram);
             }
-            if owner != Whose::Predecessor {
+            if let Whose::Own | Whose::Either(_) = owner {
                 buffer.copy_within(from..to, kept);
                 kept += to - from;
             }
@@ -114,12 +127,36 @@ impl Reading {
     }
 }
 
+/// The earlier processes that still run, for one that takes the port over from this one, too: the workers' ways to
+/// each, in the order of `readings`.
+///
+/// # Errors
+/// When there are too many open files.
+pub fn elders<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> io::Result<Vec<Elder>> {
+    let mut all: Vec<(Elder, bool)> = Vec::new();
+    for reading in readings {
+        for (index, (epochs, relay, ended)) in reading.elders.share()?.into_iter().enumerate() {
+            match all.get_mut(index) {
+                Some((elder, all_ended)) => {
+                    elder.relays.push(relay);
+                    *all_ended &= ended;
+                }
+                None => {
+                    let relays = vec![relay];
+                    all.push((Elder { epochs, relays }, ended));
+                }
+            }
+        }
+    }
+    let running = all.into_iter().filter(|(_, ended)| !ended);
+    Ok(running.map(|(elder, _)| elder).collect())
+}
+
 /// The socket of a worker's listening endpoint.
 #[derive(Debug)]
 pub(super) struct SharedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     reading: Arc<Reading>,
-    from_successor: OnceLock<FromSuccessor>,
     /// Asked for packets with long headers only: handshakes.
     ledger: Mutex<Ledger>,
 }
@@ -129,7 +166,6 @@ impl SharedSocket {
         Arc::new(Self {
             inner,
             reading,
-            from_successor: OnceLock::new(),
             ledger: Mutex::default(),
         })
     }
@@ -169,50 +205,37 @@ impl SharedSocket {
         Ok(())
     }
 
-    /// What comes from the successor, once there is one.
-    fn relay(&self) -> io::Result<Option<&FromSuccessor>> {
-        let Some(receiving) = self.reading.successor.get() else {
-            return Ok(None);
-        };
-        if self.reading.orphaned.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        if let Some(relay) = self.from_successor.get() {
-            return Ok(Some(relay));
-        }
-        let relay = match receiving.try_clone().and_then(FromSuccessor::new) {
-            Ok(relay) => relay,
-            // Out of descriptors, say. An error here would end the endpoint with all of its connections;
-            // as it is, two processes read until the descriptor is to be had.
-            Err(error) => {
-                tracing::warn!(%error, "the mesh port cannot be handed over yet");
-                return Ok(None);
-            }
-        };
-        self.reading.relayed.cancel();
-        Ok(Some(self.from_successor.get_or_init(|| relay)))
-    }
-
     fn poll_source(
         &self,
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if let Some(relay) = self.relay()? {
-            match ready!(relay.poll_recv(cx, buffers, meta))? {
-                0 => {
-                    tracing::warn!("the successor is gone: reading the mesh port again");
-                    self.reading.orphaned.store(true, Ordering::Relaxed);
+        let mut turn = self.reading.turn();
+        if let Turn::Leaving(receiving, left) = &*turn {
+            match receiving.try_clone().and_then(FromSuccessor::new) {
+                Ok(relay) => {
+                    left.cancel();
+                    *turn = Turn::Relayed(relay);
                 }
-                count => return Poll::Ready(Ok(count)),
+                // Out of descriptors, say. An error here would end the endpoint with all of its connections;
+                // as it is, this process reads on, and the takeover waits for it or is given up.
+                Err(error) => tracing::warn!(%error, "the mesh port cannot be handed over yet"),
             }
         }
-        if self.reading.begun.load(Ordering::Acquire) {
-            self.inner.poll_recv(cx, buffers, meta)
-        } else {
-            Poll::Pending
+        match &*turn {
+            Turn::Waiting => return Poll::Pending,
+            Turn::Relayed(relay) => match ready!(relay.poll_recv(cx, buffers, meta))? {
+                0 => {
+                    tracing::warn!("the successor is gone: reading the mesh port again");
+                    *turn = Turn::Reading;
+                }
+                count => return Poll::Ready(Ok(count)),
+            },
+            Turn::Reading | Turn::Leaving(..) => {}
         }
+        drop(turn);
+        self.inner.poll_recv(cx, buffers, meta)
     }
 }
 

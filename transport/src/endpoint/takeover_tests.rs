@@ -18,37 +18,40 @@ struct Process {
     listener: Listener,
     reading: Arc<Reading>,
     shared: UdpSocket,
-    epochs: Vec<Epoch>,
+    epoch: Epoch,
 }
 
 impl Process {
     fn first() -> Self {
         let socket = bind(&settings(Epoch(1))).unwrap().remove(0);
-        Self::start(socket, vec![Epoch(1)])
+        Self::start(socket, Epoch(1))
     }
 
-    /// Takes the port of `before`, which reads on until [`Self::confirm`].
+    /// Takes the port of `before`, which reads on until it hands it over.
     fn after(before: &Self, epoch: u8) -> (Self, OwnedFd) {
         let RelayPair { sending, receiving } = RelayPair::new().unwrap();
+        let mut all = vec![Elder {
+            epochs: vec![before.epoch],
+            relays: vec![sending],
+        }];
+        all.extend(elders([&*before.reading]).unwrap());
         let inherited = Inherited {
             sockets: vec![before.shared.try_clone().unwrap()],
-            relays: vec![sending],
-            epochs: before.epochs.clone(),
+            elders: all,
         };
         let epoch = Epoch(epoch);
         let socket = inherit(&settings(epoch), inherited).unwrap().remove(0);
-        let epochs = [&[epoch], &before.epochs[..]].concat();
-        (Self::start(socket, epochs), receiving)
+        (Self::start(socket, epoch), receiving)
     }
 
-    fn start(socket: WorkerSocket, epochs: Vec<Epoch>) -> Self {
+    fn start(socket: WorkerSocket, epoch: Epoch) -> Self {
         let (reading, shared) = (socket.reading(), socket.share().unwrap());
         let (listener, _) = testing::start(socket, &Authority::shared().credentials(ORDERS));
         Self {
             listener,
             reading,
             shared,
-            epochs,
+            epoch,
         }
     }
 
@@ -122,11 +125,55 @@ async fn connections_stay_with_the_process_that_accepted_them_and_new_ones_go_to
     for (client, server) in [&of_first, &of_second, &of_third] {
         exchange(client, server).await;
     }
-    let (forwarded, _) = third.reading.forwarded();
-    // Those of the second are sent on by the third, those of the first by both.
-    let (further, _) = second.reading.forwarded();
-    assert!(forwarded > further && further > 0, "{forwarded} {further}");
-    assert_eq!(first.reading.forwarded(), (0, 0));
+    // By the one that reads the port, to each.
+    assert!(third.reading.forwarded().0 > 0);
+    assert_eq!(second.reading.forwarded(), (0, 0));
+}
+
+#[tokio::test]
+async fn the_end_of_a_process_cuts_none_before_it() {
+    let first = Process::first();
+    let dialler = dialler();
+    let (client, server) = connect(&dialler, &first).await;
+    let second = first.succeed(2).await;
+    let third = second.succeed(3).await;
+    drop(second);
+    exchange(&client, &server).await;
+    let fourth = third.succeed(4).await;
+    exchange(&client, &server).await;
+    let (newer, its_server) = connect(&dialler, &fourth).await;
+    exchange(&newer, &its_server).await;
+}
+
+#[tokio::test]
+async fn a_process_that_has_ended_is_no_elder_any_more() {
+    let first = Process::first();
+    let second = first.succeed(2).await;
+    let of = |process: &Process| -> Vec<Epoch> {
+        let elders = elders([&*process.reading]).unwrap();
+        elders.into_iter().flat_map(|elder| elder.epochs).collect()
+    };
+    assert_eq!(of(&second), [Epoch(1)]);
+    drop(first);
+    assert_eq!(of(&second), []);
+}
+
+#[tokio::test]
+async fn a_process_takes_its_port_back_and_hands_it_over_once_more() {
+    let first = Process::first();
+    let dialler = dialler();
+    let (client, server) = connect(&dialler, &first).await;
+    // It is ready, and then hangs.
+    let (_hung, receiving) = Process::after(&first, 2);
+    timeout(PATIENCE, first.reading.hand_over(receiving))
+        .await
+        .unwrap();
+    first.reading.take_back();
+    exchange(&client, &server).await;
+    let third = first.succeed(3).await;
+    exchange(&client, &server).await;
+    let (newer, its_server) = connect(&dialler, &third).await;
+    exchange(&newer, &its_server).await;
 }
 
 #[tokio::test]
@@ -151,20 +198,21 @@ async fn a_process_whose_successor_dies_reads_again() {
 #[test]
 fn what_does_not_fit_the_settings_is_refused() {
     let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let relay = || RelayPair::new().unwrap().sending;
-    let refused = |sockets, relays, epochs| {
-        let inherited = Inherited {
-            sockets,
-            relays,
-            epochs,
-        };
-        inherit(&settings(Epoch(3)), inherited)
-            .err()
-            .unwrap()
-            .to_string()
+    let elder = |relays, epochs: &[u8]| Elder {
+        epochs: epochs.iter().copied().map(Epoch).collect(),
+        relays: (0..relays)
+            .map(|_| RelayPair::new().unwrap().sending)
+            .collect(),
+    };
+    let refused = |sockets, elders| {
+        let inherited = Inherited { sockets, elders };
+        let refused = inherit(&settings(Epoch(3)), inherited).err();
+        refused.unwrap().to_string()
     };
     let two = vec![socket(), socket()];
-    assert!(refused(two, vec![relay(), relay()], vec![]).contains("set workers: 2"));
-    assert!(refused(vec![socket()], vec![], vec![]).contains("relay"));
-    assert!(refused(vec![socket()], vec![relay()], vec![Epoch(3)]).contains("earlier"));
+    assert!(refused(two, vec![elder(2, &[])]).contains("set workers: 2"));
+    assert!(refused(vec![socket()], vec![elder(0, &[])]).contains("relay"));
+    assert!(refused(vec![socket()], vec![elder(1, &[3])]).contains("earlier"));
+    let many = (100..=100 + limits::PREDECESSORS_MAX as u8).map(|epoch| elder(1, &[epoch]));
+    assert!(refused(vec![socket()], many.collect()).contains("earlier"));
 }

@@ -1,0 +1,81 @@
+//! A handshake of a process with itself, in memory, before anyone waits for one.
+//!
+//! The first random bytes that a process draws from its TLS library make that gather entropy, for which it takes
+//! 30 ms on an idle machine and far longer on a busy one, while every thread that needs random bytes waits. A thread
+//! has some such work of its own. And the code of a handshake is then in memory, not on disk. Not here: what a
+//! handshake decides ([`crate::tls`]).
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls_pki_types::ServerName;
+
+use crate::tls::SERVER_NAME;
+
+/// Flights in a handshake with client certificates: three, and room for what comes after it.
+const FLIGHTS_MAX: usize = 6;
+
+/// Both sides of a process's own handshakes.
+#[derive(Clone)]
+pub(crate) struct Rehearsal {
+    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) client: Arc<ClientConfig>,
+}
+
+impl Rehearsal {
+    /// Shakes hands, on this thread. Returns whether both sides finished. With a certificate that is over they do not:
+    /// what is to be ready is so all the same.
+    pub(crate) fn run(&self) -> bool {
+        let shaken = self.shake();
+        if let Err(error) = &shaken {
+            tracing::debug!(%error, "a handshake of this process with itself");
+        }
+        shaken.unwrap_or(false)
+    }
+
+    fn shake(&self) -> Result<bool, rustls::Error> {
+        let name = ServerName::try_from(SERVER_NAME)
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let client = ClientConnection::new(Arc::clone(&self.client), name)?;
+        let mut client = Connection::from(client);
+        let mut server = Connection::from(ServerConnection::new(Arc::clone(&self.server))?);
+        for _ in 0..FLIGHTS_MAX {
+            pass(&mut client, &mut server)?;
+            pass(&mut server, &mut client)?;
+            if !client.is_handshaking() && !server.is_handshaking() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Gives one side what the other one has to say.
+fn pass(from: &mut Connection, to: &mut Connection) -> Result<(), rustls::Error> {
+    let in_memory = |error: std::io::Error| rustls::Error::General(error.to_string());
+    let mut flight = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut flight).map_err(in_memory)?;
+    }
+    let mut rest = &*flight;
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).map_err(in_memory)?;
+        to.process_new_packets()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::quic::MeshTls;
+    use crate::testing::{Authority, ORDERS};
+    use crate::tuning::TransportSettings;
+
+    #[test]
+    fn a_process_can_shake_hands_with_itself() {
+        let tuning = TransportSettings::default().validate().unwrap();
+        let credentials = Authority::shared().credentials(ORDERS);
+        let tls = MeshTls::new(&credentials, &tuning).unwrap();
+        assert!(tls.rehearsal.run());
+    }
+}
