@@ -1,11 +1,12 @@
 //! `weft.dev/v1alpha1` TrafficPolicy: how requests and connections are treated. The same fields stand
 //! in the `traffic` of a MeshConfig. Everything is optional: a field that a policy leaves out is taken
-//! from the next wider one, which [`crate::compile`] settles. `traffic/read.rs` reads documents.
+//! from the next wider one, which [`crate::compile`] settles. `traffic/read.rs` reads documents,
+//! `traffic/meaning.rs` says what their values are in a table.
 
 mod fields;
+mod meaning;
 mod read;
 
-use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -15,8 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::schema::{durations, durations_or_zero, numbers, sizes, some, up_to};
 use crate::limits::traffic as limit;
 use crate::table::{
-    Algorithm, FaultStatus, GrpcCode, HashKey, HedgeAfter, IdentityPattern, Mode, Percent,
-    Priority, PriorityHeader, ServiceName,
+    GrpcCode, HashKey, HedgeAfter, IdentityPattern, Mode, Percent, Priority, PriorityHeader,
 };
 use crate::units;
 
@@ -241,7 +241,7 @@ pub struct BalanceSpec {
     pub slow_start: Option<Span>,
 }
 
-/// The names of [`Algorithm`].
+/// The names of [`crate::table::Algorithm`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AlgorithmName {
     /// of two endpoints drawn at random, the one with less latency times load. The latency is an average that
@@ -445,54 +445,6 @@ pub struct Span(#[serde(with = "units::duration")] pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Size(#[serde(with = "units::size")] pub u32);
-
-impl TargetKind {
-    /// The name in documents.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::HttpRoute => "HTTPRoute",
-            Self::Service => "Service",
-            Self::Namespace => "Namespace",
-        }
-    }
-}
-
-impl FailoverSpec {
-    /// The service that takes over for one of `namespace`.
-    pub(crate) fn service(&self, namespace: &str) -> ServiceName {
-        ServiceName {
-            namespace: self.namespace.as_deref().unwrap_or(namespace).to_owned(),
-            name: self.name.clone(),
-        }
-    }
-}
-
-impl fmt::Display for TrafficTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.as_str(), self.name)
-    }
-}
-
-impl BalanceSpec {
-    /// The rule with its key; `None` if this policy does not choose one.
-    pub(crate) fn chosen(&self) -> Option<Algorithm> {
-        Some(match self.algorithm? {
-            AlgorithmName::PeakEwma => Algorithm::PeakEwma,
-            AlgorithmName::LeastRequest => Algorithm::LeastRequest,
-            AlgorithmName::RoundRobin => Algorithm::RoundRobin,
-            AlgorithmName::RingHash => Algorithm::RingHash(self.key.clone()?),
-            AlgorithmName::Maglev => Algorithm::Maglev(self.key.clone()?),
-        })
-    }
-}
-
-impl FaultAbortSpec {
-    /// What is answered; reading a document made sure that there is exactly one.
-    pub(crate) fn with(&self) -> Option<FaultStatus> {
-        let grpc = self.grpc_status.map(FaultStatus::Grpc);
-        grpc.or(self.status.map(FaultStatus::Http))
-    }
-}
 
 impl<'de> Deserialize<'de> for TrafficPolicySpec {
     /// By hand, because serde cannot refuse unknown fields of a flattened struct.

@@ -1,0 +1,54 @@
+//! What values of a TrafficPolicy are in a table, where they are written in another way. Pure.
+
+use std::fmt;
+
+use super::{AlgorithmName, BalanceSpec, FailoverSpec, FaultAbortSpec, TargetKind, TrafficTarget};
+use crate::table::{Algorithm, FaultStatus, ServiceName};
+
+impl TargetKind {
+    /// The name in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::HttpRoute => "HTTPRoute",
+            Self::Service => "Service",
+            Self::Namespace => "Namespace",
+        }
+    }
+}
+
+impl FailoverSpec {
+    /// The service that takes over for one of `namespace`.
+    pub(crate) fn service(&self, namespace: &str) -> ServiceName {
+        ServiceName {
+            namespace: self.namespace.as_deref().unwrap_or(namespace).to_owned(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+impl fmt::Display for TrafficTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
+}
+
+impl BalanceSpec {
+    /// The rule with its key; `None` if this policy does not choose one.
+    pub(crate) fn chosen(&self) -> Option<Algorithm> {
+        Some(match self.algorithm? {
+            AlgorithmName::PeakEwma => Algorithm::PeakEwma,
+            AlgorithmName::LeastRequest => Algorithm::LeastRequest,
+            AlgorithmName::RoundRobin => Algorithm::RoundRobin,
+            AlgorithmName::RingHash => Algorithm::RingHash(self.key.clone()?),
+            AlgorithmName::Maglev => Algorithm::Maglev(self.key.clone()?),
+        })
+    }
+}
+
+impl FaultAbortSpec {
+    /// What is answered; reading a document made sure that there is exactly one.
+    pub(crate) fn with(&self) -> Option<FaultStatus> {
+        let grpc = self.grpc_status.map(FaultStatus::Grpc);
+        grpc.or(self.status.map(FaultStatus::Http))
+    }
+}
