@@ -31,6 +31,7 @@ use weft_transport::endpoint::{
     self, BindError, Epoch, Inherited, MeshSettings, MeshTls, StartError, WorkerSocket, Workers,
 };
 use weft_transport::private_socket::PrivateSocket;
+use weft_transport::vital;
 
 use crate::access_log::Writer;
 use crate::admin::server::Servers;
@@ -55,6 +56,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn set_health(&self, service: &ServiceName, port: u16, healthy: bool);
     /// Tells that a revision is in force, or why it is not.
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>);
+    /// Tables that were refused before [`Self::tables`] had them.
+    fn refused_unseen(&self) -> u64;
     /// Whether the config service is being heard.
     fn is_connected(&self) -> bool;
     /// What `/config_dump` shows of the connection to the config service.
@@ -77,6 +80,10 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
 
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
         Self::acknowledge(self, revision, outcome);
+    }
+
+    fn refused_unseen(&self) -> u64 {
+        Self::status(self).refused_unseen
     }
 
     fn is_connected(&self) -> bool {
@@ -326,16 +333,22 @@ pub async fn start(
         process,
     ));
     let mut tasks = JoinSet::new();
-    tasks.spawn(table::acknowledge(
+    let acknowledging = table::acknowledge(
         Arc::clone(&control),
         snapshots,
         svid.id().trust_domain().clone(),
         state.updates(),
+    );
+    tasks.spawn(vital::until(
+        "acknowledging tables",
+        finish.clone(),
+        acknowledging,
     ));
-    tasks.spawn(health::watch(
-        Arc::clone(&shared),
-        Arc::clone(&control),
+    let watching = health::watch(Arc::clone(&shared), Arc::clone(&control), state.draining());
+    tasks.spawn(vital::until(
+        "watching the application",
         state.draining(),
+        watching,
     ));
     let admin_place = admin_sockets.place();
     let mut servers = Servers::default();

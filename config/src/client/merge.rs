@@ -1,4 +1,4 @@
-//! Which table a sidecar should run, from what the config service sends. Pure.
+//! How tables and changes of them are put together. Pure; which of them a sidecar should run is `held.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,12 +87,28 @@ pub(super) fn keep_endpoints(table: &Table, known: &Table) -> Table {
     table
 }
 
+/// The table without some endpoints, each known by its address and identity.
+pub(super) fn without(table: &Table, withdrawn: &[((ServiceName, u16), Endpoint)]) -> Table {
+    let mut table = table.clone();
+    for ((name, number), gone) in withdrawn {
+        let is_gone = |one: &Endpoint| one.address == gone.address && one.identity == gone.identity;
+        if let Some(service) = table.services.get_mut(name)
+            && let Some(port) = service.ports.get(number)
+            && port.endpoints.iter().any(is_gone)
+            && let Some(port) = Arc::make_mut(service).ports.get_mut(number)
+        {
+            port.endpoints.retain(|one| !is_gone(one));
+        }
+    }
+    table
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::table::{Port, Protocol, Service};
 
-    fn endpoint(address: &str) -> Endpoint {
+    pub(crate) fn endpoint(address: &str) -> Endpoint {
         Endpoint {
             workload: "w".into(),
             address: address.parse().unwrap(),
@@ -101,7 +117,7 @@ mod tests {
         }
     }
 
-    fn table(number: u64, addresses: &[&str]) -> Table {
+    pub(crate) fn table(number: u64, addresses: &[&str]) -> Table {
         let endpoints = addresses.iter().map(|address| endpoint(address)).collect();
         let port = Port {
             protocol: Protocol::Http,
@@ -125,7 +141,7 @@ mod tests {
         }
     }
 
-    fn addresses(table: &Table) -> Vec<String> {
+    pub(crate) fn addresses(table: &Table) -> Vec<String> {
         let endpoints = table
             .services
             .values()
@@ -170,6 +186,22 @@ mod tests {
             addresses(&apply(&table(1, &["10.0.0.1:1"]), &changes)),
             ["10.0.0.2:1"]
         );
+    }
+
+    #[test]
+    fn a_withdrawal_takes_out_the_endpoint_of_that_identity_alone() {
+        let both = table(1, &["10.0.0.1:1", "10.0.0.2:1"]);
+        let port = ("orders.shop".parse().unwrap(), 80);
+        let gone = endpoint("10.0.0.1:1");
+        assert_eq!(
+            addresses(&without(&both, &[(port.clone(), gone.clone())])),
+            ["10.0.0.2:1"]
+        );
+        let other = Endpoint {
+            identity: "spiffe://demo.test/ns/shop/sa/other".parse().unwrap(),
+            ..gone
+        };
+        assert_eq!(without(&both, &[(port, other)]), both);
     }
 
     #[test]

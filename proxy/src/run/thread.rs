@@ -16,6 +16,7 @@ use weft_config::table::Table;
 use weft_transport::endpoint::{MeshTls, WorkerSocket};
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
+use weft_transport::vital;
 
 use super::RunError;
 use super::bind::Unowned;
@@ -77,7 +78,9 @@ pub(super) fn spawn(
                 .build()
             {
                 // Dropping the runtime ends what the drain could not wait for.
-                Ok(runtime) => runtime.block_on(work(plan, started)),
+                Ok(runtime) => {
+                    runtime.block_on(vital::unbroken("a worker", work(plan, started)));
+                }
                 Err(error) => drop(started.send(Err(RunError::Worker(error)))),
             }
             drop(over);
@@ -118,18 +121,26 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     });
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
     let mut background = JoinSet::new();
-    background.spawn(keep_in_step);
+    let finish = || worker.finish.clone();
+    // The end of its sender is that of the control side, which is watched itself.
+    background.spawn(vital::unbroken("following the table", keep_in_step));
     let (lag, intake) = (&worker.shard.lag, &worker.shard.intake);
-    background.spawn(lag.clone().measure());
-    background.spawn(Arc::clone(intake).keep(lag.clone()));
-    background.spawn(give_back());
+    background.spawn(vital::until(
+        "measuring lag",
+        finish(),
+        lag.clone().measure(),
+    ));
+    let keeping = Arc::clone(intake).keep(lag.clone());
+    background.spawn(vital::until("the intake", finish(), keeping));
+    background.spawn(vital::until("giving memory back", finish(), give_back()));
     let listener = Arc::new(listener);
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
-        background.spawn(sweep(Arc::clone(&inbound)));
-        worker
-            .tasks
-            .spawn(inbound::listen(inbound, Arc::clone(&listener)));
+        let sweeping = sweep(Arc::clone(&inbound));
+        background.spawn(vital::until("sweeping connections", finish(), sweeping));
+        let accepting = inbound::listen(inbound, Arc::clone(&listener));
+        let accepting = vital::until("accepting peers", finish(), accepting);
+        worker.tasks.spawn(accepting);
     }
     let room = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX));
     let mut failure = None;
@@ -141,7 +152,9 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
                     worker: Arc::clone(&worker),
                     destination,
                 });
-                listeners.push(outbound::listen(listener, socket, Arc::clone(&room)));
+                let accepting = outbound::listen(listener, socket, Arc::clone(&room));
+                let name = "accepting the application";
+                listeners.push(vital::until(name, finish(), accepting));
             }
             Err(error) => failure = Some(RunError::Worker(error)),
         }
