@@ -274,7 +274,7 @@ pub async fn start(
     });
     let writer = Writer::start(settings.access_log)?;
     let tls = MeshTls::new(&credentials, &settings.transport).map_err(StartError::from)?;
-    let [go, finish, rest] = [(); 3].map(|()| CancellationToken::new());
+    let [go, finish, rest, refuse] = [(); 4].map(|()| CancellationToken::new());
     // Workers that run already end if a later step fails.
     let failed = finish.clone().drop_guard();
     let (deadline, drained_by) = watch::channel(None);
@@ -298,6 +298,7 @@ pub async fn start(
             go: go.clone(),
             finish: finish.clone(),
             rest: rest.clone(),
+            refuse: refuse.clone(),
             deadline: drained_by.clone(),
         };
         let (started, over) = thread::spawn(index, plan)?;
@@ -370,6 +371,7 @@ pub async fn start(
         admin: admin_address,
         finish,
         rest,
+        refuse,
         handed_over: CancellationToken::new(),
         deadline,
         workers: ended,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
-use weft_transport::endpoint::{MeshTls, WorkerSocket};
+use weft_transport::endpoint::{Listener as MeshListener, MeshTls, WorkerSocket};
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
 use weft_transport::vital;
@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub(super) finish: CancellationToken,
     /// Cancelled when idle ones shall, too.
     pub(super) rest: CancellationToken,
+    /// Cancelled when peers that dial are to be refused: no other process serves them here.
+    pub(super) refuse: CancellationToken,
     /// When what still runs is cut off; known once the drain begins.
     pub(super) deadline: watch::Receiver<Option<Instant>>,
 }
@@ -116,6 +118,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         tasks: TaskTracker::new(),
         finish: plan.finish.clone(),
         rest: plan.rest,
+        cut: CancellationToken::new(),
         room: Arc::new(Room::new(limits::REPLAY_BYTES_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
@@ -181,6 +184,9 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     }
     plan.finish.cancelled().await;
     worker.tasks.close();
+    if plan.serves {
+        background.spawn(refuse(Arc::clone(&listener), plan.refuse));
+    }
     let deadline = plan
         .deadline
         .borrow()
@@ -193,11 +199,20 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
             left = worker.tasks.len(),
             "the drain's deadline is over: the rest is cut off"
         );
+        worker.cut.cancel();
+        // Tunnels tell both of their sides why they end.
+        let _ = tokio::time::timeout(limits::CUT_TIME, worker.tasks.wait()).await;
     }
     // Peers are told, so that none waits for an idle timeout.
     let patience = Duration::from_millis(500);
     tokio::join!(pool.close(patience), listener.close(patience));
     background.shutdown().await;
+}
+
+/// Refuses peers that dial while this sidecar drains.
+async fn refuse(listener: Arc<MeshListener>, begin: CancellationToken) {
+    begin.cancelled().await;
+    listener.refuse().await;
 }
 
 /// Drops idle connections to the application on time even when no request comes to notice them.
