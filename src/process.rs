@@ -6,6 +6,7 @@ use std::future::pending;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use weft_transport::vital;
 
 use crate::failure::{Code, Failure};
 use crate::{orphans, telemetry};
@@ -81,6 +82,7 @@ where
     let mut signals = Signals::take()?;
     let hangups = outlive_hangups()?;
     let duties = async { tokio::join!(hangups, orphans::reap(None)).0 };
+    let serve = vital::unbroken("the main task", serve);
     tokio::pin!(serve, duties);
     tokio::select! {
         result = &mut serve => return result,

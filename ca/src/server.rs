@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use weft_transport::credentials::Credentials;
 use weft_transport::hosts;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
+use weft_transport::vital;
 
 use crate::admin::{self, AdminService};
 use crate::attest::unix_seconds;
@@ -254,8 +256,10 @@ impl Server {
                 shutdown.clone().cancelled_owned(),
             );
         let mut tasks = JoinSet::new();
-        tasks.spawn(async { calls.await.map_err(|error| error.to_string()) });
-        tasks.spawn(async { admin_calls.await.map_err(|error| error.to_string()) });
+        let calls = calls.map_err(|error| error.to_string());
+        tasks.spawn(vital::unbroken("answering workloads", calls));
+        let admin_calls = admin_calls.map_err(|error| error.to_string());
+        tasks.spawn(vital::unbroken("answering local commands", admin_calls));
         let limits = Limits {
             handshakes: HANDSHAKES,
             connections: CONNECTIONS,
@@ -269,21 +273,25 @@ impl Server {
             report(self.authority.clone()),
             shutdown.clone(),
         );
-        tasks.spawn(async {
-            accepting.await;
-            Ok(())
-        });
-        tasks.spawn(maintain(
+        let accepting = vital::until("accepting connections", shutdown.clone(), accepting);
+        tasks.spawn(accepting.map(Ok));
+        let maintaining = maintain(
             self.authority,
             self.credentials,
             self.directory.clone(),
             shutdown.clone(),
+        );
+        tasks.spawn(vital::until(
+            "keeping the issuing certificate",
+            shutdown.clone(),
+            maintaining,
         ));
 
         let early = tokio::select! {
             () = shutdown.cancelled() => None,
             ended = tasks.join_next() => ended,
         };
+        let told = shutdown.is_cancelled();
         shutdown.cancel();
         if timeout(DRAIN_TIMEOUT, async {
             while tasks.join_next().await.is_some() {}
@@ -296,7 +304,9 @@ impl Server {
         // A socket that no process answers on would only puzzle the next command.
         admin_place.clear();
         match early {
-            None | Some(Ok(Ok(()))) => Ok(()),
+            None => Ok(()),
+            Some(Ok(Ok(()))) if told => Ok(()),
+            Some(Ok(Ok(()))) => Err(ServeError::Stopped("it stopped by itself".to_owned())),
             Some(Ok(Err(reason))) => Err(ServeError::Stopped(reason)),
             Some(Err(error)) => Err(ServeError::Stopped(error.to_string())),
         }

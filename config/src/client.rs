@@ -4,11 +4,12 @@
 //! changes; when the stream ends, wait with jitter and try the next address. A stream ends with the
 //! certificate that opened it, so a renewed one opens the next stream while the old one goes on, and the
 //! registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of
-//! this. `take.rs` takes what the service sends, `merge.rs` decides which table to run, `cache.rs` keeps the
+//! this. `take.rs` takes what the service sends, `held.rs` decides which table to run, `cache.rs` keeps the
 //! last good one on disk.
 
 mod cache;
 mod handle;
+mod held;
 mod merge;
 mod status;
 mod take;
@@ -30,13 +31,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
+use self::held::Held;
 use crate::connect::{back_off, connect};
 use crate::heard::Heard;
 use crate::limits;
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::sidecar_message::Kind as Out;
 use crate::proto::{self, ServiceMessage, SidecarMessage};
-use crate::table::{Revision, ServiceName, Table};
+use crate::table::{ServiceName, Table};
 
 const CACHE_FILE: &str = "table.json";
 
@@ -72,11 +74,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     health: BTreeMap<(ServiceName, u16), bool>,
-    acknowledgement: Option<(Revision, Option<String>)>,
-    /// What the service sent last, with all changes since.
-    offered: Option<Table>,
-    /// What the sidecar runs, with all changes since.
-    good: Option<Arc<Table>>,
+    held: Held,
     cache_is_old: bool,
     /// When it is written again after a write that failed.
     cache_retry: Option<Instant>,
@@ -89,6 +87,20 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is complete in itself.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the data path the table that it should run, unless it has that very one.
+    fn show_newest(&self, held: &Held) {
+        let Some(newest) = held.newest() else { return };
+        self.tables.send_if_modified(|shown| {
+            let is_new = !shown
+                .as_ref()
+                .is_some_and(|shown| Arc::ptr_eq(shown, newest));
+            if is_new {
+                *shown = Some(Arc::clone(newest));
+            }
+            is_new
+        });
     }
 
     /// Writes the last good table if it changed since, the file is ours, and no write failed a moment ago.
@@ -105,7 +117,7 @@ impl Shared {
 
     /// Writes the last good table. A disk that takes nothing is said once, and tried again by [`Self::save`].
     async fn write_table(&self) {
-        let Some(table) = self.lock().good.clone() else {
+        let Some(table) = self.lock().held.good().cloned() else {
             return;
         };
         let path = self.cache.clone();
@@ -168,7 +180,7 @@ impl Subscription {
                 .iter()
                 .map(|one| (one.clone(), healthy(one)))
                 .collect(),
-            good: cached.clone(),
+            held: Held::of(cached.clone()),
             ..State::default()
         };
         state.status.from_disk = cached.is_some();
@@ -248,9 +260,9 @@ impl Subscription {
             let mut state = self.shared.lock();
             state.status.connected = true;
             state.status.last_error = None;
+            // What was acknowledged on an earlier stream is unknown to this one.
+            state.held.begin_stream();
         }
-        // What was acknowledged on an earlier stream is unknown to this one.
-        let mut told = None;
         let mut renewal = tokio::time::interval(limits::LEASE_RENEWAL);
         let mut saving = tokio::time::interval(limits::CACHE_INTERVAL);
         let mut moving = pin!(Fuse::terminated());
@@ -300,25 +312,21 @@ impl Subscription {
             if let Some((next, first)) = moved {
                 tracing::debug!("the stream goes on with the renewed certificate");
                 stream = next;
-                told = None;
+                self.shared.lock().held.begin_stream();
                 self.take(first)?;
             }
             if self.shared.lock().handed_over {
                 continue;
             }
-            let acknowledgement = self.shared.lock().acknowledgement.clone();
-            if let Some((revision, refusal)) = acknowledgement
-                && told.as_ref() != Some(&(revision.clone(), refusal.clone()))
-                && self.was_offered_here(&revision)
-            {
+            let answer = self.shared.lock().held.take_answer();
+            if let Some((revision, outcome)) = answer {
                 queue(
                     &stream.outgoing,
                     Out::Acknowledgement(proto::Acknowledgement {
                         revision: Some((&revision).into()),
-                        refusal: refusal.clone().unwrap_or_default(),
+                        refusal: outcome.err().unwrap_or_default(),
                     }),
                 )?;
-                told = Some((revision, refusal));
             }
         }
     }
@@ -412,14 +420,6 @@ impl Subscription {
             advertise: text(advertise.map(|address| address.to_string())),
             locality: text(settings.locality.as_ref().map(ToString::to_string)),
         }
-    }
-
-    fn was_offered_here(&self, revision: &Revision) -> bool {
-        self.shared
-            .lock()
-            .offered
-            .as_ref()
-            .is_some_and(|offered| offered.revision == *revision)
     }
 
     /// Renews the registration, as long as it is ours.

@@ -103,6 +103,10 @@ pub const SCOPES_MAX: usize = 4_096;
 /// notice, and lets 10 000 sidecars be told without holding up their reports.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Ports, each at one address, that the sidecars of one identity may withdraw while the service settles; a
+/// replica withdraws one or a few. What is beyond is kept by callers until the service has settled.
+pub const WITHDRAWN_PER_IDENTITY_MAX: usize = 4096;
+
 /// Services that one sidecar may register.
 pub const INBOUND_MAX: usize = 256;
 

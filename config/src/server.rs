@@ -17,6 +17,7 @@ mod registry;
 mod roster;
 mod subscribe;
 mod tables;
+mod withdrawn;
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ use weft_transport::hosts;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::rarely::Rarely;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
+use weft_transport::vital;
 
 use crate::connect::CONFIG_ACCOUNT;
 use crate::limits;
@@ -227,7 +229,7 @@ impl ConfigServer {
         let admin_place = self.socket.place();
         let local_side = admin::serve(self.socket, self.mesh.clone(), shutdown.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(
+        let accepting = accept(
             self.listener,
             acceptor,
             Limits {
@@ -238,16 +240,22 @@ impl ConfigServer {
             connections,
             report(),
             shutdown.clone(),
-        ));
-        tasks.spawn(tick(self.mesh.clone(), shutdown.clone()));
-        tasks.spawn(publish(self.mesh.clone(), shutdown.clone()));
-        tasks.spawn(record(self.mesh, self.known_file, shutdown.clone()));
+        );
+        let ending = || shutdown.clone();
+        tasks.spawn(vital::until("accepting connections", ending(), accepting));
+        let ticking = tick(self.mesh.clone(), shutdown.clone());
+        tasks.spawn(vital::until("ending leases", ending(), ticking));
+        let publishing = publish(self.mesh.clone(), shutdown.clone());
+        tasks.spawn(vital::until("publishing endpoints", ending(), publishing));
+        let recording = record(self.mesh, self.known_file, shutdown.clone());
+        tasks.spawn(vital::until("noting the sidecars", ending(), recording));
         let served = async { tokio::try_join!(mesh_side, local_side) };
         tokio::pin!(served);
         let ended = tokio::select! {
             ended = &mut served => Some(ended),
             () = shutdown.cancelled() => None,
         };
+        let told = shutdown.is_cancelled();
         // Either side ending by itself ends the rest too.
         shutdown.cancel();
         tracker.close();
@@ -263,6 +271,7 @@ impl ConfigServer {
         // A socket that no process answers on would only puzzle the next command.
         admin_place.clear();
         match drained {
+            Ok(Ok(_)) if !told => Err(ServeError::Library("it stopped by itself".to_owned())),
             Ok(ended) => ended
                 .map(|_| ())
                 .map_err(|error| ServeError::Library(error.to_string())),

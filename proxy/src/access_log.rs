@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use weft_config::settings::AccessLog as Mode;
+use weft_transport::vital;
 
 use crate::limits;
 use crate::metrics::{Shard, lock};
@@ -47,7 +48,7 @@ impl Writer {
         let (lines, queue) = sync_channel(limits::ACCESS_LOG_QUEUE_MAX);
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_lines(&queue))?;
+            .spawn(move || vital::thread("the access log", || write_lines(&queue)))?;
         Ok(Self { lines: Some(lines) })
     }
 

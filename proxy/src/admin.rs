@@ -11,7 +11,7 @@ pub(crate) mod server;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use axum::extract::State as Extract;
@@ -205,15 +205,17 @@ fn gauges(state: &State) -> Vec<Gauge> {
         &[],
         f64::from(u8::from(state.control.is_connected())),
     );
+    let counted = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let refused = counted(&state.updates.refused) + state.control.refused_unseen();
     for (result, count) in [
-        ("applied", &state.updates.applied),
-        ("refused", &state.updates.refused),
+        ("applied", counted(&state.updates.applied)),
+        ("refused", refused),
     ] {
         gauge(
             "weft_config_updates_total",
             "Tables that came, by whether they were put into force.",
             &[("result", result.to_owned())],
-            count.load(Ordering::Relaxed) as f64,
+            count as f64,
         );
     }
     gauges.extend(resilience::gauges(&state.shared, &state.snapshots));

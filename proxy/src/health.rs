@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weft_transport::vital;
 
 use crate::inbound::served::ServedService;
 use crate::limits;
@@ -21,7 +22,12 @@ pub(crate) async fn watch(
     let mut probes = JoinSet::new();
     for service in shared.served.iter() {
         let timeout = shared.timeouts.application_connect;
-        probes.spawn(probe(Arc::clone(service), Arc::clone(&control), timeout));
+        let probing = probe(Arc::clone(service), Arc::clone(&control), timeout);
+        probes.spawn(vital::until(
+            "probing the application",
+            draining.clone(),
+            probing,
+        ));
     }
     draining.cancelled().await;
     probes.shutdown().await;

@@ -239,6 +239,9 @@ pub const PROBE_INTERVAL_DOWN: Duration = Duration::from_secs(1);
 /// How often the application is probed while it accepts.
 pub const PROBE_INTERVAL_UP: Duration = Duration::from_secs(5);
 
+/// How long tunnels that are cut at the end of a drain have to reset their two sides: no more than to write.
+pub const CUT_TIME: Duration = Duration::from_millis(200);
+
 /// A drain ends after this long in all, below the 30 s after which supervisors kill.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 

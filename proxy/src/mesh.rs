@@ -8,7 +8,8 @@ use crate::failure::{Failure, Reason};
 /// The peer was not reached; it has seen nothing.
 pub(crate) fn dial_failure(error: &DialError) -> Failure {
     let reason = match error {
-        DialError::Timeout(_) => Reason::ConnectionTimeout,
+        DialError::Timeout(_) | DialError::Doubtful(_) => Reason::ConnectionTimeout,
+        DialError::Closed(_) => Reason::ConnectionRefused,
         DialError::Refused { .. } | DialError::WrongIdentity { .. } | DialError::Expired { .. } => {
             Reason::Identity
         }

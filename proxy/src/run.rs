@@ -31,6 +31,7 @@ use weft_transport::endpoint::{
     self, BindError, Epoch, Inherited, MeshSettings, MeshTls, StartError, WorkerSocket, Workers,
 };
 use weft_transport::private_socket::PrivateSocket;
+use weft_transport::vital;
 
 use crate::access_log::Writer;
 use crate::admin::outlook::Doors;
@@ -56,6 +57,8 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn set_health(&self, service: &ServiceName, port: u16, healthy: bool);
     /// Tells that a revision is in force, or why it is not.
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>);
+    /// Tables that were refused before [`Self::tables`] had them.
+    fn refused_unseen(&self) -> u64;
     /// Whether the config service is being heard.
     fn is_connected(&self) -> bool;
     /// What `/config_dump` shows of the connection to the config service.
@@ -78,6 +81,10 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
 
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
         Self::acknowledge(self, revision, outcome);
+    }
+
+    fn refused_unseen(&self) -> u64 {
+        Self::status(self).refused_unseen
     }
 
     fn is_connected(&self) -> bool {
@@ -273,7 +280,7 @@ pub async fn start(
     });
     let writer = Writer::start(settings.access_log)?;
     let tls = MeshTls::new(&credentials, &settings.transport).map_err(StartError::from)?;
-    let [go, finish, rest] = [(); 3].map(|()| CancellationToken::new());
+    let [go, finish, rest, refuse] = [(); 4].map(|()| CancellationToken::new());
     // Workers that run already end if a later step fails.
     let failed = finish.clone().drop_guard();
     let (deadline, drained_by) = watch::channel(None);
@@ -297,6 +304,7 @@ pub async fn start(
             go: go.clone(),
             finish: finish.clone(),
             rest: rest.clone(),
+            refuse: refuse.clone(),
             deadline: drained_by.clone(),
         };
         let (started, over) = thread::spawn(index, plan)?;
@@ -337,16 +345,22 @@ pub async fn start(
     }
     go.cancel();
     let mut tasks = JoinSet::new();
-    tasks.spawn(table::acknowledge(
+    let acknowledging = table::acknowledge(
         Arc::clone(&control),
         snapshots,
         svid.id().trust_domain().clone(),
         state.updates(),
+    );
+    tasks.spawn(vital::until(
+        "acknowledging tables",
+        finish.clone(),
+        acknowledging,
     ));
-    tasks.spawn(health::watch(
-        Arc::clone(&shared),
-        Arc::clone(&control),
+    let watching = health::watch(Arc::clone(&shared), Arc::clone(&control), state.draining());
+    tasks.spawn(vital::until(
+        "watching the application",
         state.draining(),
+        watching,
     ));
     let mut servers = Servers::default();
     for (endpoint, router) in endpoints {
@@ -362,6 +376,7 @@ pub async fn start(
         admin: admin_address,
         finish,
         rest,
+        refuse,
         handed_over: CancellationToken::new(),
         deadline,
         workers: ended,

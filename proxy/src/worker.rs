@@ -2,6 +2,7 @@
 //! Nothing here is shared with another worker but what never changes.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
@@ -17,6 +18,7 @@ use weft_transport::pool::Pool;
 use crate::access_log::AccessLog;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
+use crate::failure::{Failure, Reason};
 use crate::http::upload::Room;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
@@ -76,6 +78,8 @@ pub(crate) struct Worker {
     pub(crate) via_http1: HeaderValue,
     /// `Via` for requests that arrive over HTTP/2.
     pub(crate) via_http2: HeaderValue,
+    /// Cancelled when the drain's deadline is over: what still runs ends.
+    pub(crate) cut: CancellationToken,
     /// For bodies that may be sent again.
     pub(crate) room: Arc<Room>,
     /// Choices that need not be secret.
@@ -102,6 +106,21 @@ impl Worker {
             return None;
         }
         TraceId::of(&head.headers)
+    }
+
+    /// What became of a tunnel, which is cut where it outlives the drain.
+    pub(crate) async fn until_cut(
+        &self,
+        tunnel: Pin<&mut impl Future<Output = Result<(), Failure>>>,
+    ) -> Result<(), Failure> {
+        tokio::select! {
+            biased;
+            outcome = tunnel => outcome,
+            () = self.cut.cancelled() => Err(Failure::new(
+                Reason::ConnectionTerminated,
+                "this sidecar ends, and the tunnel outlived its drain (drain.deadline)",
+            )),
+        }
     }
 
     /// Where a call that leaves is counted: by its endpoint once one is tried, before by its service.

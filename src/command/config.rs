@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError};
 use weft_config::settings::raw::{RawConfigService, RawJoin};
 use weft_config::settings::{ConfigSettings, ListenAddress, load_config};
+use weft_transport::vital;
 
 use crate::control_admin::{ControlAdmin, raw_admin};
 use crate::failure::{Code, Failure, chain};
@@ -146,7 +147,11 @@ fn serve(args: Serve) -> Result<(), Failure> {
         };
         let (served, (), ()) = tokio::join!(
             serve,
-            agent.run(shutdown.clone()),
+            vital::until(
+                "renewing the identity",
+                shutdown.clone(),
+                agent.run(shutdown.clone())
+            ),
             admin.serve(samples, concerns, shutdown.clone())
         );
         served

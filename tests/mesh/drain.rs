@@ -1,7 +1,9 @@
 //! How a sidecar ends: what runs is finished, and a wrapped command's end is its own.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
@@ -144,6 +146,39 @@ fn a_second_sigterm_ends_at_once() {
     pause(Duration::from_millis(200));
     orders.terminate();
     orders.process.wait_exit(Duration::from_secs(2));
+}
+
+#[test]
+fn tunnels_that_outlive_the_drain_are_reset_on_both_sides_with_a_reason() {
+    let mesh = Mesh::start();
+    let (heard, ends) = sync_channel(16);
+    let store = Origin::raw(mesh.address(), move |mut tap| {
+        let mut writer = tap.try_clone()?;
+        let ended = std::io::copy(&mut tap, &mut writer).map_err(|error| error.kind());
+        let _ = heard.send(ended.err());
+        Ok(())
+    });
+    mesh.apply(&service("store", 7000, "tcp"));
+    let mut serving = mesh
+        .sidecar("store")
+        .serves("store:7000", store.address)
+        .setting("drain: { accept: 1s, deadline: 2s }")
+        .start();
+    let shop = mesh.sidecar("shop").calls("store:7000").start();
+    shop.wait_endpoints("store:7000", 1);
+    let mut client = TcpStream::connect(shop.listener("store:7000")).unwrap();
+    let mut echo = [0; 4];
+    client.write_all(b"ping").unwrap();
+    client.read_exact(&mut echo).unwrap();
+    serving.terminate();
+    let reset = client.read(&mut echo).unwrap_err();
+    assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+    // Those of the probes end well.
+    let mut broken = ends.iter().flatten();
+    assert_eq!(broken.next(), Some(std::io::ErrorKind::ConnectionReset));
+    assert!(serving.process.wait_exit(Duration::from_secs(30)).success());
+    let log = serving.process.log();
+    assert!(log.contains("the tunnel outlived its drain"), "{log}");
 }
 
 #[test]

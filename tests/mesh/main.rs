@@ -53,6 +53,7 @@ mod overload;
 mod own_answers;
 mod policy_sight;
 mod renewal;
+mod replicas;
 mod resilience;
 mod signals;
 mod streams;

@@ -23,6 +23,7 @@ pub mod shares;
 pub mod tcp;
 pub mod tuning;
 pub mod units;
+pub mod vital;
 
 mod acknowledged;
 mod elastic;

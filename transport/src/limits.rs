@@ -119,12 +119,20 @@ pub(crate) const CRYPTO_BUFFER: usize = 32 << 10;
 /// worker is beyond what one host talks to.
 pub(crate) const PEERS_MAX: usize = 4096;
 
+/// Wait before a peer is asked again that takes no new connections. It answers, so asking costs it little; the process
+/// that comes in its place needs about so long to start.
+pub(crate) const REDIAL_CLOSED: Duration = Duration::from_millis(250);
+
 /// Wait before the second attempt to reach a peer, then doubled.
 pub(crate) const REDIAL_FIRST: Duration = Duration::from_millis(100);
 
 /// Longest wait between attempts to reach a peer that somebody asks for: after a partition heals,
 /// traffic flows again within this.
 pub(crate) const REDIAL_CAP: Duration = Duration::from_secs(2);
+
+/// How long a request waits for a handshake that may as well go to another peer: three round trips to the far side
+/// of the world. The handshake goes on for others.
+pub(crate) const ELSEWHERE_AFTER: Duration = Duration::from_millis(750);
 
 /// How often a connection with open streams is looked at for silence.
 pub(crate) const LIVENESS_INTERVAL: Duration = Duration::from_millis(100);

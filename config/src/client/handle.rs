@@ -20,6 +20,7 @@ impl SubscriptionHandle {
 
     /// The table to run; `None` until the first one came from disk or the config service. Each new one
     /// asks for one [`Self::acknowledge`]; a table with an acknowledged revision only has other endpoints.
+    /// After a refusal it is the last good one again.
     pub fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
         self.shared.tables.subscribe()
     }
@@ -38,25 +39,28 @@ impl SubscriptionHandle {
     /// The sidecar runs this revision, or says why it does not and goes on with its last good one.
     pub fn acknowledge(&self, revision: &Revision, result: Result<(), String>) {
         let mut state = self.shared.lock();
-        let offered = state
-            .offered
-            .clone()
-            .filter(|offered| offered.revision == *revision);
-        match &result {
+        let was_good = state.held.good().map(Arc::clone);
+        state.held.settle(revision, &result);
+        state.cache_is_old |= match (&was_good, state.held.good()) {
+            (Some(before), Some(good)) => !Arc::ptr_eq(before, good),
+            (before, good) => before.is_some() != good.is_some(),
+        };
+        let is_offered = state.status.offered.as_ref() == Some(revision);
+        match result {
             Ok(()) => {
-                if let Some(offered) = offered {
-                    state.good = Some(Arc::new(offered));
-                    state.cache_is_old = true;
-                }
                 state.status.acknowledged = Some(revision.clone());
-                state.status.refusal = None;
+                if is_offered {
+                    state.status.refusal = None;
+                }
             }
             Err(reason) => {
                 tracing::warn!(%revision, reason, "table refused; the last good one stays");
-                state.status.refusal = Some(reason.clone());
+                if is_offered {
+                    state.status.refusal = Some(reason);
+                }
+                self.shared.show_newest(&state.held);
             }
         }
-        state.acknowledgement = Some((revision.clone(), result.err()));
         self.shared.changed.notify_one();
     }
 

@@ -1,4 +1,4 @@
-//! Which table a sidecar should run, from what the config service sends. Pure.
+//! How tables and changes of them are put together. Pure; which of them a sidecar should run is `held.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weft_transport::identity::TrustDomain;
 
 use crate::compile::Served;
-use crate::table::{Endpoint, Revision, ServiceName, Table};
+use crate::table::{Absence, Endpoint, Revision, ServiceName, Table};
 
 /// Endpoints of some ports, each list whole.
 pub(super) type Changes = BTreeMap<(ServiceName, u16), Served>;
@@ -89,12 +89,31 @@ pub(super) fn keep_endpoints(table: &Table, known: &Table) -> Table {
     table
 }
 
+/// The table without some endpoints, each known by its address and identity.
+pub(super) fn without(table: &Table, withdrawn: &[((ServiceName, u16), Endpoint)]) -> Table {
+    let mut table = table.clone();
+    for ((name, number), gone) in withdrawn {
+        let is_gone = |one: &Endpoint| one.address == gone.address && one.identity == gone.identity;
+        if let Some(service) = table.services.get_mut(name)
+            && let Some(port) = service.ports.get(number)
+            && port.endpoints.iter().any(is_gone)
+            && let Some(port) = Arc::make_mut(service).ports.get_mut(number)
+        {
+            port.endpoints.retain(|one| !is_gone(one));
+            if port.endpoints.is_empty() {
+                port.absence = Absence::Withdrawn;
+            }
+        }
+    }
+    table
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::table::{Port, Protocol, Service};
 
-    fn endpoint(address: &str) -> Endpoint {
+    pub(crate) fn endpoint(address: &str) -> Endpoint {
         Endpoint {
             workload: "w".into(),
             address: address.parse().unwrap(),
@@ -103,7 +122,7 @@ mod tests {
         }
     }
 
-    fn table(number: u64, addresses: &[&str]) -> Table {
+    pub(crate) fn table(number: u64, addresses: &[&str]) -> Table {
         let endpoints = addresses.iter().map(|address| endpoint(address)).collect();
         let port = Port {
             protocol: Protocol::Http,
@@ -128,7 +147,7 @@ mod tests {
         }
     }
 
-    fn addresses(table: &Table) -> Vec<String> {
+    pub(crate) fn addresses(table: &Table) -> Vec<String> {
         let endpoints = table
             .services
             .values()
@@ -173,6 +192,22 @@ mod tests {
             addresses(&apply(&table(1, &["10.0.0.1:1"]), &changes)),
             ["10.0.0.2:1"]
         );
+    }
+
+    #[test]
+    fn a_withdrawal_takes_out_the_endpoint_of_that_identity_alone() {
+        let both = table(1, &["10.0.0.1:1", "10.0.0.2:1"]);
+        let port = ("orders.shop".parse().unwrap(), 80);
+        let gone = endpoint("10.0.0.1:1");
+        assert_eq!(
+            addresses(&without(&both, &[(port.clone(), gone.clone())])),
+            ["10.0.0.2:1"]
+        );
+        let other = Endpoint {
+            identity: "spiffe://demo.test/ns/shop/sa/other".parse().unwrap(),
+            ..gone
+        };
+        assert_eq!(without(&both, &[(port, other)]), both);
     }
 
     #[test]

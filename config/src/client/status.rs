@@ -56,6 +56,8 @@ pub struct SubscriptionStatus {
     pub acknowledged: Option<Revision>,
     /// Why the sidecar refused the offered one.
     pub refusal: Option<String>,
+    /// Tables that were refused before the sidecar saw them: not understood, of another mesh, or older.
+    pub refused_unseen: u64,
     /// Why the table in force is not on disk.
     pub unsaved: Option<String>,
     /// The table came from disk, and the config service has not been heard since.

@@ -2,6 +2,8 @@
 //! sidecars should see is published as a [`View`]; a slow one misses views, never the newest.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use super::registrations::{problem, reason};
 use super::registry::{Inbound, Registry, Workload};
 use super::roster::{About, Roster, Sidecar, Stream, TooManyNames};
 use super::tables::Tables;
+use super::withdrawn::Withdrawn;
 use crate::compile::Plan;
 use crate::limits;
 use crate::operator::{SidecarInfo, SidecarState};
@@ -28,8 +31,8 @@ use crate::table::{Revision, ServiceName};
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) tables: Arc<Tables>,
-    /// Less than a lease after the start, not every workload has registered again.
-    pub(super) settling: bool,
+    /// Less than a lease after the start, not every workload has registered again: what those withdrew that did.
+    pub(super) settling: Option<Arc<Withdrawn>>,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub(super) struct Mesh {
     pub(super) undelivered: Portions<SpiffeId>,
     pub(super) ended: Rarely,
     registrations: Rarely,
+    refusals: Rarely,
+    refused: AtomicU64,
     inner: Mutex<Inner>,
     views: watch::Sender<View>,
     /// Endpoints changed since the last view.
@@ -64,10 +69,16 @@ struct Inner {
     plan: Arc<Plan>,
     registry: Registry,
     roster: Roster,
-    /// When workloads that did not register again are given up.
-    settled_at: Option<Instant>,
+    settling: Option<Settling>,
     /// Until when there may be sidecars of which nothing is known.
     all_known_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Settling {
+    /// When workloads that did not register again are given up.
+    until: Instant,
+    withdrawn: Arc<Withdrawn>,
 }
 
 /// What became of a revision.
@@ -76,6 +87,21 @@ pub(super) struct Settled {
     pub(super) sidecars: Vec<SidecarState>,
     /// There may be more sidecars than these.
     pub(super) more_may_come: bool,
+}
+
+impl Inner {
+    /// What a sidecar says not to serve counts at once, also before all have registered again.
+    fn withdraw(&mut self, identity: &SpiffeId, address: SocketAddr, inbound: &Inbound) -> bool {
+        let Some(settling) = &mut self.settling else {
+            return false;
+        };
+        let mut withdrawn = Withdrawn::clone(&settling.withdrawn);
+        let changed = withdrawn.note(identity, address, inbound);
+        if changed {
+            settling.withdrawn = Arc::new(withdrawn);
+        }
+        changed
+    }
 }
 
 impl Mesh {
@@ -99,7 +125,10 @@ impl Mesh {
             registry: Registry::default(),
             roster: Roster::recall(known.unwrap_or_default(), back),
             // One look later than sidecars are waited for: who waits for them hears it first.
-            settled_at: had_workloads.then(|| back + limits::LEASE_CHECK),
+            settling: had_workloads.then(|| Settling {
+                until: back + limits::LEASE_CHECK,
+                withdrawn: Arc::default(),
+            }),
             all_known_at,
         };
         Ok(Self {
@@ -114,9 +143,11 @@ impl Mesh {
             undelivered: Portions::new(limits::UNDELIVERED_BYTES_MAX),
             ended: Rarely::by_callers(),
             registrations: Rarely::by_callers(),
+            refusals: Rarely::by_callers(),
+            refused: AtomicU64::new(0),
             views: watch::Sender::new(View {
                 tables: Arc::new(tables),
-                settling: had_workloads,
+                settling: had_workloads.then(Arc::default),
             }),
             stale: Notify::new(),
             progress: watch::Sender::new(0),
@@ -155,7 +186,8 @@ impl Mesh {
 
     fn publish(&self, inner: &mut Inner) {
         let endpoints = inner.registry.endpoints(&inner.plan);
-        let settling = inner.settled_at.is_some();
+        let settling = inner.settling.as_ref();
+        let settling = settling.map(|settling| Arc::clone(&settling.withdrawn));
         self.views.send_if_modified(|view| {
             let is_same = Arc::ptr_eq(view.tables.plan(), &inner.plan)
                 && *view.tables.endpoints() == endpoints
@@ -186,8 +218,7 @@ impl Mesh {
     pub(super) fn tick(&self, now: Instant) {
         let mut inner = self.lock();
         let mut changed = inner.registry.expire(now);
-        if inner.settled_at.is_some_and(|at| at <= now) {
-            inner.settled_at = None;
+        if inner.settling.take_if(|one| one.until <= now).is_some() {
             changed = true;
         }
         if changed {
@@ -241,11 +272,13 @@ impl Mesh {
             return Ok(());
         };
         let (place, inbound) = (sidecar.about.place.clone(), Arc::clone(&sidecar.inbound));
-        if let Some(address) = place.address
-            && inner
-                .registry
-                .report(workload, address, place.locality, inbound, now)
-        {
+        let Some(address) = place.address else {
+            return Ok(());
+        };
+        let mut changed = inner.withdraw(&workload.identity, address, &inbound);
+        let registry = &mut inner.registry;
+        changed |= registry.report(workload, address, place.locality, inbound, now);
+        if changed {
             self.stale.notify_one();
         }
         Ok(())
@@ -274,6 +307,11 @@ impl Mesh {
             sidecar.refused = None;
             sidecar.acknowledged = Some(revision);
         } else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.refusals.log(|left_out| {
+                tracing::warn!(peer = %workload.identity, instance = ?workload.instance, %revision,
+                    reason = ?refusal, left_out, "a sidecar refuses a revision, and goes on with what it had");
+            });
             sidecar.refused = Some((revision, refusal));
         }
         drop(inner);
@@ -304,6 +342,11 @@ impl Mesh {
             sidecars: inner.roster.states(revision),
             more_may_come: inner.all_known_at.is_some(),
         }
+    }
+
+    /// How often a sidecar refused a revision.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Workloads whose lease is valid.

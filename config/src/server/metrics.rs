@@ -60,6 +60,14 @@ impl MetricsHandle {
                 "Connected sidecars that refused the revision in force.",
                 count(refusing.count()),
             ),
+            Sample {
+                is_counter: true,
+                ..gauge(
+                    "weft_config_refusals_total",
+                    "Revisions that a sidecar refused.",
+                    self.0.refused(),
+                )
+            },
             gauge(
                 "weft_config_workloads_registered",
                 "Workloads whose lease is valid.",

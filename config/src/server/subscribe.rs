@@ -25,6 +25,7 @@ use super::pace::Pace;
 use super::registry::{Inbound, Workload};
 use super::roster::{About, Place, Stream, TooManyNames};
 use super::tables::{Changed, SharedTable};
+use super::withdrawn::Withdrawn;
 use crate::compile::Sidecar;
 use crate::limits;
 use crate::proto::discovery_server::Discovery;
@@ -116,6 +117,8 @@ async fn run(
         needs,
         sent: None,
         told: None,
+        withdrawals: proto::Withdrawals::default(),
+        looked_at: None,
     };
     let (workload, number) = (subscriber.workload.clone(), subscriber.stream.number);
     let ended = subscriber.pump(peer, place, incoming, outgoing).await;
@@ -134,12 +137,16 @@ struct Subscriber<'a> {
     /// The table that the sidecar has, if it took everything, and whether it was marked as settling.
     sent: Option<(Arc<SharedTable>, bool)>,
     told: Option<proto::Registrations>,
+    /// What it heard of withdrawals, and in which state of them it was looked for.
+    withdrawals: proto::Withdrawals,
+    looked_at: Option<Arc<Withdrawn>>,
 }
 
 /// What the sidecar has once it took a message.
 enum After {
     Told(proto::Registrations),
     Sent(Arc<SharedTable>, bool),
+    Withdrew(proto::Withdrawals),
 }
 
 /// A message under way.
@@ -312,7 +319,7 @@ impl Subscriber<'_> {
             });
         }
         let shared = view.tables.of(&self.needs);
-        let settling = view.settling;
+        let settling = view.settling.is_some();
         // The end of settling needs the table whole: the sidecar kept endpoints that the service
         // never sent, and only a complete list removes them.
         let changed = match &self.sent {
@@ -320,7 +327,7 @@ impl Subscriber<'_> {
             Some(_) | None => Changed::More,
         };
         let kind = match changed {
-            Changed::Nothing => return Ok(None),
+            Changed::Nothing => return Ok(self.withdrawals(view, &shared)),
             Changed::Endpoints(ports) => Out::Endpoints(proto::EndpointChanges {
                 revision: Some((&shared.table.revision).into()),
                 ports: Vec::clone(&ports),
@@ -335,10 +342,36 @@ impl Subscriber<'_> {
                         "the table is too large to be sent",
                     ));
                 }
-                Out::Table(proto::Table { json, settling })
+                Out::Table(proto::Table {
+                    json,
+                    settling,
+                    revision: Some((&shared.table.revision).into()),
+                })
             }
         };
         Ok(Some((message(kind), After::Sent(shared, settling))))
+    }
+
+    /// What ended by its own word of what the sidecar keeps while the service settles, if that is news. It has
+    /// this table.
+    fn withdrawals(
+        &mut self,
+        view: &View,
+        table: &Arc<SharedTable>,
+    ) -> Option<(ServiceMessage, After)> {
+        let withdrawn = view.settling.as_ref()?;
+        let looked = self.looked_at.as_ref();
+        if looked.is_some_and(|looked| Arc::ptr_eq(looked, withdrawn)) {
+            return None;
+        }
+        let ports = withdrawn.of(&table.table);
+        let withdrawals = proto::Withdrawals { ports };
+        if self.withdrawals == withdrawals {
+            self.looked_at = Some(Arc::clone(withdrawn));
+            return None;
+        }
+        let kind = Out::Withdrawals(withdrawals.clone());
+        Some((message(kind), After::Withdrew(withdrawals)))
     }
 
     fn went(&mut self, after: After) {
@@ -350,7 +383,11 @@ impl Subscriber<'_> {
                 }
                 self.told = Some(registrations);
             }
-            After::Sent(table, settling) => self.sent = Some((table, settling)),
+            After::Sent(table, settling) => {
+                // It may have ports that the one before had not.
+                (self.sent, self.looked_at) = (Some((table, settling)), None);
+            }
+            After::Withdrew(withdrawals) => self.withdrawals = withdrawals,
         }
     }
 }

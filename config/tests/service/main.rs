@@ -21,7 +21,7 @@ use weft_config::resources::Kind;
 use weft_config::server::{ConfigServeSettings, ConfigServer, ServeError, backup, restore};
 use weft_config::table::Table;
 
-use world::{Authority, SIDECAR, Sidecar, World, ZONE, apply, endpoints, files, name};
+use world::{Authority, PATIENCE, SIDECAR, Sidecar, World, ZONE, apply, endpoints, files, name};
 
 const MESH: &str = r#"
 apiVersion: weft.dev/v1alpha1
@@ -347,6 +347,98 @@ async fn a_restarted_service_loses_nothing_and_causes_no_gap() {
     );
     frontend.table(|table| endpoints(table).is_empty()).await;
     drop((gone, acknowledging));
+}
+
+#[tokio::test]
+async fn a_table_that_the_sidecar_is_not_even_shown_is_refused_at_once_with_the_reason() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    apply(&mut operator, MESH).await;
+    let mut frontend = world.sidecar("frontend", &[], &[]);
+    let table = frontend.table(|table| table.revision.number == 1).await;
+    frontend.handle.acknowledge(&table.revision, Ok(()));
+    let dir = frontend.stop().await;
+    // It has run a revision that this store has forgotten.
+    let path = dir.path().join("table.json");
+    let saved = std::fs::read_to_string(&path).unwrap();
+    let (_, json) = saved.split_once('\n').unwrap();
+    let newer = json.replace("\"number\":1", "\"number\":1000");
+    assert_ne!(json, newer);
+    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, newer.as_bytes());
+    let sum: String = sum
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    std::fs::write(&path, format!("{sum}\n{newer}")).unwrap();
+    let settings = world.settings("frontend", &[], &[], dir.path(), &world.addresses());
+    let frontend = Sidecar::start(settings, dir);
+    let bystander = world.sidecar("orders", &[], &[]);
+    let acknowledging = bystander.acknowledge_everything();
+    let more = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: more, namespace: shop}\n\
+                spec: {ports: [{port: 80, protocol: http}]}\n";
+    let connected = async {
+        while operator
+            .sidecars()
+            .await
+            .unwrap()
+            .iter()
+            .filter(|one| one.connected)
+            .count()
+            < 2
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, connected).await.unwrap();
+    let applied = tokio::time::timeout(PATIENCE / 2, apply(&mut operator, more));
+    let result = applied.await.expect("an answer, not the end of the wait");
+    let of = |name: &str| {
+        let mut all = result.sidecars.iter();
+        all.find(|one| one.identity.to_string().ends_with(name))
+            .unwrap()
+    };
+    let refusal = of("/frontend").refusal.as_deref().unwrap_or_default();
+    assert!(
+        refusal.contains("older than") && refusal.contains("1000"),
+        "{result:?}"
+    );
+    assert!(of("/orders").acknowledged, "{result:?}");
+    let status = frontend.handle.status();
+    assert!(
+        status.refusal.is_some() && status.refused_unseen > 0,
+        "{status:?}"
+    );
+    drop(acknowledging);
+}
+
+#[tokio::test]
+async fn a_withdrawal_counts_at_once_also_right_after_a_restart_of_the_service() {
+    let mut world = World::start().await;
+    let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);
+    let orders = world.sidecar("orders", &[], &["orders.shop"]);
+    let acknowledging = (
+        frontend.acknowledge_everything(),
+        orders.acknowledge_everything(),
+    );
+    let mut operator = world.operator("anna").await;
+    apply(&mut operator, MESH).await;
+    orders.handle.set_health(&name("orders.shop"), 80, true);
+    frontend.table(|table| !endpoints(table).is_empty()).await;
+    world.stop().await;
+    // Its word is the first that the new service hears of it.
+    orders.handle.set_health(&name("orders.shop"), 80, false);
+    world.serve().await;
+    let started = tokio::time::Instant::now();
+    frontend.table(|table| endpoints(table).is_empty()).await;
+    assert!(started.elapsed() < weft_config::limits::LEASE);
+    // And it takes it back as quickly.
+    orders.handle.set_health(&name("orders.shop"), 80, true);
+    frontend.table(|table| !endpoints(table).is_empty()).await;
+    orders.handle.set_health(&name("orders.shop"), 80, false);
+    frontend.table(|table| endpoints(table).is_empty()).await;
+    assert!(started.elapsed() < weft_config::limits::LEASE);
+    drop(acknowledging);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ use tower::ServiceExt as _;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Place, Places, Source};
+use weft_transport::vital;
 
 use super::guard::{Peer, Reach, judge};
 use crate::descriptors::Reserve;
@@ -252,7 +253,9 @@ pub(crate) struct Servers {
 impl Servers {
     /// Serves one more endpoint.
     pub(crate) fn serve(&mut self, endpoint: Endpoint, router: Router) {
-        self.tasks.spawn(endpoint.serve(router, self.stop.clone()));
+        let serving = endpoint.serve(router, self.stop.clone());
+        let serving = vital::until("the admin endpoint", self.stop.clone(), serving);
+        self.tasks.spawn(serving);
     }
 
     /// Closes all listeners and finishes what is being answered.

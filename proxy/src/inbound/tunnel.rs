@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
 use weft_transport::http3::{ErrorCode, RecvHalf, Responder, ServerRequest};
 
@@ -62,14 +63,17 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         worker.shared.timeouts.tunnel_idle,
         &carried,
     ));
-    let outcome = while_allowed(&mut policy, &service, caller, parent, None, running).await;
+    let allowed = pin!(
+        while_allowed(&mut policy, &service, caller, parent, None, running).map(Result::flatten)
+    );
+    let outcome = worker.until_cut(allowed).await;
     record.sent = carried.sent();
     record.received = carried.received();
     if outcome.is_err() {
-        // The policy changed: the dropped halves reset the stream, and the application hears a reset too.
+        // The policy changed, or this sidecar ends: the dropped halves reset the stream, and the application hears a reset too.
         opened.application.reset_on_close();
     }
-    record.end(outcome.and_then(|outcome| outcome));
+    record.end(outcome);
 }
 
 /// A tunnel whose application accepted.

@@ -25,7 +25,7 @@ use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::mesh::stream_failure;
 use crate::resilience::deadline::{self, Clock};
-use crate::resilience::retry::{self, GRPC_STATUS, Trouble};
+use crate::resilience::retry::{self, Facts, GRPC_STATUS, Trouble};
 use crate::resilience::standing::Outcome;
 use crate::worker::Worker;
 
@@ -65,6 +65,8 @@ pub(super) struct Failed {
     pub(super) at: Instant,
     /// Bytes of the body that were sent.
     pub(super) sent: u64,
+    /// The retry budget has been asked for the next attempt.
+    pub(super) paid: bool,
 }
 
 impl Call<'_> {
@@ -98,6 +100,7 @@ impl Call<'_> {
             request: self.deadline,
             attempt: own.map(|timeout| now + timeout),
         };
+        let mut may_leave = picked.has_alternative() && self.may_break(head);
         let opened = open(self.worker, &self.route.cluster, picked, head, end, clock).await;
         let Opened {
             mut send,
@@ -113,9 +116,15 @@ impl Call<'_> {
             let _ = send.finish().await;
         }
         let deadline = clock.end();
-        let idle = Idle::new(self.idle()).until(deadline);
-        let answered = response_head(&mut response, &mut pump, idle).await;
-        let at = read_clock();
+        let mut idle = Idle::new(self.idle()).until(deadline);
+        let (answered, at) = loop {
+            let answered = response_head(&mut response, &mut pump, &mut idle, may_leave).await;
+            let at = read_clock();
+            match answered {
+                Err(HeadError::Doubtful) if !self.leaves(at) => may_leave = false,
+                answered => break (answered, at),
+            }
+        };
         let response_head = match answered {
             Ok(head) => head,
             Err(error) => {
@@ -157,6 +166,24 @@ impl Call<'_> {
         self.upload
             .as_ref()
             .is_none_or(|upload| upload.is_repeatable())
+    }
+
+    /// Whether a request that breaks off without an answer may be sent again.
+    fn may_break(&self, head: &Parts) -> bool {
+        let facts = Facts {
+            idempotent: head.method.is_idempotent(),
+            repeatable: true,
+            gamble: false,
+        };
+        retry::is_permitted(&self.route.traffic.retry, Trouble::Broken, facts)
+    }
+
+    /// Whether the request leaves an endpoint that does not acknowledge: it can be sent whole, and there are means for
+    /// it. Else it waits, as networks heal.
+    fn leaves(&self, at: Instant) -> bool {
+        let cluster = &self.route.cluster;
+        let budget = &cluster.destination.budget;
+        self.is_repeatable() && budget.spend(at, &cluster.traffic.retry_budget)
     }
 
     /// Time in which nothing moves, after which the stream is reset.
@@ -207,7 +234,13 @@ impl Call<'_> {
         at: Instant,
         sent: u64,
     ) -> Failed {
+        let paid = matches!(error, HeadError::Doubtful);
         let (failure, trouble, outcome) = match error {
+            HeadError::Doubtful => {
+                let silent = "the peer does not acknowledge what it is sent";
+                let failure = Failure::new(Reason::ConnectionTerminated, silent);
+                (failure, Some(Trouble::Broken), Some(Outcome::Badly))
+            }
             HeadError::Request(broken) => (broken.failure(), None, None),
             HeadError::Expired(Expired::Stalled) => {
                 let stalled = "no response within the idle timeout";
@@ -238,6 +271,7 @@ impl Call<'_> {
             trouble,
             at,
             sent,
+            paid,
         }
     }
 }
@@ -299,6 +333,7 @@ fn not_opened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Failed 
         trouble,
         at,
         sent: 0,
+        paid: false,
     }
 }
 
@@ -308,6 +343,8 @@ fn read_clock() -> Instant {
 }
 
 enum HeadError {
+    /// The peer does not acknowledge what it was sent; the answer may still come.
+    Doubtful,
     Stream(StreamError),
     Expired(Expired),
     Request(Broken),
@@ -317,17 +354,19 @@ enum HeadError {
 async fn response_head(
     response: &mut ResponseHalf,
     pump: &mut Option<Pump>,
-    mut idle: Idle,
+    idle: &mut Idle,
+    may_leave: bool,
 ) -> Result<Response<()>, HeadError> {
     loop {
         let head = {
-            let mut next = pin!(response.head());
+            let mut next = pin!(response.head_unless(may_leave));
             std::future::poll_fn(|cx| {
                 if let Err(broken) = poll_pump(pump, cx) {
                     return Poll::Ready(Err(HeadError::Request(broken)));
                 }
                 if let Poll::Ready(head) = next.as_mut().poll(cx) {
-                    return Poll::Ready(head.map_err(HeadError::Stream));
+                    let head = head.map_err(HeadError::Stream);
+                    return Poll::Ready(head.and_then(|head| head.ok_or(HeadError::Doubtful)));
                 }
                 let moved = pump.as_ref().map_or(0, Pump::moved);
                 idle.poll(cx, moved)

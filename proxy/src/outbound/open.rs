@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::request::Parts;
 use tokio::time::timeout_at;
+use weft_transport::endpoint::DialError;
 use weft_transport::http3::{ClientConnection, OpenError, ResponseHalf, SendHalf};
 
 use super::pick::{Wish, pick};
@@ -41,6 +42,21 @@ pub(super) struct Picked {
     flight: Flight,
     /// No other endpoint is left to try.
     last: bool,
+    /// The request may be sent again.
+    again: bool,
+}
+
+impl Picked {
+    /// The same for a request that may be sent `again`: where another endpoint is left, it does not wait for one that
+    /// goes away or does not answer.
+    pub(super) fn again(self, again: bool) -> Self {
+        Self { again, ..self }
+    }
+
+    /// Whether the request may go to another endpoint.
+    pub(super) fn has_alternative(&self) -> bool {
+        self.again && !self.last
+    }
 }
 
 /// Picks an endpoint, which is noted in the wish.
@@ -69,6 +85,7 @@ pub(super) fn choose(
         index,
         flight,
         last: wish.tried.all(cluster.endpoints.len()),
+        again: false,
     })
 }
 
@@ -82,10 +99,12 @@ pub(super) async fn open(
     end: bool,
     clock: Clock,
 ) -> Result<Opened, NotOpened> {
+    let has_alternative = picked.has_alternative();
     let Picked {
         index,
         mut flight,
         last,
+        ..
     } = picked;
     let Some(endpoint) = cluster.endpoints.get(index) else {
         return Err(NotOpened {
@@ -96,9 +115,22 @@ pub(super) async fn open(
     // Dialling the same one again at once, or waiting for its streams, would only double the wait.
     let elsewhere = |trouble| (!last).then_some(trouble);
     let end_of_clock = clock.end_or_never(flight.began());
-    let dialled = timeout_at(end_of_clock.into(), worker.pool.get(&endpoint.target)).await;
+    let connection = async {
+        match has_alternative {
+            true => worker.pool.get_unless_doubtful(&endpoint.target).await,
+            false => worker.pool.get(&endpoint.target).await,
+        }
+    };
+    let dialled = timeout_at(end_of_clock.into(), connection).await;
     let connection = match dialled {
         Ok(Ok(connection)) => connection,
+        Ok(Err(error @ DialError::Doubtful(_))) => {
+            flight.unreached(Instant::now());
+            return Err(NotOpened {
+                failure: dial_failure(&error),
+                trouble: Some(Trouble::NotReached),
+            });
+        }
         Ok(Err(error)) => {
             flight.tell(Outcome::Badly, Instant::now());
             return Err(NotOpened {

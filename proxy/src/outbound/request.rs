@@ -174,7 +174,10 @@ async fn forward(
                 // Rare, and large: most requests need no room for it.
                 Some(hedge) => Box::pin(call.hedged(hedge, head, &mut wish, now)).await,
                 None => match call.pick(&mut wish, now) {
-                    Ok(picked) => call.attempt(head, call.body(), picked, now).await,
+                    Ok(picked) => {
+                        let picked = picked.again(attempts.may_go_on(&call.route.traffic.retry));
+                        call.attempt(head, call.body(), picked, now).await
+                    }
                     Err(failed) => Err(failed),
                 },
             };
@@ -322,7 +325,7 @@ fn again(
     record: &mut Record,
     trace: Option<TraceId>,
 ) -> Option<Duration> {
-    let (trouble, word, at, gamble) = match outcome {
+    let (trouble, word, at, gamble, paid) = match outcome {
         Ok(answered) => {
             let response = &answered.response;
             let code = call.grpc.then(|| retry::grpc_code(response.headers()));
@@ -332,11 +335,12 @@ fn again(
                 _ => return None,
             };
             let gamble = answered.flight.is_gamble();
-            (trouble, Word::of(response.headers()), answered.at, gamble)
+            let word = Word::of(response.headers());
+            (trouble, word, answered.at, gamble, false)
         }
         Err(failed) => {
             record.sent = failed.sent;
-            (failed.trouble, Word::None, failed.at, false)
+            (failed.trouble, Word::None, failed.at, false, failed.paid)
         }
     };
     let cluster = &call.route.cluster;
@@ -354,7 +358,7 @@ fn again(
                 .map(|deadline| deadline.saturating_duration_since(at)),
         };
         let budget = &cluster.destination.budget;
-        let spend = || budget.spend(at, &cluster.traffic.retry_budget);
+        let spend = || paid || budget.spend(at, &cluster.traffic.retry_budget);
         let random = &mut *lock(&call.worker.random);
         let policy = &call.route.traffic.retry;
         let next = attempts.next(policy, &setback, spend, random);

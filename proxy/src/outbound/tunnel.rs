@@ -3,9 +3,11 @@
 //! No byte of the client is read before the far side has accepted, so a refused connection loses nothing
 //! and looks refused: it is reset.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::TryFutureExt as _;
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
 use weft_transport::http3::{ResponseHalf, SendHalf};
@@ -69,10 +71,15 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     record.flight = Some(flight);
     let carried = Carried::new(Direction::Outbound, record.open_tunnel());
     let idle = worker.shared.timeouts.tunnel_idle;
-    let outcome = tunnel(&application, send, response.into_body(), idle, &carried).await;
+    let tunnel = tunnel(&application, send, response.into_body(), idle, &carried);
+    let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
+    let outcome = worker.until_cut(pin!(tunnel)).await;
+    if worker.cut.is_cancelled() {
+        application.reset_on_close();
+    }
     record.sent = carried.sent();
     record.received = carried.received();
-    record.end(outcome.map_err(|error| tunnel_failure(&error, "the application")));
+    record.end(outcome);
 }
 
 /// Where the connection goes, and where it is counted.
@@ -129,7 +136,8 @@ async fn connect(
     loop {
         attempts.begin();
         record.attempts = attempts.made();
-        let attempted = attempt(worker, &route, &mut wish, &head, clock, now).await;
+        let again = attempts.may_go_on(&route.traffic.retry);
+        let attempted = attempt(worker, &route, &mut wish, &head, clock, now, again).await;
         let (last, name) = (wish.tried.last(), route.name.as_ref());
         record.counted = worker.leaving(&route.cluster, last, name, Shard::tunnels);
         let Refused { failure, trouble } = match attempted {
@@ -187,10 +195,11 @@ async fn attempt(
     head: &Parts,
     clock: Clock,
     now: Instant,
+    again: bool,
 ) -> Result<Connected, Refused> {
     let cluster = &route.cluster;
     let opened = match choose_endpoint(worker, cluster, wish, now) {
-        Ok(picked) => open(worker, cluster, picked, head, false, clock).await,
+        Ok(picked) => open(worker, cluster, picked.again(again), head, false, clock).await,
         Err(failed) => Err(failed),
     };
     let Opened {

@@ -171,6 +171,11 @@ impl Attempts {
         self.made
     }
 
+    /// Whether one more may follow that which was begun last.
+    pub(crate) fn may_go_on(self, policy: &Retry) -> bool {
+        self.made <= policy.attempts
+    }
+
     /// Judges one that went wrong. `spend` takes from the budget and is asked last.
     pub(crate) fn next(
         self,
@@ -198,7 +203,7 @@ impl Attempts {
         if word == Word::Never {
             return Next::Withheld(Why::Told);
         }
-        if self.made > policy.attempts {
+        if !self.may_go_on(policy) {
             return Next::Withheld(Why::Attempts);
         }
         let pause = match (word, trouble) {

@@ -32,6 +32,8 @@ pub struct Running {
     pub(super) finish: CancellationToken,
     /// Cancelled when idle connections of the application shall end, too.
     pub(super) rest: CancellationToken,
+    /// Cancelled when peers that dial are to be refused.
+    pub(super) refuse: CancellationToken,
     pub(super) handed_over: CancellationToken,
     pub(super) deadline: watch::Sender<Option<Instant>>,
     pub(super) workers: Vec<oneshot::Receiver<()>>,
@@ -223,6 +225,7 @@ impl Running {
         sleep(self.drain.accept).await;
         self.finish.cancel();
         self.rest.cancel();
+        self.refuse.cancel();
     }
 
     /// The takeover: from here on this process only finishes.

@@ -143,6 +143,9 @@ mod tests {
         fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
             lock(&self.acknowledged).push((revision.number, outcome));
         }
+        fn refused_unseen(&self) -> u64 {
+            0
+        }
         fn is_connected(&self) -> bool {
             true
         }

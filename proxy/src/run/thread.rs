@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
-use weft_transport::endpoint::{MeshTls, WorkerSocket};
+use weft_transport::endpoint::{Listener as MeshListener, MeshTls, WorkerSocket};
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
+use weft_transport::vital;
 
 use super::RunError;
 use super::bind::Unowned;
@@ -49,6 +50,8 @@ pub(super) struct Plan {
     pub(super) finish: CancellationToken,
     /// Cancelled when idle ones shall, too.
     pub(super) rest: CancellationToken,
+    /// Cancelled when peers that dial are to be refused: no other process serves them here.
+    pub(super) refuse: CancellationToken,
     /// When what still runs is cut off; known once the drain begins.
     pub(super) deadline: watch::Receiver<Option<Instant>>,
 }
@@ -77,7 +80,9 @@ pub(super) fn spawn(
                 .build()
             {
                 // Dropping the runtime ends what the drain could not wait for.
-                Ok(runtime) => runtime.block_on(work(plan, started)),
+                Ok(runtime) => {
+                    runtime.block_on(vital::unbroken("a worker", work(plan, started)));
+                }
                 Err(error) => drop(started.send(Err(RunError::Worker(error)))),
             }
             drop(over);
@@ -113,23 +118,32 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         tasks: TaskTracker::new(),
         finish: plan.finish.clone(),
         rest: plan.rest,
+        cut: CancellationToken::new(),
         room: Arc::new(Room::new(limits::REPLAY_BYTES_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
     let mut background = JoinSet::new();
-    background.spawn(keep_in_step);
+    let finish = || worker.finish.clone();
+    // The end of its sender is that of the control side, which is watched itself.
+    background.spawn(vital::unbroken("following the table", keep_in_step));
     let (lag, intake) = (&worker.shard.lag, &worker.shard.intake);
-    background.spawn(lag.clone().measure());
-    background.spawn(Arc::clone(intake).keep(lag.clone()));
-    background.spawn(give_back());
+    background.spawn(vital::until(
+        "measuring lag",
+        finish(),
+        lag.clone().measure(),
+    ));
+    let keeping = Arc::clone(intake).keep(lag.clone());
+    background.spawn(vital::until("the intake", finish(), keeping));
+    background.spawn(vital::until("giving memory back", finish(), give_back()));
     let listener = Arc::new(listener);
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
-        background.spawn(sweep(Arc::clone(&inbound)));
-        worker
-            .tasks
-            .spawn(inbound::listen(inbound, Arc::clone(&listener)));
+        let sweeping = sweep(Arc::clone(&inbound));
+        background.spawn(vital::until("sweeping connections", finish(), sweeping));
+        let accepting = inbound::listen(inbound, Arc::clone(&listener));
+        let accepting = vital::until("accepting peers", finish(), accepting);
+        worker.tasks.spawn(accepting);
     }
     let room = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX));
     let mut failure = None;
@@ -141,7 +155,9 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
                     worker: Arc::clone(&worker),
                     destination,
                 });
-                listeners.push(outbound::listen(listener, socket, Arc::clone(&room)));
+                let accepting = outbound::listen(listener, socket, Arc::clone(&room));
+                let name = "accepting the application";
+                listeners.push(vital::until(name, finish(), accepting));
             }
             Err(error) => failure = Some(RunError::Worker(error)),
         }
@@ -168,6 +184,9 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     }
     plan.finish.cancelled().await;
     worker.tasks.close();
+    if plan.serves {
+        background.spawn(refuse(Arc::clone(&listener), plan.refuse));
+    }
     let deadline = plan
         .deadline
         .borrow()
@@ -180,11 +199,20 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
             left = worker.tasks.len(),
             "the drain's deadline is over: the rest is cut off"
         );
+        worker.cut.cancel();
+        // Tunnels tell both of their sides why they end.
+        let _ = tokio::time::timeout(limits::CUT_TIME, worker.tasks.wait()).await;
     }
     // Peers are told, so that none waits for an idle timeout.
     let patience = Duration::from_millis(500);
     tokio::join!(pool.close(patience), listener.close(patience));
     background.shutdown().await;
+}
+
+/// Refuses peers that dial while this sidecar drains.
+async fn refuse(listener: Arc<MeshListener>, begin: CancellationToken) {
+    begin.cancelled().await;
+    listener.refuse().await;
 }
 
 /// Drops idle connections to the application on time even when no request comes to notice them.

@@ -76,6 +76,9 @@ impl ControlPlane for Control {
         outcome.unwrap();
         self.acknowledged.send_replace(revision.number);
     }
+    fn refused_unseen(&self) -> u64 {
+        0
+    }
     fn is_connected(&self) -> bool {
         true
     }

@@ -16,6 +16,7 @@ use weft_config::settings::{
 };
 use weft_proxy::{Predecessor, RunError, answer_while_waiting};
 use weft_transport::credentials::Credentials;
+use weft_transport::vital;
 
 use super::advertise::Advertise;
 use super::flags::ProxyFlags;
@@ -64,6 +65,7 @@ pub fn run(args: Run) -> Result<(), Failure> {
         if args.command.is_empty() {
             process::until_signal(shutdown, sidecar).await
         } else {
+            let sidecar = vital::unbroken("the main task", sidecar);
             wrap(&args.command, ready.notified(), sidecar, shutdown).await
         }
     })
@@ -140,7 +142,7 @@ async fn sidecar(
     };
     let renew = async {
         tokio::select! {
-            () = agent.run(over.clone()) => {}
+            () = vital::until("renewing the identity", over.clone(), agent.run(over.clone())) => {}
             // The state directory is another process's.
             () = handed_over.cancelled() => {}
         }
@@ -156,8 +158,15 @@ async fn sidecar(
     let (outcome, ..) = tokio::join!(
         serve,
         announce,
-        over.run_until_cancelled(advertise.follow()),
-        subscription.run(over.clone()),
+        vital::unbroken(
+            "following the own address",
+            over.run_until_cancelled(advertise.follow())
+        ),
+        vital::until(
+            "following the config service",
+            over.clone(),
+            subscription.run(over.clone())
+        ),
         renew,
         over.run_until_cancelled(hold)
     );

@@ -36,6 +36,12 @@ impl Process for Upkeep {
         if let (false, Some(error)) = (status.connected, status.last_error) {
             concerns.push(format!("the config service is not heard ({error})"));
         }
+        if let (Some(revision), Some(reason)) = (&status.offered, &status.refusal) {
+            concerns.push(format!(
+                "revision {} is refused ({reason})",
+                revision.number
+            ));
+        }
         if let Some(reason) = status.unsaved {
             concerns.push(format!("the table in force is not on disk ({reason})"));
         }

@@ -29,6 +29,12 @@ pub enum DialError {
     /// No answer in time.
     #[error("no answer from {0} within the handshake timeout")]
     Timeout(SocketAddr),
+    /// It takes no new connections: it is about to end.
+    #[error("{0} takes no new connections")]
+    Closed(SocketAddr),
+    /// It goes away, does not acknowledge what it is sent, or has not answered yet: another peer is to be preferred.
+    #[error("{0} goes away, or does not answer")]
+    Doubtful(SocketAddr),
     /// The handshake failed: a certificate was refused on one of the sides, or QUIC's rules.
     #[error("{address} refused the handshake, or was refused: {reason}")]
     Refused {
@@ -109,6 +115,7 @@ impl Dialler {
             .await
             .map_err(|_| DialError::Timeout(address))?
             .map_err(|error| match handshake_error(error) {
+                HandshakeError::Closed => DialError::Closed(address),
                 HandshakeError::Timeout => DialError::Timeout(address),
                 HandshakeError::Refused(reason) => DialError::Refused { address, reason },
                 error @ (HandshakeError::Lost(_) | HandshakeError::GivenUp) => {

@@ -82,6 +82,9 @@ pub enum HandshakeError {
     /// A certificate was refused, or another rule of TLS or QUIC was broken.
     #[error("refused: {0}")]
     Refused(String),
+    /// The peer takes no new connections.
+    #[error("refused: no new connections are taken")]
+    Closed,
     /// The peer went away.
     #[error("the connection was lost: {0}")]
     Lost(String),
@@ -105,7 +108,7 @@ impl HandshakeError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
-            Self::Refused(_) => "refused",
+            Self::Refused(_) | Self::Closed => "refused",
             Self::Lost(_) => "lost",
             Self::GivenUp => "given_up",
         }
@@ -177,6 +180,14 @@ impl Listener {
             place: self.handshakes.enter(source),
             connections: self.connections.clone(),
         }))
+    }
+
+    /// Refuses whoever asks to come in, until the endpoint is closed or this is dropped: peers then go elsewhere
+    /// at once, instead of waiting for an answer.
+    pub async fn refuse(&self) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            incoming.refuse();
+        }
     }
 
     /// The address that it listens on.

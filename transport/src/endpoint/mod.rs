@@ -370,6 +370,13 @@ fn handshake_error(error: quinn::ConnectionError) -> HandshakeError {
     use quinn::ConnectionError as E;
     match error {
         E::TimedOut => HandshakeError::Timeout,
+        //= https://www.rfc-editor.org/rfc/rfc9000#section-20.1
+        //# CONNECTION_REFUSED (0x02): The server refused to accept a new connection.
+        E::ConnectionClosed(ref close)
+            if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            HandshakeError::Closed
+        }
         E::VersionMismatch | E::TransportError(_) | E::ConnectionClosed(_) => {
             HandshakeError::Refused(error.to_string())
         }

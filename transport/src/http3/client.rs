@@ -160,6 +160,21 @@ impl UnprovenConnection {
         });
     }
 
+    /// Says whether the peer owes acknowledgements for longer than one that works does: what may go elsewhere
+    /// does, and the rest waits.
+    pub(crate) fn set_doubtful(&self, doubtful: bool) {
+        self.shared.outlook.send_if_modified(|outlook| {
+            let changed = outlook.doubtful != doubtful;
+            outlook.doubtful = doubtful;
+            changed
+        });
+    }
+
+    /// Whether a request that may go elsewhere should: the peer goes away, or does not acknowledge what it is sent.
+    pub fn is_doubtful(&self) -> bool {
+        self.is_draining() || self.shared.outlook.borrow().doubtful
+    }
+
     /// Closes the connection at once; streams under way are lost.
     pub fn close(&self, code: ErrorCode) {
         self.shared.quic.close(code.to_quic(), b"");
@@ -349,7 +364,23 @@ impl ResponseHalf {
     /// See [`StreamError::is_unprocessed`] for whether the request may be tried elsewhere.
     /// Cancel-safe.
     pub async fn head(&mut self) -> Result<http::Response<()>, StreamError> {
-        let section = self.section().await.map_err(|error| self.judged(error))?;
+        let head = self.head_unless(false).await?;
+        head.ok_or(StreamError::Misuse("no doubt was asked for"))
+    }
+
+    /// As [`Self::head`]; `None`, where `doubtful` asks for it, as long as the peer does not acknowledge what it was
+    /// sent. It may still come.
+    ///
+    /// # Errors
+    /// As [`Self::head`]. Cancel-safe.
+    pub async fn head_unless(
+        &mut self,
+        doubtful: bool,
+    ) -> Result<Option<http::Response<()>>, StreamError> {
+        let section = self.section(doubtful).await;
+        let Some(section) = section.map_err(|error| self.judged(error))? else {
+            return Ok(None);
+        };
         let decoded = decode_response(&section, &self.method);
         let (head, length) = match decoded {
             Ok(decoded) => decoded,
@@ -373,7 +404,7 @@ impl ResponseHalf {
             })
             .await;
         }
-        Ok(http::Response::from_parts(head, ()))
+        Ok(Some(http::Response::from_parts(head, ())))
     }
 
     /// The body or tunnel after the final head.
@@ -393,19 +424,24 @@ impl ResponseHalf {
     }
 
     /// Waits for a head, or for the news that none will come: a GOAWAY, or a silent peer.
-    async fn section(&mut self) -> Result<Bytes, StreamError> {
+    async fn section(&mut self, doubtful: bool) -> Result<Option<Bytes>, StreamError> {
         let mut outlook = self.recv.shared().outlook.subscribe();
         let stream_id = self.stream_id;
         //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
         //# Requests on stream IDs greater than or equal to the indicated value will not be
         //# processed
         let refused = |outlook: &Outlook| outlook.goaway.is_some_and(|id| stream_id >= id);
-        let hopeless = outlook.wait_for(|outlook| refused(outlook) || outlook.silent);
-        let refused = tokio::select! {
+        let in_doubt = |outlook: &Outlook| doubtful && outlook.doubtful;
+        let hopeless =
+            outlook.wait_for(|outlook| refused(outlook) || outlook.silent || in_doubt(outlook));
+        let (refused, silent) = tokio::select! {
             biased;
-            section = poll_fn(|cx| self.recv.poll_head(cx)) => return section,
-            outlook = hopeless => outlook.is_ok_and(|outlook| refused(&outlook)),
+            section = poll_fn(|cx| self.recv.poll_head(cx)) => return section.map(Some),
+            outlook = hopeless => outlook.map_or((false, true), |outlook| (refused(&outlook), outlook.silent)),
         };
+        if !refused && !silent {
+            return Ok(None);
+        }
         Err(self.recv.fail(if refused {
             StreamError::NotProcessed
         } else {

@@ -60,7 +60,9 @@ pub(super) struct Shared {
 pub(super) struct Outlook {
     /// The stream ID of a GOAWAY: received by a client, to be sent by a server.
     pub(super) goaway: Option<u64>,
-    /// The peer owes acknowledgements for too long, and cannot be dialled anew either.
+    /// The peer owes acknowledgements for longer than one that works does.
+    pub(super) doubtful: bool,
+    /// It has owed them for too long, and cannot be dialled anew either.
     pub(super) silent: bool,
 }
 

@@ -113,6 +113,13 @@ impl Keeper {
     }
 
     async fn wait_after(&mut self, error: DialError) {
+        if matches!(error, DialError::Closed(_)) {
+            // It drains, which is no news, and whoever comes after it is to be found soon.
+            self.publish.send_replace(State::Failed(error));
+            sleep(limits::REDIAL_CLOSED).await;
+            self.publish.send_replace(State::Dialling);
+            return;
+        }
         let wait = self.backoff.next(&mut rand::rng());
         tracing::info!(peer = %self.target.address, identity = %self.target.identity,
             %error, retry_in_ms = wait.as_millis(), "peer not reached");
@@ -185,6 +192,7 @@ impl Keeper {
                     Some(next) => return Ended::Successor(next),
                     None => {
                         kept.http.set_silent(false);
+                        kept.http.set_doubtful(false);
                         let again = State::Ready(kept.http.clone());
                         self.publish.send_replace(again);
                     }
@@ -201,6 +209,7 @@ impl Keeper {
     async fn race(&self, kept: &mut Kept) -> Option<Kept> {
         tracing::info!(peer = %self.target.address, identity = %self.target.identity,
             "peer is silent, dialling anew");
+        kept.http.set_doubtful(true);
         let mut racers = FuturesUnordered::new();
         let mut started = 0;
         let mut next_start = Instant::now();
@@ -291,6 +300,7 @@ async fn retire(mut kept: Kept) {
             Verdict::Alive => {
                 silent_since = None;
                 kept.http.set_silent(false);
+                kept.http.set_doubtful(false);
             }
             Verdict::Silent => {
                 let since: Instant = *silent_since.get_or_insert_with(Instant::now);

@@ -104,6 +104,29 @@ impl Pool {
         }
     }
 
+    /// As [`Self::get`], for a request that may as well go to another peer: does not wait for one that goes away
+    /// or does not acknowledge what it is sent, and only for a while for a handshake.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; [`DialError::Doubtful`].
+    pub async fn get_unless_doubtful(
+        &self,
+        target: &Target,
+    ) -> Result<ClientConnection, DialError> {
+        let doubtful = DialError::Doubtful(target.address);
+        let Peer { state, demand } = self.peer(target)?;
+        if let State::Ready(connection) = &*state.borrow()
+            && connection.is_doubtful()
+        {
+            // The keeper looks for a successor.
+            demand.notify_one();
+            return Err(doubtful);
+        }
+        timeout(limits::ELSEWHERE_AFTER, self.get(target))
+            .await
+            .unwrap_or(Err(doubtful))
+    }
+
     async fn published(
         &self,
         target: &Target,

@@ -122,3 +122,51 @@ async fn a_request_to_a_peer_that_fell_silent_fails_within_seconds_and_later_one
     healed.await.unwrap();
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
 }
+
+#[tokio::test]
+async fn what_may_go_elsewhere_leaves_a_silent_peer_soon_and_the_rest_gets_its_answer_when_the_path_heals()
+ {
+    let mesh = Mesh::new();
+    let (server, wire, target) = mesh.serve_behind_wire().await;
+    let pool = mesh.pool();
+    assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
+    let connection = pool.get_unless_doubtful(&target).await.unwrap();
+    wire.leads_to.send_replace(None);
+    let (head, ()) = get_root();
+    let (_send, mut movable) = connection.open(&head, true).await.unwrap();
+    let (_send, mut bound) = connection.open(&head, true).await.unwrap();
+    let left = timeout(crate::limits::SILENCE_MAX, movable.head_unless(true));
+    assert!(
+        matches!(left.await, Ok(Ok(None))),
+        "in doubt, before it is given up"
+    );
+    assert_eq!(
+        pool.get_unless_doubtful(&target).await.err(),
+        Some(DialError::Doubtful(target.address))
+    );
+    wire.leads_to.send_replace(Some(server.target.address));
+    assert!(timeout(PATIENCE, bound.head()).await.unwrap().is_ok());
+    let healed = timeout(PATIENCE, async {
+        while pool.get_unless_doubtful(&target).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    healed.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_new_connections_is_left_at_once() {
+    let mesh = Mesh::new();
+    let socket = endpoint::bind(&mesh.settings(0, 1)).unwrap().remove(0);
+    let target = Target {
+        address: socket.local_address().unwrap(),
+        identity: ORDERS.parse().unwrap(),
+    };
+    let (listener, _) = start(socket, &mesh.authority.credentials(ORDERS));
+    let mut refusing = JoinSet::new();
+    refusing.spawn(async move { listener.refuse().await });
+    assert_eq!(
+        mesh.pool().get(&target).await.err(),
+        Some(DialError::Closed(target.address))
+    );
+}

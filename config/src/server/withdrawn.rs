@@ -1,0 +1,102 @@
+//! What ended by its own word while the service settles after its start. Sidecars then keep the endpoints that
+//! they knew, as a workload that is missing may only not have registered again; one that says itself that it
+//! does not serve is not missing. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use weft_transport::identity::SpiffeId;
+
+use super::registry::Inbound;
+use crate::limits;
+use crate::proto;
+use crate::table::{Endpoint, ServiceName, Table};
+
+/// Of each identity, ports that it said not to serve, and where. A word counts for the identity that gave it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Withdrawn(BTreeMap<SpiffeId, BTreeSet<(ServiceName, u16, SocketAddr)>>);
+
+impl Withdrawn {
+    /// What a sidecar at that address says of itself. Returns whether that is news.
+    pub(super) fn note(
+        &mut self,
+        identity: &SpiffeId,
+        address: SocketAddr,
+        inbound: &Inbound,
+    ) -> bool {
+        let mut any = false;
+        let own = self.0.entry(identity.clone()).or_default();
+        for ((service, port), healthy) in inbound {
+            let one = (service.clone(), *port, address);
+            any |= if *healthy {
+                own.remove(&one)
+            } else {
+                own.len() < limits::WITHDRAWN_PER_IDENTITY_MAX && own.insert(one)
+            };
+        }
+        any
+    }
+
+    /// Those of the ports of a table, for the sidecar that has it.
+    pub(super) fn of(&self, table: &Table) -> Vec<proto::PortEndpoints> {
+        let mut ports: BTreeMap<(&ServiceName, u16), Vec<proto::Endpoint>> = BTreeMap::new();
+        for (identity, own) in &self.0 {
+            for (service, port, address) in own {
+                let service_of = table.services.get(service);
+                if service_of.is_some_and(|known| known.ports.contains_key(port)) {
+                    let endpoint = Endpoint {
+                        workload: String::new(),
+                        address: *address,
+                        identity: identity.clone(),
+                        locality: None,
+                    };
+                    let list = ports.entry((service, *port)).or_default();
+                    list.push((&endpoint).into());
+                }
+            }
+        }
+        let message =
+            |((service, port), endpoints): ((&ServiceName, u16), _)| proto::PortEndpoints {
+                service: service.to_string(),
+                port: port.into(),
+                endpoints,
+            };
+        ports.into_iter().map(message).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbound(port: u16, healthy: bool) -> Inbound {
+        Inbound::from([(("orders.shop".parse().unwrap(), port), healthy)])
+    }
+
+    #[test]
+    fn a_word_counts_until_the_same_workload_takes_it_back_and_is_news_once() {
+        let identity = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
+        let address = "10.0.0.1:6143".parse().unwrap();
+        let mut withdrawn = Withdrawn::default();
+        assert!(!withdrawn.note(&identity, address, &inbound(80, true)));
+        assert!(withdrawn.note(&identity, address, &inbound(80, false)));
+        assert!(!withdrawn.note(&identity, address, &inbound(80, false)));
+        let elsewhere = "10.0.0.2:6143".parse().unwrap();
+        assert!(!withdrawn.note(&identity, elsewhere, &inbound(80, true)));
+        assert!(withdrawn.note(&identity, address, &inbound(80, true)));
+    }
+
+    #[test]
+    fn an_identity_that_withdraws_ever_more_takes_a_bounded_room() {
+        let identity = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
+        let mut withdrawn = Withdrawn::default();
+        for port in 1..=u16::MAX {
+            let address = SocketAddr::from(([10, 0, 0, 1], port));
+            withdrawn.note(&identity, address, &inbound(80, false));
+        }
+        assert_eq!(
+            withdrawn.0[&identity].len(),
+            limits::WITHDRAWN_PER_IDENTITY_MAX
+        );
+    }
+}
