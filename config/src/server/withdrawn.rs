@@ -60,6 +60,7 @@ impl Withdrawn {
                 service: service.to_string(),
                 port: port.into(),
                 endpoints,
+                absence: proto::Absence::Withdrawn.into(),
             };
         ports.into_iter().map(message).collect()
     }
