@@ -44,10 +44,13 @@ fn outlook(
         }
         Ok(_) => ("ok", None),
         Err(astray) => {
-            let state = match astray.failure.reason {
-                Reason::Denied => "forbidden",
-                Reason::NotReady => "not_ready",
-                _ => "unknown",
+            let reason = astray.failure.reason;
+            let state = if reason == Reason::Denied {
+                "forbidden"
+            } else if reason == Reason::NotReady {
+                "not_ready"
+            } else {
+                "unknown"
             };
             (state, Some(astray.failure.detail.into_owned()))
         }

@@ -115,20 +115,15 @@ fn status_table(status: &Value) -> Table {
     }
     let rows = |list: &str| status[list].as_array().cloned().unwrap_or_default();
     for row in rows("registrations") {
-        let problem = match &row["problem"] {
-            Value::Null => "no problem".to_owned(),
-            problem => plain(problem),
-        };
-        table.row([format!("serves {}", plain(&row["service"])), problem]);
+        let problem = row["problem"].as_str().unwrap_or("no problem");
+        let what = format!("serves {}", plain(&row["service"]));
+        table.row([what, problem.to_owned()]);
     }
     for row in rows("listeners") {
-        let leads_to = match &row["leads_to"] {
-            Value::Null => "by host".to_owned(),
-            name => plain(name),
-        };
-        let state = match &row["why"] {
-            Value::Null => leads_to,
-            why => format!("{leads_to}: {}", plain(why)),
+        let leads_to = row["leads_to"].as_str().unwrap_or("by host");
+        let state = match row["why"].as_str() {
+            None => leads_to.to_owned(),
+            Some(why) => format!("{leads_to}: {why}"),
         };
         table.row([format!("listens on {}", plain(&row["listen"])), state]);
     }
