@@ -219,6 +219,7 @@ fn what_does_not_fit_the_settings_is_refused() {
     assert!(refused(two, vec![elder(2, &[])]).contains("set workers: 2"));
     assert!(refused(vec![socket()], vec![elder(0, &[])]).contains("relay"));
     assert!(refused(vec![socket()], vec![elder(1, &[3])]).contains("earlier"));
-    let many = (100..=100 + limits::PREDECESSORS_MAX as u8).map(|epoch| elder(1, &[epoch]));
+    let most = u8::try_from(limits::PREDECESSORS_MAX).unwrap();
+    let many = (100..=100 + most).map(|epoch| elder(1, &[epoch]));
     assert!(refused(vec![socket()], many.collect()).contains("earlier"));
 }
