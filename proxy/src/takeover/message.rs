@@ -210,7 +210,8 @@ impl Request {
 /// Whether sockets for one do for the other. The wildcards of both address families do: a process goes on with the
 /// sockets that it was given, be they for IPv4 alone.
 fn is_same_place(one: Option<SocketAddr>, other: Option<SocketAddr>) -> bool {
-    one == other || one.and_then(other_wildcard) == other
+    let wildcard = one.and_then(other_wildcard);
+    one == other || (wildcard.is_some() && wildcard == other)
 }
 
 /// The wildcard address of the other family.
@@ -446,6 +447,7 @@ mod tests {
             ("[::]:6143", "0.0.0.0:6144"),
             ("[::]:6143", "10.0.0.1:6143"),
             ("10.0.0.1:6143", "0.0.0.0:6143"),
+            ("10.0.0.1:6143", ""),
             ("[::]:6143", ""),
             ("", "[::]:6143"),
         ] {

@@ -528,5 +528,6 @@ async fn a_drain_finishes_what_runs_and_the_admin_endpoint_tells() {
     assert_eq!(call(admin, drain).await.status, 202);
     mesh.frontend
         .until(tokio_util::sync::CancellationToken::new())
-        .await;
+        .await
+        .unwrap();
 }

@@ -121,13 +121,14 @@ async fn connections_stay_with_the_process_that_accepted_them_and_new_ones_go_to
     let second = first.succeed(2).await;
     let of_second = connect(&dialler, &second).await;
     let third = second.succeed(3).await;
+    let so_far = second.reading.forwarded();
     let of_third = connect(&dialler, &third).await;
     for (client, server) in [&of_first, &of_second, &of_third] {
         exchange(client, server).await;
     }
     // By the one that reads the port, to each.
     assert!(third.reading.forwarded().0 > 0);
-    assert_eq!(second.reading.forwarded(), (0, 0));
+    assert_eq!(second.reading.forwarded(), so_far);
 }
 
 #[tokio::test]
@@ -155,7 +156,12 @@ async fn a_process_that_has_ended_is_no_elder_any_more() {
     };
     assert_eq!(of(&second), [Epoch(1)]);
     drop(first);
-    assert_eq!(of(&second), []);
+    let ended = async {
+        while !of(&second).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, ended).await.unwrap();
 }
 
 #[tokio::test]
@@ -213,6 +219,7 @@ fn what_does_not_fit_the_settings_is_refused() {
     assert!(refused(two, vec![elder(2, &[])]).contains("set workers: 2"));
     assert!(refused(vec![socket()], vec![elder(0, &[])]).contains("relay"));
     assert!(refused(vec![socket()], vec![elder(1, &[3])]).contains("earlier"));
-    let many = (100..=100 + limits::PREDECESSORS_MAX as u8).map(|epoch| elder(1, &[epoch]));
+    let most = u8::try_from(limits::PREDECESSORS_MAX).unwrap();
+    let many = (100..=100 + most).map(|epoch| elder(1, &[epoch]));
     assert!(refused(vec![socket()], many.collect()).contains("earlier"));
 }
