@@ -233,7 +233,7 @@ mod tests {
     fn futures_stay_small() {
         let sizes = [
             ("connection", future_size(serve), 800),
-            ("request", future_size(request::serve), 3456),
+            ("request", future_size(request::serve), 3472),
             ("tunnel", future_size(tunnel::serve), 3840),
         ];
         for (name, size, size_max) in sizes {

@@ -115,14 +115,18 @@ impl Pool {
     ) -> Result<ClientConnection, DialError> {
         let doubtful = DialError::Doubtful(target.address);
         let Peer { state, demand } = self.peer(target)?;
-        if let State::Ready(connection) = &*state.borrow()
-            && connection.is_doubtful()
-        {
-            // The keeper looks for a successor.
-            demand.notify_one();
-            return Err(doubtful);
+        if let State::Ready(connection) = &*state.borrow() {
+            if connection.is_doubtful() {
+                // The keeper looks for a successor.
+                demand.notify_one();
+                return Err(doubtful);
+            }
+            if connection.is_usable() {
+                return Ok(connection.clone());
+            }
         }
-        timeout(limits::ELSEWHERE_AFTER, self.get(target))
+        // Boxed: few requests wait for a handshake, and each has to have room for it.
+        Box::pin(timeout(limits::ELSEWHERE_AFTER, self.get(target)))
             .await
             .unwrap_or(Err(doubtful))
     }
