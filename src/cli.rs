@@ -13,7 +13,7 @@ use crate::command;
     propagate_version = true,
     max_term_width = 100,
     after_help = "Exit codes: 0 good, 1 failed or not there, 2 wrong usage, 65 bad data, 69 control plane unreachable,\n\
-                  77 not permitted, 99 a threshold failed, 130 interrupted.\n\
+                  70 ended by a fault of its own, 77 not permitted, 99 a threshold failed, 130 interrupted.\n\
                   Logs go to stderr; WEFT_LOG=debug says more."
 )]
 pub struct Cli {

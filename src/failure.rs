@@ -13,6 +13,7 @@ pub enum Code {
     BadData = 65,
     /// The CA, the config service or the sidecar cannot be reached (EX_UNAVAILABLE).
     Unreachable = 69,
+    // 70 (EX_SOFTWARE) is that of `weft_transport::vital`: a task within the process ended by a fault.
     /// Refused by a service, or by the file system (EX_NOPERM).
     NotPermitted = 77,
     /// A threshold or an assertion of the run failed.

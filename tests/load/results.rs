@@ -40,9 +40,11 @@ fn runs_of_one_server_are_not_told_apart_and_a_slower_one_is() {
         std::fs::write(&path, &ran.stdout).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    // So slow that the lateness of a busy machine neither makes a run invalid nor hides the difference.
-    let (first, second) = (measure("a", "500ms"), measure("b", "500ms"));
-    let slower = measure("c", "750ms");
+    // So slow that the lateness of a busy machine neither makes a run invalid nor hides the difference, and so spread
+    // that seconds differ by chance alone: of answers that are all alike, those of a late second look like another run.
+    let usual = "uniform:450ms-550ms";
+    let (first, second) = (measure("a", usual), measure("b", usual));
+    let slower = measure("c", "uniform:700ms-800ms");
     let tolerance = ["--tolerance", "20%"];
     let diff = |one: &str, other: &str| run(&[&["diff", one, other], &tolerance[..]].concat());
     let same = diff(&first, &second);

@@ -182,7 +182,7 @@ impl Listener {
         }))
     }
 
-    /// Refuses whoever asks to come in, until the endpoint is closed or this is dropped: peers then go elsewhere
+    /// Refuses every peer that asks to come in, until the endpoint is closed or this is dropped: peers then go elsewhere
     /// at once, instead of waiting for an answer.
     pub async fn refuse(&self) {
         while let Some(incoming) = self.endpoint.accept().await {

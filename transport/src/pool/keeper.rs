@@ -114,7 +114,7 @@ impl Keeper {
 
     async fn wait_after(&mut self, error: DialError) {
         if matches!(error, DialError::Closed(_)) {
-            // It drains, which is no news, and whoever comes after it is to be found soon.
+            // It drains, which is no news, and its successor is to be found soon.
             self.publish.send_replace(State::Failed(error));
             sleep(limits::REDIAL_CLOSED).await;
             self.publish.send_replace(State::Dialling);
