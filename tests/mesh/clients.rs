@@ -152,37 +152,21 @@ fn a_request_is_given_up_soon_when_its_client_is_gone_and_not_when_it_has_only_e
         rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)).unwrap();
     };
 
-    // A reset, at once, and one that comes behind an end.
-    let mut client = connect(shop.address).unwrap();
-    client.write_all(request).unwrap();
-    wait("request", soon);
-    reset(&client);
-    drop(client);
-    wait("gone", soon);
-
-    let mut client = connect(shop.address).unwrap();
-    client.write_all(request).unwrap();
-    wait("request", soon);
-    client.shutdown(Shutdown::Write).unwrap();
-    assert!(told.recv_timeout(Duration::from_secs(2)).is_err());
-    reset(&client);
-    drop(client);
-    wait("gone", soon);
-
-    // A close, over TCP of the same host, and one that comes behind an end.
-    let mut client = connect(shop.address).unwrap();
-    client.write_all(request).unwrap();
-    wait("request", soon);
-    drop(client);
-    wait("gone", soon);
-
-    let mut client = connect(shop.address).unwrap();
-    client.write_all(request).unwrap();
-    wait("request", soon);
-    client.shutdown(Shutdown::Write).unwrap();
-    assert!(told.recv_timeout(Duration::from_secs(2)).is_err());
-    drop(client);
-    wait("gone", soon);
+    // A reset and a close over TCP of the same host, at once, and behind an end of the client's side.
+    for (is_reset, is_ended) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut client = connect(shop.address).unwrap();
+        client.write_all(request).unwrap();
+        wait("request", soon);
+        if is_ended {
+            client.shutdown(Shutdown::Write).unwrap();
+            assert!(told.recv_timeout(Duration::from_secs(2)).is_err());
+        }
+        if is_reset {
+            reset(&client);
+        }
+        drop(client);
+        wait("gone", soon);
+    }
 
     // Behind a request of which the next waits.
     let mut client = connect(shop.address).unwrap();

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    Load, Mesh, Need, OpenLoad, Origin, Process, Sidecar, eventually, get, need, pause, program,
-    run, service,
+    Load, Mesh, Need, OpenLoad, Origin, Process, Sidecar, eventually, expect_echo, get, need,
+    pause, program, run, service,
 };
 
 /// Of the settings, in the folder of the sidecar.
@@ -70,7 +70,7 @@ fn the_only_instance_of_a_service_is_replaced_three_times_under_load_without_a_f
     let kept = Load::start(address, "/", 4, Duration::from_millis(20));
     let at_rate = load(&mesh, address, 14, &[]);
     let mut tunnel = TcpStream::connect(shop.listener("store:7000")).unwrap();
-    say(&mut tunnel, b"before");
+    expect_echo(&mut tunnel, b"before");
 
     let is_slow = |origin: &Origin| {
         let requests = origin.requests();
@@ -87,7 +87,7 @@ fn the_only_instance_of_a_service_is_replaced_three_times_under_load_without_a_f
     old.push(orders.take_over());
     assert_eq!(slow.join().unwrap().unwrap().text(), "halfdone");
     for _ in 0..50 {
-        say(&mut tunnel, &[7; 20_000]);
+        expect_echo(&mut tunnel, &[7; 20_000]);
     }
     tunnel.shutdown(Shutdown::Write).unwrap();
     assert_eq!(tunnel.read(&mut [0; 16]).unwrap(), 0);
@@ -110,15 +110,6 @@ fn the_only_instance_of_a_service_is_replaced_three_times_under_load_without_a_f
         one["connected"] == true && serves.is_some_and(|serves| !serves.is_empty())
     });
     assert_eq!(serving.count(), 2, "{sidecars}");
-}
-
-/// Sends, and expects it back.
-#[track_caller]
-fn say(tunnel: &mut TcpStream, bytes: &[u8]) {
-    tunnel.write_all(bytes).unwrap();
-    let mut back = vec![0; bytes.len()];
-    tunnel.read_exact(&mut back).unwrap();
-    assert_eq!(back, bytes);
 }
 
 #[test]

@@ -2,12 +2,13 @@
 //! of those after it have ended.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::harness::{
-    Mesh, Origin, Process, Response, Sidecar, connect, get, pause, read_response, service,
+    Mesh, Origin, Process, Response, Sidecar, connect, expect_echo, get, pause, read_response,
+    service,
 };
 
 const SOCKET: &str = "takeover_socket: takeover.sock";
@@ -68,7 +69,7 @@ impl Shop {
         let upload = pour(address, 256 << 10, Duration::from_millis(50));
         let slow_post = pour(address, 16, Duration::from_millis(200));
         let mut tunnel = connect(self.shop.listener("store:7000")).unwrap();
-        say(&mut tunnel, b"before");
+        expect_echo(&mut tunnel, b"before");
         pause(Duration::from_millis(500));
         let mut old: Vec<Process> = Vec::new();
         for turn in 0..count {
@@ -79,12 +80,12 @@ impl Shop {
                 Side::Callers => old.push(self.shop.take_over()),
                 Side::Servers => old.extend([self.orders.take_over(), self.store.take_over()]),
             }
-            say(&mut tunnel, &[7; 20_000]);
+            expect_echo(&mut tunnel, &[7; 20_000]);
             assert_eq!(get(address, "/beside").unwrap().status, 200);
         }
         // Whichever has nothing left has ended by then.
         pause(APART);
-        say(&mut tunnel, &[8; 20_000]);
+        expect_echo(&mut tunnel, &[8; 20_000]);
         tunnel.shutdown(Shutdown::Write).unwrap();
         assert_eq!(tunnel.read(&mut [0; 16]).unwrap(), 0);
         for (sent, answer) in [upload, slow_post].map(|one| one.join().unwrap()) {
@@ -133,15 +134,6 @@ fn pour(
         };
         (length, exchange())
     })
-}
-
-/// Sends, and expects it back.
-#[track_caller]
-fn say(tunnel: &mut TcpStream, bytes: &[u8]) {
-    tunnel.write_all(bytes).unwrap();
-    let mut back = vec![0; bytes.len()];
-    tunnel.read_exact(&mut back).unwrap();
-    assert_eq!(back, bytes);
 }
 
 #[test]

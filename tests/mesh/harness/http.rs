@@ -44,6 +44,15 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Sends, and expects it back.
+#[track_caller]
+pub(crate) fn expect_echo(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert_eq!(back, bytes);
+}
+
 /// `GET path` on a connection of its own.
 pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");

@@ -21,7 +21,9 @@ pub(crate) use capture::{Capture, Packet};
 pub(crate) use client::{Client, Content, Reply, Version};
 pub(crate) use disk::Disk;
 pub(crate) use h2::{Answer, Call, Http2, Streams};
-pub(crate) use http::{Connection, Response, connect, exchange, exchange_at, get, read_response};
+pub(crate) use http::{
+    Connection, Response, connect, exchange, exchange_at, expect_echo, get, read_response,
+};
 pub(crate) use load::{Load, OpenLoad};
 pub(crate) use mesh::{Mesh, service};
 pub(crate) use need::{Need, heavy, need};
