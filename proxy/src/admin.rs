@@ -341,7 +341,7 @@ async fn connections(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn endpoints(Extract(state): Extract<Arc<State>>) -> Response {
-    Json(resilience::endpoints(&state.snapshots)).into_response()
+    Json(resilience::endpoints(&state.shared, &state.snapshots)).into_response()
 }
 
 async fn certs(Extract(state): Extract<Arc<State>>) -> Response {

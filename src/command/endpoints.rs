@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::admin_client::get;
 use crate::admin_place::Where;
 use crate::failure::{Code, Failure};
-use crate::output::{Format, Table, print};
+use crate::output::{Format, Table, print_or};
 use crate::process;
 
 /// Shows the endpoints that a sidecar may call: in rotation or out, why, by what and until when.
@@ -38,20 +38,31 @@ pub fn run(args: &Endpoints) -> Result<(), Failure> {
             let Some(rows) = shown[list].as_array_mut() else {
                 continue;
             };
-            let known = |row: &Value| row["destination"].as_str().unwrap_or_default().to_owned();
-            all.extend(rows.iter().map(known));
-            rows.retain(|row| is_of(&row["destination"], wanted));
+            all.extend(rows.iter().map(|row| name_of(row).to_owned()));
+            rows.retain(|row| is_of(name_of(row), wanted));
             found += rows.len();
         }
         if found == 0 {
             return Err(Failure::new(Code::Failed, nothing_of(wanted, all)));
         }
     }
-    print(args.output, &shown, table)
+    print_or(args.output, &shown, |shown| {
+        let endpoints = table(shown);
+        match served(shown) {
+            Some(served) => format!("{endpoints}\n{served}"),
+            None => endpoints.to_string(),
+        }
+    })
 }
 
-/// The lists in what the sidecar says: endpoints, and destinations that have none.
-const LISTS: [&str; 2] = ["endpoints", "without_endpoints"];
+/// The lists in what the sidecar says: endpoints, destinations that have none, and services that it serves.
+const LISTS: [&str; 3] = ["endpoints", "without_endpoints", "served"];
+
+/// The destination or served service that a row is about.
+fn name_of(row: &Value) -> &str {
+    let name = row["destination"].as_str().or(row["service"].as_str());
+    name.unwrap_or_default()
+}
 
 /// What is said of a destination that this sidecar does not know.
 fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
@@ -67,8 +78,7 @@ fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
 }
 
 /// Whether a destination, as `orders.shop:80`, is the one that was named, with or without its namespace and port.
-fn is_of(destination: &Value, wanted: &str) -> bool {
-    let destination = destination.as_str().unwrap_or_default();
+fn is_of(destination: &str, wanted: &str) -> bool {
     let (name, port) = destination.split_once(':').unwrap_or((destination, ""));
     let service = name.split('.').next().unwrap_or_default();
     let (wanted_name, wanted_port) = wanted.split_once(':').unwrap_or((wanted, port));
@@ -110,6 +120,39 @@ fn table(shown: &Value) -> Table {
     table
 }
 
+/// The services that this sidecar serves, if it serves any.
+fn served(shown: &Value) -> Option<Table> {
+    let rows = shown["served"].as_array().filter(|rows| !rows.is_empty())?;
+    let mut table = Table::new(&[
+        "SERVED",
+        "IN FLIGHT",
+        "LIMIT",
+        "WAITING",
+        "ADAPTIVE",
+        "ADAPTIVE LIMIT",
+        "SINCE",
+    ]);
+    for row in rows {
+        let adaptive = &row["adaptive"];
+        let state = match (adaptive["acting"].as_bool(), adaptive["mode"].as_str()) {
+            (Some(true), Some("Observe")) => "would act",
+            (Some(true), _) => "acts",
+            (_, Some("Observe")) => "observes",
+            (_, _) => "calm",
+        };
+        table.row([
+            plain(&row["service"]),
+            plain(&row["in_flight"]),
+            plain(&row["limit"]),
+            plain(&row["waiting"]),
+            state.to_owned(),
+            plain(&adaptive["limit"]),
+            plain(&adaptive["since"]),
+        ]);
+    }
+    Some(table)
+}
+
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -122,15 +165,13 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn a_destination_is_named_with_or_without_its_namespace_and_port() {
-        let destination = json!("orders.shop:80");
-        assert!(is_of(&destination, "orders.shop") && is_of(&destination, "orders.shop:80"));
-        assert!(is_of(&destination, "orders") && is_of(&destination, "orders:80"));
-        assert!(!is_of(&destination, "order") && !is_of(&destination, "orders.shop:81"));
+        let destination = "orders.shop:80";
+        assert!(is_of(destination, "orders.shop") && is_of(destination, "orders.shop:80"));
+        assert!(is_of(destination, "orders") && is_of(destination, "orders:80"));
+        assert!(!is_of(destination, "order") && !is_of(destination, "orders.shop:81"));
     }
 }

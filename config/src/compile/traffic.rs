@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::effective::{Effective, Origin};
 use crate::resources::{HttpRouteRule, Key, Kind, Set, TargetKind, TrafficSpec};
-use crate::table::{RequestTraffic, ServiceName, Traffic};
+use crate::table::{Mode, RequestTraffic, ServiceName, Traffic};
 use resolve::Resolver;
 
 /// All policies of a set by what they hold for.
@@ -19,6 +19,10 @@ pub(crate) struct Policies<'a> {
     services: BTreeMap<ServiceName, Vec<Layer<'a>>>,
     namespaces: BTreeMap<String, Vec<Layer<'a>>>,
     mesh: Vec<Layer<'a>>,
+    /// Whether the adaptive limit refuses where no policy says so. A mesh whose MeshConfig is older than this
+    /// default does not name it, see
+    /// [`crate::resources::MeshConfigSpec::complete`].
+    adaptive: Mode,
 }
 
 #[derive(Clone)]
@@ -41,6 +45,10 @@ impl<'a> Policies<'a> {
                     says: Cow::Borrowed(&spec.traffic),
                 })
                 .collect(),
+            adaptive: match set.mesh_configs().next() {
+                Some(_) => Mode::Observe,
+                None => Mode::Enforce,
+            },
         };
         for (key, policy) in set.traffic_policies() {
             for target in &policy.target_refs {
@@ -82,15 +90,17 @@ impl<'a> Policies<'a> {
     pub(crate) fn port(&self, service: &ServiceName, port: u16) -> Traffic {
         let wider = self.of_service(service);
         if wider.is_empty() {
-            return Traffic::default();
+            let mut traffic = Traffic::default();
+            traffic.concurrency.adaptive = self.adaptive;
+            return traffic;
         }
-        Resolver::new(&[], &wider).port(service, port)
+        Resolver::new(&[], &wider, self.adaptive).port(service, port)
     }
 
     /// Where each value of [`Self::port`] comes from; that is the same for all ports.
     pub(crate) fn why_service(&self, service: &ServiceName) -> Vec<Effective> {
         let wider = self.of_service(service);
-        Resolver::new(&[], &wider).explain(|fields| {
+        Resolver::new(&[], &wider, self.adaptive).explain(|fields| {
             fields.port(service, 0);
         })
     }
@@ -106,7 +116,7 @@ impl<'a> Policies<'a> {
         if routes.is_empty() && wider.is_empty() {
             return Arc::default();
         }
-        Arc::new(Resolver::new(&routes, &wider).rule())
+        Arc::new(Resolver::new(&routes, &wider, self.adaptive).rule())
     }
 
     /// Where each value of [`Self::rule`] comes from.
@@ -117,7 +127,7 @@ impl<'a> Policies<'a> {
         parent: &ServiceName,
     ) -> Vec<Effective> {
         let (routes, wider) = (self.of_rule(route, rule), self.of_service(parent));
-        Resolver::new(&routes, &wider).explain(|fields| {
+        Resolver::new(&routes, &wider, self.adaptive).explain(|fields| {
             fields.rule();
         })
     }

@@ -25,6 +25,18 @@ pub struct MeshConfigSpec {
 /// Fields that another page describes.
 type Map = std::collections::BTreeMap<String, serde_json::Value>;
 
+impl MeshConfigSpec {
+    /// Writes out what a MeshConfig that is applied leaves to the default, where the default has changed since the
+    /// MeshConfig that it replaces was written: `traffic.concurrency.adaptive`. A MeshConfig that does not name it is
+    /// from before and means `Observe`, until it is told.
+    pub(crate) fn complete(&mut self, before: Option<&Self>) {
+        let adaptive = &mut self.traffic.concurrency.adaptive;
+        if before.is_none_or(|before| before.traffic.concurrency.adaptive.is_some()) {
+            adaptive.get_or_insert(table::Mode::Enforce);
+        }
+    }
+}
+
 fn is_silent(traffic: &TrafficSpec) -> bool {
     *traffic == TrafficSpec::default()
 }
@@ -51,4 +63,32 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<MeshConfi
         default_authorization: default_authorization?,
         traffic: traffic.unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use table::Mode::{Enforce, Observe};
+
+    #[test]
+    fn a_new_mesh_config_enforces_the_adaptive_limit_and_an_old_one_observes_until_told() {
+        let saying = |adaptive| {
+            let mut spec = MeshConfigSpec {
+                default_authorization: allow(),
+                traffic: TrafficSpec::default(),
+            };
+            spec.traffic.concurrency.adaptive = adaptive;
+            spec
+        };
+        let applied = |says, before: Option<MeshConfigSpec>| {
+            let mut spec = saying(says);
+            spec.complete(before.as_ref());
+            spec.traffic.concurrency.adaptive
+        };
+        assert_eq!(applied(None, None), Some(Enforce));
+        assert_eq!(applied(Some(Observe), None), Some(Observe));
+        assert_eq!(applied(None, Some(saying(None))), None);
+        assert_eq!(applied(Some(Enforce), Some(saying(None))), Some(Enforce));
+        assert_eq!(applied(None, Some(saying(Some(Observe)))), Some(Enforce));
+    }
 }

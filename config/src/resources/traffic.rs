@@ -343,9 +343,11 @@ pub struct ConcurrencySpec {
     /// Whether `max` refuses, or only counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// Whether the limit that follows the application's latency refuses. Look at what it would do before you
-    /// enforce it.
+    /// Whether the adaptive limit refuses, which acts only while the application is overloaded
+    /// ([how](../resilience.md#when-a-service-has-too-much-to-do)). The default is `Observe` in a mesh whose
+    /// MeshConfig was applied when that was still the default everywhere, and does not name it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "`Enforce`"))]
     pub adaptive: Option<Mode>,
     /// A header by which a request says its priority. It comes before `priority` of a policy.
     #[serde(skip_serializing_if = "Option::is_none")]

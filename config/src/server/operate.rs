@@ -249,8 +249,13 @@ fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned
         next.resources
             .retain(|key, _| !prune.contains(&key.namespace));
     }
+    let before = next.mesh_configs().next().map(|(_, spec)| spec.clone());
     for resource in &parsed.resources {
-        next.insert(resource.clone());
+        let mut resource = resource.clone();
+        if let Resource::MeshConfig(object) = &mut resource {
+            object.spec.complete(before.as_ref());
+        }
+        next.insert(resource);
     }
     let result = check(mesh, &next, &parsed);
     Ok(Planned { next, result })

@@ -1,19 +1,22 @@
 //! What operators are told about resilience: where each endpoint stands and why, and the counts and gauges
 //! of balancing, retries and limits.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 use weft_config::table::{RequestTraffic, Table};
 
 use crate::cluster::{self, Cluster, Endpoint};
+use crate::inbound::served::ServedService;
 use crate::metrics::Gauge;
 use crate::resilience::limit::Limits;
 use crate::run::table::Snapshots;
 use crate::worker::Shared;
 
-/// The endpoints of every destination, as each worker sees them. Why one is out, by what, and until when.
-pub(super) fn endpoints(snapshots: &Snapshots) -> Value {
+/// The endpoints of every destination, as each worker sees them. Why one is out, by what, and until when. And what
+/// the limits of the served services do.
+pub(super) fn endpoints(shared: &Shared, snapshots: &Snapshots) -> Value {
     let (now, wall) = (Instant::now(), SystemTime::now());
     let (mut rows, mut without) = (Vec::new(), Vec::new());
     for (worker, snapshot) in snapshots.iter().enumerate() {
@@ -30,7 +33,42 @@ pub(super) fn endpoints(snapshots: &Snapshots) -> Value {
             }
         }
     }
-    json!({ "endpoints": rows, "without_endpoints": without })
+    let table = newest_table(snapshots);
+    let served: Vec<Value> = shared
+        .served
+        .iter()
+        .map(|service| {
+            let limits = limits_of(shared, service, table.as_deref());
+            let adaptive = service.concurrency.adaptive(now);
+            let since = wall - now.saturating_duration_since(adaptive.since);
+            let since = jiff::Timestamp::try_from(since).map(|time| time.to_string());
+            json!({
+                "service": &*service.label,
+                "in_flight": service.concurrency.in_flight(),
+                "limit": limits.max,
+                "waiting": adaptive.waiting,
+                "adaptive": {
+                    "mode": limits.adaptive,
+                    "acting": adaptive.limit.is_some(),
+                    "limit": adaptive.limit,
+                    "since": since.unwrap_or_default(),
+                },
+            })
+        })
+        .collect();
+    json!({ "endpoints": rows, "without_endpoints": without, "served": served })
+}
+
+fn newest_table(snapshots: &Snapshots) -> Option<Arc<Table>> {
+    snapshots.first()?.borrow().table.clone()
+}
+
+/// The limits of the requests of a served service.
+fn limits_of(shared: &Shared, service: &ServedService, table: Option<&Table>) -> Limits {
+    let policy = service.port_of(table);
+    let policy = policy.map(|port| port.traffic.concurrency.clone());
+    let cap = u32::try_from(shared.in_flight_max).unwrap_or(u32::MAX);
+    Limits::of(&policy.unwrap_or_default(), cap, true)
 }
 
 fn row(
@@ -158,15 +196,11 @@ pub(super) fn gauges(shared: &Shared, snapshots: &Snapshots) -> Vec<Gauge> {
             }
         }
     }
-    let table = snapshots
-        .first()
-        .and_then(|snapshot| snapshot.borrow().table.clone());
+    let table = newest_table(snapshots);
     for service in shared.served.iter() {
-        let policy = service.port_of(table.as_deref());
-        let policy = policy.map(|port| port.traffic.concurrency.clone());
-        let cap = u32::try_from(shared.in_flight_max).unwrap_or(u32::MAX);
-        let limits = Limits::of(&policy.unwrap_or_default(), cap, true);
+        let limits = limits_of(shared, service, table.as_deref());
         let concurrency = &service.concurrency;
+        let adaptive = concurrency.adaptive(now);
         for (name, help, limit, value) in [
             (
                 "weft_concurrency_in_flight",
@@ -184,7 +218,19 @@ pub(super) fn gauges(shared: &Shared, snapshots: &Snapshots) -> Vec<Gauge> {
                 "weft_concurrency_limit",
                 "Calls of a served service that are let in at once, by limit.",
                 "adaptive",
-                concurrency.adaptive().min(limits.max),
+                adaptive.limit.unwrap_or(limits.max).min(limits.max),
+            ),
+            (
+                "weft_concurrency_waiting",
+                "Requests of a served service that wait for the head of their answer.",
+                "",
+                adaptive.waiting,
+            ),
+            (
+                "weft_concurrency_adaptive_acting",
+                "Whether the adaptive limit of a served service acts: 1 while its application is overloaded.",
+                "",
+                u32::from(adaptive.limit.is_some()),
             ),
         ] {
             let mut labels = vec![("service", service.label.to_string())];

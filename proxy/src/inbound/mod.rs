@@ -33,9 +33,11 @@ use weft_transport::identity::{PeerId, SpiffeId};
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, is_twin_of};
+use crate::http::is_grpc;
 use crate::limits;
 use crate::metrics::{Counted, Decision, lock};
-use crate::resilience::limit::{Caller, Limits};
+use crate::resilience::limit::{Ask, Caller, Limits};
+use crate::resilience::overload::classes::Class;
 use crate::worker::Worker;
 use application::Application;
 use authorise::{Call, Permit, authorise};
@@ -266,6 +268,7 @@ impl Peer {
         directory: &Directory,
         service: &Arc<ServedService>,
         head: &http::request::Parts,
+        now: Instant,
     ) -> Result<InFlight, Failure> {
         let is_request = head.method != http::Method::CONNECT;
         let max = if is_request {
@@ -274,17 +277,27 @@ impl Peer {
             limits::INBOUND_TUNNELS_MAX
         };
         let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let caller = self.caller_of(service);
+        let mut ask = Ask {
+            caller: &caller,
+            priority: Priority::Normal,
+            class: is_request.then(|| {
+                Class::of(
+                    head.method.as_str(),
+                    head.uri.path(),
+                    is_grpc(&head.headers),
+                )
+            }),
+            now,
+        };
         let Some(port) = service.port_of(directory.table.as_deref()) else {
-            return service.start(
-                &Limits::of(&table::Concurrency::default(), max, is_request),
-                Priority::Normal,
-                &self.caller_of(service),
-            );
+            let limits = Limits::of(&table::Concurrency::default(), max, is_request);
+            return service.start(&limits, &ask);
         };
         service.take_rate(self.id.id().as_str(), &port.traffic)?;
         let policy = &port.traffic.concurrency;
-        let limits = Limits::of(policy, max, is_request);
-        service.start(&limits, priority(head, policy)?, &self.caller_of(service))
+        ask.priority = priority(head, policy)?;
+        service.start(&Limits::of(policy, max, is_request), &ask)
     }
 
     /// Decides on a call and counts the decision.
@@ -293,6 +306,7 @@ impl Peer {
         directory: &Directory,
         service: &Arc<ServedService>,
         head: &http::request::Parts,
+        now: Instant,
     ) -> Result<Admitted, Failure> {
         let parent = served::parent(head)?;
         let request =
@@ -320,7 +334,7 @@ impl Peer {
             .inbound
             .application(permit.service())
             .ok_or_else(|| Failure::new(Reason::Internal, "no application for a served service"))?;
-        let in_flight = self.start(directory, service, head)?;
+        let in_flight = self.start(directory, service, head, now)?;
         Ok(Admitted {
             permit,
             application,

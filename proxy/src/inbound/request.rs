@@ -29,6 +29,7 @@ use crate::idle::{Expired, Idle, while_moving};
 use crate::mesh::stream_failure;
 use crate::record::{Record, is_grpc_failure};
 use crate::resilience::deadline;
+use crate::resilience::overload::Outcome;
 use crate::resilience::retry::{SAFE, SPENT, WEFT_RETRY};
 use crate::resilience::traces::Link;
 
@@ -68,7 +69,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         if deadline.is_some_and(|deadline| deadline <= started) {
             return Err(expired(Expired::Deadline));
         }
-        let admitted = peer.admit(&directory, service, &head)?;
+        let admitted = peer.admit(&directory, service, &head, started)?;
         Ok((service, admitted))
     });
     let (service, mut admitted) = match admitted {
@@ -128,6 +129,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let mut answered = match delivered {
         Ok(answered) => answered,
         Err(failure) => {
+            admitted
+                .in_flight
+                .answered(unanswered(&failure, &moved), Instant::now());
             record.sent = moved.sent.load(Ordering::Relaxed);
             moved.answered();
             return refuse(respond, failure, grpc, &id, record).await;
@@ -136,9 +140,12 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
 
     moved.answered();
     let head = &answered.response;
-    if head.status().as_u16() < 500 {
-        admitted.in_flight.took = Some(started.elapsed());
-    }
+    let outcome = match head.status().as_u16() {
+        ..400 => Outcome::Answered,
+        400..500 => Outcome::Declined,
+        500.. => Outcome::Other,
+    };
+    admitted.in_flight.answered(outcome, Instant::now());
     let endless = if grpc {
         !call_is_bounded
     } else {
@@ -165,6 +172,20 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
             }
         }
         Err(failure) => record.end(Err(failure)),
+    }
+}
+
+/// What a request that got no answer tells of the application's queue: nothing if the application was waiting for its
+/// body.
+fn unanswered(failure: &Failure, moved: &Moved) -> Outcome {
+    let given_up = matches!(
+        failure.reason,
+        Reason::CallerGone | Reason::DeadlineExceeded
+    );
+    if given_up && !moved.pace.is_waiting() {
+        Outcome::GivenUp
+    } else {
+        Outcome::Other
     }
 }
 

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use weft_config::settings::LocalAddress;
-use weft_config::table::{Port, Priority, Protocol, RetryBudget, ServiceName, Table, Traffic};
+use weft_config::table::{Port, Protocol, RetryBudget, ServiceName, Table, Traffic};
 
 use crate::cluster;
 use crate::failure::{Failure, Reason};
 use crate::http::authority;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::resilience::destination::{Destination, Destinations, Event};
-use crate::resilience::limit::{Caller, Concurrency, Kind, Limits};
+use crate::resilience::limit::{Ask, Caller, Concurrency, Kind, Limits};
+use crate::resilience::overload::watch::Sign;
+use crate::resilience::overload::{Change, Outcome, Ticket};
 use crate::resilience::rate::{self, NamedRates, Rates};
 
 /// One port of a service that the application behind this sidecar serves.
@@ -54,7 +56,7 @@ impl ServedService {
             label,
             application,
             send_via: true,
-            concurrency: Concurrency::default(),
+            concurrency: Concurrency::new(now),
             rates: Rates::default(),
             caller_rates: NamedRates::default(),
             destination,
@@ -68,33 +70,70 @@ impl ServedService {
         Self::new(name, port, application, &Destinations::default(), now)
     }
 
-    /// Counts one more call of a caller, unless too many are under way, of this caller or of all.
+    /// Counts one more call, unless too many are under way, of its caller or of all.
     pub(crate) fn start(
         self: &Arc<Self>,
         limits: &Limits,
-        priority: Priority,
-        caller: &Caller,
+        ask: &Ask<'_>,
     ) -> Result<InFlight, Failure> {
-        let verdict = self.concurrency.begin(limits, priority, caller);
+        let verdict = self.concurrency.begin(limits, ask);
+        self.tell(verdict.change);
         if let Some(full) = verdict.observed {
             self.destination.counts.add(full.event(false));
         }
-        if let Some(full) = verdict.refused {
-            self.destination.counts.add(full.event(true));
-            let (limit, label) = (full.limit, &self.label);
-            let detail = match full.kind {
-                Kind::Fixed | Kind::Adaptive => format!("{limit} calls of {label} are under way"),
-                Kind::Share => {
-                    format!("this caller has its share of the {limit} calls of {label} at once")
-                }
-            };
-            return Err(Failure::new(Reason::Overloaded, detail));
+        match verdict.outcome {
+            Ok(ticket) => Ok(InFlight {
+                service: Arc::clone(self),
+                caller: ask.caller.clone(),
+                ticket,
+            }),
+            Err(full) => {
+                self.destination.counts.add(full.event(true));
+                let (limit, label) = (full.limit, &self.label);
+                let detail = match full.kind {
+                    Kind::Fixed => format!("{limit} calls of {label} are under way"),
+                    Kind::Adaptive => format!(
+                        "the application of {label} is overloaded: {limit} calls may wait for it"
+                    ),
+                    Kind::Share => {
+                        format!("this caller has its share of the {limit} calls of {label} at once")
+                    }
+                };
+                Err(Failure::new(Reason::Overloaded, detail))
+            }
         }
-        Ok(InFlight {
-            service: Arc::clone(self),
-            caller: caller.clone(),
-            took: None,
-        })
+    }
+
+    /// Says what the adaptive limit begins or ends to do.
+    fn tell(&self, change: Option<Change>) {
+        let service = &*self.label;
+        match change {
+            None => {}
+            Some(Change::Acts(sign)) => {
+                self.destination.counts.add(Event::AdaptiveActs);
+                let why = match sign {
+                    Sign::Loss => "callers give up on requests that wait in its queue",
+                    Sign::Growth => "its queue grows without end",
+                };
+                tracing::warn!(
+                    service,
+                    why,
+                    "the application is overloaded: the adaptive limit acts"
+                );
+            }
+            Some(Change::Over) => {
+                tracing::info!(
+                    service,
+                    "the overload is over: the adaptive limit acts no more"
+                );
+            }
+            Some(Change::Useless) => {
+                tracing::warn!(
+                    service,
+                    "the adaptive limit did not help and acts no more for a while"
+                );
+            }
+        }
     }
 
     /// Takes a token for one more call of this caller, if the policy limits their rate.
@@ -147,13 +186,27 @@ pub(crate) struct InFlight {
     service: Arc<ServedService>,
     /// Whose it is.
     pub(crate) caller: Caller,
-    /// Time to the head of a sound response.
-    pub(crate) took: Option<Duration>,
+    /// While it waits for the head of its answer, where that counts.
+    ticket: Option<Ticket>,
+}
+
+impl InFlight {
+    /// It waits no more for the head of its answer.
+    pub(crate) fn answered(&mut self, outcome: Outcome, now: Instant) {
+        if let Some(ticket) = self.ticket.take() {
+            let concurrency = &self.service.concurrency;
+            let change = concurrency.answered(ticket, outcome, &self.caller, now);
+            self.service.tell(change);
+        }
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.service.concurrency.end(self.took, &self.caller);
+        if self.ticket.is_some() {
+            self.answered(Outcome::Other, Instant::now());
+        }
+        self.service.concurrency.end(&self.caller);
     }
 }
 
@@ -307,8 +360,11 @@ fn misdirected(service: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use weft_config::table::Priority;
+
     use super::*;
     use crate::directory::tests::{name, table};
+    use crate::resilience::overload::classes::Class;
 
     fn served() -> Served {
         let services = [("orders", 80), ("db", 5432)];
@@ -457,12 +513,18 @@ mod tests {
         let service = Arc::new(ServedService::for_tests(name("orders"), 80));
         let limits = Limits::of(&weft_config::table::Concurrency::default(), 1, true);
         let caller = Caller::default();
-        let first = service.start(&limits, Priority::Normal, &caller);
-        let refused = service.start(&limits, Priority::Normal, &caller);
+        let ask = Ask {
+            caller: &caller,
+            priority: Priority::Normal,
+            class: Some(Class::of("GET", "/", false)),
+            now: Instant::now(),
+        };
+        let first = service.start(&limits, &ask);
+        let refused = service.start(&limits, &ask);
         let refused = refused.err().unwrap();
         assert_eq!(refused.reason, Reason::Overloaded);
         assert_eq!(service.destination.counts.get(Event::RefusedFixed), 1);
         drop(first);
-        assert!(service.start(&limits, Priority::Normal, &caller).is_ok());
+        assert!(service.start(&limits, &ask).is_ok());
     }
 }

@@ -89,7 +89,7 @@ async fn open(
     head: &http::request::Parts,
 ) -> Result<Opened, Failure> {
     // Who may not call hears nothing else of the service.
-    let admitted = peer.admit(directory, service, head)?;
+    let admitted = peer.admit(directory, service, head, Instant::now())?;
     if service
         .protocol(directory.table.as_deref())
         .is_some_and(weft_config::table::Protocol::has_requests)

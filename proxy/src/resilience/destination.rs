@@ -79,6 +79,7 @@ pub(crate) enum Event {
     WaitedApplicationConnections,
     RefusedApplicationStreams,
     RefusedApplicationConnections,
+    AdaptiveActs,
 }
 
 impl Event {
@@ -147,7 +148,7 @@ const WAITED: (&str, &str) = (
 const FAULTS: (&str, &str) = ("weft_faults_total", "Faults injected on purpose.");
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 46] = [
+const MEANINGS: [Meaning; 47] = [
     of(RETRIES, &[("reason", "not_reached")]),
     of(RETRIES, &[("reason", "unprocessed")]),
     of(RETRIES, &[("reason", "reset")]),
@@ -217,6 +218,13 @@ const MEANINGS: [Meaning; 46] = [
     of(
         OVERLOAD,
         &[("limit", "application_connections"), ("mode", "enforce")],
+    ),
+    of(
+        (
+            "weft_overload_acts_total",
+            "Times that the adaptive limit of a served service began to act, because its application was overloaded.",
+        ),
+        &[],
     ),
 ];
 

@@ -1,55 +1,52 @@
-//! How many requests of one service are let through at once: a fixed cap, and a limit that follows the
-//! application's latency. Pure but for atomics and one lock that is never waited for: shared by all
+//! How many requests of one service are let through at once: a fixed cap, and a limit that acts while the
+//! application is overloaded. Pure but for atomics and a lock that is held for a few instructions: shared by all
 //! workers.
 //!
-//! The adaptive limit is a gradient: while responses take about as long as usual it grows, by about the
-//! square root of itself at a time; when they take longer it shrinks by that ratio. It is judged once for
-//! each [`WINDOW`] responses, by their mean against a slow average of such means. A limit that is not in
-//! use does not move.
-//!
-//! No caller may have all of either limit: each leaves some places to others, see [`leaves_room`].
+//! No caller may have all of the cap: it leaves some places to others, see [`leaves_room`]. The adaptive limit
+//! ([`super::overload`]) refuses the heaviest callers first: at the limit a caller may still have its even share of
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::Instant;
 
 use weft_config::table::{self, Mode, Priority};
 use weft_transport::identity::SpiffeId;
 use weft_transport::shares::leaves_room;
 
 use super::destination::Event;
+use super::overload::classes::Class;
+use super::overload::{Change, Outcome, Overload, Ticket};
 use crate::metrics::lock;
-
-/// Responses after which the limit is judged anew.
-const WINDOW: u32 = 32;
-/// Where it begins, and the least that it falls to.
-const START: f64 = 64.0;
-const LEAST: f64 = 4.0;
-/// How much slower than usual responses may be before the limit shrinks.
-const TOLERANCE: f64 = 1.5;
-/// It loses at most this share at a time.
-const SHRINK_MOST: f64 = 0.5;
-/// Weight of a slower window in what is usual while the limit is not in use: no queue made it slow.
-const LEARN_IDLE: f64 = 0.02;
-/// The same while it is in use. What is usual must not follow the queue that the limit lets in.
-const LEARN_IN_USE: f64 = 0.0005;
-/// Weight of what a window asks for: one bad window moves the limit by a fifth of the way.
-const SMOOTHING: f64 = 0.2;
 
 /// Requests under way of one service, and how many may be.
 #[derive(Debug)]
 pub(crate) struct Concurrency {
     in_flight: AtomicU32,
-    adaptive: AtomicU32,
-    gradient: Mutex<Gradient>,
-    callers: Mutex<BTreeMap<SpiffeId, Weak<AtomicU32>>>,
+    adaptive: Mutex<Adaptive>,
+    callers: Mutex<BTreeMap<SpiffeId, Weak<Load>>>,
+}
+
+/// The adaptive limit, and how many callers have requests that wait.
+#[derive(Debug)]
+struct Adaptive {
+    overload: Overload,
+    callers: u32,
 }
 
 /// One caller of a service, whatever connection it uses: the same identity is the same caller. It counts the requests
 /// that it has under way, and is remembered while any of its connections holds it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Caller(Arc<AtomicU32>);
+pub(crate) struct Caller(Arc<Load>);
+
+/// What a caller has of a service.
+#[derive(Debug, Default)]
+struct Load {
+    under_way: AtomicU32,
+    /// Those that wait for the head of their answer, which the lock of [`Adaptive`] guards.
+    waiting: AtomicU32,
+}
 
 impl PartialEq for Caller {
     fn eq(&self, other: &Self) -> bool {
@@ -78,12 +75,30 @@ pub(crate) enum Kind {
 }
 
 /// What is said about one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Verdict {
-    /// Why it is refused; none if it was counted as under way.
-    pub(crate) refused: Option<Full>,
+    /// Its place if it was let in, why not if it was refused.
+    pub(crate) outcome: Result<Place, Full>,
     /// What a limit that only observes would have refused it for.
     pub(crate) observed: Option<Full>,
+    /// What the adaptive limit began or ended to do.
+    pub(crate) change: Option<Change>,
+}
+
+/// A request that was let in. Its ticket is there where the adaptive limit counts.
+pub(crate) type Place = Option<Ticket>;
+
+/// One more request, as the limits see it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    /// Whose it is.
+    pub(crate) caller: &'a Caller,
+    /// How important it is.
+    pub(crate) priority: Priority,
+    /// Its class; none for tunnels.
+    pub(crate) class: Option<Class>,
+    /// When it came.
+    pub(crate) now: Instant,
 }
 
 /// The limits in force.
@@ -125,18 +140,19 @@ impl Full {
     }
 }
 
-impl Default for Concurrency {
-    fn default() -> Self {
+impl Concurrency {
+    /// Of a service that was asked nothing yet.
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             in_flight: AtomicU32::new(0),
-            adaptive: AtomicU32::new(START as u32),
-            gradient: Mutex::default(),
+            adaptive: Mutex::new(Adaptive {
+                overload: Overload::new(now),
+                callers: 0,
+            }),
             callers: Mutex::default(),
         }
     }
-}
 
-impl Concurrency {
     /// The caller of that identity.
     pub(crate) fn caller(&self, identity: &SpiffeId) -> Caller {
         let mut callers = lock(&self.callers);
@@ -150,52 +166,63 @@ impl Concurrency {
         caller
     }
 
-    /// Asks for one more request of a caller. What is not refused must be ended by [`Self::end`].
-    pub(crate) fn begin(&self, limits: &Limits, priority: Priority, caller: &Caller) -> Verdict {
+    /// Asks for one more request. What is let in must be ended by [`Self::end`], and before that its ticket by
+    /// [`Self::answered`].
+    pub(crate) fn begin(&self, limits: &Limits, ask: &Ask<'_>) -> Verdict {
+        let load = &*ask.caller.0;
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let own = caller.0.fetch_add(1, Ordering::Relaxed);
-        let adaptive = self.adaptive.load(Ordering::Relaxed).min(limits.max);
+        let own = load.under_way.fetch_add(1, Ordering::Relaxed);
         let mut verdict = Verdict {
-            refused: None,
+            outcome: Ok(None),
             observed: None,
+            change: None,
         };
-        for (kind, limit, mode) in [
-            (Kind::Fixed, limits.max, Some(limits.fixed)),
-            (Kind::Adaptive, adaptive, limits.adaptive),
-        ] {
-            let Some(mode) = mode else { continue };
-            let room = room(limit, priority, limits.reserve);
-            let kind = if before >= room {
-                kind
-            } else if leaves_room(room, before, own) {
-                continue;
-            } else {
-                Kind::Share
-            };
-            let place = match mode {
-                Mode::Enforce => &mut verdict.refused,
-                Mode::Observe => &mut verdict.observed,
-            };
-            place.get_or_insert(Full { limit, kind });
+        if let Some(full) = fixed(limits, ask.priority, before, own) {
+            verdict.say(limits.fixed, full);
         }
-        if verdict.refused.is_some() {
+        if let (Some(mode), Some(class)) = (limits.adaptive, ask.class) {
+            let adaptive = &mut *lock(&self.adaptive);
+            adaptive.overload.enforce(mode == Mode::Enforce);
+            if verdict.outcome.is_err() {
+                adaptive.overload.capped();
+            } else {
+                if let Some(full) = adaptive.full(limits, ask, load) {
+                    verdict.say(mode, full);
+                }
+                verdict.outcome = match verdict.outcome {
+                    Ok(_) => Ok(Some(adaptive.enter(class, load, ask.now))),
+                    refused @ Err(_) => refused,
+                };
+            }
+            verdict.change = adaptive.overload.look(ask.now);
+        }
+        if verdict.outcome.is_err() {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            caller.0.fetch_sub(1, Ordering::Relaxed);
+            load.under_way.fetch_sub(1, Ordering::Relaxed);
         }
         verdict
     }
 
-    /// A request of this caller is over. `took` is the time to its response's head, if the application gave one.
-    pub(crate) fn end(&self, took: Option<Duration>, caller: &Caller) {
-        caller.0.fetch_sub(1, Ordering::Relaxed);
-        let in_flight = self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let Some(took) = took else { return };
-        // Whoever finds it taken leaves one sample out, which harms nothing.
-        if let Ok(mut gradient) = self.gradient.try_lock()
-            && let Some(limit) = gradient.sample(took, in_flight)
-        {
-            self.adaptive.store(limit, Ordering::Relaxed);
+    /// A request of this caller waits no more for the head of its answer.
+    pub(crate) fn answered(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        caller: &Caller,
+        now: Instant,
+    ) -> Option<Change> {
+        let adaptive = &mut *lock(&self.adaptive);
+        if ticket.counts && caller.0.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            adaptive.callers -= 1;
         }
+        adaptive.overload.end(ticket, outcome, now);
+        adaptive.overload.look(now)
+    }
+
+    /// A request of this caller is over.
+    pub(crate) fn end(&self, caller: &Caller) {
+        caller.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Requests under way.
@@ -203,10 +230,83 @@ impl Concurrency {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The adaptive limit as it is.
-    pub(crate) fn adaptive(&self) -> u32 {
-        self.adaptive.load(Ordering::Relaxed)
+    /// What the adaptive limit does.
+    pub(crate) fn adaptive(&self, now: Instant) -> AdaptiveState {
+        let adaptive = &mut *lock(&self.adaptive);
+        AdaptiveState {
+            limit: adaptive.overload.limit(),
+            since: adaptive.overload.since(),
+            waiting: adaptive.overload.waiting(now),
+        }
     }
+}
+
+/// What the adaptive limit does, to be shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdaptiveState {
+    /// How many requests may wait; none while it does not act.
+    pub(crate) limit: Option<u32>,
+    /// Since when it acts, or does not.
+    pub(crate) since: Instant,
+    /// How many wait for the head of their answer.
+    pub(crate) waiting: u32,
+}
+
+impl Adaptive {
+    /// What stands in the way of one more request that waits.
+    fn full(&mut self, limits: &Limits, ask: &Ask<'_>, load: &Load) -> Option<Full> {
+        let limit = self.overload.limit()?;
+        let own = load.waiting.load(Ordering::Relaxed);
+        let room = room(limit, ask.priority, limits.reserve);
+        let callers = self.callers + u32::from(own == 0);
+        // Light callers get in at the limit, too: no more than their even shares of it together.
+        let share = (room / callers.max(1)).max(1);
+        if self.overload.waiting(ask.now) < room || own < share {
+            return None;
+        }
+        self.overload.refused();
+        Some(Full {
+            limit,
+            kind: Kind::Adaptive,
+        })
+    }
+
+    fn enter(&mut self, class: Class, load: &Load, now: Instant) -> Ticket {
+        let ticket = self.overload.begin(class, now);
+        if ticket.counts && load.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.callers += 1;
+        }
+        ticket
+    }
+}
+
+impl Verdict {
+    /// Says what stands in the way, unless something else was said before.
+    fn say(&mut self, mode: Mode, full: Full) {
+        match mode {
+            Mode::Enforce if self.outcome.is_ok() => self.outcome = Err(full),
+            Mode::Enforce => {}
+            Mode::Observe => {
+                self.observed.get_or_insert(full);
+            }
+        }
+    }
+}
+
+/// What of the cap stands in the way, with so many requests under way before, of which so many are the caller's.
+fn fixed(limits: &Limits, priority: Priority, before: u32, own: u32) -> Option<Full> {
+    let room = room(limits.max, priority, limits.reserve);
+    let kind = if before >= room {
+        Kind::Fixed
+    } else if leaves_room(room, before, own) {
+        return None;
+    } else {
+        Kind::Share
+    };
+    Some(Full {
+        limit: limits.max,
+        kind,
+    })
 }
 
 /// How far requests of this priority may fill a limit: those of low priority leave a quarter free.
@@ -220,64 +320,13 @@ fn room(limit: u32, priority: Priority, reserve: bool) -> u32 {
     limit - kept
 }
 
-#[derive(Debug)]
-struct Gradient {
-    limit: f64,
-    /// Seconds that a response usually takes.
-    usual: Option<f64>,
-    sum: f64,
-    samples: u32,
-    in_flight_max: u32,
-}
-
-impl Default for Gradient {
-    fn default() -> Self {
-        Self {
-            limit: START,
-            usual: None,
-            sum: 0.0,
-            samples: 0,
-            in_flight_max: 0,
-        }
-    }
-}
-
-impl Gradient {
-    /// One more response; the new limit when a window is full.
-    fn sample(&mut self, took: Duration, in_flight: u32) -> Option<u32> {
-        self.sum += took.as_secs_f64();
-        self.samples += 1;
-        self.in_flight_max = self.in_flight_max.max(in_flight);
-        if self.samples < WINDOW {
-            return None;
-        }
-        let mean = (self.sum / f64::from(self.samples)).max(1e-6);
-        let in_use = f64::from(self.in_flight_max) * 2.0 >= self.limit;
-        (self.sum, self.samples, self.in_flight_max) = (0.0, 0, 0);
-        let usual = match self.usual {
-            // Quicker than usual is believed at once: it was only ever slower by queues.
-            Some(usual) if mean > usual => {
-                usual + (mean - usual) * if in_use { LEARN_IN_USE } else { LEARN_IDLE }
-            }
-            Some(usual) => usual + (mean - usual) * SMOOTHING,
-            None => mean,
-        };
-        self.usual = Some(usual);
-        if !in_use {
-            return None;
-        }
-        let gradient = (TOLERANCE * usual / mean).clamp(SHRINK_MOST, 1.0);
-        let asked = self.limit * gradient + self.limit.sqrt();
-        self.limit = (self.limit + (asked - self.limit) * SMOOTHING).clamp(LEAST, 1e6);
-        Some(self.limit as u32)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BinaryHeap;
-
     use super::*;
+
+    fn new() -> Concurrency {
+        Concurrency::new(Instant::now())
+    }
 
     fn limits(max: u32) -> Limits {
         Limits {
@@ -288,45 +337,43 @@ mod tests {
         }
     }
 
+    fn ask(priority: Priority, caller: &Caller) -> Ask<'_> {
+        Ask {
+            caller,
+            priority,
+            class: None,
+            now: Instant::now(),
+        }
+    }
+
+    fn refusal(concurrency: &Concurrency, limits: &Limits, caller: &Caller) -> Option<Full> {
+        let verdict = concurrency.begin(limits, &ask(Priority::Normal, caller));
+        verdict.outcome.err()
+    }
+
     /// How many of a priority are let in, of a caller that has none yet, until one is refused.
     fn let_in(concurrency: &Concurrency, limits: &Limits, priority: Priority) -> usize {
         let caller = Caller::default();
+        let ask = ask(priority, &caller);
         (0..10_000)
-            .take_while(|_| {
-                concurrency
-                    .begin(limits, priority, &caller)
-                    .refused
-                    .is_none()
-            })
+            .take_while(|_| concurrency.begin(limits, &ask).outcome.is_ok())
             .count()
     }
 
     #[test]
-    fn one_caller_leaves_places_to_others_under_either_limit() {
-        let concurrency = Concurrency::default();
+    fn one_caller_leaves_places_of_the_cap_to_others() {
+        let concurrency = new();
         assert_eq!(let_in(&concurrency, &limits(1024), Priority::Normal), 964);
         let caller = Caller::default();
-        let verdict = concurrency.begin(&limits(1024), Priority::Normal, &caller);
-        assert_eq!(verdict.refused, None);
-        let adaptive = Limits {
-            adaptive: Some(Mode::Enforce),
-            ..limits(1024)
-        };
-        let concurrency = Concurrency::default();
-        assert_eq!(let_in(&concurrency, &adaptive, Priority::Normal), 61);
-        assert!(let_in(&concurrency, &adaptive, Priority::Normal) > 0);
+        assert_eq!(refusal(&concurrency, &limits(1024), &caller), None);
     }
 
     #[test]
     fn what_is_over_a_share_is_told_as_such_and_not_counted() {
-        let concurrency = Concurrency::default();
+        let concurrency = new();
         let caller = Caller::default();
         let refused = (0..)
-            .find_map(|_| {
-                concurrency
-                    .begin(&limits(100), Priority::Normal, &caller)
-                    .refused
-            })
+            .find_map(|_| refusal(&concurrency, &limits(100), &caller))
             .unwrap();
         let share = Full {
             limit: 100,
@@ -334,17 +381,20 @@ mod tests {
         };
         assert_eq!(refused, share);
         let under_way = concurrency.in_flight();
-        assert_eq!(caller.0.load(Ordering::Relaxed), under_way);
-        (0..under_way).for_each(|_| concurrency.end(None, &caller));
+        assert_eq!(caller.0.under_way.load(Ordering::Relaxed), under_way);
+        (0..under_way).for_each(|_| concurrency.end(&caller));
         assert_eq!(
-            (caller.0.load(Ordering::Relaxed), concurrency.in_flight()),
+            (
+                caller.0.under_way.load(Ordering::Relaxed),
+                concurrency.in_flight()
+            ),
             (0, 0)
         );
     }
 
     #[test]
     fn connections_of_one_caller_share_a_count_that_ends_with_them() {
-        let concurrency = Concurrency::default();
+        let concurrency = new();
         let caller = |account: &str| {
             let identity = format!("spiffe://demo.test/ns/shop/sa/{account}");
             concurrency.caller(&identity.parse().unwrap())
@@ -359,16 +409,18 @@ mod tests {
 
     #[test]
     fn calls_beyond_the_cap_are_refused_until_one_ends() {
-        let concurrency = Concurrency::default();
+        let concurrency = new();
         assert_eq!(let_in(&concurrency, &limits(7), Priority::Normal), 7);
-        concurrency.end(None, &Caller(Arc::new(AtomicU32::new(1))));
+        let caller = Caller::default();
+        caller.0.under_way.store(1, Ordering::Relaxed);
+        concurrency.end(&caller);
         assert_eq!(let_in(&concurrency, &limits(7), Priority::Normal), 1);
         assert_eq!(concurrency.in_flight(), 7);
     }
 
     #[test]
     fn the_less_important_is_refused_first() {
-        let concurrency = Concurrency::default();
+        let concurrency = new();
         let limits = Limits {
             reserve: true,
             ..limits(100)
@@ -390,7 +442,7 @@ mod tests {
             (Priority::Normal, 85),
             (Priority::High, 95),
         ] {
-            let concurrency = Concurrency::default();
+            let concurrency = new();
             let limits = Limits {
                 reserve: true,
                 ..limits(100)
@@ -402,74 +454,21 @@ mod tests {
 
     #[test]
     fn what_observes_tells_and_lets_in() {
-        let concurrency = Concurrency::default();
+        let concurrency = new();
         let limits = Limits {
             fixed: Mode::Observe,
             ..limits(1)
         };
         let caller = Caller::default();
-        let first = concurrency.begin(&limits, Priority::Normal, &caller);
+        let first = concurrency.begin(&limits, &ask(Priority::Normal, &caller));
         assert_eq!(first.observed, None);
-        let verdict = concurrency.begin(&limits, Priority::Normal, &caller);
+        let verdict = concurrency.begin(&limits, &ask(Priority::Normal, &caller));
         let full = Full {
             limit: 1,
             kind: Kind::Fixed,
         };
-        assert_eq!((verdict.refused, verdict.observed), (None, Some(full)));
+        assert!(verdict.outcome.is_ok());
+        assert_eq!(verdict.observed, Some(full));
         assert_eq!(concurrency.in_flight(), 2);
-    }
-
-    /// An application of so many workers that each take 10 ms, offered requests at an even pace: the
-    /// limit at the end, and the goodput of the last second in requests.
-    fn offered(workers: usize, per_second: u64) -> (u32, usize) {
-        let concurrency = Concurrency::default();
-        let limits = Limits {
-            adaptive: Some(Mode::Enforce),
-            ..limits(1024)
-        };
-        let caller = Caller::default();
-        const SERVICE: u64 = 10_000;
-        let mut free = vec![0_u64; workers];
-        let mut under_way = BinaryHeap::new();
-        let mut done = Vec::new();
-        // First a minute at half of what it can do, which shows what is usual.
-        let capacity = workers as u64 * 1_000_000 / SERVICE;
-        let calm = (0..60 * capacity / 2).map(|number| number * 2_000_000 / capacity);
-        let storm = (0..30 * per_second).map(|number| 60_000_000 + number * 1_000_000 / per_second);
-        for now in calm.chain(storm) {
-            while let Some(&std::cmp::Reverse((end, began))) = under_way.peek() {
-                if end > now {
-                    break;
-                }
-                under_way.pop();
-                concurrency.end(Some(Duration::from_micros(end - began)), &caller);
-                done.push(end);
-            }
-            if concurrency
-                .begin(&limits, Priority::Normal, &caller)
-                .refused
-                .is_some()
-            {
-                continue;
-            }
-            let worker = free.iter_mut().min().unwrap();
-            *worker = (*worker).max(now) + SERVICE;
-            under_way.push(std::cmp::Reverse((*worker, now)));
-        }
-        let late = done.iter().filter(|end| **end > 89_000_000);
-        (concurrency.adaptive(), late.count())
-    }
-
-    #[test]
-    fn at_ten_times_the_capacity_the_queue_stays_short_and_the_goodput_whole() {
-        let (limit, goodput) = offered(8, 8_000);
-        assert!((8..64).contains(&limit), "{limit}");
-        assert!(goodput >= 780, "{goodput}");
-    }
-
-    #[test]
-    fn a_limit_that_is_not_in_use_does_not_move() {
-        let (limit, _) = offered(8, 400);
-        assert_eq!(limit, START as u32);
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod latency;
 pub(crate) mod limit;
 pub(crate) mod load;
 pub(crate) mod locality;
+pub(crate) mod overload;
 pub(crate) mod rate;
 pub(crate) mod retry;
 pub(crate) mod standing;

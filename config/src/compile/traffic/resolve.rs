@@ -23,16 +23,19 @@ use crate::table::{
 pub(super) struct Resolver<'l, 'a> {
     routes: &'l [Layer<'a>],
     wider: &'l [Layer<'a>],
+    adaptive: Mode,
     /// Kept only while explaining.
     reasons: Option<Vec<Effective>>,
 }
 
 impl<'l, 'a> Resolver<'l, 'a> {
-    /// Layers of the route, if there is one, and of its Service and beyond, the most specific first.
-    pub(super) fn new(routes: &'l [Layer<'a>], wider: &'l [Layer<'a>]) -> Self {
+    /// Layers of the route, if there is one, and of its Service and beyond, the most specific first. `adaptive` is what
+    /// the adaptive limit does where none says so.
+    pub(super) fn new(routes: &'l [Layer<'a>], wider: &'l [Layer<'a>], adaptive: Mode) -> Self {
         Self {
             routes,
             wider,
+            adaptive,
             reasons: None,
         }
     }
@@ -305,7 +308,7 @@ impl<'l, 'a> Resolver<'l, 'a> {
             mode: self.value("concurrency.mode", default.mode, |says| {
                 says.concurrency.mode
             }),
-            adaptive: self.value("concurrency.adaptive", default.adaptive, |says| {
+            adaptive: self.value("concurrency.adaptive", self.adaptive, |says| {
                 says.concurrency.adaptive
             }),
             priority: self.optional("concurrency.priority", Origin::Default, |says| {

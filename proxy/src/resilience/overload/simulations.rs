@@ -1,0 +1,641 @@
+//! The adaptive limit in front of simulated applications and callers, for hours of simulated time: what it must
+//! never refuse, and what it must keep answered under overload.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use weft_config::table::{Mode, Priority};
+
+use super::classes::Class;
+use super::{Change, Outcome, Ticket};
+use crate::resilience::limit::{Ask, Caller, Concurrency, Limits};
+
+const MICROS: f64 = 1e6;
+
+/// In which order an application takes the requests that wait for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Order {
+    Oldest,
+    Newest,
+    Random,
+}
+
+/// An application: what it works on at once, and whom it takes next.
+#[derive(Clone, Copy, Debug)]
+struct App {
+    workers: usize,
+    order: Order,
+    /// Whether it notices that a caller gave up on a request that waits.
+    notices: bool,
+}
+
+impl App {
+    /// Works on all at once, as an application does that itself waits for others.
+    const UNBOUNDED: Self = Self {
+        workers: usize::MAX,
+        order: Order::Oldest,
+        notices: true,
+    };
+
+    fn pool(workers: usize) -> Self {
+        Self {
+            workers,
+            order: Order::Oldest,
+            notices: false,
+        }
+    }
+}
+
+/// Requests of one caller and one class.
+struct Flow {
+    caller: usize,
+    path: &'static str,
+    /// Requests a second at a time in seconds.
+    rate: fn(f64) -> f64,
+    /// Seconds of work of one at that time, by a random number.
+    work: fn(f64, f64) -> f64,
+    /// Seconds after which the caller gives up.
+    patience: f64,
+}
+
+impl Flow {
+    fn new(rate: fn(f64) -> f64, work: fn(f64, f64) -> f64) -> Self {
+        Self {
+            caller: 0,
+            path: "/",
+            rate,
+            work,
+            patience: 1.0,
+        }
+    }
+}
+
+/// What came of the requests of each flow in each second of their arrival.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+struct Second {
+    good: u32,
+    refused: u32,
+    capped: u32,
+    lost: u32,
+}
+
+struct Request {
+    flow: usize,
+    arrived: u64,
+    ticket: Option<Ticket>,
+    work: u64,
+    over: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrival(usize),
+    Done(usize),
+    GivenUp(usize, u64),
+}
+
+struct Simulation<'a> {
+    app: App,
+    flows: &'a [Flow],
+    random: StdRng,
+    began: Instant,
+    concurrency: Concurrency,
+    callers: Vec<Caller>,
+    limits: Limits,
+    events: BinaryHeap<Reverse<(u64, Event)>>,
+    requests: Vec<Request>,
+    free: Vec<usize>,
+    queue: VecDeque<usize>,
+    busy: usize,
+    told: Vec<Vec<Second>>,
+    changes: Vec<(u64, Change)>,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(app: App, flows: &'a [Flow], seed: u64) -> Self {
+        let began = Instant::now();
+        let callers = flows.iter().map(|flow| flow.caller).max().unwrap_or(0) + 1;
+        Self {
+            app,
+            flows,
+            random: StdRng::seed_from_u64(seed),
+            began,
+            concurrency: Concurrency::new(began),
+            callers: (0..callers).map(|_| Caller::default()).collect(),
+            limits: Limits {
+                max: 1024,
+                fixed: Mode::Enforce,
+                adaptive: Some(Mode::Enforce),
+                reserve: false,
+            },
+            events: BinaryHeap::new(),
+            requests: Vec::new(),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+            busy: 0,
+            told: vec![Vec::new(); flows.len()],
+            changes: Vec::new(),
+        }
+    }
+
+    fn at(&self, micros: u64) -> Instant {
+        self.began + Duration::from_micros(micros)
+    }
+
+    fn second(&mut self, flow: usize, micros: u64) -> &mut Second {
+        let second = (micros / 1_000_000) as usize;
+        let told = &mut self.told[flow];
+        if told.len() <= second {
+            told.resize(second + 1, Second::default());
+        }
+        &mut told[second]
+    }
+
+    fn next_arrival(&mut self, flow: usize, now: u64) {
+        let rate = (self.flows[flow].rate)(now as f64 / MICROS).max(1e-3);
+        // A rate that changes is seen within a second.
+        let gap: f64 = -self.random.random_range(1e-12..1.0_f64).ln() / rate;
+        let at = now + (gap * MICROS) as u64;
+        self.events.push(Reverse((at, Event::Arrival(flow))));
+    }
+
+    fn arrive(&mut self, flow: usize, now: u64) {
+        self.next_arrival(flow, now);
+        let of = &self.flows[flow];
+        let verdict = self.concurrency.begin(
+            &self.limits,
+            &Ask {
+                caller: &self.callers[of.caller],
+                priority: Priority::Normal,
+                class: Some(Class::of("GET", of.path, false)),
+                now: self.at(now),
+            },
+        );
+        self.changes
+            .extend(verdict.change.map(|change| (now, change)));
+        let ticket = match verdict.outcome {
+            Ok(ticket) => ticket,
+            Err(full) => {
+                let adaptive = full.kind == crate::resilience::limit::Kind::Adaptive;
+                let second = self.second(flow, now);
+                if adaptive {
+                    second.refused += 1;
+                } else {
+                    second.capped += 1;
+                }
+                return;
+            }
+        };
+        let work = (of.work)(now as f64 / MICROS, self.random.random());
+        let request = Request {
+            flow,
+            arrived: now,
+            ticket,
+            work: (work * MICROS) as u64,
+            over: false,
+        };
+        let patience = (of.patience * MICROS) as u64;
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.requests[id] = request;
+                id
+            }
+            None => {
+                self.requests.push(request);
+                self.requests.len() - 1
+            }
+        };
+        self.events
+            .push(Reverse((now + patience, Event::GivenUp(id, now))));
+        self.queue.push_back(id);
+        self.take(now);
+    }
+
+    /// Lets free workers take what waits.
+    fn take(&mut self, now: u64) {
+        while self.busy < self.app.workers && !self.queue.is_empty() {
+            let last = self.queue.len() - 1;
+            let place = match self.app.order {
+                Order::Oldest => 0,
+                Order::Newest => last,
+                Order::Random => self.random.random_range(0..=last),
+            };
+            let id = match self.app.order {
+                Order::Random => self.queue.swap_remove_back(place),
+                Order::Oldest | Order::Newest => self.queue.remove(place),
+            };
+            let Some(id) = id else { return };
+            if self.requests[id].over && self.app.notices {
+                self.free.push(id);
+                continue;
+            }
+            self.busy += 1;
+            let done = now + self.requests[id].work.max(1);
+            self.events.push(Reverse((done, Event::Done(id))));
+        }
+    }
+
+    /// The sidecar's part of a request is over.
+    fn over(&mut self, id: usize, outcome: Outcome, now: u64) {
+        let request = &mut self.requests[id];
+        request.over = true;
+        let (flow, arrived) = (request.flow, request.arrived);
+        let ticket = request.ticket.take();
+        let caller = self.callers[self.flows[flow].caller].clone();
+        let at = self.at(now);
+        if let Some(ticket) = ticket {
+            let change = self.concurrency.answered(ticket, outcome, &caller, at);
+            self.changes.extend(change.map(|change| (now, change)));
+        }
+        self.concurrency.end(&caller);
+        let second = self.second(flow, arrived);
+        match outcome {
+            Outcome::Answered => second.good += 1,
+            Outcome::GivenUp | Outcome::Declined | Outcome::Other => second.lost += 1,
+        }
+    }
+
+    fn run(mut self, seconds: u64) -> Told {
+        for flow in 0..self.flows.len() {
+            self.next_arrival(flow, 0);
+        }
+        while let Some(Reverse((now, event))) = self.events.pop() {
+            if now >= seconds * 1_000_000 {
+                break;
+            }
+            match event {
+                Event::Arrival(flow) => self.arrive(flow, now),
+                Event::GivenUp(id, arrived) => {
+                    let request = &self.requests[id];
+                    if request.arrived == arrived && !request.over {
+                        self.over(id, Outcome::GivenUp, now);
+                    }
+                }
+                Event::Done(id) => {
+                    self.busy -= 1;
+                    if !self.requests[id].over {
+                        self.over(id, Outcome::Answered, now);
+                    }
+                    self.free.push(id);
+                    self.take(now);
+                }
+            }
+        }
+        Told {
+            flows: self.told,
+            changes: self.changes,
+        }
+    }
+}
+
+struct Told {
+    flows: Vec<Vec<Second>>,
+    changes: Vec<(u64, Change)>,
+}
+
+impl Told {
+    /// Sum of what came of all flows from one second to another.
+    fn sum(&self, from: usize, to: usize) -> Second {
+        self.flows
+            .iter()
+            .map(|flow| of(flow, from, to))
+            .fold(Second::default(), |sum, one| Second {
+                good: sum.good + one.good,
+                refused: sum.refused + one.refused,
+                capped: sum.capped + one.capped,
+                lost: sum.lost + one.lost,
+            })
+    }
+}
+
+fn of(flow: &[Second], from: usize, to: usize) -> Second {
+    let mut sum = Second::default();
+    for one in flow.iter().take(to).skip(from) {
+        sum.good += one.good;
+        sum.refused += one.refused;
+        sum.capped += one.capped;
+        sum.lost += one.lost;
+    }
+    sum
+}
+
+fn simulate(app: App, flows: &[Flow], seed: u64, seconds: u64) -> Told {
+    Simulation::new(app, flows, seed).run(seconds)
+}
+
+/// An exponentially distributed time of this mean.
+fn exponential(mean: f64, random: f64) -> f64 {
+    -mean * (1.0 - random).ln()
+}
+
+/// Times of service between 10 and 30 ms: an application of five workers does 250 a second.
+fn service_time(_: f64, random: f64) -> f64 {
+    0.02 * (0.5 + random)
+}
+
+const CAPACITY: f64 = 250.0;
+
+fn oldest() -> App {
+    App::pool(5)
+}
+
+const HOUR: u64 = 3600;
+
+fn seconds_of(told: &Told, from: usize, to: usize) -> f64 {
+    f64::from(told.sum(from, to).good) / (to - from) as f64
+}
+
+#[test]
+fn at_twice_five_and_ten_times_the_capacity_the_application_answers_what_it_can() {
+    let rates: [fn(f64) -> f64; 3] = [
+        |now| {
+            if now < 10.0 {
+                0.8 * CAPACITY
+            } else {
+                2.0 * CAPACITY
+            }
+        },
+        |now| {
+            if now < 10.0 {
+                0.8 * CAPACITY
+            } else {
+                5.0 * CAPACITY
+            }
+        },
+        |now| {
+            if now < 10.0 {
+                0.8 * CAPACITY
+            } else {
+                10.0 * CAPACITY
+            }
+        },
+    ];
+    let apps = [
+        oldest(),
+        App {
+            notices: true,
+            ..oldest()
+        },
+        App {
+            order: Order::Newest,
+            ..oldest()
+        },
+        App {
+            order: Order::Random,
+            notices: true,
+            ..oldest()
+        },
+    ];
+    for app in apps {
+        for rate in rates {
+            for patience in [0.3, 1.0, 15.0] {
+                let mut flow = Flow::new(rate, service_time);
+                flow.patience = patience;
+                let told = simulate(app, &[flow], 7, 60);
+                let goodput = seconds_of(&told, 20, 55);
+                assert!(goodput >= 0.95 * CAPACITY, "{app:?} {patience} {goodput}");
+            }
+        }
+    }
+}
+
+/// A request that its caller gave up on may still be served, at a random time: such an application drains what it was
+/// asked before. How long that takes depends on how much it was.
+#[test]
+fn an_application_that_serves_at_random_what_is_given_up_on_recovers() {
+    let app = App {
+        order: Order::Random,
+        ..oldest()
+    };
+    for rate in [
+        (|now| if now < 10.0 { 100.0 } else { 2.0 * CAPACITY }) as fn(f64) -> f64,
+        |now| if now < 10.0 { 100.0 } else { 10.0 * CAPACITY },
+    ] {
+        let told = simulate(app, &[Flow::new(rate, service_time)], 7, 90);
+        let goodput = seconds_of(&told, 50, 85);
+        assert!(goodput >= 0.95 * CAPACITY, "{goodput}");
+    }
+}
+
+#[test]
+fn without_deadlines_the_queue_stays_short_as_well() {
+    let rate = |now| if now < 10.0 { 100.0 } else { 2.0 * CAPACITY };
+    let mut flow = Flow::new(rate, service_time);
+    // What waits for longer than this is lost.
+    flow.patience = 0.15;
+    let mut patient = Flow::new(|_| 1.0, service_time);
+    patient.patience = 1e6;
+    let told = simulate(oldest(), &[flow, patient], 3, 60);
+    assert!(seconds_of(&told, 20, 55) >= 0.9 * CAPACITY);
+    assert_eq!(of(&told.flows[1], 20, 55).lost, 0);
+}
+
+#[test]
+fn after_the_overload_nothing_is_refused() {
+    let rate = |now| match now {
+        10.0..30.0 => 5.0 * CAPACITY,
+        _ => 0.8 * CAPACITY,
+    };
+    let told = simulate(oldest(), &[Flow::new(rate, service_time)], 5, 600);
+    assert!(told.sum(10, 30).refused > 0);
+    assert_eq!(told.sum(45, 600).refused, 0);
+    assert!(matches!(
+        told.changes[..],
+        [(_, Change::Acts(_)), (_, Change::Over)]
+    ));
+}
+
+#[test]
+fn a_light_caller_is_hardly_refused_for_the_load_of_a_heavy_one() {
+    let rate = |now| if now < 10.0 { 100.0 } else { 10.0 * CAPACITY };
+    let heavy = Flow::new(rate, service_time);
+    let mut light = Flow::new(|_| 20.0, service_time);
+    light.caller = 1;
+    let told = simulate(oldest(), &[heavy, light], 5, 120);
+    let light = of(&told.flows[1], 20, 115);
+    assert!((light.refused + light.lost) * 50 <= light.good, "{light:?}");
+}
+
+/// What is asked of applications that can do it, for an hour each.
+fn is_never_refused(scenarios: Vec<(&str, App, Vec<Flow>)>) {
+    for (name, app, flows) in scenarios {
+        let told = simulate(app, &flows, 11, HOUR);
+        let honest = of(&told.flows[0], 0, HOUR as usize);
+        assert_eq!(honest.refused, 0, "{name}: {honest:?} {:?}", told.changes);
+        assert!(honest.good > 0, "{name}");
+    }
+}
+
+fn at(path: &'static str, patience: f64, flow: Flow) -> Flow {
+    Flow {
+        path,
+        patience,
+        ..flow
+    }
+}
+
+#[test]
+fn at_80_percent_of_the_capacity_nothing_is_refused() {
+    let times = |_: f64, random: f64| exponential(0.02, random);
+    let steady = |_: f64| 0.8 * CAPACITY;
+    let waves = |now: f64| {
+        if now % 60.0 < 30.0 {
+            20.0
+        } else {
+            0.8 * CAPACITY
+        }
+    };
+    let ordered = |order| App { order, ..oldest() };
+    is_never_refused(vec![
+        ("even", oldest(), vec![Flow::new(steady, service_time)]),
+        ("uneven", oldest(), vec![Flow::new(steady, times)]),
+        (
+            "newest",
+            ordered(Order::Newest),
+            vec![Flow::new(steady, times)],
+        ),
+        (
+            "random",
+            ordered(Order::Random),
+            vec![Flow::new(steady, times)],
+        ),
+        ("one", App::pool(1), vec![Flow::new(|_| 40.0, service_time)]),
+        ("waves", oldest(), vec![Flow::new(waves, times)]),
+    ]);
+}
+
+#[test]
+fn requests_of_1_and_500_ms_are_no_overload() {
+    let half = |_: f64, random: f64| if random < 0.5 { 0.001 } else { 0.5 };
+    let quick = |_: f64, _: f64| 0.001;
+    let slow = |_: f64, _: f64| 0.5;
+    is_never_refused(vec![
+        // 64 workers do 255 a second.
+        ("one path", App::pool(64), vec![Flow::new(|_| 205.0, half)]),
+        (
+            "two paths",
+            App::pool(64),
+            vec![
+                at("/quick", 1.0, Flow::new(|_| 300.0, quick)),
+                at("/slow", 2.0, Flow::new(|_| 102.0, slow)),
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn a_cold_cache_is_no_overload() {
+    // For half a minute answers take up to thirty times as long, of an application that waits for others.
+    let cold = |now: f64, random: f64| {
+        let since = now % 600.0;
+        service_time(now, random) * if since < 30.0 { 30.0 - since } else { 1.0 }
+    };
+    let surge = |now: f64| if now % 600.0 < 10.0 { 1000.0 } else { 50.0 };
+    is_never_refused(vec![
+        ("steady", App::UNBOUNDED, vec![Flow::new(|_| 500.0, cold)]),
+        ("with a surge", App::UNBOUNDED, vec![Flow::new(surge, cold)]),
+    ]);
+}
+
+#[test]
+fn long_polls_are_no_overload_whether_answered_or_given_up() {
+    let poll = |_: f64, random: f64| exponential(4.0, random);
+    let chat = |now: f64, random: f64| {
+        if now % 900.0 < 300.0 {
+            0.03
+        } else {
+            exponential(4.0, random)
+        }
+    };
+    let beside = |patience| {
+        vec![
+            Flow::new(|_| 200.0, service_time),
+            at("/poll", patience, Flow::new(|_| 100.0, poll)),
+        ]
+    };
+    is_never_refused(vec![
+        ("given up after 10 s", App::UNBOUNDED, beside(10.0)),
+        ("given up after 5 s", App::UNBOUNDED, beside(5.0)),
+        ("given up after 1.5 s", App::UNBOUNDED, beside(1.5)),
+        ("stuck", App::UNBOUNDED, beside(3600.0)),
+        (
+            "quick for a while",
+            App::UNBOUNDED,
+            vec![at("/poll", 10.0, Flow::new(|_| 100.0, chat))],
+        ),
+    ]);
+}
+
+#[test]
+fn a_hostile_caller_gets_no_other_caller_refused() {
+    let by = |patience, flow| Flow {
+        caller: 1,
+        patience,
+        ..flow
+    };
+    let stuck = |_: f64, random: f64| if random < 0.9 { 20.0 } else { 0.0 };
+    is_never_refused(vec![
+        (
+            "cheap requests make the others look slow",
+            oldest(),
+            vec![
+                Flow::new(|_| 200.0, service_time),
+                by(0.001, Flow::new(|_| 600.0, |_, _| 0.0)),
+            ],
+        ),
+        (
+            "requests that are given up at once",
+            oldest(),
+            vec![
+                Flow::new(|_| 150.0, service_time),
+                by(0.005, Flow::new(|_| 25.0, service_time)),
+            ],
+        ),
+        (
+            "requests that get stuck and are given up",
+            App::UNBOUNDED,
+            vec![
+                Flow::new(|_| 1000.0, service_time),
+                by(0.5, Flow::new(|_| 300.0, stuck)),
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn a_limit_that_only_observes_says_when_it_would_act_and_refuses_nothing() {
+    let rate = |now| match now {
+        10.0..30.0 => 5.0 * CAPACITY,
+        _ => 100.0,
+    };
+    let flows = [Flow::new(rate, service_time)];
+    let mut simulation = Simulation::new(oldest(), &flows, 5);
+    simulation.limits.adaptive = Some(Mode::Observe);
+    let told = simulation.run(400);
+    assert_eq!(told.sum(0, 400).refused, 0);
+    assert!(matches!(told.changes.first(), Some((_, Change::Acts(_)))));
+    assert!(matches!(told.changes.last(), Some((_, Change::Over))), "{:?}", told.changes);
+}
+
+#[test]
+fn a_limit_that_does_not_help_is_given_up() {
+    // The application hangs: it answers nothing that comes after ten seconds, for a minute.
+    let work = |now: f64, random: f64| {
+        if (10.0..70.0).contains(&now) {
+            60.0
+        } else {
+            service_time(now, random)
+        }
+    };
+    let told = simulate(App::UNBOUNDED, &[Flow::new(|_| 200.0, work)], 5, 120);
+    assert!(
+        told.changes
+            .iter()
+            .any(|(_, change)| *change == Change::Useless)
+    );
+    let after = told.sum(80, 115);
+    assert_eq!((after.refused, after.lost), (0, 0));
+}
