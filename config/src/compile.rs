@@ -97,7 +97,7 @@ impl Plan {
                     routes: Vec::new(),
                     endpoints: Vec::new(),
                     absence: Absence::default(),
-                    traffic: policies.port(&name, number),
+                    traffic: policies.port(&name, number, protocol),
                 };
                 let compiled = Compiled {
                     service: Service {

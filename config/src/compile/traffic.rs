@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::effective::{Effective, Origin};
 use crate::resources::{HttpRouteRule, Key, Kind, Set, TargetKind, TrafficSpec};
-use crate::table::{Mode, RequestTraffic, ServiceName, Traffic};
+use crate::table::{Mode, Protocol, RequestTraffic, ServiceName, Traffic};
 use resolve::Resolver;
 
 /// All policies of a set by what they hold for.
@@ -87,11 +87,14 @@ impl<'a> Policies<'a> {
     }
 
     /// What holds for a port of a service, and for requests to it that no route takes.
-    pub(crate) fn port(&self, service: &ServiceName, port: u16) -> Traffic {
+    pub(crate) fn port(&self, service: &ServiceName, port: u16, protocol: Protocol) -> Traffic {
         let wider = self.of_service(service);
         if wider.is_empty() {
             let mut traffic = Traffic::default();
-            traffic.concurrency.adaptive = self.adaptive;
+            // Without requests there is nothing to limit, and the table stays small.
+            if protocol.has_requests() {
+                traffic.concurrency.adaptive = self.adaptive;
+            }
             return traffic;
         }
         Resolver::new(&[], &wider, self.adaptive).port(service, port)

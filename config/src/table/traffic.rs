@@ -348,8 +348,11 @@ pub struct Concurrency {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<u32>,
     /// Whether `max` refuses.
+    #[serde(skip_serializing_if = "is_enforced")]
     pub mode: Mode,
-    /// Whether the limit that follows the application's latency refuses.
+    /// Whether the adaptive limit refuses, which acts while the application is overloaded. What a table leaves out
+    /// observes, as in those of config services for which this was the default.
+    #[serde(skip_serializing_if = "is_observed")]
     pub adaptive: Mode,
     /// How a request says its priority.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -440,6 +443,14 @@ impl std::default::Default for Breaker {
             panic_threshold: limits::BREAKER_PANIC_PERCENT,
         }
     }
+}
+
+fn is_enforced(mode: &Mode) -> bool {
+    *mode == Mode::Enforce
+}
+
+fn is_observed(mode: &Mode) -> bool {
+    *mode == Mode::Observe
 }
 
 impl std::default::Default for Concurrency {

@@ -92,9 +92,24 @@ fn why(set: &Set, key: &str, field: &str) -> Vec<String> {
 #[test]
 fn without_a_policy_the_defaults_hold_and_the_table_does_not_grow() {
     let table = table(&set(MESH));
-    assert_eq!(*traffic(&table, "orders.shop", 80), Traffic::default());
+    let mut orders = Traffic::default();
+    orders.concurrency.adaptive = Mode::Enforce;
+    assert_eq!(*traffic(&table, "orders.shop", 80), orders);
     let written = serde_json::to_string(&table.services[&service("db.shop")]).unwrap();
     assert!(!written.contains("traffic"), "{written}");
+}
+
+#[test]
+fn a_mesh_config_that_does_not_name_the_adaptive_limit_keeps_it_observing() {
+    let adaptive = |config: &str| {
+        let table = table(&set(&(MESH.to_owned() + &mesh_config(config))));
+        traffic(&table, "orders.shop", 80).concurrency.adaptive
+    };
+    assert_eq!(adaptive("{}"), Mode::Observe);
+    assert_eq!(
+        adaptive("{concurrency: {adaptive: Enforce}}"),
+        Mode::Enforce
+    );
 }
 
 #[test]

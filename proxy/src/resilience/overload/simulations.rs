@@ -617,7 +617,11 @@ fn a_limit_that_only_observes_says_when_it_would_act_and_refuses_nothing() {
     let told = simulation.run(400);
     assert_eq!(told.sum(0, 400).refused, 0);
     assert!(matches!(told.changes.first(), Some((_, Change::Acts(_)))));
-    assert!(matches!(told.changes.last(), Some((_, Change::Over))), "{:?}", told.changes);
+    assert!(
+        matches!(told.changes.last(), Some((_, Change::Over))),
+        "{:?}",
+        told.changes
+    );
 }
 
 #[test]
