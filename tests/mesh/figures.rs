@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -16,24 +16,30 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const BAD: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
 /// What an open loop of `rate` requests per second saw.
-struct Seen(Value);
+pub(crate) struct Seen(pub(crate) Value);
 
 impl Seen {
-    fn of(mesh: &Mesh, address: SocketAddr, rate: u32, seconds: u32, flags: &[&str]) -> Self {
+    pub(crate) fn of(
+        mesh: &Mesh,
+        address: SocketAddr,
+        rate: u32,
+        seconds: u32,
+        flags: &[&str],
+    ) -> Self {
         let load = mesh.weft_command(&["load"]);
         Self(OpenLoad::start(load, address, rate, seconds, flags).result())
     }
 
-    fn percentile(&self, which: &str) -> Duration {
+    pub(crate) fn percentile(&self, which: &str) -> Duration {
         let us = self.0["latency"]["percentiles"][which]["us"].as_u64();
         Duration::from_micros(us.unwrap())
     }
 
-    fn count(&self, field: &str) -> u64 {
+    pub(crate) fn count(&self, field: &str) -> u64 {
         self.0["summary"][field].as_u64().unwrap()
     }
 
-    fn good_per_second(&self) -> f64 {
+    pub(crate) fn good_per_second(&self) -> f64 {
         self.0["summary"]["succeeded_per_second"].as_f64().unwrap()
     }
 
@@ -175,54 +181,6 @@ fn a_hedge_at_p95_takes_stalls_of_two_percent_out_of_p99_for_a_tenth_more_reques
     assert!(hedged * 3 <= without, "{hedged:?} of {without:?}");
     let most = with.count("requests") * 11 / 10;
     assert!(copies as u64 <= most, "{copies} of {most}");
-}
-
-/// An application that serves a few at once, and lets the others wait.
-fn bottleneck(mesh: &Mesh, at_once: usize, time: Duration) -> Origin {
-    let free = Arc::new((Mutex::new(at_once), Condvar::new()));
-    Origin::http(mesh.address(), move |_, out| {
-        let (count, freed) = &*free;
-        let waiting = count.lock().unwrap();
-        *freed.wait_while(waiting, |free| *free == 0).unwrap() -= 1;
-        pause(time);
-        *count.lock().unwrap() += 1;
-        freed.notify_one();
-        out.write_all(OK).map(|()| true)
-    })
-}
-
-#[test]
-fn at_ten_times_the_capacity_of_an_application_goodput_stays_near_its_peak() {
-    let _quiet = heavy();
-    let mesh = Mesh::start();
-    // 100 per second.
-    let origin = bottleneck(&mesh, 2, Duration::from_millis(20));
-    mesh.apply(&service("orders", 80, "http"));
-    mesh.apply(
-        "apiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\n\
-         metadata: { name: limited, namespace: shop }\nspec:\n  \
-         targetRefs: [ { kind: Service, name: orders } ]\n  concurrency: { adaptive: Enforce }\n",
-    );
-    let _orders = mesh
-        .sidecar("orders")
-        .serves("orders:80", origin.address)
-        .start();
-    let shop = mesh.sidecar("shop").calls("orders:80").start();
-    shop.wait_endpoints("orders:80", 1);
-    let to = shop.listener("orders:80");
-    let peak = Seen::of(&mesh, to, 90, 5, &["--warm-up", "1s"]).good_per_second();
-    let flags = ["--deadline", "1s", "--warm-up", "3s"];
-    let flooded = Seen::of(&mesh, to, 1000, 8, &flags);
-    let goodput = flooded.good_per_second();
-    assert!(goodput >= 0.9 * peak, "{goodput} of {peak}");
-    // Refusals come at once, though the answers of the application take their time.
-    let refused = flooded.0["failed"]["percentiles"]["p50"]["us"]
-        .as_u64()
-        .unwrap();
-    assert!(refused <= 50_000, "{refused} us");
-    pause(Duration::from_secs(5));
-    let normal = Seen::of(&mesh, to, 50, 3, &[]);
-    assert_eq!(normal.count("failed"), 0);
 }
 
 #[test]

@@ -50,6 +50,7 @@ mod nginx;
 mod operator_commands;
 mod outage;
 mod overload;
+mod overload_of_application;
 mod own_answers;
 mod policy_sight;
 mod renewal;

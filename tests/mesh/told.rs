@@ -27,7 +27,7 @@ fn line_with(sidecar: &Sidecar, text: &str) -> Value {
 }
 
 /// The value of the first metric whose line has all of these parts.
-fn metric(sidecar: &Sidecar, parts: &[&str]) -> f64 {
+pub(crate) fn metric(sidecar: &Sidecar, parts: &[&str]) -> f64 {
     let page = sidecar.admin_get("/metrics").unwrap().text();
     let mut lines = page.lines();
     let line = lines.find(|line| parts.iter().all(|part| line.contains(part)));

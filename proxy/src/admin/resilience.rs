@@ -39,7 +39,7 @@ pub(super) fn endpoints(shared: &Shared, snapshots: &Snapshots) -> Value {
         .iter()
         .map(|service| {
             let limits = limits_of(shared, service, table.as_deref());
-            let adaptive = service.concurrency.adaptive(now);
+            let adaptive = service.adaptive(now);
             let since = wall - now.saturating_duration_since(adaptive.since);
             let since = jiff::Timestamp::try_from(since).map(|time| time.to_string());
             json!({
@@ -200,7 +200,7 @@ pub(super) fn gauges(shared: &Shared, snapshots: &Snapshots) -> Vec<Gauge> {
     for service in shared.served.iter() {
         let limits = limits_of(shared, service, table.as_deref());
         let concurrency = &service.concurrency;
-        let adaptive = concurrency.adaptive(now);
+        let adaptive = service.adaptive(now);
         for (name, help, limit, value) in [
             (
                 "weft_concurrency_in_flight",

@@ -13,7 +13,7 @@ use crate::failure::{Failure, Reason};
 use crate::http::authority;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::resilience::destination::{Destination, Destinations, Event};
-use crate::resilience::limit::{Ask, Caller, Concurrency, Kind, Limits};
+use crate::resilience::limit::{AdaptiveState, Ask, Caller, Concurrency, Kind, Limits};
 use crate::resilience::overload::watch::Sign;
 use crate::resilience::overload::{Change, Outcome, Ticket};
 use crate::resilience::rate::{self, NamedRates, Rates};
@@ -102,6 +102,13 @@ impl ServedService {
                 Err(Failure::new(Reason::Overloaded, detail))
             }
         }
+    }
+
+    /// What the adaptive limit does.
+    pub(crate) fn adaptive(&self, now: Instant) -> AdaptiveState {
+        let (state, change) = self.concurrency.adaptive(now);
+        self.tell(change);
+        state
     }
 
     /// Says what the adaptive limit begins or ends to do.

@@ -230,14 +230,16 @@ impl Concurrency {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// What the adaptive limit does.
-    pub(crate) fn adaptive(&self, now: Instant) -> AdaptiveState {
+    /// What the adaptive limit does, and what it began or ended to do: without requests only time ends it.
+    pub(crate) fn adaptive(&self, now: Instant) -> (AdaptiveState, Option<Change>) {
         let adaptive = &mut *lock(&self.adaptive);
-        AdaptiveState {
+        let change = adaptive.overload.look(now);
+        let state = AdaptiveState {
             limit: adaptive.overload.limit(),
             since: adaptive.overload.since(),
             waiting: adaptive.overload.waiting(now),
-        }
+        };
+        (state, change)
     }
 }
 

@@ -20,14 +20,26 @@ pub(crate) struct OpenLoad {
 impl OpenLoad {
     /// `rate` requests a second for `seconds`; `flags` are those of `weft load`.
     pub(crate) fn start(
-        mut weft_load: Command,
+        weft_load: Command,
         address: SocketAddr,
         rate: u32,
         seconds: u32,
         flags: &[&str],
     ) -> Self {
+        let url = format!("http://{address}/");
+        Self::of_url(weft_load, &url, rate, seconds, flags)
+    }
+
+    /// As [`Self::start`].
+    pub(crate) fn of_url(
+        mut weft_load: Command,
+        url: &str,
+        rate: u32,
+        seconds: u32,
+        flags: &[&str],
+    ) -> Self {
         weft_load
-            .arg(format!("http://{address}/"))
+            .arg(url)
             .args(["--rate", &rate.to_string()])
             .args(["--duration", &format!("{seconds}s")])
             .args(["--quiet", "-o", "json"])

@@ -53,7 +53,7 @@ const NEEDED: f64 = 0.02;
 const UNNEEDED: Duration = Duration::from_secs(5);
 /// For this time the limit was the least, and less than this share was answered of what was at its beginning: the
 /// limit does not help.
-const USELESS: Duration = Duration::from_secs(10);
+const USELESS: Duration = Duration::from_secs(20);
 const USELESS_KEEPS: f64 = 0.5;
 
 /// What a generation showed.
