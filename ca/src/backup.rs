@@ -7,11 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use weft_transport::files::{self, FileError};
 use weft_transport::private_socket::is_answered;
 
 use crate::attest::unix_seconds;
 use crate::directory::{self, ADMIN_SOCKET, FILES, ISSUING_KEY, OpenError, ROOT_KEY};
-use crate::files::{self, FileError};
 use crate::log::{Event, Record};
 use crate::store::{STORE_FILE, Store, StoreError};
 

@@ -106,8 +106,6 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest life of a local command's connection: some calls, one after the other.
 pub const ADMIN_CONNECTION_LIFE_MAX: Duration = Duration::from_secs(300);
-/// How long after an error of the disk a store is opened again at the earliest: it is read as a whole then.
-pub const REOPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How long a local command waits for a store that another process holds: a server opens it a
 /// moment before it listens on its socket, and other local commands hold it for milliseconds.
 pub const STORE_WAIT: Duration = Duration::from_secs(3);
@@ -142,8 +140,5 @@ pub const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A renewal that the wall clock brings forward is spread over this time.
 pub const WALL_CHECK_SPREAD: Duration = Duration::from_secs(60);
-
-/// Largest file in bytes that is read from a state or CA directory (a bundle of a few hundred roots).
-pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 const DAY: u64 = 24 * 3600;
