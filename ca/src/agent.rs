@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use weft_transport::files::FileError;
 use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
+use weft_transport::files::FileError;
 use weft_transport::identity::SpiffeId;
 
 pub use self::claim::Claim;

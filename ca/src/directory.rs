@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rand::CryptoRng;
-use weft_transport::files::{self, FileError};
 use weft_transport::credentials::{BundleError, Fingerprint, TrustBundle};
+use weft_transport::files::{self, FileError};
 use weft_transport::identity::TrustDomain;
 
 use crate::attest::unix_seconds;

@@ -34,16 +34,25 @@ impl From<&FileError> for ErrorKind {
     }
 }
 
+impl From<&weft_store::StoreError> for ErrorKind {
+    fn from(error: &weft_store::StoreError) -> Self {
+        if error.is_not_permitted() {
+            Self::NotPermitted
+        } else if error.is_bad_data() {
+            Self::BadData
+        } else {
+            Self::Failed
+        }
+    }
+}
+
 impl StoreError {
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Corrupt { .. } | Self::Newer { .. } => ErrorKind::BadData,
-            Self::File(error) => error.into(),
-            Self::InUse(_) | Self::Missing(_) | Self::TokensFull | Self::Failed(_) => {
-                ErrorKind::Failed
-            }
+            Self::Store(error) => error.into(),
+            Self::TokensFull => ErrorKind::Failed,
         }
     }
 }

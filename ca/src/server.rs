@@ -15,8 +15,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as GrpcServer;
-use weft_transport::files::{self, FileError};
 use weft_transport::credentials::Credentials;
+use weft_transport::files::{self, FileError};
 use weft_transport::hosts;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
@@ -326,7 +326,7 @@ async fn store_when_free(directory: &Path) -> Result<Store, OpenError> {
     let deadline = Instant::now() + STORE_WAIT;
     loop {
         match directory::open_store(directory) {
-            Err(OpenError::Store(StoreError::InUse(_))) if Instant::now() < deadline => {
+            Err(OpenError::Store(error)) if error.is_in_use() && Instant::now() < deadline => {
                 tokio::time::sleep(STORE_POLL).await;
             }
             opened => return opened,

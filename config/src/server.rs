@@ -150,7 +150,7 @@ impl ConfigServer {
         let dir = &settings.dir;
         std::fs::create_dir_all(dir).map_err(failed(dir.display().to_string()))?;
         let store = match Store::open(&dir.join(STORE_FILE)) {
-            Err(error @ StoreError::InUse(_)) => return Err(admin::in_use(dir, error).await),
+            Err(error) if error.is_in_use() => return Err(admin::in_use(dir, error).await),
             opened => opened?,
         };
         let known_file = dir.join(KNOWN_FILE);

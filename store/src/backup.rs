@@ -15,22 +15,66 @@ use crate::{Change, Keys, Layout, Redb, Snapshot, Store, StoreError, each};
 /// # Errors
 /// When one of them fails.
 pub fn copy(source: &dyn Snapshot, target: &dyn Store) -> Result<(), StoreError> {
-    let mut changes = Vec::new();
-    let mut bytes = 0;
-    each(source, Keys::all(), |entry| {
-        if entry.lease.is_some() {
+    let mut batch = Batch::new(target);
+    each(source, Keys::all(), |entry| match entry.lease {
+        Some(_) => Ok(()),
+        None => batch.add(Change::put(entry.key, entry.value)),
+    })?;
+    batch.finish()
+}
+
+/// Makes changes in several commits, for a store that is not in its place yet.
+///
+/// # Errors
+/// When the store or a change fails.
+pub fn fill(
+    target: &dyn Store,
+    changes: impl IntoIterator<Item = Result<Change, StoreError>>,
+) -> Result<(), StoreError> {
+    let mut batch = Batch::new(target);
+    for change in changes {
+        batch.add(change?)?;
+    }
+    batch.finish()
+}
+
+/// Changes on their way to a store: some bytes in memory, then a commit.
+struct Batch<'a> {
+    target: &'a dyn Store,
+    changes: Vec<Change>,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(target: &'a dyn Store) -> Self {
+        Self {
+            target,
+            changes: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn add(&mut self, change: Change) -> Result<(), StoreError> {
+        self.bytes += match &change {
+            Change::Put { key, value, .. } => key.len() + value.len(),
+            Change::Delete(key) => key.len(),
+        };
+        self.changes.push(change);
+        if self.bytes < COPY_BYTES && self.changes.len() < COMMIT_CHANGES_MAX {
             return Ok(());
         }
-        bytes += entry.key.len() + entry.value.len();
-        changes.push(Change::put(entry.key, entry.value));
-        if bytes >= COPY_BYTES || changes.len() >= COMMIT_CHANGES_MAX {
-            let _ = target.commit(&[], &std::mem::take(&mut changes))?;
-            bytes = 0;
-        }
-        Ok::<_, StoreError>(())
-    })?;
-    let _ = target.commit(&[], &changes)?;
-    Ok(())
+        self.bytes = 0;
+        // Without conditions there is no conflict.
+        let _ = self
+            .target
+            .commit(&[], &std::mem::take(&mut self.changes))?;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), StoreError> {
+        let _ = self.target.commit(&[], &self.changes)?;
+        Ok(())
+    }
 }
 
 /// Makes a store at `path` by `fill`: it is there whole, or, if anything fails, as it was before. What is there

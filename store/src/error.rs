@@ -135,6 +135,54 @@ impl StoreError {
         Self::Failed { path, reason }
     }
 
+    /// Whether a file is not what it should be.
+    #[must_use]
+    pub fn is_bad_data(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Newer { .. })
+            || matches!(self, Self::File(FileError::TooLarge { .. }))
+    }
+
+    /// Whether this user lacks a permission.
+    #[must_use]
+    pub fn is_not_permitted(&self) -> bool {
+        matches!(self, Self::NotPermitted(_))
+            || matches!(self, Self::File(error) if error.is_not_permitted())
+    }
+
+    /// Whether it is about that file.
+    #[must_use]
+    pub fn is_of_file(&self, file: &Path) -> bool {
+        match self {
+            Self::InUse(path)
+            | Self::Missing { path, .. }
+            | Self::Exists(path)
+            | Self::Corrupt { path, .. }
+            | Self::Newer { path, .. }
+            | Self::Full(path)
+            | Self::ReadOnly(path)
+            | Self::NotPermitted(path)
+            | Self::Failed { path, .. }
+            | Self::Paused(path)
+            | Self::File(FileError::Io { path, .. } | FileError::Exposed { path, .. })
+            | Self::File(FileError::TooLarge { path }) => path == file,
+            Self::Compacted(_)
+            | Self::NotYet(_)
+            | Self::NoLease(_)
+            | Self::Invalid(_)
+            | Self::Contended => false,
+        }
+    }
+
+    /// What was found in the copy of a file is so in the file.
+    pub(crate) fn renamed(mut self, copy: &Path, file: &Path) -> Self {
+        if let Self::Corrupt { path, .. } | Self::Newer { path, .. } = &mut self
+            && *path == copy
+        {
+            *path = file.to_owned();
+        }
+        self
+    }
+
     pub(crate) fn ttl(ttl: Duration) -> Self {
         Self::Invalid(format!(
             "a lease of {ttl:?}: it lives between {:?} and {:?}",

@@ -215,7 +215,9 @@ impl Store for Memory {
         let seconds = rules::seconds(ttl)?;
         let mut state = self.lock();
         if state.clock.len() >= LEASES_MAX {
-            return Err(StoreError::Invalid(format!("more than {LEASES_MAX} leases")));
+            return Err(StoreError::Invalid(format!(
+                "more than {LEASES_MAX} leases"
+            )));
         }
         state.leases += 1;
         let lease = LeaseId(state.leases);
@@ -308,18 +310,26 @@ impl Watch for Watcher {
         if self.next <= state.compacted {
             return Err(StoreError::Compacted(state.compacted));
         }
-        let found = state.changes.range(self.next..).find_map(|(revision, changed)| {
-            let of_these = changed.iter().filter(|key| self.keys.contains(key));
-            let events: Vec<Event> = of_these
-                .map(|key| Event {
-                    key: key.clone(),
-                    entry: state.keys.get(key).and_then(|history| history.get(revision)?.clone()),
-                })
-                .collect();
-            let revision = *revision;
-            (!events.is_empty()).then_some(Batch { revision, events })
-        });
-        let seen = found.as_ref().map_or(state.revision, |batch| batch.revision);
+        let found = state
+            .changes
+            .range(self.next..)
+            .find_map(|(revision, changed)| {
+                let of_these = changed.iter().filter(|key| self.keys.contains(key));
+                let events: Vec<Event> = of_these
+                    .map(|key| Event {
+                        key: key.clone(),
+                        entry: state
+                            .keys
+                            .get(key)
+                            .and_then(|history| history.get(revision)?.clone()),
+                    })
+                    .collect();
+                let revision = *revision;
+                (!events.is_empty()).then_some(Batch { revision, events })
+            });
+        let seen = found
+            .as_ref()
+            .map_or(state.revision, |batch| batch.revision);
         self.next = self.next.max(seen + 1);
         Ok(found)
     }

@@ -115,7 +115,12 @@ impl Model {
         let keys = Keys::all().starting_at(&from);
         let found = newest.range(&keys, Order::Descending, 3).unwrap();
         let expected = self.now().range(from.to_vec()..).rev().take(3);
-        assert!(found.iter().map(|entry| &entry.key).eq(expected.map(|(key, _)| key)));
+        assert!(
+            found
+                .iter()
+                .map(|entry| &entry.key)
+                .eq(expected.map(|(key, _)| key))
+        );
     }
 }
 
@@ -197,7 +202,9 @@ fn run<S: Store>(seed: u64, open: impl Fn(Option<S>) -> S) {
         match random.random_range(0..12) {
             0 => {
                 let ttl = Duration::from_secs(random.random_range(1..20));
-                model.leases.insert(store.grant(ttl, now).unwrap(), (ttl, now + ttl));
+                model
+                    .leases
+                    .insert(store.grant(ttl, now).unwrap(), (ttl, now + ttl));
             }
             1 => {
                 now += Duration::from_secs(random.random_range(1..8));
@@ -273,8 +280,10 @@ fn whatever_write_of_the_disk_fails_a_commit_is_there_whole_or_not_at_all() {
         let mut model = Model::new();
         for _ in 0..12 {
             let fails = random.random_bool(0.4);
-            if fails {
+            if fails && random.random_bool(0.5) {
                 disk.fail_after(random.random_range(0..25));
+            } else if fails {
+                disk.fail_at_sync();
             }
             let (conditions, changes) = some_commit(&mut random, &model);
             let done = store.commit(&conditions, &changes);
@@ -327,6 +336,7 @@ struct Platter {
     seen: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
     writes_left: u32,
+    sync_fails: bool,
     /// Which opening may use it.
     opening: u32,
 }
@@ -338,6 +348,7 @@ impl Default for Platter {
             seen: Vec::new(),
             unsynced: Vec::new(),
             writes_left: u32::MAX,
+            sync_fails: false,
             opening: 0,
         }
     }
@@ -348,13 +359,19 @@ impl Disk {
         self.0.lock().unwrap().writes_left = writes;
     }
 
+    fn fail_at_sync(&self) {
+        self.0.lock().unwrap().sync_fails = true;
+    }
+
     fn open(&self, random: &mut StdRng) -> Redb {
         {
             let mut platter = self.0.lock().unwrap();
             platter.opening += 1;
             platter.writes_left = u32::MAX;
+            platter.sync_fails = false;
+            let arrived = [0.0, 0.5, 1.0][random.random_range(0..3)];
             for (offset, bytes) in std::mem::take(&mut platter.unsynced) {
-                if random.random_bool(0.5) {
+                if random.random_bool(arrived) {
                     platter.synced[offset..offset + bytes.len()].copy_from_slice(&bytes);
                 }
             }
@@ -376,11 +393,7 @@ impl Disk {
 struct Handle(Disk, u32);
 
 impl Handle {
-    fn on<R>(
-        &self,
-        is_write: bool,
-        work: impl FnOnce(&mut Platter) -> Option<R>,
-    ) -> io::Result<R> {
+    fn on<R>(&self, is_write: bool, work: impl FnOnce(&mut Platter) -> Option<R>) -> io::Result<R> {
         let mut platter = self.0.0.lock().unwrap();
         if platter.opening != self.1 {
             return Err(io::Error::other("it was unplugged"));
@@ -391,7 +404,7 @@ impl Handle {
             }
             platter.writes_left -= 1;
         }
-        work(&mut platter).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        work(&mut platter).ok_or_else(|| io::ErrorKind::StorageFull.into())
     }
 }
 
@@ -413,13 +426,19 @@ impl StorageBackend for Handle {
             let length = usize::try_from(length).ok()?;
             platter.seen.resize(length, 0);
             platter.synced.resize(length, 0);
-            platter.unsynced.retain(|(offset, bytes)| offset + bytes.len() <= length);
+            platter
+                .unsynced
+                .retain(|(offset, bytes)| offset + bytes.len() <= length);
             Some(())
         })
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.on(true, |platter| {
+            if platter.sync_fails {
+                platter.writes_left = 0;
+                return None;
+            }
             platter.synced.clone_from(&platter.seen);
             platter.unsynced.clear();
             Some(())
@@ -429,7 +448,10 @@ impl StorageBackend for Handle {
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.on(true, |platter| {
             let offset = usize::try_from(offset).ok()?;
-            platter.seen.get_mut(offset..offset + bytes.len())?.copy_from_slice(bytes);
+            platter
+                .seen
+                .get_mut(offset..offset + bytes.len())?
+                .copy_from_slice(bytes);
             platter.unsynced.push((offset, bytes.to_vec()));
             Some(())
         })

@@ -4,9 +4,12 @@
 #[must_use]
 pub fn encode(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes
-        .iter()
-        .flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    let digits = bytes.iter().flat_map(|byte| {
+        [
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]
+    });
     digits.map(char::from).collect()
 }
 
@@ -36,7 +39,9 @@ mod tests {
         assert!(text.starts_with("000102") && text.ends_with("fdfeff"));
         assert_eq!(decode::<256>(&text).map(Vec::from), Some(all));
         assert_eq!(decode("FfA0"), Some([0xff, 0xa0]));
-        for bad in ["", "ff", "ff0", "ff000", "fg00", "+f00", " ff0", "ff-1", "é00"] {
+        for bad in [
+            "", "ff", "ff0", "ff000", "fg00", "+f00", " ff0", "ff-1", "é00",
+        ] {
             assert_eq!(decode::<2>(bad), None, "{bad:?}");
         }
     }

@@ -9,7 +9,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-
 /// The file that is locked. It holds the id of the process, for messages, and is never removed.
 const LOCK: &str = "lock";
 
@@ -83,6 +82,5 @@ mod tests {
         drop(first);
         assert!(Claim::take(&path).unwrap().is_some());
     }
-}use weft_transport::files::{self, FileError};
-
-
+}
+use weft_transport::files::{self, FileError};

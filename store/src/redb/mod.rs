@@ -29,8 +29,8 @@ use crate::{
     rules,
 };
 
-/// A store in a file.
-#[derive(Debug)]
+/// A store in a file. Clones are the same store.
+#[derive(Clone, Debug)]
 pub struct Redb {
     shared: Arc<Shared>,
 }
@@ -100,7 +100,7 @@ impl Redb {
                 held => held.ok(),
             };
             files::copy(source, staged)?;
-            Self::open(staged, layout)
+            Self::open(staged, layout).map_err(|error| error.renamed(staged, source))
         };
         backup::install_from(path, make, amend)
     }
@@ -214,7 +214,9 @@ impl Shared {
 
 impl Store for Redb {
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
-        let state = self.shared.read(|read| State::newest(&self.shared, &read))?;
+        let state = self
+            .shared
+            .read(|read| State::newest(&self.shared, &read))?;
         Ok(Box::new(state))
     }
 
@@ -387,17 +389,24 @@ mod tests {
         drop(store);
         let good = std::fs::read(&path).unwrap();
         let mut bytes = good.clone();
-        bytes
-            .iter_mut()
-            .skip(4096)
-            .for_each(|byte| *byte = !*byte);
+        bytes.iter_mut().skip(4096).for_each(|byte| *byte = !*byte);
         std::fs::write(&path, bytes).unwrap();
         assert!(refused().contains("is damaged"));
         std::fs::write(&path, good).unwrap();
-        static OLDER: Layout = Layout { schema: 1, ..LAYOUT };
+        static OLDER: Layout = Layout {
+            schema: 1,
+            ..LAYOUT
+        };
         let newer = Redb::open(&path, &OLDER).unwrap_err().to_string();
-        assert!(newer.contains("has schema 2, and this weft knows 1"), "{newer}");
-        static OTHER: Layout = Layout { kind: "other", what: "another kind", ..LAYOUT };
+        assert!(
+            newer.contains("has schema 2, and this weft knows 1"),
+            "{newer}"
+        );
+        static OTHER: Layout = Layout {
+            kind: "other",
+            what: "another kind",
+            ..LAYOUT
+        };
         let other = Redb::open(&path, &OTHER).unwrap_err().to_string();
         assert!(other.contains("it is no store of another kind"), "{other}");
     }
@@ -421,6 +430,10 @@ mod tests {
         assert!(store.snapshot().unwrap().get(b"a").unwrap().is_some());
         store.expire(Instant::now() + ttl).unwrap();
         assert!(store.snapshot().unwrap().get(b"a").unwrap().is_none());
-        assert_ne!(store.grant(ttl, before).unwrap(), lease, "a name is given once");
+        assert_ne!(
+            store.grant(ttl, before).unwrap(),
+            lease,
+            "a name is given once"
+        );
     }
 }

@@ -87,8 +87,13 @@ pub(super) fn settle(
             return Err(foreign());
         }
         drop((meta, read));
-        tracing::info!(what = layout.what, "bringing the store to the layout of this version");
-        return change(database, layout, |transaction| take_over(transaction, layout));
+        tracing::info!(
+            what = layout.what,
+            "bringing the store to the layout of this version"
+        );
+        return change(database, layout, |transaction| {
+            take_over(transaction, layout)
+        });
     }
     if text(META_KIND)?.as_deref() != Some(layout.kind) {
         return Err(foreign());
@@ -198,8 +203,16 @@ mod tests {
         meta.insert("about", b"me".as_slice()).unwrap();
         drop(meta);
         let value = b"v".as_slice();
-        write.open_table(words).unwrap().insert("one", value).unwrap();
-        write.open_table(hashes).unwrap().insert(&[7; 32], value).unwrap();
+        write
+            .open_table(words)
+            .unwrap()
+            .insert("one", value)
+            .unwrap();
+        write
+            .open_table(hashes)
+            .unwrap()
+            .insert(&[7; 32], value)
+            .unwrap();
         let mut table = write.open_table(numbers).unwrap();
         for number in [2_u64, 10, 300] {
             table.insert(number, number.to_string().as_bytes()).unwrap();
@@ -227,12 +240,19 @@ mod tests {
         let before = std::fs::read(&path).unwrap();
         let copy = directory.path().join("copy");
         Redb::install_copy(&path, &copy, &THIS, |_| Ok::<_, StoreError>(())).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), before, "the source stays as it is");
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            before,
+            "the source stays as it is"
+        );
         drop(Redb::open(&path, &THIS).unwrap());
         for path in [path, copy] {
             let store = Redb::open(&path, &THIS).unwrap();
             let number = |number: u64, value: &str| {
-                ([b"n/", number.to_be_bytes().as_slice()].concat(), value.into())
+                (
+                    [b"n/", number.to_be_bytes().as_slice()].concat(),
+                    value.into(),
+                )
             };
             let expected = [
                 ([b"h/", [7; 32].as_slice()].concat(), b"v".to_vec()),
@@ -243,7 +263,10 @@ mod tests {
                 (b"w/one".to_vec(), b"v".to_vec()),
             ];
             assert_eq!(content(store.snapshot().unwrap().as_ref()), expected);
-            assert!(matches!(store.watch(Keys::all(), 1), Err(StoreError::Compacted(1))));
+            assert!(matches!(
+                store.watch(Keys::all(), 1),
+                Err(StoreError::Compacted(1))
+            ));
             let next = store.commit(&[], &[crate::Change::put(*b"m/about", *b"you")]);
             assert_eq!(next.unwrap(), crate::Commit::Done(2));
         }

@@ -191,7 +191,10 @@ impl Watcher {
             for row in read.open_table(CHANGES)?.range((self.next, 0)..)? {
                 let (place, key) = row?;
                 let (revision, _) = place.value();
-                if found.as_ref().is_some_and(|batch| batch.revision != revision) {
+                if found
+                    .as_ref()
+                    .is_some_and(|batch| batch.revision != revision)
+                {
                     break;
                 }
                 let key = key.value();
@@ -199,8 +202,7 @@ impl Watcher {
                     continue;
                 }
                 let value = entries.get((key, revision))?;
-                let value =
-                    value.ok_or_else(|| Trouble::damaged("a change has no entry"))?;
+                let value = value.ok_or_else(|| Trouble::damaged("a change has no entry"))?;
                 let record = Record::decode(value.value())?;
                 let event = Event {
                     key: key.to_vec(),

@@ -201,7 +201,10 @@ pub(super) fn entry_at(
 /// The newest revision, and that before which nothing is remembered.
 pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), Trouble> {
     let meta = read.open_table(META)?;
-    Ok((number(&meta, META_REVISION)?, number(&meta, META_COMPACTED)?))
+    Ok((
+        number(&meta, META_REVISION)?,
+        number(&meta, META_COMPACTED)?,
+    ))
 }
 
 fn number(
