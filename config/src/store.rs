@@ -451,6 +451,50 @@ mod tests {
     }
 
     #[test]
+    fn a_store_of_schema_1_keeps_its_id_its_resources_and_every_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.redb");
+        // The values are those of the present layout; the tables are those of schema 1.
+        let store = Store::in_memory().unwrap();
+        store.write(&set(&["a"]), "anna", "t1", "one").unwrap();
+        store.write(&set(&["b", "c"]), "ben", "t2", "two").unwrap();
+        let (now, before) = (store.current().unwrap(), store.revisions().unwrap());
+        let database = redb::Database::create(&path).unwrap();
+        let write = database.begin_write().unwrap();
+        let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+        let current = redb::TableDefinition::<&str, &[u8]>::new("current");
+        let revisions = redb::TableDefinition::<u64, &[u8]>::new("revisions");
+        {
+            let mut meta = write.open_table(meta).unwrap();
+            meta.insert("schema", b"1".as_slice()).unwrap();
+            meta.insert("store", store.store.as_bytes()).unwrap();
+            let mut current = write.open_table(current).unwrap();
+            let mut revisions = write.open_table(revisions).unwrap();
+            let state = store.inner.snapshot().unwrap();
+            each(state.as_ref(), Keys::all(), |entry| {
+                if let Some(name) = entry.key.strip_prefix(CURRENT) {
+                    let name = str::from_utf8(name).unwrap();
+                    current.insert(name, entry.value.as_slice()).unwrap();
+                } else if let Some(number) = keys::revision_number(&entry.key) {
+                    revisions.insert(number, entry.value.as_slice()).unwrap();
+                }
+                Ok::<_, StoreError>(())
+            })
+            .unwrap();
+        }
+        write.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let store = Store::open(&path).unwrap();
+            assert_eq!(store.current().unwrap(), now);
+            assert_eq!(store.revisions().unwrap(), before);
+            assert_eq!(store.set_at(1).unwrap(), set(&["a"]));
+        }
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.write(&set(&[]), "anna", "t3", "").unwrap().number, 3);
+    }
+
+    #[test]
     fn a_store_in_memory_has_the_same_revisions() {
         let store = Store::in_memory().unwrap();
         store.write(&set(&["a"]), "anna", "t1", "one").unwrap();

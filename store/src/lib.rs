@@ -2,7 +2,7 @@
 //!
 //! [`Store`] is the interface, in the model of etcd: every commit is one revision, compares before it changes, and can
 //! be watched; keys may hang on leases. [`Redb`] keeps a store in one file, [`Memory`] in memory. Both pass the one
-//! list of cases in `contract.rs`. [`transact`] turns reads and writes into a commit that fails if what was read has
+//! list of cases in `tests/contract.rs`. [`transact`] turns reads and writes into a commit that fails if what was read has
 //! changed; [`copy`], [`fill`] and [`install`] are what backups and restores are made of.
 //!
 //! Bytes only: which keys there are and how values are encoded is decided by `weft_ca` (`store/keys.rs`) and
@@ -19,9 +19,7 @@ mod rules;
 mod transaction;
 
 #[cfg(test)]
-mod contract;
-#[cfg(test)]
-mod model;
+mod tests;
 
 pub use backup::{copy, fill, install};
 pub use error::StoreError;

@@ -335,7 +335,7 @@ fn recall(database: &Database, now: Instant) -> Result<(Revision, Clock), Troubl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::LAYOUT;
+    use crate::tests::model::LAYOUT;
 
     #[test]
     fn what_was_written_is_there_after_the_file_is_opened_again_and_only_its_owner_may_read_it() {

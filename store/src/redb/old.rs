@@ -167,7 +167,7 @@ fn move_table<K: redb::Key + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::LAYOUT;
+    use crate::tests::model::LAYOUT;
     use crate::{Keys, Redb, Snapshot, Store, StoreError, each};
 
     const OLD: Layout = Layout {

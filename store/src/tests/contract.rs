@@ -450,7 +450,7 @@ fn redb_keeps_the_contract() {
         println!("{name}");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store");
-        case(&Redb::create(&path, &crate::model::THIS).unwrap());
+        case(&Redb::create(&path, &crate::tests::model::THIS).unwrap());
     }
 }
 
