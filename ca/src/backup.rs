@@ -127,8 +127,9 @@ fn put_in_place(
             };
             files::write(&directory.join(name), &zeroize::Zeroizing::new(content))?;
         }
+        while store.write(|transaction| transaction.mark_tokens_restored())? {}
+        let tokens = store.read(|view| view.counts())?.tokens;
         store.write(|transaction| {
-            let tokens = transaction.mark_tokens_restored()?;
             transaction.append(Record {
                 time: unix_seconds(now),
                 event: Event::Restored { tokens },

@@ -46,8 +46,9 @@ pub const TOKEN_TEXT_MAX: usize = 8 * 1024;
 pub const TOKENS_PER_CALL_MAX: u32 = 1000;
 /// Tokens that the store holds, spent ones included; about 1 KiB each.
 pub const TOKENS_MAX: u64 = 100_000;
-/// Tokens and keys that are forgotten in one commit, so that others wait for milliseconds; it is done every minute.
-pub const FORGOTTEN_AT_ONCE: usize = 10_000;
+/// Tokens, or keys, that are forgotten or marked in one commit, so that others wait for milliseconds and little is in
+/// memory; old ones are forgotten every minute.
+pub const CHANGED_AT_ONCE: usize = 10_000;
 /// Addresses of one CA that a token carries.
 pub const ADDRESSES_MAX: usize = 8;
 /// Longest `HOST:PORT` in bytes (a DNS name has at most 253).

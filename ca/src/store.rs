@@ -20,7 +20,7 @@ use self::keys::{ABOUT, KEYS, LOG, LOG_BASE, LOG_HEAD, TOKENS, encode};
 pub(crate) use self::view::View;
 use crate::attest::{TokenRecord, unix_seconds};
 use crate::csr::KeyHash;
-use crate::limits::{FORGOTTEN_AT_ONCE, LOG_ENTRIES_MAX, TOKEN_MEMORY, TOKENS_MAX};
+use crate::limits::{CHANGED_AT_ONCE, LOG_ENTRIES_MAX, TOKEN_MEMORY, TOKENS_MAX};
 use crate::log::{self, Record};
 use crate::token::TokenHash;
 
@@ -212,10 +212,11 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Marks every token as one that was restored. Returns how many there are.
-    pub(crate) fn mark_tokens_restored(&mut self) -> Result<u64, StoreError> {
-        let tokens = self.entries(TOKENS)?;
-        let count = tokens.len() as u64;
+    /// Marks some tokens as ones that were restored. Returns whether there were any that were not.
+    pub(crate) fn mark_tokens_restored(&mut self) -> Result<bool, StoreError> {
+        let not_yet = |token: &TokenRecord| !token.restored;
+        let tokens = self.some(TOKENS, not_yet)?;
+        let any = !tokens.is_empty();
         for (key, value) in tokens {
             let record: TokenRecord = self.store.decode(&value)?;
             let restored = TokenRecord {
@@ -224,7 +225,7 @@ impl Transaction<'_> {
             };
             self.put(&key, &restored);
         }
-        Ok(count)
+        Ok(any)
     }
 
     /// Whose the public key is.
@@ -294,14 +295,9 @@ impl Transaction<'_> {
     pub(crate) fn forget(&mut self, now: SystemTime) -> Result<(), StoreError> {
         let now = unix_seconds(now);
         let token_limit = now.saturating_sub(TOKEN_MEMORY.as_secs());
-        // A record that cannot be read is kept: `inspect` reports it.
-        let tokens = self.entries(TOKENS)?.into_iter().filter(|(_, value)| {
-            keys::decode(value).is_ok_and(|token: TokenRecord| token.expires < token_limit)
-        });
-        let owners = self.entries(KEYS)?.into_iter().filter(|(_, value)| {
-            keys::decode(value).is_ok_and(|owner: KeyOwner| owner.until < now)
-        });
-        for (key, value) in tokens.chain(owners).take(FORGOTTEN_AT_ONCE) {
+        let tokens = self.some(TOKENS, |token: &TokenRecord| token.expires < token_limit)?;
+        let owners = self.some(KEYS, |owner: &KeyOwner| owner.until < now)?;
+        for (key, value) in tokens.into_iter().chain(owners) {
             // Read again, so that one that changes meanwhile is not lost.
             if self.inner.get(&key)? == Some(value) {
                 self.inner.delete(key);
@@ -310,11 +306,19 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Keys and values of the state that this began with.
-    fn entries(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    /// Keys and values of at most [`CHANGED_AT_ONCE`] wanted records of the state that this began with. A record that
+    /// cannot be read is none of them: `inspect` reports it.
+    fn some<T: DeserializeOwned>(
+        &self,
+        prefix: &[u8],
+        wanted: impl Fn(&T) -> bool,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         let mut found = Vec::new();
         weft_store::each(self.inner.snapshot(), Keys::prefix(prefix), |entry| {
-            found.push((entry.key, entry.value));
+            let is_wanted = keys::decode(&entry.value).is_ok_and(|record| wanted(&record));
+            if is_wanted && found.len() < CHANGED_AT_ONCE {
+                found.push((entry.key, entry.value));
+            }
             Ok::<_, weft_store::StoreError>(())
         })?;
         Ok(found)

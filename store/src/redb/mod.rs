@@ -11,6 +11,7 @@ mod tables;
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,11 +112,13 @@ impl Redb {
         may_be_new: bool,
     ) -> Result<Self, StoreError> {
         let file = path.to_owned();
+        // A file that is gone when it is opened again is not made anew.
+        let makes = AtomicBool::new(may_be_new);
         let open = move || {
             let mut builder = Builder::new();
             // Without it redb may panic on a damaged page.
             builder.set_check_integrity_on_open(true);
-            if may_be_new {
+            if makes.swap(false, Ordering::Relaxed) {
                 builder.create(&file)
             } else {
                 builder.open(&file)

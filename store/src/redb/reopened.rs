@@ -52,7 +52,13 @@ impl Reopened {
             // Its lock on the file must go first.
             state.database = None;
             state.failed = Some(now);
-            let database = (self.open)()?;
+            let database = (self.open)().map_err(|error| match error {
+                // A call of this process that is not at its end yet.
+                DatabaseError::DatabaseAlreadyOpen => {
+                    DatabaseError::Storage(StorageError::PreviousIo)
+                }
+                other => other,
+            })?;
             tracing::info!("the store was opened again after its disk had failed");
             state.database = Some(Arc::new(database));
             state.failed = None;

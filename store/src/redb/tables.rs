@@ -83,7 +83,14 @@ impl Trouble {
             redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
                 StoreError::InUse(path.to_owned())
             }
-            redb::Error::PreviousIo => StoreError::Paused(path.to_owned()),
+            // The second is a snapshot of a file that was opened again meanwhile.
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+                StoreError::Paused(path.to_owned())
+            }
+            redb::Error::Backend(_) | redb::Error::LockPoisoned(_) => StoreError::Failed {
+                path: path.to_owned(),
+                reason: error.to_string(),
+            },
             redb::Error::Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => {
                 StoreError::io(path, layout.make, error)
             }
