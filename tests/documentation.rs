@@ -34,6 +34,7 @@ fn sources() -> Vec<String> {
     let mut folders: Vec<PathBuf> = [
         "src",
         "transport",
+        "store",
         "ca",
         "config",
         "proxy",

@@ -14,8 +14,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// The crates, each of which may depend on those before it.
-const ORDER: [(&str, &str); 7] = [
+const ORDER: [(&str, &str); 8] = [
     ("weft-transport", "transport/Cargo.toml"),
+    ("weft-store", "store/Cargo.toml"),
     ("weft-ca", "ca/Cargo.toml"),
     ("weft-config", "config/Cargo.toml"),
     ("weft-proxy", "proxy/Cargo.toml"),
@@ -25,8 +26,15 @@ const ORDER: [(&str, &str); 7] = [
     ("weft", "Cargo.toml"),
 ];
 
-/// The libraries whose types stay inside `transport/`.
-const WIRE_LIBRARIES: [&str; 4] = ["quinn", "quinn_proto", "rustls", "tokio_rustls"];
+/// Libraries whose types stay inside one crate: its folder, what to use instead, and their names.
+const INSIDE: [(&str, &str, &[&str]); 2] = [
+    (
+        "transport/",
+        "weft_transport",
+        &["quinn", "quinn_proto", "rustls", "tokio_rustls"],
+    ),
+    ("store/", "weft_store", &["redb"]),
+];
 
 /// Lines of a file before its tests. What is longer has two stories in it.
 const PRODUCT_LINES_MAX: usize = 500;
@@ -213,27 +221,29 @@ fn files_that_call_themselves_pure_are_pure() {
 }
 
 #[test]
-fn only_transport_names_quinn_and_rustls() {
+fn only_transport_names_quinn_and_rustls_and_only_store_names_redb() {
     let mut findings = Findings::default();
-    for source in rust_sources() {
-        if source.path.starts_with("transport/") || source.is_test() {
-            continue;
-        }
+    let sources = rust_sources();
+    let product = sources.iter().filter(|source| !source.is_test());
+    for (source, (folder, wrapper, libraries)) in product.flat_map(|source| {
+        let elsewhere = INSIDE
+            .iter()
+            .filter(|(folder, ..)| !source.path.starts_with(folder));
+        elsewhere.map(move |inside| (source, inside))
+    }) {
         for (number, line) in source.product_lines() {
-            for library in WIRE_LIBRARIES {
-                let path = format!("{library}::");
-                let import = format!("use {library}");
-                if has_word(code(line), library)
-                    && (code(line).contains(&path) || code(line).contains(&import))
-                {
-                    findings.add(
-                        &source.path,
-                        number,
-                        format!(
-                            "`{library}` outside transport/: wrap it in a type of weft_transport"
-                        ),
-                    );
-                }
+            let code = code(line);
+            let named = libraries.iter().filter(|library| {
+                has_word(code, library)
+                    && (code.contains(&format!("{library}::"))
+                        || code.contains(&format!("use {library}")))
+            });
+            for library in named {
+                findings.add(
+                    &source.path,
+                    number,
+                    format!("`{library}` outside {folder}: wrap it in a type of {wrapper}"),
+                );
             }
         }
     }

@@ -84,8 +84,8 @@ impl Admin {
         let route = loop {
             match find(directory).await {
                 // A server that is starting, or another local command: neither takes long.
-                Err(AdminError::Open(OpenError::Store(StoreError::InUse(_))))
-                    if Instant::now() < deadline =>
+                Err(AdminError::Open(OpenError::Store(error)))
+                    if error.is_in_use() && Instant::now() < deadline =>
                 {
                     tokio::time::sleep(STORE_POLL).await;
                 }

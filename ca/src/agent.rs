@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use weft_transport::credentials::{Credentials, CredentialsError, Svid, TrustBundle};
+use weft_transport::files::FileError;
 use weft_transport::identity::SpiffeId;
 
 pub use self::claim::Claim;
@@ -26,7 +27,6 @@ pub use self::status::AgentStatus;
 use self::status::Status;
 use crate::attest::unix_seconds;
 use crate::client::Right;
-use crate::files::FileError;
 use crate::limits::{
     ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, SAVE_INTERVAL, WALL_CHECK_INTERVAL,
 };

@@ -57,6 +57,13 @@ pub(crate) enum SignError {
     Store(#[from] StoreError),
 }
 
+/// A chain of certificates for a caller, as PEM.
+enum Signed {
+    New(String),
+    /// The one that its token bought before.
+    Repeated(String),
+}
+
 pub(crate) struct Authority {
     /// Replaced as a whole when the issuing certificate is renewed.
     issuer: RwLock<Arc<Issuer>>,
@@ -140,18 +147,28 @@ impl Authority {
             }
         };
         // Judged again in the transaction, in which no other call spends the token.
-        self.store.write(|transaction| {
+        let signed = self.store.write(|transaction| {
             let grant = match self.grant(transaction, &request.proof, key.hash(), now)? {
                 Ok(grant) => grant,
-                Err(refusal) => return Ok(Err(refusal.into())),
+                Err(refusal) => return Ok(Err(SignError::from(refusal))),
             };
             self.issue(transaction, request, grant, &key, now, rng)
-        })?
+        })??;
+        Ok(match signed {
+            Signed::New(chain) => {
+                self.metrics.count_signed();
+                chain
+            }
+            Signed::Repeated(chain) => {
+                self.metrics.count_repeated();
+                chain
+            }
+        })
     }
 
     fn grant(
         &self,
-        transaction: &Transaction<'_>,
+        transaction: &mut Transaction<'_>,
         proof: &Proof,
         key: KeyHash,
         now: Moment,
@@ -194,17 +211,13 @@ impl Authority {
         key: &ProvenKey,
         now: Moment,
         rng: &mut impl CryptoRng,
-    ) -> Result<Result<String, SignError>, StoreError> {
-        let (identity, chain_pem, event) = match grant {
+    ) -> Result<Result<Signed, SignError>, StoreError> {
+        let (identity, signed, event) = match grant {
             Grant::Same(identity, bought) => {
-                self.metrics.count_repeated();
-                (
-                    identity,
-                    bought.chain_pem,
-                    Event::Repeated {
-                        serial: bought.serial,
-                    },
-                )
+                let event = Event::Repeated {
+                    serial: bought.serial,
+                };
+                (identity, Signed::Repeated(bought.chain_pem), event)
             }
             Grant::New(identity) => {
                 let svid = match self
@@ -215,16 +228,11 @@ impl Authority {
                     Err(error) => return Ok(Err(error.into())),
                 };
                 self.remember(transaction, &request.proof, &identity, key.hash(), &svid)?;
-                self.metrics.count_signed();
-                let not_after = unix_seconds(svid.not_after);
-                (
-                    identity,
-                    svid.chain_pem,
-                    Event::Issued {
-                        serial: svid.serial,
-                        not_after,
-                    },
-                )
+                let event = Event::Issued {
+                    serial: svid.serial,
+                    not_after: unix_seconds(svid.not_after),
+                };
+                (identity, Signed::New(svid.chain_pem), event)
             }
         };
         transaction.append(Record {
@@ -232,7 +240,7 @@ impl Authority {
             key: Some(key.hash()),
             ..record(request, event, now)
         })?;
-        Ok(Ok(chain_pem))
+        Ok(Ok(signed))
     }
 
     fn remember(
@@ -247,7 +255,7 @@ impl Authority {
             key,
             identity,
             key_memory(svid.not_after, self.renewal_grace),
-        )?;
+        );
         let Proof::Token(hash) = proof else {
             return Ok(());
         };
@@ -274,7 +282,7 @@ impl Authority {
         };
         if let Err(error) = self
             .store
-            .write(|transaction| transaction.append(record(request, event, now)))
+            .write(|transaction| transaction.append(record(request, event.clone(), now)))
         {
             tracing::warn!(%error, "cannot write a refusal to the log");
         }
@@ -385,12 +393,11 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use rcgen::{CertificateParams, KeyPair};
-    use tempfile::TempDir;
 
     use super::*;
     use crate::attest::TokenRecord;
     use crate::limits::{REFUSALS_LOGGED_PER_SOURCE, RENEWAL_GRACE, SVID_TTL_DEFAULT};
-    use crate::store::{About, STORE_FILE};
+    use crate::store::About;
 
     #[test]
     fn a_stranger_gets_nothing_but_a_line_in_the_log() {
@@ -512,12 +519,10 @@ mod tests {
         now: Moment,
         source: IpAddr,
         rng: StdRng,
-        _directory: TempDir,
     }
 
     impl Ca {
         fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
             let now = Moment {
                 wall: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
                 monotonic: Instant::now(),
@@ -531,7 +536,7 @@ mod tests {
                 listen: None,
                 created: unix_seconds(now.wall),
             };
-            let store = Store::create(&directory.path().join(STORE_FILE), &about).unwrap();
+            let store = Store::in_memory(&about).unwrap();
             let issuer = Issuer::load(
                 domain,
                 new.root.as_bytes(),
@@ -545,7 +550,6 @@ mod tests {
                 now,
                 source,
                 rng,
-                _directory: directory,
             }
         }
 

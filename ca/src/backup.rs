@@ -5,15 +5,17 @@
 //! restored; identities renew as before.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use weft_store::Redb;
+use weft_transport::files::{self, FileError};
 use weft_transport::private_socket::is_answered;
 
 use crate::attest::unix_seconds;
 use crate::directory::{self, ADMIN_SOCKET, FILES, ISSUING_KEY, OpenError, ROOT_KEY};
-use crate::files::{self, FileError};
 use crate::log::{Event, Record};
-use crate::store::{STORE_FILE, Store, StoreError};
+use crate::store::{LAYOUT, STORE_FILE, Store, StoreError};
 
 /// Why a backup or a restore did not happen. Nothing was replaced.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,12 @@ pub enum BackupError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<weft_store::StoreError> for BackupError {
+    fn from(error: weft_store::StoreError) -> Self {
+        Self::Store(error.into())
+    }
 }
 
 /// Copies a CA into `target`, which must be empty or new. The store may be in use by this process.
@@ -92,41 +100,64 @@ pub fn restore(
     if !force && !files::is_vacant(directory)? {
         return Err(BackupError::NotEmpty(directory.to_owned()));
     }
-    check(source, force)?;
+    let is_new = !directory.exists();
     files::make_directory(directory)?;
-    for name in FILES {
-        let Some(content) = files::read_if_there(&source.join(name))? else {
-            continue;
-        };
-        files::write(&directory.join(name), &zeroize::Zeroizing::new(content))?;
+    let restored = put_in_place(directory, source, force, now);
+    if restored.is_err() && is_new {
+        // It is empty unless the disk failed half-way, and then it is left as it is.
+        let _ = std::fs::remove_dir(directory);
     }
-    // The store comes last: a directory without it holds no CA.
-    let store = Store::open(&source.join(STORE_FILE))?;
-    let staged = directory.join("ca.redb.new");
-    files::remove(&staged)?;
-    let restored = store.copy_to(&staged)?;
-    restored.write(|transaction| {
-        let tokens = transaction.mark_tokens_restored()?;
-        transaction.append(Record {
-            time: unix_seconds(now),
-            event: Event::Restored { tokens },
-            by: "admin",
-            identity: None,
-            peer: None,
-            key: None,
-        })
-    })?;
-    drop(restored);
-    files::rename(&staged, &directory.join(STORE_FILE))?;
-    Ok(())
+    restored
 }
 
-fn check(source: &Path, force: bool) -> Result<(), BackupError> {
+fn put_in_place(
+    directory: &Path,
+    source: &Path,
+    force: bool,
+    now: SystemTime,
+) -> Result<(), BackupError> {
+    let (from, to) = (source.join(STORE_FILE), directory.join(STORE_FILE));
+    // The store takes its place last: a directory without it holds no CA.
+    let restored = Redb::install_copy(&from, &to, &LAYOUT, |copy| {
+        let store = Store::over(Arc::new(copy.clone()), &from);
+        check(&store, source, force)?;
+        for name in FILES {
+            let Some(content) = files::read_if_there(&source.join(name))? else {
+                continue;
+            };
+            files::write(&directory.join(name), &zeroize::Zeroizing::new(content))?;
+        }
+        while store.write(|transaction| transaction.mark_tokens_restored())? {}
+        let tokens = store.read(|view| view.counts())?.tokens;
+        store.write(|transaction| {
+            transaction.append(Record {
+                time: unix_seconds(now),
+                event: Event::Restored { tokens },
+                by: "admin",
+                identity: None,
+                peer: None,
+                key: None,
+            })
+        })?;
+        Ok(())
+    });
+    restored.map_err(|error| match error {
+        // The backup's own store, before anything was taken from it.
+        BackupError::Store(StoreError::Store(reason)) if reason.is_of_file(&from) => {
+            BackupError::Damaged {
+                path: source.to_owned(),
+                reason: reason.to_string(),
+            }
+        }
+        other => other,
+    })
+}
+
+fn check(store: &Store, source: &Path, force: bool) -> Result<(), BackupError> {
     let damaged = |reason: String| BackupError::Damaged {
         path: source.to_owned(),
         reason,
     };
-    let store = directory::open_store(source).map_err(|error| damaged(error.to_string()))?;
     let about = store.about().map_err(|error| damaged(error.to_string()))?;
     if !source.join(ISSUING_KEY).exists() {
         return Err(damaged(format!("{ISSUING_KEY} is missing")));

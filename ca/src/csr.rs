@@ -6,6 +6,7 @@ use std::{fmt, str::FromStr};
 use aws_lc_rs::{digest, signature};
 use rcgen::SubjectPublicKeyInfo;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use weft_transport::hex;
 use x509_parser::{
     certification_request::X509CertificationRequest,
     oid_registry::{
@@ -51,7 +52,7 @@ impl KeyHash {
 
 impl fmt::Display for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
@@ -59,16 +60,8 @@ impl FromStr for KeyHash {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut hash = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err("a key hash is 64 hexadecimal digits");
-        }
-        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digits = std::str::from_utf8(digits).unwrap_or_default();
-            *byte = u8::from_str_radix(digits, 16)
-                .map_err(|_| "a key hash is 64 hexadecimal digits")?;
-        }
-        Ok(Self(hash))
+        let hash = hex::decode(text).map(Self);
+        hash.ok_or("a key hash is 64 hexadecimal digits")
     }
 }
 

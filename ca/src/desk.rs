@@ -204,7 +204,7 @@ pub(crate) fn inspect(
         ))
     })?;
     let certificate = |name| {
-        let pem = crate::files::read(&directory.join(name))?;
+        let pem = weft_transport::files::read(&directory.join(name))?;
         let (fingerprint, not_before, not_after) =
             validity(name, &pem).map_err(|source| OpenError::Load {
                 directory: directory.to_owned(),

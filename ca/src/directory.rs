@@ -10,10 +10,10 @@ use std::time::SystemTime;
 
 use rand::CryptoRng;
 use weft_transport::credentials::{BundleError, Fingerprint, TrustBundle};
+use weft_transport::files::{self, FileError};
 use weft_transport::identity::TrustDomain;
 
 use crate::attest::unix_seconds;
-use crate::files::{self, FileError};
 use crate::issuer::{self, IssueError, Issuer, LoadError};
 use crate::limits::ADDRESSES_MAX;
 use crate::store::{About, STORE_FILE, Store, StoreError};

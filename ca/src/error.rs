@@ -1,11 +1,12 @@
 //! What kind of failure an error is, for exit codes and retries.
 
+use weft_transport::files::FileError;
+
 use crate::admin::AdminError;
 use crate::agent::AgentError;
 use crate::backup::BackupError;
 use crate::desk::TokensError;
 use crate::directory::{InitError, OpenError};
-use crate::files::FileError;
 use crate::server::ServeError;
 use crate::store::StoreError;
 
@@ -22,15 +23,25 @@ pub enum ErrorKind {
     Failed,
 }
 
-impl FileError {
-    /// What kind of failure this is.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Exposed { .. } => ErrorKind::NotPermitted,
-            Self::Io { .. } if self.is_not_permitted() => ErrorKind::NotPermitted,
-            Self::Io { .. } => ErrorKind::Failed,
-            Self::TooLarge { .. } => ErrorKind::BadData,
+impl From<&FileError> for ErrorKind {
+    fn from(error: &FileError) -> Self {
+        match error {
+            FileError::Exposed { .. } => Self::NotPermitted,
+            FileError::Io { .. } if error.is_not_permitted() => Self::NotPermitted,
+            FileError::Io { .. } => Self::Failed,
+            FileError::TooLarge { .. } => Self::BadData,
+        }
+    }
+}
+
+impl From<&weft_store::StoreError> for ErrorKind {
+    fn from(error: &weft_store::StoreError) -> Self {
+        if error.is_not_permitted() {
+            Self::NotPermitted
+        } else if error.is_bad_data() {
+            Self::BadData
+        } else {
+            Self::Failed
         }
     }
 }
@@ -40,11 +51,8 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Corrupt { .. } | Self::Newer { .. } => ErrorKind::BadData,
-            Self::File(error) => error.kind(),
-            Self::InUse(_) | Self::Missing(_) | Self::TokensFull | Self::Failed(_) => {
-                ErrorKind::Failed
-            }
+            Self::Store(error) => error.into(),
+            Self::TokensFull => ErrorKind::Failed,
         }
     }
 }
@@ -55,7 +63,7 @@ impl OpenError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Missing(_) | Self::NoRootKey(_) => ErrorKind::Failed,
-            Self::File(error) => error.kind(),
+            Self::File(error) => error.into(),
             Self::Load { .. } | Self::Bundle(_) => ErrorKind::BadData,
             Self::Store(error) => error.kind(),
         }
@@ -68,7 +76,7 @@ impl InitError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Address(_) | Self::TooManyAddresses => ErrorKind::BadData,
-            Self::File(error) => error.kind(),
+            Self::File(error) => error.into(),
             Self::Store(error) => error.kind(),
             Self::Exists(_) | Self::Issue(_) | Self::Bundle(_) => ErrorKind::Failed,
         }
@@ -95,7 +103,7 @@ impl BackupError {
         match self {
             Self::NotEmpty(_) | Self::Running(_) => ErrorKind::Failed,
             Self::Damaged { .. } | Self::LogBroken { .. } => ErrorKind::BadData,
-            Self::File(error) => error.kind(),
+            Self::File(error) => error.into(),
             Self::Open(error) => error.kind(),
             Self::Store(error) => error.kind(),
         }
@@ -135,7 +143,7 @@ impl ServeError {
             {
                 ErrorKind::NotPermitted
             }
-            Self::File(error) => error.kind(),
+            Self::File(error) => error.into(),
             Self::Running(_)
             | Self::Listen { .. }
             | Self::Socket { .. }
@@ -158,7 +166,7 @@ impl AgentError {
                 ErrorKind::BadData
             }
             Self::Unreachable(_) => ErrorKind::Unreachable,
-            Self::File(error) => error.kind(),
+            Self::File(error) => error.into(),
             Self::Key(_) => ErrorKind::Failed,
         }
     }

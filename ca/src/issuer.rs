@@ -14,6 +14,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use weft_transport::credentials::Fingerprint;
+use weft_transport::hex;
 use weft_transport::identity::{SpiffeId, TrustDomain};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
@@ -398,12 +399,7 @@ fn serial(rng: &mut impl CryptoRng) -> (SerialNumber, String) {
     let mut bytes = [0_u8; 16];
     rng.fill_bytes(&mut bytes);
     bytes[0] = bytes[0] & 0x3f | 0x40;
-    (SerialNumber::from_slice(&bytes), hex(&bytes))
-}
-
-/// Lower-case hex of `bytes`.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    (SerialNumber::from_slice(&bytes), hex::encode(&bytes))
 }
 
 /// X.509 times have whole seconds.
@@ -559,7 +555,7 @@ mod tests {
                 extension.oid.to_id_string().as_str(),
                 "2.5.29.15" | "2.5.29.19"
             )));
-        assert_eq!(hex(leaf.raw_serial()), svid.serial);
+        assert_eq!(hex::encode(leaf.raw_serial()), svid.serial);
         assert_eq!(leaf.raw_serial().len(), 16);
     }
 

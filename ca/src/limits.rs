@@ -46,6 +46,9 @@ pub const TOKEN_TEXT_MAX: usize = 8 * 1024;
 pub const TOKENS_PER_CALL_MAX: u32 = 1000;
 /// Tokens that the store holds, spent ones included; about 1 KiB each.
 pub const TOKENS_MAX: u64 = 100_000;
+/// Tokens, or keys, that are forgotten or marked in one commit, so that others wait for milliseconds and little is in
+/// memory; old ones are forgotten every minute.
+pub const CHANGED_AT_ONCE: usize = 10_000;
 /// Addresses of one CA that a token carries.
 pub const ADDRESSES_MAX: usize = 8;
 /// Longest `HOST:PORT` in bytes (a DNS name has at most 253).
@@ -106,8 +109,6 @@ pub const ADMIN_CONNECTIONS_MAX: usize = 16;
 pub const ADMIN_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest life of a local command's connection: some calls, one after the other.
 pub const ADMIN_CONNECTION_LIFE_MAX: Duration = Duration::from_secs(300);
-/// How long after an error of the disk a store is opened again at the earliest: it is read as a whole then.
-pub const REOPEN_PAUSE: Duration = Duration::from_secs(5);
 /// How long a local command waits for a store that another process holds: a server opens it a
 /// moment before it listens on its socket, and other local commands hold it for milliseconds.
 pub const STORE_WAIT: Duration = Duration::from_secs(3);
@@ -142,8 +143,5 @@ pub const WALL_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// A renewal that the wall clock brings forward is spread over this time.
 pub const WALL_CHECK_SPREAD: Duration = Duration::from_secs(60);
-
-/// Largest file in bytes that is read from a state or CA directory (a bundle of a few hundred roots).
-pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 const DAY: u64 = 24 * 3600;

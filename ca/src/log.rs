@@ -4,9 +4,9 @@
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
+use weft_transport::hex;
 
 use crate::csr::KeyHash;
-use crate::issuer::hex;
 use crate::limits::LOG_FIELD_BYTES_MAX;
 
 /// One line of the log.
@@ -94,7 +94,7 @@ impl Record {
 
 /// The hash by which the next entry refers to this one.
 pub(crate) fn hash(stored: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, stored).as_ref())
+    hex::encode(digest::digest(&digest::SHA256, stored).as_ref())
 }
 
 fn bounded(mut text: String) -> String {

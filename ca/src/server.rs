@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as GrpcServer;
 use weft_transport::credentials::Credentials;
+use weft_transport::files::{self, FileError};
 use weft_transport::hosts;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
@@ -26,7 +27,6 @@ use crate::attest::unix_seconds;
 use crate::authority::{Authority, OwnCredentialsError};
 use crate::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
-use crate::files::{self, FileError};
 use crate::limits::{
     ADMIN_CALL_TIMEOUT, ADMIN_CONNECTION_LIFE_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_MESSAGE_BYTES_MAX,
     CALL_TIMEOUT, CALLS_PER_CONNECTION, CONNECTION_AGE_MAX, CONNECTION_LIFE_MAX, CONNECTION_WINDOW,
@@ -326,7 +326,7 @@ async fn store_when_free(directory: &Path) -> Result<Store, OpenError> {
     let deadline = Instant::now() + STORE_WAIT;
     loop {
         match directory::open_store(directory) {
-            Err(OpenError::Store(StoreError::InUse(_))) if Instant::now() < deadline => {
+            Err(OpenError::Store(error)) if error.is_in_use() && Instant::now() < deadline => {
                 tokio::time::sleep(STORE_POLL).await;
             }
             opened => return opened,

@@ -1,7 +1,8 @@
 //! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups.
 //!
 //! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
-//! `mesh.rs` is the shared state: `roster.rs` the sidecars, `registry.rs` the leases, `tables.rs` what is sent.
+//! `mesh.rs` is the shared state: `mesh/resources.rs` what is in force, `mesh/leases.rs` who serves what, and
+//! `mesh/sessions.rs` the sidecars; `tables.rs` is what is sent.
 //! `subscribe.rs` is one sidecar's stream, `operate.rs` the operators' calls, `admin.rs` the local socket.
 
 mod admin;
@@ -150,7 +151,7 @@ impl ConfigServer {
         let dir = &settings.dir;
         std::fs::create_dir_all(dir).map_err(failed(dir.display().to_string()))?;
         let store = match Store::open(&dir.join(STORE_FILE)) {
-            Err(error @ StoreError::InUse(_)) => return Err(admin::in_use(dir, error).await),
+            Err(error) if error.is_in_use() => return Err(admin::in_use(dir, error).await),
             opened => opened?,
         };
         let known_file = dir.join(KNOWN_FILE);

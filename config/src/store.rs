@@ -1,37 +1,32 @@
-//! The store: every revision of the resources, in `config.redb`. Registrations are not here: they are
-//! leases in memory, and workloads bring them again after a restart.
+//! The store: every revision of the resources, in `config.redb`, as typed values in a `weft_store`. `store/keys.rs` says
+//! under which keys and in which form. Registrations are not here: they are leases in memory, and workloads bring them
+//! again after a restart.
 //!
 //! A revision keeps, for each resource that it changed, the text before and after. So any earlier state
 //! is reached by walking back from the current one, and the store grows with changes, not with the mesh.
 
+mod keys;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
-use weft_ca::reopened::Reopened;
+use weft_store::{Change, Commit, Condition, Keys, Order, Redb, Snapshot, each, transact};
 
+use self::keys::{CURRENT, ID, LAYOUT, REVISIONS};
 use crate::diff;
 use crate::resources::{Resource, Set};
 use crate::table::Revision;
 
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// Key text to resource, as sealed JSON.
-const CURRENT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("current");
-/// Revision number to [`Record`], as sealed JSON.
-const REVISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("revisions");
-
-/// Changes with the layout of the tables above.
-const SCHEMA: &[u8] = b"1";
-
-/// The revisions of one mesh. One process owns it; redb locks the file.
+/// The revisions of one mesh.
 #[derive(Debug)]
 pub struct Store {
-    file: Reopened,
+    inner: Arc<dyn weft_store::Store>,
+    /// What messages name.
+    path: PathBuf,
     store: String,
-    /// The number of the last revision that was written whole. After a failed write the file may hold one more.
+    /// The number of the last revision that was written whole. After a failed write the store may hold one more.
     number: AtomicU64,
 }
 
@@ -68,24 +63,9 @@ struct Edit {
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has it open.
-    #[error(
-        "{path} is open in another process, whose admin.sock does not answer: end it (`fuser {path}` names it)",
-        path = .0.display()
-    )]
-    InUse(PathBuf),
-    /// The disk or file failed.
-    #[error("the store cannot be used: {0}")]
-    Database(String),
-    /// Something in it is not what was written.
-    #[error("the store is damaged: {0}; restore a backup into an empty directory")]
-    Damaged(String),
-    /// It was written by a later weft.
-    #[error("the store has schema {0}, which this version of weft does not know")]
-    Schema(String),
-    /// A write failed a moment ago.
-    #[error("the store's disk failed a moment ago: it is tried again after a few seconds")]
-    Failed,
+    /// The store itself.
+    #[error(transparent)]
+    Store(#[from] weft_store::StoreError),
     /// A write that was said to have failed is there.
     #[error(
         "revision {0}, which was said to have failed, is in the store: restart the config service, which puts it in force"
@@ -94,12 +74,38 @@ pub enum StoreError {
     /// There is no such revision.
     #[error("there is no revision {0}")]
     NoRevision(u64),
-    /// Restoring would overwrite a store.
-    #[error("{0} exists already; a backup is restored into an empty directory")]
-    Exists(String),
     /// The backup is not one, or is damaged.
     #[error("not a backup of a config service: {0}")]
     Backup(String),
+}
+
+impl StoreError {
+    /// Whether another process holds the store.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, Self::Store(weft_store::StoreError::InUse(_)))
+    }
+
+    /// Whether a file or a document is not what it should be.
+    #[must_use]
+    pub fn is_bad_data(&self) -> bool {
+        match self {
+            Self::Backup(_) => true,
+            Self::Store(error) => error.is_bad_data(),
+            Self::Unexpected(_) | Self::NoRevision(_) => false,
+        }
+    }
+
+    /// Whether this user lacks a permission.
+    #[must_use]
+    pub fn is_not_permitted(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_not_permitted())
+    }
+}
+
+/// What the store holds at one moment.
+struct View<'a> {
+    path: &'a Path,
+    snapshot: Box<dyn Snapshot>,
 }
 
 impl Store {
@@ -108,17 +114,26 @@ impl Store {
     /// # Errors
     /// When it is in use, damaged, or of a later version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let of_file = path.to_owned();
-        let file = Reopened::new(move || Database::create(&of_file)).map_err(|error| {
-            if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
-                return StoreError::InUse(path.to_owned());
+        Self::over(Arc::new(Redb::open_or_create(path, &LAYOUT)?), path)
+    }
+
+    /// A store that is gone with the process.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> Result<Self, StoreError> {
+        Self::over(Arc::new(weft_store::Memory::new()), Path::new("memory"))
+    }
+
+    fn over(inner: Arc<dyn weft_store::Store>, path: &Path) -> Result<Self, StoreError> {
+        let known = inner.snapshot()?.get(ID)?;
+        let store = match known {
+            Some(known) => {
+                String::from_utf8(known.value).map_err(|_| damaged(path, "its id is no text"))?
             }
-            StoreError::Database(format!("{}: {error}", path.display()))
-        })?;
-        restrict(path).map_err(|error| StoreError::Database(error.to_string()))?;
-        let store = prepare(&*file.get(Instant::now()).map_err(database)?, None)?;
+            None => give_id(inner.as_ref())?,
+        };
         let opened = Self {
-            file,
+            inner,
+            path: path.to_owned(),
             store,
             number: AtomicU64::new(0),
         };
@@ -134,33 +149,9 @@ impl Store {
     /// # Errors
     /// When the store is damaged.
     pub fn current(&self) -> Result<(Revision, Set), StoreError> {
-        let file = self.file.get(Instant::now()).map_err(database)?;
-        let read = file.begin_read().map_err(database)?;
-        let table = read.open_table(CURRENT).map_err(database)?;
-        let mut set = Set::default();
-        for entry in table.iter().map_err(database)? {
-            let (key, value) = entry.map_err(database)?;
-            let resource: Resource = unseal(value.value())?;
-            if resource.key().to_string() != key.value() {
-                return Err(StoreError::Damaged(format!(
-                    "{} is not under its name",
-                    key.value()
-                )));
-            }
-            set.insert(resource);
-        }
-        let revisions = read.open_table(REVISIONS).map_err(database)?;
-        let number = revisions
-            .last()
-            .map_err(database)?
-            .map_or(0, |(number, _)| number.value());
-        Ok((
-            Revision {
-                store: self.store.clone(),
-                number,
-            },
-            set,
-        ))
+        let view = self.view()?;
+        let revision = self.revision(view.number()?);
+        Ok((revision, view.set()?))
     }
 
     /// Writes the next revision: the whole set becomes `next`, or nothing changes.
@@ -174,13 +165,10 @@ impl Store {
         time: &str,
         message: &str,
     ) -> Result<Revision, StoreError> {
-        let present = self.current();
-        if self.file.has_failed() {
-            return Err(StoreError::Failed);
-        }
-        let (current, before) = present?;
-        if current.number != self.number.load(Ordering::Acquire) {
-            return Err(StoreError::Unexpected(current.number));
+        let view = self.view()?;
+        let (present, before) = (view.number()?, view.set()?);
+        if present != self.number.load(Ordering::Acquire) {
+            return Err(StoreError::Unexpected(present));
         }
         let edits: Vec<Edit> = diff::changed_keys(&before, next)
             .into_iter()
@@ -189,7 +177,7 @@ impl Store {
                 after: next.resources.get(key).cloned(),
             })
             .collect();
-        let number = current.number + 1;
+        let number = present + 1;
         let info = RevisionInfo {
             number,
             author: author.to_owned(),
@@ -197,46 +185,23 @@ impl Store {
             message: message.to_owned(),
             changes: edits.len(),
         };
-        let written = self.commit(&Record { info, edits });
-        match &written {
-            Ok(()) => self.number.store(number, Ordering::Release),
-            // What the disk holds is known once the file is opened again.
-            Err(_) => self.file.mark_failed(Instant::now()),
-        }
-        written.map(|()| Revision {
-            store: self.store.clone(),
-            number,
-        })
-    }
-
-    fn commit(&self, record: &Record) -> Result<(), StoreError> {
-        let file = self.file.get(Instant::now()).map_err(database)?;
-        let write = file.begin_write().map_err(database)?;
-        {
-            let mut current = write.open_table(CURRENT).map_err(database)?;
-            for edit in &record.edits {
-                match (&edit.before, &edit.after) {
-                    (_, Some(after)) => {
-                        let (key, value) = (after.key().to_string(), seal(after)?);
-                        current
-                            .insert(key.as_str(), value.as_slice())
-                            .map_err(database)?;
-                    }
-                    (Some(before), None) => {
-                        current
-                            .remove(before.key().to_string().as_str())
-                            .map_err(database)?;
-                    }
-                    (None, None) => {}
-                }
+        let mut changes = Vec::with_capacity(edits.len() + 1);
+        for edit in &edits {
+            match (&edit.before, &edit.after) {
+                (_, Some(after)) => changes.push(keys::put(keys::resource(after), after)?),
+                (Some(before), None) => changes.push(Change::Delete(keys::resource(before))),
+                (None, None) => {}
             }
-            let mut revisions = write.open_table(REVISIONS).map_err(database)?;
-            let value = seal(record)?;
-            revisions
-                .insert(record.info.number, value.as_slice())
-                .map_err(database)?;
         }
-        write.commit().map_err(database)
+        changes.push(keys::put(keys::revision(number), &Record { info, edits })?);
+        // A writer of another process would have made that key.
+        let first = Condition::Absent(keys::revision(number));
+        match self.inner.commit(&[first], &changes)? {
+            Commit::Done(_) => {}
+            Commit::Conflict => return Err(StoreError::Unexpected(number)),
+        }
+        self.number.store(number, Ordering::Release);
+        Ok(self.revision(number))
     }
 
     /// The resources as they were at a revision; 0 is the empty store.
@@ -244,11 +209,12 @@ impl Store {
     /// # Errors
     /// When there is no such revision, or the store is damaged.
     pub fn set_at(&self, number: u64) -> Result<Set, StoreError> {
-        let (current, mut set) = self.current()?;
-        if number > current.number {
+        let view = self.view()?;
+        let mut set = view.set()?;
+        if number > view.number()? {
             return Err(StoreError::NoRevision(number));
         }
-        for record in self.records(number + 1)?.into_iter().rev() {
+        for record in view.records(number + 1)?.into_iter().rev() {
             for edit in record.edits {
                 match (edit.before, edit.after) {
                     (Some(before), _) => set.insert(before),
@@ -267,31 +233,22 @@ impl Store {
     /// # Errors
     /// When the store is damaged.
     pub fn revisions(&self) -> Result<Vec<RevisionInfo>, StoreError> {
-        Ok(self
-            .records(1)?
-            .into_iter()
-            .rev()
-            .map(|record| record.info)
-            .collect())
+        let records = self.view()?.records(1)?.into_iter().rev();
+        Ok(records.map(|record| record.info).collect())
     }
 
-    fn records(&self, from: u64) -> Result<Vec<Record>, StoreError> {
-        let file = self.file.get(Instant::now()).map_err(database)?;
-        let read = file.begin_read().map_err(database)?;
-        let table = read.open_table(REVISIONS).map_err(database)?;
-        let mut records = Vec::new();
-        for entry in table.range(from..).map_err(database)? {
-            let (number, value) = entry.map_err(database)?;
-            let record: Record = unseal(value.value())?;
-            if record.info.number != number.value() {
-                return Err(StoreError::Damaged(format!(
-                    "revision {} is not its own",
-                    number.value()
-                )));
-            }
-            records.push(record);
+    fn view(&self) -> Result<View<'_>, StoreError> {
+        Ok(View {
+            path: &self.path,
+            snapshot: self.inner.snapshot()?,
+        })
+    }
+
+    fn revision(&self, number: u64) -> Revision {
+        Revision {
+            store: self.store.clone(),
+            number,
         }
-        Ok(records)
     }
 
     /// Everything, as one sealed text.
@@ -299,12 +256,12 @@ impl Store {
     /// # Errors
     /// When the store is damaged.
     pub fn backup(&self) -> Result<Vec<u8>, StoreError> {
-        let (_, set) = self.current()?;
-        seal(&Backup {
+        let view = self.view()?;
+        Ok(keys::seal(&Backup {
             schema: 1,
-            current: set.resources.into_values().collect(),
-            revisions: self.records(1)?,
-        })
+            current: view.set()?.resources.into_values().collect(),
+            revisions: view.records(1)?,
+        })?)
     }
 
     /// Creates a store from a backup. It gets a new id: sidecars must see that its history is another
@@ -314,24 +271,72 @@ impl Store {
     /// When there is a store already, or the backup is none.
     pub fn restore(path: &Path, backup: &[u8]) -> Result<Revision, StoreError> {
         let backup: Backup =
-            unseal(backup).map_err(|error| StoreError::Backup(error.to_string()))?;
+            keys::unseal(backup).map_err(|error| StoreError::Backup(error.to_string()))?;
         if path.exists() {
-            return Err(StoreError::Exists(path.display().to_string()));
+            return Err(weft_store::StoreError::Exists(path.to_owned()).into());
         }
-        let partial = path.with_extension("partial");
-        // A leftover of a restore that did not finish; nothing else has this name.
-        let _ = std::fs::remove_file(&partial);
-        let number = backup
-            .revisions
-            .last()
-            .map_or(0, |record| record.info.number);
-        let store = {
-            let database = Database::create(&partial).map_err(self::database)?;
-            restrict(&partial).map_err(|error| StoreError::Database(error.to_string()))?;
-            prepare(&database, Some(&backup))?
-        };
-        std::fs::rename(&partial, path).map_err(|error| StoreError::Database(error.to_string()))?;
-        Ok(Revision { store, number })
+        weft_store::install(path, &LAYOUT, |staged| {
+            let current = backup.current.iter();
+            let current = current.map(|one| keys::put(keys::resource(one), one));
+            let records = backup.revisions.iter();
+            let records = records.map(|one| keys::put(keys::revision(one.info.number), one));
+            weft_store::fill(staged, current.chain(records))?;
+            // Reads all of it, and gives it its id.
+            let restored = Self::over(Arc::new(staged.clone()), path)?;
+            Ok(restored.revision(restored.number.load(Ordering::Acquire)))
+        })
+    }
+}
+
+impl View<'_> {
+    /// The number of the newest revision; 0 if there is none.
+    fn number(&self) -> Result<u64, StoreError> {
+        let newest = self
+            .snapshot
+            .range(&Keys::prefix(REVISIONS), Order::Descending, 1)?;
+        newest
+            .first()
+            .map_or(Ok(0), |entry| self.number_of(&entry.key))
+    }
+
+    fn set(&self) -> Result<Set, StoreError> {
+        let mut set = Set::default();
+        each(self.snapshot.as_ref(), Keys::prefix(CURRENT), |entry| {
+            let resource: Resource = self.unseal(&entry.value)?;
+            if keys::resource(&resource) != entry.key {
+                let name = entry.key.escape_ascii();
+                return Err(damaged(self.path, format!("{name} is not under its name")));
+            }
+            set.insert(resource);
+            Ok(())
+        })?;
+        Ok(set)
+    }
+
+    fn records(&self, from: u64) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        let wanted = Keys::prefix(REVISIONS).starting_at(&keys::revision(from));
+        each(self.snapshot.as_ref(), wanted, |entry| {
+            let number = self.number_of(&entry.key)?;
+            let record: Record = self.unseal(&entry.value)?;
+            if record.info.number != number {
+                return Err(damaged(
+                    self.path,
+                    format!("revision {number} is not its own"),
+                ));
+            }
+            records.push(record);
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    fn number_of(&self, key: &[u8]) -> Result<u64, StoreError> {
+        keys::revision_number(key).ok_or_else(|| damaged(self.path, "a revision has no number"))
+    }
+
+    fn unseal<T: for<'de> Deserialize<'de>>(&self, sealed: &[u8]) -> Result<T, StoreError> {
+        keys::unseal(sealed).map_err(|reason| damaged(self.path, reason))
     }
 }
 
@@ -343,77 +348,25 @@ struct Backup {
     revisions: Vec<Record>,
 }
 
-/// Creates the tables in a new file, checks the schema of an old one, and returns the store's id.
-fn prepare(database: &Database, content: Option<&Backup>) -> Result<String, StoreError> {
-    let write = database.begin_write().map_err(self::database)?;
-    let store = {
-        let mut meta = write.open_table(META).map_err(self::database)?;
-        let schema = meta
-            .get("schema")
-            .map_err(self::database)?
-            .map(|found| found.value().to_vec());
-        if let Some(schema) = schema.filter(|schema| schema != SCHEMA) {
-            return Err(StoreError::Schema(
-                String::from_utf8_lossy(&schema).into_owned(),
-            ));
+/// Gives a new store its id, unless another process was faster.
+fn give_id(store: &dyn weft_store::Store) -> Result<String, StoreError> {
+    let random = format!("{:032x}", rand::random::<u128>());
+    transact(store, |transaction| match transaction.get(ID)? {
+        Some(known) => Ok(String::from_utf8_lossy(&known).into_owned()),
+        None => {
+            transaction.put(ID, random.as_bytes());
+            Ok(random.clone())
         }
-        meta.insert("schema", SCHEMA).map_err(self::database)?;
-        let known = meta
-            .get("store")
-            .map_err(self::database)?
-            .map(|found| found.value().to_vec());
-        let store = match known {
-            Some(known) => String::from_utf8(known)
-                .map_err(|_| StoreError::Damaged("its id is no text".to_owned()))?,
-            None => format!("{:032x}", rand::random::<u128>()),
-        };
-        meta.insert("store", store.as_bytes())
-            .map_err(self::database)?;
-        let mut current = write.open_table(CURRENT).map_err(self::database)?;
-        let mut revisions = write.open_table(REVISIONS).map_err(self::database)?;
-        for resource in content.iter().flat_map(|content| &content.current) {
-            let (key, value) = (resource.key().to_string(), seal(resource)?);
-            current
-                .insert(key.as_str(), value.as_slice())
-                .map_err(self::database)?;
-        }
-        for record in content.iter().flat_map(|content| &content.revisions) {
-            let value = seal(record)?;
-            revisions
-                .insert(record.info.number, value.as_slice())
-                .map_err(self::database)?;
-        }
-        store
-    };
-    write.commit().map_err(self::database)?;
-    Ok(store)
+    })
 }
 
-/// SHA-256 of the JSON, then the JSON: a flipped bit is found, not served.
-pub(crate) fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    let json = serde_json::to_vec(value).map_err(|error| StoreError::Damaged(error.to_string()))?;
-    let mut sealed = digest(&SHA256, &json).as_ref().to_vec();
-    sealed.extend(json);
-    Ok(sealed)
-}
-
-pub(crate) fn unseal<T: for<'de> Deserialize<'de>>(sealed: &[u8]) -> Result<T, StoreError> {
-    let (sum, json) = sealed
-        .split_at_checked(SHA256.output_len)
-        .ok_or_else(|| StoreError::Damaged("a record is cut short".to_owned()))?;
-    if digest(&SHA256, json).as_ref() != sum {
-        return Err(StoreError::Damaged("a checksum does not match".to_owned()));
+fn damaged(path: &Path, reason: impl ToString) -> StoreError {
+    weft_store::StoreError::Corrupt {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+        remedy: LAYOUT.restore,
     }
-    serde_json::from_slice(json).map_err(|error| StoreError::Damaged(error.to_string()))
-}
-
-fn restrict(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-}
-
-fn database(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Database(error.to_string())
+    .into()
 }
 
 #[cfg(test)]
@@ -447,7 +400,7 @@ mod tests {
         let store = Store::open(&path).unwrap();
         let first = store.write(&set(&["a"]), "anna", "t1", "one").unwrap();
         store.write(&set(&["b", "c"]), "ben", "t2", "two").unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::InUse(_))));
+        assert!(Store::open(&path).unwrap_err().is_in_use());
         drop(store);
         let store = Store::open(&path).unwrap();
         let (revision, current) = store.current().unwrap();
@@ -479,7 +432,7 @@ mod tests {
         );
         assert!(matches!(
             Store::restore(&path, &backup),
-            Err(StoreError::Exists(_))
+            Err(StoreError::Store(weft_store::StoreError::Exists(_)))
         ));
         let mut flipped = backup;
         flipped[40] ^= 1;
@@ -498,18 +451,90 @@ mod tests {
     }
 
     #[test]
-    fn a_flipped_bit_in_a_record_is_found() {
-        let mut sealed = seal(&set(&["a"]).resources.into_values().collect::<Vec<_>>()).unwrap();
-        assert!(unseal::<Vec<Resource>>(&sealed).is_ok());
-        let last = sealed.len() - 1;
-        sealed[last] ^= 1;
-        assert!(matches!(
-            unseal::<Vec<Resource>>(&sealed),
-            Err(StoreError::Damaged(_))
-        ));
-        assert!(matches!(
-            unseal::<Vec<Resource>>(b"short"),
-            Err(StoreError::Damaged(_))
-        ));
+    fn a_store_of_schema_1_keeps_its_id_its_resources_and_every_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.redb");
+        // The values are those of the present layout; the tables are those of schema 1.
+        let store = Store::in_memory().unwrap();
+        store.write(&set(&["a"]), "anna", "t1", "one").unwrap();
+        store.write(&set(&["b", "c"]), "ben", "t2", "two").unwrap();
+        let (now, before) = (store.current().unwrap(), store.revisions().unwrap());
+        let database = redb::Database::create(&path).unwrap();
+        let write = database.begin_write().unwrap();
+        let meta = redb::TableDefinition::<&str, &[u8]>::new("meta");
+        let current = redb::TableDefinition::<&str, &[u8]>::new("current");
+        let revisions = redb::TableDefinition::<u64, &[u8]>::new("revisions");
+        {
+            let mut meta = write.open_table(meta).unwrap();
+            meta.insert("schema", b"1".as_slice()).unwrap();
+            meta.insert("store", store.store.as_bytes()).unwrap();
+            let mut current = write.open_table(current).unwrap();
+            let mut revisions = write.open_table(revisions).unwrap();
+            let state = store.inner.snapshot().unwrap();
+            each(state.as_ref(), Keys::all(), |entry| {
+                if let Some(name) = entry.key.strip_prefix(CURRENT) {
+                    let name = str::from_utf8(name).unwrap();
+                    current.insert(name, entry.value.as_slice()).unwrap();
+                } else if let Some(number) = keys::revision_number(&entry.key) {
+                    revisions.insert(number, entry.value.as_slice()).unwrap();
+                }
+                Ok::<_, StoreError>(())
+            })
+            .unwrap();
+        }
+        write.commit().unwrap();
+        drop(database);
+        for _ in 0..2 {
+            let store = Store::open(&path).unwrap();
+            assert_eq!(store.current().unwrap(), now);
+            assert_eq!(store.revisions().unwrap(), before);
+            assert_eq!(store.set_at(1).unwrap(), set(&["a"]));
+        }
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.write(&set(&[]), "anna", "t3", "").unwrap().number, 3);
+    }
+
+    #[test]
+    fn a_store_in_memory_has_the_same_revisions() {
+        let store = Store::in_memory().unwrap();
+        store.write(&set(&["a"]), "anna", "t1", "one").unwrap();
+        store.write(&set(&["b"]), "ben", "t2", "two").unwrap();
+        assert_eq!(store.current().unwrap().1, set(&["b"]));
+        assert_eq!(store.set_at(1).unwrap(), set(&["a"]));
+        assert_eq!(store.revisions().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_revision_that_was_said_to_have_failed_and_is_there_is_not_written_over() {
+        let memory: Arc<dyn weft_store::Store> = Arc::new(weft_store::Memory::new());
+        let store = Store::over(Arc::clone(&memory), Path::new("memory")).unwrap();
+        let other = Store::over(memory, Path::new("memory")).unwrap();
+        other.write(&set(&["theirs"]), "anna", "t1", "").unwrap();
+        let refused = store.write(&set(&["mine"]), "ben", "t2", "");
+        assert!(matches!(refused, Err(StoreError::Unexpected(1))));
+        assert_eq!(store.current().unwrap().1, set(&["theirs"]));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_store_is_found_when_it_is_opened() {
+        let memory: Arc<dyn weft_store::Store> = Arc::new(weft_store::Memory::new());
+        let open = || Store::over(Arc::clone(&memory), Path::new("memory"));
+        let store = open().unwrap();
+        store.write(&set(&["a"]), "anna", "t1", "").unwrap();
+        let mut entry = memory
+            .snapshot()
+            .unwrap()
+            .get(&keys::revision(1))
+            .unwrap()
+            .unwrap();
+        *entry.value.last_mut().unwrap() ^= 1;
+        let _ = memory
+            .commit(&[], &[Change::put(entry.key, entry.value)])
+            .unwrap();
+        let error = open().unwrap_err();
+        assert!(
+            error.is_bad_data() && error.to_string().contains("weft config restore"),
+            "{error}"
+        );
     }
 }

@@ -183,9 +183,8 @@ fn failed(error: &ServeError) -> Failure {
         {
             Code::NotPermitted
         }
-        ServeError::Store(
-            weft_config::store::StoreError::Backup(_) | weft_config::store::StoreError::Damaged(_),
-        ) => Code::BadData,
+        ServeError::Store(error) if error.is_not_permitted() => Code::NotPermitted,
+        ServeError::Store(error) if error.is_bad_data() => Code::BadData,
         ServeError::Running { .. }
         | ServeError::Listen { .. }
         | ServeError::Store(_)

@@ -237,3 +237,6 @@ pub(crate) const LOG_OF_CALLERS: (u32, Duration) = (60, Duration::from_secs(60))
 
 /// Lines of the log that a lasting state causes again and again, in a span: no descriptors left, say.
 pub(crate) const LOG_OF_A_STATE: (u32, Duration) = (1, Duration::from_secs(10));
+
+/// Largest file in bytes that is read from a state or CA directory (a bundle of a few hundred roots).
+pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;

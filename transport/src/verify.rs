@@ -253,7 +253,7 @@ impl Leaf {
             id,
             not_before: system_time(validity.not_before.timestamp()),
             not_after: system_time(validity.not_after.timestamp()),
-            serial: hex(certificate.raw_serial()),
+            serial: crate::hex::encode(certificate.raw_serial()),
         })
     }
 }
@@ -325,10 +325,6 @@ fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, FormErr
 fn system_time(timestamp: i64) -> SystemTime {
     let seconds = u64::try_from(timestamp).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

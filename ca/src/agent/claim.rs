@@ -9,8 +9,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::files::{self, FileError};
-
 /// The file that is locked. It holds the id of the process, for messages, and is never removed.
 const LOCK: &str = "lock";
 
@@ -85,3 +83,4 @@ mod tests {
         assert!(Claim::take(&path).unwrap().is_some());
     }
 }
+use weft_transport::files::{self, FileError};

@@ -19,11 +19,11 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 use weft_transport::credentials::{BundleError, Svid, SvidError, TrustBundle};
+use weft_transport::files::{self, FileError};
 use weft_transport::identity::TrustDomain;
 use zeroize::Zeroizing;
 
 use super::AgentError;
-use crate::files::{self, FileError};
 use crate::issuer::PrivateKeyPem;
 
 const KEY: &str = "identity.key";

@@ -1,9 +1,10 @@
 //! Questions to the store: what it holds at one moment.
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
 use serde::de::DeserializeOwned;
+use weft_store::{Keys, Order, Snapshot, each};
 
-use super::{KEYS, LOG, META, META_LOG_BASE, META_LOG_HEAD, Store, StoreError, TOKENS};
+use super::keys::{self, ABOUT, KEYS, LOG, LOG_BASE, LOG_HEAD, TOKENS};
+use super::{About, Store, StoreError};
 use crate::attest::TokenRecord;
 use crate::log::{self, LogEntry};
 use crate::token::TokenHash;
@@ -19,88 +20,85 @@ pub(crate) struct Counts {
 /// A consistent state to read from.
 pub(crate) struct View<'a> {
     pub(super) store: &'a Store,
-    pub(super) inner: ReadTransaction,
+    pub(super) snapshot: Box<dyn Snapshot>,
 }
 
 impl View<'_> {
-    pub(super) fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
-        &self,
-        definition: TableDefinition<'_, K, V>,
-    ) -> Result<redb::ReadOnlyTable<K, V>, StoreError> {
-        Ok(self
-            .inner
-            .open_table(definition)
-            .map_err(redb::Error::from)?)
-    }
-
-    pub(super) fn meta<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, StoreError> {
-        let table = self.table(META)?;
-        let value = table.get(name).map_err(redb::Error::from)?;
-        let value = value.ok_or_else(|| self.store.corrupt(format!("no entry {name:?}")))?;
-        self.store.decode(value.value())
+    /// What this CA is.
+    pub(super) fn about(&self) -> Result<About, StoreError> {
+        self.get(ABOUT)?
+            .ok_or_else(|| self.store.corrupt("no entry \"about\""))
     }
 
     pub(crate) fn counts(&self) -> Result<Counts, StoreError> {
+        let count = |prefix| self.snapshot.count(&Keys::prefix(prefix));
         Ok(Counts {
-            tokens: self.table(TOKENS)?.len().map_err(redb::Error::from)?,
-            keys: self.table(KEYS)?.len().map_err(redb::Error::from)?,
-            log: self.table(LOG)?.len().map_err(redb::Error::from)?,
+            tokens: count(TOKENS)?,
+            keys: count(KEYS)?,
+            log: count(LOG)?,
         })
     }
 
     /// The token with this hash.
     pub(crate) fn token(&self, hash: TokenHash) -> Result<Option<TokenRecord>, StoreError> {
-        let table = self.table(TOKENS)?;
-        let value = table.get(&hash.0).map_err(redb::Error::from)?;
-        value
-            .map(|value| self.store.decode(value.value()))
-            .transpose()
+        self.get(&keys::token(hash))
     }
 
     /// Calls `visit` for every token.
     pub(crate) fn tokens(&self, mut visit: impl FnMut(TokenRecord)) -> Result<(), StoreError> {
-        for item in self.table(TOKENS)?.iter().map_err(redb::Error::from)? {
-            let (_, value) = item.map_err(redb::Error::from)?;
-            visit(self.store.decode(value.value())?);
-        }
-        Ok(())
+        each(self.snapshot.as_ref(), Keys::prefix(TOKENS), |entry| {
+            visit(self.store.decode(&entry.value)?);
+            Ok(())
+        })
     }
 
     /// The last entries of the log, newest first.
     pub(crate) fn log_tail(&self, count: usize) -> Result<Vec<LogEntry>, StoreError> {
-        let table = self.table(LOG)?;
-        let entries = table.iter().map_err(redb::Error::from)?.rev().take(count);
-        entries
-            .map(|item| {
-                let (_, value) = item.map_err(redb::Error::from)?;
-                self.store.decode(value.value())
-            })
-            .collect()
+        let keys = Keys::prefix(LOG);
+        let entries = self.snapshot.range(&keys, Order::Descending, count)?;
+        let decoded = entries.iter().map(|entry| self.store.decode(&entry.value));
+        decoded.collect()
     }
 
     /// Checks the chain of hashes; returns the number of the first entry that does not fit.
     pub(crate) fn first_broken_log_entry(&self) -> Result<Option<u64>, StoreError> {
-        let mut expected: String = self.meta(META_LOG_BASE).or_else(absent)?;
-        let head: String = self.meta(META_LOG_HEAD).or_else(absent)?;
+        let mut expected: String = self.get(LOG_BASE)?.unwrap_or_default();
+        let head: String = self.get(LOG_HEAD)?.unwrap_or_default();
         let mut last = None;
-        for item in self.table(LOG)?.iter().map_err(redb::Error::from)? {
-            let (key, value) = item.map_err(redb::Error::from)?;
-            let number = key.value();
+        let checked = each(self.snapshot.as_ref(), Keys::prefix(LOG), |entry| {
+            let number = keys::log_number(&entry.key).unwrap_or_default();
             let gap = last.is_some_and(|last| last + 1 != number);
-            let entry: Option<LogEntry> = serde_json::from_slice(value.value()).ok();
-            if gap || entry.is_none_or(|e| e.previous != expected || e.number != number) {
-                return Ok(Some(number));
+            let decoded: Option<LogEntry> = keys::decode(&entry.value).ok();
+            if gap || decoded.is_none_or(|e| e.previous != expected || e.number != number) {
+                return Err(Stop::Broken(number));
             }
-            expected = log::hash(value.value());
+            expected = log::hash(&entry.value);
             last = Some(number);
+            Ok(())
+        });
+        match checked {
+            Ok(()) => Ok((expected != head).then_some(last.map_or(1, |last| last + 1))),
+            Err(Stop::Broken(number)) => Ok(Some(number)),
+            Err(Stop::Failed(error)) => Err(error.into()),
         }
-        Ok((expected != head).then_some(last.map_or(1, |last| last + 1)))
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
+        let entry = self.snapshot.get(key)?;
+        entry
+            .map(|entry| self.store.decode(&entry.value))
+            .transpose()
     }
 }
 
-fn absent(error: StoreError) -> Result<String, StoreError> {
-    if matches!(error, StoreError::Corrupt { .. }) {
-        return Ok(String::new());
+/// Why the log is read no further.
+enum Stop {
+    Broken(u64),
+    Failed(weft_store::StoreError),
+}
+
+impl From<weft_store::StoreError> for Stop {
+    fn from(error: weft_store::StoreError) -> Self {
+        Self::Failed(error)
     }
-    Err(error)
 }

@@ -1,22 +1,25 @@
 //! The last good table on the sidecar's disk: a line with the SHA-256 of the rest, then JSON. Written
 //! beside and renamed, so that a crash leaves the old one or the new one.
 
-use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use weft_transport::files::{self, FileError};
+use weft_transport::hex;
 
 use crate::table::Table;
 
 /// Why there is no table to start from.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError {
-    /// The file cannot be read or written.
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// It is not what was written.
     #[error("its checksum does not match")]
     Checksum,
@@ -48,32 +51,17 @@ pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
 pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let json = serde_json::to_vec(table)?;
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)?;
-    let written = writeln!(file, "{}", checksum(&json))
-        .and_then(|()| file.write_all(&json))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::rename(&partial, path));
-    if written.is_err() {
-        // A part of a table would hold the space that the next attempt needs. The first error counts.
-        let _ = std::fs::remove_file(&partial);
-    }
-    Ok(written?)
+    // Room for the checksum's digits, before the line's end.
+    let mut text = vec![b'\n'; 2 * SHA256.output_len + 1];
+    let start = text.len();
+    serde_json::to_writer(&mut text, table)?;
+    let sum = checksum(&text[start..]);
+    text[..sum.len()].copy_from_slice(sum.as_bytes());
+    Ok(files::write_among_others(path, &text)?)
 }
 
 fn checksum(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * SHA256.output_len);
-    for byte in digest(&SHA256, bytes).as_ref() {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex::encode(digest(&SHA256, bytes).as_ref())
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 //! whom an apply has to wait. Only the service reads it; without it the service waits for a lease instead.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use weft_transport::files;
 use weft_transport::identity::SpiffeId;
 
 use super::registry::Workload;
@@ -94,23 +95,16 @@ pub(super) fn read(path: &Path) -> Option<Vec<Known>> {
 
 /// Replaces the file. If that fails there is none, which is better than one that is wrong.
 pub(super) fn write(path: &Path, sidecars: Vec<Known>) -> io::Result<()> {
-    let replace = || {
-        let partial = path.with_extension("partial");
-        let text = serde_json::to_vec(&File {
-            schema: SCHEMA,
-            sidecars,
-        })?;
-        let mut file = fs::File::create(&partial)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    let replaced = replace();
+    let text = serde_json::to_vec(&File {
+        schema: SCHEMA,
+        sidecars,
+    })?;
+    let replaced = files::write(path, &text);
     if replaced.is_err() {
         // The error that counts is the first one.
         let _ = fs::remove_file(path);
     }
-    replaced
+    replaced.map_err(io::Error::other)
 }
 
 #[cfg(test)]

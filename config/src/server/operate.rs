@@ -293,14 +293,9 @@ fn check(mesh: &Mesh, next: &Set, parsed: &Parsed) -> ChangeResult {
 fn failed(error: &StoreError) -> Status {
     match error {
         StoreError::NoRevision(_) => Status::not_found(error.to_string()),
-        StoreError::InUse(_)
-        | StoreError::Database(_)
-        | StoreError::Damaged(_)
-        | StoreError::Schema(_)
-        | StoreError::Failed
-        | StoreError::Unexpected(_)
-        | StoreError::Exists(_)
-        | StoreError::Backup(_) => Status::internal(error.to_string()),
+        StoreError::Store(_) | StoreError::Unexpected(_) | StoreError::Backup(_) => {
+            Status::internal(error.to_string())
+        }
     }
 }
 

@@ -110,15 +110,7 @@ pub fn parse_expected_header(text: &str) -> Result<(HeaderName, Option<HeaderVal
 /// A text that says what to write.
 pub fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
     let help = || format!("{text:?} is no SHA-256; write its 64 hexadecimal digits");
-    if text.len() != 64 || !text.is_ascii() {
-        return Err(help());
-    }
-    let mut digest = [0; 32];
-    for (index, byte) in digest.iter_mut().enumerate() {
-        let digits = text.get(index * 2..index * 2 + 2).ok_or_else(help)?;
-        *byte = u8::from_str_radix(digits, 16).map_err(|_| help())?;
-    }
-    Ok(digest)
+    weft_transport::hex::decode(text).ok_or_else(help)
 }
 
 /// The first failure of two, or success.

@@ -1,10 +1,10 @@
 //! The key of stateless reset tokens, in a file of the state directory.
 
-use std::io;
 use std::path::Path;
 
 use rand::RngExt;
 use weft_transport::endpoint::ResetKey;
+use weft_transport::files;
 
 use super::random;
 
@@ -20,26 +20,8 @@ pub(super) fn reset_key(state_dir: &Path) -> ResetKey {
         return ResetKey::new(key);
     }
     let key: [u8; ResetKey::LENGTH] = random(|random| random.random());
-    if let Err(error) = write_private(&path, &key) {
+    if let Err(error) = files::write(&path, &key) {
         tracing::warn!(path = %path.display(), %error, "the key of stateless resets is not kept: after a crash, peers find out by silence");
     }
     ResetKey::new(key)
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let temporary = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if written.is_err() {
-        // The error that counts is the first one.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    written.and_then(|()| std::fs::rename(&temporary, path))
 }

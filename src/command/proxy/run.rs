@@ -178,7 +178,7 @@ async fn sidecar(
 /// one lets go.
 fn claim(settings: &ProxySettings) -> Result<Option<Claim>, Failure> {
     let claim = Claim::take(&settings.state_dir);
-    let claim = claim.map_err(|error| crate::command::ca::failed(error.kind(), &error))?;
+    let claim = claim.map_err(|error| crate::command::ca::failed((&error).into(), &error))?;
     if claim.is_none() && settings.takeover_socket.is_none() {
         return Err(claimed(settings));
     }

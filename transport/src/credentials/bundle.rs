@@ -7,6 +7,7 @@ use aws_lc_rs::digest;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
+use crate::hex;
 use crate::identity::TrustDomain;
 use crate::limits;
 
@@ -141,7 +142,7 @@ fn base64(bytes: &[u8]) -> String {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
@@ -164,18 +165,7 @@ impl FromStr for Fingerprint {
     type Err = FingerprintError;
 
     fn from_str(text: &str) -> Result<Self, FingerprintError> {
-        let mut bytes = [0; 32];
-        if text.len() != 2 * bytes.len() || !text.is_ascii() {
-            return Err(FingerprintError);
-        }
-        for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digits = str::from_utf8(digits).map_err(|_| FingerprintError)?;
-            if digits.starts_with('+') {
-                return Err(FingerprintError);
-            }
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| FingerprintError)?;
-        }
-        Ok(Self(bytes))
+        hex::decode(text).map(Self).ok_or(FingerprintError)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Files that hold keys and state: written whole or not at all, readable by their owner only.
+//! Files that hold keys and state: written whole or not at all, readable by their owner only. Every process of weft
+//! writes its files by these functions.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -40,7 +41,7 @@ pub enum FileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Larger than [`FILE_BYTES_MAX`].
+    /// Larger than any file of a state directory is.
     #[error("{path} is larger than {FILE_BYTES_MAX} bytes")]
     TooLarge {
         /// The file.
@@ -49,7 +50,9 @@ pub enum FileError {
 }
 
 impl FileError {
-    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    /// What the operating system said.
+    #[must_use]
+    pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io {
             action,
             path: path.to_owned(),
@@ -71,7 +74,10 @@ impl FileError {
 }
 
 /// Makes `path` and its parents, private to the owner; an existing directory keeps its mode.
-pub(crate) fn make_directory(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// When the operating system refuses.
+pub fn make_directory(path: &Path) -> Result<(), FileError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(PRIVATE_DIRECTORY)
@@ -79,35 +85,74 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), FileError> {
         .map_err(|error| FileError::io("create directory", path, error))
 }
 
-/// Replaces `path` by `content`: after a crash there is the old file or the new one, never a part.
-pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let temporary = temporary(path);
-    // A left-over of a crash; it may have another mode.
-    remove(&temporary)?;
-    let failed = |error| FileError::io("write", path, error);
-    let mut file = OpenOptions::new()
+/// Replaces `path` by `content`: after a crash there is the old file or the new one, never a part. One process writes
+/// it at a time.
+///
+/// # Errors
+/// When the operating system refuses; the old file is there then.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    write_beside(path, &suffixed(path, ".new"), content)
+}
+
+/// The same for a file that several processes may write at the same time, each by a temporary file of its own. One
+/// that is killed leaves its own behind.
+///
+/// # Errors
+/// When the operating system refuses; the old file is there then.
+pub fn write_among_others(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let own = suffixed(path, &format!(".{}.new", std::process::id()));
+    write_beside(path, &own, content)
+}
+
+/// Copies a file of any size into a new one, which only its owner may read, and makes that last.
+///
+/// # Errors
+/// When there is a file at `to`, or the operating system refuses.
+pub fn copy(from: &Path, to: &Path) -> Result<(), FileError> {
+    let mut source = File::open(from).map_err(|error| FileError::io("read", from, error))?;
+    let failed = |error| FileError::io("write", to, error);
+    let mut copy = create(to).map_err(failed)?;
+    io::copy(&mut source, &mut copy)
+        .and_then(|_| copy.sync_all())
+        .map_err(failed)
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(PRIVATE_FILE)
-        .open(&temporary)
-        .map_err(failed)?;
+        .open(path)
+}
+
+fn write_beside(path: &Path, temporary: &Path, content: &[u8]) -> Result<(), FileError> {
+    // A left-over of a crash; it may have another mode.
+    remove(temporary)?;
+    let failed = |error| FileError::io("write", path, error);
+    let mut file = create(temporary).map_err(failed)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     if let Err(error) = written {
         // A part of a file would hold the space that the next attempt needs. The error that counts is the first.
-        let _ = fs::remove_file(&temporary);
+        let _ = fs::remove_file(temporary);
         return Err(failed(error));
     }
-    rename(&temporary, path)
+    rename(temporary, path)
 }
 
 /// Renames `from` to `to` and makes that last.
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// When the operating system refuses.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
     fs::rename(from, to).map_err(|error| FileError::io("write", to, error))?;
     sync_directory(to)
 }
 
 /// Removes a file if it is there.
-pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// When the operating system refuses.
+pub fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(FileError::io("remove", path, error))
@@ -117,7 +162,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
 }
 
 /// Reads a file of bounded size.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+///
+/// # Errors
+/// When it is too large, or the operating system refuses.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     let failed = |error| FileError::io("read", path, error);
     let file = File::open(path).map_err(failed)?;
     let mut content = Vec::new();
@@ -133,7 +181,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 }
 
 /// Reads a file if it is there.
-pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+///
+/// # Errors
+/// When it is too large, or the operating system refuses.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     match read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.is_not_found() => Ok(None),
@@ -142,7 +193,10 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 }
 
 /// Refuses a key file that others than the owner may read or write.
-pub(crate) fn check_private(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// [`FileError::Exposed`], or when its mode cannot be read.
+pub fn check_private(path: &Path) -> Result<(), FileError> {
     let metadata = fs::metadata(path).map_err(|error| FileError::io("read", path, error))?;
     let mode = metadata.mode() & 0o7777;
     if mode & OTHERS != 0 {
@@ -156,7 +210,10 @@ pub(crate) fn check_private(path: &Path) -> Result<(), FileError> {
 
 /// Refuses a key file that everybody on the host may read or write, and says in the log if its group may. The modes of a
 /// volume may be its orchestrator's, which gives a group to all that is in it and starts the process in that group.
-pub(crate) fn check_unexposed(path: &Path) -> Result<(), FileError> {
+///
+/// # Errors
+/// [`FileError::Exposed`], or when its mode cannot be read.
+pub fn check_unexposed(path: &Path) -> Result<(), FileError> {
     match check_private(path) {
         Err(FileError::Exposed { path, mode }) if mode & WORLD == 0 => {
             tracing::warn!(path = %path.display(), mode = %format!("{mode:04o}"), "the group of a key file may read it");
@@ -167,7 +224,10 @@ pub(crate) fn check_unexposed(path: &Path) -> Result<(), FileError> {
 }
 
 /// Whether `path` is a directory with nothing in it, or does not exist.
-pub(crate) fn is_vacant(path: &Path) -> Result<bool, FileError> {
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_vacant(path: &Path) -> Result<bool, FileError> {
     match fs::read_dir(path) {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -175,9 +235,11 @@ pub(crate) fn is_vacant(path: &Path) -> Result<bool, FileError> {
     }
 }
 
-fn temporary(path: &Path) -> PathBuf {
+/// The path with something added to its name.
+#[must_use]
+pub fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(suffix);
     name.into()
 }
 
@@ -202,9 +264,10 @@ mod tests {
     fn a_written_file_is_private_whole_and_leaves_nothing_beside_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        fs::write(temporary(&path), "left over").unwrap();
+        fs::write(suffixed(&path, ".new"), "left over").unwrap();
         write(&path, b"first").unwrap();
         write(&path, b"second").unwrap();
+        write_among_others(&path, b"second").unwrap();
         assert_eq!(read(&path).unwrap(), b"second");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

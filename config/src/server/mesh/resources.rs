@@ -1,0 +1,41 @@
+//! The resources in force: those of the newest revision, and the plan that they are compiled to.
+
+use std::sync::Arc;
+
+use weft_transport::identity::TrustDomain;
+
+use super::Mesh;
+use crate::compile::Plan;
+use crate::resources::Set;
+use crate::table::Revision;
+
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) set: Arc<Set>,
+    pub(super) plan: Arc<Plan>,
+}
+
+impl InForce {
+    pub(super) fn new(revision: Revision, trust_domain: TrustDomain, set: Set) -> Self {
+        Self {
+            plan: Arc::new(Plan::new(revision, trust_domain, &set)),
+            set: Arc::new(set),
+        }
+    }
+}
+
+impl Mesh {
+    pub(in crate::server) fn current(&self) -> (Revision, Arc<Set>) {
+        let inner = self.lock();
+        let InForce { plan, set } = &inner.in_force;
+        (plan.revision.clone(), Arc::clone(set))
+    }
+
+    /// Puts a written revision into force.
+    pub(in crate::server) fn advance(&self, revision: Revision, set: Set) {
+        let next = InForce::new(revision, self.trust_domain.clone(), set);
+        let mut inner = self.lock();
+        inner.in_force = next;
+        self.publish(&mut inner);
+    }
+}

@@ -1,0 +1,264 @@
+//! The sidecars that are there: their streams, what each of them runs or refuses, and who waits for that. Which
+//! sidecars there are is decided in `roster.rs`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use weft_transport::rarely::Rarely;
+
+use super::Mesh;
+use crate::compile::Plan;
+use crate::operator::SidecarState;
+use crate::proto;
+use crate::server::known::Known;
+use crate::server::registrations::problem;
+use crate::server::registry::{Inbound, Workload};
+use crate::server::roster::{About, Roster, Stream, TooManyNames};
+use crate::table::{Revision, ServiceName};
+
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) roster: Roster,
+    /// Until when there may be sidecars of which nothing is known.
+    all_known_at: Option<Instant>,
+}
+
+/// Who hears of the sidecars, and how often.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) registrations: Rarely,
+    refusals: Rarely,
+    refused: AtomicU64,
+    /// Counts acknowledgements, refusals, arrivals and departures.
+    count: watch::Sender<u64>,
+    /// The sidecars that are there have changed since they were noted.
+    unrecorded: Notify,
+    /// The last stream whose sidecar is noted; see [`crate::server::known`].
+    recorded: watch::Sender<u64>,
+}
+
+/// What became of a revision.
+#[derive(Debug)]
+pub(in crate::server) struct Settled {
+    pub(in crate::server) sidecars: Vec<SidecarState>,
+    /// There may be more sidecars than these.
+    pub(in crate::server) more_may_come: bool,
+}
+
+impl Sessions {
+    /// Sidecars that an earlier service noted are expected until `back`; if it noted none, unknown ones are.
+    pub(super) fn recall(known: Option<Vec<Known>>, had_workloads: bool, back: Instant) -> Self {
+        Self {
+            all_known_at: (had_workloads && known.is_none()).then_some(back),
+            roster: Roster::recall(known.unwrap_or_default(), back),
+        }
+    }
+
+    /// Gives up on sidecars that did not come back. Returns whether anything changed.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        let given_up = self.roster.expire(now);
+        self.all_known_at.take_if(|at| *at <= now).is_some() || given_up
+    }
+}
+
+impl Progress {
+    pub(super) fn new(sessions: &Sessions) -> Self {
+        Self {
+            registrations: Rarely::by_callers(),
+            refusals: Rarely::by_callers(),
+            refused: AtomicU64::new(0),
+            count: watch::Sender::new(0),
+            unrecorded: Notify::new(),
+            recorded: watch::Sender::new(match sessions.all_known_at {
+                // Nothing is noted until then, and so nothing that is missing misleads.
+                Some(_) => u64::MAX,
+                None => 0,
+            }),
+        }
+    }
+
+    /// Who is there has changed.
+    pub(super) fn sidecars_changed(&self) {
+        self.unrecorded.notify_one();
+        self.advance();
+    }
+
+    fn advance(&self) {
+        self.count.send_modify(|count| *count += 1);
+    }
+}
+
+impl Mesh {
+    /// A sidecar's stream begins.
+    pub(in crate::server) fn connect(
+        &self,
+        workload: &Workload,
+        about: About,
+    ) -> Result<Stream, TooManyNames> {
+        let stream = self.lock().sessions.roster.connect(workload, about)?;
+        self.progress.sidecars_changed();
+        Ok(stream)
+    }
+
+    /// Its stream ended. Its lease goes on: it may come back in time.
+    pub(in crate::server) fn disconnect(&self, workload: &Workload, number: u64, now: Instant) {
+        self.lock()
+            .sessions
+            .roster
+            .disconnect(workload, number, now);
+        self.progress.sidecars_changed();
+    }
+
+    /// What a sidecar serves, said on its stream of that number.
+    pub(in crate::server) fn report(
+        &self,
+        workload: &Workload,
+        number: u64,
+        inbound: Inbound,
+        now: Instant,
+    ) -> Result<(), TooManyNames> {
+        let inbound = Arc::new(inbound);
+        let mut inner = self.lock();
+        let Some(sidecar) = inner.sessions.roster.report(workload, number, &inbound)? else {
+            return Ok(());
+        };
+        let (place, inbound) = (sidecar.about.place.clone(), Arc::clone(&sidecar.inbound));
+        let Some(address) = place.address else {
+            return Ok(());
+        };
+        let leases = &mut inner.leases;
+        if leases.report(workload, address, place.locality, inbound, now) {
+            self.stale.notify_one();
+        }
+        Ok(())
+    }
+
+    /// A sidecar ends, and will not come back.
+    pub(in crate::server) fn leave(&self, workload: &Workload, number: u64) {
+        self.lock().sessions.roster.leave(workload, number);
+        self.progress.sidecars_changed();
+    }
+
+    /// A sidecar runs a revision, or says why not.
+    pub(in crate::server) fn acknowledge(
+        &self,
+        workload: &Workload,
+        number: u64,
+        revision: Revision,
+        refusal: String,
+    ) {
+        let mut inner = self.lock();
+        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+            return;
+        };
+        sidecar.last_seen = jiff::Timestamp::now();
+        if refusal.is_empty() {
+            sidecar.refused = None;
+            sidecar.acknowledged = Some(revision);
+        } else {
+            self.progress.refused.fetch_add(1, Ordering::Relaxed);
+            self.progress.refusals.log(|left_out| {
+                tracing::warn!(peer = %workload.identity, instance = ?workload.instance, %revision,
+                    reason = ?refusal, left_out, "a sidecar refuses a revision, and goes on with what it had");
+            });
+            sidecar.refused = Some((revision, refusal));
+        }
+        drop(inner);
+        self.progress.advance();
+    }
+
+    /// Waits until every sidecar that is there acknowledged or refused `revision`, at most `wait`. One that
+    /// is expected back is waited for, and so is the time in which one may come that is not known.
+    pub(in crate::server) async fn settle(&self, revision: &Revision, wait: Duration) -> Settled {
+        let deadline = Instant::now() + wait;
+        let mut progress = self.progress.count.subscribe();
+        loop {
+            let settled = self.settled(revision);
+            let lagging = |state: &SidecarState| !state.acknowledged && state.refusal.is_none();
+            if !settled.more_may_come && !settled.sidecars.iter().any(lagging) {
+                return settled;
+            }
+            match tokio::time::timeout_at(deadline, progress.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return self.settled(revision),
+            }
+        }
+    }
+
+    fn settled(&self, revision: &Revision) -> Settled {
+        let inner = self.lock();
+        Settled {
+            sidecars: inner.sessions.roster.states(revision),
+            more_may_come: inner.sessions.all_known_at.is_some(),
+        }
+    }
+
+    /// How often a sidecar refused a revision.
+    pub(in crate::server) fn refused(&self) -> u64 {
+        self.progress.refused.load(Ordering::Relaxed)
+    }
+
+    /// What each sidecar that is there makes of `revision`.
+    pub(in crate::server) fn states(&self, revision: &Revision) -> Vec<SidecarState> {
+        self.lock().sessions.roster.states(revision)
+    }
+
+    /// What the service thinks of each registration of a sidecar; see [`problem`].
+    pub(in crate::server) fn serves(
+        &self,
+        workload: &Workload,
+        number: u64,
+        plan: &Plan,
+    ) -> (BTreeSet<ServiceName>, proto::Registrations) {
+        let mut inner = self.lock();
+        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+            return Default::default();
+        };
+        let (inbound, address) = (Arc::clone(&sidecar.inbound), sidecar.about.place.address);
+        drop(inner);
+        let mut serves = BTreeSet::new();
+        let mut registrations = Vec::new();
+        for (service, port) in inbound.keys() {
+            let (problem, refused) = problem(plan, &workload.identity, service, *port, address);
+            if !refused && plan.may_serve(&workload.identity, service) == Some(true) {
+                serves.insert(service.clone());
+            }
+            registrations.push(proto::Registration {
+                service: service.to_string(),
+                port: (*port).into(),
+                problem,
+                refused,
+            });
+        }
+        (serves, proto::Registrations { registrations })
+    }
+
+    /// Ready when the sidecars that are there have changed since they were noted.
+    pub(in crate::server) async fn unrecorded(&self) {
+        self.progress.unrecorded.notified().await;
+    }
+
+    /// What has to be noted for a service after this one; `None` while not all sidecars are known.
+    pub(in crate::server) fn to_record(&self) -> Option<(u64, Vec<Known>)> {
+        let inner = self.lock();
+        inner
+            .sessions
+            .all_known_at
+            .is_none()
+            .then(|| inner.sessions.roster.known())
+    }
+
+    /// Sidecars up to this stream are noted.
+    pub(in crate::server) fn set_recorded(&self, number: u64) {
+        self.progress.recorded.send_replace(number);
+    }
+
+    /// The last stream whose sidecar is noted.
+    pub(in crate::server) fn recorded(&self) -> watch::Receiver<u64> {
+        self.progress.recorded.subscribe()
+    }
+}
