@@ -38,7 +38,7 @@ use crate::limits;
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::sidecar_message::Kind as Out;
 use crate::proto::{self, ServiceMessage, SidecarMessage};
-use crate::table::{ServiceName, Table};
+use crate::table::{Features, Schema, ServiceName, Table};
 
 const CACHE_FILE: &str = "table.json";
 
@@ -419,6 +419,8 @@ impl Subscription {
                 .collect(),
             advertise: text(advertise.map(|address| address.to_string())),
             locality: text(settings.locality.as_ref().map(ToString::to_string)),
+            schemas: Schema::read(),
+            features: Features::all().names().map(str::to_owned).collect(),
         }
     }
 

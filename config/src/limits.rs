@@ -113,7 +113,11 @@ pub const INBOUND_MAX: usize = 256;
 /// Services that one sidecar's listeners may name.
 pub const LISTENS_FOR_MAX: usize = 4_096;
 
-/// Characters of a version or instance name.
+/// Features that a sidecar may announce, and schemas that it may read: far more than weft will have, and less than
+/// what its other names take.
+pub const FEATURES_MAX: usize = 256;
+
+/// Characters of a version, of an instance name, or of the name of a feature.
 pub const INSTANCE_LENGTH_MAX: usize = 64;
 
 /// Characters that are kept of a sidecar's reason to refuse a table.

@@ -196,6 +196,7 @@ mod tests {
             json: serde_json::to_vec(table).unwrap().into(),
             settling,
             revision: Some((&table.revision).into()),
+            withheld: Vec::new(),
         }
     }
 
@@ -208,6 +209,7 @@ mod tests {
             json: br#"{"from":"the future"}"#.as_slice().into(),
             settling: false,
             revision: Some((&revision(number)).into()),
+            withheld: Vec::new(),
         }
     }
 

@@ -43,6 +43,18 @@ impl Subscription {
         }
         // It is the one that is asked about from here on, refused or not.
         state.status.refusal = None;
+        let withheld = message.withheld.iter().cloned().map(Into::into).collect();
+        let before = std::mem::replace(&mut state.status.withheld, withheld);
+        for one in &state.status.withheld {
+            if !before.contains(one) {
+                tracing::warn!(
+                    resource = one.resource,
+                    feature = one.feature,
+                    instead = one.instead,
+                    "the config service does not tell this sidecar what it would not understand: run a newer weft here"
+                );
+            }
+        }
         state.status.offered = Some(offered.revision);
         state.status.from_disk = false;
         self.publish(state);

@@ -32,7 +32,7 @@ use crate::proto::discovery_server::Discovery;
 use crate::proto::service_message::Kind as Out;
 use crate::proto::sidecar_message::Kind as In;
 use crate::proto::{self, ServiceMessage, SidecarMessage};
-use crate::table::NameError;
+use crate::table::{Features, NameError, Schema};
 
 pub(super) struct Subscriptions {
     pub(super) mesh: Arc<Mesh>,
@@ -107,6 +107,7 @@ async fn run(
         identity: workload.identity.clone(),
         listens_for: BTreeSet::clone(&about.listens_for),
         serves: BTreeSet::new(),
+        features: about.features,
     });
     let stream = mesh.connect(&workload, about).map_err(too_many_names)?;
     let subscriber = Subscriber {
@@ -117,6 +118,7 @@ async fn run(
         needs,
         sent: None,
         told: None,
+        unreadable: Schema::unreadable_to(&hello.schemas),
         withdrawals: proto::Withdrawals::default(),
         looked_at: None,
     };
@@ -137,6 +139,8 @@ struct Subscriber<'a> {
     /// The table that the sidecar has, if it took everything, and whether it was marked as settling.
     sent: Option<(Arc<SharedTable>, bool)>,
     told: Option<proto::Registrations>,
+    /// Why it can be sent no table at all.
+    unreadable: Option<String>,
     /// What it heard of withdrawals, and in which state of them it was looked for.
     withdrawals: proto::Withdrawals,
     looked_at: Option<Arc<Withdrawn>>,
@@ -318,6 +322,12 @@ impl Subscriber<'_> {
                 ..Sidecar::clone(&self.needs)
             });
         }
+        if let Some(reason) = &self.unreadable {
+            let (workload, revision) = (&self.workload, plan.revision.clone());
+            self.mesh
+                .cannot_tell(workload, self.stream.number, revision, reason);
+            return Ok(None);
+        }
         let shared = view.tables.of(&self.needs);
         let settling = view.settling.is_some();
         // The end of settling needs the table whole: the sidecar kept endpoints that the service
@@ -329,7 +339,7 @@ impl Subscriber<'_> {
         let kind = match changed {
             Changed::Nothing => return Ok(self.withdrawals(view, &shared)),
             Changed::Endpoints(ports) => Out::Endpoints(proto::EndpointChanges {
-                revision: Some((&shared.table.revision).into()),
+                revision: Some((&shared.table().revision).into()),
                 ports: Vec::clone(&ports),
                 settling,
             }),
@@ -345,7 +355,8 @@ impl Subscriber<'_> {
                 Out::Table(proto::Table {
                     json,
                     settling,
-                    revision: Some((&shared.table.revision).into()),
+                    revision: Some((&shared.table().revision).into()),
+                    withheld: shared.withheld().iter().map(Into::into).collect(),
                 })
             }
         };
@@ -364,7 +375,7 @@ impl Subscriber<'_> {
         if looked.is_some_and(|looked| Arc::ptr_eq(looked, withdrawn)) {
             return None;
         }
-        let ports = withdrawn.of(&table.table);
+        let ports = withdrawn.of(table.table());
         let withdrawals = proto::Withdrawals { ports };
         if self.withdrawals == withdrawals {
             self.looked_at = Some(Arc::clone(withdrawn));
@@ -384,6 +395,8 @@ impl Subscriber<'_> {
                 self.told = Some(registrations);
             }
             After::Sent(table, settling) => {
+                self.mesh
+                    .withhold(&self.workload, self.stream.number, table.withheld());
                 // It may have ports that the one before had not.
                 (self.sent, self.looked_at) = (Some((table, settling)), None);
             }
@@ -417,6 +430,17 @@ fn checked(hello: &proto::Hello, caller: &Caller, peer: &PeerId) -> Result<About
         .map(|name| name.parse())
         .collect::<Result<_, _>>()
         .map_err(|error: NameError| invalid(&error))?;
+    if hello.schemas.len() > limits::FEATURES_MAX
+        || hello.features.len() > limits::FEATURES_MAX
+        || hello
+            .features
+            .iter()
+            .any(|name| name.len() > limits::INSTANCE_LENGTH_MAX)
+    {
+        return Err(invalid(
+            &"too many or too long names of features or schemas",
+        ));
+    }
     let address = match hello.advertise.as_str() {
         "" => None,
         text => Some(
@@ -433,6 +457,7 @@ fn checked(hello: &proto::Hello, caller: &Caller, peer: &PeerId) -> Result<About
         not_after: peer.not_after(),
         version: hello.version.clone(),
         listens_for: Arc::new(listens_for),
+        features: Features::named(hello.features.iter().map(String::as_str)),
         place: Place { address, locality },
     })
 }
