@@ -276,6 +276,41 @@ mod tests {
         assert_eq!(held.take_answer().unwrap().0, revision(2));
     }
 
+    /// The bytes of a message of the service of before features: the table in it, and nothing else.
+    fn of_an_older_service(json: &str) -> proto::Table {
+        let field = |content: &[u8]| {
+            let mut field = vec![0x0a];
+            prost::encoding::encode_varint(content.len() as u64, &mut field);
+            field.extend_from_slice(content);
+            field
+        };
+        let bytes = field(&field(json.as_bytes()));
+        let message = <proto::ServiceMessage as prost::Message>::decode(bytes.as_slice()).unwrap();
+        match message.kind {
+            Some(proto::service_message::Kind::Table(table)) => table,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_table_of_an_older_service_is_run_and_acknowledged() {
+        let saved = include_str!("../../tests/service/older/table.json");
+        let json = saved.split_once('\n').unwrap().1;
+        let mut held = Held::default();
+        let offered = held.offer(&of_an_older_service(json), &own()).unwrap();
+        held.settle(&offered.revision, &Ok(()));
+        assert_eq!(held.take_answer(), Some((offered.revision, Ok(()))));
+        let table = held.good().unwrap();
+        assert_eq!(table.forbidden.len(), 1);
+        assert_eq!(addresses_of(table, "orders.shop"), ["127.9.1.4:6143"]);
+    }
+
+    fn addresses_of(table: &Table, service: &str) -> Vec<String> {
+        let ports = table.services[&service.parse().unwrap()].ports.values();
+        let endpoints = ports.flat_map(|port| &port.endpoints);
+        endpoints.map(|one| one.address.to_string()).collect()
+    }
+
     #[test]
     fn a_table_that_is_not_understood_leaves_one_that_is_being_put_into_force() {
         let mut held = running();
