@@ -132,6 +132,13 @@ pub const SIDECAR_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a table or of a reply to an operator: 10 000 services with 10 endpoints each are 20 MiB.
 pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// Restrictions that a sidecar is told by name that its table lacks; operators see all of them.
+pub const WITHHELD_NAMED_MAX: usize = 32;
+
+/// Bytes of a message with a table beside the table: a revision, and [`WITHHELD_NAMED_MAX`] lines with names of two
+/// labels of 63 characters, twice.
+pub const TABLE_ENVELOPE_BYTES_MAX: usize = 32 << 10;
+
 /// Bytes of a message from an operator: the files and their names.
 pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
 

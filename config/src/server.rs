@@ -2,7 +2,7 @@
 //!
 //! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
 //! `mesh.rs` is the shared state: `roster.rs` the sidecars, `registry.rs` the leases, `tables.rs` what is sent.
-//! `subscribe.rs` is one sidecar's stream, `operate.rs` the operators' calls, `admin.rs` the local socket.
+//! `subscribe.rs` is one sidecar's stream and `told.rs` what is sent on it, `operate.rs` the operators' calls, `admin.rs` the local socket.
 
 mod admin;
 mod delivery;
@@ -17,6 +17,7 @@ mod registry;
 mod roster;
 mod subscribe;
 mod tables;
+mod told;
 mod withdrawn;
 
 use std::io;

@@ -7,8 +7,8 @@
 //!                       |   settle(Err)
 //!                       +---------------> dropped: good goes on
 //! ```
-//! A table that is not even understood leaves both as they are, and is answered at once. Changes of endpoints
-//! go to both: the refusal of one revision says nothing of those before or after it.
+//! A table that is not even understood leaves both as they are, and is answered at once. Endpoints go to both, those
+//! of a new table and changes of them: the refusal of one revision says nothing of those before or after it.
 
 use std::sync::Arc;
 
@@ -93,6 +93,10 @@ impl Held {
         };
         let revision = table.revision.clone();
         let held = self.good.as_ref().map(|good| good.revision.clone());
+        // The sidecar may refuse the revision, and goes on with the last good one: it must not call who is gone.
+        if let Some(good) = &mut self.good {
+            *good = Arc::new(merge::with_endpoints_of(good, &table));
+        }
         let table = Some(Arc::new(table));
         if held.as_ref() == Some(&revision) {
             (self.good, self.pending) = (table, None);
@@ -248,6 +252,15 @@ mod tests {
         held.settle(&revision(3), &Ok(()));
         assert_eq!(held.take_answer(), Some((revision(3), Ok(()))));
         assert_eq!(held.good().unwrap().revision.number, 3);
+    }
+
+    #[test]
+    fn the_last_good_table_has_the_endpoints_that_came_with_a_revision_that_is_refused() {
+        let mut held = running();
+        held.offer(&message(&table(2, &["10.0.0.2:1"]), false), &own())
+            .unwrap();
+        held.settle(&revision(2), &Err("no".into()));
+        assert_eq!(newest(&held), (1, vec!["10.0.0.2:1".to_owned()]));
     }
 
     #[test]
