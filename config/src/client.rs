@@ -4,20 +4,20 @@
 //! changes; when the stream ends, wait with jitter and try the next address. A stream ends with the
 //! certificate that opened it, so a renewed one opens the next stream while the old one goes on, and the
 //! registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of
-//! this. `take.rs` takes what the service sends, `held.rs` decides which table to run, `cache.rs` keeps the
-//! last good one on disk.
+//! this. What it decides is `state.rs`, a machine without IO: `take.rs` takes what the service sends, `held.rs`
+//! says which table to run. `cache.rs` keeps the last good one on disk.
 
 mod cache;
 mod handle;
 mod held;
 mod merge;
+pub(crate) mod state;
 mod status;
 mod take;
 
 pub use handle::SubscriptionHandle;
 pub use status::{Registration, SubscriptionSettings, SubscriptionStatus};
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,15 +30,16 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
+use weft_transport::identity::TrustDomain;
 
-use self::held::Held;
+use self::state::{State, Written};
 use crate::connect::{back_off, connect};
 use crate::heard::Heard;
 use crate::limits;
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::sidecar_message::Kind as Out;
 use crate::proto::{self, ServiceMessage, SidecarMessage};
-use crate::table::{ServiceName, Table};
+use crate::table::{Features, Schema, ServiceName, Table};
 
 const CACHE_FILE: &str = "table.json";
 
@@ -71,18 +72,6 @@ struct Shared {
     heard: Heard,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    health: BTreeMap<(ServiceName, u16), bool>,
-    held: Held,
-    cache_is_old: bool,
-    /// When it is written again after a write that failed.
-    cache_retry: Option<Instant>,
-    /// A successor registers under our name: what we said would undo what it says.
-    handed_over: bool,
-    status: SubscriptionStatus,
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is complete in itself.
@@ -90,8 +79,8 @@ impl Shared {
     }
 
     /// Gives the data path the table that it should run, unless it has that very one.
-    fn show_newest(&self, held: &Held) {
-        let Some(newest) = held.newest() else { return };
+    fn show_newest(&self, state: &State) {
+        let Some(newest) = state.newest() else { return };
         self.tables.send_if_modified(|shown| {
             let is_new = !shown
                 .as_ref()
@@ -103,46 +92,48 @@ impl Shared {
         });
     }
 
-    /// Writes the last good table if it changed since, the file is ours, and no write failed a moment ago.
-    async fn save(&self) {
-        {
-            let mut state = self.lock();
-            let too_early = state.cache_retry.is_some_and(|due| Instant::now() < due);
-            if state.handed_over || too_early || !std::mem::take(&mut state.cache_is_old) {
-                return;
-            }
-        }
-        self.write_table().await;
+    /// Takes a message of the config service.
+    fn take(&self, message: ServiceMessage, own: &TrustDomain) -> Result<(), String> {
+        let mut state = self.lock();
+        state.take(message, own)?;
+        self.show_newest(&state);
+        Ok(())
     }
 
-    /// Writes the last good table. A disk that takes nothing is said once, and tried again by [`Self::save`].
-    async fn write_table(&self) {
-        let Some(table) = self.lock().held.good().cloned() else {
-            return;
-        };
+    /// Writes the last good table to disk if that is due.
+    async fn save(&self) {
+        let due = self.lock().due(Instant::now());
+        if let Some(table) = due {
+            self.write(table).await;
+        }
+    }
+
+    /// Writes the last good table, changed or not: another write of it may be under way, and is waited for so.
+    async fn save_anyway(&self) {
+        let good = self.lock().good();
+        if let Some(table) = good {
+            self.write(table).await;
+        }
+    }
+
+    async fn write(&self, table: Arc<Table>) {
         let path = self.cache.clone();
-        let Ok(written) = tokio::task::spawn_blocking(move || cache::write(&path, &table)).await
-        else {
-            return;
+        let written = tokio::task::spawn_blocking(move || cache::write(&path, &table)).await;
+        let written = match written {
+            Ok(written) => written.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         };
-        let mut state = self.lock();
-        match written {
-            Ok(()) => {
-                state.cache_retry = None;
-                if state.status.unsaved.take().is_some() {
-                    tracing::info!("the last good table is on disk again");
-                }
+        let path = self.cache.display();
+        let reason = written.as_ref().err().cloned().unwrap_or_default();
+        let result = written.map_err(|error| format!("{path}: {error}"));
+        match self.lock().written(result, Instant::now()) {
+            Written::Fine => {}
+            Written::Again => tracing::info!("the last good table is on disk again"),
+            Written::Failed => {
+                tracing::error!(%path, error = reason, "the table in force is not on disk; a restart without the config service goes back to the last one that is");
             }
-            Err(error) => {
-                state.cache_is_old = true;
-                state.cache_retry = Some(Instant::now() + limits::CACHE_RETRY);
-                let reason = format!("{}: {error}", self.cache.display());
-                if state.status.unsaved.as_ref() == Some(&reason) {
-                    tracing::debug!(%error, "the table in force is still not on disk");
-                } else {
-                    tracing::error!(path = %self.cache.display(), %error, "the table in force is not on disk; a restart without the config service goes back to the last one that is");
-                    state.status.unsaved = Some(reason);
-                }
+            Written::StillFailed => {
+                tracing::debug!(error = reason, "the table in force is still not on disk");
             }
         }
     }
@@ -174,16 +165,9 @@ impl Subscription {
                 .as_ref()
                 .is_some_and(|before| before.healthy.contains(one))
         };
-        let mut state = State {
-            health: settings
-                .inbound
-                .iter()
-                .map(|one| (one.clone(), healthy(one)))
-                .collect(),
-            held: Held::of(cached.clone()),
-            ..State::default()
-        };
-        state.status.from_disk = cached.is_some();
+        let served = settings.inbound.iter();
+        let health = served.map(|one| (one.clone(), healthy(one))).collect();
+        let state = State::new(cached.clone(), health);
         let instance = takes_over.map_or_else(
             || format!("{:016x}", rand::random::<u64>()),
             |before| before.instance,
@@ -205,7 +189,7 @@ impl Subscription {
         let mut failures = 0;
         let mut addresses = self.settings.addresses.clone();
         while !shutdown.is_cancelled() {
-            if self.shared.lock().handed_over {
+            if self.shared.lock().is_handed_over() {
                 // Another stream of this name would push the successor's aside.
                 return shutdown.cancelled().await;
             }
@@ -214,17 +198,13 @@ impl Subscription {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            if self.shared.lock().handed_over {
+            if self.shared.lock().is_handed_over() {
                 continue;
             }
             tracing::info!(%error, "the stream to the config service ended");
             // This process may be restarted before the config service is back.
             self.shared.save().await;
-            {
-                let mut state = self.shared.lock();
-                state.status.connected = false;
-                state.status.last_error = Some(error);
-            }
+            self.shared.lock().end_stream(error);
             // A stream that lasted was a success; only attempts that fail at once add up.
             failures = if started.elapsed() > limits::LEASE {
                 0
@@ -256,13 +236,7 @@ impl Subscription {
             () = shutdown.cancelled() => return Ok(()),
             opened = self.open(addresses, address) => opened?,
         };
-        {
-            let mut state = self.shared.lock();
-            state.status.connected = true;
-            state.status.last_error = None;
-            // What was acknowledged on an earlier stream is unknown to this one.
-            state.held.begin_stream();
-        }
+        self.shared.lock().begin_stream();
         let mut renewal = tokio::time::interval(limits::LEASE_RENEWAL);
         let mut saving = tokio::time::interval(limits::CACHE_INTERVAL);
         let mut moving = pin!(Fuse::terminated());
@@ -290,7 +264,7 @@ impl Subscription {
                     return Err("this sidecar has another address".to_owned());
                 }
                 Ok(()) = swaps.changed() => {
-                    if !self.shared.lock().handed_over {
+                    if !self.shared.lock().is_handed_over() {
                         moving.set(self.successor(addresses, address).fuse());
                     }
                     None
@@ -312,13 +286,10 @@ impl Subscription {
             if let Some((next, first)) = moved {
                 tracing::debug!("the stream goes on with the renewed certificate");
                 stream = next;
-                self.shared.lock().held.begin_stream();
+                self.shared.lock().begin_stream();
                 self.take(first)?;
             }
-            if self.shared.lock().handed_over {
-                continue;
-            }
-            let answer = self.shared.lock().held.take_answer();
+            let answer = self.shared.lock().take_answer();
             if let Some((revision, outcome)) = answer {
                 queue(
                     &stream.outgoing,
@@ -343,7 +314,7 @@ impl Subscription {
         let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
             .await
             .map_err(|error| error.to_string())?;
-        if self.shared.lock().handed_over {
+        if self.shared.lock().is_handed_over() {
             return Err("another process registers".to_owned());
         }
         let opened = DiscoveryClient::new(channel)
@@ -376,7 +347,7 @@ impl Subscription {
             match attempt.await {
                 Ok(opened) => return opened,
                 // Another process has the registration: no stream of this one follows.
-                Err(_) if self.shared.lock().handed_over => pending().await,
+                Err(_) if self.shared.lock().is_handed_over() => pending().await,
                 Err(error) => {
                     tracing::info!(%error, "cannot reach the config service with the renewed certificate yet");
                     failures += 1;
@@ -392,7 +363,7 @@ impl Subscription {
             outgoing,
             mut incoming,
         } = stream;
-        if !self.shared.lock().handed_over {
+        if !self.shared.lock().is_handed_over() {
             let farewell = proto::Report {
                 leaving: true,
                 ..proto::Report::default()
@@ -419,31 +390,26 @@ impl Subscription {
                 .collect(),
             advertise: text(advertise.map(|address| address.to_string())),
             locality: text(settings.locality.as_ref().map(ToString::to_string)),
+            schemas: Schema::read(),
+            features: Features::all().names().map(str::to_owned).collect(),
         }
     }
 
     /// Renews the registration, as long as it is ours.
     fn say(&self, outgoing: &mpsc::Sender<SidecarMessage>) -> Result<(), String> {
-        if self.shared.lock().handed_over {
+        if self.shared.lock().is_handed_over() {
             return Ok(());
         }
         queue(outgoing, Out::Report(self.report()))
     }
 
     fn report(&self) -> proto::Report {
-        let state = self.shared.lock();
-        let inbound = state
-            .health
-            .iter()
-            .map(|((service, port), healthy)| proto::Inbound {
-                service: service.to_string(),
-                port: (*port).into(),
-                healthy: *healthy,
-            });
-        proto::Report {
-            inbound: inbound.collect(),
-            leaving: false,
-        }
+        self.shared.lock().report()
+    }
+
+    fn take(&self, message: ServiceMessage) -> Result<(), String> {
+        let svid = self.settings.credentials.svid();
+        self.shared.take(message, svid.id().trust_domain())
     }
 }
 

@@ -2,10 +2,11 @@
 //! gives equal tables, so that a table is sent only when it changed.
 //!
 //! What does not depend on the sidecar is compiled once per revision ([`Plan`]); a table is then a
-//! selection from it (`scope.rs`). Scoping is least privilege: a sidecar learns of the services that its identity may
+//! selection from it (`scope.rs`), told in what the sidecar understands (`fit.rs`). Scoping is least privilege: a sidecar learns of the services that its identity may
 //! call, of those it serves, and of nothing else.
 
 mod effective;
+mod fit;
 mod scope;
 mod traffic;
 
@@ -17,13 +18,14 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 use crate::limits;
 use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteMatch, Key, Set};
 use crate::table::{
-    self, Absence, Action, Authorization, Backend, Ban, Endpoint, HttpMatch, PathMatch, Port,
-    RequestTraffic, Revision, RouteRule, Rule, Service, ServiceName,
+    self, Absence, Action, Authorization, Backend, Ban, Endpoint, Features, HttpMatch, PathMatch,
+    Port, RequestTraffic, Revision, RouteRule, Rule, Service, ServiceName,
 };
 use crate::validate::default_authorization;
 use traffic::Policies;
 
 pub use effective::{Effective, Origin, Place, effective};
+pub use fit::Fitted;
 pub use scope::Scope;
 
 /// Who serves, by service and port.
@@ -56,6 +58,8 @@ pub struct Sidecar {
     pub listens_for: BTreeSet<ServiceName>,
     /// Services that it registered for and may serve.
     pub serves: BTreeSet<ServiceName>,
+    /// What it understands.
+    pub features: Features,
 }
 
 /// A compiled revision.

@@ -113,7 +113,11 @@ pub const INBOUND_MAX: usize = 256;
 /// Services that one sidecar's listeners may name.
 pub const LISTENS_FOR_MAX: usize = 4_096;
 
-/// Characters of a version or instance name.
+/// Features that a sidecar may announce, and schemas that it may read: far more than weft will have, and less than
+/// what its other names take.
+pub const FEATURES_MAX: usize = 256;
+
+/// Characters of a version, of an instance name, or of the name of a feature.
 pub const INSTANCE_LENGTH_MAX: usize = 64;
 
 /// Characters that are kept of a sidecar's reason to refuse a table.
@@ -127,6 +131,13 @@ pub const SIDECAR_MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes of a table or of a reply to an operator: 10 000 services with 10 endpoints each are 20 MiB.
 pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Restrictions that a sidecar is told by name that its table lacks; operators see all of them.
+pub const WITHHELD_NAMED_MAX: usize = 32;
+
+/// Bytes of a message with a table beside the table: a revision, and [`WITHHELD_NAMED_MAX`] lines with names of two
+/// labels of 63 characters, twice.
+pub const TABLE_ENVELOPE_BYTES_MAX: usize = 32 << 10;
 
 /// Bytes of a message from an operator: the files and their names.
 pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);

@@ -20,7 +20,7 @@ use crate::limits;
 use crate::proto::{self, operator_client::OperatorClient};
 use crate::resources::{Key, Kind, Resource, SourceFile};
 use crate::store::RevisionInfo;
-use crate::table::{Revision, ServiceName};
+use crate::table::{Revision, ServiceName, Withheld};
 
 /// What a change did, or would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +55,9 @@ pub struct SidecarState {
     /// Its stream broke less than a lease ago: it may run what it had, and has not heard of anything since.
     #[serde(default)]
     pub lost: bool,
+    /// What its table should say and does not, as it does not understand it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<Withheld>,
 }
 
 /// All that is known of a sidecar.
@@ -81,6 +84,12 @@ pub struct SidecarInfo {
     pub revision: Option<Revision>,
     /// Why it refused the last one.
     pub refusal: Option<String>,
+    /// What it understands of tables, by the names of [`crate::table::Feature`].
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// What its table should say and does not, as it does not understand it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<Withheld>,
     /// End of its SVID, in RFC 3339.
     pub svid_expires: String,
     /// When it last reported, in RFC 3339.

@@ -35,6 +35,26 @@ impl From<Revision> for table::Revision {
     }
 }
 
+impl From<&table::Withheld> for Withheld {
+    fn from(withheld: &table::Withheld) -> Self {
+        Self {
+            resource: withheld.resource.clone(),
+            feature: withheld.feature.clone(),
+            instead: withheld.instead.clone(),
+        }
+    }
+}
+
+impl From<Withheld> for table::Withheld {
+    fn from(withheld: Withheld) -> Self {
+        Self {
+            resource: withheld.resource,
+            feature: withheld.feature,
+            instead: withheld.instead,
+        }
+    }
+}
+
 /// A locality as messages carry it: empty where it was not said.
 pub(crate) fn locality(text: &str) -> Result<Option<table::Locality>, table::LocalityError> {
     (!text.is_empty()).then(|| text.parse()).transpose()

@@ -3,7 +3,8 @@
 //! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
 //! `mesh.rs` is the shared state: `mesh/resources.rs` what is in force, `mesh/leases.rs` who serves what, and
 //! `mesh/sessions.rs` the sidecars; `tables.rs` is what is sent.
-//! `subscribe.rs` is one sidecar's stream, `operate.rs` the operators' calls, `admin.rs` the local socket.
+//! `subscribe.rs` is one sidecar's stream and `told.rs` what is sent on it, `operate.rs` the operators' calls,
+//! `admin.rs` the local socket.
 
 mod admin;
 mod delivery;
@@ -18,6 +19,7 @@ mod registry;
 mod roster;
 mod subscribe;
 mod tables;
+mod told;
 mod withdrawn;
 
 use std::io;

@@ -7,6 +7,8 @@
 //! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the
 //! table and keep its last good one, not run it with a hole.
 
+mod features;
+mod forbidden;
 mod locality;
 mod matching;
 mod name;
@@ -21,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
+pub use features::{AboutFeature, Feature, Features, Loss, Withheld};
 pub use locality::{Locality, LocalityError};
 pub(crate) use matching::check_path;
 pub use matching::folded;
@@ -47,7 +50,11 @@ pub struct Table {
     /// Services that exist but which this sidecar may not call: backends of those that it may, and
     /// services of its own namespace that its listeners name. They let the sidecar answer 403; other
     /// names are never disclosed.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "forbidden::read",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
     pub forbidden: BTreeMap<ServiceName, Forbidden>,
 }
 
@@ -71,6 +78,8 @@ pub enum Ban {
     AllowedByNoneOf(Vec<String>),
     /// The mesh denies what no policy allows, and no policy is about this service.
     DeniedByDefault,
+    /// The config service is older than [`Feature::Bans`] and says only that no call is permitted.
+    Unstated,
 }
 
 impl Ban {
@@ -79,7 +88,7 @@ impl Ban {
         match self {
             Self::DeniedBy(policy) => Some(policy),
             Self::AllowedByNoneOf(policies) => policies.first().map(String::as_str),
-            Self::DeniedByDefault => None,
+            Self::DeniedByDefault | Self::Unstated => None,
         }
     }
 }
@@ -95,12 +104,16 @@ impl fmt::Display for Ban {
             Self::DeniedByDefault => {
                 f.write_str("MeshConfig denies what no AuthorizationPolicy allows")
             }
+            Self::Unstated => {
+                f.write_str("the config service does not say which policy forbids it")
+            }
         }
     }
 }
 
-/// The version of this file's types. Unknown fields are refused anyway; the version is raised when what
-/// is left out changes its meaning, such as a default of [`Traffic`].
+/// The version of this file's types. A sidecar says which it reads, and gets no table of another. What is added
+/// is a [`Feature`]; the version is raised when what is left out changes its meaning, such as a default of
+/// [`Traffic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Schema;
@@ -112,6 +125,23 @@ const SCHEMA: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a table of schema {0}, and this sidecar reads {SCHEMA}; run the same version of weft")]
 pub struct SchemaError(u32);
+
+impl Schema {
+    /// The versions that this build reads, which a sidecar tells the config service.
+    pub fn read() -> Vec<u32> {
+        vec![SCHEMA]
+    }
+
+    /// Why a sidecar that reads these versions can be told nothing; none at all is a sidecar of before it was asked.
+    pub fn unreadable_to(versions: &[u32]) -> Option<String> {
+        if versions.is_empty() || versions.contains(&SCHEMA) {
+            return None;
+        }
+        Some(format!(
+            "it reads tables of schema {versions:?}, and this config service writes {SCHEMA}: run the same version of weft"
+        ))
+    }
+}
 
 impl TryFrom<u32> for Schema {
     type Error = SchemaError;

@@ -80,6 +80,11 @@ impl State {
         Arc::clone(&self.updates)
     }
 
+    /// What all workers share.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// What each worker decides by.
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.snapshots

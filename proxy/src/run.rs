@@ -1,12 +1,14 @@
 //! Starts and stops the sidecar: binds every socket, starts the workers, follows the table, drains.
 //!
-//! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it.
+//! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it. The order of
+//! what it does is in the types of `stages.rs`.
 
 pub(crate) mod admin;
 mod bind;
 mod memory;
 mod reset_key;
 mod running;
+mod stages;
 pub(crate) mod table;
 mod thread;
 
@@ -14,39 +16,22 @@ pub use running::Running;
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use rand::RngExt;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_config::client::Registration;
 use weft_config::settings::{OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
-use weft_transport::endpoint::{
-    self, BindError, Epoch, Inherited, MeshSettings, MeshTls, StartError, WorkerSocket, Workers,
-};
-use weft_transport::private_socket::PrivateSocket;
-use weft_transport::vital;
+use weft_transport::endpoint::{BindError, StartError};
 
-use crate::access_log::Writer;
-use crate::admin::outlook::Doors;
-use crate::admin::server::Servers;
-use crate::admin::{self as routes, State};
-use crate::health;
-use crate::inbound::served::{Served, ServedService};
-use crate::metrics::Shard;
+use crate::inbound::served::ServedService;
 use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
-use crate::resilience::rate::NamedRates;
-use crate::takeover::{Expected, Incumbent, Kept, Predecessor, TakeoverError, socket_error};
-use crate::worker::Shared;
-use admin::At;
-use thread::Plan;
+use crate::takeover::{Predecessor, TakeoverError};
 
 /// What the sidecar needs of the config service.
 pub trait ControlPlane: Send + Sync + 'static {
@@ -185,215 +170,11 @@ pub async fn start(
     credentials: Credentials,
     control: Arc<dyn ControlPlane>,
     process: Option<Arc<dyn Process>>,
-    mut predecessor: Option<Predecessor>,
+    predecessor: Option<Predecessor>,
 ) -> Result<Running, RunError> {
-    let svid = credentials.svid();
-    let namespace = svid
-        .id()
-        .workload()
-        .map_or_else(String::new, |workload| workload.namespace.to_owned());
-    let called = Arc::new(Destinations::default());
-    let served = served(&settings, &namespace, &called)?;
-    let workers = Workers::try_from(u8::try_from(settings.workers.get()).unwrap_or(u8::MAX))
-        .unwrap_or(Workers::MIN);
-    let earlier = predecessor.as_ref().map(Predecessor::epochs);
-    let earlier = earlier.unwrap_or_default();
-    let mesh_settings = MeshSettings {
-        listen: settings
-            .inbound
-            .as_ref()
-            .map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |inbound| {
-                inbound.listen
-            }),
-        workers,
-        tuning: settings.transport.clone(),
-        epoch: Epoch::choose(random(|random| random.random()), &earlier),
-        reset_key: reset_key::reset_key(&settings.state_dir),
-    };
-    let mut estate = predecessor.as_mut().and_then(Predecessor::take_estate);
-    let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
-    let mesh_sockets = match inherited {
-        Some((sockets, elders)) => {
-            let inherited = Inherited {
-                sockets: sockets.into_iter().map(UdpSocket::from).collect(),
-                elders,
-            };
-            endpoint::inherit(&mesh_settings, inherited).map_err(TakeoverError::from)?
-        }
-        None => endpoint::bind(&mesh_settings)?,
-    };
-    let readings: Vec<_> = mesh_sockets.iter().map(WorkerSocket::reading).collect();
-    let mesh = mesh_sockets
-        .first()
-        .map_or(Ok(mesh_settings.listen), |socket| socket.local_address())?;
-    if settings.inbound.is_some() && mesh.is_ipv4() && mesh_settings.listen.is_ipv6() {
-        tracing::warn!(%mesh, wanted = %mesh_settings.listen,
-            "the mesh port stays without IPv6, as the process that is taken over bound it: restart without a takeover to change that");
-    }
-    let mut listeners = Vec::new();
-    for (number, listener) in settings.outbound.iter().enumerate() {
-        let workers = usize::from(workers.get());
-        let bound = bind::outbound(&listener.listen, number, workers, estate.as_mut())?;
-        let destination = destination(&listener.target, &namespace, bound.port())?;
-        listeners.push((destination, bound));
-    }
-    let admin_sockets = admin::Bound::bind(&settings.admin, estate.as_mut())?;
-    // What the settings no longer name is closed with it.
-    drop(estate);
-    let incumbent = match &settings.takeover_socket {
-        Some(path) => Some(Incumbent {
-            door: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
-            expects: Expected::new(&settings, svid.id()),
-            kept: Kept {
-                mesh: match settings.inbound {
-                    Some(_) => Some(share(&mesh_sockets)?),
-                    None => None,
-                },
-                listeners: listeners
-                    .iter()
-                    .map(|(_, bound)| bound.share())
-                    .collect::<io::Result<_>>()?,
-                admin: admin_sockets.share()?,
-            },
-            epoch: mesh_settings.epoch,
-        }),
-        None => None,
-    };
-    let admin_address = admin_sockets.address()?;
-
-    let served = Served::new(served, &namespace);
-    let shared = Arc::new(Shared {
-        identity: svid.id().clone(),
-        locality: settings.locality.clone(),
-        principal: Arc::from(svid.id().as_str()),
-        service: served
-            .only_name()
-            .map_or_else(|| Arc::from(""), |name| Arc::from(name.to_string())),
-        via: format!("weft-{:08x}", random(|random| random.random::<u32>())).into(),
-        served,
-        timeouts: settings.timeouts,
-        in_flight_max: settings.concurrency.in_flight_max,
-        destinations: called,
-        route_rates: NamedRates::default(),
-        traces: Arc::default(),
-        follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
-    });
-    let writer = Writer::start(settings.access_log)?;
-    let tls = MeshTls::new(&credentials, &settings.transport).map_err(StartError::from)?;
-    let [go, finish, rest, refuse] = [(); 4].map(|()| CancellationToken::new());
-    // Workers that run already end if a later step fails.
-    let failed = finish.clone().drop_guard();
-    let (deadline, drained_by) = watch::channel(None);
-    let mut ended = Vec::new();
-    let (mut shards, mut pools, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, mesh_socket) in mesh_sockets.into_iter().enumerate() {
-        let shard = Arc::new(Shard::default());
-        let plan = Plan {
-            shared: Arc::clone(&shared),
-            log: Arc::new(writer.log(settings.access_log, Arc::clone(&shard))),
-            shard: Arc::clone(&shard),
-            mesh_socket,
-            serves: settings.inbound.is_some(),
-            sockets: listeners
-                .iter_mut()
-                .filter_map(|(destination, bound)| Some((destination.clone(), bound.take(index)?)))
-                .collect(),
-            tables: control.tables(),
-            trust_domain: svid.id().trust_domain().clone(),
-            tls: tls.clone(),
-            go: go.clone(),
-            finish: finish.clone(),
-            rest: rest.clone(),
-            refuse: refuse.clone(),
-            deadline: drained_by.clone(),
-        };
-        let (started, over) = thread::spawn(index, plan)?;
-        let started = started.await.map_err(|_| RunError::Died)??;
-        pools.push(started.pool);
-        snapshots.push(started.directory);
-        shards.push(shard);
-        ended.push(over);
-    }
-    let outbound = listeners.iter();
-    let doors = Doors {
-        mesh: settings.inbound.is_some().then_some(mesh),
-        outbound: outbound
-            .map(|(destination, bound)| (bound.address.clone(), destination.clone()))
-            .collect(),
-    };
-    let state = Arc::new(State::new(
-        credentials,
-        Arc::clone(&control),
-        shards,
-        pools,
-        snapshots.clone(),
-        (Arc::clone(&shared), doors),
-        process.clone(),
-    ));
-    let (admin_place, admin_opening) = (admin_sockets.place(), admin_sockets.opening());
-    let refusal = admin::refusal_of_changes(&settings.admin);
-    let endpoints = admin_sockets.endpoints(|at| match (at, &refusal) {
-        (At::Observe, _) => routes::observe(Arc::clone(&state)),
-        (At::Loopback, Some(refusal)) => routes::reads(Arc::clone(&state), refusal),
-        (At::Loopback, None) | (At::Socket, _) => routes::changes(Arc::clone(&state)),
-    })?;
-    if let Some(predecessor) = &mut predecessor {
-        predecessor.confirm().await?;
-    }
-    for reading in &readings {
-        reading.begin();
-    }
-    go.cancel();
-    let mut tasks = JoinSet::new();
-    let acknowledging = table::acknowledge(
-        Arc::clone(&control),
-        snapshots,
-        svid.id().trust_domain().clone(),
-        state.updates(),
-    );
-    tasks.spawn(vital::until(
-        "acknowledging tables",
-        finish.clone(),
-        acknowledging,
-    ));
-    let watching = health::watch(Arc::clone(&shared), Arc::clone(&control), state.draining());
-    tasks.spawn(vital::until(
-        "watching the application",
-        state.draining(),
-        watching,
-    ));
-    let mut servers = Servers::default();
-    for (endpoint, router) in endpoints {
-        servers.serve(endpoint, router);
-    }
-    failed.disarm();
-    Ok(Running {
-        state,
-        control,
-        drain: settings.drain,
-        outbound: listeners.into_iter().map(|(_, one)| one.address).collect(),
-        mesh,
-        admin: admin_address,
-        finish,
-        rest,
-        refuse,
-        handed_over: CancellationToken::new(),
-        deadline,
-        workers: ended,
-        readings,
-        predecessor,
-        incumbent,
-        process,
-        tasks,
-        servers,
-        admin_place,
-        admin_opening,
-    })
-}
-
-/// The sockets of the mesh side once more, for a process that takes them over.
-fn share(sockets: &[WorkerSocket]) -> io::Result<Vec<UdpSocket>> {
-    sockets.iter().map(WorkerSocket::share).collect()
+    let bound = stages::Bound::bind(settings, credentials, control, process, predecessor)?;
+    let started = bound.build()?.start().await?;
+    Ok(started.confirm().await?.serve())
 }
 
 fn served(

@@ -377,6 +377,17 @@ fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
             printable(&sidecar.instance)
         ));
     }
+    for sidecar in &result.sidecars {
+        for withheld in &sidecar.withheld {
+            good = false;
+            note(format_args!(
+                "weft: {} ({}): {}",
+                sidecar.identity,
+                printable(&sidecar.instance),
+                printable(withheld.to_string())
+            ));
+        }
+    }
     if good {
         Ok(())
     } else {

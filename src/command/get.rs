@@ -278,12 +278,13 @@ fn sidecar_table(sidecars: &[SidecarInfo]) -> Table {
     table
 }
 
-/// Why it refused a table, and what of it is not registered.
+/// Why it refused a table, what it is not told, and what of it is not registered.
 fn problems(sidecar: &SidecarInfo) -> String {
     let registrations = sidecar.problems.iter();
     let registrations = registrations.map(|(service, problem)| format!("{service}: {problem}"));
     let refusal = sidecar.refusal.clone().into_iter();
-    let all: Vec<String> = refusal.chain(registrations).collect();
+    let withheld = sidecar.withheld.iter().map(ToString::to_string);
+    let all: Vec<String> = refusal.chain(withheld).chain(registrations).collect();
     all.join("; ")
 }
 

@@ -286,8 +286,13 @@ fn why_a_service_has_no_endpoint_is_told_apart() {
     assert!(listed.contains("accept no connections"), "{listed}");
     let at = orders.admin().to_string();
     let served = mesh.weft(&["endpoints", "orders", "--admin", &at]).ok();
-    let row = served.lines().find(|line| line.starts_with("orders.shop:80"));
-    assert!(row.is_some_and(|row| row.contains("calm") && row.contains("1024")), "{served}");
+    let row = served
+        .lines()
+        .find(|line| line.starts_with("orders.shop:80"));
+    assert!(
+        row.is_some_and(|row| row.contains("calm") && row.contains("1024")),
+        "{served}"
+    );
     orders.terminate();
     orders.process.wait_exit(Duration::from_secs(40));
     expect("withdrew");

@@ -27,40 +27,20 @@ impl SubscriptionHandle {
 
     /// Whether the application behind a service accepts connections. Unhealthy until first said.
     pub fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
-        let mut state = self.shared.lock();
-        if let Some(known) = state.health.get_mut(&(service.clone(), port))
-            && *known != healthy
-        {
-            *known = healthy;
+        if self.shared.lock().set_health(service, port, healthy) {
             self.shared.changed.notify_one();
         }
     }
 
     /// The sidecar runs this revision, or says why it does not and goes on with its last good one.
     pub fn acknowledge(&self, revision: &Revision, result: Result<(), String>) {
-        let mut state = self.shared.lock();
-        let was_good = state.held.good().map(Arc::clone);
-        state.held.settle(revision, &result);
-        state.cache_is_old |= match (&was_good, state.held.good()) {
-            (Some(before), Some(good)) => !Arc::ptr_eq(before, good),
-            (before, good) => before.is_some() != good.is_some(),
-        };
-        let is_offered = state.status.offered.as_ref() == Some(revision);
-        match result {
-            Ok(()) => {
-                state.status.acknowledged = Some(revision.clone());
-                if is_offered {
-                    state.status.refusal = None;
-                }
-            }
-            Err(reason) => {
-                tracing::warn!(%revision, reason, "table refused; the last good one stays");
-                if is_offered {
-                    state.status.refusal = Some(reason);
-                }
-                self.shared.show_newest(&state.held);
-            }
+        if let Err(reason) = &result {
+            tracing::warn!(%revision, reason, "table refused; the last good one stays");
         }
+        let mut state = self.shared.lock();
+        state.settle(revision, &result);
+        self.shared.show_newest(&state);
+        drop(state);
         self.shared.changed.notify_one();
     }
 
@@ -69,26 +49,23 @@ impl SubscriptionHandle {
         let heard = self.shared.heard.last();
         SubscriptionStatus {
             last_heard: heard.map(|time| format!("{time:.0}")),
-            ..self.shared.lock().status.clone()
+            ..self.shared.lock().status().clone()
         }
     }
 
     /// What a successor needs to go on with the registration. The newest table is on disk for it when this
     /// returns, unless it cannot be written, which is logged.
     pub async fn registration(&self) -> Registration {
-        // Also where nothing changed: another write of it may be under way, and is waited for so.
-        self.shared.write_table().await;
-        let state = self.shared.lock();
-        let healthy = state.health.iter().filter(|(_, healthy)| **healthy);
+        self.shared.save_anyway().await;
         Registration {
             instance: self.shared.instance.clone(),
-            healthy: healthy.map(|(service, _)| service.clone()).collect(),
+            healthy: self.shared.lock().healthy(),
         }
     }
 
     /// A successor registers from here on: tables still come, and nothing is reported or withdrawn or
     /// written to disk any more.
     pub fn hand_over(&self) {
-        self.shared.lock().handed_over = true;
+        self.shared.lock().hand_over();
     }
 }

@@ -7,8 +7,8 @@
 //!                       |   settle(Err)
 //!                       +---------------> dropped: good goes on
 //! ```
-//! A table that is not even understood leaves both as they are, and is answered at once. Changes of endpoints
-//! go to both: the refusal of one revision says nothing of those before or after it.
+//! A table that is not even understood leaves both as they are, and is answered at once. Endpoints go to both, those
+//! of a new table and changes of them: the refusal of one revision says nothing of those before or after it.
 
 use std::sync::Arc;
 
@@ -93,6 +93,10 @@ impl Held {
         };
         let revision = table.revision.clone();
         let held = self.good.as_ref().map(|good| good.revision.clone());
+        // The sidecar may refuse the revision, and goes on with the last good one: it must not call who is gone.
+        if let Some(good) = &mut self.good {
+            *good = Arc::new(merge::with_endpoints_of(good, &table));
+        }
         let table = Some(Arc::new(table));
         if held.as_ref() == Some(&revision) {
             (self.good, self.pending) = (table, None);
@@ -196,6 +200,7 @@ mod tests {
             json: serde_json::to_vec(table).unwrap().into(),
             settling,
             revision: Some((&table.revision).into()),
+            withheld: Vec::new(),
         }
     }
 
@@ -208,6 +213,7 @@ mod tests {
             json: br#"{"from":"the future"}"#.as_slice().into(),
             settling: false,
             revision: Some((&revision(number)).into()),
+            withheld: Vec::new(),
         }
     }
 
@@ -249,6 +255,15 @@ mod tests {
     }
 
     #[test]
+    fn the_last_good_table_has_the_endpoints_that_came_with_a_revision_that_is_refused() {
+        let mut held = running();
+        held.offer(&message(&table(2, &["10.0.0.2:1"]), false), &own())
+            .unwrap();
+        held.settle(&revision(2), &Err("no".into()));
+        assert_eq!(newest(&held), (1, vec!["10.0.0.2:1".to_owned()]));
+    }
+
+    #[test]
     fn a_table_that_is_not_understood_is_answered_at_once_by_the_revision_of_its_message() {
         let mut held = running();
         let refused = held.offer(&garbled(2), &own()).unwrap_err();
@@ -272,6 +287,41 @@ mod tests {
         message.json = br#"{"revision":{"store":"s","number":2},"new":1}"#.as_slice().into();
         assert!(held.offer(&message, &own()).is_err());
         assert_eq!(held.take_answer().unwrap().0, revision(2));
+    }
+
+    /// The bytes of a message of the service of before features: the table in it, and nothing else.
+    fn of_an_older_service(json: &str) -> proto::Table {
+        let field = |content: &[u8]| {
+            let mut field = vec![0x0a];
+            prost::encoding::encode_varint(content.len() as u64, &mut field);
+            field.extend_from_slice(content);
+            field
+        };
+        let bytes = field(&field(json.as_bytes()));
+        let message = <proto::ServiceMessage as prost::Message>::decode(bytes.as_slice()).unwrap();
+        match message.kind {
+            Some(proto::service_message::Kind::Table(table)) => table,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_table_of_an_older_service_is_run_and_acknowledged() {
+        let saved = include_str!("../../tests/service/older/table.json");
+        let json = saved.split_once('\n').unwrap().1;
+        let mut held = Held::default();
+        let offered = held.offer(&of_an_older_service(json), &own()).unwrap();
+        held.settle(&offered.revision, &Ok(()));
+        assert_eq!(held.take_answer(), Some((offered.revision, Ok(()))));
+        let table = held.good().unwrap();
+        assert_eq!(table.forbidden.len(), 1);
+        assert_eq!(addresses_of(table, "orders.shop"), ["127.9.1.4:6143"]);
+    }
+
+    fn addresses_of(table: &Table, service: &str) -> Vec<String> {
+        let ports = table.services[&service.parse().unwrap()].ports.values();
+        let endpoints = ports.flat_map(|port| &port.endpoints);
+        endpoints.map(|one| one.address.to_string()).collect()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weft_transport::identity::TrustDomain;
 
 use crate::compile::Served;
-use crate::table::{Absence, Endpoint, Revision, ServiceName, Table};
+use crate::table::{Absence, Endpoint, Port, Revision, ServiceName, Table};
 
 /// Endpoints of some ports, each list whole.
 pub(super) type Changes = BTreeMap<(ServiceName, u16), Served>;
@@ -89,6 +89,30 @@ pub(super) fn keep_endpoints(table: &Table, known: &Table) -> Table {
     table
 }
 
+/// The table with the endpoints that `newer` has at the same ports: who serves does not depend on the revision.
+pub(super) fn with_endpoints_of(table: &Table, newer: &Table) -> Table {
+    let mut table = table.clone();
+    for (name, service) in &mut table.services {
+        let Some(news) = newer.services.get(name) else {
+            continue;
+        };
+        let is_same = |(number, port): (&u16, &Port)| {
+            let new = news.ports.get(number);
+            new.is_none_or(|new| new.endpoints == port.endpoints && new.absence == port.absence)
+        };
+        if service.ports.iter().all(is_same) {
+            continue;
+        }
+        for (number, port) in &mut Arc::make_mut(service).ports {
+            if let Some(new) = news.ports.get(number) {
+                port.endpoints.clone_from(&new.endpoints);
+                port.absence = new.absence;
+            }
+        }
+    }
+    table
+}
+
 /// The table without some endpoints, each known by its address and identity.
 pub(super) fn without(table: &Table, withdrawn: &[((ServiceName, u16), Endpoint)]) -> Table {
     let mut table = table.clone();
@@ -111,7 +135,7 @@ pub(super) fn without(table: &Table, withdrawn: &[((ServiceName, u16), Endpoint)
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::table::{Port, Protocol, Service};
+    use crate::table::{Protocol, Service};
 
     pub(crate) fn endpoint(address: &str) -> Endpoint {
         Endpoint {

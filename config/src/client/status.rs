@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use weft_transport::credentials::Credentials;
 
-use crate::table::{Locality, Revision, ServiceName};
+use crate::table::{Locality, Revision, ServiceName, Withheld};
 
 /// What a subscription needs to know.
 #[derive(Clone, Debug)]
@@ -58,6 +58,9 @@ pub struct SubscriptionStatus {
     pub refusal: Option<String>,
     /// Tables that were refused before the sidecar saw them: not understood, of another mesh, or older.
     pub refused_unseen: u64,
+    /// What the offered table should say and does not, as the config service knows more than this sidecar
+    /// understands; what holds here instead.
+    pub withheld: Vec<Withheld>,
     /// Why the table in force is not on disk.
     pub unsaved: Option<String>,
     /// The table came from disk, and the config service has not been heard since.

@@ -1,28 +1,35 @@
 //! What the config service sends, taken into a subscription's state: which table to run, and what became of
-//! registrations. When streams open and end is `client.rs`.
+//! registrations. The rest of that state is `state.rs`.
 
 use std::collections::BTreeMap;
 
+use weft_transport::identity::TrustDomain;
+
+use super::SubscriptionStatus;
 use super::held::Refused;
 use super::merge::Changes;
-use super::{State, Subscription};
+use super::state::State;
 use crate::compile::Served;
 use crate::proto::service_message::Kind as In;
 use crate::proto::{self, ServiceMessage};
 use crate::table::{NameError, ServiceName};
 
-impl Subscription {
-    pub(super) fn take(&self, message: ServiceMessage) -> Result<(), String> {
-        let mut state = self.shared.lock();
+impl State {
+    /// Takes one message; an error ends the stream.
+    pub(crate) fn take(
+        &mut self,
+        message: ServiceMessage,
+        own: &TrustDomain,
+    ) -> Result<(), String> {
         match message.kind {
             Some(In::Table(table)) => {
-                self.take_table(&mut state, &table);
+                self.take_table(&table, own);
                 Ok(())
             }
-            Some(In::Endpoints(changes)) => self.take_changes(&mut state, changes),
-            Some(In::Withdrawals(withdrawals)) => self.take_withdrawals(&mut state, withdrawals),
+            Some(In::Endpoints(changes)) => self.take_changes(changes),
+            Some(In::Withdrawals(withdrawals)) => self.take_withdrawals(withdrawals),
             Some(In::Registrations(registrations)) => {
-                take_registrations(&mut state, registrations);
+                take_registrations(&mut self.status, registrations);
                 Ok(())
             }
             // A later service may say more than this sidecar understands; tables are strict.
@@ -30,58 +37,56 @@ impl Subscription {
         }
     }
 
-    fn take_table(&self, state: &mut State, message: &proto::Table) {
-        let own = self.settings.credentials.svid().id().trust_domain().clone();
-        let offered = match state.held.offer(message, &own) {
+    fn take_table(&mut self, message: &proto::Table, own: &TrustDomain) {
+        let offered = match self.held.offer(message, own) {
             Ok(offered) => offered,
-            Err(refused) => return refuse(state, refused),
+            Err(refused) => return refuse(&mut self.status, refused),
         };
+        let status = &mut self.status;
         if let Some(before) = &offered.instead_of {
             tracing::warn!(from = %before, to = %offered.revision,
                 "the config service has another store than before: it was restored or replaced");
-            state.status.store_changed = true;
+            status.store_changed = true;
         }
         // It is the one that is asked about from here on, refused or not.
-        state.status.refusal = None;
-        state.status.offered = Some(offered.revision);
-        state.status.from_disk = false;
-        self.publish(state);
+        status.refusal = None;
+        status.offered = Some(offered.revision);
+        status.from_disk = false;
+        let withheld = message.withheld.iter().cloned().map(Into::into).collect();
+        let before = std::mem::replace(&mut status.withheld, withheld);
+        for one in &status.withheld {
+            if !before.contains(one) {
+                tracing::warn!(
+                    resource = one.resource,
+                    feature = one.feature,
+                    instead = one.instead,
+                    "the config service does not tell this sidecar what it would not understand: run a newer weft here"
+                );
+            }
+        }
+        self.changed();
     }
 
-    fn take_changes(
-        &self,
-        state: &mut State,
-        message: proto::EndpointChanges,
-    ) -> Result<(), String> {
+    fn take_changes(&mut self, message: proto::EndpointChanges) -> Result<(), String> {
         let mut changes = Changes::new();
         for port in message.ports {
             let (port, served) = served(port)?;
             changes.insert(port, served);
         }
-        state.held.change(&changes, message.settling);
-        self.publish(state);
+        self.held.change(&changes, message.settling);
+        self.changed();
         Ok(())
     }
 
-    fn take_withdrawals(
-        &self,
-        state: &mut State,
-        message: proto::Withdrawals,
-    ) -> Result<(), String> {
+    fn take_withdrawals(&mut self, message: proto::Withdrawals) -> Result<(), String> {
         let mut withdrawn = Vec::new();
         for port in message.ports {
             let (port, served) = served(port)?;
             withdrawn.extend(served.endpoints.into_iter().map(|one| (port.clone(), one)));
         }
-        state.held.withdraw(&withdrawn);
-        self.publish(state);
+        self.held.withdraw(&withdrawn);
+        self.changed();
         Ok(())
-    }
-
-    /// The table that the sidecar should run may be another one.
-    fn publish(&self, state: &mut State) {
-        state.cache_is_old |= state.held.good().is_some();
-        self.shared.show_newest(&state.held);
     }
 }
 
@@ -102,7 +107,7 @@ fn served(port: proto::PortEndpoints) -> Result<((ServiceName, u16), Served), St
 }
 
 /// A table that the sidecar is not even shown.
-fn refuse(state: &mut State, refused: Refused) {
+fn refuse(status: &mut SubscriptionStatus, refused: Refused) {
     let Refused { revision, reason } = refused;
     let shown = revision.as_ref().map(ToString::to_string);
     tracing::warn!(
@@ -111,13 +116,13 @@ fn refuse(state: &mut State, refused: Refused) {
         "table refused; the last good one stays"
     );
     if revision.is_some() {
-        state.status.offered = revision;
+        status.offered = revision;
     }
-    state.status.refused_unseen += 1;
-    state.status.refusal = Some(reason);
+    status.refused_unseen += 1;
+    status.refusal = Some(reason);
 }
 
-fn take_registrations(state: &mut State, message: proto::Registrations) {
+fn take_registrations(status: &mut SubscriptionStatus, message: proto::Registrations) {
     let mut problems = BTreeMap::new();
     for one in message
         .registrations
@@ -125,7 +130,7 @@ fn take_registrations(state: &mut State, message: proto::Registrations) {
         .filter(|one| !one.problem.is_empty())
     {
         let name = format!("{}:{}", one.service, one.port);
-        if state.status.registration_problems.get(&name) != Some(&one.problem) {
+        if status.registration_problems.get(&name) != Some(&one.problem) {
             tracing::warn!(
                 service = name,
                 problem = one.problem,
@@ -135,5 +140,5 @@ fn take_registrations(state: &mut State, message: proto::Registrations) {
         }
         problems.insert(name, one.problem);
     }
-    state.status.registration_problems = problems;
+    status.registration_problems = problems;
 }

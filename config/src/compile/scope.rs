@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::fit::{Fitted, fit};
 use super::{Endpoints, Plan, Sidecar};
-use crate::table::{Ban, Concurrency, Forbidden, Schema, ServiceName, Table};
+use crate::table::{Ban, Concurrency, Features, Forbidden, Schema, ServiceName, Table};
 
 /// All that the table of a sidecar depends on, beside its plan and the endpoints. Services are places in
 /// the order of the plan's services, so a scope means something only with the plan that it was made of.
@@ -17,6 +18,8 @@ pub struct Scope {
     serves: Vec<usize>,
     /// Services of which it learns only that it may not call them.
     forbidden: Vec<(usize, Ban)>,
+    /// What it understands.
+    features: Features,
 }
 
 impl Plan {
@@ -35,6 +38,7 @@ impl Plan {
             calls: Vec::new(),
             serves: Vec::new(),
             forbidden: Vec::new(),
+            features: sidecar.features,
         };
         let mut named: BTreeSet<&ServiceName> = sidecar
             .listens_for
@@ -64,11 +68,15 @@ impl Plan {
 
     /// The table of one sidecar.
     pub fn table(&self, sidecar: &Sidecar, endpoints: &Endpoints) -> Table {
-        self.table_of(&self.scope(sidecar), endpoints)
+        self.fitted(&self.scope(sidecar), endpoints).table
     }
 
-    /// The table of every sidecar that has this scope.
-    pub fn table_of(&self, scope: &Scope, endpoints: &Endpoints) -> Table {
+    /// The table of every sidecar that has this scope, as it understands it.
+    pub fn fitted(&self, scope: &Scope, endpoints: &Endpoints) -> Fitted {
+        fit(self.table_of(scope, endpoints), scope.features)
+    }
+
+    fn table_of(&self, scope: &Scope, endpoints: &Endpoints) -> Table {
         let has = |list: &[usize], place: usize| list.binary_search(&place).is_ok();
         let mut decides: BTreeSet<&ServiceName> = BTreeSet::new();
         for (place, (name, compiled)) in self.services.iter().enumerate() {

@@ -82,6 +82,7 @@ fn sidecar(account: &str, listens_for: &[&str], serves: &[&str]) -> Sidecar {
         identity: id(account),
         listens_for: listens_for.iter().map(|text| name(text)).collect(),
         serves: serves.iter().map(|text| name(text)).collect(),
+        features: Features::all(),
     }
 }
 

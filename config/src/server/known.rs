@@ -57,6 +57,7 @@ impl Known {
             not_after: end.unwrap_or(SystemTime::UNIX_EPOCH),
             version: self.version,
             listens_for: Default::default(),
+            features: Default::default(),
             place: Place {
                 address: self.address,
                 locality: None,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use weft_ca::metrics::Sample;
 
 use super::mesh::Mesh;
+use crate::operator::SidecarState;
+use crate::table::{Feature, Loss};
 
 /// A handle on the service's numbers.
 #[derive(Clone, Debug)]
@@ -34,7 +36,27 @@ impl MetricsHandle {
             label: None,
             value,
         };
-        vec![
+        let withheld = |feature: Feature| {
+            let lacks = |state: &&SidecarState| {
+                let mut withheld = state.withheld.iter();
+                withheld.any(|one| one.feature == feature.name())
+            };
+            Sample {
+                label: Some(("feature", feature.name())),
+                ..gauge(
+                    "weft_config_sidecars_withheld",
+                    "Connected sidecars that are not told what a resource says, as they do not know this feature.",
+                    count(states.iter().filter(lacks).count()),
+                )
+            }
+        };
+        let restricts = |feature: &Feature| feature.about().loss == Loss::Calls;
+        let withheld: Vec<Sample> = Feature::ALL
+            .into_iter()
+            .filter(restricts)
+            .map(withheld)
+            .collect();
+        let mut samples = vec![
             gauge(
                 "weft_config_store_revision",
                 "Number of the revision in force.",
@@ -73,6 +95,8 @@ impl MetricsHandle {
                 "Workloads whose lease is valid.",
                 count(self.0.workloads()),
             ),
-        ]
+        ];
+        samples.extend(withheld);
+        samples
     }
 }

@@ -15,7 +15,7 @@ use super::known::Known;
 use super::registry::{Inbound, Workload};
 use crate::limits;
 use crate::operator::SidecarState;
-use crate::table::{Locality, Revision, ServiceName};
+use crate::table::{Features, Locality, Revision, ServiceName, Withheld};
 
 /// All sidecars that are or were there.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Sidecar {
     pub(super) inbound: Arc<Inbound>,
     pub(super) acknowledged: Option<Revision>,
     pub(super) refused: Option<(Revision, String)>,
+    /// What its table should say and does not.
+    pub(super) withheld: Arc<[Withheld]>,
     pub(super) last_seen: jiff::Timestamp,
 }
 
@@ -45,6 +47,7 @@ pub(super) struct About {
     pub(super) not_after: SystemTime,
     pub(super) version: String,
     pub(super) listens_for: Arc<BTreeSet<ServiceName>>,
+    pub(super) features: Features,
     pub(super) place: Place,
 }
 
@@ -196,6 +199,7 @@ impl Roster {
                     .filter(|(revision, _)| reached(revision))
                     .map(|(_, reason)| reason.clone()),
                 lost: matches!(sidecar.presence, Presence::Lost(_)),
+                withheld: sidecar.withheld.to_vec(),
             })
             .collect()
     }
@@ -308,6 +312,7 @@ impl Sidecar {
             inbound: Arc::default(),
             acknowledged: None,
             refused: None,
+            withheld: Arc::default(),
             last_seen: jiff::Timestamp::now(),
         }
     }

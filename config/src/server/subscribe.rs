@@ -1,7 +1,7 @@
 //! One sidecar's stream: its reports and acknowledgements in, its table and changes out.
 //!
 //! Nothing is queued for a slow sidecar: what to send is computed when it can take a message, from the
-//! newest view and what it was sent last. One that takes none for too long loses its connection, and with it
+//! newest view and what it was told before (`told.rs`). One that takes none for too long loses its connection, and with it
 //! what HTTP/2 holds for it.
 
 use std::collections::BTreeSet;
@@ -24,15 +24,13 @@ use super::mesh::{Mesh, View};
 use super::pace::Pace;
 use super::registry::{Inbound, Workload};
 use super::roster::{About, Place, Stream, TooManyNames};
-use super::tables::{Changed, SharedTable};
-use super::withdrawn::Withdrawn;
+use super::told::{After, News, Next, Told, Untellable};
 use crate::compile::Sidecar;
 use crate::limits;
 use crate::proto::discovery_server::Discovery;
-use crate::proto::service_message::Kind as Out;
 use crate::proto::sidecar_message::Kind as In;
 use crate::proto::{self, ServiceMessage, SidecarMessage};
-use crate::table::NameError;
+use crate::table::{Features, NameError, Schema};
 
 pub(super) struct Subscriptions {
     pub(super) mesh: Arc<Mesh>,
@@ -107,6 +105,7 @@ async fn run(
         identity: workload.identity.clone(),
         listens_for: BTreeSet::clone(&about.listens_for),
         serves: BTreeSet::new(),
+        features: about.features,
     });
     let stream = mesh.connect(&workload, about).map_err(too_many_names)?;
     let subscriber = Subscriber {
@@ -115,10 +114,7 @@ async fn run(
         workload,
         stream,
         needs,
-        sent: None,
-        told: None,
-        withdrawals: proto::Withdrawals::default(),
-        looked_at: None,
+        told: Told::nothing(Schema::unreadable_to(&hello.schemas)),
     };
     let (workload, number) = (subscriber.workload.clone(), subscriber.stream.number);
     let ended = subscriber.pump(peer, place, incoming, outgoing).await;
@@ -134,19 +130,7 @@ struct Subscriber<'a> {
     needs: Arc<Sidecar>,
     /// What the sidecars of this identity may leave untaken.
     undelivered: Arc<Semaphore>,
-    /// The table that the sidecar has, if it took everything, and whether it was marked as settling.
-    sent: Option<(Arc<SharedTable>, bool)>,
-    told: Option<proto::Registrations>,
-    /// What it heard of withdrawals, and in which state of them it was looked for.
-    withdrawals: proto::Withdrawals,
-    looked_at: Option<Arc<Withdrawn>>,
-}
-
-/// What the sidecar has once it took a message.
-enum After {
-    Told(proto::Registrations),
-    Sent(Arc<SharedTable>, bool),
-    Withdrew(proto::Withdrawals),
+    told: Told,
 }
 
 /// A message under way.
@@ -306,94 +290,38 @@ impl Subscriber<'_> {
 
     /// The next message that brings the sidecar nearer to `view`, if any is missing.
     fn next(&mut self, view: &View) -> Result<Option<(ServiceMessage, After)>, Status> {
-        let plan = view.tables.plan();
-        let (serves, registrations) = self.mesh.serves(&self.workload, self.stream.number, plan);
-        if self.told.as_ref() != Some(&registrations) {
-            let kind = Out::Registrations(registrations.clone());
-            return Ok(Some((message(kind), After::Told(registrations))));
-        }
+        let (plan, number) = (view.tables.plan(), self.stream.number);
+        let (serves, registrations) = self.mesh.serves(&self.workload, number, plan);
         if self.needs.serves != serves {
             self.needs = Arc::new(Sidecar {
                 serves,
                 ..Sidecar::clone(&self.needs)
             });
         }
-        let shared = view.tables.of(&self.needs);
-        let settling = view.settling.is_some();
-        // The end of settling needs the table whole: the sidecar kept endpoints that the service
-        // never sent, and only a complete list removes them.
-        let changed = match &self.sent {
-            Some((sent, was)) if *was == settling => shared.since(sent),
-            Some(_) | None => Changed::More,
-        };
-        let kind = match changed {
-            Changed::Nothing => return Ok(self.withdrawals(view, &shared)),
-            Changed::Endpoints(ports) => Out::Endpoints(proto::EndpointChanges {
-                revision: Some((&shared.table.revision).into()),
-                ports: Vec::clone(&ports),
-                settling,
-            }),
-            Changed::More => {
-                let json = shared
-                    .json()
-                    .map_err(|error| Status::internal(error.to_string()))?;
-                if json.len() > limits::TABLE_MESSAGE_BYTES_MAX - 1024 {
-                    return Err(Status::resource_exhausted(
-                        "the table is too large to be sent",
-                    ));
-                }
-                Out::Table(proto::Table {
-                    json,
-                    settling,
-                    revision: Some((&shared.table.revision).into()),
-                })
+        match self.told.next(view, &self.needs, &registrations) {
+            Ok(Next::Send(message, after)) => Ok(Some((message, after))),
+            Ok(Next::Nothing) => Ok(None),
+            Ok(Next::CannotRead(reason)) => {
+                let revision = plan.revision.clone();
+                self.mesh
+                    .cannot_tell(&self.workload, number, revision, &reason);
+                Ok(None)
             }
-        };
-        Ok(Some((message(kind), After::Sent(shared, settling))))
-    }
-
-    /// What ended by its own word of what the sidecar keeps while the service settles, if that is news. It has
-    /// this table.
-    fn withdrawals(
-        &mut self,
-        view: &View,
-        table: &Arc<SharedTable>,
-    ) -> Option<(ServiceMessage, After)> {
-        let withdrawn = view.settling.as_ref()?;
-        let looked = self.looked_at.as_ref();
-        if looked.is_some_and(|looked| Arc::ptr_eq(looked, withdrawn)) {
-            return None;
+            Err(error @ Untellable::TooLarge) => Err(Status::resource_exhausted(error.to_string())),
+            Err(error @ Untellable::Json(_)) => Err(Status::internal(error.to_string())),
         }
-        let ports = withdrawn.of(&table.table);
-        let withdrawals = proto::Withdrawals { ports };
-        if self.withdrawals == withdrawals {
-            self.looked_at = Some(Arc::clone(withdrawn));
-            return None;
-        }
-        let kind = Out::Withdrawals(withdrawals.clone());
-        Some((message(kind), After::Withdrew(withdrawals)))
     }
 
     fn went(&mut self, after: After) {
-        match after {
-            After::Told(registrations) => {
-                let mut all = registrations.registrations.iter();
-                if all.any(|one| !one.problem.is_empty()) {
-                    self.mesh.log_problems(&self.workload);
-                }
-                self.told = Some(registrations);
+        match self.told.went(after) {
+            Some(News::Problems) => self.mesh.log_problems(&self.workload),
+            Some(News::Table(table)) => {
+                let (workload, number) = (&self.workload, self.stream.number);
+                self.mesh.withhold(workload, number, table.withheld());
             }
-            After::Sent(table, settling) => {
-                // It may have ports that the one before had not.
-                (self.sent, self.looked_at) = (Some((table, settling)), None);
-            }
-            After::Withdrew(withdrawals) => self.withdrawals = withdrawals,
+            None => {}
         }
     }
-}
-
-fn message(kind: Out) -> ServiceMessage {
-    ServiceMessage { kind: Some(kind) }
 }
 
 fn too_many_names(_: TooManyNames) -> Status {
@@ -417,6 +345,17 @@ fn checked(hello: &proto::Hello, caller: &Caller, peer: &PeerId) -> Result<About
         .map(|name| name.parse())
         .collect::<Result<_, _>>()
         .map_err(|error: NameError| invalid(&error))?;
+    if hello.schemas.len() > limits::FEATURES_MAX
+        || hello.features.len() > limits::FEATURES_MAX
+        || hello
+            .features
+            .iter()
+            .any(|name| name.len() > limits::INSTANCE_LENGTH_MAX)
+    {
+        return Err(invalid(
+            &"too many or too long names of features or schemas",
+        ));
+    }
     let address = match hello.advertise.as_str() {
         "" => None,
         text => Some(
@@ -433,6 +372,7 @@ fn checked(hello: &proto::Hello, caller: &Caller, peer: &PeerId) -> Result<About
         not_after: peer.not_after(),
         version: hello.version.clone(),
         listens_for: Arc::new(listens_for),
+        features: Features::named(hello.features.iter().map(String::as_str)),
         place: Place { address, locality },
     })
 }

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 
-use crate::compile::{Endpoints, Plan, Scope, Sidecar};
+use crate::compile::{Endpoints, Fitted, Plan, Scope, Sidecar};
 use crate::limits;
 use crate::proto;
-use crate::table::{Port, Service, Table};
+use crate::table::{Port, Service, Table, Withheld};
 
 /// The tables of one state of the mesh: one plan, one set of endpoints.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Tables {
 /// A table, with what all sidecars that get it need of it.
 #[derive(Debug)]
 pub(super) struct SharedTable {
-    pub(super) table: Table,
+    fitted: Fitted,
     encoded: Mutex<Weak<Encoded>>,
     /// What changed since a table that sidecars had before; of the last one that was asked for.
     changes: Mutex<Option<(Weak<Self>, Changed)>>,
@@ -99,11 +99,11 @@ impl Tables {
             return table;
         }
         // Made under the lock: when a state is new all sidecars ask at once, and most for the same one.
-        let table = self.plan.table_of(&scope, &self.endpoints);
+        let fitted = self.plan.fitted(&scope, &self.endpoints);
         let same = self.before.get(&scope).and_then(Weak::upgrade);
-        let shared = match same.filter(|before| before.table == table) {
+        let shared = match same.filter(|before| before.fitted == fitted) {
             Some(before) => before,
-            None => Arc::new(SharedTable::new(table)),
+            None => Arc::new(SharedTable::new(fitted)),
         };
         if tables.len() >= limits::SCOPES_MAX {
             tables.retain(|_, table| table.strong_count() > 0);
@@ -128,12 +128,22 @@ impl Tables {
 }
 
 impl SharedTable {
-    fn new(table: Table) -> Self {
+    fn new(fitted: Fitted) -> Self {
         Self {
-            table,
+            fitted,
             encoded: Mutex::default(),
             changes: Mutex::default(),
         }
+    }
+
+    /// The table itself.
+    pub(super) fn table(&self) -> &Table {
+        &self.fitted.table
+    }
+
+    /// What it should say and does not, as its sidecars would not understand it.
+    pub(super) fn withheld(&self) -> &[Withheld] {
+        &self.fitted.withheld
     }
 
     /// The table as JSON.
@@ -142,7 +152,7 @@ impl SharedTable {
         let json = match encoded.upgrade() {
             Some(json) => json,
             None => {
-                let json = Arc::new(Encoded(serde_json::to_vec(&self.table)?));
+                let json = Arc::new(Encoded(self.fitted.json()?));
                 *encoded = Arc::downgrade(&json);
                 json
             }
@@ -162,10 +172,11 @@ impl SharedTable {
         if let Some((_, changed)) = known {
             return changed.clone();
         }
-        let changed = if before.table == self.table {
+        let (old, new) = (before.table(), self.table());
+        let changed = if old == new {
             Changed::Nothing
-        } else if same_but_endpoints(&before.table, &self.table) {
-            Changed::Endpoints(Arc::new(changed_ports(&before.table, &self.table)))
+        } else if same_but_endpoints(old, new) {
+            Changed::Endpoints(Arc::new(changed_ports(old, new)))
         } else {
             Changed::More
         };
@@ -241,7 +252,7 @@ mod tests {
 
     use super::*;
     use crate::resources::{Set, SourceFile, parse};
-    use crate::table::{Endpoint, Revision, ServiceName};
+    use crate::table::{Endpoint, Features, Revision, ServiceName};
 
     const MESH: &str = "\
 apiVersion: weft.dev/v1alpha1
@@ -285,6 +296,7 @@ spec:
                 .unwrap(),
             listens_for: listens_for.iter().map(name).collect(),
             serves: BTreeSet::new(),
+            features: Features::all(),
         })
     }
 

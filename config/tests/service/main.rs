@@ -8,6 +8,7 @@
 mod certificates;
 mod hostile;
 mod local;
+mod older;
 mod presence;
 mod raw;
 mod world;

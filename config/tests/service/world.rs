@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use weft_config::client::{Subscription, SubscriptionHandle, SubscriptionSettings};
 use weft_config::operator::{ChangeOptions, ChangeResult, Operator, OperatorError};
 use weft_config::resources::SourceFile;
-use weft_config::server::{ConfigServeSettings, ConfigServer};
+use weft_config::server::{ConfigServeSettings, ConfigServer, MetricsHandle};
 use weft_config::table::{ServiceName, Table};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 
@@ -32,6 +32,7 @@ pub(crate) struct World {
     pub(crate) authority: Authority,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) address: SocketAddr,
+    metrics: Option<MetricsHandle>,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -44,6 +45,7 @@ impl World {
             authority,
             dir,
             address: "127.0.0.1:0".parse().unwrap(),
+            metrics: None,
             shutdown: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
@@ -61,6 +63,7 @@ impl World {
             .credentials("spiffe://demo.test/ns/weft/sa/config");
         let server = ConfigServer::bind(&settings, credentials).await.unwrap();
         self.address = server.local_address().unwrap();
+        self.metrics = Some(server.metrics());
         let shutdown = self.shutdown.clone();
         self.tasks
             .spawn(async move { server.run(shutdown).await.unwrap() });
@@ -75,6 +78,11 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
         self.serve().await;
+    }
+
+    /// What the service that runs counts.
+    pub(crate) fn metrics(&self) -> MetricsHandle {
+        self.metrics.clone().unwrap()
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {

@@ -18,28 +18,28 @@ use super::{ControlPlane, Process, RunError, table};
 use crate::admin::State;
 use crate::admin::server::Servers;
 use crate::limits;
-use crate::takeover::{Incumbent, Predecessor, Successor, TakeoverError};
+use crate::takeover::{Incumbent, Released, Right, Settled, Successor, TakeoverError, Undone};
 
-/// A sidecar that runs.
+/// A sidecar that runs, and has yet to tell a process before it that it does.
 pub struct Running {
+    /// To read the mesh port and to accept.
+    pub(super) right: Right,
+    pub(super) serving: Serving,
+}
+
+/// What of it serves.
+pub(super) struct Serving {
     pub(super) state: Arc<State>,
     pub(super) control: Arc<dyn ControlPlane>,
     pub(super) drain: Drain,
     pub(super) outbound: Vec<LocalAddress>,
     pub(super) mesh: SocketAddr,
     pub(super) admin: SocketAddr,
-    /// Cancelled when connections shall end after what they have under way.
-    pub(super) finish: CancellationToken,
-    /// Cancelled when idle connections of the application shall end, too.
-    pub(super) rest: CancellationToken,
-    /// Cancelled when peers that dial are to be refused.
-    pub(super) refuse: CancellationToken,
+    pub(super) signals: Signals,
     pub(super) handed_over: CancellationToken,
-    pub(super) deadline: watch::Sender<Option<Instant>>,
     pub(super) workers: Vec<oneshot::Receiver<()>>,
     /// Who reads the mesh port, for each worker.
     pub(super) readings: Vec<Arc<Reading>>,
-    pub(super) predecessor: Option<Predecessor>,
     /// What another process may take over, if the settings have a socket for it.
     pub(super) incumbent: Option<Incumbent>,
     /// The process around this, to tell the service manager.
@@ -54,30 +54,56 @@ pub struct Running {
     pub(super) admin_opening: Option<Opening>,
 }
 
+/// What the workers are told, in this order.
+pub(super) struct Signals {
+    /// Cancelled when connections may be accepted.
+    pub(super) go: CancellationToken,
+    /// Cancelled when connections shall end after what they have under way.
+    pub(super) finish: CancellationToken,
+    /// Cancelled when idle connections of the application shall end, too.
+    pub(super) rest: CancellationToken,
+    /// Cancelled when peers that dial are to be refused.
+    pub(super) refuse: CancellationToken,
+    /// When what still runs is cut off; known once the drain begins.
+    pub(super) deadline: watch::Sender<Option<Instant>>,
+}
+
+impl Signals {
+    pub(super) fn new() -> Self {
+        Self {
+            go: CancellationToken::new(),
+            finish: CancellationToken::new(),
+            rest: CancellationToken::new(),
+            refuse: CancellationToken::new(),
+            deadline: watch::Sender::new(None),
+        }
+    }
+}
+
 impl Running {
     /// Where the application connects, in the order of the settings.
     pub fn outbound(&self) -> &[LocalAddress] {
-        &self.outbound
+        &self.serving.outbound
     }
 
     /// The UDP address of the mesh side.
     pub fn mesh(&self) -> SocketAddr {
-        self.mesh
+        self.serving.mesh
     }
 
     /// The address of the admin endpoint.
     pub fn admin(&self) -> SocketAddr {
-        self.admin
+        self.serving.admin
     }
 
     /// Waits until every worker decides by a table: from then on requests are served.
     pub fn served(&self) -> impl Future<Output = ()> + Send + use<> {
-        table::everywhere(self.state.snapshots().clone())
+        table::everywhere(self.serving.state.snapshots().clone())
     }
 
     /// Cancelled when another process has taken over: the state directory is that one's from then on.
     pub fn handed_over(&self) -> CancellationToken {
-        self.handed_over.clone()
+        self.serving.handed_over.clone()
     }
 
     /// Waits for `shutdown`, `POST /drain` or a process that takes over, then lets what runs finish and
@@ -87,44 +113,64 @@ impl Running {
     /// # Errors
     /// When the process that was to be taken over has gone back to its work, because this one was too slow. It has
     /// everything, so this one must end at once.
-    pub async fn until(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
-        self.settle().await?;
+    pub async fn until(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let Self { right, serving } = self;
+        let before = serving.settle(right).await?;
+        serving.until(before, shutdown).await;
+        Ok(())
+    }
+}
+
+impl Serving {
+    async fn until(self, mut before: Option<Released>, shutdown: CancellationToken) {
         let draining = self.state.draining();
-        let successor = loop {
+        let settled = loop {
             let successor = tokio::select! {
                 () = shutdown.cancelled() => break None,
                 () = draining.cancelled() => break None,
                 successor = self.successor() => successor,
-                () = self.end_of_predecessor() => {
-                    self.predecessor = None;
+                () = self.end_of(before.as_ref()) => {
+                    before = None;
                     continue;
                 }
             };
             match self.give(successor).await {
-                Ok(successor) => break Some(successor),
+                Ok(settled) => break Some(settled),
                 Err(error) => tracing::warn!(%error, "not taken over: this process goes on"),
             }
         };
         let deadline = Instant::now() + self.drain.deadline;
-        self.deadline.send_replace(Some(deadline));
-        match successor {
-            None => self.withdraw(draining).await,
-            Some(successor) => {
-                self.hand_over().await;
-                self.finished().await;
-                if !successor.knows_elders() {
-                    self.predecessor_finished(deadline).await;
-                }
-                // By this it learns of the end of this process.
-                drop(successor);
-                tracing::info!("ended: another process has taken over");
-                return Ok(());
-            }
+        self.signals.deadline.send_replace(Some(deadline));
+        match settled {
+            Some(settled) => self.give_up(settled, before, deadline).await,
+            None => self.drain(before, draining, deadline).await,
         }
+    }
+
+    /// Ends for another process, which serves.
+    async fn give_up(mut self, settled: Settled, before: Option<Released>, deadline: Instant) {
+        self.hand_over(&settled).await;
+        self.finished().await;
+        if !settled.knows_elders() {
+            end_within(before.as_ref(), deadline).await;
+        }
+        // By this it learns of the end of this process.
+        drop(settled);
+        tracing::info!("ended: another process has taken over");
+    }
+
+    /// Ends for good.
+    async fn drain(
+        mut self,
+        before: Option<Released>,
+        draining: CancellationToken,
+        deadline: Instant,
+    ) {
+        self.withdraw(draining).await;
         self.finished().await;
         // A process before this one hears by this that it is to read the mesh port again.
         self.readings.clear();
-        self.predecessor_finished(deadline).await;
+        end_within(before.as_ref(), deadline).await;
         for address in &self.outbound {
             if let LocalAddress::Unix(path) = address {
                 let _ = std::fs::remove_file(path);
@@ -137,17 +183,18 @@ impl Running {
         self.tasks.shutdown().await;
         drop(self.control);
         tracing::info!("drained");
-        Ok(())
     }
 
     /// Makes this process the sidecar: for the service manager, for a process that it took over, and for those who
     /// look for it at its Unix sockets.
-    async fn settle(&mut self) -> Result<(), RunError> {
-        if let Some(predecessor) = &mut self.predecessor {
-            if let Some(process) = &self.process {
-                process.is_main();
-            }
-            predecessor.release().await?;
+    async fn settle(&self, right: Right) -> Result<Option<Released>, RunError> {
+        if right.is_taken_over()
+            && let Some(process) = &self.process
+        {
+            process.is_main();
+        }
+        let before = right.release().await?;
+        if before.is_some() {
             tracing::info!(
                 "took over from the running sidecar, which finishes what it has under way"
             );
@@ -160,15 +207,15 @@ impl Running {
         if let Some(Err(error)) = self.admin_opening.as_ref().map(Opening::open) {
             tracing::error!(%error, "changes to this sidecar cannot be asked for (admin.socket)");
         }
-        Ok(())
+        Ok(before)
     }
 
     /// Waits for the end of the process before this one, and logs what it was sent.
-    async fn end_of_predecessor(&self) {
-        let Some(predecessor) = &self.predecessor else {
+    async fn end_of(&self, before: Option<&Released>) {
+        let Some(before) = before else {
             return std::future::pending().await;
         };
-        predecessor.gone().await;
+        before.gone().await;
         let counts = self.readings.iter().map(|reading| reading.forwarded());
         let (forwarded, dropped) = counts.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
         tracing::info!(
@@ -188,21 +235,13 @@ impl Running {
 
     /// Gives the mesh port to a process that takes over, and waits until it serves. If it does not come to that, this
     /// process reads the port again. Nothing else has changed by then.
-    async fn give(&self, mut successor: Successor) -> Result<Successor, TakeoverError> {
-        let relays = std::mem::take(&mut successor.relays);
-        let given = async {
-            let both = self.readings.iter().zip(relays);
-            let all = join_all(both.map(|(reading, relay)| reading.hand_over(relay)));
-            let left = timeout(limits::HAND_OVER_TIMEOUT, all).await;
-            left.map_err(|_| TakeoverError::Busy)?;
-            successor.take().await?;
-            successor.settled().await
-        };
-        let Err(error) = given.await else {
-            return Ok(successor);
+    async fn give(&self, successor: Successor) -> Result<Settled, TakeoverError> {
+        let undone = match self.leave_port(successor).await {
+            Ok(settled) => return Ok(settled),
+            Err(undone) => undone,
         };
         // First, so that the two never read at once.
-        successor.refuse(&error).await;
+        let error = undone.refuse().await;
         for reading in &self.readings {
             reading.take_back();
         }
@@ -211,6 +250,16 @@ impl Running {
             process.is_main();
         }
         Err(error)
+    }
+
+    async fn leave_port(&self, successor: Successor) -> Result<Settled, Undone> {
+        let (relays, waiting) = successor.waits();
+        let both = self.readings.iter().zip(relays);
+        let all = join_all(both.map(|(reading, relay)| reading.hand_over(relay)));
+        if timeout(limits::HAND_OVER_TIMEOUT, all).await.is_err() {
+            return Err(waiting.undone(TakeoverError::Busy));
+        }
+        waiting.take().await?.settled().await
     }
 
     /// The drain: deregister, and go on accepting while callers still have the old endpoints.
@@ -223,13 +272,13 @@ impl Running {
         tracing::info!(deadline_s = self.drain.deadline.as_secs(), "draining");
         // The health watch has withdrawn the services; callers learn it within the grace.
         sleep(self.drain.accept).await;
-        self.finish.cancel();
-        self.rest.cancel();
-        self.refuse.cancel();
+        self.signals.finish.cancel();
+        self.signals.rest.cancel();
+        self.signals.refuse.cancel();
     }
 
-    /// The takeover: from here on this process only finishes.
-    async fn hand_over(&mut self) {
+    /// The takeover: from here on this process only finishes, as the other one has settled.
+    async fn hand_over(&mut self, _: &Settled) {
         tracing::info!(
             deadline_s = self.drain.deadline.as_secs(),
             "another process has taken over: finishing what runs"
@@ -238,7 +287,7 @@ impl Running {
         self.control.hand_over();
         self.handed_over.cancel();
         // The listening sockets live on in the successor.
-        self.finish.cancel();
+        self.signals.finish.cancel();
         self.incumbent = None;
         // The path of its Unix socket stays, for the successor's own.
         self.servers.stop().await;
@@ -247,7 +296,7 @@ impl Running {
 
     /// Waits until everything is finished. The workers cut it off at the deadline.
     async fn finished(&mut self) {
-        let rest = self.rest.clone();
+        let rest = self.signals.rest.clone();
         let workers = std::mem::take(&mut self.workers);
         let over = async {
             for worker in workers {
@@ -265,11 +314,11 @@ impl Running {
             () = linger => {}
         }
     }
+}
 
-    /// Waits for the end of a process before this one, at most until the deadline.
-    async fn predecessor_finished(&self, deadline: Instant) {
-        if let Some(predecessor) = &self.predecessor {
-            let _ = timeout_at(deadline, predecessor.gone()).await;
-        }
+/// Waits for the end of a process before this one, at most until the deadline.
+async fn end_within(before: Option<&Released>, deadline: Instant) {
+    if let Some(before) = before {
+        let _ = timeout_at(deadline, before.gone()).await;
     }
 }

@@ -42,6 +42,9 @@ impl Process for Upkeep {
                 revision.number
             ));
         }
+        for withheld in &status.withheld {
+            concerns.push(withheld.to_string());
+        }
         if let Some(reason) = status.unsaved {
             concerns.push(format!("the table in force is not on disk ({reason})"));
         }

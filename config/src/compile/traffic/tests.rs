@@ -6,7 +6,9 @@ use crate::compile::effective::{Effective, effective};
 use crate::compile::tests::set;
 use crate::compile::{Endpoints, Plan, Sidecar};
 use crate::resources::{FIELDS, Key, Set};
-use crate::table::{Algorithm, HashKey, Mode, RateLimit, Revision, ServiceName, Table, Traffic};
+use crate::table::{
+    Algorithm, Features, HashKey, Mode, RateLimit, Revision, ServiceName, Table, Traffic,
+};
 
 /// Two services and a route with two rules, of which the second has timeouts of its own.
 const MESH: &str = r#"
@@ -67,6 +69,7 @@ fn table(set: &Set) -> Table {
         identity: "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap(),
         listens_for: [].into(),
         serves: [service("orders.shop")].into(),
+        features: Features::all(),
     };
     Plan::new(revision, "demo.test".parse().unwrap(), set).table(&sidecar, &Endpoints::new())
 }
@@ -312,6 +315,7 @@ fn a_failover_goes_to_the_same_port_and_counts_as_a_backend() {
         identity: "spiffe://demo.test/ns/other/sa/spare".parse().unwrap(),
         listens_for: [].into(),
         serves: [service("spare.other")].into(),
+        features: Features::all(),
     };
     let plan = Plan::new(
         revision,

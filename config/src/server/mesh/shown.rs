@@ -69,6 +69,8 @@ fn info(inner: &Inner, workload: &Workload, sidecar: &Sidecar) -> SidecarInfo {
         problems: problems(inner, workload, sidecar).into_iter().collect(),
         revision: sidecar.acknowledged.clone(),
         refusal: refused.map(|(_, reason)| reason.clone()),
+        features: about.features.names().map(str::to_owned).collect(),
+        withheld: sidecar.withheld.to_vec(),
         svid_expires: expiry.map(|time| time.to_string()).unwrap_or_default(),
         last_seen: format!("{:.0}", sidecar.last_seen),
     }

@@ -18,6 +18,7 @@ fn about(host: u8, certificate: u64) -> About {
         not_after: UNIX_EPOCH + Duration::from_secs(certificate),
         version: "0.1.0".into(),
         listens_for: Arc::default(),
+        features: Default::default(),
         place: Place {
             address: None,
             locality: None,
@@ -29,6 +30,7 @@ fn naming(names: usize) -> About {
     let name = |n| format!("s{n}.shop").parse().unwrap();
     About {
         listens_for: Arc::new((0..names).map(name).collect()),
+        features: Default::default(),
         ..about(1, 1)
     }
 }

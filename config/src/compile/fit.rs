@@ -1,0 +1,119 @@
+//! Fits a table to what its sidecar understands: what that does not announce is left out or closed, by the rule of each
+//! [`Feature`]. Pure.
+//!
+//! The rule that holds for all: a call that a fitted table permits is one that the whole table permits.
+
+use std::sync::Arc;
+
+use crate::resources::{Key, Kind};
+use crate::table::{
+    Absence, Action, Authorization, Default, Feature, Features, Loss, PathCase, Rule, ServiceName,
+    Table, Withheld,
+};
+
+/// A table as its sidecar understands it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fitted {
+    /// The table.
+    pub table: Table,
+    /// What it should say and does not; empty if nothing that decides about a call is missing.
+    pub withheld: Vec<Withheld>,
+    /// For which it was made.
+    pub(crate) features: Features,
+}
+
+impl Fitted {
+    /// As it is sent.
+    pub(crate) fn json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        self.table.write_for(self.features)
+    }
+}
+
+/// The table for a sidecar that announces `features`.
+pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
+    let mut withheld = Vec::new();
+    if features == Features::all() {
+        return Fitted {
+            table,
+            withheld,
+            features,
+        };
+    }
+    for (name, service) in &mut table.services {
+        if !features.has(Feature::Absence)
+            && service.ports.values().any(|port| !port.absence.is_never())
+        {
+            for port in Arc::make_mut(service).ports.values_mut() {
+                port.absence = Absence::default();
+            }
+        }
+        let Some(authorization) = &service.authorization else {
+            continue;
+        };
+        let missing: Vec<Feature> = restrictions(authorization)
+            .filter(|feature| !features.has(*feature))
+            .collect();
+        let fitted = match missing.as_slice() {
+            [] if !features.has(Feature::PathCase) && !authorization.path_case.is_sensitive() => {
+                // No rule judges paths: the case of letters decides nothing.
+                Authorization {
+                    path_case: PathCase::default(),
+                    ..authorization.clone()
+                }
+            }
+            [] => continue,
+            _ => closed(name),
+        };
+        withheld.extend(missing.into_iter().map(|feature| closes(name, feature)));
+        Arc::make_mut(service).authorization = Some(fitted);
+    }
+    Fitted {
+        table,
+        withheld,
+        features,
+    }
+}
+
+/// Features of [`Loss::Calls`] by which an authorization refuses calls.
+fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> {
+    let judges_paths = authorization.rules.iter().any(|rule| rule.paths.is_some());
+    Feature::ALL
+        .into_iter()
+        .filter(|feature| feature.about().loss == Loss::Calls)
+        .filter(move |feature| match feature {
+            Feature::RouteOnly => authorization.parents.is_some(),
+            Feature::PathCase => !authorization.path_case.is_sensitive() && judges_paths,
+            Feature::Bans | Feature::Absence => false,
+        })
+}
+
+/// Denies every call, by the resource that says what cannot be told.
+fn closed(service: &ServiceName) -> Authorization {
+    let deny = Rule {
+        policy: key(service).to_string(),
+        action: Action::Deny,
+        principals: None,
+        methods: None,
+        paths: None,
+    };
+    Authorization::new(Default::Deny, vec![deny])
+}
+
+fn closes(service: &ServiceName, feature: Feature) -> Withheld {
+    Withheld {
+        resource: key(service).to_string(),
+        feature: feature.name().to_owned(),
+        instead: format!("it refuses every call to {service}"),
+    }
+}
+
+fn key(service: &ServiceName) -> Key {
+    Key {
+        kind: Kind::Service,
+        namespace: service.namespace.clone(),
+        name: service.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! What one sidecar has been told on its stream, and what it is told next. A state machine without time or IO; when
+//! the sidecar takes a message is `subscribe.rs`.
+//!
+//! Nothing is queued: [`Told::next`] computes the one message that brings the sidecar nearest to the newest view, and
+//! [`Told::went`] says that it is on its way. A message that was not sent is computed anew.
+
+use std::sync::Arc;
+
+use super::mesh::View;
+use super::tables::{Changed, SharedTable};
+use super::withdrawn::Withdrawn;
+use crate::compile::Sidecar;
+use crate::limits;
+use crate::proto::service_message::Kind;
+use crate::proto::{self, ServiceMessage};
+use crate::table::Withheld;
+
+/// What a sidecar has, if it took everything.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The table, and whether it was marked as settling.
+    table: Option<(Arc<SharedTable>, bool)>,
+    registrations: Option<proto::Registrations>,
+    /// What it heard of withdrawals since the last table or change, and in which state of them it was looked for.
+    withdrawals: proto::Withdrawals,
+    looked_at: Option<Arc<Withdrawn>>,
+    /// Why it can be sent no table at all.
+    unreadable: Option<String>,
+}
+
+/// What is to be done for a sidecar.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// It has everything.
+    Nothing,
+    /// It reads no table of this service, for this reason.
+    CannotRead(String),
+    /// It is sent this, and has the other then.
+    Send(ServiceMessage, After),
+}
+
+/// What the sidecar has once it took a message.
+#[derive(Debug)]
+pub(super) enum After {
+    Registrations(proto::Registrations),
+    Table(Arc<SharedTable>, bool),
+    Withdrawals(proto::Withdrawals),
+}
+
+/// What a message that is on its way means to operators.
+#[derive(Debug)]
+pub(super) enum News {
+    /// None of these registrations holds.
+    Problems,
+    /// The table of which this was left out.
+    Table(Arc<SharedTable>),
+}
+
+/// Why a table cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Untellable {
+    #[error("the table is too large to be sent")]
+    TooLarge,
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+impl Told {
+    /// Nothing, yet. A sidecar that reads no table of this service is told registrations alone.
+    pub(super) fn nothing(unreadable: Option<String>) -> Self {
+        Self {
+            unreadable,
+            ..Self::default()
+        }
+    }
+
+    /// The next message that brings the sidecar nearer to `view` and `registrations`, if any is missing.
+    pub(super) fn next(
+        &mut self,
+        view: &View,
+        sidecar: &Arc<Sidecar>,
+        registrations: &proto::Registrations,
+    ) -> Result<Next, Untellable> {
+        if self.registrations.as_ref() != Some(registrations) {
+            let kind = Kind::Registrations(registrations.clone());
+            let after = After::Registrations(registrations.clone());
+            return Ok(Next::Send(message(kind), after));
+        }
+        if let Some(reason) = &self.unreadable {
+            return Ok(Next::CannotRead(reason.clone()));
+        }
+        let table = view.tables.of(sidecar);
+        let settling = view.settling.is_some();
+        // The end of settling needs the table whole: the sidecar kept endpoints that the service
+        // never sent, and only a complete list removes them.
+        let changed = match &self.table {
+            Some((sent, was)) if *was == settling => table.since(sent),
+            Some(_) | None => Changed::More,
+        };
+        let kind = match changed {
+            Changed::Nothing => return Ok(self.next_withdrawals(view, &table)),
+            Changed::Endpoints(ports) => Kind::Endpoints(proto::EndpointChanges {
+                revision: Some((&table.table().revision).into()),
+                ports: Vec::clone(&ports),
+                settling,
+            }),
+            Changed::More => {
+                let json = table.json()?;
+                if json.len() > limits::TABLE_MESSAGE_BYTES_MAX - limits::TABLE_ENVELOPE_BYTES_MAX {
+                    return Err(Untellable::TooLarge);
+                }
+                Kind::Table(proto::Table {
+                    json,
+                    settling,
+                    revision: Some((&table.table().revision).into()),
+                    withheld: named(table.withheld()),
+                })
+            }
+        };
+        Ok(Next::Send(message(kind), After::Table(table, settling)))
+    }
+
+    /// What ended by its own word of what the sidecar keeps while the service settles, if that is news. It has
+    /// this table.
+    fn next_withdrawals(&mut self, view: &View, table: &Arc<SharedTable>) -> Next {
+        let Some(withdrawn) = view.settling.as_ref() else {
+            return Next::Nothing;
+        };
+        let looked = self.looked_at.as_ref();
+        if looked.is_some_and(|looked| Arc::ptr_eq(looked, withdrawn)) {
+            return Next::Nothing;
+        }
+        let ports = withdrawn.of(table.table());
+        let withdrawals = proto::Withdrawals { ports };
+        if self.withdrawals == withdrawals {
+            self.looked_at = Some(Arc::clone(withdrawn));
+            return Next::Nothing;
+        }
+        let kind = Kind::Withdrawals(withdrawals.clone());
+        Next::Send(message(kind), After::Withdrawals(withdrawals))
+    }
+
+    /// A message is on its way; what of it is news to operators.
+    pub(super) fn went(&mut self, after: After) -> Option<News> {
+        match after {
+            After::Registrations(registrations) => {
+                let mut all = registrations.registrations.iter();
+                let any = all.any(|one| !one.problem.is_empty());
+                self.registrations = Some(registrations);
+                any.then_some(News::Problems)
+            }
+            After::Table(table, settling) => {
+                // It may have ports that the one before had not, and endpoints that were withdrawn before.
+                self.looked_at = None;
+                self.withdrawals = proto::Withdrawals::default();
+                self.table = Some((Arc::clone(&table), settling));
+                Some(News::Table(table))
+            }
+            After::Withdrawals(withdrawals) => {
+                self.withdrawals = withdrawals;
+                None
+            }
+        }
+    }
+}
+
+/// The first of them: a message has a bound, and an operator sees them all.
+fn named(withheld: &[Withheld]) -> Vec<proto::Withheld> {
+    let first = withheld.iter().take(limits::WITHHELD_NAMED_MAX);
+    first.map(Into::into).collect()
+}
+
+fn message(kind: Kind) -> ServiceMessage {
+    ServiceMessage { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod model;

@@ -1,0 +1,204 @@
+//! What a table may say that not every sidecar understands. A sidecar announces the features that it knows when
+//! it subscribes; one that announces none is of a build before there were features. [`crate::compile`] fits the table to
+//! them (`compile/fit.rs`).
+//!
+//! A field that is added to a table is a feature: without it an older sidecar would refuse the whole table. The one
+//! question to answer here is what holds in a sidecar that cannot be told, and it must never permit a call that the
+//! resources refuse (`docs/adr/0021-features.md`).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that a table may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Feature {
+    /// Why a service may not be called, and what is spoken on its ports ([`super::Forbidden`]).
+    Bans,
+    /// Why a port has no endpoints ([`super::Absence`]).
+    Absence,
+    /// Only routes may lead to a service ([`super::Authorization::parents`]).
+    RouteOnly,
+    /// An application that ignores the case of paths ([`super::PathCase`]).
+    PathCase,
+}
+
+/// All that there is to know of a [`Feature`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AboutFeature {
+    /// Its name in messages, metrics and listings. Never changes.
+    pub name: &'static str,
+    /// The first version of weft whose sidecars announce it.
+    pub since: &'static str,
+    /// What a sidecar without it is told instead.
+    pub without: &'static str,
+    /// What it costs not to be told.
+    pub loss: Loss,
+}
+
+/// What a sidecar lacks that is not told of a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Words of answers and listings; every request fares the same. It is left out and not mentioned.
+    Words,
+    /// A restriction of who may call. The service is closed in that sidecar: it refuses all calls to it, as a call
+    /// that it let through could be one that the restriction refuses. Operators see it by name.
+    Calls,
+}
+
+impl Feature {
+    /// Every feature that this build knows.
+    pub const ALL: [Self; 4] = [Self::Bans, Self::Absence, Self::RouteOnly, Self::PathCase];
+
+    /// What there is to know of it.
+    pub const fn about(self) -> AboutFeature {
+        match self {
+            Self::Bans => AboutFeature {
+                name: "bans",
+                since: "0.1.0",
+                without: "the names of the services that it may not call",
+                loss: Loss::Words,
+            },
+            Self::Absence => AboutFeature {
+                name: "absence",
+                since: "0.1.0",
+                without: "that a port has no endpoints",
+                loss: Loss::Words,
+            },
+            Self::RouteOnly => AboutFeature {
+                name: "route-only",
+                since: "0.1.0",
+                without: "a rule that denies all calls to the service",
+                loss: Loss::Calls,
+            },
+            Self::PathCase => AboutFeature {
+                name: "path-case",
+                since: "0.1.0",
+                without: "a rule that denies all calls to the service, if a rule judges paths",
+                loss: Loss::Calls,
+            },
+        }
+    }
+
+    /// Its name; see [`AboutFeature::name`].
+    pub const fn name(self) -> &'static str {
+        self.about().name
+    }
+
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The features that a sidecar announces, as far as this build knows them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Features(u32);
+
+impl Features {
+    /// Those of a sidecar of this build.
+    pub fn all() -> Self {
+        Feature::ALL.into_iter().collect()
+    }
+
+    /// Those of a sidecar that announces nothing.
+    pub const fn none() -> Self {
+        Self(0)
+    }
+
+    /// Those of the given names. A name that this build does not know is of a later sidecar, and is not needed for
+    /// what this build writes.
+    pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let known = |name| Feature::ALL.into_iter().find(|one| one.name() == name);
+        names.into_iter().filter_map(known).collect()
+    }
+
+    /// Whether a sidecar with these understands it.
+    pub const fn has(self, feature: Feature) -> bool {
+        self.0 & feature.bit() != 0
+    }
+
+    /// Their names, in the order of [`Feature::ALL`].
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let announced = move |feature: &Feature| self.has(*feature);
+        Feature::ALL
+            .into_iter()
+            .filter(announced)
+            .map(Feature::name)
+    }
+}
+
+impl FromIterator<Feature> for Features {
+    fn from_iter<I: IntoIterator<Item = Feature>>(features: I) -> Self {
+        let bits = features.into_iter().map(Feature::bit);
+        Self(bits.fold(0, |all, bit| all | bit))
+    }
+}
+
+impl fmt::Debug for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+/// Something that a sidecar was not told of a resource, because it does not announce the feature.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Withheld {
+    /// `KIND/NAMESPACE/NAME` of the resource.
+    pub resource: String,
+    /// The feature's name. Text, as it may be one that the reader does not know.
+    pub feature: String,
+    /// What holds in that sidecar instead.
+    pub instead: String,
+}
+
+impl super::Table {
+    /// The table as bytes for a sidecar with these features, to which it was fitted.
+    ///
+    /// # Errors
+    /// Never: the keys are text and no value is refused. The library says so at run time only.
+    pub fn write_for(&self, features: Features) -> Result<Vec<u8>, serde_json::Error> {
+        if features.has(Feature::Bans) {
+            serde_json::to_vec(self)
+        } else {
+            serde_json::to_vec(&super::forbidden::NamesOnly::of(self))
+        }
+    }
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            resource,
+            feature,
+            instead,
+        } = self;
+        write!(
+            f,
+            "{resource} needs {feature}, which this sidecar does not know: {instead}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_survive_the_way_to_the_service_and_unknown_ones_mean_nothing() {
+        let all = Features::all();
+        let names: Vec<&str> = all.names().collect();
+        let distinct: std::collections::BTreeSet<&str> = names.iter().copied().collect();
+        assert_eq!(distinct.len(), Feature::ALL.len());
+        assert_eq!(Features::named(names), all);
+        let mixed = Features::named(["of-the-future", "path-case", "", "PATH-CASE"]);
+        assert_eq!(mixed, Features::from_iter([Feature::PathCase]));
+        assert!(mixed.has(Feature::PathCase) && !mixed.has(Feature::RouteOnly));
+        assert_eq!(Features::named([]), Features::none());
+    }
+}

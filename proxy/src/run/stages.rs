@@ -1,0 +1,484 @@
+//! The start of a sidecar, as a chain of types of which each consumes the one before:
+//!
+//! ```text
+//! Bound --build--> Built --start--> Started --confirm--> Confirmed --serve--> Running
+//! ```
+//! - [`Bound`]: every socket is here, taken over or of the kernel. No work is done.
+//! - [`Built`]: what all workers share, the log and TLS.
+//! - [`Started`]: the workers run, and neither read the mesh port nor accept.
+//! - [`Confirmed`]: nothing can fail any more, and no other process reads the mesh port.
+//!
+//! Dropping one of them before [`Confirmed`] leaves a process that was to be taken over as it was, and ends workers that
+//! run. The one way to accept is [`Confirmed::serve`].
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use axum::Router;
+use rand::RngExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use weft_config::settings::ProxySettings;
+use weft_transport::credentials::{Credentials, Svid};
+use weft_transport::endpoint::{
+    self, Epoch, Inherited, MeshSettings, MeshTls, Reading, StartError, WorkerSocket, Workers,
+};
+use weft_transport::private_socket::{Opening, PrivateSocket, SocketPlace};
+use weft_transport::vital;
+
+use super::admin::{self, At};
+use super::running::{Serving, Signals};
+use super::thread::{self, Plan};
+use super::{
+    ControlPlane, Process, RunError, Running, bind, destination, random, reset_key, served, table,
+};
+use crate::access_log::Writer;
+use crate::admin::outlook::Doors;
+use crate::admin::server::{Endpoint, Servers};
+use crate::admin::{self as routes, State};
+use crate::health;
+use crate::inbound::served::{Served, ServedService};
+use crate::metrics::Shard;
+use crate::outbound::route::Destination;
+use crate::resilience::destination::Destinations;
+use crate::resilience::rate::NamedRates;
+use crate::takeover::{
+    Before, Estate, Expected, Incumbent, Kept, Predecessor, Right, TakeoverError, socket_error,
+};
+use crate::worker::Shared;
+
+/// What every stage goes on with.
+struct Given {
+    settings: ProxySettings,
+    credentials: Credentials,
+    control: Arc<dyn ControlPlane>,
+    process: Option<Arc<dyn Process>>,
+    /// The certificate with which it started.
+    svid: Arc<Svid>,
+}
+
+/// A listener of the application.
+struct Listener {
+    leads_to: Destination,
+    bound: bind::Bound,
+}
+
+/// The mesh port.
+struct Mesh {
+    address: SocketAddr,
+    /// One for each worker.
+    sockets: Vec<WorkerSocket>,
+}
+
+/// Every socket is here.
+pub(super) struct Bound {
+    given: Given,
+    namespace: String,
+    services: Vec<Arc<ServedService>>,
+    destinations: Arc<Destinations>,
+    mesh: Mesh,
+    listeners: Vec<Listener>,
+    admin: admin::Bound,
+    incumbent: Option<Incumbent>,
+    before: Before,
+}
+
+/// What workers share is made.
+pub(super) struct Built {
+    given: Given,
+    shared: Arc<Shared>,
+    writer: Writer,
+    tls: MeshTls,
+    mesh: Mesh,
+    listeners: Vec<Listener>,
+    admin: admin::Bound,
+    incumbent: Option<Incumbent>,
+    before: Before,
+}
+
+/// The workers run.
+pub(super) struct Started {
+    before: Before,
+    sidecar: Sidecar,
+}
+
+/// Nothing can fail any more.
+pub(super) struct Confirmed {
+    right: Right,
+    sidecar: Sidecar,
+}
+
+/// A sidecar whose workers run.
+struct Sidecar {
+    given: Given,
+    state: Arc<State>,
+    signals: Signals,
+    /// Ends the workers if it comes to nothing.
+    failed: DropGuard,
+    workers: Vec<oneshot::Receiver<()>>,
+    /// Who reads the mesh port, for each worker.
+    readings: Vec<Arc<Reading>>,
+    mesh: SocketAddr,
+    listeners: Vec<Listener>,
+    admin: Admin,
+    incumbent: Option<Incumbent>,
+}
+
+/// The admin endpoint, which does not answer yet.
+struct Admin {
+    address: SocketAddr,
+    place: Option<SocketPlace>,
+    opening: Option<Opening>,
+    endpoints: Vec<(Endpoint, Router)>,
+}
+
+impl Bound {
+    /// Takes the sockets of a predecessor, and binds what that does not have.
+    pub(super) fn bind(
+        settings: ProxySettings,
+        credentials: Credentials,
+        control: Arc<dyn ControlPlane>,
+        process: Option<Arc<dyn Process>>,
+        predecessor: Option<Predecessor>,
+    ) -> Result<Self, RunError> {
+        let svid = credentials.svid();
+        let workload = svid.id().workload();
+        let namespace = workload.map_or_else(String::new, |one| one.namespace.to_owned());
+        let destinations = Arc::new(Destinations::default());
+        let services = served(&settings, &namespace, &destinations)?;
+        let workers = u8::try_from(settings.workers.get()).unwrap_or(u8::MAX);
+        let workers = Workers::try_from(workers).unwrap_or(Workers::MIN);
+        let earlier = predecessor.as_ref().map(Predecessor::epochs);
+        let earlier = earlier.unwrap_or_default();
+        let listen = settings.inbound.as_ref().map(|inbound| inbound.listen);
+        let mesh_settings = MeshSettings {
+            listen: listen.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+            workers,
+            tuning: settings.transport.clone(),
+            epoch: Epoch::choose(random(|random| random.random()), &earlier),
+            reset_key: reset_key::reset_key(&settings.state_dir),
+        };
+        let (mut estate, before) = match predecessor.map(Predecessor::inherit) {
+            Some((estate, before)) => (Some(estate), before),
+            None => (None, Before::None),
+        };
+        let mesh = Mesh::bind(&mesh_settings, estate.as_mut(), settings.inbound.is_some())?;
+        let mut listeners = Vec::new();
+        for (number, listener) in settings.outbound.iter().enumerate() {
+            let workers = usize::from(workers.get());
+            let bound = bind::outbound(&listener.listen, number, workers, estate.as_mut())?;
+            let leads_to = destination(&listener.target, &namespace, bound.port())?;
+            listeners.push(Listener { leads_to, bound });
+        }
+        let admin = admin::Bound::bind(&settings.admin, estate.as_mut())?;
+        // What the settings no longer name is closed with it.
+        drop(estate);
+        let epoch = mesh_settings.epoch;
+        let incumbent = incumbent(&settings, &svid, &mesh, &listeners, &admin, epoch)?;
+        Ok(Self {
+            given: Given {
+                settings,
+                credentials,
+                control,
+                process,
+                svid,
+            },
+            namespace,
+            services,
+            destinations,
+            mesh,
+            listeners,
+            admin,
+            incumbent,
+            before,
+        })
+    }
+
+    /// Makes what the workers share.
+    pub(super) fn build(self) -> Result<Built, RunError> {
+        let Self {
+            given,
+            namespace,
+            services,
+            destinations,
+            mesh,
+            listeners,
+            admin,
+            incumbent,
+            before,
+        } = self;
+        let (settings, svid) = (&given.settings, &given.svid);
+        let served = Served::new(services, &namespace);
+        let service = served.only_name();
+        let shared = Arc::new(Shared {
+            identity: svid.id().clone(),
+            locality: settings.locality.clone(),
+            principal: Arc::from(svid.id().as_str()),
+            service: service.map_or_else(|| Arc::from(""), |name| Arc::from(name.to_string())),
+            via: format!("weft-{:08x}", random(|random| random.random::<u32>())).into(),
+            served,
+            timeouts: settings.timeouts,
+            in_flight_max: settings.concurrency.in_flight_max,
+            destinations,
+            route_rates: NamedRates::default(),
+            traces: Arc::default(),
+            follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
+        });
+        let writer = Writer::start(settings.access_log)?;
+        let tls =
+            MeshTls::new(&given.credentials, &settings.transport).map_err(StartError::from)?;
+        Ok(Built {
+            given,
+            shared,
+            writer,
+            tls,
+            mesh,
+            listeners,
+            admin,
+            incumbent,
+            before,
+        })
+    }
+}
+
+impl Mesh {
+    fn bind(
+        settings: &MeshSettings,
+        estate: Option<&mut Estate>,
+        serves: bool,
+    ) -> Result<Self, RunError> {
+        let sockets = match estate.and_then(|estate| estate.mesh.take()) {
+            Some((sockets, elders)) => {
+                let inherited = Inherited {
+                    sockets: sockets.into_iter().map(UdpSocket::from).collect(),
+                    elders,
+                };
+                endpoint::inherit(settings, inherited).map_err(TakeoverError::from)?
+            }
+            None => endpoint::bind(settings)?,
+        };
+        let address = sockets
+            .first()
+            .map_or(Ok(settings.listen), WorkerSocket::local_address)?;
+        if serves && address.is_ipv4() && settings.listen.is_ipv6() {
+            tracing::warn!(mesh = %address, wanted = %settings.listen,
+                "the mesh port stays without IPv6, as the process that is taken over bound it: restart without a takeover to change that");
+        }
+        Ok(Self { address, sockets })
+    }
+}
+
+/// What a later process may take over, if the settings have a socket for it.
+fn incumbent(
+    settings: &ProxySettings,
+    svid: &Svid,
+    mesh: &Mesh,
+    listeners: &[Listener],
+    admin: &admin::Bound,
+    epoch: Epoch,
+) -> Result<Option<Incumbent>, RunError> {
+    let Some(path) = &settings.takeover_socket else {
+        return Ok(None);
+    };
+    let mesh = mesh.sockets.iter().map(WorkerSocket::share);
+    let listeners = listeners.iter().map(|one| one.bound.share());
+    Ok(Some(Incumbent {
+        door: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
+        expects: Expected::new(settings, svid.id()),
+        kept: Kept {
+            mesh: match settings.inbound {
+                Some(_) => Some(mesh.collect::<io::Result<_>>()?),
+                None => None,
+            },
+            listeners: listeners.collect::<io::Result<_>>()?,
+            admin: admin.share()?,
+        },
+        epoch,
+    }))
+}
+
+impl Built {
+    /// Starts the workers. They shake hands with themselves, and wait.
+    pub(super) async fn start(self) -> Result<Started, RunError> {
+        let Self {
+            given,
+            shared,
+            writer,
+            tls,
+            mesh,
+            mut listeners,
+            admin,
+            incumbent,
+            before,
+        } = self;
+        let settings = &given.settings;
+        let readings: Vec<_> = mesh.sockets.iter().map(WorkerSocket::reading).collect();
+        let signals = Signals::new();
+        // Workers that run already end if a later step fails.
+        let failed = signals.finish.clone().drop_guard();
+        let (mut workers, mut shards, mut pools) = (Vec::new(), Vec::new(), Vec::new());
+        let mut snapshots = Vec::new();
+        for (index, mesh_socket) in mesh.sockets.into_iter().enumerate() {
+            let shard = Arc::new(Shard::default());
+            let sockets = listeners.iter_mut().filter_map(|listener| {
+                let socket = listener.bound.take(index)?;
+                Some((listener.leads_to.clone(), socket))
+            });
+            let plan = Plan {
+                shared: Arc::clone(&shared),
+                log: Arc::new(writer.log(settings.access_log, Arc::clone(&shard))),
+                shard: Arc::clone(&shard),
+                mesh_socket,
+                serves: settings.inbound.is_some(),
+                sockets: sockets.collect(),
+                tables: given.control.tables(),
+                trust_domain: given.svid.id().trust_domain().clone(),
+                tls: tls.clone(),
+                go: signals.go.clone(),
+                finish: signals.finish.clone(),
+                rest: signals.rest.clone(),
+                refuse: signals.refuse.clone(),
+                deadline: signals.deadline.subscribe(),
+            };
+            let (started, over) = thread::spawn(index, plan)?;
+            let started = started.await.map_err(|_| RunError::Died)??;
+            pools.push(started.pool);
+            snapshots.push(started.directory);
+            shards.push(shard);
+            workers.push(over);
+        }
+        let of_listener = |one: &Listener| (one.bound.address.clone(), one.leads_to.clone());
+        let doors = Doors {
+            mesh: settings.inbound.is_some().then_some(mesh.address),
+            outbound: listeners.iter().map(of_listener).collect(),
+        };
+        let state = Arc::new(State::new(
+            given.credentials.clone(),
+            Arc::clone(&given.control),
+            shards,
+            pools,
+            snapshots,
+            (shared, doors),
+            given.process.clone(),
+        ));
+        let admin = Admin::new(admin, settings, &state)?;
+        let sidecar = Sidecar {
+            given,
+            state,
+            signals,
+            failed,
+            workers,
+            readings,
+            mesh: mesh.address,
+            listeners,
+            admin,
+            incumbent,
+        };
+        Ok(Started { before, sidecar })
+    }
+}
+
+impl Admin {
+    fn new(
+        bound: admin::Bound,
+        settings: &ProxySettings,
+        state: &Arc<State>,
+    ) -> Result<Self, RunError> {
+        let (address, place, opening) = (bound.address()?, bound.place(), bound.opening());
+        let refusal = admin::refusal_of_changes(&settings.admin);
+        let endpoints = bound.endpoints(|at| match (at, &refusal) {
+            (At::Observe, _) => routes::observe(Arc::clone(state)),
+            (At::Loopback, Some(refusal)) => routes::reads(Arc::clone(state), refusal),
+            (At::Loopback, None) | (At::Socket, _) => routes::changes(Arc::clone(state)),
+        })?;
+        Ok(Self {
+            address,
+            place,
+            opening,
+            endpoints,
+        })
+    }
+}
+
+impl Started {
+    /// Asks a process before this one to hand over.
+    pub(super) async fn confirm(self) -> Result<Confirmed, RunError> {
+        let Self { before, sidecar } = self;
+        let right = before.confirm().await?;
+        Ok(Confirmed { right, sidecar })
+    }
+}
+
+impl Confirmed {
+    /// Reads, accepts and answers from here on.
+    pub(super) fn serve(self) -> Running {
+        let Self { right, sidecar } = self;
+        let Sidecar {
+            given,
+            state,
+            signals,
+            failed,
+            workers,
+            readings,
+            mesh,
+            listeners,
+            admin,
+            incumbent,
+        } = sidecar;
+        for reading in &readings {
+            reading.begin();
+        }
+        signals.go.cancel();
+        let tasks = control_work(&given, &state, &signals);
+        let mut servers = Servers::default();
+        for (endpoint, router) in admin.endpoints {
+            servers.serve(endpoint, router);
+        }
+        failed.disarm();
+        let serving = Serving {
+            state,
+            control: given.control,
+            drain: given.settings.drain,
+            outbound: listeners.into_iter().map(|one| one.bound.address).collect(),
+            mesh,
+            admin: admin.address,
+            signals,
+            handed_over: CancellationToken::new(),
+            workers,
+            readings,
+            incumbent,
+            process: given.process,
+            tasks,
+            servers,
+            admin_place: admin.place,
+            admin_opening: admin.opening,
+        };
+        Running { right, serving }
+    }
+}
+
+/// Acknowledging tables, and watching the application.
+fn control_work(given: &Given, state: &Arc<State>, signals: &Signals) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let acknowledging = table::acknowledge(
+        Arc::clone(&given.control),
+        state.snapshots().clone(),
+        given.svid.id().trust_domain().clone(),
+        state.updates(),
+    );
+    tasks.spawn(vital::until(
+        "acknowledging tables",
+        signals.finish.clone(),
+        acknowledging,
+    ));
+    let (shared, control) = (state.shared(), Arc::clone(&given.control));
+    let watching = health::watch(shared, control, state.draining());
+    tasks.spawn(vital::until(
+        "watching the application",
+        state.draining(),
+        watching,
+    ));
+    tasks
+}

@@ -1,0 +1,231 @@
+//! The process that runs, as the new one that takes over from it sees it.
+
+use std::io;
+
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use weft_config::client::Registration;
+use weft_config::settings::ProxySettings;
+use weft_transport::endpoint::Epoch;
+use weft_transport::identity::SpiffeId;
+use weft_transport::private_socket;
+
+use super::channel::Channel;
+use super::message::{Estate, Message, MessageError, Offer, Request, other_wildcard};
+use super::{TakeoverError, check_user, request, socket_error};
+use crate::limits;
+
+/// The last good table in the state directory, which `weft_config::client` reads before anything is served.
+const TABLE_FILE: &str = "table.json";
+
+/// The running process, as the new one sees it.
+#[derive(Debug)]
+pub struct Predecessor {
+    channel: Channel,
+    offer: Offer,
+    estate: Estate,
+}
+
+/// Whether there is a process before this one that has to be asked before this one reads and accepts.
+#[derive(Debug)]
+pub(crate) enum Before {
+    /// There is none.
+    None,
+    /// It goes on until it is told to hand over.
+    Waits(Unconfirmed),
+}
+
+/// The running process, whose sockets are here as well. Dropping this leaves it as it was.
+#[derive(Debug)]
+pub(crate) struct Unconfirmed(Channel);
+
+/// The right to read the mesh port and to accept: no other process does. There is no other way to one than
+/// [`Before::confirm`].
+#[derive(Debug)]
+pub(crate) struct Right(Option<Channel>);
+
+/// The process before this one, which only finishes what it has under way.
+#[derive(Debug)]
+pub(crate) struct Released(Channel);
+
+impl Predecessor {
+    /// Asks the process at the socket of the settings for what it has; `None` if there is no socket in the
+    /// settings or no process answers there. The running process goes on until [`crate::start`] says otherwise.
+    ///
+    /// # Errors
+    /// When there is one, and it cannot be taken over.
+    pub async fn find(
+        settings: &ProxySettings,
+        identity: &SpiffeId,
+    ) -> Result<Option<Self>, TakeoverError> {
+        let Some(path) = &settings.takeover_socket else {
+            return Ok(None);
+        };
+        let stream = match private_socket::connect(path).await {
+            Ok(stream) => stream,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                tracing::info!(socket = %path.display(), "no sidecar to take over from: starting anew");
+                return Ok(None);
+            }
+            Err(error) => return Err(socket_error(path, error)),
+        };
+        let request = request(settings, identity);
+        let found = match Self::ask(stream, request.clone()).await {
+            // Versions before this one compare literally, and some bound the other wildcard.
+            Err(refused @ TakeoverError::Refused(_))
+                if let Some(mesh) = request.mesh.and_then(other_wildcard) =>
+            {
+                let other = Request {
+                    mesh: Some(mesh),
+                    ..request
+                };
+                let again = private_socket::connect(path).await;
+                let again = again.map_err(|error| socket_error(path, error))?;
+                Self::ask(again, other).await.map_err(|_| refused)
+            }
+            asked => asked,
+        }?;
+        if found.offer.has_table && !settings.state_dir.join(TABLE_FILE).exists() {
+            return Err(TakeoverError::NoTable);
+        }
+        Ok(Some(found))
+    }
+
+    async fn ask(stream: UnixStream, request: Request) -> Result<Self, TakeoverError> {
+        let asked = timeout(
+            limits::TAKEOVER_TIMEOUT,
+            Self::offered(Channel::new(stream), request),
+        );
+        asked
+            .await
+            .unwrap_or(Err(TakeoverError::Timeout(limits::TAKEOVER_TIMEOUT)))
+    }
+
+    async fn offered(mut channel: Channel, request: Request) -> Result<Self, TakeoverError> {
+        check_user(&channel)?;
+        channel.send(&Message::Request(request)).await?;
+        let offer = match channel.receive().await? {
+            Message::Offer(offer) => offer,
+            Message::Refusal(reason) => return Err(TakeoverError::Refused(reason)),
+            Message::Request(_)
+            | Message::Ready
+            | Message::Yours
+            | Message::Taken
+            | Message::Settled => {
+                return Err(MessageError::Unexpected.into());
+            }
+        };
+        let count = offer.descriptors().min(limits::TAKEOVER_DESCRIPTORS_MAX);
+        let descriptors = channel.receive_descriptors(count).await;
+        let estate = offer.assign(descriptors.map_err(TakeoverError::Broken)?)?;
+        Ok(Self {
+            channel,
+            offer,
+            estate,
+        })
+    }
+
+    /// What the new process goes on with at the config service.
+    pub fn registration(&self) -> Registration {
+        self.offer.registration.clone()
+    }
+
+    /// Its epoch, and those of the processes before it that still drain.
+    pub(crate) fn epochs(&self) -> Vec<Epoch> {
+        let all = self.offer.elders.iter().flatten();
+        let all = self.offer.epochs.iter().chain(all);
+        all.copied().map(Epoch).collect()
+    }
+
+    /// Its sockets, and itself as one that is still to be asked.
+    pub(crate) fn inherit(self) -> (Estate, Before) {
+        (self.estate, Before::Waits(Unconfirmed(self.channel)))
+    }
+}
+
+impl Before {
+    /// Tells a process before this one to hand over. When this returns without an error that does not read the mesh
+    /// port: because it said so, or because it ended in between. One that breaks off otherwise may still read, so that
+    /// is an error.
+    pub(crate) async fn confirm(self) -> Result<Right, TakeoverError> {
+        match self {
+            Self::None => Ok(Right(None)),
+            Self::Waits(Unconfirmed(mut channel)) => {
+                let confirmed = timeout(limits::TAKEOVER_TIMEOUT, confirmed(&mut channel));
+                match confirmed.await {
+                    Ok(outcome) => unless_ended(outcome)?,
+                    Err(_) => return Err(TakeoverError::Timeout(limits::TAKEOVER_TIMEOUT)),
+                }
+                Ok(Right(Some(channel)))
+            }
+        }
+    }
+}
+
+impl Right {
+    /// Whether another process had it before.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Lets the process before this one end, if there is one, once this one serves and the service manager knows it.
+    /// If that comes too late, that process has gone back to its work, and this one must end.
+    pub(crate) async fn release(self) -> Result<Option<Released>, TakeoverError> {
+        let Some(mut channel) = self.0 else {
+            return Ok(None);
+        };
+        unless_ended(say(&mut channel, &Message::Settled).await)?;
+        Ok(Some(Released(channel)))
+    }
+}
+
+impl Released {
+    /// Waits until it has ended.
+    pub(crate) async fn gone(&self) {
+        self.0.closed().await;
+    }
+}
+
+async fn confirmed(channel: &mut Channel) -> Result<(), TakeoverError> {
+    say(channel, &Message::Ready).await?;
+    match channel.receive().await? {
+        Message::Yours => {}
+        Message::Refusal(reason) => return Err(TakeoverError::Refused(reason)),
+        Message::Request(_)
+        | Message::Offer(_)
+        | Message::Ready
+        | Message::Taken
+        | Message::Settled => return Err(MessageError::Unexpected.into()),
+    }
+    if channel.takes() {
+        say(channel, &Message::Taken).await?;
+    }
+    Ok(())
+}
+
+/// Says something. If it is not heard any more: why.
+async fn say(channel: &mut Channel, message: &Message) -> Result<(), TakeoverError> {
+    match channel.send(message).await {
+        Err(TakeoverError::Broken(_)) => match channel.receive().await {
+            Ok(Message::Refusal(reason)) => Err(TakeoverError::Refused(reason)),
+            Ok(_) | Err(_) => Err(TakeoverError::Ended),
+        },
+        outcome => outcome,
+    }
+}
+
+/// What belongs to a process that has ended is free.
+fn unless_ended(outcome: Result<(), TakeoverError>) -> Result<(), TakeoverError> {
+    match outcome {
+        Err(TakeoverError::Ended) => {
+            tracing::warn!("the running sidecar ended during the takeover: its sockets are here");
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
