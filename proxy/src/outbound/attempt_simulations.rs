@@ -12,7 +12,7 @@ use weft_config::table::{GrpcCode, Hedge, HedgeAfter, Percent, Retry, RetryBudge
 
 use super::pick::{Tried, Wish, pick};
 use crate::cluster::{Cluster, Flight};
-use crate::directory::tests::cluster;
+use crate::directory::tests::placed;
 use crate::resilience::attempts::{Attempts, Hedging, Next, Rules, Setback};
 use crate::resilience::breaker::Admission;
 use crate::resilience::budget::Budget;
@@ -117,9 +117,10 @@ impl World {
             ..RetryBudget::default()
         };
         let start = Instant::now();
-        let count = random.random_range(1..6);
+        let cluster = endpoints(&mut random);
         Self {
-            cluster: cluster(count, Traffic::default()),
+            failures: vec![0; cluster.endpoints.len()],
+            cluster,
             start,
             now: start,
             retry,
@@ -128,7 +129,6 @@ impl World {
             allowance,
             requests: 0,
             paid: 0,
-            failures: vec![0; usize::from(count)],
             random,
             seen: Seen::default(),
         }
@@ -420,12 +420,19 @@ impl World {
         if !self.chance(10) {
             return;
         }
-        let count = self.random.random_range(1..6);
-        let newer = cluster(count, Traffic::default());
+        let newer = endpoints(&mut self.random);
         asked.wish.tried = asked.wish.tried.moved(&self.cluster, &newer);
-        self.failures = vec![0; usize::from(count)];
+        self.failures = vec![0; newer.endpoints.len()];
         self.cluster = newer;
     }
+}
+
+/// Some endpoints, here and far away.
+fn endpoints(random: &mut StdRng) -> Arc<Cluster> {
+    let count = random.random_range(1..6);
+    let mut place = || ["eu/a", "eu/b", "us/a"][random.random_range(0..3)];
+    let places: Vec<_> = (0..count).map(|_| Some(place())).collect();
+    placed(&places, Some("eu/a"), Traffic::default())
 }
 
 /// Whether an application may have processed what ended so.
