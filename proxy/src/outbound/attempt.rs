@@ -10,7 +10,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, StreamError};
+use weft_transport::wire::{ReceiveError, RecvHalf, ResponseHalf, Unprocessed};
 
 use super::connection::Activity;
 use super::open::{NotOpened, Opened, Picked, choose, open};
@@ -277,29 +277,19 @@ impl Call<'_> {
 }
 
 /// What the break of an exchange before its head says: about another attempt, and about the endpoint.
-pub(super) fn judge(error: &StreamError) -> (Option<Trouble>, Option<Outcome>) {
+pub(super) fn judge(error: &ReceiveError) -> (Option<Trouble>, Option<Outcome>) {
+    let busy = Outcome::Busy(limits::SPARED);
     match error {
         // It goes away in good order, or has too much to do.
-        StreamError::NotProcessed => (Some(Trouble::Unprocessed), None),
-        StreamError::Reset(code) | StreamError::Stopped(code) => {
-            let unprocessed = error.is_unprocessed();
-            let trouble = if unprocessed {
-                Trouble::Unprocessed
-            } else {
-                Trouble::Broken
-            };
-            let busy = unprocessed || *code == ErrorCode::H3_EXCESSIVE_LOAD;
-            let outcome = if busy {
-                Outcome::Busy(limits::SPARED)
-            } else {
-                Outcome::Badly
-            };
-            (Some(trouble), Some(outcome))
+        ReceiveError::Unprocessed(Unprocessed::GoingAway) => (Some(Trouble::Unprocessed), None),
+        ReceiveError::Unprocessed(Unprocessed::Refused) => (Some(Trouble::Unprocessed), Some(busy)),
+        ReceiveError::Busy => (Some(Trouble::Broken), Some(busy)),
+        ReceiveError::Reset(_) | ReceiveError::ConnectionLost(_) => {
+            (Some(Trouble::Broken), Some(Outcome::Badly))
         }
-        StreamError::ConnectionLost(_) => (Some(Trouble::Broken), Some(Outcome::Badly)),
-        StreamError::Malformed(_) | StreamError::TooLarge(_) => (None, Some(Outcome::Badly)),
+        ReceiveError::Malformed(_) | ReceiveError::TooLarge(_) => (None, Some(Outcome::Badly)),
         // Not the endpoint's doing.
-        StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => (None, None),
+        ReceiveError::GivenUp | ReceiveError::Misuse(_) => (None, None),
     }
 }
 
@@ -345,7 +335,7 @@ fn read_clock() -> Instant {
 enum HeadError {
     /// The peer does not acknowledge what it was sent; the answer may still come.
     Doubtful,
-    Stream(StreamError),
+    Stream(ReceiveError),
     Expired(Expired),
     Request(Broken),
 }

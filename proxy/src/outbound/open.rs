@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::request::Parts;
 use tokio::time::timeout_at;
-use weft_transport::endpoint::DialError;
-use weft_transport::http3::{ClientConnection, OpenError, ResponseHalf, SendHalf};
+use weft_transport::wire::{ClientConnection, DialError, OpenError, ResponseHalf, SendHalf};
 
 use super::pick::{Wish, pick};
 use crate::cluster::{Cluster, Flight};
@@ -167,7 +166,7 @@ pub(super) async fn open(
                 OpenError::ConnectionLost(_) => (failure, Some(Outcome::Badly)),
                 // It goes away in good order.
                 OpenError::Draining | OpenError::Stopped(_) => (failure, None),
-                OpenError::InvalidHead(_) | OpenError::Broken(_) => {
+                OpenError::InvalidHead(_) => {
                     return Err(NotOpened {
                         failure,
                         trouble: None,

@@ -10,7 +10,7 @@ use std::time::Instant;
 use futures_util::TryFutureExt as _;
 use http::request::Parts;
 use http::{Method, Request, Response, Uri};
-use weft_transport::http3::{ResponseHalf, SendHalf};
+use weft_transport::wire::{ReceiveError, ResponseHalf, SendHalf};
 
 use super::attempt::{judge, renew, with_standing};
 use super::open::{NotOpened, Opened, choose as choose_endpoint, open};
@@ -263,9 +263,7 @@ async fn accepted(
     Err(refused)
 }
 
-async fn final_head(
-    response: &mut ResponseHalf,
-) -> Result<Response<()>, weft_transport::http3::StreamError> {
+async fn final_head(response: &mut ResponseHalf) -> Result<Response<()>, ReceiveError> {
     loop {
         let head = response.head().await?;
         if !head.status().is_informational() {
