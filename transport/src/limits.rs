@@ -237,3 +237,6 @@ pub(crate) const LOG_OF_CALLERS: (u32, Duration) = (60, Duration::from_secs(60))
 
 /// Lines of the log that a lasting state causes again and again, in a span: no descriptors left, say.
 pub(crate) const LOG_OF_A_STATE: (u32, Duration) = (1, Duration::from_secs(10));
+
+/// Interim responses before the final one: enough for hints, too few for a flood.
+pub(crate) const INFORMATIONAL_RESPONSES: u8 = 32;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, SendHalf, StreamError};
+use weft_transport::wire::{ReceiveError, RecvHalf, ResponseHalf, SendHalf, Unprocessed};
 
 use super::connection::Activity;
 use super::exchange::Exchange;
@@ -248,21 +248,15 @@ impl Exchange {
 }
 
 /// The break of an exchange before its head, in words of HTTP.
-fn ending(error: &StreamError) -> Ending {
+fn ending(error: &ReceiveError) -> Ending {
     match error {
-        StreamError::NotProcessed => Ending::Leaving,
-        StreamError::Reset(_) | StreamError::Stopped(_) if error.is_unprocessed() => {
-            Ending::Refused
-        }
-        StreamError::Reset(code) | StreamError::Stopped(code)
-            if *code == ErrorCode::H3_EXCESSIVE_LOAD =>
-        {
-            Ending::Busy
-        }
-        StreamError::Reset(_) | StreamError::Stopped(_) => Ending::Reset,
-        StreamError::ConnectionLost(_) => Ending::Lost,
-        StreamError::Malformed(_) | StreamError::TooLarge(_) => Ending::Malformed,
-        StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => Ending::Own,
+        ReceiveError::Unprocessed(Unprocessed::GoingAway) => Ending::Leaving,
+        ReceiveError::Unprocessed(Unprocessed::Refused) => Ending::Refused,
+        ReceiveError::Busy => Ending::Busy,
+        ReceiveError::Reset(_) => Ending::Reset,
+        ReceiveError::ConnectionLost(_) => Ending::Lost,
+        ReceiveError::Malformed(_) | ReceiveError::TooLarge(_) => Ending::Malformed,
+        ReceiveError::GivenUp | ReceiveError::Misuse(_) => Ending::Own,
     }
 }
 
@@ -298,7 +292,7 @@ fn read_clock() -> Instant {
 enum HeadError {
     /// The peer does not acknowledge what it was sent; the answer may still come.
     Doubtful,
-    Stream(StreamError),
+    Stream(ReceiveError),
     Expired(Expired),
     Request(Broken),
 }

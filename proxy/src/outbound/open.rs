@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::request::Parts;
 use tokio::time::timeout_at;
-use weft_transport::endpoint::DialError;
-use weft_transport::http3::{ClientConnection, OpenError, ResponseHalf, SendHalf};
+use weft_transport::wire::{ClientConnection, DialError, OpenError, ResponseHalf, SendHalf};
 
 use super::pick::{Wish, pick};
 use crate::cluster::{Cluster, Flight};
@@ -158,7 +157,7 @@ pub(super) async fn open(
             let ending = match error {
                 OpenError::ConnectionLost(_) => Ending::LostUnasked,
                 OpenError::Draining | OpenError::Stopped(_) => Ending::Leaving,
-                OpenError::InvalidHead(_) | OpenError::Broken(_) => Ending::Own,
+                OpenError::InvalidHead(_) => Ending::Own,
             };
             (ending, open_failure(&error))
         }
