@@ -1,7 +1,8 @@
 //! What errors of the transport mean to a caller. Pure.
 
-use weft_transport::endpoint::DialError;
-use weft_transport::http3::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
+use weft_transport::wire::{
+    ConnectionError, DialError, HeadError, OpenError, Reason as Why, ReceiveError, SendError,
+};
 
 use crate::failure::{Failure, Reason};
 
@@ -28,28 +29,42 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
         OpenError::Draining | OpenError::ConnectionLost(_) | OpenError::Stopped(_) => {
             Reason::ConnectionTerminated
         }
-        OpenError::Broken(error) => return stream_failure(error),
     };
     Failure::new(reason, error.to_string())
 }
 
-/// The exchange broke.
-pub(crate) fn stream_failure(error: &StreamError) -> Failure {
+/// The peer's part of the exchange broke.
+pub(crate) fn stream_failure(error: &ReceiveError) -> Failure {
     let reason = match error {
-        StreamError::Reset(code) | StreamError::Stopped(code)
-            if *code == ErrorCode::H3_EXCESSIVE_LOAD =>
-        {
-            Reason::Overloaded
-        }
-        StreamError::ConnectionLost(ConnectionError::TimedOut) => Reason::ResponseTimeout,
-        StreamError::Reset(_)
-        | StreamError::Stopped(_)
-        | StreamError::ConnectionLost(_)
-        | StreamError::NotProcessed => Reason::ConnectionTerminated,
-        StreamError::GivenUp => Reason::CallerGone,
-        StreamError::Malformed(_) => Reason::ResponseMalformed,
-        StreamError::TooLarge(_) => Reason::ResponseHeadTooLarge,
-        StreamError::Misuse(_) | StreamError::InvalidHead(_) => Reason::Internal,
+        ReceiveError::Busy => Reason::Overloaded,
+        ReceiveError::ConnectionLost(error) => lost(error),
+        ReceiveError::Unprocessed(_) | ReceiveError::Reset(_) => Reason::ConnectionTerminated,
+        ReceiveError::GivenUp => Reason::CallerGone,
+        ReceiveError::Malformed(_) => Reason::ResponseMalformed,
+        ReceiveError::TooLarge(_) => Reason::ResponseHeadTooLarge,
+        ReceiveError::Misuse(_) => Reason::Internal,
     };
     Failure::new(reason, error.to_string())
+}
+
+/// What is sent to the peer did not get through.
+pub(crate) fn send_failure(error: &SendError) -> Failure {
+    let reason = match error {
+        SendError::Stopped(Why::Busy) => Reason::Overloaded,
+        SendError::Stopped(_) => Reason::ConnectionTerminated,
+        SendError::ConnectionLost(error) => lost(error),
+        SendError::InvalidHead(_) | SendError::Misuse(_) => Reason::Internal,
+    };
+    Failure::new(reason, error.to_string())
+}
+
+fn lost(error: &ConnectionError) -> Reason {
+    match error {
+        ConnectionError::TimedOut => Reason::ResponseTimeout,
+        ConnectionError::ClosedByPeer(_)
+        | ConnectionError::PeerViolation { .. }
+        | ConnectionError::ClosedHere
+        | ConnectionError::Reset
+        | ConnectionError::Transport(_) => Reason::ConnectionTerminated,
+    }
 }

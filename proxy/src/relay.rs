@@ -1,4 +1,4 @@
-//! Bytes of a tunnel, both ways: one TCP (or Unix) connection and one HTTP/3 stream.
+//! Bytes of a tunnel, both ways: one TCP (or Unix) connection and one exchange of the mesh.
 //!
 //! Each direction ends on its own: FIN becomes FIN, a reset becomes a reset, in both directions. A broken
 //! connection is never passed on as a clean end (RFC 9114 section 4.4).
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
+use weft_transport::wire::{Reason, ReceiveError, RecvHalf, SendError, SendHalf};
 
 use crate::idle::{Expired, Idle, while_moving};
 use crate::limits;
@@ -85,9 +85,12 @@ pub(crate) enum TunnelError {
     /// The application's connection broke.
     #[error("the application's connection broke: {0}")]
     Application(ErrorKind),
-    /// The mesh's stream broke.
+    /// What comes from the peer broke.
     #[error("the stream to the peer broke: {0}")]
-    Peer(StreamError),
+    Peer(ReceiveError),
+    /// What goes to the peer did not get through.
+    #[error("the stream to the peer broke: {0}")]
+    ToPeer(SendError),
     /// Nothing moved for the idle timeout.
     #[error("idle for too long")]
     Idle,
@@ -115,7 +118,7 @@ pub(crate) async fn tunnel(
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.4
         //# A proxy treats any error in the TCP connection, which includes receiving a TCP segment with
         //# the RST bit set, as a stream error of type H3_CONNECT_ERROR.
-        send.reset(ErrorCode::H3_CONNECT_ERROR);
+        send.reset(Reason::TunnelBroke);
         application.reset_on_close();
     }
     outcome
@@ -129,12 +132,12 @@ async fn upload(
     let mut reader = Reader::default();
     loop {
         match reader.read(application).await {
-            Ok(data) if data.is_empty() => return send.finish().await.map_err(TunnelError::Peer),
+            Ok(data) if data.is_empty() => return send.finish().await.map_err(TunnelError::ToPeer),
             Ok(data) => {
                 let bytes = data.len();
                 match send.send_data(data).await {
                     Ok(()) => carried.went_in(bytes),
-                    Err(error) => return Err(TunnelError::Peer(error)),
+                    Err(error) => return Err(TunnelError::ToPeer(error)),
                 }
             }
             Err(error) => return Err(TunnelError::Application(error.kind())),

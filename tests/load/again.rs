@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use weft_transport::external::{Identity, QuicServer, ServerTls, Trust};
-use weft_transport::http3::ErrorCode;
 use weft_transport::tuning::TransportSettings;
+use weft_transport::wire::Reason;
 
 use crate::harness::{Ran, load};
 
@@ -89,7 +89,7 @@ fn rejecting_http3() -> Origin {
                 while let Ok(Some(request)) = connection.accept().await {
                     count += 1;
                     if count <= BORNE {
-                        request.respond.reset(ErrorCode::H3_REQUEST_REJECTED);
+                        request.respond.reset(Reason::Unprocessed);
                     } else {
                         let (mut head, ()) = Response::new(()).into_parts();
                         head.status = StatusCode::NO_CONTENT;

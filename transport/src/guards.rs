@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::http3::ConnectionError;
+use crate::error::ConnectionError;
 use crate::limits;
 
 /// What was done about it.

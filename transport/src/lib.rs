@@ -26,9 +26,11 @@ pub mod tcp;
 pub mod tuning;
 pub mod units;
 pub mod vital;
+pub mod wire;
 
 mod acknowledged;
 mod elastic;
+mod error;
 mod limits;
 mod liveness;
 mod pages;
@@ -36,7 +38,9 @@ mod qlog;
 mod quic;
 mod receive_window;
 mod rehearsal;
+mod response_heads;
 mod send_window;
+mod status;
 mod steering;
 mod streams;
 #[cfg(test)]

@@ -240,3 +240,5 @@ pub(crate) const LOG_OF_A_STATE: (u32, Duration) = (1, Duration::from_secs(10));
 
 /// Largest file in bytes that is read from a state or CA directory (a bundle of a few hundred roots).
 pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Interim responses before the final one: enough for hints, too few for a flood.
+pub(crate) const INFORMATIONAL_RESPONSES: u8 = 32;

@@ -12,8 +12,9 @@ use http::request::Parts;
 use http::{Method, header};
 use tokio::time::timeout;
 use weft_transport::external::{ConnectError, ExternalError, ExternalTls, QuicClient};
-use weft_transport::http3::{ConnectionError, OpenError, StreamError, UnprovenConnection};
+use weft_transport::http3::UnprovenConnection;
 use weft_transport::tuning::{TransportSettings, Tuning};
+use weft_transport::wire::{ConnectionError, OpenError, ReceiveError, SendError, Unprocessed};
 
 use super::dial::Dial;
 use super::group::{Group, Groups, Handle};
@@ -166,7 +167,7 @@ impl Lane {
                 send.send_data(rest).await?;
                 send.finish().await?;
             }
-            Ok(())
+            Ok::<_, SendError>(())
         };
         let download = async {
             loop {
@@ -178,14 +179,14 @@ impl Lane {
         };
         // A server may answer before it has read all, and may read no further then.
         let (uploaded, answer) = tokio::join!(upload, download);
-        let answer = answer.map_err(|error: StreamError| {
-            Lost::of(kind_of_stream(&error), error.is_unprocessed())
+        let answer = answer.map_err(|error: ReceiveError| {
+            Lost::of(kind_of_receive(&error), error.is_unprocessed())
         })?;
         sample.first_byte = Some(clock.now());
         if let Err(error) = uploaded
-            && !matches!(error, StreamError::Stopped(_))
+            && !matches!(error, SendError::Stopped(_))
         {
-            return Err(kind_of_stream(&error).into());
+            return Err(kind_of_send(&error).into());
         }
         sample.bytes_out += body.len() as u64;
         let mut verdict = client.judge.begin();
@@ -203,8 +204,8 @@ impl Lane {
                         verdict.body(&chunk);
                     }
                 }
-                Err(StreamError::ConnectionLost(_)) => return Err(ErrorKind::ShortBody.into()),
-                Err(error) => return Err(kind_of_stream(&error).into()),
+                Err(ReceiveError::ConnectionLost(_)) => return Err(ErrorKind::ShortBody.into()),
+                Err(error) => return Err(kind_of_receive(&error).into()),
             }
         }
     }
@@ -251,19 +252,26 @@ fn kind_of_open(error: &OpenError) -> ErrorKind {
         OpenError::ConnectionLost(error) => kind_of_connection(error),
         OpenError::Stopped(_) => ErrorKind::Reset,
         OpenError::InvalidHead(_) => ErrorKind::Protocol,
-        OpenError::Broken(error) => kind_of_stream(error),
     }
 }
 
-fn kind_of_stream(error: &StreamError) -> ErrorKind {
+fn kind_of_receive(error: &ReceiveError) -> ErrorKind {
     match error {
-        StreamError::Reset(_) | StreamError::Stopped(_) => ErrorKind::Reset,
-        StreamError::ConnectionLost(error) => kind_of_connection(error),
-        StreamError::Malformed(_) | StreamError::TooLarge(_) => ErrorKind::Protocol,
-        StreamError::NotProcessed => ErrorKind::Closed,
-        StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => {
-            ErrorKind::Io
-        }
+        ReceiveError::Unprocessed(Unprocessed::GoingAway) => ErrorKind::Closed,
+        ReceiveError::Unprocessed(Unprocessed::Refused)
+        | ReceiveError::Busy
+        | ReceiveError::Reset(_) => ErrorKind::Reset,
+        ReceiveError::ConnectionLost(error) => kind_of_connection(error),
+        ReceiveError::Malformed(_) | ReceiveError::TooLarge(_) => ErrorKind::Protocol,
+        ReceiveError::GivenUp | ReceiveError::Misuse(_) => ErrorKind::Io,
+    }
+}
+
+fn kind_of_send(error: &SendError) -> ErrorKind {
+    match error {
+        SendError::Stopped(_) => ErrorKind::Reset,
+        SendError::ConnectionLost(error) => kind_of_connection(error),
+        SendError::InvalidHead(_) | SendError::Misuse(_) => ErrorKind::Io,
     }
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_transport::external::{QuicIncoming, QuicServer};
-use weft_transport::http3::{ServerRequest, StreamError};
+use weft_transport::http3::ServerRequest;
 
 use super::Desk;
 use crate::limits;
@@ -52,12 +52,16 @@ async fn connection(incoming: QuicIncoming, desk: Desk, body: Bytes) {
     }
 }
 
-/// One request: read as a whole, then answered when it is time.
-async fn answer(request: ServerRequest, desk: Desk, body: Bytes) -> Result<(), StreamError> {
+/// One request: read as a whole, then answered when it is time. Nothing, where the peer breaks it off.
+async fn answer(request: ServerRequest, desk: Desk, body: Bytes) -> Option<()> {
     let (came, fate) = desk.receive();
     let mut upload = request.recv;
     let mut chunks = Vec::new();
-    while poll_fn(|cx| upload.poll_chunks(cx, &mut chunks)).await? > 0 {
+    while poll_fn(|cx| upload.poll_chunks(cx, &mut chunks))
+        .await
+        .ok()?
+        > 0
+    {
         chunks.clear();
     }
     desk.wait(came + fate.first_byte).await;
@@ -82,13 +86,14 @@ async fn answer(request: ServerRequest, desk: Desk, body: Bytes) -> Result<(), S
     let mut send = request
         .respond
         .head_with(&head, first, rest.is_empty())
-        .await?;
+        .await
+        .ok()?;
     if rest.is_empty() {
-        return Ok(());
+        return Some(());
     }
     if !at_once {
         desk.wait(came + fate.complete).await;
     }
-    send.send_data(rest).await?;
-    send.finish().await
+    send.send_data(rest).await.ok()?;
+    send.finish().await.ok()
 }

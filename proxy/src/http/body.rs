@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
-use weft_transport::http3::{ErrorCode, RecvHalf, SendHalf, StreamError};
+use weft_transport::wire::{Reason as Why, RecvHalf, SendError, SendHalf};
 
 use super::{answer, fields};
 use crate::failure::{Failure, Reason};
@@ -28,7 +28,7 @@ pub(crate) enum PumpError {
     /// The sender of the body ended it so.
     Source(Broken),
     /// Whoever takes it broke off.
-    Peer(StreamError),
+    Peer(SendError),
 }
 
 /// How a body ends that is not whole.
@@ -85,7 +85,7 @@ where
 {
     enum Step<E> {
         Frame(Option<Result<Frame<Bytes>, E>>),
-        Stopped(Option<ErrorCode>),
+        Stopped(Option<Why>),
     }
     let mut stopped = pin!(send.stopped());
     let mut next = None;
@@ -139,9 +139,9 @@ where
                 send.finish().await.map_err(PumpError::Peer)?;
                 return Ok(None);
             }
-            Step::Stopped(code) => {
-                let code = code.unwrap_or(ErrorCode::H3_REQUEST_CANCELLED);
-                return Err(PumpError::Peer(StreamError::Stopped(code)));
+            Step::Stopped(why) => {
+                let why = why.unwrap_or(Why::Cancelled);
+                return Err(PumpError::Peer(SendError::Stopped(why)));
             }
         }
     }
@@ -507,7 +507,7 @@ mod tests {
     #[test]
     fn only_a_caller_that_broke_off_ends_the_exchange() {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        let stopped = StreamError::Stopped(ErrorCode::H3_NO_ERROR);
+        let stopped = SendError::Stopped(Why::NoError);
         assert!(poll_pump(&mut pump(Err(PumpError::Peer(stopped))), &mut cx).is_ok());
         assert!(poll_pump(&mut pump(Err(PumpError::Source(Broken::Off))), &mut cx).is_err());
         assert!(poll_pump(&mut None, &mut cx).is_ok());

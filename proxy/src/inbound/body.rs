@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
-use weft_transport::http3::{ErrorCode, RecvHalf, StreamError};
+use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf};
 
 use super::pace::Pace;
 use crate::failure::{Failure, Reason};
@@ -115,7 +115,7 @@ impl Moved {
 //# The H3_NO_ERROR error code SHOULD be used when requesting that the client stop sending on the request stream.
 pub(super) fn stop(recv: RecvHalf) {
     if !recv.is_end_stream() {
-        recv.stop(ErrorCode::H3_NO_ERROR);
+        recv.stop(Why::NoError);
     }
 }
 
@@ -151,7 +151,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// When the peer breaks off before.
-    pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReceiveError>> {
         let Some(recv) = &mut self.recv else {
             return Poll::Ready(Ok(()));
         };
@@ -166,12 +166,12 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = StreamError;
+    type Error = ReceiveError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         let this = self.get_mut();
         let frame = match (this.first.take(), &mut this.recv) {
             (Some(first), _) => Some(Ok(first)),
@@ -197,7 +197,8 @@ impl Body for RequestBody {
         if let Some(Ok(frame)) = &frame
             && frame.trailers_ref().is_some_and(fields::has_twin)
         {
-            let error = StreamError::Misuse("a trailer that applications take for one of the mesh");
+            let error =
+                ReceiveError::Misuse("a trailer that applications take for one of the mesh");
             return Poll::Ready(Some(Err(error)));
         }
         let frame = frame.map(|outcome| {
@@ -324,12 +325,12 @@ impl OutgoingBody {
 
 impl Body for OutgoingBody {
     type Data = Bytes;
-    type Error = StreamError;
+    type Error = ReceiveError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         let this = self.get_mut();
         let frame = match &mut this.sending {
             Some(sending) => ready!(Pin::new(sending).poll_frame(cx)),

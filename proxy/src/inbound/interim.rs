@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::mpsc;
-use weft_transport::http3::Responder;
+use weft_transport::wire::Responder;
 
 use super::body::{Moved, RequestBody};
 use crate::failure::Failure;
 use crate::http::{fields, response};
 use crate::limits;
-use crate::mesh::stream_failure;
+use crate::mesh::send_failure;
 
 /// Takes those to one request.
 pub(crate) struct Interims {
@@ -73,7 +73,7 @@ async fn tell(interim: Response<()>, respond: &mut Responder) -> Result<(), Fail
     let (mut interim, ()) = interim.into_parts();
     fields::strip(&mut interim.headers);
     let told = respond.informational(&interim).await;
-    told.map_err(|error| stream_failure(&error))
+    told.map_err(|error| send_failure(&error))
 }
 
 /// Has the interim responses to a request of HTTP/1.1 judged, and taken where they are wanted.

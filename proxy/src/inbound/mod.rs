@@ -25,10 +25,9 @@ use futures_util::FutureExt as _;
 use http::HeaderValue;
 use tokio::sync::watch;
 use weft_config::table::{self, Priority, ServiceName};
-use weft_transport::endpoint::{Accepted, Incoming, Listener, TurnedAway};
 use weft_transport::guards::Guarded;
-use weft_transport::http3::ErrorCode;
 use weft_transport::identity::{PeerId, SpiffeId};
+use weft_transport::wire::{Accepted, Incoming, Listener, Reason as Why, TurnedAway};
 
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
@@ -161,7 +160,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
             }
             Ok(Some(expired)) => {
                 // What runs may end; new work needs a living identity.
-                expired.respond.reset(ErrorCode::H3_REQUEST_REJECTED);
+                expired.respond.reset(Why::Unprocessed);
                 connection.shutdown();
             }
             Ok(None) => return,
@@ -182,7 +181,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
 fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
     if worker.shard.guards.count(what, Instant::now()) {
         let (peer, reason, action) = (peer.id.id(), what.reason, what.action.as_str());
-        tracing::warn!(%peer, reason, action, "a peer went beyond a limit of HTTP/3");
+        tracing::warn!(%peer, reason, action, "a peer went beyond a limit of the wire");
     }
 }
 

@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Uri};
 use http_body::{Body, Frame};
 use weft_config::table::Protocol;
-use weft_transport::http3::{ErrorCode, Responder, ServerRequest, StreamError};
+use weft_transport::wire::{Reason as Why, Responder, SendError, ServerRequest};
 
 use super::application::{AnswerBody, Answered, Lease, while_uploading};
 use super::body::{self, Moved, RequestBody};
@@ -26,7 +26,7 @@ use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
 use crate::http::response::{self, Afterwards};
 use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
-use crate::mesh::stream_failure;
+use crate::mesh::{send_failure, stream_failure};
 use crate::record::{Record, is_grpc_failure};
 use crate::resilience::deadline;
 use crate::resilience::overload::Outcome;
@@ -202,7 +202,7 @@ fn expired(why: Expired) -> Failure {
 /// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first, or sends a
 /// body that is `paced` too slowly: dropped, it tells the application so.
 async fn while_wanted<T, F>(
-    mut gone: Pin<&mut impl Future<Output = Option<ErrorCode>>>,
+    mut gone: Pin<&mut impl Future<Output = Option<Why>>>,
     paced: Option<&Moved>,
     mut work: Pin<&mut F>,
 ) -> Result<T, Failure>
@@ -430,13 +430,13 @@ async fn relay(
     received.fetch_add(first.len() as u64, Ordering::Relaxed);
     let end = trailers.is_none() && (bodiless || body.is_end_stream());
     let send = respond.head_with(&head, first, end).await;
-    let mut send = send.map_err(|error| stream_failure(&error))?;
+    let mut send = send.map_err(|error| send_failure(&error))?;
     if let Some(mut trailers) = trailers {
         fields::strip_trailers(&mut trailers);
         record.trailers(&trailers);
         send.send_trailers(&trailers)
             .await
-            .map_err(|error| stream_failure(&error))?;
+            .map_err(|error| send_failure(&error))?;
     } else if !end {
         let trailers = match pump(&mut body, &mut send, received).await {
             Ok(trailers) => trailers,
@@ -451,10 +451,10 @@ async fn relay(
                 }
                 return Err(failure);
             }
-            Err(PumpError::Peer(StreamError::Stopped(_))) => {
+            Err(PumpError::Peer(SendError::Stopped(_))) => {
                 return Err(Failure::new(Reason::CallerGone, "the caller went away"));
             }
-            Err(PumpError::Peer(error)) => return Err(stream_failure(&error)),
+            Err(PumpError::Peer(error)) => return Err(send_failure(&error)),
         };
         if let Some(trailers) = trailers {
             record.trailers(&trailers);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
-use weft_transport::http3::{ErrorCode, RecvHalf, Responder, ServerRequest};
+use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, Responder, ServerRequest};
 
 use super::served::ServedService;
 use super::{Admitted, Peer, while_allowed};
@@ -14,7 +14,7 @@ use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::answer::PROXY_STATUS;
 use crate::http::{answer, fields};
-use crate::mesh::stream_failure;
+use crate::mesh::{send_failure, stream_failure};
 use crate::metrics::Direction;
 use crate::record::Record;
 use crate::relay::{Carried, TunnelError, tunnel};
@@ -133,7 +133,7 @@ async fn run(
     let send = respond
         .head(&head, false)
         .await
-        .map_err(|error| stream_failure(&error))?;
+        .map_err(|error| send_failure(&error))?;
     tunnel(&opened.application, send, recv, idle, carried)
         .await
         .map_err(|error| tunnel_failure(&error, "the application"))
@@ -146,15 +146,12 @@ pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
             Reason::ConnectionTerminated,
             format!("{near}'s connection broke: {kind}"),
         ),
-        TunnelError::Peer(weft_transport::http3::StreamError::Reset(code))
-            if *code == ErrorCode::H3_CONNECT_ERROR =>
-        {
-            Failure::new(
-                Reason::ConnectionTerminated,
-                "the far side's connection broke",
-            )
-        }
+        TunnelError::Peer(ReceiveError::Reset(Why::TunnelBroke)) => Failure::new(
+            Reason::ConnectionTerminated,
+            "the far side's connection broke",
+        ),
         TunnelError::Peer(error) => stream_failure(error),
+        TunnelError::ToPeer(error) => send_failure(error),
         TunnelError::Idle => Failure::new(
             Reason::ResponseTimeout,
             "nothing moved for the tunnel's idle timeout",

@@ -58,7 +58,8 @@ impl Tried {
         moved
     }
 
-    fn has(self, index: usize) -> bool {
+    /// Whether it was tried.
+    pub(super) fn has(self, index: usize) -> bool {
         u32::try_from(index)
             .ok()
             .and_then(|index| 1_u128.checked_shl(index))
@@ -67,6 +68,7 @@ impl Tried {
 }
 
 /// What is asked of the choice.
+#[derive(Clone)]
 pub(super) struct Wish {
     /// Endpoints to avoid.
     pub(super) tried: Tried,

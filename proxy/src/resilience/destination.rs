@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use weft_config::table::RetryBudget;
 
+use super::attempts::{Next, Why};
 use super::budget::Budget;
-use super::retry::{Next, Trouble, Why};
+use super::retry::Trouble;
 use crate::metrics::lock;
 
 /// One port of a service, as `orders.shop:80`.

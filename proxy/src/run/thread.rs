@@ -13,10 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
-use weft_transport::endpoint::{Listener as MeshListener, MeshTls, WorkerSocket};
+use weft_transport::endpoint::{MeshTls, WorkerSocket};
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
 use weft_transport::vital;
+use weft_transport::wire::Listener as MeshListener;
 
 use super::RunError;
 use super::bind::Unowned;
@@ -136,7 +137,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let keeping = Arc::clone(intake).keep(lag.clone());
     background.spawn(vital::until("the intake", finish(), keeping));
     background.spawn(vital::until("giving memory back", finish(), give_back()));
-    let listener = Arc::new(listener);
+    let listener = Arc::new(MeshListener::from(listener));
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
         let sweeping = sweep(Arc::clone(&inbound));

@@ -5,12 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use super::{HandshakeError, close, handshake_error, proven_peer};
+use super::{HandshakeError, close, handshake_error, presented_chain, proven_peer};
 use crate::credentials::Credentials;
-use crate::http3::ErrorCode;
+use crate::error::Reason;
+use crate::http3::{ClientConnection, Driver, close_code};
 use crate::identity::{PeerId, SpiffeId};
+use crate::lag::Lag;
 use crate::limits;
-use crate::streams::WindowPools;
+use crate::streams::{Streams, WindowPools};
 use crate::tls;
 use crate::tuning::Tuning;
 
@@ -20,7 +22,7 @@ pub struct Dialler {
     pub(super) endpoint: quinn::Endpoint,
     pub(crate) credentials: Credentials,
     pub(crate) tuning: Tuning,
-    pub(crate) windows: WindowPools,
+    pub(super) windows: WindowPools,
 }
 
 /// Why a peer was not reached. In every case it has seen no request.
@@ -126,12 +128,12 @@ impl Dialler {
             Some(peer) if peer.id() == expected => {
                 // Handshakes allow for clocks that differ; what follows on the connection does not.
                 check_age(address, peer.id(), peer.not_after()).inspect_err(|_| {
-                    connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"expired");
+                    connection.close(close_code(Reason::NoError), b"expired");
                 })?;
                 Ok((connection, peer))
             }
             other => {
-                connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"wrong identity");
+                connection.close(close_code(Reason::NoError), b"wrong identity");
                 Err(match other {
                     Some(peer) => DialError::WrongIdentity {
                         address,
@@ -147,7 +149,28 @@ impl Dialler {
         }
     }
 
-    /// Closes every connection with `H3_NO_ERROR`, and waits until the peers know, or `patience`.
+    /// As [`Self::dial`], with HTTP/3 on it. The driver must be polled for the connection to work.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub(crate) async fn connect(
+        &self,
+        address: SocketAddr,
+        expected: &SpiffeId,
+    ) -> Result<(ClientConnection, Driver), DialError> {
+        let (quic, peer) = self.dial(address, expected).await?;
+        let windows = self.windows.windows(peer.id());
+        let streams = Streams::of_worker(quic.clone(), &self.tuning, Lag::default(), windows);
+        Ok(ClientConnection::new(quic, peer, streams))
+    }
+
+    /// Whether the peer of a connection would be let in anew, by the trust that is in force.
+    pub(crate) fn still_trusts(&self, connection: &ClientConnection) -> bool {
+        presented_chain(connection.quic())
+            .is_some_and(|chain| self.credentials.still_trusts(&chain))
+    }
+
+    /// Closes every connection well, and waits until the peers know, or `patience`.
     pub async fn close(&self, patience: Duration) {
         close(&self.endpoint, patience).await;
     }

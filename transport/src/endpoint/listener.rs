@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use super::admission::{Admission, Verdict};
 use super::{close, handshake_error, presented_chain, proven_peer};
 use crate::credentials::Credentials;
-use crate::http3::{ErrorCode, ServerConnection};
+use crate::error::Reason;
+use crate::http3::{ServerConnection, close_code};
 use crate::identity::SpiffeId;
 use crate::lag::Lag;
 use crate::limits;
@@ -198,7 +199,7 @@ impl Listener {
         self.endpoint.local_addr()
     }
 
-    /// Closes every connection with `H3_NO_ERROR`, and waits until the peers know, or `patience`.
+    /// Closes every connection well, and waits until the peers know, or `patience`.
     pub async fn close(&self, patience: Duration) {
         close(&self.endpoint, patience).await;
     }
@@ -232,7 +233,7 @@ impl Incoming {
         };
         drop(self.place);
         let Some(peer) = proven_peer(&connection) else {
-            connection.close(ErrorCode::H3_GENERAL_PROTOCOL_ERROR.to_quic(), b"");
+            connection.close(close_code(Reason::Protocol), b"");
             return Err(HandshakeError::Refused("no identity".to_owned()));
         };
         let place = self.connections.enter(peer.id().clone());
@@ -262,7 +263,7 @@ impl TrustGuard {
                 .is_some_and(|chain| self.credentials.still_trusts(&chain));
             if !trusted {
                 self.connection
-                    .close(ErrorCode::H3_NO_ERROR.to_quic(), b"trust removed");
+                    .close(close_code(Reason::NoError), b"trust removed");
             }
         }
     }

@@ -37,7 +37,8 @@ use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
-use crate::http3::ErrorCode;
+use crate::error::Reason;
+use crate::http3::close_code;
 use crate::identity::PeerId;
 use crate::lag::Lag;
 use crate::limits;
@@ -349,7 +350,7 @@ fn ephemeral_socket(settings: &MeshSettings) -> io::Result<UdpSocket> {
 }
 
 async fn close(endpoint: &quinn::Endpoint, patience: Duration) {
-    endpoint.close(ErrorCode::H3_NO_ERROR.to_quic(), b"");
+    endpoint.close(close_code(Reason::NoError), b"");
     // Whoever does not hear of it notices by silence.
     let _ = timeout(patience, endpoint.wait_idle()).await;
 }

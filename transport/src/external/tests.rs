@@ -8,7 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::http3::{ConnectionError, UnprovenServerConnection};
+use crate::error::ConnectionError;
+use crate::http3::UnprovenServerConnection;
 use crate::testing::{Authority, FRONTEND, Issued, ORDERS, leaf};
 use crate::tuning::{TransportSettings, Tuning};
 

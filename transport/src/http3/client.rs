@@ -7,18 +7,22 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::Method;
 
-use super::error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
-use super::limits;
+use super::code::ErrorCode;
 use super::message::{decode_response, encode_request};
 use super::peer_streams;
 use super::receive::RecvHalf;
 use super::send::SendHalf;
 use super::shared::{Exchange, Outlook, Shared, Side};
 use super::turns::Turns;
+use crate::acknowledged::asked_for;
+use crate::error::{
+    ConnectionError, HeadError, OpenError, Reason, ReceiveError, SendError, Unprocessed,
+};
 use crate::identity::PeerId;
-use crate::pool::ConnectionStatus;
+use crate::liveness::Sample;
+use crate::response_heads::{Follows, ResponseHeads};
+use crate::status::ConnectionStatus;
 use crate::streams::Streams;
 
 /// A connection to a proven peer of the mesh. Clones are handles to the same connection.
@@ -175,9 +179,35 @@ impl UnprovenConnection {
         self.is_draining() || self.shared.outlook.borrow().doubtful
     }
 
-    /// Closes the connection at once; streams under way are lost.
-    pub fn close(&self, code: ErrorCode) {
-        self.shared.quic.close(code.to_quic(), b"");
+    /// Closes the connection at once; streams under way are lost. `detail` is for logs of the peer.
+    pub fn close(&self, reason: Reason, detail: &'static str) {
+        let code = ErrorCode::from(reason);
+        self.shared.quic.close(code.to_quic(), detail.as_bytes());
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.quic.close_reason().is_some()
+    }
+
+    /// Requests under way.
+    pub(crate) fn open_exchanges(&self) -> u32 {
+        self.shared.streams.open()
+    }
+
+    /// What tells whether the peer answers.
+    pub(crate) fn sample(&self) -> Sample {
+        let stats = self.shared.quic.stats();
+        Sample {
+            received: stats.udp_rx.datagrams,
+            eliciting: asked_for(&self.shared.quic),
+            rtt: stats.path.rtt,
+        }
+    }
+
+    /// What carries it.
+    pub(crate) fn quic(&self) -> &quinn::Connection {
+        &self.shared.quic
     }
 
     /// Done when the connection has ended.
@@ -288,8 +318,7 @@ impl Reserved {
         let response = ResponseHalf {
             stream_id,
             recv: RecvHalf::new(receive_guard),
-            method: head.method.clone(),
-            informational: 0,
+            heads: ResponseHeads::new(head.method.clone()),
         };
         send.start_head(frame, length, body)
             .map_err(|_| HeadError::InvalidContentLength)?;
@@ -297,21 +326,13 @@ impl Reserved {
             Ok(()) => Ok((send, response)),
             // The head may have arrived whole and been obeyed: the response half knows the
             // outcome, and the request does not count as unprocessed.
-            Err(StreamError::Stopped(_) | StreamError::ConnectionLost(_)) if send.has_begun() => {
+            Err(SendError::Stopped(_) | SendError::ConnectionLost(_)) if send.has_begun() => {
                 Ok((send, response))
             }
-            Err(StreamError::ConnectionLost(error)) => Err(error.into()),
-            Err(StreamError::Stopped(code)) => Err(OpenError::Stopped(code)),
-            Err(StreamError::InvalidHead(error)) => Err(error.into()),
-            Err(StreamError::Misuse(_)) => Err(HeadError::InvalidContentLength.into()),
-            // None of these is said by the sending half.
-            Err(
-                error @ (StreamError::Reset(_)
-                | StreamError::Malformed(_)
-                | StreamError::TooLarge(_)
-                | StreamError::NotProcessed
-                | StreamError::GivenUp),
-            ) => Err(OpenError::Broken(error)),
+            Err(SendError::ConnectionLost(error)) => Err(error.into()),
+            Err(SendError::Stopped(reason)) => Err(OpenError::Stopped(reason)),
+            Err(SendError::InvalidHead(error)) => Err(error.into()),
+            Err(SendError::Misuse(_)) => Err(HeadError::InvalidContentLength.into()),
         }
     }
 }
@@ -344,8 +365,10 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Without effect on a connection that has ended.
-        self.connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"");
+        // A close of one that has ended would replace the reason that its streams and logs tell.
+        if self.connection.close_reason().is_none() {
+            self.connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"");
+        }
     }
 }
 
@@ -353,19 +376,18 @@ impl Drop for Driver {
 pub struct ResponseHalf {
     stream_id: u64,
     recv: RecvHalf,
-    method: Method,
-    informational: u8,
+    heads: ResponseHeads,
 }
 
 impl ResponseHalf {
     /// The next response head: any number of 1xx (at most 32), then the final one.
     ///
     /// # Errors
-    /// See [`StreamError::is_unprocessed`] for whether the request may be tried elsewhere.
+    /// See [`ReceiveError::is_unprocessed`] for whether the request may be tried elsewhere.
     /// Cancel-safe.
-    pub async fn head(&mut self) -> Result<http::Response<()>, StreamError> {
+    pub async fn head(&mut self) -> Result<http::Response<()>, ReceiveError> {
         let head = self.head_unless(false).await?;
-        head.ok_or(StreamError::Misuse("no doubt was asked for"))
+        head.ok_or(ReceiveError::Misuse("no doubt was asked for"))
     }
 
     /// As [`Self::head`]; `None`, where `doubtful` asks for it, as long as the peer does not acknowledge what it was
@@ -376,12 +398,12 @@ impl ResponseHalf {
     pub async fn head_unless(
         &mut self,
         doubtful: bool,
-    ) -> Result<Option<http::Response<()>>, StreamError> {
+    ) -> Result<Option<http::Response<()>>, ReceiveError> {
         let section = self.section(doubtful).await;
-        let Some(section) = section.map_err(|error| self.judged(error))? else {
+        let Some(section) = section.map_err(|error| self.heads.judged(error))? else {
             return Ok(None);
         };
-        let decoded = decode_response(&section, &self.method);
+        let decoded = decode_response(&section, self.heads.method());
         let (head, length) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
@@ -389,20 +411,18 @@ impl ResponseHalf {
                 return Err(self.recv.fail(error));
             }
         };
-        if head.status.is_informational() {
-            self.informational += 1;
-            if self.informational > limits::INFORMATIONAL_RESPONSES {
-                return Err(self.recv.fail(StreamError::TooLarge("interim responses")));
+        match self.heads.came(&head) {
+            Err(error) => return Err(self.recv.fail(error)),
+            Ok(Follows::Head) => {}
+            Ok(Follows::Tunnel) => self.recv.begin_tunnel(),
+            Ok(Follows::Body) => {
+                self.recv.begin_body(length);
+                poll_fn(|cx| {
+                    self.recv.look_for_end(cx);
+                    Poll::Ready(())
+                })
+                .await;
             }
-        } else if self.method == Method::CONNECT && head.status.is_success() {
-            self.recv.begin_tunnel();
-        } else {
-            self.recv.begin_body(length);
-            poll_fn(|cx| {
-                self.recv.look_for_end(cx);
-                Poll::Ready(())
-            })
-            .await;
         }
         Ok(Some(http::Response::from_parts(head, ())))
     }
@@ -412,19 +432,8 @@ impl ResponseHalf {
         self.recv
     }
 
-    /// An error in the light of what came before it.
-    fn judged(&self, error: StreamError) -> StreamError {
-        //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
-        //# H3_REQUEST_REJECTED ... indicate that the request was not processed ... the server MUST NOT use this
-        //# error code for requests that were partially or fully processed.
-        if self.informational > 0 && error.is_unprocessed() {
-            return StreamError::Malformed("refused as unprocessed after an interim response");
-        }
-        error
-    }
-
     /// Waits for a head, or for the news that none will come: a GOAWAY, or a silent peer.
-    async fn section(&mut self, doubtful: bool) -> Result<Option<Bytes>, StreamError> {
+    async fn section(&mut self, doubtful: bool) -> Result<Option<Bytes>, ReceiveError> {
         let mut outlook = self.recv.shared().outlook.subscribe();
         let stream_id = self.stream_id;
         //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
@@ -443,7 +452,7 @@ impl ResponseHalf {
             return Ok(None);
         }
         Err(self.recv.fail(if refused {
-            StreamError::NotProcessed
+            ReceiveError::Unprocessed(Unprocessed::GoingAway)
         } else {
             ConnectionError::TimedOut.into()
         }))

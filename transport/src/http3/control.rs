@@ -1,6 +1,6 @@
 //! What a peer may say on its control stream, and in which order (RFC 9114 section 7.2). Pure.
 
-use super::error::ErrorCode;
+use super::code::ErrorCode;
 use super::frame;
 use super::settings::{self, Settings};
 use super::shared::Side;

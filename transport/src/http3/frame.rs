@@ -6,7 +6,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::chunks::Chunks;
-use super::error::ErrorCode;
+use super::code::ErrorCode;
 use super::limits;
 use super::varint;
 

@@ -20,9 +20,6 @@ pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// usually lower; this one holds whatever the transport settings are.
 pub(crate) const PENDING_HEADS: usize = 1024;
 
-/// Interim responses before the final one: enough for hints, too few for a flood.
-pub(crate) const INFORMATIONAL_RESPONSES: u8 = 32;
-
 /// Unknown or empty frames on a stream between two that carry payload: GREASE is rare.
 pub(crate) const FUTILE_FRAMES: u32 = 100;
 

@@ -13,8 +13,8 @@
 
 mod chunks;
 mod client;
+mod code;
 mod control;
-mod error;
 mod frame;
 mod limits;
 mod message;
@@ -34,7 +34,14 @@ mod varint;
 mod tests;
 
 pub use client::{ClientConnection, Driver, Reserved, ResponseHalf, UnprovenConnection};
-pub use error::{ConnectionError, ErrorCode, HeadError, OpenError, StreamError};
+pub(crate) use code::close_code;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use limits::FIELD_SECTION_SIZE;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use message::{
+    BodyLength, MessageError, decode_request, decode_response, decode_trailers, encode_request,
+    encode_response, encode_trailers, section,
+};
 pub use receive::RecvHalf;
 pub use send::SendHalf;
 pub use server::{Responder, ServerConnection, ServerRequest, UnprovenServerConnection};

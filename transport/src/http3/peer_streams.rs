@@ -11,14 +11,15 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout};
 
 use super::chunks::Chunks;
+use super::code::ErrorCode;
 use super::control::{PeerControl, Said};
-use super::error::{ConnectionError, ErrorCode};
 use super::frame::{self, Event, FrameError, FrameReader};
 use super::limits;
 use super::qpack::{InstructionReader, StreamKind};
 use super::settings;
 use super::shared::{Shared, Side};
 use super::varint;
+use crate::error::ConnectionError;
 
 const CONTROL: u64 = 0x00;
 const PUSH: u64 = 0x01;

@@ -9,11 +9,12 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::chunks::Chunks;
-use super::error::{ConnectionError, ErrorCode, StreamError};
+use super::code::ErrorCode;
 use super::frame::{Event, FrameReader, StreamKind};
 use super::limits;
 use super::message::{BodyLength, decode_trailers};
 use super::shared::{HalfGuard, Shared, Side};
+use crate::error::{ConnectionError, Reason, ReceiveError, Unprocessed};
 use crate::limits::SHORT_BODY;
 use crate::streams::LongBody;
 
@@ -33,7 +34,7 @@ pub struct RecvHalf {
 }
 
 /// The stream ended where a head was expected.
-pub(super) const NO_HEAD: StreamError = StreamError::Malformed("the stream ended without a head");
+pub(super) const NO_HEAD: ReceiveError = ReceiveError::Malformed("the stream ended without a head");
 
 /// What may come next.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ enum Phase {
     /// Nothing: the end was seen.
     Ended,
     /// Nothing: every further read gives this.
-    Failed(StreamError),
+    Failed(ReceiveError),
 }
 
 impl RecvHalf {
@@ -69,13 +70,13 @@ impl RecvHalf {
 
     /// Appends received payload to `chunks`, many at once; returns how many were appended.
     ///
-    /// `0` is the clean end (FIN); a reset is [`StreamError::Reset`] with its code. Trailers, if
+    /// `0` is the clean end (FIN); a reset is [`ReceiveError::Reset`] with its reason. Trailers, if
     /// there were any, are then to be had from [`Self::take_trailers`].
     pub fn poll_chunks(
         &mut self,
         cx: &mut Context<'_>,
         chunks: &mut Vec<Bytes>,
-    ) -> Poll<Result<usize, StreamError>> {
+    ) -> Poll<Result<usize, ReceiveError>> {
         let Some(data) = ready!(self.poll_data(cx))? else {
             return Poll::Ready(Ok(0));
         };
@@ -124,15 +125,15 @@ impl RecvHalf {
         Poll::Ready(matches!(self.phase, Phase::Ended))
     }
 
-    /// Tells the peer to stop sending, with a code of the caller's choice.
+    /// Tells the peer to stop sending, and why.
     ///
-    /// `H3_NO_ERROR` is for a server whose response is complete without the rest of the request.
-    pub fn stop(mut self, code: ErrorCode) {
-        self.stop_stream(code);
+    /// [`Reason::NoError`] is for a server whose response is complete without the rest of the request.
+    pub fn stop(mut self, reason: Reason) {
+        self.stop_stream(reason.into());
     }
 
     /// The encoded field section of the next head.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, StreamError>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, ReceiveError>> {
         if let Phase::Failed(error) = &self.phase {
             return Poll::Ready(Err(error.clone()));
         }
@@ -173,7 +174,7 @@ impl RecvHalf {
     }
 
     /// Why nothing more can be read.
-    pub(super) fn failure(&self) -> Option<&StreamError> {
+    pub(super) fn failure(&self) -> Option<&ReceiveError> {
         match &self.phase {
             Phase::Failed(error) => Some(error),
             Phase::Head | Phase::Body | Phase::Tunnel | Phase::AfterTrailers | Phase::Ended => None,
@@ -190,33 +191,33 @@ impl RecvHalf {
     }
 
     /// Ends this half with an error found in the peer's message. Returns it for convenience.
-    pub(super) fn fail(&mut self, error: StreamError) -> StreamError {
+    pub(super) fn fail(&mut self, error: ReceiveError) -> ReceiveError {
         match &error {
             //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
             //# Malformed requests or responses that are detected MUST be treated as a stream
             //# error of type H3_MESSAGE_ERROR.
-            StreamError::Malformed(_) => {
+            ReceiveError::Malformed(_) => {
                 self.guard.ended_by_peer();
                 self.stop_stream(ErrorCode::H3_MESSAGE_ERROR);
             }
             //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
             //# the server MAY request that the client stop transmission of a request without error by
             //# aborting reading of the request stream with error code H3_NO_ERROR
-            StreamError::TooLarge(_) if self.awaits_request() => {
+            ReceiveError::TooLarge(_) if self.awaits_request() => {
                 self.guard.ended_by_peer();
                 self.stop_stream(ErrorCode::H3_NO_ERROR);
             }
-            StreamError::TooLarge(_) => {
+            ReceiveError::TooLarge(_) => {
                 self.guard.ended_by_peer();
                 self.stop_stream(ErrorCode::H3_EXCESSIVE_LOAD);
             }
-            StreamError::Reset(_) => self.guard.ended_by_peer(),
-            StreamError::NotProcessed => self.stop_stream(ErrorCode::H3_REQUEST_CANCELLED),
-            StreamError::Stopped(_)
-            | StreamError::ConnectionLost(_)
-            | StreamError::GivenUp
-            | StreamError::InvalidHead(_)
-            | StreamError::Misuse(_) => {}
+            ReceiveError::Unprocessed(Unprocessed::Refused)
+            | ReceiveError::Busy
+            | ReceiveError::Reset(_) => self.guard.ended_by_peer(),
+            ReceiveError::Unprocessed(Unprocessed::GoingAway) => {
+                self.stop_stream(ErrorCode::H3_REQUEST_CANCELLED);
+            }
+            ReceiveError::ConnectionLost(_) | ReceiveError::GivenUp | ReceiveError::Misuse(_) => {}
         }
         self.long = None;
         self.phase = Phase::Failed(error.clone());
@@ -224,14 +225,14 @@ impl RecvHalf {
     }
 
     /// The next payload; `None` at the end.
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReceiveError>> {
         loop {
             match &self.phase {
                 Phase::Body | Phase::Tunnel | Phase::AfterTrailers => {}
                 Phase::Ended => return Poll::Ready(Ok(None)),
                 Phase::Failed(error) => return Poll::Ready(Err(error.clone())),
                 Phase::Head => {
-                    return Poll::Ready(Err(StreamError::Misuse("the head was not read")));
+                    return Poll::Ready(Err(ReceiveError::Misuse("the head was not read")));
                 }
             }
             let payload = match ready!(self.poll_event(cx)) {
@@ -266,21 +267,21 @@ impl RecvHalf {
     }
 
     /// Judges a frame after the head. `None` for trailers, which are kept.
-    fn payload(&mut self, event: Event) -> Result<Option<Bytes>, StreamError> {
+    fn payload(&mut self, event: Event) -> Result<Option<Bytes>, ReceiveError> {
         match (event, &self.phase) {
             (Event::Data(data), Phase::Body) => {
                 //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.2
                 //# a Content-Length header field whose value does not equal the sum of the DATA
                 //# frame lengths received
                 if !self.length.take(data.len()) {
-                    return Err(StreamError::Malformed("more body than content-length"));
+                    return Err(ReceiveError::Malformed("more body than content-length"));
                 }
                 Ok(Some(data))
             }
             (Event::Data(data), Phase::Tunnel) => Ok(Some(data)),
             (Event::Headers(section), Phase::Body) => {
                 if !self.length.is_complete() {
-                    return Err(StreamError::Malformed("less body than content-length"));
+                    return Err(ReceiveError::Malformed("less body than content-length"));
                 }
                 let trailers = decode_trailers(&section)
                     .map_err(|error| self.guard.shared().message_error(error))?;
@@ -299,16 +300,16 @@ impl RecvHalf {
         }
     }
 
-    fn end(&mut self) -> Result<(), StreamError> {
+    fn end(&mut self) -> Result<(), ReceiveError> {
         if !self.length.is_complete() {
-            return Err(StreamError::Malformed("less body than content-length"));
+            return Err(ReceiveError::Malformed("less body than content-length"));
         }
         self.long = None;
         self.phase = Phase::Ended;
         Ok(())
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, StreamError>> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Event>, ReceiveError>> {
         loop {
             match self.frames.next(&mut self.chunks) {
                 Ok(None) => {}
@@ -330,7 +331,7 @@ impl RecvHalf {
     }
 
     /// Takes what QUIC has: few packets while a head is awaited, many at once in a body.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReceiveError>> {
         match self.phase {
             Phase::Head => self.poll_read::<{ limits::CHUNKS_PER_HEAD_READ }>(cx),
             Phase::Body
@@ -344,13 +345,13 @@ impl RecvHalf {
     fn poll_read<const CHUNKS: usize>(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), StreamError>> {
+    ) -> Poll<Result<(), ReceiveError>> {
         let mut read = [const { Bytes::new() }; CHUNKS];
         let Some(result) = self.guard.read(|stream| {
             // The future holds no state of its own between polls, so it need not be kept.
             pin!(stream.read_chunks(&mut read)).poll(cx)
         }) else {
-            return Poll::Ready(Err(StreamError::GivenUp));
+            return Poll::Ready(Err(ReceiveError::GivenUp));
         };
         if !matches!(result, Poll::Ready(Ok(None) | Err(_))) {
             self.note_long_body();
@@ -370,12 +371,14 @@ impl RecvHalf {
         }
     }
 
-    fn read_error(&self, error: quinn::ReadError) -> StreamError {
+    fn read_error(&self, error: quinn::ReadError) -> ReceiveError {
         match error {
-            quinn::ReadError::Reset(code) => StreamError::Reset(ErrorCode::from_quic(code)),
+            quinn::ReadError::Reset(code) => {
+                ReceiveError::reset(ErrorCode::from_quic(code).reason())
+            }
             quinn::ReadError::ConnectionLost(error) => self.guard.shared().lost(error).into(),
             quinn::ReadError::ClosedStream | quinn::ReadError::IllegalOrderedRead => {
-                StreamError::Misuse("the stream is closed")
+                ReceiveError::Misuse("the stream is closed")
             }
             quinn::ReadError::ZeroRttRejected => {
                 ConnectionError::Transport("0-RTT rejected".into()).into()
@@ -383,7 +386,7 @@ impl RecvHalf {
         }
     }
 
-    fn unexpected(&self, reason: &'static str) -> StreamError {
+    fn unexpected(&self, reason: &'static str) -> ReceiveError {
         self.guard
             .shared()
             .violation(ErrorCode::H3_FRAME_UNEXPECTED, reason)
@@ -416,12 +419,12 @@ impl Drop for RecvHalf {
 
 impl Body for RecvHalf {
     type Data = Bytes;
-    type Error = StreamError;
+    type Error = ReceiveError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, StreamError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReceiveError>>> {
         let this = self.get_mut();
         match ready!(this.poll_data(cx)) {
             Ok(Some(data)) => {

@@ -8,10 +8,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 
-use super::error::{ConnectionError, ErrorCode, StreamError};
+use super::code::ErrorCode;
 use super::frame::{HEADER_MAX, put_data_header};
 use super::message::{BodyLength, encode_trailers};
 use super::shared::{HalfGuard, Shared};
+use crate::error::{ConnectionError, Reason, SendError};
 
 /// Room for many frame headers in one allocation.
 const HEADERS_CAPACITY: usize = 256;
@@ -54,7 +55,7 @@ impl SendHalf {
     }
 
     /// Ready when all that was queued has been handed to QUIC.
-    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         while !self.queue.is_empty() {
             // The future holds no state of its own between polls, so it need not be kept.
             let result = ready!(pin!(self.stream.write_chunks(&mut self.queue)).poll(cx));
@@ -77,7 +78,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// When the body would exceed its declared content-length.
-    pub fn start_data(&mut self, data: Bytes) -> Result<(), StreamError> {
+    pub fn start_data(&mut self, data: Bytes) -> Result<(), SendError> {
         if self.begin_data(data.len())? {
             self.queue.push(data);
         }
@@ -88,7 +89,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// When the body would exceed its declared content-length.
-    pub fn start_chunks(&mut self, chunks: &mut Vec<Bytes>) -> Result<(), StreamError> {
+    pub fn start_chunks(&mut self, chunks: &mut Vec<Bytes>) -> Result<(), SendError> {
         if self.begin_data(chunks.iter().map(Bytes::len).sum())? {
             self.queue.append(chunks);
         }
@@ -100,7 +101,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// When the peer or the connection ends the stream, or the body exceeds its length.
-    pub async fn send_data(&mut self, data: Bytes) -> Result<(), StreamError> {
+    pub async fn send_data(&mut self, data: Bytes) -> Result<(), SendError> {
         self.flush().await?;
         self.start_data(data)?;
         self.flush().await
@@ -110,7 +111,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// As [`SendHalf::send_data`].
-    pub async fn send_chunks(&mut self, chunks: &mut Vec<Bytes>) -> Result<(), StreamError> {
+    pub async fn send_chunks(&mut self, chunks: &mut Vec<Bytes>) -> Result<(), SendError> {
         self.flush().await?;
         self.start_chunks(chunks)?;
         self.flush().await
@@ -120,10 +121,10 @@ impl SendHalf {
     ///
     /// # Errors
     /// As [`SendHalf::finish`], and when the trailers cannot be said.
-    pub async fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), StreamError> {
+    pub async fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), SendError> {
         self.flush().await?;
         if self.state != State::Open {
-            return Err(StreamError::Misuse("the body is over"));
+            return Err(SendError::Misuse("the body is over"));
         }
         let size_max = self.guard.shared().field_section_size_max();
         let frame = encode_trailers(trailers, size_max)?;
@@ -136,13 +137,18 @@ impl SendHalf {
     ///
     /// # Errors
     /// When the peer or the connection ends the stream, or the body is shorter than declared.
-    pub async fn finish(&mut self) -> Result<(), StreamError> {
+    pub async fn finish(&mut self) -> Result<(), SendError> {
         self.flush().await?;
         self.end()
     }
 
-    /// Ends the stream at once with a code; what is unsent is lost.
-    pub fn reset(&mut self, code: ErrorCode) {
+    /// Ends the stream at once for a reason; what is unsent is lost.
+    pub fn reset(&mut self, reason: Reason) {
+        self.reset_with(reason.into());
+    }
+
+    /// As [`Self::reset`], with a code.
+    pub(super) fn reset_with(&mut self, code: ErrorCode) {
         self.queue.clear();
         if self.state != State::Ended {
             if let Some(Ok(Some(_))) = self.stream.stopped().now_or_never() {
@@ -154,11 +160,14 @@ impl SendHalf {
         }
     }
 
-    /// Done when the peer will read no more: `Some(code)` when it asked to stop, `None` when all
+    /// Done when the peer will read no more: `Some(reason)` when it asked to stop, `None` when all
     /// was acknowledged after the end or the connection is gone. Holds nothing of the half.
-    pub fn stopped(&self) -> impl Future<Output = Option<ErrorCode>> + Send + 'static + use<> {
+    pub fn stopped(&self) -> impl Future<Output = Option<Reason>> + Send + 'static + use<> {
         let stopped = self.stream.stopped();
-        async move { stopped.await.ok().flatten().map(ErrorCode::from_quic) }
+        async move {
+            let code = stopped.await.ok().flatten()?;
+            Some(ErrorCode::from_quic(code).reason())
+        }
     }
 
     /// Queues a head, and with it the first bytes of the body.
@@ -167,10 +176,10 @@ impl SendHalf {
         mut head: BytesMut,
         length: BodyLength,
         body: Bytes,
-    ) -> Result<(), StreamError> {
+    ) -> Result<(), SendError> {
         self.length = length;
         if !self.length.take(body.len()) {
-            return Err(StreamError::Misuse("more body than content-length"));
+            return Err(SendError::Misuse("more body than content-length"));
         }
         if !body.is_empty() {
             put_data_header(body.len() as u64, &mut head);
@@ -183,7 +192,7 @@ impl SendHalf {
     }
 
     /// Waits until the head is with QUIC, and when `end`, until all is and the stream ended.
-    pub(super) async fn send_head(&mut self, end: bool) -> Result<(), StreamError> {
+    pub(super) async fn send_head(&mut self, end: bool) -> Result<(), SendError> {
         if end {
             return self.finish().await;
         }
@@ -198,7 +207,7 @@ impl SendHalf {
         .await
     }
 
-    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         ready!(self.poll_ready(cx))?;
         Poll::Ready(self.end())
     }
@@ -217,34 +226,34 @@ impl SendHalf {
         self.guard.shared()
     }
 
-    fn end(&mut self) -> Result<(), StreamError> {
+    fn end(&mut self) -> Result<(), SendError> {
         if self.state == State::Ended {
             return Ok(());
         }
         if !self.length.is_complete() {
-            return Err(StreamError::Misuse("less body than content-length"));
+            return Err(SendError::Misuse("less body than content-length"));
         }
         self.stream
             .finish()
-            .map_err(|_| StreamError::Misuse("the stream is closed"))?;
+            .map_err(|_| SendError::Misuse("the stream is closed"))?;
         self.state = State::Ended;
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), StreamError> {
+    async fn flush(&mut self) -> Result<(), SendError> {
         poll_fn(|cx| self.poll_ready(cx)).await
     }
 
     /// Queues the header of a DATA frame; `false` when there is nothing to send.
-    fn begin_data(&mut self, length: usize) -> Result<bool, StreamError> {
+    fn begin_data(&mut self, length: usize) -> Result<bool, SendError> {
         if self.state != State::Open {
-            return Err(StreamError::Misuse("the body is over"));
+            return Err(SendError::Misuse("the body is over"));
         }
         if length == 0 {
             return Ok(false);
         }
         if !self.length.take(length) {
-            return Err(StreamError::Misuse("more body than content-length"));
+            return Err(SendError::Misuse("more body than content-length"));
         }
         if self.headers.capacity() < HEADER_MAX {
             self.headers.reserve(HEADERS_CAPACITY);
@@ -254,14 +263,14 @@ impl SendHalf {
         Ok(true)
     }
 
-    fn write_error(&mut self, error: quinn::WriteError) -> StreamError {
+    fn write_error(&mut self, error: quinn::WriteError) -> SendError {
         match error {
             quinn::WriteError::Stopped(code) => {
                 self.guard.ended_by_peer();
-                StreamError::Stopped(ErrorCode::from_quic(code))
+                SendError::Stopped(ErrorCode::from_quic(code).reason())
             }
             quinn::WriteError::ConnectionLost(error) => self.guard.shared().lost(error).into(),
-            quinn::WriteError::ClosedStream => StreamError::Misuse("the stream is closed"),
+            quinn::WriteError::ClosedStream => SendError::Misuse("the stream is closed"),
             quinn::WriteError::ZeroRttRejected => {
                 ConnectionError::Transport("0-RTT rejected".into()).into()
             }
@@ -272,6 +281,6 @@ impl SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         // QUIC would finish the stream, and a body cut short would look complete.
-        self.reset(ErrorCode::H3_REQUEST_CANCELLED);
+        self.reset(Reason::Cancelled);
     }
 }

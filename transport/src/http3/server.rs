@@ -14,16 +14,17 @@ use http::{Method, StatusCode};
 use tokio::time::{Sleep, Timeout, sleep, sleep_until, timeout};
 
 use super::client::Driver;
-use super::error::{ConnectionError, ErrorCode, HeadError, StreamError};
+use super::code::ErrorCode;
 use super::limits;
 use super::message::{decode_request, encode_response};
 use super::receive::{NO_HEAD, RecvHalf};
 use super::send::SendHalf;
 use super::shared::{Exchange, Shared, Side};
+use crate::error::{ConnectionError, HeadError, Reason, ReceiveError, SendError};
 use crate::identity::{PeerId, SpiffeId};
 use crate::limits::DISPLACED_GRACE;
-use crate::pool::ConnectionStatus;
 use crate::shares::Place;
+use crate::status::ConnectionStatus;
 use crate::streams::Streams;
 
 /// A connection from a proven peer of the mesh.
@@ -119,7 +120,7 @@ impl ServerConnection {
                     self.connection.shutdown();
                 }
                 () = end => {
-                    self.connection.close(ErrorCode::H3_NO_ERROR);
+                    self.connection.close(Reason::NoError);
                     return Ok(None);
                 }
             }
@@ -132,8 +133,8 @@ impl ServerConnection {
     }
 
     /// As [`UnprovenServerConnection::close`].
-    pub fn close(&self, code: ErrorCode) {
-        self.connection.close(code);
+    pub fn close(&self, reason: Reason) {
+        self.connection.close(reason);
     }
 }
 
@@ -164,7 +165,7 @@ impl UnprovenServerConnection {
     /// the connection's own streams: keep calling it while the connection is to live; dropping
     /// `self` closes it.
     ///
-    /// `None` is a graceful end: the peer closed with `H3_NO_ERROR`, this side closed, or after
+    /// `None` is a graceful end: the peer closed it well, this side closed, or after
     /// [`Self::shutdown`] every accepted exchange is over and the peer had a moment to take the
     /// rest; then close it.
     ///
@@ -223,7 +224,8 @@ impl UnprovenServerConnection {
     }
 
     /// Closes the connection at once; streams under way are lost.
-    pub fn close(&self, code: ErrorCode) {
+    pub fn close(&self, reason: Reason) {
+        let code = ErrorCode::from(reason);
         self.shared.quic.close(code.to_quic(), b"");
     }
 
@@ -270,9 +272,7 @@ async fn drained_for_a_while(shared: &Shared) {
 
 fn graceful(error: ConnectionError) -> Result<Option<ServerRequest>, ConnectionError> {
     match error {
-        ConnectionError::ClosedHere | ConnectionError::ClosedByPeer(ErrorCode::H3_NO_ERROR) => {
-            Ok(None)
-        }
+        ConnectionError::ClosedHere | ConnectionError::ClosedByPeer(Reason::NoError) => Ok(None),
         ConnectionError::ClosedByPeer(_)
         | ConnectionError::PeerViolation { .. }
         | ConnectionError::TimedOut
@@ -331,12 +331,12 @@ impl Future for ReadHead {
 }
 
 /// Ends a stream whose head is no good. Nothing waits: what QUIC does not take at once is reset.
-fn refuse(error: &StreamError, mut send: SendHalf, cx: &mut Context<'_>) {
+fn refuse(error: &ReceiveError, mut send: SendHalf, cx: &mut Context<'_>) {
     let code = match error {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
         //# A server that receives a larger field section than it is willing to handle can send an
         //# HTTP 431 (Request Header Fields Too Large) status code
-        StreamError::TooLarge(_) => {
+        ReceiveError::TooLarge(_) => {
             send.ended_by_peer();
             if start_refusal(&mut send).is_ok() && send.poll_finish(cx).is_ready() {
                 return;
@@ -350,25 +350,22 @@ fn refuse(error: &StreamError, mut send: SendHalf, cx: &mut Context<'_>) {
             send.ended_by_peer();
             ErrorCode::H3_REQUEST_INCOMPLETE
         }
-        StreamError::Malformed(_) => {
+        ReceiveError::Malformed(_) => {
             send.ended_by_peer();
             ErrorCode::H3_MESSAGE_ERROR
         }
-        StreamError::Reset(_) => {
+        ReceiveError::Unprocessed(_) | ReceiveError::Busy | ReceiveError::Reset(_) => {
             send.ended_by_peer();
             ErrorCode::H3_REQUEST_CANCELLED
         }
-        StreamError::Stopped(_)
-        | StreamError::ConnectionLost(_)
-        | StreamError::NotProcessed
-        | StreamError::GivenUp
-        | StreamError::InvalidHead(_)
-        | StreamError::Misuse(_) => ErrorCode::H3_REQUEST_CANCELLED,
+        ReceiveError::ConnectionLost(_) | ReceiveError::GivenUp | ReceiveError::Misuse(_) => {
+            ErrorCode::H3_REQUEST_CANCELLED
+        }
     };
-    send.reset(code);
+    send.reset_with(code);
 }
 
-fn start_refusal(send: &mut SendHalf) -> Result<(), StreamError> {
+fn start_refusal(send: &mut SendHalf) -> Result<(), SendError> {
     let (mut head, ()) = http::Response::new(()).into_parts();
     head.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     let size_max = send.shared().field_section_size_max();
@@ -400,7 +397,7 @@ impl Responder {
     pub async fn informational(
         &mut self,
         response: &http::response::Parts,
-    ) -> Result<(), StreamError> {
+    ) -> Result<(), SendError> {
         if !response.status.is_informational() {
             return Err(HeadError::InvalidStatus.into());
         }
@@ -416,7 +413,7 @@ impl Responder {
         self,
         head: &http::response::Parts,
         end: bool,
-    ) -> Result<SendHalf, StreamError> {
+    ) -> Result<SendHalf, SendError> {
         self.head_with(head, Bytes::new(), end).await
     }
 
@@ -429,7 +426,7 @@ impl Responder {
         head: &http::response::Parts,
         body: Bytes,
         end: bool,
-    ) -> Result<SendHalf, StreamError> {
+    ) -> Result<SendHalf, SendError> {
         if head.status.is_informational() {
             return Err(HeadError::InvalidStatus.into());
         }
@@ -438,17 +435,17 @@ impl Responder {
         Ok(self.send)
     }
 
-    /// Refuses the request without a response; `H3_REQUEST_REJECTED` says it was not processed.
-    pub fn reset(mut self, code: ErrorCode) {
-        self.send.reset(code);
+    /// Refuses the request without a response; [`Reason::Unprocessed`] says that it was not processed.
+    pub fn reset(mut self, reason: Reason) {
+        self.send.reset(reason);
     }
 
     /// Done when the client no longer wants the response. Holds nothing of the responder.
-    pub fn stopped(&self) -> impl Future<Output = Option<ErrorCode>> + Send + 'static + use<> {
+    pub fn stopped(&self) -> impl Future<Output = Option<Reason>> + Send + 'static + use<> {
         self.send.stopped()
     }
 
-    fn start(&mut self, head: &http::response::Parts, body: Bytes) -> Result<(), StreamError> {
+    fn start(&mut self, head: &http::response::Parts, body: Bytes) -> Result<(), SendError> {
         let size_max = self.send.shared().field_section_size_max();
         let (frame, length) = encode_response(head, &self.method, size_max)?;
         self.send.start_head(frame, length, body)

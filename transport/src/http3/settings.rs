@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::error::ErrorCode;
+use super::code::ErrorCode;
 use super::limits;
 use super::varint;
 

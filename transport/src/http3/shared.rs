@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 
-use super::error::{ConnectionError, ErrorCode, StreamError};
+use super::code::ErrorCode;
 use super::frame::FrameError;
 use super::limits;
 use super::message::MessageError;
@@ -18,9 +18,10 @@ use super::reset_guard::{Cut, ResetGuard, Verdict};
 use super::settings::Settings;
 use super::stopped_readers::{LastRead, WAITING, Watch};
 use crate::acknowledged;
+use crate::error::{ConnectionError, ReceiveError};
 use crate::lag::takes_on;
 use crate::limits::{PASS_INTERVAL, SEND_LOOK_INTERVAL, STREAM_SETTLED};
-use crate::pool::{ConnectionStatus, connection_status};
+use crate::status::{ConnectionStatus, connection_status};
 use crate::streams::{StreamSlot, Streams};
 
 /// Which side of the connection this is.
@@ -115,7 +116,10 @@ impl Shared {
     pub(super) fn violation(&self, code: ErrorCode, reason: &'static str) -> ConnectionError {
         let error = self
             .violation
-            .get_or_init(|| ConnectionError::PeerViolation { code, reason })
+            .get_or_init(|| ConnectionError::PeerViolation {
+                code: code.reason(),
+                reason,
+            })
             .clone();
         self.quic.close(code.to_quic(), reason.as_bytes());
         error
@@ -129,18 +133,18 @@ impl Shared {
         }
     }
 
-    pub(super) fn frame_error(&self, error: FrameError) -> StreamError {
+    pub(super) fn frame_error(&self, error: FrameError) -> ReceiveError {
         match error {
             FrameError::Connection(code, reason) => self.violation(code, reason).into(),
-            FrameError::HeadersTooLarge => StreamError::TooLarge("field section"),
+            FrameError::HeadersTooLarge => ReceiveError::TooLarge("field section"),
         }
     }
 
-    pub(super) fn message_error(&self, error: MessageError) -> StreamError {
+    pub(super) fn message_error(&self, error: MessageError) -> ReceiveError {
         match error {
             MessageError::Connection(code, reason) => self.violation(code, reason).into(),
-            MessageError::Malformed(reason) => StreamError::Malformed(reason),
-            MessageError::TooLarge => StreamError::TooLarge("field section"),
+            MessageError::Malformed(reason) => ReceiveError::Malformed(reason),
+            MessageError::TooLarge => ReceiveError::TooLarge("field section"),
         }
     }
 

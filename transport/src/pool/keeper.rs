@@ -18,14 +18,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Shared, State, Target};
-use crate::acknowledged::asked_for;
 use crate::backoff::Backoff;
-use crate::endpoint::{DialError, presented_chain};
-use crate::http3::{ClientConnection, ErrorCode};
-use crate::lag::Lag;
+use crate::error::Reason;
 use crate::limits;
-use crate::liveness::{Liveness, Sample, Verdict};
-use crate::streams::Streams;
+use crate::liveness::{Liveness, Verdict};
+use crate::wire::{ClientConnection, DialError};
 
 pub(super) struct Keeper {
     shared: Arc<Shared>,
@@ -39,8 +36,6 @@ pub(super) struct Keeper {
 /// A connection that the keeper looks after.
 struct Kept {
     http: ClientConnection,
-    quic: quinn::Connection,
-    streams: Arc<Streams>,
     /// When the SVID that this side presented on it expires.
     own_not_after: SystemTime,
     liveness: Liveness,
@@ -63,7 +58,7 @@ impl Keeper {
         publish: watch::Sender<State>,
         demand: Arc<Notify>,
     ) -> Self {
-        let credentials = shared.dialler.credentials.subscribe();
+        let credentials = shared.dialler.swaps();
         Self {
             shared,
             target,
@@ -84,7 +79,7 @@ impl Keeper {
     }
 
     async fn keep(&mut self) {
-        let unused = self.shared.dialler.tuning.settings().unused_timeout;
+        let unused = self.shared.dialler.times().unused;
         while timeout(unused, self.demand.notified()).await.is_ok() {
             let mut kept = match self.dial().await {
                 Ok(kept) => kept,
@@ -103,7 +98,7 @@ impl Keeper {
                         self.shared.keepers.spawn(retire(old));
                     }
                     Ended::Unused => {
-                        kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"unused");
+                        kept.http.close(Reason::NoError, "unused");
                         return;
                     }
                 }
@@ -131,32 +126,27 @@ impl Keeper {
     async fn dial(&self) -> Result<Kept, DialError> {
         let dialler = &self.shared.dialler;
         // Read first: a swap during the handshake makes this too early, never too late.
-        let own_not_after = dialler.credentials.svid().not_after();
-        let (quic, peer) = dialler
+        let own_not_after = dialler.own_not_after();
+        let (http, driver) = dialler
             .dial(self.target.address, &self.target.identity)
             .await?;
-        let windows = dialler.windows.windows(peer.id());
-        let streams = Streams::of_worker(quic.clone(), &dialler.tuning, Lag::default(), windows);
-        let (http, driver) = ClientConnection::new(quic.clone(), peer, Arc::clone(&streams));
         let driven = Arc::clone(&self.shared).drive(driver, self.target.clone());
         self.shared.keepers.spawn(driven);
-        let liveness = Liveness::new(sample(&quic));
+        let liveness = Liveness::new(http.sample());
         Ok(Kept {
             http,
             liveness,
-            quic,
-            streams,
             own_not_after,
         })
     }
 
     /// Looks after the published connection until it is not the one to hand out any more.
     async fn serve(&mut self, kept: &mut Kept) -> Ended {
-        let unused_timeout = self.shared.dialler.tuning.settings().unused_timeout;
+        let unused_timeout = self.shared.dialler.times().unused;
         let mut used_at = Instant::now();
         let mut move_at: Option<Instant> = None;
         loop {
-            let busy = kept.streams.open() > 0;
+            let busy = kept.http.open_exchanges() > 0;
             if busy {
                 used_at = Instant::now();
             }
@@ -167,10 +157,10 @@ impl Keeper {
                     limits::IDLE_INTERVAL
                 };
             tokio::select! {
-                _ = kept.quic.closed() => return Ended::Closed,
+                _ = kept.http.closed() => return Ended::Closed,
                 Ok(()) = self.credentials.changed() => {
                     if !self.still_trusted(kept) {
-                        kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"trust removed");
+                        kept.http.close(Reason::NoError, "trust removed");
                         return Ended::Closed;
                     }
                     move_at.get_or_insert_with(|| Instant::now() + moving_time(kept));
@@ -220,14 +210,14 @@ impl Keeper {
                 biased;
                 Some(result) = racers.next(), if !racers.is_empty() => {
                     if let Ok(next) = result {
-                        if kept.look() == Verdict::Silent || kept.quic.close_reason().is_some() {
+                        if kept.look() == Verdict::Silent || kept.http.is_closed() {
                             return Some(next);
                         }
-                        next.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"not needed");
+                        next.http.close(Reason::NoError, "not needed");
                         return None;
                     }
                 }
-                _ = kept.quic.closed(), if started >= limits::CLOSE_RACERS => return None,
+                _ = kept.http.closed(), if started >= limits::CLOSE_RACERS => return None,
                 () = sleep_until(next_start.min(next_look)) => {
                     if kept.look() == Verdict::Alive {
                         return None;
@@ -260,8 +250,7 @@ impl Keeper {
     }
 
     fn still_trusted(&self, kept: &Kept) -> bool {
-        presented_chain(&kept.quic)
-            .is_some_and(|chain| self.shared.dialler.credentials.still_trusts(&chain))
+        self.shared.dialler.still_trusts(&kept.http)
     }
 }
 
@@ -290,10 +279,9 @@ fn moving_time(kept: &Kept) -> Duration {
 /// connection was due, and what waits here will be answered.
 async fn retire(mut kept: Kept) {
     let mut silent_since = None;
-    while kept.quic.close_reason().is_none() {
-        if kept.streams.open() == 0 {
-            kept.quic
-                .close(ErrorCode::H3_NO_ERROR.to_quic(), b"replaced");
+    while !kept.http.is_closed() {
+        if kept.http.open_exchanges() == 0 {
+            kept.http.close(Reason::NoError, "replaced");
             return;
         }
         match kept.look() {
@@ -308,7 +296,7 @@ async fn retire(mut kept: Kept) {
                     kept.http.set_silent(true);
                 }
                 if since.elapsed() >= limits::SILENCE_MAX {
-                    kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"silent");
+                    kept.http.close(Reason::NoError, "silent");
                     return;
                 }
             }
@@ -321,15 +309,6 @@ impl Kept {
     /// Judges the peer by what the connection has counted.
     fn look(&mut self) -> Verdict {
         let now = std::time::Instant::now();
-        self.liveness.observe(now, sample(&self.quic))
-    }
-}
-
-fn sample(connection: &quinn::Connection) -> Sample {
-    let stats = connection.stats();
-    Sample {
-        received: stats.udp_rx.datagrams,
-        eliciting: asked_for(connection),
-        rtt: stats.path.rtt,
+        self.liveness.observe(now, self.http.sample())
     }
 }

@@ -9,8 +9,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use stats::connection_status;
-pub use stats::{ConnectionStatus, PeerStatus};
+pub use stats::PeerStatus;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -22,11 +21,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::endpoint::{DialError, Dialler};
 use crate::guards::{Guarded, Guards};
-use crate::http3::{ClientConnection, Driver};
 use crate::identity::SpiffeId;
 use crate::limits;
+use crate::wire::{ClientConnection, DialError, Dialler, Driver};
 
 /// A peer: where it listens, and who it must prove to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,10 +69,10 @@ enum State {
 
 impl Pool {
     /// An empty pool over a worker's dialler. Call it inside the worker's runtime.
-    pub fn new(dialler: Dialler) -> Self {
+    pub fn new(dialler: impl Into<Dialler>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                dialler,
+                dialler: dialler.into(),
                 peers: Mutex::default(),
                 keepers: TaskTracker::new(),
                 shutdown: CancellationToken::new(),
@@ -151,7 +149,7 @@ impl Pool {
             }
         };
         // One handshake of the keeper, and a little for its scheduling.
-        let patience = self.shared.dialler.tuning.settings().handshake_timeout;
+        let patience = self.shared.dialler.times().handshake;
         timeout(patience + Duration::from_millis(100), answer)
             .await
             .unwrap_or(Some(Err(DialError::Timeout(target.address))))

@@ -15,7 +15,7 @@ use crate::credentials::Credentials;
 use crate::endpoint::{
     self, Accepted, BindError, Epoch, Listener, MeshSettings, ResetKey, Workers,
 };
-use crate::http3::ConnectionError;
+use crate::error::ConnectionError;
 use crate::testing::{Authority, FRONTEND, ORDERS, leaf, start};
 use crate::tuning::{TransportSettings, Tuning};
 

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::MessageError;
-use crate::http3::error::HeadError;
+use crate::error::HeadError;
 use crate::http3::limits;
 use crate::http3::qpack::{self, Encoder, Field, Limits};
 
@@ -91,7 +91,7 @@ impl Section {
 
 /// Reads trailers. Fields that may not be there are dropped, as RFC 9110 section 6.5.1 allows:
 /// merged into a head they would change how the message is understood.
-pub(in crate::http3) fn decode_trailers(section: &Bytes) -> Result<HeaderMap, MessageError> {
+pub(crate) fn decode_trailers(section: &Bytes) -> Result<HeaderMap, MessageError> {
     let mut trailers = HeaderMap::new();
     qpack::decode(section, section_limits(), |field| {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.3
@@ -111,10 +111,7 @@ pub(in crate::http3) fn decode_trailers(section: &Bytes) -> Result<HeaderMap, Me
 }
 
 /// Writes trailers as a HEADERS frame.
-pub(in crate::http3) fn encode_trailers(
-    trailers: &HeaderMap,
-    size_max: u64,
-) -> Result<BytesMut, HeadError> {
+pub(crate) fn encode_trailers(trailers: &HeaderMap, size_max: u64) -> Result<BytesMut, HeadError> {
     let mut writer = Writer::new(size_max);
     for (name, value) in trailers {
         check_connection_specific(name, value)?;

@@ -2,24 +2,24 @@
 
 /// How many bytes of body may still come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::http3) struct BodyLength {
+pub(crate) struct BodyLength {
     left: Option<u64>,
 }
 
 impl BodyLength {
     /// A body that ends where the stream does.
-    pub(in crate::http3) const UNDECLARED: Self = Self { left: None };
+    pub(crate) const UNDECLARED: Self = Self { left: None };
     /// No body may come: HEAD, 1xx, 204, 304.
-    pub(in crate::http3) const NONE: Self = Self { left: Some(0) };
+    pub(crate) const NONE: Self = Self { left: Some(0) };
 
     /// The declared length, if there is one.
-    pub(in crate::http3) fn declared(length: Option<u64>) -> Self {
+    pub(crate) fn declared(length: Option<u64>) -> Self {
         Self { left: length }
     }
 
     /// Counts bytes; `false` when they are more than declared.
     #[must_use]
-    pub(in crate::http3) fn take(&mut self, bytes: usize) -> bool {
+    pub(crate) fn take(&mut self, bytes: usize) -> bool {
         let Some(left) = self.left.as_mut() else {
             return true;
         };
@@ -33,12 +33,12 @@ impl BodyLength {
     }
 
     /// Whether the body may end here.
-    pub(in crate::http3) fn is_complete(self) -> bool {
+    pub(crate) fn is_complete(self) -> bool {
         self.left.unwrap_or(0) == 0
     }
 
     /// Bytes left, where that is known.
-    pub(in crate::http3) fn left(self) -> Option<u64> {
+    pub(crate) fn left(self) -> Option<u64> {
         self.left
     }
 }

@@ -9,17 +9,17 @@ mod length;
 mod request;
 mod response;
 
-use super::error::ErrorCode;
+use super::code::ErrorCode;
 use super::qpack::DecodeError;
 
-pub(super) use fields::{decode_trailers, encode_trailers};
-pub(super) use length::BodyLength;
-pub(super) use request::{decode_request, encode_request};
-pub(super) use response::{decode_response, encode_response};
+pub(crate) use fields::{decode_trailers, encode_trailers};
+pub(crate) use length::BodyLength;
+pub(crate) use request::{decode_request, encode_request};
+pub(crate) use response::{decode_response, encode_response};
 
 /// Why a received section is not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MessageError {
+pub(crate) enum MessageError {
     /// A connection error: the section cannot be read at all.
     Connection(ErrorCode, &'static str),
     /// A stream error, `H3_MESSAGE_ERROR`.
@@ -38,4 +38,14 @@ impl From<DecodeError> for MessageError {
             DecodeError::TooLarge => Self::TooLarge,
         }
     }
+}
+
+/// What a HEADERS frame of this side carries.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn section(mut frame: bytes::BytesMut) -> bytes::Bytes {
+    for _ in ["type", "length"] {
+        let length = super::varint::decode(&frame).map_or(0, |(_, length)| length);
+        bytes::Buf::advance(&mut frame, length);
+    }
+    frame.freeze()
 }

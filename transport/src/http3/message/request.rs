@@ -9,14 +9,12 @@ use http::{HeaderValue, Method, Uri, Version};
 
 use super::fields::{Section, Writer, check_connection_specific, declared_length};
 use super::{BodyLength, MessageError};
-use crate::http3::error::HeadError;
+use crate::error::HeadError;
 
 /// Reads a request head and what its body may be.
 ///
 /// The URI holds the one authority; `host` is not among the headers.
-pub(in crate::http3) fn decode_request(
-    section: &Bytes,
-) -> Result<(Parts, BodyLength), MessageError> {
+pub(crate) fn decode_request(section: &Bytes) -> Result<(Parts, BodyLength), MessageError> {
     let mut section = Section::decode(section)?;
     if section.status.is_some() {
         return malformed(":status in a request");
@@ -59,7 +57,7 @@ pub(in crate::http3) fn decode_request(
 }
 
 /// Writes a request head as a HEADERS frame; also what its body may be.
-pub(in crate::http3) fn encode_request(
+pub(crate) fn encode_request(
     head: &Parts,
     size_max: u64,
 ) -> Result<(BytesMut, BodyLength), HeadError> {

@@ -7,10 +7,10 @@ use http::{Method, StatusCode, Version};
 
 use super::fields::{Section, Writer, check_connection_specific, declared_length};
 use super::{BodyLength, MessageError};
-use crate::http3::error::HeadError;
+use crate::error::HeadError;
 
 /// Reads a response head to a request with `method`, and what its body may be.
-pub(in crate::http3) fn decode_response(
+pub(crate) fn decode_response(
     section: &Bytes,
     method: &Method,
 ) -> Result<(Parts, BodyLength), MessageError> {
@@ -54,7 +54,7 @@ pub(in crate::http3) fn decode_response(
 
 /// Writes the head of a response to a request with `method` as a HEADERS frame; also what its
 /// body may be.
-pub(in crate::http3) fn encode_response(
+pub(crate) fn encode_response(
     head: &Parts,
     method: &Method,
     size_max: u64,

@@ -95,7 +95,7 @@ async fn interim_responses_come_one_by_one_before_the_final_one() {
             request.respond.informational(&head).await.unwrap();
         }
         let refused = request.respond.informational(&response(101, &[])).await;
-        assert!(matches!(refused, Err(StreamError::InvalidHead(_))));
+        assert!(matches!(refused, Err(SendError::InvalidHead(_))));
         let head = response(204, &[]);
         request.respond.head(&head, true).await.unwrap();
     });
@@ -123,8 +123,8 @@ async fn a_tunnel_carries_bytes_half_close_and_reset() {
         // The client half-closes; this side still answers, then resets.
         let data = read_tunnel(&mut request.recv, usize::MAX).await.unwrap();
         send.send_data(Bytes::from(data)).await.unwrap();
-        assert_eq!(send.stopped().await, Some(ErrorCode::H3_NO_ERROR));
-        send.reset(ErrorCode::H3_CONNECT_ERROR);
+        assert_eq!(send.stopped().await, Some(Reason::NoError));
+        send.reset(Reason::TunnelBroke);
     });
     let client = client(&quic.client, &mut tasks);
     let (mut send, mut answer) = client.open(&connect(), false).await.unwrap();
@@ -133,12 +133,12 @@ async fn a_tunnel_carries_bytes_half_close_and_reset() {
     send.finish().await.unwrap();
     let mut recv = answer.into_body();
     assert_eq!(read_tunnel(&mut recv, 4).await.unwrap(), b"ping");
-    recv.stop(ErrorCode::H3_NO_ERROR);
+    recv.stop(Reason::NoError);
 
     // The other way round: a reset arrives with its code.
     let (mut send, mut answer) = client.open(&connect(), false).await.unwrap();
     assert_eq!(answer.head().await.unwrap().status(), 200);
-    send.reset(ErrorCode::H3_CONNECT_ERROR);
+    send.reset(Reason::TunnelBroke);
     tasks.shutdown().await;
 }
 
@@ -150,12 +150,12 @@ async fn a_reset_of_a_tunnel_carries_its_code() {
     let client = client(&quic.client, &mut tasks);
     let (mut send, _answer) = client.open(&connect(), false).await.unwrap();
     let mut request = server.accept().await.unwrap().unwrap();
-    send.reset(ErrorCode::H3_CONNECT_ERROR);
+    send.reset(Reason::TunnelBroke);
     let error = read_tunnel(&mut request.recv, 1).await.unwrap_err();
-    assert_eq!(error, StreamError::Reset(ErrorCode::H3_CONNECT_ERROR));
+    assert_eq!(error, ReceiveError::Reset(Reason::TunnelBroke));
     // It stays so.
     let error = read_tunnel(&mut request.recv, 1).await.unwrap_err();
-    assert_eq!(error, StreamError::Reset(ErrorCode::H3_CONNECT_ERROR));
+    assert_eq!(error, ReceiveError::Reset(Reason::TunnelBroke));
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn a_body_dropped_before_its_end_is_a_reset_and_not_an_end() {
     let mut request = server.accept().await.unwrap().unwrap();
     drop(send);
     let error = read(&mut request.recv).await.unwrap_err();
-    assert_eq!(error, StreamError::Reset(ErrorCode::H3_REQUEST_CANCELLED));
+    assert_eq!(error, ReceiveError::Reset(Reason::Cancelled));
 }
 
 #[tokio::test]
@@ -194,9 +194,9 @@ async fn cancelling_a_pending_read_stops_the_peer_on_both_sides() {
     });
     assert!(pending.await);
     drop(request.recv);
-    assert_eq!(send.stopped().await, Some(ErrorCode::H3_REQUEST_CANCELLED));
+    assert_eq!(send.stopped().await, Some(Reason::Cancelled));
     let error = send.send_data(Bytes::from_static(b"x")).await.unwrap_err();
-    assert_eq!(error, StreamError::Stopped(ErrorCode::H3_REQUEST_CANCELLED));
+    assert_eq!(error, SendError::Stopped(Reason::Cancelled));
 
     let pending = std::future::poll_fn(|cx| {
         let polled = body.poll_chunks(cx, &mut chunks);
@@ -204,10 +204,7 @@ async fn cancelling_a_pending_read_stops_the_peer_on_both_sides() {
     });
     assert!(pending.await);
     drop(body);
-    assert_eq!(
-        answering.stopped().await,
-        Some(ErrorCode::H3_REQUEST_CANCELLED)
-    );
+    assert_eq!(answering.stopped().await, Some(Reason::Cancelled));
 }
 
 #[tokio::test]
@@ -220,12 +217,12 @@ async fn what_breaks_its_content_length_is_not_sent() {
     let (mut send, _answer) = client.open(&head, false).await.unwrap();
     let mut request = server.accept().await.unwrap().unwrap();
     let error = send.send_data(Bytes::from_static(b"four")).await;
-    assert!(matches!(error, Err(StreamError::Misuse(_))));
+    assert!(matches!(error, Err(SendError::Misuse(_))));
     send.send_data(Bytes::from_static(b"2b")).await.unwrap();
-    assert!(matches!(send.finish().await, Err(StreamError::Misuse(_))));
+    assert!(matches!(send.finish().await, Err(SendError::Misuse(_))));
     drop(send);
     let error = read(&mut request.recv).await.unwrap_err();
-    assert_eq!(error, StreamError::Reset(ErrorCode::H3_REQUEST_CANCELLED));
+    assert_eq!(error, ReceiveError::Reset(Reason::Cancelled));
 }
 
 #[tokio::test]
@@ -259,7 +256,7 @@ async fn a_rejected_request_is_known_to_be_unprocessed() {
     let quic = quic().await;
     let mut tasks = JoinSet::new();
     serve(&quic.server, &mut tasks, |request| async move {
-        request.respond.reset(ErrorCode::H3_REQUEST_REJECTED);
+        request.respond.reset(Reason::Unprocessed);
     });
     let client = client(&quic.client, &mut tasks);
     let (_send, mut answer) = client.open(&get(), true).await.unwrap();

@@ -14,7 +14,9 @@ use http_body::Body as _;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use tokio::task::JoinSet;
 
+use super::code::ErrorCode;
 use super::*;
+use crate::error::{ConnectionError, OpenError, Reason, ReceiveError, SendError, Unprocessed};
 use crate::identity::PeerId;
 use crate::shares::{Bounds, Places};
 use crate::streams::Streams;
@@ -142,7 +144,7 @@ fn response(status: u16, headers: &[(&'static str, &str)]) -> http::response::Pa
 }
 
 /// Reads a body to its end.
-async fn read(body: &mut RecvHalf) -> Result<(Vec<u8>, Option<http::HeaderMap>), StreamError> {
+async fn read(body: &mut RecvHalf) -> Result<(Vec<u8>, Option<http::HeaderMap>), ReceiveError> {
     let (mut data, mut trailers) = (Vec::new(), None);
     loop {
         let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_frame(cx));
@@ -157,7 +159,7 @@ async fn read(body: &mut RecvHalf) -> Result<(Vec<u8>, Option<http::HeaderMap>),
 }
 
 /// Reads a tunnel until `count` bytes have come; fewer at its end.
-async fn read_tunnel(body: &mut RecvHalf, count: usize) -> Result<Vec<u8>, StreamError> {
+async fn read_tunnel(body: &mut RecvHalf, count: usize) -> Result<Vec<u8>, ReceiveError> {
     let mut data = Vec::new();
     let mut chunks = Vec::new();
     while data.len() < count {

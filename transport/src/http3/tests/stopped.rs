@@ -74,7 +74,7 @@ async fn stopped_readers_that_leave_no_room_are_given_up_and_the_others_go_on() 
         match read(&mut body).await {
             Ok((data, _)) => assert!(data.len() < 40 * 50_000),
             Err(error) => {
-                assert_eq!(error, StreamError::GivenUp);
+                assert_eq!(error, ReceiveError::GivenUp);
                 failed += 1;
             }
         }

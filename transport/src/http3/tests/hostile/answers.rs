@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a client makes of one raw answer.
-async fn raw_answer(bytes: &[u8]) -> (StreamError, bool) {
+async fn raw_answer(bytes: &[u8]) -> (ReceiveError, bool) {
     let quic = quic().await;
     let mut tasks = JoinSet::new();
     let client = client(&quic.client, &mut tasks);
@@ -33,12 +33,12 @@ async fn a_client_judges_answers_as_strictly() {
         head_frame(&[(":path", "/")]).to_vec(),
     ] {
         let (error, usable) = raw_answer(&bytes).await;
-        assert!(matches!(error, StreamError::Malformed(_)), "{error}");
+        assert!(matches!(error, ReceiveError::Malformed(_)), "{error}");
         assert!(usable);
     }
     let interim = head_frame(&[(":status", "103")]);
     let (error, usable) = raw_answer(&interim.repeat(33)).await;
-    assert_eq!(error, StreamError::TooLarge("interim responses"));
+    assert_eq!(error, ReceiveError::TooLarge("interim responses"));
     assert!(usable);
 
     for (bytes, expected) in [
@@ -50,7 +50,7 @@ async fn a_client_judges_answers_as_strictly() {
     ] {
         let (error, usable) = raw_answer(&bytes).await;
         assert!(
-            matches!(error, StreamError::ConnectionLost(ConnectionError::PeerViolation { code, .. }) if code == expected),
+            matches!(error, ReceiveError::ConnectionLost(ConnectionError::PeerViolation { code, .. }) if code == expected.reason()),
             "{error}"
         );
         assert!(!usable);
@@ -68,7 +68,10 @@ async fn a_goaway_fails_pending_requests_as_unprocessed_without_a_reset() {
     bytes.extend_from_slice(&raw_frame(frame::SETTINGS, b""));
     bytes.extend_from_slice(&raw_frame(frame::GOAWAY, b"\0"));
     control.write_all(&bytes).await.unwrap();
-    assert_eq!(answer.head().await.unwrap_err(), StreamError::NotProcessed);
+    assert_eq!(
+        answer.head().await.unwrap_err(),
+        ReceiveError::Unprocessed(Unprocessed::GoingAway)
+    );
     assert!(!client.is_usable());
 
     control

@@ -1,0 +1,219 @@
+//! What can go wrong between two sidecars, in words of HTTP, whatever wire carries it.
+//!
+//! One enum per operation, by direction: [`OpenError`] (starting a request), [`ReceiveError`] and [`SendError`] (the
+//! two halves of an exchange) and [`ConnectionError`] (the whole connection). A [`Reason`] is what one side tells the
+//! other when it ends something early. Not here: how a wire says it (`http3/code.rs`). Re-exported by [`crate::wire`].
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Why one side ends an exchange or a connection before its end, as it tells the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// All is well: a graceful end, or no more interest in the rest of a request.
+    NoError,
+    /// The request was not processed at all: it may be sent again, whatever its method.
+    Unprocessed,
+    /// The request or its response is no longer wanted.
+    Cancelled,
+    /// It would cost, or has cost, too much.
+    Busy,
+    /// The request ended before it was complete.
+    Incomplete,
+    /// The message breaks HTTP's rules.
+    Malformed,
+    /// The TCP connection of a tunnel broke.
+    TunnelBroke,
+    /// A fault in the side that says it.
+    Internal,
+    /// The other side broke a rule of the wire.
+    Protocol,
+    /// What HTTP has no word for. A peer may send codes that this version does not know.
+    Other {
+        /// The number on the wire.
+        code: u64,
+        /// What the wire's RFC calls it; empty if it does not.
+        name: &'static str,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self {
+            Self::NoError => "no error",
+            Self::Unprocessed => "not processed",
+            Self::Cancelled => "no longer wanted",
+            Self::Busy => "too much load",
+            Self::Incomplete => "the request is incomplete",
+            Self::Malformed => "malformed message",
+            Self::TunnelBroke => "the connection behind the tunnel broke",
+            Self::Internal => "internal error",
+            Self::Protocol => "protocol error",
+            Self::Other { code, name: "" } => return write!(f, "{code:#x}"),
+            Self::Other { name, .. } => name,
+        };
+        f.write_str(word)
+    }
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConnectionError {
+    /// The peer closed it. [`Reason::NoError`] is a graceful end.
+    #[error("closed by the peer: {0}")]
+    ClosedByPeer(Reason),
+    /// This side closed it because the peer broke the protocol.
+    #[error("the peer broke the protocol: {reason} ({code})")]
+    PeerViolation {
+        /// What this side closed with.
+        code: Reason,
+        /// The rule that was broken.
+        reason: &'static str,
+    },
+    /// This side closed it on its own wish.
+    #[error("closed here")]
+    ClosedHere,
+    /// The peer was silent for longer than the idle timeout.
+    #[error("the peer is silent")]
+    TimedOut,
+    /// The peer lost its state, usually by a restart.
+    #[error("the peer restarted")]
+    Reset,
+    /// What carries the connection failed.
+    #[error("transport: {0}")]
+    Transport(std::sync::Arc<str>),
+}
+
+/// How the peer said that it has not processed a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unprocessed {
+    /// It goes away, in good order.
+    #[error("the peer is going away")]
+    GoingAway,
+    /// It refused this one.
+    #[error("the peer refused it")]
+    Refused,
+}
+
+/// Why nothing more of a message comes. The connection lives on unless the variant says so.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReceiveError {
+    /// The peer states that it did not process the request: any method may be tried again elsewhere.
+    #[error("not processed: {0}")]
+    Unprocessed(Unprocessed),
+    /// The peer gave up sending for want of resources, maybe after it began to process the request.
+    #[error("reset by the peer: too much load")]
+    Busy,
+    /// The peer gave up sending; what it had sent before may be lost. Never for the two reasons above.
+    #[error("reset by the peer: {0}")]
+    Reset(Reason),
+    /// The peer's message breaks HTTP (RFC 9114 section 4.1.2, RFC 9113 section 8.1.1).
+    #[error("malformed message: {0}")]
+    Malformed(&'static str),
+    /// The peer's message is over a limit of this side.
+    #[error("over the limit: {0}")]
+    TooLarge(&'static str),
+    /// The connection ended.
+    #[error("connection lost: {0}")]
+    ConnectionLost(#[from] ConnectionError),
+    /// This side gave the stream up: its reader stopped while the others had no room left.
+    #[error("given up: its reader stood still while other streams had to wait")]
+    GivenUp,
+    /// This side used the half wrongly.
+    #[error("misuse: {0}")]
+    Misuse(&'static str),
+}
+
+impl ReceiveError {
+    /// The peer gave up sending for that reason.
+    pub(crate) fn reset(reason: Reason) -> Self {
+        match reason {
+            Reason::Unprocessed => Self::Unprocessed(Unprocessed::Refused),
+            Reason::Busy => Self::Busy,
+            other => Self::Reset(other),
+        }
+    }
+
+    /// Whether the peer states that it did not process the request, so that any method may be tried again elsewhere.
+    ///
+    //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
+    //# the server has not performed any application processing
+    pub fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Unprocessed(_))
+    }
+}
+
+/// Why no more of a message can be sent. The connection lives on unless the variant says so.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// The peer reads no more of what this side sends. A response may still come.
+    #[error("stopped by the peer: {0}")]
+    Stopped(Reason),
+    /// The connection ended.
+    #[error("connection lost: {0}")]
+    ConnectionLost(#[from] ConnectionError),
+    /// The head or trailers cannot be said in HTTP. Never sent.
+    #[error("cannot be sent: {0}")]
+    InvalidHead(#[from] HeadError),
+    /// This side used the half wrongly: nothing invalid was sent.
+    #[error("misuse: {0}")]
+    Misuse(&'static str),
+}
+
+/// Why a request could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// The peer goes away or its identity has expired: dial again.
+    #[error("the connection takes no new requests")]
+    Draining,
+    /// The connection ended before the whole head was handed to it.
+    #[error("connection lost: {0}")]
+    ConnectionLost(#[from] ConnectionError),
+    /// The peer refused the stream while the head was being sent.
+    #[error("stopped by the peer: {0}")]
+    Stopped(Reason),
+    /// The head cannot be said in HTTP, or the peer does not take it. Never sent.
+    #[error("cannot be sent: {0}")]
+    InvalidHead(#[from] HeadError),
+}
+
+impl OpenError {
+    /// Whether the request may be tried on another connection whatever its method is: nothing of the head was on its
+    /// way. What fails later is told by the response.
+    pub fn is_unprocessed(&self) -> bool {
+        match self {
+            Self::Draining | Self::ConnectionLost(_) | Self::Stopped(_) => true,
+            Self::InvalidHead(_) => false,
+        }
+    }
+}
+
+/// Why a message head or trailers cannot be expressed: the caller's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum HeadError {
+    /// A field that belongs to one HTTP/1 connection (RFC 9114 section 4.2).
+    #[error("connection-specific field")]
+    ConnectionSpecific,
+    /// No authority in the URI and no `host` field.
+    #[error("no authority")]
+    NoAuthority,
+    /// `host` contradicts the authority of the URI.
+    #[error("host contradicts the authority")]
+    ContradictedAuthority,
+    /// CONNECT needs `host:port` (RFC 9114 section 4.4).
+    #[error("CONNECT without a port")]
+    ConnectWithoutPort,
+    /// The path is not one that HTTP allows.
+    #[error("invalid path")]
+    InvalidPath,
+    /// The content-length is not a number, or there are several.
+    #[error("invalid content-length")]
+    InvalidContentLength,
+    /// A status that does not exist here (101, or 1xx as final).
+    #[error("status not allowed")]
+    InvalidStatus,
+    /// More than the peer or this side accepts.
+    #[error("too large")]
+    TooLarge,
+}

@@ -1,0 +1,213 @@
+//! The state of one connection, which both of its ends share under one lock. A change wakes all that wait for
+//! anything on it, in the order in which they began to wait: few do, and it is the same each time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::limits;
+use crate::error::{ConnectionError, Reason, ReceiveError};
+
+/// Which end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
+}
+
+/// One connection.
+pub(super) struct Link(Mutex<State>);
+
+pub(super) struct State {
+    /// Why it is over, as each side hears it.
+    ends: [Option<ConnectionError>; 2],
+    /// The first exchange that the server does not take.
+    pub(super) goaway: Option<u64>,
+    pub(super) doubtful: bool,
+    pub(super) silent: bool,
+    /// Exchanges that the server allows at once.
+    pub(super) exchanges_max: usize,
+    /// Leave that was given and not used yet.
+    pub(super) reserved: usize,
+    /// Since when somebody has been waiting for leave, and how many do.
+    pub(super) crowded: Option<(Instant, u32)>,
+    next: u64,
+    pub(super) exchanges: BTreeMap<u64, Exchange>,
+    /// Requests that the server has not taken yet.
+    pub(super) arriving: VecDeque<u64>,
+    wakers: Vec<Waker>,
+}
+
+/// One request and its response.
+pub(super) struct Exchange {
+    /// By the side that sends.
+    flows: [Flow; 2],
+    /// Halves that each side still holds.
+    halves: [u8; 2],
+}
+
+/// One direction.
+#[derive(Default)]
+pub(super) struct Flow {
+    pub(super) pieces: VecDeque<Piece>,
+    /// Content among them.
+    pub(super) bytes: usize,
+    /// The clean end follows the pieces.
+    pub(super) ended: bool,
+    /// The sender gave up.
+    pub(super) reset: Option<ReceiveError>,
+    /// The receiver reads no more.
+    pub(super) stopped: Option<Reason>,
+}
+
+pub(super) enum Piece {
+    /// A field section.
+    Head(Bytes),
+    Data(Bytes),
+    /// A field section.
+    Trailers(Bytes),
+    /// Something that breaks HTTP's rules.
+    Malformed(&'static str),
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State {
+            ends: [None, None],
+            goaway: None,
+            doubtful: false,
+            silent: false,
+            exchanges_max: limits::EXCHANGES_MAX,
+            reserved: 0,
+            crowded: None,
+            next: 0,
+            exchanges: BTreeMap::new(),
+            arriving: VecDeque::new(),
+            wakers: Vec::new(),
+        }))
+    }
+
+    /// Looks at it.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes it, and wakes all that wait.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        wake(state);
+        result
+    }
+
+    /// Changes it if it can, and waits for another change if not.
+    pub(super) fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        change: impl FnOnce(&mut State) -> Poll<T>,
+    ) -> Poll<T> {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        if result.is_ready() {
+            wake(state);
+        } else if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.wakers.push(cx.waker().clone());
+        }
+        result
+    }
+
+    /// Ends it, unless it is over: what the sides hear is `client` and `server`.
+    pub(super) fn end(&self, client: ConnectionError, server: ConnectionError) {
+        self.change(|state| {
+            if state.ends[0].is_none() {
+                state.ends = [Some(client), Some(server)];
+            }
+        });
+    }
+
+    /// One side closes it.
+    pub(super) fn close(&self, side: Side, reason: Reason) {
+        let (here, there) = (
+            ConnectionError::ClosedHere,
+            ConnectionError::ClosedByPeer(reason),
+        );
+        match side {
+            Side::Client => self.end(here, there),
+            Side::Server => self.end(there, here),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that is done under the lock can panic half-way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Not under the lock: what is woken may want it at once.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let wakers = std::mem::take(&mut state.wakers);
+    drop(state);
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
+impl State {
+    /// Why it is over, as one side hears it.
+    pub(super) fn ended(&self, side: Side) -> Option<ConnectionError> {
+        self.ends[side as usize].clone()
+    }
+
+    /// Exchanges that count against what the server allows.
+    pub(super) fn under_way(&self) -> usize {
+        let held = |exchange: &&Exchange| exchange.halves[Side::Server as usize] > 0;
+        self.exchanges.values().filter(held).count()
+    }
+
+    /// A new exchange, of which each side holds two halves.
+    pub(super) fn begin(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        self.exchanges.insert(
+            id,
+            Exchange {
+                flows: [Flow::default(), Flow::default()],
+                halves: [2, 2],
+            },
+        );
+        self.arriving.push_back(id);
+        id
+    }
+
+    /// What one side sends.
+    pub(super) fn flow(&mut self, id: u64, sender: Side) -> Option<&mut Flow> {
+        let exchange = self.exchanges.get_mut(&id)?;
+        Some(&mut exchange.flows[sender as usize])
+    }
+
+    /// The server takes no more requests.
+    pub(super) fn shut_down(&mut self) {
+        if self.goaway.is_some() {
+            return;
+        }
+        self.goaway = Some(self.arriving.front().copied().unwrap_or(self.next));
+        for id in std::mem::take(&mut self.arriving) {
+            self.release(id, Side::Server, 2);
+        }
+    }
+
+    /// One side lets go of so many halves.
+    pub(super) fn release(&mut self, id: u64, side: Side, halves: u8) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return;
+        };
+        let held = &mut exchange.halves[side as usize];
+        *held = held.saturating_sub(halves);
+        if exchange.halves == [0, 0] {
+            self.exchanges.remove(&id);
+        }
+    }
+}
