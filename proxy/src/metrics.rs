@@ -1,4 +1,4 @@
-//! Every metric of the sidecar, declared once: name, unit, meaning, labels.
+//! What a sidecar counts of its calls. Names, labels and meanings are in the catalogue of `weft_transport::metrics`.
 //!
 //! Each worker has a [`Shard`] that only it writes, so a request costs one uncontended lock; the admin
 //! endpoint merges the shards when it is scraped. Label sets are bounded: after
@@ -13,16 +13,12 @@ use std::time::Duration;
 
 use weft_transport::guards::Guards;
 use weft_transport::lag::Lag;
+use weft_transport::metrics::DURATION_BUCKETS;
 
 use crate::limits;
 use crate::outbound::intake::Intake;
 
-pub(crate) use exposition::{Gauge, expose};
-
-/// Upper bounds of the duration buckets, in seconds: 1 ms to 30 s, about two per decade and a half.
-pub(crate) const DURATION_BUCKETS: [f64; 14] = [
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
-];
+pub(crate) use exposition::expose;
 
 /// Outcomes told apart within one series.
 const OUTCOMES_MAX: usize = 128;

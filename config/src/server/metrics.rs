@@ -1,8 +1,11 @@
-//! What the config service counts, for whoever renders it. Taken from the shared state when asked for.
+//! What the config service counts, taken from the shared state when its admin port is asked.
 
 use std::sync::Arc;
 
-use weft_ca::metrics::Sample;
+use weft_transport::metrics::{
+    CONFIG_REFUSALS, Metric, SIDECARS_BEHIND, SIDECARS_CONNECTED, SIDECARS_LOST, SIDECARS_REFUSING,
+    STORE_REVISION, Sample, WORKLOADS,
+};
 
 use super::mesh::Mesh;
 
@@ -15,7 +18,7 @@ impl MetricsHandle {
         Self(mesh)
     }
 
-    /// Every value at this moment, samples of one name together.
+    /// Every value at this moment.
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
         let (revision, _) = self.0.current();
@@ -27,52 +30,15 @@ impl MetricsHandle {
         let behind = states
             .iter()
             .filter(|state| !state.acknowledged && state.refusal.is_none());
-        let gauge = |name, help, value| Sample {
-            name,
-            help,
-            is_counter: false,
-            label: None,
-            value,
-        };
+        let gauge = |metric: &'static Metric, value: u64| metric.sample(&[], value as f64);
         vec![
-            gauge(
-                "weft_config_store_revision",
-                "Number of the revision in force.",
-                revision.number,
-            ),
-            gauge(
-                "weft_config_sidecars_connected",
-                "Sidecars that hear of changes.",
-                count(states.len()),
-            ),
-            gauge(
-                "weft_config_sidecars_lost",
-                "Sidecars whose stream broke less than a lease ago.",
-                count(all - states.len()),
-            ),
-            gauge(
-                "weft_config_sidecars_behind",
-                "Connected sidecars that have not yet acknowledged the revision in force.",
-                count(behind.count()),
-            ),
-            gauge(
-                "weft_config_sidecars_refusing",
-                "Connected sidecars that refused the revision in force.",
-                count(refusing.count()),
-            ),
-            Sample {
-                is_counter: true,
-                ..gauge(
-                    "weft_config_refusals_total",
-                    "Revisions that a sidecar refused.",
-                    self.0.refused(),
-                )
-            },
-            gauge(
-                "weft_config_workloads_registered",
-                "Workloads whose lease is valid.",
-                count(self.0.workloads()),
-            ),
+            gauge(&STORE_REVISION, revision.number),
+            gauge(&SIDECARS_CONNECTED, count(states.len())),
+            gauge(&SIDECARS_LOST, count(all - states.len())),
+            gauge(&SIDECARS_BEHIND, count(behind.count())),
+            gauge(&SIDECARS_REFUSING, count(refusing.count())),
+            gauge(&CONFIG_REFUSALS, self.0.refused()),
+            gauge(&WORKLOADS, count(self.0.workloads())),
         ]
     }
 }
