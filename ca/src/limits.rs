@@ -122,7 +122,7 @@ pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Time for a client to connect to one CA address, name resolution and handshake included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First pause after a failed attempt to reach the CA.
+/// First pause after a failed attempt to reach the CA, at most; each is at least half of its step.
 pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between attempts to reach the CA.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);

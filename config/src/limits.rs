@@ -231,8 +231,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 pings and how long their answer may take: half a lease in all notices a dead peer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// First wait before a new attempt to reach the config service.
-pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
+/// First wait before a new attempt to reach the config service, at most. None is shorter than half of it; later ones
+/// are spread from there to their whole step, since all sidecars lose a restarted config service at once.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(300);
 
 /// Longest wait: a third of a lease, so that a restarted config service hears from everyone in time.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(5);

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use rand::{Rng, RngExt};
+use rand::Rng;
 use weft_config::table::{Backoff, Retry};
+use weft_transport::backoff::{Spread, wait};
 
 use crate::limits;
 
@@ -73,11 +74,7 @@ pub(crate) fn is_permitted(policy: &Retry, trouble: Trouble, facts: Facts) -> bo
 /// The pause before the attempt after `made` ones: exponential with full jitter, so that callers that
 /// failed together do not come back together.
 pub(crate) fn pause(backoff: &Backoff, made: u32, random: &mut impl Rng) -> Duration {
-    let doubled = 1_u32
-        .checked_shl(made.saturating_sub(1))
-        .unwrap_or(u32::MAX);
-    let longest = backoff.base.saturating_mul(doubled).min(backoff.max);
-    longest.mul_f64(random.random())
+    wait(backoff.base, backoff.max, Spread::Zero, made, random)
 }
 
 /// What a response says about sending its request again.

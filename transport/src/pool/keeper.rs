@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Shared, State, Target};
 use crate::acknowledged::asked_for;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Spread};
 use crate::endpoint::{DialError, presented_chain};
 use crate::http3::{ClientConnection, ErrorCode};
 use crate::lag::Lag;
@@ -69,7 +69,7 @@ impl Keeper {
             target,
             publish,
             demand,
-            backoff: Backoff::new(limits::REDIAL_FIRST, limits::REDIAL_CAP),
+            backoff: Backoff::new(limits::REDIAL_FIRST, limits::REDIAL_CAP, Spread::Half),
             credentials,
         }
     }
