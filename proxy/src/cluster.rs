@@ -18,6 +18,7 @@ use crate::resilience::destination::{Destination, Event};
 use crate::resilience::load::Slice;
 use crate::resilience::standing::{Begun, Change, Outcome, Standing, is_late};
 use crate::resilience::times::Times;
+use crate::resilience::verdict::Says;
 
 /// See the module.
 pub(crate) struct Cluster {
@@ -149,6 +150,7 @@ impl Cluster {
             began: now,
             probe,
             gamble,
+            judged: false,
             measured: false,
             answered: None,
         })
@@ -242,6 +244,8 @@ pub(crate) struct Flight {
     probe: bool,
     /// It went to an endpoint that had been out and has proved little since.
     gamble: bool,
+    /// It has said what it says about the endpoint.
+    judged: bool,
     /// How long it took is known, or of no interest.
     measured: bool,
     /// When the response's head came.
@@ -254,9 +258,20 @@ impl Flight {
         self.began
     }
 
+    /// The attempt has ended, and says so much.
+    pub(crate) fn judge(&mut self, says: Says, now: Instant) {
+        match says {
+            Says::Nothing => {}
+            Says::Outcome(outcome) => self.tell(outcome, now),
+            Says::Answered(outcome) => self.answered(outcome, now),
+            Says::Unreached => self.unreached(now),
+            Says::Late { by_policy } => self.late(by_policy, now),
+        }
+    }
+
     /// It was given up before there was a connection. A handshake that takes so long is a failure, though only
     /// a caller with more patience would see how it ends.
-    pub(crate) fn unreached(&mut self, now: Instant) {
+    fn unreached(&mut self, now: Instant) {
         if now.saturating_duration_since(self.began) >= limits::UNREACHED {
             self.given_up(now);
             self.tell(Outcome::Badly, now);
@@ -279,9 +294,11 @@ impl Flight {
             let well = outcome.is_none_or(|outcome| outcome == Outcome::Well);
             self.answered = Some(endpoint.standing.answered(took, well, now));
         }
-        let outcome = outcome.or(self.probe.then_some(Outcome::Well));
-        if let Some(outcome) = outcome {
-            self.tell(outcome, now);
+        match outcome {
+            Some(outcome) => self.tell(outcome, now),
+            // How the call ends is told later, and counts then.
+            None if self.probe => self.report(Outcome::Well, now),
+            None => {}
         }
     }
 
@@ -317,8 +334,15 @@ impl Flight {
         }
     }
 
-    /// What the request says about the endpoint, once.
+    /// What the request says about the endpoint. What it says after that counts no more: a failure that both the head
+    /// and the end of a gRPC call tell is one.
     pub(crate) fn tell(&mut self, outcome: Outcome, now: Instant) {
+        if !std::mem::replace(&mut self.judged, true) {
+            self.report(outcome, now);
+        }
+    }
+
+    fn report(&mut self, outcome: Outcome, now: Instant) {
         let probe = std::mem::take(&mut self.probe);
         self.measured = true;
         let Some(endpoint) = self.endpoint() else {

@@ -1,62 +1,68 @@
-//! One attempt of a request: a stream is opened, the request goes out, and a response head comes, or not.
-//! What went wrong is told in the terms in which retries are decided.
+//! One attempt of an exchange: a stream is opened, the request goes out, and a response head comes, or not.
+//! How it ended is said in words of HTTP ([`Ending`]); what follows from that is decided in
+//! [`crate::resilience::verdict`].
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
-use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, StreamError};
+use weft_transport::http3::{ErrorCode, RecvHalf, ResponseHalf, SendHalf, StreamError};
 
 use super::connection::Activity;
-use super::open::{NotOpened, Opened, Picked, choose, open};
-use super::pick::Wish;
-use super::route::Route;
-use crate::cluster::{Cluster, Flight};
+use super::exchange::Exchange;
+use super::open::{NotOpened, Opened, Picked, open};
+use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
-use crate::http::body::{Broken, Proof, Pump, poll_pump};
-use crate::http::is_event_stream;
-use crate::http::upload::{Sending, Upload};
+use crate::http::answer;
+use crate::http::body::{Broken, Proof, Pump};
+use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::mesh::stream_failure;
 use crate::resilience::deadline::{self, Clock};
-use crate::resilience::retry::{self, Facts, GRPC_STATUS, Trouble};
-use crate::resilience::standing::Outcome;
-use crate::worker::Worker;
-
-/// What all attempts of one request have in common.
-pub(super) struct Call<'a> {
-    pub(super) worker: &'a Worker,
-    pub(super) route: Route,
-    /// The body, if there is one.
-    pub(super) upload: Option<Arc<Upload<Incoming>>>,
-    pub(super) grpc: bool,
-    /// When the answer is no longer wanted.
-    pub(super) deadline: Option<Instant>,
-    /// The same by the word of an operator alone.
-    pub(super) policy_deadline: Option<Instant>,
-    /// Whether the timeouts of the route are an operator's word, and not what the caller asked for.
-    pub(super) by_policy: bool,
-}
+use crate::resilience::retry::{GRPC_STATUS, Trouble};
+use crate::resilience::verdict::{Ending, Verdict};
 
 /// The head of the response has come.
 pub(super) struct Answered {
     pub(super) response: Response<()>,
     pub(super) body: RecvHalf,
-    pub(super) pump: Option<Pump>,
+    pub(super) upward: Upward,
     pub(super) flight: Flight,
     /// When this attempt has to be over.
     pub(super) deadline: Option<Instant>,
     /// When the head came.
     pub(super) at: Instant,
+    /// What may be wrong with it, so that another answer may be better.
+    pub(super) trouble: Option<Trouble>,
 }
 
-/// No head came.
+/// The other direction of an exchange whose answer has begun.
+pub(super) enum Upward {
+    /// It has ended.
+    Ended,
+    /// The request's body is on its way.
+    Body(Pump),
+    /// A tunnel is open. Boxed: requests, of which there are more, shall not have room for it.
+    Open(Box<SendHalf>),
+}
+
+impl Upward {
+    /// The body on its way.
+    pub(super) fn into_pump(self) -> Option<Pump> {
+        match self {
+            Self::Body(pump) => Some(pump),
+            Self::Ended | Self::Open(_) => None,
+        }
+    }
+}
+
+/// No answer came.
 pub(super) struct Failed {
     pub(super) failure: Failure,
     /// None where another attempt is out of the question.
@@ -69,83 +75,70 @@ pub(super) struct Failed {
     pub(super) paid: bool,
 }
 
-impl Call<'_> {
-    /// Takes the endpoints of the newest table for a further attempt: those of before may be why the last
-    /// one failed.
-    pub(super) fn renew(&mut self, wish: &mut Wish) {
-        renew(self.worker, &mut self.route, wish);
+impl Failed {
+    /// There was not even a stream.
+    pub(super) fn unopened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Self {
+        Self {
+            failure,
+            trouble,
+            at,
+            sent: 0,
+            paid: false,
+        }
     }
+}
 
-    /// Picks an endpoint for an attempt that begins `now`.
-    pub(super) fn pick(&self, wish: &mut Wish, now: Instant) -> Result<Picked, Failed> {
-        choose(self.worker, &self.route.cluster, wish, now).map_err(|error| not_opened(error, now))
-    }
-
-    /// The body from its beginning, if there is one.
-    pub(super) fn body(&self) -> Option<Sending<Incoming>> {
-        self.upload.as_ref().map(Upload::attempt)
-    }
-
-    /// Makes one attempt, which begins `now`.
+impl Exchange {
+    /// Makes one attempt, which lasts until that clock ends.
     pub(super) async fn attempt(
         &self,
-        head: &Parts,
         body: Option<Sending<Incoming>>,
-        picked: Picked,
-        now: Instant,
+        mut picked: Picked,
+        clock: &Clock,
     ) -> Result<Answered, Failed> {
-        let end = body.is_none();
-        let own = self.route.traffic.timeouts.backend_request;
-        let clock = Clock {
-            request: self.deadline,
-            attempt: own.map(|timeout| now + timeout),
-        };
-        let mut may_leave = picked.has_alternative() && self.may_break(head);
-        let opened = open(self.worker, &self.route.cluster, picked, head, end, clock).await;
+        let end = body.is_none() && !self.is_tunnel();
+        let mut may_leave = picked.has_alternative() && self.rules().may_break();
+        let (worker, cluster) = (&*self.worker, &*self.route.cluster);
+        let opened = open(worker, cluster, &mut picked, &self.head, end, clock).await;
         let Opened {
             mut send,
             mut response,
-            mut flight,
-        } = opened.map_err(|error| not_opened(error, read_clock()))?;
-        let mut pump = None;
-        if let Some(body) = body {
-            pump = Some(Pump::new(body, send, proof(head)));
+        } = opened.map_err(|error| Failed::unopened(error, read_clock()))?;
+        let mut upward = if let Some(body) = body {
+            Upward::Body(Pump::new(body, send, proof(&self.head)))
+        } else if self.is_tunnel() {
+            Upward::Open(Box::new(send))
         } else {
             // The end went with the head; what remains is to hear that all was well. What went wrong
             // with it is told by the response.
             let _ = send.finish().await;
-        }
-        let deadline = clock.end();
-        let mut idle = Idle::new(self.idle()).until(deadline);
+            Upward::Ended
+        };
+        let mut idle = Idle::new(self.idle()).until(clock.end());
         let (answered, at) = loop {
-            let answered = response_head(&mut response, &mut pump, &mut idle, may_leave).await;
+            let answered = response_head(&mut response, &mut upward, &mut idle, may_leave).await;
             let at = read_clock();
             match answered {
-                Err(HeadError::Doubtful) if !self.leaves(at) => may_leave = false,
+                Err(HeadError::Doubtful) if !self.rules().leave(self.is_repeatable(), at) => {
+                    may_leave = false;
+                }
                 answered => break (answered, at),
             }
         };
-        let response_head = match answered {
-            Ok(head) => head,
+        let head = match answered {
+            Ok(head) => head.into_parts().0,
             Err(error) => {
-                let sent = pump.as_ref().map_or(0, Pump::moved);
-                return Err(self.failed(error, &mut flight, clock, at, sent));
+                let sent = moved(&upward);
+                return Err(self.failed(error, &mut picked.flight, clock, at, sent));
             }
         };
-        let (head, ()) = response_head.into_parts();
-        let is_near = |deadline: Instant| deadline <= at + limits::DEADLINE_SLACK;
-        if deadline.is_some_and(is_near) && self.says_too_late(&head) {
-            // The deadline that this side told has passed on the other one a moment before.
-            flight.late(self.ends_by_policy(clock, at), at);
-        } else {
-            flight.answered(Outcome::of(&head, self.grpc), at);
-        }
+        let trouble = self.judge(&head, &mut picked.flight, clock, at)?;
         let mut body = response.into_body();
         if head.headers.contains_key(GRPC_STATUS) {
             // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
             // of it in time. The peer sends both at once.
             let end = std::future::poll_fn(|cx| body.poll_end(cx));
-            let wait = deadline.map_or(limits::TRAILERS_ONLY_WAIT, |deadline| {
+            let wait = clock.end().map_or(limits::TRAILERS_ONLY_WAIT, |deadline| {
                 let left = deadline.saturating_duration_since(at);
                 left.min(limits::TRAILERS_ONLY_WAIT)
             });
@@ -154,161 +147,140 @@ impl Call<'_> {
         Ok(Answered {
             response: Response::from_parts(head, ()),
             body,
-            pump,
-            flight,
-            deadline,
+            upward,
+            flight: picked.flight,
+            deadline: clock.end(),
             at,
+            trouble,
         })
     }
 
-    /// Whether all of the body that was sent could be sent again.
-    pub(super) fn is_repeatable(&self) -> bool {
-        self.upload
-            .as_ref()
-            .is_none_or(|upload| upload.is_repeatable())
-    }
-
-    /// Whether a request that breaks off without an answer may be sent again.
-    fn may_break(&self, head: &Parts) -> bool {
-        let facts = Facts {
-            idempotent: head.method.is_idempotent(),
-            repeatable: true,
-            gamble: false,
-        };
-        retry::is_permitted(&self.route.traffic.retry, Trouble::Broken, facts)
-    }
-
-    /// Whether the request leaves an endpoint that does not acknowledge: it can be sent whole, and there are means for
-    /// it. Else it waits, as networks heal.
-    fn leaves(&self, at: Instant) -> bool {
-        let cluster = &self.route.cluster;
-        let budget = &cluster.destination.budget;
-        self.is_repeatable() && budget.spend(at, &cluster.traffic.retry_budget)
-    }
-
-    /// Time in which nothing moves, after which the stream is reset.
-    fn idle(&self) -> std::time::Duration {
+    /// Time in which nothing moves, after which the stream is reset. Before a tunnel is open nothing moves; its own time
+    /// is shorter.
+    pub(super) fn idle(&self) -> Duration {
+        if self.is_tunnel() {
+            return deadline::LONGEST;
+        }
         let timeouts = &self.route.traffic.timeouts;
         timeouts
             .stream_idle
             .unwrap_or(self.worker.shared.timeouts.stream_idle)
     }
 
-    /// Takes a response for the answer: nothing will be sent again. Tells what bounds its body.
-    pub(super) fn settle(&self, head: &Parts, answered: Answered) -> (Answered, Idle) {
-        if let Some(upload) = &self.upload {
-            upload.settle();
+    /// Judges a final head. Returns what may be wrong with the answer; to CONNECT a refusal is none.
+    fn judge(
+        &self,
+        head: &http::response::Parts,
+        flight: &mut Flight,
+        clock: &Clock,
+        at: Instant,
+    ) -> Result<Option<Trouble>, Failed> {
+        if !self.is_tunnel() {
+            let verdict = Verdict::of_response(head, self.is_grpc(), clock, at);
+            flight.judge(verdict.says, at);
+            return Ok(verdict.trouble);
         }
-        let idle = Idle::new(self.idle()).until(self.deadline_of_body(head, &answered));
-        (answered, idle)
-    }
-
-    /// When the response's body has to be over: a stream whose end nobody waits for may go on.
-    fn deadline_of_body(&self, head: &Parts, answered: &Answered) -> Option<Instant> {
-        let endless = if self.grpc {
-            // gRPC's own deadline is of the whole call; without it a call may be a stream.
-            !head.headers.contains_key(deadline::GRPC_TIMEOUT)
-        } else {
-            is_event_stream(answered.response.headers())
-        };
-        answered.deadline.filter(|_| !endless)
-    }
-
-    /// Whether a response says that there was too little time.
-    fn says_too_late(&self, head: &http::response::Parts) -> bool {
-        head.status == StatusCode::GATEWAY_TIMEOUT
-            || self.grpc && retry::grpc_code(&head.headers) == Some(retry::DEADLINE_EXCEEDED)
-    }
-
-    /// Whether it is an operator's word by which an attempt is over at that time.
-    fn ends_by_policy(&self, clock: Clock, at: Instant) -> bool {
-        let over = |end: Option<Instant>| end.is_some_and(|end| end <= at);
-        self.by_policy && (over(clock.attempt) || over(self.policy_deadline))
+        let refused = (!head.status.is_success()).then(|| refusal(head));
+        let is_unprocessed = refused
+            .as_ref()
+            .is_some_and(|it| it.reason.is_unprocessed());
+        let verdict = Verdict::of_connect(head, is_unprocessed);
+        flight.judge(verdict.says, at);
+        match refused {
+            None => Ok(None),
+            Some(failure) => Err(Failed {
+                failure,
+                trouble: verdict.trouble,
+                at,
+                sent: 0,
+                paid: false,
+            }),
+        }
     }
 
     fn failed(
         &self,
         error: HeadError,
         flight: &mut Flight,
-        clock: Clock,
+        clock: &Clock,
         at: Instant,
         sent: u64,
     ) -> Failed {
-        let paid = matches!(error, HeadError::Doubtful);
-        let (failure, trouble, outcome) = match error {
+        let (failure, ending) = match error {
             HeadError::Doubtful => {
                 let silent = "the peer does not acknowledge what it is sent";
                 let failure = Failure::new(Reason::ConnectionTerminated, silent);
-                (failure, Some(Trouble::Broken), Some(Outcome::Badly))
+                (failure, Ending::Silent)
             }
-            HeadError::Request(broken) => (broken.failure(), None, None),
+            HeadError::Request(broken) => (broken.failure(), Ending::Own),
             HeadError::Expired(Expired::Stalled) => {
                 let stalled = "no response within the idle timeout";
                 let failure = Failure::new(Reason::ResponseTimeout, stalled);
-                (failure, None, Some(Outcome::Badly))
+                (failure, Ending::Stalled)
             }
-            HeadError::Expired(Expired::Deadline) => {
-                flight.late(self.ends_by_policy(clock, at), at);
-                if clock.is_over(at) {
-                    let passed = "the deadline passed before a response came";
-                    (Failure::new(Reason::DeadlineExceeded, passed), None, None)
-                } else {
-                    let slow = "no response within the time of an attempt";
-                    let failure = Failure::new(Reason::ResponseTimeout, slow);
-                    (failure, Some(Trouble::TooSlow), None)
-                }
-            }
-            HeadError::Stream(error) => {
-                let (trouble, outcome) = judge(&error);
-                (stream_failure(&error), trouble, outcome)
-            }
+            HeadError::Expired(Expired::Deadline) => (self.late(clock, at), Ending::Late),
+            HeadError::Stream(error) => (stream_failure(&error), ending(&error)),
         };
-        if let Some(outcome) = outcome {
-            flight.tell(outcome, at);
-        }
+        let verdict = ending.verdict(clock, false, at);
+        flight.judge(verdict.says, at);
         Failed {
             failure,
-            trouble,
+            trouble: verdict.trouble,
             at,
             sent,
-            paid,
+            paid: ending.is_paid(),
+        }
+    }
+
+    /// No answer came in time.
+    fn late(&self, clock: &Clock, at: Instant) -> Failure {
+        if self.is_tunnel() {
+            let late = "the peer did not answer CONNECT in time";
+            Failure::new(Reason::ConnectionTimeout, late)
+        } else if clock.is_over(at) {
+            let passed = "the deadline passed before a response came";
+            Failure::new(Reason::DeadlineExceeded, passed)
+        } else {
+            let slow = "no response within the time of an attempt";
+            Failure::new(Reason::ResponseTimeout, slow)
         }
     }
 }
 
-/// What the break of an exchange before its head says: about another attempt, and about the endpoint.
-pub(super) fn judge(error: &StreamError) -> (Option<Trouble>, Option<Outcome>) {
+/// The break of an exchange before its head, in words of HTTP.
+fn ending(error: &StreamError) -> Ending {
     match error {
-        // It goes away in good order, or has too much to do.
-        StreamError::NotProcessed => (Some(Trouble::Unprocessed), None),
-        StreamError::Reset(code) | StreamError::Stopped(code) => {
-            let unprocessed = error.is_unprocessed();
-            let trouble = if unprocessed {
-                Trouble::Unprocessed
-            } else {
-                Trouble::Broken
-            };
-            let busy = unprocessed || *code == ErrorCode::H3_EXCESSIVE_LOAD;
-            let outcome = if busy {
-                Outcome::Busy(limits::SPARED)
-            } else {
-                Outcome::Badly
-            };
-            (Some(trouble), Some(outcome))
+        StreamError::NotProcessed => Ending::Leaving,
+        StreamError::Reset(_) | StreamError::Stopped(_) if error.is_unprocessed() => {
+            Ending::Refused
         }
-        StreamError::ConnectionLost(_) => (Some(Trouble::Broken), Some(Outcome::Badly)),
-        StreamError::Malformed(_) | StreamError::TooLarge(_) => (None, Some(Outcome::Badly)),
-        // Not the endpoint's doing.
-        StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => (None, None),
+        StreamError::Reset(code) | StreamError::Stopped(code)
+            if *code == ErrorCode::H3_EXCESSIVE_LOAD =>
+        {
+            Ending::Busy
+        }
+        StreamError::Reset(_) | StreamError::Stopped(_) => Ending::Reset,
+        StreamError::ConnectionLost(_) => Ending::Lost,
+        StreamError::Malformed(_) | StreamError::TooLarge(_) => Ending::Malformed,
+        StreamError::GivenUp | StreamError::InvalidHead(_) | StreamError::Misuse(_) => Ending::Own,
     }
 }
 
-/// Takes the endpoints of the newest table for a further attempt.
-pub(super) fn renew(worker: &Worker, route: &mut Route, wish: &mut Wish) {
-    if let Some(cluster) = worker.directory().successor(&route.cluster) {
-        wish.tried = wish.tried.moved(&route.cluster, &cluster);
-        route.cluster = cluster;
+/// What the peer's refusal of a tunnel means, in its own words.
+fn refusal(head: &http::response::Parts) -> Failure {
+    if let Some(told) = answer::told(&head.headers, head.status) {
+        return told;
     }
+    let reason = match head.status.as_u16() {
+        403 => Reason::Denied,
+        421 => Reason::Misdirected,
+        502 => Reason::ConnectionRefused,
+        503 => Reason::Overloaded,
+        504 => Reason::ConnectionTimeout,
+        _ => Reason::ConnectionTerminated,
+    };
+    let answered = format!("the peer answered {} to CONNECT", head.status.as_u16());
+    Failure::new(reason, answered)
 }
 
 /// If the client waits to be told that it may send the body: what tells when it does not wait. Over HTTP/2 it is told
@@ -316,25 +288,6 @@ pub(super) fn renew(worker: &Worker, route: &mut Route, wish: &mut Wish) {
 fn proof(head: &Parts) -> Option<Proof> {
     let activity = Arc::clone(head.extensions.get::<Arc<Activity>>()?);
     Some(Box::pin(async move { activity.content().await }))
-}
-
-/// The failure of the last attempt; says so where it hit an endpoint that was out, for want of any other.
-pub(super) fn with_standing(mut failure: Failure, cluster: &Cluster) -> Failure {
-    if cluster.is_all_out() {
-        let out = "; every endpoint is out of rotation for failures before (weft endpoints)";
-        failure.detail.to_mut().push_str(out);
-    }
-    failure
-}
-
-fn not_opened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Failed {
-    Failed {
-        failure,
-        trouble,
-        at,
-        sent: 0,
-        paid: false,
-    }
 }
 
 /// The one place where an attempt reads the clock: when it is over.
@@ -353,7 +306,7 @@ enum HeadError {
 /// Waits for the final head, while the request body goes out.
 async fn response_head(
     response: &mut ResponseHalf,
-    pump: &mut Option<Pump>,
+    upward: &mut Upward,
     idle: &mut Idle,
     may_leave: bool,
 ) -> Result<Response<()>, HeadError> {
@@ -361,15 +314,16 @@ async fn response_head(
         let head = {
             let mut next = pin!(response.head_unless(may_leave));
             std::future::poll_fn(|cx| {
-                if let Err(broken) = poll_pump(pump, cx) {
+                if let Upward::Body(pump) = upward
+                    && let Err(broken) = pump.poll(cx)
+                {
                     return Poll::Ready(Err(HeadError::Request(broken)));
                 }
                 if let Poll::Ready(head) = next.as_mut().poll(cx) {
                     let head = head.map_err(HeadError::Stream);
                     return Poll::Ready(head.and_then(|head| head.ok_or(HeadError::Doubtful)));
                 }
-                let moved = pump.as_ref().map_or(0, Pump::moved);
-                idle.poll(cx, moved)
+                idle.poll(cx, moved(upward))
                     .map(|expired| Err(HeadError::Expired(expired)))
             })
             .await?
@@ -379,9 +333,17 @@ async fn response_head(
         }
         // hyper's server side sends no other interim response, so 103 ends here.
         if head.status() == StatusCode::CONTINUE
-            && let Some(pump) = pump
+            && let Upward::Body(pump) = upward
         {
             pump.go_on();
         }
+    }
+}
+
+/// Bytes of the body that were sent.
+fn moved(upward: &Upward) -> u64 {
+    match upward {
+        Upward::Body(pump) => pump.moved(),
+        Upward::Ended | Upward::Open(_) => 0,
     }
 }

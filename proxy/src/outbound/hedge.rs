@@ -2,49 +2,53 @@
 //! wire. For requests that may be executed twice; a body is copied once all of it has come.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::request::Parts;
 use weft_config::table::{Hedge, HedgeAfter};
 
-use super::attempt::{Answered, Call, Failed};
-use super::pick::Wish;
+use super::attempt::{Answered, Failed};
+use super::exchange::{CopyOfBody, Exchange};
 use crate::metrics::lock;
+use crate::resilience::attempts::{Attempts, Hedging};
+use crate::resilience::deadline::Clock;
 use crate::resilience::destination::Event;
 
-/// Which copy, from 0, and what became of it.
-type Copy<'a> = BoxFuture<'a, (u32, Result<Answered, Failed>)>;
+/// Which copy, from 0, and what became of it. It owns what it needs.
+type Copy = BoxFuture<'static, (u32, Result<Answered, Failed>)>;
 
-impl Call<'_> {
-    /// Whether copies may be sent of this request.
-    pub(super) fn hedge(&self, head: &Parts) -> Option<&Hedge> {
+impl Exchange {
+    /// When copies may be sent of this request, if they may.
+    pub(super) fn hedge(&self) -> Option<Hedge> {
         let hedge = self.route.traffic.hedge.as_ref()?;
-        let harmless = head.method.is_idempotent() || hedge.non_idempotent;
-        harmless.then_some(hedge)
+        let harmless = self.head.method.is_idempotent() || hedge.non_idempotent;
+        (harmless && !self.is_tunnel()).then(|| hedge.clone())
     }
 
-    /// As [`Call::attempt`], with further copies to other endpoints while no response has come.
+    /// As [`Exchange::attempt`], with further copies to other endpoints while no response has come.
     pub(super) async fn hedged(
-        &self,
-        hedge: &Hedge,
-        head: &Parts,
-        wish: &mut Wish,
+        &mut self,
+        hedge: Hedge,
+        attempts: &mut Attempts,
+        clock: Clock,
         now: Instant,
     ) -> Result<Answered, Failed> {
-        let cluster = &self.route.cluster;
+        let cluster = Arc::clone(&self.route.cluster);
         let counts = &cluster.destination.counts;
         let after = match hedge.after {
             HedgeAfter::Delay(delay) => Some(delay),
             HedgeAfter::Percentile(share) => lock(&cluster.lasting.times).percentile(share),
         };
-        let mut copies: FuturesUnordered<Copy<'_>> = FuturesUnordered::new();
-        let picked = self.pick(wish, now)?;
-        let copy = |number, body, picked, now| -> Copy<'_> {
-            Box::pin(async move { (number, self.attempt(head, body, picked, now).await) })
+        let mut copies: FuturesUnordered<Copy> = FuturesUnordered::new();
+        let picked = self.pick(now)?;
+        let shared = Arc::new(self.clone());
+        let copy = |number, body, picked, clock: Clock| -> Copy {
+            let exchange = Arc::clone(&shared);
+            Box::pin(async move { (number, exchange.attempt(body, picked, &clock).await) })
         };
-        copies.push(copy(0, self.body(), picked, now));
+        copies.push(copy(0, self.body(), picked, clock));
         let mut sent = 0;
         // Without a percentile yet there is nothing to wait for.
         let mut may_send = after.is_some();
@@ -70,19 +74,25 @@ impl Call<'_> {
                 () = &mut timer, if may_send => {
                     let at = Instant::now();
                     may_send = false;
-                    let body = self.upload.as_ref().map(|upload| upload.whole());
-                    let is_partial = matches!(body, Some(None));
-                    if is_partial || wish.tried.all(cluster.endpoints.len()) {
-                        continue;
+                    let body = match self.copy_of_body() {
+                        CopyOfBody::None => Some(None),
+                        CopyOfBody::Whole(whole) => Some(Some(whole)),
+                        CopyOfBody::NotHere => None,
+                    };
+                    let body = body.filter(|_| !self.wish.tried.all(cluster.endpoints.len()));
+                    match attempts.copy(&self.rules(), &hedge, body.is_some(), at) {
+                        Hedging::Never => continue,
+                        Hedging::Withheld => {
+                            counts.add(Event::HedgeWithheld);
+                            continue;
+                        }
+                        Hedging::Send => {}
                     }
-                    if !cluster.destination.budget.spend(at, &cluster.traffic.retry_budget) {
-                        counts.add(Event::HedgeWithheld);
-                        continue;
-                    }
-                    let Ok(picked) = self.pick(wish, at) else { continue };
+                    let Ok(picked) = self.pick(at) else { continue };
                     sent += 1;
                     counts.add(Event::HedgeSent);
-                    copies.push(copy(sent, body.flatten(), picked, at));
+                    let clock = self.deadline.attempt(at, self.timeout());
+                    copies.push(copy(sent, body.flatten(), picked, clock));
                     may_send = sent < hedge.attempts;
                     timer.as_mut().reset(tokio::time::Instant::now() + after.unwrap_or_default());
                 }

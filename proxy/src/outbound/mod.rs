@@ -1,19 +1,22 @@
-//! What the application calls:
-//! `accept -> identify (whom does the app want?) -> route -> pick (endpoint) -> open (stream to the peer sidecar) -> relay`.
+//! What the application calls: `accept -> plan (whom does it want, and where is that?) -> filters -> attempts -> relay`.
 //!
-//! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`] and [`tunnel`] tell the rest. [`route`] and
-//! [`pick`] decide, purely; [`open`] reaches an endpoint, and [`attempt`] asks it.
+//! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`] and
+//! [`tunnel`] go through the stages. [`plan`] makes an [`exchange`], [`filters`] change it, and it attempts until there
+//! is an answer: [`pick`] chooses an endpoint, [`open`] reaches it, and [`attempt`] asks it. [`route`] and [`pick`] are
+//! pure; whether an exchange is sent again is decided in [`crate::resilience`].
 
 mod attempt;
 mod connection;
+mod exchange;
+mod filters;
 mod hedge;
 mod http1;
 pub(crate) mod intake;
 mod open;
-mod overrides;
 mod pick;
 #[cfg(test)]
 mod pick_simulations;
+mod plan;
 mod prepare;
 mod presence;
 mod refusal;

@@ -19,14 +19,13 @@ use crate::metrics::lock;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
 use crate::resilience::retry::Trouble;
-use crate::resilience::standing::Outcome;
+use crate::resilience::verdict::{Ending, Verdict};
 use crate::worker::Worker;
 
 /// A stream whose head is sent.
 pub(super) struct Opened {
     pub(super) send: SendHalf,
     pub(super) response: ResponseHalf,
-    pub(super) flight: Flight,
 }
 
 /// No stream. No peer has seen the request.
@@ -39,7 +38,7 @@ pub(super) struct NotOpened {
 /// An endpoint that takes the next attempt, which counts as its load from here on.
 pub(super) struct Picked {
     index: usize,
-    flight: Flight,
+    pub(super) flight: Flight,
     /// No other endpoint is left to try.
     last: bool,
     /// The request may be sent again.
@@ -94,26 +93,24 @@ pub(super) fn choose(
 pub(super) async fn open(
     worker: &Worker,
     cluster: &Cluster,
-    picked: Picked,
+    picked: &mut Picked,
     head: &Parts,
     end: bool,
-    clock: Clock,
+    clock: &Clock,
 ) -> Result<Opened, NotOpened> {
     let has_alternative = picked.has_alternative();
     let Picked {
         index,
-        mut flight,
+        ref mut flight,
         last,
         ..
-    } = picked;
+    } = *picked;
     let Some(endpoint) = cluster.endpoints.get(index) else {
         return Err(NotOpened {
             failure: Failure::new(Reason::Internal, "an endpoint was picked that is not there"),
             trouble: None,
         });
     };
-    // Dialling the same one again at once, or waiting for its streams, would only double the wait.
-    let elsewhere = |trouble| (!last).then_some(trouble);
     let end_of_clock = clock.end_or_never(flight.began());
     let connection = async {
         match has_alternative {
@@ -124,24 +121,18 @@ pub(super) async fn open(
     let dialled = timeout_at(end_of_clock.into(), connection).await;
     let connection = match dialled {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error @ DialError::Doubtful(_))) => {
-            flight.unreached(Instant::now());
-            return Err(NotOpened {
-                failure: dial_failure(&error),
-                trouble: Some(Trouble::NotReached),
-            });
-        }
         Ok(Err(error)) => {
-            flight.tell(Outcome::Badly, Instant::now());
-            return Err(NotOpened {
-                failure: dial_failure(&error),
-                trouble: elsewhere(Trouble::NotReached),
-            });
+            let ending = match error {
+                DialError::Doubtful(_) => Ending::Doubtful,
+                _ => Ending::Unreached,
+            };
+            let verdict = (ending, dial_failure(&error));
+            return Err(judged(verdict, flight, clock, last));
         }
         Err(_) => {
-            let now = Instant::now();
-            flight.unreached(now);
-            return Err(too_late(&clock, now, elsewhere(Trouble::NotReached)));
+            let failure = too_late(clock, Instant::now());
+            let verdict = (Ending::UnreachedInTime, failure);
+            return Err(judged(verdict, flight, clock, last));
         }
     };
     // What a handshake took says nothing about the next response.
@@ -150,51 +141,47 @@ pub(super) async fn open(
     let patience = now + patience(worker, &connection, now);
     let opened = timeout_at(
         patience.min(end_of_clock).into(),
-        send(&connection, head, end, &clock),
+        send(&connection, head, end, clock),
     )
     .await;
-    let (failure, outcome) = match opened {
+    let verdict = match opened {
         Ok(Ok((send, response))) => {
-            return Ok(Opened {
-                send,
-                response,
-                flight,
-            });
+            return Ok(Opened { send, response });
         }
         Ok(Err(error)) => {
-            let failure = open_failure(&error);
-            match error {
-                OpenError::ConnectionLost(_) => (failure, Some(Outcome::Badly)),
-                // It goes away in good order.
-                OpenError::Draining | OpenError::Stopped(_) => (failure, None),
-                OpenError::InvalidHead(_) | OpenError::Broken(_) => {
-                    return Err(NotOpened {
-                        failure,
-                        trouble: None,
-                    });
-                }
-            }
+            let ending = match error {
+                OpenError::ConnectionLost(_) => Ending::LostUnasked,
+                OpenError::Draining | OpenError::Stopped(_) => Ending::Leaving,
+                OpenError::InvalidHead(_) | OpenError::Broken(_) => Ending::Own,
+            };
+            (ending, open_failure(&error))
         }
         Err(_) => {
             let now = Instant::now();
             if end_of_clock <= now {
-                return Err(too_late(&clock, now, elsewhere(Trouble::Unprocessed)));
+                (Ending::UnaskedInTime, too_late(clock, now))
+            } else {
+                cluster.destination.counts.add(Event::RefusedStreams);
+                let full = "the peer allows no more streams";
+                (Ending::NoRoom, Failure::new(Reason::Overloaded, full))
             }
-            cluster.destination.counts.add(Event::RefusedStreams);
-            flight.tell(Outcome::Busy(limits::SPARED), now);
-            return Err(NotOpened {
-                failure: Failure::new(Reason::Overloaded, "the peer allows no more streams"),
-                trouble: elsewhere(Trouble::Unprocessed),
-            });
         }
     };
-    if let Some(outcome) = outcome {
-        flight.tell(outcome, Instant::now());
-    }
-    Err(NotOpened {
-        failure,
-        trouble: Some(Trouble::Unprocessed),
-    })
+    Err(judged(verdict, flight, clock, last))
+}
+
+/// Tells what an attempt without a stream says of its endpoint, and of another attempt. `last` if no other endpoint is
+/// left for that.
+fn judged(
+    (ending, failure): (Ending, Failure),
+    flight: &mut Flight,
+    clock: &Clock,
+    last: bool,
+) -> NotOpened {
+    let now = Instant::now();
+    let Verdict { trouble, says } = ending.verdict(clock, last, now);
+    flight.judge(says, now);
+    NotOpened { failure, trouble }
 }
 
 /// Waits for a stream and sends the head, with what is left of the deadline by then.
@@ -223,19 +210,13 @@ async fn send(
 }
 
 /// The clock has run out before a stream was there; no peer has seen the request.
-fn too_late(clock: &Clock, now: Instant, trouble: Option<Trouble>) -> NotOpened {
+fn too_late(clock: &Clock, now: Instant) -> Failure {
     if clock.is_over(now) {
         let passed = "the deadline passed before the peer could be asked";
-        return NotOpened {
-            failure: Failure::new(Reason::DeadlineExceeded, passed),
-            trouble: None,
-        };
+        return Failure::new(Reason::DeadlineExceeded, passed);
     }
     let slow = "the peer could not be asked within the time of an attempt";
-    NotOpened {
-        failure: Failure::new(Reason::ConnectionTimeout, slow),
-        trouble,
-    }
+    Failure::new(Reason::ConnectionTimeout, slow)
 }
 
 /// How long to wait until the peer allows one more stream.

@@ -67,6 +67,7 @@ impl Tried {
 }
 
 /// What is asked of the choice.
+#[derive(Clone)]
 pub(super) struct Wish {
     /// Endpoints to avoid.
     pub(super) tried: Tried,

@@ -1,15 +1,16 @@
-//! Makes an application's request head what crosses the mesh, or says why it may not. Pure.
+//! Reads an application's request head as the mesh understands it, or says why it may not be sent. Pure.
+//!
+//! Not here: what its route changes in it (`filters/forward.rs`).
 
-use http::header::{CONNECTION, HOST, HeaderMap, HeaderValue, UPGRADE, VIA};
+use http::header::{CONNECTION, HeaderMap, UPGRADE, VIA};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Uri, Version};
-use weft_config::table::Priority;
 
 use super::route::{Destination, Route};
 use crate::failure::{Failure, Reason};
 use crate::http::authority;
-use crate::http::fields::{self, HIGH, LOW, WEFT_PRIORITY, WEFT_ROUTE_PARENT, WEFT_SERVICE};
+use crate::http::fields;
 use crate::limits;
 
 /// Refuses what no destination may be asked, whatever it is.
@@ -106,13 +107,8 @@ pub(super) fn authority_to_send(
         .map_err(|_| Failure::new(Reason::BadRequest, "Host is not an authority"))
 }
 
-/// Rewrites the head in place for its route.
-pub(super) fn rewrite(
-    head: &mut Parts,
-    route: &Route,
-    authority: Authority,
-    via: &HeaderValue,
-) -> Result<(), Failure> {
+/// Makes the target what the mesh sends: the authority that was found, and a path.
+pub(super) fn aim(head: &mut Parts, authority: Authority) -> Result<(), Failure> {
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.scheme = Some(Scheme::HTTPS);
     parts.authority = Some(authority);
@@ -128,21 +124,6 @@ pub(super) fn rewrite(
         Some(path) => path,
     });
     head.uri = Uri::from_parts(parts).map_err(|_| bad_target())?;
-
-    let headers = &mut head.headers;
-    fields::strip_request(headers)?;
-    headers.remove(HOST);
-    headers.append(VIA, via.clone());
-    headers.insert(WEFT_SERVICE, route.cluster.wire.clone());
-    if let Some(parent) = &route.parent {
-        headers.insert(WEFT_ROUTE_PARENT, parent.wire.clone());
-    }
-    match route.traffic.priority {
-        Priority::Normal => {}
-        Priority::High => drop(headers.insert(WEFT_PRIORITY, HIGH)),
-        Priority::Low => drop(headers.insert(WEFT_PRIORITY, LOW)),
-    }
-    head.version = Version::HTTP_3;
     Ok(())
 }
 
@@ -152,10 +133,8 @@ fn bad_target() -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::directory::tests::{directory, name};
+    use crate::directory::tests::name;
     use crate::http::authority::canonical;
 
     fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
@@ -245,36 +224,5 @@ mod tests {
         );
         assert_eq!(check("http://orders.shop/", "orders.shop"), None);
         assert_eq!(check("/", "127.0.0.1:5001"), None);
-    }
-
-    #[test]
-    fn the_head_says_the_service_and_keeps_the_authority() {
-        let directory = directory();
-        let cluster =
-            |name| Arc::clone(&directory.service(name).unwrap().port(80).unwrap().cluster);
-        let route = Route {
-            cluster: cluster("orders-v1.shop"),
-            parent: Some(cluster("orders.shop")),
-            name: None,
-            traffic: Arc::default(),
-        };
-        let mut head = head(
-            "GET",
-            "/v1?q=1",
-            &[
-                ("host", "Orders.shop:5001"),
-                ("weft-client-id", "me"),
-                ("via", "1.1 x"),
-            ],
-        );
-        let authority = canonical(&head).unwrap();
-        let authority = authority_to_send(authority.as_ref(), &route).unwrap();
-        let via = HeaderValue::from_static("1.1 weft-1");
-        rewrite(&mut head, &route, authority, &via).unwrap();
-        assert_eq!(head.uri, "https://Orders.shop:5001/v1?q=1");
-        assert_eq!(head.headers[WEFT_SERVICE], "orders-v1.shop:80");
-        assert_eq!(head.headers[WEFT_ROUTE_PARENT], "orders.shop:80");
-        assert_eq!(head.headers.get_all(VIA).iter().count(), 2);
-        assert!(!head.headers.contains_key(HOST) && !head.headers.contains_key("weft-client-id"));
     }
 }

@@ -38,6 +38,7 @@ pub(crate) enum Destination {
 }
 
 /// Where a request goes.
+#[derive(Clone)]
 pub(crate) struct Route {
     /// The backend's endpoints.
     pub(crate) cluster: Arc<Cluster>,

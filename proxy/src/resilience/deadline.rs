@@ -19,13 +19,73 @@ pub(crate) const ENVOY_TIMEOUT: HeaderName =
 /// No deadline is farther away. Whoever waits longer than a day does not wait for an answer.
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// The times by which one attempt has to be over, from the choice of an endpoint to the head of its response.
+/// When one exchange has to be over, whoever said so: made once, before the first attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deadline {
+    /// When the answer to a request is no longer wanted, or a tunnel has to be open, however many endpoints are asked.
+    pub(crate) end: Option<Instant>,
+    /// Whether it is an answer that is waited for: the next hop is told when it is no longer wanted. What is open has no
+    /// deadline.
+    is_of_answer: bool,
+    /// When it is over by the word of an operator alone.
+    pub(crate) policy: Option<Instant>,
+    /// Whether the time of one attempt is an operator's word, and not what the caller asked for.
+    pub(crate) by_policy: bool,
+}
+
+impl Deadline {
+    /// Of a request whose answer is no longer wanted at `end`, and for which an operator allows the time until `policy`.
+    pub(crate) fn of_request(end: Option<Instant>, policy: Option<Instant>) -> Self {
+        Self {
+            end,
+            is_of_answer: true,
+            policy,
+            by_policy: true,
+        }
+    }
+
+    /// Of a tunnel that has to be open by then.
+    pub(crate) fn of_tunnel(open: Instant) -> Self {
+        Self {
+            end: Some(open),
+            by_policy: true,
+            ..Self::default()
+        }
+    }
+
+    /// When the answer is no longer wanted.
+    pub(crate) fn of_answer(&self) -> Option<Instant> {
+        self.end.filter(|_| self.is_of_answer)
+    }
+
+    /// The time before it, if there is one: zero when it has passed.
+    pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
+        Some(self.end?.saturating_duration_since(now))
+    }
+
+    /// The clock of an attempt that begins now and may take so long by the policy of its route.
+    pub(crate) fn attempt(&self, now: Instant, timeout: Option<Duration>) -> Clock {
+        let own = self.end.filter(|_| !self.is_of_answer);
+        let attempt = earlier(timeout.map(|timeout| now + timeout), own);
+        let policy = earlier(attempt, self.policy).filter(|_| self.by_policy);
+        Clock {
+            request: self.of_answer(),
+            attempt,
+            policy,
+        }
+    }
+}
+
+/// The times by which one attempt has to be over, from the choice of an endpoint over the connection and the stream to
+/// the head of its response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
     /// When the answer to the request is no longer wanted.
     pub(crate) request: Option<Instant>,
-    /// The end of this attempt by the policy of its route.
-    pub(crate) attempt: Option<Instant>,
+    /// The end of this attempt alone.
+    attempt: Option<Instant>,
+    /// The first end that an operator set.
+    policy: Option<Instant>,
 }
 
 impl Clock {
@@ -42,6 +102,11 @@ impl Clock {
     /// Whether the request has no time left, so that no other attempt has, either.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.request.is_some_and(|request| request <= now)
+    }
+
+    /// Whether it is an operator's word by which the attempt is over at that time.
+    pub(crate) fn ends_by_policy(&self, now: Instant) -> bool {
+        self.policy.is_some_and(|policy| policy <= now)
     }
 }
 
@@ -218,5 +283,40 @@ mod tests {
         let mut silent = HeaderMap::new();
         tell(&mut silent, Duration::from_millis(120));
         assert_eq!(silent.len(), 1);
+    }
+
+    #[test]
+    fn the_clock_of_an_attempt_ends_with_its_own_time_or_that_of_the_request() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let deadline = Deadline::of_request(Some(now + 3 * second), Some(now + 4 * second));
+        let first = deadline.attempt(now, Some(2 * second));
+        assert_eq!(first.end(), Some(now + 2 * second));
+        assert!(!first.is_over(now + 2 * second) && first.ends_by_policy(now + 2 * second));
+        let second_one = deadline.attempt(now + 2 * second, Some(2 * second));
+        assert_eq!(second_one.end(), Some(now + 3 * second));
+        // The caller said so, whatever the operator would have allowed.
+        assert!(second_one.is_over(now + 3 * second));
+        assert!(!second_one.ends_by_policy(now + 3 * second));
+        assert_eq!(deadline.left(now + 5 * second), Some(Duration::ZERO));
+        let overridden = Deadline {
+            by_policy: false,
+            ..deadline
+        };
+        let asked_for = overridden.attempt(now, Some(second));
+        assert!(!asked_for.ends_by_policy(now + 5 * second));
+        let endless = Deadline::default().attempt(now, None);
+        assert_eq!((endless.end(), Deadline::default().left(now)), (None, None));
+    }
+
+    #[test]
+    fn all_attempts_of_a_tunnel_share_one_time() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let deadline = Deadline::of_tunnel(now + second);
+        let late = deadline.attempt(now + second / 2, None);
+        assert_eq!(late.end(), Some(now + second));
+        assert!(late.ends_by_policy(now + second) && late.request.is_none());
+        assert_eq!(deadline.left(now + second / 2), Some(second / 2));
     }
 }

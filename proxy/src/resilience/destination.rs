@@ -12,8 +12,9 @@ use weft_transport::metrics::{
     RETRIES_WITHHELD, RETURNS, WAITED,
 };
 
+use super::attempts::{Next, Why};
 use super::budget::Budget;
-use super::retry::{Next, Trouble, Why};
+use super::retry::Trouble;
 use crate::metrics::lock;
 
 /// One port of a service, as `orders.shop:80`.

@@ -5,6 +5,7 @@
 //! Not here: the data path that asks them ([`crate::outbound`], [`crate::inbound`]), and what an operator
 //! writes (`weft_config::resources`). What is in force comes from the table (`weft_config::table`).
 
+pub(crate) mod attempts;
 pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod budget;
@@ -20,3 +21,4 @@ pub(crate) mod retry;
 pub(crate) mod standing;
 pub(crate) mod times;
 pub(crate) mod traces;
+pub(crate) mod verdict;

@@ -1,8 +1,8 @@
 //! Whether a request that went wrong is sent once more, and when. Pure.
 //!
 //! What may be sent again is decided by what is known: what no application can have seen always may;
-//! what may have been seen only if seeing it twice does no harm, or if the policy says so. Whether there
-//! are means for it is the [`super::budget`]'s question.
+//! what may have been seen only if seeing it twice does no harm, or if the policy says so. How often, and
+//! whether there are means for it, is the question of [`super::attempts`].
 
 use std::time::Duration;
 
@@ -11,8 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rand::Rng;
 use weft_config::table::{Backoff, Retry};
 use weft_transport::backoff::{Spread, wait};
-
-use crate::limits;
 
 /// On a response: what the mesh knows about sending the request again. `safe`: no application has seen
 /// it. `spent`: a hop farther in has tried several times, so that more attempts would only multiply.
@@ -112,115 +110,6 @@ impl Word {
     }
 }
 
-/// An attempt that went wrong.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setback {
-    /// How.
-    pub(crate) trouble: Trouble,
-    /// What its response says about it.
-    pub(crate) word: Word,
-    /// Of the request.
-    pub(crate) facts: Facts,
-    /// Time before the deadline, if there is one.
-    pub(crate) left: Option<Duration>,
-}
-
-/// The attempts of one request.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Attempts {
-    made: u32,
-}
-
-/// What comes after an attempt that went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Another one, after this pause.
-    Again(Duration),
-    /// Nothing: this is not retried.
-    End,
-    /// Nothing, although this is retried.
-    Withheld(Why),
-}
-
-/// Why what would be retried is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// So many were made.
-    Attempts,
-    /// The budget is spent.
-    Budget,
-    /// The deadline leaves no time, or the response asks for too much of it.
-    Deadline,
-    /// A hop farther in, or the application, says so.
-    Told,
-    /// The body was not kept whole.
-    Body,
-}
-
-impl Attempts {
-    /// One more is being made.
-    pub(crate) fn begin(&mut self) {
-        self.made = self.made.saturating_add(1);
-    }
-
-    /// So many were made.
-    pub(crate) fn made(self) -> u32 {
-        self.made
-    }
-
-    /// Whether one more may follow that which was begun last.
-    pub(crate) fn may_go_on(self, policy: &Retry) -> bool {
-        self.made <= policy.attempts
-    }
-
-    /// Judges one that went wrong. `spend` takes from the budget and is asked last.
-    pub(crate) fn next(
-        self,
-        policy: &Retry,
-        setback: &Setback,
-        spend: impl FnOnce() -> bool,
-        random: &mut impl Rng,
-    ) -> Next {
-        let Setback {
-            trouble,
-            word,
-            facts,
-            left,
-        } = *setback;
-        let trouble = match word {
-            Word::Safe => Trouble::Unprocessed,
-            Word::None | Word::Never | Word::After(_) => trouble,
-        };
-        if policy.attempts == 0 || !is_permitted(policy, trouble, facts) {
-            return Next::End;
-        }
-        if !facts.repeatable {
-            return Next::Withheld(Why::Body);
-        }
-        if word == Word::Never {
-            return Next::Withheld(Why::Told);
-        }
-        if !self.may_go_on(policy) {
-            return Next::Withheld(Why::Attempts);
-        }
-        let pause = match (word, trouble) {
-            (Word::After(time), _) if policy.respect_retry_after => time,
-            // It goes to another endpoint, which has done nothing yet.
-            (_, Trouble::NotReached | Trouble::Unprocessed) if self.made == 1 => Duration::ZERO,
-            (_, _) => pause(&policy.backoff, self.made, random),
-        };
-        let in_time = left.is_none_or(|left| pause + limits::ATTEMPT_TIME_MIN < left);
-        if !in_time || pause > limits::PUSHBACK_MAX {
-            return Next::Withheld(Why::Deadline);
-        }
-        // An attempt that sent nothing has cost the destination nothing.
-        if trouble != Trouble::NotReached && !spend() {
-            return Next::Withheld(Why::Budget);
-        }
-        Next::Again(pause)
-    }
-}
-
 /// The code in a response's head: of a gRPC response that has nothing else.
 pub(crate) fn grpc_code(headers: &HeaderMap) -> Option<u8> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
@@ -310,92 +199,6 @@ mod tests {
             Trouble::Status(StatusCode::NOT_FOUND),
             &Method::GET
         ));
-    }
-
-    fn next(made: u32, trouble: Trouble, word: Word, facts: Facts, left_ms: u64) -> Next {
-        let mut random = StdRng::seed_from_u64(1);
-        let left = Some(Duration::from_millis(left_ms));
-        let attempts = Attempts { made };
-        let setback = Setback {
-            trouble,
-            word,
-            facts,
-            left,
-        };
-        attempts.next(&Retry::default(), &setback, || true, &mut random)
-    }
-
-    #[test]
-    fn what_cannot_be_sent_whole_is_not_sent_again() {
-        let half = Facts {
-            repeatable: false,
-            ..of(&Method::GET)
-        };
-        let next = next(1, Trouble::Unprocessed, Word::None, half, 1000);
-        assert_eq!(next, Next::Withheld(Why::Body));
-    }
-
-    #[test]
-    fn two_more_attempts_are_made_the_first_at_once_where_nobody_saw_the_request() {
-        let get = of(&Method::GET);
-        let again = |made, trouble| next(made, trouble, Word::None, get, 1000);
-        assert_eq!(again(1, Trouble::Unprocessed), Next::Again(Duration::ZERO));
-        for (made, trouble) in [(1, Trouble::Broken), (2, Trouble::Unprocessed)] {
-            let Next::Again(pause) = again(made, trouble) else {
-                panic!()
-            };
-            assert!(!pause.is_zero());
-        }
-        assert_eq!(again(3, Trouble::Broken), Next::Withheld(Why::Attempts));
-        assert_eq!(again(1, UNAVAILABLE), Next::End);
-    }
-
-    #[test]
-    fn the_mark_of_an_inner_hop_stops_retries_or_makes_them_safe() {
-        let get = of(&Method::GET);
-        let broken = next(1, Trouble::Broken, Word::Never, get, 1000);
-        assert_eq!(broken, Next::Withheld(Why::Told));
-        let post = of(&Method::POST);
-        let safe = next(1, UNAVAILABLE, Word::Safe, post, 1000);
-        assert_eq!(safe, Next::Again(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_response_that_asks_to_wait_is_obeyed_if_there_is_time() {
-        let policy = Retry {
-            codes: vec![503],
-            ..Retry::default()
-        };
-        let mut random = StdRng::seed_from_u64(1);
-        let mut after = |ms, left: Option<u64>| {
-            let setback = Setback {
-                trouble: UNAVAILABLE,
-                word: Word::After(Duration::from_millis(ms)),
-                facts: of(&Method::GET),
-                left: left.map(Duration::from_millis),
-            };
-            Attempts { made: 1 }.next(&policy, &setback, || true, &mut random)
-        };
-        assert_eq!(after(40, Some(100)), Next::Again(Duration::from_millis(40)));
-        assert_eq!(after(100, Some(100)), Next::Withheld(Why::Deadline));
-        assert_eq!(after(11_000, None), Next::Withheld(Why::Deadline));
-    }
-
-    #[test]
-    fn the_budget_is_asked_last_and_not_for_what_was_never_sent() {
-        let mut random = StdRng::seed_from_u64(1);
-        let mut broke = |trouble| {
-            let setback = Setback {
-                trouble,
-                word: Word::None,
-                facts: of(&Method::GET),
-                left: None,
-            };
-            Attempts { made: 1 }.next(&Retry::default(), &setback, || false, &mut random)
-        };
-        assert_eq!(broke(Trouble::Unprocessed), Next::Withheld(Why::Budget));
-        assert_eq!(broke(Trouble::NotReached), Next::Again(Duration::ZERO));
-        assert_eq!(broke(UNAVAILABLE), Next::End);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What a request says by its own headers about how it is treated, where a policy lets its caller
-//! (`overrides.callers`). Pure.
+//! (`overrides.callers`).
 //!
 //! Fields that the policy does not allow, and values that make no sense, change nothing and are counted;
 //! like all `weft-*` fields none of them crosses the mesh.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
@@ -11,6 +12,9 @@ use weft_config::limits::traffic::{RETRY_ATTEMPTS_RANGE, TIMEOUT_RANGE};
 use weft_config::table::{Priority, RequestTraffic};
 use weft_transport::identity::SpiffeId;
 use weft_transport::units::parse_duration;
+
+use super::super::exchange::Exchange;
+use crate::resilience::destination::Event;
 
 /// In place of `timeouts.request`; `0s` is none.
 pub(crate) const REQUEST_TIMEOUT: HeaderName =
@@ -23,9 +27,32 @@ pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("weft-override-r
 /// In place of `priority`.
 pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-override-priority");
 
+/// Treats the request as its own headers ask for, where a policy lets this application say so.
+pub(super) fn apply(exchange: &mut Exchange) {
+    let (worker, route) = (&exchange.worker, &mut exchange.route);
+    if route.traffic.overrides.callers.is_empty() {
+        return;
+    }
+    let counts = &route.cluster.destination.counts;
+    let headers = &exchange.head.headers;
+    match read(headers, &worker.shared.identity, &route.traffic) {
+        None => {}
+        Some(Overridden::Forbidden) => counts.add(Event::OverrideForbidden),
+        Some(Overridden::Allowed { traffic, senseless }) => {
+            (0..senseless).for_each(|_| counts.add(Event::OverrideInvalid));
+            if let Some(traffic) = traffic {
+                counts.add(Event::OverrideTaken);
+                route.traffic = Arc::from(traffic);
+                // Its times are the caller's word from here on.
+                exchange.deadline.by_policy = false;
+            }
+        }
+    }
+}
+
 /// What became of the overrides of one request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Overridden {
+enum Overridden {
     /// The caller may.
     Allowed {
         /// What is in force, if any field says something else than the policy.
@@ -38,11 +65,7 @@ pub(super) enum Overridden {
 }
 
 /// Reads the overrides; none where the request has none.
-pub(super) fn read(
-    headers: &HeaderMap,
-    caller: &SpiffeId,
-    traffic: &RequestTraffic,
-) -> Option<Overridden> {
+fn read(headers: &HeaderMap, caller: &SpiffeId, traffic: &RequestTraffic) -> Option<Overridden> {
     let names = [REQUEST_TIMEOUT, BACKEND_TIMEOUT, ATTEMPTS, PRIORITY];
     if !names.iter().any(|name| headers.contains_key(name)) {
         return None;

@@ -1,0 +1,306 @@
+//! One exchange of the application, be it a request or the opening of a tunnel, from its plan to its answer. It owns
+//! all that it needs, so that a copy of it may outlive what asked for it.
+//!
+//! Stages: [`super::plan`] makes it, [`super::filters`] change it, [`Exchange::answer`] attempts until there is an
+//! answer ([`super::attempt`], [`super::hedge`]), and [`super::request`] or [`super::tunnel`] relays that. Whether it
+//! is sent again is decided in [`crate::resilience::attempts`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::attempt::{Answered, Failed};
+use super::open::{Picked, choose};
+use super::pick::Wish;
+use super::route::Route;
+use crate::cluster::Cluster;
+use crate::failure::{Failure, Reason};
+use crate::http::upload::{Sending, Upload};
+use crate::metrics::{Shard, lock};
+use crate::record::Record;
+use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
+use crate::resilience::deadline::{self, Deadline};
+use crate::resilience::destination::Event;
+use crate::resilience::retry::Word;
+use crate::resilience::traces::TraceId;
+use crate::worker::{Count, Worker};
+
+/// See the module.
+#[derive(Clone)]
+pub(super) struct Exchange {
+    pub(super) worker: Arc<Worker>,
+    /// As it crosses the mesh.
+    pub(super) head: Parts,
+    pub(super) route: Route,
+    /// What is asked of the choice of an endpoint, and which ones were tried.
+    pub(super) wish: Wish,
+    pub(super) carries: Carries,
+    pub(super) deadline: Deadline,
+    /// Links it to what was asked of the application.
+    pub(super) trace: Option<TraceId>,
+}
+
+/// What goes to the peer after the head.
+#[derive(Clone)]
+pub(super) enum Carries {
+    /// A request.
+    Request {
+        /// Its body, if there is one. Retries and copies read it again; see [`Exchange::copy_of_body`].
+        body: Option<Arc<Upload<Incoming>>>,
+        /// Whether it is a call of gRPC.
+        grpc: bool,
+    },
+    /// Bytes, once the far side has accepted: none is taken from the application before that.
+    Tunnel,
+}
+
+/// The body of a copy that is sent beside an exchange.
+pub(super) enum CopyOfBody {
+    /// The exchange has none.
+    None,
+    /// All of it.
+    Whole(Sending<Incoming>),
+    /// Not all of it has come, or more than may be kept.
+    NotHere,
+}
+
+impl Exchange {
+    /// Takes the request's body, which is kept for another attempt where there may be one and all of it may be kept.
+    pub(super) fn take_body(&mut self, incoming: Incoming) {
+        let retry = &self.route.traffic.retry;
+        let most = match retry.attempts {
+            0 => 0,
+            _ if incoming.size_hint().lower() > u64::from(retry.body_replay) => 0,
+            _ => usize::try_from(retry.body_replay).unwrap_or(0),
+        };
+        if let Carries::Request { body, .. } = &mut self.carries
+            && !incoming.is_end_stream()
+        {
+            *body = Some(Upload::new(incoming, most, Arc::clone(&self.worker.room)));
+        }
+    }
+
+    /// Attempts until there is an answer to relay, or none is to be had.
+    pub(super) async fn answer(
+        &mut self,
+        record: &mut Record,
+        mut now: Instant,
+    ) -> Result<Answered, Failure> {
+        let budget = &self.route.cluster.destination.budget;
+        budget.request(record.started);
+        let mut attempts = Attempts::default();
+        loop {
+            let Some(clock) = attempts.begin(&self.deadline, self.timeout(), now) else {
+                return Err(self.passed());
+            };
+            self.tell_deadline(now);
+            record.attempts = attempts.made();
+            let pause = {
+                let outcome = match self.hedge() {
+                    // Rare, and large: most requests need no room for it.
+                    Some(hedge) => Box::pin(self.hedged(hedge, &mut attempts, clock, now)).await,
+                    None => match self.pick(now) {
+                        Ok(picked) => {
+                            let again = attempts.may_go_on(&self.route.traffic.retry);
+                            let picked = picked.again(again);
+                            self.attempt(self.body(), picked, &clock).await
+                        }
+                        Err(failed) => Err(failed),
+                    },
+                };
+                let (last, name) = (self.wish.tried.last(), self.route.name.as_ref());
+                let (cluster, count) = (&self.route.cluster, self.count());
+                record.counted = self.worker.leaving(cluster, last, name, count);
+                match self.again(&outcome, attempts, record) {
+                    // Its stream is reset here, before the pause.
+                    Some(pause) => pause,
+                    None => {
+                        let told = |failed: Failed| with_standing(failed.failure, cluster);
+                        return outcome.map_err(told);
+                    }
+                }
+            };
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            self.renew();
+            now = Instant::now();
+        }
+    }
+
+    /// What binds its attempts now.
+    pub(super) fn rules(&self) -> Rules<'_> {
+        let cluster = &self.route.cluster;
+        Rules {
+            retry: &self.route.traffic.retry,
+            budget: &cluster.destination.budget,
+            allowance: &cluster.traffic.retry_budget,
+            deadline: self.deadline,
+            idempotent: self.head.method.is_idempotent(),
+        }
+    }
+
+    /// How long one attempt may take by the policy of its route. All attempts of a tunnel have one time.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        match self.carries {
+            Carries::Request { .. } => self.route.traffic.timeouts.backend_request,
+            Carries::Tunnel => None,
+        }
+    }
+
+    /// Picks an endpoint for an attempt that begins `now`.
+    pub(super) fn pick(&mut self, now: Instant) -> Result<Picked, Failed> {
+        let (worker, cluster) = (&self.worker, &self.route.cluster);
+        choose(worker, cluster, &mut self.wish, now).map_err(|error| Failed::unopened(error, now))
+    }
+
+    /// Whether it is a call of gRPC.
+    pub(super) fn is_grpc(&self) -> bool {
+        matches!(self.carries, Carries::Request { grpc: true, .. })
+    }
+
+    /// Whether it opens a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        matches!(self.carries, Carries::Tunnel)
+    }
+
+    /// The body from its beginning, if there is one.
+    pub(super) fn body(&self) -> Option<Sending<Incoming>> {
+        self.upload().map(Upload::attempt)
+    }
+
+    /// The body for what is sent beside the present attempt: a hedge, or whatever else wants a copy of the request. It
+    /// is bounded as what retries keep is: by the policy's `retry.bodyReplay`, [`crate::limits::REPLAY_PIECES_MAX`], and
+    /// [`crate::limits::REPLAY_BYTES_MAX`] of all requests of a worker.
+    pub(super) fn copy_of_body(&self) -> CopyOfBody {
+        match self.upload().map(|upload| upload.whole()) {
+            None => CopyOfBody::None,
+            Some(Some(whole)) => CopyOfBody::Whole(whole),
+            Some(None) => CopyOfBody::NotHere,
+        }
+    }
+
+    /// Whether all of the body that was sent could be sent again.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.upload().is_none_or(|upload| upload.is_repeatable())
+    }
+
+    /// Takes what came for the answer: nothing will be sent again, and what was sent of the body is forgotten.
+    pub(super) fn settle(&self) {
+        if let Some(upload) = self.upload() {
+            upload.settle();
+        }
+    }
+
+    fn upload(&self) -> Option<&Arc<Upload<Incoming>>> {
+        match &self.carries {
+            Carries::Request { body, .. } => body.as_ref(),
+            Carries::Tunnel => None,
+        }
+    }
+
+    /// Where it is counted.
+    fn count(&self) -> Count {
+        match self.carries {
+            Carries::Request { .. } => Shard::requests,
+            Carries::Tunnel => Shard::tunnels,
+        }
+    }
+
+    /// Tells the next hop what is left of the deadline.
+    fn tell_deadline(&mut self, now: Instant) {
+        if let Some(end) = self.deadline.of_answer() {
+            let left = end.saturating_duration_since(now);
+            deadline::tell(&mut self.head.headers, left);
+        }
+    }
+
+    /// Whether it is sent again, and after which pause; none if what came is the answer.
+    fn again(
+        &self,
+        outcome: &Result<Answered, Failed>,
+        attempts: Attempts,
+        record: &mut Record,
+    ) -> Option<Duration> {
+        let repeatable = self.is_repeatable();
+        let (setback, at) = match outcome {
+            Ok(answered) => {
+                // What answers well is the answer.
+                answered.trouble?;
+                let setback = Setback {
+                    trouble: answered.trouble,
+                    word: Word::of(answered.response.headers()),
+                    repeatable,
+                    gamble: answered.flight.is_gamble(),
+                    paid: false,
+                };
+                (setback, answered.at)
+            }
+            Err(failed) => {
+                record.sent = failed.sent;
+                let setback = Setback {
+                    trouble: failed.trouble,
+                    word: Word::None,
+                    repeatable,
+                    gamble: false,
+                    paid: failed.paid,
+                };
+                (setback, failed.at)
+            }
+        };
+        let random = &mut *lock(&self.worker.random);
+        let next = attempts.next(&self.rules(), &setback, at, random);
+        let counts = &self.route.cluster.destination.counts;
+        let event = setback.trouble.map(|trouble| Event::of(&next, trouble));
+        if let Some(event) = event.flatten() {
+            counts.add(event);
+        }
+        if let Next::Again(pause) = next {
+            if !self.is_tunnel() {
+                record.retried = Some(Arc::clone(counts));
+            }
+            return Some(pause);
+        }
+        if let Some(trace) = self.trace
+            && attempts.is_spent(setback.word, next)
+        {
+            self.worker.shared.traces.spend(trace);
+        }
+        None
+    }
+
+    /// Takes the endpoints of the newest table for a further attempt: those of before may be why the last one failed.
+    fn renew(&mut self) {
+        let (route, wish) = (&mut self.route, &mut self.wish);
+        if let Some(cluster) = self.worker.directory().successor(&route.cluster) {
+            wish.tried = wish.tried.moved(&route.cluster, &cluster);
+            route.cluster = cluster;
+        }
+    }
+
+    /// No time is left for an attempt.
+    fn passed(&self) -> Failure {
+        match self.carries {
+            Carries::Request { .. } => Failure::new(
+                Reason::DeadlineExceeded,
+                "the deadline had passed before the request was sent",
+            ),
+            Carries::Tunnel => Failure::new(
+                Reason::ConnectionTimeout,
+                "the time to open a tunnel had passed before another endpoint was asked",
+            ),
+        }
+    }
+}
+
+/// The failure of the last attempt; says so where it hit an endpoint that was out, for want of any other.
+fn with_standing(mut failure: Failure, cluster: &Cluster) -> Failure {
+    if cluster.is_all_out() {
+        let out = "; every endpoint is out of rotation for failures before (weft endpoints)";
+        failure.detail.to_mut().push_str(out);
+    }
+    failure
+}

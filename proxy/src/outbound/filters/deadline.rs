@@ -1,0 +1,18 @@
+//! When the answer is no longer wanted: by what the application says, by the policy, or by what was asked of the
+//! application, whichever is first.
+
+use std::time::Instant;
+
+use super::super::exchange::Exchange;
+use crate::resilience::deadline::{earlier, said};
+
+pub(super) fn apply(exchange: &mut Exchange, started: Instant) {
+    let said = said(&exchange.head.headers).map(|left| started + left);
+    let timeout = exchange.route.traffic.timeouts.request;
+    let own = timeout.map(|timeout| started + timeout);
+    let traces = &exchange.worker.shared.traces;
+    let linked = exchange.trace.and_then(|trace| traces.deadline(trace));
+    let deadline = &mut exchange.deadline;
+    deadline.end = earlier(earlier(said, own), linked);
+    deadline.policy = own;
+}

@@ -1,0 +1,149 @@
+//! The first stage of an exchange: whom the application wants, and where that leads. Nothing is sent, and nothing waits.
+//!
+//! What it makes is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Method, Request, Uri};
+
+use super::exchange::{Carries, Exchange};
+use super::pick::{self, Tried, Wish};
+use super::route::{Astray, Route, address, route, route_tunnel};
+use super::{Client, Listener, prepare};
+use crate::failure::{Failure, Reason};
+use crate::http::authority::canonical;
+use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
+use crate::limits;
+use crate::metrics::{Counted, Shard, lock};
+use crate::record::Record;
+use crate::resilience::deadline::Deadline;
+
+/// Identifies and routes a request. What becomes known goes into the record.
+pub(super) fn request(
+    client: &Client,
+    mut head: Parts,
+    grpc: bool,
+    record: &mut Record,
+) -> Result<Exchange, Failure> {
+    let worker = &client.listener.worker;
+    match target(&client.listener, &mut head, record) {
+        Ok(route) => {
+            let wish = Wish {
+                tried: Tried::default(),
+                key: pick::key(&route.cluster, &head.headers, client.source),
+                repeatable: head.method.is_idempotent(),
+            };
+            Ok(Exchange {
+                worker: Arc::clone(worker),
+                trace: worker.trace_of(&head),
+                head,
+                route,
+                wish,
+                carries: Carries::Request { body: None, grpc },
+                deadline: Deadline::of_request(None, None),
+            })
+        }
+        Err(failure) => {
+            record.name_authority(&head);
+            Err(failure)
+        }
+    }
+}
+
+fn target(listener: &Listener, head: &mut Parts, record: &mut Record) -> Result<Route, Failure> {
+    prepare::check(head, &listener.worker.shared.via)?;
+    prepare::mean_whole_server(head);
+    let (route, authority) = choose(listener, head, record)?;
+    prepare::aim(head, authority)?;
+    record.uri = head.uri.clone();
+    Ok(route)
+}
+
+/// Whom the application wants, and who gets it under which authority.
+fn choose(
+    listener: &Listener,
+    head: &Parts,
+    record: &mut Record,
+) -> Result<(Route, Authority), Failure> {
+    let worker = &listener.worker;
+    let directory = worker.directory();
+    let authority = canonical(head)?;
+    prepare::check_target(head, &listener.destination, authority.as_ref())?;
+    let own = &worker.shared.identity;
+    let port = address(&directory, &listener.destination, authority.as_ref(), own);
+    let port = port.map_err(|astray| {
+        record.counted = worker.lost(&astray.wanted, Shard::requests);
+        astray.failure
+    })?;
+    record.counted = worker.leaving(&port.cluster, None, None, Shard::requests);
+    let route = route(port, head, record.started, &mut *lock(&worker.random))?;
+    let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
+    Ok((route, authority))
+}
+
+/// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its record.
+pub(super) fn tunnel(
+    listener: &Listener,
+    source: u64,
+    started: Instant,
+) -> (Record, Result<Exchange, Failure>) {
+    let worker = &listener.worker;
+    let (counted, route) = choose_tunnel(listener, started);
+    let mut head = Request::new(()).into_parts().0;
+    head.method = Method::CONNECT;
+    let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, None);
+    let planned = route.and_then(|route| {
+        address_to(&mut head, &route)?;
+        record.uri = head.uri.clone();
+        let wish = Wish {
+            tried: Tried::default(),
+            key: pick::key(&route.cluster, &head.headers, source),
+            // No byte is taken from the application before the far side has accepted.
+            repeatable: true,
+        };
+        Ok(Exchange {
+            worker: Arc::clone(worker),
+            trace: None,
+            head,
+            route,
+            wish,
+            carries: Carries::Tunnel,
+            deadline: Deadline::of_tunnel(started + limits::TUNNEL_OPEN_TIMEOUT),
+        })
+    });
+    (record, planned)
+}
+
+/// Where the connection goes, and where it is counted.
+fn choose_tunnel(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
+    let worker = &listener.worker;
+    let directory = worker.directory();
+    let own = &worker.shared.identity;
+    let port = match address(&directory, &listener.destination, None, own) {
+        Ok(port) => port,
+        Err(Astray { failure, wanted }) => {
+            return (worker.lost(&wanted, Shard::tunnels), Err(failure));
+        }
+    };
+    let route = route_tunnel(port, now, &mut *lock(&worker.random));
+    let (cluster, name) = match &route {
+        Ok(route) => (&route.cluster, route.name.as_ref()),
+        Err(_) => (&port.cluster, None),
+    };
+    (worker.leaving(cluster, None, name, Shard::tunnels), route)
+}
+
+/// Makes the head of CONNECT say where to (RFC 9114 section 4.4).
+fn address_to(head: &mut Parts, route: &Route) -> Result<(), Failure> {
+    head.uri = Uri::try_from(route.cluster.label.as_ref())
+        .map_err(|_| Failure::new(Reason::Internal, "a service's name is no authority"))?;
+    let headers = &mut head.headers;
+    headers.insert(WEFT_SERVICE, route.cluster.wire.clone());
+    if let Some(parent) = &route.parent {
+        headers.insert(WEFT_ROUTE_PARENT, parent.wire.clone());
+    }
+    Ok(())
+}
