@@ -147,3 +147,6 @@ pub const WALL_CHECK_SPREAD: Duration = Duration::from_secs(60);
 pub const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 const DAY: u64 = 24 * 3600;
+
+/// Pause after an accept that failed.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

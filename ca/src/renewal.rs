@@ -1,4 +1,4 @@
-//! When to renew an SVID: a state machine without clock, socket or global randomness.
+//! When to renew an SVID: a state machine. Pure.
 //!
 //! It plans on the monotonic clock from the life that is left, so a wall clock that jumps moves nothing by
 //! itself; a machine that slept is caught by [`Renewal::handle_wall_clock`]. The driver is `agent.rs`.

@@ -237,3 +237,12 @@ pub(crate) const LOG_OF_CALLERS: (u32, Duration) = (60, Duration::from_secs(60))
 
 /// Lines of the log that a lasting state causes again and again, in a span: no descriptors left, say.
 pub(crate) const LOG_OF_A_STATE: (u32, Duration) = (1, Duration::from_secs(10));
+
+/// A floor under the patience: a busy host may not schedule a process for this long.
+pub(crate) const SILENCE_PATIENCE_MIN: Duration = Duration::from_millis(500);
+
+/// A ceiling, so that one lossy measurement of the round trip does not hide a dead peer.
+pub(crate) const SILENCE_PATIENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Flights in a handshake with client certificates: three, and room for what comes after it.
+pub(crate) const REHEARSAL_FLIGHTS_MAX: usize = 6;

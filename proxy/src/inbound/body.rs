@@ -12,13 +12,13 @@ use http::Request;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
 use weft_transport::http3::{ErrorCode, RecvHalf, StreamError};
+use weft_transport::locks::lock;
 
 use super::pace::Pace;
 use crate::failure::{Failure, Reason};
 use crate::http::fields;
 use crate::http::upload::{Room, Sending, Upload};
 use crate::limits;
-use crate::metrics::lock;
 
 /// A request body as it comes from the peer. Counts what moves, for the idle timeout and the log.
 pub(crate) struct RequestBody {

@@ -7,17 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use weft_transport::metrics::{
-    DECISIONS, HANDSHAKES, LOG_DROPPED, LOG_SUPPRESSED, MIGRATIONS, Metric, Page, REQUEST_DURATION,
-    REQUESTS, Sample, TUNNEL_RECEIVED, TUNNEL_SENT, TUNNELS_ACTIVE, TUNNELS_CLOSED, TUNNELS_FAILED,
-    TUNNELS_OPENED, WORKER_BEHIND, WORKER_LIMITED,
+    ATTEMPT_PARTS, DECISIONS, Family, HANDSHAKES, LOG_DROPPED, LOG_SUPPRESSED, MIGRATIONS, Metric,
+    Page, REQUEST_DURATION, REQUESTS, Sample, TUNNEL_RECEIVED, TUNNEL_SENT, TUNNELS_ACTIVE,
+    TUNNELS_CLOSED, TUNNELS_FAILED, TUNNELS_OPENED, WORKER_BEHIND, WORKER_LIMITED,
 };
 
+use super::parts::{Histogram, Sums};
 use super::{Decision, Labels, Outcome, RequestCounts, Shard, TunnelSeries, lock};
 
 /// The whole page.
 pub(crate) fn expose(shards: &[Arc<Shard>], samples: &[Sample]) -> String {
     let mut page = Page::new();
     requests(&mut page, shards);
+    parts(&mut page, shards);
     tunnels(&mut page, shards);
     decisions(&mut page, shards);
     handshakes(&mut page, shards);
@@ -38,16 +40,11 @@ fn requests(page: &mut Page, shards: &[Arc<Shard>]) {
         for (labels, series) in lock(&shard.requests).iter() {
             let counts = lock(&series.counts).clone();
             // Taken for a call that is still under way, or that was counted elsewhere in the end.
-            if counts.count == 0 {
+            if counts.durations.count == 0 {
                 continue;
             }
             let sum = merged.entry(labels.clone()).or_default();
-            sum.count += counts.count;
-            sum.duration_sum += counts.duration_sum;
-            sum.buckets
-                .iter_mut()
-                .zip(counts.buckets)
-                .for_each(|(sum, count)| *sum += count);
+            sum.durations.merge(&counts.durations);
             for (outcome, count) in counts.outcomes {
                 match sum.outcomes.iter_mut().find(|(one, _)| *one == outcome) {
                     Some((_, sum)) => *sum += count,
@@ -73,9 +70,23 @@ fn requests(page: &mut Page, shards: &[Arc<Shard>]) {
     }
     let mut family = page.family(&REQUEST_DURATION);
     for (labels, counts) in &merged {
-        let (sum, count) = (counts.duration_sum, counts.count);
-        family.histogram(&values(labels), &counts.buckets, sum, count);
+        histogram(&mut family, &values(labels), &counts.durations);
     }
+}
+
+fn parts(page: &mut Page, shards: &[Arc<Shard>]) {
+    let mut sums = Sums::default();
+    for shard in shards {
+        shard.parts.merge_into(&mut sums);
+    }
+    let mut family = page.family(&ATTEMPT_PARTS);
+    for (labels, counts) in sums.iter() {
+        histogram(&mut family, &labels, counts);
+    }
+}
+
+fn histogram(family: &mut Family<'_>, labels: &[&str], counts: &Histogram) {
+    family.histogram(labels, &counts.buckets, counts.sum, counts.count);
 }
 
 fn tunnels(page: &mut Page, shards: &[Arc<Shard>]) {

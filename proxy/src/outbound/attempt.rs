@@ -24,6 +24,7 @@ use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::mesh::stream_failure;
+use crate::record::attempt::{Attempt, Ended};
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::retry::{GRPC_STATUS, Trouble};
 use crate::resilience::verdict::{Ending, Verdict};
@@ -40,6 +41,8 @@ pub(super) struct Answered {
     pub(super) at: Instant,
     /// What may be wrong with it, so that another answer may be better.
     pub(super) trouble: Option<Trouble>,
+    /// What this attempt took, for the record.
+    pub(super) attempt: Attempt,
 }
 
 /// The other direction of an exchange whose answer has begun.
@@ -73,12 +76,19 @@ pub(super) struct Failed {
     pub(super) sent: u64,
     /// The retry budget has been asked for the next attempt.
     pub(super) paid: bool,
+    /// What this attempt took, for the record.
+    pub(super) attempt: Attempt,
 }
 
 impl Failed {
     /// There was not even a stream.
-    pub(super) fn unopened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Self {
+    pub(super) fn unopened(
+        NotOpened { failure, trouble }: NotOpened,
+        at: Instant,
+        attempt: Attempt,
+    ) -> Self {
         Self {
+            attempt: attempt.finish(Ended::Failed(failure.reason), at),
             failure,
             trouble,
             at,
@@ -103,7 +113,7 @@ impl Exchange {
         let Opened {
             mut send,
             mut response,
-        } = opened.map_err(|error| Failed::unopened(error, read_clock()))?;
+        } = opened.map_err(|error| Failed::unopened(error, read_clock(), picked.attempt))?;
         let mut upward = if let Some(body) = body {
             Upward::Body(Pump::new(body, send, proof(&self.head)))
         } else if self.is_tunnel() {
@@ -129,10 +139,11 @@ impl Exchange {
             Ok(head) => head.into_parts().0,
             Err(error) => {
                 let sent = moved(&upward);
-                return Err(self.failed(error, &mut picked.flight, clock, at, sent));
+                return Err(self.failed(error, &mut picked, clock, at, sent));
             }
         };
-        let trouble = self.judge(&head, &mut picked.flight, clock, at)?;
+        let trouble = self.judge(&head, &mut picked, clock, at)?;
+        let ended = Ended::Answered(head.status.as_u16());
         let mut body = response.into_body();
         if head.headers.contains_key(GRPC_STATUS) {
             // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
@@ -152,6 +163,7 @@ impl Exchange {
             deadline: clock.end(),
             at,
             trouble,
+            attempt: picked.attempt.finish(ended, at),
         })
     }
 
@@ -171,10 +183,13 @@ impl Exchange {
     fn judge(
         &self,
         head: &http::response::Parts,
-        flight: &mut Flight,
+        picked: &mut Picked,
         clock: &Clock,
         at: Instant,
     ) -> Result<Option<Trouble>, Failed> {
+        let Picked {
+            flight, attempt, ..
+        } = picked;
         if !self.is_tunnel() {
             let verdict = Verdict::of_response(head, self.is_grpc(), clock, at);
             flight.judge(verdict.says, at);
@@ -189,6 +204,7 @@ impl Exchange {
         match refused {
             None => Ok(None),
             Some(failure) => Err(Failed {
+                attempt: attempt.finish(Ended::Failed(failure.reason), at),
                 failure,
                 trouble: verdict.trouble,
                 at,
@@ -201,7 +217,7 @@ impl Exchange {
     fn failed(
         &self,
         error: HeadError,
-        flight: &mut Flight,
+        picked: &mut Picked,
         clock: &Clock,
         at: Instant,
         sent: u64,
@@ -222,8 +238,9 @@ impl Exchange {
             HeadError::Stream(error) => (stream_failure(&error), ending(&error)),
         };
         let verdict = ending.verdict(clock, false, at);
-        flight.judge(verdict.says, at);
+        picked.flight.judge(verdict.says, at);
         Failed {
+            attempt: picked.attempt.finish(Ended::Failed(failure.reason), at),
             failure,
             trouble: verdict.trouble,
             at,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http_body::Body as _;
 use hyper::body::Incoming;
+use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
 use super::open::{Picked, choose};
@@ -19,8 +20,9 @@ use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::{Sending, Upload};
-use crate::metrics::{Shard, lock};
+use crate::metrics::Shard;
 use crate::record::Record;
+use crate::record::attempt::Attempt;
 use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
 use crate::resilience::deadline::{self, Deadline};
 use crate::resilience::destination::Event;
@@ -114,6 +116,10 @@ impl Exchange {
                 let (last, name) = (self.wish.tried.last(), self.route.name.as_ref());
                 let (cluster, count) = (&self.route.cluster, self.count());
                 record.counted = self.worker.leaving(cluster, last, name, count);
+                record.kept.add(match &outcome {
+                    Ok(answered) => answered.attempt,
+                    Err(failed) => failed.attempt,
+                });
                 match self.again(&outcome, attempts, record) {
                     // Its stream is reset here, before the pause.
                     Some(pause) => pause,
@@ -154,7 +160,8 @@ impl Exchange {
     /// Picks an endpoint for an attempt that begins `now`.
     pub(super) fn pick(&mut self, now: Instant) -> Result<Picked, Failed> {
         let (worker, cluster) = (&self.worker, &self.route.cluster);
-        choose(worker, cluster, &mut self.wish, now).map_err(|error| Failed::unopened(error, now))
+        choose(worker, cluster, &mut self.wish, now)
+            .map_err(|error| Failed::unopened(error, now, Attempt::begin(now)))
     }
 
     /// Whether it is a call of gRPC.

@@ -8,10 +8,10 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use weft_config::table::{Hedge, HedgeAfter};
+use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
 use super::exchange::{CopyOfBody, Exchange};
-use crate::metrics::lock;
 use crate::resilience::attempts::{Attempts, Hedging};
 use crate::resilience::deadline::Clock;
 use crate::resilience::destination::Event;

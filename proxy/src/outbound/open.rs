@@ -9,13 +9,14 @@ use http::request::Parts;
 use tokio::time::timeout_at;
 use weft_transport::endpoint::DialError;
 use weft_transport::http3::{ClientConnection, OpenError, ResponseHalf, SendHalf};
+use weft_transport::locks::lock;
 
 use super::pick::{Wish, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::failure::{Failure, Reason};
 use crate::limits;
 use crate::mesh::{dial_failure, open_failure};
-use crate::metrics::lock;
+use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
 use crate::resilience::retry::Trouble;
@@ -39,6 +40,8 @@ pub(super) struct NotOpened {
 pub(super) struct Picked {
     index: usize,
     pub(super) flight: Flight,
+    /// What it takes, for the record.
+    pub(super) attempt: Attempt,
     /// No other endpoint is left to try.
     last: bool,
     /// The request may be sent again.
@@ -83,6 +86,7 @@ pub(super) fn choose(
     Ok(Picked {
         index,
         flight,
+        attempt: Attempt::begin(now),
         last: wish.tried.all(cluster.endpoints.len()),
         again: false,
     })
@@ -102,6 +106,7 @@ pub(super) async fn open(
     let Picked {
         index,
         ref mut flight,
+        ref mut attempt,
         last,
         ..
     } = *picked;
@@ -112,6 +117,7 @@ pub(super) async fn open(
         });
     };
     let end_of_clock = clock.end_or_never(flight.began());
+    attempt.picked(endpoint.target.address, Instant::now());
     let connection = async {
         match has_alternative {
             true => worker.pool.get_unless_doubtful(&endpoint.target).await,
@@ -138,6 +144,7 @@ pub(super) async fn open(
     // What a handshake took says nothing about the next response.
     let now = Instant::now();
     flight.sent(now);
+    attempt.dialled(now);
     let patience = now + patience(worker, &connection, now);
     let opened = timeout_at(
         patience.min(end_of_clock).into(),
@@ -146,6 +153,7 @@ pub(super) async fn open(
     .await;
     let verdict = match opened {
         Ok(Ok((send, response))) => {
+            attempt.sent(Instant::now());
             return Ok(Opened { send, response });
         }
         Ok(Err(error)) => {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use weft_config::table::RetryBudget;
+use weft_transport::locks::lock;
 use weft_transport::metrics::{
     EJECTIONS, FAILOVERS, FAULTS, HEDGES, Metric, OVERLOAD, OVERRIDES, RESENT, RETRIED, RETRIES,
     RETRIES_WITHHELD, RETURNS, WAITED,
@@ -15,7 +16,6 @@ use weft_transport::metrics::{
 use super::attempts::{Next, Why};
 use super::budget::Budget;
 use super::retry::Trouble;
-use crate::metrics::lock;
 
 /// One port of a service, as `orders.shop:80`.
 #[derive(Debug)]

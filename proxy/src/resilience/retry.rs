@@ -128,6 +128,11 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(until.duration_since(sent).unwrap_or_default())
 }
 
+/// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: not the caller's fault.
+pub(crate) fn is_grpc_failure(code: u8) -> bool {
+    matches!(code, 2 | 4 | 13 | 14 | 15)
+}
+
 #[cfg(test)]
 mod tests {
     use http::Method;

@@ -88,6 +88,14 @@ catalogue! {
     ]);
     /// Time from the complete request head to the end of the response.
     REQUEST_DURATION = Histogram("weft_request_duration_seconds", Seconds).by(CALL, &[]);
+    /// Time that parts of calls took on the caller's side: the choice of an endpoint (pick), a connection to it (dial; next
+    /// to nothing where there is one), a stream of it with the head sent (stream), the head of the response (head), and
+    /// the rest of the answer or the life of a tunnel (body). A part in which the call failed is counted as failed. Of
+    /// many attempts the first three and the last are counted; of copies of slow requests, only one.
+    ATTEMPT_PARTS = Histogram("weft_attempt_part_seconds", Seconds).by(&[], &[
+        Label::one_of("part", &["pick", "dial", "stream", "head", "body"]),
+        Label::one_of("outcome", &["ended", "failed"])
+    ]);
     /// TCP tunnels that run.
     TUNNELS_ACTIVE = Gauge("weft_tcp_connections_active", Things).by(CALL, &[]);
     /// TCP tunnels that began.
@@ -103,7 +111,7 @@ catalogue! {
     /// Authorisation decisions, by decision and the policy that spoke; empty where the default decided.
     DECISIONS = Counter("weft_authz_decisions_total", Things).by(&[], &[
         Label::one_of("decision", &["allow", "deny", "audit"]),
-        Label::open("policy", "`NAMESPACE/NAME` of a policy; empty where the default decided", "2000 policies per worker and decision; further ones are counted as `other`")
+        Label::open("policy", "`AuthorizationPolicy/NAMESPACE/NAME`; empty where the default decided", "2000 policies per worker and decision; further ones are counted as `other`")
     ]);
     /// Attempts after the first, by what was wrong with the one before.
     RETRIES = Counter("weft_retries_total", Things).by(OF_DESTINATION, &[

@@ -2,12 +2,15 @@
 //! that git knows and names every place that breaks its rule, with what to do about it.
 //!
 //! Rules that clippy can hold (no `unwrap`, no bare `tokio::spawn`, ...) stand in `clippy.toml` and
-//! in `[workspace.lints]`; a rule stands here when it is about files, folders or words.
+//! in `[workspace.lints]`; a rule stands here when it is about files, folders or words. Rules about how the parts of the
+//! source hang together are in `structure.rs`.
 
 #![allow(
     clippy::unwrap_used,
     reason = "the whole crate is tests: a file that cannot be read must stop them"
 )]
+
+mod structure;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -74,15 +77,35 @@ impl Source {
         self.path.starts_with("tests/")
             || self.path.contains("/tests/")
             || self.path.ends_with("/tests.rs")
+            || self.path.ends_with("_tests.rs")
+            || self.path.ends_with("_simulations.rs")
             || self.path.ends_with("/testing.rs")
     }
 
-    /// The lines before the tests at the bottom, with their numbers from 1.
+    /// The lines that are not only for tests, with their numbers from 1: all but the items behind `#[cfg(test)]`.
     fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        enum Of {
+            Product,
+            /// What the attribute is for begins with the next line that is no attribute.
+            Attribute,
+            /// It ends with the brace at the margin.
+            Test,
+        }
+        let mut of = Of::Product;
         let numbered = self.text.lines().enumerate();
-        numbered
-            .map(|(index, line)| (index + 1, line))
-            .take_while(|(_, line)| *line != "#[cfg(test)]")
+        numbered.filter_map(move |(index, line)| {
+            let is_product = matches!(of, Of::Product) && line != "#[cfg(test)]";
+            of = match of {
+                Of::Product if line == "#[cfg(test)]" => Of::Attribute,
+                Of::Attribute if line.starts_with("#[") => Of::Attribute,
+                Of::Attribute if line.ends_with([';', '}']) => Of::Product,
+                Of::Attribute => Of::Test,
+                Of::Test if line == "}" || line == "};" => Of::Product,
+                Of::Test => Of::Test,
+                Of::Product => Of::Product,
+            };
+            is_product.then_some((index + 1, line))
+        })
     }
 
     /// The comment that opens the file.
