@@ -6,6 +6,8 @@
 //! pure; whether an exchange is sent again is decided in [`crate::resilience`].
 
 mod attempt;
+#[cfg(test)]
+mod attempt_simulations;
 mod connection;
 mod exchange;
 mod filters;

@@ -58,7 +58,8 @@ impl Tried {
         moved
     }
 
-    fn has(self, index: usize) -> bool {
+    /// Whether it was tried.
+    pub(super) fn has(self, index: usize) -> bool {
         u32::try_from(index)
             .ok()
             .and_then(|index| 1_u128.checked_shl(index))

@@ -1,0 +1,523 @@
+//! A model of exchanges in random orders of what may become of their attempts: the choice of endpoints, their verdicts,
+//! the attempts and the budget work together, and what must always hold is checked at each step. Time and randomness
+//! are simulated; a failure names its seed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::response::Parts;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use weft_config::table::{GrpcCode, Hedge, HedgeAfter, Percent, Retry, RetryBudget, Traffic};
+
+use super::pick::{Tried, Wish, pick};
+use crate::cluster::{Cluster, Flight};
+use crate::directory::tests::cluster;
+use crate::resilience::attempts::{Attempts, Hedging, Next, Rules, Setback};
+use crate::resilience::breaker::Admission;
+use crate::resilience::budget::Budget;
+use crate::resilience::deadline::{Clock, Deadline};
+use crate::resilience::retry::{GRPC_STATUS, SAFE, Trouble, WEFT_RETRY, Word};
+use crate::resilience::standing::Outcome;
+use crate::resilience::verdict::{Ending, Says, Verdict};
+
+const MS: Duration = Duration::from_millis(1);
+const SEEDS: u64 = 2000;
+/// More failures than a world has.
+const ON_TRIAL: u32 = 1 << 20;
+
+/// Endpoints, a policy, and the callers that meet them.
+struct World {
+    cluster: Arc<Cluster>,
+    random: StdRng,
+    start: Instant,
+    now: Instant,
+    retry: Retry,
+    hedge: Option<Hedge>,
+    allowance: RetryBudget,
+    budget: Budget,
+    requests: u32,
+    /// What was taken from the budget, counted beside it.
+    paid: u32,
+    /// By endpoint: attempts that told of a failure before it was out of rotation for the first time.
+    failures: Vec<u32>,
+    seen: Seen,
+}
+
+/// What happened in all worlds, so that no check is idle.
+#[derive(Debug, Default)]
+struct Seen {
+    again: u32,
+    copies: u32,
+    withheld: u32,
+    answered: u32,
+    late: u32,
+    left: u32,
+    out: u32,
+    twice: u32,
+}
+
+/// One attempt under way.
+struct UnderWay {
+    flight: Flight,
+    index: usize,
+    clock: Clock,
+    last: bool,
+    end: Instant,
+    fate: Fate,
+}
+
+/// What becomes of an attempt.
+enum Fate {
+    Ends(Ending),
+    Answers(Box<Parts>),
+}
+
+/// What a failed or doubtful round leaves behind.
+struct Round {
+    setback: Setback,
+    /// An application may have processed the request.
+    processed: bool,
+}
+
+/// One exchange.
+struct Asked {
+    idempotent: bool,
+    grpc: bool,
+    repeatable: bool,
+    deadline: Deadline,
+    timeout: Option<Duration>,
+    wish: Wish,
+    hedged: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let retry = Retry {
+            attempts: random.random_range(0..4),
+            reset_before_response: random.random(),
+            codes: vec![503],
+            grpc_codes: if random.random() {
+                vec![GrpcCode::Unavailable]
+            } else {
+                vec![]
+            },
+            non_idempotent: random.random_range(0..4) == 0,
+            ..Retry::default()
+        };
+        let hedge = random.random::<bool>().then(|| Hedge {
+            after: HedgeAfter::Delay(MS * 5),
+            attempts: random.random_range(1..3),
+            non_idempotent: random.random(),
+        });
+        let allowance = RetryBudget {
+            percent: Percent::whole(random.random_range(0..100)),
+            retries_per_second_min: random.random_range(0..3),
+            ..RetryBudget::default()
+        };
+        let start = Instant::now();
+        let count = random.random_range(1..6);
+        Self {
+            cluster: cluster(count, Traffic::default()),
+            start,
+            now: start,
+            retry,
+            hedge,
+            budget: Budget::new(allowance.interval, start),
+            allowance,
+            requests: 0,
+            paid: 0,
+            failures: vec![0; usize::from(count)],
+            random,
+            seen: Seen::default(),
+        }
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.random.random_range(0..100) < percent
+    }
+
+    fn millis(&mut self, most: u32) -> Duration {
+        MS * self.random.random_range(0..most)
+    }
+
+    fn rules<'a>(&'a self, asked: &Asked) -> Rules<'a> {
+        Rules {
+            retry: &self.retry,
+            budget: &self.budget,
+            allowance: &self.allowance,
+            deadline: asked.deadline,
+            idempotent: asked.idempotent,
+        }
+    }
+
+    /// What the budget is asked for; counts what it gives.
+    fn spending<T>(&mut self, ask: impl FnOnce(&mut Self) -> T) -> (T, bool) {
+        let before = self.budget.left(self.now, &self.allowance);
+        let answer = ask(self);
+        let taken = before - self.budget.left(self.now, &self.allowance);
+        assert!(taken == 0.0 || (taken - 1.0).abs() < 1e-6, "{taken}");
+        self.paid += u32::from(taken > 0.0);
+        let floor = f64::from(self.allowance.retries_per_second_min)
+            * self.allowance.interval.as_secs_f64();
+        let most = f64::from(self.requests) * self.allowance.percent.fraction() + floor;
+        assert!(f64::from(self.paid) <= most + 1e-6, "more than the budget");
+        (answer, taken > 0.0)
+    }
+
+    fn asked(&mut self) -> Asked {
+        let tunnel = self.chance(20);
+        let end = self.now + MS + self.millis(200);
+        let deadline = match (tunnel, self.chance(60)) {
+            (true, _) => Deadline::of_tunnel(end),
+            (false, true) => Deadline::of_request(Some(end), None),
+            (false, false) => Deadline::of_request(None, None),
+        };
+        let idempotent = !tunnel && self.chance(60);
+        Asked {
+            idempotent,
+            grpc: !tunnel && !idempotent && self.chance(50),
+            repeatable: self.chance(90),
+            deadline,
+            timeout: self.chance(30).then(|| MS + self.millis(60)),
+            wish: Wish {
+                tried: Tried::default(),
+                key: None,
+                repeatable: tunnel || idempotent,
+            },
+            hedged: !tunnel,
+        }
+    }
+
+    /// From the first attempt to the last.
+    fn exchange(&mut self) {
+        let mut asked = self.asked();
+        let mut attempts = Attempts::default();
+        self.requests += 1;
+        self.budget.request(self.now);
+        let mut processed = false;
+        loop {
+            let clock = attempts.begin(&asked.deadline, asked.timeout, self.now);
+            let Some(clock) = clock else {
+                panic!("there was time when the attempt was decided, and at the beginning");
+            };
+            assert!(attempts.made() <= self.retry.attempts + 1);
+            let round = self.round(&mut asked, &mut attempts, clock);
+            let Some(round) = round else { return };
+            processed |= round.processed;
+            let (setback, at) = (round.setback, self.now);
+            let mut random = StdRng::seed_from_u64(self.random.random());
+            let (next, taken) = self
+                .spending(|world| attempts.next(&world.rules(&asked), &setback, at, &mut random));
+            let Next::Again(pause) = next else {
+                assert!(!taken, "what is not sent costs nothing");
+                self.seen.withheld += u32::from(next != Next::End);
+                return;
+            };
+            self.seen.again += 1;
+            let trouble = setback.trouble.unwrap();
+            assert!(setback.repeatable && attempts.made() <= self.retry.attempts);
+            assert!(taken || setback.paid || trouble == Trouble::NotReached);
+            assert!(!processed || self.may_come_twice(&asked));
+            self.seen.twice += u32::from(processed);
+            self.now += pause;
+            let left = asked.deadline.left(self.now);
+            assert!(left.is_none_or(|left| !left.is_zero()));
+            self.renew(&mut asked);
+        }
+    }
+
+    /// Whether the request may be processed a second time: by its method, or by the word of an operator.
+    fn may_come_twice(&self, asked: &Asked) -> bool {
+        let by_hedge = self.hedge.as_ref().is_some_and(|one| one.non_idempotent);
+        // Who lists a code says that the methods stand it.
+        let by_code = asked.grpc && !self.retry.grpc_codes.is_empty();
+        let by_operator = self.retry.non_idempotent || by_code || asked.hedged && by_hedge;
+        asked.idempotent || by_operator
+    }
+
+    /// One attempt with its copies, until there is an answer to take (then none), or no attempt is left under way.
+    fn round(&mut self, asked: &mut Asked, attempts: &mut Attempts, clock: Clock) -> Option<Round> {
+        let again = attempts.may_go_on(&self.retry);
+        let mut under_way = vec![self.send(asked, clock)];
+        let hedge = self.hedge.clone().filter(|_| asked.hedged);
+        let harmless = |hedge: &Hedge| asked.idempotent || hedge.non_idempotent;
+        let hedge = hedge.filter(harmless);
+        let mut timer = hedge.as_ref().map(|_| self.now + MS * 5);
+        let (mut sent, mut processed) = (0, false);
+        loop {
+            let ends = under_way.iter().map(|one| one.end).enumerate();
+            let (next, end) = ends.min_by_key(|(_, end)| *end).unwrap();
+            if let (Some(hedge), Some(at)) = (&hedge, timer)
+                && at < end
+            {
+                self.now = at;
+                timer = None;
+                let left = (0..self.cluster.endpoints.len()).any(|one| !asked.wish.tried.has(one));
+                let possible = left && asked.repeatable;
+                let (copy, taken) =
+                    self.spending(|world| attempts.copy(&world.rules(asked), hedge, possible, at));
+                assert_eq!(taken, copy == Hedging::Send);
+                if copy == Hedging::Send {
+                    sent += 1;
+                    self.seen.copies += 1;
+                    assert!(sent <= hedge.attempts && possible);
+                    let clock = asked.deadline.attempt(at, asked.timeout);
+                    under_way.push(self.send(asked, clock));
+                    timer = (sent < hedge.attempts).then_some(at + MS * 5);
+                }
+                continue;
+            }
+            self.now = end;
+            let mut one = under_way.swap_remove(next);
+            let verdict = match &one.fate {
+                Fate::Answers(head) => Verdict::of_response(head, asked.grpc, &one.clock, end),
+                Fate::Ends(Ending::Silent) => {
+                    let may_leave = again && !one.last && self.rules(asked).may_break();
+                    let repeatable = asked.repeatable;
+                    let leave =
+                        |world: &mut Self| may_leave && world.rules(asked).leave(repeatable, end);
+                    if !self.spending(leave).0 {
+                        // It waits on, and there may be an answer yet.
+                        (one.end, one.fate) = self.fate(&one.clock, false);
+                        under_way.push(one);
+                        continue;
+                    }
+                    self.seen.left += 1;
+                    Ending::Silent.verdict(&one.clock, one.last, end)
+                }
+                Fate::Ends(ending) => ending.verdict(&one.clock, one.last, end),
+            };
+            self.judge(&mut one, verdict.says);
+            let (word, paid) = match &one.fate {
+                Fate::Answers(head) => (Word::of(&head.headers), false),
+                Fate::Ends(ending) => (Word::None, ending.is_paid()),
+            };
+            processed |= is_processed(&one.fate, word);
+            let answers = matches!(one.fate, Fate::Answers(_));
+            if answers && verdict.trouble.is_none() {
+                self.seen.answered += 1;
+                return None;
+            }
+            if answers || under_way.is_empty() {
+                // What the other copies had under way is cancelled, and may have been processed.
+                processed |= !under_way.is_empty();
+                let setback = Setback {
+                    trouble: verdict.trouble,
+                    word,
+                    repeatable: asked.repeatable,
+                    gamble: answers && one.flight.is_gamble(),
+                    paid,
+                };
+                return Some(Round { setback, processed });
+            }
+        }
+    }
+
+    /// Tells the endpoint what the attempt says of it, and what comes after that.
+    fn judge(&mut self, one: &mut UnderWay, says: Says) {
+        let endpoint = &self.cluster.endpoints[one.index];
+        let was_out = endpoint.standing.is_out();
+        self.seen.late += u32::from(matches!(says, Says::Late { .. }));
+        self.failures[one.index] += u32::from(!matches!(
+            says,
+            Says::Nothing
+                | Says::Answered(None | Some(Outcome::Well | Outcome::Busy(_)))
+                | Says::Outcome(Outcome::Well | Outcome::Busy(_))
+        ));
+        one.flight.judge(says, self.now);
+        if let Says::Answered(Some(outcome)) = says {
+            // The end of a gRPC call says the same once more.
+            one.flight.tell(outcome, self.now);
+            one.flight.tell(outcome, self.now);
+        }
+        if !was_out && endpoint.standing.is_out() {
+            // Once it comes back it is on trial, and less puts it out.
+            let failures = std::mem::replace(&mut self.failures[one.index], ON_TRIAL);
+            assert!(failures >= 5, "out after {failures} attempts that failed");
+            self.seen.out += 1;
+        }
+    }
+
+    /// One attempt goes out.
+    fn send(&mut self, asked: &mut Asked, clock: Clock) -> UnderWay {
+        let now = self.now;
+        let left = asked.deadline.left(now);
+        assert!(left.is_none_or(|left| !left.is_zero()), "after its time");
+        let all = Arc::clone(&self.cluster);
+        let index = pick(&all, &asked.wish, now, &mut self.random).unwrap();
+        let healthy = |one: &usize| all.endpoints[*one].standing.admission(now) == Admission::Yes;
+        let mut untried = (0..all.endpoints.len()).filter(|one| !asked.wish.tried.has(*one));
+        assert!(
+            !asked.wish.tried.has(index) || !untried.any(|one| healthy(&one)),
+            "an endpoint is tried twice although another one is well and was not tried"
+        );
+        let flight = all.start(index, now).unwrap();
+        asked.wish.tried.add(index);
+        let last = asked.wish.tried.all(all.endpoints.len());
+        let (end, fate) = self.fate(&clock, true);
+        UnderWay {
+            flight,
+            index,
+            clock,
+            last,
+            end,
+            fate,
+        }
+    }
+
+    /// What becomes of an attempt from now on, within its clock.
+    fn fate(&mut self, clock: &Clock, may_be_silent: bool) -> (Instant, Fate) {
+        let most = if self.random.random() { 5 } else { 90 };
+        let end = self.now + self.millis(most);
+        if let Some(over) = clock.end()
+            && over <= end
+        {
+            let late = [Ending::UnreachedInTime, Ending::UnaskedInTime, Ending::Late];
+            let late = late[self.random.random_range(0..3)];
+            return (over.max(self.now), Fate::Ends(late));
+        }
+        let endings = [
+            Ending::Doubtful,
+            Ending::Unreached,
+            Ending::NoRoom,
+            Ending::LostUnasked,
+            Ending::Leaving,
+            Ending::Refused,
+            Ending::Busy,
+            Ending::Reset,
+            Ending::Lost,
+            Ending::Malformed,
+            Ending::Stalled,
+            Ending::Own,
+            Ending::Silent,
+        ];
+        if self.chance(60) {
+            let among = endings.len() - usize::from(!may_be_silent);
+            return (end, Fate::Ends(endings[self.random.random_range(0..among)]));
+        }
+        let status = [200, 200, 404, 429, 500, 503, 504][self.random.random_range(0..7)];
+        let mut answer = http::Response::builder().status(status);
+        if self.chance(30) {
+            answer = answer.header(GRPC_STATUS, self.random.random_range(0..17));
+        }
+        if status == 503 && self.chance(40) {
+            answer = match self.random.random_range(0..4) {
+                0 => answer.header(WEFT_RETRY, SAFE),
+                1 => answer.header(WEFT_RETRY, "spent"),
+                2 => answer.header("retry-after", "0"),
+                _ => answer.header("retry-after", u64::MAX),
+            };
+        }
+        let head = answer.body(()).unwrap().into_parts().0;
+        (end, Fate::Answers(Box::new(head)))
+    }
+
+    /// Now and then a newer table has other endpoints.
+    fn renew(&mut self, asked: &mut Asked) {
+        if !self.chance(10) {
+            return;
+        }
+        let count = self.random.random_range(1..6);
+        let newer = cluster(count, Traffic::default());
+        asked.wish.tried = asked.wish.tried.moved(&self.cluster, &newer);
+        self.failures = vec![0; usize::from(count)];
+        self.cluster = newer;
+    }
+}
+
+/// Whether an application may have processed what ended so.
+fn is_processed(fate: &Fate, word: Word) -> bool {
+    match fate {
+        Fate::Answers(_) => word != Word::Safe,
+        Fate::Ends(ending) => match ending {
+            Ending::Doubtful
+            | Ending::Unreached
+            | Ending::UnreachedInTime
+            | Ending::UnaskedInTime
+            | Ending::NoRoom
+            | Ending::LostUnasked
+            | Ending::Leaving
+            | Ending::Refused => false,
+            Ending::Busy
+            | Ending::Reset
+            | Ending::Lost
+            | Ending::Malformed
+            | Ending::Silent
+            | Ending::Stalled
+            | Ending::Late
+            | Ending::Own => true,
+        },
+    }
+}
+
+#[test]
+fn in_any_order_of_outcomes_attempts_keep_their_bounds() {
+    let mut all = Seen::default();
+    for seed in 0..SEEDS {
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            // Within one window of the budget, which forgets nothing in that time.
+            while world.now < world.start + Duration::from_secs(5) {
+                world.exchange();
+                let pause = world.millis(100);
+                world.now += pause;
+            }
+            world.seen
+        });
+        let seen = run.unwrap_or_else(|_| panic!("seed {seed}"));
+        all.again += seen.again;
+        all.copies += seen.copies;
+        all.withheld += seen.withheld;
+        all.answered += seen.answered;
+        all.late += seen.late;
+        all.left += seen.left;
+        all.out += seen.out;
+        all.twice += seen.twice;
+    }
+    let Seen {
+        again,
+        copies,
+        withheld,
+        answered,
+        late,
+        left,
+        out,
+        twice,
+    } = all;
+    let least = [again, copies, withheld, answered, late, left, out, twice];
+    assert!(least.iter().all(|count| *count > 100), "{least:?}");
+}
+
+#[test]
+fn a_failure_that_the_head_and_the_end_of_a_call_tell_counts_once() {
+    let now = Instant::now();
+    let two = cluster(2, Traffic::default());
+    let fail = || {
+        let mut flight = two.start(0, now).unwrap();
+        flight.judge(Says::Answered(Some(Outcome::Badly)), now);
+        flight.tell(Outcome::Badly, now);
+        two.endpoints[0].standing.is_out()
+    };
+    let out: Vec<bool> = (0..5).map(|_| fail()).collect();
+    assert_eq!(out, [false, false, false, false, true]);
+}
+
+#[test]
+fn the_head_of_a_call_brings_an_endpoint_back_and_its_end_still_counts() {
+    let now = Instant::now();
+    let two = cluster(2, Traffic::default());
+    let is_out = || two.endpoints[0].standing.is_out();
+    for _ in 0..5 {
+        two.start(0, now).unwrap().tell(Outcome::Badly, now);
+    }
+    assert!(is_out());
+    let due = now + Duration::from_secs(3);
+    let mut probe = two.start(0, due).unwrap();
+    probe.judge(Says::Answered(None), due);
+    assert!(!is_out());
+    // It is on trial.
+    probe.tell(Outcome::Badly, due);
+    assert!(is_out());
+}
