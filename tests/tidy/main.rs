@@ -263,6 +263,42 @@ fn only_transport_names_quinn_and_rustls() {
     findings.expect_none();
 }
 
+/// Files that take locks by themselves and have not been moved to `weft_transport::locks`.
+const OWN_LOCKS: [&str; 12] = [
+    "transport/src/guards.rs",
+    "transport/src/http3/peer_streams.rs",
+    "transport/src/http3/shared.rs",
+    "transport/src/pool/mod.rs",
+    "transport/src/endpoint/listener.rs",
+    "ca/src/agent.rs",
+    "ca/src/authority.rs",
+    "config/src/server/mesh.rs",
+    "config/src/server/tables.rs",
+    "config/src/client.rs",
+    "config/src/client/cache.rs",
+    "loadtest/src/client/http3.rs",
+];
+
+#[test]
+fn what_a_panic_means_for_a_lock_is_said_in_one_place() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        let path = source.path.as_str();
+        if path == "transport/src/locks.rs"
+            || path.starts_with("tests/")
+            || OWN_LOCKS.contains(&path)
+        {
+            continue;
+        }
+        for (number, line) in source.product_lines() {
+            if has_word(code(line), "PoisonError") {
+                findings.add(path, number, "take the lock with `weft_transport::locks`");
+            }
+        }
+    }
+    findings.expect_none();
+}
+
 #[test]
 fn dependencies_between_the_crates_point_one_way() {
     let mut findings = Findings::default();

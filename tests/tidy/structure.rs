@@ -258,15 +258,14 @@ fn files_that_the_architecture_calls_pure_say_so_themselves() {
     let mut findings = Findings::default();
     for (library, name) in called {
         // A folder is what its first file says.
-        let names = match name.strip_suffix('/') {
-            Some(folder) => vec![format!("/{folder}.rs"), format!("/{folder}/mod.rs")],
-            None => vec![format!("/{name}")],
-        };
         let is_it = |source: &&Source| {
-            source.path.starts_with(&format!("{library}/src/"))
-                && names
-                    .iter()
-                    .any(|name| source.path.ends_with(name.as_str()))
+            let inside = source.path.strip_prefix(&format!("{library}/src/"));
+            inside.is_some_and(|inside| match name.strip_suffix('/') {
+                Some(folder) => {
+                    inside == format!("{folder}.rs") || inside == format!("{folder}/mod.rs")
+                }
+                None => format!("/{inside}").ends_with(&format!("/{name}")),
+            })
         };
         let found: Vec<_> = sources.iter().filter(is_it).collect();
         if found.is_empty() {

@@ -1,9 +1,10 @@
 //! What an agent counts, for the admin port of its process.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use weft_transport::credentials::Credentials;
+use weft_transport::locks::lock;
 use weft_transport::metrics::{
     IDENTITY_EXPIRY, IDENTITY_RENEWAL_ALARM, IDENTITY_RENEWAL_FAILURES, IDENTITY_RENEWALS,
     IDENTITY_UNSAVED, Sample,
@@ -22,11 +23,11 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn set_unsaved(&self, reason: String) {
-        *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *lock(&self.unsaved) = reason;
     }
 
     fn unsaved(&self) -> Option<String> {
-        let reason = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = lock(&self.unsaved);
         Some(reason.clone()).filter(|reason| !reason.is_empty())
     }
 }
