@@ -360,7 +360,7 @@ mod tests {
         let after = |milliseconds| now + Duration::from_millis(milliseconds);
         let mut attempt = Attempt::begin(after(2));
         attempt.picked("[fe80::1%4000000000]:65535".parse().unwrap(), after(3));
-        let attempt = attempt.finish(Ended::Failed(Reason::ConnectionRefused), after(7));
+        attempt.finish(Ended::Failed(Reason::ConnectionRefused), after(7));
         let all = vec![attempt; limits::RECORD_ATTEMPTS_MAX];
         let tried = || all.iter().map(|one| Tried::new(one, now)).collect();
         let json = |unit| Json {

@@ -177,6 +177,7 @@ impl Record {
             self.failure.get_or_insert(failure);
         }
         let now = Instant::now();
+        self.kept.give_up(now);
         if let Some(mut flight) = self.flight.take()
             && let Some(code) = self.grpc_status
         {

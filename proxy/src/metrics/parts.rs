@@ -63,7 +63,7 @@ impl Parts {
         }
         let counts = &mut *lock(&self.0);
         for attempt in kept.iter() {
-            let failed = matches!(attempt.ended, Some(Ended::Failed(_)));
+            let failed = !matches!(attempt.ended, Some(Ended::Answered(_)));
             for (part, took) in attempt.parts() {
                 let here = failed && part == attempt.part;
                 counts[part as usize][usize::from(here)].add(took);

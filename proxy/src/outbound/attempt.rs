@@ -24,7 +24,7 @@ use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::mesh::stream_failure;
-use crate::record::attempt::{Attempt, Ended};
+use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::retry::{GRPC_STATUS, Trouble};
 use crate::resilience::verdict::{Ending, Verdict};
@@ -41,8 +41,6 @@ pub(super) struct Answered {
     pub(super) at: Instant,
     /// What may be wrong with it, so that another answer may be better.
     pub(super) trouble: Option<Trouble>,
-    /// What this attempt took, for the record.
-    pub(super) attempt: Attempt,
 }
 
 /// The other direction of an exchange whose answer has begun.
@@ -76,19 +74,12 @@ pub(super) struct Failed {
     pub(super) sent: u64,
     /// The retry budget has been asked for the next attempt.
     pub(super) paid: bool,
-    /// What this attempt took, for the record.
-    pub(super) attempt: Attempt,
 }
 
 impl Failed {
     /// There was not even a stream.
-    pub(super) fn unopened(
-        NotOpened { failure, trouble }: NotOpened,
-        at: Instant,
-        attempt: Attempt,
-    ) -> Self {
+    pub(super) fn unopened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Self {
         Self {
-            attempt: attempt.finish(Ended::Failed(failure.reason), at),
             failure,
             trouble,
             at,
@@ -99,21 +90,22 @@ impl Failed {
 }
 
 impl Exchange {
-    /// Makes one attempt, which lasts until that clock ends.
+    /// Makes one attempt, which lasts until that clock ends. Its parts are timed for the record.
     pub(super) async fn attempt(
         &self,
         body: Option<Sending<Incoming>>,
         mut picked: Picked,
         clock: &Clock,
+        parts: &mut Attempt,
     ) -> Result<Answered, Failed> {
         let end = body.is_none() && !self.is_tunnel();
         let mut may_leave = picked.has_alternative() && self.rules().may_break();
         let (worker, cluster) = (&*self.worker, &*self.route.cluster);
-        let opened = open(worker, cluster, &mut picked, &self.head, end, clock).await;
+        let opened = open(worker, cluster, &mut picked, &self.head, end, clock, parts).await;
         let Opened {
             mut send,
             mut response,
-        } = opened.map_err(|error| Failed::unopened(error, read_clock(), picked.attempt))?;
+        } = opened.map_err(|error| Failed::unopened(error, read_clock()))?;
         let mut upward = if let Some(body) = body {
             Upward::Body(Pump::new(body, send, proof(&self.head)))
         } else if self.is_tunnel() {
@@ -139,11 +131,10 @@ impl Exchange {
             Ok(head) => head.into_parts().0,
             Err(error) => {
                 let sent = moved(&upward);
-                return Err(self.failed(error, &mut picked, clock, at, sent));
+                return Err(self.failed(error, &mut picked.flight, clock, at, sent));
             }
         };
-        let trouble = self.judge(&head, &mut picked, clock, at)?;
-        let ended = Ended::Answered(head.status.as_u16());
+        let trouble = self.judge(&head, &mut picked.flight, clock, at)?;
         let mut body = response.into_body();
         if head.headers.contains_key(GRPC_STATUS) {
             // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
@@ -163,7 +154,6 @@ impl Exchange {
             deadline: clock.end(),
             at,
             trouble,
-            attempt: picked.attempt.finish(ended, at),
         })
     }
 
@@ -183,13 +173,10 @@ impl Exchange {
     fn judge(
         &self,
         head: &http::response::Parts,
-        picked: &mut Picked,
+        flight: &mut Flight,
         clock: &Clock,
         at: Instant,
     ) -> Result<Option<Trouble>, Failed> {
-        let Picked {
-            flight, attempt, ..
-        } = picked;
         if !self.is_tunnel() {
             let verdict = Verdict::of_response(head, self.is_grpc(), clock, at);
             flight.judge(verdict.says, at);
@@ -204,7 +191,6 @@ impl Exchange {
         match refused {
             None => Ok(None),
             Some(failure) => Err(Failed {
-                attempt: attempt.finish(Ended::Failed(failure.reason), at),
                 failure,
                 trouble: verdict.trouble,
                 at,
@@ -217,7 +203,7 @@ impl Exchange {
     fn failed(
         &self,
         error: HeadError,
-        picked: &mut Picked,
+        flight: &mut Flight,
         clock: &Clock,
         at: Instant,
         sent: u64,
@@ -238,9 +224,8 @@ impl Exchange {
             HeadError::Stream(error) => (stream_failure(&error), ending(&error)),
         };
         let verdict = ending.verdict(clock, false, at);
-        picked.flight.judge(verdict.says, at);
+        flight.judge(verdict.says, at);
         Failed {
-            attempt: picked.attempt.finish(Ended::Failed(failure.reason), at),
             failure,
             trouble: verdict.trouble,
             at,

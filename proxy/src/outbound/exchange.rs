@@ -22,7 +22,7 @@ use crate::failure::{Failure, Reason};
 use crate::http::upload::{Sending, Upload};
 use crate::metrics::Shard;
 use crate::record::Record;
-use crate::record::attempt::Attempt;
+use crate::record::attempt::Ended;
 use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
 use crate::resilience::deadline::{self, Deadline};
 use crate::resilience::destination::Event;
@@ -100,26 +100,32 @@ impl Exchange {
             };
             self.tell_deadline(now);
             record.attempts = attempts.made();
+            let parts = record.kept.begin(now);
             let pause = {
                 let outcome = match self.hedge() {
                     // Rare, and large: most requests need no room for it.
-                    Some(hedge) => Box::pin(self.hedged(hedge, &mut attempts, clock, now)).await,
+                    Some(hedge) => {
+                        Box::pin(self.hedged(hedge, &mut attempts, clock, now, parts)).await
+                    }
                     None => match self.pick(now) {
                         Ok(picked) => {
                             let again = attempts.may_go_on(&self.route.traffic.retry);
                             let picked = picked.again(again);
-                            self.attempt(self.body(), picked, &clock).await
+                            self.attempt(self.body(), picked, &clock, parts).await
                         }
                         Err(failed) => Err(failed),
                     },
                 };
+                match &outcome {
+                    Ok(answered) => {
+                        let status = answered.response.status().as_u16();
+                        parts.finish(Ended::Answered(status), answered.at);
+                    }
+                    Err(failed) => parts.finish(Ended::Failed(failed.failure.reason), failed.at),
+                }
                 let (last, name) = (self.wish.tried.last(), self.route.name.as_ref());
                 let (cluster, count) = (&self.route.cluster, self.count());
                 record.counted = self.worker.leaving(cluster, last, name, count);
-                record.kept.add(match &outcome {
-                    Ok(answered) => answered.attempt,
-                    Err(failed) => failed.attempt,
-                });
                 match self.again(&outcome, attempts, record) {
                     // Its stream is reset here, before the pause.
                     Some(pause) => pause,
@@ -160,8 +166,7 @@ impl Exchange {
     /// Picks an endpoint for an attempt that begins `now`.
     pub(super) fn pick(&mut self, now: Instant) -> Result<Picked, Failed> {
         let (worker, cluster) = (&self.worker, &self.route.cluster);
-        choose(worker, cluster, &mut self.wish, now)
-            .map_err(|error| Failed::unopened(error, now, Attempt::begin(now)))
+        choose(worker, cluster, &mut self.wish, now).map_err(|error| Failed::unopened(error, now))
     }
 
     /// Whether it is a call of gRPC.

@@ -40,8 +40,6 @@ pub(super) struct NotOpened {
 pub(super) struct Picked {
     index: usize,
     pub(super) flight: Flight,
-    /// What it takes, for the record.
-    pub(super) attempt: Attempt,
     /// No other endpoint is left to try.
     last: bool,
     /// The request may be sent again.
@@ -86,7 +84,6 @@ pub(super) fn choose(
     Ok(Picked {
         index,
         flight,
-        attempt: Attempt::begin(now),
         last: wish.tried.all(cluster.endpoints.len()),
         again: false,
     })
@@ -101,12 +98,12 @@ pub(super) async fn open(
     head: &Parts,
     end: bool,
     clock: &Clock,
+    parts: &mut Attempt,
 ) -> Result<Opened, NotOpened> {
     let has_alternative = picked.has_alternative();
     let Picked {
         index,
         ref mut flight,
-        ref mut attempt,
         last,
         ..
     } = *picked;
@@ -117,7 +114,7 @@ pub(super) async fn open(
         });
     };
     let end_of_clock = clock.end_or_never(flight.began());
-    attempt.picked(endpoint.target.address, Instant::now());
+    parts.picked(endpoint.target.address, Instant::now());
     let connection = async {
         match has_alternative {
             true => worker.pool.get_unless_doubtful(&endpoint.target).await,
@@ -144,7 +141,7 @@ pub(super) async fn open(
     // What a handshake took says nothing about the next response.
     let now = Instant::now();
     flight.sent(now);
-    attempt.dialled(now);
+    parts.dialled(now);
     let patience = now + patience(worker, &connection, now);
     let opened = timeout_at(
         patience.min(end_of_clock).into(),
@@ -153,7 +150,7 @@ pub(super) async fn open(
     .await;
     let verdict = match opened {
         Ok(Ok((send, response))) => {
-            attempt.sent(Instant::now());
+            parts.sent(Instant::now());
             return Ok(Opened { send, response });
         }
         Ok(Err(error)) => {

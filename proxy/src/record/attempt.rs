@@ -52,7 +52,7 @@ pub(crate) struct Attempt {
     pub(crate) began: Instant,
     /// The part that is under way, or in which it ended.
     pub(crate) part: Part,
-    /// None while it is under way.
+    /// None where the exchange was given up while it was under way.
     pub(crate) ended: Option<Ended>,
     /// Microseconds of each part; more than an hour is one.
     took: [u32; Part::ALL.len()],
@@ -87,10 +87,9 @@ impl Attempt {
     }
 
     /// It is over.
-    pub(crate) fn finish(mut self, ended: Ended, now: Instant) -> Self {
+    pub(crate) fn finish(&mut self, ended: Ended, now: Instant) {
         self.end(now, self.part);
         self.ended = Some(ended);
-        self
     }
 
     /// Each part that began, and how long it took.
@@ -118,35 +117,48 @@ impl Attempt {
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     first: Option<Attempt>,
-    more: Vec<Attempt>,
+    /// Boxed: few exchanges have any, and all have room for this.
+    more: Option<Box<Vec<Attempt>>>,
 }
 
 impl Kept {
-    /// One more is over.
-    pub(crate) fn add(&mut self, attempt: Attempt) {
+    /// One more begins. What is given back is to be told of its parts and its end.
+    pub(crate) fn begin(&mut self, now: Instant) -> &mut Attempt {
+        let attempt = Attempt::begin(now);
         if self.first.is_none() {
-            self.first = Some(attempt);
-            return;
+            return self.first.insert(attempt);
         }
-        if self.more.len() + 1 == limits::RECORD_ATTEMPTS_MAX {
-            self.more.pop();
+        let more = self.more.get_or_insert_default();
+        if more.len() + 1 == limits::RECORD_ATTEMPTS_MAX {
+            more.pop();
         }
-        self.more.push(attempt);
+        more.push_mut(attempt)
+    }
+
+    /// The exchange is given up, and with it the attempt that is under way.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        let last = self.more.as_mut().and_then(|more| more.last_mut());
+        if let Some(last) = last.or(self.first.as_mut())
+            && last.ended.is_none()
+        {
+            last.end(now, last.part);
+        }
     }
 
     /// In their order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Attempt> {
-        self.first.iter().chain(&self.more)
+        let more = self.more.as_deref().map(Vec::as_slice);
+        self.first.iter().chain(more.unwrap_or_default())
     }
 
     /// The one that was made last.
     pub(crate) fn last(&self) -> Option<&Attempt> {
-        self.more.last().or(self.first.as_ref())
+        self.iter().last()
     }
 
     /// How many are kept.
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
+        self.iter().count()
     }
 }
 
@@ -168,7 +180,7 @@ mod tests {
         attempt.picked(ENDPOINT, now + millis(1));
         attempt.dialled(now + millis(5));
         attempt.sent(now + millis(7));
-        let attempt = attempt.finish(Ended::Answered(200), now + millis(20));
+        attempt.finish(Ended::Answered(200), now + millis(20));
         let parts: Vec<_> = attempt.parts().collect();
         let wanted = [
             (Part::Pick, millis(1)),
@@ -185,7 +197,7 @@ mod tests {
         let now = Instant::now();
         let mut attempt = Attempt::begin(now);
         attempt.picked(ENDPOINT, now);
-        let attempt = attempt.finish(Ended::Failed(Reason::ConnectionRefused), now + millis(3));
+        attempt.finish(Ended::Failed(Reason::ConnectionRefused), now + millis(3));
         let parts: Vec<_> = attempt.parts().collect();
         assert_eq!(parts, [(Part::Pick, millis(0)), (Part::Dial, millis(3))]);
         assert_eq!(attempt.part, Part::Dial);
@@ -197,7 +209,7 @@ mod tests {
         let mut attempt = Attempt::begin(now);
         attempt.picked(ENDPOINT, now - millis(5));
         attempt.dialled(now);
-        let attempt = attempt.finish(
+        attempt.finish(
             Ended::Failed(Reason::ResponseTimeout),
             now + Duration::from_hours(24),
         );
@@ -208,15 +220,29 @@ mod tests {
     fn of_many_attempts_the_first_and_the_last_are_kept_and_of_one_nothing_is_allocated() {
         let now = Instant::now();
         let mut kept = Kept::default();
-        let attempt = |number: u16| Attempt::begin(now).finish(Ended::Answered(number), now);
-        kept.add(attempt(0));
-        assert_eq!((kept.len(), kept.more.capacity()), (1, 0));
-        for number in 1..100 {
-            kept.add(attempt(number));
+        for number in 0..100 {
+            let attempt = kept.begin(now);
+            attempt.finish(Ended::Answered(number), now);
+            assert_eq!(kept.more.is_none(), number == 0);
         }
         let statuses: Vec<_> = kept.iter().map(|one| one.ended).collect();
         let wanted = [0, 1, 2, 99].map(|number| Some(Ended::Answered(number)));
         assert_eq!(statuses, wanted);
         assert_eq!(kept.last().and_then(|one| one.ended), wanted[3]);
+    }
+
+    #[test]
+    fn one_that_is_given_up_took_as_long_as_it_was_waited_for_and_has_no_outcome() {
+        let now = Instant::now();
+        let mut kept = Kept::default();
+        kept.give_up(now);
+        kept.begin(now).picked(ENDPOINT, now);
+        kept.give_up(now + millis(8));
+        let attempt = kept.last().unwrap();
+        assert_eq!((attempt.over(), attempt.ended), (now + millis(8), None));
+        let attempt = kept.begin(now + millis(8));
+        attempt.finish(Ended::Answered(200), now + millis(9));
+        kept.give_up(now + millis(20));
+        assert_eq!(kept.last().unwrap().over(), now + millis(9));
     }
 }
