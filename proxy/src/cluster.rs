@@ -371,3 +371,43 @@ impl Drop for Flight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::directory::tests::cluster;
+
+    #[test]
+    fn a_failure_that_the_head_and_the_end_of_a_call_tell_counts_once() {
+        let now = Instant::now();
+        let two = cluster(2, Traffic::default());
+        let fail = || {
+            let mut flight = two.start(0, now).unwrap();
+            flight.judge(Says::Answered(Some(Outcome::Badly)), now);
+            flight.tell(Outcome::Badly, now);
+            two.endpoints[0].standing.is_out()
+        };
+        let out: Vec<bool> = (0..5).map(|_| fail()).collect();
+        assert_eq!(out, [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn the_head_of_a_call_brings_an_endpoint_back_and_its_end_still_counts() {
+        let now = Instant::now();
+        let two = cluster(2, Traffic::default());
+        let is_out = || two.endpoints[0].standing.is_out();
+        for _ in 0..5 {
+            two.start(0, now).unwrap().tell(Outcome::Badly, now);
+        }
+        assert!(is_out());
+        let due = now + Duration::from_secs(3);
+        let mut probe = two.start(0, due).unwrap();
+        probe.judge(Says::Answered(None), due);
+        assert!(!is_out());
+        // It is on trial.
+        probe.tell(Outcome::Badly, due);
+        assert!(is_out());
+    }
+}

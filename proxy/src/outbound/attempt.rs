@@ -136,7 +136,7 @@ impl Exchange {
         };
         let trouble = self.judge(&head, &mut picked.flight, clock, at)?;
         let mut body = response.into_body();
-        if head.headers.contains_key(GRPC_STATUS) {
+        if !self.is_tunnel() && head.headers.contains_key(GRPC_STATUS) {
             // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
             // of it in time. The peer sends both at once.
             let end = std::future::poll_fn(|cx| body.poll_end(cx));

@@ -127,7 +127,13 @@ pub(super) async fn open(
         Ok(Err(error)) => {
             let ending = match error {
                 DialError::Doubtful(_) => Ending::Doubtful,
-                _ => Ending::Unreached,
+                DialError::TooManyPeers | DialError::ShuttingDown => Ending::Undialled,
+                DialError::Timeout(_)
+                | DialError::Closed(_)
+                | DialError::Refused { .. }
+                | DialError::WrongIdentity { .. }
+                | DialError::Expired { .. }
+                | DialError::Local { .. } => Ending::Unreached,
             };
             let verdict = (ending, dial_failure(&error));
             return Err(judged(verdict, flight, clock, last));

@@ -19,6 +19,8 @@ use crate::limits;
 pub(crate) enum Ending {
     /// The handshake with the peer is in doubt, and another endpoint is left.
     Doubtful,
+    /// This sidecar has no room for one more peer, or ends: it was not even dialled.
+    Undialled,
     /// There is no connection to it.
     Unreached,
     /// The time was over before there was a connection.
@@ -89,6 +91,7 @@ impl Ending {
         let (trouble, says) = match self {
             Self::Own => (None, Says::Nothing),
             Self::Doubtful => (Some(Trouble::NotReached), Says::Unreached),
+            Self::Undialled => (elsewhere(Trouble::NotReached), Says::Nothing),
             Self::Unreached => (elsewhere(Trouble::NotReached), badly),
             Self::UnreachedInTime => {
                 let trouble = in_time(elsewhere(Trouble::NotReached));
@@ -176,6 +179,12 @@ mod tests {
                 Some(Trouble::NotReached),
                 Some(Trouble::NotReached),
                 Says::Unreached,
+            ),
+            (
+                Ending::Undialled,
+                Some(Trouble::NotReached),
+                None,
+                Says::Nothing,
             ),
             (Ending::Unreached, Some(Trouble::NotReached), None, BADLY),
             (
