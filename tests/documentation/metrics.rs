@@ -3,7 +3,7 @@
 //!
 //! `UPDATE_PAGES=1 cargo test --test documentation` writes the tables anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 
@@ -221,4 +221,38 @@ fn no_source_file_names_a_metric_that_the_catalogue_does_not_have() {
         }
     }
     assert!(missing.is_empty(), "{missing:#?}");
+}
+
+/// The catalogue stands below the crates that count, so what it says of them is compared here.
+#[test]
+fn the_catalogue_has_the_errors_and_the_bounds_of_the_proxy() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let failure = read("proxy/src/failure.rs");
+    let table = failure.split("fn table(").nth(1).unwrap();
+    let table = table.split("    }\n").next().unwrap();
+    let tokens: BTreeSet<&str> = table.split('"').skip(1).step_by(2).collect();
+    assert!(tokens.len() > 10, "{tokens:?}");
+    let requests = all().find(|metric| metric.name() == "weft_requests_total");
+    let mut labels = requests.unwrap().labels();
+    let error = labels.find(|label| label.name == "error").unwrap();
+    let Values::OneOf(errors) = error.values else {
+        panic!("{error:?}");
+    };
+    let errors: BTreeSet<&str> = errors
+        .iter()
+        .copied()
+        .filter(|error| !error.is_empty())
+        .collect();
+    assert_eq!(errors, tokens);
+
+    let limits = read("proxy/src/limits.rs");
+    for (name, said) in [
+        ("METRIC_SERIES_MAX", "2000"),
+        ("METRIC_OUTCOMES_MAX", "128"),
+    ] {
+        assert!(
+            limits.contains(&format!("{name}: usize = {said};")),
+            "{name} is not what transport/src/metrics/sidecar.rs says: {said}"
+        );
+    }
 }
