@@ -3,18 +3,17 @@
 //!
 //! The sidecar's richer one is `proxy/src/admin.rs`; who is answered is decided by the same rule.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
-use weft_ca::metrics::Sample;
 use weft_config::settings::raw::RawAdmin;
 use weft_config::settings::{ListenAddress, Observe};
 use weft_proxy::AdminEndpoint;
 use weft_transport::hosts;
+use weft_transport::metrics::{Page, Sample};
 
 use crate::failure::{Code, Failure};
 use crate::process_metrics;
@@ -61,9 +60,9 @@ impl ControlAdmin {
             .route(
                 "/metrics",
                 get(async move || {
-                    let format = "text/plain; version=0.0.4; charset=utf-8";
-                    let text = page(&samples()) + &process_metrics::exposition();
-                    ([(CONTENT_TYPE, format)], text)
+                    let mut page = Page::new();
+                    page.samples(&[samples(), process_metrics::samples()].concat());
+                    ([(CONTENT_TYPE, Page::CONTENT_TYPE)], page.finish())
                 }),
             );
         endpoint.serve(router, shutdown).await;
@@ -76,53 +75,4 @@ pub fn raw_admin(address: Option<ListenAddress>) -> Option<RawAdmin> {
         listen: Some(address?),
         hosts: None,
     })
-}
-
-/// The samples as text; those of one name stand together.
-pub fn page(samples: &[Sample]) -> String {
-    let mut page = String::new();
-    let mut last = "";
-    for sample in samples {
-        let Sample {
-            name, help, value, ..
-        } = sample;
-        if *name != last {
-            let kind = if sample.is_counter {
-                "counter"
-            } else {
-                "gauge"
-            };
-            // Writing to a String cannot fail.
-            let _ = write!(page, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-            last = name;
-        }
-        let _ = match sample.label {
-            Some((label, text)) => writeln!(page, "{name}{{{label}=\"{text}\"}} {value}"),
-            None => writeln!(page, "{name} {value}"),
-        };
-    }
-    page
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_explained_once_for_all_its_labels() {
-        let sample = |label, value| Sample {
-            name: "weft_ca_refused_total",
-            help: "Requests refused, by reason.",
-            is_counter: true,
-            label: Some(("reason", label)),
-            value,
-        };
-        assert_eq!(
-            page(&[sample("token_used", 2), sample("csr", 0)]),
-            "# HELP weft_ca_refused_total Requests refused, by reason.\n\
-             # TYPE weft_ca_refused_total counter\n\
-             weft_ca_refused_total{reason=\"token_used\"} 2\n\
-             weft_ca_refused_total{reason=\"csr\"} 0\n"
-        );
-    }
 }

@@ -1,75 +1,40 @@
 //! What every process tells of itself in `/metrics`: which build it is, and what it uses, by the names that
 //! Prometheus's own libraries have for it.
 
-use std::fmt::Write as _;
 use std::fs;
+
+use weft_transport::metrics::{
+    BUILD_INFO, Metric, PROCESS_CPU, PROCESS_OPEN_FILES, PROCESS_OPEN_FILES_MAX, PROCESS_RESIDENT,
+    PROCESS_START, PROCESS_VIRTUAL, Sample,
+};
 
 /// Ticks of a second in /proc (USER_HZ, which is 100 on every Linux that Rust runs on; proc_pid_stat(5)).
 const USER_HZ: f64 = 100.0;
 
-/// As text for Prometheus. What /proc does not say is left out.
-pub fn exposition() -> String {
-    let mut text =
-        String::from("# HELP weft_build_info Which build this is.\n# TYPE weft_build_info gauge\n");
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "weft_build_info{{version=\"{}\",commit=\"{}\"}} 1",
-        env!("CARGO_PKG_VERSION"),
-        env!("WEFT_COMMIT")
-    );
+/// At this moment. What /proc does not say is left out.
+pub fn samples() -> Vec<Sample> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let stat = read("/proc/self/stat");
     let status = read("/proc/self/status");
     let files = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
-    let all = [
-        (
-            "process_cpu_seconds_total",
-            "counter",
-            "User and system CPU time.",
-            cpu_seconds(&stat),
-        ),
-        (
-            "process_start_time_seconds",
-            "gauge",
-            "Start of the process, Unix time.",
-            start(&stat, &read("/proc/stat")),
-        ),
-        (
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory.",
-            kibibytes(&status, "VmRSS:"),
-        ),
-        (
-            "process_virtual_memory_bytes",
-            "gauge",
-            "Virtual memory.",
-            kibibytes(&status, "VmSize:"),
-        ),
-        (
-            "process_open_fds",
-            "gauge",
-            "Open file descriptors.",
-            // The one with which they are counted is closed by now.
-            files.map(|count| count.saturating_sub(1) as f64),
-        ),
-        (
-            "process_max_fds",
-            "gauge",
-            "Most file descriptors that may be open.",
-            files_max(&read("/proc/self/limits")),
-        ),
+    // The one with which they are counted is closed by now.
+    let files = files.map(|count| count.saturating_sub(1) as f64);
+    let files_max = files_max(&read("/proc/self/limits"));
+    let all: [(&'static Metric, Option<f64>); 6] = [
+        (&PROCESS_CPU, cpu_seconds(&stat)),
+        (&PROCESS_START, start(&stat, &read("/proc/stat"))),
+        (&PROCESS_RESIDENT, kibibytes(&status, "VmRSS:")),
+        (&PROCESS_VIRTUAL, kibibytes(&status, "VmSize:")),
+        (&PROCESS_OPEN_FILES, files),
+        (&PROCESS_OPEN_FILES_MAX, files_max),
     ];
-    for (name, kind, help, value) in all {
-        if let Some(value) = value {
-            let _ = write!(
-                text,
-                "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"
-            );
-        }
-    }
-    text
+    let build = [env!("CARGO_PKG_VERSION"), env!("WEFT_COMMIT")];
+    let mut samples = vec![BUILD_INFO.sample(&build, 1.0)];
+    samples.extend(
+        all.into_iter()
+            .filter_map(|(metric, value)| Some(metric.sample(&[], value?))),
+    );
+    samples
 }
 
 /// Field `number` of /proc/PID/stat, counted from 1 as proc_pid_stat(5) does. The second is a name in brackets, which
@@ -129,17 +94,13 @@ mod tests {
 
     #[test]
     fn this_process_tells_all_of_them() {
-        let page = exposition();
-        for name in [
-            "weft_build_info{",
-            "process_cpu_seconds_total ",
-            "process_start_time_seconds ",
-            "process_resident_memory_bytes ",
-            "process_virtual_memory_bytes ",
-            "process_open_fds ",
-            "process_max_fds ",
-        ] {
-            assert!(page.lines().any(|line| line.starts_with(name)), "{page}");
+        let samples = samples();
+        let told: Vec<_> = samples.iter().map(|sample| sample.metric.name()).collect();
+        for metric in weft_transport::metrics::all() {
+            let name = metric.name();
+            if name == BUILD_INFO.name() || name.starts_with("process_") {
+                assert!(told.contains(&name), "{name}");
+            }
         }
     }
 }

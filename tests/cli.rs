@@ -214,7 +214,7 @@ fn bad_settings_are_one_line_with_place_and_hint_and_end_with_65() {
         ),
         (
             "state_dir: s\ndrain: { deadline: 10 }\n",
-            "2:20: `10` has no unit: write 10s",
+            "2:20: \"10\" has no unit; write 10s",
         ),
         (
             "state_dir: s\n",

@@ -394,6 +394,8 @@ mod tests {
     use rand::rngs::StdRng;
     use rcgen::{CertificateParams, KeyPair};
 
+    use weft_transport::metrics::CA_SIGNED;
+
     use super::*;
     use crate::attest::TokenRecord;
     use crate::limits::{REFUSALS_LOGGED_PER_SOURCE, RENEWAL_GRACE, SVID_TTL_DEFAULT};
@@ -585,11 +587,10 @@ mod tests {
 
         fn issued(&self) -> u64 {
             let samples = self.authority.metrics.samples();
-            samples
+            let signed = samples
                 .iter()
-                .find(|sample| sample.name == "weft_ca_signed_total")
-                .unwrap()
-                .value
+                .find(|sample| sample.metric.name() == CA_SIGNED.name());
+            signed.unwrap().value as u64
         }
 
         fn log_lines(&self) -> u64 {

@@ -28,8 +28,7 @@ use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Place, Places, Source};
 use weft_transport::tcp::{TlsAcceptor, TlsError, TlsStream};
 
-/// Pause after an accept that failed.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::limits::ACCEPT_PAUSE;
 
 /// Who is on the other end of a connection; gRPC hands it to each call as an extension.
 #[derive(Clone, Debug)]

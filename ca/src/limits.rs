@@ -123,7 +123,7 @@ pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Time for a client to connect to one CA address, name resolution and handshake included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First pause after a failed attempt to reach the CA.
+/// First pause after a failed attempt to reach the CA, at most; each is at least half of its step.
 pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest pause between attempts to reach the CA.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -145,3 +145,6 @@ pub const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 pub const WALL_CHECK_SPREAD: Duration = Duration::from_secs(60);
 
 const DAY: u64 = 24 * 3600;
+
+/// Pause after an accept that failed.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

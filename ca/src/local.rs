@@ -13,7 +13,8 @@ use weft_transport::private_socket::PrivateSocket;
 use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Places};
 
-use crate::connection::{ACCEPT_PAUSE, Held};
+use crate::connection::Held;
+use crate::limits::ACCEPT_PAUSE;
 
 /// A connection of a local command; it ends when its time is over or newer ones need its place.
 pub type LocalConnection = Held<UnixStream, ()>;

@@ -1,7 +1,12 @@
-//! Counters of the CA, for whoever renders them (the command's admin port). Plain atomics: no registry, no labels
-//! from outside.
+//! Counters of the CA, for the command's admin port. Plain atomics, and no labels from outside. What they mean is in
+//! the catalogue of `weft_transport::metrics`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use weft_transport::metrics::{
+    CA_CERTIFICATE_EXPIRY, CA_CONNECTIONS_ENDED, CA_FAILED, CA_REFUSED, CA_REPEATED, CA_SIGNED,
+    CA_TOKENS, Metric, Sample,
+};
 
 use crate::attest::Refusal;
 use crate::connection::NotAccepted;
@@ -19,86 +24,30 @@ pub struct Metrics {
     root_not_after: AtomicU64,
 }
 
-/// One value for a metrics page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// Prometheus name.
-    pub name: &'static str,
-    /// One sentence for `# HELP`.
-    pub help: &'static str,
-    /// Whether the value only grows.
-    pub is_counter: bool,
-    /// At most one label, name and value.
-    pub label: Option<(&'static str, &'static str)>,
-    /// The value.
-    pub value: u64,
-}
-
 impl Metrics {
-    /// Every value, samples of one name together.
+    /// Every value at this moment.
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
-        let counter = |name, help, value: &AtomicU64| Sample {
-            name,
-            help,
-            is_counter: true,
-            label: None,
-            value: value.load(Ordering::Relaxed),
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed) as f64;
+        let by = |metric: &'static Metric, reasons: &[&'static str], counts: &[AtomicU64]| {
+            let both = reasons.iter().zip(counts);
+            let all = both.map(|(reason, count)| metric.sample(&[reason], read(count)));
+            all.collect::<Vec<_>>()
         };
         let mut samples = vec![
-            counter("weft_ca_signed_total", "Certificates issued.", &self.signed),
-            counter(
-                "weft_ca_repeated_total",
-                "Certificates sent again to the key that bought them.",
-                &self.repeated,
-            ),
-            counter(
-                "weft_ca_failed_total",
-                "Requests that failed for a reason within the CA.",
-                &self.failed,
-            ),
-            counter(
-                "weft_ca_tokens_created_total",
-                "Join tokens made.",
-                &self.tokens_created,
-            ),
+            CA_SIGNED.sample(&[], read(&self.signed)),
+            CA_REPEATED.sample(&[], read(&self.repeated)),
+            CA_FAILED.sample(&[], read(&self.failed)),
+            CA_TOKENS.sample(&[], read(&self.tokens_created)),
+            CA_CERTIFICATE_EXPIRY.sample(&["issuing"], read(&self.issuing_not_after)),
+            CA_CERTIFICATE_EXPIRY.sample(&["root"], read(&self.root_not_after)),
         ];
-        let ended = NotAccepted::REASONS.iter().zip(&self.connections_ended);
-        samples.extend(ended.map(|(reason, value)| Sample {
-            label: Some(("reason", reason)),
-            ..counter(
-                "weft_ca_connections_ended_total",
-                "Connections that were not accepted, or had to end, by reason.",
-                value,
-            )
-        }));
-        samples.extend(
-            Refusal::REASONS
-                .iter()
-                .zip(&self.refused)
-                .map(|(reason, value)| Sample {
-                    label: Some(("reason", reason)),
-                    ..counter(
-                        "weft_ca_refused_total",
-                        "Requests refused, by reason.",
-                        value,
-                    )
-                }),
-        );
-        for (certificate, value) in [
-            ("issuing", &self.issuing_not_after),
-            ("root", &self.root_not_after),
-        ] {
-            samples.push(Sample {
-                is_counter: false,
-                label: Some(("certificate", certificate)),
-                ..counter(
-                    "weft_ca_certificate_expiry_timestamp_seconds",
-                    "End of the CA's own certificates, Unix time.",
-                    value,
-                )
-            });
-        }
+        samples.extend(by(
+            &CA_CONNECTIONS_ENDED,
+            &NotAccepted::REASONS,
+            &self.connections_ended,
+        ));
+        samples.extend(by(&CA_REFUSED, &Refusal::REASONS, &self.refused));
         samples
     }
 
@@ -148,8 +97,8 @@ mod tests {
         let used = metrics
             .samples()
             .into_iter()
-            .find(|sample| sample.label == Some(("reason", "token_used")))
+            .find(|sample| sample.labels == ["token_used"])
             .unwrap();
-        assert_eq!((used.name, used.value), ("weft_ca_refused_total", 1));
+        assert_eq!((used.metric.name(), used.value), (CA_REFUSED.name(), 1.0));
     }
 }

@@ -18,6 +18,7 @@ use tonic::transport::Server as GrpcServer;
 use weft_transport::credentials::Credentials;
 use weft_transport::files::{self, FileError};
 use weft_transport::hosts;
+use weft_transport::metrics::Sample;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
 use weft_transport::vital;
@@ -34,7 +35,6 @@ use crate::limits::{
     STORE_POLL, STORE_WAIT, SVID_TTL_MAX, SVID_TTL_MIN,
 };
 use crate::local;
-use crate::metrics::Sample;
 use crate::proto::admin_server::AdminServer;
 use crate::proto::certificate_authority_server::CertificateAuthorityServer;
 use crate::service::Service;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
+use weft_transport::backoff::{self, Spread};
 use weft_transport::credentials::Credentials;
 use weft_transport::hosts;
 use weft_transport::identity::SpiffeId;
@@ -141,9 +142,8 @@ async fn connect_one(
         .map_err(|error| failed(error.to_string()))
 }
 
-/// How long until the next attempt, after `failures` in a row: exponential with full jitter.
+/// How long until the next attempt, after `failures` in a row.
 pub(crate) fn back_off(failures: u32) -> Duration {
-    let most =
-        limits::RECONNECT_MAX.min(limits::RECONNECT_MIN.saturating_mul(1 << failures.min(10)));
-    limits::RECONNECT_MIN / 2 + most.mul_f64(rand::random::<f64>())
+    let (first, cap) = (limits::RECONNECT_FIRST, limits::RECONNECT_MAX);
+    backoff::wait(first, cap, Spread::First, failures, &mut rand::rng())
 }

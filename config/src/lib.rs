@@ -19,6 +19,5 @@ pub mod server;
 pub mod settings;
 pub mod store;
 pub mod table;
-mod units;
 pub mod validate;
 pub mod yaml;

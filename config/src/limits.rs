@@ -242,8 +242,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 pings and how long their answer may take: half a lease in all notices a dead peer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// First wait before a new attempt to reach the config service.
-pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
+/// First wait before a new attempt to reach the config service, at most. None is shorter than half of it; later ones
+/// are spread from there to their whole step, since all sidecars lose a restarted config service at once.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(300);
 
 /// Longest wait: a third of a lease, so that a restarted config service hears from everyone in time.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(5);
@@ -255,3 +256,15 @@ pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 pub const CACHE_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a write of it that failed: a full disk stays full for longer, and a table may be megabytes.
 pub const CACHE_RETRY: Duration = Duration::from_secs(5);
+
+/// Identities that one message about a registration names: lines are read by people.
+pub const PROVIDERS_NAMED_MAX: usize = 3;
+
+/// Parts of a locality at most: region, zone, and what lies within (a rack, a host).
+pub const LOCALITY_PARTS_MAX: usize = 3;
+
+/// Characters of a part at most, as of a DNS label.
+pub const LOCALITY_PART_LENGTH_MAX: usize = 63;
+
+/// Bytes of a word for which a similar known one is looked for; no field's name is longer.
+pub const COMPARED_WORD_MAX: usize = 64;

@@ -1,5 +1,7 @@
 //! The known word nearest to a mistyped one, for messages. Pure.
 
+use crate::limits;
+
 /// The candidate nearest to `word`, if it is near enough to be what was meant: at most two edits, and
 /// fewer than the word has characters.
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
@@ -20,8 +22,7 @@ pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
 
 /// Levenshtein distance. Words longer than any field name are not compared.
 fn distance(a: &str, b: &str) -> usize {
-    const WORD_MAX: usize = 64;
-    if a.len() > WORD_MAX || b.len() > WORD_MAX {
+    if a.len().max(b.len()) > limits::COMPARED_WORD_MAX {
         return usize::MAX;
     }
     let b: Vec<char> = b.chars().collect();

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -11,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use weft_config::settings::AccessLog as Mode;
+use weft_transport::locks::lock;
 use weft_transport::vital;
 
 use crate::limits;
-use crate::metrics::{Shard, lock};
-use crate::record::Record;
+use crate::metrics::Shard;
+use crate::record::attempt::{Attempt, Ended, Part};
+use crate::record::{Finished, Observer};
 use crate::visible::{cut, escape};
 
 /// One worker's side of the log.
@@ -24,14 +27,6 @@ pub(crate) struct AccessLog {
     lines: Option<SyncSender<Vec<u8>>>,
     rate: Mutex<Rate>,
     shard: Arc<Shard>,
-}
-
-/// A call that ended.
-pub(crate) struct Line<'a> {
-    /// What is known of it.
-    pub(crate) record: &'a Record,
-    /// How long it took.
-    pub(crate) duration: Duration,
 }
 
 /// The writer: a thread of its own, because standard output may block.
@@ -71,9 +66,17 @@ fn write_lines(queue: &Receiver<Vec<u8>>) {
     }
 }
 
+impl Observer for AccessLog {
+    fn observe(&self, finished: &Finished<'_>) {
+        if self.wants(finished.outcome.failed) {
+            self.write(finished);
+        }
+    }
+}
+
 impl AccessLog {
     /// Whether such a call is logged at all.
-    pub(crate) fn wants(&self, failed: bool) -> bool {
+    fn wants(&self, failed: bool) -> bool {
         match self.mode {
             Mode::Off => false,
             Mode::Failures => failed,
@@ -82,13 +85,13 @@ impl AccessLog {
     }
 
     /// Logs it, unless the rate or the queue is exhausted.
-    pub(crate) fn write(&self, line: &Line<'_>) {
+    fn write(&self, finished: &Finished<'_>) {
         let Some(lines) = &self.lines else { return };
         let Some(suppressed) = lock(&self.rate).take(Instant::now()) else {
             self.shard.log_suppressed.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let Some(text) = text(&Json::new(line, suppressed)) else {
+        let Some(text) = text(Json::new(finished, suppressed)) else {
             return;
         };
         if let Err(TrySendError::Full(_)) = lines.try_send(text) {
@@ -97,12 +100,18 @@ impl AccessLog {
     }
 }
 
-/// The line, with its end.
-fn text(json: &Json<'_>) -> Option<Vec<u8>> {
-    let json = serde_json::to_string(json).ok()?;
-    let mut text = escape(&json).into_owned().into_bytes();
-    text.push(b'\n');
-    Some(text)
+/// The line, with its end. Attempts are left out of one that has no room for them, as what names the call has its room
+/// for sure.
+fn text(mut json: Json<'_>) -> Option<Vec<u8>> {
+    loop {
+        let line = serde_json::to_string(&json).ok()?;
+        let mut text = escape(&line).into_owned().into_bytes();
+        text.push(b'\n');
+        if text.len() <= limits::ACCESS_LOG_LINE_BYTES_MAX || json.tried.is_empty() {
+            return Some(text);
+        }
+        (json.tried, json.body_ms) = (Vec::new(), None);
+    }
 }
 
 /// So many lines per second, and how many were refused since the last.
@@ -167,8 +176,62 @@ struct Json<'a> {
     /// Left out where one attempt sufficed.
     #[serde(skip_serializing_if = "is_one")]
     attempts: u32,
+    /// Left out where one attempt sufficed and nothing failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tried: Vec<Tried>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_ms: Option<f64>,
     #[serde(skip_serializing_if = "is_zero")]
     suppressed: u64,
+}
+
+/// One attempt. Parts that it did not reach are left out.
+#[derive(Serialize)]
+struct Tried {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<SocketAddr>,
+    /// From the request's head to its begin.
+    at_ms: f64,
+    pick_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dial_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+}
+
+impl Tried {
+    fn new(attempt: &Attempt, started: Instant) -> Self {
+        let took = |part| {
+            let found = attempt.parts().find(|(one, _)| *one == part);
+            found.map(|(_, took)| milliseconds(took))
+        };
+        let (status, error) = match attempt.ended {
+            Some(Ended::Answered(status)) => (Some(status), None),
+            Some(Ended::Failed(reason)) => (None, Some(reason.token())),
+            None => (None, None),
+        };
+        Self {
+            endpoint: attempt.endpoint,
+            at_ms: milliseconds(attempt.began.saturating_duration_since(started)),
+            pick_ms: took(Part::Pick).unwrap_or_default(),
+            dial_ms: took(Part::Dial),
+            stream_ms: took(Part::Stream),
+            head_ms: took(Part::Head),
+            status,
+            error,
+        }
+    }
+}
+
+/// With three decimals.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn is_one(number: &u32) -> bool {
@@ -180,8 +243,10 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl<'a> Json<'a> {
-    fn new(line: &Line<'a>, suppressed: u64) -> Self {
-        let record = line.record;
+    fn new(finished: &Finished<'a>, suppressed: u64) -> Self {
+        let record = finished.record;
+        let tells = record.kept.len() > 1 || finished.outcome.failed;
+        let attempts = record.kept.iter().filter(|_| tells);
         let labels = &record.counted.labels;
         let principal = |text| cut(text, limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX);
         let name = |text| cut(text, limits::ACCESS_LOG_NAME_BYTES_MAX);
@@ -199,7 +264,7 @@ impl<'a> Json<'a> {
             path: cut(record.uri.path(), limits::ACCESS_LOG_PATH_BYTES_MAX),
             status: record.status,
             grpc_status: record.grpc_status,
-            duration_ms: (line.duration.as_secs_f64() * 1e6).round() / 1e3,
+            duration_ms: milliseconds(finished.duration()),
             bytes_in: record.sent,
             bytes_out: record.received,
             source: principal(&labels.source_principal),
@@ -224,6 +289,10 @@ impl<'a> Json<'a> {
                 .and_then(|id| id.to_str().ok())
                 .map(|id| cut(id, limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
             attempts: record.attempts,
+            tried: attempts
+                .map(|attempt| Tried::new(attempt, record.started))
+                .collect(),
+            body_ms: finished.body().filter(|_| tells).map(milliseconds),
             suppressed,
         }
     }
@@ -232,6 +301,7 @@ impl<'a> Json<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Reason;
 
     /// A line in which everything is as long as it may be, of one character.
     fn longest(unit: &str) -> Json<'static> {
@@ -258,6 +328,8 @@ mod tests {
             policy: Some(field(limits::ACCESS_LOG_NAME_BYTES_MAX)),
             request_id: Some(field(limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
             attempts: u32::MAX,
+            tried: Vec::new(),
+            body_ms: None,
             suppressed: u64::MAX,
         }
     }
@@ -267,7 +339,7 @@ mod tests {
         for unit in [
             "a", "\"", "\n", "\u{1b}", "\u{9b}", "\u{202e}", "\u{2028}", "漢",
         ] {
-            let line = text(&longest(unit)).unwrap();
+            let line = text(longest(unit)).unwrap();
             assert!(
                 line.len() <= limits::ACCESS_LOG_LINE_BYTES_MAX,
                 "{}",
@@ -280,6 +352,37 @@ mod tests {
             let path = json["path"].as_str().unwrap();
             assert!(path.starts_with(unit) && path.ends_with('…'), "{path}");
         }
+    }
+
+    #[test]
+    fn attempts_are_told_part_by_part_and_left_out_where_a_line_has_no_room_for_them() {
+        let now = Instant::now();
+        let after = |milliseconds| now + Duration::from_millis(milliseconds);
+        let mut attempt = Attempt::begin(after(2));
+        attempt.picked("[fe80::1%4000000000]:65535".parse().unwrap(), after(3));
+        attempt.finish(Ended::Failed(Reason::ConnectionRefused), after(7));
+        let all = vec![attempt; limits::RECORD_ATTEMPTS_MAX];
+        let tried = || all.iter().map(|one| Tried::new(one, now)).collect();
+        let json = |unit| Json {
+            tried: tried(),
+            body_ms: Some(f64::MIN),
+            ..longest(unit)
+        };
+        assert!(text(json("a")).unwrap().len() <= limits::ACCESS_LOG_LINE_BYTES_MAX);
+        let json = Json {
+            path: Cow::Borrowed("/"),
+            ..json("a")
+        };
+        let line = text(json).unwrap();
+        assert!(line.len() <= limits::ACCESS_LOG_LINE_BYTES_MAX);
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        let tried = line["tried"].as_array().unwrap();
+        assert_eq!(tried.len(), limits::RECORD_ATTEMPTS_MAX);
+        let wanted = serde_json::json!({
+            "endpoint": "[fe80::1%4000000000]:65535", "at_ms": 2.0, "pick_ms": 1.0, "dial_ms": 4.0,
+            "error": "connection_refused",
+        });
+        assert_eq!(tried[0], wanted);
     }
 
     #[test]

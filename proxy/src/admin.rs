@@ -23,9 +23,13 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use weft_transport::credentials::Credentials;
+use weft_transport::metrics::{
+    CONFIG_CONNECTED, CONGESTION_EVENTS, CONGESTION_WINDOW, CONNECTIONS, GIVEN_UP_STREAMS, GUARDS,
+    LOST_PACKETS, Page, ROUND_TRIP, SENT_PACKETS, STREAMS, Sample, TABLE_REVISION, TABLES,
+};
 use weft_transport::pool::{PeerStatus, Pool};
 
-use crate::metrics::{Gauge, Shard, expose};
+use crate::metrics::{Shard, expose};
 use crate::run::table::{Snapshots, Updates, in_force, is_everywhere};
 use crate::run::{ControlPlane, Process};
 use crate::worker::Shared;
@@ -171,67 +175,30 @@ async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
 }
 
 async fn metrics(Extract(state): Extract<Arc<State>>) -> Response {
-    let mut text = expose(&state.shards, &gauges(&state));
+    let mut samples = samples(&state);
     if let Some(process) = &state.process {
-        text += &process.exposition();
+        samples.extend(process.samples());
     }
-    (
-        [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        text,
-    )
-        .into_response()
+    let page = expose(&state.shards, &samples);
+    ([(CONTENT_TYPE, Page::CONTENT_TYPE)], page).into_response()
 }
 
-fn gauges(state: &State) -> Vec<Gauge> {
-    let mut gauges = Vec::new();
-    let mut gauge = |name, help, labels: &[(&'static str, String)], value| {
-        gauges.push(Gauge {
-            name,
-            help,
-            labels: labels.to_vec(),
-            value,
-        });
-    };
+fn samples(state: &State) -> Vec<Sample> {
     let revision = state
         .control
         .tables()
         .borrow()
         .as_ref()
         .map_or(0, |table| table.revision.number);
-    gauge(
-        "weft_config_revision",
-        "Number of the table's revision; 0 without a table.",
-        &[],
-        revision as f64,
-    );
-    gauge(
-        "weft_config_connected",
-        "1 while the config service is being heard.",
-        &[],
-        f64::from(u8::from(state.control.is_connected())),
-    );
-    let counted = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let refused = counted(&state.updates.refused) + state.control.refused_unseen();
-    for (result, count) in [
-        ("applied", counted(&state.updates.applied)),
-        ("refused", refused),
-    ] {
-        gauge(
-            "weft_config_updates_total",
-            "Tables that came, by whether they were put into force.",
-            &[("result", result.to_owned())],
-            count as f64,
-        );
-    }
-    gauges.extend(resilience::gauges(&state.shared, &state.snapshots));
-    let mut gauge = |name, help, labels: &[(&'static str, String)], value| {
-        gauges.push(Gauge {
-            name,
-            help,
-            labels: labels.to_vec(),
-            value,
-        });
-    };
+    let counted = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
+    let unseen = state.control.refused_unseen() as f64;
+    let mut samples = vec![
+        TABLE_REVISION.sample(&[], revision as f64),
+        CONFIG_CONNECTED.flag(state.control.is_connected()),
+        TABLES.sample(&["applied"], counted(&state.updates.applied)),
+        TABLES.sample(&["refused"], counted(&state.updates.refused) + unseen),
+    ];
+    samples.extend(resilience::samples(&state.shared, &state.snapshots));
     let dialled = state.pools.iter().map(|pool| ("dialled", pool.guarded()));
     let accepted = state
         .shards
@@ -244,77 +211,29 @@ fn gauges(state: &State) -> Vec<Gauge> {
         }
     }
     for ((side, what), count) in guarded {
-        gauge(
-            "weft_mesh_guards_total",
-            "Connections that were closed, or whose new requests were held back, for what the peer did, by reason.",
-            &[
-                ("side", side.to_owned()),
-                ("reason", what.reason.replace(' ', "_")),
-                ("action", what.action.as_str().to_owned()),
-            ],
-            count as f64,
-        );
+        let reason = what.reason.replace(' ', "_");
+        let labels = [side, &reason, what.action.as_str()];
+        samples.push(GUARDS.sample(&labels, count as f64));
     }
     for (worker, peer) in state.peers() {
-        let labels = [
-            ("worker", worker.to_string()),
-            ("peer", peer.identity),
-            ("address", peer.address.to_string()),
-        ];
+        let (worker, address) = (worker.to_string(), peer.address.to_string());
+        let labels = [worker.as_str(), &peer.identity, &address];
         let ready = f64::from(u8::from(peer.state == "ready"));
-        gauge(
-            "weft_quic_connections_active",
-            "1 while the peer's connection is usable.",
-            &labels,
-            ready,
-        );
+        samples.push(CONNECTIONS.sample(&labels, ready));
         let Some(quic) = peer.connection else {
             continue;
         };
-        gauge(
-            "weft_quic_rtt_seconds",
-            "Smoothed round-trip time.",
-            &labels,
-            quic.rtt_seconds,
-        );
-        gauge(
-            "weft_quic_congestion_window_bytes",
-            "Congestion window.",
-            &labels,
-            quic.congestion_window_bytes as f64,
-        );
-        gauge(
-            "weft_quic_streams_active",
-            "Streams open.",
-            &labels,
-            f64::from(quic.streams),
-        );
-        gauge(
-            "weft_quic_sent_packets_total",
-            "Packets sent on the present connection.",
-            &labels,
-            quic.sent_packets as f64,
-        );
-        gauge(
-            "weft_quic_lost_packets_total",
-            "Packets lost on the present connection.",
-            &labels,
-            quic.lost_packets as f64,
-        );
-        gauge(
-            "weft_quic_congestion_events_total",
-            "Congestion events of the present connection.",
-            &labels,
-            quic.congestion_events as f64,
-        );
-        gauge(
-            "weft_quic_given_up_streams_total",
-            "Streams whose readers stood still until the others on the present connection had no room.",
-            &labels,
-            quic.given_up_streams as f64,
-        );
+        samples.extend([
+            ROUND_TRIP.sample(&labels, quic.rtt_seconds),
+            CONGESTION_WINDOW.sample(&labels, quic.congestion_window_bytes as f64),
+            STREAMS.sample(&labels, f64::from(quic.streams)),
+            SENT_PACKETS.sample(&labels, quic.sent_packets as f64),
+            LOST_PACKETS.sample(&labels, quic.lost_packets as f64),
+            CONGESTION_EVENTS.sample(&labels, quic.congestion_events as f64),
+            GIVEN_UP_STREAMS.sample(&labels, quic.given_up_streams as f64),
+        ]);
     }
-    gauges
+    samples
 }
 
 async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {

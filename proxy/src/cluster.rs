@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use http::HeaderValue;
 use weft_config::table::{Absence, Mode, Protocol, ServiceName, Traffic};
+use weft_transport::locks::lock;
 use weft_transport::pool::Target;
 
 use crate::limits;
-use crate::metrics::{Counted, lock};
+use crate::metrics::Counted;
 use crate::resilience::breaker::{Admission, Cause};
 use crate::resilience::destination::{Destination, Event};
 use crate::resilience::load::Slice;

@@ -197,6 +197,10 @@ pub const ACCESS_LOG_LINE_BYTES_MAX: usize = 4096;
 /// Bytes of its fixed part: the names of all fields, and every number at its longest.
 pub const ACCESS_LOG_FRAME_BYTES_MAX: usize = 576;
 
+/// Attempts of an exchange whose parts are kept for its record: the first three and the last. Policies rarely allow more,
+/// and the log has a line's room for them.
+pub const RECORD_ATTEMPTS_MAX: usize = 4;
+
 /// Bytes of a method, as the log writes it; registered ones have at most 17.
 pub const ACCESS_LOG_METHOD_BYTES_MAX: usize = 32;
 
@@ -433,3 +437,10 @@ pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
 /// Answers that are being read when an admin endpoint ends may take this long: less than a successor waits
 /// ([`TAKEOVER_TIMEOUT`]).
 pub const ADMIN_FINISH: Duration = Duration::from_secs(1);
+
+/// Outcomes told apart within one series of requests: statuses and errors are few, but an application may send all 900
+/// statuses.
+pub const METRIC_OUTCOMES_MAX: usize = 128;
+
+/// How often the allocator is made to look. What a burst needed is given back within twice that.
+pub const MEMORY_LOOK_INTERVAL: Duration = Duration::from_secs(2);

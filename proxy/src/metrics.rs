@@ -1,31 +1,27 @@
-//! Every metric of the sidecar, declared once: name, unit, meaning, labels.
+//! What a sidecar counts of its calls. Names, labels and meanings are in the catalogue of `weft_transport::metrics`.
 //!
 //! Each worker has a [`Shard`] that only it writes, so a request costs one uncontended lock; the admin
 //! endpoint merges the shards when it is scraped. Label sets are bounded: after
 //! [`limits::METRIC_SERIES_MAX`] of them, new ones share the series `other`.
 
 mod exposition;
+mod parts;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use weft_transport::guards::Guards;
 use weft_transport::lag::Lag;
+pub(crate) use weft_transport::locks::lock;
 
 use crate::limits;
 use crate::outbound::intake::Intake;
+use crate::record::{Finished, Observer};
 
-pub(crate) use exposition::{Gauge, expose};
-
-/// Upper bounds of the duration buckets, in seconds: 1 ms to 30 s, about two per decade and a half.
-pub(crate) const DURATION_BUCKETS: [f64; 14] = [
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
-];
-
-/// Outcomes told apart within one series.
-const OUTCOMES_MAX: usize = 128;
+pub(crate) use exposition::expose;
+use parts::{Histogram, Parts};
 
 /// Which side of the mesh a sidecar sees a call from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +72,30 @@ impl Labels {
 pub(crate) struct Counted {
     pub(crate) labels: Labels,
     pub(crate) series: Series,
+    parts: Arc<Parts>,
+}
+
+impl Counted {
+    /// The same series under labels that only logs show.
+    pub(crate) fn named(&self, labels: Labels) -> Self {
+        let (series, parts) = (self.series.clone(), Arc::clone(&self.parts));
+        Self {
+            labels,
+            series,
+            parts,
+        }
+    }
+}
+
+impl Observer for Counted {
+    fn observe(&self, finished: &Finished<'_>) {
+        let outcome = finished.outcome;
+        match &self.series {
+            Series::Requests(series) => series.count(outcome, finished.duration()),
+            Series::Tunnels(series) => series.end(finished.record.status == 200, outcome.error),
+        }
+        self.parts.count(finished);
+    }
 }
 
 /// Requests and tunnels are counted by different things.
@@ -106,28 +126,21 @@ pub(crate) struct RequestSeries {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestCounts {
     pub(crate) outcomes: Vec<(Outcome, u64)>,
-    pub(crate) buckets: [u64; DURATION_BUCKETS.len()],
-    pub(crate) duration_sum: f64,
-    pub(crate) count: u64,
+    pub(crate) durations: Histogram,
 }
 
 impl RequestSeries {
     /// Counts one call.
     pub(crate) fn count(&self, outcome: Outcome, duration: Duration) {
-        let seconds = duration.as_secs_f64();
         let mut counts = lock(&self.counts);
         // Statuses and tokens are few, but a hostile application could send all 900 statuses.
-        let room = counts.outcomes.len() < OUTCOMES_MAX;
+        let room = counts.outcomes.len() < limits::METRIC_OUTCOMES_MAX;
         match counts.outcomes.iter_mut().find(|(one, _)| *one == outcome) {
             Some((_, count)) => *count += 1,
             None if room => counts.outcomes.push((outcome, 1)),
             None => {}
         }
-        if let Some(bucket) = DURATION_BUCKETS.iter().position(|bound| seconds <= *bound) {
-            counts.buckets[bucket] += 1;
-        }
-        counts.duration_sum += seconds;
-        counts.count += 1;
+        counts.durations.add(duration);
     }
 }
 
@@ -194,6 +207,8 @@ impl Decision {
 pub(crate) struct Shard {
     requests: Mutex<HashMap<Labels, Arc<RequestSeries>>>,
     tunnels: Mutex<HashMap<Labels, Arc<TunnelSeries>>>,
+    /// What attempts took.
+    parts: Arc<Parts>,
     /// By policy; parallel to [`Decision::ALL`].
     decisions: Mutex<[HashMap<Box<str>, u64>; 3]>,
     /// Of peers that dialled us, by result.
@@ -219,6 +234,7 @@ impl Shard {
         Arc::new(Counted {
             labels,
             series: Series::Requests(series),
+            parts: Arc::clone(&self.parts),
         })
     }
 
@@ -228,6 +244,7 @@ impl Shard {
         Arc::new(Counted {
             labels,
             series: Series::Tunnels(series),
+            parts: Arc::clone(&self.parts),
         })
     }
 
@@ -263,11 +280,6 @@ fn series<S: Default>(map: &Mutex<HashMap<Labels, Arc<S>>>, labels: &Labels) -> 
         Labels::other(labels.direction)
     };
     Arc::clone(map.entry(labels).or_default())
-}
-
-/// Counts stay usable after a panic elsewhere: at worst one number is off.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

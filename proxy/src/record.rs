@@ -1,14 +1,21 @@
-//! What became of one request or tunnel: kept while it runs, written to metrics and the access log once,
-//! when it ends or is dropped.
+//! What became of one request or tunnel: kept while it runs, and told to its observers once, when it ends or is
+//! dropped. Observers are its metrics and the access log; another one is one more in [`Record::observers`]. Tunnels count
+//! their bytes while they pass ([`TunnelSeries`]), as they may last for days.
+//!
+//! What its attempts took is in `record/attempt.rs`.
+
+pub(crate) mod attempt;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use crate::access_log::{AccessLog, Line};
+use attempt::{Ended, Kept};
+
+use crate::access_log::AccessLog;
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::metrics::{self, Counted, Series, TunnelSeries};
@@ -44,9 +51,43 @@ pub(crate) struct Record {
     pub(crate) flight: Option<Flight>,
     /// Attempts that were made; 0 for what never was sent.
     pub(crate) attempts: u32,
+    /// The first of them and the last, with what each of their parts took.
+    pub(crate) kept: Kept,
     /// Where it is counted that several attempts were made, if they were.
     pub(crate) retried: Option<Arc<Counts>>,
     ended: bool,
+}
+
+/// An exchange that is over, as its observers see it.
+pub(crate) struct Finished<'a> {
+    /// What is known of it.
+    pub(crate) record: &'a Record,
+    /// When it was over.
+    pub(crate) ended: Instant,
+    /// How it ended.
+    pub(crate) outcome: metrics::Outcome,
+    /// The answer had begun, and did not come to its end.
+    pub(crate) is_broken_off: bool,
+}
+
+/// What is told of each exchange that is over. It must not wait: the exchange's task does.
+pub(crate) trait Observer {
+    /// It is over.
+    fn observe(&self, finished: &Finished<'_>);
+}
+
+impl Finished<'_> {
+    /// How long it took in all.
+    pub(crate) fn duration(&self) -> Duration {
+        self.ended.saturating_duration_since(self.record.started)
+    }
+
+    /// How long it took from the head of the answer to the end, if an attempt brought one.
+    pub(crate) fn body(&self) -> Option<Duration> {
+        let last = self.record.kept.last()?;
+        let answered = matches!(last.ended, Some(Ended::Answered(_)));
+        answered.then(|| self.ended.saturating_duration_since(last.over()))
+    }
 }
 
 impl Record {
@@ -72,6 +113,7 @@ impl Record {
             received: 0,
             flight: None,
             attempts: 0,
+            kept: Kept::default(),
             retried: None,
             ended: false,
         }
@@ -130,11 +172,12 @@ impl Record {
 
     fn finish(&mut self, outcome: Result<(), Failure>) {
         self.ended = true;
+        let is_broken_off = outcome.is_err();
         if let Err(failure) = outcome {
             self.failure.get_or_insert(failure);
         }
         let now = Instant::now();
-        let duration = now.saturating_duration_since(self.started);
+        self.kept.give_up(now);
         if let Some(mut flight) = self.flight.take()
             && let Some(code) = self.grpc_status
         {
@@ -158,29 +201,28 @@ impl Record {
                 Event::Recovered
             });
         }
-        match &self.counted.series {
-            Series::Requests(series) => series.count(outcome, duration),
-            Series::Tunnels(series) => series.end(self.status == 200, outcome.error),
+        let finished = Finished {
+            record: self,
+            ended: now,
+            outcome,
+            is_broken_off,
+        };
+        for observer in self.observers() {
+            observer.observe(&finished);
         }
-        if self.log.wants(outcome.failed) {
-            self.log.write(&Line {
-                record: self,
-                duration,
-            });
-        }
+    }
+
+    /// Who is told of its end, in this order.
+    fn observers(&self) -> [&dyn Observer; 2] {
+        [&*self.counted, &*self.log]
     }
 
     /// The mesh or the application failed; a refusal by policy or of a bad request counts as well where
     /// the mesh made it.
     fn failed(&self) -> bool {
-        let grpc = self.grpc_status.is_some_and(is_grpc_failure);
+        let grpc = self.grpc_status.is_some_and(retry::is_grpc_failure);
         self.failure.is_some() || self.status >= 500 || grpc
     }
-}
-
-/// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: not the caller's fault.
-pub(crate) fn is_grpc_failure(code: u8) -> bool {
-    matches!(code, 2 | 4 | 13 | 14 | 15)
 }
 
 impl Drop for Record {

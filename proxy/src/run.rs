@@ -27,6 +27,7 @@ use weft_config::settings::{OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
 use weft_transport::endpoint::{BindError, StartError};
+use weft_transport::metrics::Sample;
 
 use crate::inbound::served::ServedService;
 use crate::outbound::route::Destination;
@@ -100,8 +101,8 @@ pub trait Process: Send + Sync + 'static {
     fn set_log_filter(&self, directives: &str) -> Result<(), String>;
     /// What an operator should look after, although it stops nothing: `/ready` says it.
     fn concerns(&self) -> Vec<String>;
-    /// More of `/metrics`, in the text format of Prometheus.
-    fn exposition(&self) -> String;
+    /// More of `/metrics`.
+    fn samples(&self) -> Vec<Sample>;
     /// Tells the service manager that this process is the service, rather than another one that took part in a
     /// takeover.
     fn is_main(&self);

@@ -160,8 +160,7 @@ impl Worker {
             Wanted::Named(name) => {
                 let counted = count(&self.shard, labels(Arc::clone(&self.no_service)));
                 let labels = labels(name.as_str().into());
-                let series = counted.series.clone();
-                Arc::new(Counted { labels, series })
+                Arc::new(counted.named(labels))
             }
         }
     }

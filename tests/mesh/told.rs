@@ -112,6 +112,20 @@ fn what_the_far_sidecar_refuses_is_in_the_callers_log_and_metrics_with_its_error
     ];
     eventually("the refusal is counted", || metric(&shop, &failed) >= 1.0);
 
+    // Its one attempt is told part by part.
+    let tried = &line["tried"][0];
+    assert_eq!(tried["status"], 403, "{line}");
+    assert!(tried["endpoint"].is_string(), "{line}");
+    for part in ["pick_ms", "dial_ms", "stream_ms", "head_ms"] {
+        assert!(tried[part].as_f64().unwrap() >= 0.0, "{part}: {line}");
+    }
+    assert_eq!(line["tried"].as_array().unwrap().len(), 1, "{line}");
+    for part in ["pick", "dial", "stream", "head", "body"] {
+        let part = format!("part=\"{part}\",outcome=\"ended\"");
+        let count = ["weft_attempt_part_seconds_count", &part];
+        assert!(metric(&shop, &count) >= 1.0, "{part}");
+    }
+
     // The same in gRPC, whose status is 200.
     let head = "POST / HTTP/1.1\r\nhost: orders\r\ncontent-type: application/grpc\r\nte: trailers\r\nx-request-id: far-grpc\r\n";
     let denied = ask(orders, head);
@@ -153,6 +167,52 @@ fn what_the_far_sidecar_refuses_is_in_the_callers_log_and_metrics_with_its_error
         "an application's own answer is no error of the mesh",
         || metric(&shop, &believed) >= 1.0,
     );
+    bystander.finish_after(10).expect_all_good(10);
+}
+
+#[test]
+fn a_call_to_a_sidecar_that_is_gone_says_where_its_time_went() {
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "orders");
+    mesh.apply(&[service("orders", 80, "http"), service("dead", 80, "http")].concat());
+    let serve = |name: &str| {
+        mesh.sidecar(name)
+            .serves(&format!("{name}:80"), origin.address)
+            .start()
+    };
+    let (_orders, dead) = (serve("orders"), serve("dead"));
+    let plan = mesh.sidecar("shop").calls("orders:80").calls("dead:80");
+    let shop = plan.start();
+    ["orders:80", "dead:80"]
+        .iter()
+        .for_each(|service| shop.wait_endpoints(service, 1));
+    let orders = shop.listener("orders:80");
+    let bystander = Load::start(orders, "/", 1, Duration::from_millis(20));
+    dead.process.signal(Signal::SIGKILL);
+
+    let head = "GET / HTTP/1.1\r\nhost: dead\r\nx-request-id: not-there\r\n";
+    let failed = ask(shop.listener("dead:80"), head);
+    assert!(failed.status >= 500, "{failed:?}");
+    let line = line_with(&shop, "not-there");
+    let tried = line["tried"].as_array().unwrap();
+    let last = tried.last().unwrap();
+    assert_eq!(last["error"], line["error"], "{line}");
+    assert!(last["endpoint"].is_string(), "{line}");
+    // No connection was there, so there is no word of a stream; nearly all of the time was the wait for one.
+    assert!(
+        last["stream_ms"].is_null() && line["body_ms"].is_null(),
+        "{line}"
+    );
+    let waited: f64 = tried.iter().filter_map(|one| one["dial_ms"].as_f64()).sum();
+    assert!(
+        waited > 0.0 && waited <= line["duration_ms"].as_f64().unwrap(),
+        "{line}"
+    );
+    let counted = [
+        "weft_attempt_part_seconds_count",
+        "part=\"dial\",outcome=\"failed\"",
+    ];
+    assert!(metric(&shop, &counted) >= 1.0);
     bystander.finish_after(10).expect_all_good(10);
 }
 

@@ -1,40 +1,71 @@
-//! Waiting times between attempts: exponential with full jitter, bounded. Pure.
+//! Waiting times between attempts: doubled after each failure, bounded, and spread, so that callers that failed together
+//! do not come back together. Pure. Every wait of weft before another attempt is one of these.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
-/// Doubles from `first` to `cap`; each wait is drawn evenly from half of the step to all of it, so
-/// that many who failed together do not return together, and nobody returns at once.
+/// From where waits are drawn; each is drawn evenly up to the step that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// From half of the step: no attempt follows soon on many failed ones.
+    Half,
+    /// From half of the first step: many callers that lost one server spread over the whole step.
+    First,
+    /// From nothing: for callers that are held together by nothing but one failure.
+    Zero,
+}
+
+/// The waits of one caller.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
     cap: Duration,
-    next: Duration,
+    spread: Spread,
+    failures: u32,
 }
 
 impl Backoff {
-    /// Starts at `first` and never waits longer than `cap`.
-    pub const fn new(first: Duration, cap: Duration) -> Self {
+    /// Steps double from `first` to `cap`.
+    pub const fn new(first: Duration, cap: Duration, spread: Spread) -> Self {
         Self {
             first,
             cap,
-            next: first,
+            spread,
+            failures: 0,
         }
     }
 
-    /// The wait before the next attempt.
-    pub fn next(&mut self, rng: &mut impl Rng) -> Duration {
-        let step = self.next;
-        self.next = step.saturating_mul(2).min(self.cap);
-        let half = step / 2;
-        half + half.mul_f64(rng.random::<f64>())
+    /// An attempt failed: the wait before the next one.
+    pub fn next(&mut self, random: &mut impl Rng) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        wait(self.first, self.cap, self.spread, self.failures, random)
     }
 
     /// An attempt succeeded: start over.
     pub fn reset(&mut self) {
-        self.next = self.first;
+        self.failures = 0;
     }
+}
+
+/// The wait after so many failures in a row, for callers that count them.
+pub fn wait(
+    first: Duration,
+    cap: Duration,
+    spread: Spread,
+    failures: u32,
+    random: &mut impl Rng,
+) -> Duration {
+    let doubled = 1_u32
+        .checked_shl(failures.saturating_sub(1))
+        .unwrap_or(u32::MAX);
+    let step = first.saturating_mul(doubled).min(cap);
+    let least = match spread {
+        Spread::Half => step / 2,
+        Spread::First => (first / 2).min(step),
+        Spread::Zero => Duration::ZERO,
+    };
+    least + (step - least).mul_f64(random.random::<f64>())
 }
 
 #[cfg(test)]
@@ -44,17 +75,47 @@ mod tests {
 
     use super::*;
 
+    const FIRST: Duration = Duration::from_millis(100);
+    const CAP: Duration = Duration::from_millis(1000);
+
     #[test]
     fn waits_double_up_to_the_cap_and_start_over_after_a_success() {
-        let mut rng = SmallRng::seed_from_u64(1);
-        let first = Duration::from_millis(100);
-        let cap = Duration::from_millis(1000);
-        let mut backoff = Backoff::new(first, cap);
-        for step in [100, 200, 400, 800, 1000, 1000].map(Duration::from_millis) {
-            let wait = backoff.next(&mut rng);
-            assert!(wait >= step / 2 && wait <= step, "{wait:?} of {step:?}");
+        for seed in 0..100 {
+            let mut random = SmallRng::seed_from_u64(seed);
+            let mut backoff = Backoff::new(FIRST, CAP, Spread::Half);
+            for step in [100, 200, 400, 800, 1000, 1000].map(Duration::from_millis) {
+                let wait = backoff.next(&mut random);
+                assert!(wait >= step / 2 && wait <= step, "{wait:?} of {step:?}");
+            }
+            backoff.reset();
+            assert!(backoff.next(&mut random) <= FIRST);
         }
-        backoff.reset();
-        assert!(backoff.next(&mut rng) <= first);
+    }
+
+    #[test]
+    fn waits_are_spread_from_where_the_caller_says_to_the_whole_step() {
+        let mut random = SmallRng::seed_from_u64(1);
+        for (spread, least) in [(Spread::Half, 400), (Spread::First, 50), (Spread::Zero, 0)] {
+            let waits: Vec<_> = (0..2000)
+                .map(|_| wait(FIRST, CAP, spread, 4, &mut random).as_millis())
+                .collect();
+            let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+            assert!(
+                (least..least + 10).contains(shortest),
+                "{spread:?} {shortest}"
+            );
+            assert!((790..=800).contains(longest), "{spread:?} {longest}");
+        }
+    }
+
+    #[test]
+    fn however_many_attempts_failed_the_wait_is_bounded() {
+        let mut random = SmallRng::seed_from_u64(1);
+        for failures in [0, 1, 31, 32, 33, u32::MAX] {
+            let longest = wait(FIRST, CAP, Spread::First, failures, &mut random);
+            assert!(longest <= CAP, "{failures} {longest:?}");
+        }
+        let short = Duration::from_millis(10);
+        assert!(wait(FIRST, short, Spread::First, 1, &mut random) <= short);
     }
 }

@@ -18,6 +18,8 @@ pub mod hosts;
 pub mod http3;
 pub mod identity;
 pub mod lag;
+pub mod locks;
+pub mod metrics;
 pub mod pool;
 pub mod private_socket;
 pub mod rarely;

@@ -242,3 +242,11 @@ pub(crate) const LOG_OF_A_STATE: (u32, Duration) = (1, Duration::from_secs(10));
 pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// Interim responses before the final one: enough for hints, too few for a flood.
 pub(crate) const INFORMATIONAL_RESPONSES: u8 = 32;
+/// A floor under the patience: a busy host may not schedule a process for this long.
+pub(crate) const SILENCE_PATIENCE_MIN: Duration = Duration::from_millis(500);
+
+/// A ceiling, so that one lossy measurement of the round trip does not hide a dead peer.
+pub(crate) const SILENCE_PATIENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Flights in a handshake with client certificates: three, and room for what comes after it.
+pub(crate) const REHEARSAL_FLIGHTS_MAX: usize = 6;

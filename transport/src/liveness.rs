@@ -7,14 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::limits;
+
 /// Probe timeouts without any packet before a peer counts as silent.
 const PROBE_TIMEOUTS: u32 = 3;
-
-/// A floor under the patience: a busy host may not schedule a process for this long.
-const PATIENCE_MIN: Duration = Duration::from_millis(500);
-
-/// A ceiling, so that one lossy measurement of the round trip does not hide a dead peer.
-const PATIENCE_MAX: Duration = Duration::from_secs(3);
 
 /// The most that a peer may delay an acknowledgement by default (RFC 9000 section 18.2).
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
@@ -80,7 +76,8 @@ fn patience(rtt: Duration) -> Duration {
     // The variance of the round trip is not exposed; RFC 9002 starts it at half of the round
     // trip, which makes a probe timeout of three round trips and the delay.
     let probe_timeout = 3 * rtt + ACK_DELAY_MAX;
-    (PROBE_TIMEOUTS * probe_timeout).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    (PROBE_TIMEOUTS * probe_timeout)
+        .clamp(limits::SILENCE_PATIENCE_MIN, limits::SILENCE_PATIENCE_MAX)
 }
 
 #[cfg(test)]
@@ -129,7 +126,10 @@ mod tests {
 
     #[test]
     fn patience_is_bounded_on_very_short_and_very_long_paths() {
-        assert_eq!(patience(Duration::ZERO), PATIENCE_MIN);
-        assert_eq!(patience(Duration::from_secs(9)), PATIENCE_MAX);
+        assert_eq!(patience(Duration::ZERO), limits::SILENCE_PATIENCE_MIN);
+        assert_eq!(
+            patience(Duration::from_secs(9)),
+            limits::SILENCE_PATIENCE_MAX
+        );
     }
 }

@@ -9,10 +9,11 @@
 //!   that they ask for, later ones half of what the one before got, and so on.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::identity::SpiffeId;
 use crate::limits::WINDOW_PAGE;
+use crate::locks::lock;
 use crate::shares::leaves_room;
 
 /// What all connections of a worker share; so do clones.
@@ -57,8 +58,7 @@ impl PagePool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
-        // Nothing that is done under the lock can panic half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

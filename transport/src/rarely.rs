@@ -1,12 +1,13 @@
 //! Log lines that peers, callers or a lasting state cause again and again: so many in a span of time, and a count of
 //! those that were left out. The decision is pure; [`Rarely`] shares it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::limits;
+use crate::locks::lock;
 
 /// One kind of line.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Rarely {
     /// Calls `write` with the number of lines left out before this one, unless it is left out itself.
     pub fn log(&self, write: impl FnOnce(u64)) {
         let left_out = {
-            let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut window = lock(&self.window);
             window.admit(self.rate, Instant::now())
         };
         if let Some(left_out) = left_out {

@@ -10,10 +10,8 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use rustls_pki_types::ServerName;
 
+use crate::limits;
 use crate::tls::SERVER_NAME;
-
-/// Flights in a handshake with client certificates: three, and room for what comes after it.
-const FLIGHTS_MAX: usize = 6;
 
 /// Both sides of a process's own handshakes.
 #[derive(Clone)]
@@ -39,7 +37,7 @@ impl Rehearsal {
         let client = ClientConnection::new(Arc::clone(&self.client), name)?;
         let mut client = Connection::from(client);
         let mut server = Connection::from(ServerConnection::new(Arc::clone(&self.server))?);
-        for _ in 0..FLIGHTS_MAX {
+        for _ in 0..limits::REHEARSAL_FLIGHTS_MAX {
             pass(&mut client, &mut server)?;
             pass(&mut server, &mut client)?;
             if !client.is_handshaking() && !server.is_handshaking() {

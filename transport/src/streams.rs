@@ -6,7 +6,7 @@
 //! [`crate::receive_window`] and [`crate::send_window`].
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quinn::VarInt;
@@ -17,6 +17,7 @@ use crate::elastic::Elastic;
 use crate::identity::SpiffeId;
 use crate::lag::{Lag, Pace};
 use crate::limits::WINDOW_PAGE;
+use crate::locks::lock;
 use crate::receive_window::{Carries, ReceivePool, ReceiveWindow};
 use crate::send_window::{SendPool, SendWindow};
 use crate::tuning::Tuning;
@@ -174,7 +175,7 @@ impl Streams {
     }
 
     fn send(&self) -> MutexGuard<'_, SendWindow> {
-        self.send.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.send)
     }
 
     /// Done when the receive window cannot grow any more, for now.
@@ -214,9 +215,7 @@ impl Streams {
     }
 
     fn allowance(&self) -> MutexGuard<'_, Allowance> {
-        self.allowance
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.allowance)
     }
 
     /// How many exchanges are open.

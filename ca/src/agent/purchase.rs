@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use weft_transport::backoff::{Backoff, Spread};
 use weft_transport::identity::SpiffeId;
 
 use super::AgentError;
 use super::state::{Bought, CaAddresses, StateDirectory};
 use crate::client::{self, CallError, Right};
-use crate::limits::JOIN_BACKOFF_MAX;
-use crate::renewal::Backoff;
+use crate::limits::{BACKOFF_MIN, JOIN_BACKOFF_MAX};
 use crate::subject;
 
 /// Buys a certificate for the pending key. What comes back is checked: the key is ours, the name is ours.
@@ -81,13 +81,13 @@ pub(super) async fn patiently<T, F: Future<Output = Result<T, AgentError>>>(
 ) -> Result<T, AgentError> {
     let mut last = String::new();
     let attempts = async {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(BACKOFF_MIN, JOIN_BACKOFF_MAX, Spread::Half);
         loop {
             let reason = match attempt().await {
                 Err(AgentError::Unreachable(reason)) => reason,
                 other => return other,
             };
-            let pause = backoff.next(JOIN_BACKOFF_MAX, &mut rand::rng());
+            let pause = backoff.next(&mut rand::rng());
             if reason == last {
                 tracing::debug!(%reason, "still waiting for the CA");
             } else {

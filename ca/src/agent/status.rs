@@ -1,12 +1,16 @@
-//! What an agent counts, for whoever renders it.
+//! What an agent counts, for the admin port of its process.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use weft_transport::credentials::Credentials;
+use weft_transport::locks::lock;
+use weft_transport::metrics::{
+    IDENTITY_EXPIRY, IDENTITY_RENEWAL_ALARM, IDENTITY_RENEWAL_FAILURES, IDENTITY_RENEWALS,
+    IDENTITY_UNSAVED, Sample,
+};
 
 use crate::attest::unix_seconds;
-use crate::metrics::Sample;
 
 #[derive(Debug, Default)]
 pub(super) struct Status {
@@ -19,11 +23,11 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn set_unsaved(&self, reason: String) {
-        *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *lock(&self.unsaved) = reason;
     }
 
     fn unsaved(&self) -> Option<String> {
-        let reason = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = lock(&self.unsaved);
         Some(reason.clone()).filter(|reason| !reason.is_empty())
     }
 }
@@ -40,44 +44,13 @@ impl AgentStatus {
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
         let expiry = unix_seconds(self.credentials.svid().not_after());
-        let sample = |name, help, is_counter, value| Sample {
-            name,
-            help,
-            is_counter,
-            label: None,
-            value,
-        };
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64;
         vec![
-            sample(
-                "weft_identity_renewals_total",
-                "Certificates renewed.",
-                true,
-                self.status.renewals.load(Ordering::Relaxed),
-            ),
-            sample(
-                "weft_identity_renewal_failures_total",
-                "Attempts to renew the certificate that failed.",
-                true,
-                self.status.failures.load(Ordering::Relaxed),
-            ),
-            sample(
-                "weft_identity_expiry_timestamp_seconds",
-                "End of the certificate in force, Unix time.",
-                false,
-                expiry,
-            ),
-            sample(
-                "weft_identity_renewal_alarm",
-                "1 while renewal fails and less than a third of the life is left.",
-                false,
-                self.is_alarmed().into(),
-            ),
-            sample(
-                "weft_identity_unsaved",
-                "1 while the identity in force is not on disk, because the state directory cannot be written.",
-                false,
-                self.unsaved().is_some().into(),
-            ),
+            IDENTITY_RENEWALS.sample(&[], read(&self.status.renewals)),
+            IDENTITY_RENEWAL_FAILURES.sample(&[], read(&self.status.failures)),
+            IDENTITY_EXPIRY.sample(&[], expiry as f64),
+            IDENTITY_RENEWAL_ALARM.flag(self.is_alarmed()),
+            IDENTITY_UNSAVED.flag(self.unsaved().is_some()),
         ]
     }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use weft_ca::ErrorKind;
 use weft_ca::agent::{Agent, AgentError, AgentSettings};
 use weft_ca::limits::HANDSHAKES;
+use weft_transport::metrics::IDENTITY_RENEWALS;
 
 use world::{Ca, join, replace_by_one_issued_at, within};
 
@@ -157,8 +158,8 @@ async fn a_running_agent_renews_into_the_same_credentials() {
     let renewals = status
         .samples()
         .into_iter()
-        .find(|s| s.name == "weft_identity_renewals_total");
-    assert_eq!(renewals.unwrap().value, 1);
+        .find(|sample| sample.metric.name() == IDENTITY_RENEWALS.name());
+    assert_eq!(renewals.unwrap().value, 1.0);
     // What was swapped in is what a restart finds.
     let restarted = join(&ca.state("orders"), None).await.unwrap();
     assert_eq!(restarted.svid().serial(), credentials.svid().serial());

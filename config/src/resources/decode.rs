@@ -7,13 +7,13 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
+use weft_transport::units;
 
 use super::traffic::{Size, Span};
 use super::{Key, Kind};
 use crate::findings::{Finding, Findings, Position, Severity};
 use crate::nearest::nearest;
 use crate::table::Percent;
-use crate::units;
 use crate::yaml::{Node, Value};
 
 /// A node and the path that led to it.
@@ -190,11 +190,19 @@ impl Decoder<'_> {
         zero: bool,
     ) -> Option<Span> {
         let text = self.quantity(at)?;
-        let Some(duration) = units::parse_duration(&text) else {
-            let hint = "write whole numbers with h, m, s or ms, as 250ms, 10s or 1h30m".to_owned();
-            self.error(at, format!("{text:?} is no duration"), Some(hint));
-            return None;
+        let duration = match units::parse_duration(&text) {
+            Ok(duration) => duration,
+            Err(error) => {
+                self.error(at, error.problem, Some(error.instead));
+                return None;
+            }
         };
+        // Tables carry no less.
+        if duration.subsec_nanos() % 1_000_000 > 0 {
+            let hint = "write whole milliseconds".to_owned();
+            self.error(at, format!("{text} is too fine"), Some(hint));
+            return None;
+        }
         if range.contains(&duration) || (zero && duration.is_zero()) {
             return Some(Span(duration));
         }
@@ -215,17 +223,19 @@ impl Decoder<'_> {
     /// A number of bytes in a range.
     pub(super) fn size(&mut self, at: &At<'_>, range: &RangeInclusive<u32>) -> Option<Size> {
         let text = self.quantity(at)?;
-        let Some(size) = units::parse_size(&text) else {
-            let hint = "write a whole number with B, KiB or MiB, as 64KiB".to_owned();
-            self.error(at, format!("{text:?} is no size"), Some(hint));
-            return None;
+        let size = match units::parse_bytes(&text) {
+            Ok(size) => u32::try_from(size).ok(),
+            Err(error) => {
+                self.error(at, error.problem, Some(error.instead));
+                return None;
+            }
         };
-        if range.contains(&size) {
+        if let Some(size) = size.filter(|size| range.contains(size)) {
             return Some(Size(size));
         }
         let (least, most) = (
-            units::format_size(*range.start()),
-            units::format_size(*range.end()),
+            units::format_bytes((*range.start()).into()),
+            units::format_bytes((*range.end()).into()),
         );
         self.error(at, format!("{text} is not within {least} to {most}"), None);
         None

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::traffic::{Size, Span};
 use crate::table::{GrpcCode, HashKey, HedgeAfter, IdentityPattern, PathPattern, Percent};
-use crate::units::{format_duration, format_size};
+use weft_transport::units::{format_bytes, format_duration};
 
 /// An identity of a workload, which [`weft_transport::identity::SpiffeId`] parses.
 pub(super) struct Identity;
@@ -38,8 +38,8 @@ pub(super) fn durations_or_zero(range: &RangeInclusive<Duration>) -> String {
 pub(super) fn sizes(range: &RangeInclusive<u32>) -> String {
     format!(
         "{} to {}",
-        format_size(*range.start()),
-        format_size(*range.end())
+        format_bytes((*range.start()).into()),
+        format_bytes((*range.end()).into())
     )
 }
 

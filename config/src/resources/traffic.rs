@@ -12,13 +12,13 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
+use weft_transport::units;
 
 use super::schema::{durations, durations_or_zero, numbers, sizes, some, up_to};
 use crate::limits::traffic as limit;
 use crate::table::{
     GrpcCode, HashKey, HedgeAfter, IdentityPattern, Mode, Percent, Priority, PriorityHeader,
 };
-use crate::units;
 
 pub use fields::{FIELDS, Field};
 pub(super) use read::{policy as decode, route_timeouts, traffic as decode_traffic};
@@ -446,7 +446,7 @@ pub struct Span(#[serde(with = "units::duration")] pub Duration);
 /// A number of bytes: `64KiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Size(#[serde(with = "units::size")] pub u32);
+pub struct Size(#[serde(with = "units::bytes")] pub u32);
 
 impl<'de> Deserialize<'de> for TrafficPolicySpec {
     /// By hand, because serde cannot refuse unknown fields of a flattened struct.

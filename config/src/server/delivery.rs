@@ -6,11 +6,12 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use tokio_stream::Stream;
 use tonic::Status;
+use weft_transport::locks;
 
 use crate::proto::ServiceMessage;
 
@@ -113,8 +114,7 @@ impl Drop for Delivery {
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, State> {
-    // Every change under the lock is complete in itself.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    locks::lock(shared)
 }
 
 fn wake(waker: &mut Option<Waker>) {

@@ -1,8 +1,11 @@
-//! What the config service counts, for whoever renders it. Taken from the shared state when asked for.
+//! What the config service counts, taken from the shared state when its admin port is asked.
 
 use std::sync::Arc;
 
-use weft_ca::metrics::Sample;
+use weft_transport::metrics::{
+    CONFIG_REFUSALS, Metric, SIDECARS_BEHIND, SIDECARS_CONNECTED, SIDECARS_LOST, SIDECARS_REFUSING,
+    SIDECARS_WITHHELD, STORE_REVISION, Sample, WORKLOADS,
+};
 
 use super::mesh::Mesh;
 use crate::operator::SidecarState;
@@ -17,7 +20,7 @@ impl MetricsHandle {
         Self(mesh)
     }
 
-    /// Every value at this moment, samples of one name together.
+    /// Every value at this moment.
     #[must_use]
     pub fn samples(&self) -> Vec<Sample> {
         let (revision, _) = self.0.current();
@@ -29,72 +32,24 @@ impl MetricsHandle {
         let behind = states
             .iter()
             .filter(|state| !state.acknowledged && state.refusal.is_none());
-        let gauge = |name, help, value| Sample {
-            name,
-            help,
-            is_counter: false,
-            label: None,
-            value,
-        };
-        let withheld = |feature: Feature| {
+        let gauge = |metric: &'static Metric, value: u64| metric.sample(&[], value as f64);
+        let restricts = |feature: &Feature| feature.about().loss == Loss::Calls;
+        let withheld = Feature::ALL.into_iter().filter(restricts).map(|feature| {
             let lacks = |state: &&SidecarState| {
                 let mut withheld = state.withheld.iter();
                 withheld.any(|one| one.feature == feature.name())
             };
-            Sample {
-                label: Some(("feature", feature.name())),
-                ..gauge(
-                    "weft_config_sidecars_withheld",
-                    "Connected sidecars that are not told what a resource says, as they do not know this feature.",
-                    count(states.iter().filter(lacks).count()),
-                )
-            }
-        };
-        let restricts = |feature: &Feature| feature.about().loss == Loss::Calls;
-        let withheld: Vec<Sample> = Feature::ALL
-            .into_iter()
-            .filter(restricts)
-            .map(withheld)
-            .collect();
+            let lacking = states.iter().filter(lacks).count();
+            SIDECARS_WITHHELD.sample(&[feature.name()], count(lacking) as f64)
+        });
         let mut samples = vec![
-            gauge(
-                "weft_config_store_revision",
-                "Number of the revision in force.",
-                revision.number,
-            ),
-            gauge(
-                "weft_config_sidecars_connected",
-                "Sidecars that hear of changes.",
-                count(states.len()),
-            ),
-            gauge(
-                "weft_config_sidecars_lost",
-                "Sidecars whose stream broke less than a lease ago.",
-                count(all - states.len()),
-            ),
-            gauge(
-                "weft_config_sidecars_behind",
-                "Connected sidecars that have not yet acknowledged the revision in force.",
-                count(behind.count()),
-            ),
-            gauge(
-                "weft_config_sidecars_refusing",
-                "Connected sidecars that refused the revision in force.",
-                count(refusing.count()),
-            ),
-            Sample {
-                is_counter: true,
-                ..gauge(
-                    "weft_config_refusals_total",
-                    "Revisions that a sidecar refused.",
-                    self.0.refused(),
-                )
-            },
-            gauge(
-                "weft_config_workloads_registered",
-                "Workloads whose lease is valid.",
-                count(self.0.workloads()),
-            ),
+            gauge(&STORE_REVISION, revision.number),
+            gauge(&SIDECARS_CONNECTED, count(states.len())),
+            gauge(&SIDECARS_LOST, count(all - states.len())),
+            gauge(&SIDECARS_BEHIND, count(behind.count())),
+            gauge(&SIDECARS_REFUSING, count(refusing.count())),
+            gauge(&CONFIG_REFUSALS, self.0.refused()),
+            gauge(&WORKLOADS, count(self.0.workloads())),
         ];
         samples.extend(withheld);
         samples

@@ -9,10 +9,8 @@ use std::net::SocketAddr;
 use weft_transport::identity::SpiffeId;
 
 use crate::compile::Plan;
+use crate::limits;
 use crate::table::ServiceName;
-
-/// Identities that one message names.
-const NAMED_MAX: usize = 3;
 
 /// Why a registration does not hold, for the sidecar that made it, and whether it is refused (else it waits).
 pub(super) fn problem(
@@ -65,11 +63,14 @@ fn may_not_serve(plan: &Plan, identity: &SpiffeId, service: &ServiceName) -> Str
     }
     let mut who: Vec<String> = named
         .iter()
-        .take(NAMED_MAX)
+        .take(limits::PROVIDERS_NAMED_MAX)
         .map(ToString::to_string)
         .collect();
-    if named.len() > NAMED_MAX {
-        who.push(format!("{} more", named.len() - NAMED_MAX));
+    if named.len() > limits::PROVIDERS_NAMED_MAX {
+        who.push(format!(
+            "{} more",
+            named.len() - limits::PROVIDERS_NAMED_MAX
+        ));
     }
     format!(
         "{identity} may not serve {service}, only {} may: start the sidecar with a token for such an \

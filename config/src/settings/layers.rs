@@ -321,7 +321,7 @@ mod tests {
             ),
             (
                 "drain:\n  deadline: 25\n",
-                "p.yaml:2:13: `25` has no unit: write 25s for seconds, or one of ms, m, h, d",
+                "p.yaml:2:13: \"25\" has no unit; write 25s for seconds, or one of ms, m, h, d",
             ),
             (
                 "admin: { listen: \"host:1\" }\n",
@@ -399,7 +399,7 @@ mod tests {
         let error = merge(sources).err().unwrap().to_string();
         assert_eq!(
             error,
-            "environment variable WEFT_DRAIN__ACCEPT: `3` has no unit: write 3s for seconds, or one of ms, m, h, d"
+            "environment variable WEFT_DRAIN__ACCEPT: \"3\" has no unit; write 3s for seconds, or one of ms, m, h, d"
         );
     }
 }

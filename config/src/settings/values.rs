@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use weft_transport::hosts;
+use weft_transport::{hosts, units};
 
 use crate::table::{NameError, ServiceName, check_label};
 
@@ -18,59 +18,25 @@ use crate::table::{NameError, ServiceName, check_label};
 #[error("{0}")]
 pub struct ValueError(String);
 
-/// A duration as people write it: `250ms`, `10s`, `5m`, `24h`, `7d`.
+/// A duration as people write it (`weft_transport::units`), in whole milliseconds where it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DurationText(pub Duration);
-
-/// Units of a duration, longest text first within a letter, in milliseconds.
-const UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
 
 impl FromStr for DurationText {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text
-            .bytes()
-            .take_while(|b| b.is_ascii_digit() || *b == b'.')
-            .count();
-        let (number, unit) = text.split_at(digits);
-        let refuse = || {
-            ValueError(format!(
-                "`{text}` is not a duration: write a number with a unit, as 250ms, 10s, 5m or 24h"
-            ))
-        };
-        if unit.is_empty() && !number.is_empty() {
-            return Err(ValueError(format!(
-                "`{text}` has no unit: write {text}s for seconds, or one of ms, m, h, d"
-            )));
-        }
-        let (_, milliseconds) = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .ok_or_else(refuse)?;
-        let amount: f64 = number.parse().map_err(|_| refuse())?;
-        Duration::try_from_secs_f64(amount * (*milliseconds as f64) / 1e3)
+        let duration = units::parse_duration(text);
+        duration
             .map(Self)
-            .map_err(|_| refuse())
+            .map_err(|error| ValueError(error.to_string()))
     }
 }
 
 impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let milliseconds = self.0.as_millis();
-        let (unit, size) = UNITS
-            .iter()
-            .rev()
-            .find(|(_, size)| milliseconds > 0 && milliseconds.is_multiple_of(u128::from(*size)))
-            .unwrap_or(&("s", 1_000));
-        write!(f, "{}{unit}", milliseconds / u128::from(*size))
+        f.write_str(&units::format_duration(self.0))
     }
 }
 

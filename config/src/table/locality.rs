@@ -5,11 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Parts of a locality at most: region, zone, and what lies within (a rack, a host).
-const PARTS_MAX: usize = 3;
-
-/// Characters of a part at most, as of a DNS label.
-const PART_LENGTH_MAX: usize = 63;
+use crate::limits;
 
 /// A place: region, zone, subzone, as far as they are known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,7 +32,7 @@ impl Locality {
         }
         let common = self.parts().zip(other.parts());
         let common = common.take_while(|(one, other)| one == other).count();
-        u8::try_from(PARTS_MAX.saturating_sub(common))
+        u8::try_from(limits::LOCALITY_PARTS_MAX.saturating_sub(common))
             .unwrap_or(Self::FARTHEST)
             .max(1)
     }
@@ -54,12 +50,14 @@ impl FromStr for Locality {
 
     fn from_str(text: &str) -> Result<Self, LocalityError> {
         let parts = text.split('/');
-        if text.is_empty() || parts.clone().count() > PARTS_MAX {
+        if text.is_empty() || parts.clone().count() > limits::LOCALITY_PARTS_MAX {
             return Err(LocalityError::Parts);
         }
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let is_part =
-            |part: &str| (1..=PART_LENGTH_MAX).contains(&part.len()) && part.bytes().all(allowed);
+        let is_part = |part: &str| {
+            (1..=limits::LOCALITY_PART_LENGTH_MAX).contains(&part.len())
+                && part.bytes().all(allowed)
+        };
         if !parts.into_iter().all(is_part) {
             return Err(LocalityError::Part);
         }

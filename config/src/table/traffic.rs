@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use weft_transport::units::{duration, optional_duration};
 
 use super::ServiceName;
 use crate::limits::traffic as limits;
-use crate::units::{duration, optional_duration};
 
 pub use values::{
     GrpcCode, HedgeAfter, HedgeAfterError, IdentityPattern, IdentityPatternError, Percent,

@@ -389,8 +389,8 @@ fn timeouts_of_a_rule_follow_gateway_api() {
     assert_eq!(
         text("{request: 10}"),
         [
-            "mesh.yaml:23: spec.rules[0].timeouts.request: \"10\" is no duration; write whole numbers \
-          with h, m, s or ms, as 250ms, 10s or 1h30m"
+            "mesh.yaml:23: spec.rules[0].timeouts.request: \"10\" has no unit; write 10s for seconds, \
+             or one of ms, m, h, d"
         ]
     );
     assert_eq!(

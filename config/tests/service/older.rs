@@ -218,11 +218,11 @@ fn number(metrics: &MetricsHandle, feature: &str) -> u64 {
     let samples = metrics.samples();
     let mut withheld = samples
         .iter()
-        .filter(|one| one.name == "weft_config_sidecars_withheld");
+        .filter(|one| one.metric.name() == "weft_config_sidecars_withheld");
     withheld
-        .find(|one| one.label == Some(("feature", feature)))
+        .find(|one| one.labels == [feature])
         .unwrap()
-        .value
+        .value as u64
 }
 
 /// The messages of the service as that sidecar knows them. It ignores what it does not know, in tables excepted.

@@ -1,11 +1,12 @@
 //! One thread of the generator: its lanes, its measurements, the requests that it has open.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use weft_transport::locks::lock;
 
 use super::lanes::Lanes;
 use super::queue::{Admission, Queue};
@@ -162,9 +163,4 @@ impl Drop for Open<'_> {
         self.sample.finished = self.worker.clock.now();
         self.worker.record(&self.sample);
     }
-}
-
-/// A panic elsewhere leaves counters as they are, which is what one wants to see of it.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

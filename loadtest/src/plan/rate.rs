@@ -33,7 +33,7 @@ pub fn parse_stage(text: &str) -> Result<Stage, String> {
     let stage = Stage {
         from: parse_rate(from).map_err(help)?,
         to: parse_rate(to).map_err(help)?,
-        length: parse_duration(length).map_err(help)?,
+        length: parse_duration(length).map_err(|error| help(error.to_string()))?,
     };
     // Alone, it must be runnable: the error can then name the text.
     Course::new(vec![stage]).map_err(|error| help(format!("{text:?}: {error}")))?;

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
+use weft_transport::locks::lock;
 
 use crate::clock::Clock;
 use crate::pacer::Pacer;
@@ -90,7 +91,6 @@ impl Alarms {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Waiting) -> T) -> T {
-        let waiting = self.shared.waiting.lock();
-        act(&mut waiting.unwrap_or_else(PoisonError::into_inner))
+        act(&mut lock(&self.shared.waiting))
     }
 }

@@ -131,11 +131,11 @@ impl Default for Delay {
 impl Delay {
     fn parse(text: &str) -> Result<Self, String> {
         let Some((kind, values)) = text.split_once(':') else {
-            return parse_duration(text).map(Self::Constant);
+            return Ok(Self::Constant(parse_duration(text)?));
         };
         match kind {
-            "const" => parse_duration(values).map(Self::Constant),
-            "exp" => parse_duration(values).map(Self::Exponential),
+            "const" => Ok(Self::Constant(parse_duration(values)?)),
+            "exp" => Ok(Self::Exponential(parse_duration(values)?)),
             "uniform" => {
                 let range = values.split_once('-');
                 let (low, high) = range.ok_or_else(|| format!("{values:?} is no range"))?;

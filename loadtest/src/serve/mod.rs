@@ -13,7 +13,7 @@ mod sockets;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -22,6 +22,7 @@ use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weft_transport::external::{ExternalError, QuicServer, ServerTls, TlsServer};
+use weft_transport::locks::lock;
 
 use self::alarms::Alarms;
 use self::behaviour::{Behaviour, Fate};
@@ -158,9 +159,7 @@ impl Desk {
     fn receive(&self) -> (Duration, Fate) {
         let now = self.clock.now();
         self.first.get_or_init(|| now);
-        let random = self.random.lock();
-        let mut random = random.unwrap_or_else(PoisonError::into_inner);
-        (now, self.behaviour.draw(&mut random))
+        (now, self.behaviour.draw(&mut lock(&self.random)))
     }
 
     /// Waits until `at`, or until the freeze that it falls into is over.

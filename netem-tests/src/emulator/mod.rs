@@ -15,7 +15,7 @@ mod pump;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use capture::Capture;
@@ -25,6 +25,7 @@ pub(crate) use pump::ahead_of_others;
 
 use crate::link::{Counters, End, Impairment, NatTable, Seed};
 use pump::Pump;
+use weft_transport::locks;
 
 /// A link between two devices. Dropping it ends its threads.
 #[derive(Debug)]
@@ -96,9 +97,8 @@ impl Emulator {
     /// The last packets of both directions as a file of pcapng, if they were kept.
     pub fn take_capture(&self) -> Option<Vec<u8>> {
         let lock = |ring: &'_ Arc<Mutex<Capture>>| {
-            // A poisoned ring is still a ring.
             let empty = Capture::new(Instant::now(), SystemTime::now());
-            let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ring = locks::lock(ring);
             std::mem::replace(&mut *ring, empty)
         };
         let [first, second] = self.captures.as_ref()?;
@@ -123,7 +123,7 @@ impl Emulator {
         let Some(nat) = &self.nat else {
             return false;
         };
-        let mut nat = nat.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nat = locks::lock(nat);
         let outside = outside(nat.outside());
         nat.rebind(outside);
         true

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use thread_priority::unix::{
     thread_native_id,
 };
 use thread_priority::{ThreadPriority, ThreadPriorityValue};
+use weft_transport::locks::lock;
 
 use super::capture::{Capture, Point};
 use super::{Device, Lateness};
@@ -263,8 +264,4 @@ pub(crate) fn ahead_of_others() -> bool {
         ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
     )
     .is_ok()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

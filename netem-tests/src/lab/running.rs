@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use weft_transport::locks::lock;
 
 use super::host::{Host, system};
 use super::wire::Wire;
@@ -336,7 +337,7 @@ impl Lab {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn link_index(&self, link: &LinkName) -> Result<usize, ChangeError> {

@@ -1,7 +1,9 @@
 //! Waiting that somebody else may end: Ctrl-C reaches a run between any two steps.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use weft_transport::locks::lock;
 
 /// A flag that is raised once and wakes all who wait. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -48,8 +50,7 @@ impl Stop {
     }
 
     fn flag(&self) -> MutexGuard<'_, bool> {
-        // A poisoned flag is still a flag.
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.0)
     }
 }
 

@@ -91,7 +91,7 @@ mod tests {
             assert!(refusal(unsigned).contains("as +1h or -90s"), "{unsigned}");
         }
         assert!(refusal("+5").contains("has no unit"));
-        assert!(refusal("--5s").contains("is not a duration"));
+        assert!(refusal("--5s").contains("is no duration"));
         for far in ["+0s", "+367d", "-99999999999d"] {
             assert!(refusal(far).contains("1ms to 366d"), "{far}");
         }

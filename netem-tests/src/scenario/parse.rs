@@ -252,7 +252,7 @@ assert:
             (
                 "duration: 5s",
                 "duration: 5",
-                "good.yaml:2: `5` has no unit",
+                "good.yaml:2: \"5\" has no unit",
             ),
             (
                 "[a, b], set",

@@ -6,10 +6,12 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 use weft_config::table::{RequestTraffic, Table};
+use weft_transport::metrics::{
+    ADAPTIVE_ACTING, ENDPOINTS, IN_FLIGHT, IN_FLIGHT_MAX, RETRY_BUDGET, Sample, TRACES, WAITING,
+};
 
 use crate::cluster::{self, Cluster, Endpoint};
 use crate::inbound::served::ServedService;
-use crate::metrics::Gauge;
 use crate::resilience::limit::Limits;
 use crate::run::table::Snapshots;
 use crate::worker::Shared;
@@ -152,104 +154,47 @@ fn request(traffic: &RequestTraffic) -> Value {
 }
 
 /// Counts and gauges, to be scraped.
-pub(super) fn gauges(shared: &Shared, snapshots: &Snapshots) -> Vec<Gauge> {
+pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
     let now = Instant::now();
-    let mut gauges = Vec::new();
+    let mut samples = Vec::new();
     for (label, destination) in shared.destinations.all() {
-        for (meaning, count) in destination.counts.iter().filter(|(_, count)| *count > 0) {
-            let mut labels = vec![("destination_service", label.to_string())];
-            let more = meaning.labels.iter();
-            labels.extend(more.map(|(name, value)| (*name, (*value).to_owned())));
-            gauges.push(Gauge {
-                name: meaning.name,
-                help: meaning.help,
-                labels,
-                value: count as f64,
-            });
-        }
+        let counts = destination.counts.iter().filter(|(_, count)| *count > 0);
+        samples.extend(counts.map(|((metric, labels), count)| {
+            metric.sample(&[&[&*label], labels].concat(), count as f64)
+        }));
     }
     for (worker, snapshot) in snapshots.iter().enumerate() {
         let directory = snapshot.borrow().clone();
+        let number = worker.to_string();
         for cluster in directory.clusters() {
             let endpoints = cluster.endpoints.iter();
             let out = endpoints.filter(|one| one.standing.is_out()).count();
             for (state, count) in [("in", cluster.endpoints.len() - out), ("out", out)] {
-                gauges.push(Gauge {
-                    name: "weft_lb_endpoints",
-                    help: "Endpoints in rotation and out of it, as each worker sees them.",
-                    labels: vec![
-                        ("destination_service", cluster.label.to_string()),
-                        ("worker", worker.to_string()),
-                        ("state", state.to_owned()),
-                    ],
-                    value: count as f64,
-                });
+                let labels = [&cluster.label, number.as_str(), state];
+                samples.push(ENDPOINTS.sample(&labels, count as f64));
             }
             if worker == 0 {
                 let budget = &cluster.destination.budget;
-                gauges.push(Gauge {
-                    name: "weft_retry_budget_remaining",
-                    help: "Retries and hedges that the budget would let through at once.",
-                    labels: vec![("destination_service", cluster.label.to_string())],
-                    value: budget.left(now, &cluster.traffic.retry_budget),
-                });
+                let left = budget.left(now, &cluster.traffic.retry_budget);
+                samples.push(RETRY_BUDGET.sample(&[&cluster.label], left));
             }
         }
     }
     let table = newest_table(snapshots);
     for service in shared.served.iter() {
         let limits = limits_of(shared, service, table.as_deref());
-        let concurrency = &service.concurrency;
+        let (label, concurrency) = (&*service.label, &service.concurrency);
         let adaptive = service.adaptive(now);
-        for (name, help, limit, value) in [
-            (
-                "weft_concurrency_in_flight",
-                "Calls of a served service under way.",
-                "",
-                concurrency.in_flight(),
-            ),
-            (
-                "weft_concurrency_limit",
-                "Calls of a served service that are let in at once, by limit.",
-                "fixed",
-                limits.max,
-            ),
-            (
-                "weft_concurrency_limit",
-                "Calls of a served service that are let in at once, by limit.",
-                "adaptive",
-                adaptive.limit.unwrap_or(limits.max).min(limits.max),
-            ),
-            (
-                "weft_concurrency_waiting",
-                "Requests of a served service that wait for the head of their answer.",
-                "",
-                adaptive.waiting,
-            ),
-            (
-                "weft_concurrency_adaptive_acting",
-                "Whether the adaptive limit of a served service acts: 1 while its application is overloaded.",
-                "",
-                u32::from(adaptive.limit.is_some()),
-            ),
-        ] {
-            let mut labels = vec![("service", service.label.to_string())];
-            if !limit.is_empty() {
-                labels.push(("limit", limit.to_owned()));
-            }
-            gauges.push(Gauge {
-                name,
-                help,
-                labels,
-                value: f64::from(value),
-            });
-        }
+        let limit = adaptive.limit.unwrap_or(limits.max).min(limits.max);
+        let acting = u32::from(adaptive.limit.is_some());
+        samples.extend([
+            IN_FLIGHT.sample(&[label], concurrency.in_flight().into()),
+            IN_FLIGHT_MAX.sample(&[label, "fixed"], limits.max.into()),
+            IN_FLIGHT_MAX.sample(&[label, "adaptive"], limit.into()),
+            WAITING.sample(&[label], adaptive.waiting.into()),
+            ADAPTIVE_ACTING.sample(&[label], acting.into()),
+        ]);
     }
-    gauges.push(Gauge {
-        name: "weft_traces_followed",
-        help: "Traces whose deadlines are kept for what the application asks in turn.",
-        labels: Vec::new(),
-        value: shared.traces.len() as f64,
-    });
-    gauges
+    samples.push(TRACES.sample(&[], shared.traces.len() as f64));
+    samples
 }

@@ -13,9 +13,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use weft_transport::locks::lock;
 
 use crate::limits;
-use crate::metrics::lock;
 
 /// Bytes that one worker may keep of all bodies.
 #[derive(Debug)]

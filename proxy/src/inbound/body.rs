@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::Request;
 use http::request::Parts;
 use http_body::{Body, Frame, SizeHint};
+use weft_transport::locks::lock;
 use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf};
 
 use super::pace::Pace;
@@ -18,7 +19,6 @@ use crate::failure::{Failure, Reason};
 use crate::http::fields;
 use crate::http::upload::{Room, Sending, Upload};
 use crate::limits;
-use crate::metrics::lock;
 
 /// A request body as it comes from the peer. Counts what moves, for the idle timeout and the log.
 pub(crate) struct RequestBody {

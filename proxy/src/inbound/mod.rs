@@ -34,13 +34,14 @@ use crate::failure::{Failure, Reason};
 use crate::http::fields::{HIGH, LOW, WEFT_PRIORITY, is_twin_of};
 use crate::http::is_grpc;
 use crate::limits;
-use crate::metrics::{Counted, Decision, lock};
+use crate::metrics::{Counted, Decision};
 use crate::resilience::limit::{Ask, Caller, Limits};
 use crate::resilience::overload::classes::Class;
 use crate::worker::Worker;
 use application::Application;
 use authorise::{Call, Permit, authorise};
 use served::{InFlight, ServedService};
+use weft_transport::locks::lock;
 
 /// The serving side of one worker.
 pub(crate) struct Inbound {

@@ -12,9 +12,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
+use weft_transport::locks::lock;
 
 use crate::limits::{BODY_BYTES_PER_SECOND_LEAST, BODY_PATIENCE};
-use crate::metrics::lock;
 
 /// How the body of one request came until now.
 #[derive(Debug, Default)]

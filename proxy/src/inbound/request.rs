@@ -27,10 +27,10 @@ use crate::http::response::{self, Afterwards};
 use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
 use crate::mesh::{send_failure, stream_failure};
-use crate::record::{Record, is_grpc_failure};
+use crate::record::Record;
 use crate::resilience::deadline;
 use crate::resilience::overload::Outcome;
-use crate::resilience::retry::{SAFE, SPENT, WEFT_RETRY};
+use crate::resilience::retry::{self, SAFE, SPENT, WEFT_RETRY};
 use crate::resilience::traces::Link;
 
 /// Serves one request to its end.
@@ -46,7 +46,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let directory = Arc::clone(&policy.borrow_and_update());
     let grpc = is_grpc(&head.headers);
     let id = request_id::ensure(&mut head.headers, || {
-        rand::RngExt::random(&mut *crate::metrics::lock(&worker.random))
+        rand::RngExt::random(&mut *weft_transport::locks::lock(&worker.random))
     });
 
     let service = worker
@@ -416,7 +416,8 @@ async fn relay(
     };
     record.status = head.status.as_u16();
     record.trailers(&head.headers);
-    let failed = head.status.is_server_error() || record.grpc_status.is_some_and(is_grpc_failure);
+    let failed =
+        head.status.is_server_error() || record.grpc_status.is_some_and(retry::is_grpc_failure);
     if spent && failed {
         // The application failed because a call of its own did, several times.
         head.headers.insert(WEFT_RETRY, SPENT);

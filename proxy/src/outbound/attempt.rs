@@ -24,6 +24,7 @@ use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::mesh::stream_failure;
+use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::retry::{GRPC_STATUS, Trouble};
 use crate::resilience::verdict::{Ending, Verdict};
@@ -89,17 +90,18 @@ impl Failed {
 }
 
 impl Exchange {
-    /// Makes one attempt, which lasts until that clock ends.
+    /// Makes one attempt, which lasts until that clock ends. Its parts are timed for the record.
     pub(super) async fn attempt(
         &self,
         body: Option<Sending<Incoming>>,
         mut picked: Picked,
         clock: &Clock,
+        parts: &mut Attempt,
     ) -> Result<Answered, Failed> {
         let end = body.is_none() && !self.is_tunnel();
         let mut may_leave = picked.has_alternative() && self.rules().may_break();
         let (worker, cluster) = (&*self.worker, &*self.route.cluster);
-        let opened = open(worker, cluster, &mut picked, &self.head, end, clock).await;
+        let opened = open(worker, cluster, &mut picked, &self.head, end, clock, parts).await;
         let Opened {
             mut send,
             mut response,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http_body::Body as _;
 use hyper::body::Incoming;
+use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
 use super::open::{Picked, choose};
@@ -19,8 +20,9 @@ use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::{Sending, Upload};
-use crate::metrics::{Shard, lock};
+use crate::metrics::Shard;
 use crate::record::Record;
+use crate::record::attempt::Ended;
 use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
 use crate::resilience::deadline::{self, Deadline};
 use crate::resilience::destination::Event;
@@ -98,19 +100,29 @@ impl Exchange {
             };
             self.tell_deadline(now);
             record.attempts = attempts.made();
+            let parts = record.kept.begin(now);
             let pause = {
                 let outcome = match self.hedge() {
                     // Rare, and large: most requests need no room for it.
-                    Some(hedge) => Box::pin(self.hedged(hedge, &mut attempts, clock, now)).await,
+                    Some(hedge) => {
+                        Box::pin(self.hedged(hedge, &mut attempts, clock, now, parts)).await
+                    }
                     None => match self.pick(now) {
                         Ok(picked) => {
                             let again = attempts.may_go_on(&self.route.traffic.retry);
                             let picked = picked.again(again);
-                            self.attempt(self.body(), picked, &clock).await
+                            self.attempt(self.body(), picked, &clock, parts).await
                         }
                         Err(failed) => Err(failed),
                     },
                 };
+                match &outcome {
+                    Ok(answered) => {
+                        let status = answered.response.status().as_u16();
+                        parts.finish(Ended::Answered(status), answered.at);
+                    }
+                    Err(failed) => parts.finish(Ended::Failed(failed.failure.reason), failed.at),
+                }
                 let (last, name) = (self.wish.tried.last(), self.route.name.as_ref());
                 let (cluster, count) = (&self.route.cluster, self.count());
                 record.counted = self.worker.leaving(cluster, last, name, count);

@@ -8,16 +8,17 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use weft_config::table::{Hedge, HedgeAfter};
+use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
 use super::exchange::{CopyOfBody, Exchange};
-use crate::metrics::lock;
+use crate::record::attempt::Attempt;
 use crate::resilience::attempts::{Attempts, Hedging};
 use crate::resilience::deadline::Clock;
 use crate::resilience::destination::Event;
 
-/// Which copy, from 0, and what became of it. It owns what it needs.
-type Copy = BoxFuture<'static, (u32, Result<Answered, Failed>)>;
+/// Which copy, from 0, what it took, and what became of it. It owns what it needs.
+type Copy = BoxFuture<'static, (u32, Attempt, Result<Answered, Failed>)>;
 
 impl Exchange {
     /// When copies may be sent of this request, if they may.
@@ -34,6 +35,7 @@ impl Exchange {
         attempts: &mut Attempts,
         clock: Clock,
         now: Instant,
+        parts: &mut Attempt,
     ) -> Result<Answered, Failed> {
         let cluster = Arc::clone(&self.route.cluster);
         let counts = &cluster.destination.counts;
@@ -44,11 +46,15 @@ impl Exchange {
         let mut copies: FuturesUnordered<Copy> = FuturesUnordered::new();
         let picked = self.pick(now)?;
         let shared = Arc::new(self.clone());
-        let copy = |number, body, picked, clock: Clock| -> Copy {
+        let copy = |number, body, picked, clock: Clock, at| -> Copy {
             let exchange = Arc::clone(&shared);
-            Box::pin(async move { (number, exchange.attempt(body, picked, &clock).await) })
+            Box::pin(async move {
+                let mut parts = Attempt::begin(at);
+                let outcome = exchange.attempt(body, picked, &clock, &mut parts).await;
+                (number, parts, outcome)
+            })
         };
-        copies.push(copy(0, self.body(), picked, clock));
+        copies.push(copy(0, self.body(), picked, clock, now));
         let mut sent = 0;
         // Without a percentile yet there is nothing to wait for.
         let mut may_send = after.is_some();
@@ -56,8 +62,9 @@ impl Exchange {
         loop {
             tokio::select! {
                 biased;
-                Some((number, outcome)) = copies.next() => match outcome {
+                Some((number, took, outcome)) = copies.next() => match outcome {
                     Ok(answered) => {
+                        *parts = took;
                         if number > 0 {
                             counts.add(Event::HedgeWon);
                         }
@@ -68,7 +75,10 @@ impl Exchange {
                         return Ok(answered);
                     }
                     // One that failed does not end the others, which may answer yet.
-                    Err(failed) if copies.is_empty() => return Err(failed),
+                    Err(failed) if copies.is_empty() => {
+                        *parts = took;
+                        return Err(failed);
+                    }
                     Err(_) => {}
                 },
                 () = &mut timer, if may_send => {
@@ -92,7 +102,7 @@ impl Exchange {
                     sent += 1;
                     counts.add(Event::HedgeSent);
                     let clock = self.deadline.attempt(at, self.timeout());
-                    copies.push(copy(sent, body.flatten(), picked, clock));
+                    copies.push(copy(sent, body.flatten(), picked, clock, at));
                     may_send = sent < hedge.attempts;
                     timer.as_mut().reset(tokio::time::Instant::now() + after.unwrap_or_default());
                 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::request::Parts;
 use tokio::time::timeout_at;
+use weft_transport::locks::lock;
 use weft_transport::wire::{ClientConnection, DialError, OpenError, ResponseHalf, SendHalf};
 
 use super::pick::{Wish, pick};
@@ -14,7 +15,7 @@ use crate::cluster::{Cluster, Flight};
 use crate::failure::{Failure, Reason};
 use crate::limits;
 use crate::mesh::{dial_failure, open_failure};
-use crate::metrics::lock;
+use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
 use crate::resilience::retry::Trouble;
@@ -96,6 +97,7 @@ pub(super) async fn open(
     head: &Parts,
     end: bool,
     clock: &Clock,
+    parts: &mut Attempt,
 ) -> Result<Opened, NotOpened> {
     let has_alternative = picked.has_alternative();
     let Picked {
@@ -111,6 +113,7 @@ pub(super) async fn open(
         });
     };
     let end_of_clock = clock.end_or_never(flight.began());
+    parts.picked(endpoint.target.address, Instant::now());
     let connection = async {
         match has_alternative {
             true => worker.pool.get_unless_doubtful(&endpoint.target).await,
@@ -143,6 +146,7 @@ pub(super) async fn open(
     // What a handshake took says nothing about the next response.
     let now = Instant::now();
     flight.sent(now);
+    parts.dialled(now);
     let patience = now + patience(worker, &connection, now);
     let opened = timeout_at(
         patience.min(end_of_clock).into(),
@@ -151,6 +155,7 @@ pub(super) async fn open(
     .await;
     let verdict = match opened {
         Ok(Ok((send, response))) => {
+            parts.sent(Instant::now());
             return Ok(Opened { send, response });
         }
         Ok(Err(error)) => {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Method, Request, Uri};
+use weft_transport::locks::lock;
 
 use super::exchange::{Carries, Exchange};
 use super::pick::{self, Tried, Wish};
@@ -17,7 +18,7 @@ use crate::failure::{Failure, Reason};
 use crate::http::authority::canonical;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::limits;
-use crate::metrics::{Counted, Shard, lock};
+use crate::metrics::{Counted, Shard};
 use crate::record::Record;
 use crate::resilience::deadline::Deadline;
 

@@ -14,11 +14,11 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
+use weft_transport::locks::lock;
 
 use crate::failure::{Failure, Reason};
 use crate::http::{answer, request_id};
 use crate::limits;
-use crate::metrics::lock;
 use crate::record::Record;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;

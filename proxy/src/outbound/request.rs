@@ -7,6 +7,7 @@ use std::time::Instant;
 use http::{Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
+use weft_transport::locks::lock;
 
 use super::attempt::Answered;
 use super::exchange::Exchange;
@@ -15,7 +16,6 @@ use crate::failure::Failure;
 use crate::http::body::ResponseBody;
 use crate::http::{answer, fields, is_event_stream, is_grpc, request_id};
 use crate::idle::Idle;
-use crate::metrics::lock;
 use crate::record::Record;
 use crate::resilience::deadline::GRPC_TIMEOUT;
 

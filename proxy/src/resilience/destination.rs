@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use weft_config::table::RetryBudget;
+use weft_transport::locks::lock;
+use weft_transport::metrics::{
+    ADAPTIVE_ACTS, EJECTIONS, FAILOVERS, FAULTS, HEDGES, Metric, OVERLOAD, OVERRIDES, RESENT,
+    RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, WAITED,
+};
 
 use super::attempts::{Next, Why};
 use super::budget::Budget;
 use super::retry::Trouble;
-use crate::metrics::lock;
 
 /// One port of a service, as `orders.shop:80`.
 #[derive(Debug)]
@@ -103,138 +107,59 @@ impl Event {
     }
 }
 
-/// A counter's name, what it counts, and the label pairs beside `destination_service`.
-pub(crate) struct Meaning {
-    pub(crate) name: &'static str,
-    pub(crate) help: &'static str,
-    pub(crate) labels: &'static [(&'static str, &'static str)],
-}
-
-const RETRIES: (&str, &str) = (
-    "weft_retries_total",
-    "Attempts after the first, by what was wrong with the one before.",
-);
-const WITHHELD: (&str, &str) = (
-    "weft_retries_withheld_total",
-    "Retries that the policy would have made, by why they were not.",
-);
-const RETRIED: (&str, &str) = (
-    "weft_requests_retried_total",
-    "Requests that took more than one attempt, by how they ended: without retries all would have failed.",
-);
-const EJECTIONS: (&str, &str) = (
-    "weft_lb_ejections_total",
-    "Endpoints taken out of rotation, by cause; with mode observe those that would have been.",
-);
-const OVERLOAD: (&str, &str) = (
-    "weft_overload_total",
-    "Requests over a limit of the serving sidecar (streams: what it lets this one open; application_streams and application_connections: what its application has room for), or of a route's caller: refused, or observed.",
-);
-const HEDGES: (&str, &str) = (
-    "weft_hedges_total",
-    "Copies of slow requests: sent, first to answer, or withheld by the retry budget.",
-);
-const OVERRIDES: (&str, &str) = (
-    "weft_overrides_total",
-    "Requests with override headers: taken, or forbidden by the policy; and single headers that made no sense.",
-);
-const RESENT: (&str, &str) = (
-    "weft_application_resends_total",
-    "Requests that were sent to the application again: it had not processed them, or its connection ended without a byte of an answer to a request that it may see twice.",
-);
-const WAITED: (&str, &str) = (
-    "weft_application_waits_total",
-    "Requests that waited for a stream of the application's HTTP/2 connections, or for a place for a connection.",
-);
-const FAULTS: (&str, &str) = ("weft_faults_total", "Faults injected on purpose.");
+/// A counter, and its labels after that of the destination.
+type Meaning = (&'static Metric, &'static [&'static str]);
 
 /// Parallel to [`Event`].
 const MEANINGS: [Meaning; 47] = [
-    of(RETRIES, &[("reason", "not_reached")]),
-    of(RETRIES, &[("reason", "unprocessed")]),
-    of(RETRIES, &[("reason", "reset")]),
-    of(RETRIES, &[("reason", "timeout")]),
-    of(RETRIES, &[("reason", "status")]),
-    of(RETRIES, &[("reason", "grpc_status")]),
-    of(WITHHELD, &[("reason", "attempts")]),
-    of(WITHHELD, &[("reason", "budget")]),
-    of(WITHHELD, &[("reason", "deadline")]),
-    of(WITHHELD, &[("reason", "told")]),
-    of(WITHHELD, &[("reason", "body")]),
-    of(RETRIED, &[("result", "recovered")]),
-    of(RETRIED, &[("result", "failed")]),
-    of(
-        EJECTIONS,
-        &[("cause", "consecutive_failures"), ("mode", "enforce")],
-    ),
-    of(EJECTIONS, &[("cause", "success_rate"), ("mode", "enforce")]),
-    of(
-        EJECTIONS,
-        &[("cause", "consecutive_failures"), ("mode", "observe")],
-    ),
-    of(EJECTIONS, &[("cause", "success_rate"), ("mode", "observe")]),
-    of(
-        (
-            "weft_lb_returns_total",
-            "Endpoints that came back into rotation because a request to them succeeded.",
-        ),
-        &[],
-    ),
-    of(HEDGES, &[("result", "sent")]),
-    of(HEDGES, &[("result", "won")]),
-    of(HEDGES, &[("result", "withheld")]),
-    of(FAULTS, &[("kind", "delay")]),
-    of(FAULTS, &[("kind", "abort")]),
-    of(
-        (
-            "weft_failovers_total",
-            "Requests that went to the failover service because no endpoint of this one was in rotation.",
-        ),
-        &[],
-    ),
-    of(OVERLOAD, &[("limit", "fixed"), ("mode", "enforce")]),
-    of(OVERLOAD, &[("limit", "adaptive"), ("mode", "enforce")]),
-    of(OVERLOAD, &[("limit", "share"), ("mode", "enforce")]),
-    of(OVERLOAD, &[("limit", "rate"), ("mode", "enforce")]),
-    of(OVERLOAD, &[("limit", "caller_rate"), ("mode", "enforce")]),
-    of(OVERLOAD, &[("limit", "fixed"), ("mode", "observe")]),
-    of(OVERLOAD, &[("limit", "adaptive"), ("mode", "observe")]),
-    of(OVERLOAD, &[("limit", "share"), ("mode", "observe")]),
-    of(OVERLOAD, &[("limit", "rate"), ("mode", "observe")]),
-    of(OVERLOAD, &[("limit", "caller_rate"), ("mode", "observe")]),
-    of(OVERLOAD, &[("limit", "streams"), ("mode", "enforce")]),
-    of(OVERRIDES, &[("result", "taken")]),
-    of(OVERRIDES, &[("result", "forbidden")]),
-    of(OVERRIDES, &[("result", "invalid")]),
-    of(RESENT, &[("reason", "goaway")]),
-    of(RESENT, &[("reason", "refused_stream")]),
-    of(RESENT, &[("reason", "closed")]),
-    of(RESENT, &[("reason", "unanswered")]),
-    of(WAITED, &[("reason", "streams")]),
-    of(WAITED, &[("reason", "connections")]),
-    of(
-        OVERLOAD,
-        &[("limit", "application_streams"), ("mode", "enforce")],
-    ),
-    of(
-        OVERLOAD,
-        &[("limit", "application_connections"), ("mode", "enforce")],
-    ),
-    of(
-        (
-            "weft_overload_acts_total",
-            "Times that the adaptive limit of a served service began to act, because its application was overloaded.",
-        ),
-        &[],
-    ),
+    (&RETRIES, &["not_reached"]),
+    (&RETRIES, &["unprocessed"]),
+    (&RETRIES, &["reset"]),
+    (&RETRIES, &["timeout"]),
+    (&RETRIES, &["status"]),
+    (&RETRIES, &["grpc_status"]),
+    (&RETRIES_WITHHELD, &["attempts"]),
+    (&RETRIES_WITHHELD, &["budget"]),
+    (&RETRIES_WITHHELD, &["deadline"]),
+    (&RETRIES_WITHHELD, &["told"]),
+    (&RETRIES_WITHHELD, &["body"]),
+    (&RETRIED, &["recovered"]),
+    (&RETRIED, &["failed"]),
+    (&EJECTIONS, &["consecutive_failures", "enforce"]),
+    (&EJECTIONS, &["success_rate", "enforce"]),
+    (&EJECTIONS, &["consecutive_failures", "observe"]),
+    (&EJECTIONS, &["success_rate", "observe"]),
+    (&RETURNS, &[]),
+    (&HEDGES, &["sent"]),
+    (&HEDGES, &["won"]),
+    (&HEDGES, &["withheld"]),
+    (&FAULTS, &["delay"]),
+    (&FAULTS, &["abort"]),
+    (&FAILOVERS, &[]),
+    (&OVERLOAD, &["fixed", "enforce"]),
+    (&OVERLOAD, &["adaptive", "enforce"]),
+    (&OVERLOAD, &["share", "enforce"]),
+    (&OVERLOAD, &["rate", "enforce"]),
+    (&OVERLOAD, &["caller_rate", "enforce"]),
+    (&OVERLOAD, &["fixed", "observe"]),
+    (&OVERLOAD, &["adaptive", "observe"]),
+    (&OVERLOAD, &["share", "observe"]),
+    (&OVERLOAD, &["rate", "observe"]),
+    (&OVERLOAD, &["caller_rate", "observe"]),
+    (&OVERLOAD, &["streams", "enforce"]),
+    (&OVERRIDES, &["taken"]),
+    (&OVERRIDES, &["forbidden"]),
+    (&OVERRIDES, &["invalid"]),
+    (&RESENT, &["goaway"]),
+    (&RESENT, &["refused_stream"]),
+    (&RESENT, &["closed"]),
+    (&RESENT, &["unanswered"]),
+    (&WAITED, &["streams"]),
+    (&WAITED, &["connections"]),
+    (&OVERLOAD, &["application_streams", "enforce"]),
+    (&OVERLOAD, &["application_connections", "enforce"]),
+    (&ADAPTIVE_ACTS, &[]),
 ];
-
-const fn of(
-    (name, help): (&'static str, &'static str),
-    labels: &'static [(&'static str, &'static str)],
-) -> Meaning {
-    Meaning { name, help, labels }
-}
 
 /// Counts of one destination.
 #[derive(Debug)]
@@ -259,11 +184,9 @@ impl Counts {
     }
 
     /// Every count with what it means.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Meaning, u64)> {
-        MEANINGS
-            .iter()
-            .zip(&self.0)
-            .map(|(meaning, count)| (meaning, count.load(Ordering::Relaxed)))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Meaning, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        MEANINGS.into_iter().zip(counts)
     }
 }
 
@@ -316,9 +239,9 @@ mod tests {
         let seen: Vec<_> = counts
             .iter()
             .filter(|(_, count)| *count > 0)
-            .map(|(meaning, _)| (meaning.name, meaning.labels))
+            .map(|((metric, labels), _)| (metric.name(), labels))
             .collect();
-        let observed: &[_] = &[("limit", "caller_rate"), ("mode", "observe")];
+        let observed: &[_] = &["caller_rate", "observe"];
         assert_eq!(
             seen,
             [
@@ -326,6 +249,10 @@ mod tests {
                 ("weft_overload_total", observed)
             ]
         );
+        for ((metric, labels), count) in counts.iter() {
+            let all = [&["orders.shop:80"], labels].concat();
+            let _ = metric.sample(&all, count as f64);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is decided about one request beyond where it goes: which endpoint takes it, whether it is tried
 //! again, how long it may take, and when it is refused. Each file is one small state machine that gets
-//! time and randomness as arguments.
+//! time and randomness as arguments. Pure.
 //!
 //! Not here: the data path that asks them ([`crate::outbound`], [`crate::inbound`]), and what an operator
 //! writes (`weft_config::resources`). What is in force comes from the table (`weft_config::table`).

@@ -10,9 +10,9 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use weft_config::table::{Mode, RateLimit};
+use weft_transport::locks::lock;
 
 use crate::limits;
-use crate::metrics::lock;
 
 type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use rand::{Rng, RngExt};
+use rand::Rng;
 use weft_config::table::{Backoff, Retry};
+use weft_transport::backoff::{Spread, wait};
 
 /// On a response: what the mesh knows about sending the request again. `safe`: no application has seen
 /// it. `spent`: a hop farther in has tried several times, so that more attempts would only multiply.
@@ -71,11 +72,7 @@ pub(crate) fn is_permitted(policy: &Retry, trouble: Trouble, facts: Facts) -> bo
 /// The pause before the attempt after `made` ones: exponential with full jitter, so that callers that
 /// failed together do not come back together.
 pub(crate) fn pause(backoff: &Backoff, made: u32, random: &mut impl Rng) -> Duration {
-    let doubled = 1_u32
-        .checked_shl(made.saturating_sub(1))
-        .unwrap_or(u32::MAX);
-    let longest = backoff.base.saturating_mul(doubled).min(backoff.max);
-    longest.mul_f64(random.random())
+    wait(backoff.base, backoff.max, Spread::Zero, made, random)
 }
 
 /// What a response says about sending its request again.
@@ -129,6 +126,11 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let until = httpdate::parse_http_date(wanted).ok()?;
     let sent = httpdate::parse_http_date(text(DATE)?).ok()?;
     Some(until.duration_since(sent).unwrap_or_default())
+}
+
+/// UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: not the caller's fault.
+pub(crate) fn is_grpc_failure(code: u8) -> bool {
+    matches!(code, 2 | 4 | 13 | 14 | 15)
 }
 
 #[cfg(test)]

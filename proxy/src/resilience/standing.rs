@@ -7,15 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weft_config::table;
+use weft_transport::locks::lock;
 
 use super::balance::Candidate;
 use super::breaker::{Admission, Breaker, Cause, OutStatus};
 use super::latency::{Latency, Usual};
 use super::load::{Load, Slice, UnderWay};
-use super::retry;
+use super::retry::{self, is_grpc_failure};
 use crate::limits;
-use crate::metrics::lock;
-use crate::record::is_grpc_failure;
 
 /// See the module.
 #[derive(Debug)]

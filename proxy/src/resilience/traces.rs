@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
+use weft_transport::locks::lock;
 
 use crate::limits;
-use crate::metrics::lock;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const SHARDS: usize = 16;

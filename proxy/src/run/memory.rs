@@ -5,12 +5,10 @@
 //! needed (16 KiB for each connection that came) until its next timer.
 
 use std::hint::black_box;
-use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// How often the allocator is made to look. What a burst needed is given back within twice that.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+use crate::limits;
 
 /// Larger than every page that mimalloc shares between objects (4 MiB), so it is taken and freed as a page. It
 /// is not touched, and so costs no memory.
@@ -19,7 +17,7 @@ const PAGE: usize = 4 << 20;
 /// Runs without end, on each thread that has a heap worth looking at.
 pub(super) async fn give_back() {
     loop {
-        sleep(LOOK_EVERY).await;
+        sleep(limits::MEMORY_LOOK_INTERVAL).await;
         drop(black_box(Vec::<u8>::with_capacity(PAGE)));
     }
 }

@@ -124,9 +124,10 @@ mod tests {
     use weft_config::client::Registration;
     use weft_config::table::{Revision, ServiceName};
 
+    use weft_transport::locks::lock;
+
     use super::*;
     use crate::directory::tests::{after, table};
-    use crate::metrics::lock;
     use crate::worker::follow;
 
     #[derive(Default)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
+use weft_transport::locks::lock;
 
 use crate::failure::{Code, Failure};
 
@@ -124,12 +125,6 @@ async fn answers(
         lock(&seen).keep(&buffer[..length]);
         let _ = front.send_to(&buffer[..length], caller).await;
     }
-}
-
-/// A poisoned lock only means that a task ended amid counting.
-fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
-    seen.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

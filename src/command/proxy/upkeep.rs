@@ -2,11 +2,10 @@
 //! and table on disk. The data path knows nothing of these.
 
 use weft_ca::agent::AgentStatus;
-use weft_ca::metrics::Sample;
 use weft_config::client::SubscriptionHandle;
 use weft_proxy::Process;
+use weft_transport::metrics::{Sample, TABLE_UNSAVED};
 
-use crate::control_admin::page;
 use crate::process;
 use crate::process_metrics;
 use crate::telemetry::LogFilter;
@@ -51,15 +50,11 @@ impl Process for Upkeep {
         concerns
     }
 
-    fn exposition(&self) -> String {
+    fn samples(&self) -> Vec<Sample> {
         let mut samples = self.identity.samples();
-        samples.push(Sample {
-            name: "weft_config_table_unsaved",
-            help: "1 while the table in force is not on disk, because the state directory cannot be written.",
-            is_counter: false,
-            label: None,
-            value: self.subscription.status().unsaved.is_some().into(),
-        });
-        page(&samples) + &process_metrics::exposition()
+        let unsaved = self.subscription.status().unsaved;
+        samples.push(TABLE_UNSAVED.flag(unsaved.is_some()));
+        samples.extend(process_metrics::samples());
+        samples
     }
 }

@@ -18,7 +18,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::amplification::{Ledger, is_long};
 use super::forwarded::{Origin, Whose, whose};
 use super::relay::{Elder, Elders, FromSuccessor};
+use crate::locks::lock;
 
 /// Says who reads a worker's part of the port. The other side of the worker's socket.
 #[derive(Debug)]
@@ -73,8 +74,7 @@ impl Reading {
     }
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
-        // Nothing that is done under the lock can panic half-way.
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turn)
     }
 
     /// Reads from here on: the process before has stopped.
@@ -171,8 +171,7 @@ impl SharedSocket {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // Nothing that is done under the lock can panic half-way.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ledger)
     }
 
     /// Counts what came for handshakes.

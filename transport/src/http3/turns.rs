@@ -7,11 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
+
+use crate::locks::lock;
 
 /// The queue of one connection, for what opening makes.
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl<T> Turns<T> {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 }
 

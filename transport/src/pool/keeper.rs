@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Shared, State, Target};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Spread};
 use crate::error::Reason;
 use crate::limits;
 use crate::liveness::{Liveness, Verdict};
@@ -64,7 +64,7 @@ impl Keeper {
             target,
             publish,
             demand,
-            backoff: Backoff::new(limits::REDIAL_FIRST, limits::REDIAL_CAP),
+            backoff: Backoff::new(limits::REDIAL_FIRST, limits::REDIAL_CAP, Spread::Half),
             credentials,
         }
     }

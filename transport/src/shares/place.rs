@@ -1,10 +1,11 @@
 //! Places that tasks hold: one is left when it is dropped, and tells when it was taken back.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::{Bounds, Shares, Ticket};
+use crate::locks::lock;
 
 /// Places that tasks share; clones share them, too.
 #[derive(Clone, Debug)]
@@ -50,8 +51,7 @@ impl<K: Ord + Clone> Places<K> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Shares<K, CancellationToken>> {
-        // Nothing that runs under the lock leaves it half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,9 +2,11 @@
 //! that take nothing are not kept. `turns.rs` bounds what all holders take together, too.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Semaphore;
+
+use crate::locks::lock;
 
 /// The portions of all holders.
 #[derive(Debug)]
@@ -26,8 +28,7 @@ impl<K: Ord + Clone> Portions<K> {
     /// The portion of a holder. It is kept as long as it is in use: by this, or by a permit of it.
     #[must_use]
     pub fn of(&self, holder: &K) -> Arc<Semaphore> {
-        // Every change of the map is complete in itself.
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = lock(&self.holders);
         if let Some(portion) = holders.get(holder).and_then(Weak::upgrade) {
             return portion;
         }

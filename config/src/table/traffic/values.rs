@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weft_transport::identity::SpiffeId;
+use weft_transport::units;
 
 use crate::limits::traffic as limits;
-use crate::units;
 
 /// A share of 0 to 100 %, in hundredths of a percent, so that it compares exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,7 +97,7 @@ pub enum HedgeAfter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HedgeAfterError {
     /// It is neither.
-    #[error("neither a delay nor a percentile")]
+    #[error("neither a delay in whole milliseconds nor a percentile")]
     Form,
     /// A percentile under the median would send more than half of all requests twice.
     #[error("a percentile is within p{} to p{}", limits::HEDGE_PERCENTILE_RANGE.start(), limits::HEDGE_PERCENTILE_RANGE.end())]
@@ -119,7 +119,11 @@ impl FromStr for HedgeAfter {
                 .map(Self::Percentile)
                 .ok_or(HedgeAfterError::Percentile);
         }
-        let delay = units::parse_duration(text).ok_or(HedgeAfterError::Form)?;
+        let delay = units::parse_duration(text).map_err(|_| HedgeAfterError::Form)?;
+        // Tables carry no less.
+        if delay.subsec_nanos() % 1_000_000 > 0 {
+            return Err(HedgeAfterError::Form);
+        }
         if !limits::HEDGE_AFTER_RANGE.contains(&delay) {
             return Err(HedgeAfterError::Delay);
         }

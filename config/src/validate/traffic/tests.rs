@@ -90,8 +90,8 @@ fn values_out_of_range_or_without_unit_are_refused() {
     for (spec, message) in [
         (
             "  timeouts: {request: 10}\n",
-            "spec.timeouts.request: \"10\" is no duration; write whole numbers with h, m, s or ms, as \
-             250ms, 10s or 1h30m",
+            "spec.timeouts.request: \"10\" has no unit; write 10s for seconds, or one of \
+             ms, m, h, d",
         ),
         (
             "  timeouts: {request: 25h}\n",
@@ -124,13 +124,13 @@ fn values_out_of_range_or_without_unit_are_refused() {
         ),
         (
             "  retry: {backoff: {max: 5}}\n",
-            "spec.retry.backoff.max: \"5\" is no duration; write whole numbers with h, m, s or ms, as \
-             250ms, 10s or 1h30m",
+            "spec.retry.backoff.max: \"5\" has no unit; write 5s for seconds, or one of \
+             ms, m, h, d",
         ),
         (
             "  retry: {bodyReplay: 65536}\n",
-            "spec.retry.bodyReplay: \"65536\" is no size; write a whole number with B, KiB or MiB, as \
-             64KiB",
+            "spec.retry.bodyReplay: \"65536\" has no unit; write 65536B for bytes, or one of \
+             KiB, MiB, GiB",
         ),
         (
             "  retry: {bodyReplay: 2MiB}\n",

@@ -37,7 +37,6 @@ use super::interim::Interims;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::Room;
 use crate::limits;
-use crate::metrics::lock;
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
@@ -49,6 +48,7 @@ use lost::{Fate, Lost, Why, exchange_failure, stream_failure};
 use multiplexed::{Kept, MultiplexedConnections, Next, Opening};
 use places::{Place, Places};
 use stream::{Stream, StreamConnection, StreamPlace};
+use weft_transport::locks::lock;
 
 pub(crate) use answer::{AnswerBody, Answered};
 pub(crate) use upload::while_uploading;

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
+use weft_transport::locks::lock;
 use weft_transport::shares::leaves_room;
 
 use crate::limits;
-use crate::metrics::lock;
 
 /// Places for connections. No holder takes all of them: see [`leaves_room`].
 pub(super) struct Places<K> {

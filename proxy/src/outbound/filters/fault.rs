@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
+use weft_transport::locks::lock;
+
 use super::super::exchange::Exchange;
 use crate::failure::Failure;
-use crate::metrics::lock;
 use crate::resilience::deadline::earlier;
 use crate::resilience::destination::Event;
 use crate::resilience::fault::draw;

@@ -24,10 +24,10 @@ use tokio::time::Instant;
 use weft_transport::lag::Lag;
 
 use crate::limits;
-use crate::metrics::lock;
 pub(super) use door::Door;
 use line::{Line, Place};
 use portion::Portion;
+use weft_transport::locks::lock;
 
 /// What one worker takes in.
 #[derive(Debug, Default)]

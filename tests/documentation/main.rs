@@ -1,4 +1,4 @@
-//! The documents name source files that exist, and every metric.
+//! The documents name source files that exist. Metrics are checked in `metrics.rs` beside this file.
 //!
 //! Links are checked in `tidy.rs`, what the pages say of settings in `config/tests/documentation/`.
 
@@ -6,6 +6,8 @@
     clippy::unwrap_used,
     reason = "helpers of tests fail the test where they unwrap"
 )]
+
+mod metrics;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,32 +86,4 @@ fn the_readme_names_the_rust_version_that_the_manifest_asks_for() {
         .find_map(|line| line.strip_prefix("rust-version = \"")?.strip_suffix('"'))
         .unwrap();
     assert!(read("README.md").contains(&format!("Rust {version} or newer")));
-}
-
-#[test]
-fn every_metric_of_a_sidecar_is_described() {
-    let operate = fs::read_to_string(root().join("docs/operate.md")).unwrap();
-    let mut missing = Vec::new();
-    for source in sources()
-        .iter()
-        .filter(|source| source.starts_with("proxy/src/"))
-    {
-        let text = fs::read_to_string(root().join(source)).unwrap();
-        for metric in text.split('"').filter(|word| word.starts_with("weft_")) {
-            let name = ["_bucket", "_sum", "_count"]
-                .iter()
-                .find_map(|suffix| metric.strip_suffix(suffix))
-                .unwrap_or(metric);
-            let is_name = name
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-            // Log filters name crates; no metric ends like one.
-            let is_crate =
-                ["weft_proxy", "weft_transport", "weft_config", "weft_ca"].contains(&name);
-            if is_name && !is_crate && !operate.contains(name) {
-                missing.push(format!("{source}: {name}"));
-            }
-        }
-    }
-    assert!(missing.is_empty(), "{missing:#?}");
 }

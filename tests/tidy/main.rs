@@ -2,12 +2,15 @@
 //! that git knows and names every place that breaks its rule, with what to do about it.
 //!
 //! Rules that clippy can hold (no `unwrap`, no bare `tokio::spawn`, ...) stand in `clippy.toml` and
-//! in `[workspace.lints]`; a rule stands here when it is about files, folders or words.
+//! in `[workspace.lints]`; a rule stands here when it is about files, folders or words. Rules about how the parts of the
+//! source hang together are in `structure.rs`.
 
 #![allow(
     clippy::unwrap_used,
     reason = "the whole crate is tests: a file that cannot be read must stop them"
 )]
+
+mod structure;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -82,15 +85,35 @@ impl Source {
         self.path.starts_with("tests/")
             || self.path.contains("/tests/")
             || self.path.ends_with("/tests.rs")
+            || self.path.ends_with("_tests.rs")
+            || self.path.ends_with("_simulations.rs")
             || self.path.ends_with("/testing.rs")
     }
 
-    /// The lines before the tests at the bottom, with their numbers from 1.
+    /// The lines that are not only for tests, with their numbers from 1: all but the items behind `#[cfg(test)]`.
     fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        enum Of {
+            Product,
+            /// What the attribute is for begins with the next line that is no attribute.
+            Attribute,
+            /// It ends with the brace at the margin.
+            Test,
+        }
+        let mut of = Of::Product;
         let numbered = self.text.lines().enumerate();
-        numbered
-            .map(|(index, line)| (index + 1, line))
-            .take_while(|(_, line)| *line != "#[cfg(test)]")
+        numbered.filter_map(move |(index, line)| {
+            let is_product = matches!(of, Of::Product) && line != "#[cfg(test)]";
+            of = match of {
+                Of::Product if line == "#[cfg(test)]" => Of::Attribute,
+                Of::Attribute if line.starts_with("#[") => Of::Attribute,
+                Of::Attribute if line.ends_with([';', '}']) => Of::Product,
+                Of::Attribute => Of::Test,
+                Of::Test if line == "}" || line == "};" => Of::Product,
+                Of::Test => Of::Test,
+                Of::Product => Of::Product,
+            };
+            is_product.then_some((index + 1, line))
+        })
     }
 
     /// The comment that opens the file.
@@ -244,6 +267,42 @@ fn only_transport_names_quinn_and_rustls_and_only_store_names_redb() {
                     number,
                     format!("`{library}` outside {folder}: wrap it in a type of {wrapper}"),
                 );
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+/// Files that take locks by themselves and have not been moved to `weft_transport::locks`.
+const OWN_LOCKS: [&str; 12] = [
+    "transport/src/guards.rs",
+    "transport/src/http3/peer_streams.rs",
+    "transport/src/http3/shared.rs",
+    "transport/src/pool/mod.rs",
+    "transport/src/endpoint/listener.rs",
+    "ca/src/agent.rs",
+    "ca/src/authority.rs",
+    "config/src/server/mesh.rs",
+    "config/src/server/tables.rs",
+    "config/src/client.rs",
+    "config/src/client/cache.rs",
+    "loadtest/src/client/http3.rs",
+];
+
+#[test]
+fn what_a_panic_means_for_a_lock_is_said_in_one_place() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        let path = source.path.as_str();
+        if path == "transport/src/locks.rs"
+            || path.starts_with("tests/")
+            || OWN_LOCKS.contains(&path)
+        {
+            continue;
+        }
+        for (number, line) in source.product_lines() {
+            if has_word(code(line), "PoisonError") {
+                findings.add(path, number, "take the lock with `weft_transport::locks`");
             }
         }
     }
