@@ -19,7 +19,8 @@ pub(crate) const ENVOY_TIMEOUT: HeaderName =
 /// No deadline is farther away. Whoever waits longer than a day does not wait for an answer.
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// When one exchange has to be over, whoever said so: made once, before the first attempt.
+/// When one exchange has to be over, by the word of its client, of an operator, or of a call farther out: made once,
+/// before the first attempt.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deadline {
     /// When the answer to a request is no longer wanted, or a tunnel has to be open, however many endpoints are asked.
