@@ -141,15 +141,17 @@ fn put_in_place(
         })?;
         Ok(())
     });
-    restored.map_err(|error| match error {
+    restored.map_err(|error| {
         // The backup's own store, before anything was taken from it.
-        BackupError::Store(StoreError::Store(reason)) if reason.is_of_file(&from) => {
-            BackupError::Damaged {
+        if let BackupError::Store(StoreError::Store(reason)) = &error
+            && reason.is_of_file(&from)
+        {
+            return BackupError::Damaged {
                 path: source.to_owned(),
                 reason: reason.to_string(),
-            }
+            };
         }
-        other => other,
+        error
     })
 }
 

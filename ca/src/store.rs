@@ -175,6 +175,9 @@ impl Store {
     }
 }
 
+/// A key and its value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// One change of the store.
 pub(crate) struct Transaction<'a> {
     store: &'a Store,
@@ -247,10 +250,7 @@ impl Transaction<'_> {
     pub(crate) fn append(&mut self, record: Record) -> Result<(), StoreError> {
         // That the head was read makes two processes meet that append at the same time.
         let previous: Option<String> = self.get(LOG_HEAD)?;
-        let (mut first, last) = match self.log_ends()? {
-            Some(ends) => ends,
-            None => (1, 0),
-        };
+        let (mut first, last) = self.log_ends()?.unwrap_or((1, 0));
         let number = last + 1;
         let stored = encode(&record.chained(number, previous.unwrap_or_default()));
         self.put(LOG_HEAD, &log::hash(&stored));
@@ -312,7 +312,7 @@ impl Transaction<'_> {
         &self,
         prefix: &[u8],
         wanted: impl Fn(&T) -> bool,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Pair>, StoreError> {
         let mut found = Vec::new();
         weft_store::each(self.inner.snapshot(), Keys::prefix(prefix), |entry| {
             let is_wanted = keys::decode(&entry.value).is_ok_and(|record| wanted(&record));

@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use weft_transport::files::{self, FileError};
+
 /// The file that is locked. It holds the id of the process, for messages, and is never removed.
 const LOCK: &str = "lock";
 
@@ -83,4 +85,3 @@ mod tests {
         assert!(Claim::take(&path).unwrap().is_some());
     }
 }
-use weft_transport::files::{self, FileError};

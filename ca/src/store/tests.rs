@@ -1,3 +1,5 @@
+//! The typed values of a CA in a store: on disk, in memory, and as an earlier version left them.
+
 use std::time::UNIX_EPOCH;
 
 use redb::TableDefinition;
@@ -135,7 +137,7 @@ fn a_copy_of_a_store_in_use_holds_the_same() {
 fn write_schema_1(path: &Path) {
     let database = redb::Database::create(path).unwrap();
     let write = database.begin_write().unwrap();
-    let entries = ["a", "b"].map(|name| record(name));
+    let entries = ["a", "b"].map(record);
     let mut head = String::new();
     let mut log = write
         .open_table(TableDefinition::<u64, &[u8]>::new("log"))

@@ -52,12 +52,12 @@ impl Reopened {
             // Its lock on the file must go first.
             state.database = None;
             state.failed = Some(now);
-            let database = (self.open)().map_err(|error| match error {
-                // A call of this process that is not at its end yet.
-                DatabaseError::DatabaseAlreadyOpen => {
-                    DatabaseError::Storage(StorageError::PreviousIo)
+            let database = (self.open)().map_err(|error| {
+                if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                    // By a call of this process that is not at its end yet.
+                    return DatabaseError::Storage(StorageError::PreviousIo);
                 }
-                other => other,
+                error
             })?;
             tracing::info!("the store was opened again after its disk had failed");
             state.database = Some(Arc::new(database));

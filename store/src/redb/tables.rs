@@ -62,6 +62,8 @@ impl Trouble {
     pub(super) fn tell(self, path: &Path, layout: &'static Layout) -> StoreError {
         use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 
+        use redb::Error as Redb;
+
         let corrupt = |reason: String| StoreError::Corrupt {
             path: path.to_owned(),
             reason,
@@ -79,24 +81,29 @@ impl Trouble {
             }
             Self::Redb(error) => error,
         };
-        match &error {
-            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
-                StoreError::InUse(path.to_owned())
-            }
-            // The second is a snapshot of a file that was opened again meanwhile.
-            redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
-                StoreError::Paused(path.to_owned())
-            }
-            redb::Error::Backend(_) | redb::Error::LockPoisoned(_) => StoreError::Failed {
+        if matches!(
+            error,
+            Redb::DatabaseAlreadyOpen | Redb::LockProtocolMismatch
+        ) {
+            return StoreError::InUse(path.to_owned());
+        }
+        // The second is a snapshot of a file that was opened again meanwhile.
+        if matches!(error, Redb::PreviousIo | Redb::DatabaseClosed) {
+            return StoreError::Paused(path.to_owned());
+        }
+        if matches!(error, Redb::Backend(_) | Redb::LockPoisoned(_)) {
+            return StoreError::Failed {
                 path: path.to_owned(),
                 reason: error.to_string(),
-            },
-            redb::Error::Io(error) if !matches!(error.kind(), InvalidData | UnexpectedEof) => {
-                StoreError::io(path, layout.make, error)
-            }
-            // The rest are files that redb did not write, or not so.
-            _ => corrupt(error.to_string()),
+            };
         }
+        if let Redb::Io(error) = &error
+            && !matches!(error.kind(), InvalidData | UnexpectedEof)
+        {
+            return StoreError::io(path, layout.make, error);
+        }
+        // The rest are files that redb did not write, or not so.
+        corrupt(error.to_string())
     }
 }
 
