@@ -28,6 +28,9 @@ const ORDER: [(&str, &str); 7] = [
 /// The libraries whose types stay inside `transport/`.
 const WIRE_LIBRARIES: [&str; 4] = ["quinn", "quinn_proto", "rustls", "tokio_rustls"];
 
+/// Parts of `transport/`, each of which may use those before it.
+const TRANSPORT_ORDER: [&str; 4] = ["http3", "endpoint", "wire", "pool"];
+
 /// Lines of a file before its tests. What is longer has two stories in it.
 const PRODUCT_LINES_MAX: usize = 500;
 
@@ -233,6 +236,47 @@ fn only_transport_names_quinn_and_rustls() {
                             "`{library}` outside transport/: wrap it in a type of weft_transport"
                         ),
                     );
+                }
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn the_proxy_knows_the_wire_and_not_which_one() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        if !source.path.starts_with("proxy/src/") {
+            continue;
+        }
+        for (number, line) in source.product_lines() {
+            if code(line).contains("weft_transport::http3") {
+                let what_to_do = "use weft_transport::wire, or say there what is missing";
+                findings.add(&source.path, number, what_to_do);
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn the_parts_of_transport_point_one_way() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        let part =
+            |(_, part): &(usize, &&str)| source.path.starts_with(&format!("transport/src/{part}/"));
+        let Some((own, _)) = TRANSPORT_ORDER.iter().enumerate().find(part) else {
+            continue;
+        };
+        if source.is_test() {
+            continue;
+        }
+        for (number, line) in source.product_lines() {
+            for later in &TRANSPORT_ORDER[own + 1..] {
+                if has_word(code(line), later) && code(line).contains(&format!("crate::{later}")) {
+                    let what_to_do = format!("{later} is built on this: move what is needed down");
+                    findings.add(&source.path, number, what_to_do);
                 }
             }
         }

@@ -5,6 +5,7 @@
 pub(crate) mod admin;
 mod bind;
 mod memory;
+mod mesh;
 mod reset_key;
 mod running;
 pub(crate) mod table;
@@ -14,7 +15,7 @@ pub use running::Running;
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -27,11 +28,12 @@ use weft_config::client::Registration;
 use weft_config::settings::{OutboundTarget, ProxySettings};
 use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
-use weft_transport::endpoint::{
-    self, BindError, Epoch, Inherited, MeshSettings, MeshTls, StartError, WorkerSocket, Workers,
-};
+use weft_transport::endpoint::{BindError, Epoch, MeshSettings, MeshTls, StartError, Workers};
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::vital;
+use weft_transport::wire::Port;
+#[cfg(feature = "testing")]
+use weft_transport::wire::memory::Network;
 
 use crate::access_log::Writer;
 use crate::admin::outlook::Doors;
@@ -46,6 +48,7 @@ use crate::resilience::rate::NamedRates;
 use crate::takeover::{Expected, Incumbent, Kept, Predecessor, TakeoverError, socket_error};
 use crate::worker::Shared;
 use admin::At;
+use mesh::Carrier;
 use thread::Plan;
 
 /// What the sidecar needs of the config service.
@@ -185,6 +188,40 @@ pub async fn start(
     credentials: Credentials,
     control: Arc<dyn ControlPlane>,
     process: Option<Arc<dyn Process>>,
+    predecessor: Option<Predecessor>,
+) -> Result<Running, RunError> {
+    start_over(
+        Carrier::Udp,
+        settings,
+        credentials,
+        control,
+        process,
+        predecessor,
+    )
+    .await
+}
+
+/// As [`start`], with its peers in this process's memory, for tests of what does not depend on UDP or TLS. One worker.
+///
+/// # Errors
+/// See [`RunError`].
+#[cfg(feature = "testing")]
+pub async fn start_in_memory(
+    network: &Network,
+    settings: ProxySettings,
+    credentials: Credentials,
+    control: Arc<dyn ControlPlane>,
+) -> Result<Running, RunError> {
+    let carrier = Carrier::Memory(network.clone());
+    start_over(carrier, settings, credentials, control, None, None).await
+}
+
+async fn start_over(
+    carrier: Carrier,
+    settings: ProxySettings,
+    credentials: Credentials,
+    control: Arc<dyn ControlPlane>,
+    process: Option<Arc<dyn Process>>,
     mut predecessor: Option<Predecessor>,
 ) -> Result<Running, RunError> {
     let svid = credentials.svid();
@@ -212,20 +249,11 @@ pub async fn start(
     };
     let mut estate = predecessor.as_mut().and_then(Predecessor::take_estate);
     let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
-    let mesh_sockets = match inherited {
-        Some((sockets, elders)) => {
-            let inherited = Inherited {
-                sockets: sockets.into_iter().map(UdpSocket::from).collect(),
-                elders,
-            };
-            endpoint::inherit(&mesh_settings, inherited).map_err(TakeoverError::from)?
-        }
-        None => endpoint::bind(&mesh_settings)?,
-    };
-    let readings: Vec<_> = mesh_sockets.iter().map(WorkerSocket::reading).collect();
-    let mesh = mesh_sockets
+    let mesh_ports = mesh::ports(carrier, &mesh_settings, svid.id(), inherited)?;
+    let readings: Vec<_> = mesh_ports.iter().filter_map(Port::reading).collect();
+    let mesh = mesh_ports
         .first()
-        .map_or(Ok(mesh_settings.listen), |socket| socket.local_address())?;
+        .map_or(Ok(mesh_settings.listen), Port::local_address)?;
     if settings.inbound.is_some() && mesh.is_ipv4() && mesh_settings.listen.is_ipv6() {
         tracing::warn!(%mesh, wanted = %mesh_settings.listen,
             "the mesh port stays without IPv6, as the process that is taken over bound it: restart without a takeover to change that");
@@ -246,7 +274,7 @@ pub async fn start(
             expects: Expected::new(&settings, svid.id()),
             kept: Kept {
                 mesh: match settings.inbound {
-                    Some(_) => Some(share(&mesh_sockets)?),
+                    Some(_) => Some(mesh::share(&mesh_ports)?),
                     None => None,
                 },
                 listeners: listeners
@@ -286,13 +314,13 @@ pub async fn start(
     let (deadline, drained_by) = watch::channel(None);
     let mut ended = Vec::new();
     let (mut shards, mut pools, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, mesh_socket) in mesh_sockets.into_iter().enumerate() {
+    for (index, mesh_port) in mesh_ports.into_iter().enumerate() {
         let shard = Arc::new(Shard::default());
         let plan = Plan {
             shared: Arc::clone(&shared),
             log: Arc::new(writer.log(settings.access_log, Arc::clone(&shard))),
             shard: Arc::clone(&shard),
-            mesh_socket,
+            mesh_port,
             serves: settings.inbound.is_some(),
             sockets: listeners
                 .iter_mut()
@@ -389,11 +417,6 @@ pub async fn start(
         admin_place,
         admin_opening,
     })
-}
-
-/// The sockets of the mesh side once more, for a process that takes them over.
-fn share(sockets: &[WorkerSocket]) -> io::Result<Vec<UdpSocket>> {
-    sockets.iter().map(WorkerSocket::share).collect()
 }
 
 fn served(
