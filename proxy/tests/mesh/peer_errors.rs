@@ -193,14 +193,12 @@ async fn a_malformed_answer_is_a_502_that_says_what_is_wrong_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_lost_connection_the_request_is_lost_and_the_next_one_finds_a_new_connection() {
-    for (error, expected) in [
-        (ConnectionError::Reset, StatusCode::BAD_GATEWAY),
-        (ConnectionError::TimedOut, StatusCode::GATEWAY_TIMEOUT),
+    let restarted: Deed = |_, scene| lose(scene.connection, &ConnectionError::Reset);
+    let silent: Deed = |_, scene| lose(scene.connection, &ConnectionError::TimedOut);
+    for (deed, expected) in [
+        (restarted, StatusCode::BAD_GATEWAY),
+        (silent, StatusCode::GATEWAY_TIMEOUT),
     ] {
-        let deed: Deed = match error {
-            ConnectionError::Reset => |_, scene| lose(scene.connection, &ConnectionError::Reset),
-            _ => |_, scene| lose(scene.connection, &ConnectionError::TimedOut),
-        };
         let stage = Stage::new(1, deed).await;
         stage.bystander_is_served().await;
         let answer = stage.post().await;

@@ -11,6 +11,10 @@ use crate::endpoint::{MeshTls, Reading, StartError, WorkerSocket};
 use crate::lag::Lag;
 
 /// See the module.
+#[cfg_attr(
+    any(test, feature = "testing"),
+    expect(clippy::large_enum_variant, reason = "the small one is that of tests")
+)]
 pub enum Port {
     /// A UDP socket.
     Http3(WorkerSocket),

@@ -167,7 +167,7 @@ impl State {
         self.exchanges.values().filter(held).count()
     }
 
-    /// A new exchange, of which each side holds two halves.
+    /// A new exchange, of which each side holds two halves. It arrives once its head is said.
     pub(super) fn begin(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -178,7 +178,6 @@ impl State {
                 halves: [2, 2],
             },
         );
-        self.arriving.push_back(id);
         id
     }
 
