@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::request::Parts;
 
-use super::halves::{Half, RecvHalf, SendHalf, message_error};
+use super::halves::{Half, SendHalf};
 use super::link::{Link, Side, State};
+use super::receive::{RecvHalf, message_error};
 use crate::error::{
     ConnectionError, HeadError, OpenError, Reason, ReceiveError, SendError, Unprocessed,
 };

@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) exchanges_max: usize,
     /// Leave that was given and not used yet.
     pub(super) reserved: usize,
-    /// Since when somebody has been waiting for leave, and how many do.
+    /// Since when there has always been a caller that waits for leave, and how many do.
     pub(super) crowded: Option<(Instant, u32)>,
     next: u64,
     pub(super) exchanges: BTreeMap<u64, Exchange>,

@@ -12,6 +12,7 @@ mod client;
 mod halves;
 mod limits;
 mod link;
+mod receive;
 mod server;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,8 +27,9 @@ use super::client::Times;
 use super::{DialError, Reason};
 use crate::identity::{PeerId, SpiffeId};
 pub use client::{ClientConnection, Driver, Reserved, ResponseHalf};
-pub use halves::{RecvHalf, SendHalf};
+pub use halves::SendHalf;
 use link::{Link, Side};
+pub use receive::RecvHalf;
 pub(in crate::wire) use server::ServerRequest;
 pub use server::{Incoming, Listener, Responder, ServerConnection, TrustGuard};
 
