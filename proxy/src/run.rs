@@ -6,6 +6,7 @@
 pub(crate) mod admin;
 mod bind;
 mod memory;
+mod mesh;
 mod reset_key;
 mod running;
 mod stages;
@@ -28,11 +29,14 @@ use weft_config::table::{NameError, Revision, ServiceName, Table};
 use weft_transport::credentials::Credentials;
 use weft_transport::endpoint::{BindError, StartError};
 use weft_transport::metrics::Sample;
+#[cfg(feature = "testing")]
+use weft_transport::wire::memory::Network;
 
 use crate::inbound::served::ServedService;
 use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
 use crate::takeover::{Predecessor, TakeoverError};
+use mesh::Carrier;
 
 /// What the sidecar needs of the config service.
 pub trait ControlPlane: Send + Sync + 'static {
@@ -173,7 +177,41 @@ pub async fn start(
     process: Option<Arc<dyn Process>>,
     predecessor: Option<Predecessor>,
 ) -> Result<Running, RunError> {
-    let bound = stages::Bound::bind(settings, credentials, control, process, predecessor)?;
+    let carrier = Carrier::Udp;
+    start_over(carrier, settings, credentials, control, process, predecessor).await
+}
+
+/// As [`start`], with its peers in this process's memory, for tests of what does not depend on UDP or TLS. One worker.
+///
+/// # Errors
+/// See [`RunError`].
+#[cfg(feature = "testing")]
+pub async fn start_in_memory(
+    network: &Network,
+    settings: ProxySettings,
+    credentials: Credentials,
+    control: Arc<dyn ControlPlane>,
+) -> Result<Running, RunError> {
+    let carrier = Carrier::Memory(network.clone());
+    start_over(carrier, settings, credentials, control, None, None).await
+}
+
+async fn start_over(
+    carrier: Carrier,
+    settings: ProxySettings,
+    credentials: Credentials,
+    control: Arc<dyn ControlPlane>,
+    process: Option<Arc<dyn Process>>,
+    predecessor: Option<Predecessor>,
+) -> Result<Running, RunError> {
+    let bound = stages::Bound::bind(
+        carrier,
+        settings,
+        credentials,
+        control,
+        process,
+        predecessor,
+    )?;
     let started = bound.build()?.start().await?;
     Ok(started.confirm().await?.serve())
 }

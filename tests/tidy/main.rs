@@ -39,6 +39,9 @@ const INSIDE: [(&str, &str, &[&str]); 2] = [
     ("store/", "weft_store", &["redb"]),
 ];
 
+/// Parts of `transport/`, each of which may use those before it.
+const TRANSPORT_ORDER: [&str; 4] = ["http3", "endpoint", "wire", "pool"];
+
 /// Lines of a file before its tests. What is longer has two stories in it.
 const PRODUCT_LINES_MAX: usize = 500;
 
@@ -303,6 +306,47 @@ fn what_a_panic_means_for_a_lock_is_said_in_one_place() {
         for (number, line) in source.product_lines() {
             if has_word(code(line), "PoisonError") {
                 findings.add(path, number, "take the lock with `weft_transport::locks`");
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn the_proxy_knows_the_wire_and_not_which_one() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        if !source.path.starts_with("proxy/src/") {
+            continue;
+        }
+        for (number, line) in source.product_lines() {
+            if code(line).contains("weft_transport::http3") {
+                let what_to_do = "use weft_transport::wire, or say there what is missing";
+                findings.add(&source.path, number, what_to_do);
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
+fn the_parts_of_transport_point_one_way() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        let part =
+            |(_, part): &(usize, &&str)| source.path.starts_with(&format!("transport/src/{part}/"));
+        let Some((own, _)) = TRANSPORT_ORDER.iter().enumerate().find(part) else {
+            continue;
+        };
+        if source.is_test() {
+            continue;
+        }
+        for (number, line) in source.product_lines() {
+            for later in &TRANSPORT_ORDER[own + 1..] {
+                if has_word(code(line), later) && code(line).contains(&format!("crate::{later}")) {
+                    let what_to_do = format!("{later} is built on this: move what is needed down");
+                    findings.add(&source.path, number, what_to_do);
+                }
             }
         }
     }

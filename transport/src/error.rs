@@ -128,10 +128,12 @@ pub enum ReceiveError {
 impl ReceiveError {
     /// The peer gave up sending for that reason.
     pub(crate) fn reset(reason: Reason) -> Self {
-        match reason {
-            Reason::Unprocessed => Self::Unprocessed(Unprocessed::Refused),
-            Reason::Busy => Self::Busy,
-            other => Self::Reset(other),
+        if reason == Reason::Unprocessed {
+            Self::Unprocessed(Unprocessed::Refused)
+        } else if reason == Reason::Busy {
+            Self::Busy
+        } else {
+            Self::Reset(reason)
         }
     }
 

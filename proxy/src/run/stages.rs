@@ -12,7 +12,7 @@
 //! run. The one way to accept is [`Confirmed::serve`].
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -23,12 +23,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use weft_config::settings::ProxySettings;
 use weft_transport::credentials::{Credentials, Svid};
 use weft_transport::endpoint::{
-    self, Epoch, Inherited, MeshSettings, MeshTls, Reading, StartError, WorkerSocket, Workers,
+    Epoch, MeshSettings, MeshTls, Reading, StartError, Workers,
 };
 use weft_transport::private_socket::{Opening, PrivateSocket, SocketPlace};
 use weft_transport::vital;
+use weft_transport::wire::Port;
 
 use super::admin::{self, At};
+use super::mesh::{self, Carrier};
 use super::running::{Serving, Signals};
 use super::thread::{self, Plan};
 use super::{
@@ -45,7 +47,7 @@ use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
 use crate::takeover::{
-    Before, Estate, Expected, Incumbent, Kept, Predecessor, Right, TakeoverError, socket_error,
+    Before, Expected, Incumbent, Kept, Predecessor, Right, socket_error,
 };
 use crate::worker::Shared;
 
@@ -69,7 +71,7 @@ struct Listener {
 struct Mesh {
     address: SocketAddr,
     /// One for each worker.
-    sockets: Vec<WorkerSocket>,
+    ports: Vec<Port>,
 }
 
 /// Every socket is here.
@@ -137,6 +139,7 @@ struct Admin {
 impl Bound {
     /// Takes the sockets of a predecessor, and binds what that does not have.
     pub(super) fn bind(
+        carrier: Carrier,
         settings: ProxySettings,
         credentials: Credentials,
         control: Arc<dyn ControlPlane>,
@@ -164,7 +167,9 @@ impl Bound {
             Some((estate, before)) => (Some(estate), before),
             None => (None, Before::None),
         };
-        let mesh = Mesh::bind(&mesh_settings, estate.as_mut(), settings.inbound.is_some())?;
+        let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
+        let ports = mesh::ports(carrier, &mesh_settings, svid.id(), inherited)?;
+        let mesh = Mesh::of(ports, &mesh_settings, settings.inbound.is_some())?;
         let mut listeners = Vec::new();
         for (number, listener) in settings.outbound.iter().enumerate() {
             let workers = usize::from(workers.get());
@@ -244,29 +249,15 @@ impl Bound {
 }
 
 impl Mesh {
-    fn bind(
-        settings: &MeshSettings,
-        estate: Option<&mut Estate>,
-        serves: bool,
-    ) -> Result<Self, RunError> {
-        let sockets = match estate.and_then(|estate| estate.mesh.take()) {
-            Some((sockets, elders)) => {
-                let inherited = Inherited {
-                    sockets: sockets.into_iter().map(UdpSocket::from).collect(),
-                    elders,
-                };
-                endpoint::inherit(settings, inherited).map_err(TakeoverError::from)?
-            }
-            None => endpoint::bind(settings)?,
-        };
-        let address = sockets
+    fn of(ports: Vec<Port>, settings: &MeshSettings, serves: bool) -> Result<Self, RunError> {
+        let address = ports
             .first()
-            .map_or(Ok(settings.listen), WorkerSocket::local_address)?;
+            .map_or(Ok(settings.listen), Port::local_address)?;
         if serves && address.is_ipv4() && settings.listen.is_ipv6() {
             tracing::warn!(mesh = %address, wanted = %settings.listen,
                 "the mesh port stays without IPv6, as the process that is taken over bound it: restart without a takeover to change that");
         }
-        Ok(Self { address, sockets })
+        Ok(Self { address, ports })
     }
 }
 
@@ -282,14 +273,13 @@ fn incumbent(
     let Some(path) = &settings.takeover_socket else {
         return Ok(None);
     };
-    let mesh = mesh.sockets.iter().map(WorkerSocket::share);
     let listeners = listeners.iter().map(|one| one.bound.share());
     Ok(Some(Incumbent {
         door: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
         expects: Expected::new(settings, svid.id()),
         kept: Kept {
             mesh: match settings.inbound {
-                Some(_) => Some(mesh.collect::<io::Result<_>>()?),
+                Some(_) => Some(mesh::share(&mesh.ports)?),
                 None => None,
             },
             listeners: listeners.collect::<io::Result<_>>()?,
@@ -314,13 +304,13 @@ impl Built {
             before,
         } = self;
         let settings = &given.settings;
-        let readings: Vec<_> = mesh.sockets.iter().map(WorkerSocket::reading).collect();
+        let readings: Vec<_> = mesh.ports.iter().filter_map(Port::reading).collect();
         let signals = Signals::new();
         // Workers that run already end if a later step fails.
         let failed = signals.finish.clone().drop_guard();
         let (mut workers, mut shards, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         let mut snapshots = Vec::new();
-        for (index, mesh_socket) in mesh.sockets.into_iter().enumerate() {
+        for (index, mesh_port) in mesh.ports.into_iter().enumerate() {
             let shard = Arc::new(Shard::default());
             let sockets = listeners.iter_mut().filter_map(|listener| {
                 let socket = listener.bound.take(index)?;
@@ -330,7 +320,7 @@ impl Built {
                 shared: Arc::clone(&shared),
                 log: Arc::new(writer.log(settings.access_log, Arc::clone(&shard))),
                 shard: Arc::clone(&shard),
-                mesh_socket,
+                mesh_port,
                 serves: settings.inbound.is_some(),
                 sockets: sockets.collect(),
                 tables: given.control.tables(),

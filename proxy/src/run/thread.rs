@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
-use weft_transport::endpoint::{MeshTls, WorkerSocket};
+use weft_transport::endpoint::MeshTls;
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
 use weft_transport::vital;
-use weft_transport::wire::Listener as MeshListener;
+use weft_transport::wire::{Listener as MeshListener, Port};
 
 use super::RunError;
 use super::bind::Unowned;
@@ -37,7 +37,7 @@ pub(super) struct Plan {
     pub(super) shared: Arc<Shared>,
     pub(super) log: Arc<AccessLog>,
     pub(super) shard: Arc<Shard>,
-    pub(super) mesh_socket: WorkerSocket,
+    pub(super) mesh_port: Port,
     pub(super) serves: bool,
     /// Its listeners, each with what it leads to.
     pub(super) sockets: Vec<(Destination, Unowned)>,
@@ -92,7 +92,7 @@ pub(super) fn spawn(
 }
 
 async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
-    let (listener, dialler) = match plan.mesh_socket.start(&plan.tls, &plan.shard.lag) {
+    let (listener, dialler) = match plan.mesh_port.start(&plan.tls, &plan.shard.lag) {
         Ok(endpoints) => endpoints,
         Err(error) => return drop(started.send(Err(error.into()))),
     };
@@ -137,7 +137,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let keeping = Arc::clone(intake).keep(lag.clone());
     background.spawn(vital::until("the intake", finish(), keeping));
     background.spawn(vital::until("giving memory back", finish(), give_back()));
-    let listener = Arc::new(MeshListener::from(listener));
+    let listener = Arc::new(listener);
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
         let sweeping = sweep(Arc::clone(&inbound));

@@ -1,4 +1,4 @@
-//! Any number of sidecars in this process, with a table that says who serves what and how it is treated,
+//! Any number of sidecars in this process, joined by the wire in memory, with a table that says who serves what and how it is treated,
 //! and applications that do what a test tells them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,9 @@ use weft_config::table::{
     Absence, Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service,
     ServiceName, Table, Traffic,
 };
-use weft_proxy::{ControlPlane, Running, start};
+use weft_proxy::{ControlPlane, Running, start_in_memory};
+use weft_transport::wire;
+use weft_transport::wire::memory::Network;
 
 use crate::sidecars::{Authority, Control, id, listener, loopback, settings};
 
@@ -31,6 +33,10 @@ pub(crate) struct Fabric {
     authority: Authority,
     state: tempfile::TempDir,
     sidecars: Vec<Sidecar>,
+    /// What carries requests between them.
+    network: Network,
+    /// Endpoints that are played by tests: service, account and address.
+    peers: Vec<(String, String, SocketAddr)>,
     revision: AtomicU64,
 }
 
@@ -47,6 +53,8 @@ impl Fabric {
             authority: Authority::new(),
             state: tempfile::tempdir().unwrap(),
             sidecars: Vec::new(),
+            network: Network::default(),
+            peers: Vec::new(),
             revision: AtomicU64::new(0),
         }
     }
@@ -87,7 +95,7 @@ impl Fabric {
         let control = Control::new();
         let plane = Arc::clone(&control) as Arc<dyn ControlPlane>;
         let credentials = self.authority.credentials(account);
-        let running = start(settings, credentials, plane, None, None)
+        let running = start_in_memory(&self.network, settings, credentials, plane)
             .await
             .unwrap();
         self.sidecars.push(Sidecar {
@@ -97,6 +105,14 @@ impl Fabric {
             control,
         });
         self.sidecars.len() - 1
+    }
+
+    /// An endpoint of a service whose sidecar is the test.
+    pub(crate) fn peer(&mut self, service: &str, account: &str) -> wire::Listener {
+        let address = SocketAddr::from(([127, 0, 0, 9], self.peers.len() as u16 + 1));
+        let peer = (service.to_owned(), account.to_owned(), address);
+        self.peers.push(peer);
+        self.network.listen(address, &id(account))
     }
 
     /// Where the application of a sidecar calls its `number`th service.
@@ -115,7 +131,8 @@ impl Fabric {
     /// Puts a table into force in which every service is treated as told: it is when this returns.
     pub(crate) async fn publish(&self, traffic: impl Fn(&str) -> Traffic) {
         let served = self.sidecars.iter().flat_map(|sidecar| &sidecar.serves);
-        let names: BTreeSet<&String> = served.collect();
+        let played = self.peers.iter().map(|(service, ..)| service);
+        let names: BTreeSet<&String> = served.chain(played).collect();
         let services = names.into_iter().map(|name| {
             let instances = self.sidecars.iter().enumerate();
             let endpoints = instances
@@ -126,10 +143,19 @@ impl Fabric {
                     identity: id(&sidecar.account),
                     locality: None,
                 });
+            let peers = self.peers.iter().enumerate();
+            let played = peers.filter(|(_, (service, ..))| service == name).map(
+                |(number, (_, account, address))| Endpoint {
+                    workload: format!("peer-{number}"),
+                    address: *address,
+                    identity: id(account),
+                    locality: None,
+                },
+            );
             let port = Port {
                 protocol: Protocol::Http,
                 routes: vec![],
-                endpoints: endpoints.collect(),
+                endpoints: endpoints.chain(played).collect(),
                 absence: Absence::default(),
                 traffic: traffic(name),
             };

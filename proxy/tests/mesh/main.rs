@@ -1,4 +1,5 @@
-//! Two sidecars in this process, real sockets on loopback: what crosses the mesh, and what is refused.
+//! Sidecars in this process: what crosses the mesh, and what is refused. Applications and clients have real sockets on
+//! loopback. Between sidecars, `http` has HTTP/3 over UDP, and the others have the wire in memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +9,7 @@
 mod fabric;
 mod http;
 mod metrics;
+mod peer_errors;
 mod raw;
 mod resilience;
 mod sidecars;

@@ -73,7 +73,7 @@ async fn first_requests_share_one_http2_connection_to_the_application() {
     calls::serve_http2(&mut tasks, origin, move || {
         count.fetch_add(1, Ordering::Relaxed);
     });
-    let mesh = Mesh::start(Applications {
+    let mesh = Mesh::start_in_memory(Applications {
         http: address,
         grpc: address,
         tcp: address,
@@ -92,7 +92,7 @@ async fn first_requests_share_one_http2_connection_to_the_application() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tunnel_is_counted_while_it_runs() {
     let (database, tcp) = listener().await;
-    let mesh = Mesh::start(Applications {
+    let mesh = Mesh::start_in_memory(Applications {
         http: tcp,
         grpc: tcp,
         tcp,

@@ -18,7 +18,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 /// A mesh in front of one application for everything, of which the listener is the test's to serve.
 async fn mesh() -> (Mesh, TcpListener) {
     let (origin, address) = listener().await;
-    let mesh = Mesh::start(Applications {
+    let mesh = Mesh::start_in_memory(Applications {
         http: address,
         grpc: address,
         tcp: address,

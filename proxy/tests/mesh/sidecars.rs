@@ -22,9 +22,10 @@ use weft_config::table::{
     Absence, Authorization, Backend, Ban, Default, Endpoint, Forbidden, Port, Protocol, Revision,
     RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
 };
-use weft_proxy::{ControlPlane, Running, start};
+use weft_proxy::{ControlPlane, Running, start, start_in_memory};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 use weft_transport::tuning::TransportSettings;
+use weft_transport::wire::memory::Network;
 
 /// A frontend sidecar without a service and an orders sidecar with three, joined by one table.
 pub(crate) struct Mesh {
@@ -99,8 +100,17 @@ pub(crate) async fn listener() -> (TcpListener, SocketAddr) {
 }
 
 impl Mesh {
-    /// Starts both sidecars in front of the applications, with no rules of authorisation.
+    /// Starts both sidecars in front of the applications, with no rules of authorisation, over HTTP/3.
     pub(crate) async fn start(applications: Applications) -> Self {
+        Self::start_over(None, applications).await
+    }
+
+    /// The same with the wire in memory.
+    pub(crate) async fn start_in_memory(applications: Applications) -> Self {
+        Self::start_over(Some(Network::default()), applications).await
+    }
+
+    async fn start_over(network: Option<Network>, applications: Applications) -> Self {
         let authority = Authority::new();
         let state = tempfile::tempdir().unwrap();
         let control = [Control::new(), Control::new()];
@@ -122,15 +132,15 @@ impl Mesh {
                 service("db", 5432, applications.tcp),
             ],
         });
-        let orders = start(
-            settings,
-            authority.credentials("orders"),
-            plane(0),
-            None,
-            None,
-        )
-        .await
-        .unwrap();
+        let begin = async |settings, account, plane| {
+            let credentials = authority.credentials(account);
+            let started = match &network {
+                Some(network) => start_in_memory(network, settings, credentials, plane).await,
+                None => start(settings, credentials, plane, None, None).await,
+            };
+            started.unwrap()
+        };
+        let orders = begin(settings, "orders", plane(0)).await;
 
         let mut settings = self::settings(state.path());
         let to = |name: &str, port| OutboundTarget::Service {
@@ -150,15 +160,7 @@ impl Mesh {
             target,
         })
         .into();
-        let frontend = start(
-            settings,
-            authority.credentials("frontend"),
-            plane(1),
-            None,
-            None,
-        )
-        .await
-        .unwrap();
+        let frontend = begin(settings, "frontend", plane(1)).await;
         let mesh = Self {
             frontend,
             orders,

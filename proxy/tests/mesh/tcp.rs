@@ -11,7 +11,7 @@ async fn mesh() -> (Mesh, TcpListener) {
     let (database, tcp) = listener().await;
     let (_, down) = listener().await;
     (
-        Mesh::start(Applications {
+        Mesh::start_in_memory(Applications {
             http: down,
             grpc: down,
             tcp,

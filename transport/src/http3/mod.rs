@@ -8,12 +8,13 @@
 //! means (`weft_proxy`). No dynamic QPACK table and no server push: both sides say so.
 //!
 //! The pure parts, which use no clock, socket or task: `varint`, `frame`, `qpack`, `message`,
-//! `control`,
-//! `settings`, `chunks`, `reset_guard`. The rest is the shell that moves bytes for them.
+//! `control`, `connection_core`, `settings`, `chunks`, `reset_guard`, `stopped_readers`. The rest is the shell that moves bytes for
+//! them: `peer_streams` for the streams of the connection, `send` and `receive` for those of an exchange.
 
 mod chunks;
 mod client;
 mod code;
+mod connection_core;
 mod control;
 mod frame;
 mod limits;

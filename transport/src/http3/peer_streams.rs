@@ -1,30 +1,22 @@
 //! The streams that belong to the connection: our control stream and the peer's unidirectional
-//! ones (RFC 9114 section 6.2). One future per connection, polled by its owner.
+//! ones (RFC 9114 section 6.2). One future per connection, polled by its owner: it moves the bytes of `connection_core.rs`, which
+//! decides.
 //!
 //! This side opens no QPACK streams: with a table of capacity 0 they would stay empty.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout};
 
-use super::chunks::Chunks;
 use super::code::ErrorCode;
-use super::control::{PeerControl, Said};
-use super::frame::{self, Event, FrameError, FrameReader};
+use super::connection_core::{CLOSED_CRITICAL, Core, PeerStream, Said, goaway, greeting};
+use super::control::Broken;
 use super::limits;
-use super::qpack::{InstructionReader, StreamKind};
-use super::settings;
 use super::shared::{Shared, Side};
-use super::varint;
 use crate::error::ConnectionError;
-
-const CONTROL: u64 = 0x00;
-const PUSH: u64 = 0x01;
-const QPACK_ENCODER: u64 = 0x02;
-const QPACK_DECODER: u64 = 0x03;
 
 /// Serves the connection's own streams until it ends; says why it ended.
 pub(super) async fn drive(shared: Arc<Shared>) -> ConnectionError {
@@ -40,7 +32,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
     let quic = &shared.quic;
     let control = keep_control(shared);
     tokio::pin!(control);
-    let known = Mutex::new(Known::new(Instant::now()));
+    let core = Mutex::new(Core::new(shared.side, Instant::now().into_std()));
     let mut streams = FuturesUnordered::new();
     let stopped_readers = shared.give_up_stopped_readers();
     tokio::pin!(stopped_readers);
@@ -56,7 +48,7 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
             never = &mut hold_back, if shared.side == Side::Server => match never {},
             stream = quic.accept_uni(), if streams.len() < limits::UNIDIRECTIONAL_STREAMS => {
                 let stream = stream.map_err(|error| shared.lost(error))?;
-                streams.push(read_stream(shared, &known, stream));
+                streams.push(read_stream(shared, &core, stream));
             }
             Some(result) = streams.next(), if !streams.is_empty() => result?,
             //= https://www.rfc-editor.org/rfc/rfc9114#section-6.1
@@ -98,14 +90,14 @@ async fn keep_control(shared: &Shared) -> ConnectionError {
                 let Some(id) = outlook.borrow_and_update().goaway else {
                     continue;
                 };
-                let goaway = write_goaway(shared, &mut control, id);
-                if let Err(error) = in_time(shared, "the peer takes no GOAWAY", goaway).await {
+                let said = write_control(shared, &mut control, goaway(id));
+                if let Err(error) = in_time(shared, "the peer takes no GOAWAY", said).await {
                     return error;
                 }
             }
             stopped = &mut stopped => {
                 return match stopped {
-                    Ok(_) | Err(quinn::StoppedError::ZeroRttRejected) => closed_critical(shared),
+                    Ok(_) | Err(quinn::StoppedError::ZeroRttRejected) => closed_for(shared, CLOSED_CRITICAL),
                     Err(quinn::StoppedError::ConnectionLost(error)) => shared.lost(error),
                 };
             }
@@ -131,299 +123,80 @@ async fn in_time<T>(
 async fn open_control(shared: &Shared) -> Result<quinn::SendStream, ConnectionError> {
     let opened = shared.quic.open_uni().await;
     let mut control = opened.map_err(|error| shared.lost(error))?;
-    let mut payload = BytesMut::new();
-    settings::encode(&mut payload);
-    let mut out = BytesMut::new();
-    varint::encode(CONTROL, &mut out);
-    //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
-    //# Each side MUST initiate a single control stream at the beginning of the connection and
-    //# send its SETTINGS frame as the first frame on this stream.
-    frame::put_frame(frame::SETTINGS, &payload, &mut out);
-    write_control(shared, &mut control, out).await?;
+    write_control(shared, &mut control, greeting()).await?;
     Ok(control)
-}
-
-async fn write_goaway(
-    shared: &Shared,
-    control: &mut quinn::SendStream,
-    id: u64,
-) -> Result<(), ConnectionError> {
-    let mut payload = BytesMut::new();
-    varint::encode(id, &mut payload);
-    let mut out = BytesMut::new();
-    frame::put_frame(frame::GOAWAY, &payload, &mut out);
-    write_control(shared, control, out).await
 }
 
 async fn write_control(
     shared: &Shared,
     control: &mut quinn::SendStream,
-    bytes: BytesMut,
+    bytes: Bytes,
 ) -> Result<(), ConnectionError> {
-    match control.write_chunk(bytes.freeze()).await {
+    match control.write_chunk(bytes).await {
         Ok(()) => Ok(()),
         Err(quinn::WriteError::ConnectionLost(error)) => Err(shared.lost(error)),
         Err(
             quinn::WriteError::Stopped(_)
             | quinn::WriteError::ClosedStream
             | quinn::WriteError::ZeroRttRejected,
-        ) => Err(closed_critical(shared)),
+        ) => Err(closed_for(shared, CLOSED_CRITICAL)),
     }
 }
 
-/// What is known of the peer's streams.
-struct Known {
-    control: bool,
-    encoder: bool,
-    decoder: bool,
-    period_start: Instant,
-    events: u32,
-    /// PRIORITY_UPDATE frames that may come without being such events.
-    updates_left: u32,
-    /// Requests of the peer, which wrap around, when that was last counted.
-    requests: u32,
-}
-
-impl Known {
-    fn new(now: Instant) -> Self {
-        Self {
-            control: false,
-            encoder: false,
-            decoder: false,
-            period_start: now,
-            events: 0,
-            updates_left: limits::PRIORITY_UPDATES_AHEAD,
-            requests: 0,
-        }
-    }
-
-    /// Whether a PRIORITY_UPDATE is one that requests bring with them; there were so many `requests`.
-    fn is_due(&mut self, requests: u32) -> bool {
-        let fresh = requests.wrapping_sub(std::mem::replace(&mut self.requests, requests));
-        let more = fresh.saturating_mul(limits::PRIORITY_UPDATES_EACH);
-        self.updates_left = self
-            .updates_left
-            .saturating_add(more)
-            .min(limits::PRIORITY_UPDATES_AHEAD);
-        let left = self.updates_left.checked_sub(1);
-        self.updates_left = left.unwrap_or(0);
-        left.is_some()
-    }
-
-    /// Counts a control frame or an unknown stream; `false` when there are too many.
-    fn count(&mut self, now: Instant) -> bool {
-        if now.duration_since(self.period_start) >= limits::CONTROL_PERIOD {
-            self.period_start = now;
-            self.events = 0;
-        }
-        self.events += 1;
-        self.events <= limits::CONTROL_EVENTS
-    }
-}
-
+/// Reads one unidirectional stream to its end, or until there is nothing to be learned from it.
 async fn read_stream(
     shared: &Shared,
-    known: &Mutex<Known>,
-    stream: quinn::RecvStream,
+    core: &Mutex<Core>,
+    mut stream: quinn::RecvStream,
 ) -> Result<(), ConnectionError> {
-    let mut reader = Reader {
-        shared,
-        stream,
-        chunks: Chunks::default(),
-    };
-    let Some(kind) = reader.stream_type().await? else {
-        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
-        //# A receiver MUST tolerate unidirectional streams being closed or reset prior to the
-        //# reception of the unidirectional stream header.
-        return count(shared, known);
-    };
-    match kind {
-        CONTROL => {
-            once(shared, known, |known| &mut known.control)?;
-            reader.control(known).await
-        }
-        QPACK_ENCODER => {
-            once(shared, known, |known| &mut known.encoder)?;
-            let error = ErrorCode::QPACK_ENCODER_STREAM_ERROR;
-            reader.instructions(StreamKind::Encoder, error).await
-        }
-        QPACK_DECODER => {
-            once(shared, known, |known| &mut known.decoder)?;
-            let error = ErrorCode::QPACK_DECODER_STREAM_ERROR;
-            reader.instructions(StreamKind::Decoder, error).await
-        }
-        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.2
-        //# Only servers can push; if a server receives a client-initiated push stream, this MUST
-        //# be treated as a connection error of type H3_STREAM_CREATION_ERROR.
-        PUSH => Err(match shared.side {
-            Side::Server => shared.violation(
-                ErrorCode::H3_STREAM_CREATION_ERROR,
-                "a push stream of the client",
-            ),
-            Side::Client => {
-                shared.violation(ErrorCode::H3_ID_ERROR, "a push stream without MAX_PUSH_ID")
-            }
-        }),
-        //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
-        //# The recipient MUST either abort reading of the stream or discard incoming data without
-        //# further processing.
-        _ => {
-            let code = ErrorCode::H3_STREAM_CREATION_ERROR.to_quic();
-            // Fails only when the stream has ended already.
-            let _ = reader.stream.stop(code);
-            count(shared, known)
-        }
-    }
-}
-
-/// Reads one unidirectional stream.
-struct Reader<'a> {
-    shared: &'a Shared,
-    stream: quinn::RecvStream,
-    chunks: Chunks,
-}
-
-impl Reader<'_> {
-    /// More bytes; `false` when the stream has ended, cleanly or by a reset.
-    async fn fill(&mut self) -> Result<bool, ConnectionError> {
-        match self.stream.read_chunk(usize::MAX, true).await {
+    let mut peer = PeerStream::new();
+    loop {
+        let more = match stream.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => {
-                self.chunks.push(chunk.bytes);
-                Ok(true)
+                peer.push(chunk.bytes);
+                true
             }
-            Err(quinn::ReadError::ConnectionLost(error)) => Err(self.shared.lost(error)),
+            Err(quinn::ReadError::ConnectionLost(error)) => return Err(shared.lost(error)),
             Ok(None)
             | Err(
                 quinn::ReadError::Reset(_)
                 | quinn::ReadError::ClosedStream
                 | quinn::ReadError::IllegalOrderedRead
                 | quinn::ReadError::ZeroRttRejected,
-            ) => Ok(false),
+            ) => false,
+        };
+        if !more {
+            let ended = lock(core).ended(&peer, Instant::now().into_std());
+            return ended.map_err(|error| closed_for(shared, error));
         }
-    }
-
-    async fn stream_type(&mut self) -> Result<Option<u64>, ConnectionError> {
-        let mut bytes = BytesMut::new();
-        loop {
-            while let Some(byte) = self.chunks.next_byte() {
-                bytes.extend_from_slice(&[byte]);
-                if let Some((kind, _)) = varint::decode(&bytes) {
-                    return Ok(Some(kind));
-                }
-            }
-            if !self.fill().await? {
-                return Ok(None);
-            }
-        }
-    }
-
-    async fn control(&mut self, known: &Mutex<Known>) -> Result<(), ConnectionError> {
-        let mut frames = FrameReader::new(frame::StreamKind::Control);
-        let mut control = PeerControl::new(self.shared.side);
-        loop {
-            match frames.next(&mut self.chunks) {
-                Ok(Some(Event::Control(frame, payload))) => {
-                    count_frame(self.shared, known, frame)?;
-                    match control.frame(frame, &payload) {
-                        Ok(Some(Said::Settings(settings))) => self.shared.set_settings(settings),
-                        Ok(Some(Said::Goaway(id))) => {
-                            self.shared
-                                .outlook
-                                .send_modify(|outlook| outlook.goaway = Some(id));
-                        }
-                        Ok(None) => {}
-                        Err(broken) => {
-                            return Err(self.shared.violation(broken.code, broken.reason));
-                        }
-                    }
-                }
-                Ok(Some(Event::Data(_) | Event::Headers(_))) => {
-                    let code = ErrorCode::H3_FRAME_UNEXPECTED;
-                    return Err(self
-                        .shared
-                        .violation(code, "a message on the control stream"));
-                }
-                Ok(None) => {
-                    if !self.fill().await? {
-                        return Err(closed_critical(self.shared));
-                    }
-                }
-                Err(FrameError::Connection(code, reason)) => {
-                    return Err(self.shared.violation(code, reason));
-                }
-                Err(FrameError::HeadersTooLarge) => {
-                    let code = ErrorCode::H3_FRAME_UNEXPECTED;
-                    return Err(self.shared.violation(code, "HEADERS on the control stream"));
-                }
-            }
-        }
-    }
-
-    async fn instructions(
-        &mut self,
-        kind: StreamKind,
-        error: ErrorCode,
-    ) -> Result<(), ConnectionError> {
-        let mut reader = InstructionReader::new(kind);
-        loop {
-            while !self.chunks.is_empty() {
-                let bytes = self.chunks.take(usize::MAX);
-                if reader.read(&bytes).is_err() {
-                    let reason = "a QPACK instruction for a table of capacity 0";
-                    return Err(self.shared.violation(error, reason));
-                }
-            }
-            if !self.fill().await? {
-                return Err(closed_critical(self.shared));
-            }
-        }
-    }
-}
-
-//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
-//# Only one control stream per peer is permitted; receipt of a second stream claiming to be a
-//# control stream MUST be treated as a connection error of type H3_STREAM_CREATION_ERROR.
-fn once(
-    shared: &Shared,
-    known: &Mutex<Known>,
-    stream: impl FnOnce(&mut Known) -> &mut bool,
-) -> Result<(), ConnectionError> {
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if std::mem::replace(stream(&mut known), true) {
-        let code = ErrorCode::H3_STREAM_CREATION_ERROR;
-        return Err(shared.violation(code, "a second stream of one type"));
-    }
-    Ok(())
-}
-
-/// As [`count`], for a frame of the control stream.
-fn count_frame(shared: &Shared, known: &Mutex<Known>, frame: u64) -> Result<(), ConnectionError> {
-    //= https://www.rfc-editor.org/rfc/rfc9218#section-7.2
-    //# The client can send the PRIORITY_UPDATE frame before or after the request
-    if frame == frame::PRIORITY_UPDATE {
         let streams = &shared.streams;
         let requests = streams.finished().wrapping_add(streams.open());
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_due(requests) {
-            return Ok(());
+        loop {
+            let next = lock(core).next(&mut peer, Instant::now().into_std(), requests);
+            match next.map_err(|error| closed_for(shared, error))? {
+                None => break,
+                Some(Said::Settings(settings)) => shared.set_settings(settings),
+                Some(Said::Goaway(id)) => {
+                    shared
+                        .outlook
+                        .send_modify(|outlook| outlook.goaway = Some(id));
+                }
+                Some(Said::Ignore) => {
+                    let code = ErrorCode::H3_STREAM_CREATION_ERROR.to_quic();
+                    // Fails only when the stream has ended already.
+                    let _ = stream.stop(code);
+                    return Ok(());
+                }
+            }
         }
     }
-    count(shared, known)
 }
 
-fn count(shared: &Shared, known: &Mutex<Known>) -> Result<(), ConnectionError> {
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.count(Instant::now()) {
-        return Ok(());
-    }
-    let code = ErrorCode::H3_EXCESSIVE_LOAD;
-    Err(shared.violation(code, "control flood"))
+fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    // Nothing that is done under the lock can panic half-way.
+    core.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-//= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
-//# If either control stream is closed at any point, this MUST be treated as a connection error of
-//# type H3_CLOSED_CRITICAL_STREAM.
-fn closed_critical(shared: &Shared) -> ConnectionError {
-    let code = ErrorCode::H3_CLOSED_CRITICAL_STREAM;
-    shared.violation(code, "a critical stream was closed")
+fn closed_for(shared: &Shared, broken: Broken) -> ConnectionError {
+    shared.violation(broken.code, broken.reason)
 }

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, Timeout, sleep, sleep_until, timeout};
 
 use super::client::Driver;
 use super::code::ErrorCode;
+use super::connection_core::RequestIds;
 use super::limits;
 use super::message::{decode_request, encode_response};
 use super::receive::{NO_HEAD, RecvHalf};
@@ -47,10 +48,7 @@ pub struct UnprovenServerConnection {
     driver: FuturesUnordered<Driver>,
     /// Streams whose heads have begun and not ended.
     pending: FuturesUnordered<Timeout<ReadHead>>,
-    /// The stream ID after the last one accepted.
-    next_stream: u64,
-    /// The first stream ID that is refused, once shut down.
-    goaway: Option<u64>,
+    ids: RequestIds,
     /// Whether the peer's requests had to wait because it took back too many.
     was_paced: bool,
 }
@@ -155,8 +153,7 @@ impl UnprovenServerConnection {
             shared,
             driver,
             pending: FuturesUnordered::new(),
-            next_stream: 0,
-            goaway: None,
+            ids: RequestIds::default(),
             was_paced: false,
         }
     }
@@ -173,10 +170,10 @@ impl UnprovenServerConnection {
     /// The connection ended in another way.
     pub async fn accept(&mut self) -> Result<Option<ServerRequest>, ConnectionError> {
         loop {
-            if self.goaway.is_none() && self.shared.has_expired(SystemTime::now()) {
+            if !self.ids.is_shut_down() && self.shared.has_expired(SystemTime::now()) {
                 self.shutdown();
             }
-            let drained = self.goaway.is_some() && self.pending.is_empty();
+            let drained = self.ids.is_shut_down() && self.pending.is_empty();
             let paced = self.shared.paced_until();
             self.was_paced |= paced.is_some();
             let room = self.pending.len() < limits::PENDING_HEADS && paced.is_none();
@@ -214,12 +211,10 @@ impl UnprovenServerConnection {
     /// Sends GOAWAY: requests accepted so far go on, later ones are refused as not processed.
     /// Goes out while [`Self::accept`] is being called. Harmless when repeated.
     pub fn shutdown(&mut self) {
-        if self.goaway.is_none() {
-            self.goaway = Some(self.next_stream);
-            let goaway = self.goaway;
+        if let Some(id) = self.ids.shut_down() {
             self.shared
                 .outlook
-                .send_modify(|outlook| outlook.goaway = goaway);
+                .send_modify(|outlook| outlook.goaway = Some(id));
         }
     }
 
@@ -239,14 +234,13 @@ impl UnprovenServerConnection {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
         //# Servers that rejected a request without any processing SHOULD use
         //# H3_REQUEST_REJECTED
-        if self.goaway.is_some_and(|first| id >= first) {
+        if !self.ids.take(id) {
             let code = ErrorCode::H3_REQUEST_REJECTED.to_quic();
             // These fail only when the stream is over already.
             let _ = send.reset(code);
             let _ = receive.stop(code);
             return None;
         }
-        self.next_stream = self.next_stream.max(id + 4);
         let (send_guard, receive_guard) = Exchange::begin(&self.shared, receive);
         let mut head = ReadHead {
             halves: Some((

@@ -22,6 +22,10 @@ use crate::liveness::Sample;
 use crate::{endpoint, http3};
 
 /// Opens connections to other sidecars, for one worker.
+#[cfg_attr(
+    any(test, feature = "testing"),
+    expect(clippy::large_enum_variant, reason = "the small one is that of tests")
+)]
 #[derive(Clone)]
 pub enum Dialler {
     /// Over QUIC.

@@ -8,6 +8,7 @@
 //! | here | what it is | file |
 //! |---|---|---|
 //! | [`Dialler`], [`ClientConnection`], [`Reserved`], [`ResponseHalf`] | the calling side | `client.rs` |
+//! | [`Port`] | where both sides of a worker begin | `port.rs` |
 //! | [`Listener`], [`ServerConnection`], [`ServerRequest`], [`Responder`] | the serving side | `server.rs` |
 //! | [`SendHalf`], [`RecvHalf`] | the two directions of an exchange, for both sides | `halves.rs` |
 //! | [`Reason`], [`OpenError`], [`ReceiveError`], [`SendError`], [`ConnectionError`] | errors, by direction | `../error.rs` |
@@ -60,6 +61,7 @@ mod client;
 mod halves;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+mod port;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -71,6 +73,7 @@ pub use crate::error::{
 pub use crate::status::ConnectionStatus;
 pub use client::{ClientConnection, Dialler, Driver, Reserved, ResponseHalf};
 pub use halves::{RecvHalf, SendHalf};
+pub use port::Port;
 pub use server::{
     Accepted, Incoming, Listener, Responder, ServerConnection, ServerRequest, TrustGuard,
 };

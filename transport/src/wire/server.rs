@@ -18,6 +18,10 @@ use crate::identity::PeerId;
 use crate::{endpoint, http3};
 
 /// Takes connections of other sidecars, for one worker.
+#[cfg_attr(
+    any(test, feature = "testing"),
+    expect(clippy::large_enum_variant, reason = "the small one is that of tests")
+)]
 pub enum Listener {
     /// Over QUIC.
     Http3(endpoint::Listener),
@@ -61,6 +65,10 @@ impl From<endpoint::Listener> for Listener {
 }
 
 /// A connection that asked to come in.
+#[cfg_attr(
+    any(test, feature = "testing"),
+    expect(clippy::large_enum_variant, reason = "the small one is that of tests")
+)]
 pub enum Incoming {
     /// Over QUIC.
     Http3(endpoint::Incoming),

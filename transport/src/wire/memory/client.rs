@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::request::Parts;
 
-use super::halves::{Half, RecvHalf, SendHalf, message_error};
+use super::halves::{Half, SendHalf};
 use super::link::{Link, Side, State};
+use super::receive::{RecvHalf, message_error};
 use crate::error::{
     ConnectionError, HeadError, OpenError, Reason, ReceiveError, SendError, Unprocessed,
 };
@@ -232,19 +233,27 @@ impl Reserved {
                 None => Ok(state.begin()),
             }
         });
+        let id = begun?;
         let half = Half {
             link: Arc::clone(&self.link),
-            id: begun?,
+            id,
             side: Side::Client,
         };
         self.is_used = true;
-        self.link.change(|state| state.reserved -= 1);
         let response = ResponseHalf {
             heads: ResponseHeads::new(head.method.clone()),
             recv: RecvHalf::new(half.twin()),
         };
         let mut send = SendHalf::new(half);
-        match send.head(section(frame), length, body, end) {
+        let said = send.head(section(frame), length, body, end);
+        self.link.change(|state| {
+            state.reserved -= 1;
+            match said {
+                Ok(()) => state.arriving.push_back(id),
+                Err(_) => state.release(id, Side::Server, 2),
+            }
+        });
+        match said {
             Ok(()) => Ok((send, response)),
             Err(SendError::ConnectionLost(error)) => Err(error.into()),
             Err(SendError::Stopped(reason)) => Err(OpenError::Stopped(reason)),

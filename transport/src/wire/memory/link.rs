@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) exchanges_max: usize,
     /// Leave that was given and not used yet.
     pub(super) reserved: usize,
-    /// Since when somebody has been waiting for leave, and how many do.
+    /// Since when there has always been a caller that waits for leave, and how many do.
     pub(super) crowded: Option<(Instant, u32)>,
     next: u64,
     pub(super) exchanges: BTreeMap<u64, Exchange>,
@@ -167,7 +167,7 @@ impl State {
         self.exchanges.values().filter(held).count()
     }
 
-    /// A new exchange, of which each side holds two halves.
+    /// A new exchange, of which each side holds two halves. It arrives once its head is said.
     pub(super) fn begin(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -178,7 +178,6 @@ impl State {
                 halves: [2, 2],
             },
         );
-        self.arriving.push_back(id);
         id
     }
 

@@ -12,6 +12,7 @@ mod client;
 mod halves;
 mod limits;
 mod link;
+mod receive;
 mod server;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,13 +27,32 @@ use super::client::Times;
 use super::{DialError, Reason};
 use crate::identity::{PeerId, SpiffeId};
 pub use client::{ClientConnection, Driver, Reserved, ResponseHalf};
-pub use halves::{RecvHalf, SendHalf};
+pub use halves::SendHalf;
 use link::{Link, Side};
+pub use receive::RecvHalf;
 pub(in crate::wire) use server::ServerRequest;
 pub use server::{Incoming, Listener, Responder, ServerConnection, TrustGuard};
 
 /// Until when proofs of identity hold here.
 const PROOF: Duration = Duration::from_hours(24);
+
+/// See [`crate::wire::Port`].
+pub struct Port {
+    network: Network,
+    identity: SpiffeId,
+    listener: Listener,
+}
+
+impl Port {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    pub(super) fn start(self) -> (super::Listener, super::Dialler) {
+        let dialler = self.network.dialler(&self.identity);
+        (super::Listener::Memory(self.listener), dialler)
+    }
+}
 
 /// Addresses, and who listens there. Clones are the same network.
 #[derive(Clone, Default)]
@@ -40,7 +60,20 @@ pub struct Network(Arc<Mutex<BTreeMap<SocketAddr, Arc<Seat>>>>);
 
 impl Network {
     /// Listens as `identity` at `address`, or at a free port of it where that is 0.
-    pub fn listen(&self, mut address: SocketAddr, identity: &SpiffeId) -> super::Listener {
+    pub fn listen(&self, address: SocketAddr, identity: &SpiffeId) -> super::Listener {
+        super::Listener::Memory(self.seat(address, identity))
+    }
+
+    /// A worker's part of the mesh port at `address`, as for [`Self::listen`].
+    pub fn port(&self, address: SocketAddr, identity: &SpiffeId) -> super::Port {
+        super::Port::Memory(Port {
+            network: self.clone(),
+            identity: identity.clone(),
+            listener: self.seat(address, identity),
+        })
+    }
+
+    fn seat(&self, mut address: SocketAddr, identity: &SpiffeId) -> Listener {
         let mut seats = lock(&self.0);
         if address.port() == 0 {
             let is_free = |port: &u16| !seats.contains_key(&SocketAddr::new(address.ip(), *port));
@@ -52,7 +85,7 @@ impl Network {
             queue: Mutex::default(),
         });
         seats.insert(address, Arc::clone(&seat));
-        super::Listener::Memory(Listener { seat })
+        Listener { seat }
     }
 
     /// Dials as `identity`.

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http::{Method, request, response};
 
 use super::client::{closed, status};
-use super::halves::{Half, RecvHalf, SendHalf, message_error};
+use super::halves::{Half, SendHalf};
 use super::link::{Link, Piece, Side, State};
+use super::receive::{RecvHalf, message_error};
 use crate::error::{ConnectionError, HeadError, Reason, ReceiveError, SendError};
 use crate::http3::{BodyLength, FIELD_SECTION_SIZE, decode_request, encode_response, section};
 use crate::identity::PeerId;

@@ -96,12 +96,12 @@ async fn the_pool_shares_a_connection_and_dials_again_when_it_is_lost() {
     let again = pool.get(&target).await;
     assert!(again.unwrap().is_usable());
     let _server = accept().await;
-    let nobody = Target {
+    let unheard = Target {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 2)),
         ..target.clone()
     };
-    let error = pool.get(&nobody).await.err();
-    assert_eq!(error, Some(DialError::Timeout(nobody.address)));
+    let error = pool.get(&unheard).await.err();
+    assert_eq!(error, Some(DialError::Timeout(unheard.address)));
     let other = Target {
         identity: FRONTEND.parse().unwrap(),
         ..target
