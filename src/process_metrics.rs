@@ -69,6 +69,22 @@ pub fn exposition() -> String {
             );
         }
     }
+    text + &deaths(&weft_transport::alone::died())
+}
+
+/// Tasks that panicked, by name; nothing as long as none has.
+fn deaths(died: &[(&'static str, u64)]) -> String {
+    if died.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from(
+        "# HELP weft_tasks_died_total Tasks of one connection, request or call that ended by a fault of weft.\n\
+         # TYPE weft_tasks_died_total counter\n",
+    );
+    for (task, count) in died {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "weft_tasks_died_total{{task=\"{task}\"}} {count}");
+    }
     text
 }
 
@@ -108,6 +124,16 @@ fn files_max(limits: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_that_panicked_is_counted_by_its_name_and_none_leaves_no_line() {
+        assert_eq!(deaths(&[]), "");
+        let text = deaths(&[("a request", 2), ("a tunnel", 1)]);
+        assert!(text.contains("# TYPE weft_tasks_died_total counter\n"));
+        assert!(text.ends_with(
+            "weft_tasks_died_total{task=\"a request\"} 2\nweft_tasks_died_total{task=\"a tunnel\"} 1\n"
+        ));
+    }
 
     const STAT: &str = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 5 0 12345 99 9";
 

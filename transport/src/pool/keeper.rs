@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Shared, State, Target};
 use crate::acknowledged::asked_for;
+use crate::alone::alone;
 use crate::backoff::Backoff;
 use crate::endpoint::{DialError, presented_chain};
 use crate::http3::{ClientConnection, ErrorCode};
@@ -100,7 +101,9 @@ impl Keeper {
                     Ended::Closed => break,
                     Ended::Successor(next) => {
                         let old = std::mem::replace(&mut kept, next);
-                        self.shared.keepers.spawn(retire(old));
+                        self.shared
+                            .keepers
+                            .spawn(alone("an old connection to a peer", retire(old)));
                     }
                     Ended::Unused => {
                         kept.quic.close(ErrorCode::H3_NO_ERROR.to_quic(), b"unused");
@@ -139,7 +142,9 @@ impl Keeper {
         let streams = Streams::of_worker(quic.clone(), &dialler.tuning, Lag::default(), windows);
         let (http, driver) = ClientConnection::new(quic.clone(), peer, Arc::clone(&streams));
         let driven = Arc::clone(&self.shared).drive(driver, self.target.clone());
-        self.shared.keepers.spawn(driven);
+        self.shared
+            .keepers
+            .spawn(alone("a connection to a peer", driven));
         let liveness = Liveness::new(sample(&quic));
         Ok(Kept {
             http,
