@@ -1,6 +1,8 @@
 //! The state that all calls share: the current revision, the leases, and the sidecars that are there. What
 //! sidecars should see is published as a [`View`]; a slow one misses views, never the newest.
 
+mod untold;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +27,7 @@ use crate::operator::{SidecarInfo, SidecarState};
 use crate::proto;
 use crate::resources::Set;
 use crate::store::{Store, StoreError};
-use crate::table::{Revision, ServiceName, Withheld};
+use crate::table::{Revision, ServiceName};
 
 /// What sidecars should see.
 #[derive(Clone, Debug)]
@@ -316,47 +318,6 @@ impl Mesh {
         }
         drop(inner);
         self.progress.send_modify(|count| *count += 1);
-    }
-
-    /// A sidecar reads no table that this service writes: the same to operators as one that refuses it.
-    pub(super) fn cannot_tell(
-        &self,
-        workload: &Workload,
-        number: u64,
-        revision: Revision,
-        reason: &str,
-    ) {
-        let refused = self
-            .lock()
-            .roster
-            .stream(workload, number)
-            .is_some_and(|sidecar| {
-                let refused = sidecar.refused.as_ref();
-                refused.is_some_and(|(of, _)| *of == revision)
-            });
-        if !refused {
-            self.acknowledge(workload, number, revision, reason.to_owned());
-        }
-    }
-
-    /// What the table that a sidecar was sent should say and does not. Operators hear of what is news.
-    pub(super) fn withhold(&self, workload: &Workload, number: u64, withheld: &[Withheld]) {
-        let mut inner = self.lock();
-        let Some(sidecar) = inner.roster.stream(workload, number) else {
-            return;
-        };
-        if *sidecar.withheld == *withheld {
-            return;
-        }
-        let before = std::mem::replace(&mut sidecar.withheld, withheld.into());
-        drop(inner);
-        for one in withheld.iter().filter(|one| !before.contains(one)) {
-            self.refusals.log(|left_out| {
-                tracing::warn!(peer = %workload.identity, instance = ?workload.instance, resource = one.resource,
-                    feature = one.feature, instead = one.instead, left_out,
-                    "a sidecar does not understand what a resource says, and is not told: run a newer weft there");
-            });
-        }
     }
 
     /// Waits until every sidecar that is there acknowledged or refused `revision`, at most `wait`. One that
