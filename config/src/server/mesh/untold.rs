@@ -7,7 +7,7 @@ use crate::table::{Revision, Withheld};
 
 impl Mesh {
     /// A sidecar reads no table that this service writes: the same to operators as one that refuses it.
-    pub(super) fn cannot_tell(
+    pub(in crate::server) fn cannot_tell(
         &self,
         workload: &Workload,
         number: u64,
@@ -28,7 +28,7 @@ impl Mesh {
     }
 
     /// What the table that a sidecar was sent should say and does not. Operators hear of what is news.
-    pub(super) fn withhold(&self, workload: &Workload, number: u64, withheld: &[Withheld]) {
+    pub(in crate::server) fn withhold(&self, workload: &Workload, number: u64, withheld: &[Withheld]) {
         let mut inner = self.lock();
         let Some(sidecar) = inner.roster.stream(workload, number) else {
             return;
