@@ -28,7 +28,12 @@ impl Mesh {
     }
 
     /// What the table that a sidecar was sent should say and does not. Operators hear of what is news.
-    pub(in crate::server) fn withhold(&self, workload: &Workload, number: u64, withheld: &[Withheld]) {
+    pub(in crate::server) fn withhold(
+        &self,
+        workload: &Workload,
+        number: u64,
+        withheld: &[Withheld],
+    ) {
         let mut inner = self.lock();
         let Some(sidecar) = inner.roster.stream(workload, number) else {
             return;
