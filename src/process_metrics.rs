@@ -5,7 +5,7 @@ use std::fs;
 
 use weft_transport::metrics::{
     BUILD_INFO, Metric, PROCESS_CPU, PROCESS_OPEN_FILES, PROCESS_OPEN_FILES_MAX, PROCESS_RESIDENT,
-    PROCESS_START, PROCESS_VIRTUAL, Sample,
+    PROCESS_START, PROCESS_VIRTUAL, Sample, TASKS_DIED,
 };
 
 /// Ticks of a second in /proc (USER_HZ, which is 100 on every Linux that Rust runs on; proc_pid_stat(5)).
@@ -34,6 +34,11 @@ pub fn samples() -> Vec<Sample> {
         all.into_iter()
             .filter_map(|(metric, value)| Some(metric.sample(&[], value?))),
     );
+    let died = weft_transport::alone::died();
+    let died = died
+        .iter()
+        .map(|(task, count)| TASKS_DIED.sample(&[task], *count as f64));
+    samples.extend(died);
     samples
 }
 

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Place, Places, Source};
@@ -215,7 +216,7 @@ pub async fn accept(
         let place = newcomers.enter(source.ip().into());
         let (acceptor, accepted, report) = (acceptor.clone(), accepted.clone(), report.clone());
         let connected = connected.clone();
-        handshakes.spawn(async move {
+        let greeting = async move {
             let stream = match handshake(&acceptor, stream, place).await {
                 Ok(stream) => stream,
                 Err(reason) => return report(source, reason),
@@ -242,7 +243,8 @@ pub async fn accept(
             });
             // The receiver is gone only when the server stops.
             let _ = accepted.send(Ok(connection)).await;
-        });
+        };
+        handshakes.spawn(alone("a handshake", greeting));
     }
 }
 

@@ -273,8 +273,8 @@ impl Server {
             report(self.authority.clone()),
             shutdown.clone(),
         );
-        let accepting = vital::until("accepting connections", shutdown.clone(), accepting);
-        tasks.spawn(accepting.map(Ok));
+        let (name, ending) = ("accepting connections", shutdown.clone());
+        tasks.spawn(vital::until(name, ending, accepting).map(Ok));
         let maintaining = maintain(
             self.authority,
             self.credentials,

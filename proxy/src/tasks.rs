@@ -2,7 +2,9 @@
 
 use std::future::Future;
 
+use futures_util::FutureExt as _;
 use tokio_util::task::TaskTracker;
+use weft_transport::alone::alone;
 
 /// Runs what hyper spawns (streams of HTTP/2) under the worker's tracker, which the drain waits for.
 #[derive(Clone)]
@@ -14,7 +16,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, work: F) {
-        self.0.spawn(work);
+        self.0.spawn(alone("work of hyper", work.map(drop)));
     }
 }
 

@@ -205,6 +205,36 @@ fn every_rust_file_opens_with_what_it_is() {
 }
 
 #[test]
+fn every_task_says_whether_it_may_die_alone() {
+    let crates = ["transport/src/", "ca/src/", "config/src/", "proxy/src/"];
+    let mut findings = Findings::default();
+    for source in rust_sources().iter().filter(|source| !source.is_test()) {
+        let is_product = crates.iter().any(|one| source.path.starts_with(one));
+        if !is_product || source.path.ends_with("_tests.rs") {
+            continue;
+        }
+        let lines: Vec<(usize, &str)> = source.product_lines().collect();
+        for (at, (number, line)) in lines.iter().enumerate() {
+            let statement: String = lines[at..]
+                .iter()
+                .take(3)
+                .map(|(_, line)| code(line))
+                .collect();
+            let is_thread = code(line).contains(".spawn(move ||");
+            let says = statement.contains("alone(") || statement.contains("vital::");
+            if code(line).contains(".spawn(") && !is_thread && !says {
+                findings.add(
+                    &source.path,
+                    *number,
+                    "spawn `alone(NAME, work)` if only what it serves ends with it, else `vital::until` or `unbroken`",
+                );
+            }
+        }
+    }
+    findings.expect_none();
+}
+
+#[test]
 fn no_file_tells_more_than_one_story() {
     let mut findings = Findings::default();
     for source in rust_sources().iter().filter(|source| !source.is_test()) {

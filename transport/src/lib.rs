@@ -6,6 +6,7 @@
 //! Start at [`identity`] (names), then [`credentials`] (the live certificate and trust) and
 //! [`tuning`] (settings), then [`http3`] (requests and tunnels). [`tcp`] is TLS for the control plane's gRPC.
 
+pub mod alone;
 pub mod backoff;
 pub mod congestion;
 pub mod credentials;

@@ -4,6 +4,7 @@
 //!
 //! [`until`] is for work that ends when it is told to, [`unbroken`] for work that may also end by itself, and
 //! [`thread`] for that of a thread without a runtime. A task that is dropped ends as its owner wished.
+//! Tasks that may die are [`mod@crate::alone`].
 
 use std::any::Any;
 use std::future::Future;
@@ -45,7 +46,8 @@ pub fn thread<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     }
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+/// The words of a panic.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("it panicked")

@@ -21,6 +21,7 @@ use tonic::body::Body;
 use tonic::{Request, Status};
 use tower::{Layer, Service};
 use weft_ca::connection::Caller;
+use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Turn, Turns};
@@ -190,13 +191,14 @@ impl Gate {
         let taken = CancellationToken::new();
         if let Some(hang_up) = hang_up {
             let (taken, shutdown) = (taken.clone(), self.shutdown.clone());
-            self.tracker.spawn(async move {
+            let watching = async move {
                 tokio::select! {
                     () = taken.cancelled() => {}
                     () = shutdown.cancelled() => {}
                     () = sleep(limits::REPLY_TIMEOUT) => hang_up.cancel(),
                 }
-            });
+            };
+            self.tracker.spawn(alone("a reply", watching));
         }
         Body::new(Reply {
             body,

@@ -6,6 +6,7 @@ mod leases;
 mod resources;
 mod sessions;
 mod shown;
+mod untold;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

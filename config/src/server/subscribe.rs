@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use weft_ca::connection::Caller;
+use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::shares::Place as StreamPlace;
 
@@ -56,7 +57,7 @@ impl Discovery for Subscriptions {
         let incoming = request.into_inner();
         let (outgoing, stream) = delivery();
         let (mesh, shutdown) = (self.mesh.clone(), self.shutdown.clone());
-        self.tracker.spawn(async move {
+        let serving = async move {
             let place = mesh.streams.enter(peer.id().clone());
             let ended = tokio::select! {
                 () = shutdown.cancelled() => Err(Status::unavailable("the config service stops")),
@@ -66,13 +67,15 @@ impl Discovery for Subscriptions {
             mesh.ended.log(|left_out| {
                 tracing::info!(peer = %peer.id(), reason = status.message(), left_out, "subscription ended");
             });
-            let asked = shutdown.run_until_cancelled(timeout(limits::GOODBYE_TIMEOUT, outgoing.asked()));
+            let asked =
+                shutdown.run_until_cancelled(timeout(limits::GOODBYE_TIMEOUT, outgoing.asked()));
             let does_not_read = matches!(asked.await, Some(Err(_)));
             outgoing.send(Err(status));
             if does_not_read {
                 caller.hang_up.cancel();
             }
-        });
+        };
+        self.tracker.spawn(alone("a subscription", serving));
         Ok(Response::new(stream))
     }
 }

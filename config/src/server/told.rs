@@ -175,4 +175,4 @@ fn message(kind: Kind) -> ServiceMessage {
 }
 
 #[cfg(test)]
-mod model;
+mod tests;

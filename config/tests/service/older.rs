@@ -92,13 +92,12 @@ async fn an_older_sidecar_runs_the_mesh_and_refuses_calls_that_it_cannot_be_told
     let told: serde_json::Value = older.table(1).await;
     assert_eq!(told["forbidden"], serde_json::json!(["secret.shop"]));
 
-    let change = tokio::spawn(async move {
-        let result = apply(&mut operator, RESTRICTED).await;
-        (operator, result)
-    });
-    let told = older.table(2).await;
-    older.acknowledge(2).await;
-    let (mut operator, result) = change.await.unwrap();
+    let answering = async {
+        let told = older.table(2).await;
+        older.acknowledge(2).await;
+        told
+    };
+    let (told, result) = tokio::join!(answering, apply(&mut operator, RESTRICTED));
     let orders = &told["services"]["orders.shop"]["authorization"];
     let closed = serde_json::json!({"default": "Deny", "rules": [
         {"policy": "Service/shop/orders", "action": "Deny"}]});

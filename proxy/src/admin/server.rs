@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use weft_transport::alone::alone;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Place, Places, Source};
@@ -131,7 +132,8 @@ impl Endpoint {
                         Peer::Address(address) => Holder::Address(address.into()),
                         Peer::User(user) => Holder::User(user),
                     });
-                    connections.spawn(answers.clone().converse(stream, peer, place));
+                    let answering = answers.clone().converse(stream, peer, place);
+                    connections.spawn(alone("an admin connection", answering));
                 }
                 Err(error) => {
                     if reserve.help(&error) {
@@ -254,8 +256,8 @@ impl Servers {
     /// Serves one more endpoint.
     pub(crate) fn serve(&mut self, endpoint: Endpoint, router: Router) {
         let serving = endpoint.serve(router, self.stop.clone());
-        let serving = vital::until("the admin endpoint", self.stop.clone(), serving);
-        self.tasks.spawn(serving);
+        let (name, ending) = ("the admin endpoint", self.stop.clone());
+        self.tasks.spawn(vital::until(name, ending, serving));
     }
 
     /// Closes all listeners and finishes what is being answered.

@@ -459,4 +459,86 @@ mod tests {
         };
         assert!(authorise(Some(&table), &served(), &call).outcome.is_err());
     }
+
+    const RESTRICTED: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: { name: front, namespace: shop }
+spec: { pathCase: insensitive, ports: [ { port: 80, protocol: http } ] }
+---
+apiVersion: weft.dev/v1alpha1
+kind: Service
+metadata: { name: orders, namespace: shop }
+spec: { callers: RouteOnly, pathCase: insensitive, ports: [ { port: 80, protocol: http } ] }
+---
+apiVersion: weft.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: deny, namespace: shop }
+spec:
+  targetRefs: [ { kind: Service, name: orders }, { kind: Service, name: front } ]
+  action: Deny
+  to: [ { paths: ["/admin/*"] } ]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: front, namespace: shop }
+spec:
+  parentRefs: [ { kind: Service, name: front } ]
+  rules: [ { backendRefs: [ { name: orders, port: 80 } ] } ]
+"#;
+
+    /// A table as a sidecar with these features is told it.
+    fn told(features: weft_config::table::Features) -> Table {
+        let parsed = weft_config::resources::parse(&[weft_config::resources::SourceFile {
+            name: "mesh.yaml".into(),
+            text: RESTRICTED.into(),
+        }]);
+        let mut set = weft_config::resources::Set::default();
+        parsed.resources.into_iter().for_each(|one| set.insert(one));
+        let revision = Revision {
+            store: "s".into(),
+            number: 1,
+        };
+        let domain = "demo.test".parse().unwrap();
+        let sidecar = weft_config::compile::Sidecar {
+            identity: id("orders"),
+            listens_for: BTreeSet::new(),
+            serves: [name("orders")].into(),
+            features,
+        };
+        weft_config::compile::Plan::new(revision, domain, &set)
+            .table(&sidecar, &weft_config::compile::Endpoints::new())
+    }
+
+    #[test]
+    fn a_sidecar_that_cannot_be_told_all_permits_no_call_that_the_others_refuse() {
+        use weft_config::table::{Feature, Features};
+        let whole = told(Features::all());
+        let (mut permitted, mut refused) = (0, 0);
+        for lacking in 1..(1 << Feature::ALL.len()) {
+            let has = |(bit, _): &(usize, Feature)| lacking & (1 << bit) == 0;
+            let features = Feature::ALL.into_iter().enumerate().filter(has);
+            let fitted = told(features.map(|(_, feature)| feature).collect());
+            for (parent, path) in [None, Some("front"), Some("orders"), Some("gone")]
+                .into_iter()
+                .flat_map(|parent| {
+                    ["/", "/admin/x", "/Admin/x", "/a%64min/x"].map(|path| (parent, path))
+                })
+            {
+                let (caller, parent) = (id("frontend"), parent.map(name));
+                let call = Call {
+                    caller: &caller,
+                    parent: parent.as_ref(),
+                    request: Some(("GET", path)),
+                };
+                let permits = |table| authorise(Some(table), &served(), &call).outcome.is_ok();
+                match (permits(&fitted), permits(&whole)) {
+                    (true, false) => panic!("{fitted:?} permits {call:?}"),
+                    (true, true) => permitted += 1,
+                    (false, _) => refused += 1,
+                }
+            }
+        }
+        assert!(permitted > 0 && refused > 0, "{permitted} {refused}");
+    }
 }

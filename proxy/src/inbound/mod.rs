@@ -25,6 +25,7 @@ use futures_util::FutureExt as _;
 use http::HeaderValue;
 use tokio::sync::watch;
 use weft_config::table::{self, Priority, ServiceName};
+use weft_transport::alone::alone;
 use weft_transport::guards::Guarded;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::wire::{Accepted, Incoming, Listener, Reason as Why, TurnedAway};
@@ -70,7 +71,10 @@ pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
     let take = |incoming: Result<Incoming, TurnedAway>| match incoming {
         Ok(incoming) => {
             let accepted = accept(Arc::clone(&inbound), incoming);
-            inbound.worker.tasks.spawn(accepted);
+            inbound
+                .worker
+                .tasks
+                .spawn(alone("a connection of a peer", accepted));
         }
         Err(turned_away) => inbound.worker.shard.handshake(turned_away.reason()),
     };
@@ -154,9 +158,13 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
                 worker.shard.lag.work();
                 // Two kinds of tasks, so that a request does not carry the room of a tunnel.
                 if request.head.method == http::Method::CONNECT {
-                    worker.tasks.spawn(tunnel::serve(peer, request));
+                    worker
+                        .tasks
+                        .spawn(alone("a tunnel", tunnel::serve(peer, request)));
                 } else {
-                    worker.tasks.spawn(request::serve(peer, request));
+                    worker
+                        .tasks
+                        .spawn(alone("a request", request::serve(peer, request)));
                 }
             }
             Ok(Some(expired)) => {

@@ -31,6 +31,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -39,6 +40,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use weft_config::table::Protocol;
 
+use weft_transport::alone::alone;
 use weft_transport::rarely::Rarely;
 
 use crate::descriptors;
@@ -116,10 +118,11 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
             Ok((stream, permit)) => {
                 let is_one_of_the_last = descriptors::is_one_of_the_last(&stream);
                 let of_connection = Arc::clone(&listener);
-                listener.worker.tasks.spawn(async move {
-                    serve(of_connection, stream).await;
-                    drop(permit);
-                });
+                let serving = serve(of_connection, stream).map(|()| drop(permit));
+                listener
+                    .worker
+                    .tasks
+                    .spawn(alone("a connection of the application", serving));
                 if is_one_of_the_last {
                     failures.log(|left_out| {
                         tracing::warn!(

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
+use weft_transport::alone::alone;
 use weft_transport::endpoint::MeshTls;
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
@@ -143,8 +144,8 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         let sweeping = sweep(Arc::clone(&inbound));
         background.spawn(vital::until("sweeping connections", finish(), sweeping));
         let accepting = inbound::listen(inbound, Arc::clone(&listener));
-        let accepting = vital::until("accepting peers", finish(), accepting);
-        worker.tasks.spawn(accepting);
+        let (name, ending) = ("accepting peers", finish());
+        worker.tasks.spawn(vital::until(name, ending, accepting));
     }
     let room = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX));
     let mut failure = None;
@@ -157,8 +158,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
                     destination,
                 });
                 let accepting = outbound::listen(listener, socket, Arc::clone(&room));
-                let name = "accepting the application";
-                listeners.push(vital::until(name, finish(), accepting));
+                listeners.push(accepting);
             }
             Err(error) => failure = Some(RunError::Worker(error)),
         }
@@ -180,13 +180,15 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         () = plan.go.cancelled() => {}
         () = plan.finish.cancelled() => return,
     }
-    for listener in listeners {
-        worker.tasks.spawn(listener);
+    for accepting in listeners {
+        let (name, ending) = ("accepting the application", finish());
+        worker.tasks.spawn(vital::until(name, ending, accepting));
     }
     plan.finish.cancelled().await;
     worker.tasks.close();
     if plan.serves {
-        background.spawn(refuse(Arc::clone(&listener), plan.refuse));
+        let refusing = refuse(Arc::clone(&listener), plan.refuse);
+        background.spawn(alone("refusing peers", refusing));
     }
     let deadline = plan
         .deadline

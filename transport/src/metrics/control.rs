@@ -61,6 +61,11 @@ catalogue! {
     IDENTITY_RENEWAL_ALARM = Gauge("weft_identity_renewal_alarm", Flag).of(MEMBERS);
     /// 1 while the identity in force is not on disk, because the state directory cannot be written.
     IDENTITY_UNSAVED = Gauge("weft_identity_unsaved", Flag).of(MEMBERS);
+    /// Tasks of one connection, request or call that ended by a fault of weft. What they served ended with them, and
+    /// the log names each.
+    TASKS_DIED = Counter("weft_tasks_died_total", Things).of(EVERY).by(&[], &[
+        Label::open("task", "name of a task in the log", "those of the program")
+    ]);
     /// 1, with the build that runs.
     BUILD_INFO = Gauge("weft_build_info", Flag).of(EVERY).by(&[], &[
         Label::open("version", "version of weft", "one per process"),

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{Shared, State, Target};
+use crate::alone::alone;
 use crate::backoff::{Backoff, Spread};
 use crate::error::Reason;
 use crate::limits;
@@ -95,7 +96,9 @@ impl Keeper {
                     Ended::Closed => break,
                     Ended::Successor(next) => {
                         let old = std::mem::replace(&mut kept, next);
-                        self.shared.keepers.spawn(retire(old));
+                        self.shared
+                            .keepers
+                            .spawn(alone("an old connection to a peer", retire(old)));
                     }
                     Ended::Unused => {
                         kept.http.close(Reason::NoError, "unused");
@@ -131,7 +134,9 @@ impl Keeper {
             .dial(self.target.address, &self.target.identity)
             .await?;
         let driven = Arc::clone(&self.shared).drive(driver, self.target.clone());
-        self.shared.keepers.spawn(driven);
+        self.shared
+            .keepers
+            .spawn(alone("a connection to a peer", driven));
         let liveness = Liveness::new(http.sample());
         Ok(Kept {
             http,

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::alone::alone;
 use crate::guards::{Guarded, Guards};
 use crate::identity::SpiffeId;
 use crate::limits;
@@ -180,7 +181,9 @@ impl Pool {
             publish,
             Arc::clone(&peer.demand),
         );
-        self.shared.keepers.spawn(keeper.run());
+        // If it dies, the next request for this peer starts another.
+        let keeping = alone("keeping a peer", keeper.run());
+        self.shared.keepers.spawn(keeping);
         Ok(peer)
     }
 

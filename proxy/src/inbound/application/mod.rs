@@ -31,6 +31,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use weft_config::settings::{LocalAddress, Timeouts};
+use weft_transport::alone::alone;
 
 use super::body::{Outgoing, OutgoingBody, RequestBody};
 use super::interim::Interims;
@@ -424,7 +425,10 @@ impl Application {
             .await
             .map_err(|error| exchange_failure(&error))?;
         // Its errors reach whoever waits for a response; those of an idle connection concern nobody.
-        let driver = Driver(self.tasks.spawn(async move { drop(connection.await) }));
+        let driver = Driver(self.tasks.spawn(alone(
+            "a connection to the application",
+            connection.map(drop),
+        )));
         Ok(Connection {
             sender,
             watch,
@@ -453,10 +457,9 @@ impl Application {
             .await
             .map_err(|error| stream_failure(&error))?;
         // It ends after its last stream once no more can begin.
-        self.tasks.spawn(async move {
-            drop(connection.await);
-            drop(place);
-        });
+        let driven = connection.map(|_| drop(place));
+        self.tasks
+            .spawn(alone("a connection to the application", driven));
         // Nothing of a caller goes to an application before that has shown that it speaks HTTP/2: to one that does
         // not, frames would be lines.
         match tokio::time::timeout(self.connect, greeting.heard()).await {

@@ -439,13 +439,13 @@ impl World {
                 .endpoints;
             Some(endpoints.iter().map(|one| one.address).collect())
         };
-        for service in 0..SERVICES.len() {
+        for (service, text) in SERVICES.iter().enumerate() {
             let (Some(has), Some(are)) = (addresses(runs, service), addresses(current, service))
             else {
                 continue;
             };
             let Some(withdrawn) = &self.view.settling else {
-                assert_eq!(has, are, "{when}: {}", SERVICES[service]);
+                assert_eq!(has, are, "{when}: {text}");
                 continue;
             };
             assert!(has.is_superset(&are), "{when}: {has:?} of {are:?}");

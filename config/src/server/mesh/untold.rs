@@ -1,0 +1,55 @@
+//! What sidecars cannot be told, in words for operators: what their builds do not understand. What that is decides
+//! `compile/fit.rs`.
+
+use super::Mesh;
+use crate::server::registry::Workload;
+use crate::table::{Revision, Withheld};
+
+impl Mesh {
+    /// A sidecar reads no table that this service writes: the same to operators as one that refuses it.
+    pub(in crate::server) fn cannot_tell(
+        &self,
+        workload: &Workload,
+        number: u64,
+        revision: Revision,
+        reason: &str,
+    ) {
+        let refused = self
+            .lock()
+            .sessions
+            .roster
+            .stream(workload, number)
+            .is_some_and(|sidecar| {
+                let refused = sidecar.refused.as_ref();
+                refused.is_some_and(|(of, _)| *of == revision)
+            });
+        if !refused {
+            self.acknowledge(workload, number, revision, reason.to_owned());
+        }
+    }
+
+    /// What the table that a sidecar was sent should say and does not. Operators hear of what is news.
+    pub(in crate::server) fn withhold(
+        &self,
+        workload: &Workload,
+        number: u64,
+        withheld: &[Withheld],
+    ) {
+        let mut inner = self.lock();
+        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+            return;
+        };
+        if *sidecar.withheld == *withheld {
+            return;
+        }
+        let before = std::mem::replace(&mut sidecar.withheld, withheld.into());
+        drop(inner);
+        for one in withheld.iter().filter(|one| !before.contains(one)) {
+            self.progress.refusals.log(|left_out| {
+                tracing::warn!(peer = %workload.identity, instance = ?workload.instance, resource = one.resource,
+                    feature = one.feature, instead = one.instead, left_out,
+                    "a sidecar does not understand what a resource says, and is not told: run a newer weft there");
+            });
+        }
+    }
+}

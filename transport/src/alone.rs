@@ -1,0 +1,100 @@
+//! Tasks that may die alone: one of a stream, a connection, a call or a peer. What it serves ends with it, its
+//! neighbours do not notice, and what asks for it again gets a new one. Its panic is logged with its name and counted.
+//! Tasks without which the process must not go on are [`crate::vital`]; every task that the crates of a sidecar, the CA
+//! and the config service spawn is one or the other (`tests/tidy.rs`).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt as _;
+
+use crate::rarely::Rarely;
+use crate::vital::said;
+
+/// `work` under a name by which its panic is counted: one name for each place that spawns.
+///
+/// What a panic left half-done belongs to this task alone, or stands behind a lock whose users say so.
+pub fn alone<F>(name: &'static str, work: F) -> impl Future<Output = ()> + use<F>
+where
+    F: Future<Output = ()>,
+{
+    // No async block: its future would have the room of `work` twice.
+    let ended = AssertUnwindSafe(work).catch_unwind();
+    ended.map(move |ended| {
+        if let Err(panic) = ended {
+            *counts().entry(name).or_default() += 1;
+            let reason = said(&*panic);
+            LINES.log(|left_out| {
+                tracing::error!(
+                    task = name,
+                    reason,
+                    left_out,
+                    "a task has panicked: what it served ended with it"
+                );
+            });
+        }
+    })
+}
+
+/// How many tasks of each name have panicked since the process started; names of none are left out.
+pub fn died() -> Vec<(&'static str, u64)> {
+    let counts = counts();
+    counts.iter().map(|(name, count)| (*name, *count)).collect()
+}
+
+/// Of the whole process, as its threads are: a task has no other owner in common with the one who asks. As many
+/// entries as there are names in the source.
+static COUNTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+
+/// A peer may find how to make tasks panic.
+static LINES: LazyLock<Rarely> = LazyLock::new(Rarely::by_callers);
+
+fn counts() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
+    COUNTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    fn count(of: &str) -> u64 {
+        let died = died();
+        let found = died.iter().find(|(name, _)| *name == of);
+        found.map_or(0, |(_, count)| *count)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_counted_by_name_and_leaves_the_neighbours_and_their_owner() {
+        let tasks = TaskTracker::new();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        tasks.spawn(alone("a neighbour of a panic", async {
+            let _ = sender.send(7);
+        }));
+        tasks.spawn(alone("panics alone", async { panic!("by a fault") }));
+        tasks.close();
+        tasks.wait().await;
+        assert_eq!(receiver.await, Ok(7));
+        assert_eq!(count("panics alone"), 1);
+        assert_eq!(count("a neighbour of a panic"), 0);
+        drop(alone("dropped", pending()));
+        assert_eq!(count("dropped"), 0);
+    }
+
+    #[test]
+    fn the_wrapping_has_no_room_for_the_work_twice() {
+        let bare = size_of_val(&work([0; 4096]));
+        let wrapped = size_of_val(&alone("large", work([0; 4096])));
+        assert!(wrapped <= bare + 64, "{wrapped} of {bare}");
+    }
+
+    async fn work(room: [u8; 4096]) {
+        pending::<()>().await;
+        std::hint::black_box(room);
+    }
+}
