@@ -235,8 +235,8 @@ fn called_pure(architecture: &str) -> Vec<(String, String)> {
         for part in text.split(';').filter(|part| part.contains("(pure)")) {
             let before = part.split("(pure)").next().unwrap_or_default();
             let words = before.split([' ', ',', ':']);
-            let names = words.filter(|word| word.ends_with(".rs") || word.ends_with('/'));
-            if let Some(name) = names.last() {
+            let mut names = words.filter(|word| word.ends_with(".rs") || word.ends_with('/'));
+            if let Some(name) = names.next_back() {
                 pure.push((library.clone(), name.to_owned()));
             }
         }

@@ -534,7 +534,7 @@ access_log: failures
             ),
             (
                 format!("{WHOLE}\ntimeouts: {{ stream_idle: 1ms }}"),
-                "timeouts.stream_idle: 1ms is out of range: write 10ms to 7d",
+                "timeouts.stream_idle: 1ms is out of range: write 10ms to 168h",
             ),
             (
                 format!("{WHOLE}\ndrain: {{ accept: 30s }}"),

@@ -117,7 +117,11 @@ impl Attempt {
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     first: Option<Attempt>,
-    /// Boxed: few exchanges have any, and all have room for this.
+    /// Those after it.
+    #[expect(
+        clippy::box_collection,
+        reason = "few exchanges have any, and the future of each request has room for this"
+    )]
     more: Option<Box<Vec<Attempt>>>,
 }
 
