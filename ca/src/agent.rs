@@ -10,7 +10,7 @@ mod status;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
@@ -347,7 +347,7 @@ impl Agent {
     }
 
     fn save_again(&self) {
-        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let unsaved = weft_transport::locks::lock(&self.unsaved);
         let Some(bought) = unsaved.as_ref() else {
             return;
         };
@@ -362,12 +362,12 @@ impl Agent {
     }
 
     fn has_unsaved(&self) -> bool {
-        let unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let unsaved = weft_transport::locks::lock(&self.unsaved);
         unsaved.is_some()
     }
 
     fn set_unsaved(&self, bought: Option<Bought>, reason: String) {
-        *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = bought;
+        *weft_transport::locks::lock(&self.unsaved) = bought;
         self.status.set_unsaved(reason);
     }
 

@@ -6,7 +6,7 @@
 //! and no write comes first, so that strangers cost neither.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::CryptoRng;
@@ -95,7 +95,7 @@ impl Authority {
 
     /// Puts a renewed issuing certificate in force.
     pub(crate) fn set_issuer(&self, issuer: Issuer) {
-        *self.issuer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(issuer);
+        *weft_transport::locks::write(&self.issuer) = Arc::new(issuer);
         self.note_expiry();
     }
 
@@ -337,7 +337,7 @@ impl Authority {
 
     /// The issuing certificate in force.
     pub(crate) fn issuer(&self) -> Arc<Issuer> {
-        let issuer = self.issuer.read().unwrap_or_else(PoisonError::into_inner);
+        let issuer = weft_transport::locks::read(&self.issuer);
         Arc::clone(&issuer)
     }
 
@@ -355,7 +355,7 @@ impl Authority {
 
     fn rates(&self) -> MutexGuard<'_, Rates> {
         // The counters are valid after any panic: every change is one assignment.
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
+        weft_transport::locks::lock(&self.rates)
     }
 }
 

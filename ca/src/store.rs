@@ -8,7 +8,7 @@ mod keys;
 mod view;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -126,7 +126,7 @@ impl Store {
         mut change: impl FnMut(&mut Transaction<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
         // There is nothing under the lock that a panic could leave half done.
-        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = weft_transport::locks::lock(&self.writing);
         transact(self.inner.as_ref(), |inner| {
             change(&mut Transaction {
                 store: self,

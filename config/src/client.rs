@@ -22,7 +22,7 @@ use std::future::pending;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use tokio::sync::{mpsc, watch};
@@ -75,7 +75,7 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is complete in itself.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        weft_transport::locks::lock(&self.state)
     }
 
     /// Gives the data path the table that it should run, unless it has that very one.

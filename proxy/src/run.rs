@@ -178,7 +178,15 @@ pub async fn start(
     predecessor: Option<Predecessor>,
 ) -> Result<Running, RunError> {
     let carrier = Carrier::Udp;
-    start_over(carrier, settings, credentials, control, process, predecessor).await
+    start_over(
+        carrier,
+        settings,
+        credentials,
+        control,
+        process,
+        predecessor,
+    )
+    .await
 }
 
 /// As [`start`], with its peers in this process's memory, for tests of what does not depend on UDP or TLS. One worker.

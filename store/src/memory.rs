@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -63,7 +63,7 @@ impl Memory {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in between is a fault of this file, and the tests of a store have the same cases as those on disk.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        weft_transport::locks::lock(&self.state)
     }
 }
 

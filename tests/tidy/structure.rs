@@ -19,7 +19,7 @@ const LIBRARIES: [&str; 6] = [
 const MEDIAN_LINES_MAX: usize = 200;
 
 /// Consts that bound something and stand outside of `limits.rs`, with the reason.
-const BOUNDS_ELSEWHERE: [(&str, &str, &str); 19] = [
+const BOUNDS_ELSEWHERE: [(&str, &str, &str); 35] = [
     (
         "ca/src/rates.rs",
         "MINUTE",
@@ -41,6 +41,86 @@ const BOUNDS_ELSEWHERE: [(&str, &str, &str); 19] = [
         "proxy/src/resilience/deadline.rs",
         "LONGEST",
         "stands for none, in the file that gives it this meaning",
+    ),
+    (
+        "proxy/src/resilience/overload/classes.rs",
+        "PERIOD",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/classes.rs",
+        "USUAL_MAX",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/mod.rs",
+        "PAUSE",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/mod.rs",
+        "PAUSE_MAX",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/regulator.rs",
+        "JUDGED_TIME",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/regulator.rs",
+        "JUDGED_FEW_TIME",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/regulator.rs",
+        "JUDGED_MAX",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/regulator.rs",
+        "SETTLED_MAX",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/regulator.rs",
+        "RETRY_MAX",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/regulator.rs",
+        "UNNEEDED",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/regulator.rs",
+        "USELESS",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/watch.rs",
+        "TICK",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/watch.rs",
+        "TICK_MAX",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/watch.rs",
+        "LOSS_AGE",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/watch.rs",
+        "LOSS_MIN",
+        "a constant of the control law that the file describes",
+    ),
+    (
+        "proxy/src/resilience/overload/waiting.rs",
+        "QUEUED_MAX",
+        "a constant of the control law that the file describes",
     ),
     (
         "transport/src/congestion.rs",

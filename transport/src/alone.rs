@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use futures_util::FutureExt as _;
 
@@ -52,7 +52,7 @@ static COUNTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 static LINES: LazyLock<Rarely> = LazyLock::new(Rarely::by_callers);
 
 fn counts() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
-    COUNTS.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::locks::lock(&COUNTS)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! one lock. Not here: the limits ([`crate::http3`]).
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::error::ConnectionError;
@@ -92,7 +92,7 @@ impl Guards {
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         // At worst one number is off.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::locks::lock(&self.0)
     }
 }
 

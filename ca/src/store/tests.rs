@@ -1,3 +1,5 @@
+//! The store of the CA over a file: what is there after it is opened again, and what a failed change leaves.
+
 //! The typed values of a CA in a store: on disk, in memory, and as an earlier version left them.
 
 use std::time::UNIX_EPOCH;

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use weft_transport::files::{self, FileError};
@@ -50,7 +50,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
 /// written, and is answered when it is there. That process may write as well, so each has a name of its own.
 pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
     static WRITING: Mutex<()> = Mutex::new(());
-    let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _writing = weft_transport::locks::lock(&WRITING);
     // Room for the checksum's digits, before the line's end.
     let mut text = vec![b'\n'; 2 * SHA256.output_len + 1];
     let start = text.len();

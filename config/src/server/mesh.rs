@@ -8,7 +8,7 @@ mod sessions;
 mod shown;
 mod untold;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -104,7 +104,7 @@ impl Mesh {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing under the lock can leave the state half-changed in a way that later calls mind.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        weft_transport::locks::lock(&self.inner)
     }
 
     pub(super) fn views(&self) -> watch::Receiver<View> {

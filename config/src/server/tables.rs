@@ -4,7 +4,7 @@
 //! beside that is which sidecar sees what ([`Scope`]), in a bounded number.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bytes::Bytes;
 
@@ -196,7 +196,7 @@ impl AsRef<[u8]> for Held {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is kept here can be made again; nothing under the lock leaves it half-changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    weft_transport::locks::lock(mutex)
 }
 
 /// Whether nothing but endpoints differs.

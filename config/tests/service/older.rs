@@ -218,10 +218,7 @@ fn number(metrics: &MetricsHandle, feature: &str) -> u64 {
     let mut withheld = samples
         .iter()
         .filter(|one| one.metric.name() == "weft_config_sidecars_withheld");
-    withheld
-        .find(|one| one.labels == [feature])
-        .unwrap()
-        .value as u64
+    withheld.find(|one| one.labels == [feature]).unwrap().value as u64
 }
 
 /// The messages of the service as that sidecar knows them. It ignores what it does not know, in tables excepted.

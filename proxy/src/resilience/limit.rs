@@ -13,12 +13,12 @@ use std::time::Instant;
 
 use weft_config::table::{self, Mode, Priority};
 use weft_transport::identity::SpiffeId;
+use weft_transport::locks::lock;
 use weft_transport::shares::leaves_room;
 
 use super::destination::Event;
 use super::overload::classes::Class;
 use super::overload::{Change, Outcome, Overload, Ticket};
-use crate::metrics::lock;
 
 /// Requests under way of one service, and how many may be.
 #[derive(Debug)]

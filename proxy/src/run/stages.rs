@@ -22,9 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weft_config::settings::ProxySettings;
 use weft_transport::credentials::{Credentials, Svid};
-use weft_transport::endpoint::{
-    Epoch, MeshSettings, MeshTls, Reading, StartError, Workers,
-};
+use weft_transport::endpoint::{Epoch, MeshSettings, MeshTls, Reading, StartError, Workers};
 use weft_transport::private_socket::{Opening, PrivateSocket, SocketPlace};
 use weft_transport::vital;
 use weft_transport::wire::Port;
@@ -46,9 +44,7 @@ use crate::metrics::Shard;
 use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
-use crate::takeover::{
-    Before, Expected, Incumbent, Kept, Predecessor, Right, socket_error,
-};
+use crate::takeover::{Before, Expected, Incumbent, Kept, Predecessor, Right, socket_error};
 use crate::worker::Shared;
 
 /// What every stage goes on with.

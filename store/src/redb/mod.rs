@@ -12,7 +12,7 @@ use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, WriteTransaction};
@@ -203,7 +203,7 @@ impl Shared {
 
     fn clock(&self) -> MutexGuard<'_, Clock> {
         // Every change of it is one insertion, assignment or removal.
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+        weft_transport::locks::lock(&self.clock)
     }
 
     fn publish(&self, revision: Revision) {

@@ -5,7 +5,7 @@
 //! then is whether a transaction that failed is there all the same; only the caller knows.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use redb::{Database, DatabaseError, StorageError};
@@ -79,7 +79,7 @@ impl Reopened {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every state between two assignments is one from which the file is opened again.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        weft_transport::locks::lock(&self.state)
     }
 }
 

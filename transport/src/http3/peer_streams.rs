@@ -4,7 +4,7 @@
 //!
 //! This side opens no QPACK streams: with a table of capacity 0 they would stay empty.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -194,7 +194,7 @@ async fn read_stream(
 
 fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
     // Nothing that is done under the lock can panic half-way.
-    core.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::locks::lock(core)
 }
 
 fn closed_for(shared: &Shared, broken: Broken) -> ConnectionError {

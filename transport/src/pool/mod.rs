@@ -13,7 +13,7 @@ pub use stats::PeerStatus;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -225,6 +225,6 @@ impl Shared {
 
     fn peers(&self) -> MutexGuard<'_, HashMap<Target, Peer>> {
         // A panic while it was held left the map whole: every change is one insert or remove.
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::locks::lock(&self.peers)
     }
 }

@@ -5,9 +5,9 @@
 //! docs/adr/0018-adaptive-limit.md.
 
 pub(crate) mod classes;
-mod regulator;
 #[cfg(test)]
-mod simulations;
+mod limit_simulations;
+mod regulator;
 mod waiting;
 pub(crate) mod watch;
 

@@ -2,7 +2,7 @@
 //! anything on it, in the order in which they began to wait: few do, and it is the same each time.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -142,7 +142,7 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that is done under the lock can panic half-way.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        crate::locks::lock(&self.0)
     }
 }
 
