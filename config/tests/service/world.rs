@@ -72,6 +72,8 @@ impl World {
     pub(crate) async fn stop(&mut self) {
         self.shutdown.cancel();
         while self.tasks.join_next().await.is_some() {}
+        // It would keep the store open.
+        self.metrics = None;
         self.shutdown = CancellationToken::new();
     }
 
