@@ -133,7 +133,7 @@ fn slow_answers_long_polls_and_streams_beside_quick_ones_refuse_nothing() {
             _ => {
                 let mut count = count.lock().unwrap();
                 *count += 1;
-                let slow = *count % 2 == 0;
+                let slow = count.is_multiple_of(2);
                 // As after a start with a cold cache.
                 let cold = *count < 1000;
                 drop(count);
@@ -180,12 +180,6 @@ fn a_light_caller_is_served_while_a_heavy_one_overloads_the_application() {
     Seen::of(&mesh, heavy_to, 50, 3, &[]);
     let flood = mesh.weft_command(&["load"]);
     let flood = OpenLoad::start(flood, heavy_to, 500, 20, &["--deadline", "1s"]);
-    if std::env::var("TRACE").is_ok() {
-        for _ in 0..15 {
-            pause(Duration::from_secs(1));
-            eprintln!("{}", _orders.admin_json("/endpoints")["served"]);
-        }
-    }
     let flags = ["--deadline", "1s", "--warm-up", "8s"];
     let light = Seen::of(&mesh, cart.listener("orders:80"), 10, 8, &flags);
     flood.result();
