@@ -168,6 +168,10 @@ impl SendHalf {
             return;
         }
         self.half.link.change(|state| {
+            // Of a connection that is over the peer hears nothing more.
+            if state.ended(self.half.side).is_some() {
+                return;
+            }
             if let Some(flow) = state.flow(self.half.id, self.half.side) {
                 flow.pieces.clear();
                 flow.bytes = 0;
