@@ -291,12 +291,12 @@ assert:
             ),
             (
                 "blackout: 1s",
-                "blackout: 213503982334600d",
+                "blackout: 213503982334d",
                 "good.yaml:15: timeline[0].blackout: no scenario takes that long",
             ),
             (
                 "rate: 100",
-                "rate: 100, deadline: 213503982334600d",
+                "rate: 100, deadline: 213503982334d",
                 "good.yaml:13: loads.requests.deadline: write a duration of at most 43200s",
             ),
             (
