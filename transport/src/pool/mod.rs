@@ -182,8 +182,9 @@ impl Pool {
             Arc::clone(&peer.demand),
         );
         // If it dies, the next request for this peer starts another.
-        let keeping = alone("keeping a peer", keeper.run());
-        self.shared.keepers.spawn(keeping);
+        self.shared
+            .keepers
+            .spawn(alone("keeping a peer", keeper.run()));
         Ok(peer)
     }
 
