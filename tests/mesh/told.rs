@@ -348,7 +348,8 @@ fn why_a_service_has_no_endpoint_is_told_apart() {
     let served = mesh.weft(&["endpoints", "orders", "--admin", &at]).ok();
     let row = served
         .lines()
-        .find(|line| line.starts_with("orders.shop:80"));
+        .skip_while(|line| !line.starts_with("SERVED"))
+        .nth(1);
     assert!(
         row.is_some_and(|row| row.contains("calm") && row.contains("1024")),
         "{served}"

@@ -175,8 +175,8 @@ impl Overload {
             State::Calm { watch, not_before } => {
                 let slowest = || self.classes.slowest();
                 let sign = watch.look(waiting, slowest, now);
-                let sign = sign.filter(|_| now >= *not_before)?;
-                self.state = State::Acting(Regulator::new(waiting, now));
+                let (sign, ratio) = sign.filter(|_| now >= *not_before)?;
+                self.state = State::Acting(Regulator::new(waiting, ratio, now));
                 Change::Acts(sign)
             }
             State::Acting(regulator) => match regulator.look(waiting, self.enforced, now) {

@@ -132,10 +132,12 @@ pub(super) struct Regulator {
 }
 
 impl Regulator {
-    /// Begins with a limit at what waits.
-    pub(super) fn new(waiting: u32, now: Instant) -> Self {
+    /// Begins with a cut of what waits, where answers take `ratio` times what is usual: held at what waits, the queue
+    /// would be filled up again for as long as it takes to judge it. There is nothing to compare this cut with; where it
+    /// is too deep the limit grows.
+    pub(super) fn new(waiting: u32, ratio: f64, now: Instant) -> Self {
         Self {
-            limit: waiting.max(LEAST),
+            limit: cut_by(waiting, ratio).max(LEAST),
             // Those that were let in before it acted belong to none.
             generation: 1,
             step: Step::None,
@@ -305,10 +307,7 @@ impl Regulator {
             // There is nothing to lose.
             Shown { rate: 0.0, .. } => LEAST,
             Shown { lost, .. } if lost > MOST => from / 8,
-            // Requests take as many times the usual time as they are more than the application works on at once.
-            Shown { ratio, .. } if self.cuts.next == 1 => {
-                (f64::from(from) * (UNQUEUED / ratio).clamp(1.0 / 16.0, 0.5)) as u32
-            }
+            Shown { ratio, .. } if self.cuts.next == 1 => cut_by(from, ratio),
             Shown { .. } => from / 2,
         };
         self.limit = cut.max(LEAST);
@@ -317,4 +316,9 @@ impl Regulator {
             before: shown,
         };
     }
+}
+
+/// Requests take as many times the usual time as they are more than the application works on at once (Little's law).
+fn cut_by(waiting: u32, ratio: f64) -> u32 {
+    (f64::from(waiting) * (UNQUEUED / ratio).clamp(1.0 / 16.0, 0.5)) as u32
 }

@@ -152,13 +152,13 @@ impl Watch {
         }
     }
 
-    /// Looks at the stretch that ends now, if one does.
+    /// Looks at the stretch that ends now, if one does. With a sign comes how many times the usual time answers take.
     pub(super) fn look(
         &mut self,
         waiting: u32,
         slowest: impl FnOnce() -> f64,
         now: Instant,
-    ) -> Option<Sign> {
+    ) -> Option<(Sign, f64)> {
         let lasted = now.saturating_duration_since(self.running.began);
         let told = self.running.ended + self.running.lost >= TICK_ENDED;
         if lasted < TICK || (!told && lasted < TICK_MAX) {
@@ -182,9 +182,9 @@ impl Watch {
             return None;
         };
         if waiting >= LOSS_WAITING && self.is_lossy() {
-            return Some(Sign::Loss);
+            return Some((Sign::Loss, ratio));
         }
-        (waiting >= GROWTH_WAITING && self.grows(ratio)).then_some(Sign::Growth)
+        (waiting >= GROWTH_WAITING && self.grows(ratio)).then_some((Sign::Growth, ratio))
     }
 
     fn is_lossy(&self) -> bool {
