@@ -2,7 +2,7 @@
 //!
 //! Without overload there is no limit. [`watch`] looks for the signs of one, [`regulator`] then finds the limit
 //! and says when it is over. [`classes`] knows what is usual, [`waiting`] counts what waits. The reasons are in
-//! docs/adr/0018-adaptive-limit.md.
+//! docs/adr/0022-adaptive-limit.md.
 
 pub(crate) mod classes;
 #[cfg(test)]
