@@ -643,3 +643,26 @@ fn a_limit_that_does_not_help_is_given_up() {
     let after = told.sum(80, 115);
     assert_eq!((after.refused, after.lost), (0, 0));
 }
+
+/// Long polls that were quick before, and then are given up on, look like overload. The limit finds that it does not
+/// help, and pauses for longer each time.
+#[test]
+fn polls_that_are_given_up_on_after_quick_ones_are_refused_for_a_while_and_not_for_ever() {
+    let work = |now: f64, random: f64| {
+        if now < 300.0 {
+            0.03
+        } else {
+            exponential(4.0, random)
+        }
+    };
+    let poll = at("/poll", 5.0, Flow::new(|_| 100.0, work));
+    let told = simulate(App::UNBOUNDED, &[poll], 11, HOUR);
+    let useless = |(_, change): &(u64, Change)| *change == Change::Useless;
+    assert!(told.changes.iter().any(useless), "{:?}", told.changes);
+    let late = told.sum(300, 3500);
+    assert!(
+        late.refused * 10 <= late.good,
+        "{late:?} {:?}",
+        told.changes
+    );
+}

@@ -175,9 +175,9 @@ impl Overload {
             State::Calm { watch, not_before } => {
                 let slowest = || self.classes.slowest();
                 let sign = watch.look(waiting, slowest, now);
-                let (sign, ratio) = sign.filter(|_| now >= *not_before)?;
-                self.state = State::Acting(Regulator::new(waiting, ratio, now));
-                Change::Acts(sign)
+                let seen = sign.filter(|_| now >= *not_before)?;
+                self.state = State::Acting(Regulator::new(waiting, seen, now));
+                Change::Acts(seen.sign)
             }
             State::Acting(regulator) => match regulator.look(waiting, self.enforced, now) {
                 Course::On => return None,

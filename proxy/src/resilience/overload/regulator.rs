@@ -9,8 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Outcome;
-use super::watch::{Measured, QUEUED};
+use super::watch::{Measured, QUEUED, Seen};
 
 /// The least limit.
 const LEAST: u32 = 4;
@@ -51,8 +50,7 @@ const RETRY_MAX: u32 = 16;
 /// A limit that refused less than this share for this time is needed no more.
 const NEEDED: f64 = 0.02;
 const UNNEEDED: Duration = Duration::from_secs(5);
-/// For this time the limit was the least, and less than this share was answered of what was at its beginning: the
-/// limit does not help.
+/// For this time less than this share was answered of what was before the limit acted: it does not help.
 const USELESS: Duration = Duration::from_secs(20);
 const USELESS_KEEPS: f64 = 0.5;
 
@@ -126,18 +124,18 @@ pub(super) struct Regulator {
     rated: u32,
     refused: u32,
     needed_last: Instant,
-    /// What the first generation showed.
-    first: Option<Shown>,
+    /// The rate of before it acted.
+    rate_before: f64,
     helped_last: Instant,
 }
 
 impl Regulator {
-    /// Begins with a cut of what waits, where answers take `ratio` times what is usual: held at what waits, the queue
+    /// Begins with a cut of what waits, by how many times the usual time answers take: held at what waits, the queue
     /// would be filled up again for as long as it takes to judge it. There is nothing to compare this cut with; where it
     /// is too deep the limit grows.
-    pub(super) fn new(waiting: u32, ratio: f64, now: Instant) -> Self {
+    pub(super) fn new(waiting: u32, seen: Seen, now: Instant) -> Self {
         Self {
-            limit: cut_by(waiting, ratio).max(LEAST),
+            limit: cut_by(waiting, seen.ratio).max(LEAST),
             // Those that were let in before it acted belong to none.
             generation: 1,
             step: Step::None,
@@ -152,7 +150,7 @@ impl Regulator {
             rated: 0,
             refused: 0,
             needed_last: now,
-            first: None,
+            rate_before: seen.rate,
             helped_last: now,
         }
     }
@@ -173,10 +171,7 @@ impl Regulator {
 
     /// A request of that generation waits no more.
     pub(super) fn ended(&mut self, generation: u32, request: Measured) {
-        if request.outcome == Outcome::Answered {
-            // A class that is not known yet counts little.
-            self.work += request.usual.unwrap_or(1e-3);
-        }
+        self.work += request.work();
         if generation != self.generation {
             return;
         }
@@ -205,7 +200,7 @@ impl Regulator {
         if !enforced {
             return Course::On;
         }
-        if self.limit == LEAST && since(self.helped_last) >= USELESS {
+        if since(self.helped_last) >= USELESS {
             return Course::Useless;
         }
         let share = |part: f64, all: u32| part / f64::from(all.max(1));
@@ -233,8 +228,7 @@ impl Regulator {
             if shown.refused >= NEEDED || shown.lost > LOST {
                 self.needed_last = now;
             }
-            let first = *self.first.get_or_insert(shown);
-            if self.limit > LEAST || shown.rate > USELESS_KEEPS * first.rate {
+            if shown.rate > USELESS_KEEPS * self.rate_before {
                 self.helped_last = now;
             }
             self.judge(shown);

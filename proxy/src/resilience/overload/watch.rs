@@ -56,6 +56,16 @@ pub(crate) enum Sign {
     Growth,
 }
 
+/// An overload, as it begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) sign: Sign,
+    /// How many times the usual time answers take.
+    pub(super) ratio: f64,
+    /// Work answered a second in the last stretches, each answer by the usual time of its class.
+    pub(super) rate: f64,
+}
+
 /// A request that waits no more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
@@ -67,6 +77,14 @@ pub(super) struct Measured {
 }
 
 impl Measured {
+    /// What the application did for it: nothing where that did not answer, and little for a class that is not known yet.
+    pub(super) fn work(&self) -> f64 {
+        match self.outcome {
+            Outcome::Answered => self.usual.unwrap_or(1e-3),
+            Outcome::Declined | Outcome::GivenUp | Outcome::Other => 0.0,
+        }
+    }
+
     /// Whether its caller gave up because of a queue.
     pub(super) fn is_lost(&self) -> bool {
         self.outcome == Outcome::GivenUp
@@ -85,6 +103,8 @@ struct Tick {
     ratios: f64,
     measured: u32,
     queued: u32,
+    /// Answers, each by the usual time of its class.
+    work: f64,
 }
 
 impl Tick {
@@ -97,6 +117,7 @@ impl Tick {
             ratios: 0.0,
             measured: 0,
             queued: 0,
+            work: 0.0,
         }
     }
 
@@ -144,6 +165,7 @@ impl Watch {
     /// A request waits no more.
     pub(super) fn ended(&mut self, measured: Measured) {
         self.running.ended += 1;
+        self.running.work += measured.work();
         if let Some(ratio) = measured.ratio {
             self.running.ratios += ratio;
             self.running.measured += 1;
@@ -152,13 +174,13 @@ impl Watch {
         }
     }
 
-    /// Looks at the stretch that ends now, if one does. With a sign comes how many times the usual time answers take.
+    /// Looks at the stretch that ends now, if one does.
     pub(super) fn look(
         &mut self,
         waiting: u32,
         slowest: impl FnOnce() -> f64,
         now: Instant,
-    ) -> Option<(Sign, f64)> {
+    ) -> Option<Seen> {
         let lasted = now.saturating_duration_since(self.running.began);
         let told = self.running.ended + self.running.lost >= TICK_ENDED;
         if lasted < TICK || (!told && lasted < TICK_MAX) {
@@ -182,9 +204,23 @@ impl Watch {
             return None;
         };
         if waiting >= LOSS_WAITING && self.is_lossy() {
-            return Some((Sign::Loss, ratio));
+            return Some(self.seen(Sign::Loss, ratio));
         }
-        (waiting >= GROWTH_WAITING && self.grows(ratio)).then_some((Sign::Growth, ratio))
+        (waiting >= GROWTH_WAITING && self.grows(ratio)).then(|| self.seen(Sign::Growth, ratio))
+    }
+
+    fn seen(&self, sign: Sign, ratio: f64) -> Seen {
+        let began = self
+            .past
+            .front()
+            .map_or(self.running.began, |tick| tick.began);
+        let seconds = self.running.began.saturating_duration_since(began);
+        let work: f64 = self.past.iter().map(|tick| tick.work).sum();
+        Seen {
+            sign,
+            ratio,
+            rate: work / seconds.as_secs_f64().max(1e-3),
+        }
     }
 
     fn is_lossy(&self) -> bool {
