@@ -254,11 +254,7 @@ fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set, policie
             let backends: Vec<Backend> = rule
                 .backend_refs
                 .iter()
-                .map(|backend| Backend {
-                    service: service(&backend.name),
-                    port: backend.port,
-                    weight: backend.weight,
-                })
+                .map(|backend| Backend::new(service(&backend.name), backend.port, backend.weight))
                 .filter(|backend| services.contains_key(&backend.service))
                 .collect();
             let named = match &rule.name {
@@ -346,6 +342,7 @@ fn expand(
         matches,
         backends: backends.to_vec(),
         traffic: Arc::clone(traffic),
+        ..RouteRule::default()
     };
     if matches.is_empty() {
         return vec![rule(Vec::new())];
@@ -370,6 +367,7 @@ fn simplified(one: &HttpRouteMatch) -> Option<HttpMatch> {
             .iter()
             .map(|header| (header.name.clone(), header.value.clone()))
             .collect(),
+        ..HttpMatch::default()
     };
     (compiled != HttpMatch::default()).then_some(compiled)
 }
@@ -383,6 +381,7 @@ fn precedence(rule: &RouteRule) -> (bool, usize, bool, usize) {
     let (exact, length) = match &one.path {
         Some(PathMatch::Exact(path)) => (true, path.chars().count()),
         Some(PathMatch::Prefix(path)) => (false, path.chars().count()),
+        Some(PathMatch::Pattern(pattern)) => (false, pattern.as_str().chars().count()),
         None => (false, 1),
     };
     (exact, length, one.method.is_some(), one.headers.len())

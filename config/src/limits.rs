@@ -43,6 +43,16 @@ pub const BACKENDS_PER_RULE_MAX: usize = 16;
 /// Header conditions of one match (Gateway API v1, HTTPRouteMatch.headers).
 pub const HEADERS_PER_MATCH_MAX: usize = 16;
 
+/// Characters of a regular expression of a route (Gateway API v1, HTTPPathMatch.value and HTTPHeaderMatch.value have
+/// up to 1024 and 4096).
+pub const PATTERN_LENGTH_MAX: usize = 1024;
+
+/// Bytes of a regular expression that is compiled: some hundred states, far more than a path or a header needs.
+pub const PATTERN_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that each thread which matches it keeps to be faster.
+pub const PATTERN_CACHE_BYTES_MAX: usize = 128 << 10;
+
 /// Weight of a backend, and sum of the weights of a rule (Gateway API v1, BackendRef.weight).
 pub const WEIGHT_MAX: u64 = 1_000_000;
 

@@ -8,10 +8,13 @@
 //! table and keep its last good one, not run it with a hole.
 
 mod features;
+mod filters;
 mod forbidden;
 mod locality;
 mod matching;
 mod name;
+mod pattern;
+mod route;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +27,16 @@ use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
 pub use features::{AboutFeature, Feature, Features, Loss, Withheld};
+pub use filters::{
+    Cors, FieldName, FieldValue, Filters, HeaderChanges, InvalidField, Mirror, MirrorShare,
+    PathChange, Redirect, Rewrite, Scheme,
+};
 pub use locality::{Locality, LocalityError};
 pub(crate) use matching::check_path;
 pub use matching::folded;
 pub use name::{NameError, ServiceName, check_label};
+pub use pattern::{Pattern, PatternError};
+pub use route::{Backend, Broken, HttpMatch, PathMatch, RouteRule};
 pub use traffic::{
     Algorithm, Backoff, Balance, Breaker, Concurrency, Failover, Fault, FaultAbort, FaultDelay,
     FaultStatus, GrpcCode, HashKey, Hedge, HedgeAfter, HedgeAfterError, IdentityPattern,
@@ -281,60 +290,6 @@ impl fmt::Display for Protocol {
             Self::Tcp => "tcp",
         })
     }
-}
-
-/// One rule of a route: which requests it takes and where they go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteRule {
-    /// The resource it comes from, such as `HTTPRoute/shop/orders-split`; for logs and metrics.
-    pub route: String,
-    /// Any of these suffices; empty means every request. The compiler writes one rule per match.
-    #[serde(default)]
-    pub matches: Vec<HttpMatch>,
-    /// Where requests go, by weight. A rule with no backend, or with a sum of weights of 0, answers 500
-    /// (Gateway API, HTTPRouteRule.backendRefs).
-    pub backends: Vec<Backend>,
-    /// How its requests are treated. What concerns endpoints stands with the port of each backend.
-    #[serde(default, skip_serializing_if = "traffic::is_default")]
-    pub traffic: Arc<RequestTraffic>,
-}
-
-/// Conditions on a request; all that are present must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HttpMatch {
-    /// On the path without its query.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathMatch>,
-    /// The exact method, such as `GET`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    /// Header names in lower case, each with the exact value that one of its lines must have.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<(String, String)>,
-}
-
-/// A condition on a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase")]
-pub enum PathMatch {
-    /// The whole path.
-    Exact(String),
-    /// Whole segments from the start: `/v2` takes `/v2` and `/v2/a` but not `/v2a`.
-    Prefix(String),
-}
-
-/// A weighted destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// The service whose endpoints take the request.
-    pub service: ServiceName,
-    /// Its port.
-    pub port: u16,
-    /// Its share of the sum of the rule's weights.
-    pub weight: u32,
 }
 
 /// One registered, healthy workload that serves a port.

@@ -276,13 +276,9 @@ pub(crate) mod tests {
                 ..table::HttpMatch::default()
             }],
             backends: [("orders-v1", 90), ("orders-v2", 10)]
-                .map(|(name, weight)| table::Backend {
-                    service: self::name(name),
-                    port: 80,
-                    weight,
-                })
+                .map(|(name, weight)| table::Backend::new(self::name(name), 80, weight))
                 .into(),
-            traffic: Arc::default(),
+            ..table::RouteRule::default()
         };
         Table {
             schema: table::Schema,

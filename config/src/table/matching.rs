@@ -39,6 +39,7 @@ impl PathMatch {
                 path.strip_prefix(wanted)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             }
+            Self::Pattern(pattern) => pattern.matches(path),
         }
     }
 }

@@ -209,16 +209,12 @@ impl Mesh {
             };
             (ServiceName::new("shop", name).unwrap(), Arc::new(service))
         };
-        let to_orders = Backend {
-            service: ServiceName::new("shop", "orders").unwrap(),
-            port: 80,
-            weight: 1,
-        };
+        let to_orders = Backend::new(ServiceName::new("shop", "orders").unwrap(), 80, 1);
         let route = RouteRule {
             route: "HTTPRoute/shop/routed".into(),
             matches: vec![],
             backends: vec![to_orders],
-            traffic: Arc::default(),
+            ..RouteRule::default()
         };
         let number = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
         let forbidden = Forbidden {
