@@ -107,9 +107,16 @@ pub(crate) fn changed_keys<'a>(before: &'a Set, after: &'a Set) -> Vec<&'a Key> 
         .collect()
 }
 
+/// What an operator wrote of it: its age and generation follow from that.
 fn value(resource: &Resource) -> Value {
     // Resources have text keys and finite numbers only, which is all that JSON asks for.
-    serde_json::to_value(resource).unwrap_or(Value::Null)
+    let mut value = serde_json::to_value(resource).unwrap_or(Value::Null);
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for kept in ["uid", "creationTimestamp", "generation"] {
+            metadata.remove(kept);
+        }
+    }
+    value
 }
 
 fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<FieldChange>) {

@@ -9,6 +9,9 @@ use weft_transport::shares::Bounds;
 /// Characters of a DNS-1123 label (RFC 1123 section 2.1, RFC 1035 section 2.3.4).
 pub const LABEL_LENGTH_MAX: usize = 63;
 
+/// Characters of a DNS-1123 subdomain, as which Kubernetes takes the names of routes.
+pub const SUBDOMAIN_LENGTH_MAX: usize = 253;
+
 /// Bytes of one resource file, and of all files of one apply together. A mesh of 10 000 services with
 /// policies and routes is about 6 MiB of YAML.
 pub const RESOURCE_BYTES_MAX: usize = 16 << 20;

@@ -19,6 +19,7 @@ use crate::heard::Heard;
 use crate::limits;
 use crate::proto::{self, operator_client::OperatorClient};
 use crate::resources::{Key, Kind, Resource, SourceFile};
+use crate::status::ParentStatus;
 use crate::store::RevisionInfo;
 use crate::table::{Revision, ServiceName, Withheld};
 
@@ -39,6 +40,18 @@ pub struct ChangeResult {
     /// Revisions that others made since the one rolled back to.
     #[serde(default)]
     pub overwritten: Vec<RevisionInfo>,
+    /// What becomes of the routes that the files name.
+    #[serde(default)]
+    pub routes: Vec<RouteJudged>,
+}
+
+/// What the mesh makes of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteJudged {
+    /// Such as `HTTPRoute/shop/orders-split`.
+    pub resource: String,
+    /// What each of its parents makes of it.
+    pub parents: Vec<ParentStatus>,
 }
 
 /// One sidecar and a revision. Neither acknowledged nor refused means that it lags.
@@ -265,6 +278,7 @@ impl Operator {
             kind,
             namespace: text(namespace),
             name: text(name),
+            whole: true,
         };
         read(self.client.get(request).await)
     }

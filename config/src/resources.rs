@@ -8,6 +8,7 @@ mod decode;
 mod files;
 mod key;
 mod mesh;
+mod metadata;
 mod policy;
 mod route;
 mod schema;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::findings::{Findings, Position};
 use crate::nearest::nearest;
+use crate::status::ParentStatus;
 use crate::table::check_label;
 use crate::yaml::{self, Node};
 use decode::{At, Decoder, Fields};
@@ -29,6 +31,7 @@ use decode::{At, Decoder, Fields};
 pub use files::{FilesError, SourceFile, read_files};
 pub use key::{Key, KeyError, Kind};
 pub use mesh::MeshConfigSpec;
+pub use metadata::Metadata;
 pub use policy::{AuthorizationPolicySpec, Operation, Source, TargetRef};
 pub use route::{
     BackendRef, HttpHeaderMatch, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
@@ -45,8 +48,6 @@ pub use traffic::{
     TrafficPolicySpec, TrafficSpec, TrafficTarget,
 };
 
-/// The namespace of a document that names none, as in Kubernetes.
-const NAMESPACE_DEFAULT: &str = "default";
 const WEFT_VERSION: &str = "weft.dev/v1alpha1";
 const GATEWAY_VERSION: &str = "gateway.networking.k8s.io/v1";
 
@@ -78,25 +79,18 @@ pub struct Object<S> {
     pub metadata: Metadata,
     /// What it says.
     pub spec: S,
+    /// What the mesh makes of it, of routes. Written by the config service where it shows a resource, and never kept; what
+    /// a file says is not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<RouteStatus>,
 }
 
-/// Name, namespace, and notes that weft keeps but does not read.
+/// What the mesh makes of a route (Gateway API v1, RouteStatus).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Metadata {
-    /// Its name, a DNS-1123 label: `a-z`, `0-9` and `-`. No other resource of the same kind in the same namespace has it.
-    #[schemars(extend("x-range" = "1 to 63 characters"))]
-    pub name: String,
-    /// Its namespace, a DNS-1123 label. Names in other fields are looked up in it. `weft` is the control plane's own.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = NAMESPACE_DEFAULT))]
-    pub namespace: String,
-    /// Notes for people and tools. weft keeps them and does not read them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Notes for people and tools. weft keeps them and does not read them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
+#[serde(rename_all = "camelCase")]
+pub struct RouteStatus {
+    /// What each of its parents makes of it.
+    pub parents: Vec<ParentStatus>,
 }
 
 impl Resource {
@@ -129,6 +123,49 @@ impl Resource {
             Self::TrafficPolicy(object) => &object.metadata,
             Self::HttpRoute(object) => &object.metadata,
             Self::MeshConfig(object) => &object.metadata,
+        }
+    }
+
+    /// The same, to write what the config service keeps.
+    pub(crate) fn metadata_mut(&mut self) -> &mut Metadata {
+        match self {
+            Self::Service(object) => &mut object.metadata,
+            Self::AuthorizationPolicy(object) => &mut object.metadata,
+            Self::TrafficPolicy(object) => &mut object.metadata,
+            Self::HttpRoute(object) => &mut object.metadata,
+            Self::MeshConfig(object) => &mut object.metadata,
+        }
+    }
+
+    /// Whether both have the same spec.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Service(one), Self::Service(other)) => one.spec == other.spec,
+            (Self::AuthorizationPolicy(one), Self::AuthorizationPolicy(other)) => {
+                one.spec == other.spec
+            }
+            (Self::TrafficPolicy(one), Self::TrafficPolicy(other)) => one.spec == other.spec,
+            (Self::HttpRoute(one), Self::HttpRoute(other)) => one.spec == other.spec,
+            (Self::MeshConfig(one), Self::MeshConfig(other)) => one.spec == other.spec,
+            (
+                Self::Service(_)
+                | Self::AuthorizationPolicy(_)
+                | Self::TrafficPolicy(_)
+                | Self::HttpRoute(_)
+                | Self::MeshConfig(_),
+                _,
+            ) => false,
+        }
+    }
+
+    /// Shows what the mesh makes of it; of kinds that are no routes there is nothing to show.
+    pub(crate) fn show_status(&mut self, status: RouteStatus) {
+        match self {
+            Self::HttpRoute(object) => object.status = Some(status),
+            Self::Service(_)
+            | Self::AuthorizationPolicy(_)
+            | Self::TrafficPolicy(_)
+            | Self::MeshConfig(_) => {}
         }
     }
 
@@ -265,7 +302,7 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
     decoder.kind = Some(kind);
     let metadata = fields
         .require(decoder, "metadata")
-        .and_then(|at| metadata(decoder, &at, kind));
+        .and_then(|at| metadata::decode(decoder, &at, kind));
     if let Some(metadata) = &metadata {
         let (namespace, name) = (metadata.namespace.clone(), metadata.name.clone());
         decoder.resource = Some(Key {
@@ -274,7 +311,8 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
             name,
         });
     }
-    fields.refuse(decoder, "status", "controllers write it; leave it out");
+    // The config service judges anew: what a file says of it is not read.
+    fields.take("status");
     let spec_at = fields.require(decoder, "spec");
     fields.close(decoder);
     let at = spec_at?;
@@ -313,6 +351,7 @@ fn object<S>(kind: Kind, spec: Option<S>, metadata: Option<Metadata>) -> Option<
         api_version: kind.api_version().to_owned(),
         metadata: metadata?,
         spec: spec?,
+        status: None,
     })
 }
 
@@ -336,38 +375,6 @@ fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
         }
     }
     None
-}
-
-fn metadata(decoder: &mut Decoder<'_>, at: &At<'_>, kind: Kind) -> Option<Metadata> {
-    let mut fields = Fields::open(decoder, at)?;
-    let name = fields
-        .require(decoder, "name")
-        .and_then(|at| label(decoder, &at));
-    let namespace = match (fields.take("namespace"), kind) {
-        (Some(at), Kind::MeshConfig) => {
-            let hint = Some("remove it: a MeshConfig holds for the whole mesh".to_owned());
-            decoder.error(&at, "a MeshConfig has no namespace", hint);
-            None
-        }
-        (None, Kind::MeshConfig) => Some(String::new()),
-        (Some(at), _) => label(decoder, &at),
-        (None, _) => Some(NAMESPACE_DEFAULT.to_owned()),
-    };
-    let labels = fields
-        .take("labels")
-        .map(|at| decoder.texts(&at))
-        .unwrap_or_default();
-    let annotations = fields
-        .take("annotations")
-        .map(|at| decoder.texts(&at))
-        .unwrap_or_default();
-    fields.close(decoder);
-    Some(Metadata {
-        name: name?,
-        namespace: namespace?,
-        labels,
-        annotations,
-    })
 }
 
 fn label(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {

@@ -34,7 +34,7 @@ pub use filters::{
 pub use locality::{Locality, LocalityError};
 pub(crate) use matching::check_path;
 pub use matching::folded;
-pub use name::{NameError, ServiceName, check_label};
+pub use name::{NameError, ServiceName, check_label, check_subdomain};
 pub use pattern::{Pattern, PatternError};
 pub use route::{Backend, Broken, HttpMatch, PathMatch, RouteRule};
 pub use traffic::{

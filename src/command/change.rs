@@ -10,6 +10,7 @@ use weft_config::limits;
 use weft_config::operator::{ChangeOptions, ChangeResult, Operator};
 use weft_config::resources::{FilesError, Key, Kind, Resource, Set, SourceFile, parse, read_files};
 use weft_config::settings::DurationText;
+use weft_config::status::{Condition, ConditionStatus, ConditionType, ParentStatus};
 
 use crate::context::{ContextFlags, refused};
 use crate::failure::{Code, Failure};
@@ -329,6 +330,11 @@ fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
     }
     print_or(how.output, result, |result| {
         let mut text = changes_text(&result.changes);
+        for judged in &result.routes {
+            for parent in &judged.parents {
+                text += &judgement(&judged.resource, parent);
+            }
+        }
         match &result.revision {
             Some(revision) => text += &format!("revision {}\n", revision.number),
             None if result.changes.is_empty() => text += "nothing to change\n",
@@ -397,6 +403,39 @@ fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
 
 fn changes_text(changes: &[weft_config::diff::Change]) -> String {
     changes.iter().map(|change| format!("{change}\n")).collect()
+}
+
+/// What a parent makes of a route: a line, with the conditions that are not as they should be.
+fn judgement(route: &str, parent: &ParentStatus) -> String {
+    let refused = |one: &&Condition| match one.kind {
+        ConditionType::Accepted | ConditionType::ResolvedRefs => {
+            one.status == ConditionStatus::False
+        }
+        ConditionType::PartiallyInvalid => one.status == ConditionStatus::True,
+    };
+    let troubles: Vec<String> = parent
+        .conditions
+        .iter()
+        .filter(refused)
+        .map(|one| {
+            format!(
+                "{:?}={:?} {:?}: {}",
+                one.kind, one.status, one.reason, one.message
+            )
+        })
+        .collect();
+    let says = match troubles.is_empty() {
+        true => "Accepted".to_owned(),
+        false => troubles.join("; "),
+    };
+    let at = &parent.parent_ref;
+    let port = at.port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!(
+        "{route} at {} {}{port}: {}\n",
+        at.kind,
+        at.name,
+        printable(says)
+    )
 }
 
 /// Shows what validation found; errors end the command.

@@ -21,6 +21,7 @@ mod application_streams;
 mod authorization;
 mod bad_input;
 mod clients;
+mod conformance;
 mod control_plane;
 mod databases;
 mod drain;

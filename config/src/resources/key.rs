@@ -44,6 +44,11 @@ impl Kind {
         }
     }
 
+    /// Whether the Gateway API defines it.
+    pub fn is_of_gateway_api(self) -> bool {
+        self.api_version() == GATEWAY_VERSION
+    }
+
     pub(super) fn api_version(self) -> &'static str {
         match self {
             Self::HttpRoute => GATEWAY_VERSION,

@@ -12,13 +12,14 @@ use super::mesh::Mesh;
 use crate::diff::diff;
 use crate::findings::Findings;
 use crate::limits;
-use crate::operator::ChangeResult;
+use crate::operator::{ChangeResult, RouteJudged};
 use crate::proto::operator_server::Operator;
 use crate::proto::{
     ApplyRequest, Change, DeleteRequest, File, Files, GetRequest, ListRevisionsRequest,
     ListSidecarsRequest, Reply, RollbackRequest,
 };
-use crate::resources::{Key, Kind, Parsed, Resource, Set, SourceFile, parse};
+use crate::resources::{Key, Kind, Parsed, Resource, RouteStatus, Set, SourceFile, parse};
+use crate::status::route_status;
 use crate::store::{RevisionInfo, StoreError};
 use crate::table::Revision;
 use crate::validate::validate;
@@ -70,7 +71,8 @@ impl Operator for Operations {
         let writing = self.mesh.writing.lock().await;
         let planned = self
             .plan(move |mesh| {
-                let next = mesh.store.set_at(number).map_err(|error| failed(&error))?;
+                let mut next = mesh.store.set_at(number).map_err(|error| failed(&error))?;
+                go_on(mesh, &mut next);
                 let revisions = mesh.store.revisions().map_err(|error| failed(&error))?;
                 let mut result = check(mesh, &next, &Parsed::default());
                 let others = |info: &RevisionInfo| info.number > number && info.author != author;
@@ -87,6 +89,7 @@ impl Operator for Operations {
             kind,
             namespace,
             name,
+            whole,
         } = request.into_inner();
         let kind: Option<Kind> = match kind.as_str() {
             "" => None,
@@ -101,11 +104,12 @@ impl Operator for Operations {
                     && (name.is_empty() || name == key.name)
             };
             let (_, set) = mesh.current();
-            let found: Vec<&Resource> = set
-                .resources
-                .iter()
-                .filter(|(key, _)| wanted(key))
-                .map(|(_, found)| found)
+            let found = set.resources.iter().filter(|(key, _)| wanted(key));
+            let found: Vec<Resource> = found
+                .map(|(key, resource)| match whole {
+                    true => with_status(&set, key, resource.clone()),
+                    false => without_life(resource.clone()),
+                })
                 .collect();
             reply(&found)
         })
@@ -257,8 +261,63 @@ fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned
         }
         next.insert(resource);
     }
-    let result = check(mesh, &next, &parsed);
+    go_on(mesh, &mut next);
+    let mut result = check(mesh, &next, &parsed);
+    let keys = parsed.resources.iter().map(Resource::key);
+    result.routes = keys
+        .map(|key| RouteJudged {
+            parents: route_status(&next, &key),
+            resource: key.to_string(),
+        })
+        .filter(|judged| !judged.parents.is_empty())
+        .collect();
     Ok(Planned { next, result })
+}
+
+/// Lets the resources of a coming set go on with the lives of those in force. One that says the same is the same.
+fn go_on(mesh: &Mesh, next: &mut Set) {
+    let (_, current) = mesh.current();
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
+    for (key, resource) in &mut next.resources {
+        let before = current.resources.get(key);
+        let same_spec = before.is_some_and(|before| before.says_the_same(resource));
+        let before = before.map(Resource::metadata);
+        resource.metadata_mut().live(before, same_spec, now, &uid());
+    }
+}
+
+/// A random UUID (RFC 9562 section 5.4).
+fn uid() -> String {
+    let random: u128 = rand::random();
+    let number = random & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let digits = format!("{number:032x}");
+    let parts = [
+        &digits[..8],
+        &digits[8..12],
+        &digits[12..16],
+        &digits[16..20],
+        &digits[20..],
+    ];
+    parts.join("-")
+}
+
+fn with_status(set: &Set, key: &Key, mut resource: Resource) -> Resource {
+    let parents = route_status(set, key);
+    if !parents.is_empty() {
+        resource.show_status(RouteStatus { parents });
+    }
+    resource
+}
+
+/// For operators' commands of before resources had one.
+fn without_life(mut resource: Resource) -> Resource {
+    let metadata = resource.metadata_mut();
+    (
+        metadata.uid,
+        metadata.creation_timestamp,
+        metadata.generation,
+    ) = (None, None, None);
+    resource
 }
 
 /// The set without some resources.
@@ -287,6 +346,7 @@ fn check(mesh: &Mesh, next: &Set, parsed: &Parsed) -> ChangeResult {
         sidecars: Vec::new(),
         settling: false,
         overwritten: Vec::new(),
+        routes: Vec::new(),
     }
 }
 

@@ -84,6 +84,12 @@ pub enum NameError {
     /// A label has more than 63 characters.
     #[error("a name has at most {} characters", limits::LABEL_LENGTH_MAX)]
     TooLong,
+    /// A subdomain has more than 253 characters.
+    #[error(
+        "a name of several labels has at most {} characters",
+        limits::SUBDOMAIN_LENGTH_MAX
+    )]
+    SubdomainTooLong,
     /// A label has other characters than a DNS-1123 label may have.
     #[error("a name consists of a-z, 0-9 and -, and begins and ends with a letter or digit")]
     Characters,
@@ -108,6 +114,18 @@ pub fn check_label(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Checks a DNS-1123 subdomain: labels with dots between them, together at most 253 characters (RFC 1123 section 2.1;
+/// names of objects in Kubernetes).
+///
+/// # Errors
+/// Says which rule it breaks.
+pub fn check_subdomain(text: &str) -> Result<(), NameError> {
+    if text.len() > limits::SUBDOMAIN_LENGTH_MAX {
+        return Err(NameError::SubdomainTooLong);
+    }
+    text.split('.').try_for_each(check_label)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +135,18 @@ mod tests {
         let name = ServiceName::parse_in("shop", "orders").unwrap();
         assert_eq!(name.to_string(), "orders.shop");
         assert_eq!(ServiceName::parse_in("other", "orders.shop").unwrap(), name);
+    }
+
+    #[test]
+    fn a_subdomain_is_labels_with_dots_between_them() {
+        for good in ["a", "bookinfo.v1", "a.b-c.d0"] {
+            assert_eq!(check_subdomain(good), Ok(()), "{good}");
+        }
+        let long = ["a".repeat(63).as_str(); 4].join(".") + ".a";
+        assert_eq!(check_subdomain(&long), Err(NameError::SubdomainTooLong));
+        for bad in ["", ".a", "a.", "a..b", "A.b", "a_b.c"] {
+            assert!(check_subdomain(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

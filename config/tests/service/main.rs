@@ -321,6 +321,50 @@ async fn rollback_and_delete_are_new_revisions_with_author_and_message() {
 }
 
 #[tokio::test]
+async fn a_resource_keeps_its_age_over_changes_and_what_a_file_says_of_it_is_not_read() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    apply(&mut operator, MESH).await;
+    let service = async |operator: &mut Operator| {
+        let found = operator.get(Some(Kind::Service), None, None).await;
+        found.unwrap().remove(0)
+    };
+    let first = service(&mut operator).await;
+    let metadata = first.metadata();
+    assert_eq!(metadata.generation, Some(1));
+    assert!(metadata.creation_timestamp.is_some());
+    // As it is shown it can be applied again, with a status, and is no change.
+    let shown = first.to_yaml() + "status: { parents: [] }\n";
+    let again = apply(&mut operator, &shown).await;
+    assert!(
+        again.changes.is_empty() && again.revision.is_none(),
+        "{again:?}"
+    );
+    let forged = shown
+        .replace("generation: 1", "generation: 99\n  resourceVersion: \"12\"")
+        .replace("protocol: http", "protocol: grpc");
+    let changed = apply(&mut operator, &forged).await;
+    assert_eq!(
+        changed.changes[0].to_string(),
+        "~ Service/shop/orders\n    spec.ports[0].protocol: \"http\" -> \"grpc\""
+    );
+    let second = service(&mut operator).await;
+    assert_eq!(second.metadata().generation, Some(2));
+    assert_eq!(second.metadata().uid, metadata.uid);
+    assert_eq!(
+        second.metadata().creation_timestamp,
+        metadata.creation_timestamp
+    );
+    operator
+        .rollback(1, &ChangeOptions::default())
+        .await
+        .unwrap();
+    let back = service(&mut operator).await;
+    assert_eq!(back.metadata().generation, Some(3));
+    assert_eq!(back.metadata().uid, metadata.uid);
+}
+
+#[tokio::test]
 async fn a_restarted_service_loses_nothing_and_causes_no_gap() {
     let mut world = World::start().await;
     let mut frontend = world.sidecar("frontend", &["orders.shop"], &[]);

@@ -150,7 +150,12 @@ impl Mesh {
 
     /// A join token for `ns/shop/sa/NAME`, in a file of its own.
     pub(crate) fn token(&self, name: &str) -> PathBuf {
-        self.new_token(&["--identity", &format!("ns/shop/sa/{name}")], name)
+        self.token_of("shop", name)
+    }
+
+    /// The same in another namespace.
+    pub(super) fn token_of(&self, namespace: &str, name: &str) -> PathBuf {
+        self.new_token(&["--identity", &format!("ns/{namespace}/sa/{name}")], name)
     }
 
     fn log_in(&self, operator: &str) {
@@ -206,7 +211,12 @@ impl Mesh {
 
     /// A sidecar of the workload `ns/shop/sa/NAME`, to be described further.
     pub(crate) fn sidecar(&self, name: &str) -> SidecarPlan {
-        SidecarPlan::new(self, name)
+        self.sidecar_of("shop", name)
+    }
+
+    /// The same in another namespace.
+    pub(crate) fn sidecar_of(&self, namespace: &str, name: &str) -> SidecarPlan {
+        SidecarPlan::new(self, namespace, name)
     }
 }
 

@@ -41,9 +41,9 @@ pub(crate) struct SidecarPlan {
 }
 
 impl SidecarPlan {
-    pub(super) fn new(mesh: &Mesh, name: &str) -> Self {
+    pub(super) fn new(mesh: &Mesh, namespace: &str, name: &str) -> Self {
         Self {
-            token: mesh.token(name),
+            token: mesh.token_of(namespace, name),
             folder: mesh.folder().join(name),
             config: mesh.config_address(),
             name: name.to_owned(),
@@ -346,9 +346,10 @@ impl Sidecar {
         });
     }
 
-    /// Waits until it has `count` endpoints of `service` (as `orders:80`, of namespace shop).
+    /// Waits until it has `count` endpoints of `service` (as `orders:80` of namespace shop, or `orders.shop:80`).
     pub(crate) fn wait_endpoints(&self, service: &str, count: usize) {
         let (name, port) = service.split_once(':').unwrap();
+        let name = name.strip_suffix(".shop").unwrap_or(name);
         let pointer = format!("/services/{name}.shop/ports/{port}/endpoints");
         let what = format!("{} has {count} endpoints of {service}", self.plan.name);
         eventually(&what, || {

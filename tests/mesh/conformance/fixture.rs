@@ -1,0 +1,260 @@
+//! The mesh of the conformance cases: `echo` with the workloads `v1` and `v2`, each of which is a Service of its own, too,
+//! `v3`, a client, and a client in another namespace.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::application;
+use crate::harness::{Mesh, Origin, Response, Sidecar, eventually, exchange, run};
+
+/// The namespaces whose resources a case replaces.
+const NAMESPACES: [&str; 3] = ["shop", "cons", "web"];
+
+/// Ports of a Service of the cases.
+const PORTS: &str = "[ { name: http, port: 80, protocol: http }, { name: http-alt, port: 8080, protocol: http }, \
+                     { name: other, port: 8090, protocol: http } ]";
+
+/// What each listener of the clients leads to.
+const CALLED: [&str; 8] = [
+    "echo:80", "echo:8080", "echo:8090", "v1:80", "v1:8080", "v2:80", "v2:8080", "v3:80",
+];
+
+pub(super) struct Fixture {
+    pub(super) mesh: Mesh,
+    /// Its client is in the namespace of the Services.
+    client: Sidecar,
+    /// Its client is in a namespace of its own.
+    consumer: Sidecar,
+    pub(super) applications: BTreeMap<&'static str, Origin>,
+    _served: Vec<Sidecar>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum From {
+    /// The namespace of the Services.
+    Shop,
+    /// Another one.
+    Cons,
+}
+
+impl Fixture {
+    pub(super) fn start() -> Self {
+        let mesh = Mesh::start();
+        mesh.apply(&services());
+        let applications: BTreeMap<_, _> = ["v1", "v2", "v3", "w"]
+            .map(|name| (name, application::start(mesh.address(), name)))
+            .into();
+        let mut served = Vec::new();
+        for (name, application) in &applications {
+            let address = application.address;
+            let plan = match *name {
+                "w" => mesh.sidecar_of("web", "w").serves("w:8080", address),
+                "v3" => mesh.sidecar("v3").serves("v3:80", address),
+                name => ["80", "8080", "8090"].iter().fold(mesh.sidecar(name), |plan, port| {
+                    plan.serves(&format!("{name}:{port}"), address)
+                        .serves(&format!("echo:{port}"), address)
+                }),
+            };
+            served.push(plan.start());
+        }
+        let listening = |namespace: &str, suffix: &str| {
+            let plan = mesh.sidecar_of(namespace, "client").named(&format!("client-{namespace}"));
+            let called = CALLED.iter();
+            called
+                .fold(plan, |plan, called| plan.calls(&called.replace(':', &format!("{suffix}:"))))
+                .start()
+        };
+        let (client, consumer) = (listening("shop", ""), listening("cons", ".shop"));
+        client.wait_endpoints("echo:80", 2);
+        client.wait_endpoints("v3:80", 1);
+        consumer.wait_endpoints("echo:80", 2);
+        Self {
+            mesh,
+            client,
+            consumer,
+            applications,
+            _served: served,
+        }
+    }
+
+    /// Puts these resources beside the Services, in place of those of the case before.
+    #[track_caller]
+    pub(super) fn apply(&self, resources: &str) -> String {
+        let output = self.try_apply(resources);
+        output.ok()
+    }
+
+    pub(super) fn try_apply(&self, resources: &str) -> crate::harness::Output {
+        let path = self.mesh.folder().join("case.yaml");
+        std::fs::write(&path, services() + resources).unwrap();
+        let mut command = self.mesh.weft_command(&["apply", "--prune"]);
+        for namespace in NAMESPACES {
+            command.args(["-n", namespace]);
+        }
+        run(command.arg("-f").arg(path))
+    }
+
+    /// Where the client of a namespace calls `echo:80`.
+    pub(super) fn address(&self, from: From, called: &str) -> SocketAddr {
+        match from {
+            From::Shop => self.client.listener(called),
+            From::Cons => self.consumer.listener(&called.replace(':', ".shop:")),
+        }
+    }
+
+    /// A request to `echo:80`, as `GET /path {Name: value; Name: value}`.
+    #[track_caller]
+    pub(super) fn ask(&self, request: &str) -> Answer {
+        self.ask_of(From::Shop, "echo:80", request)
+    }
+
+    #[track_caller]
+    pub(super) fn ask_of(&self, from: From, called: &str, request: &str) -> Answer {
+        let (line, headers) = request.split_once(" {").unwrap_or((request, "}"));
+        let headers = headers.strip_suffix('}').unwrap();
+        let (host, _) = called.split_once(':').unwrap();
+        let mut head = format!("{line} HTTP/1.1\r\nconnection: close\r\n");
+        if !headers.to_ascii_lowercase().contains("host:") {
+            head += &format!("host: {host}\r\n");
+        }
+        for field in headers.split("; ").filter(|field| !field.is_empty()) {
+            head += &format!("{field}\r\n");
+        }
+        let response = exchange(self.address(from, called), format!("{head}\r\n").as_bytes());
+        Answer::of(response.unwrap_or_else(|error| panic!("{request}: {error}")))
+    }
+
+    /// The conditions of a route at its first parent, by type: status and reason.
+    #[track_caller]
+    pub(super) fn conditions(&self, kind: &str, name: &str, namespace: &str) -> BTreeMap<String, String> {
+        let arguments = ["get", kind, name, "-n", namespace, "-o", "json"];
+        let text = self.mesh.weft(&arguments).ok();
+        let found: Value = serde_json::from_str(&text).unwrap();
+        let conditions = found.pointer("/0/status/parents/0/conditions");
+        let conditions = conditions.and_then(Value::as_array).cloned().unwrap_or_default();
+        let part = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+        conditions
+            .iter()
+            .map(|one| {
+                let says = format!("{} {}", part(one, "status"), part(one, "reason"));
+                (part(one, "type"), says)
+            })
+            .collect()
+    }
+}
+
+fn services() -> String {
+    let service = |name: &str, ports: &str, identities: &str| {
+        format!(
+            "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {{ name: {name}, namespace: shop }}\nspec:\n  \
+             ports: {ports}\n  identities: [{identities}]\n"
+        )
+    };
+    let id = |name: &str| format!("\"spiffe://{}/ns/shop/sa/{name}\"", Mesh::DOMAIN);
+    let (v1, v2, v3) = (id("v1"), id("v2"), id("v3"));
+    [
+        service("echo", PORTS, &format!("{v1}, {v2}")),
+        service("v1", PORTS, &v1),
+        service("v2", PORTS, &v2),
+        service("v3", "[ { name: http, port: 80, protocol: http } ]", &v3),
+        "---\napiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: { name: w, namespace: web }\n\
+         spec: { ports: [ { port: 8080, protocol: http } ] }\n"
+            .to_owned(),
+    ]
+    .concat()
+}
+
+/// An HTTPRoute of namespace `shop` for port 80 of `echo`, with these rules in YAML, one a line.
+pub(super) fn route(name: &str, rules: &str) -> String {
+    route_for(name, "shop", "{ group: \"\", kind: Service, name: echo, port: 80 }", rules)
+}
+
+pub(super) fn route_for(name: &str, namespace: &str, parents: &str, rules: &str) -> String {
+    let indented: String = rules.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name}, namespace: {namespace} }}\n\
+         spec:\n  parentRefs: [ {parents} ]\n  rules:\n{indented}"
+    )
+}
+
+/// An answer, with what the application says that it saw.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response,
+    told: Value,
+}
+
+impl Answer {
+    fn of(response: Response) -> Self {
+        let told = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+        Self { response, told }
+    }
+
+    /// The workload that answered, or the status where the mesh did.
+    pub(super) fn outcome(&self) -> String {
+        match self.told["backend"].as_str() {
+            Some(backend) if self.response.status == 200 => backend.to_owned(),
+            _ => self.response.status.to_string(),
+        }
+    }
+
+    /// The path that the application saw.
+    pub(super) fn path(&self) -> &str {
+        self.told["path"].as_str().unwrap_or_default()
+    }
+
+    /// A header that the application saw.
+    pub(super) fn seen(&self, name: &str) -> Option<&str> {
+        self.told["headers"][name.to_ascii_lowercase()].as_str()
+    }
+
+    /// A header of the response; several lines are joined with commas.
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let headers = self.response.headers.iter();
+        let named = headers.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        let values: Vec<&str> = named.map(|(_, value)| value.as_str()).collect();
+        (!values.is_empty()).then(|| values.join(","))
+    }
+}
+
+/// Asks each request and compares who answered.
+#[track_caller]
+pub(super) fn expect(fixture: &Fixture, case: &str, rows: &[(&str, &str)]) {
+    for (request, outcome) in rows {
+        let answer = fixture.ask(request);
+        assert_eq!(answer.outcome(), *outcome, "{case}: {request}: {answer:?}");
+    }
+}
+
+/// Waits until a change of endpoints has come to the client.
+#[track_caller]
+pub(super) fn expect_soon(fixture: &Fixture, case: &str, request: &str, outcome: &str) {
+    eventually(&format!("{case}: {request} -> {outcome}"), || {
+        fixture.ask(request).outcome() == outcome
+    });
+}
+
+/// The share of each outcome over so many requests.
+pub(super) fn shares(fixture: &Fixture, request: &str, count: u32) -> BTreeMap<String, f64> {
+    let mut found: BTreeMap<String, f64> = BTreeMap::new();
+    for _ in 0..count {
+        *found.entry(fixture.ask(request).outcome()).or_default() += 1.0 / f64::from(count);
+    }
+    found
+}
+
+/// Each of the outcomes has its share, within 0.05, and there is no other.
+#[track_caller]
+pub(super) fn expect_shares(fixture: &Fixture, case: &str, wanted: &[(&str, f64)]) {
+    let found = shares(fixture, "GET /", 500);
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    let expected: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, expected, "{case}: {found:?}");
+    for (name, share) in wanted {
+        let off = (found[*name] - share).abs();
+        assert!(off <= 0.05 * 1.3, "{case}: {name}: {found:?}");
+    }
+}
