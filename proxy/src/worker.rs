@@ -24,8 +24,8 @@ use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::outbound::route::Wanted;
 use crate::resilience::destination::Destinations;
+use crate::resilience::propagation::{Propagation, TraceId};
 use crate::resilience::rate::NamedRates;
-use crate::resilience::traces::{TraceId, Traces};
 use crate::run::table;
 
 /// What is the same for all workers of the process.
@@ -51,7 +51,7 @@ pub(crate) struct Shared {
     /// Rates of the calls that routes take.
     pub(crate) route_rates: NamedRates,
     /// Links what is asked of the application to what it asks.
-    pub(crate) traces: Arc<Traces>,
+    pub(crate) propagation: Arc<Propagation>,
     /// Whether it is asked anything and may ask anything, so that there is something to link.
     pub(crate) follows_traces: bool,
 }

@@ -195,6 +195,6 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
             ADAPTIVE_ACTING.sample(&[label], acting.into()),
         ]);
     }
-    samples.push(TRACES.sample(&[], shared.traces.len() as f64));
+    samples.push(TRACES.sample(&[], shared.propagation.len() as f64));
     samples
 }

@@ -30,8 +30,8 @@ use crate::mesh::{send_failure, stream_failure};
 use crate::record::Record;
 use crate::resilience::deadline;
 use crate::resilience::overload::Outcome;
+use crate::resilience::propagation::Link;
 use crate::resilience::retry::{self, SAFE, SPENT, WEFT_RETRY};
-use crate::resilience::traces::Link;
 
 /// Serves one request to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
@@ -90,7 +90,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let idle = || Idle::new(stream_idle.unwrap_or(worker.shared.timeouts.stream_idle));
     // What the application asks in turn is linked to this, for as long as this is being served.
     let trace = worker.trace_of(&head);
-    let link = trace.and_then(|trace| worker.shared.traces.serve(trace, deadline));
+    let link = trace.and_then(|trace| worker.shared.propagation.serve(trace, deadline));
     let call_is_bounded = head.headers.contains_key(deadline::GRPC_TIMEOUT);
 
     let declared = head.headers.contains_key(CONTENT_LENGTH);

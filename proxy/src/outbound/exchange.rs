@@ -26,8 +26,8 @@ use crate::record::attempt::Ended;
 use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
 use crate::resilience::deadline::{self, Deadline};
 use crate::resilience::destination::Event;
+use crate::resilience::propagation::TraceId;
 use crate::resilience::retry::Word;
-use crate::resilience::traces::TraceId;
 use crate::worker::{Count, Worker};
 
 /// See the module.
@@ -279,7 +279,7 @@ impl Exchange {
         if let Some(trace) = self.trace
             && attempts.is_spent(setback.word, next)
         {
-            self.worker.shared.traces.spend(trace);
+            self.worker.shared.propagation.spend(trace);
         }
         None
     }

@@ -224,7 +224,7 @@ impl Bound {
             in_flight_max: settings.concurrency.in_flight_max,
             destinations,
             route_rates: NamedRates::default(),
-            traces: Arc::default(),
+            propagation: Arc::default(),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
         });
         let writer = Writer::start(settings.access_log)?;

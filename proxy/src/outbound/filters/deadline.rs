@@ -10,8 +10,8 @@ pub(super) fn apply(exchange: &mut Exchange, started: Instant) {
     let said = said(&exchange.head.headers).map(|left| started + left);
     let timeout = exchange.route.traffic.timeouts.request;
     let own = timeout.map(|timeout| started + timeout);
-    let traces = &exchange.worker.shared.traces;
-    let linked = exchange.trace.and_then(|trace| traces.deadline(trace));
+    let propagation = &exchange.worker.shared.propagation;
+    let linked = exchange.trace.and_then(|trace| propagation.deadline(trace));
     let deadline = &mut exchange.deadline;
     deadline.end = earlier(earlier(said, own), linked);
     deadline.policy = own;

@@ -24,7 +24,7 @@ pub(crate) struct TraceId(u128);
 
 /// What is being served, by trace.
 #[derive(Debug, Default)]
-pub(crate) struct Traces {
+pub(crate) struct Propagation {
     shards: [Mutex<HashMap<TraceId, Served>>; SHARDS],
     held: AtomicUsize,
 }
@@ -42,7 +42,7 @@ struct Served {
 /// One request being served. Forgets it when dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
-    traces: Arc<Traces>,
+    propagation: Arc<Propagation>,
     id: TraceId,
 }
 
@@ -56,7 +56,7 @@ impl TraceId {
     }
 }
 
-impl Traces {
+impl Propagation {
     /// A request of this trace is being served. None when the table is full: the trace is then not
     /// followed.
     pub(crate) fn serve(self: &Arc<Self>, id: TraceId, deadline: Option<Instant>) -> Option<Link> {
@@ -80,7 +80,7 @@ impl Traces {
             shard.insert(id, served);
         }
         Some(Link {
-            traces: Arc::clone(self),
+            propagation: Arc::clone(self),
             id,
         })
     }
@@ -111,7 +111,7 @@ impl Traces {
 impl Link {
     /// Whether a call that was made for this request was sent several times in vain.
     pub(crate) fn is_spent(&self) -> bool {
-        lock(self.traces.shard(self.id))
+        lock(self.propagation.shard(self.id))
             .get(&self.id)
             .is_some_and(|served| served.spent)
     }
@@ -119,14 +119,14 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let mut shard = lock(self.traces.shard(self.id));
+        let mut shard = lock(self.propagation.shard(self.id));
         let Some(served) = shard.get_mut(&self.id) else {
             return;
         };
         served.requests = served.requests.saturating_sub(1);
         if served.requests == 0 {
             shard.remove(&self.id);
-            self.traces.held.fetch_sub(1, Ordering::Relaxed);
+            self.propagation.held.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -145,42 +145,45 @@ mod tests {
 
     #[test]
     fn a_trace_is_followed_while_it_is_being_served() {
-        let traces = Arc::new(Traces::default());
+        let propagation = Arc::new(Propagation::default());
         let deadline = Instant::now() + Duration::from_secs(1);
-        let link = traces.serve(trace(7), Some(deadline)).unwrap();
-        assert_eq!(traces.deadline(trace(7)), Some(deadline));
-        assert_eq!(traces.deadline(trace(8)), None);
-        traces.spend(trace(7));
+        let link = propagation.serve(trace(7), Some(deadline)).unwrap();
+        assert_eq!(propagation.deadline(trace(7)), Some(deadline));
+        assert_eq!(propagation.deadline(trace(8)), None);
+        propagation.spend(trace(7));
         assert!(link.is_spent());
         drop(link);
-        assert_eq!((traces.deadline(trace(7)), traces.len()), (None, 0));
+        assert_eq!(
+            (propagation.deadline(trace(7)), propagation.len()),
+            (None, 0)
+        );
     }
 
     #[test]
     fn of_several_requests_of_one_trace_the_latest_deadline_holds_and_none_is_the_latest() {
-        let traces = Arc::new(Traces::default());
+        let propagation = Arc::new(Propagation::default());
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let first = traces.serve(trace(7), Some(now)).unwrap();
-        let second = traces.serve(trace(7), Some(later)).unwrap();
+        let first = propagation.serve(trace(7), Some(now)).unwrap();
+        let second = propagation.serve(trace(7), Some(later)).unwrap();
         drop(first);
-        assert_eq!(traces.deadline(trace(7)), Some(later));
-        let third = traces.serve(trace(7), None).unwrap();
-        assert_eq!(traces.deadline(trace(7)), None);
+        assert_eq!(propagation.deadline(trace(7)), Some(later));
+        let third = propagation.serve(trace(7), None).unwrap();
+        assert_eq!(propagation.deadline(trace(7)), None);
         drop((second, third));
-        assert_eq!(traces.len(), 0);
+        assert_eq!(propagation.len(), 0);
     }
 
     #[test]
     fn beyond_the_limit_traces_are_not_followed() {
-        let traces = Arc::new(Traces::default());
+        let propagation = Arc::new(Propagation::default());
         let links: Vec<_> = (1..=limits::TRACES_MAX as u128)
-            .map(|number| traces.serve(trace(number), None).unwrap())
+            .map(|number| propagation.serve(trace(number), None).unwrap())
             .collect();
-        assert!(traces.serve(trace(u128::MAX), None).is_none());
-        assert!(traces.serve(trace(1), None).is_some());
+        assert!(propagation.serve(trace(u128::MAX), None).is_none());
+        assert!(propagation.serve(trace(1), None).is_some());
         drop(links);
-        assert!(traces.serve(trace(u128::MAX), None).is_some());
+        assert!(propagation.serve(trace(u128::MAX), None).is_some());
     }
 
     #[test]
