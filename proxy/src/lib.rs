@@ -23,7 +23,6 @@ mod http;
 mod idle;
 mod inbound;
 pub mod limits;
-mod mesh;
 mod metrics;
 mod other_end;
 mod outbound;
@@ -34,6 +33,7 @@ mod run;
 mod stream;
 mod takeover;
 mod tasks;
+mod transport_failure;
 pub mod visible;
 mod worker;
 

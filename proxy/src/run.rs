@@ -6,7 +6,7 @@
 pub(crate) mod admin;
 mod bind;
 mod memory;
-mod mesh;
+mod mesh_port;
 mod reset_key;
 mod running;
 mod stages;
@@ -36,7 +36,7 @@ use crate::inbound::served::ServedService;
 use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
 use crate::takeover::{Predecessor, TakeoverError};
-use mesh::Carrier;
+use mesh_port::Carrier;
 
 /// What the sidecar needs of the config service.
 pub trait ControlPlane: Send + Sync + 'static {

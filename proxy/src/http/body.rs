@@ -394,7 +394,9 @@ impl Body for ResponseBody {
                             };
                             return Poll::Ready(Some(Ok(frame)));
                         }
-                        Poll::Ready(Some(Err(error))) => Err(crate::mesh::stream_failure(&error)),
+                        Poll::Ready(Some(Err(error))) => {
+                            Err(crate::transport_failure::stream_failure(&error))
+                        }
                         Poll::Ready(None) => Ok(()),
                         Poll::Pending => {
                             let moved = *received + pump.as_ref().map_or(0, Pump::moved);

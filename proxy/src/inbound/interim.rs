@@ -13,7 +13,7 @@ use super::body::{Moved, RequestBody};
 use crate::failure::Failure;
 use crate::http::{fields, response};
 use crate::limits;
-use crate::mesh::send_failure;
+use crate::transport_failure::send_failure;
 
 /// Takes those to one request.
 pub(crate) struct Interims {

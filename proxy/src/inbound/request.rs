@@ -26,12 +26,12 @@ use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
 use crate::http::response::{self, Afterwards};
 use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
-use crate::mesh::{send_failure, stream_failure};
 use crate::record::Record;
 use crate::resilience::deadline;
 use crate::resilience::overload::Outcome;
 use crate::resilience::propagation::Link;
 use crate::resilience::retry::{self, SAFE, SPENT, WEFT_RETRY};
+use crate::transport_failure::{send_failure, stream_failure};
 
 /// Serves one request to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {

@@ -14,11 +14,11 @@ use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::answer::PROXY_STATUS;
 use crate::http::{answer, fields};
-use crate::mesh::{send_failure, stream_failure};
 use crate::metrics::Direction;
 use crate::record::Record;
 use crate::relay::{Carried, TunnelError, tunnel};
 use crate::stream::ApplicationStream;
+use crate::transport_failure::{send_failure, stream_failure};
 
 /// Serves one tunnel to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {

@@ -23,11 +23,11 @@ use crate::http::body::{Broken, Proof, Pump};
 use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;
-use crate::mesh::stream_failure;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::retry::{GRPC_STATUS, Trouble};
 use crate::resilience::verdict::{Ending, Verdict};
+use crate::transport_failure::stream_failure;
 
 /// The head of the response has come.
 pub(super) struct Answered {

@@ -14,12 +14,12 @@ use super::pick::{Wish, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::failure::{Failure, Reason};
 use crate::limits;
-use crate::mesh::{dial_failure, open_failure};
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
 use crate::resilience::retry::Trouble;
 use crate::resilience::verdict::{Ending, Verdict};
+use crate::transport_failure::{dial_failure, open_failure};
 use crate::worker::Worker;
 
 /// A stream whose head is sent.

@@ -1,7 +1,7 @@
 //! How an attempt ended, in words of HTTP, and what that says: of the endpoint, and of another attempt.
 //! One table for requests and tunnels. Pure.
 //!
-//! Not here: what the wire says ([`crate::mesh`] and `outbound/attempt.rs` translate its errors), whether another
+//! Not here: what the wire says ([`crate::transport_failure`] and `outbound/attempt.rs` translate its errors), whether another
 //! attempt is made ([`super::attempts`]), and what becomes of an endpoint ([`super::standing`]).
 
 use std::time::Instant;

@@ -28,7 +28,7 @@ use weft_transport::vital;
 use weft_transport::wire::Port;
 
 use super::admin::{self, At};
-use super::mesh::{self, Carrier};
+use super::mesh_port::{self, Carrier};
 use super::running::{Serving, Signals};
 use super::thread::{self, Plan};
 use super::{
@@ -164,7 +164,7 @@ impl Bound {
             None => (None, Before::None),
         };
         let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
-        let ports = mesh::ports(carrier, &mesh_settings, svid.id(), inherited)?;
+        let ports = mesh_port::ports(carrier, &mesh_settings, svid.id(), inherited)?;
         let mesh = Mesh::of(ports, &mesh_settings, settings.inbound.is_some())?;
         let mut listeners = Vec::new();
         for (number, listener) in settings.outbound.iter().enumerate() {
@@ -275,7 +275,7 @@ fn incumbent(
         expects: Expected::new(settings, svid.id()),
         kept: Kept {
             mesh: match settings.inbound {
-                Some(_) => Some(mesh::share(&mesh.ports)?),
+                Some(_) => Some(mesh_port::share(&mesh.ports)?),
                 None => None,
             },
             listeners: listeners.collect::<io::Result<_>>()?,

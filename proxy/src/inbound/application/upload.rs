@@ -10,7 +10,7 @@ use http_body::Body as _;
 
 use crate::failure::Failure;
 use crate::inbound::body::OutgoingBody;
-use crate::mesh::stream_failure;
+use crate::transport_failure::stream_failure;
 
 /// One body, until all of it is handed over or nothing more is wanted. Dropped before, it cancels its stream.
 pub(crate) struct Uploading {
