@@ -1,8 +1,8 @@
 //! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups.
 //!
 //! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
-//! `mesh.rs` is the shared state: `mesh/resources.rs` what is in force, `mesh/leases.rs` who serves what, and
-//! `mesh/sessions.rs` the sidecars; `tables.rs` is what is sent.
+//! `state.rs` is the shared state: `state/resources.rs` what is in force, `state/leases.rs` who serves what, and
+//! `state/sessions.rs` the sidecars; `tables.rs` is what is sent.
 //! `subscribe.rs` is one sidecar's stream and `told.rs` what is sent on it, `operate.rs` the operators' calls,
 //! `admin.rs` the local socket.
 
@@ -10,13 +10,13 @@ mod admin;
 mod delivery;
 mod gate;
 mod known;
-mod mesh;
 mod metrics;
 mod operate;
 mod pace;
 mod registrations;
 mod registry;
 mod roster;
+mod state;
 mod subscribe;
 mod tables;
 mod told;
@@ -50,8 +50,8 @@ use crate::proto::operator_server::OperatorServer;
 use crate::store::{Store, StoreError};
 use crate::validate::RESERVED_NAMESPACE;
 pub use admin::{backup, restore};
-use mesh::Mesh;
 pub use metrics::MetricsHandle;
+use state::ServerState;
 
 const STORE_FILE: &str = "config.redb";
 const SOCKET_FILE: &str = "admin.sock";
@@ -110,7 +110,7 @@ pub enum ServeError {
 /// A config service that has its store and its addresses and is ready to run.
 #[derive(Debug)]
 pub struct ConfigServer {
-    mesh: Arc<Mesh>,
+    state: Arc<ServerState>,
     listener: TcpListener,
     socket: PrivateSocket,
     /// Where the sidecars that are there are noted.
@@ -159,14 +159,14 @@ impl ConfigServer {
         let known_file = dir.join(KNOWN_FILE);
         let known = known::read(&known_file);
         let domain = own.trust_domain().clone();
-        let mesh = Arc::new(Mesh::new(store, domain, known, Instant::now())?);
+        let state = Arc::new(ServerState::new(store, domain, known, Instant::now())?);
         let listener = hosts::listen(settings.listen).map_err(|source| ServeError::Listen {
             address: settings.listen,
             source,
         })?;
         let socket = admin::bind(dir)?;
         Ok(Self {
-            mesh,
+            state,
             listener,
             socket,
             known_file,
@@ -185,7 +185,7 @@ impl ConfigServer {
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> MetricsHandle {
-        MetricsHandle::new(self.mesh.clone())
+        MetricsHandle::new(self.state.clone())
     }
 
     /// Serves until `shutdown`, then ends streams and waits for them.
@@ -198,12 +198,12 @@ impl ConfigServer {
         let tracker = TaskTracker::new();
         let (connections, incoming) = mpsc::channel(1);
         let discovery = DiscoveryServer::new(subscribe::Subscriptions {
-            mesh: self.mesh.clone(),
+            state: self.state.clone(),
             tracker: tracker.clone(),
             shutdown: shutdown.clone(),
         });
         let operator = OperatorServer::new(operate::Operations {
-            mesh: self.mesh.clone(),
+            state: self.state.clone(),
         });
         let mesh_side = Server::builder()
             .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
@@ -230,7 +230,7 @@ impl ConfigServer {
                 shutdown.clone().cancelled_owned(),
             );
         let admin_place = self.socket.place();
-        let local_side = admin::serve(self.socket, self.mesh.clone(), shutdown.clone());
+        let local_side = admin::serve(self.socket, self.state.clone(), shutdown.clone());
         let mut tasks = JoinSet::new();
         let accepting = accept(
             self.listener,
@@ -246,11 +246,11 @@ impl ConfigServer {
         );
         let ending = || shutdown.clone();
         tasks.spawn(vital::until("accepting connections", ending(), accepting));
-        let ticking = tick(self.mesh.clone(), shutdown.clone());
+        let ticking = tick(self.state.clone(), shutdown.clone());
         tasks.spawn(vital::until("ending leases", ending(), ticking));
-        let publishing = publish(self.mesh.clone(), shutdown.clone());
+        let publishing = publish(self.state.clone(), shutdown.clone());
         tasks.spawn(vital::until("publishing endpoints", ending(), publishing));
-        let recording = record(self.mesh, self.known_file, shutdown.clone());
+        let recording = record(self.state, self.known_file, shutdown.clone());
         tasks.spawn(vital::until("noting the sidecars", ending(), recording));
         let served = async { tokio::try_join!(mesh_side, local_side) };
         tokio::pin!(served);
@@ -291,34 +291,34 @@ fn report() -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
     }
 }
 
-async fn tick(mesh: Arc<Mesh>, shutdown: CancellationToken) {
+async fn tick(state: Arc<ServerState>, shutdown: CancellationToken) {
     let mut interval = tokio::time::interval(limits::LEASE_CHECK);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = interval.tick() => mesh.tick(Instant::now()),
+            _ = interval.tick() => state.tick(Instant::now()),
         }
     }
 }
 
-async fn publish(mesh: Arc<Mesh>, shutdown: CancellationToken) {
-    shutdown.run_until_cancelled(mesh.publish_changes()).await;
+async fn publish(state: Arc<ServerState>, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(state.publish_changes()).await;
 }
 
 /// Notes the sidecars that are there whenever they change.
-async fn record(mesh: Arc<Mesh>, file: PathBuf, shutdown: CancellationToken) {
+async fn record(state: Arc<ServerState>, file: PathBuf, shutdown: CancellationToken) {
     let mut noted = None;
     loop {
-        if let Some((stream, known)) = mesh.to_record() {
+        if let Some((stream, known)) = state.to_record() {
             if noted.as_ref() != Some(&known) {
                 write_known(&file, known.clone()).await;
                 noted = Some(known);
             }
-            mesh.set_recorded(stream);
+            state.set_recorded(stream);
         }
         let next = async {
             sleep(limits::RECORD_INTERVAL).await;
-            mesh.unrecorded().await;
+            state.unrecorded().await;
         };
         if shutdown.run_until_cancelled(next).await.is_none() {
             return;

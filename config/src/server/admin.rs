@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use weft_ca::local;
 use weft_transport::private_socket::{PrivateSocket, connect};
 
-use super::mesh::Mesh;
+use super::state::ServerState;
 use super::{SOCKET_FILE, STORE_FILE, ServeError};
 use crate::limits;
 use crate::proto::admin_server::{Admin, AdminServer};
@@ -48,11 +48,11 @@ pub(super) fn bind(dir: &Path) -> Result<PrivateSocket, ServeError> {
 /// Answers on the socket until `shutdown`. Its connections end when this does.
 pub(super) async fn serve(
     socket: PrivateSocket,
-    mesh: Arc<Mesh>,
+    state: Arc<ServerState>,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let local = Local {
-        mesh,
+        state,
         turn: Mutex::default(),
     };
     let stopped = CancellationToken::new();
@@ -72,7 +72,7 @@ pub(super) async fn serve(
 }
 
 struct Local {
-    mesh: Arc<Mesh>,
+    state: Arc<ServerState>,
     /// A backup is as large as the store: one is made at a time.
     turn: Mutex<()>,
 }
@@ -81,8 +81,8 @@ struct Local {
 impl Admin for Local {
     async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<BackupReply>, Status> {
         let _turn = self.turn.lock().await;
-        let mesh = self.mesh.clone();
-        let content = tokio::task::spawn_blocking(move || mesh.store.backup())
+        let state = self.state.clone();
+        let content = tokio::task::spawn_blocking(move || state.store.backup())
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| Status::internal(error.to_string()))?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tonic::{Request, Response, Status};
 
 use super::gate::Ticket;
-use super::mesh::Mesh;
+use super::state::ServerState;
 use crate::diff::diff;
 use crate::findings::Findings;
 use crate::limits;
@@ -24,7 +24,7 @@ use crate::table::Revision;
 use crate::validate::validate;
 
 pub(super) struct Operations {
-    pub(super) mesh: Arc<Mesh>,
+    pub(super) state: Arc<ServerState>,
 }
 
 #[tonic::async_trait]
@@ -44,9 +44,9 @@ impl Operator for Operations {
             change,
             prune_namespaces,
         } = request.into_inner();
-        let writing = self.mesh.writing.lock().await;
+        let writing = self.state.writing.lock().await;
         let planned = self
-            .plan(move |mesh| with_files(mesh, files, &prune_namespaces))
+            .plan(move |state| with_files(state, files, &prune_namespaces))
             .await?;
         self.change(planned, &ticket, change, writing).await
     }
@@ -54,8 +54,8 @@ impl Operator for Operations {
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<Reply>, Status> {
         let ticket = Ticket::of(&request)?;
         let DeleteRequest { keys, change } = request.into_inner();
-        let writing = self.mesh.writing.lock().await;
-        let planned = self.plan(move |mesh| without(mesh, &keys)).await?;
+        let writing = self.state.writing.lock().await;
+        let planned = self.plan(move |state| without(state, &keys)).await?;
         self.change(planned, &ticket, change, writing).await
     }
 
@@ -67,12 +67,12 @@ impl Operator for Operations {
             change.message = format!("rollback to {number}");
         }
         let author = ticket.author().to_owned();
-        let writing = self.mesh.writing.lock().await;
+        let writing = self.state.writing.lock().await;
         let planned = self
-            .plan(move |mesh| {
-                let next = mesh.store.set_at(number).map_err(|error| failed(&error))?;
-                let revisions = mesh.store.revisions().map_err(|error| failed(&error))?;
-                let mut result = check(mesh, &next, &Parsed::default());
+            .plan(move |state| {
+                let next = state.store.set_at(number).map_err(|error| failed(&error))?;
+                let revisions = state.store.revisions().map_err(|error| failed(&error))?;
+                let mut result = check(state, &next, &Parsed::default());
                 let others = |info: &RevisionInfo| info.number > number && info.author != author;
                 result.overwritten = revisions.into_iter().filter(others).collect();
                 Ok(Planned { next, result })
@@ -94,13 +94,13 @@ impl Operator for Operations {
                 Status::invalid_argument(error.to_string())
             })?),
         };
-        self.blocking(move |mesh| {
+        self.blocking(move |state| {
             let wanted = |key: &Key| {
                 kind.is_none_or(|kind| kind == key.kind)
                     && (namespace.is_empty() || namespace == key.namespace)
                     && (name.is_empty() || name == key.name)
             };
-            let (_, set) = mesh.current();
+            let (_, set) = state.current();
             let found: Vec<&Resource> = set
                 .resources
                 .iter()
@@ -117,7 +117,7 @@ impl Operator for Operations {
         request: Request<ListRevisionsRequest>,
     ) -> Result<Response<Reply>, Status> {
         let _ticket = Ticket::of(&request)?;
-        self.blocking(|mesh| reply(&mesh.store.revisions().map_err(|error| failed(&error))?))
+        self.blocking(|state| reply(&state.store.revisions().map_err(|error| failed(&error))?))
             .await
     }
 
@@ -126,7 +126,7 @@ impl Operator for Operations {
         request: Request<ListSidecarsRequest>,
     ) -> Result<Response<Reply>, Status> {
         let _ticket = Ticket::of(&request)?;
-        self.blocking(|mesh| reply(&mesh.sidecars())).await
+        self.blocking(|state| reply(&state.sidecars())).await
     }
 }
 
@@ -141,20 +141,22 @@ impl Operations {
     async fn look(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
         let _ticket = Ticket::of(&request)?;
         let files = request.into_inner().files;
-        let planned = self.plan(move |mesh| with_files(mesh, files, &[])).await?;
+        let planned = self
+            .plan(move |state| with_files(state, files, &[]))
+            .await?;
         reply(&planned.result)
     }
 
     /// Plans a change, one at a time: what that needs for large files is needed once.
     async fn plan(
         &self,
-        work: impl FnOnce(&Mesh) -> Result<Planned, Status> + Send + 'static,
+        work: impl FnOnce(&ServerState) -> Result<Planned, Status> + Send + 'static,
     ) -> Result<Planned, Status> {
-        let turn = Arc::clone(&self.mesh.planning).lock_owned().await;
-        self.blocking(move |mesh| {
+        let turn = Arc::clone(&self.state.planning).lock_owned().await;
+        self.blocking(move |state| {
             // Held until the work is done, even if the caller has gone.
             let _turn = turn;
-            work(mesh)
+            work(state)
         })
         .await
     }
@@ -177,7 +179,7 @@ impl Operations {
             // Nothing new to write; but the caller wants to know that what is in force is everywhere.
             drop((writing, next));
             ticket.give_up();
-            let (revision, _) = self.mesh.current();
+            let (revision, _) = self.state.current();
             return self.settle(result, &revision, &change).await;
         }
         if change.message.chars().count() > limits::MESSAGE_LENGTH_MAX {
@@ -186,10 +188,10 @@ impl Operations {
         let (author, message) = (ticket.author().to_owned(), change.message.clone());
         let time = format!("{:.0}", jiff::Timestamp::now());
         let revision = self
-            .blocking(move |mesh| {
-                let written = mesh.store.write(&next, &author, &time, &message);
+            .blocking(move |state| {
+                let written = state.store.write(&next, &author, &time, &message);
                 let revision = written.map_err(|error| failed(&error))?;
-                mesh.advance(revision.clone(), next);
+                state.advance(revision.clone(), next);
                 Ok(revision)
             })
             .await?;
@@ -207,7 +209,7 @@ impl Operations {
         change: &Change,
     ) -> Result<Response<Reply>, Status> {
         let wait = Duration::from_millis(change.wait_ms).min(limits::APPLY_WAIT_MAX);
-        let settled = self.mesh.settle(revision, wait).await;
+        let settled = self.state.settle(revision, wait).await;
         result.sidecars = settled.sidecars;
         result.settling = settled.more_may_come;
         reply(&result)
@@ -215,10 +217,10 @@ impl Operations {
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Mesh) -> Result<T, Status> + Send + 'static,
+        work: impl FnOnce(&ServerState) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
-        let mesh = self.mesh.clone();
-        tokio::task::spawn_blocking(move || work(&mesh))
+        let state = self.state.clone();
+        tokio::task::spawn_blocking(move || work(&state))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
     }
@@ -226,7 +228,7 @@ impl Operations {
 
 /// The set with the files' resources in it, without others of the namespaces to be pruned, and what that would find
 /// and change.
-fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned, Status> {
+fn with_files(state: &ServerState, files: Vec<File>, prune: &[String]) -> Result<Planned, Status> {
     if prune.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(
             "a namespace to prune has a name: what is in none is not pruned",
@@ -244,7 +246,7 @@ fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned
         .collect();
     let parsed = parse(&files);
     drop(files);
-    let mut next = Set::clone(&mesh.current().1);
+    let mut next = Set::clone(&state.current().1);
     if !prune.is_empty() {
         next.resources
             .retain(|key, _| !prune.contains(&key.namespace));
@@ -257,13 +259,13 @@ fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned
         }
         next.insert(resource);
     }
-    let result = check(mesh, &next, &parsed);
+    let result = check(state, &next, &parsed);
     Ok(Planned { next, result })
 }
 
 /// The set without some resources.
-fn without(mesh: &Mesh, keys: &[String]) -> Result<Planned, Status> {
-    let mut next = Set::clone(&mesh.current().1);
+fn without(state: &ServerState, keys: &[String]) -> Result<Planned, Status> {
+    let mut next = Set::clone(&state.current().1);
     for text in keys {
         let key: Key = text.parse().map_err(|error: crate::resources::KeyError| {
             Status::invalid_argument(error.to_string())
@@ -272,17 +274,17 @@ fn without(mesh: &Mesh, keys: &[String]) -> Result<Planned, Status> {
             return Err(Status::not_found(format!("there is no {key}")));
         }
     }
-    let result = check(mesh, &next, &Parsed::default());
+    let result = check(state, &next, &Parsed::default());
     Ok(Planned { next, result })
 }
 
-fn check(mesh: &Mesh, next: &Set, parsed: &Parsed) -> ChangeResult {
+fn check(state: &ServerState, next: &Set, parsed: &Parsed) -> ChangeResult {
     let mut findings: Findings = parsed.findings.clone();
-    findings.extend(validate(next, Some(&mesh.trust_domain), parsed));
+    findings.extend(validate(next, Some(&state.trust_domain), parsed));
     findings.sort();
     ChangeResult {
         findings,
-        changes: diff(&mesh.current().1, next),
+        changes: diff(&state.current().1, next),
         revision: None,
         sidecars: Vec::new(),
         settling: false,

@@ -21,10 +21,10 @@ use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::shares::Place as StreamPlace;
 
 use super::delivery::{Delivery, Outgoing, delivery};
-use super::mesh::{Mesh, View};
 use super::pace::Pace;
 use super::registry::{Inbound, Workload};
 use super::roster::{About, Place, Stream, TooManyNames};
+use super::state::{ServerState, View};
 use super::told::{After, News, Next, Told, Untellable};
 use crate::compile::Sidecar;
 use crate::limits;
@@ -34,7 +34,7 @@ use crate::proto::{self, ServiceMessage, SidecarMessage};
 use crate::table::{Features, NameError, Schema};
 
 pub(super) struct Subscriptions {
-    pub(super) mesh: Arc<Mesh>,
+    pub(super) state: Arc<ServerState>,
     pub(super) tracker: TaskTracker,
     pub(super) shutdown: CancellationToken,
 }
@@ -56,15 +56,15 @@ impl Discovery for Subscriptions {
         };
         let incoming = request.into_inner();
         let (outgoing, stream) = delivery();
-        let (mesh, shutdown) = (self.mesh.clone(), self.shutdown.clone());
+        let (state, shutdown) = (self.state.clone(), self.shutdown.clone());
         let serving = async move {
-            let place = mesh.streams.enter(peer.id().clone());
+            let place = state.streams.enter(peer.id().clone());
             let ended = tokio::select! {
                 () = shutdown.cancelled() => Err(Status::unavailable("the config service stops")),
-                ended = run(&mesh, &caller, &peer, &place, incoming, &outgoing) => ended,
+                ended = run(&state, &caller, &peer, &place, incoming, &outgoing) => ended,
             };
             let Err(status) = ended else { return };
-            mesh.ended.log(|left_out| {
+            state.ended.log(|left_out| {
                 tracing::info!(peer = %peer.id(), reason = status.message(), left_out, "subscription ended");
             });
             let asked =
@@ -81,7 +81,7 @@ impl Discovery for Subscriptions {
 }
 
 async fn run(
-    mesh: &Mesh,
+    state: &ServerState,
     caller: &Caller,
     peer: &PeerId,
     place: &StreamPlace<SpiffeId>,
@@ -110,10 +110,10 @@ async fn run(
         serves: BTreeSet::new(),
         features: about.features,
     });
-    let stream = mesh.connect(&workload, about).map_err(too_many_names)?;
+    let stream = state.connect(&workload, about).map_err(too_many_names)?;
     let subscriber = Subscriber {
-        mesh,
-        undelivered: mesh.undelivered.of(&workload.identity),
+        state,
+        undelivered: state.undelivered.of(&workload.identity),
         workload,
         stream,
         needs,
@@ -121,12 +121,12 @@ async fn run(
     };
     let (workload, number) = (subscriber.workload.clone(), subscriber.stream.number);
     let ended = subscriber.pump(peer, place, incoming, outgoing).await;
-    mesh.disconnect(&workload, number, Instant::now());
+    state.disconnect(&workload, number, Instant::now());
     ended
 }
 
 struct Subscriber<'a> {
-    mesh: &'a Mesh,
+    state: &'a ServerState,
     workload: Workload,
     stream: Stream,
     /// Itself as far as its table depends on it.
@@ -150,7 +150,7 @@ impl Subscriber<'_> {
         mut incoming: Streaming<SidecarMessage>,
         outgoing: &Outgoing,
     ) -> Result<(), Status> {
-        let (mut views, mut recorded) = (self.mesh.views(), self.mesh.recorded());
+        let (mut views, mut recorded) = (self.state.views(), self.state.recorded());
         let mut pending = false;
         // What a sidecar serves is in its first report. A table without it would deny all calls to a
         // service that the sidecar goes on to serve.
@@ -260,11 +260,11 @@ impl Subscriber<'_> {
         match message.kind {
             Some(In::Report(report)) => {
                 let inbound = inbound(&report)?;
-                self.mesh
+                self.state
                     .report(workload, number, inbound, now)
                     .map_err(too_many_names)?;
                 if report.leaving {
-                    self.mesh.leave(workload, number);
+                    self.state.leave(workload, number);
                 }
             }
             Some(In::Acknowledgement(acknowledgement)) => {
@@ -281,7 +281,7 @@ impl Subscriber<'_> {
                     .chars()
                     .take(limits::REFUSAL_LENGTH_MAX)
                     .collect();
-                self.mesh
+                self.state
                     .acknowledge(workload, number, revision.into(), refusal);
             }
             Some(In::Hello(_)) => return Err(Status::invalid_argument("a second hello")),
@@ -294,7 +294,7 @@ impl Subscriber<'_> {
     /// The next message that brings the sidecar nearer to `view`, if any is missing.
     fn next(&mut self, view: &View) -> Result<Option<(ServiceMessage, After)>, Status> {
         let (plan, number) = (view.tables.plan(), self.stream.number);
-        let (serves, registrations) = self.mesh.serves(&self.workload, number, plan);
+        let (serves, registrations) = self.state.serves(&self.workload, number, plan);
         if self.needs.serves != serves {
             self.needs = Arc::new(Sidecar {
                 serves,
@@ -306,7 +306,7 @@ impl Subscriber<'_> {
             Ok(Next::Nothing) => Ok(None),
             Ok(Next::CannotRead(reason)) => {
                 let revision = plan.revision.clone();
-                self.mesh
+                self.state
                     .cannot_tell(&self.workload, number, revision, &reason);
                 Ok(None)
             }
@@ -317,10 +317,10 @@ impl Subscriber<'_> {
 
     fn went(&mut self, after: After) {
         match self.told.went(after) {
-            Some(News::Problems) => self.mesh.log_problems(&self.workload),
+            Some(News::Problems) => self.state.log_problems(&self.workload),
             Some(News::Table(table)) => {
                 let (workload, number) = (&self.workload, self.stream.number);
-                self.mesh.withhold(workload, number, table.withheld());
+                self.state.withhold(workload, number, table.withheld());
             }
             None => {}
         }

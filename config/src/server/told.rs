@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::mesh::View;
+use super::state::View;
 use super::tables::{Changed, SharedTable};
 use super::withdrawn::Withdrawn;
 use crate::compile::Sidecar;

@@ -1,13 +1,13 @@
 //! What operators see of the sidecars: the list of them, and why registrations do not hold.
 
-use super::{Inner, Mesh};
+use super::{Inner, ServerState};
 use crate::operator::SidecarInfo;
 use crate::server::registrations::reason;
 use crate::server::registry::Workload;
 use crate::server::roster::Sidecar;
 use crate::table::ServiceName;
 
-impl Mesh {
+impl ServerState {
     /// All sidecars that are or were connected.
     pub(in crate::server) fn sidecars(&self) -> Vec<SidecarInfo> {
         let inner = self.lock();

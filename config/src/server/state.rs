@@ -1,12 +1,12 @@
-//! The state that all calls share, under one lock: the resources in force (`mesh/resources.rs`), the leases of workloads
-//! (`mesh/leases.rs`), and the sidecars that are there (`mesh/sessions.rs`). What sidecars should see is published as a
+//! The state that all calls share, under one lock: the resources in force (`state/resources.rs`), the leases of workloads
+//! (`state/leases.rs`), and the sidecars that are there (`state/sessions.rs`). What sidecars should see is published as a
 //! [`View`]; a slow one misses views, never the newest.
 
 mod leases;
 mod resources;
 mod sessions;
 mod shown;
-mod untold;
+mod withheld;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -34,7 +34,7 @@ pub(super) struct View {
 }
 
 #[derive(Debug)]
-pub(super) struct Mesh {
+pub(super) struct ServerState {
     pub(super) store: Store,
     pub(super) trust_domain: TrustDomain,
     /// Serialises changes of the resources.
@@ -60,7 +60,7 @@ struct Inner {
     sessions: Sessions,
 }
 
-impl Mesh {
+impl ServerState {
     /// `known` are the sidecars of which an earlier service knew, if it noted them.
     pub(super) fn new(
         store: Store,

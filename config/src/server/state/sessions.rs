@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_transport::rarely::Rarely;
 
-use super::Mesh;
+use super::ServerState;
 use crate::compile::Plan;
 use crate::operator::SidecarState;
 use crate::proto;
@@ -92,7 +92,7 @@ impl Progress {
     }
 }
 
-impl Mesh {
+impl ServerState {
     /// A sidecar's stream begins.
     pub(in crate::server) fn connect(
         &self,

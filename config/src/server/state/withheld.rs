@@ -1,11 +1,11 @@
 //! What sidecars cannot be told, in words for operators: what their builds do not understand. What that is decides
 //! `compile/fit.rs`.
 
-use super::Mesh;
+use super::ServerState;
 use crate::server::registry::Workload;
 use crate::table::{Revision, Withheld};
 
-impl Mesh {
+impl ServerState {
     /// A sidecar reads no table that this service writes: the same to operators as one that refuses it.
     pub(in crate::server) fn cannot_tell(
         &self,
