@@ -141,7 +141,7 @@ impl Plan {
         }
         add_routes(&mut services, set, &policies);
         add_failovers(&mut services);
-        close_side_doors(&mut services, set);
+        close_bypasses(&mut services, set);
         Self {
             revision,
             trust_domain,
@@ -324,7 +324,7 @@ fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
 }
 
 /// Services that only routes may lead to are told whose.
-fn close_side_doors(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
+fn close_bypasses(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
     for (name, spec) in set.services() {
         if spec.callers == Callers::RouteOnly
             && let Some(compiled) = services.get_mut(&name)

@@ -3,7 +3,7 @@
 //!
 //! Every rule here has a test whose name states it, with the message an operator sees.
 
-mod side_doors;
+mod bypass;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -234,7 +234,7 @@ impl Check<'_> {
         }
         for (i, rule) in spec.rules.iter().enumerate() {
             self.rule(key, &format!("spec.rules[{i}]"), rule);
-            self.side_doors(key, spec, i, rule);
+            self.bypasses(key, spec, i, rule);
         }
     }
 

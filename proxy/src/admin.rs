@@ -34,7 +34,7 @@ use crate::run::table::{Snapshots, Updates, in_force, is_everywhere};
 use crate::run::{ControlPlane, Process};
 use crate::worker::Shared;
 
-use outlook::Doors;
+use outlook::Listening;
 
 /// What the endpoint can show and do.
 pub(crate) struct State {
@@ -44,7 +44,7 @@ pub(crate) struct State {
     pools: Vec<Pool>,
     snapshots: Snapshots,
     shared: Arc<Shared>,
-    doors: Doors,
+    listening: Listening,
     process: Option<Arc<dyn Process>>,
     updates: Arc<Updates>,
     draining: CancellationToken,
@@ -57,7 +57,7 @@ impl State {
         shards: Vec<Arc<Shard>>,
         pools: Vec<Pool>,
         snapshots: Snapshots,
-        (shared, doors): (Arc<Shared>, Doors),
+        (shared, listening): (Arc<Shared>, Listening),
         process: Option<Arc<dyn Process>>,
     ) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl State {
             pools,
             snapshots,
             shared,
-            doors,
+            listening,
             process,
             updates: Arc::default(),
             draining: CancellationToken::new(),
@@ -244,10 +244,10 @@ async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {
     let first = state.snapshots.first();
     let directory = first.map(|snapshot| Arc::clone(&snapshot.borrow()));
     let directory = directory.unwrap_or_default();
-    let mesh = state.doors.mesh.map(|address| address.to_string());
+    let mesh = state.listening.mesh.map(|address| address.to_string());
     Json(json!({
         "listen": mesh,
-        "listeners": outlook::listeners(&state.doors, &directory, &state.shared),
+        "listeners": outlook::listeners(&state.listening, &directory, &state.shared),
         "registrations": outlook::registrations(&state.shared, &status),
         "control_plane": status,
         "table": table.as_deref(),

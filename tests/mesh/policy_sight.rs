@@ -350,7 +350,7 @@ fn an_authority_that_names_another_service_of_the_sidecar_is_misdirected() {
 }
 
 #[test]
-fn a_service_that_only_routes_lead_to_has_no_side_door() {
+fn a_service_that_only_routes_lead_to_refuses_direct_calls() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "v1");
     let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: split, namespace: shop }\nspec:\n  parentRefs: [ { group: \"\", kind: Service, name: orders, port: 80 } ]\n  rules: [ { backendRefs: [ { name: v1, port: 80 } ] } ]\n";

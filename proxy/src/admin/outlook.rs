@@ -12,7 +12,7 @@ use crate::outbound::route::{Destination, address};
 use crate::worker::Shared;
 
 /// Where the sidecar listens, as bound.
-pub(crate) struct Doors {
+pub(crate) struct Listening {
     /// For peers (UDP).
     pub(crate) mesh: Option<SocketAddr>,
     /// For its application, and what each leads to.
@@ -21,8 +21,8 @@ pub(crate) struct Doors {
 
 /// Each listener of the application with what it leads to. `state` is `ok`, `by_host`, `forbidden`, `unknown`,
 /// `no_endpoint` or `not_ready`; `why` says more where that is not well.
-pub(super) fn listeners(doors: &Doors, directory: &Directory, shared: &Shared) -> Value {
-    let rows = doors.outbound.iter().map(|(listen, destination)| {
+pub(super) fn listeners(listening: &Listening, directory: &Directory, shared: &Shared) -> Value {
+    let rows = listening.outbound.iter().map(|(listen, destination)| {
         let (leads_to, state, why) = outlook(destination, directory, shared);
         json!({ "listen": listen.to_string(), "leads_to": leads_to, "state": state, "why": why })
     });

@@ -50,7 +50,7 @@ use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
 use connection::{Connection, Spoken, detect, may_be_http};
-use intake::Door;
+use intake::Acceptor;
 use route::Destination;
 
 /// One listener of one worker.
@@ -106,13 +106,13 @@ impl Socket {
 pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Semaphore>) {
     let finish = listener.worker.finish.clone();
     let intake = Arc::clone(&listener.worker.shard.intake);
-    let mut door = Door::new(socket, room, intake);
+    let mut acceptor = Acceptor::new(socket, room, intake);
     let failures = Rarely::by_a_state();
     loop {
         let accepted = tokio::select! {
             biased;
             () = finish.cancelled() => return,
-            accepted = door.next() => accepted,
+            accepted = acceptor.next() => accepted,
         };
         match accepted {
             Ok((stream, permit)) => {

@@ -200,7 +200,7 @@ impl Serving {
             );
         }
         if let Some(incumbent) = &self.incumbent
-            && let Err(error) = incumbent.door.open()
+            && let Err(error) = incumbent.socket.open()
         {
             tracing::error!(%error, "no later process can take over from this one");
         }
@@ -266,7 +266,7 @@ impl Serving {
     async fn withdraw(&mut self, draining: CancellationToken) {
         // A process that starts from here on finds none to take over from.
         if let Some(incumbent) = self.incumbent.take() {
-            incumbent.door.place().clear();
+            incumbent.socket.place().clear();
         }
         draining.cancel();
         tracing::info!(deadline_s = self.drain.deadline.as_secs(), "draining");

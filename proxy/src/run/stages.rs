@@ -35,7 +35,7 @@ use super::{
     ControlPlane, Process, RunError, Running, bind, destination, random, reset_key, served, table,
 };
 use crate::access_log::Writer;
-use crate::admin::outlook::Doors;
+use crate::admin::outlook::Listening;
 use crate::admin::server::{Endpoint, Servers};
 use crate::admin::{self as routes, State};
 use crate::health;
@@ -271,7 +271,7 @@ fn incumbent(
     };
     let listeners = listeners.iter().map(|one| one.bound.share());
     Ok(Some(Incumbent {
-        door: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
+        socket: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
         expects: Expected::new(settings, svid.id()),
         kept: Kept {
             mesh: match settings.inbound {
@@ -336,7 +336,7 @@ impl Built {
             workers.push(over);
         }
         let of_listener = |one: &Listener| (one.bound.address.clone(), one.leads_to.clone());
-        let doors = Doors {
+        let listening = Listening {
             mesh: settings.inbound.is_some().then_some(mesh.address),
             outbound: listeners.iter().map(of_listener).collect(),
         };
@@ -346,7 +346,7 @@ impl Built {
             shards,
             pools,
             snapshots,
-            (shared, doors),
+            (shared, listening),
             given.process.clone(),
         ));
         let admin = Admin::new(admin, settings, &state)?;

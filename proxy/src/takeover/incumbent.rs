@@ -21,7 +21,7 @@ use crate::run::ControlPlane;
 
 /// What the running process can hand over.
 pub(crate) struct Incumbent {
-    pub(crate) door: PrivateSocket,
+    pub(crate) socket: PrivateSocket,
     pub(crate) expects: Expected,
     pub(crate) kept: Kept,
     pub(crate) epoch: Epoch,
@@ -175,7 +175,7 @@ impl Incumbent {
     ) -> Successor {
         let failures = Rarely::by_a_state();
         loop {
-            let offered = match self.door.accept().await {
+            let offered = match self.socket.accept().await {
                 Ok(stream) => {
                     let offered = self.offer(Channel::new(stream), &elders, control);
                     timeout(limits::TAKEOVER_TIMEOUT, offered)

@@ -57,7 +57,7 @@ fn a_backend_that_a_deny_of_its_parent_does_not_cover_is_a_warning() {
 }
 
 #[test]
-fn a_backend_that_only_routes_lead_to_has_no_side_door() {
+fn a_backend_that_only_routes_lead_to_cannot_be_bypassed() {
     let backend = service("orders-v1", "http").replace("spec:\n", "spec:\n  callers: RouteOnly\n");
     assert!(denied_parent(&backend, "").is_empty());
 }

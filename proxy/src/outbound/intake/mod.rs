@@ -3,13 +3,13 @@
 //! A request costs next to nothing as long as it is not read. So a worker that falls behind, or whose connections
 //! wait to be accepted for long, begins only as many requests in each pass over what is ready as one pass has time for
 //! ([`portion`]). The others wait in the kernel, where TCP lets their callers feel it, and [`mod@line`] tells who is next.
-//! Connections are accepted by the same measure ([`door`]). When nobody has waited for a second, all are taken in as
+//! Connections are accepted by the same measure ([`acceptor`]). When nobody has waited for a second, all are taken in as
 //! they come.
 //!
 //! A request that had to be read to be seen, because it came on a connection that carries others too (HTTP/2),
 //! waits as well: as many as may be open on one connection, and no more are sent.
 
-mod door;
+mod acceptor;
 mod line;
 mod portion;
 
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use weft_transport::lag::Lag;
 
 use crate::limits;
-pub(super) use door::Door;
+pub(super) use acceptor::Acceptor;
 use line::{Line, Place};
 use portion::Portion;
 use weft_transport::locks::lock;
@@ -51,7 +51,7 @@ struct Cycle {
     /// Connections with something to read.
     line: Line<Waker>,
     /// Listeners that would accept.
-    doors: Vec<Waker>,
+    acceptors: Vec<Waker>,
     /// When one of them had its turn before connections that wait to be read.
     accepted: Option<Instant>,
 }
@@ -68,13 +68,13 @@ impl Cycle {
             self.take();
             waker.wake();
         }
-        self.doors.drain(..).for_each(Waker::wake);
+        self.acceptors.drain(..).for_each(Waker::wake);
     }
 
     /// How many of those that are left may be connections to accept though others wait to be read: half, which is
     /// fair, unless callers give up. Then one more connection would only be one more that waits.
     fn kept(&mut self, now: Instant) -> u32 {
-        if self.doors.is_empty() || self.line.is_empty() {
+        if self.acceptors.is_empty() || self.line.is_empty() {
             return 0;
         }
         if !self.line.callers_give_up(now.into_std()) {
@@ -99,7 +99,7 @@ impl Cycle {
     }
 
     fn is_waited_for(&self) -> bool {
-        !self.line.is_empty() || !self.doors.is_empty()
+        !self.line.is_empty() || !self.acceptors.is_empty()
     }
 }
 
@@ -141,7 +141,7 @@ impl Intake {
             if cycle.take() {
                 return Poll::Ready(());
             }
-            cycle.doors.push(context.waker().clone());
+            cycle.acceptors.push(context.waker().clone());
             Poll::Pending
         })
         .await;
@@ -284,7 +284,7 @@ mod tests {
         for _ in 0..connections {
             cycle.line.join(noop_waker(), now.into_std());
         }
-        cycle.doors.push(noop_waker());
+        cycle.acceptors.push(noop_waker());
         cycle
     }
 
@@ -299,13 +299,13 @@ mod tests {
         cycle.line.gone(later.into_std());
         let mut left = Vec::new();
         for _ in 0..3 {
-            cycle.doors.push(noop_waker());
+            cycle.acceptors.push(noop_waker());
             cycle.begin(20, later);
             left.push(cycle.left);
             later += limits::INTAKE_ACCEPTS_EACH / 2;
         }
         assert_eq!(left, [1, 0, 1]);
-        assert!(cycle.doors.is_empty());
+        assert!(cycle.acceptors.is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteRule, HttpRout
 use crate::table::{self, Action, ServiceName};
 
 /// A way to a backend around the policy of its parent.
-struct SideDoor {
+struct Bypass {
     backend: usize,
     message: String,
     hint: String,
@@ -19,7 +19,7 @@ struct SideDoor {
 
 impl Check<'_> {
     /// Warns of backends of the rule that a caller reaches directly although a policy of a parent would refuse it.
-    pub(super) fn side_doors(
+    pub(super) fn bypasses(
         &mut self,
         key: &Key,
         spec: &HttpRouteSpec,
@@ -44,19 +44,25 @@ impl Check<'_> {
                 .service(&key.namespace, name)
                 .is_some_and(|service| service.callers == Callers::Any);
             for parent in parents.iter().filter(|parent| is_open && **parent != name) {
-                let door = self
+                let bypass = self
                     .around_allow(&key.namespace, parent, name)
                     .or_else(|| self.around_deny(&key.namespace, parent, name));
-                found.extend(door.map(|(message, hint)| SideDoor {
+                found.extend(bypass.map(|(message, hint)| Bypass {
                     backend,
                     message,
                     hint,
                 }));
             }
         }
-        for door in found {
-            let field = format!("spec.rules[{at}].backendRefs[{}].name", door.backend);
-            self.push(Severity::Warning, key, &field, &door.message, &door.hint);
+        for bypass in found {
+            let field = format!("spec.rules[{at}].backendRefs[{}].name", bypass.backend);
+            self.push(
+                Severity::Warning,
+                key,
+                &field,
+                &bypass.message,
+                &bypass.hint,
+            );
         }
     }
 

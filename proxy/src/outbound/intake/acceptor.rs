@@ -17,7 +17,7 @@ use crate::outbound::Socket;
 use crate::stream::ApplicationStream;
 
 /// The way in of one listener of one worker.
-pub(in crate::outbound) struct Door {
+pub(in crate::outbound) struct Acceptor {
     socket: Socket,
     /// For connections of all listeners of the worker.
     room: Arc<Semaphore>,
@@ -54,7 +54,7 @@ impl Queue {
     }
 }
 
-impl Door {
+impl Acceptor {
     pub(in crate::outbound) fn new(
         socket: Socket,
         room: Arc<Semaphore>,
@@ -117,7 +117,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for Acceptor {
     fn drop(&mut self) {
         // The next process may have been given the same socket.
         if self.queue.is_narrow {
@@ -140,18 +140,18 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let intake = Arc::new(Intake::default());
         let room = Arc::new(Semaphore::new(1));
-        let mut door = Door::new(Socket::Tcp(listener), room, Arc::clone(&intake));
-        door.queue.is_narrow = true;
+        let mut acceptor = Acceptor::new(Socket::Tcp(listener), room, Arc::clone(&intake));
+        acceptor.queue.is_narrow = true;
         intake.limited.store(true, Ordering::Relaxed);
         // What a cycle has for it.
         intake.pass_on();
         {
-            let mut next = std::pin::pin!(door.next());
+            let mut next = std::pin::pin!(acceptor.next());
             assert!(next.as_mut().now_or_never().is_none());
             intake.release();
             assert!(next.as_mut().now_or_never().is_none());
         }
-        assert!(!door.queue.is_narrow);
+        assert!(!acceptor.queue.is_narrow);
     }
 
     #[test]
