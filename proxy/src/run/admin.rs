@@ -12,7 +12,7 @@ use weft_transport::private_socket::{self, Opening, PrivateSocket, SocketPlace};
 
 use super::{RunError, bind};
 use crate::admin::server::Endpoint;
-use crate::takeover::Estate;
+use crate::takeover::OfferedSockets;
 
 /// Where a request comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Bound {
     /// Takes or binds them. The Unix socket has its path by [`Self::opening`].
     pub(crate) fn bind(
         settings: &ProxyAdmin,
-        mut inherited: Option<&mut Estate>,
+        mut inherited: Option<&mut OfferedSockets>,
     ) -> Result<Self, RunError> {
         let takes_over = inherited.is_some();
         let listen = bind::admin(

@@ -13,7 +13,7 @@ use weft_transport::private_socket::{is_answered, socket_at};
 
 use super::RunError;
 use crate::limits;
-use crate::takeover::Estate;
+use crate::takeover::OfferedSockets;
 
 /// A bound socket that no runtime owns yet.
 pub(super) enum Unowned {
@@ -69,14 +69,14 @@ pub(super) fn outbound(
     wanted: &LocalAddress,
     number: usize,
     workers: usize,
-    inherited: Option<&mut Estate>,
+    inherited: Option<&mut OfferedSockets>,
 ) -> Result<Bound, RunError> {
     let failed = |error| RunError::Listen {
         address: wanted.to_string(),
         purpose: "for the application (outbound.listeners, or --outbound)",
         error,
     };
-    let taken = inherited.and_then(|estate| take(&mut estate.listeners, wanted));
+    let taken = inherited.and_then(|offered| take(&mut offered.listeners, wanted));
     let (address, sockets) = match wanted {
         LocalAddress::Tcp(at) => {
             let sockets: Vec<TcpListener> = match taken {
@@ -134,11 +134,11 @@ fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListen
 pub(super) fn admin(
     address: SocketAddr,
     purpose: &'static str,
-    inherited: Option<&mut Estate>,
+    inherited: Option<&mut OfferedSockets>,
 ) -> Result<tokio::net::TcpListener, RunError> {
-    let taken = inherited.and_then(|estate| {
-        let index = estate.admin.iter().position(|(at, _)| *at == address)?;
-        Some(estate.admin.remove(index).1)
+    let taken = inherited.and_then(|offered| {
+        let index = offered.admin.iter().position(|(at, _)| *at == address)?;
+        Some(offered.admin.remove(index).1)
     });
     let bind = || {
         let socket: TcpListener = match taken {
@@ -243,15 +243,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let unix = LocalAddress::Unix(folder.path().join("s"));
         let old = [&unix, &ANY].map(|at| outbound(at, 0, 2, None).unwrap());
-        let mut estate = Estate {
+        let mut offered = OfferedSockets {
             mesh: None,
             listeners: old.iter().map(|one| one.share().unwrap()).collect(),
             admin: Vec::new(),
         };
-        let new = [&ANY, &ANY, &unix].map(|at| outbound(at, 0, 2, Some(&mut estate)).unwrap());
+        let new = [&ANY, &ANY, &unix].map(|at| outbound(at, 0, 2, Some(&mut offered)).unwrap());
         assert_eq!(new[0].address, old[1].address);
         assert_ne!(new[1].address, old[1].address);
         assert_eq!(new[2].address, unix);
-        assert!(estate.listeners.is_empty());
+        assert!(offered.listeners.is_empty());
     }
 }

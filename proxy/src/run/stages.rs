@@ -159,23 +159,23 @@ impl Bound {
             epoch: Epoch::choose(random(|random| random.random()), &earlier),
             reset_key: reset_key::reset_key(&settings.state_dir),
         };
-        let (mut estate, before) = match predecessor.map(Predecessor::inherit) {
-            Some((estate, before)) => (Some(estate), before),
+        let (mut offered, before) = match predecessor.map(Predecessor::inherit) {
+            Some((offered, before)) => (Some(offered), before),
             None => (None, Before::None),
         };
-        let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
+        let inherited = offered.as_mut().and_then(|offered| offered.mesh.take());
         let ports = mesh_port::ports(carrier, &mesh_settings, svid.id(), inherited)?;
         let mesh = Mesh::of(ports, &mesh_settings, settings.inbound.is_some())?;
         let mut listeners = Vec::new();
         for (number, listener) in settings.outbound.iter().enumerate() {
             let workers = usize::from(workers.get());
-            let bound = bind::outbound(&listener.listen, number, workers, estate.as_mut())?;
+            let bound = bind::outbound(&listener.listen, number, workers, offered.as_mut())?;
             let leads_to = destination(&listener.target, &namespace, bound.port())?;
             listeners.push(Listener { leads_to, bound });
         }
-        let admin = admin::Bound::bind(&settings.admin, estate.as_mut())?;
+        let admin = admin::Bound::bind(&settings.admin, offered.as_mut())?;
         // What the settings no longer name is closed with it.
-        drop(estate);
+        drop(offered);
         let epoch = mesh_settings.epoch;
         let incumbent = incumbent(&settings, &svid, &mesh, &listeners, &admin, epoch)?;
         Ok(Self {

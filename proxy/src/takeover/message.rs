@@ -226,7 +226,7 @@ pub(super) fn other_wildcard(address: SocketAddr) -> Option<SocketAddr> {
 
 /// The descriptors of an offer, each where it belongs.
 #[derive(Debug)]
-pub(crate) struct Estate {
+pub(crate) struct OfferedSockets {
     /// UDP sockets, and the ways to the processes that had them; none for a sidecar that serves nothing.
     pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<Elder>)>,
     /// By the address in the settings.
@@ -253,7 +253,7 @@ impl Offer {
     }
 
     /// Says what each of the descriptors is.
-    pub(super) fn assign(&self, descriptors: Vec<OwnedFd>) -> Result<Estate, MessageError> {
+    pub(super) fn assign(&self, descriptors: Vec<OwnedFd>) -> Result<OfferedSockets, MessageError> {
         let (found, named) = (descriptors.len(), self.descriptors());
         if found != named {
             return Err(MessageError::Descriptors { found, named });
@@ -276,7 +276,7 @@ impl Offer {
             .collect();
         let admin = std::iter::once(self.admin).chain(self.observe);
         let admin = admin.zip(descriptors).collect();
-        Ok(Estate {
+        Ok(OfferedSockets {
             mesh,
             listeners,
             admin,
@@ -388,19 +388,19 @@ mod tests {
     fn each_descriptor_has_its_place_and_a_wrong_number_has_none() {
         let offer = offer();
         assert_eq!(offer.descriptors(), 2 * 3 + 2 + 1 + 1);
-        let estate = offer.assign(descriptors(10)).unwrap();
-        let (sockets, elders) = estate.mesh.as_ref().unwrap();
+        let offered = offer.assign(descriptors(10)).unwrap();
+        let (sockets, elders) = offered.mesh.as_ref().unwrap();
         assert_eq!(sockets.len(), 2);
         let epochs: Vec<&[Epoch]> = elders.iter().map(|elder| &*elder.epochs).collect();
         assert_eq!(epochs, [&[Epoch(7)], &[Epoch(9)]]);
         assert!(elders.iter().all(|elder| elder.relays.len() == 2));
-        let counts: Vec<usize> = estate.listeners.iter().map(|(_, all)| all.len()).collect();
+        let counts: Vec<usize> = offered.listeners.iter().map(|(_, all)| all.len()).collect();
         assert_eq!(counts, [2, 1]);
         let (admin, observe) = ("127.0.0.1:6191", "10.0.0.1:6192");
-        let at = |estate: &Estate| -> Vec<String> {
-            estate.admin.iter().map(|(at, _)| at.to_string()).collect()
+        let at = |offered: &OfferedSockets| -> Vec<String> {
+            offered.admin.iter().map(|(at, _)| at.to_string()).collect()
         };
-        assert_eq!(at(&estate), [admin]);
+        assert_eq!(at(&offered), [admin]);
         let more = Offer {
             observe: observe.parse().ok(),
             ..offer.clone()

@@ -11,7 +11,7 @@ use weft_transport::identity::SpiffeId;
 use weft_transport::private_socket;
 
 use super::channel::Channel;
-use super::message::{Estate, Message, MessageError, Offer, Request, other_wildcard};
+use super::message::{Message, MessageError, Offer, OfferedSockets, Request, other_wildcard};
 use super::{TakeoverError, check_user, request, socket_error};
 use crate::limits;
 
@@ -23,7 +23,7 @@ const TABLE_FILE: &str = "table.json";
 pub struct Predecessor {
     channel: Channel,
     offer: Offer,
-    estate: Estate,
+    offered: OfferedSockets,
 }
 
 /// Whether there is a process before this one that has to be asked before this one reads and accepts.
@@ -122,11 +122,11 @@ impl Predecessor {
         };
         let count = offer.descriptors().min(limits::TAKEOVER_DESCRIPTORS_MAX);
         let descriptors = channel.receive_descriptors(count).await;
-        let estate = offer.assign(descriptors.map_err(TakeoverError::Broken)?)?;
+        let offered = offer.assign(descriptors.map_err(TakeoverError::Broken)?)?;
         Ok(Self {
             channel,
             offer,
-            estate,
+            offered,
         })
     }
 
@@ -143,8 +143,8 @@ impl Predecessor {
     }
 
     /// Its sockets, and itself as one that is still to be asked.
-    pub(crate) fn inherit(self) -> (Estate, Before) {
-        (self.estate, Before::Waits(Unconfirmed(self.channel)))
+    pub(crate) fn inherit(self) -> (OfferedSockets, Before) {
+        (self.offered, Before::Waits(Unconfirmed(self.channel)))
     }
 }
 
