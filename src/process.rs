@@ -134,10 +134,10 @@ pub fn die_with(parent: i32) {
 
 /// Starts logging as the environment wishes (`WEFT_LOG`, else `RUST_LOG`).
 pub fn start_logging() -> telemetry::LogFilter {
-    let wish = ["WEFT_LOG", "RUST_LOG"]
+    let filter = ["WEFT_LOG", "RUST_LOG"]
         .into_iter()
         .find_map(|name| std::env::var_os(name)?.into_string().ok());
-    telemetry::start(wish.as_deref())
+    telemetry::start(filter.as_deref())
 }
 
 /// Logs what the settings' owner should know.

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_config::table::{GrpcCode, Hedge, HedgeAfter, Percent, Retry, RetryBudget, Traffic};
 
-use super::pick::{Tried, Wish, pick};
+use super::pick::{Criteria, Tried, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::placed;
 use crate::resilience::attempts::{Attempts, Hedging, Next, Rules, Setback};
@@ -87,7 +87,7 @@ struct Asked {
     repeatable: bool,
     deadline: Deadline,
     timeout: Option<Duration>,
-    wish: Wish,
+    criteria: Criteria,
     hedged: bool,
 }
 
@@ -181,7 +181,7 @@ impl World {
             repeatable: self.chance(90),
             deadline,
             timeout: self.chance(30).then(|| MS + self.millis(60)),
-            wish: Wish {
+            criteria: Criteria {
                 tried: Tried::default(),
                 key: None,
                 repeatable: tunnel || idempotent,
@@ -254,7 +254,8 @@ impl World {
             {
                 self.now = at;
                 timer = None;
-                let left = (0..self.cluster.endpoints.len()).any(|one| !asked.wish.tried.has(one));
+                let left =
+                    (0..self.cluster.endpoints.len()).any(|one| !asked.criteria.tried.has(one));
                 let possible = left && asked.repeatable;
                 let (copy, taken) =
                     self.spending(|world| attempts.copy(&world.rules(asked), hedge, possible, at));
@@ -346,16 +347,16 @@ impl World {
         let left = asked.deadline.left(now);
         assert!(left.is_none_or(|left| !left.is_zero()), "after its time");
         let all = Arc::clone(&self.cluster);
-        let index = pick(&all, &asked.wish, now, &mut self.random).unwrap();
+        let index = pick(&all, &asked.criteria, now, &mut self.random).unwrap();
         let healthy = |one: &usize| all.endpoints[*one].standing.admission(now) == Admission::Yes;
-        let mut untried = (0..all.endpoints.len()).filter(|one| !asked.wish.tried.has(*one));
+        let mut untried = (0..all.endpoints.len()).filter(|one| !asked.criteria.tried.has(*one));
         assert!(
-            !asked.wish.tried.has(index) || !untried.any(|one| healthy(&one)),
+            !asked.criteria.tried.has(index) || !untried.any(|one| healthy(&one)),
             "an endpoint is tried twice although another one is well and was not tried"
         );
         let flight = all.start(index, now).unwrap();
-        asked.wish.tried.add(index);
-        let last = asked.wish.tried.all(all.endpoints.len());
+        asked.criteria.tried.add(index);
+        let last = asked.criteria.tried.all(all.endpoints.len());
         let (end, fate) = self.fate(&clock, true);
         UnderWay {
             flight,
@@ -421,7 +422,7 @@ impl World {
             return;
         }
         let newer = endpoints(&mut self.random);
-        asked.wish.tried = asked.wish.tried.moved(&self.cluster, &newer);
+        asked.criteria.tried = asked.criteria.tried.moved(&self.cluster, &newer);
         self.failures = vec![0; newer.endpoints.len()];
         self.cluster = newer;
     }

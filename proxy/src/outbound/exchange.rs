@@ -15,7 +15,7 @@ use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
 use super::open::{Picked, choose};
-use super::pick::Wish;
+use super::pick::Criteria;
 use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
@@ -38,7 +38,7 @@ pub(super) struct Exchange {
     pub(super) head: Parts,
     pub(super) route: Route,
     /// What is asked of the choice of an endpoint, and which ones were tried.
-    pub(super) wish: Wish,
+    pub(super) criteria: Criteria,
     pub(super) carries: Carries,
     pub(super) deadline: Deadline,
     /// Links it to what was asked of the application.
@@ -123,7 +123,7 @@ impl Exchange {
                     }
                     Err(failed) => parts.finish(Ended::Failed(failed.failure.reason), failed.at),
                 }
-                let (last, name) = (self.wish.tried.last(), self.route.name.as_ref());
+                let (last, name) = (self.criteria.tried.last(), self.route.name.as_ref());
                 let (cluster, count) = (&self.route.cluster, self.count());
                 record.counted = self.worker.leaving(cluster, last, name, count);
                 match self.again(&outcome, attempts, record) {
@@ -166,7 +166,8 @@ impl Exchange {
     /// Picks an endpoint for an attempt that begins `now`.
     pub(super) fn pick(&mut self, now: Instant) -> Result<Picked, Failed> {
         let (worker, cluster) = (&self.worker, &self.route.cluster);
-        choose(worker, cluster, &mut self.wish, now).map_err(|error| Failed::unopened(error, now))
+        choose(worker, cluster, &mut self.criteria, now)
+            .map_err(|error| Failed::unopened(error, now))
     }
 
     /// Whether it is a call of gRPC.
@@ -286,9 +287,9 @@ impl Exchange {
 
     /// Takes the endpoints of the newest table for a further attempt: those of before may be why the last one failed.
     fn renew(&mut self) {
-        let (route, wish) = (&mut self.route, &mut self.wish);
+        let (route, criteria) = (&mut self.route, &mut self.criteria);
         if let Some(cluster) = self.worker.directory().successor(&route.cluster) {
-            wish.tried = wish.tried.moved(&route.cluster, &cluster);
+            criteria.tried = criteria.tried.moved(&route.cluster, &cluster);
             route.cluster = cluster;
         }
     }

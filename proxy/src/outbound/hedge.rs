@@ -89,7 +89,7 @@ impl Exchange {
                         CopyOfBody::Whole(whole) => Some(Some(whole)),
                         CopyOfBody::NotHere => None,
                     };
-                    let body = body.filter(|_| !self.wish.tried.all(cluster.endpoints.len()));
+                    let body = body.filter(|_| !self.criteria.tried.all(cluster.endpoints.len()));
                     match attempts.copy(&self.rules(), &hedge, body.is_some(), at) {
                         Hedging::Never => continue,
                         Hedging::Withheld => {

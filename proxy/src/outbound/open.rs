@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 use weft_transport::locks::lock;
 use weft_transport::wire::{ClientConnection, DialError, OpenError, ResponseHalf, SendHalf};
 
-use super::pick::{Wish, pick};
+use super::pick::{Criteria, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::failure::{Failure, Reason};
 use crate::limits;
@@ -58,14 +58,14 @@ impl Picked {
     }
 }
 
-/// Picks an endpoint, which is noted in the wish.
+/// Picks an endpoint, which is noted in the criteria.
 pub(super) fn choose(
     worker: &Worker,
     cluster: &Arc<Cluster>,
-    wish: &mut Wish,
+    criteria: &mut Criteria,
     now: Instant,
 ) -> Result<Picked, NotOpened> {
-    let picked = pick(cluster, wish, now, &mut *lock(&worker.random));
+    let picked = pick(cluster, criteria, now, &mut *lock(&worker.random));
     let started = picked.and_then(|index| Some((index, cluster.start(index, now)?)));
     let Some((index, flight)) = started else {
         return Err(NotOpened {
@@ -79,11 +79,11 @@ pub(super) fn choose(
             trouble: None,
         });
     };
-    wish.tried.add(index);
+    criteria.tried.add(index);
     Ok(Picked {
         index,
         flight,
-        last: wish.tried.all(cluster.endpoints.len()),
+        last: criteria.tried.all(cluster.endpoints.len()),
         again: false,
     })
 }

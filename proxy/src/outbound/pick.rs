@@ -69,7 +69,7 @@ impl Tried {
 
 /// What is asked of the choice.
 #[derive(Clone)]
-pub(super) struct Wish {
+pub(super) struct Criteria {
     /// Endpoints to avoid.
     pub(super) tried: Tried,
     /// The number of the request's hash key, where the cluster hashes and the request has one.
@@ -81,12 +81,12 @@ pub(super) struct Wish {
 /// Picks an endpoint; none if the cluster has none at all.
 pub(super) fn pick(
     cluster: &Cluster,
-    wish: &Wish,
+    criteria: &Criteria,
     now: Instant,
     random: &mut impl Rng,
 ) -> Option<usize> {
     let endpoints = &cluster.endpoints;
-    let fresh = |index: usize| !wish.tried.has(index);
+    let fresh = |index: usize| !criteria.tried.has(index);
     let admission = |index: usize| {
         endpoints
             .get(index)
@@ -96,11 +96,11 @@ pub(super) fn pick(
     let none_out = !cluster.may_have_out();
     let panic = !none_out && is_panic(cluster);
     let all_in = none_out || panic;
-    if !all_in && let Some(index) = due(endpoints, wish, now) {
+    if !all_in && let Some(index) = due(endpoints, criteria, now) {
         return Some(index);
     }
     let is_in = |index: usize| all_in || admission(index) == Admission::Yes;
-    let method = method(cluster, wish.key);
+    let method = method(cluster, criteria.key);
     let reach = match (cluster.nearest, method) {
         // A key has its endpoint, wherever that is.
         (None, _) | (_, Method::Hash(_)) => Locality::FARTHEST,
@@ -129,15 +129,15 @@ pub(super) fn pick(
 }
 
 /// The endpoint that is due to be tried by a request like this.
-fn due(endpoints: &[Endpoint], wish: &Wish, now: Instant) -> Option<usize> {
+fn due(endpoints: &[Endpoint], criteria: &Criteria, now: Instant) -> Option<usize> {
     let is_due = |endpoint: &Endpoint| {
         let overdue = endpoint.standing.overdue(now);
-        overdue.is_some_and(|time| wish.repeatable || time >= limits::PROBE_PATIENCE)
+        overdue.is_some_and(|time| criteria.repeatable || time >= limits::PROBE_PATIENCE)
     };
     endpoints
         .iter()
         .enumerate()
-        .position(|(index, endpoint)| !wish.tried.has(index) && is_due(endpoint))
+        .position(|(index, endpoint)| !criteria.tried.has(index) && is_due(endpoint))
 }
 
 /// So many endpoints are out that the fault cannot be theirs.
@@ -196,8 +196,8 @@ mod tests {
     use crate::directory::tests::{cluster, placed};
     use crate::resilience::standing::Outcome;
 
-    fn wish(tried: Tried) -> Wish {
-        Wish {
+    fn criteria(tried: Tried) -> Criteria {
+        Criteria {
             tried,
             key: None,
             repeatable: true,
@@ -217,17 +217,17 @@ mod tests {
         let now = Instant::now();
         let two = cluster(2, Traffic::default());
         let mut tried = Tried::default();
-        let first = pick(&two, &wish(tried), now, &mut random).unwrap();
+        let first = pick(&two, &criteria(tried), now, &mut random).unwrap();
         tried.add(first);
-        let second = pick(&two, &wish(tried), now, &mut random).unwrap();
+        let second = pick(&two, &criteria(tried), now, &mut random).unwrap();
         assert_eq!(second, 1 - first);
         tried.add(second);
         assert!(tried.all(2));
-        assert!(pick(&two, &wish(tried), now, &mut random).is_some());
+        assert!(pick(&two, &criteria(tried), now, &mut random).is_some());
         assert_eq!(
             pick(
                 &cluster(0, Traffic::default()),
-                &wish(tried),
+                &criteria(tried),
                 now,
                 &mut random
             ),
@@ -260,26 +260,26 @@ mod tests {
         put_out(&four, 2, now);
         for _ in 0..100 {
             assert_ne!(
-                pick(&four, &wish(Tried::default()), now, &mut random).unwrap(),
+                pick(&four, &criteria(Tried::default()), now, &mut random).unwrap(),
                 2
             );
         }
         let due = now + Duration::from_secs(3);
         // One that cannot be repeated is not used, unless no other comes.
-        let post = Wish {
+        let post = Criteria {
             repeatable: false,
-            ..wish(Tried::default())
+            ..criteria(Tried::default())
         };
         assert_ne!(pick(&four, &post, due, &mut random).unwrap(), 2);
         let late = due + limits::PROBE_PATIENCE;
         assert_eq!(pick(&four, &post, late, &mut random).unwrap(), 2);
         assert_eq!(
-            pick(&four, &wish(Tried::default()), due, &mut random).unwrap(),
+            pick(&four, &criteria(Tried::default()), due, &mut random).unwrap(),
             2
         );
         let mut probe = four.start(2, due).unwrap();
         assert_ne!(
-            pick(&four, &wish(Tried::default()), due, &mut random).unwrap(),
+            pick(&four, &criteria(Tried::default()), due, &mut random).unwrap(),
             2
         );
         probe.tell(Outcome::Well, due);
@@ -306,7 +306,7 @@ mod tests {
         let mut met = |now| {
             let mut met = [0; 5];
             for _ in 0..1000 {
-                met[pick(&all, &wish(Tried::default()), now, &mut random).unwrap()] += 1;
+                met[pick(&all, &criteria(Tried::default()), now, &mut random).unwrap()] += 1;
             }
             met
         };
@@ -329,7 +329,8 @@ mod tests {
         put_out(&three, 1, now);
         let mut far = 0;
         for _ in 0..1000 {
-            far += i32::from(pick(&three, &wish(Tried::default()), now, &mut random) == Some(2));
+            far +=
+                i32::from(pick(&three, &criteria(Tried::default()), now, &mut random) == Some(2));
         }
         assert!(far > 100);
         let nowhere = placed(&places, None, Traffic::default());
@@ -346,7 +347,7 @@ mod tests {
         (0..3).for_each(|index| put_out(&four, index, now));
         let mut seen = [false; 4];
         for _ in 0..100 {
-            seen[pick(&four, &wish(Tried::default()), now, &mut random).unwrap()] = true;
+            seen[pick(&four, &criteria(Tried::default()), now, &mut random).unwrap()] = true;
         }
         assert_eq!(seen, [true; 4]);
     }

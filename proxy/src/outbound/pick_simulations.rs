@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use weft_config::table::Traffic;
 
-use super::pick::{Tried, Wish, pick};
+use super::pick::{Criteria, Tried, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::cluster;
 use crate::resilience::standing::Outcome;
@@ -60,12 +60,12 @@ impl Simulation {
         for (end, _, outcome, mut flight) in over {
             flight.answered(Some(outcome), end);
         }
-        let wish = Wish {
+        let criteria = Criteria {
             tried: Tried::default(),
             key: None,
             repeatable: true,
         };
-        let index = pick(&self.cluster, &wish, now, &mut self.random).unwrap();
+        let index = pick(&self.cluster, &criteria, now, &mut self.random).unwrap();
         let flight = self.cluster.start(index, now).unwrap();
         let gamble = flight.is_gamble();
         let (outcome, time) = answer(index, after);

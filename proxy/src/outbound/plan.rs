@@ -11,7 +11,7 @@ use http::{Method, Request, Uri};
 use weft_transport::locks::lock;
 
 use super::exchange::{Carries, Exchange};
-use super::pick::{self, Tried, Wish};
+use super::pick::{self, Criteria, Tried};
 use super::route::{Astray, Route, address, route, route_tunnel};
 use super::{Client, Listener, prepare};
 use crate::failure::{Failure, Reason};
@@ -32,7 +32,7 @@ pub(super) fn request(
     let worker = &client.listener.worker;
     match target(&client.listener, &mut head, record) {
         Ok(route) => {
-            let wish = Wish {
+            let criteria = Criteria {
                 tried: Tried::default(),
                 key: pick::key(&route.cluster, &head.headers, client.source),
                 repeatable: head.method.is_idempotent(),
@@ -42,7 +42,7 @@ pub(super) fn request(
                 trace: worker.trace_of(&head),
                 head,
                 route,
-                wish,
+                criteria,
                 carries: Carries::Request { body: None, grpc },
                 deadline: Deadline::of_request(None, None),
             })
@@ -99,7 +99,7 @@ pub(super) fn tunnel(
     let planned = route.and_then(|route| {
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();
-        let wish = Wish {
+        let criteria = Criteria {
             tried: Tried::default(),
             key: pick::key(&route.cluster, &head.headers, source),
             // No byte is taken from the application before the far side has accepted.
@@ -110,7 +110,7 @@ pub(super) fn tunnel(
             trace: None,
             head,
             route,
-            wish,
+            criteria,
             carries: Carries::Tunnel,
             deadline: Deadline::of_tunnel(started + limits::TUNNEL_OPEN_TIMEOUT),
         })
