@@ -104,41 +104,41 @@ pub(super) struct RawLink {
 }
 
 /// Settings of a link, as `weft lab set` knows them.
-pub(super) type RawSettings = BTreeMap<String, Word>;
+pub(super) type RawSettings = BTreeMap<String, ScalarText>;
 
 /// A text, a number or a truth value, as text: `loss: 5%` as well as `queue: 100`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(super) struct Word(pub(super) String);
+pub(super) struct ScalarText(pub(super) String);
 
-impl<'de> Deserialize<'de> for Word {
+impl<'de> Deserialize<'de> for ScalarText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AnyScalar;
         impl serde::de::Visitor<'_> for AnyScalar {
-            type Value = Word;
+            type Value = ScalarText;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a text or a number")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Word, E> {
-                Ok(Word(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<ScalarText, E> {
+                Ok(ScalarText(text.to_owned()))
             }
 
-            fn visit_bool<E>(self, truth: bool) -> Result<Word, E> {
-                Ok(Word(if truth { "on" } else { "off" }.to_owned()))
+            fn visit_bool<E>(self, truth: bool) -> Result<ScalarText, E> {
+                Ok(ScalarText(if truth { "on" } else { "off" }.to_owned()))
             }
 
-            fn visit_i64<E>(self, number: i64) -> Result<Word, E> {
-                Ok(Word(number.to_string()))
+            fn visit_i64<E>(self, number: i64) -> Result<ScalarText, E> {
+                Ok(ScalarText(number.to_string()))
             }
 
-            fn visit_u64<E>(self, number: u64) -> Result<Word, E> {
-                Ok(Word(number.to_string()))
+            fn visit_u64<E>(self, number: u64) -> Result<ScalarText, E> {
+                Ok(ScalarText(number.to_string()))
             }
 
-            fn visit_f64<E>(self, number: f64) -> Result<Word, E> {
-                Ok(Word(number.to_string()))
+            fn visit_f64<E>(self, number: f64) -> Result<ScalarText, E> {
+                Ok(ScalarText(number.to_string()))
             }
         }
         deserializer.deserialize_any(AnyScalar)

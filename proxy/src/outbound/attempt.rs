@@ -25,7 +25,7 @@ use crate::idle::{Expired, Idle};
 use crate::limits;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
-use crate::resilience::retry::{GRPC_STATUS, Trouble};
+use crate::resilience::retry::{GRPC_STATUS, RetryCause};
 use crate::resilience::verdict::{Ending, Verdict};
 use crate::transport_failure::stream_failure;
 
@@ -40,7 +40,7 @@ pub(super) struct Answered {
     /// When the head came.
     pub(super) at: Instant,
     /// What may be wrong with it, so that another answer may be better.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) cause: Option<RetryCause>,
 }
 
 /// The other direction of an exchange whose answer has begun.
@@ -67,7 +67,7 @@ impl Upward {
 pub(super) struct Failed {
     pub(super) failure: Failure,
     /// None where another attempt is out of the question.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) cause: Option<RetryCause>,
     /// When that was known.
     pub(super) at: Instant,
     /// Bytes of the body that were sent.
@@ -78,10 +78,10 @@ pub(super) struct Failed {
 
 impl Failed {
     /// There was not even a stream.
-    pub(super) fn unopened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Self {
+    pub(super) fn unopened(NotOpened { failure, cause }: NotOpened, at: Instant) -> Self {
         Self {
             failure,
-            trouble,
+            cause,
             at,
             sent: 0,
             paid: false,
@@ -134,7 +134,7 @@ impl Exchange {
                 return Err(self.failed(error, &mut picked.flight, clock, at, sent));
             }
         };
-        let trouble = self.judge(&head, &mut picked.flight, clock, at)?;
+        let cause = self.judge(&head, &mut picked.flight, clock, at)?;
         let mut body = response.into_body();
         if !self.is_tunnel() && head.headers.contains_key(GRPC_STATUS) {
             // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
@@ -153,7 +153,7 @@ impl Exchange {
             flight: picked.flight,
             deadline: clock.end(),
             at,
-            trouble,
+            cause,
         })
     }
 
@@ -176,11 +176,11 @@ impl Exchange {
         flight: &mut Flight,
         clock: &Clock,
         at: Instant,
-    ) -> Result<Option<Trouble>, Failed> {
+    ) -> Result<Option<RetryCause>, Failed> {
         if !self.is_tunnel() {
             let verdict = Verdict::of_response(head, self.is_grpc(), clock, at);
             flight.judge(verdict.says, at);
-            return Ok(verdict.trouble);
+            return Ok(verdict.cause);
         }
         let refused = (!head.status.is_success()).then(|| refusal(head));
         let is_unprocessed = refused
@@ -192,7 +192,7 @@ impl Exchange {
             None => Ok(None),
             Some(failure) => Err(Failed {
                 failure,
-                trouble: verdict.trouble,
+                cause: verdict.cause,
                 at,
                 sent: 0,
                 paid: false,
@@ -227,7 +227,7 @@ impl Exchange {
         flight.judge(verdict.says, at);
         Failed {
             failure,
-            trouble: verdict.trouble,
+            cause: verdict.cause,
             at,
             sent,
             paid: ending.is_paid(),

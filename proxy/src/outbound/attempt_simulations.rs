@@ -17,7 +17,7 @@ use crate::resilience::attempts::{Attempts, Hedging, Next, Rules, Setback};
 use crate::resilience::breaker::Admission;
 use crate::resilience::budget::Budget;
 use crate::resilience::deadline::{Clock, Deadline};
-use crate::resilience::retry::{GRPC_STATUS, SAFE, Trouble, WEFT_RETRY, Word};
+use crate::resilience::retry::{GRPC_STATUS, RetryAdvice, RetryCause, SAFE, WEFT_RETRY};
 use crate::resilience::standing::Outcome;
 use crate::resilience::verdict::{Ending, Says, Verdict};
 
@@ -216,9 +216,9 @@ impl World {
                 return;
             };
             self.seen.again += 1;
-            let trouble = setback.trouble.unwrap();
+            let cause = setback.cause.unwrap();
             assert!(setback.repeatable && attempts.made() <= self.retry.attempts);
-            assert!(taken || setback.paid || trouble == Trouble::NotReached);
+            assert!(taken || setback.paid || cause == RetryCause::NotReached);
             assert!(!processed || self.may_come_twice(&asked));
             self.seen.twice += u32::from(processed);
             self.now += pause;
@@ -291,13 +291,13 @@ impl World {
                 Fate::Ends(ending) => ending.verdict(&one.clock, one.last, end),
             };
             self.judge(&mut one, verdict.says);
-            let (word, paid) = match &one.fate {
-                Fate::Answers(head) => (Word::of(&head.headers), false),
-                Fate::Ends(ending) => (Word::None, ending.is_paid()),
+            let (advice, paid) = match &one.fate {
+                Fate::Answers(head) => (RetryAdvice::of(&head.headers), false),
+                Fate::Ends(ending) => (RetryAdvice::None, ending.is_paid()),
             };
-            processed |= is_processed(&one.fate, word);
+            processed |= is_processed(&one.fate, advice);
             let answers = matches!(one.fate, Fate::Answers(_));
-            if answers && verdict.trouble.is_none() {
+            if answers && verdict.cause.is_none() {
                 self.seen.answered += 1;
                 return None;
             }
@@ -305,8 +305,8 @@ impl World {
                 // What the other copies had under way is cancelled, and may have been processed.
                 processed |= !under_way.is_empty();
                 let setback = Setback {
-                    trouble: verdict.trouble,
-                    word,
+                    cause: verdict.cause,
+                    advice,
                     repeatable: asked.repeatable,
                     gamble: answers && one.flight.is_gamble(),
                     paid,
@@ -437,9 +437,9 @@ fn endpoints(random: &mut StdRng) -> Arc<Cluster> {
 }
 
 /// Whether an application may have processed what ended so.
-fn is_processed(fate: &Fate, word: Word) -> bool {
+fn is_processed(fate: &Fate, advice: RetryAdvice) -> bool {
     match fate {
-        Fate::Answers(_) => word != Word::Safe,
+        Fate::Answers(_) => advice != RetryAdvice::Safe,
         Fate::Ends(ending) => match ending {
             Ending::Doubtful
             | Ending::Undialled

@@ -27,7 +27,7 @@ use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
 use crate::resilience::deadline::{self, Deadline};
 use crate::resilience::destination::Event;
 use crate::resilience::propagation::TraceId;
-use crate::resilience::retry::Word;
+use crate::resilience::retry::RetryAdvice;
 use crate::worker::{Count, Worker};
 
 /// See the module.
@@ -242,10 +242,10 @@ impl Exchange {
         let (setback, at) = match outcome {
             Ok(answered) => {
                 // What answers well is the answer.
-                answered.trouble?;
+                answered.cause?;
                 let setback = Setback {
-                    trouble: answered.trouble,
-                    word: Word::of(answered.response.headers()),
+                    cause: answered.cause,
+                    advice: RetryAdvice::of(answered.response.headers()),
                     repeatable,
                     gamble: answered.flight.is_gamble(),
                     paid: false,
@@ -255,8 +255,8 @@ impl Exchange {
             Err(failed) => {
                 record.sent = failed.sent;
                 let setback = Setback {
-                    trouble: failed.trouble,
-                    word: Word::None,
+                    cause: failed.cause,
+                    advice: RetryAdvice::None,
                     repeatable,
                     gamble: false,
                     paid: failed.paid,
@@ -267,7 +267,7 @@ impl Exchange {
         let random = &mut *lock(&self.worker.random);
         let next = attempts.next(&self.rules(), &setback, at, random);
         let counts = &self.route.cluster.destination.counts;
-        let event = setback.trouble.map(|trouble| Event::of(&next, trouble));
+        let event = setback.cause.map(|cause| Event::of(&next, cause));
         if let Some(event) = event.flatten() {
             counts.add(event);
         }
@@ -278,7 +278,7 @@ impl Exchange {
             return Some(pause);
         }
         if let Some(trace) = self.trace
-            && attempts.is_spent(setback.word, next)
+            && attempts.is_spent(setback.advice, next)
         {
             self.worker.shared.propagation.spend(trace);
         }

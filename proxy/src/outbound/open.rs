@@ -17,7 +17,7 @@ use crate::limits;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
-use crate::resilience::retry::Trouble;
+use crate::resilience::retry::RetryCause;
 use crate::resilience::verdict::{Ending, Verdict};
 use crate::transport_failure::{dial_failure, open_failure};
 use crate::worker::Worker;
@@ -32,7 +32,7 @@ pub(super) struct Opened {
 pub(super) struct NotOpened {
     pub(super) failure: Failure,
     /// None where another attempt would fare no better.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) cause: Option<RetryCause>,
 }
 
 /// An endpoint that takes the next attempt, which counts as its load from here on.
@@ -76,7 +76,7 @@ pub(super) fn choose(
                     cluster.label, cluster.absence
                 ),
             ),
-            trouble: None,
+            cause: None,
         });
     };
     criteria.tried.add(index);
@@ -109,7 +109,7 @@ pub(super) async fn open(
     let Some(endpoint) = cluster.endpoints.get(index) else {
         return Err(NotOpened {
             failure: Failure::new(Reason::Internal, "an endpoint was picked that is not there"),
-            trouble: None,
+            cause: None,
         });
     };
     let end_of_clock = clock.end_or_never(flight.began());
@@ -189,9 +189,9 @@ fn judged(
     last: bool,
 ) -> NotOpened {
     let now = Instant::now();
-    let Verdict { trouble, says } = ending.verdict(clock, last, now);
+    let Verdict { cause, says } = ending.verdict(clock, last, now);
     flight.judge(says, now);
-    NotOpened { failure, trouble }
+    NotOpened { failure, cause }
 }
 
 /// Waits for a stream and sends the head, with what is left of the deadline by then.

@@ -15,7 +15,7 @@ use weft_config::table::{Hedge, Retry, RetryBudget};
 
 use super::budget::Budget;
 use super::deadline::{Clock, Deadline};
-use super::retry::{Facts, Trouble, Word, is_permitted, pause};
+use super::retry::{Facts, RetryAdvice, RetryCause, is_permitted, pause};
 use crate::limits;
 
 /// What binds the attempts of one exchange, as it is in force at this moment.
@@ -41,7 +41,7 @@ impl Rules<'_> {
             repeatable: true,
             gamble: false,
         };
-        is_permitted(self.retry, Trouble::Broken, facts)
+        is_permitted(self.retry, RetryCause::Broken, facts)
     }
 
     /// Whether an attempt leaves an endpoint that does not acknowledge: it can be sent whole, and there are means for
@@ -63,9 +63,9 @@ impl Rules<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setback {
     /// How; none where another attempt would fare no better.
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) cause: Option<RetryCause>,
     /// What its response says about it.
-    pub(crate) word: Word,
+    pub(crate) advice: RetryAdvice,
     /// All that was sent of its body can be sent again.
     pub(crate) repeatable: bool,
     /// See [`Facts::gamble`].
@@ -178,8 +178,8 @@ impl Attempts {
             retry, idempotent, ..
         } = *rules;
         let Setback {
-            trouble,
-            word,
+            cause,
+            advice,
             repeatable,
             gamble,
             paid,
@@ -189,27 +189,29 @@ impl Attempts {
             repeatable,
             gamble,
         };
-        let trouble = match (trouble, word) {
+        let cause = match (cause, advice) {
             (None, _) => return Next::End,
-            (Some(_), Word::Safe) => Trouble::Unprocessed,
-            (Some(trouble), Word::None | Word::Never | Word::After(_)) => trouble,
+            (Some(_), RetryAdvice::Safe) => RetryCause::Unprocessed,
+            (Some(cause), RetryAdvice::None | RetryAdvice::Never | RetryAdvice::After(_)) => cause,
         };
-        if retry.attempts == 0 || !is_permitted(retry, trouble, facts) {
+        if retry.attempts == 0 || !is_permitted(retry, cause, facts) {
             return Next::End;
         }
         if !facts.repeatable {
             return Next::Withheld(Why::Body);
         }
-        if word == Word::Never {
+        if advice == RetryAdvice::Never {
             return Next::Withheld(Why::Told);
         }
         if !self.may_go_on(retry) {
             return Next::Withheld(Why::Attempts);
         }
-        let pause = match (word, trouble) {
-            (Word::After(time), _) if retry.respect_retry_after => time,
+        let pause = match (advice, cause) {
+            (RetryAdvice::After(time), _) if retry.respect_retry_after => time,
             // It goes to another endpoint, which has done nothing yet.
-            (_, Trouble::NotReached | Trouble::Unprocessed) if self.made == 1 => Duration::ZERO,
+            (_, RetryCause::NotReached | RetryCause::Unprocessed) if self.made == 1 => {
+                Duration::ZERO
+            }
             (_, _) => pause(&retry.backoff, self.made, random),
         };
         let left = rules.deadline.left(at);
@@ -221,15 +223,15 @@ impl Attempts {
             return Next::Withheld(Why::Deadline);
         }
         // An attempt that sent nothing has cost the destination nothing.
-        if trouble != Trouble::NotReached && !paid && !rules.spend(at) {
+        if cause != RetryCause::NotReached && !paid && !rules.spend(at) {
             return Next::Withheld(Why::Budget);
         }
         Next::Again(pause)
     }
 
     /// Whether as much was tried as may be, so that the caller of this application shall not multiply it.
-    pub(crate) fn is_spent(self, word: Word, next: Next) -> bool {
-        self.made > 1 || word == Word::Never || next == Next::Withheld(Why::Budget)
+    pub(crate) fn is_spent(self, advice: RetryAdvice, next: Next) -> bool {
+        self.made > 1 || advice == RetryAdvice::Never || next == Next::Withheld(Why::Budget)
     }
 }
 
@@ -242,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    const UNAVAILABLE: Trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
+    const UNAVAILABLE: RetryCause = RetryCause::Status(StatusCode::SERVICE_UNAVAILABLE);
 
     /// One exchange that went wrong once or more.
     struct Case {
@@ -255,14 +257,14 @@ mod tests {
     }
 
     impl Case {
-        fn new(made: u32, trouble: Trouble) -> Self {
+        fn new(made: u32, cause: RetryCause) -> Self {
             Self {
                 retry: Retry::default(),
                 method: Method::GET,
                 made,
                 setback: Setback {
-                    trouble: Some(trouble),
-                    word: Word::None,
+                    cause: Some(cause),
+                    advice: RetryAdvice::None,
                     repeatable: true,
                     gamble: false,
                     paid: false,
@@ -305,33 +307,36 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_whole_is_not_sent_again() {
-        let mut half = Case::new(1, Trouble::Unprocessed);
+        let mut half = Case::new(1, RetryCause::Unprocessed);
         half.setback.repeatable = false;
         assert_eq!(half.next(), Next::Withheld(Why::Body));
     }
 
     #[test]
     fn two_more_attempts_are_made_the_first_at_once_where_nobody_saw_the_request() {
-        let again = |made, trouble| Case::new(made, trouble).next();
-        assert_eq!(again(1, Trouble::Unprocessed), Next::Again(Duration::ZERO));
-        for (made, trouble) in [(1, Trouble::Broken), (2, Trouble::Unprocessed)] {
-            let Next::Again(pause) = again(made, trouble) else {
+        let again = |made, cause| Case::new(made, cause).next();
+        assert_eq!(
+            again(1, RetryCause::Unprocessed),
+            Next::Again(Duration::ZERO)
+        );
+        for (made, cause) in [(1, RetryCause::Broken), (2, RetryCause::Unprocessed)] {
+            let Next::Again(pause) = again(made, cause) else {
                 panic!()
             };
             assert!(!pause.is_zero());
         }
-        assert_eq!(again(3, Trouble::Broken), Next::Withheld(Why::Attempts));
+        assert_eq!(again(3, RetryCause::Broken), Next::Withheld(Why::Attempts));
         assert_eq!(again(1, UNAVAILABLE), Next::End);
     }
 
     #[test]
     fn the_mark_of_an_inner_hop_stops_retries_or_makes_them_safe() {
-        let mut broken = Case::new(1, Trouble::Broken);
-        broken.setback.word = Word::Never;
+        let mut broken = Case::new(1, RetryCause::Broken);
+        broken.setback.advice = RetryAdvice::Never;
         assert_eq!(broken.next(), Next::Withheld(Why::Told));
         let mut safe = Case::new(1, UNAVAILABLE);
         safe.method = Method::POST;
-        safe.setback.word = Word::Safe;
+        safe.setback.advice = RetryAdvice::Safe;
         assert_eq!(safe.next(), Next::Again(Duration::ZERO));
     }
 
@@ -340,7 +345,7 @@ mod tests {
         let after = |time, left_ms| {
             let mut case = Case::new(1, UNAVAILABLE);
             case.retry.codes = vec![503];
-            case.setback.word = Word::After(time);
+            case.setback.advice = RetryAdvice::After(time);
             case.left_ms = left_ms;
             case.next()
         };
@@ -355,22 +360,22 @@ mod tests {
 
     #[test]
     fn the_budget_is_asked_last_and_not_for_what_was_never_sent() {
-        let next = |trouble, paid| {
-            let mut case = Case::new(1, trouble);
+        let next = |cause, paid| {
+            let mut case = Case::new(1, cause);
             case.allowance = broke();
             case.setback.paid = paid;
             case.next()
         };
         let withheld = Next::Withheld(Why::Budget);
-        assert_eq!(next(Trouble::Unprocessed, false), withheld);
+        assert_eq!(next(RetryCause::Unprocessed, false), withheld);
         assert_eq!(
-            next(Trouble::NotReached, false),
+            next(RetryCause::NotReached, false),
             Next::Again(Duration::ZERO)
         );
         assert_eq!(next(UNAVAILABLE, false), Next::End);
         // It was asked when the attempt left its silent peer.
         assert_eq!(
-            next(Trouble::Unprocessed, true),
+            next(RetryCause::Unprocessed, true),
             Next::Again(Duration::ZERO)
         );
     }

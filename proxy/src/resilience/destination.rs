@@ -15,7 +15,7 @@ use weft_transport::metrics::{
 
 use super::attempts::{Next, Why};
 use super::budget::Budget;
-use super::retry::Trouble;
+use super::retry::RetryCause;
 
 /// One port of a service, as `orders.shop:80`.
 #[derive(Debug)]
@@ -89,20 +89,20 @@ pub(crate) enum Event {
 
 impl Event {
     /// What is to be counted about the step after an attempt, if anything is.
-    pub(crate) fn of(next: &Next, trouble: Trouble) -> Option<Self> {
-        Some(match (next, trouble) {
+    pub(crate) fn of(next: &Next, cause: RetryCause) -> Option<Self> {
+        Some(match (next, cause) {
             (Next::End, _) => return None,
             (Next::Withheld(Why::Attempts), _) => Self::WithheldAttempts,
             (Next::Withheld(Why::Budget), _) => Self::WithheldBudget,
             (Next::Withheld(Why::Deadline), _) => Self::WithheldDeadline,
             (Next::Withheld(Why::Told), _) => Self::WithheldTold,
             (Next::Withheld(Why::Body), _) => Self::WithheldBody,
-            (Next::Again(_), Trouble::NotReached) => Self::RetriedNotReached,
-            (Next::Again(_), Trouble::Unprocessed) => Self::RetriedUnprocessed,
-            (Next::Again(_), Trouble::Broken) => Self::RetriedReset,
-            (Next::Again(_), Trouble::TooSlow) => Self::RetriedTimeout,
-            (Next::Again(_), Trouble::Status(_)) => Self::RetriedStatus,
-            (Next::Again(_), Trouble::Grpc(_)) => Self::RetriedGrpc,
+            (Next::Again(_), RetryCause::NotReached) => Self::RetriedNotReached,
+            (Next::Again(_), RetryCause::Unprocessed) => Self::RetriedUnprocessed,
+            (Next::Again(_), RetryCause::Broken) => Self::RetriedReset,
+            (Next::Again(_), RetryCause::TooSlow) => Self::RetriedTimeout,
+            (Next::Again(_), RetryCause::Status(_)) => Self::RetriedStatus,
+            (Next::Again(_), RetryCause::Grpc(_)) => Self::RetriedGrpc,
         })
     }
 }

@@ -29,7 +29,7 @@ const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-m
 
 /// How one attempt went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum RetryCause {
     /// No connection: nothing was sent.
     NotReached,
     /// The peer states that no application has seen it.
@@ -56,16 +56,16 @@ pub(crate) struct Facts {
     pub(crate) gamble: bool,
 }
 
-/// Whether the policy lets the request be sent again after this trouble, if there are attempts and means
+/// Whether the policy lets the request be sent again after an attempt that failed so, if there are attempts and means
 /// left.
-pub(crate) fn is_permitted(policy: &Retry, trouble: Trouble, facts: Facts) -> bool {
+pub(crate) fn is_permitted(policy: &Retry, cause: RetryCause, facts: Facts) -> bool {
     let harmless = facts.idempotent || policy.non_idempotent;
-    match trouble {
-        Trouble::NotReached | Trouble::Unprocessed => true,
-        Trouble::Broken | Trouble::TooSlow => policy.reset_before_response && harmless,
-        Trouble::Status(status) if facts.gamble && status.is_server_error() => harmless,
-        Trouble::Status(status) => harmless && policy.codes.contains(&status.as_u16()),
-        Trouble::Grpc(code) => policy.grpc_codes.iter().any(|one| one.number() == code),
+    match cause {
+        RetryCause::NotReached | RetryCause::Unprocessed => true,
+        RetryCause::Broken | RetryCause::TooSlow => policy.reset_before_response && harmless,
+        RetryCause::Status(status) if facts.gamble && status.is_server_error() => harmless,
+        RetryCause::Status(status) => harmless && policy.codes.contains(&status.as_u16()),
+        RetryCause::Grpc(code) => policy.grpc_codes.iter().any(|one| one.number() == code),
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn pause(backoff: &Backoff, made: u32, random: &mut impl Rng) -> Dura
 
 /// What a response says about sending its request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum RetryAdvice {
     /// Nothing.
     None,
     /// No application has seen it.
@@ -88,7 +88,7 @@ pub(crate) enum Word {
     After(Duration),
 }
 
-impl Word {
+impl RetryAdvice {
     /// Reads the fields of a response head.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         if let Some(mark) = headers.get(WEFT_RETRY) {
@@ -151,20 +151,20 @@ mod tests {
         }
     }
 
-    const UNAVAILABLE: Trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
+    const UNAVAILABLE: RetryCause = RetryCause::Status(StatusCode::SERVICE_UNAVAILABLE);
 
     #[test]
     fn what_no_application_has_seen_may_be_sent_again_whatever_its_method() {
-        for trouble in [Trouble::NotReached, Trouble::Unprocessed] {
-            assert!(is_permitted(&Retry::default(), trouble, of(&Method::POST)));
+        for cause in [RetryCause::NotReached, RetryCause::Unprocessed] {
+            assert!(is_permitted(&Retry::default(), cause, of(&Method::POST)));
         }
     }
 
     #[test]
     fn a_break_is_retried_for_idempotent_methods_only() {
-        for trouble in [Trouble::Broken, Trouble::TooSlow] {
-            assert!(is_permitted(&Retry::default(), trouble, of(&Method::PUT)));
-            assert!(!is_permitted(&Retry::default(), trouble, of(&Method::POST)));
+        for cause in [RetryCause::Broken, RetryCause::TooSlow] {
+            assert!(is_permitted(&Retry::default(), cause, of(&Method::PUT)));
+            assert!(!is_permitted(&Retry::default(), cause, of(&Method::POST)));
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let get = of(&Method::GET);
         let post = of(&Method::POST);
         assert!(!is_permitted(&Retry::default(), UNAVAILABLE, get));
-        assert!(!is_permitted(&Retry::default(), Trouble::Grpc(14), post));
+        assert!(!is_permitted(&Retry::default(), RetryCause::Grpc(14), post));
         let told = Retry {
             codes: vec![503],
             grpc_codes: vec![GrpcCode::Unavailable],
@@ -182,8 +182,8 @@ mod tests {
         assert!(is_permitted(&told, UNAVAILABLE, get) && !is_permitted(&told, UNAVAILABLE, post));
         // gRPC is always POST.
         assert!(
-            is_permitted(&told, Trouble::Grpc(14), post)
-                && !is_permitted(&told, Trouble::Grpc(13), post)
+            is_permitted(&told, RetryCause::Grpc(14), post)
+                && !is_permitted(&told, RetryCause::Grpc(13), post)
         );
         let any = Retry {
             non_idempotent: true,
@@ -198,10 +198,10 @@ mod tests {
             gamble: true,
             ..of(method)
         };
-        let permitted = |trouble, method| is_permitted(&Retry::default(), trouble, gamble(method));
+        let permitted = |cause, method| is_permitted(&Retry::default(), cause, gamble(method));
         assert!(permitted(UNAVAILABLE, &Method::GET) && !permitted(UNAVAILABLE, &Method::POST));
         assert!(!permitted(
-            Trouble::Status(StatusCode::NOT_FOUND),
+            RetryCause::Status(StatusCode::NOT_FOUND),
             &Method::GET
         ));
     }
@@ -222,20 +222,20 @@ mod tests {
     }
 
     #[test]
-    fn the_word_of_the_response_is_read_and_doubt_means_no() {
-        let word = |name: HeaderName, value: &'static str| {
+    fn the_advice_of_the_response_is_read_and_what_is_unclear_forbids_a_retry() {
+        let advice = |name: HeaderName, value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
-            Word::of(&headers)
+            RetryAdvice::of(&headers)
         };
-        assert_eq!(Word::of(&HeaderMap::new()), Word::None);
-        assert_eq!(word(WEFT_RETRY, "safe"), Word::Safe);
-        assert_eq!(word(WEFT_RETRY, "spent"), Word::Never);
-        assert_eq!(word(WEFT_RETRY, "what"), Word::Never);
-        let after = Word::After(Duration::from_millis(40));
-        assert_eq!(word(GRPC_PUSHBACK, "40"), after);
-        assert_eq!(word(GRPC_PUSHBACK, "-1"), Word::Never);
-        assert_eq!(word(GRPC_PUSHBACK, "soon"), Word::Never);
+        assert_eq!(RetryAdvice::of(&HeaderMap::new()), RetryAdvice::None);
+        assert_eq!(advice(WEFT_RETRY, "safe"), RetryAdvice::Safe);
+        assert_eq!(advice(WEFT_RETRY, "spent"), RetryAdvice::Never);
+        assert_eq!(advice(WEFT_RETRY, "what"), RetryAdvice::Never);
+        let after = RetryAdvice::After(Duration::from_millis(40));
+        assert_eq!(advice(GRPC_PUSHBACK, "40"), after);
+        assert_eq!(advice(GRPC_PUSHBACK, "-1"), RetryAdvice::Never);
+        assert_eq!(advice(GRPC_PUSHBACK, "soon"), RetryAdvice::Never);
     }
 
     #[test]

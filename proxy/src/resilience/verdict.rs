@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::response::Parts;
 
 use super::deadline::Clock;
-use super::retry::{self, Trouble};
+use super::retry::{self, RetryCause};
 use super::standing::Outcome;
 use crate::limits;
 
@@ -75,7 +75,7 @@ pub(crate) enum Says {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Of another attempt: none where that would fare no better.
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) cause: Option<RetryCause>,
     /// Of the endpoint.
     pub(crate) says: Says,
 }
@@ -84,37 +84,37 @@ impl Ending {
     /// Judges. `last`: no other endpoint is left to try, so that dialling this one again at once, or waiting for its
     /// streams, would only double the wait.
     pub(crate) fn verdict(self, clock: &Clock, last: bool, at: Instant) -> Verdict {
-        let elsewhere = |trouble| (!last).then_some(trouble);
-        let in_time = |trouble: Option<Trouble>| trouble.filter(|_| !clock.is_over(at));
+        let elsewhere = |cause| (!last).then_some(cause);
+        let in_time = |cause: Option<RetryCause>| cause.filter(|_| !clock.is_over(at));
         let badly = Says::Outcome(Outcome::Badly);
         let busy = Says::Outcome(Outcome::Busy(limits::SPARED));
-        let (trouble, says) = match self {
+        let (cause, says) = match self {
             Self::Own => (None, Says::Nothing),
-            Self::Doubtful => (Some(Trouble::NotReached), Says::Unreached),
-            Self::Undialled => (elsewhere(Trouble::NotReached), Says::Nothing),
-            Self::Unreached => (elsewhere(Trouble::NotReached), badly),
+            Self::Doubtful => (Some(RetryCause::NotReached), Says::Unreached),
+            Self::Undialled => (elsewhere(RetryCause::NotReached), Says::Nothing),
+            Self::Unreached => (elsewhere(RetryCause::NotReached), badly),
             Self::UnreachedInTime => {
-                let trouble = in_time(elsewhere(Trouble::NotReached));
-                (trouble, Says::Unreached)
+                let cause = in_time(elsewhere(RetryCause::NotReached));
+                (cause, Says::Unreached)
             }
             Self::UnaskedInTime => {
-                let trouble = in_time(elsewhere(Trouble::Unprocessed));
-                (trouble, Says::Nothing)
+                let cause = in_time(elsewhere(RetryCause::Unprocessed));
+                (cause, Says::Nothing)
             }
-            Self::NoRoom => (elsewhere(Trouble::Unprocessed), busy),
-            Self::LostUnasked => (Some(Trouble::Unprocessed), badly),
+            Self::NoRoom => (elsewhere(RetryCause::Unprocessed), busy),
+            Self::LostUnasked => (Some(RetryCause::Unprocessed), badly),
             // One that goes away in good order is not ill.
-            Self::Leaving => (Some(Trouble::Unprocessed), Says::Nothing),
-            Self::Refused => (Some(Trouble::Unprocessed), busy),
-            Self::Busy => (Some(Trouble::Broken), busy),
-            Self::Reset | Self::Lost | Self::Silent => (Some(Trouble::Broken), badly),
+            Self::Leaving => (Some(RetryCause::Unprocessed), Says::Nothing),
+            Self::Refused => (Some(RetryCause::Unprocessed), busy),
+            Self::Busy => (Some(RetryCause::Broken), busy),
+            Self::Reset | Self::Lost | Self::Silent => (Some(RetryCause::Broken), badly),
             Self::Malformed | Self::Stalled => (None, badly),
             Self::Late => {
                 let by_policy = clock.ends_by_policy(at);
-                (in_time(Some(Trouble::TooSlow)), Says::Late { by_policy })
+                (in_time(Some(RetryCause::TooSlow)), Says::Late { by_policy })
             }
         };
-        Verdict { trouble, says }
+        Verdict { cause, says }
     }
 
     /// Whether the budget was asked for the next attempt already.
@@ -127,9 +127,9 @@ impl Verdict {
     /// Of the head of a response.
     pub(crate) fn of_response(head: &Parts, grpc: bool, clock: &Clock, at: Instant) -> Self {
         let code = retry::grpc_code(&head.headers).filter(|_| grpc);
-        let trouble = match code {
-            Some(code) if code != 0 => Some(Trouble::Grpc(code)),
-            _ if head.status.as_u16() >= 400 => Some(Trouble::Status(head.status)),
+        let cause = match code {
+            Some(code) if code != 0 => Some(RetryCause::Grpc(code)),
+            _ if head.status.as_u16() >= 400 => Some(RetryCause::Status(head.status)),
             _ => None,
         };
         let is_near = |end: Instant| end <= at + limits::DEADLINE_SLACK;
@@ -142,7 +142,7 @@ impl Verdict {
         } else {
             Says::Answered(Outcome::of(head, grpc))
         };
-        Self { trouble, says }
+        Self { cause, says }
     }
 
     /// Of the head of an answer to CONNECT. `is_unprocessed`: the peer says that its application was not reached, so
@@ -154,7 +154,7 @@ impl Verdict {
             false => Outcome::of(head, false),
         };
         Self {
-            trouble: (!is_open && is_unprocessed).then_some(Trouble::Unprocessed),
+            cause: (!is_open && is_unprocessed).then_some(RetryCause::Unprocessed),
             says: Says::Answered(says),
         }
     }
@@ -173,81 +173,81 @@ mod tests {
     #[test]
     fn every_ending_has_one_verdict() {
         let late = Says::Late { by_policy: false };
-        for (ending, trouble, of_last, says) in [
+        for (ending, cause, of_last, says) in [
             (
                 Ending::Doubtful,
-                Some(Trouble::NotReached),
-                Some(Trouble::NotReached),
+                Some(RetryCause::NotReached),
+                Some(RetryCause::NotReached),
                 Says::Unreached,
             ),
             (
                 Ending::Undialled,
-                Some(Trouble::NotReached),
+                Some(RetryCause::NotReached),
                 None,
                 Says::Nothing,
             ),
-            (Ending::Unreached, Some(Trouble::NotReached), None, BADLY),
+            (Ending::Unreached, Some(RetryCause::NotReached), None, BADLY),
             (
                 Ending::UnreachedInTime,
-                Some(Trouble::NotReached),
+                Some(RetryCause::NotReached),
                 None,
                 Says::Unreached,
             ),
             (
                 Ending::UnaskedInTime,
-                Some(Trouble::Unprocessed),
+                Some(RetryCause::Unprocessed),
                 None,
                 Says::Nothing,
             ),
-            (Ending::NoRoom, Some(Trouble::Unprocessed), None, BUSY),
+            (Ending::NoRoom, Some(RetryCause::Unprocessed), None, BUSY),
             (
                 Ending::LostUnasked,
-                Some(Trouble::Unprocessed),
-                Some(Trouble::Unprocessed),
+                Some(RetryCause::Unprocessed),
+                Some(RetryCause::Unprocessed),
                 BADLY,
             ),
             (
                 Ending::Leaving,
-                Some(Trouble::Unprocessed),
-                Some(Trouble::Unprocessed),
+                Some(RetryCause::Unprocessed),
+                Some(RetryCause::Unprocessed),
                 Says::Nothing,
             ),
             (
                 Ending::Refused,
-                Some(Trouble::Unprocessed),
-                Some(Trouble::Unprocessed),
+                Some(RetryCause::Unprocessed),
+                Some(RetryCause::Unprocessed),
                 BUSY,
             ),
             (
                 Ending::Busy,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BUSY,
             ),
             (
                 Ending::Reset,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BADLY,
             ),
             (
                 Ending::Lost,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BADLY,
             ),
             (
                 Ending::Silent,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BADLY,
             ),
             (Ending::Malformed, None, None, BADLY),
             (Ending::Stalled, None, None, BADLY),
             (
                 Ending::Late,
-                Some(Trouble::TooSlow),
-                Some(Trouble::TooSlow),
+                Some(RetryCause::TooSlow),
+                Some(RetryCause::TooSlow),
                 late,
             ),
             (Ending::Own, None, None, Says::Nothing),
@@ -255,10 +255,10 @@ mod tests {
             let now = Instant::now();
             let clock = Clock::default();
             let one = ending.verdict(&clock, false, now);
-            assert_eq!(one, Verdict { trouble, says }, "{ending:?}");
+            assert_eq!(one, Verdict { cause, says }, "{ending:?}");
             let last = ending.verdict(&clock, true, now);
-            let trouble = of_last;
-            assert_eq!(last, Verdict { trouble, says }, "{ending:?}, the last");
+            let cause = of_last;
+            assert_eq!(last, Verdict { cause, says }, "{ending:?}, the last");
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
         let deadline = Deadline::of_request(Some(now), None);
         let clock = deadline.attempt(now, None);
         for ending in [Ending::UnreachedInTime, Ending::UnaskedInTime, Ending::Late] {
-            assert_eq!(ending.verdict(&clock, false, now).trouble, None);
+            assert_eq!(ending.verdict(&clock, false, now).cause, None);
         }
     }
 
@@ -298,34 +298,34 @@ mod tests {
     }
 
     #[test]
-    fn the_trouble_of_an_answer_is_its_code_or_its_status() {
-        let trouble = |head: &Parts, grpc| {
-            Verdict::of_response(head, grpc, &Clock::default(), Instant::now()).trouble
+    fn the_cause_to_retry_is_the_grpc_code_or_the_status_of_the_answer() {
+        let cause = |head: &Parts, grpc| {
+            Verdict::of_response(head, grpc, &Clock::default(), Instant::now()).cause
         };
-        assert_eq!(trouble(&head(200, None), false), None);
-        assert_eq!(trouble(&head(200, Some("14")), false), None);
-        assert_eq!(trouble(&head(200, Some("0")), true), None);
+        assert_eq!(cause(&head(200, None), false), None);
+        assert_eq!(cause(&head(200, Some("14")), false), None);
+        assert_eq!(cause(&head(200, Some("0")), true), None);
         assert_eq!(
-            trouble(&head(200, Some("14")), true),
-            Some(Trouble::Grpc(14))
+            cause(&head(200, Some("14")), true),
+            Some(RetryCause::Grpc(14))
         );
         let teapot = StatusCode::IM_A_TEAPOT;
         assert_eq!(
-            trouble(&head(418, None), true),
-            Some(Trouble::Status(teapot))
+            cause(&head(418, None), true),
+            Some(RetryCause::Status(teapot))
         );
     }
 
     #[test]
     fn a_tunnel_that_is_refused_goes_elsewhere_only_if_no_application_was_reached() {
         let open = Verdict::of_connect(&head(200, None), true);
-        assert_eq!(open.trouble, None);
+        assert_eq!(open.cause, None);
         assert_eq!(open.says, Says::Answered(Some(Outcome::Well)));
         let down = Verdict::of_connect(&head(502, None), true);
-        assert_eq!(down.trouble, Some(Trouble::Unprocessed));
+        assert_eq!(down.cause, Some(RetryCause::Unprocessed));
         assert_eq!(down.says, Says::Answered(Some(Outcome::Badly)));
         let denied = Verdict::of_connect(&head(403, None), false);
-        assert_eq!(denied.trouble, None);
+        assert_eq!(denied.cause, None);
         assert_eq!(denied.says, Says::Answered(Some(Outcome::Well)));
     }
 }

@@ -22,7 +22,7 @@ use weft_transport::files::{self, FileError};
 pub use self::old::{Layout, OldKeys, OldTable};
 use self::reopened::Reopened;
 use self::snapshot::{State, Watcher};
-use self::tables::{Done, LEASES, Tables, Trouble};
+use self::tables::{Done, LEASES, StepError, Tables};
 use crate::clock::Clock;
 use crate::limits::LEASES_MAX;
 use crate::{
@@ -134,7 +134,7 @@ impl Redb {
         may_be_new: bool,
         open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        let told = |trouble: Trouble| trouble.tell(path, layout);
+        let told = |error: StepError| error.tell(path, layout);
         let file = Reopened::new(open).map_err(|error| told(error.into()))?;
         let now = Instant::now();
         let database = file.get(now).map_err(|error| told(error.into()))?;
@@ -158,20 +158,20 @@ impl Shared {
     /// Runs `work` on the newest state.
     fn read<R>(
         &self,
-        work: impl FnOnce(redb::ReadTransaction) -> Result<R, Trouble>,
+        work: impl FnOnce(redb::ReadTransaction) -> Result<R, StepError>,
     ) -> Result<R, StoreError> {
         let result = self
             .file
             .get(Instant::now())
-            .map_err(Trouble::from)
+            .map_err(StepError::from)
             .and_then(|database| work(database.begin_read()?));
-        result.map_err(|trouble| self.told(trouble))
+        result.map_err(|error| self.told(error))
     }
 
     /// Runs `work` as one transaction. It is on disk when this returns `Ok`, unless `work` changed nothing.
     fn write<R>(
         &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<Done<R>, Trouble>,
+        work: impl FnOnce(&WriteTransaction) -> Result<Done<R>, StepError>,
     ) -> Result<R, StoreError> {
         let database = self.file.get(Instant::now());
         let database = database.map_err(|error| self.told(error.into()))?;
@@ -180,7 +180,7 @@ impl Shared {
         }
         let transaction = database.begin_write();
         let transaction = transaction.map_err(|error| self.told(error.into()))?;
-        match work(&transaction).map_err(|trouble| self.told(trouble))? {
+        match work(&transaction).map_err(|error| self.told(error))? {
             Done::Nothing(result) => Ok(result),
             Done::Changed(result) => match transaction.commit() {
                 Ok(()) => Ok(result),
@@ -194,11 +194,11 @@ impl Shared {
     }
 
     /// The error for callers; a failure of the disk is remembered.
-    fn told(&self, trouble: Trouble) -> StoreError {
-        if trouble.is_of_disk() {
+    fn told(&self, error: StepError) -> StoreError {
+        if error.is_of_disk() {
             self.file.mark_failed(Instant::now());
         }
-        trouble.tell(&self.path, self.layout)
+        error.tell(&self.path, self.layout)
     }
 
     fn clock(&self) -> MutexGuard<'_, Clock> {
@@ -324,7 +324,7 @@ fn make_file(path: &Path, layout: &Layout) -> Result<bool, StoreError> {
 }
 
 /// The newest revision, and all leases with their whole time before them.
-fn recall(database: &Database, now: Instant) -> Result<(Revision, Clock), Trouble> {
+fn recall(database: &Database, now: Instant) -> Result<(Revision, Clock), StepError> {
     let read = database.begin_read()?;
     let mut clock = Clock::default();
     for lease in read.open_table(LEASES)?.iter()? {

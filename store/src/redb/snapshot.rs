@@ -8,7 +8,7 @@ use redb::{ReadOnlyTable, ReadTransaction};
 use tokio::sync::watch;
 
 use super::Shared;
-use super::tables::{CHANGES, ENTRIES, EntryKey, Record, Trouble, entry_at, numbers};
+use super::tables::{CHANGES, ENTRIES, EntryKey, Record, StepError, entry_at, numbers};
 use crate::{Batch, Entry, Event, Keys, Order, Revision, Snapshot, StoreError, Watch};
 
 /// The state at a revision. What is in it stays in the file until it is dropped.
@@ -19,7 +19,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn newest(shared: &Arc<Shared>, read: &ReadTransaction) -> Result<Self, Trouble> {
+    pub(super) fn newest(shared: &Arc<Shared>, read: &ReadTransaction) -> Result<Self, StepError> {
         let (newest, _) = numbers(read)?;
         Self::at(shared, read, newest)
     }
@@ -28,7 +28,7 @@ impl State {
         shared: &Arc<Shared>,
         read: &ReadTransaction,
         revision: Revision,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, StepError> {
         let (newest, compacted) = numbers(read)?;
         if revision > newest {
             return Err(StoreError::NotYet(newest).into());
@@ -49,7 +49,7 @@ impl State {
         keys: &Keys,
         order: Order,
         mut visit: impl FnMut(&[u8], Revision, &Record<'_>) -> ControlFlow<()>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StepError> {
         let from = Bound::Included((keys.from.as_slice(), 0));
         let to = match &keys.to {
             Some(to) => Bound::Excluded((to.as_slice(), 0)),
@@ -64,7 +64,7 @@ impl State {
         let mut candidate = None;
         let mut tell = |place: redb::AccessGuard<'_, EntryKey>,
                         value: redb::AccessGuard<'_, &'static [u8]>|
-         -> Result<ControlFlow<()>, Trouble> {
+         -> Result<ControlFlow<()>, StepError> {
             let (key, changed) = place.value();
             Ok(match Record::decode(value.value())? {
                 Some(record) => visit(key, changed, &record),
@@ -121,7 +121,7 @@ impl Snapshot for State {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        entry_at(&self.entries, key, self.revision).map_err(|trouble| self.shared.told(trouble))
+        entry_at(&self.entries, key, self.revision).map_err(|error| self.shared.told(error))
     }
 
     fn range(&self, keys: &Keys, order: Order, limit: usize) -> Result<Vec<Entry>, StoreError> {
@@ -137,7 +137,7 @@ impl Snapshot for State {
                 ControlFlow::Break(())
             }
         })
-        .map_err(|trouble| self.shared.told(trouble))?;
+        .map_err(|error| self.shared.told(error))?;
         Ok(found)
     }
 
@@ -147,7 +147,7 @@ impl Snapshot for State {
             count += 1;
             ControlFlow::Continue(())
         })
-        .map_err(|trouble| self.shared.told(trouble))?;
+        .map_err(|error| self.shared.told(error))?;
         Ok(count)
     }
 }
@@ -202,7 +202,7 @@ impl Watcher {
                     continue;
                 }
                 let value = entries.get((key, revision))?;
-                let value = value.ok_or_else(|| Trouble::damaged("a change has no entry"))?;
+                let value = value.ok_or_else(|| StepError::damaged("a change has no entry"))?;
                 let record = Record::decode(value.value())?;
                 let event = Event {
                     key: key.to_vec(),

@@ -33,9 +33,9 @@ const META_REVISION: &str = "revision";
 const META_COMPACTED: &str = "compacted";
 const META_LEASE: &str = "lease";
 
-/// Why a step failed; [`Trouble::tell`] makes it an error with the file's name.
+/// Why a step failed; [`StepError::tell`] makes it an error with the file's name.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum StepError {
     /// redb or the disk.
     Redb(redb::Error),
     /// The file does not hold what was written.
@@ -46,7 +46,7 @@ pub(super) enum Trouble {
     Newer(u64),
 }
 
-impl Trouble {
+impl StepError {
     pub(super) fn damaged(reason: impl ToString) -> Self {
         Self::Damaged(reason.to_string())
     }
@@ -107,37 +107,37 @@ impl Trouble {
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         Self::Answer(error)
     }
 }
 
-impl From<StorageError> for Trouble {
+impl From<StorageError> for StepError {
     fn from(error: StorageError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<TableError> for Trouble {
+impl From<TableError> for StepError {
     fn from(error: TableError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<TransactionError> for Trouble {
+impl From<TransactionError> for StepError {
     fn from(error: TransactionError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<CommitError> for Trouble {
+impl From<CommitError> for StepError {
     fn from(error: CommitError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<DatabaseError> for Trouble {
+impl From<DatabaseError> for StepError {
     fn from(error: DatabaseError) -> Self {
         Self::Redb(error.into())
     }
@@ -169,8 +169,8 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, Trouble> {
-        let cut = || Trouble::damaged("an entry is cut short");
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, StepError> {
+        let cut = || StepError::damaged("an entry is cut short");
         let (created, rest) = bytes.split_first_chunk().ok_or_else(cut)?;
         let (lease, value) = rest.split_first_chunk().ok_or_else(cut)?;
         let (created, lease) = (u64::from_be_bytes(*created), u64::from_be_bytes(*lease));
@@ -203,7 +203,7 @@ pub(super) fn entry_at(
     entries: &impl ReadableTable<EntryKey, &'static [u8]>,
     key: &[u8],
     revision: Revision,
-) -> Result<Option<Entry>, Trouble> {
+) -> Result<Option<Entry>, StepError> {
     let newest = entries.range((key, 0)..=(key, revision))?.next_back();
     let Some((found, value)) = newest.transpose()? else {
         return Ok(None);
@@ -213,7 +213,7 @@ pub(super) fn entry_at(
 }
 
 /// The newest revision, and that before which nothing is remembered.
-pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), Trouble> {
+pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), StepError> {
     let meta = read.open_table(META)?;
     Ok((
         number(&meta, META_REVISION)?,
@@ -224,12 +224,12 @@ pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), Tr
 fn number(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &str,
-) -> Result<u64, Trouble> {
+) -> Result<u64, StepError> {
     let Some(value) = meta.get(name)? else {
         return Ok(0);
     };
     let bytes = value.value().try_into();
-    let bytes = bytes.map_err(|_| Trouble::Damaged(format!("{name} is no number")))?;
+    let bytes = bytes.map_err(|_| StepError::Damaged(format!("{name} is no number")))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -244,7 +244,7 @@ pub(super) struct Tables<'t> {
 
 impl<'t> Tables<'t> {
     /// Opens them, or makes those that are not there.
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Trouble> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StepError> {
         Ok(Self {
             meta: transaction.open_table(META)?,
             entries: transaction.open_table(ENTRIES)?,
@@ -254,11 +254,11 @@ impl<'t> Tables<'t> {
         })
     }
 
-    pub(super) fn revision(&self) -> Result<Revision, Trouble> {
+    pub(super) fn revision(&self) -> Result<Revision, StepError> {
         number(&self.meta, META_REVISION)
     }
 
-    pub(super) fn all_hold(&self, conditions: &[Condition]) -> Result<bool, Trouble> {
+    pub(super) fn all_hold(&self, conditions: &[Condition]) -> Result<bool, StepError> {
         for condition in conditions {
             let present = entry_at(&self.entries, condition.key(), Revision::MAX)?;
             if !rules::holds(condition, present.as_ref()) {
@@ -269,7 +269,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Makes the changes as the next revision, and compacts one that is too old.
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<Done<Revision>, Trouble> {
+    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<Done<Revision>, StepError> {
         let newest = self.revision()?;
         let revision = newest + 1;
         let mut sorted: Vec<&Change> = changes.iter().collect();
@@ -289,7 +289,7 @@ impl<'t> Tables<'t> {
         Ok(Done::Changed(revision))
     }
 
-    fn apply_one(&mut self, change: &Change, revision: Revision) -> Result<bool, Trouble> {
+    fn apply_one(&mut self, change: &Change, revision: Revision) -> Result<bool, StepError> {
         let key = change.key();
         let present = entry_at(&self.entries, key, Revision::MAX)?;
         let before = present.as_ref().and_then(|entry| entry.lease);
@@ -331,7 +331,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Forgets how things were before `target`.
-    pub(super) fn compact(&mut self, target: Revision) -> Result<Done<()>, Trouble> {
+    pub(super) fn compact(&mut self, target: Revision) -> Result<Done<()>, StepError> {
         let before = number(&self.meta, META_COMPACTED)?;
         if target <= before {
             return Ok(Done::Nothing(()));
@@ -351,7 +351,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Forgets what a key was before a revision that changed it; one that deleted it leaves nothing.
-    fn forget_before(&mut self, key: &[u8], revision: Revision) -> Result<(), Trouble> {
+    fn forget_before(&mut self, key: &[u8], revision: Revision) -> Result<(), StepError> {
         let mut gone = Vec::new();
         for row in self.entries.range((key, 0)..=(key, revision))? {
             let (place, value) = row?;
@@ -366,7 +366,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    pub(super) fn grant(&mut self, seconds: u64) -> Result<Done<LeaseId>, Trouble> {
+    pub(super) fn grant(&mut self, seconds: u64) -> Result<Done<LeaseId>, StepError> {
         let lease = number(&self.meta, META_LEASE)? + 1;
         self.set_number(META_LEASE, lease)?;
         self.leases.insert(lease, seconds)?;
@@ -374,7 +374,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Ends a lease and deletes its keys.
-    pub(super) fn revoke(&mut self, lease: LeaseId) -> Result<Done<Revision>, Trouble> {
+    pub(super) fn revoke(&mut self, lease: LeaseId) -> Result<Done<Revision>, StepError> {
         let LeaseId(number) = lease;
         if self.leases.remove(number)?.is_none() {
             return Err(StoreError::NoLease(lease).into());
@@ -390,7 +390,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Puts what an earlier version kept, as revision 1; there is no history before it.
-    pub(super) fn adopt(&mut self, key: &[u8], value: &[u8]) -> Result<(), Trouble> {
+    pub(super) fn adopt(&mut self, key: &[u8], value: &[u8]) -> Result<(), StepError> {
         let record = Record {
             created: 1,
             lease: 0,
@@ -400,12 +400,12 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    pub(super) fn set_adopted(&mut self) -> Result<(), Trouble> {
+    pub(super) fn set_adopted(&mut self) -> Result<(), StepError> {
         self.set_number(META_REVISION, 1)?;
         self.set_number(META_COMPACTED, 1)
     }
 
-    fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), Trouble> {
+    fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), StepError> {
         self.meta.insert(name, value.to_be_bytes().as_slice())?;
         Ok(())
     }
