@@ -75,7 +75,7 @@ impl Sample {
     }
 
     /// It is sent again: nothing came of what was sent until now, but the time that it took.
-    pub(crate) fn again(&mut self, now: Duration) {
+    pub(crate) fn resend(&mut self, now: Duration) {
         self.attempted = now;
         self.resent += 1;
         self.connected = None;
@@ -296,7 +296,7 @@ mod tests {
             ..Sample::begin(at(0), at(1))
         };
         sample.shook_hands(at(3), true);
-        sample.again(at(10));
+        sample.resend(at(10));
         assert_eq!((sample.connect(), sample.tls()), (None, None));
         assert_eq!(sample.first_byte(), None);
         sample.connected = Some(at(14));

@@ -11,12 +11,12 @@
 
 mod harness;
 
-mod again;
 mod beside_wrk;
 mod compare;
 mod ends;
 mod errors;
 mod latency;
 mod protocols;
+mod resends;
 mod results;
 mod secure;

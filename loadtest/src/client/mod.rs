@@ -126,7 +126,7 @@ impl Lane {
             match self.attempt(target, clock, sample).await {
                 Ok(outcome) => return outcome,
                 Err(Lost::Unprocessed(_)) if sample.resent < limits::RESENDS_MAX => {
-                    sample.again(clock.now());
+                    sample.resend(clock.now());
                 }
                 Err(Lost::Unprocessed(kind) | Lost::Final(kind)) => return Outcome::Failure(kind),
             }

@@ -96,7 +96,7 @@ pub fn enter() -> Result<Entered, SandboxError> {
         None => {}
     }
     separate()?;
-    let mut child = again(std::env::args_os().skip(1))?;
+    let mut child = spawn_self(std::env::args_os().skip(1))?;
     wait(&mut child).map(Entered::Ended)
 }
 
@@ -206,7 +206,9 @@ fn bury_the_dead(mark: &str) -> Result<u8, SandboxError> {
     }
 }
 
-fn again<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Child, SandboxError> {
+fn spawn_self<S: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+) -> Result<Child, SandboxError> {
     let mut command = command(arguments, ATTACHED)?;
     // In a group of its own: Ctrl-C reaches it once, through `wait`, not from the terminal as well.
     command.process_group(0);

@@ -210,7 +210,7 @@ impl World {
             let mut random = StdRng::seed_from_u64(self.random.random());
             let (next, taken) = self
                 .spending(|world| attempts.next(&world.rules(&asked), &setback, at, &mut random));
-            let Next::Again(pause) = next else {
+            let Next::Retry(pause) = next else {
                 assert!(!taken, "what is not sent costs nothing");
                 self.seen.withheld += u32::from(next != Next::End);
                 return;

@@ -110,7 +110,7 @@ impl Exchange {
                     None => match self.pick(now) {
                         Ok(picked) => {
                             let again = attempts.may_go_on(&self.route.traffic.retry);
-                            let picked = picked.again(again);
+                            let picked = picked.repeatable(again);
                             self.attempt(self.body(), picked, &clock, parts).await
                         }
                         Err(failed) => Err(failed),
@@ -126,7 +126,7 @@ impl Exchange {
                 let (last, name) = (self.criteria.tried.last(), self.route.name.as_ref());
                 let (cluster, count) = (&self.route.cluster, self.count());
                 record.counted = self.worker.leaving(cluster, last, name, count);
-                match self.again(&outcome, attempts, record) {
+                match self.retry_pause(&outcome, attempts, record) {
                     // Its stream is reset here, before the pause.
                     Some(pause) => pause,
                     None => {
@@ -232,7 +232,7 @@ impl Exchange {
     }
 
     /// Whether it is sent again, and after which pause; none if what came is the answer.
-    fn again(
+    fn retry_pause(
         &self,
         outcome: &Result<Answered, Failed>,
         attempts: Attempts,
@@ -271,7 +271,7 @@ impl Exchange {
         if let Some(event) = event.flatten() {
             counts.add(event);
         }
-        if let Next::Again(pause) = next {
+        if let Next::Retry(pause) = next {
             if !self.is_tunnel() {
                 record.retried = Some(Arc::clone(counts));
             }

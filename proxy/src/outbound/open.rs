@@ -42,19 +42,19 @@ pub(super) struct Picked {
     /// No other endpoint is left to try.
     last: bool,
     /// The request may be sent again.
-    again: bool,
+    repeatable: bool,
 }
 
 impl Picked {
-    /// The same for a request that may be sent `again`: where another endpoint is left, it does not wait for one that
+    /// The same for a request that may be sent again (`repeatable`): where another endpoint is left, it does not wait for one that
     /// goes away or does not answer.
-    pub(super) fn again(self, again: bool) -> Self {
-        Self { again, ..self }
+    pub(super) fn repeatable(self, repeatable: bool) -> Self {
+        Self { repeatable, ..self }
     }
 
     /// Whether the request may go to another endpoint.
     pub(super) fn has_alternative(&self) -> bool {
-        self.again && !self.last
+        self.repeatable && !self.last
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn choose(
         index,
         flight,
         last: criteria.tried.all(cluster.endpoints.len()),
-        again: false,
+        repeatable: false,
     })
 }
 

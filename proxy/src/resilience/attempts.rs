@@ -86,7 +86,7 @@ pub(crate) struct Attempts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Another one, after this pause.
-    Again(Duration),
+    Retry(Duration),
     /// Nothing: this is not retried.
     End,
     /// Nothing, although this is retried.
@@ -226,7 +226,7 @@ impl Attempts {
         if cause != RetryCause::NotReached && !paid && !rules.spend(at) {
             return Next::Withheld(Why::Budget);
         }
-        Next::Again(pause)
+        Next::Retry(pause)
     }
 
     /// Whether as much was tried as may be, so that the caller of this application shall not multiply it.
@@ -317,10 +317,10 @@ mod tests {
         let again = |made, cause| Case::new(made, cause).next();
         assert_eq!(
             again(1, RetryCause::Unprocessed),
-            Next::Again(Duration::ZERO)
+            Next::Retry(Duration::ZERO)
         );
         for (made, cause) in [(1, RetryCause::Broken), (2, RetryCause::Unprocessed)] {
-            let Next::Again(pause) = again(made, cause) else {
+            let Next::Retry(pause) = again(made, cause) else {
                 panic!()
             };
             assert!(!pause.is_zero());
@@ -337,7 +337,7 @@ mod tests {
         let mut safe = Case::new(1, UNAVAILABLE);
         safe.method = Method::POST;
         safe.setback.advice = RetryAdvice::Safe;
-        assert_eq!(safe.next(), Next::Again(Duration::ZERO));
+        assert_eq!(safe.next(), Next::Retry(Duration::ZERO));
     }
 
     #[test]
@@ -350,7 +350,7 @@ mod tests {
             case.next()
         };
         let ms = Duration::from_millis;
-        assert_eq!(after(ms(40), Some(100)), Next::Again(ms(40)));
+        assert_eq!(after(ms(40), Some(100)), Next::Retry(ms(40)));
         assert_eq!(after(ms(100), Some(100)), Next::Withheld(Why::Deadline));
         assert_eq!(after(ms(11_000), None), Next::Withheld(Why::Deadline));
         // What a response asks for may be absurd.
@@ -370,13 +370,13 @@ mod tests {
         assert_eq!(next(RetryCause::Unprocessed, false), withheld);
         assert_eq!(
             next(RetryCause::NotReached, false),
-            Next::Again(Duration::ZERO)
+            Next::Retry(Duration::ZERO)
         );
         assert_eq!(next(UNAVAILABLE, false), Next::End);
         // It was asked when the attempt left its silent peer.
         assert_eq!(
             next(RetryCause::Unprocessed, true),
-            Next::Again(Duration::ZERO)
+            Next::Retry(Duration::ZERO)
         );
     }
 

@@ -97,12 +97,12 @@ impl Event {
             (Next::Withheld(Why::Deadline), _) => Self::WithheldDeadline,
             (Next::Withheld(Why::Told), _) => Self::WithheldTold,
             (Next::Withheld(Why::Body), _) => Self::WithheldBody,
-            (Next::Again(_), RetryCause::NotReached) => Self::RetriedNotReached,
-            (Next::Again(_), RetryCause::Unprocessed) => Self::RetriedUnprocessed,
-            (Next::Again(_), RetryCause::Broken) => Self::RetriedReset,
-            (Next::Again(_), RetryCause::TooSlow) => Self::RetriedTimeout,
-            (Next::Again(_), RetryCause::Status(_)) => Self::RetriedStatus,
-            (Next::Again(_), RetryCause::Grpc(_)) => Self::RetriedGrpc,
+            (Next::Retry(_), RetryCause::NotReached) => Self::RetriedNotReached,
+            (Next::Retry(_), RetryCause::Unprocessed) => Self::RetriedUnprocessed,
+            (Next::Retry(_), RetryCause::Broken) => Self::RetriedReset,
+            (Next::Retry(_), RetryCause::TooSlow) => Self::RetriedTimeout,
+            (Next::Retry(_), RetryCause::Status(_)) => Self::RetriedStatus,
+            (Next::Retry(_), RetryCause::Grpc(_)) => Self::RetriedGrpc,
         })
     }
 }

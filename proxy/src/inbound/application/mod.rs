@@ -221,7 +221,7 @@ impl Application {
             if reused && lost.fate != Fate::Final {
                 lock(&self.habits).closed(Instant::now());
             }
-            self.again(lost, request, &mut resends)?;
+            self.allow_resend(lost, request, &mut resends)?;
         }
     }
 
@@ -242,14 +242,19 @@ impl Application {
                     request.settle();
                     return Ok(answered);
                 }
-                Err(lost) => self.again(lost, request, &mut resends)?,
+                Err(lost) => self.allow_resend(lost, request, &mut resends)?,
             }
         }
     }
 
     /// Whether a request that got no answer is sent again: what the application has not processed always is, and what it
     /// may see twice if it answered with no byte; if all of it is still here, and not for ever.
-    fn again(&self, lost: Lost, request: &Outgoing, resends: &mut u32) -> Result<(), Failure> {
+    fn allow_resend(
+        &self,
+        lost: Lost,
+        request: &Outgoing,
+        resends: &mut u32,
+    ) -> Result<(), Failure> {
         let event = match lost.fate {
             Fate::Unprocessed(Why::GoAway) => Event::ResentGoAway,
             Fate::Unprocessed(Why::Refused) => Event::ResentRefused,
