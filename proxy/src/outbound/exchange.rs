@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
-use super::open::{Picked, choose};
+use super::open::{Picked, pick_endpoint};
 use super::pick::Criteria;
 use super::route::Route;
 use crate::cluster::Cluster;
@@ -166,7 +166,7 @@ impl Exchange {
     /// Picks an endpoint for an attempt that begins `now`.
     pub(super) fn pick(&mut self, now: Instant) -> Result<Picked, Failed> {
         let (worker, cluster) = (&self.worker, &self.route.cluster);
-        choose(worker, cluster, &mut self.criteria, now)
+        pick_endpoint(worker, cluster, &mut self.criteria, now)
             .map_err(|error| Failed::unopened(error, now))
     }
 

@@ -59,7 +59,7 @@ impl Picked {
 }
 
 /// Picks an endpoint, which is noted in the criteria.
-pub(super) fn choose(
+pub(super) fn pick_endpoint(
     worker: &Worker,
     cluster: &Arc<Cluster>,
     criteria: &mut Criteria,

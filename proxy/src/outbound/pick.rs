@@ -12,7 +12,7 @@ use weft_config::table::{Algorithm, HashKey, Locality};
 
 use crate::cluster::{Cluster, Endpoint};
 use crate::limits;
-use crate::resilience::balance::{self, Method, choose};
+use crate::resilience::balance::{self, Method, choose_endpoint};
 use crate::resilience::breaker::Admission;
 use crate::resilience::locality;
 
@@ -120,7 +120,7 @@ pub(super) fn pick(
     };
     let count = endpoints.len();
     let mut among =
-        |usable: &dyn Fn(usize) -> bool| choose(method, count, usable, candidate, random);
+        |usable: &dyn Fn(usize) -> bool| choose_endpoint(method, count, usable, candidate, random);
     among(&|index| near(index) && fresh(index) && is_in(index))
         .or_else(|| among(&|index| fresh(index) && is_in(index)))
         .or_else(|| among(&is_in))

@@ -57,14 +57,14 @@ pub(super) fn request(
 fn target(listener: &Listener, head: &mut Parts, record: &mut Record) -> Result<Route, Failure> {
     prepare::check(head, &listener.worker.shared.via)?;
     prepare::mean_whole_server(head);
-    let (route, authority) = choose(listener, head, record)?;
+    let (route, authority) = find_route(listener, head, record)?;
     prepare::aim(head, authority)?;
     record.uri = head.uri.clone();
     Ok(route)
 }
 
 /// Whom the application wants, and who gets it under which authority.
-fn choose(
+fn find_route(
     listener: &Listener,
     head: &Parts,
     record: &mut Record,
@@ -92,7 +92,7 @@ pub(super) fn tunnel(
     started: Instant,
 ) -> (Record, Result<Exchange, Failure>) {
     let worker = &listener.worker;
-    let (counted, route) = choose_tunnel(listener, started);
+    let (counted, route) = find_tunnel_route(listener, started);
     let mut head = Request::new(()).into_parts().0;
     head.method = Method::CONNECT;
     let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, None);
@@ -119,7 +119,7 @@ pub(super) fn tunnel(
 }
 
 /// Where the connection goes, and where it is counted.
-fn choose_tunnel(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
+fn find_tunnel_route(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
     let worker = &listener.worker;
     let directory = worker.directory();
     let own = &worker.shared.identity;

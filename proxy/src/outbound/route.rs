@@ -205,7 +205,7 @@ pub(crate) fn route(
             ),
         ));
     }
-    choose(
+    choose_backend(
         port,
         head.method.as_str(),
         head.uri.path(),
@@ -221,10 +221,10 @@ pub(crate) fn route_tunnel(
     now: Instant,
     random: &mut impl Rng,
 ) -> Result<Route, Failure> {
-    choose(port, "CONNECT", "", &|_, _| false, now, random)
+    choose_backend(port, "CONNECT", "", &|_, _| false, now, random)
 }
 
-fn choose(
+fn choose_backend(
     port: &Port,
     method: &str,
     path: &str,

@@ -48,7 +48,7 @@ const LATENCY_FLOOR: f64 = 0.001;
 const DRAWS: usize = 8;
 
 /// An endpoint below `count` that is `usable`; none if none is.
-pub(crate) fn choose(
+pub(crate) fn choose_endpoint(
     method: Method,
     count: usize,
     usable: impl Fn(usize) -> bool,
@@ -190,7 +190,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let mut counts = vec![0; endpoints.len()];
         for turn in 0..10_000 {
-            let chosen = choose(
+            let chosen = choose_endpoint(
                 method(turn),
                 endpoints.len(),
                 |_| true,
@@ -271,7 +271,7 @@ mod tests {
             Method::Hash(7),
         ] {
             for usable in 0..100 {
-                let chosen = choose(
+                let chosen = choose_endpoint(
                     method,
                     100,
                     |index| index == usable,
@@ -280,7 +280,7 @@ mod tests {
                 );
                 assert_eq!(chosen, Some(usable));
             }
-            let none = choose(method, 5, |_| false, |_| candidate(0, None), &mut random);
+            let none = choose_endpoint(method, 5, |_| false, |_| candidate(0, None), &mut random);
             assert_eq!(none, None);
         }
     }
@@ -292,7 +292,7 @@ mod tests {
             ..candidate(0, None)
         };
         let usable = |index| Some(index) != out;
-        names[choose(Method::Hash(key), names.len(), usable, named, &mut random).unwrap()]
+        names[choose_endpoint(Method::Hash(key), names.len(), usable, named, &mut random).unwrap()]
     }
 
     #[test]

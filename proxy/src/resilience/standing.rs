@@ -289,7 +289,7 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    use super::super::balance::{Method, choose};
+    use super::super::balance::{Method, choose_endpoint};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -375,7 +375,7 @@ mod tests {
                 false
             });
             let candidate = |index: usize| endpoints[index].candidate(now, Duration::ZERO);
-            let chosen = choose(
+            let chosen = choose_endpoint(
                 Method::PeakEwma,
                 endpoints.len(),
                 |_| true,
