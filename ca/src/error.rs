@@ -5,8 +5,8 @@ use weft_transport::files::FileError;
 use crate::admin::AdminError;
 use crate::agent::AgentError;
 use crate::backup::BackupError;
-use crate::desk::TokensError;
 use crate::directory::{InitError, OpenError};
+use crate::operations::TokensError;
 use crate::server::ServeError;
 use crate::store::StoreError;
 

@@ -465,8 +465,8 @@ mod tests {
 
     use super::*;
     use crate::Admin;
-    use crate::desk::TokenOrder;
     use crate::limits::{CSR_BYTES_MAX, RENEWAL_GRACE, SVID_TTL_DEFAULT};
+    use crate::operations::TokenOrder;
     use crate::proto::certificate_authority_client::CertificateAuthorityClient;
     use crate::proto::{BundleRequest, SignRequest};
     use crate::subject::{self, Role, Subject};

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-use super::Desk;
+use super::ThreadContext;
 use crate::limits;
 
 /// What a TCP connection is for.
@@ -24,15 +24,19 @@ pub(super) enum Role {
 }
 
 /// Accepts connections and serves each as `role` says.
-pub(super) async fn serve_tcp(listener: TcpListener, role: Role, desk: Desk) -> io::Result<()> {
+pub(super) async fn serve_tcp(
+    listener: TcpListener,
+    role: Role,
+    context: ThreadContext,
+) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_one(stream, role, desk.clone()));
+                    connections.spawn(serve_one(stream, role, context.clone()));
                 }
-                Err(error) => super::http::accept_failed(&desk, &error).await,
+                Err(error) => super::http::accept_failed(&context, &error).await,
             },
             Some(_) = connections.join_next() => {}
         }
@@ -40,53 +44,53 @@ pub(super) async fn serve_tcp(listener: TcpListener, role: Role, desk: Desk) -> 
 }
 
 /// One connection. Its errors are the peer's affair.
-async fn serve_one(stream: TcpStream, role: Role, desk: Desk) -> io::Result<()> {
+async fn serve_one(stream: TcpStream, role: Role, context: ThreadContext) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match role {
-        Role::Echo => echo(stream, desk).await,
-        Role::Sink => sink(stream, desk).await,
-        Role::Source => source(stream, desk).await,
+        Role::Echo => echo(stream, context).await,
+        Role::Sink => sink(stream, context).await,
+        Role::Source => source(stream, context).await,
     }
 }
 
-async fn echo(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
+async fn echo(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
     let mut buffer = vec![0; limits::SERVE_BUFFER];
     loop {
         let read = stream.read(&mut buffer).await?;
         if read == 0 {
             return Ok(());
         }
-        let (came, fate) = desk.receive();
+        let (came, fate) = context.receive();
         if fate.fails {
             // An error without a word for it: the connection ends.
             return Ok(());
         }
-        desk.wait(came + fate.complete).await;
+        context.wait(came + fate.complete).await;
         let bytes = buffer.get(..read).unwrap_or_default();
         stream.write_all(bytes).await?;
     }
 }
 
-async fn sink(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
-    let (_, fate) = desk.receive();
+async fn sink(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
+    let (_, fate) = context.receive();
     if fate.fails {
         return reset(&stream);
     }
     let mut buffer = vec![0; limits::SERVE_BULK_BUFFER];
     while stream.read(&mut buffer).await? > 0 {}
     // The delay is that of the answer, which begins when all is there.
-    desk.wait(desk.clock.now() + fate.complete).await;
+    context.wait(context.clock.now() + fate.complete).await;
     Ok(())
 }
 
-async fn source(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
-    let (came, fate) = desk.receive();
+async fn source(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
+    let (came, fate) = context.receive();
     if fate.fails {
         return reset(&stream);
     }
-    desk.wait(came + fate.complete).await;
-    let piece = vec![b'x'; limits::SERVE_BULK_BUFFER.min(desk.behaviour.body)];
-    let mut left = desk.behaviour.body;
+    context.wait(came + fate.complete).await;
+    let piece = vec![b'x'; limits::SERVE_BULK_BUFFER.min(context.behaviour.body)];
+    let mut left = context.behaviour.body;
     while left > 0 {
         let next = piece.get(..left.min(piece.len())).unwrap_or_default();
         stream.write_all(next).await?;
@@ -106,7 +110,7 @@ fn reset(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Sends every datagram back.
-pub(super) async fn serve_udp(socket: UdpSocket, desk: Desk) -> io::Result<()> {
+pub(super) async fn serve_udp(socket: UdpSocket, context: ThreadContext) -> io::Result<()> {
     let socket = Arc::new(socket);
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; limits::DATAGRAM_MAX];
@@ -115,14 +119,14 @@ pub(super) async fn serve_udp(socket: UdpSocket, desk: Desk) -> io::Result<()> {
             received = socket.recv_from(&mut buffer) => {
                 // An error here is a refusal of an earlier answer (ICMP).
                 let Ok((length, peer)) = received else { continue };
-                let (came, fate) = desk.receive();
+                let (came, fate) = context.receive();
                 if fate.fails || answers.len() >= limits::SERVE_DATAGRAMS_MAX {
                     continue;
                 }
                 let datagram = buffer.get(..length).unwrap_or_default().to_vec();
-                let (socket, desk) = (Arc::clone(&socket), desk.clone());
+                let (socket, context) = (Arc::clone(&socket), context.clone());
                 answers.spawn(async move {
-                    desk.wait(came + fate.complete).await;
+                    context.wait(came + fate.complete).await;
                     // Datagrams may be lost, also here.
                     let _ = socket.send_to(&datagram, peer).await;
                 });

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_transport::external::TlsServer;
 
-use super::Desk;
+use super::ThreadContext;
 use crate::limits;
 use crate::tasks::Tracked;
 
@@ -30,11 +30,11 @@ pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsServer>,
-    desk: Desk,
+    context: ThreadContext,
 ) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let streams = Tracked::default();
-    let body = Bytes::from(vec![b'x'; desk.behaviour.body]);
+    let body = Bytes::from(vec![b'x'; context.behaviour.body]);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -42,18 +42,18 @@ pub(super) async fn serve(
                     // A connection that went away at once is found out by whoever serves it.
                     let _ = stream.set_nodelay(true);
                     let builder = auto::Builder::new(streams.clone());
-                    let (desk, body, tls) = (desk.clone(), body.clone(), tls.clone());
+                    let (context, body, tls) = (context.clone(), body.clone(), tls.clone());
                     connections.spawn(async move {
                         let Some(tls) = tls else {
-                            return connection(stream, builder, desk, body).await;
+                            return connection(stream, builder, context, body).await;
                         };
                         let handshake = timeout(limits::CONNECT_TIMEOUT, tls.accept(stream));
                         if let Ok(Ok(stream)) = handshake.await {
-                            connection(stream, builder, desk, body).await;
+                            connection(stream, builder, context, body).await;
                         }
                     });
                 }
-                Err(error) => accept_failed(&desk, &error).await,
+                Err(error) => accept_failed(&context, &error).await,
             },
             Some(_) = connections.join_next() => {}
         }
@@ -63,10 +63,10 @@ pub(super) async fn serve(
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     builder: auto::Builder<Tracked>,
-    desk: Desk,
+    context: ThreadContext,
     body: Bytes,
 ) {
-    let service = service_fn(|request| answer(desk.clone(), body.clone(), request));
+    let service = service_fn(|request| answer(context.clone(), body.clone(), request));
     // Errors of a connection are the peer's affair.
     let _ = builder
         .serve_connection(TokioIo::new(stream), service)
@@ -74,25 +74,26 @@ async fn connection(
 }
 
 /// Without a free descriptor `accept` would fail again at once, for ever.
-pub(super) async fn accept_failed(desk: &Desk, _error: &io::Error) {
-    desk.alarms
-        .at(desk.clock.now() + limits::SERVE_ACCEPT_PAUSE)
+pub(super) async fn accept_failed(context: &ThreadContext, _error: &io::Error) {
+    context
+        .alarms
+        .at(context.clock.now() + limits::SERVE_ACCEPT_PAUSE)
         .await;
 }
 
 /// One request: read as a whole, then answered when it is time.
 async fn answer(
-    desk: Desk,
+    context: ThreadContext,
     body: Bytes,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let (came, fate) = desk.receive();
+    let (came, fate) = context.receive();
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let is_grpc =
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let mut upload = request.into_body();
     while let Some(Ok(_)) = upload.frame().await {}
-    desk.wait(came + fate.first_byte).await;
+    context.wait(came + fate.first_byte).await;
     let response = if is_grpc {
         grpc_response(body, fate.fails)
     } else {
@@ -100,7 +101,7 @@ async fn answer(
     };
     Ok(response.map(|pieces| Answer {
         wait: (fate.complete > fate.first_byte)
-            .then(|| -> Wait { Box::pin(async move { desk.wait(came + fate.complete).await }) }),
+            .then(|| -> Wait { Box::pin(async move { context.wait(came + fate.complete).await }) }),
         pieces,
     }))
 }

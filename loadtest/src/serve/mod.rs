@@ -125,7 +125,7 @@ impl Server {
         let first = Arc::new(OnceLock::new());
         let mut handles = Vec::new();
         for (index, sockets) in self.threads.into_iter().enumerate() {
-            let desk = Desk {
+            let context = ThreadContext {
                 clock,
                 behaviour: Arc::clone(&self.behaviour),
                 first: Arc::clone(&first),
@@ -134,7 +134,7 @@ impl Server {
             };
             let (stop, tls) = (stop.clone(), self.tls.clone());
             let thread = std::thread::Builder::new().name(format!("serve-{index}"));
-            handles.push(thread.spawn(move || work(sockets, tls.as_ref(), desk, &stop))?);
+            handles.push(thread.spawn(move || work(sockets, tls.as_ref(), context, &stop))?);
         }
         for handle in handles {
             handle.join().map_err(|_| ServeError::Defect)??;
@@ -145,7 +145,7 @@ impl Server {
 
 /// What the connections of one thread share.
 #[derive(Clone)]
-struct Desk {
+struct ThreadContext {
     clock: Clock,
     behaviour: Arc<Behaviour>,
     /// When the first request came, of all threads.
@@ -154,7 +154,7 @@ struct Desk {
     random: Arc<Mutex<StdRng>>,
 }
 
-impl Desk {
+impl ThreadContext {
     /// When a request came, and what it gets.
     fn receive(&self) -> (Duration, Fate) {
         let now = self.clock.now();
@@ -173,17 +173,17 @@ impl Desk {
 fn work(
     sockets: Sockets,
     tls: Option<&ServerTls>,
-    desk: Desk,
+    context: ThreadContext,
     stop: &CancellationToken,
 ) -> Result<(), ServeError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Connections under way end with the runtime.
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
-        tasks.spawn(desk.alarms.clone().drive());
+        tasks.spawn(context.alarms.clone().drive());
         let tcp = tokio::net::TcpListener::from_std;
         if let Some(listener) = sockets.http {
-            tasks.spawn(http::serve(tcp(listener)?, None, desk.clone()));
+            tasks.spawn(http::serve(tcp(listener)?, None, context.clone()));
         }
         for (listener, role) in [
             (sockets.tcp, Role::Echo),
@@ -191,23 +191,23 @@ fn work(
             (sockets.tcp_source, Role::Source),
         ] {
             if let Some(listener) = listener {
-                tasks.spawn(bytes::serve_tcp(tcp(listener)?, role, desk.clone()));
+                tasks.spawn(bytes::serve_tcp(tcp(listener)?, role, context.clone()));
             }
         }
         if let Some(socket) = sockets.udp {
             let socket = tokio::net::UdpSocket::from_std(socket)?;
-            tasks.spawn(bytes::serve_udp(socket, desk.clone()));
+            tasks.spawn(bytes::serve_udp(socket, context.clone()));
         }
         if let (Some(listener), Some(tls)) = (sockets.https, tls) {
             tasks.spawn(http::serve(
                 tcp(listener)?,
                 Some(secure(tls)?),
-                desk.clone(),
+                context.clone(),
             ));
         }
         if let (Some(socket), Some(tls)) = (sockets.http3, tls) {
             let server = QuicServer::new(tls, &tuning()?, socket)?;
-            tasks.spawn(http3::serve(server, desk.clone()));
+            tasks.spawn(http3::serve(server, context.clone()));
         }
         tokio::select! {
             () = stop.cancelled() => Ok(()),
