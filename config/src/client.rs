@@ -34,7 +34,7 @@ use weft_transport::identity::TrustDomain;
 
 use self::state::{State, Written};
 use crate::connect::{back_off, connect};
-use crate::heard::Heard;
+use crate::last_heard::LastHeard;
 use crate::limits;
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::sidecar_message::Kind as Out;
@@ -69,7 +69,7 @@ struct Shared {
     state: Mutex<State>,
     /// Health or an acknowledgement is to be sent.
     changed: tokio::sync::Notify,
-    heard: Heard,
+    last_heard: LastHeard,
 }
 
 impl Shared {
@@ -178,7 +178,7 @@ impl Subscription {
             tables: watch::Sender::new(cached),
             state: Mutex::new(state),
             changed: tokio::sync::Notify::new(),
-            heard: Heard::default(),
+            last_heard: LastHeard::default(),
         });
         let handle = SubscriptionHandle::new(shared.clone());
         (Self { settings, shared }, handle)
@@ -311,9 +311,13 @@ impl Subscription {
         let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
         queue(&outgoing, Out::Hello(self.hello(advertise)))?;
         queue(&outgoing, Out::Report(self.report()))?;
-        let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
-            .await
-            .map_err(|error| error.to_string())?;
+        let channel = connect(
+            addresses,
+            &self.settings.credentials,
+            &self.shared.last_heard,
+        )
+        .await
+        .map_err(|error| error.to_string())?;
         if self.shared.lock().is_handed_over() {
             return Err("another process registers".to_owned());
         }

@@ -12,7 +12,7 @@ use weft_transport::hosts;
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
-use crate::heard::{Heard, Listening};
+use crate::last_heard::{LastHeard, TrackedStream};
 use crate::limits;
 use crate::settings::limits::CONFIG_PORT;
 use crate::validate::RESERVED_NAMESPACE;
@@ -73,11 +73,11 @@ fn who(identity: &SpiffeId) -> String {
 pub(crate) async fn connect(
     addresses: &[String],
     credentials: &Credentials,
-    heard: &Heard,
+    last_heard: &LastHeard,
 ) -> Result<Channel, ConnectError> {
     let mut last = ConnectError::NoAddress;
     for address in addresses {
-        match connect_one(address, credentials, heard).await {
+        match connect_one(address, credentials, last_heard).await {
             Ok(channel) => return Ok(channel),
             Err(error) => last = error,
         }
@@ -88,7 +88,7 @@ pub(crate) async fn connect(
 async fn connect_one(
     address: &str,
     credentials: &Credentials,
-    heard: &Heard,
+    last_heard: &LastHeard,
 ) -> Result<Channel, ConnectError> {
     let failed = |reason: String| ConnectError::Failed {
         address: address.to_owned(),
@@ -127,7 +127,7 @@ async fn connect_one(
         .await
         .map_err(|_| failed(late()))??;
     // The connection is made already; tonic takes it once and is never to reconnect by itself.
-    let mut stream = Some(TokioIo::new(Listening::new(stream, heard.clone())));
+    let mut stream = Some(TokioIo::new(TrackedStream::new(stream, last_heard.clone())));
     Endpoint::from_static("http://config.weft")
         .http2_keep_alive_interval(limits::KEEP_ALIVE)
         .keep_alive_timeout(limits::KEEP_ALIVE)

@@ -9,7 +9,7 @@ pub mod compile;
 mod connect;
 pub mod diff;
 pub mod findings;
-mod heard;
+mod last_heard;
 pub mod limits;
 pub mod nearest;
 pub mod operator;

@@ -15,7 +15,7 @@ pub use crate::connect::ConnectError;
 use crate::connect::connect;
 use crate::diff;
 use crate::findings::Findings;
-use crate::heard::Heard;
+use crate::last_heard::LastHeard;
 use crate::limits;
 use crate::proto::{self, operator_client::OperatorClient};
 use crate::resources::{Key, Kind, Resource, SourceFile};
@@ -148,7 +148,7 @@ impl Operator {
         credentials: &Credentials,
     ) -> Result<Self, OperatorError> {
         let ends = credentials.svid().not_after();
-        let channel = connect(addresses, credentials, &Heard::default()).await?;
+        let channel = connect(addresses, credentials, &LastHeard::default()).await?;
         let client = OperatorClient::new(channel)
             .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::OPERATOR_MESSAGE_BYTES_MAX);
