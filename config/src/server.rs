@@ -3,7 +3,7 @@
 //! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
 //! `state.rs` is the shared state: `state/resources.rs` what is in force, `state/leases.rs` who serves what, and
 //! `state/sessions.rs` the sidecars; `tables.rs` is what is sent.
-//! `subscribe.rs` is one sidecar's stream and `told.rs` what is sent on it, `operate.rs` the operators' calls,
+//! `subscribe.rs` is one sidecar's stream and `sent.rs` what is sent on it, `operate.rs` the operators' calls,
 //! `admin.rs` the local socket.
 
 mod admin;
@@ -16,10 +16,10 @@ mod pace;
 mod registrations;
 mod registry;
 mod roster;
+mod sent;
 mod state;
 mod subscribe;
 mod tables;
-mod told;
 mod withdrawn;
 
 use std::io;

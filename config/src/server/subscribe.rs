@@ -1,7 +1,7 @@
 //! One sidecar's stream: its reports and acknowledgements in, its table and changes out.
 //!
 //! Nothing is queued for a slow sidecar: what to send is computed when it can take a message, from the
-//! newest view and what it was told before (`told.rs`). One that takes none for too long loses its connection, and with it
+//! newest view and what it was told before (`sent.rs`). One that takes none for too long loses its connection, and with it
 //! what HTTP/2 holds for it.
 
 use std::collections::BTreeSet;
@@ -24,8 +24,8 @@ use super::delivery::{Delivery, Outgoing, delivery};
 use super::pace::Pace;
 use super::registry::{Inbound, Workload};
 use super::roster::{About, Place, Stream, TooManyNames};
+use super::sent::{After, News, Next, NotSendable, Sent};
 use super::state::{ServerState, View};
-use super::told::{After, News, Next, Told, Untellable};
 use crate::compile::Sidecar;
 use crate::limits;
 use crate::proto::discovery_server::Discovery;
@@ -117,7 +117,7 @@ async fn run(
         workload,
         stream,
         needs,
-        told: Told::nothing(Schema::unreadable_to(&hello.schemas)),
+        sent: Sent::nothing(Schema::unreadable_to(&hello.schemas)),
     };
     let (workload, number) = (subscriber.workload.clone(), subscriber.stream.number);
     let ended = subscriber.pump(peer, place, incoming, outgoing).await;
@@ -133,7 +133,7 @@ struct Subscriber<'a> {
     needs: Arc<Sidecar>,
     /// What the sidecars of this identity may leave untaken.
     undelivered: Arc<Semaphore>,
-    told: Told,
+    sent: Sent,
 }
 
 /// A message under way.
@@ -301,7 +301,7 @@ impl Subscriber<'_> {
                 ..Sidecar::clone(&self.needs)
             });
         }
-        match self.told.next(view, &self.needs, &registrations) {
+        match self.sent.next(view, &self.needs, &registrations) {
             Ok(Next::Send(message, after)) => Ok(Some((message, after))),
             Ok(Next::Nothing) => Ok(None),
             Ok(Next::CannotRead(reason)) => {
@@ -310,13 +310,15 @@ impl Subscriber<'_> {
                     .cannot_tell(&self.workload, number, revision, &reason);
                 Ok(None)
             }
-            Err(error @ Untellable::TooLarge) => Err(Status::resource_exhausted(error.to_string())),
-            Err(error @ Untellable::Json(_)) => Err(Status::internal(error.to_string())),
+            Err(error @ NotSendable::TooLarge) => {
+                Err(Status::resource_exhausted(error.to_string()))
+            }
+            Err(error @ NotSendable::Json(_)) => Err(Status::internal(error.to_string())),
         }
     }
 
     fn went(&mut self, after: After) {
-        match self.told.went(after) {
+        match self.sent.went(after) {
             Some(News::Problems) => self.state.log_problems(&self.workload),
             Some(News::Table(table)) => {
                 let (workload, number) = (&self.workload, self.stream.number);

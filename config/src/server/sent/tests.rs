@@ -67,7 +67,7 @@ struct World {
     stores: u64,
     alive: BTreeSet<(usize, usize)>,
     view: View,
-    told: Told,
+    sent: Sent,
     // Between both.
     wire: VecDeque<ServiceMessage>,
     answers: Vec<(Revision, Result<(), String>)>,
@@ -111,7 +111,7 @@ impl World {
                 tables: Arc::new(tables),
                 settling: None,
             },
-            told: Told::nothing(None),
+            sent: Sent::nothing(None),
             wire: VecDeque::new(),
             answers: Vec::new(),
             asked: BTreeSet::new(),
@@ -238,7 +238,7 @@ impl World {
         self.wire.clear();
         self.answers.clear();
         self.asked.clear();
-        self.told = Told::nothing(None);
+        self.sent = Sent::nothing(None);
         self.state.begin_stream();
         what
     }
@@ -277,11 +277,11 @@ impl World {
 
     fn send_next(&mut self) -> bool {
         let registrations = proto::Registrations::default();
-        let next = self.told.next(&self.view, &self.sidecar, &registrations);
+        let next = self.sent.next(&self.view, &self.sidecar, &registrations);
         match next.unwrap() {
             Next::Nothing => false,
             Next::Send(mut message, after) => {
-                self.told.went(after);
+                self.sent.went(after);
                 if let Some(Kind::Table(table)) = &mut message.kind {
                     let revision: Revision = table.revision.clone().unwrap().into();
                     if self.fate(&revision) == Fate::Garbled {

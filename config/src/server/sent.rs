@@ -1,8 +1,8 @@
 //! What one sidecar has been told on its stream, and what it is told next. A state machine without time or IO; when
 //! the sidecar takes a message is `subscribe.rs`.
 //!
-//! Nothing is queued: [`Told::next`] computes the one message that brings the sidecar nearest to the newest view, and
-//! [`Told::went`] says that it is on its way. A message that was not sent is computed anew.
+//! Nothing is queued: [`Sent::next`] computes the one message that brings the sidecar nearest to the newest view, and
+//! [`Sent::went`] says that it is on its way. A message that was not sent is computed anew.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::table::Withheld;
 
 /// What a sidecar has, if it took everything.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Sent {
     /// The table, and whether it was marked as settling.
     table: Option<(Arc<SharedTable>, bool)>,
     registrations: Option<proto::Registrations>,
@@ -58,14 +58,14 @@ pub(super) enum News {
 
 /// Why a table cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Untellable {
+pub(super) enum NotSendable {
     #[error("the table is too large to be sent")]
     TooLarge,
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
 
-impl Told {
+impl Sent {
     /// Nothing, yet. A sidecar that reads no table of this service is told registrations alone.
     pub(super) fn nothing(unreadable: Option<String>) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Told {
         view: &View,
         sidecar: &Arc<Sidecar>,
         registrations: &proto::Registrations,
-    ) -> Result<Next, Untellable> {
+    ) -> Result<Next, NotSendable> {
         if self.registrations.as_ref() != Some(registrations) {
             let kind = Kind::Registrations(registrations.clone());
             let after = After::Registrations(registrations.clone());
@@ -107,7 +107,7 @@ impl Told {
             Changed::More => {
                 let json = table.json()?;
                 if json.len() > limits::TABLE_MESSAGE_BYTES_MAX - limits::TABLE_ENVELOPE_BYTES_MAX {
-                    return Err(Untellable::TooLarge);
+                    return Err(NotSendable::TooLarge);
                 }
                 Kind::Table(proto::Table {
                     json,
