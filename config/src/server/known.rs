@@ -12,7 +12,7 @@ use weft_transport::files;
 use weft_transport::identity::SpiffeId;
 
 use super::registry::Workload;
-use super::roster::{About, Place};
+use super::sidecars::{About, Place};
 use crate::limits;
 
 /// One sidecar.

@@ -1,5 +1,5 @@
 //! The sidecars that are there: their streams, what each of them runs or refuses, and who waits for that. Which
-//! sidecars there are is decided in `roster.rs`.
+//! sidecars there are is decided in `sidecars.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::proto;
 use crate::server::known::Known;
 use crate::server::registrations::problem;
 use crate::server::registry::{Inbound, Workload};
-use crate::server::roster::{About, Roster, Stream, TooManyNames};
+use crate::server::sidecars::{About, Sidecars, Stream, TooManyNames};
 use crate::table::{Revision, ServiceName};
 
 #[derive(Debug)]
 pub(super) struct Sessions {
-    pub(super) roster: Roster,
+    pub(super) sidecars: Sidecars,
     /// Until when there may be sidecars of which nothing is known.
     all_known_at: Option<Instant>,
 }
@@ -54,13 +54,13 @@ impl Sessions {
     pub(super) fn recall(known: Option<Vec<Known>>, had_workloads: bool, back: Instant) -> Self {
         Self {
             all_known_at: (had_workloads && known.is_none()).then_some(back),
-            roster: Roster::recall(known.unwrap_or_default(), back),
+            sidecars: Sidecars::recall(known.unwrap_or_default(), back),
         }
     }
 
     /// Gives up on sidecars that did not come back. Returns whether anything changed.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let given_up = self.roster.expire(now);
+        let given_up = self.sidecars.expire(now);
         self.all_known_at.take_if(|at| *at <= now).is_some() || given_up
     }
 }
@@ -99,7 +99,7 @@ impl ServerState {
         workload: &Workload,
         about: About,
     ) -> Result<Stream, TooManyNames> {
-        let stream = self.lock().sessions.roster.connect(workload, about)?;
+        let stream = self.lock().sessions.sidecars.connect(workload, about)?;
         self.progress.sidecars_changed();
         Ok(stream)
     }
@@ -108,7 +108,7 @@ impl ServerState {
     pub(in crate::server) fn disconnect(&self, workload: &Workload, number: u64, now: Instant) {
         self.lock()
             .sessions
-            .roster
+            .sidecars
             .disconnect(workload, number, now);
         self.progress.sidecars_changed();
     }
@@ -123,7 +123,7 @@ impl ServerState {
     ) -> Result<(), TooManyNames> {
         let inbound = Arc::new(inbound);
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.report(workload, number, &inbound)? else {
+        let Some(sidecar) = inner.sessions.sidecars.report(workload, number, &inbound)? else {
             return Ok(());
         };
         let (place, inbound) = (sidecar.about.place.clone(), Arc::clone(&sidecar.inbound));
@@ -139,7 +139,7 @@ impl ServerState {
 
     /// A sidecar ends, and will not come back.
     pub(in crate::server) fn leave(&self, workload: &Workload, number: u64) {
-        self.lock().sessions.roster.leave(workload, number);
+        self.lock().sessions.sidecars.leave(workload, number);
         self.progress.sidecars_changed();
     }
 
@@ -152,7 +152,7 @@ impl ServerState {
         refusal: String,
     ) {
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+        let Some(sidecar) = inner.sessions.sidecars.stream(workload, number) else {
             return;
         };
         sidecar.last_seen = jiff::Timestamp::now();
@@ -192,7 +192,7 @@ impl ServerState {
     fn settled(&self, revision: &Revision) -> Settled {
         let inner = self.lock();
         Settled {
-            sidecars: inner.sessions.roster.states(revision),
+            sidecars: inner.sessions.sidecars.states(revision),
             more_may_come: inner.sessions.all_known_at.is_some(),
         }
     }
@@ -204,7 +204,7 @@ impl ServerState {
 
     /// What each sidecar that is there makes of `revision`.
     pub(in crate::server) fn states(&self, revision: &Revision) -> Vec<SidecarState> {
-        self.lock().sessions.roster.states(revision)
+        self.lock().sessions.sidecars.states(revision)
     }
 
     /// What the service thinks of each registration of a sidecar; see [`problem`].
@@ -215,7 +215,7 @@ impl ServerState {
         plan: &Plan,
     ) -> (BTreeSet<ServiceName>, proto::Registrations) {
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+        let Some(sidecar) = inner.sessions.sidecars.stream(workload, number) else {
             return Default::default();
         };
         let (inbound, address) = (Arc::clone(&sidecar.inbound), sidecar.about.place.address);
@@ -249,7 +249,7 @@ impl ServerState {
             .sessions
             .all_known_at
             .is_none()
-            .then(|| inner.sessions.roster.known())
+            .then(|| inner.sessions.sidecars.known())
     }
 
     /// Sidecars up to this stream are noted.

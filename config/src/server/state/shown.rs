@@ -4,7 +4,7 @@ use super::{Inner, ServerState};
 use crate::operator::SidecarInfo;
 use crate::server::registrations::reason;
 use crate::server::registry::Workload;
-use crate::server::roster::Sidecar;
+use crate::server::sidecars::Sidecar;
 use crate::table::ServiceName;
 
 impl ServerState {
@@ -13,7 +13,7 @@ impl ServerState {
         let inner = self.lock();
         inner
             .sessions
-            .roster
+            .sidecars
             .iter()
             .map(|(workload, sidecar)| info(&inner, workload, sidecar))
             .collect()
@@ -23,7 +23,7 @@ impl ServerState {
     pub(in crate::server) fn log_problems(&self, workload: &Workload) {
         let problems = {
             let inner = self.lock();
-            let sidecar = inner.sessions.roster.get(workload);
+            let sidecar = inner.sessions.sidecars.get(workload);
             sidecar.map(|sidecar| problems(&inner, workload, sidecar))
         };
         for (service, problem) in problems.into_iter().flatten() {

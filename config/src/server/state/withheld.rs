@@ -17,7 +17,7 @@ impl ServerState {
         let refused = self
             .lock()
             .sessions
-            .roster
+            .sidecars
             .stream(workload, number)
             .is_some_and(|sidecar| {
                 let refused = sidecar.refused.as_ref();
@@ -36,7 +36,7 @@ impl ServerState {
         withheld: &[Withheld],
     ) {
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+        let Some(sidecar) = inner.sessions.sidecars.stream(workload, number) else {
             return;
         };
         if *sidecar.withheld == *withheld {

@@ -19,8 +19,8 @@ use crate::table::{Features, Locality, Revision, ServiceName, Withheld};
 
 /// All sidecars that are or were there.
 #[derive(Debug, Default)]
-pub(super) struct Roster {
-    sidecars: BTreeMap<Workload, Sidecar>,
+pub(super) struct Sidecars {
+    by_workload: BTreeMap<Workload, Sidecar>,
     last_number: u64,
 }
 
@@ -83,16 +83,16 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyNames;
 
-impl Roster {
+impl Sidecars {
     /// Sidecars that a service before this one knew; they are expected until `until`.
     pub(super) fn recall(known: Vec<Known>, until: Instant) -> Self {
-        let mut roster = Self::default();
+        let mut sidecars = Self::default();
         for one in known {
             let (workload, about) = one.into_parts();
             let sidecar = Sidecar::new(0, Presence::Lost(until), about);
-            roster.sidecars.insert(workload, sidecar);
+            sidecars.by_workload.insert(workload, sidecar);
         }
-        roster
+        sidecars
     }
 
     /// A sidecar's stream begins; an older stream of the same sidecar ends for it.
@@ -103,7 +103,7 @@ impl Roster {
     ) -> Result<Stream, TooManyNames> {
         self.check_names(workload, about.listens_for.len())?;
         self.bury_predecessors(workload, &about);
-        if !self.sidecars.contains_key(workload) {
+        if !self.by_workload.contains_key(workload) {
             self.make_room();
         }
         self.last_number += 1;
@@ -113,7 +113,7 @@ impl Roster {
         };
         let presence = Presence::Connected(stream.superseded.clone());
         let sidecar = Sidecar::new(stream.number, presence, about);
-        let before = self.sidecars.insert(workload.clone(), sidecar);
+        let before = self.by_workload.insert(workload.clone(), sidecar);
         if let Some(Presence::Connected(superseded)) = before.map(|before| before.presence) {
             superseded.cancel();
         }
@@ -146,7 +146,7 @@ impl Roster {
 
     /// The sidecar, while its newest stream is that of this number.
     pub(super) fn stream(&mut self, workload: &Workload, number: u64) -> Option<&mut Sidecar> {
-        let sidecar = self.sidecars.get_mut(workload);
+        let sidecar = self.by_workload.get_mut(workload);
         sidecar.filter(|sidecar| sidecar.number == number)
     }
 
@@ -171,7 +171,7 @@ impl Roster {
     /// Gives up on sidecars that did not come back. Returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for sidecar in self.sidecars.values_mut() {
+        for sidecar in self.by_workload.values_mut() {
             if matches!(sidecar.presence, Presence::Lost(until) if until <= now) {
                 sidecar.presence = Presence::Gone;
                 any = true;
@@ -185,7 +185,7 @@ impl Roster {
         let reached =
             |other: &Revision| other.store == revision.store && other.number >= revision.number;
         let there = self
-            .sidecars
+            .by_workload
             .iter()
             .filter(|(_, sidecar)| !matches!(sidecar.presence, Presence::Gone));
         there
@@ -206,18 +206,18 @@ impl Roster {
 
     /// All, those that are gone among them.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Workload, &Sidecar)> {
-        self.sidecars.iter()
+        self.by_workload.iter()
     }
 
     /// The sidecar of that name.
     pub(super) fn get(&self, workload: &Workload) -> Option<&Sidecar> {
-        self.sidecars.get(workload)
+        self.by_workload.get(workload)
     }
 
     /// What a service after this one must know, and the last stream that it holds for.
     pub(super) fn known(&self) -> (u64, Vec<Known>) {
         let there = self
-            .sidecars
+            .by_workload
             .iter()
             .filter(|(_, sidecar)| !matches!(sidecar.presence, Presence::Gone));
         let known = there.map(|(workload, sidecar)| Known::new(workload, &sidecar.about));
@@ -232,7 +232,7 @@ impl Roster {
             identity: identity.clone(),
             instance: String::new(),
         };
-        self.sidecars
+        self.by_workload
             .range(from..)
             .take_while(move |(workload, _)| workload.identity == *identity)
     }
@@ -267,7 +267,7 @@ impl Roster {
             .map(|(other, _)| other.clone())
             .collect();
         for predecessor in lost {
-            if let Some(sidecar) = self.sidecars.get_mut(&predecessor) {
+            if let Some(sidecar) = self.by_workload.get_mut(&predecessor) {
                 sidecar.presence = Presence::Gone;
             }
         }
@@ -276,11 +276,11 @@ impl Roster {
     /// Forgets one that is gone when there are too many: of the identity that has most of them, the one
     /// not seen for longest. If none is gone, one that is lost.
     fn make_room(&mut self) {
-        if self.sidecars.len() < limits::SIDECARS_MAX {
+        if self.by_workload.len() < limits::SIDECARS_MAX {
             return;
         }
         let mut counts: BTreeMap<(bool, &SpiffeId), usize> = BTreeMap::new();
-        for (workload, sidecar) in &self.sidecars {
+        for (workload, sidecar) in &self.by_workload {
             let is_gone = matches!(sidecar.presence, Presence::Gone);
             if !matches!(sidecar.presence, Presence::Connected(_)) {
                 *counts.entry((is_gone, &workload.identity)).or_default() += 1;
@@ -298,7 +298,7 @@ impl Roster {
         });
         let oldest = candidates.min_by_key(|(_, sidecar)| sidecar.last_seen);
         if let Some(workload) = oldest.map(|(workload, _)| workload.clone()) {
-            self.sidecars.remove(&workload);
+            self.by_workload.remove(&workload);
         }
     }
 }
