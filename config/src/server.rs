@@ -1,14 +1,14 @@
 //! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups.
 //!
-//! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
+//! [`serve`] tells the story. `access.rs` decides who may call what, by the identity that the handshake proved;
 //! `state.rs` is the shared state: `state/resources.rs` what is in force, `state/leases.rs` who serves what, and
 //! `state/sessions.rs` the sidecars; `tables.rs` is what is sent.
 //! `subscribe.rs` is one sidecar's stream and `sent.rs` what is sent on it, `operate.rs` the operators' calls,
 //! `admin.rs` the local socket.
 
+mod access;
 mod admin;
 mod delivery;
-mod gate;
 mod known;
 mod metrics;
 mod operate;
@@ -214,7 +214,7 @@ impl ConfigServer {
             .http2_max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
             .http2_max_pending_accept_reset_streams(Some(limits::RESETS_MAX))
             .http2_max_local_error_reset_streams(Some(limits::RESETS_MAX))
-            .layer(gate::GateLayer::new(tracker.clone(), shutdown.clone()))
+            .layer(access::AccessLayer::new(tracker.clone(), shutdown.clone()))
             .add_service(
                 discovery
                     .max_decoding_message_size(limits::SIDECAR_MESSAGE_BYTES_MAX)

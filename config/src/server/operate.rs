@@ -1,4 +1,4 @@
-//! The operators' calls. That an operator calls was decided before (`gate.rs`); every change is validated as a
+//! The operators' calls. That an operator calls was decided before (`access.rs`); every change is validated as a
 //! whole and written before a sidecar or an operator sees it. What takes long with large files runs on threads of its own.
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tonic::{Request, Response, Status};
 
-use super::gate::Ticket;
+use super::access::OperatorCall;
 use super::state::ServerState;
 use crate::diff::diff;
 use crate::findings::Findings;
@@ -38,7 +38,7 @@ impl Operator for Operations {
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<Reply>, Status> {
-        let ticket = Ticket::of(&request)?;
+        let call = OperatorCall::of(&request)?;
         let ApplyRequest {
             files,
             change,
@@ -48,25 +48,25 @@ impl Operator for Operations {
         let planned = self
             .plan(move |state| with_files(state, files, &prune_namespaces))
             .await?;
-        self.change(planned, &ticket, change, writing).await
+        self.change(planned, &call, change, writing).await
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<Reply>, Status> {
-        let ticket = Ticket::of(&request)?;
+        let call = OperatorCall::of(&request)?;
         let DeleteRequest { keys, change } = request.into_inner();
         let writing = self.state.writing.lock().await;
         let planned = self.plan(move |state| without(state, &keys)).await?;
-        self.change(planned, &ticket, change, writing).await
+        self.change(planned, &call, change, writing).await
     }
 
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<Reply>, Status> {
-        let ticket = Ticket::of(&request)?;
+        let call = OperatorCall::of(&request)?;
         let RollbackRequest { number, change } = request.into_inner();
         let mut change = change.unwrap_or_default();
         if change.message.is_empty() {
             change.message = format!("rollback to {number}");
         }
-        let author = ticket.author().to_owned();
+        let author = call.author().to_owned();
         let writing = self.state.writing.lock().await;
         let planned = self
             .plan(move |state| {
@@ -78,11 +78,11 @@ impl Operator for Operations {
                 Ok(Planned { next, result })
             })
             .await?;
-        self.change(planned, &ticket, Some(change), writing).await
+        self.change(planned, &call, Some(change), writing).await
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
+        let _call = OperatorCall::of(&request)?;
         let GetRequest {
             kind,
             namespace,
@@ -116,7 +116,7 @@ impl Operator for Operations {
         &self,
         request: Request<ListRevisionsRequest>,
     ) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
+        let _call = OperatorCall::of(&request)?;
         self.blocking(|state| reply(&state.store.revisions().map_err(|error| failed(&error))?))
             .await
     }
@@ -125,7 +125,7 @@ impl Operator for Operations {
         &self,
         request: Request<ListSidecarsRequest>,
     ) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
+        let _call = OperatorCall::of(&request)?;
         self.blocking(|state| reply(&state.sidecars())).await
     }
 }
@@ -139,7 +139,7 @@ struct Planned {
 impl Operations {
     /// What applying files would find and change.
     async fn look(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
+        let _call = OperatorCall::of(&request)?;
         let files = request.into_inner().files;
         let planned = self
             .plan(move |state| with_files(state, files, &[]))
@@ -166,7 +166,7 @@ impl Operations {
     async fn change(
         &self,
         planned: Planned,
-        ticket: &Ticket,
+        call: &OperatorCall,
         change: Option<Change>,
         writing: tokio::sync::MutexGuard<'_, ()>,
     ) -> Result<Response<Reply>, Status> {
@@ -178,14 +178,14 @@ impl Operations {
         if result.changes.is_empty() {
             // Nothing new to write; but the caller wants to know that what is in force is everywhere.
             drop((writing, next));
-            ticket.give_up();
+            call.give_up();
             let (revision, _) = self.state.current();
             return self.settle(result, &revision, &change).await;
         }
         if change.message.chars().count() > limits::MESSAGE_LENGTH_MAX {
             return Err(Status::invalid_argument("the message is too long"));
         }
-        let (author, message) = (ticket.author().to_owned(), change.message.clone());
+        let (author, message) = (call.author().to_owned(), change.message.clone());
         let time = format!("{:.0}", jiff::Timestamp::now());
         let revision = self
             .blocking(move |state| {
@@ -196,7 +196,7 @@ impl Operations {
             })
             .await?;
         drop(writing);
-        ticket.give_up();
+        call.give_up();
         result.revision = Some(revision.clone());
         self.settle(result, &revision, &change).await
     }

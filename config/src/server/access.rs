@@ -2,7 +2,7 @@
 //!
 //! Identities `ns/weft/sa/operator-*` may call everything, every other identity of the mesh may subscribe, and
 //! nothing else. An operator's call takes its [`Turn`] before its body is read, so that only a few
-//! large bodies are in memory at once. The handler takes the [`Ticket`] that the gate left with the request:
+//! large bodies are in memory at once. The handler takes the [`OperatorCall`] that the gate left with the request:
 //! that is how the gate learns that the body has arrived. A subscription has its own deadlines
 //! (`subscribe.rs`).
 
@@ -38,16 +38,16 @@ type HttpResponse = http::Response<Body>;
 
 /// Puts the gate in front of services.
 #[derive(Clone)]
-pub(super) struct GateLayer(Arc<Gate>);
+pub(super) struct AccessLayer(Arc<AccessControl>);
 
 /// The gate, and what is behind it.
 #[derive(Clone)]
-pub(super) struct Gated<S> {
-    gate: Arc<Gate>,
+pub(super) struct AccessControlled<S> {
+    access: Arc<AccessControl>,
     inner: S,
 }
 
-struct Gate {
+struct AccessControl {
     /// Of operators' calls, by the name of the operator.
     turns: Turns<String>,
     refusals: Rarely,
@@ -57,7 +57,7 @@ struct Gate {
 
 /// An operator's call under way.
 #[derive(Clone)]
-pub(super) struct Ticket(Arc<Call>);
+pub(super) struct OperatorCall(Arc<Call>);
 
 struct Call {
     author: String,
@@ -74,10 +74,10 @@ enum Right {
     Operate(String),
 }
 
-impl GateLayer {
+impl AccessLayer {
     /// Tasks that watch replies belong to `tracker` and end with `shutdown`.
     pub(super) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
-        Self(Arc::new(Gate {
+        Self(Arc::new(AccessControl {
             turns: Turns::new(limits::OPERATOR_CALLS),
             refusals: Rarely::by_callers(),
             tracker,
@@ -86,18 +86,18 @@ impl GateLayer {
     }
 }
 
-impl<S> Layer<S> for GateLayer {
-    type Service = Gated<S>;
+impl<S> Layer<S> for AccessLayer {
+    type Service = AccessControlled<S>;
 
-    fn layer(&self, inner: S) -> Gated<S> {
-        Gated {
-            gate: Arc::clone(&self.0),
+    fn layer(&self, inner: S) -> AccessControlled<S> {
+        AccessControlled {
+            access: Arc::clone(&self.0),
             inner,
         }
     }
 }
 
-impl<S> Service<HttpRequest> for Gated<S>
+impl<S> Service<HttpRequest> for AccessControlled<S>
 where
     S: Service<HttpRequest, Response = HttpResponse, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -114,15 +114,15 @@ where
         // The one that was polled is ready; its clone need not be.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        let gate = Arc::clone(&self.gate);
+        let access = Arc::clone(&self.access);
         Box::pin(async move {
-            let answered = gate.pass(request, inner).await;
+            let answered = access.pass(request, inner).await;
             Ok(answered.unwrap_or_else(Status::into_http))
         })
     }
 }
 
-impl Gate {
+impl AccessControl {
     async fn pass<S>(&self, request: HttpRequest, mut inner: S) -> Result<HttpResponse, Status>
     where
         S: Service<HttpRequest, Response = HttpResponse, Error = Infallible>,
@@ -161,16 +161,16 @@ impl Gate {
                     "other operators' calls were under way for {wait} s: try again"
                 ))
             })?;
-        let ticket = Ticket(Arc::new(Call {
+        let call = OperatorCall(Arc::new(Call {
             author,
             place: std::sync::Mutex::new(Some(place)),
             arrived: CancellationToken::new(),
         }));
-        request.extensions_mut().insert(ticket.clone());
+        request.extensions_mut().insert(call.clone());
         let mut call = pin!(inner.call(request));
         let in_time = async {
             tokio::select! {
-                () = ticket.0.arrived.cancelled() => {}
+                () = call.0.arrived.cancelled() => {}
                 () = sleep(limits::BODY_TIMEOUT) => return Err("its body did not come"),
             }
             sleep(limits::CALL_TIMEOUT).await;
@@ -182,12 +182,12 @@ impl Gate {
                 return Err(Status::deadline_exceeded(format!("the call took too long: {what} in time")));
             }
         };
-        Ok(answer.map(|body| self.watch(body, ticket, hang_up)))
+        Ok(answer.map(|body| self.watch(body, call, hang_up)))
     }
 
     /// The reply's body keeps the call's place. A caller that does not take its reply loses its connection,
     /// because that is what holds the rest of it.
-    fn watch(&self, body: Body, ticket: Ticket, hang_up: Option<CancellationToken>) -> Body {
+    fn watch(&self, body: Body, call: OperatorCall, hang_up: Option<CancellationToken>) -> Body {
         let taken = CancellationToken::new();
         if let Some(hang_up) = hang_up {
             let (taken, shutdown) = (taken.clone(), self.shutdown.clone());
@@ -202,7 +202,7 @@ impl Gate {
         }
         Body::new(Reply {
             body,
-            _ticket: ticket,
+            _call: call,
             _taken: taken.drop_guard(),
         })
     }
@@ -262,13 +262,13 @@ fn operator(id: &SpiffeId) -> Option<&str> {
         .filter(|_| is_reserved)
 }
 
-impl Ticket {
+impl OperatorCall {
     /// The ticket of a call whose body has arrived.
     pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        let ticket = request.extensions().get::<Self>().cloned();
-        let ticket = ticket.ok_or_else(|| Status::permission_denied("not an operator's call"))?;
-        ticket.0.arrived.cancel();
-        Ok(ticket)
+        let call = request.extensions().get::<Self>().cloned();
+        let call = call.ok_or_else(|| Status::permission_denied("not an operator's call"))?;
+        call.0.arrived.cancel();
+        Ok(call)
     }
 
     /// The operator who calls.
@@ -296,7 +296,7 @@ fn called<T>(result: Result<T, Infallible>) -> T {
 /// A reply on its way.
 struct Reply {
     body: Body,
-    _ticket: Ticket,
+    _call: OperatorCall,
     _taken: DropGuard,
 }
 
@@ -372,14 +372,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_whose_body_does_not_come_ends_and_gives_its_place_back() {
         let shutdown = CancellationToken::new();
-        let GateLayer(gate) = GateLayer::new(TaskTracker::new(), shutdown);
+        let AccessLayer(access) = AccessLayer::new(TaskTracker::new(), shutdown);
         let never = tower::service_fn(|_: HttpRequest| std::future::pending());
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..limits::OPERATOR_CALLS.each {
-            let gate = Arc::clone(&gate);
+            let access = Arc::clone(&access);
             calls.spawn(async move {
                 let request = http::Request::new(Body::empty());
-                gate.operate("anna".into(), None, request, never).await
+                access.operate("anna".into(), None, request, never).await
             });
         }
         let begun = tokio::time::Instant::now();
@@ -389,19 +389,19 @@ mod tests {
         }
         assert_eq!(begun.elapsed(), limits::BODY_TIMEOUT);
         let anna = "anna".to_owned();
-        let again = timeout(Duration::from_secs(1), gate.turns.enter(&anna));
+        let again = timeout(Duration::from_secs(1), access.turns.enter(&anna));
         again.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_take_its_reply_loses_its_connection() {
-        let GateLayer(gate) = GateLayer::new(TaskTracker::new(), CancellationToken::new());
+        let AccessLayer(access) = AccessLayer::new(TaskTracker::new(), CancellationToken::new());
         let answer =
             tower::service_fn(|_: HttpRequest| async { Ok(HttpResponse::new(Body::new(Unread))) });
         let (taken, left) = (CancellationToken::new(), CancellationToken::new());
         for line in [&taken, &left] {
             let request = http::Request::new(Body::empty());
-            let reply = gate
+            let reply = access
                 .operate("anna".into(), Some(line.clone()), request, answer)
                 .await
                 .unwrap();
