@@ -68,15 +68,15 @@ pub(crate) const LEAD: Duration = Duration::from_millis(50);
 
 /// The longest that a thread stays awake for an arrival. Alarms in a virtual machine were late by 50 us in the
 /// median and by up to 290 in 199 of 200; those that are later are so because somebody else has the processor.
-pub(crate) const VIGIL_MAX: Duration = Duration::from_micros(300);
+pub(crate) const EARLY_WAKE_MAX: Duration = Duration::from_micros(300);
 
 /// The share of a thread's time that it stays awake for arrivals. With two threads at 1000 requests per second
 /// this is 200 us for each, enough for all but the longest vigils; at tens of thousands it is next to nothing, and
 /// the processor is the server's.
-pub(crate) const VIGIL_SHARE_MAX: f64 = 0.1;
+pub(crate) const EARLY_WAKE_SHARE_MAX: f64 = 0.1;
 
 /// What a thread may have saved of that share: ten of the longest vigils in a row, as independent arrivals bunch.
-pub(crate) const VIGIL_CREDIT_MAX: Duration = Duration::from_millis(3);
+pub(crate) const EARLY_WAKE_CREDIT_MAX: Duration = Duration::from_millis(3);
 
 /// How often one request is sent again that servers do not process. A connection that ends says so of the requests
 /// that came too late for it, which are the first on the next; as many refusals in a row are a server that refuses all.

@@ -4,7 +4,7 @@
 //! runs on the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no
 //! answer waits for a sleeping thread. One that stays awake looks at its sockets again and again meanwhile.
 //!
-//! Not here: which moments these are ([`crate::schedule`]), how long before one to wake ([`crate::vigil`]).
+//! Not here: which moments these are ([`crate::schedule`]), how long before one to wake ([`crate::early_wake`]).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::Clock;
-use crate::vigil::Vigil;
+use crate::early_wake::EarlyWake;
 
 /// An alarm of one runtime.
 pub(crate) struct Pacer {
@@ -59,16 +59,16 @@ impl Pacer {
     ///
     /// # Errors
     /// What the kernel said.
-    pub(crate) async fn vigil(&self, at: Duration, vigil: &mut Vigil) -> io::Result<()> {
+    pub(crate) async fn wake_early(&self, at: Duration, early: &mut EarlyWake) -> io::Result<()> {
         let now = self.clock.now();
-        let alarm = at.saturating_sub(vigil.length(now));
+        let alarm = at.saturating_sub(early.length(now));
         let mut awake = now;
         if now < alarm {
             self.until(alarm).await?;
             awake = self.clock.now();
-            vigil.rang(awake.saturating_sub(alarm));
+            early.rang(awake.saturating_sub(alarm));
         }
-        vigil.kept(at.saturating_sub(awake));
+        early.kept(at.saturating_sub(awake));
         Ok(())
     }
 
@@ -140,15 +140,15 @@ mod tests {
     async fn a_vigil_begins_no_earlier_than_it_is_long_and_ends_no_earlier_than_its_moment() {
         let clock = Clock::beginning_in(Duration::ZERO);
         let pacer = Pacer::new(clock).unwrap();
-        let mut vigil = Vigil::new();
+        let mut early = EarlyWake::new();
         for number in 1..=20 {
             let due = Duration::from_micros(700 * number);
-            pacer.vigil(due, &mut vigil).await.unwrap();
-            assert!(clock.now() + limits::VIGIL_MAX >= due);
+            pacer.wake_early(due, &mut early).await.unwrap();
+            assert!(clock.now() + limits::EARLY_WAKE_MAX >= due);
             awake_until(clock, due).await;
             assert!(clock.now() >= due);
         }
-        pacer.vigil(Duration::ZERO, &mut vigil).await.unwrap();
+        pacer.wake_early(Duration::ZERO, &mut early).await.unwrap();
     }
 
     #[tokio::test]
@@ -158,7 +158,7 @@ mod tests {
         let waits = async {
             // Again if the machine stood still meanwhile.
             for _ in 0..1000 {
-                awake_until(clock, clock.now() + limits::VIGIL_MAX).await;
+                awake_until(clock, clock.now() + limits::EARLY_WAKE_MAX).await;
                 if others.get() {
                     return;
                 }

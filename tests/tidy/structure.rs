@@ -27,12 +27,12 @@ const BOUNDS_ELSEWHERE: [(&str, &str, &str); 36] = [
     ),
     ("config/src/server/pace.rs", "AHEAD", "made of two limits"),
     (
-        "loadtest/src/vigil.rs",
+        "loadtest/src/early_wake.rs",
         "LONGER",
         "a step of an estimate; the comment derives it",
     ),
     (
-        "loadtest/src/vigil.rs",
+        "loadtest/src/early_wake.rs",
         "SHORTER",
         "a step of an estimate; the comment derives it",
     ),

@@ -13,7 +13,7 @@ use crate::limits;
 
 /// What a thread has learned of its alarms, and how long it may still stay awake.
 #[derive(Debug)]
-pub(crate) struct Vigil {
+pub(crate) struct EarlyWake {
     /// As far as is known, 499 of 500 alarms are late by no more than this.
     lateness: Duration,
     credit: Duration,
@@ -28,12 +28,12 @@ const LONGER: Duration = Duration::from_nanos(49_900);
 /// is how many steps down make a step up.
 const SHORTER: Duration = Duration::from_nanos(100);
 
-impl Vigil {
+impl EarlyWake {
     /// Expects the worst at first: the first requests count as all others do.
     pub(crate) fn new() -> Self {
         Self {
-            lateness: limits::VIGIL_MAX,
-            credit: limits::VIGIL_CREDIT_MAX,
+            lateness: limits::EARLY_WAKE_MAX,
+            credit: limits::EARLY_WAKE_CREDIT_MAX,
             credited: Duration::ZERO,
         }
     }
@@ -41,16 +41,16 @@ impl Vigil {
     /// How long before its moment an alarm should ring that is set at `now`.
     pub(crate) fn length(&mut self, now: Duration) -> Duration {
         let passed = now.saturating_sub(self.credited);
-        let earned = passed.mul_f64(limits::VIGIL_SHARE_MAX);
+        let earned = passed.mul_f64(limits::EARLY_WAKE_SHARE_MAX);
         self.credited = now;
-        self.credit = (self.credit + earned).min(limits::VIGIL_CREDIT_MAX);
+        self.credit = (self.credit + earned).min(limits::EARLY_WAKE_CREDIT_MAX);
         self.lateness.min(self.credit)
     }
 
     /// An alarm rang, this late.
     pub(crate) fn rang(&mut self, late: Duration) {
         self.lateness = if late > self.lateness {
-            (self.lateness + LONGER).min(limits::VIGIL_MAX)
+            (self.lateness + LONGER).min(limits::EARLY_WAKE_MAX)
         } else {
             self.lateness.saturating_sub(SHORTER)
         };
@@ -73,19 +73,19 @@ mod tests {
     /// What is learned of alarms every two milliseconds, each as late as `late` says; and the share of the time
     /// that the thread was awake for it.
     fn learn(count: u64, gap: Duration, late: impl Fn(u64) -> Duration) -> (Duration, f64) {
-        let mut vigil = Vigil::new();
+        let mut early = EarlyWake::new();
         let mut awake = Duration::ZERO;
         let mut now = Duration::ZERO;
         for number in 0..count {
             now += gap;
-            let length = vigil.length(now);
+            let length = early.length(now);
             let late = late(number);
-            vigil.rang(late);
+            early.rang(late);
             let kept = length.saturating_sub(late);
-            vigil.kept(kept);
+            early.kept(kept);
             awake += kept;
         }
-        (vigil.length(now), awake.div_duration_f64(now))
+        (early.length(now), awake.div_duration_f64(now))
     }
 
     #[test]
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn no_vigil_is_longer_than_its_bound_however_late_alarms_are() {
         let (length, _) = learn(1000, us(10_000), |_| us(5000));
-        assert_eq!(length, limits::VIGIL_MAX);
-        assert_eq!(Vigil::new().length(us(0)), limits::VIGIL_MAX);
+        assert_eq!(length, limits::EARLY_WAKE_MAX);
+        assert_eq!(EarlyWake::new().length(us(0)), limits::EARLY_WAKE_MAX);
     }
 
     #[test]
@@ -119,21 +119,21 @@ mod tests {
         for gap in [20, 100, 500, 2000] {
             let late = |number| us(if number % 50 == 0 { 400 } else { 0 });
             let (_, share) = learn(100_000, us(gap), late);
-            let credit = limits::VIGIL_CREDIT_MAX.div_duration_f64(us(gap * 100_000));
-            let most = limits::VIGIL_SHARE_MAX + credit + 1e-6;
+            let credit = limits::EARLY_WAKE_CREDIT_MAX.div_duration_f64(us(gap * 100_000));
+            let most = limits::EARLY_WAKE_SHARE_MAX + credit + 1e-6;
             assert!(share <= most, "every {gap} us: {share}");
         }
     }
 
     #[test]
     fn a_long_rest_earns_no_more_than_the_credit_of_some_vigils() {
-        let mut vigil = Vigil::new();
+        let mut early = EarlyWake::new();
         let hour = Duration::from_secs(3600);
         let kept = (0..1000).map(|_| {
-            let length = vigil.length(hour);
-            vigil.kept(length);
+            let length = early.length(hour);
+            early.kept(length);
             length
         });
-        assert_eq!(kept.sum::<Duration>(), limits::VIGIL_CREDIT_MAX);
+        assert_eq!(kept.sum::<Duration>(), limits::EARLY_WAKE_CREDIT_MAX);
     }
 }
