@@ -4,7 +4,7 @@
 //! waits several times. A burst does that for a moment; when no pass within an interval is short, the queue
 //! stands, which is overload (the estimator of CoDel, RFC 8289 section 3.1). From then on, until passes have been
 //! short for a while, peers may have open only as many streams as the worker can finish soon ([`takes_on`], applied by
-//! [`crate::elastic`]): what they may not open yet waits with them, and they can send it elsewhere or refuse it. That
+//! [`crate::stream_limit`]): what they may not open yet waits with them, and they can send it elsewhere or refuse it. That
 //! harms nothing where passes are long and the work gets done all the same.
 //!
 //! [`Passes`] judges, purely; [`Lag::measure`] is the clock around it.

@@ -32,11 +32,9 @@ pub mod vital;
 pub mod wire;
 
 mod acknowledged;
-mod elastic;
 mod error;
 mod limits;
 mod liveness;
-mod pages;
 mod qlog;
 mod quic;
 mod receive_window;
@@ -45,8 +43,10 @@ mod response_heads;
 mod send_window;
 mod status;
 mod steering;
+mod stream_limit;
 mod streams;
 #[cfg(test)]
 mod testing;
 mod tls;
 mod verify;
+mod window_pages;

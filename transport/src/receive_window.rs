@@ -8,7 +8,7 @@
 //! - `connection_window` once it carries a long body or a tunnel, and then a stream window for each of them: each may
 //!   be a stopped reader that holds all of it, and the next one must still get through.
 //!
-//! All beyond the beginning comes from a pool of the worker ([`crate::pages`]), so an identity holds no more than its
+//! All beyond the beginning comes from a pool of the worker ([`crate::window_pages`]), so an identity holds no more than its
 //! share, however many connections it has. [`crate::streams`] applies it.
 
 use crate::identity::SpiffeId;
@@ -16,8 +16,8 @@ use crate::limits::{
     DIALLED_WINDOW, RECEIVE_WINDOW_FIRST, RECEIVE_WINDOWS, RECEIVE_WINDOWS_DIALLED,
     RECEIVE_WINDOWS_DIALLED_EACH, RECEIVE_WINDOWS_EACH, SHORT_BODY, WINDOW_PAGE,
 };
-use crate::pages::{PagePool, Pages};
 use crate::tuning::Tuning;
+use crate::window_pages::{PagePool, Pages};
 
 /// Stream windows that stay free when all long bodies have stopped readers.
 const FREE_STREAM_WINDOWS: u64 = 4;

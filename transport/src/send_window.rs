@@ -5,7 +5,7 @@
 //! congestion windows, which keep the path full, and a stream window for each open stream. With less than
 //! that the streams would wait for each other, and quinn does not wake them in turn.
 //!
-//! What is beyond the page comes from a pool of the worker ([`crate::pages`]), of which an identity may hold
+//! What is beyond the page comes from a pool of the worker ([`crate::window_pages`]), of which an identity may hold
 //! [`SEND_WINDOWS_EACH`] windows. It goes back when all has been acknowledged, not
 //! before: what a peer does not acknowledge it holds on its identity's account.
 //!
@@ -14,8 +14,8 @@
 use crate::acknowledged::Acknowledged;
 use crate::identity::SpiffeId;
 use crate::limits::{SEND_PROOF, SEND_WINDOW_FIRST, SEND_WINDOWS, SEND_WINDOWS_EACH, WINDOW_PAGE};
-use crate::pages::{PagePool, Pages};
 use crate::tuning::Tuning;
+use crate::window_pages::{PagePool, Pages};
 
 /// Congestion windows that a connection may have unacknowledged: one is on its way, one waits for its
 /// acknowledgements to come, and the window may have doubled by the next look.

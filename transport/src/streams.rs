@@ -2,7 +2,7 @@
 //! bytes that it may send ahead of readers, and those that are sent ahead of its acknowledgements.
 //!
 //! Held by the HTTP/3 connection; every exchange holds a [`StreamSlot`] until both of its
-//! directions are over, and a [`LongBody`] while it may receive much. The arithmetic is in [`crate::elastic`],
+//! directions are over, and a [`LongBody`] while it may receive much. The arithmetic is in [`crate::stream_limit`],
 //! [`crate::receive_window`] and [`crate::send_window`].
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,13 +13,13 @@ use quinn::VarInt;
 use tokio::sync::{Notify, watch};
 
 use crate::acknowledged::Acknowledged;
-use crate::elastic::Elastic;
 use crate::identity::SpiffeId;
 use crate::lag::{Lag, Pace};
 use crate::limits::WINDOW_PAGE;
 use crate::locks::lock;
 use crate::receive_window::{Carries, ReceivePool, ReceiveWindow};
 use crate::send_window::{SendPool, SendWindow};
+use crate::stream_limit::StreamLimit;
 use crate::tuning::Tuning;
 
 /// The windows of one connection.
@@ -74,7 +74,7 @@ pub(crate) struct Streams {
 /// What the peer may do.
 #[derive(Debug)]
 struct Allowance {
-    streams: Elastic,
+    streams: StreamLimit,
     window: ReceiveWindow,
 }
 
@@ -114,7 +114,7 @@ impl Streams {
             messages: AtomicBool::new(false),
             at_bound: watch::Sender::new(receive.is_at_bound()),
             allowance: Mutex::new(Allowance {
-                streams: Elastic::new(tuning),
+                streams: StreamLimit::new(tuning),
                 window: receive,
             }),
             connection,
@@ -207,7 +207,7 @@ impl Streams {
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// Allows the peer what a worker can do that is behind, see [`Elastic::behind`].
+    /// Allows the peer what a worker can do that is behind, see [`StreamLimit::behind`].
     pub(crate) fn hold_back(&self, fresh: u32, settled: u32) {
         let streams = self.allowance().streams.behind(fresh, settled);
         self.connection

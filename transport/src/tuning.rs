@@ -2,7 +2,7 @@
 //!
 //! [`TransportSettings`] is what a file says; [`Tuning`] is what passed the range checks.
 //! [`crate::endpoint`] turns a `Tuning` into quinn's configuration. Streams and the connection
-//! window grow with use, see [`crate::elastic`].
+//! window grow with use, see [`crate::stream_limit`].
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! The bytes that a peer may have on its way are shared by all streams of a connection (RFC 9000
 //! section 4.1). A stream whose reader stopped keeps its part, so enough of them silence every other
-//! stream. The window grows with the number of streams until its bound ([`crate::elastic`]); beyond
+//! stream. The window grows with the number of streams until its bound ([`crate::stream_limit`]); beyond
 //! that, those that stood still longest must go.
 //!
 //! How much each stream holds is not known here, so the sign of trouble is threefold: more readers

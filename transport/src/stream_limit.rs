@@ -9,15 +9,15 @@
 use crate::lag::Pace;
 use crate::tuning::Tuning;
 
-/// The allowance of one connection, raised by [`Elastic::opened`]. [`Elastic::behind`] may lower it,
+/// The allowance of one connection, raised by [`StreamLimit::opened`]. [`StreamLimit::behind`] may lower it,
 /// but QUIC cannot take back credit (RFC 9000 section 4.6): there is no more of it until fewer are open.
 #[derive(Debug)]
-pub(crate) struct Elastic {
+pub(crate) struct StreamLimit {
     streams: u32,
     streams_max: u32,
 }
 
-impl Elastic {
+impl StreamLimit {
     pub(crate) fn new(tuning: &Tuning) -> Self {
         let settings = tuning.settings();
         Self {
@@ -53,40 +53,40 @@ mod tests {
     use super::*;
     use crate::tuning::TransportSettings;
 
-    fn elastic() -> Elastic {
+    fn limit() -> StreamLimit {
         let settings = TransportSettings {
             streams: 8,
             streams_max: 20,
             ..TransportSettings::default()
         };
-        Elastic::new(&settings.validate().unwrap())
+        StreamLimit::new(&settings.validate().unwrap())
     }
 
     #[test]
     fn streams_double_when_half_are_in_use_and_stop_at_the_bound() {
-        let mut elastic = elastic();
-        assert_eq!(elastic.opened(3, Pace::Well), None);
+        let mut limit = limit();
+        assert_eq!(limit.opened(3, Pace::Well), None);
         let raised: Vec<u32> = (4..20)
-            .filter_map(|open| elastic.opened(open, Pace::Well))
+            .filter_map(|open| limit.opened(open, Pace::Well))
             .collect();
         assert_eq!(raised, [16, 20]);
     }
 
     #[test]
     fn a_worker_that_is_late_raises_nothing() {
-        let mut elastic = elastic();
-        assert_eq!(elastic.opened(8, Pace::Late), None);
-        assert!(elastic.wants_streams(8) && !elastic.wants_streams(3));
-        assert_eq!(elastic.opened(8, Pace::Well), Some(16));
+        let mut limit = limit();
+        assert_eq!(limit.opened(8, Pace::Late), None);
+        assert!(limit.wants_streams(8) && !limit.wants_streams(3));
+        assert_eq!(limit.opened(8, Pace::Well), Some(16));
     }
 
     #[test]
     fn a_worker_that_is_behind_sets_the_limit_and_use_raises_it_again() {
-        let mut elastic = elastic();
-        assert_eq!(elastic.behind(5, 1), 6);
-        assert_eq!(elastic.behind(300, 0), 20);
-        assert_eq!(elastic.behind(3, 1), 4);
-        assert_eq!(elastic.opened(2, Pace::Behind), None);
-        assert_eq!(elastic.opened(2, Pace::Well), Some(8));
+        let mut limit = limit();
+        assert_eq!(limit.behind(5, 1), 6);
+        assert_eq!(limit.behind(300, 0), 20);
+        assert_eq!(limit.behind(3, 1), 4);
+        assert_eq!(limit.opened(2, Pace::Behind), None);
+        assert_eq!(limit.opened(2, Pace::Well), Some(8));
     }
 }
