@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Bounds, Place, Places, Source};
 use weft_transport::tcp::{TlsAcceptor, TlsError, TlsStream};
 
@@ -196,7 +196,7 @@ pub async fn accept(
     let newcomers = Places::<Source>::new(limits.handshakes);
     let connected = Places::<Holder>::new(limits.connections);
     let mut handshakes = JoinSet::new();
-    let failures = Rarely::by_a_state();
+    let failures = LimitedLog::by_a_state();
     loop {
         let (stream, source) = tokio::select! {
             () = shutdown.cancelled() => return,

@@ -9,8 +9,8 @@ use futures_util::stream::{Stream, unfold};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Places};
 
 use crate::connection::Held;
@@ -34,7 +34,7 @@ pub fn incoming(
         each: places,
     };
     unfold(
-        (socket, Places::new(bounds), end, Rarely::by_a_state()),
+        (socket, Places::new(bounds), end, LimitedLog::by_a_state()),
         move |(socket, places, end, failures)| async move {
             let stream = accept(&socket, &failures).await;
             let place = places.enter(());
@@ -51,7 +51,7 @@ pub fn incoming(
     )
 }
 
-async fn accept(socket: &PrivateSocket, failures: &Rarely) -> UnixStream {
+async fn accept(socket: &PrivateSocket, failures: &LimitedLog) -> UnixStream {
     loop {
         match socket.accept().await {
             Ok(stream) => return stream,

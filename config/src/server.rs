@@ -38,8 +38,8 @@ use tonic::transport::Server;
 use weft_ca::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
 use weft_transport::hosts;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 use weft_transport::vital;
 
@@ -285,7 +285,7 @@ impl ConfigServer {
 
 /// Logs connections that came to nothing.
 fn report() -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
-    let refusals = Arc::new(Rarely::by_callers());
+    let refusals = Arc::new(LimitedLog::by_callers());
     move |from, reason| {
         refusals.log(|left_out| tracing::info!(%from, %reason, left_out, "connection not accepted, or ended"));
     }

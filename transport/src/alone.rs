@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use futures_util::FutureExt as _;
 
-use crate::rarely::Rarely;
+use crate::limited_log::LimitedLog;
 use crate::vital::said;
 
 /// `work` under a name by which its panic is counted: one name for each place that spawns.
@@ -49,7 +49,7 @@ pub fn died() -> Vec<(&'static str, u64)> {
 static COUNTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
 /// A peer may find how to make tasks panic.
-static LINES: LazyLock<Rarely> = LazyLock::new(Rarely::by_callers);
+static LINES: LazyLock<LimitedLog> = LazyLock::new(LimitedLog::by_callers);
 
 fn counts() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
     crate::locks::lock(&COUNTS)

@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 use weft_ca::connection::Caller;
 use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Turn, Turns};
 
 use crate::limits;
@@ -50,7 +50,7 @@ pub(super) struct AccessControlled<S> {
 struct AccessControl {
     /// Of operators' calls, by the name of the operator.
     turns: Turns<String>,
-    refusals: Rarely,
+    refusals: LimitedLog,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -79,7 +79,7 @@ impl AccessLayer {
     pub(super) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
         Self(Arc::new(AccessControl {
             turns: Turns::new(limits::OPERATOR_CALLS),
-            refusals: Rarely::by_callers(),
+            refusals: LimitedLog::by_callers(),
             tracker,
             shutdown,
         }))

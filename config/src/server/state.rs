@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_transport::identity::{SpiffeId, TrustDomain};
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Bounds, Places, Portions};
 
 use self::leases::Leases;
@@ -45,7 +45,7 @@ pub(super) struct ServerState {
     pub(super) streams: Places<SpiffeId>,
     /// Bytes of messages that sidecars of an identity have not taken yet.
     pub(super) undelivered: Portions<SpiffeId>,
-    pub(super) ended: Rarely,
+    pub(super) ended: LimitedLog,
     inner: Mutex<Inner>,
     views: watch::Sender<View>,
     /// Endpoints changed since the last view.
@@ -91,7 +91,7 @@ impl ServerState {
                 each: limits::SUBSCRIBERS_PER_IDENTITY_MAX,
             }),
             undelivered: Portions::new(limits::UNDELIVERED_BYTES_MAX),
-            ended: Rarely::by_callers(),
+            ended: LimitedLog::by_callers(),
             views: watch::Sender::new(View {
                 tables: Arc::new(tables),
                 settling: inner.leases.settling(),

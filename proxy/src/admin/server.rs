@@ -25,8 +25,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use weft_transport::alone::alone;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Place, Places, Source};
 use weft_transport::vital;
 
@@ -115,7 +115,7 @@ impl Endpoint {
             stop: stop.clone(),
         };
         let mut connections = JoinSet::new();
-        let (mut reserve, failures) = (Reserve::new(), Rarely::by_a_state());
+        let (mut reserve, failures) = (Reserve::new(), LimitedLog::by_a_state());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,

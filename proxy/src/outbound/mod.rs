@@ -41,7 +41,7 @@ use tokio::sync::Semaphore;
 use weft_config::table::Protocol;
 
 use weft_transport::alone::alone;
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 
 use crate::descriptors;
 use crate::limits;
@@ -107,7 +107,7 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
     let finish = listener.worker.finish.clone();
     let intake = Arc::clone(&listener.worker.shard.intake);
     let mut acceptor = Acceptor::new(socket, room, intake);
-    let failures = Rarely::by_a_state();
+    let failures = LimitedLog::by_a_state();
     loop {
         let accepted = tokio::select! {
             biased;

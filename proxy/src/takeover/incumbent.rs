@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use weft_config::settings::{LocalAddress, ProxySettings};
 use weft_transport::endpoint::{Elder, Epoch, RelayPair};
 use weft_transport::identity::SpiffeId;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 
 use super::channel::Channel;
 use super::message::{Message, MessageError, Offer, Request};
@@ -173,7 +173,7 @@ impl Incumbent {
         elders: impl Fn() -> io::Result<Vec<Elder>>,
         control: &Arc<dyn ControlPlane>,
     ) -> Successor {
-        let failures = Rarely::by_a_state();
+        let failures = LimitedLog::by_a_state();
         loop {
             let offered = match self.socket.accept().await {
                 Ok(stream) => {

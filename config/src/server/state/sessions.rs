@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 
 use super::ServerState;
 use crate::compile::Plan;
@@ -30,8 +30,8 @@ pub(super) struct Sessions {
 /// Who hears of the sidecars, and how often.
 #[derive(Debug)]
 pub(super) struct Progress {
-    pub(super) registrations: Rarely,
-    pub(super) refusals: Rarely,
+    pub(super) registrations: LimitedLog,
+    pub(super) refusals: LimitedLog,
     refused: AtomicU64,
     /// Counts acknowledgements, refusals, arrivals and departures.
     count: watch::Sender<u64>,
@@ -68,8 +68,8 @@ impl Sessions {
 impl Progress {
     pub(super) fn new(sessions: &Sessions) -> Self {
         Self {
-            registrations: Rarely::by_callers(),
-            refusals: Rarely::by_callers(),
+            registrations: LimitedLog::by_callers(),
+            refusals: LimitedLog::by_callers(),
             refused: AtomicU64::new(0),
             count: watch::Sender::new(0),
             unrecorded: Notify::new(),

@@ -1,5 +1,5 @@
 //! Log lines that peers, callers or a lasting state cause again and again: so many in a span of time, and a count of
-//! those that were left out. The decision is pure; [`Rarely`] shares it.
+//! those that were left out. The decision is pure; [`LimitedLog`] shares it.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::locks::lock;
 
 /// One kind of line.
 #[derive(Debug)]
-pub struct Rarely {
+pub struct LimitedLog {
     rate: Rate,
     window: Mutex<Window>,
 }
@@ -30,7 +30,7 @@ struct Window {
     left_out: u64,
 }
 
-impl Rarely {
+impl LimitedLog {
     /// A line that says who did something: many may do it, and each of the first is worth a line.
     pub fn by_callers() -> Self {
         Self::new(limits::LOG_OF_CALLERS)
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_state_that_lasts_a_minute_is_six_lines() {
-        let rarely = Rarely::by_a_state();
+        let rarely = LimitedLog::by_a_state();
         let mut written = Vec::new();
         for _ in 0..600 {
             rarely.log(|left_out| written.push(left_out));
