@@ -14,7 +14,7 @@ use crate::settings_file;
 
 /// Names a sidecar on this host.
 #[derive(Debug, Args)]
-pub struct Where {
+pub struct SidecarFlags {
     /// State directory of the sidecar: asks over the Unix socket in it
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -26,7 +26,7 @@ pub struct Where {
     admin: Option<ListenAddress>,
 }
 
-impl Where {
+impl SidecarFlags {
     /// Where it can be asked, best first. Over TCP where the socket is not for this user.
     pub fn to_read(&self) -> Result<Vec<Target>, Failure> {
         if let Some(address) = self.admin {

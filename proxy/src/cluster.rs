@@ -19,7 +19,7 @@ use crate::resilience::destination::{Destination, Event};
 use crate::resilience::load::Slice;
 use crate::resilience::standing::{Begun, Change, Outcome, Standing, is_late};
 use crate::resilience::times::Times;
-use crate::resilience::verdict::Says;
+use crate::resilience::verdict::Evidence;
 
 /// See the module.
 pub(crate) struct Cluster {
@@ -260,13 +260,13 @@ impl Flight {
     }
 
     /// The attempt has ended, and says so much.
-    pub(crate) fn judge(&mut self, says: Says, now: Instant) {
-        match says {
-            Says::Nothing => {}
-            Says::Outcome(outcome) => self.tell(outcome, now),
-            Says::Answered(outcome) => self.answered(outcome, now),
-            Says::Unreached => self.unreached(now),
-            Says::Late { by_policy } => self.late(by_policy, now),
+    pub(crate) fn judge(&mut self, evidence: Evidence, now: Instant) {
+        match evidence {
+            Evidence::Nothing => {}
+            Evidence::Outcome(outcome) => self.tell(outcome, now),
+            Evidence::Answered(outcome) => self.answered(outcome, now),
+            Evidence::Unreached => self.unreached(now),
+            Evidence::Late { by_policy } => self.late(by_policy, now),
         }
     }
 
@@ -385,7 +385,7 @@ mod tests {
         let two = cluster(2, Traffic::default());
         let fail = || {
             let mut flight = two.start(0, now).unwrap();
-            flight.judge(Says::Answered(Some(Outcome::Badly)), now);
+            flight.judge(Evidence::Answered(Some(Outcome::Badly)), now);
             flight.tell(Outcome::Badly, now);
             two.endpoints[0].standing.is_out()
         };
@@ -404,7 +404,7 @@ mod tests {
         assert!(is_out());
         let due = now + Duration::from_secs(3);
         let mut probe = two.start(0, due).unwrap();
-        probe.judge(Says::Answered(None), due);
+        probe.judge(Evidence::Answered(None), due);
         assert!(!is_out());
         // It is on trial.
         probe.tell(Outcome::Badly, due);

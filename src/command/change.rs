@@ -37,7 +37,7 @@ pub struct Apply {
     #[arg(short, long, value_name = "NAMESPACE", requires = "prune")]
     namespace: Vec<String>,
     #[command(flatten)]
-    how: How,
+    how: ChangeFlags,
 }
 
 /// Deletes resources as one revision.
@@ -62,7 +62,7 @@ pub struct Delete {
     #[arg(short, long = "file", value_name = "FILE")]
     file: Vec<PathBuf>,
     #[command(flatten)]
-    how: How,
+    how: ChangeFlags,
 }
 
 /// Makes the resources of an earlier revision a new one.
@@ -74,7 +74,7 @@ pub struct Rollback {
     /// Number of the revision
     revision: u64,
     #[command(flatten)]
-    how: How,
+    how: ChangeFlags,
 }
 
 /// Shows what applying would change: exit code 0 nothing, 1 something.
@@ -153,7 +153,7 @@ fn checked(files: &[SourceFile]) -> (Set, Findings) {
 }
 
 #[derive(Debug, Args)]
-struct How {
+struct ChangeFlags {
     #[command(flatten)]
     context: ContextFlags,
     /// How long to wait for the sidecars
@@ -170,7 +170,7 @@ struct How {
     output: Format,
 }
 
-impl How {
+impl ChangeFlags {
     async fn connect(&self) -> Result<Operator, Failure> {
         let call = self.wait.0.saturating_add(limits::ANSWER_MARGIN);
         self.context.connect_for(call).await
@@ -323,7 +323,7 @@ pub fn validate(args: &Validate) -> Result<(), Failure> {
 const SETTLING: Duration = Duration::from_secs(limits::LEASE.as_secs() + 5);
 
 /// Prints a change's result and turns it into the exit code.
-fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
+fn conclude(how: &ChangeFlags, result: &ChangeResult) -> Result<(), Failure> {
     if how.output == Format::Table {
         report(&result.findings)?;
     }

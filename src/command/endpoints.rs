@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::admin_client::get;
-use crate::admin_place::Where;
+use crate::admin_place::SidecarFlags;
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, print_or};
 use crate::process;
@@ -21,7 +21,7 @@ pub struct Endpoints {
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::bottleneck::Bottleneck;
 use super::cross::Cross;
 use super::fate::{Fate, Purpose};
-use super::jitter::Wander;
+use super::jitter::CorrelatedJitter;
 use super::{Counters, GilbertElliott, Impairment, Loss, Order, Packet, Seed};
 use crate::limits;
 
@@ -28,7 +28,7 @@ pub struct Direction<P> {
     /// Of these, since the impairment was set.
     matched: u64,
     burst: bool,
-    wander: Wander,
+    wander: CorrelatedJitter,
     /// What waits and is nothing, is a packet of somebody else.
     bottleneck: Option<Bottleneck<Option<Numbered<P>>>>,
     cross: Cross,
@@ -84,7 +84,7 @@ impl<P: Packet> Direction<P> {
             next_faulty: 0,
             matched: 0,
             burst: false,
-            wander: Wander::default(),
+            wander: CorrelatedJitter::default(),
             bottleneck,
             cross,
             path: BinaryHeap::new(),

@@ -14,11 +14,11 @@ use crate::limits;
 
 /// The correlated variable of one direction.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wander {
+pub(super) struct CorrelatedJitter {
     last: Option<f64>,
 }
 
-impl Wander {
+impl CorrelatedJitter {
     /// The delay of packet `number`: `mean` with its jitter, at least zero.
     pub(super) fn delay(
         &mut self,
@@ -92,7 +92,7 @@ mod tests {
             correlation: Probability::new(correlation).unwrap(),
             order: Order::Overtake,
         };
-        let mut wander = Wander::default();
+        let mut wander = CorrelatedJitter::default();
         (0..50_000)
             .map(|number| {
                 let delay = wander.delay(MEAN, &jitter, Fate::new(Seed(3)), number);
@@ -173,7 +173,7 @@ mod tests {
             correlation: Probability::NEVER,
             order: Order::Keep,
         };
-        let mut wander = Wander::default();
+        let mut wander = CorrelatedJitter::default();
         let zeros = (0..1000)
             .map(|number| wander.delay(Duration::ZERO, &jitter, Fate::new(Seed(3)), number))
             .filter(|delay| delay.is_zero())

@@ -16,10 +16,10 @@ use crate::link::Impairment;
 pub(super) struct Change {
     link: usize,
     directions: [bool; 2],
-    what: What,
+    what: Effect,
 }
 
-enum What {
+enum Effect {
     Set { path: String, settings: RawSettings },
     Blackout(bool),
 }
@@ -57,15 +57,15 @@ pub(super) fn read(
     match (&raw.set, raw.blackout) {
         (Some(settings), None) => {
             let (path, settings) = (path("set"), settings.clone());
-            vec![(Duration::ZERO, change(What::Set { path, settings }))]
+            vec![(Duration::ZERO, change(Effect::Set { path, settings }))]
         }
         (None, Some(DurationText(lasts))) => {
             if lasts > limits::SCENARIO_DURATION_MAX {
                 checker.problem(path("blackout"), "no scenario takes that long");
             }
             vec![
-                (Duration::ZERO, change(What::Blackout(true))),
-                (lasts, change(What::Blackout(false))),
+                (Duration::ZERO, change(Effect::Blackout(true))),
+                (lasts, change(Effect::Blackout(false))),
             ]
         }
         (Some(_), Some(_)) | (None, None) => {
@@ -93,8 +93,8 @@ impl Change {
             }
             let impairment = &mut state[self.link][direction];
             match &self.what {
-                What::Blackout(dark) => impairment.blackout = *dark,
-                What::Set {
+                Effect::Blackout(dark) => impairment.blackout = *dark,
+                Effect::Set {
                     path,
                     settings: raw,
                 } => settings(checker, path, raw, impairment),
@@ -103,7 +103,7 @@ impl Change {
         let mut what = match &self.what {
             What::Blackout(true) => "blackout".to_owned(),
             What::Blackout(false) => "heals".to_owned(),
-            What::Set { settings, .. } => {
+            Effect::Set { settings, .. } => {
                 let pairs = settings
                     .iter()
                     .map(|(key, value)| format!("{key}={}", value.0));

@@ -179,7 +179,7 @@ impl Exchange {
     ) -> Result<Option<RetryCause>, Failed> {
         if !self.is_tunnel() {
             let verdict = Verdict::of_response(head, self.is_grpc(), clock, at);
-            flight.judge(verdict.says, at);
+            flight.judge(verdict.evidence, at);
             return Ok(verdict.cause);
         }
         let refused = (!head.status.is_success()).then(|| refusal(head));
@@ -187,7 +187,7 @@ impl Exchange {
             .as_ref()
             .is_some_and(|it| it.reason.is_unprocessed());
         let verdict = Verdict::of_connect(head, is_unprocessed);
-        flight.judge(verdict.says, at);
+        flight.judge(verdict.evidence, at);
         match refused {
             None => Ok(None),
             Some(failure) => Err(Failed {
@@ -224,7 +224,7 @@ impl Exchange {
             HeadError::Stream(error) => (stream_failure(&error), ending(&error)),
         };
         let verdict = ending.verdict(clock, false, at);
-        flight.judge(verdict.says, at);
+        flight.judge(verdict.evidence, at);
         Failed {
             failure,
             cause: verdict.cause,

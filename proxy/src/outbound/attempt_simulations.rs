@@ -19,7 +19,7 @@ use crate::resilience::budget::Budget;
 use crate::resilience::deadline::{Clock, Deadline};
 use crate::resilience::retry::{GRPC_STATUS, RetryAdvice, RetryCause, SAFE, WEFT_RETRY};
 use crate::resilience::standing::Outcome;
-use crate::resilience::verdict::{Ending, Says, Verdict};
+use crate::resilience::verdict::{Ending, Evidence, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 2000;
@@ -290,7 +290,7 @@ impl World {
                 }
                 Fate::Ends(ending) => ending.verdict(&one.clock, one.last, end),
             };
-            self.judge(&mut one, verdict.says);
+            self.judge(&mut one, verdict.evidence);
             let (advice, paid) = match &one.fate {
                 Fate::Answers(head) => (RetryAdvice::of(&head.headers), false),
                 Fate::Ends(ending) => (RetryAdvice::None, ending.is_paid()),
@@ -317,18 +317,18 @@ impl World {
     }
 
     /// Tells the endpoint what the attempt says of it, and what comes after that.
-    fn judge(&mut self, one: &mut UnderWay, says: Says) {
+    fn judge(&mut self, one: &mut UnderWay, evidence: Evidence) {
         let endpoint = &self.cluster.endpoints[one.index];
         let was_out = endpoint.standing.is_out();
-        self.seen.late += u32::from(matches!(says, Says::Late { .. }));
+        self.seen.late += u32::from(matches!(evidence, Evidence::Late { .. }));
         self.failures[one.index] += u32::from(!matches!(
-            says,
-            Says::Nothing
-                | Says::Answered(None | Some(Outcome::Well | Outcome::Busy(_)))
-                | Says::Outcome(Outcome::Well | Outcome::Busy(_))
+            evidence,
+            Evidence::Nothing
+                | Evidence::Answered(None | Some(Outcome::Well | Outcome::Busy(_)))
+                | Evidence::Outcome(Outcome::Well | Outcome::Busy(_))
         ));
-        one.flight.judge(says, self.now);
-        if let Says::Answered(Some(outcome)) = says {
+        one.flight.judge(evidence, self.now);
+        if let Evidence::Answered(Some(outcome)) = evidence {
             // The end of a gRPC call says the same once more.
             one.flight.tell(outcome, self.now);
             one.flight.tell(outcome, self.now);

@@ -189,8 +189,8 @@ fn judged(
     last: bool,
 ) -> NotOpened {
     let now = Instant::now();
-    let Verdict { cause, says } = ending.verdict(clock, last, now);
-    flight.judge(says, now);
+    let Verdict { cause, evidence } = ending.verdict(clock, last, now);
+    flight.judge(evidence, now);
     NotOpened { failure, cause }
 }
 

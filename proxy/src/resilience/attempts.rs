@@ -90,12 +90,12 @@ pub(crate) enum Next {
     /// Nothing: this is not retried.
     End,
     /// Nothing, although this is retried.
-    Withheld(Why),
+    Withheld(WithheldReason),
 }
 
 /// Why what would be retried is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum WithheldReason {
     /// So many were made.
     Attempts,
     /// The budget is spent.
@@ -198,13 +198,13 @@ impl Attempts {
             return Next::End;
         }
         if !facts.repeatable {
-            return Next::Withheld(Why::Body);
+            return Next::Withheld(WithheldReason::Body);
         }
         if advice == RetryAdvice::Never {
-            return Next::Withheld(Why::Told);
+            return Next::Withheld(WithheldReason::Told);
         }
         if !self.may_go_on(retry) {
-            return Next::Withheld(Why::Attempts);
+            return Next::Withheld(WithheldReason::Attempts);
         }
         let pause = match (advice, cause) {
             (RetryAdvice::After(time), _) if retry.respect_retry_after => time,
@@ -220,18 +220,20 @@ impl Attempts {
             needed < left
         });
         if !in_time || pause > limits::PUSHBACK_MAX {
-            return Next::Withheld(Why::Deadline);
+            return Next::Withheld(WithheldReason::Deadline);
         }
         // An attempt that sent nothing has cost the destination nothing.
         if cause != RetryCause::NotReached && !paid && !rules.spend(at) {
-            return Next::Withheld(Why::Budget);
+            return Next::Withheld(WithheldReason::Budget);
         }
         Next::Retry(pause)
     }
 
     /// Whether as much was tried as may be, so that the caller of this application shall not multiply it.
     pub(crate) fn is_spent(self, advice: RetryAdvice, next: Next) -> bool {
-        self.made > 1 || advice == RetryAdvice::Never || next == Next::Withheld(Why::Budget)
+        self.made > 1
+            || advice == RetryAdvice::Never
+            || next == Next::Withheld(WithheldReason::Budget)
     }
 }
 
@@ -309,7 +311,7 @@ mod tests {
     fn what_cannot_be_sent_whole_is_not_sent_again() {
         let mut half = Case::new(1, RetryCause::Unprocessed);
         half.setback.repeatable = false;
-        assert_eq!(half.next(), Next::Withheld(Why::Body));
+        assert_eq!(half.next(), Next::Withheld(WithheldReason::Body));
     }
 
     #[test]
@@ -325,7 +327,10 @@ mod tests {
             };
             assert!(!pause.is_zero());
         }
-        assert_eq!(again(3, RetryCause::Broken), Next::Withheld(Why::Attempts));
+        assert_eq!(
+            again(3, RetryCause::Broken),
+            Next::Withheld(WithheldReason::Attempts)
+        );
         assert_eq!(again(1, UNAVAILABLE), Next::End);
     }
 
@@ -333,7 +338,7 @@ mod tests {
     fn the_mark_of_an_inner_hop_stops_retries_or_makes_them_safe() {
         let mut broken = Case::new(1, RetryCause::Broken);
         broken.setback.advice = RetryAdvice::Never;
-        assert_eq!(broken.next(), Next::Withheld(Why::Told));
+        assert_eq!(broken.next(), Next::Withheld(WithheldReason::Told));
         let mut safe = Case::new(1, UNAVAILABLE);
         safe.method = Method::POST;
         safe.setback.advice = RetryAdvice::Safe;
@@ -351,11 +356,17 @@ mod tests {
         };
         let ms = Duration::from_millis;
         assert_eq!(after(ms(40), Some(100)), Next::Retry(ms(40)));
-        assert_eq!(after(ms(100), Some(100)), Next::Withheld(Why::Deadline));
-        assert_eq!(after(ms(11_000), None), Next::Withheld(Why::Deadline));
+        assert_eq!(
+            after(ms(100), Some(100)),
+            Next::Withheld(WithheldReason::Deadline)
+        );
+        assert_eq!(
+            after(ms(11_000), None),
+            Next::Withheld(WithheldReason::Deadline)
+        );
         // What a response asks for may be absurd.
         let longest = after(Duration::MAX, Some(100));
-        assert_eq!(longest, Next::Withheld(Why::Deadline));
+        assert_eq!(longest, Next::Withheld(WithheldReason::Deadline));
     }
 
     #[test]
@@ -366,7 +377,7 @@ mod tests {
             case.setback.paid = paid;
             case.next()
         };
-        let withheld = Next::Withheld(Why::Budget);
+        let withheld = Next::Withheld(WithheldReason::Budget);
         assert_eq!(next(RetryCause::Unprocessed, false), withheld);
         assert_eq!(
             next(RetryCause::NotReached, false),

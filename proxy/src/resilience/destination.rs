@@ -13,7 +13,7 @@ use weft_transport::metrics::{
     RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, WAITED,
 };
 
-use super::attempts::{Next, Why};
+use super::attempts::{Next, WithheldReason};
 use super::budget::Budget;
 use super::retry::RetryCause;
 
@@ -92,11 +92,11 @@ impl Event {
     pub(crate) fn of(next: &Next, cause: RetryCause) -> Option<Self> {
         Some(match (next, cause) {
             (Next::End, _) => return None,
-            (Next::Withheld(Why::Attempts), _) => Self::WithheldAttempts,
-            (Next::Withheld(Why::Budget), _) => Self::WithheldBudget,
-            (Next::Withheld(Why::Deadline), _) => Self::WithheldDeadline,
-            (Next::Withheld(Why::Told), _) => Self::WithheldTold,
-            (Next::Withheld(Why::Body), _) => Self::WithheldBody,
+            (Next::Withheld(WithheldReason::Attempts), _) => Self::WithheldAttempts,
+            (Next::Withheld(WithheldReason::Budget), _) => Self::WithheldBudget,
+            (Next::Withheld(WithheldReason::Deadline), _) => Self::WithheldDeadline,
+            (Next::Withheld(WithheldReason::Told), _) => Self::WithheldTold,
+            (Next::Withheld(WithheldReason::Body), _) => Self::WithheldBody,
             (Next::Retry(_), RetryCause::NotReached) => Self::RetriedNotReached,
             (Next::Retry(_), RetryCause::Unprocessed) => Self::RetriedUnprocessed,
             (Next::Retry(_), RetryCause::Broken) => Self::RetriedReset,

@@ -55,7 +55,7 @@ pub(crate) enum Ending {
 
 /// What an attempt says of its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Says {
+pub(crate) enum Evidence {
     /// Nothing.
     Nothing,
     /// So much.
@@ -77,7 +77,7 @@ pub(crate) struct Verdict {
     /// Of another attempt: none where that would fare no better.
     pub(crate) cause: Option<RetryCause>,
     /// Of the endpoint.
-    pub(crate) says: Says,
+    pub(crate) evidence: Evidence,
 }
 
 impl Ending {
@@ -86,35 +86,38 @@ impl Ending {
     pub(crate) fn verdict(self, clock: &Clock, last: bool, at: Instant) -> Verdict {
         let elsewhere = |cause| (!last).then_some(cause);
         let in_time = |cause: Option<RetryCause>| cause.filter(|_| !clock.is_over(at));
-        let badly = Says::Outcome(Outcome::Badly);
-        let busy = Says::Outcome(Outcome::Busy(limits::SPARED));
-        let (cause, says) = match self {
-            Self::Own => (None, Says::Nothing),
-            Self::Doubtful => (Some(RetryCause::NotReached), Says::Unreached),
-            Self::Undialled => (elsewhere(RetryCause::NotReached), Says::Nothing),
+        let badly = Evidence::Outcome(Outcome::Badly);
+        let busy = Evidence::Outcome(Outcome::Busy(limits::SPARED));
+        let (cause, evidence) = match self {
+            Self::Own => (None, Evidence::Nothing),
+            Self::Doubtful => (Some(RetryCause::NotReached), Evidence::Unreached),
+            Self::Undialled => (elsewhere(RetryCause::NotReached), Evidence::Nothing),
             Self::Unreached => (elsewhere(RetryCause::NotReached), badly),
             Self::UnreachedInTime => {
                 let cause = in_time(elsewhere(RetryCause::NotReached));
-                (cause, Says::Unreached)
+                (cause, Evidence::Unreached)
             }
             Self::UnaskedInTime => {
                 let cause = in_time(elsewhere(RetryCause::Unprocessed));
-                (cause, Says::Nothing)
+                (cause, Evidence::Nothing)
             }
             Self::NoRoom => (elsewhere(RetryCause::Unprocessed), busy),
             Self::LostUnasked => (Some(RetryCause::Unprocessed), badly),
             // One that goes away in good order is not ill.
-            Self::Leaving => (Some(RetryCause::Unprocessed), Says::Nothing),
+            Self::Leaving => (Some(RetryCause::Unprocessed), Evidence::Nothing),
             Self::Refused => (Some(RetryCause::Unprocessed), busy),
             Self::Busy => (Some(RetryCause::Broken), busy),
             Self::Reset | Self::Lost | Self::Silent => (Some(RetryCause::Broken), badly),
             Self::Malformed | Self::Stalled => (None, badly),
             Self::Late => {
                 let by_policy = clock.ends_by_policy(at);
-                (in_time(Some(RetryCause::TooSlow)), Says::Late { by_policy })
+                (
+                    in_time(Some(RetryCause::TooSlow)),
+                    Evidence::Late { by_policy },
+                )
             }
         };
-        Verdict { cause, says }
+        Verdict { cause, evidence }
     }
 
     /// Whether the budget was asked for the next attempt already.
@@ -135,27 +138,27 @@ impl Verdict {
         let is_near = |end: Instant| end <= at + limits::DEADLINE_SLACK;
         let says_too_late =
             head.status == StatusCode::GATEWAY_TIMEOUT || code == Some(retry::DEADLINE_EXCEEDED);
-        let says = if says_too_late && clock.end().is_some_and(is_near) {
+        let evidence = if says_too_late && clock.end().is_some_and(is_near) {
             // The deadline that this side told has passed on the other one a moment before.
             let by_policy = clock.ends_by_policy(at);
-            Says::Late { by_policy }
+            Evidence::Late { by_policy }
         } else {
-            Says::Answered(Outcome::of(head, grpc))
+            Evidence::Answered(Outcome::of(head, grpc))
         };
-        Self { cause, says }
+        Self { cause, evidence }
     }
 
     /// Of the head of an answer to CONNECT. `is_unprocessed`: the peer says that its application was not reached, so
     /// that another one's may be up, and no byte was taken yet.
     pub(crate) fn of_connect(head: &Parts, is_unprocessed: bool) -> Self {
         let is_open = head.status.is_success();
-        let says = match is_open {
+        let evidence = match is_open {
             true => Some(Outcome::Well),
             false => Outcome::of(head, false),
         };
         Self {
             cause: (!is_open && is_unprocessed).then_some(RetryCause::Unprocessed),
-            says: Says::Answered(says),
+            evidence: Evidence::Answered(evidence),
         }
     }
 }
@@ -167,37 +170,37 @@ mod tests {
     use super::*;
     use crate::resilience::deadline::Deadline;
 
-    const BADLY: Says = Says::Outcome(Outcome::Badly);
-    const BUSY: Says = Says::Outcome(Outcome::Busy(limits::SPARED));
+    const BADLY: Evidence = Evidence::Outcome(Outcome::Badly);
+    const BUSY: Evidence = Evidence::Outcome(Outcome::Busy(limits::SPARED));
 
     #[test]
     fn every_ending_has_one_verdict() {
-        let late = Says::Late { by_policy: false };
-        for (ending, cause, of_last, says) in [
+        let late = Evidence::Late { by_policy: false };
+        for (ending, cause, of_last, evidence) in [
             (
                 Ending::Doubtful,
                 Some(RetryCause::NotReached),
                 Some(RetryCause::NotReached),
-                Says::Unreached,
+                Evidence::Unreached,
             ),
             (
                 Ending::Undialled,
                 Some(RetryCause::NotReached),
                 None,
-                Says::Nothing,
+                Evidence::Nothing,
             ),
             (Ending::Unreached, Some(RetryCause::NotReached), None, BADLY),
             (
                 Ending::UnreachedInTime,
                 Some(RetryCause::NotReached),
                 None,
-                Says::Unreached,
+                Evidence::Unreached,
             ),
             (
                 Ending::UnaskedInTime,
                 Some(RetryCause::Unprocessed),
                 None,
-                Says::Nothing,
+                Evidence::Nothing,
             ),
             (Ending::NoRoom, Some(RetryCause::Unprocessed), None, BUSY),
             (
@@ -210,7 +213,7 @@ mod tests {
                 Ending::Leaving,
                 Some(RetryCause::Unprocessed),
                 Some(RetryCause::Unprocessed),
-                Says::Nothing,
+                Evidence::Nothing,
             ),
             (
                 Ending::Refused,
@@ -250,7 +253,7 @@ mod tests {
                 Some(RetryCause::TooSlow),
                 late,
             ),
-            (Ending::Own, None, None, Says::Nothing),
+            (Ending::Own, None, None, Evidence::Nothing),
         ] {
             let now = Instant::now();
             let clock = Clock::default();
@@ -287,12 +290,12 @@ mod tests {
         let near = deadline.attempt(now, Some(Duration::from_millis(5)));
         let of = |head: &Parts, grpc, clock: &Clock| {
             let verdict = Verdict::of_response(head, grpc, clock, now);
-            verdict.says
+            verdict.evidence
         };
-        let late = Says::Late { by_policy: true };
+        let late = Evidence::Late { by_policy: true };
         assert_eq!(of(&head(504, None), false, &near), late);
         assert_eq!(of(&head(200, Some("4")), true, &near), late);
-        let badly = Says::Answered(Some(Outcome::Badly));
+        let badly = Evidence::Answered(Some(Outcome::Badly));
         assert_eq!(of(&head(503, None), false, &near), badly);
         assert_eq!(of(&head(504, None), false, &Clock::default()), badly);
     }
@@ -320,12 +323,12 @@ mod tests {
     fn a_tunnel_that_is_refused_goes_elsewhere_only_if_no_application_was_reached() {
         let open = Verdict::of_connect(&head(200, None), true);
         assert_eq!(open.cause, None);
-        assert_eq!(open.says, Says::Answered(Some(Outcome::Well)));
+        assert_eq!(open.evidence, Evidence::Answered(Some(Outcome::Well)));
         let down = Verdict::of_connect(&head(502, None), true);
         assert_eq!(down.cause, Some(RetryCause::Unprocessed));
-        assert_eq!(down.says, Says::Answered(Some(Outcome::Badly)));
+        assert_eq!(down.evidence, Evidence::Answered(Some(Outcome::Badly)));
         let denied = Verdict::of_connect(&head(403, None), false);
         assert_eq!(denied.cause, None);
-        assert_eq!(denied.says, Says::Answered(Some(Outcome::Well)));
+        assert_eq!(denied.evidence, Evidence::Answered(Some(Outcome::Well)));
     }
 }

@@ -17,7 +17,7 @@ use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
-use super::holders::{self, Of};
+use super::holders::{self, SocketKind};
 use super::judge::{
     ADMIN, Application, Buffers, Clock, Facts, Port, PortState, SvidFact, UdpProbe,
 };
@@ -254,7 +254,7 @@ fn ports(settings: &ProxySettings) -> Vec<Port> {
     }
     if let Some(inbound) = &settings.inbound {
         let bound = UdpSocket::bind(inbound.listen).map(drop);
-        let holder = || holders::at(Of::Udp, inbound.listen);
+        let holder = || holders::at(SocketKind::Udp, inbound.listen);
         ports.push(port("inbound", inbound.listen.to_string(), bound, holder));
     }
     for listener in &settings.outbound {
@@ -285,7 +285,7 @@ fn tcp_port(setting: &'static str, address: SocketAddr) -> Port {
         setting,
         address.to_string(),
         std::net::TcpListener::bind(address).map(drop),
-        || holders::at(Of::Tcp, address),
+        || holders::at(SocketKind::Tcp, address),
     )
 }
 

@@ -10,13 +10,13 @@ const PROCESSES_MAX: usize = 65_536;
 
 /// What holds a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum SocketKind {
     Tcp,
     Udp,
 }
 
 /// The program at this address, as `nginx (pid 7)`.
-pub fn at(of: Of, address: SocketAddr) -> Option<String> {
+pub fn at(of: SocketKind, address: SocketAddr) -> Option<String> {
     let name = match of {
         Of::Tcp => "tcp",
         Of::Udp => "udp",
@@ -43,12 +43,12 @@ pub fn at_path(path: &Path) -> Option<String> {
 }
 
 /// The inode of a line of `/proc/net/tcp` or its like, if its socket takes what is sent to this address (proc_net(5)).
-fn inode_of(line: &str, of: Of, address: SocketAddr) -> Option<String> {
+fn inode_of(line: &str, of: SocketKind, address: SocketAddr) -> Option<String> {
     /// TCP_LISTEN.
     const LISTENS: &str = "0A";
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let local = socket_address(words.get(1)?)?;
-    let listens = of == Of::Udp || *words.get(3)? == LISTENS;
+    let listens = of == SocketKind::Udp || *words.get(3)? == LISTENS;
     let takes = local.port() == address.port()
         && (local.ip() == address.ip()
             || local.ip().is_unspecified()
@@ -109,19 +109,19 @@ mod tests {
         let own = format!("(pid {})", std::process::id());
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        assert!(at(Of::Tcp, address).is_some_and(|one| one.ends_with(&own)));
-        assert_eq!(at(Of::Udp, address), None);
+        assert!(at(SocketKind::Tcp, address).is_some_and(|one| one.ends_with(&own)));
+        assert_eq!(at(SocketKind::Udp, address), None);
         let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-        assert!(at(Of::Tcp, any).is_some_and(|one| one.ends_with(&own)));
+        assert!(at(SocketKind::Tcp, any).is_some_and(|one| one.ends_with(&own)));
         let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
-        let found = at(Of::Udp, udp.local_addr().unwrap());
+        let found = at(SocketKind::Udp, udp.local_addr().unwrap());
         assert!(found.is_some_and(|one| one.ends_with(&own)));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.sock");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(at_path(&path).is_some_and(|one| one.ends_with(&own)));
         drop(tcp);
-        assert_eq!(at(Of::Tcp, address), None);
+        assert_eq!(at(SocketKind::Tcp, address), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use weft_netem_tests::run::outcome::Outcome;
 use weft_netem_tests::scenario::{Override, Scenario};
 use weft_netem_tests::suite::SUITE;
 
-use super::runner::{How, Runner, finish};
+use super::runner::{RunFlags, Runner, finish};
 use super::scenarios::{Changes, read};
 use crate::failure::{Code, Failure};
 use crate::output::{note, text_out};
@@ -44,7 +44,7 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
     repeat: u32,
     #[command(flatten)]
-    how: How,
+    how: RunFlags,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -76,7 +76,7 @@ pub struct Matrix {
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
-    how: How,
+    how: RunFlags,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,

@@ -19,7 +19,7 @@ use crate::output::note;
 
 /// How runs are carried out.
 #[derive(Debug, Args)]
-pub(super) struct How {
+pub(super) struct RunFlags {
     /// How often an invalid run is tried
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     attempts: u32,
@@ -43,13 +43,13 @@ pub(super) struct How {
 /// Carries scenarios out, inside a sandbox.
 pub(super) struct Runner<'a> {
     weft: PathBuf,
-    how: &'a How,
+    how: &'a RunFlags,
     stop: Stop,
 }
 
 impl<'a> Runner<'a> {
     /// Goes into the sandbox. `None`: the process inside did all there was to do, well.
-    pub(super) fn enter(how: &'a How) -> Result<Option<Self>, Failure> {
+    pub(super) fn enter(how: &'a RunFlags) -> Result<Option<Self>, Failure> {
         match sandbox::enter()? {
             Entered::Ended(0) => return Ok(None),
             Entered::Ended(code) => return Err(Failure::of_command(code)),
@@ -157,7 +157,7 @@ fn raise_on_signals(stop: Stop) -> Result<(), Failure> {
 }
 
 /// Writes page and pictures, and decides the exit code.
-pub(super) fn finish(how: &How, outcomes: &[Outcome]) -> Result<(), Failure> {
+pub(super) fn finish(how: &RunFlags, outcomes: &[Outcome]) -> Result<(), Failure> {
     if let Some(path) = &how.html {
         std::fs::write(path, report::html(outcomes)).map_err(|error| Failure::io(path, &error))?;
     }

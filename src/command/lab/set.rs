@@ -6,7 +6,7 @@ use clap::Args;
 use weft_netem_tests::lab::control::{Answer, Request, call};
 use weft_netem_tests::link::{Impairment, Trace};
 
-use super::Which;
+use super::LabFlag;
 use super::scenarios::files_of;
 use crate::failure::{Code, Failure};
 use crate::output;
@@ -16,7 +16,7 @@ use crate::output;
 #[command(after_long_help = settings_help(), after_help = "`--help` lists the settings.")]
 pub struct Set {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// The link
     link: String,
     /// What to change, as `delay=20ms`; `clear` makes the link perfect first
@@ -31,7 +31,7 @@ pub struct Set {
 #[derive(Debug, Args)]
 pub struct Rebind {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// The link that has the NAT
     link: String,
     /// Change the address outside as well as the ports
@@ -43,7 +43,7 @@ pub struct Rebind {
 #[derive(Debug, Args)]
 pub struct Move {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// The host
     host: String,
 }

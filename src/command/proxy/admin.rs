@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use weft_config::settings::DurationText;
 
 use crate::admin_client::{ask, connect, get};
-use crate::admin_place::Where;
+use crate::admin_place::SidecarFlags;
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, note, print, text_out, visible_json};
 use crate::process;
@@ -22,7 +22,7 @@ use crate::process;
 #[derive(Debug, Args)]
 pub struct Status {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -32,7 +32,7 @@ pub struct Status {
 #[derive(Debug, Args)]
 pub struct Dump {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
 }
 
 /// Asks a sidecar to drain and end.
@@ -45,7 +45,7 @@ pub struct Dump {
     weft proxy drain --state-dir /var/lib/weft/orders --wait 30s")]
 pub struct Drain {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// Wait until the sidecar has ended, at most so long
     #[arg(long, value_name = "DURATION", conflicts_with = "admin")]
     wait: Option<DurationText>,
@@ -59,7 +59,7 @@ pub struct Drain {
 #[command(after_help = "Example:\n  weft proxy logging --config proxy.yaml info,weft_proxy=debug")]
 pub struct Logging {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// The new filter: a level, and levels of parts
     #[arg(value_name = "DIRECTIVES")]
     directives: Option<String>,

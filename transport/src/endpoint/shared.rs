@@ -27,7 +27,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio_util::sync::CancellationToken;
 
 use super::amplification::{Ledger, is_long};
-use super::forwarded::{Origin, Whose, whose};
+use super::forwarded::{Addressee, Origin, addressee};
 use super::relay::{Elder, Elders, FromSuccessor};
 use crate::locks::lock;
 
@@ -113,11 +113,11 @@ impl Reading {
         while from < meta.len {
             let to = (from + meta.stride).min(meta.len);
             let datagram = buffer.get(from..to).unwrap_or_default();
-            let owner = whose(datagram, |epoch| self.elders.has(epoch));
-            if let Whose::Elder(epoch) | Whose::Either(epoch) = owner {
+            let owner = addressee(datagram, |epoch| self.elders.has(epoch));
+            if let Addressee::Elder(epoch) | Addressee::Either(epoch) = owner {
                 self.elders.forward(epoch, origin, datagram);
             }
-            if let Whose::Own | Whose::Either(_) = owner {
+            if let Addressee::Own | Addressee::Either(_) = owner {
                 buffer.copy_within(from..to, kept);
                 kept += to - from;
             }

@@ -168,7 +168,7 @@ impl ExternalTls {
             }
             Trust::Anybody => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Believer)),
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate)),
         };
         let mut config = match &self.identity {
             Some(identity) => builder
@@ -195,9 +195,9 @@ fn server_name(host: &str) -> Result<ServerName<'static>, ExternalError> {
 
 /// Believes every certificate, but not that its key was used: whoever answers still has to sign.
 #[derive(Debug)]
-struct Believer;
+struct AnyCertificate;
 
-impl ServerCertVerifier for Believer {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

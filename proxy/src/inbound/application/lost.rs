@@ -19,7 +19,7 @@ pub(super) struct Lost {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Nothing.
-    Unprocessed(Why),
+    Unprocessed(UnprocessedReason),
     /// Perhaps something, but it answered with no byte before its connection ended.
     Unanswered,
     /// Perhaps something; or it would fare no better again.
@@ -28,7 +28,7 @@ pub(super) enum Fate {
 
 /// How it is known that a request was not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum UnprocessedReason {
     /// GOAWAY named a lower stream as the last one (RFC 9113 section 6.8).
     GoAway,
     /// Its stream was refused (RFC 9113 section 8.7).
@@ -66,8 +66,8 @@ impl Lost {
                 failure: unprocessed(why),
             },
             Fate::Unanswered => Self {
-                fate: Fate::Unprocessed(Why::Closed),
-                failure: unprocessed(Why::Closed),
+                fate: Fate::Unprocessed(UnprocessedReason::Closed),
+                failure: unprocessed(UnprocessedReason::Closed),
             },
             Fate::Final => Self::end(stream_failure(error)),
         }
@@ -78,8 +78,8 @@ impl Lost {
     pub(super) fn of_exchange(error: &hyper::Error, unsent: bool, reused: bool) -> Self {
         if unsent {
             return Self {
-                fate: Fate::Unprocessed(Why::Closed),
-                failure: unprocessed(Why::Closed),
+                fate: Fate::Unprocessed(UnprocessedReason::Closed),
+                failure: unprocessed(UnprocessedReason::Closed),
             };
         }
         Self {
@@ -97,9 +97,9 @@ fn fate(error: &h2::Error) -> Fate {
     let refused = error.reason() == Some(Code::REFUSED_STREAM);
     if error.is_remote() && error.is_go_away() {
         // h2 fails those streams with it that GOAWAY says were not processed, and no other ones.
-        Fate::Unprocessed(Why::GoAway)
+        Fate::Unprocessed(UnprocessedReason::GoAway)
     } else if error.is_remote() && error.is_reset() && refused {
-        Fate::Unprocessed(Why::Refused)
+        Fate::Unprocessed(UnprocessedReason::Refused)
     } else if error.is_io() {
         Fate::Unanswered
     } else {
@@ -107,7 +107,7 @@ fn fate(error: &h2::Error) -> Fate {
     }
 }
 
-fn unprocessed(why: Why) -> Failure {
+fn unprocessed(why: UnprocessedReason) -> Failure {
     let detail = match why {
         Why::GoAway => "the application ended one connection after the other",
         Why::Refused => "the application refused the stream",

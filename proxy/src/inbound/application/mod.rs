@@ -12,11 +12,11 @@
 mod answer;
 mod greeting;
 mod habits;
-mod hearing;
 mod idle;
 mod lost;
 mod multiplexed;
 mod places;
+mod read_to_end;
 mod stream;
 mod upload;
 
@@ -43,11 +43,11 @@ use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
 use greeting::{Greeted, Greeting};
 use habits::Habits;
-use hearing::{Deaf, Hearing};
 use idle::{Fit, IdleConnections};
-use lost::{Fate, Lost, Why, exchange_failure, stream_failure};
+use lost::{Fate, Lost, UnprocessedReason, exchange_failure, stream_failure};
 use multiplexed::{Kept, MultiplexedConnections, Next, Opening};
 use places::{Place, Places};
+use read_to_end::{ReadToEnd, WriteFailed};
 use stream::{Stream, StreamConnection, StreamPlace};
 use weft_transport::locks::lock;
 
@@ -73,7 +73,7 @@ pub(crate) struct Application {
 struct Connection {
     sender: http1::SendRequest<OutgoingBody>,
     watch: Watch,
-    deaf: Deaf,
+    deaf: WriteFailed,
     /// Answers that it carried.
     answers: u32,
     _driver: Driver,
@@ -256,9 +256,9 @@ impl Application {
         resends: &mut u32,
     ) -> Result<(), Failure> {
         let event = match lost.fate {
-            Fate::Unprocessed(Why::GoAway) => Event::ResentGoAway,
-            Fate::Unprocessed(Why::Refused) => Event::ResentRefused,
-            Fate::Unprocessed(Why::Closed) => Event::ResentClosed,
+            Fate::Unprocessed(UnprocessedReason::GoAway) => Event::ResentGoAway,
+            Fate::Unprocessed(UnprocessedReason::Refused) => Event::ResentRefused,
+            Fate::Unprocessed(UnprocessedReason::Closed) => Event::ResentClosed,
             Fate::Unanswered if request.is_idempotent() => Event::ResentUnanswered,
             Fate::Unanswered | Fate::Final => return Err(lost.failure),
         };
@@ -420,7 +420,7 @@ impl Application {
         let watch = stream
             .watch()
             .map_err(|error| self.connect_failure(&error))?;
-        let (stream, deaf) = Hearing::new(stream);
+        let (stream, deaf) = ReadToEnd::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)
             .max_headers(limits::FIELDS_MAX)
@@ -450,7 +450,7 @@ impl Application {
             None => self.place(caller).await?,
         };
         let (stream, greeting) = Greeted::new(self.connect().await?);
-        let (stream, _) = Hearing::new(stream);
+        let (stream, _) = ReadToEnd::new(stream);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(limits::HTTP2_HEAD_BYTES_READ)

@@ -16,7 +16,7 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 
 use super::answer::{AnswerBody, Answered};
-use super::lost::{Fate, Lost, Why};
+use super::lost::{Fate, Lost, UnprocessedReason};
 use super::places::Places;
 use super::upload::{Uploading, poll_upload};
 use super::{Leased, no_room};
@@ -106,7 +106,7 @@ impl Stream {
             let opened = tokio::time::timeout(limits::APPLICATION_WAIT, self.sender.ready());
             if Box::pin(opened).await.is_err() {
                 return Err(Lost {
-                    fate: Fate::Unprocessed(Why::Refused),
+                    fate: Fate::Unprocessed(UnprocessedReason::Refused),
                     failure: no_room("allows no more streams"),
                 });
             }

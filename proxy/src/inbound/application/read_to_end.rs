@@ -13,37 +13,37 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// See the module.
-pub(super) struct Hearing<S> {
+pub(super) struct ReadToEnd<S> {
     stream: S,
     /// Why nothing more can be written.
     deaf: Option<io::ErrorKind>,
     /// Nothing more comes.
     ended: bool,
-    told: Deaf,
+    told: WriteFailed,
 }
 
 /// Tells whether the other end stopped taking what is written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Deaf(Arc<AtomicBool>);
+pub(super) struct WriteFailed(Arc<AtomicBool>);
 
-impl Deaf {
+impl WriteFailed {
     /// Whether a write failed.
     pub(super) fn is(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl<S> Hearing<S> {
+impl<S> ReadToEnd<S> {
     /// The stream, and who knows whether the other end hears.
-    pub(super) fn new(stream: S) -> (Self, Deaf) {
-        let told = Deaf::default();
-        let hearing = Self {
+    pub(super) fn new(stream: S) -> (Self, WriteFailed) {
+        let told = WriteFailed::default();
+        let reading = Self {
             stream,
             deaf: None,
             ended: false,
             told: told.clone(),
         };
-        (hearing, told)
+        (reading, told)
     }
 
     /// Holds a failed write back while there may be something to read, which wakes the same task.
@@ -84,7 +84,7 @@ fn is_gone(kind: io::ErrorKind) -> bool {
     )
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Hearing<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReadToEnd<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -103,7 +103,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Hearing<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Hearing<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReadToEnd<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -154,7 +154,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_before_the_end_is_read_although_writing_fails() {
         let (near, mut far) = tokio::io::duplex(64);
-        let (mut stream, deaf) = Hearing::new(near);
+        let (mut stream, deaf) = ReadToEnd::new(near);
         far.write_all(b"413").await.unwrap();
         drop(far);
         let mut cx = Context::from_waker(std::task::Waker::noop());
