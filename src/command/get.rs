@@ -70,11 +70,11 @@ pub fn run(args: &Get) -> Result<(), Failure> {
         let line = format!("say what to get: {WHATS}");
         return Err(Failure::new(Code::Usage, line));
     };
-    let what = What::parse(what)?;
+    let what = Listed::parse(what)?;
     process::runtime()?.block_on(async {
         let mut operator = args.context.connect().await?;
         match what {
-            What::Sidecars => {
+            Listed::Sidecars => {
                 let mut sidecars = operator.sidecars().await.map_err(|error| refused(&error))?;
                 sidecars.retain(|sidecar| is_meant(sidecar, args));
                 if sidecars.is_empty() {
@@ -82,7 +82,7 @@ pub fn run(args: &Get) -> Result<(), Failure> {
                 }
                 print(args.output, &sidecars, |sidecars| sidecar_table(sidecars))
             }
-            What::Revisions => {
+            Listed::Revisions => {
                 let number = args.name.as_deref().map(revision_number).transpose()?;
                 let mut revisions = operator
                     .revisions()
@@ -96,7 +96,7 @@ pub fn run(args: &Get) -> Result<(), Failure> {
                     revision_table(revisions)
                 })
             }
-            What::Resources(kind) => resources(&mut operator, kind, args).await,
+            Listed::Resources(kind) => resources(&mut operator, kind, args).await,
         }
     })
 }
@@ -151,13 +151,13 @@ async fn in_force(context: &ContextFlags) -> Result<Set, Failure> {
     Ok(set)
 }
 
-enum What {
+enum Listed {
     Sidecars,
     Revisions,
     Resources(Option<Kind>),
 }
 
-impl What {
+impl Listed {
     fn parse(text: &str) -> Result<Self, Failure> {
         match text {
             "sidecars" | "sidecar" => Ok(Self::Sidecars),

@@ -46,7 +46,7 @@ impl SubscriptionHandle {
 
     /// How the subscription is doing.
     pub fn status(&self) -> SubscriptionStatus {
-        let heard = self.shared.heard.last();
+        let heard = self.shared.last_heard.last();
         SubscriptionStatus {
             last_heard: heard.map(|time| format!("{time:.0}")),
             ..self.shared.lock().status().clone()

@@ -167,7 +167,7 @@ impl AccessControl {
             arrived: CancellationToken::new(),
         }));
         request.extensions_mut().insert(call.clone());
-        let mut call = pin!(inner.call(request));
+        let mut answering = pin!(inner.call(request));
         let in_time = async {
             tokio::select! {
                 () = call.0.arrived.cancelled() => {}
@@ -177,7 +177,7 @@ impl AccessControl {
             Err::<Infallible, _>("it was not answered")
         };
         let answer = tokio::select! {
-            answer = &mut call => called(answer),
+            answer = &mut answering => called(answer),
             Err(what) = in_time => {
                 return Err(Status::deadline_exceeded(format!("the call took too long: {what} in time")));
             }

@@ -101,8 +101,8 @@ impl Change {
             }
         }
         let mut what = match &self.what {
-            What::Blackout(true) => "blackout".to_owned(),
-            What::Blackout(false) => "heals".to_owned(),
+            Effect::Blackout(true) => "blackout".to_owned(),
+            Effect::Blackout(false) => "heals".to_owned(),
             Effect::Set { settings, .. } => {
                 let pairs = settings
                     .iter()
