@@ -1,6 +1,6 @@
-//! The access log: one JSON object per line on standard output. It never delays a request: lines over the
-//! rate are counted, and the writer has a bounded queue that drops when it is full. What callers and
-//! applications chose is cut to a length and made visible (`visible.rs`).
+//! The access log: one JSON object per line on standard output. It never delays a request: it counts lines
+//! over the rate instead of writing them, and the writer has a bounded queue that drops lines when it is
+//! full. Text that callers and applications choose is cut to a length and escaped (`visible.rs`).
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -100,8 +100,8 @@ impl AccessLog {
     }
 }
 
-/// The line, with its end. Attempts are left out of one that has no room for them, as what names the call has its room
-/// for sure.
+/// The line, with its end. A line that has no room for the attempts leaves them out; the fields that name the
+/// call always fit.
 fn text(mut json: Json<'_>) -> Option<Vec<u8>> {
     loop {
         let line = serde_json::to_string(&json).ok()?;
@@ -114,7 +114,7 @@ fn text(mut json: Json<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// So many lines per second, and how many were refused since the last.
+/// Limits lines per second, and counts those refused since the last one that was written.
 struct Rate {
     window: Instant,
     left: u32,
@@ -185,7 +185,7 @@ struct Json<'a> {
     suppressed: u64,
 }
 
-/// One attempt. Parts that it did not reach are left out.
+/// One attempt. Parts that the attempt did not reach are left out.
 #[derive(Serialize)]
 struct Tried {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -27,7 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) wire: HeaderValue,
     /// The same as text, for metrics and logs.
     pub(crate) label: Arc<str>,
-    /// What its applications speak.
+    /// The protocol that its applications speak.
     pub(crate) protocol: Protocol,
     /// How it is treated.
     pub(crate) traffic: Traffic,
@@ -35,25 +35,26 @@ pub(crate) struct Cluster {
     pub(crate) endpoints: Vec<Endpoint>,
     /// Why it runs nowhere, where it does not.
     pub(crate) absence: Absence,
-    /// How far the nearest endpoint is, where others are farther.
+    /// The distance of the nearest endpoint, if others are farther away.
     pub(crate) nearest: Option<u8>,
     /// Where calls are counted that no endpoint took.
     pub(crate) unreached: ByRoute,
-    /// What all workers share about it.
+    /// The state that all workers share about it.
     pub(crate) destination: Arc<Destination>,
-    /// What stays when a new table comes.
+    /// The state that stays when a new table comes.
     pub(crate) lasting: Arc<Lasting>,
-    /// Who takes over when no endpoint is healthy. Two may stand in for each other, so none owns the other.
+    /// The service that takes over when no endpoint is healthy. Two services may stand in for each other, so
+    /// neither owns the other.
     failover: OnceLock<Weak<Self>>,
 }
 
-/// What one worker keeps of a cluster over all tables.
+/// The state that one worker keeps of a cluster over all tables.
 #[derive(Debug, Default)]
 pub(crate) struct Lasting {
-    /// Whose turn it is.
+    /// The endpoint whose turn it is.
     pub(crate) turn: AtomicUsize,
-    /// How many endpoints are out of rotation, those of older snapshots that are still in use among them: as long as none
-    /// is, a choice does not look for those.
+    /// How many endpoints are out of rotation, counting those of older snapshots that are still in use. While
+    /// it is 0, a pick skips the search for such endpoints.
     pub(crate) out: Arc<AtomicUsize>,
     /// How long recent responses took; kept only where hedges ask for a percentile.
     pub(crate) times: Mutex<Times>,
@@ -67,7 +68,7 @@ pub(crate) struct Endpoint {
     pub(crate) workload: Box<str>,
     /// How far from here it runs, see [`weft_config::table::Locality::distance`].
     pub(crate) distance: u8,
-    /// What this worker thinks of it.
+    /// This worker's view of its health and load.
     pub(crate) standing: Arc<Standing>,
     /// Where calls to it are counted.
     pub(crate) counted: ByRoute,
@@ -162,7 +163,7 @@ impl Cluster {
         self.lasting.out.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether every endpoint is out of rotation: one of them gets the request nevertheless.
+    /// Whether every endpoint is out of rotation. One of them then gets the request nevertheless.
     pub(crate) fn is_all_out(&self) -> bool {
         let mut endpoints = self.endpoints.iter();
         self.may_have_out() && endpoints.all(|one| one.standing.is_out())
@@ -173,7 +174,7 @@ impl Cluster {
         self.failover.get_or_init(|| Arc::downgrade(other));
     }
 
-    /// Who takes over, if that is needed and possible.
+    /// The service that takes over, if one is needed and available.
     pub(crate) fn failover(&self, now: Instant) -> Option<Arc<Self>> {
         let other = self.failover.get()?;
         if self.is_healthy(now) {
@@ -182,7 +183,7 @@ impl Cluster {
         other.upgrade().filter(|other| other.is_healthy(now))
     }
 
-    /// Whether requests have somewhere to go: an endpoint that is in rotation or due to be tried.
+    /// Whether requests can be sent at all: at least one endpoint is in rotation or due for a probe.
     fn is_healthy(&self, now: Instant) -> bool {
         if !self.may_have_out() {
             return !self.endpoints.is_empty();
@@ -192,8 +193,8 @@ impl Cluster {
             .any(|one| one.standing.admission(now) != Admission::No)
     }
 
-    /// Whether the endpoints suffice without one more of them. With another service to fall back on, all
-    /// may go.
+    /// Whether the remaining endpoints suffice if one more leaves rotation. With a failover service, all may
+    /// leave.
     fn can_spare_one(&self) -> bool {
         if self.traffic.failover.is_some() {
             return true;
@@ -236,12 +237,14 @@ impl Cluster {
     }
 }
 
-/// One request or tunnel at an endpoint: counts as load until it is dropped, and tells what it learned.
+/// One request or tunnel at an endpoint. It counts as load until it is dropped, and reports how the request
+/// ended.
 pub(crate) struct Flight {
     cluster: Arc<Cluster>,
     index: usize,
     began: Instant,
-    /// It is the one by which the endpoint may come back, and has not told yet.
+    /// This request is the probe by which the endpoint may return to rotation, and its result is not reported
+    /// yet.
     probe: bool,
     /// It went to an endpoint that had been out and has proved little since.
     gamble: bool,
@@ -259,7 +262,7 @@ impl Flight {
         self.began
     }
 
-    /// The attempt has ended, and says so much.
+    /// The attempt has ended with this evidence about its endpoint.
     pub(crate) fn judge(&mut self, evidence: Evidence, now: Instant) {
         match evidence {
             Evidence::Nothing => {}
@@ -270,8 +273,8 @@ impl Flight {
         }
     }
 
-    /// It was given up before there was a connection. A handshake that takes so long is a failure, though only
-    /// a caller with more patience would see how it ends.
+    /// The attempt was given up before there was a connection. A handshake that takes so long counts as a
+    /// failure, although only a more patient caller would see how it ends.
     fn unreached(&mut self, now: Instant) {
         if now.saturating_duration_since(self.began) >= limits::UNREACHED {
             self.given_up(now);
@@ -284,8 +287,8 @@ impl Flight {
         self.began = now;
     }
 
-    /// The response's head has come, and says so much, if it does. It decides a probe in any case: a stream may
-    /// go on for hours.
+    /// The response's head has come, with this evidence, if it has any. The head always decides a probe: the
+    /// stream may go on for hours.
     pub(crate) fn answered(&mut self, outcome: Option<Outcome>, now: Instant) {
         self.measured = true;
         if self.answered.is_none()
@@ -297,18 +300,18 @@ impl Flight {
         }
         match outcome {
             Some(outcome) => self.tell(outcome, now),
-            // How the call ends is told later, and counts then.
+            // The end of the call is reported later, and counts then.
             None if self.probe => self.report(Outcome::Well, now),
             None => {}
         }
     }
 
-    /// Its time is over without a word from the endpoint, or with the word that it is. `policy` if an operator set
-    /// that time.
+    /// The time limit passed without an answer, or the endpoint answered that the deadline has passed.
+    /// `policy` if an operator set that limit.
     pub(crate) fn late(&mut self, policy: bool, now: Instant) {
         let waited = now.saturating_duration_since(self.began);
         let own = self.endpoint().and_then(|one| one.standing.usual());
-        // One that never answered is taken for one like the others.
+        // An endpoint that has never answered is judged by the usual time of the others.
         let usual = own.or_else(|| {
             let others = self.cluster.endpoints.iter();
             others.filter_map(|one| one.standing.usual()).max()
@@ -325,7 +328,7 @@ impl Flight {
         self.gamble
     }
 
-    /// An answer would have taken at least so long.
+    /// An answer would have taken at least this long.
     fn given_up(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.measured, true)
             && let Some(endpoint) = self.endpoint()
@@ -335,8 +338,8 @@ impl Flight {
         }
     }
 
-    /// What the request says about the endpoint. What it says after that counts no more: a failure that both the head
-    /// and the end of a gRPC call tell is one.
+    /// Reports the outcome of the request. Only the first report counts, because the head and the end of a
+    /// gRPC call can both report the same failure.
     pub(crate) fn tell(&mut self, outcome: Outcome, now: Instant) {
         if !std::mem::replace(&mut self.judged, true) {
             self.report(outcome, now);

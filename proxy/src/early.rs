@@ -1,6 +1,6 @@
 //! The admin endpoint of a sidecar that has no identity yet: it lives, and says what it waits for.
 //!
-//! Everything else that the endpoint knows needs a sidecar that runs (`admin.rs`).
+//! Everything else that the endpoint knows needs a running sidecar (`admin.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -30,7 +30,7 @@ pub async fn answer_while_waiting(
     if waiting.wait_for(|what| !what.is_empty()).await.is_err() {
         return pending().await;
     }
-    // What cannot be had is an error once there is a sidecar to serve there.
+    // A socket that cannot be bound here is reported as an error once the sidecar itself binds it.
     match endpoints(settings, &router(waiting)) {
         Ok(endpoints) => {
             let stop = CancellationToken::new();

@@ -1,10 +1,10 @@
-//! Which requests an admin endpoint answers at all. Pure: how a caller came and what its request says about
-//! itself, to a verdict. `server.rs` asks for each request, whatever it is for.
+//! Which requests an admin endpoint answers at all. Pure: it judges how a caller came and what the request
+//! says about itself. `server.rs` asks it for each request, whatever the path.
 //!
-//! The endpoints have no passwords: that a caller is on this host is what lets it in. A browser on this host
-//! runs programs of strangers, which reach loopback as well, directly or by a name of their own that they
-//! point there (DNS rebinding). Three things give them away: the host that they call, and the fields
-//! `Origin` and `Sec-Fetch-Site`, which a page cannot change.
+//! The endpoints have no passwords: any caller on this host is let in. But a browser on this host runs
+//! programs of strangers, and these reach loopback as well, directly or through a name of their own that they
+//! point there (DNS rebinding). Three parts of a request give them away: the host that it names, and the
+//! fields `Origin` and `Sec-Fetch-Site`, which a page cannot change.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,7 +35,7 @@ pub(crate) enum Reach {
     },
 }
 
-/// Who calls, as the kernel says.
+/// The caller's identity, as the kernel states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// Over TCP.
@@ -129,7 +129,7 @@ fn judge_host(reach: &Reach, authority: &Authority) -> Result<(), Refusal> {
         Reach::Loopback { listen } => {
             let is_own = |address: IpAddr| is_loopback(address) || address == listen.ip();
             let port = authority.port_u16();
-            // Text after the colon that is no port is no port of this endpoint either.
+            // Text after the colon that is not a port number does not name this endpoint either.
             let has_own_port = match authority.as_str().strip_prefix(host) {
                 Some("") => true,
                 Some(_) | None => port == Some(listen.port()),

@@ -1,5 +1,6 @@
-//! What a sidecar makes of its own settings in the mesh as it is: where it listens, whether what its listeners lead to
-//! exists and may be called, and whether what it serves is registered. `weft check` and `weft proxy status` show it.
+//! How the sidecar's own settings fit the mesh as it is now: where it listens, whether the services that its
+//! listeners lead to exist and may be called, and whether the services that it serves are registered. `weft
+//! check` and `weft proxy status` show it.
 
 use std::net::SocketAddr;
 
@@ -19,8 +20,9 @@ pub(crate) struct Listening {
     pub(crate) outbound: Vec<(LocalAddress, Destination)>,
 }
 
-/// Each listener of the application with what it leads to. `state` is `ok`, `by_host`, `forbidden`, `unknown`,
-/// `no_endpoint` or `not_ready`; `why` says more where that is not well.
+/// Each listener of the application with the service that it leads to. `state` is `ok`, `by_host`,
+/// `forbidden`, `unknown`, `no_endpoint` or `not_ready`; `why` gives the reason for a state that needs
+/// attention.
 pub(super) fn listeners(listening: &Listening, directory: &Directory, shared: &Shared) -> Value {
     let rows = listening.outbound.iter().map(|(listen, destination)| {
         let (leads_to, state, why) = outlook(destination, directory, shared);

@@ -1,6 +1,6 @@
-//! Serves an admin endpoint: HTTP/1.1 with bounds on everything that a caller may take, and `guard.rs` before
-//! each request. What is answered is the router's; the sidecar, its early endpoint, the CA and the config
-//! service each have one.
+//! Serves an admin endpoint: HTTP/1.1 with bounds on all that a caller may take. `guard.rs` judges each
+//! request first; the router answers it. The sidecar, its early endpoint, the CA and the config service each
+//! have one router.
 
 use std::io;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ enum Listener {
     Unix(PrivateSocket),
 }
 
-/// Who holds a place.
+/// The caller that holds the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     Address(Source),
@@ -69,8 +69,8 @@ impl Endpoint {
         })
     }
 
-    /// TCP for other hosts: it only tells, and nothing that is secret. It may be called by any IP address, and
-    /// by the names in `hosts`.
+    /// TCP for other hosts. It only reads, and shows nothing secret. Callers may name it by any IP address,
+    /// or by a name in `hosts`.
     pub(crate) fn observe(listener: TcpListener, hosts: Vec<String>) -> Self {
         Self {
             listener: Listener::Tcp(listener),
@@ -79,8 +79,8 @@ impl Endpoint {
         }
     }
 
-    /// TCP of a control-plane process, which only tells, too: on loopback for callers on this host, else for
-    /// other hosts.
+    /// TCP of a control-plane process. It only reads, too: on loopback it answers callers on this host,
+    /// elsewhere other hosts.
     ///
     /// # Errors
     /// When the kernel does not tell the listener's address.
@@ -120,7 +120,7 @@ impl Endpoint {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 Some(_) = connections.join_next() => {
-                    // What it gives back is the first to be had.
+                    // Returns the first result that is ready.
                     reserve.restore();
                     continue;
                 }
@@ -149,7 +149,7 @@ impl Endpoint {
         }
         drop(listener);
         let all = async { while connections.join_next().await.is_some() {} };
-        // Who reads an answer more slowly than this loses its end.
+        // A caller that reads an answer more slowly than this loses the rest of it.
         let _ = timeout(limits::ADMIN_FINISH, all).await;
     }
 }

@@ -1,5 +1,5 @@
-//! One canonical authority per request: what is routed, judged by policies and sent on is the same value, whatever
-//! else the request says. Pure.
+//! One canonical authority per request: the value that weft routes by is the value that policies judge and
+//! that is sent on, whatever else the request says. Pure.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use http::{Uri, Version};
 
 use crate::failure::{Failure, Reason};
 
-/// Whom a request names.
+/// The service that a request names.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
-    /// As the application sent it; this value goes on to the destination.
+    /// As the application sent it. The destination gets this value.
     pub(crate) text: &'a str,
     /// Lower case and without a trailing dot: the value to route by.
     pub(crate) host: Cow<'a, str>,

@@ -1,7 +1,8 @@
 //! Which fields cross the mesh. Pure, and in place: a header map is never copied.
 //!
-//! Hop-by-hop fields end here in both directions; `weft-*` is the mesh's own and is dropped wherever it
-//! comes from outside; `Via` tells loops. A request with a twin of such a field, see [`is_twin`], is refused.
+//! Hop-by-hop fields end here in both directions. `weft-*` fields belong to the mesh and are dropped when
+//! they come from outside. `Via` reveals loops. A request with a twin of such a field, see [`is_twin`], is
+//! refused.
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
@@ -29,7 +30,7 @@ pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-clie
 /// Names the request across hops.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What names of the mesh's own fields begin with.
+/// Prefix of the mesh's own fields.
 const MESH_PREFIX: &str = "weft-";
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -50,7 +51,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     strip_present(headers, Present::of(headers));
 }
 
-/// As [`strip`], and removes trace context that breaks its own rules. Refuses a twin.
+/// As [`strip`], and also removes trace context that breaks its own rules. Refuses a twin.
 pub(crate) fn strip_request(headers: &mut HeaderMap) -> Result<(), Failure> {
     let present = Present::of(headers);
     if present.twin
@@ -66,7 +67,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses an expectation that no hop knows (RFC 9110 section 10.1.1).
+/// Refuses an expectation that no hop implements (RFC 9110 section 10.1.1).
 pub(crate) fn check_expectation(headers: &HeaderMap) -> Result<(), Failure> {
     match headers.get(EXPECT) {
         Some(expect) if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
@@ -79,9 +80,9 @@ pub(crate) fn check_expectation(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// Whether some applications take a field of this name for one that only the mesh may say or that frames a
-/// message: they write `_` for what is neither a letter nor a digit (RFC 3875 section 4.1.18, as in WSGI and CGI),
-/// so that `weft_client_id` arrives as `weft-client-id` does.
+/// Whether some applications would read a field of this name as one that only the mesh may set, or as one
+/// that frames a message. Such applications write `_` for any character that is neither a letter nor a digit
+/// (RFC 3875 section 4.1.18, as in WSGI and CGI), so `weft_client_id` arrives as `weft-client-id` does.
 pub(crate) fn is_twin(name: &str) -> bool {
     is_foldable(name)
         && (folds_to_prefix(name, MESH_PREFIX)
@@ -211,7 +212,7 @@ fn strip_connection_options(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        // Nobody may have these removed by naming them: they decide framing, routing and TE's own rule.
+        // A `Connection` field must not remove these: they decide framing, routing and TE's own rule.
         .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH | TE | AUTHORIZATION | COOKIE))
         .take(limits::FIELDS_MAX)
         .collect();
@@ -250,8 +251,8 @@ fn remove_all(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes trace context that breaks its own rules, as if the sender had sent none (W3C Trace Context
-/// section 3.2.2: a vendor that cannot parse traceparent restarts the trace).
+/// Removes trace context that breaks its own rules, as if the sender had sent none (W3C Trace Context section
+/// 3.2.2: a vendor that cannot parse traceparent restarts the trace).
 fn check_trace(headers: &mut HeaderMap) {
     if headers.contains_key(TRACEPARENT) {
         let mut values = headers.get_all(TRACEPARENT).iter();

@@ -1,8 +1,8 @@
 //! Which paths a policy may judge. Pure.
 //!
 //! weft never rewrites a path: the policy sees exactly the bytes that the application gets. Applications
-//! differ in how they decode, trim and resolve paths, so where a policy has a path condition, a path that could
-//! mean two things is refused (403), whatever the rules say. Where no path condition applies, any path
+//! differ in how they decode, trim and resolve paths. So a path with more than one reading is refused (403)
+//! where a policy has a path condition, whatever the rules say. Where no path condition applies, any path
 //! passes untouched. docs/protocol.md states the rule.
 
 use percent_encoding::percent_decode_str;
@@ -19,8 +19,8 @@ pub(crate) enum Ambiguous {
     Backslash,
     /// `;`, which some cut off with what follows.
     Parameter,
-    /// `%` with something that some decode into what structures a path, with a character that needs no encoding,
-    /// or with bytes that are no UTF-8, which some decode into anything.
+    /// `%` before an encoding that some decode into a character that structures a path, before a character
+    /// that needs no encoding, or before bytes that are not UTF-8, which decoders handle in different ways.
     Encoding,
     /// Encoded white space at the begin or end of a segment, which some trim.
     WhiteSpace,
@@ -101,7 +101,7 @@ fn check_bytes(segment: &[u8]) -> Result<(), Ambiguous> {
     Ok(())
 }
 
-/// What single bytes do not tell.
+/// Patterns that span several bytes.
 fn check_decoded(segment: &str, case: PathCase) -> Result<(), Ambiguous> {
     // Overlong forms, surrogates and other bytes that are no UTF-8 become anything.
     let Ok(text) = percent_decode_str(segment).decode_utf8() else {

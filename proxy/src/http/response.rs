@@ -1,19 +1,19 @@
 //! Which responses of an application are accepted, and which let its connection live. Pure.
 //!
-//! A connection of HTTP/1.1 is used for another request only after a response that leaves no doubt about where
-//! it ended. All of this must hold; otherwise the connection is closed with the response:
+//! A connection of HTTP/1.1 is used for another request only after a response whose end is certain. All of
+//! this must hold; otherwise the connection is closed with the response:
 //!
-//! - The head passes [`check`]: one framing, or none where there is no content.
+//! - The head passes [`check`]: it has one framing, or none if there is no content.
 //! - No response that has no content by its kind (1xx, 204, 304, to HEAD) declares some: an application that
 //!   forgets that rule sends what it declares, and a moment later.
-//! - The content was read to its declared end, and hyper found nothing behind it.
+//! - The content was read to its declared end, and hyper found no bytes behind it.
 //! - The application did not say `Connection: close`, and did not end the response by closing.
 //! - It did not answer in HTTP/1.0: a request whose length is not known beforehand cannot be said in that version.
 //! - The whole request had been handed over when the response ended: the application may take what comes later
 //!   for another request.
 //!
-//! And it is used only while nothing unread waits on it, for requests of the same caller:
-//! see `inbound/application`.
+//! It is used again only while no unread bytes wait on it, and only for requests of the same caller: see
+//! `inbound/application`.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
@@ -23,7 +23,7 @@ use super::fields;
 use crate::failure::{Failure, Reason};
 use crate::limits;
 
-/// What becomes of the connection after a response, as far as its head tells.
+/// Whether the head of a response lets its connection be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Afterwards {
     /// It may carry another request.
@@ -81,7 +81,8 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failu
 
 fn afterwards(head: &Parts, to_head: bool) -> Afterwards {
     let bodiless = to_head || is_bodiless(head.status);
-    // hyper speaks HTTP/1.0 to a connection that did, and would send a body without a length as none at all.
+    // hyper answers in HTTP/1.0 on a connection that used it, and would send a body without a length as no
+    // body at all.
     let is_old = head.version == Version::HTTP_10;
     if is_old || fields::says_close(&head.headers) || (bodiless && declares_content(head)) {
         Afterwards::Ends
@@ -90,7 +91,7 @@ fn afterwards(head: &Parts, to_head: bool) -> Afterwards {
     }
 }
 
-/// Whether a response of this status has no content whatever its fields say (RFC 9112 section 6.3).
+/// Whether a response of this status has no content, whatever its fields say (RFC 9112 section 6.3).
 pub(crate) fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

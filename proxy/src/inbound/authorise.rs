@@ -1,4 +1,5 @@
-//! Who may have what delivered. Pure, deny by default, and asked again whenever the table changes.
+//! Decides which caller may have which request delivered. Pure, deny by default, and asked again whenever the
+//! table changes.
 //!
 //! The proof of a positive answer is a [`Permit`], which only this file can make and which delivery
 //! takes: there is no way to the application around it.
@@ -73,7 +74,7 @@ pub(crate) fn authorise<'t>(
             .get(name)
             .and_then(|service| service.authorization.as_ref())
         else {
-            // Strict: what no policy table speaks of is not delivered.
+            // Strict: a service that no policy table mentions gets no delivery.
             verdict.outcome = Err(Failure::new(
                 Reason::Denied,
                 format!("no policy table for {name} here"),
@@ -138,8 +139,8 @@ fn decide<'t>(
     }
 }
 
-/// Whether a route of one of `parents` led the call to `name`, as the caller states it. The policies of the one that
-/// it states are judged, too.
+/// Whether a route of one of `parents` led the call to `name`, as the caller states it. The policies of the
+/// stated parent are judged, too.
 fn is_led_by_route(name: &ServiceName, call: &Call<'_>, parents: &BTreeSet<ServiceName>) -> bool {
     call.parent
         .is_some_and(|parent| parent != name && parents.contains(parent))

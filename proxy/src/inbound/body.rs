@@ -1,5 +1,5 @@
-//! The request on its way from the peer to the application, and its body, of which a small one is kept until an
-//! answer begins: it may have to be sent again.
+//! The request on its way from the peer to the application, with its body. A small body is kept until an
+//! answer begins, because the request may have to be sent again.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ pub(crate) struct RequestBody {
     moved: Option<Arc<Moved>>,
 }
 
-/// What has passed of one exchange.
+/// The bytes that have passed in one exchange.
 #[derive(Default)]
 pub(crate) struct Moved {
     /// Payload bytes from the caller to the application.
@@ -44,8 +44,8 @@ pub(crate) struct Moved {
     pub(super) pace: Pace,
 }
 
-/// What becomes of the rest of a request once hyper has let go of its body. Whether the peer hears that all is well with it is
-/// known once there is an answer, or will be none, which may be later.
+/// Handles the rest of a request once hyper has dropped its body. Whether the peer is told of success is
+/// known only when there is an answer, or when it is certain that none comes; either may be later.
 #[derive(Default)]
 enum Rest {
     #[default]
@@ -55,7 +55,7 @@ enum Rest {
 }
 
 impl Moved {
-    /// There is an answer: if it wants no more of the request, that is no error.
+    /// There is an answer. If it needs no more of the request, that is no error.
     pub(super) fn answered(&self) {
         let before = std::mem::replace(&mut *lock(&self.rest), Rest::Answered);
         if let Rest::LetGo(recv) = before {
@@ -101,8 +101,8 @@ impl Moved {
         (!ended).then(|| self.sent.load(Ordering::Relaxed))
     }
 
-    /// Whether the application's connection may live as far as the course of the exchange tells: the whole
-    /// request was handed to it, and no interim response spoke of content.
+    /// Whether the exchange lets the application's connection live on: the whole request was handed over, and
+    /// no interim response declared content.
     pub(super) fn leaves_no_doubt(&self) -> bool {
         self.request_ended.load(Ordering::Relaxed)
             && !self.interim_declared_content.load(Ordering::Relaxed)
@@ -245,11 +245,11 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Nothing of it is sent yet. What is kept of its body is taken from `room`.
+    /// No byte of it is sent yet. The bytes kept of its body are taken from `room`.
     pub(crate) fn new(request: Request<RequestBody>, room: &Arc<Room>) -> Self {
         let (head, body) = request.into_parts();
         let moved = body.moved.clone();
-        // One that is known to be larger is not kept at all.
+        // A body that is known to be larger is not kept at all.
         let most = match limits::APPLICATION_REPLAY_BYTES_MAX {
             most if body.size_hint().lower() > most as u64 => 0,
             most => most,

@@ -1,5 +1,5 @@
-//! Interim responses (1xx) of an application on their way to its caller, whichever version it speaks. Only callers who
-//! wait for them, or may understand them, pay for that. What becomes of them in the caller's sidecar:
+//! Interim responses (1xx) of an application on their way to its caller, in whichever HTTP version. Only
+//! callers that wait for them, or may understand them, pay for that. The caller's sidecar handles them in
 //! `outbound/attempt.rs`.
 
 use std::sync::Arc;
@@ -33,7 +33,8 @@ impl Interims {
         (Self { queue, left }, Queue(heads))
     }
 
-    /// One came. Those beyond the limit are dropped, and those whose fields no peer takes: a caller can do without.
+    /// An interim response came. It is dropped if it is beyond the limit, or if peers would refuse its
+    /// fields: a caller can do without it.
     pub(crate) fn came(&self, status: StatusCode, headers: &HeaderMap) {
         if headers.len() > limits::FIELDS_MAX || !fields::fit(headers) {
             return;
@@ -111,7 +112,8 @@ mod tests {
         let mut taken = 0;
         for _ in 0..limits::INFORMATIONAL_MAX * 2 {
             interims.came(StatusCode::EARLY_HINTS, &HeaderMap::new());
-            // What was passed on makes no room for more: the peer counts all.
+            // Interim responses that were passed on leave no room for more, because the peer counts all of
+            // them.
             taken += usize::from(queue.0.try_recv().is_ok());
         }
         assert_eq!(taken, limits::INFORMATIONAL_MAX);

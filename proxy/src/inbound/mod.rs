@@ -1,8 +1,8 @@
 //! What peers ask of the application behind this sidecar:
 //! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`.
 //!
-//! [`listen`] tells the story down to one request; [`request`] and [`tunnel`] tell the rest. The decision
-//! is in [`mod@authorise`], and it is asked again for whatever runs when the table changes.
+//! [`listen`] leads down to one request; [`request`] and [`tunnel`] go on from there. [`mod@authorise`]
+//! decides, and decides again about running requests when the table changes.
 
 pub(crate) mod application;
 pub(crate) mod authorise;
@@ -61,11 +61,11 @@ struct Peer {
     service: Arc<str>,
     /// Where its requests are counted, by service. A sidecar serves few.
     counted: Mutex<Vec<Arc<Counted>>>,
-    /// As which caller it counts, by the place of the service among those served.
+    /// The number of the caller, by the place of the service among those served.
     callers: Mutex<Vec<Option<Caller>>>,
 }
 
-/// Accepts peers until the worker finishes and the last connection is told so.
+/// Accepts peers until the worker finishes and the last connection has been told.
 pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
     let finish = inbound.worker.finish.clone();
     let take = |incoming: Result<Incoming, TurnedAway>| match incoming {
@@ -87,7 +87,7 @@ pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
         let Some(incoming) = incoming else { return };
         take(incoming);
     }
-    // Those whose first packet was read already would find nobody else to answer.
+    // Connections whose first packet was read already have no other process to answer them.
     while let Some(Some(incoming)) = listener.accept().now_or_never() {
         take(incoming);
     }
@@ -168,7 +168,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
                 }
             }
             Ok(Some(expired)) => {
-                // What runs may end; new work needs a living identity.
+                // Running requests may end; new ones need a certificate that is still valid.
                 expired.respond.reset(Why::Unprocessed);
                 connection.shutdown();
             }
@@ -256,7 +256,7 @@ impl Peer {
         fresh
     }
 
-    /// As which caller of `service` it counts.
+    /// The number of the caller for `service`.
     fn caller_of(&self, service: &Arc<ServedService>) -> Caller {
         let find = || service.concurrency.caller(self.id.id());
         let Some(place) = self.inbound.place(service) else {

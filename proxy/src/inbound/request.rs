@@ -1,4 +1,4 @@
-//! One request of a peer: who may, deliver, relay the response.
+//! One request of a peer: authorise it, deliver it, relay the response.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -88,7 +88,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     drop(directory);
     let moved = Arc::new(Moved::default());
     let idle = || Idle::new(stream_idle.unwrap_or(worker.shared.timeouts.stream_idle));
-    // What the application asks in turn is linked to this, for as long as this is being served.
+    // Calls that the application makes for this request are linked to it while it is being served.
     let trace = worker.trace_of(&head);
     let link = trace.and_then(|trace| worker.shared.propagation.serve(trace, deadline));
     let call_is_bounded = head.headers.contains_key(deadline::GRPC_TIMEOUT);
@@ -175,8 +175,8 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     }
 }
 
-/// What a request that got no answer tells of the application's queue: nothing if the application was waiting for its
-/// body.
+/// What a request without an answer tells of the application's queue: nothing if the application was waiting
+/// for its body.
 fn unanswered(failure: &Failure, moved: &Moved) -> Outcome {
     let given_up = matches!(
         failure.reason,
@@ -199,8 +199,8 @@ fn expired(why: Expired) -> Failure {
     }
 }
 
-/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first, or sends a
-/// body that is `paced` too slowly: dropped, it tells the application so.
+/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first, or
+/// sends a body that is `paced` too slowly. Dropping `work` tells the application.
 async fn while_wanted<T, F>(
     mut gone: Pin<&mut impl Future<Output = Option<Why>>>,
     paced: Option<&Moved>,
@@ -247,7 +247,7 @@ async fn refuse(
         head.headers.insert(WEFT_RETRY, SAFE);
     }
     record.status = head.status.as_u16();
-    // The caller may be gone; the record tells what it would have heard.
+    // The caller may be gone; the record keeps the answer that it would have had.
     let _ = respond.head_with(&head, text, true).await;
     record.end(Err(failure));
 }
@@ -263,7 +263,7 @@ async fn deliver(
     interim: bool,
 ) -> Result<Answered, Failure> {
     let application = &admitted.application;
-    // The proof is used here: without a permit there is no way to this call.
+    // The permit is used here: without one, no code can deliver this call.
     debug_assert_eq!(
         admitted.permit.service().application,
         *application.address()
@@ -328,7 +328,7 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
         head.headers.insert(HOST, host);
     }
     if head.headers.contains_key(TE) {
-        // RFC 9110 section 10.1.4: whoever sends TE lists it in Connection.
+        // RFC 9110 section 10.1.4: a sender of TE lists it in Connection.
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("te"));
     }
@@ -336,9 +336,10 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
     Ok(())
 }
 
-/// HTTP/1.1 says before the body whether there is one, and HTTP/2 with the head that there is none. HTTP/3 only shows
-/// it: the end comes with the head if there is none. Methods that rarely have one wait for the first frame or the end; for the others it is
-/// enough to look, as an application may answer such a head before its body comes.
+/// HTTP/1.1 tells before the body whether there is one; HTTP/2 tells with the head that there is none. HTTP/3
+/// has no such sign: without a body the end comes with the head. Methods that rarely have a body wait for the
+/// first frame or the end. For other methods one look is enough, because an application may answer such a
+/// head before its body comes.
 async fn declare_length(
     request: &mut Request<RequestBody>,
     multiplexed: bool,
@@ -419,7 +420,7 @@ async fn relay(
     let failed =
         head.status.is_server_error() || record.grpc_status.is_some_and(retry::is_grpc_failure);
     if spent && failed {
-        // The application failed because a call of its own did, several times.
+        // The application failed because a call of its own failed several times.
         head.headers.insert(WEFT_RETRY, SPENT);
     }
     let (first, trailers) = match first.map(Frame::into_data) {
@@ -444,7 +445,8 @@ async fn relay(
             Err(PumpError::Source(_)) => {
                 let failure = broken_off(&mut body);
                 if grpc {
-                    // Calls have a place for it behind what came of the response; others only hear the break.
+                    // gRPC calls carry the failure in trailers after a partial response; other callers only
+                    // see the stream break.
                     let mut trailers = answer::grpc_trailers(&failure);
                     record.trailers(&trailers);
                     answer::sign(&mut trailers, &failure);

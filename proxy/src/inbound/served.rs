@@ -1,4 +1,4 @@
-//! The services that this sidecar serves, and which of them a request means. Pure but for the counts of
+//! The services that this sidecar serves, and which of them a request means. Pure except for the counts of
 //! calls.
 
 use std::sync::Arc;
@@ -104,7 +104,7 @@ impl ServedService {
         }
     }
 
-    /// What the adaptive limit does.
+    /// The state of the adaptive limit.
     pub(crate) fn adaptive(&self, now: Instant) -> AdaptiveState {
         let (state, change) = self.concurrency.adaptive(now);
         self.tell(change);
@@ -177,12 +177,12 @@ impl ServedService {
         self.port_of(table)?.traffic.request.timeouts.stream_idle
     }
 
-    /// What the table says of it.
+    /// The service's part of the table.
     pub(crate) fn port_of<'t>(&self, table: Option<&'t Table>) -> Option<&'t Port> {
         table?.services.get(&self.name)?.ports.get(&self.port)
     }
 
-    /// What is spoken on it, as far as the table says.
+    /// The protocol of the port, as far as the table tells.
     pub(crate) fn protocol(&self, table: Option<&Table>) -> Option<Protocol> {
         self.port_of(table).map(|port| port.protocol)
     }
@@ -191,7 +191,7 @@ impl ServedService {
 /// One call under way.
 pub(crate) struct InFlight {
     service: Arc<ServedService>,
-    /// Whose it is.
+    /// The caller.
     pub(crate) caller: Caller,
     /// While it waits for the head of its answer, where that counts.
     ticket: Option<Ticket>,
@@ -246,11 +246,12 @@ impl Served {
         self.services.iter()
     }
 
-    /// The service that a request or tunnel is for: what `weft-service` says; without it the one that the authority
-    /// names, else, for a request, the only one that has requests.
+    /// The service that a request or tunnel is for: the one that `weft-service` names; without that field the
+    /// one that the authority names; else, for a request, the only service that takes requests.
     ///
-    /// The application sees the authority and may choose by it what it does. So one that names another service here
-    /// than `weft-service` is refused, unless a route led from that one, whose policies count then, too.
+    /// The application sees the authority and may act on it. So an authority that names another service here
+    /// than `weft-service` does is refused, unless a route led from that other service; its policies then
+    /// count, too.
     pub(crate) fn identify(
         &self,
         head: &Parts,
@@ -302,8 +303,8 @@ impl Served {
         }
     }
 
-    /// The service of this sidecar that the authority names, whatever the port: callers write that of their own
-    /// listener.
+    /// The service of this sidecar that the authority names, whatever the port: callers write the port of
+    /// their own listener.
     fn shown(&self, authority: &authority::Authority<'_>) -> Option<&ServiceName> {
         let host = &*authority.host;
         let (name, namespace) = host.split_once('.').unwrap_or((host, &self.namespace));

@@ -18,7 +18,7 @@ pub(crate) struct Answered {
     /// Head and body as they came; not yet checked.
     pub(crate) response: Response<AnswerBody>,
     pub(super) lease: Lease,
-    /// The request, if not all of it was sent yet.
+    /// The request, if part of it is still unsent.
     pub(super) upload: Option<Uploading>,
 }
 

@@ -1,13 +1,14 @@
 //! Whether an application lets idle connections live, as far as it has shown. Pure.
 //!
-//! A connection that is closed without a word just when a request is on its way to it costs that request, unless it can
-//! be sent again. So what cannot goes only over connections that can be expected to live.
+//! If an application closes a connection just when a request is on its way, that request is lost unless it
+//! can be sent again. So requests that cannot be sent again use only connections that are likely to stay
+//! open.
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// What one application did with its idle connections until now.
+/// How one application has treated its idle connections until now.
 #[derive(Debug, Default)]
 pub(super) struct Habits {
     /// A connection carried another request since the last one was closed.
@@ -21,7 +22,7 @@ impl Habits {
         self.keeps = true;
     }
 
-    /// An idle connection was closed without a word.
+    /// The application closed an idle connection without notice.
     pub(super) fn closed(&mut self, now: Instant) {
         self.keeps = false;
         self.closed = Some(now);

@@ -1,8 +1,8 @@
 //! Idle HTTP/1.1 connections to one application, and for whom each may be used again. Pure.
 //!
-//! A connection carries requests of one caller only. HTTP/1.1 tells responses apart by their order alone, so
-//! bytes that an application sends behind a response would become the response to the next request; that
-//! must never be another caller's.
+//! A connection carries requests of one caller only. HTTP/1.1 matches responses to requests by order alone,
+//! so bytes that an application sends behind a response would become the response to the next request. That
+//! request must never be another caller's.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
         }
     }
 
-    /// Keeps a connection of this caller. Where too many are kept, the one that was used least recently goes.
+    /// Keeps a connection of this caller. If too many are kept, the least recently used one is closed.
     pub(super) fn put(&mut self, caller: K, connection: C, now: Instant) {
         if self.connections.len() >= self.most && !self.connections.is_empty() {
             self.connections.remove(0);
@@ -67,14 +67,14 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
             match fit {
                 Fit::Now => return Some(self.connections.remove(index).connection),
                 Fit::NotNow => {}
-                // What follows in the vector was looked at already.
+                // The entries after this one in the vector were looked at already.
                 Fit::Never => drop(self.connections.remove(index)),
             }
         }
         None
     }
 
-    /// Takes out the one that was used least recently, whosever it is.
+    /// Removes the least recently used connection, of whichever caller.
     pub(super) fn take_oldest(&mut self) -> Option<C> {
         (!self.connections.is_empty()).then(|| self.connections.remove(0).connection)
     }

@@ -1,10 +1,9 @@
 //! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections for each).
 //!
-//! One per worker and served service. What may be delivered is decided before: see
-//! [`super::authorise::Permit`]. Which responses let a connection of HTTP/1.1 live is said in
-//! [`crate::http::response`]; for whom it is used again, in `idle.rs`, and for what, in `habits.rs`. Callers share no
-//! connection of HTTP/2 either: its windows and its number of streams are the connection's, so one caller could take
-//! all of them.
+//! One per worker and served service. Delivery was authorised before: see [`super::authorise::Permit`].
+//! [`crate::http::response`] says which responses let a connection of HTTP/1.1 live on; `idle.rs` decides for
+//! which caller it is used again, `habits.rs` for which requests. Callers do not share connections of HTTP/2
+//! either: windows and streams are counted per connection, so one caller could use them all up.
 //!
 //! A request whose connection ends before an answer is sent again where that is safe: [`Lost`] says what is known,
 //! [`Application::again`] decides.
@@ -69,7 +68,7 @@ pub(crate) struct Application {
     tasks: TaskTracker,
 }
 
-/// A connection of HTTP/1.1. It is closed when this is dropped, whatever is under way on it.
+/// A connection of HTTP/1.1. Dropping it closes it, whatever is under way on it.
 struct Connection {
     sender: http1::SendRequest<OutgoingBody>,
     watch: Watch,
@@ -90,8 +89,8 @@ impl Drop for Driver {
 }
 
 impl Connection {
-    /// Whether it may carry a request: hyper waits for one, and the application has sent nothing, not even an
-    /// end, that is still unread.
+    /// Whether it may carry a request: hyper is ready for one, and no bytes and no end from the application
+    /// wait unread.
     fn is_quiet(&self) -> bool {
         self.sender.is_ready() && !self.deaf.is() && self.watch.is_quiet()
     }
@@ -100,7 +99,7 @@ impl Connection {
 /// A connection whose response is being read.
 pub(crate) struct Lease(Leased);
 
-/// What a response takes until it was read.
+/// The state of a response until it was read.
 enum Leased {
     /// Of HTTP/1.1.
     Exchange {
@@ -131,7 +130,7 @@ impl Lease {
             .is_ok_and(|ready| ready.is_ok())
         {
             lock(&application.idle).put(caller, connection, Instant::now());
-            // Who waits for a place can have this one.
+            // A request that waits for a place can have this one.
             application.places.queue.free();
         }
     }
@@ -247,8 +246,9 @@ impl Application {
         }
     }
 
-    /// Whether a request that got no answer is sent again: what the application has not processed always is, and what it
-    /// may see twice if it answered with no byte; if all of it is still here, and not for ever.
+    /// Allows a request that got no answer to be sent again. A request that the application has not processed
+    /// always may be; one that it may see twice may be if the application sent no byte of an answer. All of
+    /// its body must still be kept, and the number of resends is bounded.
     fn allow_resend(
         &self,
         lost: Lost,
@@ -270,8 +270,8 @@ impl Application {
         Ok(())
     }
 
-    /// A connection of HTTP/1.1 for a request: an idle one of its caller that can be expected to live, or a new one. One
-    /// that is sent again after it met a dead connection gets a new one.
+    /// A connection of HTTP/1.1 for a request: an idle one of its caller that is likely to stay open, or a
+    /// new one. A request that already met a dead connection gets a new one.
     async fn connection(
         self: &Arc<Self>,
         caller: &Caller,
@@ -291,7 +291,8 @@ impl Application {
         self.open(place).await
     }
 
-    /// An idle connection of the caller. `repeatable`: the request may be sent again if it is dead.
+    /// An idle connection of the caller. `repeatable`: the request may be sent again if the connection turns
+    /// out to be dead.
     fn idle_connection(&self, caller: &Caller, repeatable: bool) -> Option<Connection> {
         let now = Instant::now();
         let mut habits = lock(&self.habits);
@@ -307,7 +308,8 @@ impl Application {
         })
     }
 
-    /// Waits for a place for one more connection. One that is idle is closed for it, whosever it is.
+    /// Waits for a place for one more connection. An idle connection, of whichever caller, is closed to make
+    /// room.
     async fn place(&self, caller: &Caller) -> Result<Place<Caller>, Failure> {
         let full = || {
             self.counts.add(Event::RefusedApplicationConnections);
@@ -429,7 +431,8 @@ impl Application {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| exchange_failure(&error))?;
-        // Its errors reach whoever waits for a response; those of an idle connection concern nobody.
+        // Its errors reach the request that waits for a response. Errors of an idle connection affect no
+        // request.
         let driver = Driver(self.tasks.spawn(alone(
             "a connection to the application",
             connection.map(drop),
@@ -465,8 +468,8 @@ impl Application {
         let driven = connection.map(|_| drop(place));
         self.tasks
             .spawn(alone("a connection to the application", driven));
-        // Nothing of a caller goes to an application before that has shown that it speaks HTTP/2: to one that does
-        // not, frames would be lines.
+        // No byte of a caller goes to an application before it has shown that it speaks HTTP/2: an HTTP/1.1
+        // application would read frames as lines of text.
         match tokio::time::timeout(self.connect, greeting.heard()).await {
             Ok(Greeting::Http2) => Ok(StreamConnection::new(sender, Arc::clone(&self.places))),
             Ok(Greeting::Other) | Err(_) => Err(Failure::new(
@@ -492,7 +495,7 @@ impl Application {
     }
 }
 
-/// The application has no room for one more request, and had none for [`limits::APPLICATION_WAIT`].
+/// The application allowed no further request for [`limits::APPLICATION_WAIT`].
 fn no_room(why: &str) -> Failure {
     Failure::new(Reason::Overloaded, format!("the application {why}"))
 }

@@ -12,11 +12,11 @@ use weft_transport::shares::leaves_room;
 
 use crate::limits;
 
-/// Places for connections. No holder takes all of them: see [`leaves_room`].
+/// Places for connections. No holder may take all of them: see [`leaves_room`].
 pub(super) struct Places<K> {
     most: u32,
     taken: Mutex<Taken<K>>,
-    /// Who waits for one, or for a stream.
+    /// The requests that wait for a connection, or for a stream.
     pub(super) queue: Queue,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Place<K: PartialEq> {
 }
 
 impl<K: PartialEq + Clone> Places<K> {
-    /// So many, all free.
+    /// This many places, all free.
     pub(super) fn new(most: u32) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -45,7 +45,7 @@ impl<K: PartialEq + Clone> Places<K> {
         })
     }
 
-    /// A place for `holder`, if it leaves some to others.
+    /// A place for `holder`, if enough places are left to others.
     pub(super) fn take(self: &Arc<Self>, holder: &K) -> Option<Place<K>> {
         let mut taken = lock(&self.taken);
         let known = taken.each.iter().position(|(one, _)| one == holder);
@@ -100,7 +100,7 @@ impl Queue {
         self.freed.notified()
     }
 
-    /// Begins to wait, unless so many do that it is of no use.
+    /// Begins to wait, unless so many wait already that waiting is of no use.
     pub(super) fn join(&self) -> Option<Waiting<'_>> {
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let joined = Waiting {
@@ -112,7 +112,7 @@ impl Queue {
     }
 }
 
-/// One who waits.
+/// One request that waits.
 pub(super) struct Waiting<'a> {
     queue: &'a Queue,
     until: Instant,

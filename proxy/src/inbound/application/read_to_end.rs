@@ -1,8 +1,8 @@
 //! A stream that is read to its end although it takes nothing more.
 //!
-//! An application may answer before it has read the request, and close: what is written then fails, while the answer
-//! (or a GOAWAY) waits to be read. hyper and h2 give a connection up at the first write that fails. So the failure is
-//! held back until reading has come to an end, too.
+//! An application may answer before it has read the request, and close. Then a write fails while the answer
+//! (or a GOAWAY) still waits to be read. hyper and h2 give up a connection at the first write that fails. So
+//! this stream holds the failure back until reading has ended, too.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ pub(super) struct ReadToEnd<S> {
     told: WriteFailed,
 }
 
-/// Tells whether the other end stopped taking what is written.
+/// Tells whether the other end has stopped taking writes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WriteFailed(Arc<AtomicBool>);
 
@@ -34,7 +34,7 @@ impl WriteFailed {
 }
 
 impl<S> ReadToEnd<S> {
-    /// The stream, and who knows whether the other end hears.
+    /// The stream, and a handle that tells whether writes have failed.
     pub(super) fn new(stream: S) -> (Self, WriteFailed) {
         let told = WriteFailed::default();
         let reading = Self {
@@ -62,7 +62,7 @@ impl<S> ReadToEnd<S> {
         }
     }
 
-    /// What a write gets without being tried.
+    /// The result of a write that is not tried any more.
     fn refusal<T>(&self) -> Option<Poll<io::Result<T>>> {
         let kind = self.deaf?;
         Some(if self.ended {
@@ -163,7 +163,7 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "413");
-        // Now the failure is told.
+        // Now the failure is reported.
         let failed = stream.write(b"body").await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
     }
