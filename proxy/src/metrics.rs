@@ -1,8 +1,9 @@
-//! What a sidecar counts of its calls. Names, labels and meanings are in the catalogue of `weft_transport::metrics`.
+//! The counts that a sidecar keeps of its calls. The catalogue of `weft_transport::metrics` has names, labels
+//! and meanings.
 //!
 //! Each worker has a [`Shard`] that only it writes, so a request costs one uncontended lock; the admin
-//! endpoint merges the shards when it is scraped. Label sets are bounded: after
-//! [`limits::METRIC_SERIES_MAX`] of them, new ones share the series `other`.
+//! endpoint merges the shards when it is scraped. Label sets are bounded: after [`limits::METRIC_SERIES_MAX`]
+//! of them, new ones share the series `other`.
 
 mod exposition;
 mod parts;
@@ -41,11 +42,11 @@ impl Direction {
     }
 }
 
-/// What calls are counted by. Principals are SPIFFE IDs, services `name.namespace:port`.
+/// The labels by which calls are counted. Principals are SPIFFE IDs, services `name.namespace:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Labels {
     pub(crate) direction: Direction,
-    /// The service of the caller, without a port; empty where its identity does not tell.
+    /// The caller's service, without a port; empty if its identity does not name one.
     pub(crate) source_service: Arc<str>,
     pub(crate) source_principal: Arc<str>,
     pub(crate) destination_service: Arc<str>,
@@ -167,7 +168,7 @@ impl TunnelSeries {
         self.opened.load(Ordering::Relaxed) > 0 || !lock(&self.failed).is_empty()
     }
 
-    /// Counts the end of one that was `opened`, or that never was. `error` is empty where both sides
+    /// Counts the end of a tunnel that was `opened`, or that failed to open. `error` is empty if both sides
     /// closed.
     pub(crate) fn end(&self, opened: bool, error: &'static str) {
         if opened {
@@ -179,14 +180,14 @@ impl TunnelSeries {
     }
 }
 
-/// What was decided about a call that arrived.
+/// The authorisation of a call that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It may be delivered.
     Allow,
     /// It may not.
     Deny,
-    /// A policy asks for it to be counted.
+    /// A policy asks for the call to be counted.
     Audit,
 }
 
@@ -207,7 +208,7 @@ impl Decision {
 pub(crate) struct Shard {
     requests: Mutex<HashMap<Labels, Arc<RequestSeries>>>,
     tunnels: Mutex<HashMap<Labels, Arc<TunnelSeries>>>,
-    /// What attempts took.
+    /// How long attempts took.
     parts: Arc<Parts>,
     /// By policy; parallel to [`Decision::ALL`].
     decisions: Mutex<[HashMap<Box<str>, u64>; 3]>,
@@ -215,9 +216,9 @@ pub(crate) struct Shard {
     handshakes: Mutex<HashMap<&'static str, u64>>,
     /// Changes of address of peers that dialled us, seen when they next ask for something.
     pub(crate) migrations: AtomicU64,
-    /// What was done against peers that dialled us and went beyond a limit of HTTP/3.
+    /// Actions against peers that dialled this sidecar and went beyond a limit of HTTP/3.
     pub(crate) guards: Guards,
-    /// How the worker fares.
+    /// The state of the worker.
     pub(crate) lag: Lag,
     /// How much of what the application asks it takes in.
     pub(crate) intake: Arc<Intake>,
@@ -252,7 +253,7 @@ impl Shard {
     pub(crate) fn decision(&self, decision: Decision, policy: &str) {
         let mut decisions = lock(&self.decisions);
         let counts = &mut decisions[decision as usize];
-        // This is asked for each request: no entry is made, and so no name copied, but the first time.
+        // Called for each request: an entry, and with it a copy of the name, is made only the first time.
         if let Some(count) = counts.get_mut(policy) {
             *count += 1;
             return;

@@ -1,8 +1,8 @@
-//! Whether a program still has the other end of a TCP connection of this host open.
+//! Whether a program still has the other end of a TCP connection open, if that end is on this host.
 //!
-//! A program that closes its socket and one that only ends its side send the same (FIN). The kernel of this host
-//! tells them apart: a socket that no program has open belongs to no inode. It is asked through `sock_diag(7)`,
-//! which needs no privilege.
+//! A program that closes its socket and a program that only ends its sending side both send a FIN. The kernel
+//! of this host tells them apart: a socket that no program has open belongs to no inode. `sock_diag(7)` reads
+//! that without any privilege.
 
 use std::io;
 use std::net::SocketAddr;

@@ -38,7 +38,7 @@ use crate::resilience::destination::Destinations;
 use crate::takeover::{Predecessor, TakeoverError};
 use mesh_port::Carrier;
 
-/// What the sidecar needs of the config service.
+/// What the sidecar needs from the config service.
 pub trait ControlPlane: Send + Sync + 'static {
     /// The table, whole, each time it changes.
     fn tables(&self) -> watch::Receiver<Option<Arc<Table>>>;
@@ -49,12 +49,11 @@ pub trait ControlPlane: Send + Sync + 'static {
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>);
     /// Tables that were refused before [`Self::tables`] had them.
     fn refused_unseen(&self) -> u64;
-    /// Whether the config service is being heard.
+    /// Whether bytes from the config service still arrive.
     fn is_connected(&self) -> bool;
-    /// What `/config_dump` shows of the connection to the config service.
+    /// The connection to the config service as `/config_dump` shows it.
     fn status(&self) -> serde_json::Value;
-    /// What a process that takes over needs to go on with the registration, with the newest table on disk
-    /// for it.
+    /// The state with which a successor goes on with the registration; the newest table for it is on disk.
     fn registration(&self) -> Pin<Box<dyn Future<Output = Registration> + Send + '_>>;
     /// Another process has taken over, and registers from here on.
     fn hand_over(&self);
@@ -103,12 +102,11 @@ pub trait Process: Send + Sync + 'static {
     /// # Errors
     /// When they cannot be parsed; the old ones stay.
     fn set_log_filter(&self, directives: &str) -> Result<(), String>;
-    /// What an operator should look after, although it stops nothing: `/ready` says it.
+    /// Conditions that an operator should look into, although they stop nothing: `/ready` shows them.
     fn concerns(&self) -> Vec<String>;
     /// More of `/metrics`.
     fn samples(&self) -> Vec<Sample>;
-    /// Tells the service manager that this process is the service, rather than another one that took part in a
-    /// takeover.
+    /// Tells the service manager that this process is the service, rather than another process of a takeover.
     fn is_main(&self);
 }
 
@@ -126,12 +124,12 @@ pub enum RunError {
     Listen {
         /// As the settings name it.
         address: String,
-        /// What it is for, and what to write for another one.
+        /// Its use, and the setting that changes it.
         purpose: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
-    /// A service without a namespace, and an identity that has none either.
+    /// A service without a namespace, while the sidecar's identity has none either.
     #[error("the service {service} needs a namespace, as NAME.NAMESPACE: {error}")]
     Service {
         /// As the settings name it.
@@ -189,7 +187,8 @@ pub async fn start(
     .await
 }
 
-/// As [`start`], with its peers in this process's memory, for tests of what does not depend on UDP or TLS. One worker.
+/// As [`start`], with its peers in this process's memory, for tests that do not depend on UDP or TLS. One
+/// worker.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -249,7 +248,7 @@ fn served(
         .collect()
 }
 
-/// What a listener leads to, which is on this port if it is on one.
+/// The destination of the listener on this port, if there is one.
 fn destination(
     target: &OutboundTarget,
     namespace: &str,

@@ -48,7 +48,7 @@ impl ApplicationStream {
 
     /// Wraps an accepted or connected TCP stream.
     pub(crate) fn tcp(stream: TcpStream) -> Self {
-        // Small writes go out at once; the failure of this hint harms nobody.
+        // Small writes are sent at once; a failure of this hint does no harm.
         let _ = stream.set_nodelay(true);
         Self::Tcp(stream)
     }
@@ -77,7 +77,7 @@ impl ApplicationStream {
         }
     }
 
-    /// The host at the other end; none for a Unix socket, or when it is gone already.
+    /// The host at the other end; none for a Unix socket, or if the connection is gone already.
     pub(crate) fn remote_host(&self) -> Option<std::net::IpAddr> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
@@ -85,7 +85,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Whether it was noticed that nothing more comes from the other end, though there may be something to read before.
+    /// Whether the other end is known to send no more, although unread bytes may be left.
     pub(crate) fn is_seen_to_end(&self) -> bool {
         let seen = match self {
             Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
@@ -101,7 +101,7 @@ impl ApplicationStream {
             Self::Unix(stream) => PollFd::new(stream, PollFlags::RDHUP),
         }];
         let at_once = Timespec::default();
-        // It fails only for want of memory; reading tells then.
+        // It fails only if memory is short; the next read then reports it.
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|ended| ended > 0)
     }
 
@@ -129,20 +129,20 @@ impl ApplicationStream {
         }
     }
 
-    /// Whether the other end takes nothing any more: it was closed as a whole, or the connection was reset. Over TCP
-    /// a close is known only by the reset that follows it, and by [`Self::is_closed`].
+    /// Whether the other end no longer takes bytes: it was closed as a whole, or the connection was reset.
+    /// Over TCP a close shows only by the reset that follows it, and by [`Self::is_closed`].
     pub(crate) fn is_gone(&self) -> bool {
         let mut look = [match self {
             Self::Tcp(stream) => PollFd::new(stream, PollFlags::empty()),
             Self::Unix(stream) => PollFd::new(stream, PollFlags::empty()),
         }];
         let at_once = Timespec::default();
-        // What is asked for is told in any case: POLLHUP and POLLERR.
+        // The kernel reports POLLHUP and POLLERR even if they are not asked for.
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|gone| gone > 0)
     }
 
-    /// Whether its program has closed the other end: over TCP, one that has ended is looked at by the kernel of this
-    /// host, if it is there.
+    /// Whether the program at the other end has closed it. Over TCP, after a FIN, the kernel of this host is
+    /// asked if the program is on this host.
     pub(crate) fn is_closed(&self) -> bool {
         let Self::Tcp(stream) = self else {
             return false;
@@ -154,7 +154,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Has the kernel ask the other host now and then whether the connection lives.
+    /// Makes the kernel probe from time to time whether the connection still exists.
     pub(crate) fn probe(&self) {
         if let Self::Tcp(stream) = self {
             let often = TcpKeepalive::new()
@@ -231,8 +231,8 @@ pub(crate) enum Come {
 pub(crate) struct Watch(OwnedFd);
 
 impl Watch {
-    /// Whether nothing waits to be read, neither bytes nor an end. Asked of the kernel: the runtime may not have
-    /// heard of it.
+    /// Whether nothing waits to be read, neither bytes nor an end. It asks the kernel, because the runtime
+    /// may not know yet.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut look = [PollFd::new(&self.0, PollFlags::IN | PollFlags::RDHUP)];
         rustix::event::poll(&mut look, Some(&Timespec::default())).is_ok_and(|seen| seen == 0)

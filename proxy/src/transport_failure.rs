@@ -1,4 +1,4 @@
-//! What errors of the transport mean to a caller. Pure.
+//! Translates errors of the transport into the failures that a caller gets. Pure.
 
 use weft_transport::wire::{
     ConnectionError, DialError, HeadError, OpenError, Reason as Why, ReceiveError, SendError,
@@ -47,7 +47,7 @@ pub(crate) fn stream_failure(error: &ReceiveError) -> Failure {
     Failure::new(reason, error.to_string())
 }
 
-/// What is sent to the peer did not get through.
+/// Sending to the peer failed.
 pub(crate) fn send_failure(error: &SendError) -> Failure {
     let reason = match error {
         SendError::Stopped(Why::Busy) => Reason::Overloaded,

@@ -1,5 +1,5 @@
-//! The page of metrics of a sidecar: the shards of all workers merged, and what is read at the moment. What each
-//! metric means is in the catalogue of `weft_transport::metrics`.
+//! The metrics page of a sidecar: the merged shards of all workers, and gauges read at the moment of the
+//! scrape. The catalogue of `weft_transport::metrics` says what each metric means.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -38,7 +38,7 @@ impl Histogram {
     }
 }
 
-/// See the module. The body is the part behind those of an attempt.
+/// See the module. The body is the part after those of an attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Parts(Mutex<Counts>);
 

@@ -1,6 +1,6 @@
-//! One attempt of an exchange: a stream is opened, the request goes out, and a response head comes, or not.
-//! How it ended is said in words of HTTP ([`Ending`]); what follows from that is decided in
-//! [`crate::resilience::verdict`].
+//! One attempt of an exchange: it opens a stream and sends the request; then a response head comes, or the
+//! attempt fails. [`Ending`] describes its end in terms of HTTP; [`crate::resilience::verdict`] decides what
+//! follows.
 
 use std::future::Future;
 use std::pin::pin;
@@ -35,11 +35,11 @@ pub(super) struct Answered {
     pub(super) body: RecvHalf,
     pub(super) upward: Upward,
     pub(super) flight: Flight,
-    /// When this attempt has to be over.
+    /// The time by which this attempt must be over.
     pub(super) deadline: Option<Instant>,
     /// When the head came.
     pub(super) at: Instant,
-    /// What may be wrong with it, so that another answer may be better.
+    /// Why another attempt might get a better answer.
     pub(super) cause: Option<RetryCause>,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Upward {
     Ended,
     /// The request's body is on its way.
     Body(Pump),
-    /// A tunnel is open. Boxed: requests, of which there are more, shall not have room for it.
+    /// A tunnel is open. Boxed, because requests outnumber tunnels and should not carry their size.
     Open(Box<SendHalf>),
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// There was not even a stream.
+    /// No stream was opened.
     pub(super) fn unopened(NotOpened { failure, cause }: NotOpened, at: Instant) -> Self {
         Self {
             failure,
@@ -111,8 +111,8 @@ impl Exchange {
         } else if self.is_tunnel() {
             Upward::Open(Box::new(send))
         } else {
-            // The end went with the head; what remains is to hear that all was well. What went wrong
-            // with it is told by the response.
+            // The end went with the head, so only the stream's result is left to read. If it failed, the
+            // response tells.
             let _ = send.finish().await;
             Upward::Ended
         };
@@ -137,8 +137,8 @@ impl Exchange {
         let cause = self.judge(&head, &mut picked.flight, clock, at)?;
         let mut body = response.into_body();
         if !self.is_tunnel() && head.headers.contains_key(GRPC_STATUS) {
-            // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
-            // of it in time. The peer sends both at once.
+            // Trailers-Only: gRPC clients expect the end of the stream on this head, so hyper must know of
+            // the end in time. The peer sends both at once.
             let end = std::future::poll_fn(|cx| body.poll_end(cx));
             let wait = clock.end().map_or(limits::TRAILERS_ONLY_WAIT, |deadline| {
                 let left = deadline.saturating_duration_since(at);
@@ -262,7 +262,7 @@ fn ending(error: &ReceiveError) -> Ending {
     }
 }
 
-/// What the peer's refusal of a tunnel means, in its own words.
+/// The reason that the peer gave for refusing a tunnel.
 fn refusal(head: &http::response::Parts) -> Failure {
     if let Some(told) = answer::told(&head.headers, head.status) {
         return told;
@@ -279,8 +279,8 @@ fn refusal(head: &http::response::Parts) -> Failure {
     Failure::new(reason, answered)
 }
 
-/// If the client waits to be told that it may send the body: what tells when it does not wait. Over HTTP/2 it is told
-/// nothing by reading on.
+/// For a client that waits for permission to send the body: reports when it does not wait. Over HTTP/2,
+/// reading on grants no permission.
 fn proof(head: &Parts) -> Option<Proof> {
     let activity = Arc::clone(head.extensions.get::<Arc<Activity>>()?);
     Some(Box::pin(async move { activity.content().await }))

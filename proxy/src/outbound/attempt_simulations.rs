@@ -1,5 +1,5 @@
-//! A model of exchanges in random orders of what may become of their attempts: the choice of endpoints, their verdicts,
-//! the attempts and the budget work together, and what must always hold is checked at each step. Time and randomness
+//! A model of exchanges whose attempts end in random ways. The pick of endpoints, the verdicts, the attempts
+//! and the budget work together, and each step checks the rules that must always hold. Time and randomness
 //! are simulated; a failure names its seed.
 
 use std::sync::Arc;
@@ -37,14 +37,14 @@ struct World {
     allowance: RetryBudget,
     budget: Budget,
     requests: u32,
-    /// What was taken from the budget, counted beside it.
+    /// Retries taken from the budget, counted independently.
     paid: u32,
-    /// By endpoint: attempts that told of a failure before it was out of rotation for the first time.
+    /// By endpoint: attempts that failed before it left rotation for the first time.
     failures: Vec<u32>,
     seen: Seen,
 }
 
-/// What happened in all worlds, so that no check is idle.
+/// Events counted over all worlds, so that each check is known to have run.
 #[derive(Debug, Default)]
 struct Seen {
     again: u32,
@@ -67,13 +67,13 @@ struct UnderWay {
     fate: Fate,
 }
 
-/// What becomes of an attempt.
+/// How an attempt ends.
 enum Fate {
     Ends(Ending),
     Answers(Box<Parts>),
 }
 
-/// What a failed or doubtful round leaves behind.
+/// What a failed or doubtful round leaves for the next one.
 struct Round {
     setback: Setback,
     /// An application may have processed the request.
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// What the budget is asked for; counts what it gives.
+    /// Asks the budget, and counts what it grants.
     fn spending<T>(&mut self, ask: impl FnOnce(&mut Self) -> T) -> (T, bool) {
         let before = self.budget.left(self.now, &self.allowance);
         let answer = ask(self);
@@ -228,16 +228,17 @@ impl World {
         }
     }
 
-    /// Whether the request may be processed a second time: by its method, or by the word of an operator.
+    /// Whether the request may be processed twice: by its method, or because an operator allows it.
     fn may_come_twice(&self, asked: &Asked) -> bool {
         let by_hedge = self.hedge.as_ref().is_some_and(|one| one.non_idempotent);
-        // Who lists a code says that the methods stand it.
+        // An operator who lists a code states that the methods can be repeated.
         let by_code = asked.grpc && !self.retry.grpc_codes.is_empty();
         let by_operator = self.retry.non_idempotent || by_code || asked.hedged && by_hedge;
         asked.idempotent || by_operator
     }
 
-    /// One attempt with its copies, until there is an answer to take (then none), or no attempt is left under way.
+    /// Runs one attempt with its copies until there is an answer (returns none), or until no attempt is under
+    /// way.
     fn round(&mut self, asked: &mut Asked, attempts: &mut Attempts, clock: Clock) -> Option<Round> {
         let again = attempts.may_go_on(&self.retry);
         let mut under_way = vec![self.send(asked, clock)];
@@ -302,7 +303,7 @@ impl World {
                 return None;
             }
             if answers || under_way.is_empty() {
-                // What the other copies had under way is cancelled, and may have been processed.
+                // The requests of the other copies are cancelled, and may have been processed.
                 processed |= !under_way.is_empty();
                 let setback = Setback {
                     cause: verdict.cause,
@@ -316,7 +317,7 @@ impl World {
         }
     }
 
-    /// Tells the endpoint what the attempt says of it, and what comes after that.
+    /// Reports the attempt's evidence to its endpoint, and later that of the call's end.
     fn judge(&mut self, one: &mut UnderWay, evidence: Evidence) {
         let endpoint = &self.cluster.endpoints[one.index];
         let was_out = endpoint.standing.is_out();
@@ -341,7 +342,7 @@ impl World {
         }
     }
 
-    /// One attempt goes out.
+    /// One attempt is sent.
     fn send(&mut self, asked: &mut Asked, clock: Clock) -> UnderWay {
         let now = self.now;
         let left = asked.deadline.left(now);
@@ -368,7 +369,7 @@ impl World {
         }
     }
 
-    /// What becomes of an attempt from now on, within its clock.
+    /// How an attempt goes on from now, within its clock.
     fn fate(&mut self, clock: &Clock, may_be_silent: bool) -> (Instant, Fate) {
         let most = if self.random.random() { 5 } else { 90 };
         let end = self.now + self.millis(most);

@@ -1,5 +1,5 @@
-//! One exchange of the application, be it a request or the opening of a tunnel, from its plan to its answer. It owns
-//! all that it needs, so that a copy of it may outlive what asked for it.
+//! One exchange of the application from its plan to its answer: a request, or the opening of a tunnel. It
+//! owns all that it needs, so that a copy of it may outlive the task that asked for it.
 //!
 //! Stages: [`super::plan`] makes it, [`super::filters`] change it, [`Exchange::answer`] attempts until there is an
 //! answer ([`super::attempt`], [`super::hedge`]), and [`super::request`] or [`super::tunnel`] relays that. Whether it
@@ -37,7 +37,7 @@ pub(super) struct Exchange {
     /// As it crosses the mesh.
     pub(super) head: Parts,
     pub(super) route: Route,
-    /// What is asked of the choice of an endpoint, and which ones were tried.
+    /// The criteria by which an endpoint is picked, with those that were tried.
     pub(super) criteria: Criteria,
     pub(super) carries: Carries,
     pub(super) deadline: Deadline,
@@ -45,7 +45,7 @@ pub(super) struct Exchange {
     pub(super) trace: Option<TraceId>,
 }
 
-/// What goes to the peer after the head.
+/// The body, or the bytes of a tunnel, that follow the head to the peer.
 #[derive(Clone)]
 pub(super) enum Carries {
     /// A request.
@@ -65,12 +65,13 @@ pub(super) enum CopyOfBody {
     None,
     /// All of it.
     Whole(Sending<Incoming>),
-    /// Not all of it has come, or more than may be kept.
+    /// Part of it has not arrived, or it is larger than may be kept.
     NotHere,
 }
 
 impl Exchange {
-    /// Takes the request's body, which is kept for another attempt where there may be one and all of it may be kept.
+    /// Takes the request's body. It is kept for another attempt if one is allowed and the body fits within
+    /// the bounds.
     pub(super) fn take_body(&mut self, incoming: Incoming) {
         let retry = &self.route.traffic.retry;
         let most = match retry.attempts {
@@ -85,7 +86,7 @@ impl Exchange {
         }
     }
 
-    /// Attempts until there is an answer to relay, or none is to be had.
+    /// Makes attempts until there is an answer to relay, or no further attempt is allowed.
     pub(super) async fn answer(
         &mut self,
         record: &mut Record,
@@ -143,7 +144,7 @@ impl Exchange {
         }
     }
 
-    /// What binds its attempts now.
+    /// The rules that bind its attempts now.
     pub(super) fn rules(&self) -> Rules<'_> {
         let cluster = &self.route.cluster;
         Rules {
@@ -185,9 +186,10 @@ impl Exchange {
         self.upload().map(Upload::attempt)
     }
 
-    /// The body for what is sent beside the present attempt: a hedge, or whatever else wants a copy of the request. It
-    /// is bounded as what retries keep is: by the policy's `retry.bodyReplay`, [`crate::limits::REPLAY_PIECES_MAX`], and
-    /// [`crate::limits::REPLAY_BYTES_MAX`] of all requests of a worker.
+    /// A copy of the request's body for a request that is sent beside the present attempt, such as a hedge.
+    /// The bounds of retries hold for it: the policy's `retry.bodyReplay`,
+    /// [`crate::limits::REPLAY_PIECES_MAX`], and [`crate::limits::REPLAY_BYTES_MAX`] for all requests of a
+    /// worker.
     pub(super) fn copy_of_body(&self) -> CopyOfBody {
         match self.upload().map(|upload| upload.whole()) {
             None => CopyOfBody::None,
@@ -241,7 +243,7 @@ impl Exchange {
         let repeatable = self.is_repeatable();
         let (setback, at) = match outcome {
             Ok(answered) => {
-                // What answers well is the answer.
+                // A good answer is relayed.
                 answered.cause?;
                 let setback = Setback {
                     cause: answered.cause,

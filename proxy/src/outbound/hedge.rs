@@ -1,5 +1,5 @@
-//! Copies of a slow request: the first response wins, and what the others had under way is cancelled on the
-//! wire. For requests that may be executed twice; a body is copied once all of it has come.
+//! Hedging: copies of a slow request. The first response wins, and the other copies are cancelled on the
+//! wire. Only requests that may be executed twice are copied, and a body only once all of it has come.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::resilience::attempts::{Attempts, Hedging};
 use crate::resilience::deadline::Clock;
 use crate::resilience::destination::Event;
 
-/// Which copy, from 0, what it took, and what became of it. It owns what it needs.
+/// The number of the copy, from 0, its result, and how its attempt went. It owns all that it needs.
 type Copy = BoxFuture<'static, (u32, Attempt, Result<Answered, Failed>)>;
 
 impl Exchange {
@@ -74,7 +74,7 @@ impl Exchange {
                         }
                         return Ok(answered);
                     }
-                    // One that failed does not end the others, which may answer yet.
+                    // A copy that failed does not end the others, which may still answer.
                     Err(failed) if copies.is_empty() => {
                         *parts = took;
                         return Err(failed);

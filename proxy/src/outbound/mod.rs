@@ -1,9 +1,11 @@
-//! What the application calls: `accept -> plan (whom does it want, and where is that?) -> filters -> attempts -> relay`.
+//! What the application calls: `accept -> plan (which service, and where is it?) -> filters -> attempts ->
+//! relay`.
 //!
-//! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`] and
-//! [`tunnel`] go through the stages. [`plan`] makes an [`exchange`], [`filters`] change it, and it attempts until there
-//! is an answer: [`pick`] chooses an endpoint, [`open`] reaches it, and [`attempt`] asks it. [`route`] and [`pick`] are
-//! pure; whether an exchange is sent again is decided in [`crate::resilience`].
+//! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`]
+//! and [`tunnel`] run the stages. [`plan`] makes an [`exchange`], [`filters`] change it, and it makes
+//! attempts until there is an answer: [`pick`] picks an endpoint, [`open`] opens a stream to it, and
+//! [`attempt`] sends the request. [`route`] and [`pick`] are pure; [`crate::resilience`] decides whether an
+//! exchange is sent again.
 
 mod attempt;
 #[cfg(test)]
@@ -57,7 +59,7 @@ use route::Destination;
 pub(crate) struct Listener {
     /// The worker that it belongs to.
     pub(crate) worker: Arc<Worker>,
-    /// What it leads to.
+    /// The destination of its connections.
     pub(crate) destination: Destination,
 }
 
@@ -72,14 +74,14 @@ struct Client {
 
 /// A bound socket.
 pub(crate) enum Socket {
-    /// One of several that share the port, one per worker.
+    /// One of several sockets that share the port, one per worker.
     Tcp(TcpListener),
     /// The only one: Unix sockets cannot be shared that way, so one worker has it.
     Unix(UnixListener),
 }
 
 impl Socket {
-    /// Lets so many connections wait until they are accepted. Those that wait already stay.
+    /// Lets this many connections wait until they are accepted. Those that wait already stay.
     fn listen(&self, backlog: u32) -> io::Result<()> {
         let backlog = backlog.min(limits::BACKLOG).cast_signed();
         match self {
@@ -141,7 +143,7 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
                 failures.log(|left_out| tracing::warn!(%error, left_out, "cannot accept"));
                 let pause = async {
                     tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
-                    // What becomes free is for what is needed in any case: nothing is taken from that.
+                    // A descriptor that becomes free is reserved for essential uses first.
                     if descriptors::are_exhausted(&error) {
                         descriptors::plenty().await;
                     }
@@ -155,8 +157,8 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
     }
 }
 
-/// Serves one connection of the application to its end. What only some connections need is boxed: most of
-/// them are idle most of the time, and there may be thousands.
+/// Serves one connection of the application to its end. State that only some connections need is boxed: most
+/// connections are idle most of the time, and there may be thousands.
 async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     let protocol = route::protocol(&listener.worker.directory(), &listener.destination);
     if protocol == Some(Protocol::Tcp) {
@@ -189,7 +191,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
             ))
             .await;
         }
-        // Some of a head is there, and no more of it comes.
+        // Part of a head has arrived, and the rest does not follow.
         Err(_) if !first.is_empty() => {
             let slow = refusal::slow(patience);
             Box::pin(refusal::refuse(&listener.worker, stream, &first, slow)).await;

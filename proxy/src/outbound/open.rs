@@ -31,7 +31,7 @@ pub(super) struct Opened {
 /// No stream. No peer has seen the request.
 pub(super) struct NotOpened {
     pub(super) failure: Failure,
-    /// None where another attempt would fare no better.
+    /// None if another attempt would fail in the same way.
     pub(super) cause: Option<RetryCause>,
 }
 
@@ -88,8 +88,8 @@ pub(super) fn pick_endpoint(
     })
 }
 
-/// Dials if needed, waits for a stream, sends the head. The attempt's clock, which began with the choice, runs over all
-/// of it; the head tells the next hop what is left when it goes out.
+/// Dials if needed, waits for a stream, sends the head. The attempt's clock, which began with the pick, runs
+/// over all of it; the head tells the next hop how much time is left when it is sent.
 pub(super) async fn open(
     worker: &Worker,
     cluster: &Cluster,
@@ -143,7 +143,7 @@ pub(super) async fn open(
             return Err(judged(verdict, flight, clock, last));
         }
     };
-    // What a handshake took says nothing about the next response.
+    // The duration of a handshake does not predict that of the next response.
     let now = Instant::now();
     flight.sent(now);
     parts.dialled(now);
@@ -239,7 +239,8 @@ fn patience(worker: &Worker, connection: &ClientConnection, now: Instant) -> Dur
     patience_in(crowded, connection.round_trip(), is_slow)
 }
 
-/// How long to wait, where others have been waiting for so long without a break, of a worker that is slow itself or not.
+/// How long to wait for a stream, given for how long requests have waited for one without a break and whether
+/// this worker itself is slow.
 fn patience_in(crowded: Duration, round_trip: Duration, is_slow: bool) -> Duration {
     let stands = limits::CROWD_STANDING + limits::CROWD_ROUND_TRIPS * round_trip;
     match (crowded >= stands, is_slow) {

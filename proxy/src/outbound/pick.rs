@@ -1,6 +1,6 @@
-//! Which endpoint of a cluster takes an attempt: one that is in rotation and was not tried for this
-//! request, by the cluster's algorithm; where there is none, a lesser choice. Pure: time and randomness
-//! come in. How the algorithms choose is in [`crate::resilience::balance`].
+//! Picks the endpoint that takes an attempt: one that is in rotation and was not tried for this request, by
+//! the cluster's algorithm; if there is none, the next best. Pure: time and randomness are arguments. The
+//! algorithms are in [`crate::resilience::balance`].
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::resilience::breaker::Admission;
 use crate::resilience::locality;
 
 /// Endpoints that were tried for one request, by index. Those beyond 128 are not remembered: with so many,
-/// the next choice is another one anyway.
+/// the next pick is almost surely another one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
     bits: u128,
@@ -39,7 +39,7 @@ impl Tried {
         self.last
     }
 
-    /// Whether so many are all that there are.
+    /// Whether all endpoints of this many were tried.
     pub(super) fn all(self, count: usize) -> bool {
         (0..count).all(|index| self.has(index))
     }
@@ -67,7 +67,7 @@ impl Tried {
     }
 }
 
-/// What is asked of the choice.
+/// The criteria by which an endpoint is picked.
 #[derive(Clone)]
 pub(super) struct Criteria {
     /// Endpoints to avoid.
@@ -78,7 +78,7 @@ pub(super) struct Criteria {
     pub(super) repeatable: bool,
 }
 
-/// Picks an endpoint; none if the cluster has none at all.
+/// Picks an endpoint; none if the cluster has no endpoints.
 pub(super) fn pick(
     cluster: &Cluster,
     criteria: &Criteria,
@@ -92,7 +92,7 @@ pub(super) fn pick(
             .get(index)
             .map_or(Admission::No, |one| one.standing.admission(now))
     };
-    // As long as no endpoint is out, none is asked.
+    // While no endpoint is out of rotation, none is checked for it.
     let none_out = !cluster.may_have_out();
     let panic = !none_out && is_panic(cluster);
     let all_in = none_out || panic;
@@ -128,7 +128,7 @@ pub(super) fn pick(
         .or_else(|| among(&|_| true))
 }
 
-/// The endpoint that is due to be tried by a request like this.
+/// The endpoint that is due for a probe by a request like this.
 fn due(endpoints: &[Endpoint], criteria: &Criteria, now: Instant) -> Option<usize> {
     let is_due = |endpoint: &Endpoint| {
         let overdue = endpoint.standing.overdue(now);
@@ -140,7 +140,7 @@ fn due(endpoints: &[Endpoint], criteria: &Criteria, now: Instant) -> Option<usiz
         .position(|(index, endpoint)| !criteria.tried.has(index) && is_due(endpoint))
 }
 
-/// So many endpoints are out that the fault cannot be theirs.
+/// So many endpoints are out that the fault is probably elsewhere.
 fn is_panic(cluster: &Cluster) -> bool {
     let all = cluster.endpoints.len() as f64;
     let out = cluster.endpoints.iter().filter(|one| one.standing.is_out());
@@ -265,7 +265,7 @@ mod tests {
             );
         }
         let due = now + Duration::from_secs(3);
-        // One that cannot be repeated is not used, unless no other comes.
+        // A request that cannot be repeated is no probe, unless no other request comes.
         let post = Criteria {
             repeatable: false,
             ..criteria(Tried::default())
@@ -313,7 +313,7 @@ mod tests {
         let [first, second, rest @ ..] = met(now);
         assert!(first > 400 && second > 400 && rest == [0, 0, 0]);
         put_out(&all, 0, now);
-        // Seven of ten stay; for the others the next zone is as good.
+        // Seven of ten stay near; the next zone is good enough for the others.
         let [out, near, next, rest @ ..] = met(now);
         assert!(out == 0 && (800..900).contains(&near) && next > 100);
         // Two of three are not quite enough, either.
@@ -321,7 +321,7 @@ mod tests {
         put_out(&all, 1, now);
         let [first, second, next, rest @ ..] = met(now);
         assert!(first == 0 && second == 0 && next > 400 && rest[0] > 0 && rest[1] > 0);
-        // So few are left in all that it cannot be their fault: nobody is left out, near or far.
+        // Too few are left for the fault to be theirs: all endpoints are used, near or far.
         let mut traffic = Traffic::default();
         traffic.breaker.ejected_percent_max = Percent::whole(100);
         let three = placed(&places[..3], Some("eu/a"), traffic);

@@ -1,6 +1,6 @@
-//! What the choice of endpoints, their breakers and their latencies do together over a while: endpoints that answer after
-//! a time of their own, fail, heal, or never end what they began; requests at an even pace. Time and randomness are
-//! simulated.
+//! The pick of endpoints, their breakers and their latencies over a while, together: endpoints that answer
+//! after a time of their own, fail, recover, or never finish; requests come at an even pace. Time and
+//! randomness are simulated.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ struct Simulation {
     under_way: Vec<(Instant, usize, Outcome, Flight)>,
 }
 
-/// What one request met.
+/// The result of one request.
 #[derive(Clone, Copy, Debug)]
 struct Met {
     index: usize,
@@ -48,7 +48,8 @@ impl Simulation {
         }
     }
 
-    /// One more request; `answer` says how and after which time the endpoint that it meets answers at that time.
+    /// Sends one more request; `answer` says how and after which time the endpoint that it meets answers at
+    /// that time.
     fn request(&mut self, answer: impl FnOnce(usize, Duration) -> (Outcome, Duration)) -> Met {
         let after = self.each * self.number;
         let now = self.start + after;
@@ -77,7 +78,7 @@ impl Simulation {
         }
     }
 
-    /// Requests until that time; how many of them met the first endpoint, of how many.
+    /// Sends requests until that time; returns how many met the first endpoint, and how many there were.
     fn until(
         &mut self,
         end: Duration,
@@ -142,7 +143,7 @@ fn of_one_that_fails_half_of_the_time_callers_who_can_repeat_notice_next_to_noth
             });
             if number >= per_second * 5 {
                 all += 1;
-                // A gamble that fails is sent again elsewhere.
+                // A failed probe is sent again to another endpoint.
                 noticed += u32::from(met.outcome == Outcome::Badly && !met.gamble);
             }
         }
@@ -166,7 +167,7 @@ fn one_that_was_out_gets_its_share_again_though_its_probe_is_a_stream_without_en
     // The head of a gRPC response, whose result comes with the trailers, if ever.
     stream.answered(None, due + MS);
     assert!(!five.may_have_out());
-    // One that does not even have a head.
+    // An endpoint that does not even send a head.
     for _ in 0..5 {
         five.start(0, due).unwrap().tell(Outcome::Badly, due);
     }
@@ -201,13 +202,13 @@ fn short_deadlines_of_one_caller_say_nothing_of_an_endpoint_and_those_of_all_do(
     flight().answered(Some(Outcome::Well), now + 20 * MS);
     for _ in 0..100 {
         flight().late(false, now + 5 * MS);
-        // Nor does a policy whose time is too short for anybody.
+        // Nor does a policy whose time is too short for any endpoint.
         flight().late(true, now + 40 * MS);
     }
     assert!(!five.may_have_out());
     (0..5).for_each(|_| flight().late(true, now + 60 * MS));
     assert!(five.may_have_out());
-    // One that never answered is compared with the others.
+    // An endpoint that never answered is compared with the others.
     for _ in 0..5 {
         five.start(1, now).unwrap().late(false, now + 200 * MS);
     }

@@ -1,6 +1,6 @@
 //! The first stage of an exchange: whom the application wants, and where that leads. Nothing is sent, and nothing waits.
 //!
-//! What it makes is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
+//! The result is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::metrics::{Counted, Shard};
 use crate::record::Record;
 use crate::resilience::deadline::Deadline;
 
-/// Identifies and routes a request. What becomes known goes into the record.
+/// Identifies and routes a request. The record gets each fact as it becomes known.
 pub(super) fn request(
     client: &Client,
     mut head: Parts,
@@ -63,7 +63,8 @@ fn target(listener: &Listener, head: &mut Parts, record: &mut Record) -> Result<
     Ok(route)
 }
 
-/// Whom the application wants, and who gets it under which authority.
+/// Finds the service that the application wants, the cluster that takes the request, and the authority to
+/// send.
 fn find_route(
     listener: &Listener,
     head: &Parts,

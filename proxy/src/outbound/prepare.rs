@@ -13,7 +13,7 @@ use crate::http::authority;
 use crate::http::fields;
 use crate::limits;
 
-/// Refuses what no destination may be asked, whatever it is.
+/// Refuses requests that no destination accepts.
 pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
     if head.method == Method::CONNECT {
         return Err(Failure::new(
@@ -42,7 +42,7 @@ pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// h2c is an offer that may be ignored (RFC 9110 section 7.8); others would leave the client waiting.
+/// h2c is an offer that may be ignored (RFC 9110 section 7.8); other upgrades would leave the client waiting.
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
         && headers.contains_key(CONNECTION)
@@ -66,8 +66,8 @@ pub(super) fn mean_whole_server(head: &mut Parts) {
     head.uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// Whether a path or a query was written. The URI type reads `/` where none was, and tells it by this alone: what was
-/// written stands behind the authority in one buffer.
+/// Whether a path or a query was written. The URI type reads `/` if neither was. Only the buffer shows the
+/// difference: a written path stands directly behind the authority.
 fn has_path(uri: &Uri) -> bool {
     let (Some(authority), Some(path)) = (uri.authority(), uri.path_and_query()) else {
         return true;
@@ -76,7 +76,7 @@ fn has_path(uri: &Uri) -> bool {
         || authority.as_str().as_bytes().as_ptr_range().end == path.as_str().as_ptr()
 }
 
-/// Refuses to be an open proxy: an absolute URI must name what the listener leads to.
+/// Refuses to act as an open proxy: an absolute URI must name the listener's destination.
 pub(super) fn check_target(
     head: &Parts,
     destination: &Destination,
@@ -195,7 +195,7 @@ mod tests {
             ("OPTIONS", "/", "/"),
             ("GET", "http://orders", "/"),
         ] {
-            // As hyper makes it, out of what was read.
+            // As hyper builds it from the bytes that it reads.
             let text = bytes::Bytes::from(format!("GET {uri} HTTP/1.1"));
             let uri = Uri::from_maybe_shared(text.slice(4..4 + uri.len())).unwrap();
             let mut head = head(method, "/", &[("host", "orders")]);

@@ -1,5 +1,5 @@
-//! What does not parse as a request of HTTP/1.0 or 1.1: why, and the answer. Like every answer of the mesh it has
-//! `proxy-status` and a request id, is counted and is logged.
+//! Answers bytes that do not parse as a request of HTTP/1.0 or 1.1. Like every answer of the mesh, this one
+//! has `proxy-status` and a request id, is counted and is logged.
 //!
 //! hyper says by its error that it could not read a head, and hands back the bytes. Not here: what is refused of
 //! a request that parses ([`super::prepare`]).
@@ -23,7 +23,7 @@ use crate::record::Record;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
 
-/// Answers on a connection of which nothing more is read as HTTP, and closes it.
+/// Answers on a connection on which HTTP parsing has failed, and closes it.
 pub(super) async fn refuse(
     worker: &Worker,
     mut stream: ApplicationStream,
@@ -44,7 +44,7 @@ pub(super) async fn refuse(
         stream.shutdown().await?;
         drain(&stream).await
     });
-    // A client that does not hear it has gone, or sends on regardless.
+    // A client that does not read it has gone, or keeps sending.
     let _ = told.await;
     record.end(Err(failure));
 }
@@ -94,7 +94,7 @@ fn version(unread: &[u8]) -> Option<&str> {
     (is_digit(major) && is_digit(minor)).then_some(last)
 }
 
-/// Method and target for the log, as far as they can be told.
+/// Method and target for the log, as far as they can be read.
 fn guess(unread: &[u8]) -> Parts {
     let mut words = words(unread);
     let mut request = Request::new(());

@@ -94,7 +94,7 @@ fn relay(
     Response::from_parts(head, body)
 }
 
-/// When the response's body has to be over: a stream whose end no client waits for may go on.
+/// When the response's body must be over; a stream that the client reads without a deadline may go on.
 fn deadline_of_body(exchange: &Exchange, answered: &Answered) -> Option<Instant> {
     let endless = if exchange.is_grpc() {
         // gRPC's own deadline is of the whole call; without it a call may be a stream.

@@ -1,5 +1,5 @@
-//! Whom a request is for, and which cluster takes it. Pure: the snapshot, the request and randomness are
-//! arguments.
+//! Finds the service that a request is for, and the cluster that takes it. Pure: the snapshot, the request
+//! and randomness are arguments.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::http::authority::Authority;
 use crate::resilience::balance::pick_weighted;
 use crate::resilience::destination::Event;
 
-/// What a listener leads to.
+/// The destination of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// One port of one service, whatever the request says.
@@ -55,14 +55,14 @@ pub(crate) struct Route {
 pub(crate) struct Astray {
     /// Why.
     pub(crate) failure: Failure,
-    /// Whom it was for.
+    /// The service that was meant.
     pub(crate) wanted: Wanted,
 }
 
-/// Whom a call was for that leads to no port, as far as that can be told.
+/// The service that a call without a matching port was for, as far as that can be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// What it names can be no service.
+    /// The name in the call cannot be that of a service.
     Unknown,
     /// The settings or the table name it, so that it may be a label of metrics.
     Known(String),
@@ -175,8 +175,8 @@ fn refusal(
     Failure::new(Reason::UnknownService, detail)
 }
 
-/// What the service that a listener leads to speaks, as far as is known; also of one that may not be called, as a
-/// client of it has to understand the refusal.
+/// The protocol of the service that a listener leads to, as far as it is known. It is also given for a
+/// service that may not be called, because the client has to understand the refusal.
 pub(crate) fn protocol(directory: &Directory, destination: &Destination) -> Option<Protocol> {
     let Destination::Service { name, text, port } = destination else {
         return Some(Protocol::Http);
@@ -269,7 +269,7 @@ fn choose_backend(
     ))
 }
 
-/// To the backend, or to the one that takes over for it.
+/// To the backend, or to the service that takes over for it.
 fn lead(
     port: &Port,
     backend: Arc<Cluster>,

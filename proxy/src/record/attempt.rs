@@ -1,5 +1,5 @@
-//! What one attempt of an exchange took, part by part, and how it ended. Pure. The parts are timed where they end, in
-//! `outbound/`; what is made of them is up to the observers of a [`super::Finished`] exchange.
+//! The duration of one attempt of an exchange, part by part, and how it ended. Pure. `outbound/` times each
+//! part where it ends; the observers of a [`super::Finished`] exchange use the result.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub(crate) enum Part {
     Pick,
     /// A connection to it is there: at once where the pool has one.
     Dial,
-    /// A stream of it is there, and the request's head is sent.
+    /// Its stream is open, and the request's head is sent.
     Stream,
     /// The response's head has come.
     Head,
@@ -46,7 +46,7 @@ pub(crate) enum Ended {
 /// One attempt, under way or over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
-    /// Which endpoint was asked; none if there was none to choose.
+    /// The endpoint that was asked; none if there was none to pick.
     pub(crate) endpoint: Option<SocketAddr>,
     /// When its choice began.
     pub(crate) began: Instant,
@@ -59,7 +59,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// One that begins.
+    /// An attempt that begins.
     pub(crate) fn begin(now: Instant) -> Self {
         Self {
             endpoint: None,
@@ -113,7 +113,7 @@ impl Attempt {
     }
 }
 
-/// The attempts of an exchange: the first ones and the last. One needs no allocation.
+/// The attempts of an exchange: the first ones and the last. A single attempt needs no allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     first: Option<Attempt>,
@@ -126,7 +126,7 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// One more begins. What is given back is to be told of its parts and its end.
+    /// One more attempt begins. Its parts and its end are reported to the returned value.
     pub(crate) fn begin(&mut self, now: Instant) -> &mut Attempt {
         let attempt = Attempt::begin(now);
         if self.first.is_none() {
@@ -155,7 +155,7 @@ impl Kept {
         self.first.iter().chain(more.unwrap_or_default())
     }
 
-    /// The one that was made last.
+    /// The attempt that was made last.
     pub(crate) fn last(&self) -> Option<&Attempt> {
         self.iter().last()
     }

@@ -1,12 +1,12 @@
-//! The attempts of one exchange, be it a request or the opening of a tunnel: how many there may be, when
-//! the next one begins, whether a copy is sent beside one that is slow, and what that costs. Pure: time and
-//! randomness are arguments, and so are the policy and the budget, as a newer table may bring others between
-//! two attempts.
+//! The attempts of one exchange, a request or the opening of a tunnel: how many there may be, when the next
+//! one begins, whether a copy is sent beside a slow one, and what the budget pays. Pure: time and randomness
+//! are arguments. So are the policy and the budget, because a newer table may change them between two
+//! attempts.
 //!
-//! The driver calls, in this order: [`Attempts::begin`]; while that attempt runs [`Attempts::copy`] where the
-//! policy hedges, and [`Rules::leave`] where the peer falls silent; [`Attempts::next`] once no attempt is under
-//! way. What an attempt says of its endpoint is in [`super::verdict`], what may be sent again at all in
-//! [`super::retry`]. Not here: which endpoint takes an attempt (`outbound/pick.rs`).
+//! The driver calls, in this order: [`Attempts::begin`]; while that attempt runs [`Attempts::copy`] if the
+//! policy hedges, and [`Rules::leave`] if the peer falls silent; [`Attempts::next`] once no attempt is under
+//! way. [`super::verdict`] says what an attempt tells about its endpoint, [`super::retry`] which requests may
+//! be sent again at all. Not here: which endpoint takes an attempt (`outbound/pick.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ use super::deadline::{Clock, Deadline};
 use super::retry::{Facts, RetryAdvice, RetryCause, is_permitted, pause};
 use crate::limits;
 
-/// What binds the attempts of one exchange, as it is in force at this moment.
+/// The rules for the attempts of one exchange, as they are in force at this moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'a> {
     /// Of the route.
     pub(crate) retry: &'a Retry,
     /// Of the destination, shared by all its callers in this process.
     pub(crate) budget: &'a Budget,
-    /// What that budget allows.
+    /// What that budget grants.
     pub(crate) allowance: &'a RetryBudget,
     /// Of the exchange.
     pub(crate) deadline: Deadline,
@@ -62,9 +62,9 @@ impl Rules<'_> {
 /// An attempt that went wrong.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setback {
-    /// How; none where another attempt would fare no better.
+    /// How it failed; none if another attempt would fail in the same way.
     pub(crate) cause: Option<RetryCause>,
-    /// What its response says about it.
+    /// What its response says about sending the request again.
     pub(crate) advice: RetryAdvice,
     /// All that was sent of its body can be sent again.
     pub(crate) repeatable: bool,
@@ -78,11 +78,11 @@ pub(crate) struct Setback {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Attempts {
     made: u32,
-    /// Beside the one that was begun last.
+    /// Copies sent beside the attempt that was begun last.
     copies: u32,
 }
 
-/// What comes after an attempt that went wrong.
+/// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Another one, after this pause.
@@ -96,13 +96,13 @@ pub(crate) enum Next {
 /// Why what would be retried is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WithheldReason {
-    /// So many were made.
+    /// The policy allows no more attempts.
     Attempts,
     /// The budget is spent.
     Budget,
-    /// The deadline leaves no time, or the response asks for too much of it.
+    /// The deadline leaves no time, or the response asks for too long a wait.
     Deadline,
-    /// A hop farther in, or the application, says so.
+    /// A sidecar farther along the path, or the application, forbids it.
     Told,
     /// The body was not kept whole.
     Body,
@@ -120,7 +120,8 @@ pub(crate) enum Hedging {
 }
 
 impl Attempts {
-    /// Begins one more, which may take so long by the policy of its route; none where the deadline has passed.
+    /// Begins one more attempt, which may take the time that its route's policy allows; none if the deadline
+    /// has passed.
     pub(crate) fn begin(
         &mut self,
         deadline: &Deadline,
@@ -135,7 +136,7 @@ impl Attempts {
         Some(deadline.attempt(now, timeout))
     }
 
-    /// So many were made, not counting copies.
+    /// Attempts made so far, not counting copies.
     pub(crate) fn made(self) -> u32 {
         self.made
     }
@@ -145,8 +146,8 @@ impl Attempts {
         self.made <= policy.attempts
     }
 
-    /// Judges whether a copy is due beside the attempt that was begun last. `possible`: the body is there whole, and an
-    /// endpoint is left that was not tried. The budget is asked last.
+    /// Judges whether a copy is due beside the attempt that was begun last. `possible`: all of the body has
+    /// arrived, and an untried endpoint is left. The budget is asked last.
     pub(crate) fn copy(
         &mut self,
         rules: &Rules<'_>,
@@ -248,7 +249,7 @@ mod tests {
 
     const UNAVAILABLE: RetryCause = RetryCause::Status(StatusCode::SERVICE_UNAVAILABLE);
 
-    /// One exchange that went wrong once or more.
+    /// One exchange that failed once or more.
     struct Case {
         retry: Retry,
         method: Method,
@@ -364,7 +365,7 @@ mod tests {
             after(ms(11_000), None),
             Next::Withheld(WithheldReason::Deadline)
         );
-        // What a response asks for may be absurd.
+        // A response may ask for an absurd wait.
         let longest = after(Duration::MAX, Some(100));
         assert_eq!(longest, Next::Withheld(WithheldReason::Deadline));
     }

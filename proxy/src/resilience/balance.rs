@@ -2,10 +2,10 @@
 //!
 //! - *Power of two choices* draws two endpoints and takes the cheaper one. The cost is the load, times the
 //!   latency where both were measured ([`Method::PeakEwma`]), or the load alone ([`Method::LeastRequest`]).
-//! - [`Method::RoundRobin`] takes them in turn.
-//! - [`Method::Hash`] gives a key to the same endpoint as long as that one is there (rendezvous hashing:
-//!   the endpoint with the highest hash of key and name). When an endpoint goes, only its keys move; when
-//!   one is out of rotation, its keys go to their second choice and come back with it.
+//! - [`Method::RoundRobin`] takes them one after the other.
+//! - [`Method::Hash`] gives a key to the same endpoint as long as that endpoint exists (rendezvous hashing:
+//!   the endpoint with the highest hash of key and name). When an endpoint goes, only its keys move; when it
+//!   is out of rotation, its keys go to their second choice and return with it.
 //!
 //! No method allocates, and none looks at all endpoints unless some are out of rotation or it hashes.
 
@@ -21,13 +21,13 @@ pub(crate) enum Method {
     PeakEwma,
     /// Of two the one with less load.
     LeastRequest,
-    /// The next one after so many.
+    /// The next endpoint after this many.
     RoundRobin(usize),
     /// By a key.
     Hash(u64),
 }
 
-/// What the choice knows of one endpoint.
+/// The facts about one endpoint that the choice needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     /// Requests under way, and streams that have settled.
@@ -47,7 +47,7 @@ const LATENCY_FLOOR: f64 = 0.001;
 /// choice in 256 needs the search.
 const DRAWS: usize = 8;
 
-/// An endpoint below `count` that is `usable`; none if none is.
+/// A `usable` endpoint with an index below `count`; none if no endpoint is usable.
 pub(crate) fn choose_endpoint(
     method: Method,
     count: usize,
@@ -108,14 +108,14 @@ fn draw(count: usize, usable: impl Fn(usize) -> bool, random: &mut impl Rng) -> 
         .find(|index| usable(*index))
 }
 
-/// What is under way, in requests. What is less than one counts as one that often: where nothing else differs, the
-/// endpoint with one stream more still gets nearly as much.
+/// The load of an endpoint in requests. A load below one counts as one that often: if nothing else differs,
+/// the endpoint with one more stream still gets nearly as many requests.
 fn weight(load: UnderWay, random: &mut impl Rng) -> u64 {
     let streams = u64::from(load.settled) + u64::from(random.random_range(0..STREAMS_PER_REQUEST));
     u64::from(load.busy) + streams / u64::from(STREAMS_PER_REQUEST)
 }
 
-/// Whether one endpoint is cheaper than the other, each with its load.
+/// Whether the first endpoint is cheaper than the second, each with its load.
 fn is_cheaper(
     (one, load_of_one): (&Candidate, u64),
     (other, load_of_other): (&Candidate, u64),
@@ -125,7 +125,7 @@ fn is_cheaper(
         (Some(one), Some(other)) if by_latency => {
             (one.max(LATENCY_FLOOR), other.max(LATENCY_FLOOR))
         }
-        // What was never measured is as fast as the other: its load alone limits it.
+        // An endpoint without a measured latency counts as fast as the other: only its load limits it.
         (_, _) => (1.0, 1.0),
     };
     let cost = |share: f64, load: u64, latency: f64| latency * (load as f64 + 1.0) / share;
@@ -141,8 +141,8 @@ fn mix(key: u64, name: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The number of a text: FNV-1a, which is the same in every process and version. Whoever can choose keys
-/// can only choose where those keys go.
+/// The number of a text: FNV-1a, which is the same in every process and version. A caller that chooses its
+/// keys controls only where its own keys go.
 pub(crate) fn hash(text: &[u8]) -> u64 {
     text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

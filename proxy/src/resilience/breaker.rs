@@ -11,11 +11,11 @@
 //!                      the probe failed: Out, for twice as long
 //!                      the probe told nothing: Out, may be probed at once
 //! ```
-//! A probe tells by the head of its response, or within a bounded time: after that another request may try.
+//! A probe is decided by the head of its response, or by a time limit: after that another request may probe.
 //!
-//! One success proves little of an endpoint that fails half of the time: until it has answered as many
-//! requests as a share of successes needs, or has been back for the longest time out, a single failure takes
-//! it out again.
+//! One success proves little for an endpoint that fails half of the time. So a single failure takes a
+//! returned endpoint out again, until it has answered as many requests as a success rate needs, or has been
+//! back for the longest ejection time.
 //!
 //! When only observing, `Out` is entered and left by time alone, and everything is still admitted.
 
@@ -28,7 +28,7 @@ use crate::limits::PROBE_DECIDES;
 /// Why an endpoint is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Cause {
-    /// So many failures in a row.
+    /// This many failures in a row.
     Consecutive,
     /// Too few successes in the window.
     SuccessRate,
@@ -49,13 +49,13 @@ impl Cause {
 pub(crate) enum Admission {
     /// It is in rotation.
     Yes,
-    /// It is out, and due to be tried by one request.
+    /// It is out, and due for a probe by one request.
     Probe,
     /// It is out.
     No,
 }
 
-/// What the admin endpoint tells.
+/// The state that the admin endpoint shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutStatus {
     /// Why.
@@ -151,7 +151,7 @@ impl Breaker {
         }
     }
 
-    /// Whether it gets no requests, or only one that tries it.
+    /// Whether it gets no requests, or only a probe.
     pub(crate) fn is_out(&self) -> bool {
         match self.state {
             State::In { .. } => false,
@@ -160,7 +160,7 @@ impl Breaker {
         }
     }
 
-    /// How long it has been due to be tried.
+    /// How long it has been due for a probe.
     pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Out {
@@ -173,7 +173,7 @@ impl Breaker {
         }
     }
 
-    /// A request goes there now; true if it is the one that tries whether the endpoint is well.
+    /// A request goes there now; true if it is the probe.
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
         let (until, cause) = match self.state {
             State::Out {
@@ -184,7 +184,7 @@ impl Breaker {
             State::Probing { until, cause, ends } if ends <= now => (until, cause),
             State::Out { .. } | State::In { .. } | State::Probing { .. } => return false,
         };
-        // Sent there before the time, because no other was left: its outcome decides as well.
+        // Sent there before the time, because no other endpoint was left: its outcome decides as well.
         self.state = State::Probing {
             cause,
             until: until.min(now),
@@ -237,8 +237,8 @@ impl Breaker {
         }
     }
 
-    /// A request failed. Tells the cause if the endpoint is out by it; `bearable` is asked whether the
-    /// others suffice, and only then.
+    /// A request failed. Returns the cause if this takes the endpoint out; only then `bearable` is asked
+    /// whether the other endpoints suffice.
     pub(crate) fn failed(
         &mut self,
         probe: bool,
@@ -354,7 +354,7 @@ impl Window {
             passed += 1;
         }
         if passed == Self::SLICES {
-            // All of it is forgotten: slices begin anew here, however long the silence was.
+            // All slices are forgotten: they begin anew here, however long the silence was.
             began = now;
         }
         self.current = Some((index, began));
@@ -394,7 +394,7 @@ mod tests {
         (0..5).find_map(|_| breaker.failed(false, now, &limits(), || true))
     }
 
-    /// One request tries it, and succeeds.
+    /// One request probes it, and succeeds.
     fn come_back(breaker: &mut Breaker, now: Instant) {
         assert!(breaker.begin(now));
         assert!(breaker.succeeded(true, now, &limits()));
@@ -452,7 +452,7 @@ mod tests {
         let due = now + second(3.0);
         assert!(breaker.begin(due));
         assert_eq!(breaker.admission(due), Admission::No);
-        // What began before it was out tells nothing any more.
+        // A request that began before the ejection no longer counts.
         assert!(!breaker.succeeded(false, due, &limits()));
         assert_eq!(breaker.failed(false, due, &limits(), || true), None);
         assert!(breaker.succeeded(true, due, &limits()));

@@ -1,5 +1,5 @@
-//! How many second attempts one destination gets: a share of its requests of the last while, and a few
-//! besides so that little traffic is helped as well. Shared by all workers, for retries and hedges.
+//! How many second attempts one destination gets: a share of its recent requests, and a small fixed number so
+//! that destinations with little traffic get retries as well. All workers share it, for retries and hedges.
 //! Pure: time is an argument.
 //!
 //! Counts of a request are two relaxed atomic operations. Workers may race at the turn of a second or for
@@ -12,9 +12,9 @@ use weft_config::table::RetryBudget;
 
 /// Slices of the interval that are forgotten one by one.
 const SLICES: u64 = 10;
-/// One more for the slice under way.
+/// One more for the current slice.
 const SLOTS: usize = 11;
-/// Bits of a slot that count; the others say which slice it is of.
+/// Bits of a slot that hold the count; the others say which slice it belongs to.
 const COUNT_BITS: u32 = 32;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 

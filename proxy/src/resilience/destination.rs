@@ -1,5 +1,6 @@
-//! What all workers of a sidecar share about one port of a service: its retry budget, and counts of what
-//! resilience did. Pure but for one lock, which is taken when a table comes or metrics are read.
+//! The state that all workers of a sidecar share about one port of a service: its retry budget, and counts of
+//! retries, hedges and ejections. Pure except for one lock, which is taken when a table comes or metrics are
+//! read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +23,7 @@ use super::retry::RetryCause;
 pub(crate) struct Destination {
     /// Shared by retries and hedges.
     pub(crate) budget: Budget,
-    /// What happened.
+    /// An event to count.
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -30,7 +31,7 @@ pub(crate) struct Destination {
 #[derive(Debug, Default)]
 pub(crate) struct Destinations(Mutex<BTreeMap<Arc<str>, Arc<Destination>>>);
 
-/// What resilience did; the table below says what each means.
+/// The events of resilience; the table below says what each means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 #[allow(
@@ -88,7 +89,7 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// What is to be counted about the step after an attempt, if anything is.
+    /// The event to count for the step after an attempt, if there is one.
     pub(crate) fn of(next: &Next, cause: RetryCause) -> Option<Self> {
         Some(match (next, cause) {
             (Next::End, _) => return None,

@@ -28,14 +28,14 @@ impl Latency {
         self.0 = Some(Measured { seconds, at: now });
     }
 
-    /// Seconds that a response is expected to take; none if nothing was ever measured.
+    /// Seconds that a response is expected to take; none if none was ever measured.
     pub(crate) fn seconds(&self, now: Instant, decay: Duration) -> Option<f64> {
         self.0.map(|past| past.seconds * kept(past.at, now, decay))
     }
 }
 
-/// What an answer usually takes: a mean of the last few good ones, slow ones among them. Unlike [`Latency`] it neither
-/// follows a peak nor falls while nothing is measured.
+/// The usual time of an answer: a mean of the last few good ones, including slow ones. Unlike [`Latency`] it
+/// neither follows a peak nor falls while no answers come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usual(Option<f64>);
 

@@ -1,9 +1,11 @@
-//! Links what a sidecar's application was asked to what it asks in turn, by trace id: applications that
-//! forward nothing but `traceparent` still have their deadlines kept, and the word that retries are spent
-//! passes through them. Pure but for locks: shared by all workers, sharded so that they rarely meet.
+//! Deadline propagation by trace id: links each call that the application makes to the request that it makes
+//! the call for. So an application that forwards only `traceparent` still has its deadlines kept, and the
+//! mark that retries are spent passes through it. Pure except for locks: all workers share the table, in
+//! shards so that they rarely meet.
 //!
-//! An entry lives as long as a request with that trace is being served here. Requests of one trace cannot
-//! be told apart: the latest of their deadlines holds for all, and none if one of them has none.
+//! An entry lives as long as a request with that trace is being served here. Requests of one trace cannot be
+//! told apart: the latest of their deadlines holds for all, and no deadline holds if one of the requests has
+//! none.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +24,7 @@ const SHARDS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TraceId(u128);
 
-/// What is being served, by trace.
+/// The requests being served, by trace.
 #[derive(Debug, Default)]
 pub(crate) struct Propagation {
     shards: [Mutex<HashMap<TraceId, Served>>; SHARDS],
@@ -33,13 +35,13 @@ pub(crate) struct Propagation {
 struct Served {
     /// Requests of this trace that are being served.
     requests: u32,
-    /// None if one of them has none.
+    /// None if one of the requests has no deadline.
     deadline: Option<Instant>,
     /// A call of this trace failed although it was sent several times.
     spent: bool,
 }
 
-/// One request being served. Forgets it when dropped.
+/// One request being served. Dropping it removes the request.
 #[derive(Debug)]
 pub(crate) struct Link {
     propagation: Arc<Propagation>,
@@ -109,7 +111,7 @@ impl Propagation {
 }
 
 impl Link {
-    /// Whether a call that was made for this request was sent several times in vain.
+    /// Whether a call made for this request failed although it was sent several times.
     pub(crate) fn is_spent(&self) -> bool {
         lock(self.propagation.shard(self.id))
             .get(&self.id)

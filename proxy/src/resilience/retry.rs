@@ -1,8 +1,8 @@
 //! Whether a request that went wrong is sent once more, and when. Pure.
 //!
-//! What may be sent again is decided by what is known: what no application can have seen always may;
-//! what may have been seen only if seeing it twice does no harm, or if the policy says so. How often, and
-//! whether there are means for it, is the question of [`super::attempts`].
+//! Which requests may be sent again. A request that no application can have seen always may. A request that
+//! an application may have seen may only if processing it twice does no harm, or if the policy allows it.
+//! [`super::attempts`] decides how often, and whether the budget pays for it.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use rand::Rng;
 use weft_config::table::{Backoff, Retry};
 use weft_transport::backoff::{Spread, wait};
 
-/// On a response: what the mesh knows about sending the request again. `safe`: no application has seen
-/// it. `spent`: a hop farther in has tried several times, so that more attempts would only multiply.
+/// On a response: what the mesh knows about sending the request again. `safe`: no application has seen it.
+/// `spent`: a sidecar farther along has tried several times, so that more attempts would only multiply.
 pub(crate) const WEFT_RETRY: HeaderName = HeaderName::from_static("weft-retry");
 /// See [`WEFT_RETRY`].
 pub(crate) const SAFE: HeaderValue = HeaderValue::from_static("safe");
@@ -24,7 +24,7 @@ pub(crate) const SPENT: HeaderValue = HeaderValue::from_static("spent");
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The gRPC code that says that the deadline passed.
 pub(crate) const DEADLINE_EXCEEDED: u8 = 4;
-/// The server's word on gRPC retries (gRFC A6, "Pushback").
+/// The server's pushback on gRPC retries (gRFC A6).
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// How one attempt went wrong.
@@ -44,15 +44,15 @@ pub(crate) enum RetryCause {
     Grpc(u8),
 }
 
-/// What is known about the request.
+/// The facts known about the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     /// Its method may be executed twice (RFC 9110 section 9.2.2).
     pub(crate) idempotent: bool,
     /// All that was sent of its body can be sent again.
     pub(crate) repeatable: bool,
-    /// It was sent to an endpoint that had been out of rotation, to see whether that one is well: what comes of it is
-    /// not the caller's to bear.
+    /// It was sent as a probe to an endpoint that had been out of rotation, so the caller should not suffer
+    /// from the result.
     pub(crate) gamble: bool,
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn pause(backoff: &Backoff, made: u32, random: &mut impl Rng) -> Dura
     wait(backoff.base, backoff.max, Spread::Zero, made, random)
 }
 
-/// What a response says about sending its request again.
+/// What a response advises about sending its request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryAdvice {
     /// Nothing.
@@ -100,7 +100,7 @@ impl RetryAdvice {
         }
         match headers.get(GRPC_PUSHBACK) {
             None => retry_after(headers).map_or(Self::None, Self::After),
-            // gRFC A6: a value that is negative or no number means not to retry.
+            // gRFC A6: a value that is negative or not a number forbids a retry.
             Some(value) => value
                 .to_str()
                 .ok()
@@ -115,8 +115,8 @@ pub(crate) fn grpc_code(headers: &HeaderMap) -> Option<u8> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// How long a `Retry-After` field asks to wait (RFC 9110 section 10.2.3). A date is taken against that of the same
-/// response: it is the sender's clock that both are of.
+/// How long a `Retry-After` field asks to wait (RFC 9110 section 10.2.3). A date is compared with the `Date`
+/// of the same response, because both are from the sender's clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let wanted = text(RETRY_AFTER)?;
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// What is known of a request whose body is at hand.
+    /// The facts about a request whose body is kept.
     fn of(method: &Method) -> Facts {
         Facts {
             idempotent: method.is_idempotent(),

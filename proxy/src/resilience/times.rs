@@ -1,4 +1,4 @@
-//! How long recent responses of a destination took, so that a percentile of them can be told. Pure.
+//! How long recent responses of a destination took, so that percentiles can be computed. Pure.
 //!
 //! Counts in buckets that grow by an eighth of an octave, halved when there are many: the last few
 //! thousand responses matter, and a percentile is right within a tenth.

@@ -1,8 +1,9 @@
-//! How an attempt ended, in words of HTTP, and what that says: of the endpoint, and of another attempt.
-//! One table for requests and tunnels. Pure.
+//! How an attempt ended, in terms of HTTP, and what follows for its endpoint and for another attempt. One
+//! table for requests and tunnels. Pure.
 //!
-//! Not here: what the wire says ([`crate::transport_failure`] and `outbound/attempt.rs` translate its errors), whether another
-//! attempt is made ([`super::attempts`]), and what becomes of an endpoint ([`super::standing`]).
+//! Not here: what the errors of the wire mean ([`crate::transport_failure`] and `outbound/attempt.rs`
+//! translate them), whether another attempt is made ([`super::attempts`]), and how an endpoint's state
+//! changes ([`super::standing`]).
 
 use std::time::Instant;
 
@@ -17,9 +18,9 @@ use crate::limits;
 /// How one attempt ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The handshake with the peer is in doubt, and another endpoint is left.
+    /// The handshake with the peer may fail, and another endpoint is left.
     Doubtful,
-    /// This sidecar has no room for one more peer, or ends: it was not even dialled.
+    /// This sidecar has no room for one more peer, or is ending: the peer was not even dialled.
     Undialled,
     /// There is no connection to it.
     Unreached,
@@ -35,13 +36,13 @@ pub(crate) enum Ending {
     Leaving,
     /// It refused the stream unprocessed, as it has too much to do.
     Refused,
-    /// It has too much to do, and does not say that it processed nothing.
+    /// It is overloaded, and does not say that it processed nothing.
     Busy,
     /// It broke off before an answer.
     Reset,
     /// The connection ended before an answer.
     Lost,
-    /// What it answered breaks HTTP's rules, or is too large.
+    /// Its answer breaks HTTP's rules, or is too large.
     Malformed,
     /// It does not acknowledge what it is sent, and the attempt left it: see [`super::attempts::Rules::leave`].
     Silent,
@@ -53,14 +54,14 @@ pub(crate) enum Ending {
     Own,
 }
 
-/// What an attempt says of its endpoint.
+/// The evidence that an attempt gives about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
     /// Nothing.
     Nothing,
-    /// So much.
+    /// This outcome.
     Outcome(Outcome),
-    /// An answer's head came, and says so much, if it does.
+    /// An answer's head came, with this outcome, if it shows one.
     Answered(Option<Outcome>),
     /// The time for a handshake was over, whose length decides.
     Unreached,
@@ -74,7 +75,7 @@ pub(crate) enum Evidence {
 /// What follows from the end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Of another attempt: none where that would fare no better.
+    /// For another attempt: none if it would fail in the same way.
     pub(crate) cause: Option<RetryCause>,
     /// Of the endpoint.
     pub(crate) evidence: Evidence,
@@ -103,7 +104,7 @@ impl Ending {
             }
             Self::NoRoom => (elsewhere(RetryCause::Unprocessed), busy),
             Self::LostUnasked => (Some(RetryCause::Unprocessed), badly),
-            // One that goes away in good order is not ill.
+            // An endpoint that goes away in good order has not failed.
             Self::Leaving => (Some(RetryCause::Unprocessed), Evidence::Nothing),
             Self::Refused => (Some(RetryCause::Unprocessed), busy),
             Self::Busy => (Some(RetryCause::Broken), busy),
@@ -139,7 +140,7 @@ impl Verdict {
         let says_too_late =
             head.status == StatusCode::GATEWAY_TIMEOUT || code == Some(retry::DEADLINE_EXCEEDED);
         let evidence = if says_too_late && clock.end().is_some_and(is_near) {
-            // The deadline that this side told has passed on the other one a moment before.
+            // The deadline that this side sent passed on the other side a moment earlier.
             let by_policy = clock.ends_by_policy(at);
             Evidence::Late { by_policy }
         } else {
@@ -148,8 +149,8 @@ impl Verdict {
         Self { cause, evidence }
     }
 
-    /// Of the head of an answer to CONNECT. `is_unprocessed`: the peer says that its application was not reached, so
-    /// that another one's may be up, and no byte was taken yet.
+    /// For the head of an answer to CONNECT. `is_unprocessed`: the peer says that its application was not
+    /// reached, so that another endpoint's may be up, and no byte was taken yet.
     pub(crate) fn of_connect(head: &Parts, is_unprocessed: bool) -> Self {
         let is_open = head.status.is_success();
         let evidence = match is_open {

@@ -1,5 +1,5 @@
-//! The sockets of the admin endpoint, and what may be asked at each: TCP on loopback, TCP for other hosts, a
-//! Unix socket for changes. What is answered: `crate::admin`.
+//! The sockets of the admin endpoint, and the paths that each answers: TCP on loopback, TCP for other hosts,
+//! a Unix socket for changes. `crate::admin` makes the answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -96,8 +96,8 @@ impl Bound {
         self.loopback.1.local_addr()
     }
 
-    /// The listener for this host, then that for others if there is one, each once more with its address in
-    /// the settings, for a process that takes over.
+    /// The listener for this host, then the one for others if there is one, each duplicated, with its address
+    /// in the settings, for a successor.
     pub(crate) fn share(&self) -> io::Result<Vec<(SocketAddr, OwnedFd)>> {
         let all = std::iter::once(&self.loopback).chain(&self.observe);
         all.map(|(at, listener)| Ok((*at, listener.as_fd().try_clone_to_owned()?)))
@@ -109,7 +109,7 @@ impl Bound {
         self.socket.as_ref().map(PrivateSocket::opening)
     }
 
-    /// The path to be cleared at the end.
+    /// The path to remove at the end.
     pub(crate) fn place(&self) -> Option<SocketPlace> {
         self.socket.as_ref().map(PrivateSocket::place)
     }
@@ -140,7 +140,7 @@ fn takes_nothing(error: &io::Error) -> bool {
     )
 }
 
-/// What is said to changes over TCP, unless they are taken there: where they are.
+/// The answer to changes over TCP if TCP does not take them: it says where they are taken.
 pub(crate) fn refusal_of_changes(settings: &ProxyAdmin) -> Option<String> {
     let AdminChanges::Socket = settings.changes else {
         return None;

@@ -37,9 +37,9 @@ impl Unowned {
 pub(super) struct Bound {
     /// As the settings name it.
     wanted: LocalAddress,
-    /// As bound.
+    /// The address that was bound.
     pub(super) address: LocalAddress,
-    /// One place for each worker; empty where another worker has the only socket.
+    /// One entry for each worker; empty if another worker has the only socket.
     sockets: Vec<Option<Unowned>>,
 }
 
@@ -119,8 +119,8 @@ fn take(
 }
 
 fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT would share the port with another sidecar of this user without a word,
-    // so a socket without it asks first.
+    // SO_REUSEPORT would silently share the port with another sidecar of this user, so a socket without it
+    // tries first.
     let address = tcp(wanted, false).and_then(|socket| local_address(&socket))?;
     let sockets = (0..workers).map(|_| {
         let socket = tcp(address, true)?;
@@ -165,7 +165,7 @@ fn tcp(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_nonblocking(true)?;
-    // A restarted sidecar binds beside connections of the old one that linger in TIME_WAIT.
+    // A restarted sidecar binds while connections of the old one are still in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;

@@ -14,7 +14,7 @@ use weft_transport::wire::memory::Network;
 use super::RunError;
 use crate::takeover::TakeoverError;
 
-/// What carries the mesh.
+/// The wire that carries the mesh.
 pub(super) enum Carrier {
     Udp,
     #[cfg(feature = "testing")]

@@ -20,14 +20,14 @@ use crate::admin::server::Servers;
 use crate::limits;
 use crate::takeover::{Incumbent, Released, Right, Settled, Successor, TakeoverError, Undone};
 
-/// A sidecar that runs, and has yet to tell a process before it that it does.
+/// A sidecar that runs, and has not yet told its predecessor so.
 pub struct Running {
     /// To read the mesh port and to accept.
     pub(super) right: Right,
     pub(super) serving: Serving,
 }
 
-/// What of it serves.
+/// The parts of it that serve.
 pub(super) struct Serving {
     pub(super) state: Arc<State>,
     pub(super) control: Arc<dyn ControlPlane>,
@@ -38,11 +38,11 @@ pub(super) struct Serving {
     pub(super) signals: Signals,
     pub(super) handed_over: CancellationToken,
     pub(super) workers: Vec<oneshot::Receiver<()>>,
-    /// Who reads the mesh port, for each worker.
+    /// The reader of the mesh port, for each worker.
     pub(super) readings: Vec<Arc<Reading>>,
-    /// What another process may take over, if the settings have a socket for it.
+    /// The sockets that a successor may take over, if the settings have a socket for it.
     pub(super) incumbent: Option<Incumbent>,
-    /// The process around this, to tell the service manager.
+    /// The handle to tell the service manager.
     pub(super) process: Option<Arc<dyn Process>>,
     /// Control work: table, health.
     pub(super) tasks: JoinSet<()>,
@@ -62,7 +62,7 @@ pub(super) struct Signals {
     pub(super) finish: CancellationToken,
     /// Cancelled when idle connections of the application shall end, too.
     pub(super) rest: CancellationToken,
-    /// Cancelled when peers that dial are to be refused.
+    /// Cancelled when new peers are to be refused.
     pub(super) refuse: CancellationToken,
     /// When what still runs is cut off; known once the drain begins.
     pub(super) deadline: watch::Sender<Option<Instant>>,
@@ -101,18 +101,19 @@ impl Running {
         table::everywhere(self.serving.state.snapshots().clone())
     }
 
-    /// Cancelled when another process has taken over: the state directory is that one's from then on.
+    /// Cancelled when another process has taken over: from then on the state directory belongs to that
+    /// process.
     pub fn handed_over(&self) -> CancellationToken {
         self.serving.handed_over.clone()
     }
 
-    /// Waits for `shutdown`, `POST /drain` or a process that takes over, then lets what runs finish and
-    /// cuts it off at the deadline. A process that was taken over ends only from here on: the service
-    /// manager is told of this one before.
+    /// Waits for `shutdown`, `POST /drain` or a successor, then lets running work finish and cuts it off at
+    /// the deadline. A predecessor ends only from here on, after the service manager was told of this
+    /// process.
     ///
     /// # Errors
-    /// When the process that was to be taken over has gone back to its work, because this one was too slow. It has
-    /// everything, so this one must end at once.
+    /// When the predecessor has gone back to its work, because this process was too slow. The predecessor has
+    /// everything, so this process must end at once.
     pub async fn until(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let Self { right, serving } = self;
         let before = serving.settle(right).await?;
@@ -168,7 +169,7 @@ impl Serving {
     ) {
         self.withdraw(draining).await;
         self.finished().await;
-        // A process before this one hears by this that it is to read the mesh port again.
+        // This tells the predecessor to read the mesh port again.
         self.readings.clear();
         end_within(before.as_ref(), deadline).await;
         for address in &self.outbound {
@@ -277,7 +278,7 @@ impl Serving {
         self.signals.refuse.cancel();
     }
 
-    /// The takeover: from here on this process only finishes, as the other one has settled.
+    /// The takeover: the other process has settled, so from here on this one only finishes.
     async fn hand_over(&mut self, _: &Settled) {
         tracing::info!(
             deadline_s = self.drain.deadline.as_secs(),

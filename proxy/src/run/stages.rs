@@ -6,10 +6,10 @@
 //! - [`Bound`]: every socket is here, taken over or of the kernel. No work is done.
 //! - [`Built`]: what all workers share, the log and TLS.
 //! - [`Started`]: the workers run, and neither read the mesh port nor accept.
-//! - [`Confirmed`]: nothing can fail any more, and no other process reads the mesh port.
+//! - [`Confirmed`]: no step can fail any more, and no other process reads the mesh port.
 //!
-//! Dropping one of them before [`Confirmed`] leaves a process that was to be taken over as it was, and ends workers that
-//! run. The one way to accept is [`Confirmed::serve`].
+//! Dropping one of them before [`Confirmed`] leaves the predecessor as it was, and ends workers that run. The
+//! only way to accept is [`Confirmed::serve`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,7 +47,7 @@ use crate::resilience::rate::NamedRates;
 use crate::takeover::{Before, Expected, Incumbent, Kept, Predecessor, Right, socket_error};
 use crate::worker::Shared;
 
-/// What every stage goes on with.
+/// The values that every stage passes on.
 struct Given {
     settings: ProxySettings,
     credentials: Credentials,
@@ -83,7 +83,7 @@ pub(super) struct Bound {
     before: Before,
 }
 
-/// What workers share is made.
+/// The state that workers share is made.
 pub(super) struct Built {
     given: Given,
     shared: Arc<Shared>,
@@ -116,7 +116,7 @@ struct Sidecar {
     /// Ends the workers if it comes to nothing.
     failed: DropGuard,
     workers: Vec<oneshot::Receiver<()>>,
-    /// Who reads the mesh port, for each worker.
+    /// The reader of the mesh port, for each worker.
     readings: Vec<Arc<Reading>>,
     mesh: SocketAddr,
     listeners: Vec<Listener>,
@@ -174,7 +174,7 @@ impl Bound {
             listeners.push(Listener { leads_to, bound });
         }
         let admin = admin::Bound::bind(&settings.admin, offered.as_mut())?;
-        // What the settings no longer name is closed with it.
+        // This closes the sockets that the settings no longer name.
         drop(offered);
         let epoch = mesh_settings.epoch;
         let incumbent = incumbent(&settings, &svid, &mesh, &listeners, &admin, epoch)?;
@@ -257,7 +257,7 @@ impl Mesh {
     }
 }
 
-/// What a later process may take over, if the settings have a socket for it.
+/// The sockets that a later process may take over, if the settings have a socket for it.
 fn incumbent(
     settings: &ProxySettings,
     svid: &Svid,

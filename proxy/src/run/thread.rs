@@ -43,7 +43,7 @@ pub(super) struct Plan {
     /// Its listeners, each with what it leads to.
     pub(super) sockets: Vec<(Destination, Unowned)>,
     pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
-    /// Whose tables are taken.
+    /// The subscription whose tables are used.
     pub(super) trust_domain: TrustDomain,
     pub(super) tls: MeshTls,
     /// Cancelled when connections may be accepted.
@@ -52,22 +52,22 @@ pub(super) struct Plan {
     pub(super) finish: CancellationToken,
     /// Cancelled when idle ones shall, too.
     pub(super) rest: CancellationToken,
-    /// Cancelled when peers that dial are to be refused: no other process serves them here.
+    /// Cancelled when new peers are to be refused: no other process serves them here.
     pub(super) refuse: CancellationToken,
     /// When what still runs is cut off; known once the drain begins.
     pub(super) deadline: watch::Receiver<Option<Instant>>,
 }
 
-/// What the control side sees of a worker that runs.
+/// What the control side sees of a running worker.
 pub(super) struct Started {
     pub(super) pool: Pool,
-    /// What it decides by.
+    /// The snapshot by which it decides.
     pub(super) directory: watch::Receiver<Arc<Directory>>,
 }
 
 type Outcome = Result<Started, RunError>;
 
-/// Starts the thread. The first receiver hears that it runs, the second that it is over.
+/// Starts the thread. The first receiver reports that it runs, the second that it is over.
 pub(super) fn spawn(
     index: usize,
     plan: Plan,
@@ -98,7 +98,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         Err(error) => return drop(started.send(Err(error.into()))),
     };
     let pool = Pool::new(dialler);
-    // Before any socket is listened on: with a table from disk no request meets a worker without one.
+    // Before any socket listens: with a table from disk, no request meets a worker without one.
     let destinations = Arc::clone(&plan.shared.destinations);
     let (directory, keep_in_step) = follow(
         plan.tables,

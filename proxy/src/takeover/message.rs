@@ -1,5 +1,5 @@
-//! What two sidecars say to each other during a takeover, as bounded JSON, and what each descriptor is.
-//! Pure. `channel.rs` carries it.
+//! The messages of two sidecars during a takeover, as bounded JSON, and the meaning of each descriptor. Pure.
+//! `channel.rs` carries them.
 //!
 //! ```text
 //!   new                                   running
@@ -11,8 +11,9 @@
 //!    |   reads the mesh port, accepts       |
 //!    | settled -------------------------->  |  gives all else up, finishes what it has
 //! ```
-//! The running process goes back to its work when the new one ends before it has settled, or does not say *taken* or
-//! *settled* in time. It then hears nothing more: what the new one says later fails, and that one ends.
+//! The running process goes back to its work when the new one ends before it has settled, or does not say
+//! *taken* or *settled* in time. From then on it ignores messages: a later message of the new process fails,
+//! and the new process ends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -27,7 +28,7 @@ use crate::limits;
 /// Raised with each change of the messages or of the order of descriptors.
 const VERSION: u32 = 1;
 
-/// Raised with each addition that a process without it need not know. Those that do not name theirs have 0.
+/// Raised with each addition that an older process may ignore. Processes that send no revision have 0.
 const REVISION: u32 = 1;
 
 /// From this revision on a process knows [`Message::Taken`] and [`Offer::elders`].
@@ -52,12 +53,12 @@ pub(super) enum Message {
     Yours,
     /// The new process is about to read it.
     Taken,
-    /// The new process serves. The service manager knows it, and will not take the end of the other for that of
-    /// the service.
+    /// The new process serves. The service manager knows it, and will not take the end of the other process
+    /// for the end of the service.
     Settled,
 }
 
-/// What the new process is and expects.
+/// What the new process is, and what it expects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Request {
@@ -69,13 +70,14 @@ pub(super) struct Request {
     pub(super) mesh: Option<SocketAddr>,
 }
 
-/// What the running process hands over. The descriptors, in this order:
-/// for the mesh side a UDP socket per worker, the sending end of a relay per worker, and for each of the elders the same;
-/// for each TCP listener one per worker, for each Unix listener one; the admin listener; that for other hosts.
+/// The sockets that the running process hands over. The descriptors, in this order: for the mesh side a UDP
+/// socket per worker, the sending end of a relay per worker, and for each of the elders the same; for each
+/// TCP listener one per worker, for each Unix listener one; the admin listener; the admin listener for other
+/// hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Offer {
-    /// Its epoch; for a new process that does not know `elders`, of those before it, too.
+    /// Its epoch; for a new process that does not know `elders`, also the epochs of those before it.
     pub(super) epochs: Vec<u8>,
     /// The epochs of each process before it that still drains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -97,7 +99,7 @@ pub(super) struct Offer {
     pub(super) has_table: bool,
 }
 
-/// What comes over the socket and is not what it should be.
+/// A message that breaks the protocol.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MessageError {
     /// Longer than any message.
@@ -165,7 +167,7 @@ pub(super) fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, MessageError> {
 
 /// Reads what [`encode`] wrote, without the length; and the revision of the process that wrote it.
 pub(super) fn decode(json: &[u8]) -> Result<(Message, u32), MessageError> {
-    // The version first: what another one says need not be understood.
+    // The version comes first: the rest of another version's message may be unreadable.
     let read: Read = serde_json::from_slice(json).map_err(not_understood)?;
     if read.version != VERSION {
         return Err(MessageError::Version(read.version));
@@ -179,7 +181,7 @@ fn not_understood(error: serde_json::Error) -> MessageError {
 }
 
 impl Request {
-    /// Whether this process may take over from one that is `running`; else why not.
+    /// Whether this process may take over from one that is `running`; if not, why.
     pub(super) fn fits(&self, running: &Self) -> Result<(), String> {
         if self.identity != running.identity {
             return Err(format!(
@@ -207,8 +209,8 @@ impl Request {
     }
 }
 
-/// Whether sockets for one do for the other. The wildcards of both address families do: a process goes on with the
-/// sockets that it was given, be they for IPv4 alone.
+/// Whether sockets for one address serve for the other. The wildcards of both address families do: a process
+/// goes on with the sockets that it was given, even if they are for IPv4 alone.
 fn is_same_place(one: Option<SocketAddr>, other: Option<SocketAddr>) -> bool {
     let wildcard = one.and_then(other_wildcard);
     one == other || (wildcard.is_some() && wildcard == other)
@@ -227,7 +229,7 @@ pub(super) fn other_wildcard(address: SocketAddr) -> Option<SocketAddr> {
 /// The descriptors of an offer, each where it belongs.
 #[derive(Debug)]
 pub(crate) struct OfferedSockets {
-    /// UDP sockets, and the ways to the processes that had them; none for a sidecar that serves nothing.
+    /// UDP sockets, and the relays to the processes that had them; none for a sidecar that serves nothing.
     pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<Elder>)>,
     /// By the address in the settings.
     pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,

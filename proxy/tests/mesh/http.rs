@@ -269,7 +269,7 @@ async fn http2_with_prior_knowledge_passes_trailers() {
     );
     assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
 
-    // What the mesh refuses is told in gRPC's own way.
+    // A refusal of the mesh takes the form that gRPC expects.
     mesh.allow(Default::Deny, vec![]).await;
     let answer = grpc_call(&mut sender, HeaderMap::new()).await;
     assert_eq!(answer.headers["grpc-status"], "7");

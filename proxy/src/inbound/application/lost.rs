@@ -109,9 +109,11 @@ fn fate(error: &h2::Error) -> Fate {
 
 fn unprocessed(why: UnprocessedReason) -> Failure {
     let detail = match why {
-        Why::GoAway => "the application ended one connection after the other",
-        Why::Refused => "the application refused the stream",
-        Why::Closed => "the application closed its connection before the request was sent",
+        UnprocessedReason::GoAway => "the application ended one connection after the other",
+        UnprocessedReason::Refused => "the application refused the stream",
+        UnprocessedReason::Closed => {
+            "the application closed its connection before the request was sent"
+        }
     };
     Failure::new(Reason::ConnectionRefused, detail)
 }

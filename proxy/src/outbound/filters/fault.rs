@@ -1,5 +1,5 @@
-//! Does what a policy asks for to see who stands it: holds requests back, or answers them with an error. What is drawn
-//! is decided in [`crate::resilience::fault`].
+//! Injects the faults that a policy asks for to test callers: delays requests, or answers them with an error.
+//! [`crate::resilience::fault`] draws which requests.
 
 use std::time::Instant;
 

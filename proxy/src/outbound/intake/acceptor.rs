@@ -1,8 +1,9 @@
 //! Accepts connections of the application, as far as the worker can take them in.
 //!
-//! The kernel queues connections that are not accepted, the oldest first and thousands of them: a queue that stands
-//! holds nothing but connections whose callers are about to give up. So while it does, few may wait in it. Others are
-//! told by TCP's own means: no answer to their SYN, which is sent again after a second.
+//! The kernel queues connections that are not accepted, thousands of them, the oldest first. A queue that
+//! stays full holds only connections whose callers are about to give up. So while it stays full, few
+//! connections may wait in it. TCP itself tells the others: their SYN gets no answer, and they send it again
+//! after a second.
 
 use std::io;
 use std::sync::Arc;
@@ -25,18 +26,18 @@ pub(in crate::outbound) struct Acceptor {
     queue: Queue,
 }
 
-/// What is known of the queue in the kernel.
+/// The state of the kernel's accept queue.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Since when somebody was in it each time, and how many came out of it since.
+    /// Since when every look found a connection in it, and how many came out of it since.
     crowded: Option<(Instant, u32)>,
     /// Few may wait in it.
     is_narrow: bool,
 }
 
 impl Queue {
-    /// Somebody was in it, or not. If it has stood for as long as no burst does, how many come out of it within
-    /// [`limits::INTAKE_WAIT`].
+    /// Notes whether a look found a connection in the queue. If the queue has been occupied for longer than a
+    /// burst lasts, returns how many connections come out of it within [`limits::INTAKE_WAIT`].
     fn looked_at(&mut self, is_crowded: bool, now: Instant) -> Option<u32> {
         if !is_crowded {
             self.crowded = None;
@@ -71,7 +72,7 @@ impl Acceptor {
     /// The next connection, with its place among those of the worker.
     ///
     /// # Errors
-    /// What the kernel said. Cancel-safe.
+    /// The error of the kernel. Cancel-safe.
     pub(in crate::outbound) async fn next(
         &mut self,
     ) -> io::Result<(ApplicationStream, OwnedSemaphorePermit)> {
@@ -93,7 +94,7 @@ impl Acceptor {
                     () = self.intake.released(), if self.queue.is_narrow => continue,
                 },
             };
-            // Those who have given up meanwhile cost more than there is time for.
+            // Connections whose callers have given up would cost more than there is time for.
             if !(self.intake.is_limited() && stream.is_ended()) {
                 return Ok((stream, place));
             }
@@ -112,7 +113,7 @@ impl Acceptor {
     }
 
     fn let_wait(&self, connections: u32) {
-        // A socket that listens takes any number; one that would not still accepts.
+        // A listening socket accepts any number here; one that refused would still accept connections.
         let _ = self.socket.listen(connections);
     }
 }

@@ -1,13 +1,13 @@
 //! How much of what the application asks a worker takes in, while it has more to do than it can.
 //!
-//! A request costs next to nothing as long as it is not read. So a worker that falls behind, or whose connections
-//! wait to be accepted for long, begins only as many requests in each pass over what is ready as one pass has time for
-//! ([`portion`]). The others wait in the kernel, where TCP lets their callers feel it, and [`mod@line`] tells who is next.
-//! Connections are accepted by the same measure ([`acceptor`]). When nobody has waited for a second, all are taken in as
-//! they come.
+//! A request costs next to nothing until it is read. So when a worker falls behind, or its connections wait
+//! long to be accepted, it begins in each pass over the ready tasks only as many requests as one pass has
+//! time for ([`portion`]). The others wait in the kernel, where TCP slows their callers down, and
+//! [`mod@line`] picks the next. The worker accepts connections by the same measure ([`acceptor`]). After a
+//! second in which nothing waited, the worker takes everything in as it comes.
 //!
-//! A request that had to be read to be seen, because it came on a connection that carries others too (HTTP/2),
-//! waits as well: as many as may be open on one connection, and no more are sent.
+//! A request that came on a connection that carries others too (HTTP/2) had to be read to be seen, and waits
+//! as well: as many may wait as streams are open on the connection, and the client sends no more.
 
 mod acceptor;
 mod line;
@@ -29,13 +29,13 @@ use line::{Line, Place};
 use portion::Portion;
 use weft_transport::locks::lock;
 
-/// What one worker takes in.
+/// The intake of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
-    /// Whether it is limited; if not, nothing else here is looked at.
+    /// Whether intake is limited; if not, no other field here is read.
     limited: AtomicBool,
     cycle: Mutex<Cycle>,
-    /// Somebody found that connections wait to be accepted for long.
+    /// A listener found that connections wait long to be accepted.
     stands: Notify,
     /// The limit has ended.
     released: Notify,
@@ -43,7 +43,7 @@ pub(crate) struct Intake {
     limited_for: AtomicU64,
 }
 
-/// What may begin before the next cycle does.
+/// Requests that may begin before the next cycle.
 #[derive(Debug, Default)]
 struct Cycle {
     left: u32,
@@ -52,12 +52,12 @@ struct Cycle {
     line: Line<Waker>,
     /// Listeners that would accept.
     acceptors: Vec<Waker>,
-    /// When one of them had its turn before connections that wait to be read.
+    /// When a request last had its turn before connections that wait to be read.
     accepted: Option<Instant>,
 }
 
 impl Cycle {
-    /// Begins anew with so many, and wakes those whose turn it is.
+    /// Begins a new cycle with this many, and wakes those whose turn it is.
     fn begin(&mut self, requests: u32, now: Instant) {
         self.left = requests;
         self.begun = 0;
@@ -71,8 +71,8 @@ impl Cycle {
         self.acceptors.drain(..).for_each(Waker::wake);
     }
 
-    /// How many of those that are left may be connections to accept though others wait to be read: half, which is
-    /// fair, unless callers give up. Then one more connection would only be one more that waits.
+    /// How many of those left may be accepted connections while others wait to be read: half, which is fair,
+    /// unless callers give up. Then one more connection would only be one more that waits.
     fn kept(&mut self, now: Instant) -> u32 {
         if self.acceptors.is_empty() || self.line.is_empty() {
             return 0;
@@ -104,7 +104,7 @@ impl Cycle {
 }
 
 impl Intake {
-    /// Whether a turn has to be waited for.
+    /// Whether a request has to wait for its turn.
     pub(crate) fn is_limited(&self) -> bool {
         self.limited.load(Ordering::Relaxed)
     }
@@ -120,8 +120,8 @@ impl Intake {
         poll_fn(|context| turn.poll(context)).await;
     }
 
-    /// The turn that was waited for is not needed, because the client is gone: whoever has waited longest has it, and
-    /// may be gone as well. So those who are do not pile up.
+    /// A turn was granted and is not needed, because the client is gone. The one that has waited longest gets
+    /// it, and may be gone as well. So connections of clients that left do not pile up.
     pub(super) fn pass_on(&self) {
         let mut cycle = lock(&self.cycle);
         cycle.line.gone(Instant::now().into_std());
@@ -147,7 +147,7 @@ impl Intake {
         .await;
     }
 
-    /// Connections have been waiting to be accepted for longer than a burst takes.
+    /// Connections have waited to be accepted for longer than a burst lasts.
     fn stands(&self) {
         self.stands.notify_one();
     }
@@ -176,11 +176,11 @@ impl Intake {
         }
     }
 
-    /// Limits until nobody has waited for a while.
+    /// Limits intake until nothing has waited for a while.
     async fn limit(&self) {
         let mut portion = Portion::default();
         let mut began = Instant::now();
-        // Whoever made it necessary waits.
+        // The connections that caused the limit wait.
         let (mut waits, mut waited) = (true, began);
         self.limited.store(true, Ordering::Relaxed);
         while began - waited < limits::INTAKE_RELEASE {
@@ -209,7 +209,7 @@ impl Intake {
     }
 }
 
-/// The turn of one connection to be read. Dropped, it has left the line.
+/// One connection's turn to be read. Dropping it leaves the line.
 #[derive(Debug)]
 pub(super) struct Turn {
     intake: Arc<Intake>,
@@ -224,7 +224,7 @@ impl Turn {
         }
     }
 
-    /// Whether it has to be waited for.
+    /// Whether it has to wait.
     pub(super) fn is_needed(&self) -> bool {
         self.place.is_some() || self.intake.is_limited()
     }
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    /// So many that wait to be read, and a listener that would accept.
+    /// This many wait to be read, and one listener would accept.
     fn crowd(connections: u32, now: Instant) -> Cycle {
         let mut cycle = Cycle::default();
         for _ in 0..connections {
@@ -347,7 +347,7 @@ mod tests {
         intake.pass_on();
         assert!(third.now_or_never().is_none());
         assert!(second.now_or_never().is_some());
-        // Nobody is left to have it, so whoever comes does.
+        // No connection is left to take it, so the next one that comes does.
         intake.pass_on();
         assert!(intake.turn().now_or_never().is_some());
         assert!(intake.turn().now_or_never().is_none());

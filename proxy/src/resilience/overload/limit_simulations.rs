@@ -33,7 +33,7 @@ struct App {
 }
 
 impl App {
-    /// Works on all at once, as an application does that itself waits for others.
+    /// Works on all at once, as an application does that itself waits for other services.
     const UNBOUNDED: Self = Self {
         workers: usize::MAX,
         order: Order::Oldest,
@@ -73,7 +73,7 @@ impl Flow {
     }
 }
 
-/// What came of the requests of each flow in each second of their arrival.
+/// The results of each flow's requests, by the second in which they arrived.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Second {
     good: u32,
@@ -424,7 +424,7 @@ fn an_application_that_serves_at_random_what_is_given_up_on_recovers() {
 fn without_deadlines_the_queue_stays_short_as_well() {
     let rate = |now| if now < 10.0 { 100.0 } else { 2.0 * CAPACITY };
     let mut flow = Flow::new(rate, service_time);
-    // What waits for longer than this is lost.
+    // A request that waits for longer than this is lost.
     flow.patience = 0.15;
     let mut patient = Flow::new(|_| 1.0, service_time);
     patient.patience = 1e6;
@@ -459,7 +459,7 @@ fn a_light_caller_is_hardly_refused_for_the_load_of_a_heavy_one() {
     assert!((light.refused + light.lost) * 50 <= light.good, "{light:?}");
 }
 
-/// What is asked of applications that can do it, for an hour each.
+/// Loads that the application can carry, for an hour each.
 fn is_never_refused(scenarios: Vec<(&str, App, Vec<Flow>)>) {
     for (name, app, flows) in scenarios {
         let told = simulate(app, &flows, 11, HOUR);
@@ -528,7 +528,8 @@ fn requests_of_1_and_500_ms_are_no_overload() {
 
 #[test]
 fn a_cold_cache_is_no_overload() {
-    // For half a minute answers take up to thirty times as long, of an application that waits for others.
+    // For half a minute answers take up to thirty times as long, in an application that waits for other
+    // services.
     let cold = |now: f64, random: f64| {
         let since = now % 600.0;
         service_time(now, random) * if since < 30.0 { 30.0 - since } else { 1.0 }

@@ -1,11 +1,11 @@
 //! How many requests may wait while a service is overloaded. Pure.
 //!
-//! The limit is found by trial, in generations. A generation is the requests that are let in under one limit; it
-//! is judged by what became of them and by how much the application answered meanwhile, once those that were let
-//! in before are out of the way. While requests are lost or wait in a queue, the limit is halved. If the
-//! application then answers less, the cut reached below what it works on at once, and is taken back. While
-//! nothing waits, the limit grows. Nothing is assumed of the application: neither in which order it serves, nor
-//! how many at once, nor how long an answer should take.
+//! Trial finds the limit, in generations. A generation is the set of requests let in under one limit. It is
+//! judged once the requests let in before it are finished, by how its requests ended and by how much the
+//! application answered in that time. While requests are lost or wait in a queue, the limit is halved. If the
+//! application then answers less, the limit was cut below the application's own concurrency, and the cut is
+//! taken back. While no request waits, the limit grows. Nothing is assumed about the application: not the
+//! order in which it serves, nor its concurrency, nor how long an answer should take.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::watch::{Measured, QUEUED, Seen};
 
 /// The least limit.
 const LEAST: u32 = 4;
-/// A generation is judged after so many of its requests have ended and this time ...
+/// A generation is judged after this many of its requests have ended and this time ...
 const JUDGED: u32 = 64;
 const JUDGED_TIME: Duration = Duration::from_millis(200);
 /// ... or a few and a longer time ...
@@ -21,17 +21,17 @@ const JUDGED_FEW: u32 = 16;
 const JUDGED_FEW_TIME: Duration = Duration::from_secs(1);
 /// ... or after the longest time.
 const JUDGED_MAX: Duration = Duration::from_secs(4);
-/// ... or as soon as most of so many are lost.
+/// ... or as soon as most of this many are lost.
 const HOPELESS: u32 = 8;
 /// Those of before are waited for at most this long.
 const SETTLED_MAX: Duration = Duration::from_secs(3);
-/// They are out of the way when so many times the limit wait.
+/// They are finished when this many times the limit have ended their wait.
 const SETTLED: f64 = 1.25;
 
 /// Requests are lost if this share of a generation is.
 const LOST: f64 = 0.05;
-/// A cut went too deep if answers fall below this share, unless as many requests are still lost: these waited
-/// behind what the application still has from before.
+/// A cut went too deep if answers fall below this share, unless as many requests are still lost: those waited
+/// behind older work of the application.
 const CUT_KEEPS: f64 = 0.8;
 const CUT_LOSES: f64 = 0.2;
 /// Where most of a generation is lost a cut goes deeper.
@@ -42,7 +42,7 @@ const GROWTH_GAINS: f64 = 1.1;
 const UNQUEUED: f64 = 1.5;
 /// The application can do nearly all that it is asked if no more than this share is refused.
 const REFUSED_FEW: f64 = 0.1;
-/// What a limit grows by at a time.
+/// The step by which a limit grows.
 const GROW: f64 = 1.25;
 /// Generations after which a step is tried again that was taken back: twice as many each time, at most these.
 const RETRY_MAX: u32 = 16;
@@ -54,7 +54,7 @@ const UNNEEDED: Duration = Duration::from_secs(5);
 const USELESS: Duration = Duration::from_secs(20);
 const USELESS_KEEPS: f64 = 0.5;
 
-/// What a generation showed.
+/// The result of a generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Shown {
     /// Work answered a second, each answer by the usual time of its class.
@@ -95,7 +95,7 @@ impl Patience {
     }
 }
 
-/// What becomes of the limit.
+/// How the limit goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Course {
     /// It goes on.
@@ -183,8 +183,8 @@ impl Regulator {
         }
     }
 
-    /// Judges the generation if it is time to. A limit that is not `enforced` stays as it is: there is nothing to
-    /// judge it by.
+    /// Judges the generation if it is time. A limit that is not `enforced` stays as it is, because its effect
+    /// cannot be measured.
     pub(super) fn look(&mut self, waiting: u32, enforced: bool, now: Instant) -> Course {
         let since = |then: Instant| now.saturating_duration_since(then);
         let few = f64::from(self.refused) <= NEEDED * f64::from(self.refused + self.ended);

@@ -1,9 +1,9 @@
 //! Whether a service that answered everything so far is overloaded. Pure.
 //!
-//! Slow answers alone are no overload: a cold cache, a slower database and another mix of requests make answers
-//! slow as well, and the application still answers all that it is asked. So there are two signs, and both need a
-//! measured queue, which is answers that take several times what is usual for their class, while more than a few
-//! requests wait:
+//! Slow answers alone are no overload: a cold cache, a slower database and another mix of requests make
+//! answers slow as well, and the application still answers every request. So there are two signs. Both need a
+//! measured queue: answers take several times the usual time of their class while more than a few requests
+//! wait:
 //!
 //! - **Loss**: a tenth of what arrived within a second was given up by its callers, or refused by the fixed cap.
 //! - **Growth**: for half a second much less was answered than arrived, answers took longer and longer, and the
@@ -14,37 +14,39 @@ use std::time::{Duration, Instant};
 
 use super::Outcome;
 
-/// A stretch of time that is looked at, if so much ended in it. It is longer where the slowest class usually takes
-/// more than twice as long: the workers of an application may all be at slow requests for a while.
+/// The length of a stretch, if enough requests ended in it. It is longer if the slowest class usually takes
+/// more than twice as long, because all workers of an application may be busy with slow requests for a while.
 const TICK: Duration = Duration::from_millis(50);
 const TICK_SLOWEST: f64 = 0.4;
 const TICK_ENDED: u32 = 16;
 /// A stretch with less in it ends after this time.
 const TICK_MAX: Duration = Duration::from_secs(1);
-/// Loss is judged over so many stretches, growth over so many.
+/// Loss is judged over this many stretches, growth over this many.
 const LOSS_TICKS: usize = 20;
 const GROWTH_TICKS: usize = 5;
 
-/// There is a queue if answers take so many times what is usual.
+/// There is a queue if answers take this many times the usual time.
 pub(super) const QUEUED: f64 = 3.0;
-/// And if so many requests wait: for loss, and for growth, which must be sure before any request was lost.
+/// And if this many requests wait: for loss, and for growth, which must be certain before any request was
+/// lost.
 const LOSS_WAITING: u32 = 8;
 const GROWTH_WAITING: u32 = 48;
-/// Of what arrived, this share was lost, and so many requests.
+/// Of the requests that arrived, this share was lost, and at least this many.
 const LOSS_SHARE: f64 = 0.1;
 const LOSS_MIN: u32 = 10;
 /// A caller that gives up sooner says nothing of a queue.
 const LOSS_AGE: Duration = Duration::from_millis(50);
-/// Of what arrived, this share found no end, and by so many standard deviations of a random number of arrivals.
+/// Of the requests that arrived, this share did not end, and by this many standard deviations of a random
+/// number of arrivals.
 const GROWTH_SHARE: f64 = 0.3;
 const GROWTH_DEVIATIONS: f64 = 5.0;
-/// As fast as before: at least this share of the answers of the time without a queue, and in the second half
+/// As fast as before: at least this share of the answers per second without a queue, and in the second half
 /// between this share and that of those in the first half.
 const GROWTH_STEADY: f64 = 0.8;
 const GROWTH_STEADY_MOST: f64 = 1.25;
 /// Weight of one stretch without a queue in the pace of such.
 const PACE: f64 = 0.1;
-/// Answers of the last stretch took so many times as long as those of the first.
+/// Answers of the last stretch took this many times as long as those of the first.
 const GROWTH_SLOWER: f64 = 1.5;
 
 /// Why a limit begins to act.
@@ -77,7 +79,8 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// What the application did for it: nothing where that did not answer, and little for a class that is not known yet.
+    /// The work that the application did for it: none if it did not answer, and little for a class that is
+    /// not known yet.
     pub(super) fn work(&self) -> f64 {
         match self.outcome {
             Outcome::Answered => self.usual.unwrap_or(1e-3),
@@ -93,7 +96,7 @@ impl Measured {
     }
 }
 
-/// What happened in one stretch of time.
+/// The events of one stretch of time.
 #[derive(Clone, Copy, Debug)]
 struct Tick {
     began: Instant,
