@@ -41,8 +41,8 @@ impl LogFilter {
 
 /// Starts logging for the whole process. `requested` is the environment's filter.
 pub fn start(requested: Option<&str>) -> LogFilter {
-    let filter = requested.unwrap_or(DEFAULT_FILTER);
-    let parsed = EnvFilter::try_new(filter);
+    let directives = requested.unwrap_or(DEFAULT_FILTER);
+    let parsed = EnvFilter::try_new(directives);
     let refused = parsed.is_err();
     let (filter, handle) =
         reload::Layer::new(parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER)));
@@ -56,7 +56,7 @@ pub fn start(requested: Option<&str>) -> LogFilter {
     let _ = Registry::default().with(filter).with(lines).try_init();
     if refused {
         tracing::warn!(
-            value = filter,
+            value = directives,
             "WEFT_LOG is not a log filter, so `{DEFAULT_FILTER}` is used; write a level, as debug, or info,weft_proxy=debug"
         );
     }

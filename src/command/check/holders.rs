@@ -18,8 +18,8 @@ pub enum SocketKind {
 /// The program at this address, as `nginx (pid 7)`.
 pub fn at(of: SocketKind, address: SocketAddr) -> Option<String> {
     let name = match of {
-        Of::Tcp => "tcp",
-        Of::Udp => "udp",
+        SocketKind::Tcp => "tcp",
+        SocketKind::Udp => "udp",
     };
     let read = |suffix: &str| fs::read_to_string(format!("/proc/net/{name}{suffix}"));
     let tables = [read(""), read("6")];
@@ -135,7 +135,7 @@ mod tests {
             "0: é:1F90 0 0A",
         ] {
             assert_eq!(
-                inode_of(line, Of::Tcp, "127.0.0.1:8080".parse().unwrap()),
+                inode_of(line, SocketKind::Tcp, "127.0.0.1:8080".parse().unwrap()),
                 None
             );
         }
