@@ -61,7 +61,7 @@ impl Writer {
 fn write_lines(queue: &Receiver<Vec<u8>>) {
     let mut out = std::io::stdout();
     while let Ok(line) = queue.recv() {
-        // A closed standard output loses the log, not the service.
+        // A closed standard output loses the log, but does not stop the service.
         let _ = out.write_all(&line).and_then(|()| out.flush());
     }
 }
@@ -173,10 +173,10 @@ struct Json<'a> {
     policy: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<Cow<'a, str>>,
-    /// Left out where one attempt sufficed.
+    /// Omitted if there was one attempt only.
     #[serde(skip_serializing_if = "is_one")]
     attempts: u32,
-    /// Left out where one attempt sufficed and nothing failed.
+    /// Omitted if there was one attempt and it succeeded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tried: Vec<Tried>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -303,12 +303,12 @@ mod tests {
     use super::*;
     use crate::failure::Reason;
 
-    /// A line in which everything is as long as it may be, of one character.
+    /// A line whose fields are all as long as they may be, made of one character.
     fn longest(unit: &str) -> Json<'static> {
         let text = unit.repeat(64 * 1024);
         let field = |bytes_max| Cow::Owned(cut(&text, bytes_max).into_owned());
         Json {
-            // Nine digits of a second is what the clock has.
+            // The clock gives nine digits of a second.
             time: "2026-11-29T12:31:06.123456789Z".to_owned(),
             direction: "outbound",
             method: field(limits::ACCESS_LOG_METHOD_BYTES_MAX),

@@ -135,7 +135,7 @@ pub(crate) fn reads(state: Arc<State>, instead: &str) -> Router {
         .with_state(state)
 }
 
-/// Everything, for callers who may change the sidecar.
+/// All paths, for callers who may change the sidecar.
 pub(crate) fn changes(state: Arc<State>) -> Router {
     told()
         .route("/logging", put(set_logging))
@@ -143,8 +143,8 @@ pub(crate) fn changes(state: Arc<State>) -> Router {
         .with_state(state)
 }
 
-/// Listeners are bound before this endpoint answers, and an identity is what a sidecar starts with; what
-/// may be missing is the table, an identity that is still valid, and the will to go on.
+/// Listeners are bound before this endpoint answers, and a sidecar starts only with an identity. It is ready
+/// if it also has a table, its certificate is still valid, and it is not draining.
 async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     let mut missing = Vec::new();
     if !is_everywhere(&state.snapshots) {

@@ -1,7 +1,7 @@
 //! The endpoints of one port of one service as one worker sees them, and a request's stay at one of them.
 //!
-//! A cluster never changes but for what its endpoints do: a new table makes a new one, which keeps the
-//! standing of endpoints that stay. Which endpoint takes a request is decided in `outbound/pick.rs`.
+//! A cluster does not change, except for the state of its endpoints: a new table makes a new cluster, which
+//! keeps the state of endpoints that stay. `outbound/pick.rs` decides which endpoint takes a request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -33,11 +33,11 @@ pub(crate) struct Cluster {
     pub(crate) traffic: Traffic,
     /// Where it runs.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// Why it runs nowhere, where it does not.
+    /// Why no endpoint runs, if none does.
     pub(crate) absence: Absence,
     /// The distance of the nearest endpoint, if others are farther away.
     pub(crate) nearest: Option<u8>,
-    /// Where calls are counted that no endpoint took.
+    /// Where calls that reached no endpoint are counted.
     pub(crate) unreached: ByRoute,
     /// The state that all workers share about it.
     pub(crate) destination: Arc<Destination>,
@@ -56,17 +56,17 @@ pub(crate) struct Lasting {
     /// How many endpoints are out of rotation, counting those of older snapshots that are still in use. While
     /// it is 0, a pick skips the search for such endpoints.
     pub(crate) out: Arc<AtomicUsize>,
-    /// How long recent responses took; kept only where hedges ask for a percentile.
+    /// How long recent responses took; kept only if hedges need a percentile.
     pub(crate) times: Mutex<Times>,
 }
 
 /// One endpoint.
 pub(crate) struct Endpoint {
-    /// Where to dial and whom to expect there.
+    /// Its address, and the identity expected there.
     pub(crate) target: Target,
     /// The name of its sidecar.
     pub(crate) workload: Box<str>,
-    /// How far from here it runs, see [`weft_config::table::Locality::distance`].
+    /// Its distance from here, see [`weft_config::table::Locality::distance`].
     pub(crate) distance: u8,
     /// This worker's view of its health and load.
     pub(crate) standing: Arc<Standing>,
@@ -108,7 +108,7 @@ pub(crate) fn label(service: &ServiceName, port: u16) -> Arc<str> {
     Arc::from(format!("{service}:{port}"))
 }
 
-/// The least distance, unless all are as far.
+/// The least distance; none if all are equally far.
 fn nearest(endpoints: &[Endpoint]) -> Option<u8> {
     let distances = || endpoints.iter().map(|one| one.distance);
     distances()
@@ -142,7 +142,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a request to an endpoint, as far as counting goes.
+    /// Counts a request that is sent to an endpoint.
     pub(crate) fn start(self: &Arc<Self>, index: usize, now: Instant) -> Option<Flight> {
         let endpoint = self.endpoints.get(index)?;
         let Begun { probe, gamble } = endpoint.standing.begin(now, &self.traffic.breaker);
@@ -246,18 +246,18 @@ pub(crate) struct Flight {
     /// This request is the probe by which the endpoint may return to rotation, and its result is not reported
     /// yet.
     probe: bool,
-    /// It went to an endpoint that had been out and has proved little since.
+    /// It went to an endpoint that came back to rotation recently.
     gamble: bool,
-    /// It has said what it says about the endpoint.
+    /// The evidence about the endpoint has been reported.
     judged: bool,
-    /// How long it took is known, or of no interest.
+    /// Its duration is known, or does not matter.
     measured: bool,
     /// When the response's head came.
     answered: Option<Slice>,
 }
 
 impl Flight {
-    /// When it began, or went out.
+    /// When it began, or when it was sent.
     pub(crate) fn began(&self) -> Instant {
         self.began
     }
@@ -282,7 +282,7 @@ impl Flight {
         }
     }
 
-    /// It goes out now: what came before was finding a way.
+    /// It is sent now: the time before was spent on finding an endpoint.
     pub(crate) fn sent(&mut self, now: Instant) {
         self.began = now;
     }
@@ -322,8 +322,8 @@ impl Flight {
         }
     }
 
-    /// Whether the request went to an endpoint that had been out and has proved little since, so that the choice is what
-    /// may have made it fail.
+    /// Whether the request went to an endpoint that came back to rotation recently, so that the pick may be
+    /// the cause of its failure.
     pub(crate) fn is_gamble(&self) -> bool {
         self.gamble
     }

@@ -19,7 +19,7 @@ use crate::limits;
 pub(crate) struct Reserve(Option<File>);
 
 impl Reserve {
-    /// Takes one, if there is any.
+    /// Reserves a descriptor, if one is free.
     pub(crate) fn new() -> Self {
         Self(nothing().ok())
     }
@@ -29,7 +29,7 @@ impl Reserve {
         are_exhausted(error) && self.0.take().is_some()
     }
 
-    /// Takes one again, if it was given up and there is any.
+    /// Reserves one again, if it was given up and one is free.
     pub(crate) fn restore(&mut self) {
         if self.0.is_none() {
             self.0 = nothing().ok();
@@ -37,7 +37,7 @@ impl Reserve {
     }
 }
 
-/// Whether that is what the error says.
+/// Whether the error says that no descriptor is left.
 pub(crate) fn are_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
     error
@@ -45,7 +45,7 @@ pub(crate) fn are_exhausted(error: &io::Error) -> bool {
         .is_some_and(|one| exhausted.contains(&one))
 }
 
-/// Waits until there are descriptors for more than what is needed in any case.
+/// Waits until there are more descriptors than essential uses need.
 pub(crate) async fn plenty() {
     while in_use().is_none_or(is_of_the_last) {
         tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;

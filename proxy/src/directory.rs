@@ -1,9 +1,9 @@
-//! The snapshot that a worker routes by: one table, prepared so that a request needs no allocation to
-//! find its service.
+//! The snapshot by which a worker routes: one table, prepared so that a request finds its service without an
+//! allocation.
 //!
-//! A snapshot never changes; a new table makes a new one, which keeps the standing of endpoints that
-//! stay ([`crate::cluster`]). Pure: decisions on it are in [`crate::outbound::route`] and `outbound/pick.rs`, those of
-//! the serving side in [`crate::inbound::authorise`].
+//! A snapshot never changes. A new table makes a new one, which keeps the state of endpoints that stay
+//! ([`crate::cluster`]). Pure: [`crate::outbound::route`] and `outbound/pick.rs` decide by it, and on the
+//! serving side [`crate::inbound::authorise`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(crate) struct Rule {
 }
 
 impl Directory {
-    /// Prepares a table. `previous` lends what was learned of endpoints that stay, `destinations` what all
+    /// Prepares a table. `previous` gives the state of endpoints that stay, `destinations` the state that all
     /// workers share; `here` is where this sidecar runs.
     pub(crate) fn new(
         table: Arc<Table>,

@@ -17,9 +17,9 @@ pub enum Reason {
     HeadTooLarge,
     /// The request's target alone exceeds them.
     TargetTooLong,
-    /// A version of HTTP that is not spoken.
+    /// A version of HTTP that weft does not speak.
     VersionUnsupported,
-    /// CONNECT, or an absolute URI that names something outside the mesh.
+    /// CONNECT, or an absolute URI whose host is outside the mesh.
     MethodRefused,
     /// An `Expect` other than `100-continue` (RFC 9110 section 10.1.1).
     ExpectationFailed,
@@ -55,7 +55,7 @@ pub enum Reason {
     ConnectionTerminated,
     /// The application reset the stream of the request (HTTP/2).
     StreamReset {
-        /// The gRPC code of its code.
+        /// The gRPC code that corresponds to its code.
         grpc: u8,
     },
     /// No response within the idle timeout.
@@ -154,7 +154,7 @@ impl Reason {
         },
     ];
 
-    /// The reason that has this token and, if there is one, this status. Some reasons differ in neither.
+    /// The reason that has this token and, if there is one, this status. A few reasons share both.
     pub(crate) fn of(token: &str, status: StatusCode) -> Option<Self> {
         let mut with_token = Self::ALL.into_iter().filter(|one| one.token() == token);
         let first = with_token.clone().next();
@@ -191,14 +191,14 @@ impl Reason {
     }
 }
 
-/// A reason with what happened, for people.
+/// A reason with a description of the event, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The kind.
     pub reason: Reason,
     /// One line without secrets; the caller sees it, and the log has it.
     pub detail: Cow<'static, str>,
-    /// The policy that asks for it, where one does.
+    /// The policy that asks for it, if one does.
     pub policy: Option<Box<str>>,
 }
 

@@ -27,7 +27,7 @@ pub(crate) enum Expired {
 }
 
 impl Idle {
-    /// Begins to count at the first poll.
+    /// Counting begins at the first poll.
     pub(crate) fn new(timeout: Duration) -> Self {
         Self {
             timeout,
@@ -37,7 +37,7 @@ impl Idle {
         }
     }
 
-    /// The same, and over at the deadline however much moves.
+    /// The same, and over at the deadline even if there is progress.
     pub(crate) fn until(self, deadline: Option<std::time::Instant>) -> Self {
         Self {
             deadline: deadline.map(Instant::from_std),
@@ -62,8 +62,8 @@ impl Idle {
             if moved == self.seen {
                 return Poll::Ready(Expired::Stalled);
             }
-            // Between one and two timeouts pass before a stall is seen; moving the timer with every byte
-            // would cost more than that precision is worth.
+            // A stall is noticed after one to two timeouts; moving the timer with every byte would cost more
+            // than that precision is worth.
             self.seen = moved;
             sleep.as_mut().reset(earlier(now + timeout));
         }

@@ -9,8 +9,8 @@ use weft_transport::shares::Bounds;
 /// Envoy's default is 60 KiB and the peer's HTTP/3 side takes 64 KiB.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of a head that are kept for what the mesh itself adds to a response: `:status` and `weft-retry`, with 32 bytes
-/// for each.
+/// Bytes of a head that are reserved for fields that the mesh adds to a response: `:status` and `weft-retry`,
+/// with 32 bytes for each.
 pub const HEAD_BYTES_OF_MESH: usize = 128;
 
 /// Bytes of a head that are read over HTTP/2. Heads between [`HEAD_BYTES_MAX`] and this get a complete answer
@@ -25,15 +25,15 @@ pub const FIELDS_MAX: usize = 100;
 /// connect (1 s), a round trip.
 pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waiting until the peer allows one more stream. Sidecars raise their limit long before it is reached, so a
-/// wait is a burst, or the beginning of an overload.
+/// How long to wait until the peer allows one more stream. Sidecars raise their limit long before it is
+/// reached, so a wait means a burst, or the beginning of an overload.
 pub const STREAM_WAIT: Duration = Duration::from_secs(3);
 
 /// Once requests have waited for streams without a break for this time and a few round trips, the wait is no
 /// burst: the peer does not keep up.
 pub const CROWD_STANDING: Duration = Duration::from_millis(100);
 
-/// Round trips that a peer may need to raise its limit as far as a burst needs it: it doubles in each.
+/// Round trips that a peer may need to raise its limit for a burst: the limit doubles in each.
 pub const CROWD_ROUND_TRIPS: u32 = 4;
 
 /// How long a request waits for a stream of a peer that does not keep up. Short, because otherwise all
@@ -41,7 +41,8 @@ pub const CROWD_ROUND_TRIPS: u32 = 4;
 /// peer busy.
 pub const CROWD_WAIT: Duration = Duration::from_millis(20);
 
-/// The same while this worker has more to do than it can itself: credit may be here that it had no time to look at.
+/// The same while this worker itself is overloaded: the peer's credit may have arrived without the worker
+/// having had time to read it.
 pub const CROWD_WAIT_SLOW: Duration = Duration::from_millis(200);
 
 /// A client that sent `Expect: 100-continue` is told to go on after this time, even if the application never
@@ -55,7 +56,7 @@ pub const INFORMATIONAL_MAX: usize = 32;
 /// allows for a caller that is itself held up (the default of Apache's mod_reqtimeout).
 pub const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes that buy one more second of that (the same default).
+/// Bytes that earn one more second of that (the same default).
 pub const BODY_BYTES_PER_SECOND_LEAST: u64 = 500;
 
 /// Idle connections kept per application and worker; more are closed when their response ends. The number
@@ -73,15 +74,15 @@ pub const APPLICATION_CONNECTIONS_MAX: u32 = 4096;
 /// a service has in flight by default.
 pub const APPLICATION_HTTP2_CONNECTIONS_EACH: usize = 16;
 
-/// Waiting for a connection to the application, or for a stream of one. Less than callers wait for a stream of a
-/// sidecar ([`STREAM_WAIT`]): another endpoint may have room.
+/// How long to wait for a connection to the application, or for a stream of one. Less than callers wait for a
+/// stream of a sidecar ([`STREAM_WAIT`]): another endpoint may have room.
 pub const APPLICATION_WAIT: Duration = Duration::from_secs(1);
 
 /// A waiting request looks again after this time at the latest: the application may have raised its limit
 /// without ending a stream.
 pub const APPLICATION_WAIT_STEP: Duration = Duration::from_millis(50);
 
-/// Requests that wait so at a time, per application and worker; all are woken when a place is free.
+/// Requests that may wait at a time, per application and worker; all are woken when a place is free.
 pub const APPLICATION_WAITERS_MAX: usize = 256;
 
 /// How often a request is sent to the application again. A connection that ends may be followed by another
@@ -104,8 +105,8 @@ pub const APPLICATION_CLOSES_REMEMBERED: Duration = Duration::from_secs(60);
 /// gRPC calls come in bursts with pauses, and a new connection costs two round trips on one host.
 pub const APPLICATION_HTTP2_IDLE: Duration = Duration::from_secs(60);
 
-/// Callers whose HTTP/2 connections are kept per application and worker; of more, those go that were used least
-/// recently.
+/// Callers whose HTTP/2 connections are kept per application and worker; beyond that number, the least
+/// recently used ones are removed.
 pub const APPLICATION_HTTP2_CALLERS_MAX: usize = 1024;
 
 /// After a response ended, how long its connection may take to become reusable before it is dropped.
@@ -123,16 +124,16 @@ pub const BACKLOG: u32 = 4096;
 /// worker count as behind.
 pub const INTAKE_CYCLE: Duration = Duration::from_millis(10);
 
-/// A cycle that took this long had too much in it.
+/// A cycle that took this long began too many requests.
 pub const INTAKE_CYCLE_LONG: Duration = Duration::from_millis(20);
 
-/// Requests that are taken in per cycle, however long it takes.
+/// Requests that are taken in per cycle, even if a cycle takes long.
 pub const INTAKE_LEAST: u32 = 16;
 
-/// The most: what takes ten milliseconds takes more than two microseconds each.
+/// The upper bound: with more, each request would take less than two microseconds of a ten-millisecond cycle.
 pub const INTAKE_MOST: u32 = 4096;
 
-/// The portion of a cycle grows by this part of itself while there is time left.
+/// The portion of a cycle grows by this factor while there is time left.
 pub const INTAKE_GROWTH: u32 = 8;
 
 /// While callers give up and others wait to be read, a connection is accepted this often. That is often
@@ -143,7 +144,7 @@ pub const INTAKE_ACCEPTS_EACH: Duration = Duration::from_millis(100);
 /// service.
 pub const INTAKE_WAIT: Duration = Duration::from_millis(200);
 
-/// Callers that gave up are taken for the kind that does, for this time.
+/// For this time after callers gave up, others are expected to give up, too.
 pub const INTAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// While callers give up, one in this many is the one that has waited longest.
@@ -175,7 +176,7 @@ pub const TUNNEL_READ_MIN: usize = 2 * 1024;
 /// one-byte chunks could hold a hundred times what it sends.
 pub const BODY_PIECE_SMALL: usize = 4 * 1024;
 
-/// Bytes of an application's `x-request-id` that are kept; longer ones are replaced.
+/// Bytes of an application's `x-request-id` that are accepted; longer ones are replaced.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Bytes of `tracestate` passed on (W3C Trace Context section 3.3.1.5 asks for at least 512).
@@ -214,7 +215,7 @@ pub const ACCESS_LOG_AUTHORITY_BYTES_MAX: usize = 272;
 /// Bytes of a path that are logged: the beginning shows what was asked.
 pub const ACCESS_LOG_PATH_BYTES_MAX: usize = 1024;
 
-/// Bytes of a SPIFFE ID. Theirs have a hundred, and may have 2048.
+/// Bytes of a SPIFFE ID. weft's own have about a hundred; the standard allows 2048.
 pub const ACCESS_LOG_PRINCIPAL_BYTES_MAX: usize = 400;
 
 /// Bytes of a service with its port, of a route or of a policy: three DNS labels.
@@ -247,7 +248,8 @@ pub const PROBE_INTERVAL_DOWN: Duration = Duration::from_secs(1);
 /// How often the application is probed while it accepts.
 pub const PROBE_INTERVAL_UP: Duration = Duration::from_secs(5);
 
-/// How long tunnels that are cut at the end of a drain have to reset their two sides: no more than to write.
+/// How long tunnels that are cut at the end of a drain may take to reset their two sides; they only have to
+/// write.
 pub const CUT_TIME: Duration = Duration::from_millis(200);
 
 /// A drain ends after this long in all, below the 30 s after which supervisors kill.
@@ -272,13 +274,13 @@ pub const HTTP2_CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 pub const HTTP2_STREAMS_MAX: u32 = 200;
 
 /// How long a connection of HTTP/1.1 keeps the buffers of its last request, 16 KiB. Making them anew costs a
-/// microsecond or two, so a connection with less than two requests per second is better off without them.
+/// microsecond or two, so at less than two requests per second a connection should release them.
 pub const BUFFERS_KEPT: Duration = Duration::from_millis(500);
 
 /// How long a client may take to read that its request is refused for its syntax.
 pub const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Bytes that such a client may still send, which are read and thrown away so that the answer reaches it.
+/// Bytes that such a client may still send; they are read and dropped so that the answer reaches it.
 pub const REFUSED_BYTES_MAX: usize = 256 * 1024;
 
 /// How often the sidecar checks whether a client is still there that has sent more than the request under
@@ -294,8 +296,8 @@ pub const HALF_CLOSED_PROBE: Duration = Duration::from_secs(15);
 /// without progress (`timeouts.stream_idle`).
 pub const HALF_CLOSED_STALL: Duration = Duration::from_secs(300);
 
-/// A client must send the first bytes of a connection within this time, or it is closed. Clients that
-/// connect ahead of need exist; those that wait longer reconnect.
+/// A client must send the first bytes of a connection within this time, or the connection is closed. Some
+/// clients connect before they need to; those that wait longer reconnect.
 pub const DETECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The same on a listener whose service is unknown. Such a connection cannot be served; an HTTP client, which
@@ -311,7 +313,7 @@ pub const TRAILERS_ONLY_WAIT: Duration = Duration::from_secs(1);
 /// a millisecond, no longer counts after 27 s (7.6 times this).
 pub const LATENCY_DECAY: Duration = Duration::from_millis(3500);
 
-/// An answer that has been going on for this long is a stream: longer than what large bodies take.
+/// An answer that has lasted this long is a stream: large bodies take less.
 pub const ANSWERED_SETTLED: Duration = Duration::from_secs(8);
 
 /// This many streams weigh as much as one request.
@@ -325,46 +327,47 @@ pub const LATE_TIMES: u32 = 3;
 /// must not put an endpoint out for all others.
 pub const LATE_LEAST: Duration = Duration::from_millis(100);
 
-/// The same where no endpoint of the service has ever answered.
+/// The same if no endpoint of the service has ever answered.
 pub const LATE_UNKNOWN: Duration = Duration::from_secs(1);
 
 /// A response that reports too little time, and comes this shortly before this side's own deadline, reports
 /// that same deadline: hops on the way count in milliseconds.
 pub const DEADLINE_SLACK: Duration = Duration::from_millis(10);
 
-/// A peer that was not reached within this has failed, even if the request could not wait for the end of the handshake:
-/// one takes three round trips, with a lost packet a few hundred milliseconds.
+/// A peer that was not reached within this time has failed, even if the request could not wait for the end of
+/// the handshake: a handshake takes three round trips, with a lost packet a few hundred milliseconds.
 pub const UNREACHED: Duration = Duration::from_millis(100);
 
-/// The share of its part that an endpoint gets while it says that it is busy: enough to notice when it
-/// no longer is.
+/// The fraction of its share that an endpoint gets while it says that it is busy: enough to notice when it no
+/// longer is.
 pub const SPARED_SHARE: f64 = 0.05;
 
-/// How long an endpoint that says it is busy, and not for how long, is spared.
+/// How long an endpoint is avoided that says it is busy, but not for how long.
 pub const SPARED: Duration = Duration::from_secs(1);
 
 /// No endpoint is avoided for longer than this, whatever its `Retry-After` says.
 pub const SPARED_MAX: Duration = Duration::from_secs(300);
 
-/// The share of its part with which a new endpoint begins where a policy asks for a slow start.
+/// The fraction of its share with which a new endpoint begins if a policy asks for a slow start.
 pub const SLOW_START_SHARE: f64 = 0.1;
 
-/// A probe decides nothing after this time: another request may try the endpoint. Longer than answers take that
-/// callers wait for.
+/// A probe decides nothing after this time: another request may probe the endpoint. Longer than answers take
+/// for which callers wait.
 pub const PROBE_DECIDES: Duration = Duration::from_secs(5);
 
-/// A probe waits this long for a request that could be repeated if it fails; then any request will do.
+/// A probe waits this long for a request that could be repeated if it fails; after that any request will do.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Traces followed at once by one sidecar: as many as it serves requests, a few times over. About 100
-/// bytes each. Of more, deadlines do not pass through applications that forward only `traceparent`.
+/// Traces followed at once by one sidecar: several times the number of requests that it serves. About 100
+/// bytes each. Beyond that number, deadlines do not pass through applications that forward only
+/// `traceparent`.
 pub const TRACES_MAX: usize = 16 * 1024;
 
 /// Bytes of request bodies that one worker keeps to send them again.
 pub const REPLAY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Pieces of one body that are kept for another attempt. A body of 64 KiB comes in some ten reads; one
-/// in single bytes would cost forty times what it weighs.
+/// Pieces of one body that are kept for another attempt. A body of 64 KiB comes in some ten reads; one that
+/// came in single bytes would take forty times its size.
 pub const REPLAY_PIECES_MAX: usize = 256;
 
 /// An attempt that would have less time than this before the deadline is not made: no answer is so quick.
@@ -374,7 +377,7 @@ pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
 /// it can use that time better.
 pub const PUSHBACK_MAX: Duration = Duration::from_secs(10);
 
-/// Callers, or routes, whose rate is limited apart; more share one set of buckets. About 200 bytes each.
+/// Callers, or routes, with a separate rate limit; more share one set of buckets. About 200 bytes each.
 pub const RATE_NAMES_MAX: usize = 4096;
 
 /// Bytes of one message of a takeover: a thousand listeners and some hundred services by name.
@@ -386,7 +389,8 @@ pub const TAKEOVER_DESCRIPTORS_MAX: usize = 65_536;
 /// How long one side of a takeover waits for the other, which binds sockets and starts threads in that time.
 pub const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A worker notices within this that it no longer reads the mesh port; it is idle or between two packets.
+/// A worker notices within this time that it no longer reads the mesh port: at most one packet is being
+/// handled.
 pub const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A new process that was told to take the mesh port confirms it within this time; it has nothing else to do
@@ -403,8 +407,8 @@ pub const SUCCESSOR_SETTLES_WITHIN: Duration = Duration::from_millis(1500);
 /// closed while it sends may take that for a failure.
 pub const IDLE_LINGER: Duration = Duration::from_secs(5);
 
-/// Connections of the admin endpoint on loopback. Callers there have one address in common, so each may have
-/// all; an operator who is kept out by them has the Unix socket. About 20 KiB each.
+/// Connections of the admin endpoint on loopback. All callers there share one address, so each may hold all
+/// of them; an operator who finds them taken has the Unix socket. About 20 KiB each.
 pub const ADMIN_CONNECTIONS: Bounds = Bounds {
     places: 64,
     each: 64,
@@ -430,7 +434,7 @@ pub const ADMIN_BACKLOG: i32 = 128;
 /// this host send it at once.
 pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// From a request's head to its answer, the request's content included: nothing is computed for long.
+/// From a request's head to its answer, including the request's content: no path computes for long.
 pub const ADMIN_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request's head on an admin endpoint; browsers send one or two KiB.
@@ -439,7 +443,7 @@ pub const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a request's content there: the directives of a log filter.
 pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
 
-/// Answers that are being read when an admin endpoint ends may take this long: less than a successor waits
+/// How long answers may take to be read when an admin endpoint ends: less than a successor waits
 /// ([`TAKEOVER_TIMEOUT`]).
 pub const ADMIN_FINISH: Duration = Duration::from_secs(1);
 

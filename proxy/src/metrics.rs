@@ -24,7 +24,7 @@ use crate::record::{Finished, Observer};
 pub(crate) use exposition::expose;
 use parts::{Histogram, Parts};
 
-/// Which side of the mesh a sidecar sees a call from.
+/// From which side of the mesh a sidecar sees a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Direction {
     /// The application called.
@@ -68,7 +68,7 @@ impl Labels {
     }
 }
 
-/// A series with the labels that were asked for, which logs show even where the series is `other`.
+/// A series with its own labels, which logs show even if the series is `other`.
 #[derive(Debug)]
 pub(crate) struct Counted {
     pub(crate) labels: Labels,
@@ -77,7 +77,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// The same series under labels that only logs show.
+    /// The same series, with labels that only logs show.
     pub(crate) fn named(&self, labels: Labels) -> Self {
         let (series, parts) = (self.series.clone(), Arc::clone(&self.parts));
         Self {
@@ -99,7 +99,7 @@ impl Observer for Counted {
     }
 }
 
-/// Requests and tunnels are counted by different things.
+/// Requests and tunnels have different counters.
 #[derive(Clone, Debug)]
 pub(crate) enum Series {
     Requests(Arc<RequestSeries>),
@@ -111,7 +111,7 @@ pub(crate) enum Series {
 pub(crate) struct Outcome {
     /// HTTP status; 0 where there was none.
     pub(crate) status: u16,
-    /// RFC 9209 token; empty where the mesh did not fail.
+    /// RFC 9209 token; empty if the mesh did not fail.
     pub(crate) error: &'static str,
     /// The `classification` label.
     pub(crate) failed: bool,
@@ -150,7 +150,7 @@ impl RequestSeries {
 pub(crate) struct TunnelSeries {
     pub(crate) opened: AtomicU64,
     pub(crate) closed: AtomicU64,
-    /// From the caller to the service; counted while they pass.
+    /// From the caller to the service; counted as they pass.
     pub(crate) sent: AtomicU64,
     /// From the service to the caller.
     pub(crate) received: AtomicU64,
@@ -220,11 +220,11 @@ pub(crate) struct Shard {
     pub(crate) guards: Guards,
     /// The state of the worker.
     pub(crate) lag: Lag,
-    /// How much of what the application asks it takes in.
+    /// The share of the application's requests that it takes in.
     pub(crate) intake: Arc<Intake>,
     /// Access-log lines that were over the rate.
     pub(crate) log_suppressed: AtomicU64,
-    /// Access-log lines for which the writer had no room.
+    /// Access-log lines that the writer had no room for.
     pub(crate) log_dropped: AtomicU64,
 }
 
@@ -249,7 +249,7 @@ impl Shard {
         })
     }
 
-    /// Counts an authorisation decision. `policy` is empty where the default decided.
+    /// Counts an authorisation decision. `policy` is empty if the default decided.
     pub(crate) fn decision(&self, decision: Decision, policy: &str) {
         let mut decisions = lock(&self.decisions);
         let counts = &mut decisions[decision as usize];

@@ -26,7 +26,7 @@ use crate::resilience::standing::Outcome;
 
 /// One request under way. Filled in as facts become known.
 pub(crate) struct Record {
-    /// Where it is counted, and under which labels it is logged.
+    /// Where the exchange is counted, and its labels in logs.
     pub(crate) counted: Arc<Counted>,
     /// The worker's log.
     pub(crate) log: Arc<AccessLog>,
@@ -50,11 +50,11 @@ pub(crate) struct Record {
     pub(crate) received: u64,
     /// Counts against the endpoint while it runs, and gets the status at the end of a gRPC call.
     pub(crate) flight: Option<Flight>,
-    /// Attempts that were made; 0 for what never was sent.
+    /// Attempts that were made; 0 if it was never sent.
     pub(crate) attempts: u32,
     /// The first attempts and the last one, with the duration of each of their parts.
     pub(crate) kept: Kept,
-    /// Where it is counted that several attempts were made, if they were.
+    /// Where repeated attempts are counted, if there were any.
     pub(crate) retried: Option<Arc<Counts>>,
     ended: bool,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Finished<'a> {
     pub(crate) ended: Instant,
     /// How it ended.
     pub(crate) outcome: metrics::Outcome,
-    /// The answer had begun, and did not come to its end.
+    /// The answer had begun, and did not reach its end.
     pub(crate) is_broken_off: bool,
 }
 
@@ -83,7 +83,7 @@ impl Finished<'_> {
         self.ended.saturating_duration_since(self.record.started)
     }
 
-    /// How long it took from the head of the answer to the end, if an attempt brought one.
+    /// How long it took from the head of the answer to the end, if an attempt received one.
     pub(crate) fn body(&self) -> Option<Duration> {
         let last = self.record.kept.last()?;
         let answered = matches!(last.ended, Some(Ended::Answered(_)));
@@ -120,8 +120,8 @@ impl Record {
         }
     }
 
-    /// Notes whom the request was for, where it does not stand in its target: it may be refused before it is written
-    /// there.
+    /// Notes the service that the request was for, if the target does not name it: the request may be refused
+    /// before it is written there.
     pub(crate) fn name_authority(&mut self, head: &http::request::Parts) {
         let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
         let host = host.and_then(|host| Authority::try_from(host).ok());

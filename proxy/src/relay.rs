@@ -91,7 +91,7 @@ pub(crate) enum TunnelError {
     /// Writing to the peer failed.
     #[error("the stream to the peer broke: {0}")]
     ToPeer(SendError),
-    /// Nothing moved for the idle timeout.
+    /// No bytes passed for the idle timeout.
     #[error("idle for too long")]
     Idle,
 }
@@ -233,7 +233,7 @@ impl Reader {
     /// The next piece; empty at the end.
     async fn read(&mut self, application: &ApplicationStream) -> io::Result<Bytes> {
         loop {
-            // At least half a piece of room, so that a reused rest never makes reads tiny.
+            // At least half a piece of room, so that reads never become tiny.
             if self.buffer.capacity() < self.size / 2 {
                 self.buffer.reserve(self.size);
             }

@@ -1,7 +1,7 @@
 //! Starts and stops the sidecar: binds every socket, starts the workers, follows the table, drains.
 //!
-//! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it. The order of
-//! what it does is in the types of `stages.rs`.
+//! All that can fail is in [`start`]; after it the sidecar runs until [`Running::until`] has drained it. The
+//! types of `stages.rs` fix the order of the steps.
 
 pub(crate) mod admin;
 mod bind;
@@ -45,9 +45,9 @@ pub trait ControlPlane: Send + Sync + 'static {
     /// Tells whether the application behind a service accepts connections. A service is registered
     /// only while it does.
     fn set_health(&self, service: &ServiceName, port: u16, healthy: bool);
-    /// Tells that a revision is in force, or why it is not.
+    /// Reports that a revision is in force, or why it is not.
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>);
-    /// Tables that were refused before [`Self::tables`] had them.
+    /// Tables that were refused before [`Self::tables`] received them.
     fn refused_unseen(&self) -> u64;
     /// Whether bytes from the config service still arrive.
     fn is_connected(&self) -> bool;
@@ -148,7 +148,8 @@ pub enum RunError {
     Takeover(#[from] TakeoverError),
 }
 
-/// Runs the sidecar until `shutdown` is cancelled and what ran is over, or the drain's deadline is.
+/// Runs the sidecar until `shutdown` is cancelled and the running work is over, or the drain's deadline has
+/// passed.
 ///
 /// # Errors
 /// When something cannot be started; nothing runs then.
@@ -163,7 +164,7 @@ pub async fn run(
     running.until(shutdown).await
 }
 
-/// Binds everything and starts the workers. Of a `predecessor` it takes what that has, once nothing can fail
+/// Binds everything and starts the workers. From a `predecessor` it takes the sockets, once no step can fail
 /// any more.
 ///
 /// # Errors

@@ -53,7 +53,7 @@ impl ApplicationStream {
         Self::Tcp(stream)
     }
 
-    /// Waits until there is something to read (or the end of the stream).
+    /// Waits until there are bytes to read, or the end of the stream.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.readable().await,
@@ -61,7 +61,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Ready when there is something to read (or the end of the stream).
+    /// Ready when there are bytes to read, or the end of the stream.
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(context),
@@ -69,7 +69,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Reads what is there into the spare capacity of `buffer`; `WouldBlock` when nothing is.
+    /// Reads the available bytes into the spare capacity of `buffer`; `WouldBlock` if there are none.
     pub(crate) fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
@@ -105,7 +105,7 @@ impl ApplicationStream {
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|ended| ended > 0)
     }
 
-    /// Ready when there are bytes that were not read, or the end. Nothing is taken.
+    /// Ready when there are unread bytes, or the end. It reads nothing.
     pub(crate) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<Come>> {
         loop {
             ready!(self.poll_read_ready(context))?;
@@ -226,7 +226,7 @@ pub(crate) enum Come {
     End,
 }
 
-/// A look at a socket that another task reads. The socket stays open until both are dropped.
+/// Watches a socket that another task reads. The socket stays open until both are dropped.
 #[derive(Debug)]
 pub(crate) struct Watch(OwnedFd);
 
@@ -292,7 +292,7 @@ impl AsyncWrite for ApplicationStream {
     }
 }
 
-/// Closes a probe or refused connection politely.
+/// Closes the connection of a probe, or a refused one, with a clean end.
 pub(crate) async fn close(mut stream: ApplicationStream) {
     let _ = stream.shutdown().await;
 }

@@ -6,7 +6,7 @@ use weft_transport::wire::{
 
 use crate::failure::{Failure, Reason};
 
-/// The peer was not reached; it has seen nothing.
+/// The peer was not reached; it has seen nothing of the request.
 pub(crate) fn dial_failure(error: &DialError) -> Failure {
     let reason = match error {
         DialError::Timeout(_) | DialError::Doubtful(_) => Reason::ConnectionTimeout,

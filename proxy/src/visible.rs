@@ -11,7 +11,7 @@ const ESCAPED_BYTES: usize = 6;
 /// Stands in place of the part that was cut off.
 const CUT: char = '…';
 
-/// Whether a character acts on its surroundings: control characters (C0, DEL, C1), those of the
+/// Whether a character acts on the text around it: control characters (C0, DEL, C1), those of the
 /// bidirectional algorithm (UAX #9), and the separators of lines and paragraphs.
 #[must_use]
 pub fn acts(character: char) -> bool {
@@ -49,7 +49,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// that is not all of it, it ends with an ellipsis.
 #[must_use]
 pub fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
-    // Escaping makes a byte six at most, so most texts need no count.
+    // Escaping turns a byte into six at most, so most texts need no count.
     if text.len() <= bytes_max / ESCAPED_BYTES {
         return Cow::Borrowed(text);
     }

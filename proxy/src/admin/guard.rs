@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, Version, request};
 /// Set by browsers (W3C Fetch Metadata Request Headers section 2.4).
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Where an endpoint listens, and so who is meant to call it.
+/// Where an endpoint listens, which decides which callers it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// TCP for callers on this host.
@@ -23,7 +23,7 @@ pub(crate) enum Reach {
         /// Its address.
         listen: SocketAddr,
     },
-    /// TCP for other hosts, which may call it by any IP address, since addresses are mapped on the way.
+    /// TCP for other hosts. They may name it by any IP address, because addresses are translated on the way.
     Elsewhere {
         /// Or by these names, in lower case.
         hosts: Vec<String>,
@@ -53,18 +53,18 @@ pub(crate) enum Refusal {
     /// On a socket whose mode was changed.
     #[error("only for the user that this process runs as, and root")]
     OtherUser,
-    /// Not one host (RFC 9112 section 3.2).
+    /// It does not name exactly one host (RFC 9112 section 3.2).
     #[error("the request needs one Host")]
     NoHost,
-    /// A name that strangers may point here.
+    /// The name may be one that a stranger points here.
     #[error(
         "this endpoint is called by localhost or its IP address, with its own port; a forwarded port needs the same number"
     )]
     LoopbackHost,
-    /// The same, where other hosts call.
+    /// The same, at a socket for other hosts.
     #[error("this endpoint is called by an IP address, or by a name that admin.hosts lists")]
     OtherName,
-    /// A page of another site asks.
+    /// A page of another site sent it.
     #[error("not for pages of another site")]
     CrossSite,
 }
@@ -103,7 +103,7 @@ pub(crate) fn judge(reach: &Reach, peer: Peer, head: &request::Parts) -> Result<
     judge_site(&head.headers, host.as_ref())
 }
 
-/// The one `Host`. Only HTTP/1.0 does without; some probes speak it, and no browser does.
+/// The one `Host`. Only HTTP/1.0 may leave it out; some probes use that version, browsers do not.
 fn host(head: &request::Parts) -> Result<Option<Authority>, Refusal> {
     let mut values = head.headers.get_all(HOST).iter();
     match (values.next(), values.next()) {
@@ -148,7 +148,7 @@ fn judge_host(reach: &Reach, authority: &Authority) -> Result<(), Refusal> {
                 Err(Refusal::OtherName)
             }
         }
-        // No browser reaches a Unix socket; clients write what they like there.
+        // No browser reaches a Unix socket; its clients may write any host.
         Reach::Socket { .. } => Ok(()),
     }
 }

@@ -12,11 +12,11 @@ use crate::failure::Reason;
 use crate::outbound::route::{Destination, address};
 use crate::worker::Shared;
 
-/// Where the sidecar listens, as bound.
+/// The addresses where the sidecar listens, as bound.
 pub(crate) struct Listening {
     /// For peers (UDP).
     pub(crate) mesh: Option<SocketAddr>,
-    /// For its application, and what each leads to.
+    /// For its application, each with its destination.
     pub(crate) outbound: Vec<(LocalAddress, Destination)>,
 }
 
@@ -60,7 +60,7 @@ fn outlook(
     (leads_to, state, why)
 }
 
-/// Each service that the settings serve. `problem` is why it is not registered, where it is not; `status` is that of
+/// Each service that the settings serve. `problem` says why a service is not registered; `status` is that of
 /// the control plane.
 pub(super) fn registrations(shared: &Shared, status: &Value) -> Value {
     let rows = shared.served.iter().map(|service| {

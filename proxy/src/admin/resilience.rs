@@ -114,7 +114,8 @@ fn row(
     })
 }
 
-/// How every port and route is treated, defaults and all: the table leaves out what equals its default.
+/// The policy of every port and route, with all defaults filled in: the table leaves out values that equal
+/// their default.
 pub(super) fn in_force(table: &Table) -> Value {
     let mut ports = Map::new();
     for (name, service) in &table.services {

@@ -102,7 +102,7 @@ impl Endpoint {
         }
     }
 
-    /// Serves until `stop`; then finishes what is being answered, within a second.
+    /// Serves until `stop`; then finishes the running answers within a second.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let Self {
             listener,
@@ -224,7 +224,7 @@ impl Answers {
                 (refusal.status(), format!("{refusal}\n")).into_response()
             }
         };
-        // Nothing here is a page, or part of one; no answer says more than its moment.
+        // No answer is a page or a part of one, and each is valid only for its moment.
         for (name, value) in [
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (CACHE_CONTROL, "no-store"),
@@ -245,7 +245,7 @@ impl Answers {
     }
 }
 
-/// Everything that serves a process's operators; ends as one.
+/// All servers for the operators of a process. They end together.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
     stop: CancellationToken,
@@ -260,7 +260,7 @@ impl Servers {
         self.tasks.spawn(vital::until(name, ending, serving));
     }
 
-    /// Closes all listeners and finishes what is being answered.
+    /// Closes all listeners and finishes the running answers.
     pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}

@@ -9,7 +9,8 @@ use super::fields::{WEFT_ERROR, X_REQUEST_ID};
 use crate::failure::{Failure, Reason};
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// Seconds; the least that can be said, as overload of a sidecar passes with the requests under way.
+/// Seconds; the smallest value of the field, because the overload of a sidecar ends with the requests under
+/// way.
 const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

@@ -20,7 +20,7 @@ pub(crate) struct Authority<'a> {
     pub(crate) port: Option<u16>,
 }
 
-/// Finds the one authority of a request, or `None` for HTTP/1.0 without Host.
+/// Finds the one authority of a request; `None` for HTTP/1.0 without Host.
 ///
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2
 //# A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
@@ -168,7 +168,7 @@ mod tests {
             &["[zz]"],
         ] {
             let outcome = canonical(&head(Version::HTTP_11, "/", hosts)).map(|_| ());
-            // An empty port is refused with the rest: no one means it.
+            // An empty port is refused, too: no client writes one on purpose.
             assert_eq!(
                 outcome.map_err(|failure| failure.reason),
                 Err(Reason::BadRequest),

@@ -25,13 +25,13 @@ use crate::record::Record;
 /// Why a pump stopped before the end of its body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PumpError {
-    /// The sender of the body ended it so.
+    /// The sender of the body ended it with this code.
     Source(Broken),
     /// The receiver of the body broke off.
     Peer(SendError),
 }
 
-/// How a body ends that is not whole.
+/// How a body ends that is incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// With its connection or stream.
@@ -186,12 +186,12 @@ where
     other
 }
 
-/// Done when a client that says that it waits for `100 Continue` has sent content nevertheless.
+/// Done when a client that asked for `100 Continue` sends content without waiting.
 pub(crate) type Proof = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type PumpWork = Pin<Box<dyn Future<Output = Result<(), PumpError>> + Send>>;
 
-/// A request body on its way to the peer, or already there.
+/// A request body on its way to the peer, or delivered.
 pub(crate) struct Pump {
     /// None when it is over.
     work: Option<PumpWork>,
@@ -276,7 +276,7 @@ pub(crate) struct ResponseBody {
     reason = "the large one is the common one: a box would be one more allocation per request"
 )]
 enum Source {
-    /// Known whole: an answer of the mesh.
+    /// Complete: an answer of the mesh.
     Whole(Bytes),
     /// From the peer.
     Peer {

@@ -17,13 +17,13 @@ use crate::limits;
 pub(crate) const WEFT_SERVICE: HeaderName = HeaderName::from_static("weft-service");
 /// Says which service was addressed, where a route chose another as backend.
 pub(crate) const WEFT_ROUTE_PARENT: HeaderName = HeaderName::from_static("weft-route-parent");
-/// Says how important a request is, where its caller's route does.
+/// Says how important a request is, if its caller's route says so.
 pub(crate) const WEFT_PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
 /// See [`WEFT_PRIORITY`].
 pub(crate) const HIGH: HeaderValue = HeaderValue::from_static("high");
 /// See [`WEFT_PRIORITY`].
 pub(crate) const LOW: HeaderValue = HeaderValue::from_static("low");
-/// Tells the calling sidecar that the far one answers in the application's place, and why.
+/// Tells the calling sidecar that the far sidecar answers in place of the application, and why.
 pub(crate) const WEFT_ERROR: HeaderName = HeaderName::from_static("weft-error");
 /// Tells the application who called: the proven SPIFFE ID.
 pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
@@ -42,7 +42,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// Removes what concerns one connection only, and what a peer may not say about identities.
+/// Removes fields that concern one connection only, and fields of identity that a peer must not set.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 //# Intermediaries MUST parse a received Connection header field before a message is forwarded and, for
 //# each connection-option in this field, remove any header or trailer field(s) from the message with
@@ -97,12 +97,12 @@ pub(crate) fn is_twin_of(name: &str, other: &str) -> bool {
     name != other && folds_to(name, other)
 }
 
-/// Whether the name has characters that fold into a dash; few have.
+/// Whether the name has characters that fold into a dash; few names have.
 fn is_foldable(name: &str) -> bool {
     name.bytes().any(|byte| FOLDABLE[usize::from(byte)])
 }
 
-/// Which bytes of a name fold: a table, since each byte of each name is asked.
+/// Which bytes of a name fold. It is a table, because each byte of each name is looked up.
 const FOLDABLE: [bool; 256] = {
     let mut table = [true; 256];
     let mut byte = 0;
@@ -131,8 +131,8 @@ fn folds_to_prefix(name: &str, prefix: &str) -> bool {
             .all(|(a, b)| a == b)
 }
 
-/// Which kinds of fields there are at all, found in one pass: a look-up for each name would cost more than
-/// all else that is done to a head.
+/// Which kinds of fields the head has at all, found in one pass: a look-up for each name would cost more than
+/// all other work on a head.
 #[derive(Clone, Copy, Default)]
 struct Present {
     connection: bool,
@@ -222,7 +222,8 @@ fn strip_connection_options(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
 }
 
-/// Whether these fields leave room in a head, which has [`limits::HEAD_BYTES_MAX`], for what the mesh adds.
+/// Whether these fields leave room in a head, which has [`limits::HEAD_BYTES_MAX`], for the fields that the
+/// mesh adds.
 //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
 //# The size of a field list is calculated based on the uncompressed size of fields, including the length of the
 //# name and value in bytes plus an overhead of 32 bytes for each field.
@@ -311,7 +312,7 @@ pub(crate) fn count_via(headers: &HeaderMap, own: &str) -> usize {
 //# Many fields cannot be processed outside the header section because their evaluation is necessary
 //# prior to receiving the content, such as those that describe message framing, routing,
 //# authentication, request modifiers, response controls, or content format.
-/// Removes the fields that may not stand in trailers. A request whose trailers have a twin is broken off before:
+/// Removes fields that may not stand in trailers. A request whose trailers have a twin was broken off before:
 /// see [`has_twin`].
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     const FORBIDDEN: [HeaderName; 15] = [

@@ -26,7 +26,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a response is a stream of server-sent events, which ends when its reader has enough.
+/// Whether a response is a stream of server-sent events, which lasts until its reader ends it.
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)

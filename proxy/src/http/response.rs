@@ -1,16 +1,16 @@
-//! Which responses of an application are accepted, and which let its connection live. Pure.
+//! Which responses of an application are accepted, and which let its connection live on. Pure.
 //!
 //! A connection of HTTP/1.1 is used for another request only after a response whose end is certain. All of
 //! this must hold; otherwise the connection is closed with the response:
 //!
 //! - The head passes [`check`]: it has one framing, or none if there is no content.
-//! - No response that has no content by its kind (1xx, 204, 304, to HEAD) declares some: an application that
-//!   forgets that rule sends what it declares, and a moment later.
+//! - A response that has no content by its kind (1xx, 204, 304, to HEAD) declares none: an application that
+//!   forgets that rule sends the declared content a moment later.
 //! - The content was read to its declared end, and hyper found no bytes behind it.
 //! - The application did not say `Connection: close`, and did not end the response by closing.
-//! - It did not answer in HTTP/1.0: a request whose length is not known beforehand cannot be said in that version.
-//! - The whole request had been handed over when the response ended: the application may take what comes later
-//!   for another request.
+//! - It did not answer in HTTP/1.0, a version that cannot carry a request of unknown length.
+//! - The whole request had been handed over when the response ended: the application may read later bytes as
+//!   another request.
 //!
 //! It is used again only while no unread bytes wait on it, and only for requests of the same caller: see
 //! `inbound/application`.
@@ -32,7 +32,8 @@ pub(crate) enum Afterwards {
     Ends,
 }
 
-/// Checks a response head from the application and removes what may not cross. `to_head`: the request was HEAD.
+/// Checks a response head from the application and removes fields that must not cross. `to_head`: the request
+/// was HEAD.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 //# If a message is received with both a Transfer-Encoding and a Content-Length header field, the
 //# Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to perform
@@ -96,8 +97,8 @@ pub(crate) fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Whether a response that has no content says that it has. To HEAD and in a 304 the length may be that of
-/// another response (RFC 9110 section 8.6); one of zero promises nothing there.
+/// Whether a response without content declares some. To HEAD and in a 304 the length may be that of another
+/// response (RFC 9110 section 8.6); a length of zero declares nothing there.
 fn declares_content(head: &Parts) -> bool {
     let never = !matches!(head.status, StatusCode::NOT_MODIFIED) && is_bodiless(head.status);
     let length = head.headers.get(CONTENT_LENGTH);
@@ -105,7 +106,7 @@ fn declares_content(head: &Parts) -> bool {
         || length.is_some_and(|length| never || *length != "0")
 }
 
-/// Whether the fields of an interim response (1xx) speak of content, which it never has.
+/// Whether the fields of an interim response (1xx) declare content, which it never has.
 pub(crate) fn interim_declares_content(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
 }
@@ -154,7 +155,7 @@ mod tests {
         }
         assert_eq!(after(200, true, length), Afterwards::Ends);
         assert_eq!(after(200, true, chunked), Afterwards::Ends);
-        // A length of zero is right everywhere but in a 204, where any is wrong.
+        // A length of zero is right in every response except 204, where any length is wrong.
         assert_eq!(after(304, false, none), Afterwards::Lives);
         assert_eq!(after(200, true, none), Afterwards::Lives);
         assert_eq!(after(204, false, none), Afterwards::Ends);

@@ -90,7 +90,7 @@ impl Piece {
     fn bytes(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
-            // Each is bounded when it is read; what counts is that none is free.
+            // Each piece is bounded when it is read; it counts at least this much because no piece is free.
             Self::Trailers(trailers) => trailers
                 .iter()
                 .map(|(name, value)| name.as_str().len() + value.len())
@@ -100,7 +100,7 @@ impl Piece {
 }
 
 impl<B> Upload<B> {
-    /// Nothing read. At most `bytes_max` are kept; with 0 nothing ever is.
+    /// A body of which nothing was read. At most `bytes_max` are kept; with 0 none ever are.
     pub(crate) fn new(body: B, bytes_max: usize, room: Arc<Room>) -> Arc<Self> {
         Arc::new(Self {
             source: Mutex::new(Source {
@@ -137,7 +137,7 @@ impl<B> Upload<B> {
         (is_whole && source.state == State::Keeping).then(|| Sending::Whole(source.kept.clone()))
     }
 
-    /// No attempt will follow: what was sent is forgotten.
+    /// No attempt will follow: the pieces that were sent are dropped.
     pub(crate) fn settle(&self) {
         let mut source = lock(&self.source);
         source.state = State::Settled;
@@ -219,7 +219,7 @@ where
         }
     }
 
-    /// Of what this attempt has still to send, once it has sent all that was kept.
+    /// What this attempt has still to send after all kept pieces.
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Shared(upload) => {

@@ -1,8 +1,8 @@
 //! Decides which caller may have which request delivered. Pure, deny by default, and asked again whenever the
 //! table changes.
 //!
-//! The proof of a positive answer is a [`Permit`], which only this file can make and which delivery
-//! takes: there is no way to the application around it.
+//! The proof of a positive decision is a [`Permit`]. Only this file can make one, and delivery takes it: no
+//! other way leads to the application.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,17 +33,17 @@ impl Permit {
 pub(crate) struct Call<'a> {
     /// The proven identity of the caller.
     pub(crate) caller: &'a SpiffeId,
-    /// The addressed service where a route led here, as the caller states it.
+    /// The addressed service if a route led here, as the caller states it.
     pub(crate) parent: Option<&'a ServiceName>,
     /// Method and path (without query); `None` for a tunnel.
     pub(crate) request: Option<(&'a str, &'a str)>,
 }
 
-/// An answer, with the policies that spoke.
+/// A decision, with the policies behind it.
 pub(crate) struct Verdict<'t> {
     /// The answer.
     pub(crate) outcome: Result<Permit, Failure>,
-    /// The policy that decided; none where the default did.
+    /// The policy that decided; none if the default did.
     pub(crate) policy: Option<&'t str>,
     /// Audit policies that the call matches.
     pub(crate) audited: Vec<&'t str>,
@@ -146,7 +146,7 @@ fn is_led_by_route(name: &ServiceName, call: &Call<'_>, parents: &BTreeSet<Servi
         .is_some_and(|parent| parent != name && parents.contains(parent))
 }
 
-/// Refuses what the application could read otherwise than the rules do.
+/// Refuses requests that the application could read in another way than the rules do.
 fn check_clarity(authorization: &Authorization, method: &str, path: &str) -> Result<(), Failure> {
     let rules = &authorization.rules;
     // Methods are case-sensitive (RFC 9110 section 9.1), and yet many frameworks take `delete` for DELETE.

@@ -20,7 +20,7 @@ use crate::http::fields;
 use crate::http::upload::{Room, Sending, Upload};
 use crate::limits;
 
-/// A request body as it comes from the peer. Counts what moves, for the idle timeout and the log.
+/// A request body as it comes from the peer. Counts the bytes that pass, for the idle timeout and the log.
 pub(crate) struct RequestBody {
     recv: Option<RecvHalf>,
     /// Read ahead to learn whether there is a body at all.
@@ -37,7 +37,7 @@ pub(crate) struct Moved {
     pub(crate) received: AtomicU64,
     /// Whether the caller's whole request was handed to the application's connection.
     request_ended: AtomicBool,
-    /// Whether an interim response spoke of content.
+    /// Whether an interim response declared content.
     interim_declared_content: AtomicBool,
     rest: Mutex<Rest>,
     /// How the request came.
@@ -63,7 +63,7 @@ impl Moved {
         }
     }
 
-    /// Nothing of the request is read any more.
+    /// No more of the request is read.
     fn let_go(&self, recv: RecvHalf) {
         let mut rest = lock(&self.rest);
         match *rest {
@@ -80,7 +80,7 @@ impl Moved {
         self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
     }
 
-    /// An interim response spoke of content, which it never has (RFC 9110 section 15.2).
+    /// An interim response declared content, which it never has (RFC 9110 section 15.2).
     pub(super) fn interim_declared_content(&self) {
         self.interim_declared_content.store(true, Ordering::Relaxed);
     }
@@ -137,12 +137,12 @@ impl RequestBody {
         }
     }
 
-    /// Where it is counted what passes.
+    /// Where the bytes are counted.
     pub(super) fn moved(&self) -> Option<&Arc<Moved>> {
         self.moved.as_ref()
     }
 
-    /// Whether nothing will come, as far as is known.
+    /// Whether no more comes, as far as is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.recv.as_ref().is_none_or(Body::is_end_stream)
     }
@@ -234,9 +234,9 @@ impl Body for RequestBody {
     }
 }
 
-/// A request that the application shall get, once or, where that is safe, again.
+/// A request that the application should get once, or again if that is safe.
 pub(crate) struct Outgoing {
-    /// None while its only copy is with a connection.
+    /// None while a connection has its only copy.
     head: Option<Parts>,
     idempotent: bool,
     /// None if there is no body.
@@ -298,7 +298,7 @@ impl Outgoing {
         self.head = Some(request.into_parts().0);
     }
 
-    /// An answer begins: it is not sent again.
+    /// An answer begins: the request will not be sent again.
     pub(super) fn settle(&self) {
         if let Some(upload) = &self.upload {
             upload.settle();
@@ -313,7 +313,7 @@ pub(crate) struct OutgoingBody {
 }
 
 impl OutgoingBody {
-    /// hyper asks for no more once it has what was declared.
+    /// hyper asks for no more once it has the declared length.
     fn look_for_end(&self) {
         if let Some(moved) = &self.moved
             && (self.is_end_stream() || self.size_hint().exact() == Some(0))

@@ -22,7 +22,7 @@ pub(crate) struct Interims {
     left: AtomicUsize,
 }
 
-/// Those that are not passed on yet.
+/// Interim responses that are not passed on yet.
 pub(super) struct Queue(mpsc::Receiver<Response<()>>);
 
 impl Interims {
@@ -53,7 +53,7 @@ impl Interims {
 }
 
 impl Queue {
-    /// Passes on what comes, until nothing more can. Cancel-safe.
+    /// Passes on interim responses until no more can come. Cancel-safe.
     pub(super) async fn forward(&mut self, respond: &mut Responder) -> Result<(), Failure> {
         while let Some(interim) = self.0.recv().await {
             tell(interim, respond).await?;
@@ -61,7 +61,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Passes on what came together with the answer.
+    /// Passes on interim responses that came together with the answer.
     pub(super) async fn forward_rest(&mut self, respond: &mut Responder) -> Result<(), Failure> {
         while let Ok(interim) = self.0.try_recv() {
             tell(interim, respond).await?;
@@ -77,7 +77,7 @@ async fn tell(interim: Response<()>, respond: &mut Responder) -> Result<(), Fail
     told.map_err(|error| send_failure(&error))
 }
 
-/// Has the interim responses to a request of HTTP/1.1 judged, and taken where they are wanted.
+/// Judges the interim responses to a request of HTTP/1.1, and takes them if they are wanted.
 pub(super) fn listen(request: &mut Request<RequestBody>, wanted: Option<Arc<Interims>>) {
     let moved = request.body().moved().cloned();
     hyper::ext::on_informational(request, move |interim| {

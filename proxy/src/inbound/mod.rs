@@ -107,7 +107,7 @@ async fn accept(inbound: Arc<Inbound>, incoming: Incoming) {
     }
 }
 
-/// Serves one peer until it or we go.
+/// Serves one peer until the connection ends or this sidecar does.
 async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
     let Accepted {
         http: mut connection,
@@ -140,7 +140,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
                 continue;
             }
             () = &mut trust, if trusted => {
-                // It closed the connection, or the connection is over; accept says so.
+                // The peer closed the connection, or it is over; accept reports it.
                 trusted = false;
                 continue;
             }
@@ -156,7 +156,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
             Ok(Some(request)) if SystemTime::now() < peer.id.not_after() => {
                 let peer = Arc::clone(&peer);
                 worker.shard.lag.work();
-                // Two kinds of tasks, so that a request does not carry the room of a tunnel.
+                // Two kinds of tasks, so that a request's task does not have the size of a tunnel's.
                 if request.head.method == http::Method::CONNECT {
                     worker
                         .tasks
@@ -186,7 +186,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
     }
 }
 
-/// Something was done against a peer for what it did.
+/// An action was taken against a peer for its behaviour.
 fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
     if worker.shard.guards.count(what, Instant::now()) {
         let (peer, reason, action) = (peer.id.id(), what.reason, what.action.as_str());
@@ -194,7 +194,7 @@ fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
     }
 }
 
-/// A call that may be delivered, and what it takes to ask again.
+/// A call that may be delivered, with all that is needed to decide again.
 struct Admitted {
     permit: Permit,
     application: Arc<Application>,
@@ -269,8 +269,8 @@ impl Peer {
         callers[place].get_or_insert_with(find).clone()
     }
 
-    /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: what
-    /// they refuse was never under way.
+    /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: calls
+    /// that a rate refuses were never under way.
     fn start(
         &self,
         directory: &Directory,

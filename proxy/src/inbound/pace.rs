@@ -16,7 +16,7 @@ use weft_transport::locks::lock;
 
 use crate::limits::{BODY_BYTES_PER_SECOND_LEAST, BODY_PATIENCE};
 
-/// How the body of one request came until now.
+/// The progress of one request's body.
 #[derive(Debug, Default)]
 pub(super) struct Pace(Mutex<Waits>);
 
@@ -28,7 +28,7 @@ struct Waits {
 }
 
 impl Pace {
-    /// The next piece is asked for and not there.
+    /// The next piece was asked for and has not come.
     pub(super) fn waits(&self, now: Instant) {
         lock(&self.0).since.get_or_insert(now);
     }
@@ -41,7 +41,7 @@ impl Pace {
         }
     }
 
-    /// Whether something is being waited for.
+    /// Whether a piece is being waited for.
     pub(super) fn is_waiting(&self) -> bool {
         lock(&self.0).since.is_some()
     }
@@ -57,7 +57,7 @@ impl Pace {
     }
 }
 
-/// The timer of one body: it is looked at when the time that it was given is over.
+/// The timer of one body: it is checked when the time granted to it is over.
 #[derive(Debug, Default)]
 pub(super) struct Pacer(Option<Pin<Box<Sleep>>>);
 

@@ -214,7 +214,7 @@ where
         if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
             return Poll::Ready(outcome);
         }
-        // Asked only when there is something to wait for.
+        // Asked only when the work has to wait.
         if gone.as_mut().poll(cx).is_ready() {
             let failure = Failure::new(Reason::CallerGone, "the caller went away");
             return Poll::Ready(Err(failure));
@@ -256,7 +256,7 @@ async fn refuse(
 /// be waiting for interim responses.
 async fn deliver(
     admitted: &Admitted,
-    // Lent, as each future that owned it would be larger by it.
+    // Borrowed, because each future that owned it would be larger by its size.
     request: &mut Option<Request<RequestBody>>,
     respond: &mut Responder,
     multiplexed: bool,
@@ -303,7 +303,7 @@ async fn deliver(
     Ok(answered)
 }
 
-/// Makes the head what the application shall see, or refuses it.
+/// Rewrites the head as the application should see it, or refuses it.
 fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<(), Failure> {
     fields::check_expectation(&head.headers)?;
     fields::strip_request(&mut head.headers)?;
@@ -352,8 +352,8 @@ async fn declare_length(
         *request.method(),
         Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
     );
-    // A caller that waits for leave to send a body has one, and the leave is the application's to give: to wait
-    // for the body first would be to wait for each other (RFC 9110 section 10.1.1).
+    // A caller that waits for permission to send a body has one, and the application grants the permission: a
+    // sidecar that waited for the body first would deadlock with the caller (RFC 9110 section 10.1.1).
     if !headers.contains_key(EXPECT) {
         std::future::poll_fn(|cx| match request.body_mut().poll_peek(cx) {
             Poll::Pending if !rare => Poll::Ready(Ok(())),
@@ -371,7 +371,7 @@ async fn declare_length(
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
     //# A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed
     //# content and it is not sending Transfer-Encoding.
-    // Some servers want it over HTTP/2, too.
+    // Some servers require it over HTTP/2, too.
     let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
     if means_content && request.body().is_empty() {
         request
@@ -466,7 +466,7 @@ async fn relay(
     Ok((afterwards == Afterwards::Lives && moved.leaves_no_doubt()).then_some(lease))
 }
 
-/// The first frame of the body if it is there already: head and small body then leave in one packet.
+/// The first frame of the body if it has arrived: head and small body then leave in one packet.
 async fn first_frame(body: &mut AnswerBody) -> Result<Option<Frame<Bytes>>, Failure> {
     let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await;
     match polled {
@@ -475,7 +475,7 @@ async fn first_frame(body: &mut AnswerBody) -> Result<Option<Frame<Bytes>>, Fail
     }
 }
 
-/// Why a response ended before its end.
+/// Why a response ended early.
 fn broken_off(body: &mut AnswerBody) -> Failure {
     body.take_failure().unwrap_or_else(|| {
         Failure::new(

@@ -32,10 +32,10 @@ pub(crate) struct ServedService {
     pub(crate) send_via: bool,
     /// Calls under way, and how many may be.
     pub(crate) concurrency: Concurrency,
-    /// Limits of their rate, over all callers and for each.
+    /// Rate limits over all callers and for each.
     rates: Rates,
     caller_rates: NamedRates,
-    /// Where it is counted that calls were refused.
+    /// Where refused calls are counted.
     pub(crate) destination: Arc<Destination>,
 }
 
@@ -111,7 +111,7 @@ impl ServedService {
         state
     }
 
-    /// Says what the adaptive limit begins or ends to do.
+    /// Logs that the adaptive limit begins or stops acting.
     fn tell(&self, change: Option<Change>) {
         let service = &*self.label;
         match change {
@@ -143,7 +143,7 @@ impl ServedService {
         }
     }
 
-    /// Takes a token for one more call of this caller, if the policy limits their rate.
+    /// Takes a token for one more call of this caller, if the policy limits its rate.
     pub(crate) fn take_rate(&self, caller: &str, policy: &Traffic) -> Result<(), Failure> {
         let counts = &self.destination.counts;
         let judge = |verdict: rate::Verdict, refused: Event, observed: Event, whose: &str| {
@@ -172,7 +172,7 @@ impl ServedService {
         Ok(())
     }
 
-    /// Time in which nothing moves, after which its streams are reset, where the policy says so.
+    /// The time without progress after which its streams are reset, if the policy sets one.
     pub(crate) fn stream_idle(&self, table: Option<&Table>) -> Option<Duration> {
         self.port_of(table)?.traffic.request.timeouts.stream_idle
     }
@@ -193,12 +193,12 @@ pub(crate) struct InFlight {
     service: Arc<ServedService>,
     /// The caller.
     pub(crate) caller: Caller,
-    /// While it waits for the head of its answer, where that counts.
+    /// Held while it waits for the head of its answer, if that counts.
     ticket: Option<Ticket>,
 }
 
 impl InFlight {
-    /// It waits no more for the head of its answer.
+    /// It no longer waits for the head of its answer.
     pub(crate) fn answered(&mut self, outcome: Outcome, now: Instant) {
         if let Some(ticket) = self.ticket.take() {
             let concurrency = &self.service.concurrency;
@@ -337,7 +337,7 @@ impl Served {
     }
 }
 
-/// The addressed service, where the caller says that a route led here.
+/// The addressed service, if the caller says that a route led here.
 pub(super) fn parent(head: &http::request::Parts) -> Result<Option<ServiceName>, Failure> {
     let mut values = head.headers.get_all(WEFT_ROUTE_PARENT).iter();
     let Some(value) = values.next() else {

@@ -66,7 +66,7 @@ impl Upward {
 /// No answer came.
 pub(super) struct Failed {
     pub(super) failure: Failure,
-    /// None where another attempt is out of the question.
+    /// None if no further attempt is allowed.
     pub(super) cause: Option<RetryCause>,
     /// When that was known.
     pub(super) at: Instant,
@@ -157,8 +157,8 @@ impl Exchange {
         })
     }
 
-    /// Time in which nothing moves, after which the stream is reset. Before a tunnel is open nothing moves; its own time
-    /// is shorter.
+    /// The time without progress after which the stream is reset. Before a tunnel is open no bytes pass; the
+    /// time for opening is shorter.
     pub(super) fn idle(&self) -> Duration {
         if self.is_tunnel() {
             return deadline::LONGEST;
@@ -169,7 +169,7 @@ impl Exchange {
             .unwrap_or(self.worker.shared.timeouts.stream_idle)
     }
 
-    /// Judges a final head. Returns what may be wrong with the answer; to CONNECT a refusal is none.
+    /// Judges a final head. Returns why the answer may be a failure; a refusal of CONNECT is not one.
     fn judge(
         &self,
         head: &http::response::Parts,
@@ -249,7 +249,7 @@ impl Exchange {
     }
 }
 
-/// The break of an exchange before its head, in words of HTTP.
+/// How the exchange broke before its head, in terms of HTTP.
 fn ending(error: &ReceiveError) -> Ending {
     match error {
         ReceiveError::Unprocessed(Unprocessed::GoingAway) => Ending::Leaving,
@@ -286,20 +286,20 @@ fn proof(head: &Parts) -> Option<Proof> {
     Some(Box::pin(async move { activity.content().await }))
 }
 
-/// The one place where an attempt reads the clock: when it is over.
+/// The only place where an attempt reads the clock: when it is over.
 fn read_clock() -> Instant {
     Instant::now()
 }
 
 enum HeadError {
-    /// The peer does not acknowledge what it was sent; the answer may still come.
+    /// The peer does not acknowledge what was sent; the answer may still come.
     Doubtful,
     Stream(ReceiveError),
     Expired(Expired),
     Request(Broken),
 }
 
-/// Waits for the final head, while the request body goes out.
+/// Waits for the final head while the request body is sent.
 async fn response_head(
     response: &mut ResponseHalf,
     upward: &mut Upward,

@@ -23,7 +23,7 @@ use crate::resilience::verdict::{Ending, Evidence, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 2000;
-/// More failures than a world has.
+/// More failures than a simulated world has.
 const ON_TRIAL: u32 = 1 << 20;
 
 /// Endpoints, a policy, and the callers that meet them.
@@ -281,7 +281,7 @@ impl World {
                     let leave =
                         |world: &mut Self| may_leave && world.rules(asked).leave(repeatable, end);
                     if !self.spending(leave).0 {
-                        // It waits on, and there may be an answer yet.
+                        // It waits on, and an answer may still come.
                         (one.end, one.fate) = self.fate(&one.clock, false);
                         under_way.push(one);
                         continue;
@@ -330,12 +330,12 @@ impl World {
         ));
         one.flight.judge(evidence, self.now);
         if let Evidence::Answered(Some(outcome)) = evidence {
-            // The end of a gRPC call says the same once more.
+            // The end of a gRPC call reports the same once more.
             one.flight.tell(outcome, self.now);
             one.flight.tell(outcome, self.now);
         }
         if !was_out && endpoint.standing.is_out() {
-            // Once it comes back it is on trial, and less puts it out.
+            // After its return it is on trial, and fewer failures take it out.
             let failures = std::mem::replace(&mut self.failures[one.index], ON_TRIAL);
             assert!(failures >= 5, "out after {failures} attempts that failed");
             self.seen.out += 1;
@@ -417,7 +417,7 @@ impl World {
         (end, Fate::Answers(Box::new(head)))
     }
 
-    /// Now and then a newer table has other endpoints.
+    /// From time to time a newer table has other endpoints.
     fn renew(&mut self, asked: &mut Asked) {
         if !self.chance(10) {
             return;
@@ -437,7 +437,7 @@ fn endpoints(random: &mut StdRng) -> Arc<Cluster> {
     placed(&places, Some("eu/a"), Traffic::default())
 }
 
-/// Whether an application may have processed what ended so.
+/// Whether an application may have processed a request that ended like this.
 fn is_processed(fate: &Fate, advice: RetryAdvice) -> bool {
     match fate {
         Fate::Answers(_) => advice != RetryAdvice::Safe,

@@ -23,13 +23,13 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
-    /// HTTP/1.0 or 1.1, or something that its parser will refuse.
+    /// HTTP/1.0 or 1.1, or bytes that its parser will refuse.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
 
-/// A connection whose first bytes were looked at and are read again.
+/// A connection whose first bytes were read ahead and are read again.
 pub(crate) struct Connection {
     stream: ApplicationStream,
     first: BytesMut,
@@ -60,11 +60,11 @@ pub(crate) struct Activity {
     waiting: AtomicU64,
     /// Whether hyper has handed over a request, and does not wait for another head yet.
     under_way: AtomicBool,
-    /// Whether that was not looked after yet.
+    /// Whether that was not handled yet.
     is_new: AtomicBool,
     /// Whether the last read of a head had more bytes after the head.
     behind: AtomicBool,
-    /// Whether more of the request under way has come than its head.
+    /// Whether content of the request under way has come, beyond its head.
     content: AtomicBool,
     content_comes: Notify,
     /// Whether bytes are written that the client has no room for, or bytes have come that wait to be read.
@@ -120,7 +120,7 @@ impl Activity {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Whether the next that comes is a request, and none has begun to come.
+    /// Whether the next bytes begin a request, and none has begun yet.
     fn is_between(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) == self.read.load(Ordering::Relaxed)
     }
@@ -149,7 +149,7 @@ fn has_more_behind(bytes: &[u8]) -> bool {
         .position(|window| window == EMPTY_LINE);
     match found {
         Some(at) => at + EMPTY_LINE.len() < bytes.len(),
-        // The empty line may have begun before.
+        // The empty line may have begun in an earlier read.
         None => !EMPTY_LINE.ends_with(bytes),
     }
 }
@@ -270,7 +270,7 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         let under_way = self.activity.is_under_way();
         if let Some(serial) = &mut self.serial {
-            // No peer was asked, and what was answered before is all written.
+            // No peer was asked, and all earlier answers are written.
             serial.refused |= !under_way && !serial.unflushed;
             if serial.refused {
                 return Poll::Ready(Ok(length));
@@ -291,7 +291,7 @@ impl Connection {
         written
     }
 
-    /// Looks whether the client of the request under way is still there.
+    /// Checks whether the client of the request under way is still there.
     fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(serial) = &mut self.serial else {
             return Ok(());
@@ -367,7 +367,7 @@ impl AsyncWrite for Connection {
         true
     }
 
-    /// All was written. hyper comes here each time it has looked after the connection.
+    /// Everything was written. hyper calls this after each turn of the connection.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.look(cx)?;
@@ -384,7 +384,7 @@ impl AsyncWrite for Connection {
 }
 
 /// hyper starts its head timer as soon as it waits for a request, which would close idle keep-alive
-/// connections. This one starts when the first byte of the head has come.
+/// connections. This timer starts when the first byte of the head has come.
 #[derive(Debug)]
 pub(crate) struct HeadTimer {
     activity: Arc<Activity>,
@@ -493,7 +493,7 @@ mod tests {
             let (mut first, intake) = (BytesMut::new(), Arc::default());
             client.write_all(&PREFACE[..cut]).await.unwrap();
             let write = async {
-                // The other side has read what came first by then.
+                // The other side has read the first bytes by then.
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
                 let rest = [&PREFACE[cut..], b"\0\0\0\x04\0\0\0\0\0"].concat();

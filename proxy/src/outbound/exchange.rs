@@ -41,7 +41,7 @@ pub(super) struct Exchange {
     pub(super) criteria: Criteria,
     pub(super) carries: Carries,
     pub(super) deadline: Deadline,
-    /// Links it to what was asked of the application.
+    /// Links it to the request that the application is serving.
     pub(super) trace: Option<TraceId>,
 }
 
@@ -55,7 +55,7 @@ pub(super) enum Carries {
         /// Whether it is a call of gRPC.
         grpc: bool,
     },
-    /// Bytes, once the far side has accepted: none is taken from the application before that.
+    /// Bytes, once the far side has accepted: none are read from the application before that.
     Tunnel,
 }
 
@@ -203,7 +203,8 @@ impl Exchange {
         self.upload().is_none_or(|upload| upload.is_repeatable())
     }
 
-    /// Takes what came for the answer: nothing will be sent again, and what was sent of the body is forgotten.
+    /// Accepts this response as the answer: the request will not be sent again, and the sent part of the body
+    /// is dropped.
     pub(super) fn settle(&self) {
         if let Some(upload) = self.upload() {
             upload.settle();
@@ -233,7 +234,7 @@ impl Exchange {
         }
     }
 
-    /// Whether it is sent again, and after which pause; none if what came is the answer.
+    /// The pause before it is sent again; none if this outcome is the answer.
     fn retry_pause(
         &self,
         outcome: &Result<Answered, Failed>,
@@ -287,7 +288,8 @@ impl Exchange {
         None
     }
 
-    /// Takes the endpoints of the newest table for a further attempt: those of before may be why the last one failed.
+    /// Takes the endpoints of the newest table for a further attempt: the last one may have failed because
+    /// they are outdated.
     fn renew(&mut self) {
         let (route, criteria) = (&mut self.route, &mut self.criteria);
         if let Some(cluster) = self.worker.directory().successor(&route.cluster) {
@@ -311,7 +313,7 @@ impl Exchange {
     }
 }
 
-/// The failure of the last attempt; says so where it hit an endpoint that was out, for want of any other.
+/// The failure of the last attempt; says so if it hit an endpoint that was out, because no other was left.
 fn with_standing(mut failure: Failure, cluster: &Cluster) -> Failure {
     if cluster.is_all_out() {
         let out = "; every endpoint is out of rotation for failures before (weft endpoints)";

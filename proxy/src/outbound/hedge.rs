@@ -21,7 +21,7 @@ use crate::resilience::destination::Event;
 type Copy = BoxFuture<'static, (u32, Attempt, Result<Answered, Failed>)>;
 
 impl Exchange {
-    /// When copies may be sent of this request, if they may.
+    /// When copies of this request may be sent, if they may.
     pub(super) fn hedge(&self) -> Option<Hedge> {
         let hedge = self.route.traffic.hedge.as_ref()?;
         let harmless = self.head.method.is_idempotent() || hedge.non_idempotent;
@@ -56,7 +56,7 @@ impl Exchange {
         };
         copies.push(copy(0, self.body(), picked, clock, now));
         let mut sent = 0;
-        // Without a percentile yet there is nothing to wait for.
+        // Without a percentile yet there is no time to wait for.
         let mut may_send = after.is_some();
         let mut timer = pin!(tokio::time::sleep(after.unwrap_or_default()));
         loop {

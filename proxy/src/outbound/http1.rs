@@ -1,4 +1,4 @@
-//! An HTTP/1.1 connection of the application: requests in bursts, and between them nothing but the socket.
+//! An HTTP/1.1 connection of the application: requests in bursts, and only the socket between them.
 //!
 //! hyper holds 16 KiB of buffers for as long as it serves a connection, and most connections are idle most of
 //! the time. So after a burst hyper releases the connection, and a new hyper takes it when the next request
@@ -54,7 +54,8 @@ pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut fir
     }
 }
 
-/// Serves a burst of requests. Gives the connection back when it rests, with what was read of the next request.
+/// Serves a burst of requests. Returns the connection when it becomes idle, with the bytes that were read of
+/// the next request.
 async fn requests(
     client: Client,
     stream: ApplicationStream,
@@ -63,7 +64,7 @@ async fn requests(
     let worker = Arc::clone(&client.listener.worker);
     let patience = worker.shared.timeouts.request_headers;
     let connection = Connection::new(stream, first, Some(Turn::new(&worker.shard.intake)));
-    // hyper keeps room for the future of a request as long as it serves.
+    // hyper reserves space for a request's future for as long as it serves.
     let answer = move |request| Box::pin(answer(client.clone(), request));
     match burst(connection, patience, &worker.rest, answer).await {
         End::Rested(stream, unread) => Some((stream, unread)),
@@ -93,15 +94,15 @@ async fn answer(
 
 /// How a burst ends.
 enum End {
-    /// Nothing is under way. With what was read of the next request.
+    /// No request is under way. With the bytes that were read of the next one.
     Rested(ApplicationStream, BytesMut),
-    /// A head cannot be read, and nothing was said about it.
+    /// A head cannot be parsed, and no answer was sent.
     Unreadable(Box<Unreadable>),
     /// The connection has ended.
     Over,
 }
 
-/// A connection with a head that cannot be read.
+/// A connection with a head that cannot be parsed.
 struct Unreadable {
     stream: ApplicationStream,
     /// The bytes that were read of the head.
@@ -117,8 +118,8 @@ impl Unreadable {
     }
 }
 
-/// Serves requests until the connection ends (after those under way, once `end` is cancelled), or until it has
-/// rested: then it is given back, with what was read of the next request.
+/// Serves requests until the connection ends (after those under way, once `end` is cancelled), or until it
+/// has been idle for a while: then it is returned, with the bytes that were read of the next request.
 async fn burst<A, R, B>(
     connection: Connection,
     patience: Duration,

@@ -68,7 +68,7 @@ pub(crate) struct Listener {
 struct Client {
     /// Where it came in.
     listener: Arc<Listener>,
-    /// The number of where it comes from, for balancing by source.
+    /// The number of its origin, for balancing by source.
     source: u64,
 }
 
@@ -76,7 +76,7 @@ struct Client {
 pub(crate) enum Socket {
     /// One of several sockets that share the port, one per worker.
     Tcp(TcpListener),
-    /// The only one: Unix sockets cannot be shared that way, so one worker has it.
+    /// The only socket: Unix sockets cannot be shared that way, so one worker has it.
     Unix(UnixListener),
 }
 
@@ -139,7 +139,8 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
                 }
             }
             Err(error) => {
-                // Out of descriptors, or the client is gone already. Clients that wait stay in the backlog.
+                // No descriptor is left, or the client is gone already. Clients that wait stay in the
+                // backlog.
                 failures.log(|left_out| tracing::warn!(%error, left_out, "cannot accept"));
                 let pause = async {
                     tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
@@ -177,7 +178,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
         () = listener.worker.rest.cancelled() => return,
     };
     match detection {
-        // A client of a TCP service would take an answer of HTTP for one of its server.
+        // A client of a TCP service would take an HTTP answer for one of its server.
         Ok(Ok(Some(Spoken::Http1))) if protocol.is_none() && !may_be_http(&first) => {
             Box::pin(tunnel::serve(&listener, stream)).await;
         }
@@ -196,7 +197,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
             let slow = refusal::slow(patience);
             Box::pin(refusal::refuse(&listener.worker, stream, &first, slow)).await;
         }
-        // Silence is not HTTP: it is refused as TCP is.
+        // A client that stays silent is not an HTTP client: it is refused as TCP is.
         Err(_) if protocol.is_none() => Box::pin(tunnel::serve(&listener, stream)).await,
         Ok(Ok(None) | Err(_)) | Err(_) => {}
     }

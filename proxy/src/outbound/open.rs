@@ -1,5 +1,5 @@
 //! Opens a stream to one endpoint of a cluster: picks it, dials it if there is no connection, and sends the
-//! head. Whether another one is tried is the caller's decision.
+//! head. The caller decides whether to try another.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ impl Picked {
     }
 }
 
-/// Picks an endpoint, which is noted in the criteria.
+/// Picks an endpoint, and notes it in the criteria.
 pub(super) fn pick_endpoint(
     worker: &Worker,
     cluster: &Arc<Cluster>,
@@ -180,8 +180,8 @@ pub(super) async fn open(
     Err(judged(verdict, flight, clock, last))
 }
 
-/// Tells what an attempt without a stream says of its endpoint, and of another attempt. `last` if no other endpoint is
-/// left for that.
+/// Reports what an attempt without a stream tells about its endpoint, and whether another attempt is
+/// worthwhile. `last` if no other endpoint is left for it.
 fn judged(
     (ending, failure): (Ending, Failure),
     flight: &mut Flight,
@@ -219,7 +219,7 @@ async fn send(
     }
 }
 
-/// The clock has run out before a stream was there; no peer has seen the request.
+/// The clock ran out before a stream was open; no peer has seen the request.
 fn too_late(clock: &Clock, now: Instant) -> Failure {
     if clock.is_over(now) {
         let passed = "the deadline passed before the peer could be asked";

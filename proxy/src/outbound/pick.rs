@@ -44,7 +44,7 @@ impl Tried {
         (0..count).all(|index| self.has(index))
     }
 
-    /// The same endpoints, as far as they are there, by their places in a later snapshot of the cluster.
+    /// The same endpoints, if they still exist, by their places in a later snapshot of the cluster.
     pub(super) fn moved(self, from: &Cluster, to: &Cluster) -> Self {
         let mut moved = Self::default();
         let place = |old: usize| {
@@ -72,9 +72,9 @@ impl Tried {
 pub(super) struct Criteria {
     /// Endpoints to avoid.
     pub(super) tried: Tried,
-    /// The number of the request's hash key, where the cluster hashes and the request has one.
+    /// The number of the request's hash key, if the cluster hashes and the request has one.
     pub(super) key: Option<u64>,
-    /// Whether the request may be sent again if it fails: such ones try endpoints that are out.
+    /// Whether the request may be sent again if it fails: such requests probe endpoints that are out.
     pub(super) repeatable: bool,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn pick(
     let is_in = |index: usize| all_in || admission(index) == Admission::Yes;
     let method = method(cluster, criteria.key);
     let reach = match (cluster.nearest, method) {
-        // A key has its endpoint, wherever that is.
+        // The key names its endpoint, at any distance.
         (None, _) | (_, Method::Hash(_)) => Locality::FARTHEST,
         (Some(_), _) if panic => Locality::FARTHEST,
         (Some(nearest), _) if none_out => nearest,
@@ -161,7 +161,7 @@ fn method(cluster: &Cluster, key: Option<u64>) -> Method {
     }
 }
 
-/// The number of what a cluster hashes. `source` is that of the caller.
+/// The number of the value that a cluster hashes. `source` is that of the caller.
 pub(super) fn key(cluster: &Cluster, headers: &HeaderMap, source: u64) -> Option<u64> {
     match &cluster.traffic.balance.algorithm {
         Algorithm::PeakEwma | Algorithm::LeastRequest | Algorithm::RoundRobin => None,

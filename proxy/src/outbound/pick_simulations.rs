@@ -98,7 +98,7 @@ impl Simulation {
 #[test]
 fn one_that_was_two_seconds_slow_has_half_of_its_share_back_within_30_seconds_of_healing() {
     for (per_second, quick) in [(10, 10 * MS), (50, MS), (200, 10 * MS), (500, MS)] {
-        // Right after it was met while it was still slow, and at other times.
+        // Right after it was picked while it was still slow, and at other times.
         for tenths in 0..30 {
             let healed = SECOND * 20 + 100 * MS * tenths;
             let answer = |index, at| {

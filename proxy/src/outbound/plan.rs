@@ -1,4 +1,5 @@
-//! The first stage of an exchange: whom the application wants, and where that leads. Nothing is sent, and nothing waits.
+//! The first stage of an exchange: finds the service that the application wants, and where it is. Nothing is
+//! sent, and nothing waits.
 //!
 //! The result is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
 
@@ -86,7 +87,8 @@ fn find_route(
     Ok((route, authority))
 }
 
-/// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its record.
+/// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its
+/// record.
 pub(super) fn tunnel(
     listener: &Listener,
     source: u64,
@@ -119,7 +121,7 @@ pub(super) fn tunnel(
     (record, planned)
 }
 
-/// Where the connection goes, and where it is counted.
+/// The destination of the connection, and where it is counted.
 fn find_tunnel_route(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
     let worker = &listener.worker;
     let directory = worker.directory();

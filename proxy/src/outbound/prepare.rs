@@ -52,7 +52,7 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
             .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
-/// Makes `OPTIONS http://orders` what it means, before anything is decided by the path.
+/// Rewrites `OPTIONS http://orders` as `OPTIONS *`, before the path decides anything.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
 //# If a proxy receives an OPTIONS request with an absolute-form of request-target in which the URI has an empty path
 //# and no query component, then the last proxy on the request chain MUST send a request-target of "*" when it forwards
@@ -107,7 +107,7 @@ pub(super) fn authority_to_send(
         .map_err(|_| Failure::new(Reason::BadRequest, "Host is not an authority"))
 }
 
-/// Makes the target what the mesh sends: the authority that was found, and a path.
+/// Rewrites the target as the mesh sends it: the authority that was found, and a path.
 pub(super) fn aim(head: &mut Parts, authority: Authority) -> Result<(), Failure> {
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.scheme = Some(Scheme::HTTPS);

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::limits;
 use crate::stream::{ApplicationStream, Come};
 
-/// The look at one request's client. It costs a look at readiness until something comes from the client.
+/// Watches one request's client. It costs a check of readiness until something arrives from the client.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     come: Option<Box<Looking>>,
@@ -32,7 +32,7 @@ pub(super) struct Presence {
 #[derive(Debug)]
 struct Looking {
     next: Pin<Box<Sleep>>,
-    /// The client has said its last.
+    /// The client has ended its side.
     ended: bool,
     /// Since when the client has read none of the bytes that wait to be written.
     stuck: Option<Instant>,
@@ -43,7 +43,7 @@ impl Presence {
     /// unread end have arrived. `is_blocked`: bytes wait to be written.
     ///
     /// # Errors
-    /// When the client is gone, or has ended its side and takes nothing for [`limits::HALF_CLOSED_STALL`].
+    /// When the client is gone, or has ended its side and reads nothing for [`limits::HALF_CLOSED_STALL`].
     pub(super) fn look(
         &mut self,
         stream: &ApplicationStream,

@@ -32,7 +32,7 @@ pub(crate) enum Destination {
     ByHost {
         /// The namespace of names without one.
         namespace: Box<str>,
-        /// The listener's own port, which clients put into Host although they mean none.
+        /// The listener's own port, which clients write into Host without a meaning.
         listener_port: Option<u16>,
     },
 }
@@ -42,7 +42,7 @@ pub(crate) enum Destination {
 pub(crate) struct Route {
     /// The backend's endpoints.
     pub(crate) cluster: Arc<Cluster>,
-    /// The addressed service, where a route chose another.
+    /// The addressed service, if a route chose another.
     pub(crate) parent: Option<Arc<Cluster>>,
     /// The rule's name.
     pub(crate) name: Option<Arc<str>>,
@@ -64,7 +64,7 @@ pub(crate) struct Astray {
 pub(crate) enum Wanted {
     /// The name in the call cannot be that of a service.
     Unknown,
-    /// The settings or the table name it, so that it may be a label of metrics.
+    /// The settings or the table name it, so it may be a label of metrics.
     Known(String),
     /// Only the request names it.
     Named(String),
@@ -77,7 +77,7 @@ impl Astray {
     }
 }
 
-/// Finds the port that the application addressed. `own` is who asks.
+/// Finds the port that the application addressed. `own` is the identity that asks.
 pub(crate) fn address<'d>(
     directory: &'d Directory,
     destination: &Destination,
@@ -150,7 +150,7 @@ fn by_host<'d>(
     })
 }
 
-/// Why `shown`, which is no port that may be called, is refused.
+/// Why `shown` is refused: no callable port has that name.
 fn refusal(
     directory: &Directory,
     name: Option<&ServiceName>,
@@ -352,7 +352,7 @@ mod tests {
             failure.policy.as_deref(),
             Some("AuthorizationPolicy/shop/secret")
         );
-        // Its name is in the table, and so is bounded; the port and other names are the request's.
+        // Its name is in the table, and so is bounded; the port and other names come from the request.
         assert_eq!(denied.wanted, Wanted::Known("secret.shop".into()));
         let unknown = found("nope").unwrap_err();
         assert_eq!(unknown.wanted, Wanted::Named("nope.shop".into()));

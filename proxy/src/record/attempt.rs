@@ -12,7 +12,7 @@ use crate::limits;
 pub(crate) enum Part {
     /// An endpoint is chosen.
     Pick,
-    /// A connection to it is there: at once where the pool has one.
+    /// A connection to it exists: at once if the pool has one.
     Dial,
     /// Its stream is open, and the request's head is sent.
     Stream,
@@ -50,11 +50,11 @@ pub(crate) struct Attempt {
     pub(crate) endpoint: Option<SocketAddr>,
     /// When its choice began.
     pub(crate) began: Instant,
-    /// The part that is under way, or in which it ended.
+    /// The part that is under way, or the part in which the attempt ended.
     pub(crate) part: Part,
-    /// None where the exchange was given up while it was under way.
+    /// None if the exchange was given up during the attempt.
     pub(crate) ended: Option<Ended>,
-    /// Microseconds of each part; more than an hour is one.
+    /// Microseconds of each part; longer than an hour counts as an hour.
     took: [u32; Part::ALL.len()],
 }
 
@@ -70,18 +70,18 @@ impl Attempt {
         }
     }
 
-    /// The endpoint is chosen, and a connection is waited for.
+    /// The endpoint is picked; the attempt waits for a connection.
     pub(crate) fn picked(&mut self, endpoint: SocketAddr, now: Instant) {
         self.endpoint = Some(endpoint);
         self.end(now, Part::Dial);
     }
 
-    /// The connection is there, and a stream is waited for.
+    /// The connection exists; the attempt waits for a stream.
     pub(crate) fn dialled(&mut self, now: Instant) {
         self.end(now, Part::Stream);
     }
 
-    /// The head is sent, and the response is waited for.
+    /// The head is sent; the attempt waits for the response.
     pub(crate) fn sent(&mut self, now: Instant) {
         self.end(now, Part::Head);
     }

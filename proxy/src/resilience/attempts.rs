@@ -44,8 +44,9 @@ impl Rules<'_> {
         is_permitted(self.retry, RetryCause::Broken, facts)
     }
 
-    /// Whether an attempt leaves an endpoint that does not acknowledge: it can be sent whole, and there are means for
-    /// the next one, which are taken with a yes. Else it waits, as networks heal.
+    /// Whether an attempt leaves an endpoint that does not acknowledge: the request can be sent whole, and
+    /// the budget pays for the next attempt, which a yes takes from it. Otherwise it waits, because networks
+    /// recover.
     pub(crate) fn leave(&self, repeatable: bool, now: Instant) -> bool {
         repeatable && self.spend(now)
     }
@@ -70,7 +71,7 @@ pub(crate) struct Setback {
     pub(crate) repeatable: bool,
     /// See [`Facts::gamble`].
     pub(crate) gamble: bool,
-    /// The budget was asked for the next attempt already: by [`Rules::leave`].
+    /// The budget has paid for the next attempt already: by [`Rules::leave`].
     pub(crate) paid: bool,
 }
 
@@ -93,7 +94,7 @@ pub(crate) enum Next {
     Withheld(WithheldReason),
 }
 
-/// Why what would be retried is not.
+/// Why a request that would be retried is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WithheldReason {
     /// The policy allows no more attempts.
@@ -111,9 +112,9 @@ pub(crate) enum WithheldReason {
 /// Whether a copy is sent beside an attempt that is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hedging {
-    /// It is, and is paid for.
+    /// A copy is sent, and is paid for.
     Send,
-    /// There are no means for it now.
+    /// The budget does not pay for it now.
     Withheld,
     /// Neither now nor later beside this attempt.
     Never,
@@ -141,7 +142,7 @@ impl Attempts {
         self.made
     }
 
-    /// Whether one more may follow that which was begun last.
+    /// Whether one more attempt may follow the latest one.
     pub(crate) fn may_go_on(self, policy: &Retry) -> bool {
         self.made <= policy.attempts
     }
@@ -167,7 +168,7 @@ impl Attempts {
         Hedging::Send
     }
 
-    /// Judges the attempt that went wrong at that time. The budget is asked last.
+    /// Judges the attempt that failed at that time. The budget is asked last.
     pub(crate) fn next(
         self,
         rules: &Rules<'_>,
@@ -209,7 +210,7 @@ impl Attempts {
         }
         let pause = match (advice, cause) {
             (RetryAdvice::After(time), _) if retry.respect_retry_after => time,
-            // It goes to another endpoint, which has done nothing yet.
+            // It goes to another endpoint, which had no part in the failure.
             (_, RetryCause::NotReached | RetryCause::Unprocessed) if self.made == 1 => {
                 Duration::ZERO
             }
@@ -230,7 +231,8 @@ impl Attempts {
         Next::Retry(pause)
     }
 
-    /// Whether as much was tried as may be, so that the caller of this application shall not multiply it.
+    /// Whether all allowed attempts were made, so that the caller of this application should not multiply
+    /// them.
     pub(crate) fn is_spent(self, advice: RetryAdvice, next: Next) -> bool {
         self.made > 1
             || advice == RetryAdvice::Never
@@ -385,7 +387,7 @@ mod tests {
             Next::Retry(Duration::ZERO)
         );
         assert_eq!(next(UNAVAILABLE, false), Next::End);
-        // It was asked when the attempt left its silent peer.
+        // The budget was asked when the attempt left its silent peer.
         assert_eq!(
             next(RetryCause::Unprocessed, true),
             Next::Retry(Duration::ZERO)

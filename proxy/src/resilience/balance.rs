@@ -1,4 +1,4 @@
-//! Which endpoint takes a request. Pure: what is known of the endpoints, and randomness, come in.
+//! Which endpoint takes a request. Pure: the state of the endpoints and randomness are arguments.
 //!
 //! - *Power of two choices* draws two endpoints and takes the cheaper one. The cost is the load, times the
 //!   latency where both were measured ([`Method::PeakEwma`]), or the load alone ([`Method::LeastRequest`]).
@@ -7,7 +7,7 @@
 //!   the endpoint with the highest hash of key and name). When an endpoint goes, only its keys move; when it
 //!   is out of rotation, its keys go to their second choice and return with it.
 //!
-//! No method allocates, and none looks at all endpoints unless some are out of rotation or it hashes.
+//! No method allocates, and none visits all endpoints unless some are out of rotation or it hashes.
 
 use rand::{Rng, RngExt};
 
@@ -34,17 +34,17 @@ pub(crate) struct Candidate {
     pub(crate) load: UnderWay,
     /// Expected seconds to a response, if any was measured.
     pub(crate) latency: Option<f64>,
-    /// The part of its fair share that it shall get, above 0 and at most 1.
+    /// The fraction of its fair share that it should get, above 0 and at most 1.
     pub(crate) share: f64,
     /// A number that names it, the same for as long as it lives.
     pub(crate) name: u64,
 }
 
-/// Seconds below which latencies do not differ: what the scheduler of a busy host adds by chance.
+/// Seconds below which latencies count as equal: the scheduler of a busy host adds as much by chance.
 const LATENCY_FLOOR: f64 = 0.001;
 
-/// Draws at random before the rest is searched in order. With half of the endpoints out of rotation, one
-/// choice in 256 needs the search.
+/// Random draws before the rest is searched in order. With half of the endpoints out of rotation, one choice
+/// in 256 needs the search.
 const DRAWS: usize = 8;
 
 /// A `usable` endpoint with an index below `count`; none if no endpoint is usable.
@@ -229,7 +229,7 @@ mod tests {
             let counts = counts(method, &endpoints);
             assert!(counts[0] > 4700, "{counts:?}");
         }
-        // Hundreds more are still a difference.
+        // With hundreds more, a difference still shows.
         endpoints[0].load.settled = 500;
         let counts = counts(|_| Method::LeastRequest, &endpoints);
         assert!(counts[0] < 100, "{counts:?}");

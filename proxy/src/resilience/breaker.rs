@@ -1,6 +1,5 @@
-//! Whether an endpoint is in rotation: it is taken out after failures in a row or too few successes, for a
-//! time that grows, and comes back when one real request succeeds. Pure: what happened, the time and the
-//! limits are arguments.
+//! Whether an endpoint is in rotation. Failures in a row, or too few successes, take it out for a time that
+//! grows; it returns when one real request succeeds. Pure: events, the time and the limits are arguments.
 //!
 //! ```text
 //!        failed (over a limit, and the rest may bear it)
@@ -17,7 +16,8 @@
 //! returned endpoint out again, until it has answered as many requests as a success rate needs, or has been
 //! back for the longest ejection time.
 //!
-//! When only observing, `Out` is entered and left by time alone, and everything is still admitted.
+//! When the breaker only observes, time alone moves it into `Out` and out of it, and every request is still
+//! admitted.
 
 use std::time::{Duration, Instant};
 
@@ -62,11 +62,11 @@ pub(crate) struct OutStatus {
     pub(crate) cause: Cause,
     /// From when it may be probed.
     pub(crate) until: Instant,
-    /// Whether a request is trying it.
+    /// Whether a request is probing it.
     pub(crate) probing: bool,
     /// Whether it really gets no requests.
     pub(crate) enforced: bool,
-    /// How often it was out in a row.
+    /// How often in a row it was out.
     pub(crate) times: u32,
 }
 
@@ -94,7 +94,7 @@ enum State {
     Probing {
         cause: Cause,
         until: Instant,
-        /// When it has had its time.
+        /// When its time limit ends.
         ends: Instant,
     },
 }
@@ -193,7 +193,7 @@ impl Breaker {
         true
     }
 
-    /// Whether it has been back for so short that a single failure puts it out again.
+    /// Whether it has been back for so short a time that a single failure takes it out again.
     pub(crate) fn is_on_trial(&self, now: Instant, limits: &table::Breaker) -> bool {
         match self.state {
             State::In { back: Some(back) } => back.is_on_trial(now, limits),
@@ -201,14 +201,14 @@ impl Breaker {
         }
     }
 
-    /// A request succeeded. True if the endpoint is back in rotation by it.
+    /// A request succeeded. True if this brings the endpoint back into rotation.
     pub(crate) fn succeeded(&mut self, probe: bool, now: Instant, limits: &table::Breaker) -> bool {
         self.consecutive = 0;
         match self.state {
             State::In { back } => {
                 self.window.count(true, now, limits.success_rate.interval);
                 if let Some(back) = back {
-                    // Well for as long as the longest time out: the past is over.
+                    // It has worked for as long as the longest ejection: the earlier ejections are forgotten.
                     let over = now.duration_since(back.since) >= limits.ejection_max;
                     if over {
                         self.times = 0;
@@ -278,7 +278,7 @@ impl Breaker {
         Some(cause)
     }
 
-    /// The request that tried it ended without a verdict, because its caller went away.
+    /// The probe ended without a result, because its caller went away.
     pub(crate) fn abandoned(&mut self) {
         if let State::Probing { cause, until, .. } = self.state {
             self.state = State::Out {
@@ -326,11 +326,11 @@ impl Breaker {
     }
 }
 
-/// Successes and failures of the last while, in slices that are forgotten one by one.
+/// Successes and failures of the recent past, in slices that are dropped one by one.
 #[derive(Debug, Default)]
 struct Window {
     slices: [Slice; Self::SLICES],
-    /// The slice that counts, and when it began.
+    /// The current slice, and when it began.
     current: Option<(usize, Instant)>,
 }
 
@@ -389,7 +389,7 @@ mod tests {
         Duration::from_secs_f64(count)
     }
 
-    /// Fails until it is out; the time of that.
+    /// Fails until it is out; returns that time.
     fn put_out(breaker: &mut Breaker, now: Instant) -> Option<Cause> {
         (0..5).find_map(|_| breaker.failed(false, now, &limits(), || true))
     }

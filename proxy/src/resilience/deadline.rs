@@ -1,4 +1,5 @@
-//! When the answer to a request is no longer wanted, in the languages in which that is said. Pure.
+//! The time after which the answer to a request is no longer wanted, as HTTP, gRPC and the mesh express it.
+//! Pure.
 //!
 //! One rule for every field, however absurd its value: of several lines the smallest counts; a negative
 //! number is 0; a number above [`LONGEST`] is [`LONGEST`], and so is a value that is not a number. A field
@@ -35,7 +36,8 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Of a request whose answer is no longer wanted at `end`, and for which an operator allows the time until `policy`.
+    /// For a request whose answer is no longer wanted at `end`, and to which an operator allows the time
+    /// until `policy`.
     pub(crate) fn of_request(end: Option<Instant>, policy: Option<Instant>) -> Self {
         Self {
             end,
@@ -59,7 +61,7 @@ impl Deadline {
         self.end.filter(|_| self.is_of_answer)
     }
 
-    /// The time before it, if there is one: zero when it has passed.
+    /// The time left before it, if there is one: zero when it has passed.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
         Some(self.end?.saturating_duration_since(now))
     }
@@ -95,7 +97,7 @@ impl Clock {
         earlier(self.request, self.attempt)
     }
 
-    /// The end, or a time that no attempt lives to see.
+    /// The end, or a time later than any attempt lives.
     pub(crate) fn end_or_never(&self, now: Instant) -> Instant {
         self.end().unwrap_or_else(|| now + LONGEST)
     }
@@ -129,7 +131,8 @@ pub(crate) fn said(headers: &HeaderMap) -> Option<Duration> {
         .min()
 }
 
-/// Writes what is left for the next hop: as the mesh says it, and anew in the fields that are there.
+/// Writes the time that is left for the next hop: in the mesh's field, and again in the fields that are
+/// present.
 pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
     let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     headers.insert(WEFT_DEADLINE, HeaderValue::from(ms));
@@ -181,7 +184,7 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// A whole number; too large a one is the largest, a negative one is 0.
+/// A whole number; one that is too large becomes the largest, a negative one 0.
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     let (negative, digits) = match text.strip_prefix('-') {

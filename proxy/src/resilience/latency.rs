@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The average. It falls towards zero while nothing is measured, so that an endpoint that was slow once
-/// is tried again.
+/// The average. It falls towards zero while no answers come, so that an endpoint that was slow once is tried
+/// again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Latency(Option<Measured>);
 
@@ -15,7 +15,7 @@ struct Measured {
 }
 
 impl Latency {
-    /// A response head took this long. `decay` is the time in which the past loses weight by e.
+    /// A response head took this long. `decay` is the time in which the past loses weight by a factor of e.
     pub(crate) fn observe(&mut self, took: Duration, now: Instant, decay: Duration) {
         let took = took.as_secs_f64();
         let seconds = match self.0 {
@@ -40,7 +40,7 @@ impl Latency {
 pub(crate) struct Usual(Option<f64>);
 
 impl Usual {
-    /// Answers after which one has lost weight by e.
+    /// Answers after which one has lost weight by a factor of e.
     const ANSWERS: f64 = 16.0;
 
     /// A good answer took this long.

@@ -1,6 +1,6 @@
 //! How many requests of one service are let through at once: a fixed cap, and a limit that acts while the
-//! application is overloaded. Pure but for atomics and a lock that is held for a few instructions: shared by all
-//! workers.
+//! application is overloaded. Pure except for atomics and a lock that is held for a few instructions: all
+//! workers share it.
 //!
 //! No caller may have all of the cap: it must leave some places to others, see [`leaves_room`]. The adaptive
 //! limit ([`super::overload`]) refuses the callers with most requests first: at the limit a caller may still
@@ -44,7 +44,7 @@ pub(crate) struct Caller(Arc<Load>);
 #[derive(Debug, Default)]
 struct Load {
     under_way: AtomicU32,
-    /// Those that wait for the head of their answer, which the lock of [`Adaptive`] guards.
+    /// Requests that wait for the head of their answer; the lock of [`Adaptive`] guards the count.
     waiting: AtomicU32,
 }
 
@@ -57,7 +57,7 @@ impl PartialEq for Caller {
 /// The limit that refuses one more request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// The limit that is reached, or that this caller has its share of.
+    /// The limit that is reached, as a whole or by this caller's share.
     pub(crate) limit: u32,
     /// The limit that is reached.
     pub(crate) kind: Kind,
@@ -77,7 +77,7 @@ pub(crate) enum Kind {
 /// The decision about one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Verdict {
-    /// Its place if it was let in, why not if it was refused.
+    /// Its place if it was let in; the reason if it was refused.
     pub(crate) outcome: Result<Place, Full>,
     /// The limit that would have refused it but only observes.
     pub(crate) observed: Option<Full>,
@@ -85,7 +85,7 @@ pub(crate) struct Verdict {
     pub(crate) change: Option<Change>,
 }
 
-/// A request that was let in. Its ticket is there where the adaptive limit counts.
+/// A request that was let in. It has a ticket if the adaptive limit counts it.
 pub(crate) type Place = Option<Ticket>;
 
 /// One more request, as the limits see it.
@@ -110,12 +110,12 @@ pub(crate) struct Limits {
     pub(crate) fixed: Mode,
     /// Whether the adaptive limit refuses; none if latency tells nothing, as with tunnels.
     pub(crate) adaptive: Option<Mode>,
-    /// Whether the last tenth is for requests of high priority: where requests say theirs.
+    /// Whether the last tenth is reserved for requests of high priority: if requests state a priority.
     pub(crate) reserve: bool,
 }
 
 impl Limits {
-    /// Of a port, with the cap of the sidecar where the policy names none.
+    /// For a port, with the cap of the sidecar if the policy names none.
     pub(crate) fn of(policy: &table::Concurrency, max: u32, requests: bool) -> Self {
         Self {
             max: policy.max.unwrap_or(max),
@@ -141,7 +141,7 @@ impl Full {
 }
 
 impl Concurrency {
-    /// Of a service that was asked nothing yet.
+    /// For a service that had no request yet.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             in_flight: AtomicU32::new(0),
@@ -203,7 +203,7 @@ impl Concurrency {
         verdict
     }
 
-    /// A request of this caller waits no more for the head of its answer.
+    /// A request of this caller no longer waits for the head of its answer.
     pub(crate) fn answered(
         &self,
         ticket: Ticket,

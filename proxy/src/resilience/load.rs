@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// Slices of the time after which an answered one has settled.
+/// Slices of the time after which an answered request has settled.
 const SLICES: u64 = 8;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     waiting: u32,
-    /// Answered ones by when the answer began, as far as they have not settled.
+    /// Answered requests by the time when the answer began, until they have settled.
     fresh: [u32; SLICES as usize],
     settled: u32,
     /// Since when slices are counted, and the newest that was.
@@ -70,7 +70,7 @@ impl Load {
         }
     }
 
-    /// Lets time pass; returns the slice that it is.
+    /// Advances the time; returns the current slice.
     fn pass(&mut self, now: Instant) -> u64 {
         let (epoch, mut newest) = *self.clock.get_or_insert((now, 0));
         let length = (limits::ANSWERED_SETTLED / SLICES as u32).max(Duration::from_nanos(1));

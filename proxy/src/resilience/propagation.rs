@@ -59,8 +59,7 @@ impl TraceId {
 }
 
 impl Propagation {
-    /// A request of this trace is being served. None when the table is full: the trace is then not
-    /// followed.
+    /// A request of this trace is being served. None when the table is full: the trace is then not followed.
     pub(crate) fn serve(self: &Arc<Self>, id: TraceId, deadline: Option<Instant>) -> Option<Link> {
         let mut shard = lock(self.shard(id));
         if let Some(served) = shard.get_mut(&id) {
@@ -87,7 +86,7 @@ impl Propagation {
         })
     }
 
-    /// The deadline of what is being served under this trace.
+    /// The deadline of the request that is served under this trace.
     pub(crate) fn deadline(&self, id: TraceId) -> Option<Instant> {
         lock(self.shard(id)).get(&id)?.deadline
     }

@@ -1,5 +1,5 @@
-//! Rate limits of one sidecar over all its workers: token buckets, remade when the policy changes. A lock
-//! is taken only where a policy sets limits.
+//! Rate limits of one sidecar over all its workers: token buckets, remade when the policy changes. A lock is
+//! taken only if a policy sets limits.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -54,7 +54,7 @@ impl<C: Clock + Clone> Rates<C> {
         }
     }
 
-    /// Takes a token from each bucket, as far as they have one.
+    /// Takes a token from each bucket that has one.
     pub(crate) fn take(&self, limits: &[RateLimit]) -> Verdict {
         let mut buckets = lock(&self.buckets);
         if buckets.of != limits {

@@ -1,4 +1,4 @@
-//! Whether a request that went wrong is sent once more, and when. Pure.
+//! Whether a failed request is sent again, and when. Pure.
 //!
 //! Which requests may be sent again. A request that no application can have seen always may. A request that
 //! an application may have seen may only if processing it twice does no harm, or if the policy allows it.
@@ -20,9 +20,9 @@ pub(crate) const SAFE: HeaderValue = HeaderValue::from_static("safe");
 /// See [`WEFT_RETRY`].
 pub(crate) const SPENT: HeaderValue = HeaderValue::from_static("spent");
 
-/// Where a gRPC call says how it ended.
+/// The field in which a gRPC call carries its status.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// The gRPC code that says that the deadline passed.
+/// The gRPC code for a deadline that has passed.
 pub(crate) const DEADLINE_EXCEEDED: u8 = 4;
 /// The server's pushback on gRPC retries (gRFC A6).
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -56,8 +56,8 @@ pub(crate) struct Facts {
     pub(crate) gamble: bool,
 }
 
-/// Whether the policy lets the request be sent again after an attempt that failed so, if there are attempts and means
-/// left.
+/// Whether the policy allows the request to be sent again after an attempt that failed for this cause, if
+/// attempts and budget are left.
 pub(crate) fn is_permitted(policy: &Retry, cause: RetryCause, facts: Facts) -> bool {
     let harmless = facts.idempotent || policy.non_idempotent;
     match cause {
@@ -82,9 +82,9 @@ pub(crate) enum RetryAdvice {
     None,
     /// No application has seen it.
     Safe,
-    /// It shall not be sent again.
+    /// It must not be sent again.
     Never,
-    /// It may be, after this time and not before.
+    /// It may be sent again after this time, and not before.
     After(Duration),
 }
 
@@ -110,7 +110,7 @@ impl RetryAdvice {
     }
 }
 
-/// The code in a response's head: of a gRPC response that has nothing else.
+/// The code in a response's head: of a gRPC response that has only a head.
 pub(crate) fn grpc_code(headers: &HeaderMap) -> Option<u8> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }

@@ -35,7 +35,7 @@ struct Judged {
     latency: Latency,
     usual: Usual,
     breaker: Breaker,
-    /// It gets less than its share until then.
+    /// Until then it gets less than its share.
     spared_until: Option<Instant>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
     Well,
     /// It was not reached, the connection broke, or it answered with an error of its own.
     Badly,
-    /// It said that it has too much to do, and for how long.
+    /// It reported that it is overloaded, and for how long.
     Busy(Duration),
 }
 
@@ -70,7 +70,7 @@ impl Outcome {
         match (head.status.as_u16(), busy) {
             (429, time) => Some(Self::Busy(time.unwrap_or(limits::SPARED))),
             (503, Some(time)) => Some(Self::Busy(time)),
-            // 421: it does not serve what the table says.
+            // 421: it does not serve the service that the table says.
             (421 | 500.., _) => Some(Self::Badly),
             // The gRPC form of the same answer.
             (_, Some(time)) if grpc && retry::grpc_code(&head.headers) == Some(UNAVAILABLE) => {
@@ -85,16 +85,16 @@ impl Outcome {
 /// The role that a request has for the endpoint at which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Begun {
-    /// It is the one by which the endpoint may come back.
+    /// It is the probe by which the endpoint may return.
     pub(crate) probe: bool,
-    /// The endpoint was out, and has proved little since: this is why the request may fail.
+    /// The endpoint was out, and came back recently: that may be why the request fails.
     pub(crate) gamble: bool,
 }
 
 /// A change that a report made, for metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It is out, or would be if that were enforced.
+    /// It is out, or would be if the breaker were enforced.
     Out(Cause),
     /// It is back.
     Back,
@@ -202,7 +202,7 @@ impl Standing {
             Outcome::Busy(time) => {
                 let until = now + time.min(limits::SPARED_MAX);
                 judged.spared_until = judged.spared_until.max(Some(until));
-                // It answers, so it is there.
+                // It answers, so it exists.
                 judged
                     .breaker
                     .succeeded(probe, now, policy)
@@ -274,8 +274,8 @@ impl Judged {
     }
 }
 
-/// Whether the end of its time says something of an endpoint that has not answered by then. `usual` is what answers take
-/// there; `policy` if an operator set that time and not a caller.
+/// Whether a passed deadline counts against an endpoint that has not answered by then. `usual` is its usual
+/// answer time; `policy` if an operator set the deadline, not a caller.
 pub(crate) fn is_late(waited: Duration, usual: Option<Duration>, policy: bool) -> bool {
     let least = match (usual, policy) {
         (Some(usual), true) => usual * limits::LATE_TIMES,

@@ -24,9 +24,9 @@ pub(crate) enum Ending {
     Undialled,
     /// There is no connection to it.
     Unreached,
-    /// The time was over before there was a connection.
+    /// The time ran out before there was a connection.
     UnreachedInTime,
-    /// The time was over before there was a stream.
+    /// The time ran out before there was a stream.
     UnaskedInTime,
     /// It allows no more streams.
     NoRoom,
@@ -34,7 +34,7 @@ pub(crate) enum Ending {
     LostUnasked,
     /// It goes away in good order, and has not processed the request.
     Leaving,
-    /// It refused the stream unprocessed, as it has too much to do.
+    /// It refused the stream unprocessed, because it is overloaded.
     Refused,
     /// It is overloaded, and does not say that it processed nothing.
     Busy,
@@ -46,11 +46,11 @@ pub(crate) enum Ending {
     Malformed,
     /// It does not acknowledge what it is sent, and the attempt left it: see [`super::attempts::Rules::leave`].
     Silent,
-    /// Nothing moved for the idle timeout.
+    /// No bytes passed for the idle timeout.
     Stalled,
-    /// The time was over before an answer.
+    /// The time ran out before an answer.
     Late,
-    /// Not the endpoint's doing: the caller or this sidecar broke off.
+    /// Not the endpoint's fault: the caller or this sidecar broke off.
     Own,
 }
 
@@ -63,9 +63,9 @@ pub(crate) enum Evidence {
     Outcome(Outcome),
     /// An answer's head came, with this outcome, if it shows one.
     Answered(Option<Outcome>),
-    /// The time for a handshake was over, whose length decides.
+    /// The time ran out during a handshake; how long it had decides whether that counts.
     Unreached,
-    /// The time for an answer was over; `by_policy` if an operator set it.
+    /// The time ran out before an answer; `by_policy` if an operator set it.
     Late {
         /// See above.
         by_policy: bool,
@@ -82,8 +82,8 @@ pub(crate) struct Verdict {
 }
 
 impl Ending {
-    /// Judges. `last`: no other endpoint is left to try, so that dialling this one again at once, or waiting for its
-    /// streams, would only double the wait.
+    /// Judges. `last`: no other endpoint is left to try, so dialling this one again at once, or waiting for
+    /// its streams, would only double the wait.
     pub(crate) fn verdict(self, clock: &Clock, last: bool, at: Instant) -> Verdict {
         let elsewhere = |cause| (!last).then_some(cause);
         let in_time = |cause: Option<RetryCause>| cause.filter(|_| !clock.is_over(at));

@@ -104,7 +104,7 @@ impl Bound {
             .collect()
     }
 
-    /// Puts the Unix socket in its place. To be used when no other process needs that any more.
+    /// Puts the Unix socket in its place. To be called when no other process needs that place any more.
     pub(crate) fn opening(&self) -> Option<Opening> {
         self.socket.as_ref().map(PrivateSocket::opening)
     }
@@ -114,7 +114,7 @@ impl Bound {
         self.socket.as_ref().map(PrivateSocket::place)
     }
 
-    /// Each socket with what answers there.
+    /// Each socket with its router.
     pub(crate) fn endpoints(
         self,
         router: impl Fn(At) -> Router,
@@ -132,7 +132,7 @@ impl Bound {
     }
 }
 
-/// Whether the file system is read-only or full: the traffic of a sidecar does not depend on it.
+/// Whether the file system is read-only or full: a sidecar's traffic does not depend on it.
 fn takes_nothing(error: &io::Error) -> bool {
     matches!(
         error.kind(),

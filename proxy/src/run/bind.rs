@@ -1,5 +1,5 @@
-//! Takes the listeners of the application, one socket per worker on each TCP port, one for a Unix path:
-//! from the process that is taken over, where it has them, else from the kernel.
+//! Takes the listeners of the application, one socket per worker on each TCP port, one for a Unix path: from
+//! the predecessor, if it has them, else from the kernel.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,7 +24,7 @@ pub(super) enum Unowned {
 }
 
 impl Unowned {
-    /// The same socket once more, for a process that takes it over.
+    /// A duplicate of the socket, for a successor.
     fn share(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
@@ -57,7 +57,8 @@ impl Bound {
         self.sockets.get_mut(worker)?.take()
     }
 
-    /// Its address in the settings, and all its sockets once more. To be asked before they are taken.
+    /// Its address in the settings, with duplicates of all its sockets. To be called before the sockets are
+    /// taken.
     pub(super) fn share(&self) -> io::Result<(LocalAddress, Vec<OwnedFd>)> {
         let sockets = self.sockets.iter().flatten().map(Unowned::share);
         Ok((self.wanted.clone(), sockets.collect::<io::Result<_>>()?))
@@ -96,7 +97,7 @@ pub(super) fn outbound(
                 None => unix(path).map_err(failed)?,
             };
             let mut sockets: Vec<_> = (0..workers).map(|_| None).collect();
-            // They take turns, so that not one worker has all.
+            // They take turns, so that no worker has all of them.
             if let Some(place) = sockets.get_mut(number % workers.max(1)) {
                 *place = Some(Unowned::Unix(socket));
             }
@@ -183,7 +184,7 @@ fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
 
 fn unix(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
-        // A socket that no process answers is a leftover of a killed one. Another kind of file stays.
+        // A socket that no process answers was left by a killed process. Another kind of file stays.
         Err(error)
             if error.kind() == io::ErrorKind::AddrInUse
                 && socket_at(path)?.is_some()

@@ -64,7 +64,7 @@ pub(super) struct Signals {
     pub(super) rest: CancellationToken,
     /// Cancelled when new peers are to be refused.
     pub(super) refuse: CancellationToken,
-    /// When what still runs is cut off; known once the drain begins.
+    /// When running work is cut off; known once the drain begins.
     pub(super) deadline: watch::Sender<Option<Instant>>,
 }
 
@@ -96,7 +96,7 @@ impl Running {
         self.serving.admin
     }
 
-    /// Waits until every worker decides by a table: from then on requests are served.
+    /// Waits until every worker decides by a table: from then on the sidecar serves requests.
     pub fn served(&self) -> impl Future<Output = ()> + Send + use<> {
         table::everywhere(self.serving.state.snapshots().clone())
     }
@@ -148,14 +148,14 @@ impl Serving {
         }
     }
 
-    /// Ends for another process, which serves.
+    /// Ends in favour of another process, which serves.
     async fn give_up(mut self, settled: Settled, before: Option<Released>, deadline: Instant) {
         self.hand_over(&settled).await;
         self.finished().await;
         if !settled.knows_elders() {
             end_within(before.as_ref(), deadline).await;
         }
-        // By this it learns of the end of this process.
+        // The other process learns from this that this one has ended.
         drop(settled);
         tracing::info!("ended: another process has taken over");
     }
@@ -186,8 +186,8 @@ impl Serving {
         tracing::info!("drained");
     }
 
-    /// Makes this process the sidecar: for the service manager, for a process that it took over, and for those who
-    /// look for it at its Unix sockets.
+    /// Makes this process the sidecar: for the service manager, for its predecessor, and for clients of its
+    /// Unix sockets.
     async fn settle(&self, right: Right) -> Result<Option<Released>, RunError> {
         if right.is_taken_over()
             && let Some(process) = &self.process
@@ -211,7 +211,7 @@ impl Serving {
         Ok(before)
     }
 
-    /// Waits for the end of the process before this one, and logs what it was sent.
+    /// Waits for the end of the predecessor, and logs how many datagrams it was sent.
     async fn end_of(&self, before: Option<&Released>) {
         let Some(before) = before else {
             return std::future::pending().await;
@@ -234,8 +234,8 @@ impl Serving {
         incumbent.successor(elders, &self.control).await
     }
 
-    /// Gives the mesh port to a process that takes over, and waits until it serves. If it does not come to that, this
-    /// process reads the port again. Nothing else has changed by then.
+    /// Gives the mesh port to a successor, and waits until it serves. If the takeover fails, this process
+    /// reads the port again; nothing else has changed by then.
     async fn give(&self, successor: Successor) -> Result<Settled, TakeoverError> {
         let undone = match self.leave_port(successor).await {
             Ok(settled) => return Ok(settled),
@@ -247,7 +247,7 @@ impl Serving {
             reading.take_back();
         }
         if let Some(process) = &self.process {
-            // The other one may have said that it is.
+            // The other process may have said so already.
             process.is_main();
         }
         Err(error)
@@ -263,15 +263,15 @@ impl Serving {
         waiting.take().await?.settled().await
     }
 
-    /// The drain: deregister, and go on accepting while callers still have the old endpoints.
+    /// The drain: deregister, and accept on while callers still have the old endpoints.
     async fn withdraw(&mut self, draining: CancellationToken) {
-        // A process that starts from here on finds none to take over from.
+        // A process that starts from here on finds no predecessor.
         if let Some(incumbent) = self.incumbent.take() {
             incumbent.socket.place().clear();
         }
         draining.cancel();
         tracing::info!(deadline_s = self.drain.deadline.as_secs(), "draining");
-        // The health watch has withdrawn the services; callers learn it within the grace.
+        // The health watch has withdrawn the services; callers learn of it within the grace period.
         sleep(self.drain.accept).await;
         self.signals.finish.cancel();
         self.signals.rest.cancel();
@@ -284,13 +284,13 @@ impl Serving {
             deadline_s = self.drain.deadline.as_secs(),
             "another process has taken over: finishing what runs"
         );
-        // The successor registers and answers for the state directory and the admin endpoint.
+        // The successor registers, and owns the state directory and the admin endpoint.
         self.control.hand_over();
         self.handed_over.cancel();
         // The listening sockets live on in the successor.
         self.signals.finish.cancel();
         self.incumbent = None;
-        // The path of its Unix socket stays, for the successor's own.
+        // The path of its Unix socket stays, for the successor's own socket.
         self.servers.stop().await;
         self.tasks.shutdown().await;
     }

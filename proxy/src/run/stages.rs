@@ -3,8 +3,8 @@
 //! ```text
 //! Bound --build--> Built --start--> Started --confirm--> Confirmed --serve--> Running
 //! ```
-//! - [`Bound`]: every socket is here, taken over or of the kernel. No work is done.
-//! - [`Built`]: what all workers share, the log and TLS.
+//! - [`Bound`]: every socket is here, taken over or new. No work is done.
+//! - [`Built`]: the state that all workers share, the log and TLS exist.
 //! - [`Started`]: the workers run, and neither read the mesh port nor accept.
 //! - [`Confirmed`]: no step can fail any more, and no other process reads the mesh port.
 //!
@@ -113,7 +113,7 @@ struct Sidecar {
     given: Given,
     state: Arc<State>,
     signals: Signals,
-    /// Ends the workers if it comes to nothing.
+    /// Ends the workers if the start fails.
     failed: DropGuard,
     workers: Vec<oneshot::Receiver<()>>,
     /// The reader of the mesh port, for each worker.
@@ -133,7 +133,7 @@ struct Admin {
 }
 
 impl Bound {
-    /// Takes the sockets of a predecessor, and binds what that does not have.
+    /// Takes the sockets of a predecessor, and binds those that it does not have.
     pub(super) fn bind(
         carrier: Carrier,
         settings: ProxySettings,
@@ -286,7 +286,7 @@ fn incumbent(
 }
 
 impl Built {
-    /// Starts the workers. They shake hands with themselves, and wait.
+    /// Starts the workers. They perform a handshake with themselves, and wait.
     pub(super) async fn start(self) -> Result<Started, RunError> {
         let Self {
             given,

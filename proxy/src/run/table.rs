@@ -84,7 +84,7 @@ pub(super) async fn acknowledge(
                             return;
                         }
                     }
-                    // Overtaken: workers may pass over this one.
+                    // Overtaken: workers may skip this table.
                     _ = tables.changed() => continue,
                 }
             }

@@ -60,7 +60,7 @@ pub(crate) struct Waiting(Channel);
 /// It reads the mesh port, and has yet to say that it serves.
 pub(crate) struct Reader(Channel);
 
-/// It serves. This process may give everything up, and does nothing else from here on.
+/// It serves. From here on this process may give everything up, and does nothing else.
 pub(crate) struct Settled(Channel);
 
 /// The takeover failed: this process goes on, once the other one has been told.
@@ -153,7 +153,7 @@ async fn hear(
     let heard = match timeout(within, channel.receive()).await {
         Ok(heard) => heard?,
         Err(_) => {
-            // It may have said so at this moment. If not, it cannot any more.
+            // It may have said so at this moment. If not, it no longer can.
             channel.stop_hearing().map_err(TakeoverError::Broken)?;
             let heard = channel.receive().await;
             heard.map_err(|_| TakeoverError::Timeout(within))?

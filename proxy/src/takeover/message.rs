@@ -45,9 +45,9 @@ pub(super) enum Message {
     Request(Request),
     /// The descriptors follow.
     Offer(Offer),
-    /// Why there will be no takeover.
+    /// Why the takeover is refused.
     Refusal(String),
-    /// Nothing can fail any more: hand over.
+    /// No step can fail any more: hand over.
     Ready,
     /// The running process does not read the mesh port any more.
     Yours,
@@ -66,7 +66,7 @@ pub(super) struct Request {
     pub(super) identity: String,
     /// Threads of its data path.
     pub(super) workers: usize,
-    /// Where its settings put the mesh side, if it serves.
+    /// The address of the mesh side in its settings, if it serves.
     pub(super) mesh: Option<SocketAddr>,
 }
 
@@ -84,13 +84,13 @@ pub(super) struct Offer {
     pub(super) elders: Vec<Vec<u8>>,
     /// Threads of its data path.
     pub(super) workers: usize,
-    /// Where its settings put the mesh side, if it serves.
+    /// The address of the mesh side in its settings, if it serves.
     pub(super) mesh: Option<SocketAddr>,
     /// Its outbound listeners, as its settings name them.
     pub(super) listeners: Vec<LocalAddress>,
     /// Its admin listener, as its settings name it.
     pub(super) admin: SocketAddr,
-    /// Its admin listener for other hosts, if there is one. Left out otherwise, for versions without it.
+    /// Its admin listener for other hosts, if there is one; omitted otherwise, for versions without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) observe: Option<SocketAddr>,
     /// Its registration at the config service.
@@ -113,7 +113,7 @@ pub enum MessageError {
     /// No message.
     #[error("not understood: {0}")]
     NotUnderstood(String),
-    /// A message that does not belong here.
+    /// A message that is not allowed at this point.
     #[error("unexpected message")]
     Unexpected,
     /// The descriptors are not those of the offer.
@@ -226,7 +226,7 @@ pub(super) fn other_wildcard(address: SocketAddr) -> Option<SocketAddr> {
     is_wildcard.then_some((other, address.port()).into())
 }
 
-/// The descriptors of an offer, each where it belongs.
+/// The descriptors of an offer, sorted by their use.
 #[derive(Debug)]
 pub(crate) struct OfferedSockets {
     /// UDP sockets, and the relays to the processes that had them; none for a sidecar that serves nothing.
@@ -254,7 +254,7 @@ impl Offer {
         }
     }
 
-    /// Says what each of the descriptors is.
+    /// Assigns each of the descriptors its use.
     pub(super) fn assign(&self, descriptors: Vec<OwnedFd>) -> Result<OfferedSockets, MessageError> {
         let (found, named) = (descriptors.len(), self.descriptors());
         if found != named {

@@ -1,5 +1,5 @@
-//! A restart that no request notices: the new process takes every listening socket from the running one, which
-//! then finishes what it has under way and ends.
+//! A restart that no request notices: the new process takes every listening socket from the running one,
+//! which then finishes its work and ends.
 //!
 //! `predecessor.rs` is the side of the new process, `incumbent.rs` the side of the running one; their
 //! messages are in [`message`]. Each side is a chain of types, and each type has only the steps that may come
@@ -38,7 +38,7 @@ use message::Request;
 pub use predecessor::Predecessor;
 pub(crate) use predecessor::{Before, Released, Right};
 
-/// Why a takeover came to nothing.
+/// Why a takeover failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeoverError {
     /// The socket.
@@ -59,7 +59,7 @@ pub enum TakeoverError {
         /// Of this one.
         ours: u32,
     },
-    /// The running process does not want it.
+    /// The running process refuses.
     #[error("the running sidecar refused the takeover: {0}")]
     Refused(String),
     /// A message that breaks the protocol.
@@ -76,7 +76,7 @@ pub enum TakeoverError {
     /// The other process said nothing.
     #[error("takeover: the other process did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// A worker of the running process did not come to leave the mesh port.
+    /// A worker of the running process did not stop reading the mesh port in time.
     #[error("takeover: a worker still read the mesh port after {} s", limits::HAND_OVER_TIMEOUT.as_secs())]
     Busy,
     /// The other process ended.

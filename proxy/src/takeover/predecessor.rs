@@ -39,12 +39,12 @@ pub(crate) enum Before {
 #[derive(Debug)]
 pub(crate) struct Unconfirmed(Channel);
 
-/// The right to read the mesh port and to accept: no other process does. There is no other way to one than
-/// [`Before::confirm`].
+/// The right to read the mesh port and to accept: no other process does so. Only [`Before::confirm`] makes
+/// one.
 #[derive(Debug)]
 pub(crate) struct Right(Option<Channel>);
 
-/// The process before this one, which only finishes what it has under way.
+/// The predecessor, which only finishes its work.
 #[derive(Debug)]
 pub(crate) struct Released(Channel);
 

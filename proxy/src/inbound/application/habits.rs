@@ -1,4 +1,4 @@
-//! Whether an application lets idle connections live, as far as it has shown. Pure.
+//! Whether an application keeps idle connections open, as far as it has shown. Pure.
 //!
 //! If an application closes a connection just when a request is on its way, that request is lost unless it
 //! can be sent again. So requests that cannot be sent again use only connections that are likely to stay
@@ -28,8 +28,8 @@ impl Habits {
         self.closed = Some(now);
     }
 
-    /// Whether a request that cannot be sent again may go over a connection that has had `answers`, the last one `idle`
-    /// ago.
+    /// Whether a request that cannot be sent again may use a connection that has had `answers`, the last one
+    /// `idle` ago.
     pub(super) fn is_trusted(&self, answers: u32, idle: Duration, now: Instant) -> bool {
         let remembered = limits::APPLICATION_CLOSES_REMEMBERED;
         if let Some(closed) = self.closed

@@ -1,4 +1,4 @@
-//! Idle HTTP/1.1 connections to one application, and for whom each may be used again. Pure.
+//! Idle HTTP/1.1 connections to one application, and for which caller each may be used again. Pure.
 //!
 //! A connection carries requests of one caller only. HTTP/1.1 matches responses to requests by order alone,
 //! so bytes that an application sends behind a response would become the response to the next request. That
@@ -45,8 +45,8 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
         });
     }
 
-    /// The connection of this caller that was used last and is [`Fit::Now`], as `judge` says by it and the time for
-    /// which it was idle; those that are [`Fit::Never`] again are dropped.
+    /// The most recently used connection of this caller that `judge` finds [`Fit::Now`]; `judge` gets the
+    /// connection and its idle time. Connections that are [`Fit::Never`] again are dropped.
     pub(super) fn take(
         &mut self,
         caller: &K,
@@ -87,12 +87,12 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
     }
 }
 
-/// Whether a connection serves for a request.
+/// Whether a connection can carry a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     /// It does.
     Now,
-    /// It may serve for another one, or later.
+    /// It may carry another request, or this one later.
     NotNow,
     /// It is over.
     Never,

@@ -20,7 +20,7 @@ pub(super) struct Lost {
 pub(super) enum Fate {
     /// Nothing.
     Unprocessed(UnprocessedReason),
-    /// Perhaps something, but it answered with no byte before its connection ended.
+    /// It may have processed the request, but sent no byte of an answer before its connection ended.
     Unanswered,
     /// The application may have processed it, or it would fail again in the same way.
     Final,
@@ -168,7 +168,7 @@ pub(super) fn exchange_failure(error: &hyper::Error) -> Failure {
     } else if error.is_timeout() {
         Reason::ResponseTimeout
     } else if error.is_user() {
-        // The body that we gave it broke: the caller went away.
+        // The body that the sidecar sent broke off: the caller went away.
         Reason::CallerGone
     } else {
         Reason::ConnectionTerminated

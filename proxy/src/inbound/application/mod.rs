@@ -5,8 +5,8 @@
 //! which caller it is used again, `habits.rs` for which requests. Callers do not share connections of HTTP/2
 //! either: windows and streams are counted per connection, so one caller could use them all up.
 //!
-//! A request whose connection ends before an answer is sent again where that is safe: [`Lost`] says what is known,
-//! [`Application::again`] decides.
+//! A request whose connection ends before an answer is sent again if that is safe: [`Lost`] holds what is
+//! known, [`Application::allow_resend`] decides.
 
 mod answer;
 mod greeting;
@@ -79,7 +79,7 @@ struct Connection {
     _place: Place<Caller>,
 }
 
-/// The task that moves a connection.
+/// The task that drives a connection.
 struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
@@ -177,7 +177,7 @@ impl Application {
             .map_err(|error| self.connect_failure(&error))
     }
 
-    /// A request that shall be sent here.
+    /// A request to be sent here.
     pub(crate) fn outgoing(&self, request: Request<RequestBody>) -> Outgoing {
         Outgoing::new(request, &self.room)
     }
@@ -224,7 +224,8 @@ impl Application {
         }
     }
 
-    /// Sends a request of `caller` over HTTP/2 with prior knowledge. `interims` takes those that come, if any are wanted.
+    /// Sends a request of `caller` over HTTP/2 with prior knowledge. `interims` takes interim responses, if
+    /// any are wanted.
     pub(crate) async fn send_multiplexed(
         self: &Arc<Self>,
         caller: &Caller,
@@ -330,8 +331,8 @@ impl Application {
         }
     }
 
-    /// A stream of HTTP/2 for a request of the caller: of a connection that has room, or of a new one, while there may
-    /// be more.
+    /// A stream of HTTP/2 for a request of the caller: on a connection that has room, or on a new one, while
+    /// there may be more.
     async fn stream(self: &Arc<Self>, caller: &Caller) -> Result<Stream, Failure> {
         match self.next(caller) {
             Next::Stream(stream) => Ok(stream),
@@ -342,7 +343,7 @@ impl Application {
         }
     }
 
-    /// Waits for a connection that is being made, or, while there may be none, for a stream that ends.
+    /// Waits for a connection that is being made, or, if none may be made, for a stream that ends.
     async fn wait_for_stream(
         self: &Arc<Self>,
         caller: &Caller,
@@ -392,7 +393,7 @@ impl Application {
         )
     }
 
-    /// Makes one more connection of HTTP/2, as often as it is asked by all who wait for it.
+    /// Makes one more connection of HTTP/2; all requests that wait for it share it.
     fn opening(self: &Arc<Self>, caller: Caller) -> Opening<Failure> {
         let application = Arc::clone(self);
         let making = async move {

@@ -16,7 +16,7 @@ pub(super) struct MultiplexedConnections<K, C, E: Clone> {
 /// What is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
-    /// How long a connection may be unused.
+    /// How long a connection may stay unused.
     pub(super) life: Duration,
     /// Of how many callers.
     pub(super) callers: usize,
@@ -118,7 +118,7 @@ impl<K: PartialEq + Clone, C, E: Clone> MultiplexedConnections<K, C, E> {
         &mut self.all[index]
     }
 
-    /// Leaves out those that were not used for too long.
+    /// Removes connections that were not used for too long.
     pub(super) fn sweep(&mut self, now: Instant) {
         let life = self.bounds.life;
         for one in &mut self.all {

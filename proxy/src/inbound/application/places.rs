@@ -26,7 +26,7 @@ struct Taken<K> {
     each: Vec<(K, u32)>,
 }
 
-/// A place, until it is dropped.
+/// A place, held until it is dropped.
 pub(super) struct Place<K: PartialEq> {
     places: Arc<Places<K>>,
     holder: K,
@@ -88,14 +88,14 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Something is free: all who wait look again.
+    /// A place is free: all who wait look again.
     pub(super) fn free(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.freed.notify_waiters();
         }
     }
 
-    /// To be taken before a look: what is freed after that wakes it.
+    /// To be created before a look: a place that is freed after that wakes it.
     pub(super) fn ticket(&self) -> Notified<'_> {
         self.freed.notified()
     }

@@ -1,4 +1,4 @@
-//! A stream that is read to its end although it takes nothing more.
+//! A stream that is read to its end even after writes have failed.
 //!
 //! An application may answer before it has read the request, and close. Then a write fails while the answer
 //! (or a GOAWAY) still waits to be read. hyper and h2 give up a connection at the first write that fails. So
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// See the module.
 pub(super) struct ReadToEnd<S> {
     stream: S,
-    /// Why nothing more can be written.
+    /// Why writes fail.
     deaf: Option<io::ErrorKind>,
     /// Nothing more comes.
     ended: bool,
@@ -46,7 +46,7 @@ impl<S> ReadToEnd<S> {
         (reading, told)
     }
 
-    /// Holds a failed write back while there may be something to read, which wakes the same task.
+    /// Holds a failed write back while there may be bytes to read; a read that ends wakes the same task.
     fn hold<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) if is_gone(error.kind()) => {

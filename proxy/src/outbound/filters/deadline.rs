@@ -1,5 +1,5 @@
-//! When the answer is no longer wanted: by what the application says, by the policy, or by what was asked of the
-//! application, whichever is first.
+//! The time after which the answer is no longer wanted: the earliest of the application's deadline, the
+//! policy's timeout, and the deadline of the request that the application is serving.
 
 use std::time::Instant;
 

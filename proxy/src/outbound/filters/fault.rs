@@ -17,7 +17,7 @@ pub(super) fn is_set(exchange: &Exchange) -> bool {
     fault.delay.is_some() || fault.abort.is_some()
 }
 
-/// A delay is not longer than the deadline.
+/// A delay is never longer than the deadline.
 pub(super) async fn apply(exchange: &Exchange) -> Result<(), Failure> {
     let route = &exchange.route;
     let counts = &route.cluster.destination.counts;

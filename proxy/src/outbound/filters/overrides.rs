@@ -27,7 +27,7 @@ pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("weft-override-r
 /// In place of `priority`.
 pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-override-priority");
 
-/// Treats the request as its own headers ask for, where a policy lets this application say so.
+/// Applies the request's own headers, if a policy allows this application to set them.
 pub(super) fn apply(exchange: &mut Exchange) {
     let (worker, route) = (&exchange.worker, &mut exchange.route);
     if route.traffic.overrides.callers.is_empty() {
@@ -109,7 +109,7 @@ fn read(headers: &HeaderMap, caller: &SpiffeId, traffic: &RequestTraffic) -> Opt
     })
 }
 
-/// Two lines of one field contradict each other, so they say nothing.
+/// Two lines of one field contradict each other, so neither counts.
 fn set<T>(
     headers: &HeaderMap,
     name: &HeaderName,

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::outbound::Socket;
 use crate::stream::ApplicationStream;
 
-/// The way in of one listener of one worker.
+/// Accepts the connections of one listener of one worker.
 pub(in crate::outbound) struct Acceptor {
     socket: Socket,
     /// For connections of all listeners of the worker.
@@ -90,7 +90,7 @@ impl Acceptor {
                 None => tokio::select! {
                     biased;
                     accepted = self.socket.accept() => accepted?,
-                    // The next that come may be many.
+                    // The next connections may be many.
                     () = self.intake.released(), if self.queue.is_narrow => continue,
                 },
             };

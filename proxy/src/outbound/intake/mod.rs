@@ -1,4 +1,4 @@
-//! How much of what the application asks a worker takes in, while it has more to do than it can.
+//! Limits how many of the application's requests an overloaded worker takes in.
 //!
 //! A request costs next to nothing until it is read. So when a worker falls behind, or its connections wait
 //! long to be accepted, it begins in each pass over the ready tasks only as many requests as one pass has
@@ -39,7 +39,7 @@ pub(crate) struct Intake {
     stands: Notify,
     /// The limit has ended.
     released: Notify,
-    /// Microseconds in which it was limited.
+    /// Microseconds for which it was limited.
     limited_for: AtomicU64,
 }
 
@@ -165,7 +165,7 @@ impl Intake {
         self.released.notify_waiters();
     }
 
-    /// Limits what is taken in whenever there is more than the worker can do. Without end.
+    /// Limits intake whenever the worker is overloaded. Runs without end.
     pub(crate) async fn keep(self: Arc<Self>, lag: Lag) {
         loop {
             tokio::select! {
@@ -188,7 +188,7 @@ impl Intake {
             if !waits {
                 tokio::time::sleep(limits::INTAKE_CYCLE).await;
             }
-            // Everything that is ready has its turn before this comes back.
+            // Every ready task has its turn before this continues.
             tokio::task::yield_now().await;
             let now = Instant::now();
             let took = now - began;
@@ -234,7 +234,7 @@ impl Turn {
         self.intake.pass_on();
     }
 
-    /// Ready when something may be read; after that another turn begins.
+    /// Ready when a request may be read; after that another turn begins.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.is_needed() {
             return Poll::Ready(());

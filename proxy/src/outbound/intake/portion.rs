@@ -1,4 +1,5 @@
-//! How many requests a worker begins in one cycle, so that it is through with them when the next begins. Pure.
+//! How many requests a worker begins in one cycle, so that it has handled them when the next cycle begins.
+//! Pure.
 //!
 //! The time that a cycle takes on the thread tells how many requests a cycle can begin. It accounts for the
 //! cost of requests, the speed of the machine and the time that applications take, because requests that wait

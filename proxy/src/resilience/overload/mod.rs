@@ -1,4 +1,5 @@
-//! A service whose application is asked more than it can answer: the adaptive limit. Pure: time is an argument.
+//! The adaptive limit of a service whose application gets more requests than it can answer. Pure: time is an
+//! argument.
 //!
 //! Without overload there is no limit. [`watch`] looks for the signs of overload, [`regulator`] then finds
 //! the limit and ends it. [`classes`] knows the usual times, [`waiting`] counts the requests that wait. The
@@ -32,7 +33,7 @@ pub(crate) enum Outcome {
     Declined,
     /// Its caller gave up, or its deadline passed.
     GivenUp,
-    /// Anything else: it says nothing of a queue.
+    /// Any other end: it tells nothing about a queue.
     Other,
 }
 
@@ -51,9 +52,9 @@ pub(crate) struct Ticket {
 pub(crate) enum Change {
     /// It acts.
     Acts(Sign),
-    /// It acts no more: it was not needed for a while.
+    /// It has stopped acting: it was not needed for a while.
     Over,
-    /// It acts no more: it did not help.
+    /// It has stopped acting: it did not help.
     Useless,
 }
 
@@ -87,7 +88,7 @@ impl Overload {
         }
     }
 
-    /// Whether what [`Self::limit`] says is done, or only observed.
+    /// Whether [`Self::limit`] is enforced, or only observed.
     pub(crate) fn enforce(&mut self, enforced: bool) {
         self.enforced = enforced;
     }

@@ -23,7 +23,7 @@ const JUDGED_FEW_TIME: Duration = Duration::from_secs(1);
 const JUDGED_MAX: Duration = Duration::from_secs(4);
 /// ... or as soon as most of this many are lost.
 const HOPELESS: u32 = 8;
-/// Those of before are waited for at most this long.
+/// The requests let in before are waited for at most this long.
 const SETTLED_MAX: Duration = Duration::from_secs(3);
 /// They are finished when this many times the limit have ended their wait.
 const SETTLED: f64 = 1.25;
@@ -34,36 +34,37 @@ const LOST: f64 = 0.05;
 /// behind older work of the application.
 const CUT_KEEPS: f64 = 0.8;
 const CUT_LOSES: f64 = 0.2;
-/// Where most of a generation is lost a cut goes deeper.
+/// If most of a generation is lost, a cut goes deeper.
 const MOST: f64 = 0.5;
 /// A larger limit is worth it if answers grow by this.
 const GROWTH_GAINS: f64 = 1.1;
 /// Nothing waits if answers take less than this many times the usual time.
 const UNQUEUED: f64 = 1.5;
-/// The application can do nearly all that it is asked if no more than this share is refused.
+/// The application can answer nearly all requests if at most this share is refused.
 const REFUSED_FEW: f64 = 0.1;
 /// The step by which a limit grows.
 const GROW: f64 = 1.25;
-/// Generations after which a step is tried again that was taken back: twice as many each time, at most these.
+/// Generations after which a step that was taken back is tried again: twice as many each time, at most this
+/// many.
 const RETRY_MAX: u32 = 16;
 
-/// A limit that refused less than this share for this time is needed no more.
+/// A limit that refused less than this share for this time is no longer needed.
 const NEEDED: f64 = 0.02;
 const UNNEEDED: Duration = Duration::from_secs(5);
-/// For this time less than this share was answered of what was before the limit acted: it does not help.
+/// If for this time less than this share of the earlier rate was answered, the limit does not help.
 const USELESS: Duration = Duration::from_secs(20);
 const USELESS_KEEPS: f64 = 0.5;
 
 /// The result of a generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Shown {
-    /// Work answered a second, each answer by the usual time of its class.
+    /// Work answered per second: each answer counts the usual time of its class.
     rate: f64,
     /// Share that was lost.
     lost: f64,
     /// How many times the usual time answers took.
     ratio: f64,
-    /// Share of what asked that was refused.
+    /// Share of the arriving requests that was refused.
     refused: f64,
 }
 
@@ -124,19 +125,19 @@ pub(super) struct Regulator {
     rated: u32,
     refused: u32,
     needed_last: Instant,
-    /// The rate of before it acted.
+    /// The rate before it acted.
     rate_before: f64,
     helped_last: Instant,
 }
 
 impl Regulator {
-    /// Begins with a cut of what waits, by how many times the usual time answers take: held at what waits, the queue
-    /// would be filled up again for as long as it takes to judge it. There is nothing to compare this cut with; where it
-    /// is too deep the limit grows.
+    /// Begins with a cut of the waiting requests, in proportion to how many times the usual time answers
+    /// take. If the limit began at the present number, the queue would stay full until it is judged. This cut
+    /// has no earlier generation to compare with; if it is too deep, the limit grows.
     pub(super) fn new(waiting: u32, seen: Seen, now: Instant) -> Self {
         Self {
             limit: cut_by(waiting, seen.ratio).max(LEAST),
-            // Those that were let in before it acted belong to none.
+            // Requests let in before it acted belong to no generation.
             generation: 1,
             step: Step::None,
             cuts: Patience::NEW,
@@ -159,7 +160,7 @@ impl Regulator {
         self.limit
     }
 
-    /// Which one a request belongs to that is let in now.
+    /// The generation of a request that is let in now.
     pub(super) fn generation(&self) -> u32 {
         self.generation
     }
@@ -169,7 +170,7 @@ impl Regulator {
         self.refused += 1;
     }
 
-    /// A request of that generation waits no more.
+    /// A request of that generation no longer waits.
     pub(super) fn ended(&mut self, generation: u32, request: Measured) {
         self.work += request.work();
         if generation != self.generation {
@@ -312,7 +313,8 @@ impl Regulator {
     }
 }
 
-/// Requests take as many times the usual time as they are more than the application works on at once (Little's law).
+/// Answers take as many times the usual time as there are more requests than the application works on at once
+/// (Little's law).
 fn cut_by(waiting: u32, ratio: f64) -> u32 {
     (f64::from(waiting) * (UNQUEUED / ratio).clamp(1.0 / 16.0, 0.5)) as u32
 }

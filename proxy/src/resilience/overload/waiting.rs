@@ -1,5 +1,5 @@
-//! How many requests wait for the head of their answer, by the second in which they began: what waits for long
-//! is a long poll or a stream, and no part of a queue. Pure.
+//! How many requests wait for the head of their answer, by the second in which they began: a request that
+//! waits for long is a long poll or a stream, and no part of a queue. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ pub(super) const QUEUED_MAX: Duration = Duration::from_secs(8);
 /// Seconds that are counted separately: those of [`QUEUED_MAX`], and the current one.
 const SECONDS: u64 = QUEUED_MAX.as_secs() + 1;
 
-/// The requests that wait and did so for at most [`QUEUED_MAX`].
+/// The requests that wait, and have waited for at most [`QUEUED_MAX`].
 #[derive(Debug)]
 pub(super) struct Waiting {
     origin: Instant,

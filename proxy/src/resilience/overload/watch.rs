@@ -5,9 +5,11 @@
 //! measured queue: answers take several times the usual time of their class while more than a few requests
 //! wait:
 //!
-//! - **Loss**: a tenth of what arrived within a second was given up by its callers, or refused by the fixed cap.
-//! - **Growth**: for half a second much less was answered than arrived, answers took longer and longer, and the
-//!   application answered as fast as before. Where it is only slower than before, it answers less at first.
+//! - **Loss**: callers gave up a tenth of the requests that arrived within a second, or the fixed cap refused
+//!   them.
+//! - **Growth**: for half a second the application answered far fewer requests than arrived, answers took
+//!   longer and longer, and the application answered at its earlier speed. An application that is only slower
+//!   than before answers fewer at first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ use super::Outcome;
 const TICK: Duration = Duration::from_millis(50);
 const TICK_SLOWEST: f64 = 0.4;
 const TICK_ENDED: u32 = 16;
-/// A stretch with less in it ends after this time.
+/// A stretch with fewer requests ends after this time.
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// Loss is judged over this many stretches, growth over this many.
 const LOSS_TICKS: usize = 20;
@@ -34,7 +36,7 @@ const GROWTH_WAITING: u32 = 48;
 /// Of the requests that arrived, this share was lost, and at least this many.
 const LOSS_SHARE: f64 = 0.1;
 const LOSS_MIN: u32 = 10;
-/// A caller that gives up sooner says nothing of a queue.
+/// A caller that gives up sooner tells nothing about a queue.
 const LOSS_AGE: Duration = Duration::from_millis(50);
 /// Of the requests that arrived, this share did not end, and by this many standard deviations of a random
 /// number of arrivals.
@@ -44,7 +46,7 @@ const GROWTH_DEVIATIONS: f64 = 5.0;
 /// between this share and that of those in the first half.
 const GROWTH_STEADY: f64 = 0.8;
 const GROWTH_STEADY_MOST: f64 = 1.25;
-/// Weight of one stretch without a queue in the pace of such.
+/// Weight of one stretch without a queue in the average pace of such stretches.
 const PACE: f64 = 0.1;
 /// Answers of the last stretch took this many times as long as those of the first.
 const GROWTH_SLOWER: f64 = 1.5;
@@ -64,16 +66,17 @@ pub(super) struct Seen {
     pub(super) sign: Sign,
     /// How many times the usual time answers take.
     pub(super) ratio: f64,
-    /// Work answered a second in the last stretches, each answer by the usual time of its class.
+    /// Work answered per second in the last stretches: each answer counts the usual time of its class.
     pub(super) rate: f64,
 }
 
-/// A request that waits no more.
+/// A request that no longer waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
     pub(super) outcome: Outcome,
     pub(super) took: Duration,
-    /// Seconds that its class usually takes, and how many times that it took, where that says something.
+    /// Seconds that its class usually takes, and how many times that it took, if the class tells about a
+    /// queue.
     pub(super) usual: Option<f64>,
     pub(super) ratio: Option<f64>,
 }
@@ -106,7 +109,7 @@ struct Tick {
     ratios: f64,
     measured: u32,
     queued: u32,
-    /// Answers, each by the usual time of its class.
+    /// Answers, each counted by the usual time of its class.
     work: f64,
 }
 
@@ -124,8 +127,8 @@ impl Tick {
         }
     }
 
-    /// Whether most of what ended had waited in a queue: where only some requests are slow, there is none that all
-    /// stand in.
+    /// Whether most requests that ended had waited in a queue: if only some requests are slow, there is no
+    /// queue common to all.
     fn is_queued(&self) -> bool {
         self.queued > 0 && 2 * self.queued >= self.measured
     }
@@ -227,7 +230,7 @@ impl Watch {
     }
 
     fn is_lossy(&self) -> bool {
-        // No older than a second: a stretch may last that long.
+        // At most a second old: a stretch may last that long.
         let now = self.running.began;
         let recent = self
             .past
@@ -259,7 +262,7 @@ impl Watch {
             late.zip(early).is_some_and(|(late, early)| late >= early)
         });
         let first = last.last().and_then(|tick| tick.ratio());
-        // The newest come first. The middle one counts for neither half.
+        // The newest come first. The middle one belongs to neither half.
         let half = GROWTH_TICKS / 2;
         let (late, early) = (&last[..half], &last[GROWTH_TICKS - half..]);
         let rate = |ticks: &[&Tick], end: Instant| {
