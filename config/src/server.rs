@@ -99,7 +99,7 @@ pub enum ServeError {
     Io {
         /// Which one.
         what: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The TLS or gRPC library refused.

@@ -43,7 +43,7 @@ impl Pacer {
     /// Done at `at`, or at once if that has passed. Cancel-safe.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub(crate) async fn until(&self, at: Duration) -> io::Result<()> {
         loop {
             let left = at.saturating_sub(self.clock.now());
@@ -58,7 +58,7 @@ impl Pacer {
     /// ([`awake_until`]). Cancel-safe.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub(crate) async fn wake_early(&self, at: Duration, early: &mut EarlyWake) -> io::Result<()> {
         let now = self.clock.now();
         let alarm = at.saturating_sub(early.length(now));
@@ -75,7 +75,7 @@ impl Pacer {
     /// Done when the run's origin has come, from which all moments count.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub(crate) async fn origin(&self) -> io::Result<()> {
         loop {
             let lead = self.clock.lead();

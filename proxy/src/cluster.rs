@@ -21,7 +21,7 @@ use crate::resilience::standing::{Begun, Change, Outcome, Standing, is_late};
 use crate::resilience::times::Times;
 use crate::resilience::verdict::Evidence;
 
-/// See the module.
+/// See the module's documentation.
 pub(crate) struct Cluster {
     /// `orders.shop:80`, as `weft-service` carries it.
     pub(crate) wire: HeaderValue,

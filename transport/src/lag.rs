@@ -65,14 +65,14 @@ impl Lag {
     /// Done when the worker is behind; at once if it is.
     pub async fn fell_behind(&self) {
         let mut pace = self.0.pace.subscribe();
-        // Fails only when the sender is gone, which is here.
+        // Fails only when the sender is gone; this value holds it.
         let _ = pace.wait_for(|pace| *pace == Pace::Behind).await;
     }
 
     /// Done when the worker fares well or is behind: lateness is for a moment.
     pub(crate) async fn is_not_late(&self) {
         let mut pace = self.0.pace.subscribe();
-        // Fails only when the sender is gone, which is here.
+        // Fails only when the sender is gone; this value holds it.
         let _ = pace.wait_for(|pace| *pace != Pace::Late).await;
     }
 

@@ -126,7 +126,7 @@ impl PrivateSocket {
     /// The next connection.
     ///
     /// # Errors
-    /// As the kernel says.
+    /// The error of the kernel.
     pub async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
@@ -197,7 +197,7 @@ fn number(file: &Metadata) -> (u64, u64) {
 /// Connects to such a socket, however long its path is.
 ///
 /// # Errors
-/// As the kernel says.
+/// The error of the kernel.
 pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     let short = Short::of(path)?;
     UnixStream::connect(&short.path).await

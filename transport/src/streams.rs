@@ -181,7 +181,7 @@ impl Streams {
     /// Done when the receive window cannot grow any more, for now.
     pub(crate) async fn window_at_bound(&self) {
         let mut at_bound = self.at_bound.subscribe();
-        // Fails only when the sender is gone, which is here.
+        // Fails only when the sender is gone; this value holds it.
         let _ = at_bound.wait_for(|at_bound| *at_bound).await;
     }
 

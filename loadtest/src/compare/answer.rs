@@ -40,7 +40,7 @@ pub enum AnswerError {
     Form {
         /// The beginning of what it printed.
         line: String,
-        /// What the parser said.
+        /// The error of the parser.
         reason: String,
     },
     /// An address that cannot be called.

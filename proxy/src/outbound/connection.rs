@@ -196,7 +196,7 @@ pub(crate) async fn arrive(
         // No buffer before the first byte: idle connections are cheap.
         stream.readable().await?;
         if intake.is_limited() {
-            // Rare, and not worth room in every connection.
+            // Boxed, because few connections need it and the others should not carry its size.
             Box::pin(intake.turn()).await;
             if stream.is_seen_to_end() {
                 intake.pass_on();

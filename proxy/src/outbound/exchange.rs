@@ -30,7 +30,7 @@ use crate::resilience::propagation::TraceId;
 use crate::resilience::retry::RetryAdvice;
 use crate::worker::{Count, Worker};
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Clone)]
 pub(super) struct Exchange {
     pub(super) worker: Arc<Worker>,

@@ -207,7 +207,7 @@ async fn send(
         .map(|request| request.saturating_duration_since(Instant::now()));
     match left {
         Some(left) if !deadline::is_told(&head.headers, left) => {
-            // Rare, and not worth room in every request.
+            // Boxed, because few requests need it and the others should not carry its size.
             Box::pin(async {
                 let mut head = head.clone();
                 deadline::tell(&mut head.headers, left);

@@ -12,7 +12,7 @@ use crate::limits;
 /// Slices of the time after which an answered request has settled.
 const SLICES: u64 = 8;
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     waiting: u32,

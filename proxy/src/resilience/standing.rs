@@ -15,7 +15,7 @@ use super::load::{Load, Slice, UnderWay};
 use super::retry::{self, is_grpc_failure};
 use crate::limits;
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Standing {
     /// Names it for consistent hashing.

@@ -19,7 +19,7 @@ const LEAST: u32 = 100;
 /// Responses after which all counts are halved.
 const MOST: u32 = 4000;
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Times {
     counts: Box<[u16; BUCKETS]>,

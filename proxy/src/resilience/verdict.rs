@@ -259,10 +259,10 @@ mod tests {
             let now = Instant::now();
             let clock = Clock::default();
             let one = ending.verdict(&clock, false, now);
-            assert_eq!(one, Verdict { cause, says }, "{ending:?}");
+            assert_eq!(one, Verdict { cause, evidence }, "{ending:?}");
             let last = ending.verdict(&clock, true, now);
             let cause = of_last;
-            assert_eq!(last, Verdict { cause, says }, "{ending:?}, the last");
+            assert_eq!(last, Verdict { cause, evidence }, "{ending:?}, the last");
         }
     }
 

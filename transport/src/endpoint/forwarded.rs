@@ -1,5 +1,5 @@
-//! Datagrams on their way between two processes that share a port: whose each is, and how it is written
-//! down with where it came from. Pure. `shared.rs` reads the port, `relay.rs` carries them.
+//! Datagrams that two processes sharing a port pass between them: which process each belongs to, and how a
+//! datagram is encoded with its source. Pure. `shared.rs` reads the port, `relay.rs` carries the datagrams.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -10,18 +10,18 @@ use crate::steering::{CONNECTION_ID_LENGTH, Epoch};
 /// Which process a datagram is meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Addressee {
-    /// The one that reads the port: all that no earlier one can know.
+    /// The process that reads the port: every datagram that no earlier process can know.
     Own,
-    /// The one before it with this epoch.
+    /// The earlier process with this epoch.
     Elder(Epoch),
-    /// A first packet that could be either's: the process that does not know it drops it.
+    /// A first packet that may belong to either process: the one that does not know it drops it.
     Either(Epoch),
 }
 
 /// Decides by the connection ID, whose second byte is the epoch of the process that chose it.
 ///
-/// The ID of a first packet is the client's choice, and need not say anything. Peers of the mesh choose
-/// one of another length; another client may hit length and epoch by chance, once in 256.
+/// A client chooses the ID of a first packet, and it need not name a process. Peers of the mesh choose one of
+/// another length; another client may match length and epoch by chance, once in 256.
 pub(super) fn addressee(datagram: &[u8], is_elder: impl Fn(Epoch) -> bool) -> Addressee {
     const LONG_HEADER: u8 = 0x80;
     const TYPE: u8 = 0x30;
@@ -57,7 +57,7 @@ pub(super) fn addressee(datagram: &[u8], is_elder: impl Fn(Epoch) -> bool) -> Ad
 /// Bytes before a forwarded datagram.
 pub(super) const HEADER_LENGTH: usize = 40;
 
-/// The first byte, so that a change of the layout is noticed by a process of another version.
+/// The first byte, by which a process of another version notices a changed layout.
 const FORMAT: u8 = 1;
 
 const SOURCE_V6: u8 = 1;
@@ -65,11 +65,11 @@ const HAS_DESTINATION: u8 = 1 << 1;
 const DESTINATION_V6: u8 = 1 << 2;
 const ECN_SHIFT: u8 = 4;
 
-/// What the kernel told about a datagram.
+/// The facts that the kernel gives about a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) source: SocketAddr,
-    /// The own address that it was sent to, from which the answer must come.
+    /// The local address that it was sent to, from which the answer must come.
     pub(super) destination: Option<IpAddr>,
     pub(super) ecn: Option<EcnCodepoint>,
 }
@@ -112,7 +112,7 @@ impl Origin {
         header
     }
 
-    /// `None` for what this version does not write.
+    /// `None` for bytes that this version does not write.
     pub(super) fn decode(header: &[u8; HEADER_LENGTH]) -> Option<Self> {
         let (head, addresses) = header.split_first_chunk::<8>()?;
         let [format, flags, port @ .., s0, s1, s2, s3] = *head;

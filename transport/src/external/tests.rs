@@ -13,7 +13,7 @@ use crate::http3::UnprovenServerConnection;
 use crate::testing::{Authority, FRONTEND, Issued, ORDERS, leaf};
 use crate::tuning::{TransportSettings, Tuning};
 
-/// A certificate for `localhost` that is its own root, and a server that shows it to anybody.
+/// A certificate for `localhost` that is its own root, and a server that presents it to every client.
 struct Website {
     roots: Trust,
     tls: ServerTls,
@@ -36,7 +36,7 @@ fn tuning() -> Tuning {
     TransportSettings::default().validate().unwrap()
 }
 
-/// Whoever proves to be `id` in the mesh of the tests.
+/// A peer that proves `id` in the mesh of the tests.
 fn only(id: &str) -> Trust {
     Trust::Identity(Authority::shared().bundle(), id.parse().unwrap())
 }
@@ -164,7 +164,7 @@ async fn a_server_that_asks_for_an_identity_lets_in_nobody_else() {
     assert!(meet(rooted, &client(only(ORDERS))).await.is_err());
 }
 
-/// Accepts TLS connections and sends each byte back that comes first.
+/// Accepts TLS connections and echoes the first byte of each.
 async fn serve_tls(tls: &ServerTls, alpn: &[&[u8]], tasks: &mut JoinSet<()>) -> SocketAddr {
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -46,7 +46,7 @@ impl ClientConnection {
         (Self { connection, peer }, driver)
     }
 
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         &self.peer
     }
@@ -195,7 +195,7 @@ impl UnprovenConnection {
         self.shared.streams.open()
     }
 
-    /// What tells whether the peer answers.
+    /// The signs by which liveness is judged.
     pub(crate) fn sample(&self) -> Sample {
         let stats = self.shared.quic.stats();
         Sample {

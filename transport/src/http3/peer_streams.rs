@@ -193,7 +193,7 @@ async fn read_stream(
 }
 
 fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
-    // Nothing that is done under the lock can panic half-way.
+    // No code under the lock can panic half-way.
     crate::locks::lock(core)
 }
 

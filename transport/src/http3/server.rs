@@ -85,7 +85,7 @@ impl ServerConnection {
         std::mem::take(&mut self.connection.was_paced)
     }
 
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         &self.peer
     }

@@ -354,7 +354,7 @@ impl Drop for Exchange {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under these locks can panic half-way.
+    // No code under these locks can panic half-way.
     crate::locks::lock(mutex)
 }
 

@@ -54,7 +54,7 @@ impl<T> Turns<T> {
         {
             return opened;
         }
-        // Rare, and not worth room in every request.
+        // Boxed, because few requests need it and the others should not carry its size.
         Box::pin(async {
             let mut place = Place::new(self, Instant::now());
             let asks = async {

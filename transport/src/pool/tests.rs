@@ -19,7 +19,7 @@ use crate::error::ConnectionError;
 use crate::testing::{Authority, FRONTEND, ORDERS, leaf, start};
 use crate::tuning::{TransportSettings, Tuning};
 
-/// Generous: it bounds a broken run and never passes in a good one.
+/// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]

@@ -113,7 +113,7 @@ impl Dialler {
         }
     }
 
-    /// Closes every connection well, and waits until the peers know, or `patience`.
+    /// Closes every connection in good order, and waits until the peers know of it, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         match self {
             Self::Http3(dialler) => dialler.close(patience).await,
@@ -140,12 +140,12 @@ pub enum ClientConnection {
 }
 
 impl ClientConnection {
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         on!(self, connection => connection.peer())
     }
 
-    /// Its numbers, for the admin endpoint and the metrics.
+    /// Its figures, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
         on!(self, connection => connection.status())
     }
@@ -215,7 +215,7 @@ impl ClientConnection {
         on!(self, connection => connection.open_exchanges())
     }
 
-    /// What tells whether the peer answers.
+    /// The signs by which liveness is judged.
     pub(crate) fn sample(&self) -> Sample {
         on!(self, connection => connection.sample())
     }

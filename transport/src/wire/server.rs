@@ -48,7 +48,7 @@ impl Listener {
         on!(self, listener => listener.refuse().await);
     }
 
-    /// Closes every connection well, and waits until the peers know, or `patience`.
+    /// Closes every connection in good order, and waits until the peers know of it, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         match self {
             Self::Http3(listener) => listener.close(patience).await,
@@ -150,12 +150,12 @@ pub enum ServerConnection {
 }
 
 impl ServerConnection {
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         on!(self, connection => connection.peer())
     }
 
-    /// Its numbers, for the admin endpoint and the metrics.
+    /// Its figures, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
         on!(self, connection => connection.status())
     }

@@ -286,7 +286,7 @@ impl Application {
         }
         let place = match self.places.take(caller) {
             Some(place) => place,
-            // Rare, and not worth room in every request.
+            // Boxed, because few requests need it and the others should not carry its size.
             None => Box::pin(self.place(caller)).await?,
         };
         self.open(place).await
@@ -336,7 +336,7 @@ impl Application {
     async fn stream(self: &Arc<Self>, caller: &Caller) -> Result<Stream, Failure> {
         match self.next(caller) {
             Next::Stream(stream) => Ok(stream),
-            // Rare, and not worth room in every request.
+            // Boxed, because few requests need it and the others should not carry its size.
             next @ (Next::Opening { .. } | Next::Full) => {
                 Box::pin(self.wait_for_stream(caller, next)).await
             }

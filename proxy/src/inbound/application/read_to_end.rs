@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// See the module.
+/// See the module's documentation.
 pub(super) struct ReadToEnd<S> {
     stream: S,
     /// Why writes fail.

@@ -141,7 +141,7 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that is done under the lock can panic half-way.
+        // No code under the lock can panic half-way.
         crate::locks::lock(&self.0)
     }
 }

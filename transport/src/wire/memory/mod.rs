@@ -104,7 +104,7 @@ fn proven(identity: &SpiffeId) -> PeerId {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under these locks can panic half-way.
+    // No code under these locks can panic half-way.
     crate::locks::lock(mutex)
 }
 

@@ -19,7 +19,7 @@ use crate::endpoint::{self, Epoch, MeshSettings, ResetKey, Workers};
 use crate::testing::{Authority, FRONTEND, ORDERS, start};
 use crate::tuning::Tuning;
 
-/// Generous: it bounds a broken run and never passes in a good one.
+/// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Both ends of one connection, with what must outlive them.
