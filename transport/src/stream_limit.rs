@@ -3,14 +3,14 @@
 //! quinn keeps state for each allowed stream, so the allowance starts small and doubles while at
 //! least half is in use.
 //!
-//! While a worker does not keep up, no more streams are allowed than were; while it is behind, about as many as
-//! it finishes in a fifth of a second, so that none waits for much longer (Little's law).
+//! While a worker does not keep up, the allowance does not rise. While it is behind, it allows about as many
+//! streams as the worker finishes in a fifth of a second, so that none waits for much longer (Little's law).
 
 use crate::lag::Pace;
 use crate::tuning::Tuning;
 
 /// The allowance of one connection, raised by [`StreamLimit::opened`]. [`StreamLimit::behind`] may lower it,
-/// but QUIC cannot take back credit (RFC 9000 section 4.6): there is no more of it until fewer are open.
+/// but QUIC cannot take credit back (RFC 9000 section 4.6): no more is given until fewer streams are open.
 #[derive(Debug)]
 pub(crate) struct StreamLimit {
     streams: u32,
@@ -26,7 +26,7 @@ impl StreamLimit {
         }
     }
 
-    /// Streams are open, `open` of them, on a worker that fares so. The new allowance, if it rises.
+    /// `open` streams are open, on a worker with this pace. Returns the new allowance, if it rises.
     pub(crate) fn opened(&mut self, open: u32, pace: Pace) -> Option<u32> {
         if !self.wants_streams(open) || pace != Pace::Well {
             return None;
@@ -35,7 +35,7 @@ impl StreamLimit {
         Some(self.streams)
     }
 
-    /// Whether more streams are wanted than the allowance lets through soon.
+    /// Whether more streams are wanted than the allowance will soon let through.
     pub(crate) fn wants_streams(&self, open: u32) -> bool {
         open >= self.streams.div_ceil(2) && self.streams != self.streams_max
     }

@@ -1,4 +1,4 @@
-//! Places that tasks hold: one is left when it is dropped, and tells when it was taken back.
+//! Places that tasks hold. Dropping a place leaves it, and its holder learns when it was taken back.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -27,8 +27,9 @@ impl<K: Ord + Clone> Places<K> {
         Self(Arc::new(Mutex::new(Shares::new(bounds))))
     }
 
-    /// A place for `holder`. Where its share is taken it loses its oldest one; where all are, the holder
-    /// of most does. More places than the bound are in use only until the one who lost a place has stopped.
+    /// A place for `holder`. If the holder's share is used up, it loses its oldest place; if all places are
+    /// taken, the holder with most does. The bound is exceeded only until the holder that lost a place has
+    /// stopped.
     #[must_use]
     pub fn enter(&self, holder: K) -> Place<K> {
         let taken_back = CancellationToken::new();

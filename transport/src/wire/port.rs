@@ -36,7 +36,7 @@ impl Port {
         }
     }
 
-    /// The socket once more, for a process that takes over; none where there is no socket.
+    /// A duplicate of the socket, for a successor; none if there is no socket.
     ///
     /// # Errors
     /// The error of the kernel.
@@ -48,7 +48,7 @@ impl Port {
         }
     }
 
-    /// Who reads it; none where no other process can.
+    /// The control of its reading; none if no other process can take it over.
     pub fn reading(&self) -> Option<Arc<Reading>> {
         match self {
             Self::Http3(socket) => Some(socket.reading()),

@@ -1,4 +1,4 @@
-//! What only the wire in memory can do: the mistakes of peers, and their limits.
+//! Behaviour that only the wire in memory can show: the mistakes of peers, and their limits.
 
 use super::*;
 use crate::pool::{Pool, Target};

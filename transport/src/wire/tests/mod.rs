@@ -22,7 +22,7 @@ use crate::tuning::Tuning;
 /// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Both ends of one connection, with what must outlive them.
+/// Both ends of one connection, with the values that must outlive them.
 struct Ends {
     client: ClientConnection,
     server: ServerConnection,
@@ -231,7 +231,7 @@ async fn a_reset_carries_its_reason_and_stays(ends: Ends) {
     let serving = ends.serve(|request| async move {
         let mut send = request.respond.head(&answer(200), false).await.unwrap();
         send.send_data(Bytes::from_static(b"half")).await.unwrap();
-        // What was sent before a reset may be lost, so it waits until that was read.
+        // Bytes sent before a reset may be lost, so it waits until they were read.
         let mut recv = request.recv;
         read_tunnel(&mut recv).await.unwrap();
         send.reset(Reason::TunnelBroke);
@@ -253,7 +253,7 @@ async fn a_reset_carries_its_reason_and_stays(ends: Ends) {
 async fn who_refuses_after_an_interim_response_breaks_the_rules(ends: Ends) {
     let serving = ends.serve(|mut request| async move {
         request.respond.informational(&answer(103)).await.unwrap();
-        // A reset may overtake what came before it: the caller says when it has seen that.
+        // A reset may overtake earlier bytes: the caller says when it has seen those.
         let _ = read(&mut request.recv).await;
         request.respond.reset(Reason::Unprocessed);
     });
