@@ -1,4 +1,4 @@
-//! What changed between two sets of resources, field by field. Pure; apply, diff and rollback show it.
+//! The differences between two sets of resources, field by field. Pure; apply, diff and rollback show them.
 
 use std::collections::BTreeSet;
 use std::fmt;

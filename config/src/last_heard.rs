@@ -1,5 +1,5 @@
-//! When the other end of a connection was heard last: whatever it sends counts, a keep-alive as much as
-//! a message, because a mesh in which nothing changes sends nothing else for hours.
+//! When the other end of a connection last sent anything, a keep-alive as much as a message: in a mesh in
+//! which nothing changes, only keep-alives come for hours.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The time of the last byte. Clones are of one time.
+/// The time of the last byte. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastHeard {
     /// Seconds since the Unix epoch; 0 before the first byte.
@@ -32,7 +32,7 @@ impl LastHeard {
     }
 }
 
-/// A stream that notes when something was read from it.
+/// A stream that notes when bytes were read from it.
 #[derive(Debug)]
 pub(crate) struct TrackedStream<S> {
     inner: S,

@@ -1,5 +1,5 @@
-//! What operators get back from the config service, and the client that asks it. The types travel as
-//! JSON, and are what `-o json` prints.
+//! The answers of the config service to operators, and the client that asks for them. The types travel as
+//! JSON; `-o json` prints the same.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,12 +22,12 @@ use crate::resources::{Key, Kind, Resource, SourceFile};
 use crate::store::RevisionInfo;
 use crate::table::{Revision, ServiceName, Withheld};
 
-/// What a change did, or would do.
+/// The effect of a change, made or only checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeResult {
-    /// What validation has to say.
+    /// The findings of validation.
     pub findings: Findings,
-    /// What differs from the revision in force before.
+    /// The differences from the revision in force before.
     pub changes: Vec<diff::Change>,
     /// The new revision; absent if there were errors, nothing to change, or it was a dry run.
     pub revision: Option<Revision>,
@@ -44,7 +44,7 @@ pub struct ChangeResult {
 /// One sidecar and a revision. Neither acknowledged nor refused means that it lags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SidecarState {
-    /// Whose it is.
+    /// Its identity.
     pub identity: SpiffeId,
     /// Which process.
     pub instance: String,
@@ -52,10 +52,10 @@ pub struct SidecarState {
     pub acknowledged: bool,
     /// Why it does not run it.
     pub refusal: Option<String>,
-    /// Its stream broke less than a lease ago: it may run what it had, and has not heard of anything since.
+    /// Its stream broke less than a lease ago: it may run its last table, and knows of no later change.
     #[serde(default)]
     pub lost: bool,
-    /// What its table should say and does not, as it does not understand it.
+    /// The parts of its table that are missing because it does not support them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
 }
@@ -63,7 +63,7 @@ pub struct SidecarState {
 /// All that is known of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SidecarInfo {
-    /// Whose it is.
+    /// Its identity.
     pub identity: SpiffeId,
     /// Which process.
     pub instance: String,
@@ -84,10 +84,10 @@ pub struct SidecarInfo {
     pub revision: Option<Revision>,
     /// Why it refused the last one.
     pub refusal: Option<String>,
-    /// What it understands of tables, by the names of [`crate::table::Feature`].
+    /// The features of tables that it supports, by the names of [`crate::table::Feature`].
     #[serde(default)]
     pub features: Vec<String>,
-    /// What its table should say and does not, as it does not understand it.
+    /// The parts of its table that are missing because it does not support them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
     /// End of its SVID, in RFC 3339.
@@ -105,7 +105,7 @@ pub struct ChangeOptions {
     pub wait: Duration,
     /// Only say what would change.
     pub dry_run: bool,
-    /// Applying deletes what the files do not have in these namespaces.
+    /// Applying deletes resources that the files lack in these namespaces.
     pub prune: Vec<String>,
 }
 
@@ -118,10 +118,10 @@ pub enum OperatorError {
     /// This identity may not do that.
     #[error("not permitted: {0}")]
     NotPermitted(String),
-    /// What was asked for does not exist or makes no sense.
+    /// The request names something that does not exist, or is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// What was named does not exist.
+    /// The named resource or revision does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The config service failed.
@@ -138,8 +138,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Connects to the first of `addresses` (`HOST:PORT`) that answers and proves to be the config
-    /// service of the mesh.
+    /// Connects to the first of `addresses` (`HOST:PORT`) that answers and proves to be the config service of
+    /// the mesh.
     ///
     /// # Errors
     /// When none does.
@@ -155,7 +155,7 @@ impl Operator {
         Ok(Self { client, ends })
     }
 
-    /// What applying the files would find and change.
+    /// The findings and changes that applying the files would give.
     ///
     /// # Errors
     /// When the call fails; findings are no failure.
@@ -304,7 +304,7 @@ fn sources(files: &[SourceFile]) -> Vec<proto::File> {
         .collect()
 }
 
-/// The wait that is asked for, as far as it ends before the connection does: a call that is cut off tells nothing of
+/// The wait that is asked for, limited to the life of the connection: a call that is cut off does not report
 /// a change that was made.
 fn wait(asked: Duration, left: Duration) -> Duration {
     asked.min(left.saturating_sub(limits::ANSWER_MARGIN))

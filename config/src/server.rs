@@ -1,10 +1,10 @@
 //! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups.
 //!
-//! [`serve`] tells the story. `access.rs` decides who may call what, by the identity that the handshake proved;
-//! `state.rs` is the shared state: `state/resources.rs` what is in force, `state/leases.rs` who serves what, and
-//! `state/sessions.rs` the sidecars; `tables.rs` is what is sent.
-//! `subscribe.rs` is one sidecar's stream and `sent.rs` what is sent on it, `operate.rs` the operators' calls,
-//! `admin.rs` the local socket.
+//! [`serve`] has the order of events. `access.rs` decides which calls are allowed, by the identity that the
+//! handshake proved. `state.rs` is the shared state: `state/resources.rs` has the resources in force,
+//! `state/leases.rs` the leases of workloads, and `state/sessions.rs` the sidecars; `tables.rs` has the
+//! tables that are sent. `subscribe.rs` is one sidecar's stream and `sent.rs` the messages on it,
+//! `operate.rs` the operators' calls, `admin.rs` the local socket.
 
 mod access;
 mod admin;
@@ -57,7 +57,7 @@ const STORE_FILE: &str = "config.redb";
 const SOCKET_FILE: &str = "admin.sock";
 const KNOWN_FILE: &str = "sidecars.json";
 
-/// What the config service needs to know.
+/// The parameters of the config service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigServeSettings {
     /// Directory of the store and the socket; created if missing.
@@ -83,10 +83,10 @@ pub enum ServeError {
     Running {
         /// The directory.
         dir: PathBuf,
-        /// The process, where the system says.
+        /// The other process, if the system names it.
         pid: Option<i32>,
     },
-    /// The address is taken or not this host's.
+    /// The address is taken, or not one of this host.
     #[error("cannot listen on {address}: {source}{}", listen_hint(source))]
     Listen {
         /// The address.
@@ -113,7 +113,7 @@ pub struct ConfigServer {
     state: Arc<ServerState>,
     listener: TcpListener,
     socket: PrivateSocket,
-    /// Where the sidecars that are there are noted.
+    /// The file in which the present sidecars are noted.
     known_file: PathBuf,
     credentials: Credentials,
 }
@@ -177,12 +177,12 @@ impl ConfigServer {
     /// Where it listens.
     ///
     /// # Errors
-    /// When the operating system does not say.
+    /// When the operating system does not tell the address.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// What it counts.
+    /// Its counts.
     #[must_use]
     pub fn metrics(&self) -> MetricsHandle {
         MetricsHandle::new(self.state.clone())
@@ -259,7 +259,7 @@ impl ConfigServer {
             () = shutdown.cancelled() => None,
         };
         let told = shutdown.is_cancelled();
-        // Either side ending by itself ends the rest too.
+        // If either side ends by itself, the rest ends too.
         shutdown.cancel();
         tracker.close();
         let drained = async {
@@ -271,7 +271,7 @@ impl ConfigServer {
             }
         };
         let drained = tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drained).await;
-        // A socket that no process answers on would only puzzle the next command.
+        // A socket that no process answers on would only confuse the next command.
         admin_place.clear();
         match drained {
             Ok(Ok(_)) if !told => Err(ServeError::Library("it stopped by itself".to_owned())),
@@ -283,7 +283,7 @@ impl ConfigServer {
     }
 }
 
-/// Logs connections that came to nothing.
+/// Logs connection attempts that failed.
 fn report() -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
     let refusals = Arc::new(LimitedLog::by_callers());
     move |from, reason| {
@@ -305,7 +305,7 @@ async fn publish(state: Arc<ServerState>, shutdown: CancellationToken) {
     shutdown.run_until_cancelled(state.publish_changes()).await;
 }
 
-/// Notes the sidecars that are there whenever they change.
+/// Notes the present sidecars whenever they change.
 async fn record(state: Arc<ServerState>, file: PathBuf, shutdown: CancellationToken) {
     let mut noted = None;
     loop {
@@ -330,7 +330,7 @@ async fn write_known(file: &Path, known: Vec<known::Known>) {
     let path = file.to_owned();
     let written = tokio::task::spawn_blocking(move || known::write(&path, known)).await;
     if let Ok(Err(error)) = written {
-        // An apply that follows a restart then waits longer than it must; no more depends on it.
+        // If this fails, an apply after a restart waits longer than it must; nothing else depends on it.
         tracing::warn!(path = %file.display(), %error, "which sidecars there are was not written to disk");
     }
 }

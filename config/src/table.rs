@@ -1,11 +1,11 @@
 //! The table: what one sidecar runs. It is compiled from the resources and registrations by
 //! [`crate::compile`], travels whole to the sidecar, and is kept on its disk as JSON.
 //!
-//! This file is not the operator's language (that is [`crate::resources`]) and takes no decision
-//! about traffic beyond the pure matching rules of its own values.
+//! This file is not the operator's language (that is [`crate::resources`]). It takes no decision about
+//! traffic beyond the pure matching rules of its own values.
 //!
-//! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the
-//! table and keep its last good one, not run it with a hole.
+//! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the table
+//! and keep its last good one, not run it with a gap.
 
 mod features;
 mod forbidden;
@@ -39,7 +39,7 @@ pub use traffic::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Which language it is written in.
+    /// The version in which it is written.
     pub schema: Schema,
     /// The revision of the resources from which this table was compiled.
     pub revision: Revision,
@@ -47,9 +47,9 @@ pub struct Table {
     pub trust_domain: TrustDomain,
     /// Services that this sidecar may call or serves, by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// Services that exist but which this sidecar may not call: backends of those that it may, and
-    /// services of its own namespace that its listeners name. They let the sidecar answer 403; other
-    /// names are never disclosed.
+    /// Services that exist but which this sidecar may not call: backends of those that it may, and services
+    /// of its own namespace that its listeners name. They let the sidecar answer 403; other names are never
+    /// disclosed.
     #[serde(
         default,
         deserialize_with = "forbidden::read",
@@ -62,7 +62,7 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forbidden {
-    /// What is spoken on its ports: the refusal has to be one that a client of it understands.
+    /// The protocol of its ports: the refusal has to be one that its clients can read.
     pub ports: BTreeMap<u16, Protocol>,
     /// Why.
     pub ban: Ban,
@@ -74,9 +74,10 @@ pub struct Forbidden {
 pub enum Ban {
     /// This policy denies all of its calls.
     DeniedBy(String),
-    /// These policies allow calls of others, and none allows those of this identity. Not all need to be named.
+    /// These policies allow calls of others, and none allows those of this identity. Not all need to be
+    /// named.
     AllowedByNoneOf(Vec<String>),
-    /// The mesh denies what no policy allows, and no policy is about this service.
+    /// The mesh denies calls that no policy allows, and no policy targets this service.
     DeniedByDefault,
     /// The config service is older than [`Feature::Bans`] and says only that no call is permitted.
     Unstated,
@@ -111,9 +112,9 @@ impl fmt::Display for Ban {
     }
 }
 
-/// The version of this file's types. A sidecar says which it reads, and gets no table of another. What is added
-/// is a [`Feature`]; the version is raised when what is left out changes its meaning, such as a default of
-/// [`Traffic`].
+/// The version of this file's types. A sidecar lists the versions that it reads, and gets no table of
+/// another. An addition is a [`Feature`]; the version is raised when the meaning of an omitted field changes,
+/// such as a default of [`Traffic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Schema;
@@ -132,7 +133,8 @@ impl Schema {
         vec![SCHEMA]
     }
 
-    /// Why a sidecar that reads these versions can be told nothing; none at all is a sidecar of before it was asked.
+    /// Why a sidecar that reads these versions can be sent no table. No version at all means a sidecar from
+    /// before versions were sent.
     pub fn unreadable_to(versions: &[u32]) -> Option<String> {
         if versions.is_empty() || versions.contains(&SCHEMA) {
             return None;
@@ -185,8 +187,8 @@ impl fmt::Display for Revision {
 pub struct Service {
     /// Its ports by number.
     pub ports: BTreeMap<u16, Port>,
-    /// Who may call it. Present only where this sidecar must decide: for services that it serves
-    /// and for parents of routes that lead to them. Absent there means that nothing may be delivered.
+    /// Who may call it. Present only if this sidecar must decide: for services that it serves and for parents
+    /// of routes that lead to them. If it is absent there, no request may be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }
@@ -195,7 +197,7 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// What is spoken on it.
+    /// The protocol spoken on it.
     pub protocol: Protocol,
     /// Routes, most specific first: the first rule that matches decides. If there are rules and none
     /// matches, the answer is 404. If there are none, requests go to this port's own endpoints.
@@ -204,7 +206,7 @@ pub struct Port {
     /// Healthy registered workloads, ordered by workload and address.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
-    /// Why there are none, where there are none.
+    /// Why there are none, if there are none.
     #[serde(default, skip_serializing_if = "Absence::is_never")]
     pub absence: Absence,
     /// How traffic to it is treated, by its callers and by the sidecar that serves it.
@@ -221,16 +223,16 @@ pub enum Absence {
     /// No workload has registered for it.
     #[default]
     Never,
-    /// The last workload took itself out: its sidecar drains or was stopped.
+    /// The last workload withdrew itself: its sidecar drains or was stopped.
     Withdrawn,
-    /// The last workload was not heard of for the length of a lease.
+    /// The last workload sent nothing for the length of a lease.
     Lost,
     /// Workloads are registered, and their applications accept no connections.
     Down,
 }
 
 impl Absence {
-    /// Whether it is the default, which is left out where it is written.
+    /// Whether it is the default, which is omitted when written.
     pub fn is_never(&self) -> bool {
         *self == Self::Never
     }
@@ -249,7 +251,7 @@ impl fmt::Display for Absence {
     }
 }
 
-/// What is spoken on a port.
+/// The protocol of a port.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -295,7 +297,7 @@ pub struct RouteRule {
     /// Where requests go, by weight. A rule with no backend, or with a sum of weights of 0, answers 500
     /// (Gateway API, HTTPRouteRule.backendRefs).
     pub backends: Vec<Backend>,
-    /// How its requests are treated. What concerns endpoints stands with the port of each backend.
+    /// How its requests are treated. The policy of endpoints is with the port of each backend.
     #[serde(default, skip_serializing_if = "traffic::is_default")]
     pub traffic: Arc<RequestTraffic>,
 }
@@ -345,7 +347,7 @@ pub struct Endpoint {
     pub workload: String,
     /// Where its sidecar listens (UDP).
     pub address: SocketAddr,
-    /// Whom the handshake there must prove.
+    /// The identity that the handshake there must prove.
     pub identity: SpiffeId,
     /// Where it runs, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -356,13 +358,13 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authorization {
-    /// What holds when no Allow and no Deny rule matches.
+    /// The decision if no Allow and no Deny rule matches.
     pub default: Default,
     /// Rules in a stable order; order has no meaning, Deny beats Allow.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Where only routes may lead to the service: those of these services. A call that states none of them
-    /// is refused.
+    /// If only routes may lead to the service: those of these services. A call that states none of them is
+    /// refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parents: Option<BTreeSet<ServiceName>>,
     /// How its application takes the case of paths.
@@ -371,7 +373,7 @@ pub struct Authorization {
 }
 
 impl Authorization {
-    /// These rules, for an application that takes case as it is and may be reached in any way.
+    /// These rules, for a case-sensitive application that may be reached in any way.
     pub fn new(default: Default, rules: Vec<Rule>) -> Self {
         Self {
             default,
@@ -394,13 +396,13 @@ pub enum PathCase {
 }
 
 impl PathCase {
-    /// Whether it is the default, which is left out where it is written.
+    /// Whether it is the default, which is omitted when written.
     pub fn is_sensitive(&self) -> bool {
         *self == Self::Sensitive
     }
 }
 
-/// The decision where no rule matches.
+/// The decision if no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Default {
     /// every workload of the mesh may call.
@@ -446,11 +448,11 @@ pub enum Action {
 #[serde(try_from = "String", into = "String")]
 pub struct PathPattern {
     text: String,
-    /// What comes before the star, or all, as applications compare it that ignore case.
+    /// The part before the star, or all of it, in the form in which applications compare it that ignore case.
     folded: String,
 }
 
-/// Why a text is no [`PathPattern`].
+/// Why a text is not a [`PathPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathPatternError {
     /// It does not begin with `/`.

@@ -139,7 +139,7 @@ fn a_deny_of_the_whole_service_hides_it() {
     let forbidden = &table.forbidden[&name("open")];
     let policy = "AuthorizationPolicy/shop/banned".to_owned();
     assert_eq!(forbidden.ban, Ban::DeniedBy(policy));
-    // A client of it is refused in a way that it understands.
+    // Its client gets a refusal that it can read.
     assert_eq!(forbidden.ports, [(5432, table::Protocol::Tcp)].into());
 }
 

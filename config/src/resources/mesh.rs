@@ -11,8 +11,8 @@ use crate::table;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct MeshConfigSpec {
-    /// Who may call a Service that no AuthorizationPolicy with `action: Allow` targets. A mesh
-    /// without a MeshConfig has `Allow`.
+    /// Who may call a Service that no AuthorizationPolicy with `action: Allow` targets. A mesh without a
+    /// MeshConfig has `Allow`.
     #[serde(default = "allow")]
     pub default_authorization: table::Default,
     /// How traffic is treated where no TrafficPolicy says otherwise: the fields of a

@@ -1,10 +1,10 @@
-//! Who may call what, decided before a byte of a call's body is read; and how long a call may take.
+//! Access control: which identity may make which call, decided before a byte of the call's body is read; and
+//! how long a call may take.
 //!
-//! Identities `ns/weft/sa/operator-*` may call everything, every other identity of the mesh may subscribe, and
-//! nothing else. An operator's call takes its [`Turn`] before its body is read, so that only a few
-//! large bodies are in memory at once. The handler takes the [`OperatorCall`] that the gate left with the request:
-//! that is how the gate learns that the body has arrived. A subscription has its own deadlines
-//! (`subscribe.rs`).
+//! Identities `ns/weft/sa/operator-*` may call everything; every other identity of the mesh may only
+//! subscribe. An operator's call takes its [`Turn`] before its body is read, so that only a few large bodies
+//! are in memory at once. The handler takes the [`OperatorCall`] that was left with the request; this tells
+//! the access control that the body has arrived. A subscription has its own deadlines (`subscribe.rs`).
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -30,17 +30,17 @@ use crate::limits;
 use crate::proto::discovery_server;
 use crate::validate::RESERVED_NAMESPACE;
 
-/// What the service account of an operator begins with.
+/// The prefix of an operator's service account.
 const OPERATOR_PREFIX: &str = "operator-";
 
 type HttpRequest = http::Request<Body>;
 type HttpResponse = http::Response<Body>;
 
-/// Puts the gate in front of services.
+/// Puts the access control in front of services.
 #[derive(Clone)]
 pub(super) struct AccessLayer(Arc<AccessControl>);
 
-/// The gate, and what is behind it.
+/// The access control, and the service behind it.
 #[derive(Clone)]
 pub(super) struct AccessControlled<S> {
     access: Arc<AccessControl>,
@@ -48,7 +48,7 @@ pub(super) struct AccessControlled<S> {
 }
 
 struct AccessControl {
-    /// Of operators' calls, by the name of the operator.
+    /// The turns of operators' calls, by the name of the operator.
     turns: Turns<String>,
     refusals: LimitedLog,
     tracker: TaskTracker,
@@ -65,7 +65,7 @@ struct Call {
     arrived: CancellationToken,
 }
 
-/// Who calls, as far as it matters.
+/// The caller's role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Right {
     /// A sidecar that subscribes.
@@ -111,7 +111,7 @@ where
     }
 
     fn call(&mut self, request: HttpRequest) -> Self::Future {
-        // The one that was polled is ready; its clone need not be.
+        // The service that was polled is ready; its clone need not be.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
         let access = Arc::clone(&self.access);
@@ -186,7 +186,7 @@ impl AccessControl {
     }
 
     /// The reply's body keeps the call's place. A caller that does not take its reply loses its connection,
-    /// because that is what holds the rest of it.
+    /// because the connection holds the rest of the reply.
     fn watch(&self, body: Body, call: OperatorCall, hang_up: Option<CancellationToken>) -> Body {
         let taken = CancellationToken::new();
         if let Some(hang_up) = hang_up {
@@ -219,7 +219,7 @@ impl AccessControl {
 /// Bytes of a called path that the log shows; those that exist are shorter.
 const CALL_SHOWN: usize = 64;
 
-/// Whether a call may be made at all, by whom a certificate proved that ends then. Pure.
+/// Whether a call may be made at all, given the identity and the expiry of its certificate. Pure.
 fn judge(
     proven: Option<(&SpiffeId, SystemTime)>,
     path: &str,
@@ -263,7 +263,7 @@ fn operator(id: &SpiffeId) -> Option<&str> {
 }
 
 impl OperatorCall {
-    /// The ticket of a call whose body has arrived.
+    /// The operator's call behind a request whose body has arrived.
     pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         let call = request.extensions().get::<Self>().cloned();
         let call = call.ok_or_else(|| Status::permission_denied("not an operator's call"))?;
@@ -276,7 +276,7 @@ impl OperatorCall {
         &self.0.author
     }
 
-    /// Gives up the place: nothing large is held from here on.
+    /// Gives up the place: no large body is held from here on.
     pub(super) fn give_up(&self) {
         let mut place = self.0.place.lock();
         let place = match &mut place {
@@ -414,7 +414,7 @@ mod tests {
         assert!(!taken.is_cancelled());
     }
 
-    /// A reply of which nothing is taken.
+    /// A reply of which no byte is taken.
     struct Unread;
 
     impl http_body::Body for Unread {

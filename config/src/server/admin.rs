@@ -1,5 +1,5 @@
-//! What is done on the config service's own host: backups over a socket that only its user may open, or from
-//! the file when no service runs, and restoring one.
+//! Operations on the config service's own host: backups over a socket that only its user may open, or from
+//! the file if no service runs, and restores.
 
 use std::io;
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::proto::admin_server::{Admin, AdminServer};
 use crate::proto::{BackupReply, BackupRequest, admin_client::AdminClient};
 use crate::store::{Store, StoreError};
 
-/// A store in use is that of a running service, if one answers on its socket.
+/// If the store is in use, a running service holds it, if one answers on its socket.
 pub(super) async fn in_use(dir: &Path, error: StoreError) -> ServeError {
     match connect(&dir.join(SOCKET_FILE)).await {
         Ok(stream) => ServeError::Running {
@@ -35,8 +35,8 @@ pub(super) fn process(pid: Option<i32>) -> String {
         .unwrap_or_default()
 }
 
-/// Takes the socket of a directory whose store this process has: one that is there was left by a process that is
-/// gone.
+/// Takes the socket of a directory whose store this process holds: a socket that is there was left by a
+/// process that is gone.
 pub(super) fn bind(dir: &Path) -> Result<PrivateSocket, ServeError> {
     let path = dir.join(SOCKET_FILE);
     PrivateSocket::bind(&path).map_err(|source| ServeError::Io {
@@ -128,7 +128,7 @@ pub async fn backup(dir: &Path) -> Result<Vec<u8>, ServeError> {
 /// Creates the store of a directory from a backup. Its id is a new one.
 ///
 /// # Errors
-/// When the directory has a store, or the backup is none.
+/// When the directory has a store, or the backup is invalid.
 pub fn restore(dir: &Path, content: &[u8]) -> Result<crate::table::Revision, ServeError> {
     std::fs::create_dir_all(dir).map_err(|source| ServeError::Io {
         what: dir.display().to_string(),

@@ -1,4 +1,4 @@
-//! What the config service counts, taken from the shared state when its admin port is asked.
+//! The counts of the config service, taken from the shared state when its admin port is asked.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::state::ServerState;
 use crate::operator::SidecarState;
 use crate::table::{Feature, Loss};
 
-/// A handle on the service's numbers.
+/// A handle to the service's counts.
 #[derive(Clone, Debug)]
 pub struct MetricsHandle(Arc<ServerState>);
 

@@ -1,5 +1,6 @@
-//! The operators' calls. That an operator calls was decided before (`access.rs`); every change is validated as a
-//! whole and written before a sidecar or an operator sees it. What takes long with large files runs on threads of its own.
+//! The operators' calls. `access.rs` has checked before that an operator calls. Every change is validated as
+//! a whole and written before a sidecar or an operator sees it. Steps that take long with large files run on
+//! separate threads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,14 +131,14 @@ impl Operator for Operations {
     }
 }
 
-/// The resources as a change would leave them, and what is to be said of it.
+/// The resources after a change, and the findings about it.
 struct Planned {
     next: Set,
     result: ChangeResult,
 }
 
 impl Operations {
-    /// What applying files would find and change.
+    /// The findings and changes that applying files would give.
     async fn look(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
         let _call = OperatorCall::of(&request)?;
         let files = request.into_inner().files;
@@ -147,7 +148,7 @@ impl Operations {
         reply(&planned.result)
     }
 
-    /// Plans a change, one at a time: what that needs for large files is needed once.
+    /// Plans a change, one at a time, so that the memory for large files is needed only once.
     async fn plan(
         &self,
         work: impl FnOnce(&ServerState) -> Result<Planned, Status> + Send + 'static,
@@ -161,8 +162,8 @@ impl Operations {
         .await
     }
 
-    /// Writes and publishes a change that has no errors, then waits for the sidecars, without holding
-    /// up the next writer.
+    /// Writes and publishes a change that has no errors, then waits for the sidecars, without delaying the
+    /// next writer.
     async fn change(
         &self,
         planned: Planned,
@@ -176,7 +177,8 @@ impl Operations {
             return reply(&result);
         }
         if result.changes.is_empty() {
-            // Nothing new to write; but the caller wants to know that what is in force is everywhere.
+            // There is no change to write; but the caller wants to know that the revision in force has
+            // reached all sidecars.
             drop((writing, next));
             call.give_up();
             let (revision, _) = self.state.current();
@@ -201,7 +203,7 @@ impl Operations {
         self.settle(result, &revision, &change).await
     }
 
-    /// Waits until the sidecars have `revision`, and says who has not.
+    /// Waits until the sidecars have `revision`, and lists those that do not.
     async fn settle(
         &self,
         mut result: ChangeResult,
@@ -226,8 +228,8 @@ impl Operations {
     }
 }
 
-/// The set with the files' resources in it, without others of the namespaces to be pruned, and what that would find
-/// and change.
+/// The set with the files' resources in it, without others of the namespaces to be pruned, and the findings
+/// and changes of that.
 fn with_files(state: &ServerState, files: Vec<File>, prune: &[String]) -> Result<Planned, Status> {
     if prune.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(

@@ -1,8 +1,8 @@
 //! One sidecar's stream: its reports and acknowledgements in, its table and changes out.
 //!
-//! Nothing is queued for a slow sidecar: what to send is computed when it can take a message, from the
-//! newest view and what it was told before (`sent.rs`). One that takes none for too long loses its connection, and with it
-//! what HTTP/2 holds for it.
+//! No message is queued for a slow sidecar: when it can take a message, the message is computed from the
+//! newest view and from what it was sent before (`sent.rs`). A sidecar that takes none for too long loses its
+//! connection, which frees HTTP/2's buffers for it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -129,9 +129,9 @@ struct Subscriber<'a> {
     state: &'a ServerState,
     workload: Workload,
     stream: Stream,
-    /// Itself as far as its table depends on it.
+    /// The facts about the sidecar on which its table depends.
     needs: Arc<Sidecar>,
-    /// What the sidecars of this identity may leave untaken.
+    /// The bytes that the sidecars of this identity may leave untaken.
     undelivered: Arc<Semaphore>,
     sent: Sent,
 }
@@ -152,10 +152,10 @@ impl Subscriber<'_> {
     ) -> Result<(), Status> {
         let (mut views, mut recorded) = (self.state.views(), self.state.recorded());
         let mut pending = false;
-        // What a sidecar serves is in its first report. A table without it would deny all calls to a
-        // service that the sidecar goes on to serve.
+        // The first report names the services of a sidecar. A table made before that report would deny all
+        // calls to a service that the sidecar still serves.
         let mut reported = false;
-        // It runs nothing of which a service after this one would not know.
+        // It runs nothing that a later service would not know of.
         let mut is_recorded = false;
         let mut pace = Pace::new(Instant::now());
         let mut silent_until = Instant::now() + limits::SILENCE_MAX;
@@ -234,7 +234,8 @@ impl Subscriber<'_> {
         }
     }
 
-    /// Room for a message among those that the identity's sidecars have not taken, or the bytes that it needs.
+    /// Room for a message among those that the identity's sidecars have not taken, or the bytes that it
+    /// needs.
     fn room(
         &self,
         message: &ServiceMessage,
@@ -244,7 +245,7 @@ impl Subscriber<'_> {
         if bytes <= limits::SMALL_MESSAGE_BYTES {
             return Ok(None);
         }
-        // One that is larger than all room takes all of it.
+        // A message that is larger than all room takes all of it.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Some(granted) = granted
             && granted.num_permits() >= usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -285,7 +286,7 @@ impl Subscriber<'_> {
                     .acknowledge(workload, number, revision.into(), refusal);
             }
             Some(In::Hello(_)) => return Err(Status::invalid_argument("a second hello")),
-            // A later sidecar may say more than this service understands.
+            // A later sidecar may send fields that this service does not know.
             None => {}
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Policies that a direct call passes by: a parent is under a policy, and a Service that its routes lead to is not.
-//! Warnings, since that may be meant. What does not exist is an error already.
+//! Finds direct calls that bypass a policy: a parent is under a policy, and a Service that its routes lead to
+//! is not. They are warnings, because that may be intended. Missing resources are an error already.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::findings::Severity;
 use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteRule, HttpRouteSpec, Key, Kind};
 use crate::table::{self, Action, ServiceName};
 
-/// A way to a backend around the policy of its parent.
+/// A direct way to a backend around the policy of its parent.
 struct Bypass {
     backend: usize,
     message: String,
@@ -100,7 +100,7 @@ impl Check<'_> {
         }
     }
 
-    /// Only some may call the parent, and all may call the backend.
+    /// Some callers may call the parent, and all may call the backend.
     fn around_allow(
         &self,
         namespace: &str,
@@ -121,7 +121,7 @@ impl Check<'_> {
         Some((message, way_out(backend)))
     }
 
-    /// A policy denies some the parent, and they may call the backend.
+    /// A policy denies the parent to some callers, and they may call the backend.
     fn around_deny(
         &self,
         namespace: &str,

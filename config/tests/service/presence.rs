@@ -1,4 +1,4 @@
-//! For whom an apply waits: sidecars whose stream broke, and those that a service before this one knew.
+//! For which sidecars an apply waits: those whose stream broke, and those that an earlier service knew.
 
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,7 @@ async fn a_service_that_cannot_know_which_sidecars_there_are_says_so_until_a_lea
     let mut operator = world.operator("anna").await;
     let result = apply_at_once(&mut operator, &more("more")).await;
     assert!(result.settling && result.revision.is_some(), "{result:?}");
-    // Nothing is left to change, and still it is not said that all is well.
+    // There is no change left to make, and still the answer does not report success.
     let again = apply_at_once(&mut operator, &more("more")).await;
     assert!(again.settling && again.revision.is_none(), "{again:?}");
     let waited = apply(&mut operator, &more("last")).await;

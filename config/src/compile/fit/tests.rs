@@ -1,4 +1,4 @@
-//! What each kind of sidecar is told of the same resources.
+//! The tables that each kind of sidecar gets for the same resources.
 
 use super::*;
 use crate::compile::tests::set;
@@ -184,7 +184,7 @@ fn the_case_of_paths_closes_a_service_only_where_a_rule_judges_paths() {
 #[test]
 fn a_sidecar_that_does_not_decide_about_a_service_lacks_nothing_of_it() {
     assert_eq!(told(Features::none(), &["front"]).withheld, []);
-    // It decides about the parents of what it serves, too.
+    // It decides about the parents of the services that it serves, too.
     let of_behind = told(Features::none(), &["behind"]);
     assert_eq!(
         withheld(&of_behind),

@@ -1,4 +1,4 @@
-//! Who is waited for, and who is not.
+//! Which sidecars an apply waits for.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -42,7 +42,7 @@ fn revision(number: u64) -> Revision {
     }
 }
 
-/// Instances that are there, and whether they are lost.
+/// Present instances, and whether they are lost.
 fn there(sidecars: &Sidecars) -> Vec<(String, bool)> {
     let states = sidecars.states(&revision(1)).into_iter();
     states.map(|state| (state.instance, state.lost)).collect()
@@ -151,7 +151,7 @@ fn the_sidecars_of_an_identity_share_a_bounded_number_of_names() {
     let inbound = Arc::new(Inbound::from([(("x.shop".parse().unwrap(), 80), true)]));
     let reported = sidecars.report(&first, stream.number, &inbound);
     assert!(matches!(reported, Err(TooManyNames)));
-    // Its own stream again counts once, and one that is lost not at all.
+    // A second stream of the same sidecar counts once, and a lost one not at all.
     sidecars.connect(&first, naming(half)).unwrap();
     let again = sidecars.connect(&first, naming(half)).unwrap();
     sidecars.disconnect(&first, again.number, Instant::now());

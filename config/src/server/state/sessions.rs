@@ -1,5 +1,5 @@
-//! The sidecars that are there: their streams, what each of them runs or refuses, and who waits for that. Which
-//! sidecars there are is decided in `sidecars.rs`.
+//! The present sidecars: their streams, what each of them runs or refuses, and the calls that wait for that.
+//! `sidecars.rs` decides which sidecars are present.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::table::{Revision, ServiceName};
 #[derive(Debug)]
 pub(super) struct Sessions {
     pub(super) sidecars: Sidecars,
-    /// Until when there may be sidecars of which nothing is known.
+    /// Until when unknown sidecars may exist.
     all_known_at: Option<Instant>,
 }
 
-/// Who hears of the sidecars, and how often.
+/// Notifies waiting calls about the sidecars, and limits the log lines about them.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) registrations: LimitedLog,
@@ -35,17 +35,17 @@ pub(super) struct Progress {
     refused: AtomicU64,
     /// Counts acknowledgements, refusals, arrivals and departures.
     count: watch::Sender<u64>,
-    /// The sidecars that are there have changed since they were noted.
+    /// The present sidecars have changed since they were noted.
     unrecorded: Notify,
     /// The last stream whose sidecar is noted; see [`crate::server::known`].
     recorded: watch::Sender<u64>,
 }
 
-/// What became of a revision.
+/// The result of a wait for a revision.
 #[derive(Debug)]
 pub(in crate::server) struct Settled {
     pub(in crate::server) sidecars: Vec<SidecarState>,
-    /// There may be more sidecars than these.
+    /// More sidecars than these may exist.
     pub(in crate::server) more_may_come: bool,
 }
 
@@ -74,14 +74,14 @@ impl Progress {
             count: watch::Sender::new(0),
             unrecorded: Notify::new(),
             recorded: watch::Sender::new(match sessions.all_known_at {
-                // Nothing is noted until then, and so nothing that is missing misleads.
+                // No note is written until then, so an incomplete note misleads no later service.
                 Some(_) => u64::MAX,
                 None => 0,
             }),
         }
     }
 
-    /// Who is there has changed.
+    /// The set of present sidecars has changed.
     pub(super) fn sidecars_changed(&self) {
         self.unrecorded.notify_one();
         self.advance();
@@ -113,7 +113,7 @@ impl ServerState {
         self.progress.sidecars_changed();
     }
 
-    /// What a sidecar serves, said on its stream of that number.
+    /// The services that a sidecar reports on its stream of that number.
     pub(in crate::server) fn report(
         &self,
         workload: &Workload,
@@ -171,8 +171,8 @@ impl ServerState {
         self.progress.advance();
     }
 
-    /// Waits until every sidecar that is there acknowledged or refused `revision`, at most `wait`. One that
-    /// is expected back is waited for, and so is the time in which one may come that is not known.
+    /// Waits until every present sidecar has acknowledged or refused `revision`, at most `wait`. It also
+    /// waits for sidecars that are expected back, and while unknown sidecars may come.
     pub(in crate::server) async fn settle(&self, revision: &Revision, wait: Duration) -> Settled {
         let deadline = Instant::now() + wait;
         let mut progress = self.progress.count.subscribe();
@@ -202,12 +202,12 @@ impl ServerState {
         self.progress.refused.load(Ordering::Relaxed)
     }
 
-    /// What each sidecar that is there makes of `revision`.
+    /// The answers of the present sidecars to `revision`.
     pub(in crate::server) fn states(&self, revision: &Revision) -> Vec<SidecarState> {
         self.lock().sessions.sidecars.states(revision)
     }
 
-    /// What the service thinks of each registration of a sidecar; see [`problem`].
+    /// The result of each registration of a sidecar; see [`problem`].
     pub(in crate::server) fn serves(
         &self,
         workload: &Workload,
@@ -237,12 +237,12 @@ impl ServerState {
         (serves, proto::Registrations { registrations })
     }
 
-    /// Ready when the sidecars that are there have changed since they were noted.
+    /// Ready when the present sidecars have changed since they were noted.
     pub(in crate::server) async fn unrecorded(&self) {
         self.progress.unrecorded.notified().await;
     }
 
-    /// What has to be noted for a service after this one; `None` while not all sidecars are known.
+    /// The note for a later service; `None` while not all sidecars are known.
     pub(in crate::server) fn to_record(&self) -> Option<(u64, Vec<Known>)> {
         let inner = self.lock();
         inner

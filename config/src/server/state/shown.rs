@@ -1,4 +1,4 @@
-//! What operators see of the sidecars: the list of them, and why registrations do not hold.
+//! The sidecars as operators see them: the list of them, and why registrations do not hold.
 
 use super::{Inner, ServerState};
 use crate::operator::SidecarInfo;

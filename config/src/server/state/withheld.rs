@@ -1,12 +1,12 @@
-//! What sidecars cannot be told, in words for operators: what their builds do not understand. What that is decides
-//! `compile/fit.rs`.
+//! Parts of tables that sidecars cannot be sent because their builds do not support them, as operators see
+//! them. `compile/fit.rs` decides which parts these are.
 
 use super::ServerState;
 use crate::server::registry::Workload;
 use crate::table::{Revision, Withheld};
 
 impl ServerState {
-    /// A sidecar reads no table that this service writes: the same to operators as one that refuses it.
+    /// A sidecar cannot read the tables of this service: to operators that is the same as a refusal.
     pub(in crate::server) fn cannot_tell(
         &self,
         workload: &Workload,
@@ -28,7 +28,7 @@ impl ServerState {
         }
     }
 
-    /// What the table that a sidecar was sent should say and does not. Operators hear of what is news.
+    /// The parts missing in the table that a sidecar was sent. Operators are told of new ones.
     pub(in crate::server) fn withhold(
         &self,
         workload: &Workload,

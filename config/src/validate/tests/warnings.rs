@@ -1,4 +1,4 @@
-//! What is valid and probably not meant: the exact line of each warning.
+//! Resources that are valid and probably not intended: the exact line of each warning.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn an_open_backend_behind_a_protected_parent_is_a_warning() {
     );
 }
 
-/// A route from orders to orders-v1, a Deny of one caller on orders, and what else is said.
+/// A route from orders to orders-v1, a Deny of one caller on orders, and further resources.
 fn denied_parent(backend: &str, more: &str) -> Vec<String> {
     let text = route("    - backendRefs:\n        - {name: orders-v1, port: 80}\n---\n")
         + backend
