@@ -1,6 +1,7 @@
-//! The local commands' way to a CA: through `DIR/admin.sock` when a server answers there, else by opening the store.
+//! How local commands reach a CA: through `DIR/admin.sock` when a server answers there, else by opening the
+//! store.
 //!
-//! What they do is in `operations.rs` and `backup.rs`; the socket's server side is [`AdminService`].
+//! The operations are in `operations.rs` and `backup.rs`; the socket's server side is [`AdminService`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -189,7 +190,7 @@ impl Admin {
         }
     }
 
-    /// The trust domain of the CA, needed to read an identity given in short.
+    /// The trust domain of the CA, needed to complete an identity in short form.
     ///
     /// # Errors
     /// See [`AdminError`].
@@ -348,7 +349,7 @@ impl proto::admin_server::Admin for AdminService {
     }
 }
 
-/// Runs what waits for the disk on a thread that may wait.
+/// Runs work that waits for the disk on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {

@@ -13,7 +13,7 @@ use crate::store::StoreError;
 /// The kinds of failure that a command tells apart by its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The input, a file or a store is not what it should be.
+    /// The input, a file or a store is invalid.
     BadData,
     /// The CA does not answer.
     Unreachable,

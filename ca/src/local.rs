@@ -1,6 +1,6 @@
-//! Connections of local commands to a control-plane process, for the CA and the config service. A bounded number,
-//! each for a bounded time. The socket is `weft_transport::private_socket`; what is served on it is the process's
-//! own matter.
+//! Connections of local commands to a control-plane process, for the CA and the config service: a bounded
+//! number, each for a bounded time. The socket is `weft_transport::private_socket`; the process decides what
+//! it serves on it.
 
 use std::io;
 use std::time::Duration;
@@ -19,10 +19,11 @@ use crate::limits::ACCEPT_PAUSE;
 /// A connection of a local command; it ends when its time is over or newer ones need its place.
 pub type LocalConnection = Held<UnixStream, ()>;
 
-/// The connections that come in: at most `places` at once, each for at most `life`. A new one is always accepted;
-/// the oldest goes for it. There is no task behind it: it accepts while its server asks, and its socket is closed
-/// with it. All connections end with `end`, which the server cancels when it has stopped: a graceful shutdown waits
-/// for those that have not said a word of HTTP/2 as long as they are open.
+/// The connections that come in: at most `places` at once, each for at most `life`. A new one is always
+/// accepted, and the oldest is closed for it. No task runs behind it: it accepts while its server polls it,
+/// and dropping it closes its socket. All connections end with `end`, which the server cancels when it has
+/// stopped, because a graceful shutdown waits for connections that have sent no byte of HTTP/2 as long as
+/// they are open.
 pub fn incoming(
     socket: PrivateSocket,
     places: usize,

@@ -1,4 +1,4 @@
-//! `weft apply`, `delete`, `rollback`, `diff` and `validate`: changes to the mesh, made or looked at.
+//! `weft apply`, `delete`, `rollback`, `diff` and `validate`: changes to the mesh, made or only shown.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -133,7 +133,7 @@ fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
     })
 }
 
-/// The resources of files, if they are valid; what is doubtful goes to stderr.
+/// The resources of files, if they are valid; warnings go to stderr.
 pub(super) fn offline(paths: &[PathBuf]) -> Result<Set, Failure> {
     let (set, findings) = checked(&read(paths)?);
     report(&findings)?;
@@ -319,7 +319,7 @@ pub fn validate(args: &Validate) -> Result<(), Failure> {
     text_out(&format!("{count} {are} valid\n"))
 }
 
-/// A wait that is long enough whenever the config service was started.
+/// A wait that is long enough even right after a start of the config service.
 const SETTLING: Duration = Duration::from_secs(limits::LEASE.as_secs() + 5);
 
 /// Prints a change's result and turns it into the exit code.
@@ -347,7 +347,8 @@ fn conclude(how: &ChangeFlags, result: &ChangeResult) -> Result<(), Failure> {
     if result.findings.has_errors() {
         return Err(Failure::silent(Code::BadData));
     }
-    // Also where nothing was to change: what is in force has to be everywhere. A dry run asks no sidecar.
+    // Also if there was no change to make: the revision in force must have reached all sidecars. A dry run
+    // asks no sidecar.
     let mut good = true;
     if result.settling {
         good = false;
@@ -399,7 +400,7 @@ fn changes_text(changes: &[weft_config::diff::Change]) -> String {
     changes.iter().map(|change| format!("{change}\n")).collect()
 }
 
-/// Shows what validation found; errors end the command.
+/// Shows the findings of validation; errors end the command.
 fn report(findings: &Findings) -> Result<(), Failure> {
     for finding in &findings.listed {
         note(printable(finding.to_string()));

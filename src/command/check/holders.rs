@@ -1,14 +1,14 @@
-//! Which program holds a port or a socket of this host, as far as this user may see: the kernel names the socket, and
-//! `/proc` the process that has it open. Nothing is asked of the program itself.
+//! Finds the program that holds a port or a socket of this host, as far as this user may see: the kernel
+//! names the socket, and `/proc` the process that has it open. The program itself is not asked.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// Processes that are looked at; a host with more does not say who it is.
+/// Processes that are searched; on a host with more, the holder is not found.
 const PROCESSES_MAX: usize = 65_536;
 
-/// What holds a socket.
+/// The kind of socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketKind {
     Tcp,
@@ -42,7 +42,8 @@ pub fn at_path(path: &Path) -> Option<String> {
     program(&inode)
 }
 
-/// The inode of a line of `/proc/net/tcp` or its like, if its socket takes what is sent to this address (proc_net(5)).
+/// The inode of a line of `/proc/net/tcp` or its like, if its socket receives packets to this address
+/// (proc_net(5)).
 fn inode_of(line: &str, of: SocketKind, address: SocketAddr) -> Option<String> {
     /// TCP_LISTEN.
     const LISTENS: &str = "0A";
@@ -85,7 +86,7 @@ fn program(inode: &str) -> Option<String> {
         else {
             continue;
         };
-        // Those of other users are not shown.
+        // The descriptors of other users are not visible.
         let Ok(open) = fs::read_dir(process.path().join("fd")) else {
             continue;
         };

@@ -1,5 +1,5 @@
-//! `weft lab`: networks with faults on this machine, for any program. The work is done by
-//! `weft_netem_tests`; here flags are read and results printed.
+//! `weft lab`: networks with faults on this machine, for any program. `weft_netem_tests` does the work; this
+//! reads flags and prints results.
 
 mod backend;
 mod check;

@@ -1,5 +1,5 @@
-//! `weft lab run` and `weft lab matrix`: which scenarios are carried out, and how what was found is
-//! printed. `runner.rs` carries them out.
+//! `weft lab run` and `weft lab matrix`: choose the scenarios to run, and print the results. `runner.rs` runs
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ pub fn run(args: &Run) -> Result<(), Failure> {
     } else {
         args.scenarios.iter().map(String::as_str).collect()
     };
-    // Before anything is started: mistakes in the last file are told at once.
+    // Before anything is started, so that mistakes in the last file are reported at once.
     let overrides = args.changes.overrides();
     let scenarios = names
         .iter()
@@ -244,12 +244,12 @@ fn sum(outcomes: &[Outcome]) -> String {
     )
 }
 
-/// Says how far a series of runs is.
+/// Reports the progress of a series of runs.
 struct Progress {
     began: Instant,
     runs: usize,
     done: usize,
-    /// What the loads of all runs, and of those that are over, are planned to take.
+    /// The planned time of the loads of all runs, and of those that are over.
     planned: [Duration; 2],
 }
 
@@ -264,7 +264,7 @@ impl Progress {
         }
     }
 
-    /// Before each run. What is left is reckoned from what those before took.
+    /// Called before each run. The remaining time is estimated from that of the runs before.
     fn next(&mut self, scenario: &Scenario) {
         self.done += 1;
         if self.runs > 1 {

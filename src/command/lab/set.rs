@@ -80,7 +80,7 @@ pub fn change_address(args: &Move) -> Result<(), Failure> {
     }
 }
 
-/// One argument: checked here, so that a wrong one is a wrong usage.
+/// One argument, checked here so that a wrong one is a usage error.
 fn setting(text: &str) -> Result<(String, String), String> {
     if text == "clear" {
         return Ok((text.to_owned(), String::new()));
@@ -90,7 +90,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
         .ok_or("write SETTING=VALUE, as `delay=20ms`, or `clear`")?;
     let mut value = value.to_owned();
     if let Some(file) = Impairment::file(key, &value) {
-        // The lab's process has another working directory, so it gets what is in the file.
+        // The lab's process has another working directory, so it gets the contents of the file.
         let trace = Trace::read(&files_of(Path::new(""))(file)?);
         value = trace
             .map_err(|error| format!("{file}:{error}"))?

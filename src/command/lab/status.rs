@@ -1,4 +1,4 @@
-//! `weft lab status`: what a lab is, does and did.
+//! `weft lab status`: the topology, the state and the counts of a lab.
 
 use std::fmt::Write as _;
 

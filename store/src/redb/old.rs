@@ -1,14 +1,14 @@
-//! The schema of a file: new files get the present one, files of an earlier version are brought to it in one
+//! The schema of a file: new files get the present one, files of an earlier version are migrated to it in one
 //! transaction, files of a later one are refused.
 //!
-//! Schema 1 had a table for each kind of thing, with keys of its own type. From schema 2 on there is one table of
-//! entries, whose keys begin with what the table was. Values are taken over as they are.
+//! Schema 1 had a table for each kind of record, with keys of its own type. From schema 2 on there is one
+//! table of entries, whose keys begin with the name of the former table. Values are taken over unchanged.
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use super::tables::{META, META_KIND, META_SCHEMA, StepError, Tables};
 
-/// What a kind of store is called, what its schema is, and what to say when its file cannot be used.
+/// The name of a kind of store, its schema, and the messages for an unusable file.
 #[derive(Debug)]
 pub struct Layout {
     /// Written into the file, so that one kind is not taken for another.
@@ -17,11 +17,11 @@ pub struct Layout {
     pub what: &'static str,
     /// The layout of tables, keys and values.
     pub schema: u64,
-    /// What to do when there is no store.
+    /// The remedy when there is no store.
     pub make: &'static str,
-    /// What to do when the store is damaged.
+    /// The remedy when the store is damaged.
     pub restore: &'static str,
-    /// What the names in the table `meta` of schema 1 begin with now.
+    /// The new prefix of names in the table `meta` of schema 1.
     pub old_meta: &'static [u8],
     /// The other tables of schema 1; a file without one of them is of another kind.
     pub old: &'static [OldTable],
@@ -49,7 +49,7 @@ pub enum OldKeys {
     Hash,
 }
 
-/// Makes a new file a store of this layout, and brings an older one to it.
+/// Makes a new file a store of this layout, and migrates an older one to it.
 pub(super) fn settle(
     database: &Database,
     layout: &Layout,

@@ -11,7 +11,7 @@ use super::Shared;
 use super::tables::{CHANGES, ENTRIES, EntryKey, Record, StepError, entry_at, numbers};
 use crate::{Batch, Entry, Event, Keys, Order, Revision, Snapshot, StoreError, Watch};
 
-/// The state at a revision. What is in it stays in the file until it is dropped.
+/// The state at a revision. Its data stay in the file until it is dropped.
 pub(super) struct State {
     shared: Arc<Shared>,
     entries: ReadOnlyTable<EntryKey, &'static [u8]>,
@@ -43,7 +43,7 @@ impl State {
         })
     }
 
-    /// Visits what each of `keys` was, until told to stop.
+    /// Visits the value of each of `keys`, until told to stop.
     fn walk(
         &self,
         keys: &Keys,
@@ -59,7 +59,7 @@ impl State {
             return Ok(());
         }
         let mut rows = self.entries.range::<(&[u8], u64)>((from, to))?;
-        // The newest record so far of the key that is looked at; descending, the first one decides.
+        // The newest record so far of the present key; in descending order, the first one decides.
         let mut decided: Option<Vec<u8>> = None;
         let mut candidate = None;
         let mut tell = |place: redb::AccessGuard<'_, EntryKey>,
@@ -152,7 +152,7 @@ impl Snapshot for State {
     }
 }
 
-/// Reads the changes that the file remembers; nothing is queued for it.
+/// Reads the changes that the file keeps; no change is queued for it.
 pub(super) struct Watcher {
     shared: Arc<Shared>,
     keys: Keys,
@@ -230,7 +230,7 @@ impl Watch for Watcher {
 
     fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {
-            // The sender is part of what this watcher holds.
+            // This watcher holds the sender.
             let _ = self.newest.changed().await;
         })
     }

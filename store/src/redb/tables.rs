@@ -1,4 +1,4 @@
-//! What is in the file, and how a commit changes it.
+//! The tables in the file, and how a commit changes them.
 //!
 //! ```text
 //! meta        name -> schema and kind (text); revision, compacted and lease (8 bytes)
@@ -38,7 +38,7 @@ const META_LEASE: &str = "lease";
 pub(super) enum StepError {
     /// redb or the disk.
     Redb(redb::Error),
-    /// The file does not hold what was written.
+    /// The file does not hold the data that were written.
     Damaged(String),
     /// An answer to the caller.
     Answer(StoreError),
@@ -51,7 +51,7 @@ impl StepError {
         Self::Damaged(reason.to_string())
     }
 
-    /// Whether redb does nothing more until the file is opened again.
+    /// Whether redb refuses all work until the file is opened again.
     pub(super) fn is_of_disk(&self) -> bool {
         matches!(
             self,
@@ -102,7 +102,7 @@ impl StepError {
         {
             return StoreError::io(path, layout.make, error);
         }
-        // The rest are files that redb did not write, or not so.
+        // The rest are files that redb did not write, or that were changed since.
         corrupt(error.to_string())
     }
 }
@@ -143,9 +143,9 @@ impl From<DatabaseError> for StepError {
     }
 }
 
-/// What came of the work of a transaction.
+/// The result of the work of a transaction.
 pub(super) enum Done<R> {
-    /// It changed something, which has to be committed.
+    /// It made changes, which have to be committed.
     Changed(R),
     /// It changed nothing.
     Nothing(R),
@@ -160,8 +160,8 @@ impl<R> Done<R> {
     }
 }
 
-/// What a key is from a revision on: none if it was deleted then. In the file: the revision that made it (0 if it was
-/// deleted), its lease or 0, and its value.
+/// The state of a key from a revision on: none if it was deleted then. In the file: the revision that made it
+/// (0 if it was deleted), its lease or 0, and its value.
 pub(super) struct Record<'a> {
     created: Revision,
     lease: u64,
@@ -198,7 +198,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What a key was at a revision.
+/// The state of a key at a revision.
 pub(super) fn entry_at(
     entries: &impl ReadableTable<EntryKey, &'static [u8]>,
     key: &[u8],
@@ -212,7 +212,7 @@ pub(super) fn entry_at(
     Ok(record.map(|record| record.entry(key, found.value().1)))
 }
 
-/// The newest revision, and that before which nothing is remembered.
+/// The newest revision, and the one before which no state is kept.
 pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), StepError> {
     let meta = read.open_table(META)?;
     Ok((
@@ -243,7 +243,7 @@ pub(super) struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    /// Opens them, or makes those that are not there.
+    /// Opens them, or makes missing ones.
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StepError> {
         Ok(Self {
             meta: transaction.open_table(META)?,
@@ -330,7 +330,7 @@ impl<'t> Tables<'t> {
         Ok(true)
     }
 
-    /// Forgets how things were before `target`.
+    /// Forgets the states before `target`.
     pub(super) fn compact(&mut self, target: Revision) -> Result<Done<()>, StepError> {
         let before = number(&self.meta, META_COMPACTED)?;
         if target <= before {
@@ -350,7 +350,8 @@ impl<'t> Tables<'t> {
         Ok(Done::Changed(()))
     }
 
-    /// Forgets what a key was before a revision that changed it; one that deleted it leaves nothing.
+    /// Forgets the state of a key before a revision that changed it; if that revision deleted the key, no
+    /// state is left.
     fn forget_before(&mut self, key: &[u8], revision: Revision) -> Result<(), StepError> {
         let mut gone = Vec::new();
         for row in self.entries.range((key, 0)..=(key, revision))? {
@@ -389,7 +390,7 @@ impl<'t> Tables<'t> {
         Ok(Done::Changed(revision))
     }
 
-    /// Puts what an earlier version kept, as revision 1; there is no history before it.
+    /// Puts the entries that an earlier version kept, as revision 1; there is no history before it.
     pub(super) fn adopt(&mut self, key: &[u8], value: &[u8]) -> Result<(), StepError> {
         let record = Record {
             created: 1,
