@@ -1,6 +1,6 @@
 //! The run's time line: all threads measure from one origin.
 //!
-//! The one place of the engine that reads a clock; what is pure takes times as arguments.
+//! Only this file of the engine reads a clock; pure code takes times as arguments.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
 //! How long before a moment a thread should be awake, so that it is not late for it. Pure.
 //!
 //! An alarm of the kernel rings on time, but the thread that it wakes runs later: by a few microseconds on
-//! hardware, by 40 to 300 in a virtual machine whose processor went to sleep. So the alarm is set earlier, by what
-//! 499 of 500 alarms were late, and the thread stays awake until the moment. Two bounds hold what that costs: the
-//! length of one vigil, and the share of the thread's time that all of them take.
+//! hardware, by 40 to 300 in a virtual machine whose processor was asleep. So the alarm is set earlier, by
+//! the lateness that 499 of 500 alarms do not exceed, and the thread stays awake until the moment. Two bounds
+//! limit the cost: the length of one such wait, and the share of the thread's time that all of them take.
 //!
 //! Not here: the alarm, and how the thread stays awake ([`crate::pacer`]).
 
@@ -11,25 +11,25 @@ use std::time::Duration;
 
 use crate::limits;
 
-/// What a thread has learned of its alarms, and how long it may still stay awake.
+/// A thread's experience with its alarms, and how long it may still stay awake.
 #[derive(Debug)]
 pub(crate) struct EarlyWake {
-    /// As far as is known, 499 of 500 alarms are late by no more than this.
+    /// The estimated lateness that 499 of 500 alarms do not exceed.
     lateness: Duration,
     credit: Duration,
     /// Until when credit was given.
     credited: Duration,
 }
 
-/// How much longer the next vigil is when an alarm was later than expected.
+/// The step up after an alarm that was later than the estimate.
 const LONGER: Duration = Duration::from_nanos(49_900);
 
-/// How much shorter it is when the alarm was not. The estimate rests where one alarm in 500 is later, because that
-/// is how many steps down make a step up.
+/// The step down after any other alarm. The estimate settles where one alarm in 500 is later, because that
+/// many steps down make a step up.
 const SHORTER: Duration = Duration::from_nanos(100);
 
 impl EarlyWake {
-    /// Expects the worst at first: the first requests count as all others do.
+    /// Expects the worst at first, because the first requests count as all others do.
     pub(crate) fn new() -> Self {
         Self {
             lateness: limits::EARLY_WAKE_MAX,
@@ -38,7 +38,7 @@ impl EarlyWake {
         }
     }
 
-    /// How long before its moment an alarm should ring that is set at `now`.
+    /// How long before its moment an alarm that is set at `now` should ring.
     pub(crate) fn length(&mut self, now: Duration) -> Duration {
         let passed = now.saturating_sub(self.credited);
         let earned = passed.mul_f64(limits::EARLY_WAKE_SHARE_MAX);
@@ -70,8 +70,8 @@ mod tests {
         Duration::from_micros(micros)
     }
 
-    /// What is learned of alarms every two milliseconds, each as late as `late` says; and the share of the time
-    /// that the thread was awake for it.
+    /// The estimate from alarms every two milliseconds, each as late as `late` says; and the share of the
+    /// time for which the thread was awake.
     fn learn(count: u64, gap: Duration, late: impl Fn(u64) -> Duration) -> (Duration, f64) {
         let mut early = EarlyWake::new();
         let mut awake = Duration::ZERO;
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn all_vigils_together_take_no_more_than_their_share_of_the_time() {
-        // One alarm in fifty is late, so that vigils are long and almost all of them are kept.
+        // One alarm in fifty is late, so that waits are long and almost all of them are used.
         for gap in [20, 100, 500, 2000] {
             let late = |number| us(if number % 50 == 0 { 400 } else { 0 });
             let (_, share) = learn(100_000, us(gap), late);

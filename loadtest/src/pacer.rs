@@ -1,8 +1,8 @@
 //! Waits for a moment: asleep, to some ten microseconds, or awake at the end, to a few.
 //!
-//! tokio's timers tick in milliseconds, which at 1000 requests per second is a whole gap. A timerfd
-//! runs on the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no
-//! answer waits for a sleeping thread. One that stays awake looks at its sockets again and again meanwhile.
+//! tokio's timers tick in milliseconds, which at 1000 requests per second is a whole gap. A timerfd runs on
+//! the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no answer waits
+//! for a sleeping thread. A thread that stays awake polls its sockets all the while.
 //!
 //! Not here: which moments these are ([`crate::schedule`]), how long before one to wake ([`crate::early_wake`]).
 
@@ -25,7 +25,7 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    /// An alarm that goes by `clock`. Call it inside the runtime that waits for it.
+    /// An alarm that follows `clock`. Call it inside the runtime that waits for it.
     ///
     /// # Errors
     /// When the kernel has no descriptor left.
@@ -54,8 +54,8 @@ impl Pacer {
         }
     }
 
-    /// Done when the vigil for `at` begins, or at once if that has passed: from then on the thread should be awake
-    /// ([`awake_until`]). Cancel-safe.
+    /// Done when the thread should be awake for `at`, or at once if that time has passed; the thread then
+    /// stays awake by [`awake_until`]. Cancel-safe.
     ///
     /// # Errors
     /// The error of the kernel.
@@ -72,7 +72,7 @@ impl Pacer {
         Ok(())
     }
 
-    /// Done when the run's origin has come, from which all moments count.
+    /// Done when the run's origin has come, from which all times count.
     ///
     /// # Errors
     /// The error of the kernel.
@@ -87,7 +87,7 @@ impl Pacer {
     }
 
     async fn rest(&self, length: Duration) -> io::Result<()> {
-        // Setting it also forgets expirations that nobody has read, so nobody needs to.
+        // Setting it also clears expirations that were not read, so they need no reading.
         let alarm = Expiration::OneShot(TimeSpec::from_duration(length));
         let flags = TimerSetTimeFlags::empty();
         self.timer.get_ref().0.set(alarm, flags)?;
@@ -96,8 +96,8 @@ impl Pacer {
     }
 }
 
-/// Done at `at`, to a few microseconds, or at once if that has passed. The runtime looks at its sockets meanwhile,
-/// again and again without a rest.
+/// Done at `at`, to a few microseconds, or at once if that has passed. The runtime polls its sockets all the
+/// while.
 pub(crate) async fn awake_until(clock: Clock, at: Duration) {
     while clock.now() < at {
         tokio::task::yield_now().await;
@@ -156,7 +156,7 @@ mod tests {
         let clock = Clock::beginning_in(Duration::ZERO);
         let others = std::cell::Cell::new(false);
         let waits = async {
-            // Again if the machine stood still meanwhile.
+            // Repeated if the machine stood still in the meantime.
             for _ in 0..1000 {
                 awake_until(clock, clock.now() + limits::EARLY_WAKE_MAX).await;
                 if others.get() {

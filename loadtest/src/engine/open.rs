@@ -1,4 +1,4 @@
-//! The open loop: every request is sent at its time, whatever became of those before.
+//! The open loop: every request is sent at its time, however earlier ones ended.
 
 use std::io;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ async fn send(
                 () = worker.stop.cancelled() => return Ok(()),
                 waited = pacer.wake_early(arrival.at, &mut early) => waited?,
             }
-            // Before it is due, only what is certain to be sent then leaves this loop.
+            // Before it is due, only requests that are certain to be sent then leave this loop.
             if !worker.is_ready() {
                 awake_until(worker.clock, arrival.at).await;
             }

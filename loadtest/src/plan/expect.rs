@@ -1,10 +1,10 @@
-//! What a good answer is. Pure.
+//! Judges whether an answer is as expected. Pure.
 
 use http::{HeaderName, HeaderValue};
 
 use crate::sample::{ErrorKind, Outcome};
 
-/// What an answer must be to count as a success.
+/// The conditions that an answer must meet to count as a success.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expectations {
     /// The statuses that are good; without it those below 400, and 0 of gRPC.

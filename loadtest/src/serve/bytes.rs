@@ -1,5 +1,5 @@
-//! TCP and UDP without a protocol above: what comes goes back or nowhere, or bytes come from nowhere, after the
-//! delay that the behaviour says.
+//! TCP and UDP without a protocol above: bytes are echoed, dropped or generated, after the delay of the
+//! behaviour.
 
 use std::io;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use super::ThreadContext;
 use crate::limits;
 
-/// What a TCP connection is for.
+/// The use of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Every byte comes back.
     Echo,
-    /// Bytes are thrown away; when the client has sent its last, the connection is closed.
+    /// Bytes are dropped; when the client has ended its side, the connection is closed.
     Sink,
     /// A body is sent, then the connection is closed.
     Source,
@@ -62,7 +62,7 @@ async fn echo(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
         }
         let (came, fate) = context.receive();
         if fate.fails {
-            // An error without a word for it: the connection ends.
+            // This protocol has no way to report an error: the connection ends.
             return Ok(());
         }
         context.wait(came + fate.complete).await;
@@ -78,7 +78,7 @@ async fn sink(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
     }
     let mut buffer = vec![0; limits::SERVE_BULK_BUFFER];
     while stream.read(&mut buffer).await? > 0 {}
-    // The delay is that of the answer, which begins when all is there.
+    // The delay is that of the answer, which begins when all bytes have come.
     context.wait(context.clock.now() + fate.complete).await;
     Ok(())
 }
@@ -97,14 +97,14 @@ async fn source(mut stream: TcpStream, context: ThreadContext) -> io::Result<()>
         left -= next.len();
     }
     stream.shutdown().await?;
-    // What the client says is read to its end: a socket that is closed with bytes unread is reset, and what
-    // is under way is lost.
+    // The client's bytes are read to their end: closing a socket with unread bytes resets it, and bytes in
+    // flight are lost.
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
 }
 
-/// Ends a connection that is to fail: a plain end would be an empty transfer, which is a success.
+/// Ends a connection that should fail: a clean end would be an empty transfer, which is a success.
 fn reset(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }

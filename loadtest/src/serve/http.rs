@@ -23,7 +23,7 @@ use super::ThreadContext;
 use crate::limits;
 use crate::tasks::Tracked;
 
-/// What is spoken over TLS, in the order of preference (RFC 7301 section 3.1).
+/// The protocols over TLS, in the order of preference (RFC 7301 section 3.1).
 pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Accepts connections and answers on each; over TLS if there is a `tls`.
@@ -39,7 +39,7 @@ pub(super) async fn serve(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    // A connection that went away at once is found out by whoever serves it.
+                    // Serving a connection finds out if it has gone.
                     let _ = stream.set_nodelay(true);
                     let builder = auto::Builder::new(streams.clone());
                     let (context, body, tls) = (context.clone(), body.clone(), tls.clone());
@@ -73,7 +73,7 @@ async fn connection(
         .await;
 }
 
-/// Without a free descriptor `accept` would fail again at once, for ever.
+/// Without a free descriptor `accept` would fail again and again at once.
 pub(super) async fn accept_failed(context: &ThreadContext, _error: &io::Error) {
     context
         .alarms
@@ -81,7 +81,7 @@ pub(super) async fn accept_failed(context: &ThreadContext, _error: &io::Error) {
         .await;
 }
 
-/// One request: read as a whole, then answered when it is time.
+/// One request: read completely, then answered at its time.
 async fn answer(
     context: ThreadContext,
     body: Bytes,
@@ -139,13 +139,13 @@ fn grpc_response(body: Bytes, fails: bool) -> Response<Pieces> {
 
 type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a response still has to send.
+/// The part of a response that is still to be sent.
 struct Pieces {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
 }
 
-/// A body whose bytes come when it is their time.
+/// A body whose bytes come at their time.
 struct Answer {
     wait: Option<Wait>,
     pieces: Pieces,

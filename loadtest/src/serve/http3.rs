@@ -1,6 +1,6 @@
 //! HTTP/3, over weft-transport's server for tools outside of the mesh.
 //!
-//! Not here: what a request gets (`behaviour.rs`).
+//! Not here: how a request is treated (`behaviour.rs`).
 
 use std::future::poll_fn;
 use std::io;
@@ -52,7 +52,7 @@ async fn connection(incoming: QuicIncoming, context: ThreadContext, body: Bytes)
     }
 }
 
-/// One request: read as a whole, then answered when it is time. Nothing, where the peer breaks it off.
+/// One request: read completely, then answered at its time. No answer if the peer breaks it off.
 async fn answer(request: ServerRequest, context: ThreadContext, body: Bytes) -> Option<()> {
     let (came, fate) = context.receive();
     let mut upload = request.recv;
@@ -75,7 +75,7 @@ async fn answer(request: ServerRequest, context: ThreadContext, body: Bytes) -> 
         .headers_mut()
         .insert(header::CONTENT_LENGTH, length);
     let (head, ()) = response.into_parts();
-    // What goes with the head is in the same packets; a large body is not copied for that.
+    // Content that goes with the head is in the same packets; a large body is not copied for that.
     let at_once = fate.complete <= fate.first_byte;
     let first = if at_once {
         body.slice(..body.len().min(limits::FIRST_WRITE))

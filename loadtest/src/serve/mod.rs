@@ -1,8 +1,9 @@
-//! `weft load serve`: a server whose behaviour is known, so that what a load generator reports can be compared
-//! with what must be true.
+//! `weft load serve`: a server whose behaviour is known, so that the reports of a load generator can be
+//! compared with known values.
 //!
-//! [`behaviour`] says what a request gets (pure), `http.rs`, `http3.rs` and `bytes.rs` speak, `sockets.rs` binds,
-//! `alarms.rs` waits exactly. Each thread has its own runtime and its own sockets on the same ports.
+//! [`behaviour`] decides the treatment of a request (pure), `http.rs`, `http3.rs` and `bytes.rs` speak the
+//! protocols, `sockets.rs` binds, `alarms.rs` waits precisely. Each thread has its own runtime and its own
+//! sockets on the same ports.
 
 mod alarms;
 pub mod behaviour;
@@ -72,7 +73,7 @@ pub struct Server {
 /// Why a server does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address is taken or not of this host.
+    /// An address is taken or not one of this host.
     #[error("cannot listen on {address}: {error}")]
     Bind {
         /// The address.
@@ -83,7 +84,7 @@ pub enum ServeError {
     /// The kernel refused a thread or a descriptor.
     #[error("cannot serve: {0}")]
     System(#[from] io::Error),
-    /// A certificate and a key that do not belong together, or are of a kind that TLS does not know.
+    /// A certificate and a key that do not match, or of a kind that TLS does not support.
     #[error(transparent)]
     Tls(#[from] ExternalError),
     /// A thread ended by a defect.
@@ -104,7 +105,7 @@ impl Server {
         behaviour: Behaviour,
         seed: u64,
     ) -> Result<Self, ServeError> {
-        // A certificate that cannot be used is told before anything is served.
+        // An unusable certificate is reported before anything is served.
         tls.as_ref().map(secure).transpose()?;
         let (threads, listen) = sockets::bind(listen, threads)?;
         Ok(Self {
@@ -143,26 +144,26 @@ impl Server {
     }
 }
 
-/// What the connections of one thread share.
+/// The state that the connections of one thread share.
 #[derive(Clone)]
 struct ThreadContext {
     clock: Clock,
     behaviour: Arc<Behaviour>,
-    /// When the first request came, of all threads.
+    /// When the first request came, on any thread.
     first: Arc<OnceLock<Duration>>,
     alarms: Alarms,
     random: Arc<Mutex<StdRng>>,
 }
 
 impl ThreadContext {
-    /// When a request came, and what it gets.
+    /// When a request came, and its treatment.
     fn receive(&self) -> (Duration, Fate) {
         let now = self.clock.now();
         self.first.get_or_init(|| now);
         (now, self.behaviour.draw(&mut lock(&self.random)))
     }
 
-    /// Waits until `at`, or until the freeze that it falls into is over.
+    /// Waits until `at`, or until the end of the freeze that covers it.
     async fn wait(&self, at: Duration) {
         let first = self.first.get().copied().unwrap_or_default();
         let thawed = first + self.behaviour.thawed(at.saturating_sub(first));

@@ -1,9 +1,9 @@
 //! How much later or earlier than the mean a packet arrives. Pure.
 //!
-//! Behind every shape stands one standard normal variable per packet, of which each follows from the
-//! one before (AR(1)) where a correlation is asked for. Its distribution function makes it a share
-//! from 0 to 1, the shape's quantile function makes that a time: correlation changes the order of
-//! the values, never their distribution.
+//! Every shape is computed from one standard normal variable per packet; with a correlation, each depends on
+//! the one before (AR(1)). Its distribution function turns it into a share from 0 to 1, and the shape's
+//! quantile function turns that into a time: correlation changes the order of the values, never their
+//! distribution.
 
 use std::f64::consts::{SQRT_2, TAU};
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl CorrelatedJitter {
             Distribution::Normal => deviation * normal,
             Distribution::Pareto => lomax(deviation, below(normal)),
         };
-        // Not NaN and at most a few minutes: only below zero is there something to refuse.
+        // It is not NaN and at most a few minutes, so only negative values are refused.
         Duration::try_from_secs_f64(mean.as_secs_f64() + offset).unwrap_or_default()
     }
 

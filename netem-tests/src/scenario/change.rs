@@ -1,5 +1,5 @@
-//! Changes of links on a timeline. Pure: reads what an entry says of a link, and works out what the link does
-//! then; the other entries are `event.rs`.
+//! Changes of links on a timeline. Pure: reads the entries about a link, and computes its state after each;
+//! the other entries are in `event.rs`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::raw::{RawEvent, RawSettings};
 use crate::lab::{LinkSpec, NodeName};
 use crate::link::Impairment;
 
-/// A change of a link before it is known what the link does then.
+/// A change of a link whose resulting state is not computed yet.
 pub(super) struct Change {
     link: usize,
     directions: [bool; 2],
@@ -24,7 +24,7 @@ enum Effect {
     Blackout(bool),
 }
 
-/// Reads what the entry `index` says of `link`: changes, and how long after the entry's time each follows. A
+/// Reads the entry `index` about `link`: changes, and how long after the entry's time each follows. A
 /// blackout is two.
 pub(super) fn read(
     checker: &mut Checker<'_>,
@@ -79,7 +79,7 @@ pub(super) fn read(
 }
 
 impl Change {
-    /// Changes what its link does; `state` has that of each.
+    /// Changes its link; `state` has that of each.
     pub(super) fn apply(
         self,
         checker: &mut Checker<'_>,
