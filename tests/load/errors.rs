@@ -1,4 +1,4 @@
-//! What goes wrong is counted by its kind, and what cannot be done is one line with the right exit code.
+//! Failures are counted by kind, and an impossible run gives one line with the right exit code.
 
 use std::net::TcpListener;
 

@@ -1,4 +1,4 @@
-//! Applications that end connections and streams as they may: no request is lost to it that they did not take.
+//! Applications that end connections and streams as they may: no request is lost that they did not process.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -176,7 +176,7 @@ fn posts_reuse_the_connections_of_an_application_that_keeps_them() {
     // One connection, and so one worker of each sidecar.
     let mut connection = Connection::open(between.address()).unwrap();
     assert!(ask_on(&mut connection, "POST", 100).is_empty());
-    // The first ones had to show that connections live.
+    // The first ones had to show that connections stay open.
     pause(Duration::from_millis(100));
     assert!(ask_on(&mut connection, "POST", 1).is_empty());
     let before = origin.connections();
