@@ -33,7 +33,7 @@ pub enum FileError {
     },
     /// A key file that others than its owner may read.
     #[error(
-        "{path} may be read by others (mode {mode:04o}): if nobody did, run `chmod 600 {path}`; else replace the key"
+        "{path} may be read by others (mode {mode:04o}): if no other user has read it, run `chmod 600 {path}`; else replace the key"
     )]
     Exposed {
         /// The key file.

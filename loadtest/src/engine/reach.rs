@@ -125,7 +125,7 @@ async fn try_http3(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Res
         met = timeout(limits::CONNECT_TIMEOUT, meet) => {
             met.map_err(|_| ErrorKind::ConnectTimeout.to_string())?
         }
-        () = refused(address) => Err(format!("{}: nobody has this UDP port", ErrorKind::ConnectRefused)),
+        () = refused(address) => Err(format!("{}: no program has this UDP port", ErrorKind::ConnectRefused)),
     }
 }
 

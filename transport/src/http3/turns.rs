@@ -183,7 +183,7 @@ mod tests {
         let later = now + Duration::from_secs(2);
         assert!(turns.crowded_for(later) > Duration::from_secs(1));
         drop(first);
-        // Somebody waits still.
+        // The queue is still occupied.
         assert!(turns.crowded_for(later) > Duration::from_secs(1));
         assert_eq!(second.now_or_never(), Some(()));
         assert_eq!(turns.crowded_for(later), Duration::ZERO);
