@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reserved_namespace_tells_who_a_token_is_for() {
+    fn the_reserved_namespace_tells_the_role_of_a_token() {
         let of = |path: &str| Holder::of(&format!("spiffe://demo.test/{path}").parse().unwrap());
         assert_eq!(of("ns/weft/sa/config"), Holder::Config);
         assert_eq!(of("ns/weft/sa/operator-me"), Holder::Operator);

@@ -185,7 +185,7 @@ fn a_bad_variable_is_named_and_not_the_file() {
 }
 
 #[test]
-fn who_has_no_identity_and_no_token_is_told_how_to_get_one() {
+fn without_identity_and_token_the_error_says_how_to_get_one() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let output = weft(&[
@@ -270,7 +270,7 @@ fn a_spoiled_join_token_ends_with_65_and_names_its_file() {
 }
 
 #[test]
-fn an_authority_is_made_once_and_tokens_name_who_may_use_them() {
+fn an_authority_is_made_once_and_tokens_name_their_identity() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("ca");
     let dir = dir.to_str().unwrap();

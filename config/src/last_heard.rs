@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_is_read_counts_as_heard() {
+    async fn only_bytes_that_are_read_count_as_heard() {
         let last_heard = LastHeard::default();
         let (near, mut far) = duplex(16);
         let mut near = TrackedStream::new(near, last_heard.clone());

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vigil_is_as_long_as_all_but_one_in_500_alarms_are_late() {
+    fn a_thread_wakes_as_early_as_all_but_one_in_500_alarms_are_late() {
         // One in 500 comes 250 us late, as many 150 us, all others 40 us.
         let late = |number| match number % 500 {
             0 => us(250),
@@ -101,20 +101,20 @@ mod tests {
     }
 
     #[test]
-    fn alarms_that_ring_on_time_need_no_vigil() {
+    fn alarms_that_ring_on_time_need_no_early_wake() {
         let (length, _) = learn(10_000, us(2000), |_| us(3));
         assert!(length <= us(53), "{length:?}");
     }
 
     #[test]
-    fn no_vigil_is_longer_than_its_bound_however_late_alarms_are() {
+    fn no_thread_wakes_earlier_than_the_bound_however_late_alarms_are() {
         let (length, _) = learn(1000, us(10_000), |_| us(5000));
         assert_eq!(length, limits::EARLY_WAKE_MAX);
         assert_eq!(EarlyWake::new().length(us(0)), limits::EARLY_WAKE_MAX);
     }
 
     #[test]
-    fn all_vigils_together_take_no_more_than_their_share_of_the_time() {
+    fn all_early_wakes_together_take_no_more_than_their_share_of_the_time() {
         // One alarm in fifty is late, so that waits are long and almost all of them are used.
         for gap in [20, 100, 500, 2000] {
             let late = |number| us(if number % 50 == 0 { 400 } else { 0 });
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_rest_earns_no_more_than_the_credit_of_some_vigils() {
+    fn a_long_rest_earns_no_more_than_the_credit_of_some_early_wakes() {
         let mut early = EarlyWake::new();
         let hour = Duration::from_secs(3600);
         let kept = (0..1000).map(|_| {

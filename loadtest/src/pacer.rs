@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_vigil_begins_no_earlier_than_it_is_long_and_ends_no_earlier_than_its_moment() {
+    async fn an_early_wake_begins_within_its_length_and_ends_no_earlier_than_its_moment() {
         let clock = Clock::beginning_in(Duration::ZERO);
         let pacer = Pacer::new(clock).unwrap();
         let mut early = EarlyWake::new();

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_of_both_directions_needs_a_word_which() {
+    fn a_log_of_both_directions_needs_a_direction() {
         let log = line(1.0, 0.0, "inbound", "/in") + &line(5.0, 0.0, "outbound", "/out");
         assert!(matches!(
             read(log.as_bytes(), None, 1.0),

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_told_part_by_part_and_left_out_where_a_line_has_no_room_for_them() {
+    fn attempts_are_logged_part_by_part_and_left_out_of_a_line_without_room() {
         let now = Instant::now();
         let after = |milliseconds| now + Duration::from_millis(milliseconds);
         let mut attempt = Attempt::begin(after(2));

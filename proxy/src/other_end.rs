@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_ended_its_side_is_told_from_one_that_closed() {
+    fn a_client_that_ended_its_side_is_distinguished_from_one_that_closed() {
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             let Some((client, server)) = pair(address) else {
                 continue;

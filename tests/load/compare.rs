@@ -214,7 +214,7 @@ fn an_interrupted_comparison_in_namespaces_leaves_nothing() {
 }
 
 #[test]
-fn a_plug_in_that_cannot_be_one_is_told_in_a_line_before_anything_starts() {
+fn an_invalid_plug_in_is_reported_in_a_line_before_anything_starts() {
     let stage = Stage::new();
     let plain = stage.path("plain");
     fs::write(&plain, "no program").unwrap();
@@ -245,7 +245,7 @@ fn a_plug_in_that_cannot_be_one_is_told_in_a_line_before_anything_starts() {
 }
 
 #[test]
-fn a_plug_in_that_fails_is_told_with_its_own_words() {
+fn a_plug_in_that_fails_is_reported_with_its_own_output() {
     let stage = Stage::new();
     let rubbish = "echo listening on 80; cat > /dev/null";
     let dead = "echo 'no licence' >&2; exit 3";

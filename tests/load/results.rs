@@ -30,7 +30,7 @@ fn a_run_leaves_a_report_a_page_and_a_log() {
 }
 
 #[test]
-fn runs_of_one_server_are_not_told_apart_and_a_slower_one_is() {
+fn runs_of_one_server_do_not_differ_and_a_slower_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let measure = |name: &str, latency: &str| {
         let server = Server::start(&["--latency", latency]);

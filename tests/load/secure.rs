@@ -220,7 +220,7 @@ fn an_identity_is_shown_and_believed_over_tls_and_quic() {
 }
 
 #[test]
-fn a_server_of_another_identity_is_told_before_the_run() {
+fn a_server_of_another_identity_is_reported_before_the_run() {
     let mesh = Mesh::new();
     let orders = mesh.orders();
     for (scheme, flags) in [("https", &[][..]), ("http3", &["--http3"])] {
@@ -247,7 +247,7 @@ fn a_client_of_another_identity_is_told_that_it_was_refused() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for_is_told_before_the_run() {
+fn an_untrusted_certificate_is_reported_before_the_run() {
     let (site, other) = (Website::start(&[]), Website::start(&[]));
     let ca = other.certificate();
     for (scheme, flags) in [("https", &[][..]), ("http3", &["--http3"])] {
@@ -260,7 +260,7 @@ fn a_certificate_that_nobody_vouches_for_is_told_before_the_run() {
 }
 
 #[test]
-fn nobody_there_is_one_line_over_udp_as_well() {
+fn an_unreachable_server_is_one_line_over_udp_as_well() {
     let free = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     let url = format!("https://{address}/");

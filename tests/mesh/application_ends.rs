@@ -144,7 +144,7 @@ fn ask_on(connection: &mut Connection, method: &str, requests: usize) -> Vec<u16
 }
 
 #[test]
-fn an_application_that_closes_behind_each_answer_without_a_word_costs_no_post() {
+fn an_application_that_closes_after_each_answer_without_notice_costs_no_post() {
     let mesh = Mesh::start();
     let count = AtomicUsize::new(0);
     let origin = Origin::http(mesh.address(), move |_, out| {

@@ -73,7 +73,7 @@ fn calls_beyond_the_streams_of_one_connection_run_on_further_ones() {
 }
 
 #[test]
-fn a_call_that_waits_too_long_for_a_stream_is_told_and_counted_and_the_next_one_runs_when_there_is_room()
+fn a_call_that_waits_too_long_for_a_stream_is_refused_and_counted_and_the_next_one_runs_when_there_is_room()
  {
     let mesh = Mesh::start();
     let application = holding(&mesh, 1);

@@ -119,7 +119,7 @@ fn a_token_buys_one_identity_and_no_second_one() {
 }
 
 #[test]
-fn a_workloads_token_logs_nobody_in_and_a_login_that_fails_replaces_none() {
+fn a_workloads_token_is_no_login_and_a_login_that_fails_replaces_none() {
     let mesh = Mesh::start();
     let mut login = mesh.weft_command(&["login", &mesh.config_address(), "--context", "other"]);
     let output = run(login.arg("--join-token-file").arg(mesh.token("orders")));

@@ -329,7 +329,7 @@ fn a_body_that_comes_though_100_continue_was_not_said_is_waited_for_no_longer() 
 }
 
 #[test]
-fn an_application_gets_via_unless_its_sidecar_is_told_otherwise() {
+fn an_application_gets_via_unless_a_setting_forbids_it() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
     mesh.apply(&[service("orders", 80, "http"), service("plain", 80, "http")].concat());

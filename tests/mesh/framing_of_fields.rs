@@ -248,7 +248,7 @@ fn an_application_of_http2_tells_a_client_of_http1_to_go_on() {
 }
 
 #[test]
-fn a_head_that_is_too_large_over_http2_is_told_as_such_and_ends_nothing_else() {
+fn a_head_that_is_too_large_over_http2_is_answered_as_such_and_ends_nothing_else() {
     let mesh = Mesh::start();
     let (application, requests) = Http2::recording(mesh.address(), |request| {
         match request.path() {

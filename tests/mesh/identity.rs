@@ -113,7 +113,7 @@ fn serve(mesh: &Mesh, address: SocketAddr, identity: &Path, name: &str) -> Proce
 }
 
 #[test]
-fn a_server_without_the_expected_identity_is_never_told_a_byte() {
+fn a_server_without_the_expected_identity_gets_no_byte() {
     if !need(&[Need::Python]) {
         return;
     }

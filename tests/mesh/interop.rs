@@ -139,7 +139,7 @@ fn a_foreign_client_opens_a_tunnel_to_a_service_and_to_nothing_else() {
 }
 
 #[test]
-fn a_foreign_client_is_told_goaway_and_its_request_finishes() {
+fn a_foreign_client_gets_goaway_and_its_request_finishes() {
     if !need(&[Need::Python]) {
         return;
     }

@@ -67,7 +67,7 @@ fn serve(
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard_at_once() {
+fn bytes_of_a_server_that_speaks_first_arrive_at_once() {
     let mesh = Mesh::start();
     let application = serve(mesh.address(), |mut stream| {
         stream.write_all(b"220 ready\r\n")?;

@@ -236,7 +236,7 @@ fn bridge(path: &std::path::Path, to: SocketAddr) {
 }
 
 #[test]
-fn the_service_manager_hears_of_the_new_process_before_the_old_one_ends() {
+fn the_service_manager_learns_of_the_new_process_before_the_old_one_ends() {
     let mesh = Mesh::start();
     let path = mesh.folder().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();

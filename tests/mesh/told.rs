@@ -218,7 +218,7 @@ fn a_call_to_a_sidecar_that_is_gone_says_where_its_time_went() {
 }
 
 #[test]
-fn a_call_that_is_refused_here_says_whom_it_was_for_and_by_which_policy() {
+fn a_call_that_is_refused_here_names_its_service_and_the_policy() {
     let mesh = Mesh::start();
     mesh.apply(&[service("secret", 80, "http"), allow("secret", &["admin"])].concat());
     let shop = mesh
@@ -323,7 +323,7 @@ fn a_tcp_client_that_may_not_call_is_reset_logged_and_counted_and_gets_no_http()
 }
 
 #[test]
-fn why_a_service_has_no_endpoint_is_told_apart() {
+fn the_reasons_for_a_service_without_endpoints_are_told_apart() {
     let mesh = Mesh::start();
     mesh.apply(&service("orders", 80, "http"));
     let shop = mesh.sidecar("shop").calls("orders:80").start();
@@ -367,7 +367,7 @@ fn why_a_service_has_no_endpoint_is_told_apart() {
 }
 
 #[test]
-fn weft_check_finds_what_a_sidecar_asks_of_the_mesh_in_vain_and_who_holds_its_port() {
+fn weft_check_finds_unmet_settings_and_the_program_that_holds_a_port() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
     mesh.apply(

@@ -253,7 +253,9 @@ fn files_that_call_themselves_pure_are_pure() {
     let mut pure = 0;
     for source in rust_sources() {
         let header = source.header();
-        if !has_word(&header, "Pure") || header.contains("Pure except") || header.contains("Pure but")
+        if !has_word(&header, "Pure")
+            || header.contains("Pure except")
+            || header.contains("Pure but")
         {
             continue;
         }

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_became_longer_is_believed_after_a_while() {
+    fn a_path_that_became_longer_is_accepted_after_a_while() {
         let start = Instant::now();
         let mut fastest = Fastest::new(start);
         fastest.acknowledge(start, FASTEST);

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_short_bears_no_stopped_reader_and_asks_again() {
+    fn a_short_window_allows_no_stopped_reader_and_asks_again() {
         let pool = pool(Origin::Accepted);
         let [orders, _] = identities();
         let mut first: Vec<_> = (0..20).map(|_| pool.window(&orders)).collect();

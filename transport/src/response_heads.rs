@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_answered_in_part_cannot_say_that_nothing_was_processed() {
+    fn a_peer_that_has_answered_in_part_cannot_claim_that_nothing_was_processed() {
         let refused = ReceiveError::Unprocessed(Unprocessed::Refused);
         let mut heads = ResponseHeads::new(Method::GET);
         assert_eq!(heads.judged(refused.clone()), refused);

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_sides_prove_who_they_are() {
+    async fn both_sides_prove_their_identity() {
         let authority = Authority::new();
         let acceptor =
             TlsAcceptor::new(&authority.credentials(ORDERS), ClientAuth::Required).unwrap();

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ends_when_it_is_told_to_or_is_dropped_ends_nothing_else() {
+    async fn a_task_that_ends_on_request_or_is_dropped_ends_nothing_else() {
         assert_eq!(until("told", told(), ready(7)).await, 7);
         assert_eq!(unbroken("by itself", ready(8)).await, 8);
         assert_eq!(thread("a thread", || 9), 9);

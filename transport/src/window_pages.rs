@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_with_no_other_gets_all() {
+    fn a_connection_that_shares_with_no_other_gets_all() {
         let mut pages = Pages::unshared();
         assert!(pages.grow_to(1 << 40));
         assert_eq!(pages.bytes(), 1 << 40);

@@ -40,7 +40,7 @@ async fn how_long_an_expired_identity_is_renewed_is_the_ca_s_to_know_and_to_log(
 }
 
 #[tokio::test]
-async fn who_has_an_end_of_patience_hears_that_no_ca_answers() {
+async fn a_limited_patience_ends_with_the_error_that_no_ca_answers() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let token = ca.token("ns/shop/sa/orders").await;
     let state = ca.state("orders");

@@ -144,7 +144,7 @@ fn a_deny_of_the_whole_service_hides_it() {
 }
 
 #[test]
-fn who_serves_gets_its_policies_and_those_of_the_routes_parents_but_no_endpoints() {
+fn a_serving_sidecar_gets_its_policies_and_those_of_the_routes_parents_but_no_endpoints() {
     let table = plan(MESH).table(&sidecar("orders-v1", &[], &["orders-v1"]), &endpoints());
     assert_eq!(
         names(&table),

@@ -71,7 +71,8 @@ mod tests {
     use table::Mode::{Enforce, Observe};
 
     #[test]
-    fn a_new_mesh_config_enforces_the_adaptive_limit_and_an_old_one_observes_until_told() {
+    fn a_new_mesh_config_enforces_the_adaptive_limit_and_an_old_one_observes_until_it_names_a_mode()
+    {
         let saying = |adaptive| {
             let mut spec = MeshConfigSpec {
                 default_authorization: allow(),

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_port_has_no_endpoint_is_told_apart() {
+    fn the_reasons_for_a_port_without_endpoints_are_told_apart() {
         let (plan, mut registry, now) = (plan(), Registry::default(), Instant::now());
         let port = ("orders.shop".parse().unwrap(), 80);
         let why = |registry: &mut Registry| {

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_counts_until_the_same_workload_takes_it_back_and_is_news_once() {
+    fn a_withdrawal_counts_until_the_same_workload_takes_it_back_and_is_news_once() {
         let identity = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
         let address = "10.0.0.1:6143".parse().unwrap();
         let mut withdrawn = Withdrawn::default();

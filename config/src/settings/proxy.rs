@@ -435,7 +435,7 @@ access_log: failures
     }
 
     #[test]
-    fn a_value_out_of_range_is_the_fault_of_whoever_wrote_it() {
+    fn a_value_out_of_range_is_the_fault_of_the_layer_that_set_it() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("proxy.yaml");
         std::fs::write(&file, WHOLE.replace("workers: 2", "workers: 0")).unwrap();

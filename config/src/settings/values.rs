@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_alone_is_told_what_to_write_before_it() {
+    fn the_error_for_a_port_alone_says_what_to_write_before_it() {
         for text in ["8080", ":8080"] {
             let refusal = text.parse::<ListenAddress>().unwrap_err().to_string();
             assert_eq!(

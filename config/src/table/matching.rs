@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_differs_in_case_alone_is_told_from_one_that_differs() {
+    fn a_path_that_differs_in_case_alone_is_distinguished_from_one_that_differs() {
         let rule = |pattern: &str| Rule {
             policy: "p".into(),
             action: Action::Deny,

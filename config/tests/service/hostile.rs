@@ -11,7 +11,7 @@ use crate::world::{PATIENCE, World, apply, files, name};
 use crate::{MESH, raw};
 
 #[tokio::test]
-async fn four_hundred_streams_of_one_sidecar_are_one_and_the_others_are_told_why_they_end() {
+async fn of_four_hundred_streams_of_one_sidecar_one_lives_and_the_others_end_with_a_reason() {
     const STREAMS: usize = 400;
     let world = World::start().await;
     let mut channels = Vec::new();

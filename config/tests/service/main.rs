@@ -351,7 +351,7 @@ async fn a_restarted_service_loses_nothing_and_causes_no_gap() {
 }
 
 #[tokio::test]
-async fn a_table_that_the_sidecar_is_not_even_shown_is_refused_at_once_with_the_reason() {
+async fn a_table_that_cannot_be_decoded_is_refused_at_once_with_the_reason() {
     let world = World::start().await;
     let mut operator = world.operator("anna").await;
     apply(&mut operator, MESH).await;

@@ -82,7 +82,7 @@ fn a_table_that_an_older_sidecar_left_on_disk_is_used() {
 }
 
 #[tokio::test]
-async fn an_older_sidecar_runs_the_mesh_and_refuses_calls_that_it_cannot_be_told_to_judge() {
+async fn an_older_sidecar_runs_the_mesh_and_refuses_calls_under_rules_that_it_does_not_support() {
     let world = World::start().await;
     let mut operator = world.operator("anna").await;
     apply(&mut operator, MESH).await;

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told_in_one_line() {
+    fn an_invalid_answer_is_reported_in_one_line() {
         let one = r#""processes":[{"role":"caller","pid":1}]"#;
         for (line, says) in [
             ("listening on port 80".to_owned(), "`listening on port 80`"),

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn who_insists_on_netem_is_told_why_there_is_none() {
+    fn asking_for_netem_without_it_gives_the_reason() {
         let missing = Choice::Netem.decide(&[], false, || Err("no qdisc".to_owned()));
         assert_eq!(missing, Err(Unavailable::Missing("no qdisc".to_owned())));
         let unable = Choice::Netem.decide(&[black_hole()], false, || Ok(()));

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_reaches_who_sent_the_packet_that_it_quotes() {
+    fn an_error_reaches_the_sender_of_the_packet_that_it_quotes() {
         let mut nat = NatTable::new(OUTSIDE);
         let (inside, peer, router) = (place(1, 5000), place(2, 443), place(9, 0));
         let mut sent = udp(inside, peer, b"too long");

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_named_network_is_written_in_words_that_links_know() {
+    fn every_named_network_is_written_in_settings_that_links_know() {
         for profile in PROFILES {
             let both = find(profile.name);
             assert!(both.is_ok(), "{}: {both:?}", profile.name);

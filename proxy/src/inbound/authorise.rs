@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allow_rule_admits_whom_it_names() {
+    fn an_allow_rule_admits_the_identities_that_it_names() {
         let rules = vec![rule(
             Action::Allow,
             Some("frontend"),
@@ -512,7 +512,7 @@ spec:
     }
 
     #[test]
-    fn a_sidecar_that_cannot_be_told_all_permits_no_call_that_the_others_refuse() {
+    fn a_sidecar_with_fewer_features_permits_no_call_that_the_others_refuse() {
         use weft_config::table::{Feature, Features};
         let whole = told(Features::all());
         let (mut permitted, mut refused) = (0, 0);

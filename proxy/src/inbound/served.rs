@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_counts_until_it_is_dropped_and_one_too_many_is_told_and_counted() {
+    fn a_call_counts_until_it_is_dropped_and_one_too_many_is_refused_and_counted() {
         let service = Arc::new(ServedService::for_tests(name("orders"), 80));
         let limits = Limits::of(&weft_config::table::Concurrency::default(), 1, true);
         let caller = Caller::default();

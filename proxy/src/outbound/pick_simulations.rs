@@ -128,8 +128,7 @@ fn one_that_stays_two_seconds_slow_is_met_by_less_than_one_request_in_a_hundred(
 }
 
 #[test]
-fn of_one_that_fails_half_of_the_time_callers_who_can_repeat_notice_next_to_nothing_after_five_seconds()
- {
+fn an_endpoint_that_fails_half_of_the_time_hardly_affects_repeatable_requests_after_five_seconds() {
     for per_second in [50, 400, 2000] {
         let mut simulation = Simulation::new(per_second);
         let (mut noticed, mut all) = (0, 0);

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_may_be_asked_is_refused() {
+    fn requests_that_no_destination_accepts_are_refused() {
         let check = |head: Parts| reason(check(&head, "weft-1"));
         assert_eq!(
             check(head("CONNECT", "a:1", &[])),

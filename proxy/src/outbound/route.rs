@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_who_may_not_call_whom_and_by_which_policy() {
+    fn a_refusal_names_the_caller_the_service_and_the_policy() {
         let denied = found("secret:99").unwrap_err();
         let failure = &denied.failure;
         assert_eq!(

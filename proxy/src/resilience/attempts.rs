@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn two_more_attempts_are_made_the_first_at_once_where_nobody_saw_the_request() {
+    fn two_more_attempts_are_made_the_first_at_once_if_no_application_saw_the_request() {
         let again = |made, cause| Case::new(made, cause).next();
         assert_eq!(
             again(1, RetryCause::Unprocessed),

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told_in_every_language_that_was_spoken() {
+    fn the_time_left_is_written_in_every_field_that_was_present() {
         let mut headers = map(&[(&GRPC_TIMEOUT, "1H"), (&ENVOY_TIMEOUT, "9999")]);
         assert!(!is_told(&headers, Duration::from_millis(120)));
         tell(&mut headers, Duration::from_millis(120));

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workers_share_a_destination_until_nobody_holds_it() {
+    fn all_workers_share_a_destination_until_none_holds_it() {
         let destinations = Destinations::default();
         let (label, now): (Arc<str>, _) = (Arc::from("orders.shop:80"), Instant::now());
         let policy = RetryBudget::default();

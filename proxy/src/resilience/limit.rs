@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_a_share_is_told_as_such_and_not_counted() {
+    fn a_request_over_a_share_is_refused_as_such_and_not_counted() {
         let concurrency = new();
         let caller = Caller::default();
         let refused = (0..)

@@ -209,7 +209,7 @@ mod tests {
         LocalAddress::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
 
     #[test]
-    fn workers_share_a_tcp_port_that_nobody_else_may_take() {
+    fn workers_share_a_tcp_port_that_no_other_process_may_take() {
         let mut bound = outbound(&ANY, 0, 2, None).unwrap();
         assert!(outbound(&bound.address, 0, 2, None).is_err());
         assert!(bound.take(0).is_some() && bound.take(1).is_some());

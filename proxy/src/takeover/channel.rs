@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_said_after_the_end_of_hearing_fails_and_what_was_said_before_is_heard() {
+    async fn messages_after_the_end_of_reading_fail_and_earlier_ones_are_read() {
         let (one, other) = UnixStream::pair().unwrap();
         let (mut one, mut other) = (Channel::new(one), Channel::new(other));
         one.send(&Message::Taken).await.unwrap();

@@ -294,7 +294,7 @@ async fn a_deadline_holds_through_an_application_that_passes_on_only_the_trace()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_is_heard_by_the_application() {
+async fn a_caller_that_goes_away_is_noticed_by_the_application() {
     let mut fabric = Fabric::new();
     let (client, mut hears, _tasks) = stuck_chain(&mut fabric).await;
     fabric.publish(|_| Traffic::default()).await;

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_its_settings_ask_for_in_vain_fails() {
+    fn settings_that_the_mesh_does_not_meet_fail() {
         let mut sidecar = running();
         sidecar.dump["registrations"][0]["problem"] = "waits: no Service".into();
         expect(

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_the_servers_connection_id_has_received_it_and_gets_all() {
+    fn a_sender_that_uses_the_servers_connection_id_has_received_it_and_gets_all() {
         let mut ledger = after_a_hello(1200);
         let flight = packet(HANDSHAKE, CLIENT, SERVER, 1200).repeat(9);
         let guess = packet(HANDSHAKE, b"guess!", CLIENT, 60);

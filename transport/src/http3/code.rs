@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_crosses_the_wire_unchanged_and_a_code_without_a_word_keeps_its_number() {
+    fn a_reason_crosses_the_wire_unchanged_and_an_unknown_code_keeps_its_number() {
         for code in [
             0x100, 0x101, 0x102, 0x107, 0x108, 0x10b, 0x10c, 0x10d, 0x10e, 0x10f, 0x4242,
         ] {

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn one_more_goes_when_somebody_waits_and_nothing_comes() {
+    fn one_more_stream_is_given_up_while_a_reader_waits_and_nothing_comes() {
         let streams = || stopped(3).chain([A_STREAM_WAITS]);
         assert_eq!(watch().look(1, BEARABLE, streams()), [0]);
         assert!(

@@ -166,14 +166,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_a_stream_at_once_was_never_in_the_queue() {
+    fn a_request_that_has_a_stream_at_once_was_never_in_the_queue() {
         let turns = Turns::default();
         assert_eq!(turns.take(|| ready(7)).now_or_never(), Some(7));
         assert_eq!(turns.crowded_for(Instant::now()), Duration::ZERO);
     }
 
     #[test]
-    fn nobody_overtakes_and_who_gives_up_leaves_the_queue() {
+    fn no_request_overtakes_and_one_that_gives_up_leaves_the_queue() {
         let turns = Turns::default();
         let now = Instant::now();
         let mut first = Box::pin(turns.take(pending::<()>));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_opens_for_those_behind_as_far_as_the_credit_goes() {
+    fn the_request_whose_turn_it_is_opens_for_those_behind_as_far_as_the_credit_goes() {
         let credit = Credit {
             left: Cell::new(0),
             opened: Cell::new(0),

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_word_of_a_bounded_list() {
+    fn an_error_label_is_from_a_bounded_list() {
         assert!(ERROR.takes("") && ERROR.takes("connection_refused"));
         assert!(!ERROR.takes("made_up"));
     }

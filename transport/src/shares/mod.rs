@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_at_its_share_loses_its_own_oldest_place() {
+    fn a_holder_at_its_share_loses_its_own_oldest_place() {
         let mut shares = shares(10, 2);
         assert_eq!(shares.enter("a", 1).1, None);
         assert_eq!(shares.enter("b", 2).1, None);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_takes_the_oldest_place_of_who_has_most() {
+    fn a_newcomer_takes_the_oldest_place_of_the_holder_with_most() {
         let mut shares = shares(5, 5);
         for occupant in 0..4 {
             shares.enter("flood", occupant);

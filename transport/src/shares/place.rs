@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_loses_a_place_is_told_and_leaves_nothing_behind() {
+    fn a_holder_that_loses_a_place_learns_it_and_leaves_nothing_behind() {
         let places = Places::new(Bounds { places: 2, each: 2 });
         let (first, second) = (places.enter("a"), places.enter("a"));
         assert!(first.taken_back().now_or_never().is_none());

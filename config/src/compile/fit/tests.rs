@@ -118,7 +118,7 @@ fn withheld(fitted: &Fitted) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn a_sidecar_that_understands_everything_is_told_everything() {
+fn a_sidecar_with_all_features_gets_the_whole_table() {
     let fitted = told(Features::all(), &ALL);
     assert_eq!(fitted.withheld, []);
     let of = |service: &str| &fitted.table.services[&name(service)];
@@ -149,7 +149,7 @@ fn a_sidecar_that_understands_everything_is_told_everything() {
 }
 
 #[test]
-fn a_restriction_that_cannot_be_told_closes_its_service_and_leaves_the_others() {
+fn an_unsupported_restriction_closes_its_service_and_no_other() {
     let fitted = told(lacking(Feature::RouteOnly), &ALL);
     assert_eq!(withheld(&fitted), [("Service/shop/behind", "route-only")]);
     assert_eq!(
@@ -193,7 +193,7 @@ fn a_sidecar_that_does_not_decide_about_a_service_lacks_nothing_of_it() {
 }
 
 #[test]
-fn words_are_left_out_and_not_mentioned() {
+fn explanations_are_left_out_and_not_mentioned() {
     let words = [Feature::Bans, Feature::Absence];
     for feature in words {
         assert_eq!(feature.about().loss, Loss::Words);

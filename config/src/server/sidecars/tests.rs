@@ -49,7 +49,7 @@ fn there(sidecars: &Sidecars) -> Vec<(String, bool)> {
 }
 
 #[test]
-fn a_second_stream_of_a_sidecar_ends_the_first_and_what_that_says_later_is_not_heard() {
+fn a_second_stream_of_a_sidecar_ends_the_first_whose_later_reports_are_ignored() {
     let mut sidecars = Sidecars::default();
     let orders = workload("orders", "a");
     let first = sidecars.connect(&orders, about(1, 1)).unwrap();
@@ -161,7 +161,7 @@ fn the_sidecars_of_an_identity_share_a_bounded_number_of_names() {
 }
 
 #[test]
-fn who_comes_and_goes_is_forgotten_before_all_others() {
+fn a_sidecar_that_comes_and_goes_is_forgotten_before_all_others() {
     let (mut sidecars, now) = (Sidecars::default(), Instant::now());
     let lost = workload("orders", "a");
     let stream = sidecars.connect(&lost, about(1, 1)).unwrap();

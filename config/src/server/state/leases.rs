@@ -83,7 +83,7 @@ mod tests {
     use crate::limits::LEASE;
 
     #[test]
-    fn a_service_that_started_settles_for_a_lease_and_hears_what_is_withdrawn_meanwhile() {
+    fn a_service_that_started_settles_for_a_lease_and_takes_withdrawals_at_once() {
         let now = Instant::now();
         let mut leases = Leases::new(Some(now + LEASE));
         let workload = Workload {

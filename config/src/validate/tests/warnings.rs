@@ -75,7 +75,7 @@ fn a_service_that_only_routes_may_lead_to_and_none_does_is_a_warning() {
 }
 
 #[test]
-fn the_words_of_callers_and_path_case_are_told() {
+fn the_error_lists_the_values_of_callers_and_path_case() {
     let text = service("orders", "http").replace(
         "spec:\n",
         "spec:\n  callers: Routes\n  pathCase: Insensitive\n",

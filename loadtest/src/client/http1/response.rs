@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_is_told_from_no_answer_at_all() {
+    fn an_early_end_is_distinguished_from_no_answer_at_all() {
         for (text, verdict) in [
             ("", AtClose::NotBegun),
             ("HTTP/1.1 20", AtClose::Short),

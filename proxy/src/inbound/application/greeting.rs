@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn settings_are_told_from_anything_else_in_whatever_pieces_they_come() {
+    async fn settings_are_recognised_in_whatever_pieces_they_come() {
         let settings: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
         assert_eq!(greeting(&[settings]).await, Greeting::Http2);
         assert_eq!(

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_trusted_for_a_while_after_one_was_closed_without_a_word() {
+    fn no_connection_is_trusted_for_a_while_after_one_was_closed_without_notice() {
         let (mut habits, now) = (Habits::default(), Instant::now());
         habits.kept();
         habits.closed(now);

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_looks_again_when_something_is_freed_and_gives_up_in_the_end() {
+    async fn a_waiting_request_looks_again_when_a_place_is_free_and_gives_up_in_the_end() {
         let places = Places::new(1);
         let place = places.take(&"a");
         let waiting = places.queue.join().unwrap();

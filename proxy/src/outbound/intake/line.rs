@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_gone_says_nothing_where_nobody_has_waited_for_long() {
+    fn a_client_that_left_counts_only_if_others_have_waited_for_long() {
         let (mut line, now) = twenty();
         line.gone(now.checked_sub(Duration::from_millis(1)).unwrap());
         assert!(!line.callers_give_up(now));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_not_called() {
+    fn a_connection_that_leaves_is_not_called() {
         let mut line = Line::default();
         let now = Instant::now();
         let places = [7, 8].map(|number| line.join(number, now));

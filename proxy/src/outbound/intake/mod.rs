@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_cycle_is_for_whoever_comes() {
+    fn the_rest_of_a_cycle_is_for_the_next_to_come() {
         let now = Instant::now();
         let mut cycle = crowd(3, now);
         cycle.begin(20, now);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_ends_when_nobody_has_waited_for_a_while_and_everybody_had_a_turn() {
+    async fn a_limit_ends_after_a_while_without_waiting_when_all_had_a_turn() {
         let intake = Arc::new(Intake::default());
         assert!(intake.turn().now_or_never().is_some());
         let mut tasks = JoinSet::new();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_turn_of_one_that_is_gone_goes_to_the_next_and_who_leaves_has_none() {
+    async fn the_turn_of_a_client_that_left_goes_to_the_next() {
         let intake = Arc::new(Intake::default());
         intake.limited.store(true, Ordering::Relaxed);
         let mut turns = [(); 3].map(|()| Box::pin(intake.turn()));

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_cycle_cuts_the_portion_to_what_fits_and_only_who_waits_makes_it_grow() {
+    fn a_long_cycle_cuts_the_portion_to_what_fits_and_only_waiting_requests_make_it_grow() {
         let mut portion = Portion::default();
         let short = limits::INTAKE_CYCLE / 2;
         portion.over(short, 16, false);
