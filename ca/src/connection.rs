@@ -124,7 +124,7 @@ pub enum NotAccepted {
     #[error(transparent)]
     Handshake(TlsError),
     /// Its place was needed for a newer connection after the handshake.
-    #[error("it was the oldest of the one who had most connections")]
+    #[error("it was the oldest connection of the holder that had most")]
     TakenBack,
     /// The certificate that opened it has ended.
     #[error("the certificate that opened it has ended")]

@@ -94,7 +94,7 @@ pub enum StoreError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The changes of that revision are not kept any more.
-    #[error("the store remembers nothing before revision {0}: read it anew")]
+    #[error("the store keeps no state before revision {0}: read it anew")]
     Compacted(Revision),
     /// There is no such revision so far.
     #[error("the store is at revision {0} and has no later one")]

@@ -363,7 +363,7 @@ fn the_reasons_for_a_service_without_endpoints_are_told_apart() {
     let again = plan.serves("orders:80", origin.address).start();
     shop.wait_endpoints("orders:80", 1);
     again.process.signal(Signal::SIGKILL);
-    expect("not heard of");
+    expect("did not renew");
 }
 
 #[test]

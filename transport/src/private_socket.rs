@@ -145,7 +145,7 @@ impl Opening {
         if !self.beside.is_there() {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
-                "another process has made its socket there meanwhile: give each its own",
+                "another process has made its socket there in the meantime: give each its own path",
             ));
         }
         std::fs::rename(&self.beside.path, &self.place.path)
@@ -183,7 +183,7 @@ pub fn socket_at(path: &Path) -> io::Result<Option<Metadata>> {
         Ok(_) => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
             format!(
-                "{} is there and no socket: remove it, or choose another path",
+                "{} exists and is not a socket: remove it, or choose another path",
                 path.display()
             ),
         )),

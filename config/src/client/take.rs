@@ -60,7 +60,7 @@ impl State {
                     resource = one.resource,
                     feature = one.feature,
                     instead = one.instead,
-                    "the config service does not tell this sidecar what it would not understand: run a newer weft here"
+                    "the config service leaves out parts that this sidecar does not support: run a newer weft here"
                 );
             }
         }

@@ -182,7 +182,7 @@ impl Subscriber<'_> {
                     return Err(Status::deadline_exceeded("the sidecar has not reported for too long"));
                 }
                 () = until(taken_until), if taken_until.is_some() => {
-                    return Err(Status::deadline_exceeded("the sidecar does not take what it is sent"));
+                    return Err(Status::deadline_exceeded("the sidecar does not read what it is sent"));
                 }
                 noted = recorded.wait_for(|last| *last >= self.stream.number), if !is_recorded => {
                     is_recorded = noted.is_ok();

@@ -406,7 +406,7 @@ impl Body for ResponseBody {
                                 Poll::Pending => return Poll::Pending,
                                 Poll::Ready(Expired::Stalled) => Err(Failure::new(
                                     Reason::ResponseTimeout,
-                                    "the response stands still",
+                                    "the response makes no progress",
                                 )),
                                 Poll::Ready(Expired::Deadline) => Err(Failure::new(
                                     Reason::DeadlineExceeded,

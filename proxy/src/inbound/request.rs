@@ -193,7 +193,7 @@ fn expired(why: Expired) -> Failure {
     match why {
         Expired::Stalled => Failure::new(
             Reason::ResponseTimeout,
-            "nothing moved for the stream's idle timeout",
+            "no bytes passed for the stream's idle timeout",
         ),
         Expired::Deadline => Failure::new(Reason::DeadlineExceeded, "the deadline passed"),
     }

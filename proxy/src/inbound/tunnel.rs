@@ -155,7 +155,7 @@ pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
         TunnelError::ToPeer(error) => send_failure(error),
         TunnelError::Idle => Failure::new(
             Reason::ResponseTimeout,
-            "nothing moved for the tunnel's idle timeout",
+            "no bytes passed for the tunnel's idle timeout",
         ),
     }
 }

@@ -224,7 +224,7 @@ fn judge_clock(clock: &Clock) -> Finding {
     let theirs = match &clock.theirs {
         Ok(theirs) => *theirs,
         Err(error) => {
-            let advice = "start it, or correct its address; a sidecar runs on with its last good table meanwhile";
+            let advice = "start it, or correct its address; until then a sidecar runs with its last good table";
             return finding(check, Verdict::Warn, error, advice);
         }
     };

@@ -129,7 +129,7 @@ fn start(args: &Up, network: &Network, directory: &Directory, lock: File) -> Res
     }
     let _ = child.wait();
     let line = match said.trim() {
-        "" => "the lab's process ended without a word".to_owned(),
+        "" => "the lab's process ended without an answer".to_owned(),
         line => line.to_owned(),
     };
     Err(Failure::new(Code::Failed, line))

@@ -33,7 +33,7 @@ impl Process for Upkeep {
         let mut concerns = self.identity.concerns();
         let status = self.subscription.status();
         if let (false, Some(error)) = (status.connected, status.last_error) {
-            concerns.push(format!("the config service is not heard ({error})"));
+            concerns.push(format!("the config service does not answer ({error})"));
         }
         if let (Some(revision), Some(reason)) = (&status.offered, &status.refusal) {
             concerns.push(format!(

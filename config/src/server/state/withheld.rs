@@ -48,7 +48,7 @@ impl ServerState {
             self.progress.refusals.log(|left_out| {
                 tracing::warn!(peer = %workload.identity, instance = ?workload.instance, resource = one.resource,
                     feature = one.feature, instead = one.instead, left_out,
-                    "a sidecar does not understand what a resource says, and is not told: run a newer weft there");
+                    "a sidecar does not support a part of a resource, and does not get it: run a newer weft there");
             });
         }
     }
