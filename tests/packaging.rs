@@ -57,7 +57,7 @@ impl Packages {
     }
 }
 
-/// What it says on standard output.
+/// Its standard output.
 #[track_caller]
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();

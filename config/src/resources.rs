@@ -63,11 +63,11 @@ pub enum Resource {
     /// Where requests to a service go.
     #[serde(rename = "HTTPRoute")]
     HttpRoute(Object<HttpRouteSpec>),
-    /// What holds for the whole mesh.
+    /// The settings of the whole mesh.
     MeshConfig(Object<MeshConfigSpec>),
 }
 
-/// What all kinds have in common.
+/// The parts that all kinds have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Object<S> {

@@ -187,8 +187,8 @@ impl fmt::Display for Revision {
 pub struct Service {
     /// Its ports by number.
     pub ports: BTreeMap<u16, Port>,
-    /// Who may call it. Present only if this sidecar must decide: for services that it serves and for parents
-    /// of routes that lead to them. If it is absent there, no request may be delivered.
+    /// The rules for its callers. Present only if this sidecar must decide: for services that it serves and
+    /// for parents of routes that lead to them. If it is absent there, no request may be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }
@@ -354,7 +354,7 @@ pub struct Endpoint {
     pub locality: Option<Locality>,
 }
 
-/// Who may call a service.
+/// The rules for the callers of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authorization {
@@ -384,7 +384,7 @@ impl Authorization {
     }
 }
 
-/// How an application takes paths that differ in nothing but case.
+/// How an application treats paths that differ only in case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathCase {
@@ -458,7 +458,7 @@ pub enum PathPatternError {
     /// It does not begin with `/`.
     #[error("a path begins with /")]
     NotAbsolute,
-    /// `*` stands elsewhere than as the whole last segment.
+    /// `*` is not the whole last segment.
     #[error("* may only be the whole last segment, as in /orders/*")]
     Star,
     /// It can never match, because requests with such paths are refused or carry no such characters.

@@ -12,12 +12,12 @@ use serde_saphyr::{Location, Spanned};
 use crate::findings::Position;
 use crate::limits;
 
-/// A value with the place where it stands.
+/// A value with its place in the text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Its first character.
     pub position: Position,
-    /// What it is.
+    /// Its value.
     pub value: Value,
 }
 

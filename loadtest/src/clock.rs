@@ -24,7 +24,7 @@ impl Clock {
         self.origin.elapsed()
     }
 
-    /// Where `at` stands on the runtime's own time line.
+    /// The place of `at` on the runtime's own time line.
     pub(crate) fn instant(self, at: Duration) -> tokio::time::Instant {
         (self.origin + at).into()
     }

@@ -77,7 +77,7 @@ pub enum ReplayError {
     /// Not a factor.
     #[error("a speed of {speed} is none: write a factor above 0, as in 2 for twice as fast")]
     Speed {
-        /// What was written.
+        /// The text.
         speed: f64,
     },
 }

@@ -44,7 +44,7 @@ pub struct Best {
     pub confirmed: bool,
 }
 
-/// What stopped a search.
+/// Why a search stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {

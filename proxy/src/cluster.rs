@@ -169,7 +169,7 @@ impl Cluster {
         self.may_have_out() && endpoints.all(|one| one.standing.is_out())
     }
 
-    /// Says who takes over, once.
+    /// Logs the service that takes over, once.
     pub(crate) fn fall_back_on(&self, other: &Arc<Self>) {
         self.failover.get_or_init(|| Arc::downgrade(other));
     }

@@ -344,7 +344,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A cluster of so many endpoints.
+    /// A cluster with this many endpoints.
     pub(crate) fn cluster(endpoints: u8, traffic: table::Traffic) -> Arc<Cluster> {
         placed(&vec![None; endpoints.into()], None, traffic)
     }

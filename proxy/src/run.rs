@@ -134,7 +134,7 @@ pub enum RunError {
     Service {
         /// As the settings name it.
         service: String,
-        /// What is wrong with the name.
+        /// The fault in the name.
         error: NameError,
     },
     /// The kernel refused a thread, a runtime or a file of the state directory.

@@ -217,7 +217,7 @@ impl AsRawFd for ApplicationStream {
     }
 }
 
-/// What waits to be read.
+/// The bytes or the end that wait to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Come {
     /// At least one byte.

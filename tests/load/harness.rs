@@ -129,7 +129,7 @@ pub(crate) fn load(arguments: &[&str]) -> Ran {
     run(&[&["--quiet", "-o", "json"], arguments].concat())
 }
 
-/// Runs `weft load` with nothing but these arguments, to its end.
+/// Runs `weft load` with only these arguments, to its end.
 pub(crate) fn run(arguments: &[&str]) -> Ran {
     let output = weft()
         .arg("load")

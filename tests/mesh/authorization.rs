@@ -1,4 +1,4 @@
-//! Who may call, and who may serve.
+//! Which identities may call, and which may serve.
 
 use std::time::Duration;
 

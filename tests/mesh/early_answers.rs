@@ -58,7 +58,7 @@ fn upload(at: SocketAddr, size: usize) -> io::Result<(u16, String)> {
     Ok((response.status, response.text()))
 }
 
-/// All of so many uploads of each size get the early answer.
+/// All of these uploads of each size get the early answer.
 fn expect_refusals(at: SocketAddr, each: usize) {
     for size in SIZES {
         let (mut good, mut bad) = (0, Vec::new());

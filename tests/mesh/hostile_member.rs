@@ -39,7 +39,7 @@ fn attack(services: usize) -> Attack {
     }
 }
 
-/// `hostile_grpc.py`, which needs nothing but an interpreter.
+/// `hostile_grpc.py`, which needs only an interpreter.
 fn member(mesh: &Mesh, scenario: &str, state: &Sidecar, seconds: u32) -> Command {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/hostile_grpc.py");
     let mut command = program("python3");

@@ -11,7 +11,7 @@ use crate::harness::{Mesh, Need, Process, heavy, need, pause, program, run};
 
 /// Well-behaved clients of each kind.
 const CLIENTS: usize = 20;
-/// What the attack may cost each of them.
+/// The delay that the attack may cause to each of them.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A life whose last third, in which a certificate is renewed, begins after the logins and lasts for all
 /// commands.

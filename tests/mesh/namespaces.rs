@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::harness::{Capture, Mesh, Need, Packet, Process, Wire, eventually, need, run, service};
 
-/// What an eavesdropper looks for.
+/// The text that an eavesdropper looks for.
 const SECRET: &str = "the-secret-that-crosses-the-wire";
 
 #[test]

@@ -591,7 +591,7 @@ fn every_dependency_is_used_by_its_crate() {
             }
         }
     }
-    // What the workspace names, and no crate takes.
+    // Dependencies of the workspace that no crate uses.
     let root = sources
         .iter()
         .find(|source| source.path == "Cargo.toml")

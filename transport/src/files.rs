@@ -15,7 +15,7 @@ const PRIVATE_DIRECTORY: u32 = 0o700;
 /// Bits that let others than the owner read or write.
 const OTHERS: u32 = 0o077;
 
-/// Everybody on the host.
+/// Every user of the host.
 const WORLD: u32 = 0o007;
 
 /// A file operation that failed, with the path.

@@ -93,7 +93,7 @@ pub enum VerifyError {
     /// No path to a root, or a bad one.
     #[error("it does not chain to a trusted root ({0})")]
     Path(String),
-    /// A proven name, but not the one that was asked for.
+    /// A proven name, but not the requested one.
     #[error("it is for {0}, another identity was expected")]
     OtherIdentity(SpiffeId),
     /// Joining: the pinned root was not among the certificates.

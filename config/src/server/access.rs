@@ -271,7 +271,7 @@ impl OperatorCall {
         Ok(call)
     }
 
-    /// The operator who calls.
+    /// The operator that calls.
     pub(super) fn author(&self) -> &str {
         &self.0.author
     }

@@ -102,7 +102,7 @@ pub(super) fn write(path: &Path, sidecars: Vec<Known>) -> io::Result<()> {
     })?;
     let replaced = files::write(path, &text);
     if replaced.is_err() {
-        // The first error is the one that is reported.
+        // The first error is reported.
         let _ = fs::remove_file(path);
     }
     replaced.map_err(io::Error::other)

@@ -200,7 +200,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     weft_transport::locks::lock(mutex)
 }
 
-/// Whether nothing but endpoints differs.
+/// Whether only endpoints differ.
 fn same_but_endpoints(a: &Table, b: &Table) -> bool {
     let same_service = |a: &Service, b: &Service| {
         a.authorization == b.authorization

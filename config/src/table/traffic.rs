@@ -313,7 +313,7 @@ pub struct Breaker {
 pub struct SuccessRate {
     /// Below this share; 0 switches the condition off.
     pub percent: Percent,
-    /// Of at least so many requests.
+    /// Of at least this many requests.
     pub requests_min: u32,
     /// Within this time.
     #[serde(with = "duration")]

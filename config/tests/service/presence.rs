@@ -32,7 +32,7 @@ async fn a_sidecar_whose_stream_broke_is_named_and_one_that_ended_is_not() {
     let _dir = broken.stop_hard();
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut number = 0;
-    // The service hears of the end of a stream a moment later.
+    // The service learns of the end of a stream a moment later.
     let result = loop {
         number += 1;
         let result = apply_at_once(&mut operator, &more(&format!("more{number}"))).await;

@@ -42,7 +42,7 @@ pub struct Plan {
     pub threads: usize,
     /// Whether connections are kept.
     pub reuse: Reuse,
-    /// What a good answer is.
+    /// The conditions of a good answer.
     pub expectations: Expectations,
     /// The peers that TLS and QUIC trust, and the certificate that the client presents.
     pub tls: ExternalTls,

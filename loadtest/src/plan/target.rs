@@ -103,7 +103,7 @@ pub struct Target {
 /// All targets of a run, which share a protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets {
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
     /// Where to connect.
     pub endpoints: Vec<Endpoint>,
@@ -304,8 +304,8 @@ pub fn parse_header(text: &str) -> Result<(http::HeaderName, http::HeaderValue),
     Ok((name, value))
 }
 
-/// The weight before `@`, if digits stand there. A scheme cannot begin with a digit (RFC 3986 section
-/// 3.1), so `3@http://...` cannot be anything else.
+/// The weight before `@`, if there are digits. A scheme cannot begin with a digit (RFC 3986 section 3.1), so
+/// `3@http://...` cannot mean anything else.
 fn weight(text: &str) -> Result<(u32, &str), String> {
     let Some((digits, url)) = text.split_once('@') else {
         return Ok((1, text));

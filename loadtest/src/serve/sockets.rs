@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Listen, ServeError};
 use crate::limits;
 
-/// What one thread listens on.
+/// The sockets of one thread.
 #[derive(Default)]
 pub(super) struct Sockets {
     pub(super) http: Option<TcpListener>,

@@ -1,6 +1,6 @@
 //! Runs the link model between two TUN devices, one thread for each direction.
 //!
-//! - `device.rs`: a TUN device without offloads: every packet stands alone, with its checksum.
+//! - `device.rs`: a TUN device without offloads: every packet is separate and has its checksum.
 //! - `pump.rs`: the thread that reads, asks the model, waits and writes.
 //! - `capture.rs`: the last packets, for people who look for a fault.
 //! - `lateness.rs`: how late packets were written, compared with the model's times.

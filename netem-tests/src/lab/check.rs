@@ -11,7 +11,7 @@ use crate::limits;
 /// One thing that was tried.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// What.
+    /// Its name.
     pub what: &'static str,
     /// Whether it is there.
     pub found: bool,

@@ -26,7 +26,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Makes the namespace, with nothing but a loopback interface.
+    /// Makes the namespace, with only a loopback interface.
     pub(super) fn new(name: &str) -> io::Result<Self> {
         let (jobs, todo) = sync_channel::<Job>(1);
         let (born, birth) = sync_channel(1);

@@ -142,7 +142,7 @@ pub enum TopologyError {
     NoSuchNode {
         /// The link.
         link: LinkName,
-        /// What is missing.
+        /// The missing name.
         node: NodeName,
     },
     /// A link from a node to itself.

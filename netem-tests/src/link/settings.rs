@@ -16,7 +16,7 @@ pub enum SettingError {
     /// No such setting.
     #[error("there is no setting `{key}`: {}", nearest(key))]
     Key {
-        /// What was written.
+        /// The text.
         key: String,
     },
     /// A value that the setting cannot have.
@@ -24,7 +24,7 @@ pub enum SettingError {
     Value {
         /// The setting.
         key: String,
-        /// What was written.
+        /// The text.
         value: String,
         /// The valid values.
         form: &'static str,

@@ -67,7 +67,7 @@ pub struct Verdict {
     pub found: String,
     /// The number alone: seconds, bytes per second, a share from 0 to 1, or a count.
     pub value: Option<f64>,
-    /// What the number counts.
+    /// The dimension of the number.
     #[serde(skip)]
     pub dimension: Dimension,
     /// Whether the claim holds.

@@ -181,7 +181,7 @@ pub(super) fn check(
     }
 }
 
-/// Changes `impairment` by `raw`, which stands at `path`.
+/// Changes `impairment` by `raw`, which is at `path`.
 pub(super) fn settings(
     checker: &mut Checker<'_>,
     path: &str,

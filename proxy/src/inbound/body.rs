@@ -128,7 +128,7 @@ impl Drop for RequestBody {
 }
 
 impl RequestBody {
-    /// What the peer sends.
+    /// The bytes from the peer.
     pub(crate) fn new(recv: RecvHalf, moved: Arc<Moved>) -> Self {
         Self {
             recv: Some(recv),

@@ -231,7 +231,7 @@ impl World {
     /// Whether the request may be processed twice: by its method, or because an operator allows it.
     fn may_come_twice(&self, asked: &Asked) -> bool {
         let by_hedge = self.hedge.as_ref().is_some_and(|one| one.non_idempotent);
-        // An operator who lists a code states that the methods can be repeated.
+        // An operator that lists a code states that the methods can be repeated.
         let by_code = asked.grpc && !self.retry.grpc_codes.is_empty();
         let by_operator = self.retry.non_idempotent || by_code || asked.hedged && by_hedge;
         asked.idempotent || by_operator

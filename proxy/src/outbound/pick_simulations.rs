@@ -166,7 +166,7 @@ fn one_that_was_out_gets_its_share_again_though_its_probe_is_a_stream_without_en
     // The head of a gRPC response, whose result comes with the trailers, if ever.
     stream.answered(None, due + MS);
     assert!(!five.may_have_out());
-    // An endpoint that does not even send a head.
+    // An endpoint that sends no head.
     for _ in 0..5 {
         five.start(0, due).unwrap().tell(Outcome::Badly, due);
     }

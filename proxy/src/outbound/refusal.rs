@@ -109,7 +109,7 @@ fn guess(unread: &[u8]) -> Parts {
     request.into_parts().0
 }
 
-/// The words of the request line; empty lines may stand before it (RFC 9112 section 2.2).
+/// The words of the request line; empty lines may precede it (RFC 9112 section 2.2).
 fn words(unread: &[u8]) -> impl Iterator<Item = &str> {
     let text = unread.trim_ascii_start();
     let line = text.split(|byte| matches!(byte, b'\r' | b'\n')).next();

@@ -54,7 +54,7 @@ pub(super) struct Serving {
     pub(super) admin_opening: Option<Opening>,
 }
 
-/// What the workers are told, in this order.
+/// The signals to the workers, in this order.
 pub(super) struct Signals {
     /// Cancelled when connections may be accepted.
     pub(super) go: CancellationToken,

@@ -118,7 +118,7 @@ pub struct Finding {
     pub check: String,
     pub verdict: Verdict,
     pub found: String,
-    /// The remedy; empty when all is well.
+    /// The remedy; empty if there is no fault.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub advice: String,
 }

@@ -1,5 +1,5 @@
 //! The eavesdropper: a UDP relay between two sidecars that keeps all bytes and searches them for a text. It
-//! stands where a switch or a hostile network would.
+//! is where a switch or a hostile network would be.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};

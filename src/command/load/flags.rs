@@ -20,7 +20,7 @@ use super::replay::{self, Side};
 use super::tls::TlsFiles;
 use crate::failure::{Code, Failure};
 
-/// What to send, where, and when.
+/// The requests: content, target and times.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// Where to: http, https, grpc, grpcs, tcp or udp; with a weight as in 3@http://host/path

@@ -50,7 +50,7 @@ pub fn run(flags: Flags, asked: Asked) -> Result<(), Failure> {
     judge(&ran)
 }
 
-/// What runs plans, one after the other.
+/// Runs plans, one after the other.
 pub struct Runner {
     runtime: tokio::runtime::Runtime,
     check: bool,

@@ -34,7 +34,7 @@ pub struct OldTable {
     pub name: &'static str,
     /// The type of its keys.
     pub keys: OldKeys,
-    /// What its keys begin with now.
+    /// The new prefix of its keys.
     pub prefix: &'static [u8],
 }
 

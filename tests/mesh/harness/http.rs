@@ -59,7 +59,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
     exchange(address, request.as_bytes())
 }
 
-/// Sends `request` as it stands on a connection of its own and reads one response.
+/// Sends `request` unchanged on a connection of its own and reads one response.
 pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Response> {
     let mut stream = connect(address)?;
     // A server may answer and close before it has read everything; its answer still counts.

@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-/// CA, config service and an operator who is logged in.
+/// CA, config service and an operator with a login.
 pub(crate) struct Mesh {
     pub(crate) ca: Process,
     pub(crate) config: Process,

@@ -53,7 +53,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// One with nothing but loopback, of both families.
+    /// A namespace with only loopback, of both families.
     pub(crate) fn alone() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -38,7 +38,7 @@ impl Seen {
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Default)]
 struct Record {
     ended: AtomicBool,

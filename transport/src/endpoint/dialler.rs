@@ -45,7 +45,7 @@ pub enum DialError {
         /// The error of TLS or QUIC.
         reason: String,
     },
-    /// A valid peer of the mesh, but not the one that the table names.
+    /// A valid peer of the mesh, but not of the identity in the table.
     #[error("{address} proved to be {proven}, expected {expected}")]
     WrongIdentity {
         /// The address that was dialled.

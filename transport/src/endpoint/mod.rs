@@ -280,7 +280,7 @@ impl WorkerSocket {
         self.socket.try_clone()
     }
 
-    /// Says who reads it.
+    /// Controls which process reads it.
     pub fn reading(&self) -> Arc<Reading> {
         Arc::clone(&self.reading)
     }

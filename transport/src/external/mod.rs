@@ -1,5 +1,4 @@
-//! Clients and servers for tools that stand outside of the mesh: a load generator and its target, a check of
-//! any server.
+//! Clients and servers for tools outside of the mesh: a load generator and its target, a check of any server.
 //!
 //! Servers here are those of the web: a root vouches for the server's name, or the caller accepts any server,
 //! or asks for one identity. None of these is a mesh connection: that takes a [`crate::identity::PeerId`],

@@ -79,7 +79,7 @@ impl QuicClient {
     /// Goes on from a new local port: connections migrate (RFC 9000 section 9) when they next send.
     ///
     /// # Errors
-    /// What the kernel said; the old port stays in use then.
+    /// The error of the kernel; the old port then stays in use.
     pub fn rebind(&self) -> io::Result<()> {
         self.endpoint.rebind(any_socket()?)
     }

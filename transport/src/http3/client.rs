@@ -60,7 +60,7 @@ impl std::ops::Deref for ClientConnection {
     }
 }
 
-/// What opening a stream makes.
+/// The result of opening a stream.
 type Opened = Result<Fresh, OpenError>;
 
 /// One QUIC connection as an HTTP/3 client, with any peer. The mesh asks for a [`ClientConnection`], which
@@ -245,7 +245,7 @@ impl UnprovenConnection {
         let draining = outlook.wait_for(|outlook| outlook.goaway.is_some());
         tokio::select! {
             biased;
-            // First, because it is usually ready, and then the other is not even registered.
+            // First, because it is usually ready; then the other is not registered at all.
             opened = self.turns.take(|| self.open_unless_draining()) => opened,
             _ = draining => Err(OpenError::Draining),
         }

@@ -5,8 +5,8 @@
 //! grows with the number of streams up to its bound ([`crate::stream_limit`]); beyond that, the streams whose
 //! readers stood still longest must go.
 //!
-//! This code does not know how much each stream holds, so it needs three signs: more readers stand still than
-//! leave room if each holds the maximum, a reader waits, and no bytes come.
+//! This code does not know how much each stream holds, so it needs three signs: more readers have stopped
+//! than leave room if each holds the maximum, a reader waits, and no bytes come.
 //!
 //! Time is counted in looks, one every [`limits::STOPPED_LOOK_INTERVAL`], so that a read costs a relaxed
 //! store and no clock. The streams themselves are in [`super::shared`].

@@ -35,7 +35,7 @@ catalogue! {
     ]);
     /// Number of the revision in force.
     STORE_REVISION = Gauge("weft_config_store_revision", Things).of(CONFIG);
-    /// Sidecars that hear of changes.
+    /// Sidecars that receive changes.
     SIDECARS_CONNECTED = Gauge("weft_config_sidecars_connected", Things).of(CONFIG);
     /// Sidecars whose stream broke less than a lease ago.
     SIDECARS_LOST = Gauge("weft_config_sidecars_lost", Things).of(CONFIG);

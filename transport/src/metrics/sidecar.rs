@@ -187,7 +187,7 @@ catalogue! {
     TABLE_UNSAVED = Gauge("weft_config_table_unsaved", Flag);
     /// Number of the table's revision; 0 without a table.
     TABLE_REVISION = Gauge("weft_config_revision", Things);
-    /// 1 while the sidecar hears from the config service.
+    /// 1 while messages or keep-alives of the config service arrive.
     CONFIG_CONNECTED = Gauge("weft_config_connected", Flag);
     /// Tables that came: applied on every worker, or refused, because not understood, of another mesh, or
     /// older than the one in force.

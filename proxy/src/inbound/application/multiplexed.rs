@@ -13,7 +13,7 @@ pub(super) struct MultiplexedConnections<K, C, E: Clone> {
     bounds: Kept,
 }
 
-/// What is kept.
+/// The bounds on the connections that are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     /// How long a connection may stay unused.

@@ -1,5 +1,5 @@
-//! How many connections there may be to one application, and how requests wait for one, or for a stream of one: for a
-//! bounded time, and only so many at once.
+//! How many connections there may be to one application, and how requests wait for one, or for a stream of
+//! one: for a bounded time, and in bounded number.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,7 @@ impl Queue {
         self.freed.notified()
     }
 
-    /// Begins to wait, unless so many wait already that waiting is of no use.
+    /// Begins to wait, unless too many wait already.
     pub(super) fn join(&self) -> Option<Waiting<'_>> {
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let joined = Waiting {

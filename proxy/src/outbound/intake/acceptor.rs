@@ -144,7 +144,7 @@ mod tests {
         let mut acceptor = Acceptor::new(Socket::Tcp(listener), room, Arc::clone(&intake));
         acceptor.queue.is_narrow = true;
         intake.limited.store(true, Ordering::Relaxed);
-        // What a cycle has for it.
+        // The requests that a cycle has time for.
         intake.pass_on();
         {
             let mut next = std::pin::pin!(acceptor.next());

@@ -182,7 +182,7 @@ impl State {
         id
     }
 
-    /// What one side sends.
+    /// The bytes that one side sends.
     pub(super) fn flow(&mut self, id: u64, sender: Side) -> Option<&mut Flow> {
         let exchange = self.exchanges.get_mut(&id)?;
         Some(&mut exchange.flows[sender as usize])

@@ -348,7 +348,7 @@ async fn a_shutdown_lets_accepted_requests_finish_and_refuses_later_ones(mut end
     ends.tasks.spawn(async move {
         assert!(server.accept().await.unwrap().is_none());
     });
-    // It may have been opened before the client hears of the shutdown.
+    // It may have been opened before the client learns of the shutdown.
     let late = match client.open(&get(), true).await {
         Ok((_late, mut response)) => {
             let error = response.head().await.unwrap_err();
