@@ -1,4 +1,4 @@
-//! Compiles `proto/` with protox, so that no machine needs `protoc`.
+//! Compiles `proto/` with protox, so that a machine needs no `protoc`.
 
 use std::{error::Error, path::Path};
 

@@ -1,5 +1,5 @@
-//! Asks a running sidecar's admin endpoint: small requests, small answers, on this host. Where the endpoint is
-//! is found in `admin_place.rs`.
+//! Asks a running sidecar's admin endpoint: small requests with small answers, on this host. `admin_place.rs`
+//! finds the endpoint.
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ use weft_transport::private_socket;
 
 use crate::failure::{Code, Failure, chain};
 
-/// An answer is waited for this long: the endpoint does not compute anything.
+/// How long an answer is waited for: the endpoint computes little.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer; a dump of 10 000 endpoints fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -40,14 +40,14 @@ impl fmt::Display for Target {
     }
 }
 
-/// What the endpoint said.
+/// The endpoint's answer.
 pub struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
 }
 
 impl Answer {
-    /// The document. A sidecar that has none, because it waits for something, says why.
+    /// The document. A sidecar without one, because it waits for something, says why.
     pub fn json(&self) -> Result<serde_json::Value, Failure> {
         self.good()?;
         serde_json::from_slice(&self.body).map_err(|error| {
@@ -58,7 +58,7 @@ impl Answer {
         })
     }
 
-    /// The text of an answer that is no refusal.
+    /// The text of an answer that is not a refusal.
     pub fn good(&self) -> Result<String, Failure> {
         let said = String::from_utf8_lossy(&self.body).trim().to_owned();
         if self.status.is_success() {
@@ -91,7 +91,7 @@ pub async fn ask(
     connect(targets).await?.ask(method, path, body).await
 }
 
-/// Connects to the first of the targets that lets it.
+/// Connects to the first of the targets that allows it.
 pub async fn connect(targets: &[Target]) -> Result<Connection, Failure> {
     let mut refusals = Vec::new();
     for target in targets {
@@ -167,7 +167,7 @@ impl Connection {
         })
     }
 
-    /// The process that listens, if the kernel tells.
+    /// The process that listens, if the kernel names it.
     pub fn process(&self) -> Option<i32> {
         self.process
     }

@@ -1,4 +1,4 @@
-//! Which sidecar is meant: the flags that name it, and where it is asked then.
+//! Finds the sidecar that is meant: the flags that name it, and the addresses at which it answers.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::settings_file;
 
 /// Names a sidecar on this host.
 #[derive(Debug, Args)]
-pub struct Where {
+pub struct SidecarFlags {
     /// State directory of the sidecar: asks over the Unix socket in it
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -26,8 +26,8 @@ pub struct Where {
     admin: Option<ListenAddress>,
 }
 
-impl Where {
-    /// Where it can be asked, best first. Over TCP where the socket is not for this user.
+impl SidecarFlags {
+    /// The addresses at which it can be read, best first: over TCP if the socket is not for this user.
     pub fn to_read(&self) -> Result<Vec<Target>, Failure> {
         if let Some(address) = self.admin {
             return Ok(vec![Target::Tcp(address.0)]);
@@ -38,7 +38,7 @@ impl Where {
         Ok(or_default(socket.into_iter().chain(listen).collect()))
     }
 
-    /// Where it can be changed, best first.
+    /// The addresses at which it can be changed, best first.
     pub fn to_change(&self) -> Result<Vec<Target>, Failure> {
         if let Some(address) = self.admin {
             return Ok(vec![Target::Tcp(address.0)]);
@@ -60,7 +60,7 @@ impl Where {
                 "this sidecar takes no changes: its settings say admin.socket: off, and not admin.changes: loopback",
             ));
         }
-        // A sidecar of whose settings nothing is known says itself where it takes changes.
+        // A sidecar whose settings are unknown says itself where it takes changes.
         Ok(or_default(targets))
     }
 
@@ -71,7 +71,7 @@ impl Where {
         };
         let mut sources = settings_file::sources("proxy", self.config.clone(), flags);
         if self.state_dir.is_some() && self.config.is_none() {
-            // The usual file may be another sidecar's.
+            // The default file may be another sidecar's.
             sources.file = None;
         }
         match locate_proxy(sources) {

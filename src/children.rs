@@ -1,6 +1,6 @@
-//! Processes of this very binary, for commands that bring up a mesh of their own (`weft demo`, `weft load
-//! compare`). They end with the command, however it ends: asked when it finishes, killed if they linger, and by
-//! the kernel if the command itself is killed.
+//! Processes of this same binary, for commands that bring up a mesh of their own (`weft demo`, `weft load
+//! compare`). They end with the command, however it ends: it asks them to end when it finishes, kills those
+//! that linger, and the kernel ends them if the command itself is killed.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const LOG_LINES: usize = 8;
 pub struct Children {
     program: PathBuf,
     directory: PathBuf,
-    /// Words before the program, as `ip netns exec NAME`. They must become it, not start it.
+    /// Words before the program, such as `ip netns exec NAME`. They must exec the program, not fork it.
     prefix: Vec<String>,
     running: Vec<(String, Child)>,
 }
@@ -33,7 +33,7 @@ impl Children {
         Self::behind(Vec::new(), directory)
     }
 
-    /// As [`Self::new`], with words before the program that lead it somewhere and then become it.
+    /// As [`Self::new`], with words before the program that lead it elsewhere and then exec it.
     pub fn behind(prefix: Vec<String>, directory: &Path) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(|error| {
             Failure::new(Code::Failed, format!("cannot find my own binary: {error}"))
@@ -93,7 +93,7 @@ impl Children {
             // Ctrl-C reaches the command alone, which then ends its children in order.
             .process_group(0)
             .kill_on_drop(true);
-        // Settings of a real installation must not leak into it.
+        // Settings of a real installation must not affect it.
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
             if name_text.starts_with("WEFT_") && name_text != "WEFT_LOG" && name_text != "WEFT_HOME"
@@ -143,7 +143,7 @@ impl Children {
         running.find(|(known, _)| known == name)?.1.id()
     }
 
-    /// Ends one child, as [`Self::end`] does all. Nothing happens if there is none of this name.
+    /// Ends one child, as [`Self::end`] ends all. It does nothing if there is no child of this name.
     pub async fn stop(&mut self, name: &str) {
         let position = self.running.iter().position(|(known, _)| known == name);
         if let Some(position) = position {

@@ -1,5 +1,4 @@
-//! The command line: which subcommands exist and what they say about themselves. Flags are data;
-//! each `command/*.rs` owns its own.
+//! The command line: the subcommands and their help texts. Flags are data; each `command/*.rs` owns its own.
 
 use clap::{Parser, Subcommand};
 

@@ -1,4 +1,4 @@
-//! What `weft login` keeps: for each context, the config service's addresses and the operator's
+//! The login that `weft login` keeps: for each context, the config service's addresses and the operator's
 //! identity, under `$WEFT_HOME`, else `$XDG_CONFIG_HOME/weft`, else `~/.config/weft`.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::output::{moment, note};
 
 /// The context of a first login.
 pub const DEFAULT: &str = "default";
-/// How long a command waits for a CA that does not answer: an operator sits in front of it.
+/// How long a command waits for a CA that does not answer: a person waits for the command.
 const CA_PATIENCE: Duration = Duration::from_secs(5);
 /// File that names the context in use.
 const CURRENT: &str = "current";
@@ -120,7 +120,7 @@ impl Context {
         write(&self.home.join(CURRENT), &self.name)
     }
 
-    /// Removes everything that is kept of it, and says what that was.
+    /// Removes all files of it, and reports what was there.
     pub fn remove(&self) -> Result<String, Failure> {
         let directory = self.directory();
         let addresses = self.addresses().unwrap_or_default().join(", ");
@@ -141,8 +141,8 @@ impl Context {
         ))
     }
 
-    /// The operator's identity, bought with a token, or renewed if it is due or lasts for less than `needed`. A CA
-    /// that does not answer is waited for as `patience` lasts.
+    /// The operator's identity, obtained with a token, or renewed if it is due or lasts for less than
+    /// `needed`. A CA that does not answer is waited for until `patience` ends.
     pub async fn credentials(
         &self,
         token_file: Option<&Path>,
@@ -183,7 +183,7 @@ impl Context {
     }
 }
 
-/// What a failed call to the config service means for the exit code.
+/// The exit code for a failed call to the config service.
 pub fn refused(error: &OperatorError) -> Failure {
     let code = match error {
         OperatorError::Unreachable(_) => Code::Unreachable,

@@ -1,7 +1,7 @@
 //! The admin endpoint of a control-plane process: `/live`, `/ready` and `/metrics` in the text format of
 //! Prometheus. Off unless an address is given. Read-only, and nothing on it is secret.
 //!
-//! The sidecar's richer one is `proxy/src/admin.rs`; who is answered is decided by the same rule.
+//! The sidecar's larger endpoint is `proxy/src/admin.rs`; the same rule decides which callers get an answer.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ impl ControlAdmin {
         Ok(Self(Some(endpoint)))
     }
 
-    /// Serves what `samples` and `concerns` say at each request, until `shutdown`. A concern is what an operator
-    /// should look after although it stops nothing.
+    /// Serves the results of `samples` and `concerns` at each request, until `shutdown`. A concern is a
+    /// condition that an operator should look into although it stops nothing.
     pub async fn serve(
         self,
         samples: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
@@ -47,7 +47,7 @@ impl ControlAdmin {
             return;
         };
         let samples = Arc::new(samples);
-        // It is served from the moment at which the process serves, so it is ready when it answers.
+        // The endpoint is served from the moment at which the process serves, so it is ready when it answers.
         let router = Router::new()
             .route("/live", get(async || "live\n"))
             .route(

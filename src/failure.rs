@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well: one line for people, one code for scripts.
+//! How a command ends with a failure: one line for people, one exit code for scripts.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ pub enum Code {
 pub struct Failure {
     /// The exit code.
     pub code: u8,
-    /// One line for stderr; empty if everything was said.
+    /// One line for stderr; empty if everything was printed already.
     pub line: String,
 }
 
@@ -40,7 +40,7 @@ impl Failure {
         }
     }
 
-    /// A failure whose story stands on stdout or stderr already.
+    /// A failure that was reported on stdout or stderr already.
     pub fn silent(code: Code) -> Self {
         Self::new(code, "")
     }
@@ -64,7 +64,7 @@ impl Failure {
     }
 }
 
-/// Foreign errors that need no distinction. The line ends with their causes.
+/// Errors of libraries that need no distinction. The line ends with their causes.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::new(Code::Failed, format!("{error:#}"))

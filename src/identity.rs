@@ -1,4 +1,4 @@
-//! This process's identity: from its state directory, or bought with the token of a file.
+//! This process's identity: from its state directory, or obtained with the token in a file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use weft_transport::identity::SpiffeId;
 use crate::command::ca::failed;
 use crate::failure::{Code, Failure};
 
-/// The file of a state directory that is there once its owner has joined.
+/// The file that is in a state directory once its owner has joined.
 const CERTIFICATE: &str = "identity.crt";
 
 /// A token's file is small; a longer one is something else.
 const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Who a process is: which kind of token it may join with.
+/// The role of a process: it decides which kind of token the process may join with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A sidecar, as the application beside it.
+    /// A sidecar, with the identity of the application beside it.
     Workload,
     /// The config service.
     Config,
@@ -50,8 +50,8 @@ impl Holder {
     }
 }
 
-/// Returns with a valid identity; waits while no CA answers, or as `patience` lasts, and tells `waiting` so. A token for another kind of
-/// holder is not spent; with an identity at hand, tokens do not matter.
+/// Returns with a valid identity. Waits while no CA answers, or until `patience` ends, and sets `waiting` to
+/// the reason. A token for another role is not spent; if there is an identity already, tokens do not matter.
 pub async fn start(
     holder: Holder,
     state_dir: &Path,
@@ -94,7 +94,7 @@ pub fn has_joined(state_dir: &Path) -> bool {
     state_dir.join(CERTIFICATE).exists()
 }
 
-/// A file that is gone is no matter once there is an identity: tokens are meant to be deleted.
+/// A missing file does not matter once there is an identity: tokens are meant to be deleted.
 pub fn read_token(path: &Path, state_dir: &Path) -> Result<Option<JoinToken>, Failure> {
     use std::io::Read;
     let mut text = String::new();
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reserved_namespace_tells_who_a_token_is_for() {
+    fn the_reserved_namespace_tells_the_role_of_a_token() {
         let of = |path: &str| Holder::of(&format!("spiffe://demo.test/{path}").parse().unwrap());
         assert_eq!(of("ns/weft/sa/config"), Holder::Config);
         assert_eq!(of("ns/weft/sa/operator-me"), Holder::Operator);

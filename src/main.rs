@@ -1,8 +1,7 @@
 //! The `weft` command: one binary for the CA, the config service, the sidecar and their operators.
 //!
-//! `cli.rs` lists the subcommands, `command/` has one file for each, `failure.rs` the exit codes.
-//! The work is done by the crates `weft_ca`, `weft_config` and `weft_proxy`; what is here reads
-//! flags, starts runtimes and prints.
+//! `cli.rs` lists the subcommands, `command/` has one file for each, `failure.rs` the exit codes. The crates
+//! `weft_ca`, `weft_config` and `weft_proxy` do the work; this crate reads flags, starts runtimes and prints.
 
 #![expect(
     unreachable_pub,
@@ -29,8 +28,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Half of the sidecar's time per request is spent with the allocator's customers; this one is
-/// made for many small, short-lived buffers on few threads.
+/// Half of the sidecar's time per request is spent in code that allocates; this allocator is made for many
+/// small, short-lived buffers on few threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

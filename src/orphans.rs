@@ -1,5 +1,5 @@
-//! What process 1 of a container owes: every process whose parent has ended becomes its child, and stays in the
-//! process table until process 1 asks how it ended.
+//! The duty of process 1 of a container: every process whose parent has ended becomes its child, and stays in
+//! the process table until process 1 reads its exit status.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -8,8 +8,8 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Clears ended orphans away for as long as it is polled, if this is process 1. `own` is a child that another part
-/// of the process waits for: how that one ended is not for this one to take.
+/// Reaps ended orphans for as long as it is polled, if this is process 1. `own` is a child that another part
+/// of the process waits for, so its exit status is left alone.
 pub async fn reap(own: Option<Pid>) -> Infallible {
     if std::process::id() != 1 {
         return pending().await;
@@ -28,7 +28,8 @@ pub async fn reap(own: Option<Pid>) -> Infallible {
 fn reap_ended(own: Option<Pid>) {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Some(pid) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
-        // Orphans behind it are found when it is gone: a signal comes for each child, or the next call of `reap`.
+        // Orphans behind it are found when it is gone: by the signal for the next child, or by the next call
+        // of `reap`.
         if Some(pid) == own || waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What commands print: data on stdout as a table, JSON or YAML. Messages go to stderr elsewhere.
+//! The output of commands: data on stdout as a table, JSON or YAML. Messages go to stderr elsewhere.
 
 use std::io::Write;
 
@@ -66,7 +66,7 @@ pub fn moment(unix_seconds: u64) -> String {
         .map_or_else(|| unix_seconds.to_string(), |moment| moment.to_string())
 }
 
-/// Names and messages come from other hosts: no character that a terminal obeys reaches it.
+/// Names and messages come from other hosts, so control characters are escaped before they reach a terminal.
 pub fn printable(text: impl AsRef<str>) -> String {
     text.as_ref()
         .chars()
@@ -83,7 +83,7 @@ pub fn print<T: Serialize>(
     print_or(format, data, |data| table(data).to_string())
 }
 
-/// As [`print()`], where people read something else than a table.
+/// As [`print()`], if people read another form than a table.
 pub fn print_or<T: Serialize>(
     format: Format,
     data: &T,
@@ -103,8 +103,8 @@ fn json<T: Serialize>(data: &T) -> Result<String, Failure> {
         .map_err(|error| Failure::new(Code::Failed, format!("cannot print as JSON: {error}")))
 }
 
-/// YAML, or the same as JSON where a string holds what a terminal obeys: the writer of YAML leaves such characters as
-/// they are, and JSON is YAML (YAML 1.2 section 1.3).
+/// YAML, or JSON if a string holds characters that act on a terminal: the YAML writer leaves such characters
+/// as they are, and JSON is valid YAML (YAML 1.2 section 1.3).
 fn yaml<T: Serialize>(data: &T) -> Result<String, Failure> {
     let text = serde_saphyr::to_string(data)
         .map_err(|error| Failure::new(Code::Failed, format!("cannot print as YAML: {error}")))?;
@@ -114,8 +114,8 @@ fn yaml<T: Serialize>(data: &T) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// JSON of several lines with an end, in which strings hold no character that a terminal obeys: they are
-/// written as `\uXXXX`, which means the same.
+/// JSON of several lines with a final line end. Characters in strings that act on a terminal are written as
+/// `\uXXXX`, which means the same.
 pub fn visible_json(text: &str) -> String {
     let mut lines: String = text.lines().map(escape).collect::<Vec<_>>().join("\n");
     lines.push('\n');
@@ -139,7 +139,7 @@ pub fn text_out(text: &str) -> Result<(), Failure> {
 
 /// Writes one line to stderr: progress, warnings, and the line of a failure.
 pub fn note(line: impl std::fmt::Display) {
-    // With stderr gone there is no reader left.
+    // If stderr is closed, no reader is left.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 

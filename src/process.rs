@@ -1,4 +1,4 @@
-//! What a long-running process owes its host: signals, the service manager, file descriptors.
+//! The duties of a long-running process to its host: signals, the service manager, file descriptors.
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -20,7 +20,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the two signals from here on. Needs a runtime.
+    /// Handles the two signals from here on. Needs a runtime.
     pub fn take() -> Result<Self, Failure> {
         let take = |kind| {
             signal(kind).map_err(|error| {
@@ -34,7 +34,7 @@ impl Signals {
         })
     }
 
-    /// Takes SIGHUP as well, which comes when the terminal closes.
+    /// Handles SIGHUP as well, which comes when the terminal closes.
     pub fn take_with_hangup() -> Result<Self, Failure> {
         Ok(Self {
             hangup: signal(SignalKind::hangup()).ok(),
@@ -58,8 +58,8 @@ impl Signals {
     }
 }
 
-/// Takes SIGHUP from here on, and does nothing else about it: it comes when a terminal closes, and from habit
-/// when a settings file changed. Without this it would end the process.
+/// Ignores SIGHUP from here on. It comes when a terminal closes, and some operators send it after a change of
+/// a settings file. Unhandled, it would end the process.
 pub fn outlive_hangups() -> Result<impl Future<Output = Infallible>, Failure> {
     let mut hangup = signal(SignalKind::hangup())
         .map_err(|error| Failure::new(Code::Failed, format!("cannot take signals: {error}")))?;
@@ -73,8 +73,8 @@ pub fn outlive_hangups() -> Result<impl Future<Output = Infallible>, Failure> {
     })
 }
 
-/// Runs `serve` until it ends by itself or by a signal. `serve` gets the token that asks it to
-/// end; a second signal drops it where it stands. Meanwhile the process does what its host expects of it.
+/// Runs `serve` until it ends by itself or by a signal. `serve` gets the token that asks it to end; a second
+/// signal drops it at once. In the meantime the process performs its duties to its host.
 pub async fn until_signal<F>(shutdown: CancellationToken, serve: F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
@@ -134,13 +134,13 @@ pub fn die_with(parent: i32) {
 
 /// Starts logging as the environment wishes (`WEFT_LOG`, else `RUST_LOG`).
 pub fn start_logging() -> telemetry::LogFilter {
-    let wish = ["WEFT_LOG", "RUST_LOG"]
+    let filter = ["WEFT_LOG", "RUST_LOG"]
         .into_iter()
         .find_map(|name| std::env::var_os(name)?.into_string().ok());
-    telemetry::start(wish.as_deref())
+    telemetry::start(filter.as_deref())
 }
 
-/// Logs what the settings' owner should know.
+/// Logs the warnings about the settings.
 pub fn warn_all(warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");

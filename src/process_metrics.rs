@@ -1,5 +1,5 @@
-//! What every process tells of itself in `/metrics`: which build it is, and what it uses, by the names that
-//! Prometheus's own libraries have for it.
+//! The metrics that every process has about itself: its build, and its use of resources, by the names of
+//! Prometheus's own libraries.
 
 use std::fs;
 
@@ -11,13 +11,13 @@ use weft_transport::metrics::{
 /// Ticks of a second in /proc (USER_HZ, which is 100 on every Linux that Rust runs on; proc_pid_stat(5)).
 const USER_HZ: f64 = 100.0;
 
-/// At this moment. What /proc does not say is left out.
+/// The values at this moment. A value that /proc does not give is omitted.
 pub fn samples() -> Vec<Sample> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let stat = read("/proc/self/stat");
     let status = read("/proc/self/status");
     let files = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
-    // The one with which they are counted is closed by now.
+    // The descriptor used for counting is closed by then.
     let files = files.map(|count| count.saturating_sub(1) as f64);
     let files_max = files_max(&read("/proc/self/limits"));
     let all: [(&'static Metric, Option<f64>); 6] = [

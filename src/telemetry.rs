@@ -1,6 +1,6 @@
-//! Logs: fields, not prose, on stderr. JSON lines unless stderr is a terminal; the filter comes
-//! from `WEFT_LOG` (or `RUST_LOG`) and can be changed while the process runs. Whatever a field holds, an
-//! event is one line, in which nothing acts on a terminal: peers chose some of it.
+//! Logs: fields, not prose, on stderr. JSON lines unless stderr is a terminal; the filter comes from
+//! `WEFT_LOG` (or `RUST_LOG`) and can be changed while the process runs. Peers choose some of the values, so
+//! an event is always one line, without characters that act on a terminal.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
@@ -10,8 +10,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use weft_proxy::visible::escape;
 
-/// Lifecycle only: nothing per request stands at this level. What libraries warn of, peers can cause as often as they
-/// like; weft counts it, and says it once where an operator has to know.
+/// Lifecycle only: no event per request has this level. Peers can cause warnings of libraries as often as
+/// they like; weft counts such events itself, and logs them once when an operator has to know.
 const DEFAULT_FILTER: &str =
     "info,h2=error,hyper=error,quinn=error,quinn_proto=error,rustls=error,tonic=error";
 
@@ -29,7 +29,7 @@ impl LogFilter {
             .unwrap_or_default()
     }
 
-    /// Replaces it; says what is wrong with `filter`, as `info,weft_proxy=debug`.
+    /// Replaces it; the error says what is wrong with `filter`, a text such as `info,weft_proxy=debug`.
     pub fn set(&self, filter: &str) -> Result<(), String> {
         let filter = EnvFilter::try_new(filter)
             .map_err(|error| format!("`{filter}` is not a log filter: {error}; write a level, as debug, or info,weft_proxy=debug"))?;
@@ -39,10 +39,10 @@ impl LogFilter {
     }
 }
 
-/// Starts logging for the whole process. `requested` is the environment's wish.
+/// Starts logging for the whole process. `requested` is the environment's filter.
 pub fn start(requested: Option<&str>) -> LogFilter {
-    let wish = requested.unwrap_or(DEFAULT_FILTER);
-    let parsed = EnvFilter::try_new(wish);
+    let directives = requested.unwrap_or(DEFAULT_FILTER);
+    let parsed = EnvFilter::try_new(directives);
     let refused = parsed.is_err();
     let (filter, handle) =
         reload::Layer::new(parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER)));
@@ -56,7 +56,7 @@ pub fn start(requested: Option<&str>) -> LogFilter {
     let _ = Registry::default().with(filter).with(lines).try_init();
     if refused {
         tracing::warn!(
-            value = wish,
+            value = directives,
             "WEFT_LOG is not a log filter, so `{DEFAULT_FILTER}` is used; write a level, as debug, or info,weft_proxy=debug"
         );
     }
@@ -78,8 +78,8 @@ impl<W: Write> Write for Lines<W> {
     }
 }
 
-/// The event as one line. The colours of a terminal stay: `tracing_subscriber` writes them, and takes the same
-/// sequences out of fields.
+/// The event as one line. The colours for a terminal stay: `tracing_subscriber` writes them, and removes the
+/// same sequences from fields.
 fn line(event: &str) -> Cow<'_, str> {
     const COLOUR: char = '\u{1b}';
     let text = event.strip_suffix('\n').unwrap_or(event);

@@ -1,4 +1,4 @@
-//! Black-box tests of the command line: what it says, and the codes that it ends with.
+//! Black-box tests of the command line: its output and its exit codes.
 
 #![allow(
     clippy::unwrap_used,
@@ -185,7 +185,7 @@ fn a_bad_variable_is_named_and_not_the_file() {
 }
 
 #[test]
-fn who_has_no_identity_and_no_token_is_told_how_to_get_one() {
+fn without_identity_and_token_the_error_says_how_to_get_one() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let output = weft(&[
@@ -270,7 +270,7 @@ fn a_spoiled_join_token_ends_with_65_and_names_its_file() {
 }
 
 #[test]
-fn an_authority_is_made_once_and_tokens_name_who_may_use_them() {
+fn an_authority_is_made_once_and_tokens_name_their_identity() {
     let directory = tempfile::tempdir().unwrap();
     let dir = directory.path().join("ca");
     let dir = dir.to_str().unwrap();
@@ -355,7 +355,7 @@ fn an_issuing_certificate_is_renewed_and_its_root_stays() {
     assert_eq!(before[..2], after[..2]);
     assert!(before[2] != after[2] && before[3] != after[3]);
 
-    // The root's key may be kept elsewhere, and is asked for by its name then.
+    // The root's key may be kept elsewhere, and the command then asks for it by its flag.
     let elsewhere = directory.path().join("safe.key");
     std::fs::rename(Path::new(ca).join("root.key"), &elsewhere).unwrap();
     let output = weft(&["ca", "renew", "--dir", ca]);
@@ -485,7 +485,7 @@ fn weft(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-/// The binary with an environment that no installation on this machine reaches into.
+/// The binary with an environment that no installation on this machine affects.
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
     command

@@ -1,4 +1,4 @@
-//! What `packaging/build` makes: everything is where a system looks for it, and works there.
+//! The output of `packaging/build`: everything is where a system looks for it, and works there.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ impl Packages {
         let folder = tempfile::tempdir().unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/build");
         let mut command = Command::new(script);
-        // What a build machine's umask is must not matter.
+        // The umask of a build machine must not matter.
         run(command.arg(folder.path()).env("WEFT_BINARY", WEFT));
         let packages = Self { folder };
         std::fs::create_dir(packages.root("")).unwrap();
@@ -57,7 +57,7 @@ impl Packages {
     }
 }
 
-/// What it says on standard output.
+/// Its standard output.
 #[track_caller]
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
@@ -95,7 +95,7 @@ fn a_package_has_a_stripped_command_completions_pages_units_and_their_user() {
     let stripped = sections(&command);
     for symbols in [" .symtab ", " .debug_info ", " .debug_line "] {
         assert!(!stripped.contains(symbols), "{stripped}");
-        // What was left out is beside the packages.
+        // The list of omitted files is beside the packages.
         assert!(sections(&packages.one(".debug")).contains(symbols));
     }
 

@@ -1,6 +1,7 @@
-//! The local commands' way to a CA: through `DIR/admin.sock` when a server answers there, else by opening the store.
+//! How local commands reach a CA: through `DIR/admin.sock` when a server answers there, else by opening the
+//! store.
 //!
-//! What they do is in `desk.rs` and `backup.rs`; the socket's server side is [`AdminService`].
+//! The operations are in `operations.rs` and `backup.rs`; the socket's server side is [`AdminService`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,10 @@ use weft_transport::private_socket::{connect, is_answered};
 
 use crate::authority::Authority;
 use crate::backup::{self, BackupError};
-use crate::desk::{self, Inspection, TokenOrder, TokensError};
 use crate::directory::{self, ADMIN_SOCKET, OpenError};
 use crate::error::ErrorKind;
 use crate::limits::{ADMIN_CALL_TIMEOUT, ADMIN_MESSAGE_BYTES_MAX, STORE_POLL, STORE_WAIT};
+use crate::operations::{self, Inspection, TokenOrder, TokensError};
 use crate::proto::admin_client::AdminClient;
 use crate::proto::create_tokens_request::Subject as SubjectText;
 use crate::proto::{
@@ -106,8 +107,13 @@ impl Admin {
         match &mut self.route {
             Route::Stopped(store) => {
                 let now = SystemTime::now();
-                let tokens =
-                    desk::create_tokens(store, &self.directory, order, now, &mut rand::rng())?;
+                let tokens = operations::create_tokens(
+                    store,
+                    &self.directory,
+                    order,
+                    now,
+                    &mut rand::rng(),
+                )?;
                 Ok(tokens.iter().map(ToString::to_string).collect())
             }
             Route::Running(client) => {
@@ -134,7 +140,11 @@ impl Admin {
     /// See [`AdminError`].
     pub async fn inspect(&mut self) -> Result<Inspection, AdminError> {
         match &mut self.route {
-            Route::Stopped(store) => Ok(desk::inspect(store, &self.directory, SystemTime::now())?),
+            Route::Stopped(store) => Ok(operations::inspect(
+                store,
+                &self.directory,
+                SystemTime::now(),
+            )?),
             Route::Running(client) => {
                 let answer = client
                     .inspect(InspectRequest {})
@@ -180,7 +190,7 @@ impl Admin {
         }
     }
 
-    /// The trust domain of the CA, needed to read an identity given in short.
+    /// The trust domain of the CA, needed to complete an identity in short form.
     ///
     /// # Errors
     /// See [`AdminError`].
@@ -289,7 +299,7 @@ impl proto::admin_server::Admin for AdminService {
         let this = self.clone();
         let tokens = blocking(move || {
             let store = this.authority.store();
-            desk::create_tokens(
+            operations::create_tokens(
                 store,
                 &this.directory,
                 &order,
@@ -310,7 +320,7 @@ impl proto::admin_server::Admin for AdminService {
     ) -> Result<Response<InspectResponse>, Status> {
         let this = self.clone();
         let inspection = blocking(move || {
-            desk::inspect(this.authority.store(), &this.directory, SystemTime::now())
+            operations::inspect(this.authority.store(), &this.directory, SystemTime::now())
                 .map_err(|error| status(error.kind(), &error))
         })
         .await?;
@@ -339,7 +349,7 @@ impl proto::admin_server::Admin for AdminService {
     }
 }
 
-/// Runs what waits for the disk on a thread that may wait.
+/// Runs work that waits for the disk on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {

@@ -1,7 +1,8 @@
-//! Keeps the identity of one process: joins with a token or takes up what is in the state directory, renews before
-//! it ends, and swaps the new certificate into [`Credentials`] while connections go on.
+//! Keeps the identity of one process: joins with a token or loads the identity from the state directory,
+//! renews it in time, and swaps the new certificate into [`Credentials`] while connections go on.
 //!
-//! When to renew is decided in `renewal.rs`; the files are `agent/state.rs`; one purchase is `agent/purchase.rs`.
+//! `renewal.rs` decides when to renew; the files are in `agent/state.rs`; one purchase of a certificate is
+//! `agent/purchase.rs`.
 
 mod claim;
 mod purchase;
@@ -33,23 +34,23 @@ use crate::limits::{
 use crate::renewal::{Action, Life, Renewal, Urgency};
 use crate::token::JoinToken;
 
-/// What an agent needs to know.
+/// The parameters of an agent.
 #[derive(Clone, Debug)]
 pub struct AgentSettings {
     /// Where the identity is kept (made with mode 0700).
     pub state_dir: PathBuf,
     /// For the first start; ignored while `state_dir` holds a usable identity.
     pub join_token: Option<JoinToken>,
-    /// Told what a start waits for, in words that follow "waiting for".
+    /// Gets the reason for which a start waits, in words that follow "waiting for".
     pub waiting: watch::Sender<String>,
     /// For how long a start waits for a CA that does not answer; for ever without it.
     pub patience: Option<Duration>,
 }
 
-/// Why a process has no identity. Each of these ends it.
+/// Why a process has no identity. Each of these ends the process.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The CA's final word.
+    /// The CA's final refusal.
     #[error("{reason} (CA {address}, for {identity})")]
     Refused {
         /// The CA that refused.
@@ -72,16 +73,16 @@ pub enum AgentError {
         /// The CA's words.
         reason: String,
     },
-    /// The token is for somebody else than the state directory.
+    /// The token is for another identity than the state directory.
     #[error(
         "{path} holds the identity {found}, and the join token is for {wanted}: use another state_dir, or empty it"
     )]
     OtherIdentity {
         /// The state directory.
         path: PathBuf,
-        /// Whose it is.
+        /// The identity in the directory.
         found: SpiffeId,
-        /// Whom the token is for.
+        /// The identity in the token.
         wanted: SpiffeId,
     },
     /// A file of the state directory is not what it should be.
@@ -89,13 +90,13 @@ pub enum AgentError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// The CA sent a certificate that is not usable.
+    /// The CA sent an unusable certificate.
     #[error("the CA sent a certificate that is not usable: {0}")]
     Answer(String),
-    /// The CA does not answer; only from [`Agent::renew_if_due`], and where patience has an end.
+    /// The CA does not answer; only from [`Agent::renew_if_due`], and if patience is limited.
     #[error("{0}")]
     Unreachable(String),
     /// A file operation failed.
@@ -111,14 +112,14 @@ pub struct Agent {
     state: StateDirectory,
     credentials: Credentials,
     ca: CaAddresses,
-    /// The identity in force, as long as the state directory has not taken it.
+    /// The identity in force, until the state directory has saved it.
     unsaved: Mutex<Option<Bought>>,
     status: Arc<Status>,
 }
 
 impl Agent {
-    /// Returns with an identity that is valid now: from the state directory, or bought. Waits, with back-off,
-    /// as long as no CA answers, or as patience lasts. Dropping the future loses nothing.
+    /// Returns with an identity that is valid now: from the state directory, or obtained from the CA. Waits,
+    /// with back-off, while no CA answers, or until patience ends. Dropping the future loses nothing.
     ///
     /// # Errors
     /// See [`AgentError`]; each of them is definitive.
@@ -150,7 +151,7 @@ impl Agent {
         Ok((agent, credentials))
     }
 
-    /// Who this process is.
+    /// The identity of this process.
     #[must_use]
     pub fn id(&self) -> SpiffeId {
         self.credentials.svid().id().clone()
@@ -213,8 +214,9 @@ impl Agent {
         }
     }
 
-    /// For short-lived commands: one attempt to renew if two thirds of the life are over, or if less than `needed` is
-    /// left, for a connection ends with its certificate. Returns whether it did, after `patience` at the latest.
+    /// For short-lived commands: one attempt to renew if two thirds of the life are over, or if less than
+    /// `needed` is left, because a connection ends with its certificate. Returns whether it renewed, after
+    /// `patience` at the latest.
     ///
     /// # Errors
     /// See [`AgentError`]; the identity in force stays.
@@ -285,7 +287,7 @@ impl Agent {
             tracing::info!(identity = %id, "took up the identity of the state directory");
             return Ok(agent);
         }
-        // For how long an expired identity is renewed is the CA's to know, and to say.
+        // The CA decides how long an expired identity may be renewed.
         tracing::warn!(identity = %id, not_after = unix_seconds(not_after), "the identity has expired and must be renewed first");
         match patiently(|| agent.renew(), wait).await {
             Ok(()) => Ok(agent),
@@ -307,7 +309,7 @@ impl Agent {
         }
     }
 
-    /// One attempt to buy the next certificate and put it in force.
+    /// One attempt to obtain the next certificate and put it in force.
     async fn renew(&self) -> Result<(), AgentError> {
         let identity = self.id();
         let right = Right::Svid(&self.credentials);
@@ -381,7 +383,7 @@ impl Agent {
             .not_after()
             .duration_since(svid.not_before())
             .unwrap_or_default();
-        // The slack before the issue is no life: a certificate of a minute has a minute.
+        // The time before the issue does not count as life: a certificate of a minute has a minute.
         Life {
             total: whole.saturating_sub(NOT_BEFORE_SLACK).max(left),
             left,
@@ -420,7 +422,7 @@ impl Agent {
     }
 }
 
-/// What was bought, as the transport takes it. Checks that the chain leads to the bundle.
+/// The new certificate, in the transport's form. Checks that the chain leads to the bundle.
 fn credentials(bought: &Bought, ca: &CaAddresses) -> Result<Credentials, AgentError> {
     let (svid, bundle) = pair(bought, ca)?;
     Credentials::new(svid, bundle).map_err(unusable)
@@ -437,7 +439,7 @@ fn unusable(error: CredentialsError) -> AgentError {
     AgentError::Answer(error.to_string())
 }
 
-/// A token beside a stored identity must be for the same one: anything else is a mix-up of directories.
+/// A token beside a stored identity must be for the same identity: otherwise two directories were confused.
 fn check_identity(path: &Path, stored: &Stored, token: &JoinToken) -> Result<(), AgentError> {
     if stored.svid.id() == &token.identity {
         return Ok(());
@@ -455,7 +457,7 @@ pub fn saved_ca_addresses(state_dir: &Path) -> Vec<String> {
     saved.map(|ca| ca.addresses).unwrap_or_default()
 }
 
-/// Whose the identity in a state directory is, and when it ends; none before its owner has joined.
+/// The identity in a state directory, and when it ends; none before its owner has joined.
 #[must_use]
 pub fn saved_identity(state_dir: &Path) -> Option<(SpiffeId, SystemTime)> {
     let stored = StateDirectory::look(state_dir).load().ok()??;

@@ -1,9 +1,10 @@
-//! Who may get which identity. Pure decisions, deny by default; the identity comes from the proof alone.
+//! Decides which identity a caller gets. Pure, deny by default; the identity comes from the proof alone.
 //!
-//! - A join token buys the identity it was made for, once: it binds to the first public key. The same token with
-//!   the same key gets the same certificate again until the token expires, so a crash between question
-//!   and answer loses nothing.
-//! - A valid SVID, or one that expired within the renewal grace, buys its own identity again.
+//! - A join token entitles its holder to the identity that it was made for, once: it binds to the first
+//!   public key. The same token with the same key gets the same certificate again until the token expires, so
+//!   a crash between request and answer loses nothing.
+//! - A valid SVID, or one that expired within the renewal grace, entitles its holder to its own identity
+//!   again.
 //! - A public key serves one identity only.
 //!
 //! `authority.rs` calls these inside one store transaction.
@@ -23,7 +24,7 @@ pub enum Refusal {
         "no join token and no client certificate: this CA signs for neither strangers nor names in a CSR"
     )]
     NoCredential,
-    /// No token with this secret was made here, or it was forgotten after its end.
+    /// No token with this secret was made here, or it was forgotten after its expiry.
     #[error("the join token is not known to this CA")]
     TokenUnknown,
     /// The token's time is over.
@@ -32,7 +33,7 @@ pub enum Refusal {
     /// The token is bound to another key.
     #[error("token already used: it is bound to another key; make a new one with `weft ca token`")]
     TokenUsed,
-    /// The token is of a backup that was restored since, and may have been used after the backup was made.
+    /// The token is from a backup that was restored since, and may have been used after the backup was made.
     #[error(
         "the join token was made before the CA was restored; make a new one with `weft ca token`"
     )]
@@ -102,14 +103,14 @@ pub struct TokenRecord {
     pub created: u64,
     /// Seconds since the Unix epoch.
     pub expires: u64,
-    /// What it bought.
+    /// The certificate that it was exchanged for.
     pub spent: Option<Purchase>,
-    /// It comes from a backup that was restored: what it bought after the backup was made is not known.
+    /// It comes from a restored backup: whether it was used after the backup was made is not known.
     #[serde(default)]
     pub restored: bool,
 }
 
-/// What a token bought, and the key that it is bound to since.
+/// The certificate that a token was exchanged for, and the key that it is bound to since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purchase {
     /// Hash of the public key.
@@ -122,16 +123,16 @@ pub struct Purchase {
     pub not_after: u64,
 }
 
-/// What a recognised request gets.
+/// The answer to a request that is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
     /// A new certificate for this identity.
     New(SpiffeId),
-    /// The certificate that the token bought before.
+    /// The certificate that the token was exchanged for before.
     Same(SpiffeId, Purchase),
 }
 
-/// Judges a join token: `record` is what the store knows under its hash.
+/// Judges a join token: `record` is the store's entry under its hash.
 ///
 /// # Errors
 /// See [`Refusal`].
@@ -142,7 +143,8 @@ pub fn by_token(
 ) -> Result<Grant, Refusal> {
     let record = record.ok_or(Refusal::TokenUnknown)?;
     let now = unix_seconds(now);
-    // Another key learns that the token was used even after its end: that is the more useful message.
+    // Another key is told that the token was used even after its expiry, because that is the more useful
+    // message.
     if record
         .spent
         .as_ref()
@@ -150,7 +152,8 @@ pub fn by_token(
     {
         return Err(Refusal::TokenUsed);
     }
-    // Also for the key that it is bound to: one rule is easier to rely on, and a workload that has joined needs no token.
+    // Also for the key that it is bound to: one rule is simpler to rely on, and a workload that has joined
+    // needs no token.
     if record.restored {
         return Err(Refusal::TokenRestored);
     }
@@ -161,12 +164,12 @@ pub fn by_token(
         Some(purchase) if purchase.not_after > now => {
             Ok(Grant::Same(record.identity.clone(), purchase.clone()))
         }
-        // Bought, but that certificate's short life is over: the same key gets a fresh one.
+        // It was exchanged, but that certificate's short life is over: the same key gets a new one.
         Some(_) | None => Ok(Grant::New(record.identity.clone())),
     }
 }
 
-/// Judges a client certificate that the handshake has verified but for its end.
+/// Judges a client certificate that the handshake has verified except for its expiry.
 ///
 /// # Errors
 /// See [`Refusal`].

@@ -1,9 +1,9 @@
-//! The CA at work: takes a request for a certificate, judges it, signs and remembers. No sockets, and the time is an
-//! argument; `server.rs` is the shell around it.
+//! The CA's work: takes a request for a certificate, judges it, signs, and stores the result. No sockets, and
+//! the time is an argument; `server.rs` is the shell around it.
 //!
-//! One request: right of the caller -> rate of the identity, CSR and proof of possession -> one store transaction
-//! (`attest.rs` decides, `issuer.rs` signs, token, key and log are written) -> answer. What needs no signature
-//! and no write comes first, so that strangers cost neither.
+//! One request, in order: the caller's proof; the rate of the identity, CSR and proof of possession; one
+//! store transaction (`attest.rs` decides, `issuer.rs` signs; token, key and log are written); the answer.
+//! Checks that need no signature and no write come first, so that strangers cause neither.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -23,7 +23,7 @@ use crate::store::{Store, StoreError, Transaction, key_memory};
 use crate::subject;
 use crate::token::TokenHash;
 
-/// How a client proves who it is.
+/// How a client proves its identity.
 #[derive(Clone, Debug)]
 pub(crate) enum Proof {
     Token(TokenHash),
@@ -60,7 +60,7 @@ pub(crate) enum SignError {
 /// A chain of certificates for a caller, as PEM.
 enum Signed {
     New(String),
-    /// The one that its token bought before.
+    /// The certificate that its token was exchanged for before.
     Repeated(String),
 }
 
@@ -107,7 +107,7 @@ impl Authority {
         );
     }
 
-    /// Answers one request. Waits for the disk: not for an async thread.
+    /// Answers one request. It waits for the disk, so it must not run on an async thread.
     pub(crate) fn sign(
         &self,
         request: &Request,
@@ -146,7 +146,7 @@ impl Authority {
                 key
             }
         };
-        // Judged again in the transaction, in which no other call spends the token.
+        // Judged again in the transaction, in which no other call can spend the token.
         let signed = self.store.write(|transaction| {
             let grant = match self.grant(transaction, &request.proof, key.hash(), now)? {
                 Ok(grant) => grant,
@@ -311,7 +311,8 @@ impl Authority {
             })
         });
         if let Err(error) = logged {
-            // It never leaves this process, and without it the CA could not even say what is wrong.
+            // The key never leaves this process, and without the certificate the CA could not even report an
+            // error.
             tracing::error!(%error, "the CA's own certificate is not in the issuance log");
         }
         let bundle = TrustBundle::from_pem(

@@ -1,8 +1,8 @@
 //! Backup and restore of a CA: keys, certificates and a consistent copy of the store, in one directory.
 //!
-//! A backup holds the root and issuing keys: keep it as safe as the CA itself. What happened after it was made is not
-//! in it: a token that it calls unused may have bought a certificate since. So its tokens are void once it is
-//! restored; identities renew as before.
+//! A backup holds the root and issuing keys: keep it as safe as the CA itself. It lacks all later events: a
+//! token that it lists as unused may have been exchanged since. So its tokens are void once it is restored;
+//! identities renew as before.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,12 +26,12 @@ pub enum BackupError {
     /// A CA runs on the target.
     #[error("a CA is running on {0}: stop it first")]
     Running(PathBuf),
-    /// The backup lacks a file, or one is not usable.
+    /// The backup lacks a file, or one is unusable.
     #[error("the backup {path} is not usable: {reason}")]
     Damaged {
         /// The backup.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// The issuance log of the backup was changed.
@@ -82,9 +82,9 @@ pub(crate) fn backup(store: &Store, directory: &Path, target: &Path) -> Result<(
     Ok(())
 }
 
-/// Puts the backup `source` in place as the CA of `directory`, which must be empty or new unless `force` is set.
-/// The backup is checked as a whole first: that it opens, that its keys and certificates belong together, that
-/// its log is unaltered. The join tokens of the backup are void from then on.
+/// Restores the backup `source` as the CA of `directory`, which must be empty or new unless `force` is set.
+/// The backup is checked as a whole first: that it opens, that its keys and certificates match, that its log
+/// is unaltered. The join tokens of the backup are void from then on.
 ///
 /// # Errors
 /// See [`BackupError`].
@@ -164,7 +164,7 @@ fn check(store: &Store, source: &Path, force: bool) -> Result<(), BackupError> {
     if !source.join(ISSUING_KEY).exists() {
         return Err(damaged(format!("{ISSUING_KEY} is missing")));
     }
-    // An old backup may have expired: `weft ca renew` makes it good again.
+    // An old backup may have expired; `weft ca renew` makes a new issuing certificate.
     directory::load_issuer(source, about.trust_domain)
         .map_err(|error| damaged(error.to_string()))?;
     match store.read(|view| view.first_broken_log_entry())? {

@@ -1,5 +1,5 @@
-//! One call to the CA: connect to its addresses in turn, ask, and tell a refusal from an absence. When to call is in
-//! `agent.rs`.
+//! One call to the CA: connects to its addresses in turn, asks, and distinguishes a refusal from an absent
+//! CA. `agent.rs` decides when to call.
 
 use std::io;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::proto::certificate_authority_client::CertificateAuthorityClient;
 use crate::proto::{SignRequest, SignResponse};
 use crate::token::TokenSecret;
 
-/// By what right a certificate is asked for.
+/// The proof with which a certificate is requested.
 #[derive(Clone)]
 pub(crate) enum Right<'a> {
     /// A join token: the server is known by its root's fingerprint.
@@ -33,11 +33,11 @@ pub(crate) enum Right<'a> {
 /// Why a call brought nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
-    /// A CA that proved its identity said no: asking again is of no use.
+    /// A CA that proved its identity refused: asking again is of no use.
     #[error("the CA at {address} refuses: {reason}")]
     Refused { address: String, reason: String },
-    /// No CA answered, or none could help at present. Worth another attempt. An impostor counts as absent:
-    /// it must not be able to end a process by refusing.
+    /// No CA answered, or none could help at present; another attempt may succeed. An impostor counts as
+    /// absent: its refusal must not end a process.
     #[error("{0}")]
     Unreachable(String),
 }
@@ -139,14 +139,14 @@ async fn connect(
         let stream = stream.take().map(TokioIo::new);
         async { stream.ok_or_else(|| io::Error::other("the connection is used up")) }
     });
-    // The name stands for nothing: the server's identity was checked in the handshake.
+    // The name has no meaning: the handshake checked the server's identity.
     Endpoint::from_static("http://ca.weft")
         .connect_with_connector(once)
         .await
         .map_err(AskError::Channel)
 }
 
-/// Tells a CA's final word from a temporary failure, as `authority.proto` defines it.
+/// Distinguishes the CA's final refusal from a temporary failure, as `authority.proto` defines it.
 fn judge(status: &Status) -> AskError {
     let message = status.message().to_owned();
     match status.code() {

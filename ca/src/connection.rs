@@ -1,13 +1,15 @@
-//! A connection of the control plane as gRPC sees it: TLS, who is on the other end, and when it has to go.
+//! A connection of the control plane as gRPC sees it: TLS, the peer's identity, and when the connection must
+//! end.
 //!
-//! Used by the CA and by the config service. [`accept`] gives every newcomer a place: who holds most places,
-//! or more than its share, loses its oldest one for it ([`weft_transport::shares`]). Places are counted twice,
-//! because strangers can hold the first kind: by source address until the handshake is finished, and by proven
-//! identity after it. A connection ends when its place is lost or its time is over, whatever its calls do.
+//! The CA and the config service use it. [`accept`] gives every newcomer a place: the holder with most
+//! places, or with more than its share, loses its oldest one for it ([`weft_transport::shares`]). Places are
+//! counted twice, because strangers can take those of the first kind: by source address until the handshake
+//! is finished, and by proven identity after it. A connection ends when its place is lost or its time is
+//! over, whatever its calls do.
 //!
-//! Not here: the handshake itself ([`weft_transport::tcp`]), and what one call may do. A server that acts on a
-//! proven identity judges [`PeerId::not_after`] at each call as well: the clock by which connections end stands
-//! still while the machine sleeps.
+//! Not here: the handshake itself ([`weft_transport::tcp`]), and the rights of one call. A server that acts
+//! on a proven identity checks [`PeerId::not_after`] at each call as well, because the clock that ends
+//! connections stands still while the machine sleeps.
 
 use std::future::Future;
 use std::io;
@@ -25,35 +27,35 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Bounds, Place, Places, Source};
 use weft_transport::tcp::{TlsAcceptor, TlsError, TlsStream};
 
 use crate::limits::ACCEPT_PAUSE;
 
-/// Who is on the other end of a connection; gRPC hands it to each call as an extension.
+/// The peer of a connection; gRPC hands it to each call as an extension.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The identity that it proved, if it showed a certificate.
     pub peer: Option<PeerId>,
     /// The address that it comes from.
     pub source: IpAddr,
-    /// Ends the connection. What HTTP/2 has taken for a peer that does not read stays in memory until its connection
-    /// ends; no call can take it back, so the call cancels this.
+    /// Ends the connection. Bytes that HTTP/2 has buffered for a peer that does not read stay in memory until
+    /// its connection ends. No call can take them back, so the call cancels this token.
     pub hang_up: CancellationToken,
 }
 
-/// Whom limits count a connection or a call for.
+/// The party for which limits count a connection or a call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
-    /// Who proved an identity, from whatever address.
+    /// A peer that proved an identity, from any address.
     Identity(SpiffeId),
-    /// Who proved none.
+    /// A peer without an identity, by its address.
     Source(Source),
 }
 
 impl Caller {
-    /// Whom limits count it for.
+    /// The party for which limits count it.
     #[must_use]
     pub fn holder(&self) -> Holder {
         match &self.peer {
@@ -63,30 +65,30 @@ impl Caller {
     }
 }
 
-/// What a server allows of connections.
+/// A server's limits on connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections whose handshake is not finished, and how many of them one source may have.
     pub handshakes: Bounds,
     /// Connections after it, and how many of them one [`Holder`] may have.
     pub connections: Bounds,
-    /// When a connection has to go.
+    /// When a connection must end.
     pub life: Life,
 }
 
 /// How long a connection lives at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// As long as the certificate that opened it, to the second: the clock skew that the handshake allows
-    /// opens no connection, as it opens no stream between sidecars.
+    /// At the expiry of the certificate that opened it, to the second. The clock skew that a handshake allows
+    /// opens no connection here, just as it opens no stream between sidecars.
     Certificate,
-    /// This long, whatever the certificate. For the CA: an expired certificate may still buy its renewal, and
-    /// the CA judges the certificate of every call itself.
+    /// After this time, whatever the certificate. For the CA: an expired certificate may still authenticate
+    /// its renewal, and the CA checks the certificate at every call itself.
     AtMost(Duration),
 }
 
 impl Life {
-    /// What is left of it for a connection that is opened `now`, and why it ends then.
+    /// The time left for a connection that is opened `now`, and why it ends then.
     fn left(self, not_after: Option<SystemTime>, now: SystemTime) -> (Duration, NotAccepted) {
         match (self, not_after) {
             (Self::AtMost(life), _) => (life, NotAccepted::TooOld),
@@ -94,13 +96,13 @@ impl Life {
                 end.duration_since(now).unwrap_or_default(),
                 NotAccepted::CertificateEnded,
             ),
-            // Who proved nothing has nothing that could last.
+            // A peer without a certificate has no expiry.
             (Self::Certificate, None) => (Duration::ZERO, NotAccepted::CertificateEnded),
         }
     }
 }
 
-/// A stream that ends by itself or when its server says so, and what calls on it are told of its other end.
+/// A stream that ends by itself or at its server's request, and the facts about its peer that its calls get.
 pub struct Held<S, I> {
     stream: S,
     info: I,
@@ -112,7 +114,7 @@ pub struct Held<S, I> {
 /// One accepted connection; holds its place among those that its server allows.
 pub type Connection = Held<TlsStream, Caller>;
 
-/// Why a connection was not handed on, or had to end after it was.
+/// Why a connection was not handed on, or had to end later.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAccepted {
     /// Its place was needed for a newer connection before its handshake was finished.
@@ -122,7 +124,7 @@ pub enum NotAccepted {
     #[error(transparent)]
     Handshake(TlsError),
     /// Its place was needed for a newer connection after the handshake.
-    #[error("it was the oldest of the one who had most connections")]
+    #[error("it was the oldest connection of the holder that had most")]
     TakenBack,
     /// The certificate that opened it has ended.
     #[error("the certificate that opened it has ended")]
@@ -161,7 +163,7 @@ impl NotAccepted {
     }
 }
 
-/// What to do about an address that cannot be listened on, to be put after what the kernel said.
+/// The remedy for an address that cannot be bound, to be put after the kernel's error.
 #[must_use]
 pub fn listen_hint(error: &io::Error) -> &'static str {
     const HINTS: [(io::ErrorKind, &str); 3] = [
@@ -182,9 +184,9 @@ pub fn listen_hint(error: &io::Error) -> &'static str {
     hint.map_or("", |(_, text)| text)
 }
 
-/// Accepts connections until `shutdown`, and hands on those whose handshake succeeds. `report` hears of the
-/// others, and of those that had to end: strangers decide how often, so it counts rather than writes. Which
-/// connections its own calls end, the server knows.
+/// Accepts connections until `shutdown`, and hands on those whose handshake succeeds. `report` gets the
+/// others, and those that had to end. Strangers decide how often that happens, so it should count and not
+/// log. Connections that the server's own calls end are not reported.
 pub async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
@@ -196,7 +198,7 @@ pub async fn accept(
     let newcomers = Places::<Source>::new(limits.handshakes);
     let connected = Places::<Holder>::new(limits.connections);
     let mut handshakes = JoinSet::new();
-    let failures = Rarely::by_a_state();
+    let failures = LimitedLog::by_a_state();
     loop {
         let (stream, source) = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -204,7 +206,7 @@ pub async fn accept(
             result = listener.accept() => match result {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file descriptors, most likely: an instant retry would only burn the CPU.
+                    // Usually no descriptor is left: an instant retry would only use CPU.
                     failures.log(|left_out| {
                         tracing::warn!(%error, left_out, "cannot accept a connection");
                     });
@@ -273,8 +275,8 @@ impl<S, I> Held<S, I> {
         }
     }
 
-    /// Ready with an error once the connection has to end. Asked before every read and every write: HTTP/2 does not
-    /// read while something that it has to say does not go.
+    /// Ready with an error once the connection has to end. Checked before every read and every write, because
+    /// HTTP/2 does not read while its own output is blocked.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.is_over {
             ready!(self.over.as_mut().poll(cx));
@@ -403,7 +405,7 @@ mod tests {
         });
         far.write_all(b"x").await.unwrap();
         assert_eq!(held.read_u8().await.unwrap(), b'x');
-        // Its reader waits for a peer that says nothing, its writer for one that does not read.
+        // Its reader waits for a peer that sends nothing, its writer for one that does not read.
         let later = async {
             tokio::task::yield_now().await;
             hang_up.cancel();

@@ -1,5 +1,5 @@
-//! What is taken from a certificate signing request: the public key, after its holder has proven that it has the
-//! private one. Subject, names and extensions are not even looked at. Who gets what is in `attest.rs`.
+//! Takes the public key from a certificate signing request, after its holder has proven to have the private
+//! key. Subject, names and extensions are ignored. `attest.rs` decides which identity it gets.
 
 use std::{fmt, str::FromStr};
 
@@ -18,7 +18,7 @@ use x509_parser::{
 
 use crate::limits::CSR_BYTES_MAX;
 
-/// Why a CSR is refused. All of it is the client's fault, and the same CSR is refused again.
+/// Why a CSR is refused. In each case the client is at fault, and the same CSR is refused again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
     /// Longer than [`CSR_BYTES_MAX`].
@@ -33,7 +33,7 @@ pub enum CsrError {
     /// Neither ecdsa-with-SHA256 nor ecdsa-with-SHA384.
     #[error("the certificate request must be signed with ECDSA and SHA-256 or SHA-384")]
     SignatureUnsupported,
-    /// The signature is not the key's: no proof of possession (RFC 2986 section 3).
+    /// The signature does not match the key: no proof of possession (RFC 2986 section 3).
     #[error("the certificate request is not signed by its own key")]
     SignatureWrong,
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! root.key  root.crt  issuing.key  issuing.crt  ca.redb  (issuing.key.next while it is renewed, admin.sock while it runs)
 //! ```
-//! Key files that others than the owner may read are refused: a CA whose key may have been copied is no CA.
+//! A CA whose key may have been copied must not be trusted, so key files that others than the owner may read
+//! are refused.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -54,12 +55,12 @@ pub enum InitError {
     /// The store could not be made.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The root that was just made is not usable; not expected.
+    /// The root that was just made is unusable; not expected.
     #[error(transparent)]
     Bundle(#[from] BundleError),
 }
 
-/// What `init` made.
+/// The result of `init`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Created {
     /// The trust domain.
@@ -129,12 +130,12 @@ pub enum OpenError {
     /// The root's key is needed, and kept elsewhere.
     #[error("{0} is not there: say by --root-key where the root's key is")]
     NoRootKey(PathBuf),
-    /// A key or certificate is not usable.
+    /// A key or certificate is unusable.
     #[error("{directory}: {source}", directory = .directory.display())]
     Load {
         /// The CA's directory.
         directory: PathBuf,
-        /// What is wrong.
+        /// The fault.
         source: LoadError,
     },
     /// The store is not usable.
@@ -176,7 +177,7 @@ pub(crate) fn load_issuer(
         })
     };
     match load(ISSUING_KEY) {
-        // A renewal that runs at this moment, or was cut short.
+        // A renewal that is running, or was interrupted.
         Err(error) if is_mismatch(&error) => load(ISSUING_KEY_NEXT).map_err(|_| error),
         loaded => loaded,
     }
@@ -189,7 +190,7 @@ fn is_mismatch(error: &OpenError) -> bool {
     matches!(source, LoadError::Mismatch(ISSUING_KEY, _))
 }
 
-/// Finishes a renewal that was cut short after its certificate was written: `issuing.key.next` is its key.
+/// Finishes a renewal that was interrupted after its certificate was written: `issuing.key.next` is its key.
 pub(crate) fn finish_renewal(directory: &Path, trust_domain: TrustDomain) -> Result<(), OpenError> {
     let [key, next] = [ISSUING_KEY, ISSUING_KEY_NEXT].map(|name| directory.join(name));
     let (root, issuing) = (
@@ -208,7 +209,7 @@ pub(crate) fn finish_renewal(directory: &Path, trust_domain: TrustDomain) -> Res
     Ok(())
 }
 
-/// What [`renew`] made.
+/// The result of [`renew`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewed {
     /// SHA-256 of the new issuing certificate.
@@ -217,8 +218,8 @@ pub struct Renewed {
     pub not_after: SystemTime,
 }
 
-/// Makes the next issuing certificate of a CA, with a new key, also when the present one has expired. A CA that runs
-/// takes it up by itself. `root_key` is where the root's key is, if not in the directory.
+/// Makes the next issuing certificate of a CA, with a new key, even if the present one has expired. A running
+/// CA starts to use it by itself. `root_key` is where the root's key is, if not in the directory.
 ///
 /// # Errors
 /// See [`OpenError`].
@@ -246,7 +247,8 @@ pub fn renew(
     let new = issuer::renew(&root, &key, now, rng).map_err(failed)?;
     let trust_domain = issuer::root_trust_domain(&root).map_err(failed)?;
     finish_renewal(directory, trust_domain)?;
-    // The key comes first and takes its place last: whatever the moment of a crash, a pair is there.
+    // The key is written first and moved into its place last, so that a matching pair is there after a crash
+    // at any moment.
     let next = directory.join(ISSUING_KEY_NEXT);
     files::write(&next, new.key.as_bytes())?;
     files::write(&directory.join(ISSUING), new.certificate.as_bytes())?;

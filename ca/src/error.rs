@@ -5,15 +5,15 @@ use weft_transport::files::FileError;
 use crate::admin::AdminError;
 use crate::agent::AgentError;
 use crate::backup::BackupError;
-use crate::desk::TokensError;
 use crate::directory::{InitError, OpenError};
+use crate::operations::TokensError;
 use crate::server::ServeError;
 use crate::store::StoreError;
 
 /// The kinds of failure that a command tells apart by its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The input, a file or a store is not what it should be.
+    /// The input, a file or a store is invalid.
     BadData,
     /// The CA does not answer.
     Unreachable,

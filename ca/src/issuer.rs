@@ -3,7 +3,7 @@
 //! ```text
 //! root (10 y, pathLen 1) -> issuing (1 y, pathLen 0) -> SVID (24 h, one URI SAN)
 //! ```
-//! Every field is ours; the only thing taken from a client is its public key (`csr.rs`).
+//! This CA sets every field; the only value taken from a client is its public key (`csr.rs`).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +24,7 @@ use crate::{
     limits::{ISSUER_LEFT_MIN, ISSUING_LIFE, NOT_BEFORE_SLACK, ROOT_LIFE},
 };
 
-/// Why no certificate was made. The client can do nothing about any of these.
+/// Why no certificate was made. The client cannot change any of these.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
     /// Less than [`ISSUER_LEFT_MIN`] of the issuing certificate's life is left.
@@ -43,21 +43,21 @@ pub enum IssueError {
 /// Why the CA's own keys and certificates are not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// `file` is not what its name says.
+    /// `file` does not hold what its name says.
     #[error("{file} is not valid: {reason}")]
     Invalid {
         /// Name in the CA's directory.
         file: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// Key and certificate, or certificate and root, are not a pair.
     #[error("{0} and {1} do not belong together")]
     Mismatch(&'static str, &'static str),
-    /// The issuing certificate's life is over.
+    /// The issuing certificate has expired.
     #[error("issuing.crt has expired: run `weft ca renew`")]
     Expired,
-    /// Nothing can be issued under the root any more.
+    /// No certificate can be issued under the root any more.
     #[error(
         "root.crt has expired: make a new CA with `weft ca init`, and join every workload again"
     )]
@@ -70,13 +70,13 @@ pub enum LoadError {
 /// A CA as it was just made: keys and certificates as PEM.
 #[derive(Debug)]
 pub struct NewAuthority {
-    /// Signs issuing certificates; needed again only then.
+    /// Signs issuing certificates; needed again only for the next one.
     pub root_key: PrivateKeyPem,
     /// The trust anchor.
     pub root: String,
     /// Signs SVIDs.
     pub issuing_key: PrivateKeyPem,
-    /// What SVIDs chain to.
+    /// The root to which SVIDs chain.
     pub issuing: String,
 }
 
@@ -192,7 +192,7 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Takes the CA's PEM files and checks that they belong together. Their age is judged by [`Self::check_age`].
+    /// Takes the CA's PEM files and checks that they match. [`Self::check_age`] judges their age.
     ///
     /// # Errors
     /// See [`LoadError`].
@@ -230,7 +230,7 @@ impl Issuer {
         })
     }
 
-    /// Refuses an issuing certificate whose life is over.
+    /// Refuses an issuing certificate that has expired.
     ///
     /// # Errors
     /// [`LoadError::Expired`].
@@ -332,7 +332,7 @@ impl Issuer {
         &self.issuing_pem
     }
 
-    /// The CA's certificates of whose lives less than a third is left: file, and the end of its life.
+    /// The CA's certificates that have less than a third of their life left: file and expiry.
     pub(crate) fn ending(&self, now: SystemTime) -> Vec<(&'static str, SystemTime)> {
         let all = [
             ("issuing.crt", self.issuing_life),
@@ -361,7 +361,7 @@ impl std::fmt::Debug for Issuer {
     }
 }
 
-/// A CA certificate of the shape that X509-SVID section 3.2 and 4.2 ask for: trust-domain URI without a path,
+/// A CA certificate of the form that X509-SVID section 3.2 and 4.2 ask for: trust-domain URI without a path,
 /// critical keyCertSign, a bounded path.
 fn authority_params(
     role: &str,
@@ -373,7 +373,8 @@ fn authority_params(
 ) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     let (serial, serial_text) = serial(rng);
-    // The serial keeps the names of two roots of one trust domain apart: path building goes by name.
+    // The serial keeps the names of two roots of one trust domain apart, because path building compares
+    // names.
     params.distinguished_name = name(&format!("{trust_domain} {role} {}", &serial_text[..8]));
     params.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));

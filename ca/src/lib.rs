@@ -1,11 +1,11 @@
-//! The certificate authority: who may be whom, and for how long.
+//! The certificate authority: which workload gets which identity, and for how long.
 //!
-//! Two halves that meet in `proto/weft/ca/v1`. The CA: [`init`] makes one, [`Server`] runs it, [`Admin`] is how local
-//! commands reach it. The workloads: [`agent`] joins with a token and keeps an identity fresh.
+//! Two halves that meet in `proto/weft/ca/v1`. The CA: [`init`] makes one, [`Server`] runs it, [`Admin`]
+//! serves local commands. The workloads: [`agent`] joins with a token and keeps an identity valid.
 //!
-//! Decisions are pure and stand apart from IO: `issuer` (what certificates look like), [`csr`] (what is taken
-//! from a request), [`attest`] (who gets which identity), [`renewal`] (when). Read [`attest`] first.
-//! Not here: how certificates are verified in handshakes (`weft_transport`).
+//! Decisions are pure and separate from IO: `issuer` (the form of certificates), [`csr`] (the key of a
+//! request), [`attest`] (which identity), [`renewal`] (when). Read [`attest`] first. Not here: how
+//! certificates are verified in handshakes (`weft_transport`).
 
 pub mod agent;
 pub mod attest;
@@ -23,10 +23,10 @@ mod admin;
 mod authority;
 mod backup;
 mod client;
-mod desk;
 mod directory;
 mod error;
 mod log;
+mod operations;
 mod proto;
 mod rates;
 mod server;
@@ -36,10 +36,10 @@ mod store;
 pub use admin::{Admin, AdminError};
 pub use authority::OwnCredentialsError;
 pub use backup::{BackupError, restore};
-pub use desk::{CertificateInfo, Inspection, TokenCounts, TokenOrder, TokensError};
 pub use directory::{ADMIN_SOCKET, Created, InitError, OpenError, Renewed, bundle, init, renew};
 pub use error::ErrorKind;
 pub use log::{Event, LogEntry};
+pub use operations::{CertificateInfo, Inspection, TokenCounts, TokenOrder, TokensError};
 pub use server::{MetricsHandle, ServeError, ServeSettings, Server};
 pub use store::{STORE_FILE, StoreError};
 pub use subject::{Role, Subject};

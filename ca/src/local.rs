@@ -1,6 +1,6 @@
-//! Connections of local commands to a control-plane process, for the CA and the config service. A bounded number,
-//! each for a bounded time. The socket is `weft_transport::private_socket`; what is served on it is the process's
-//! own matter.
+//! Connections of local commands to a control-plane process, for the CA and the config service: a bounded
+//! number, each for a bounded time. The socket is `weft_transport::private_socket`; the process decides what
+//! it serves on it.
 
 use std::io;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use futures_util::stream::{Stream, unfold};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Bounds, Places};
 
 use crate::connection::Held;
@@ -19,10 +19,11 @@ use crate::limits::ACCEPT_PAUSE;
 /// A connection of a local command; it ends when its time is over or newer ones need its place.
 pub type LocalConnection = Held<UnixStream, ()>;
 
-/// The connections that come in: at most `places` at once, each for at most `life`. A new one is always accepted;
-/// the oldest goes for it. There is no task behind it: it accepts while its server asks, and its socket is closed
-/// with it. All connections end with `end`, which the server cancels when it has stopped: a graceful shutdown waits
-/// for those that have not said a word of HTTP/2 as long as they are open.
+/// The connections that come in: at most `places` at once, each for at most `life`. A new one is always
+/// accepted, and the oldest is closed for it. No task runs behind it: it accepts while its server polls it,
+/// and dropping it closes its socket. All connections end with `end`, which the server cancels when it has
+/// stopped, because a graceful shutdown waits for connections that have sent no byte of HTTP/2 as long as
+/// they are open.
 pub fn incoming(
     socket: PrivateSocket,
     places: usize,
@@ -34,7 +35,7 @@ pub fn incoming(
         each: places,
     };
     unfold(
-        (socket, Places::new(bounds), end, Rarely::by_a_state()),
+        (socket, Places::new(bounds), end, LimitedLog::by_a_state()),
         move |(socket, places, end, failures)| async move {
             let stream = accept(&socket, &failures).await;
             let place = places.enter(());
@@ -51,7 +52,7 @@ pub fn incoming(
     )
 }
 
-async fn accept(socket: &PrivateSocket, failures: &Rarely) -> UnixStream {
+async fn accept(socket: &PrivateSocket, failures: &LimitedLog) -> UnixStream {
     loop {
         match socket.accept().await {
             Ok(stream) => return stream,

@@ -1,6 +1,6 @@
-//! The issuance log. Every certificate, every batch of tokens and every restore has an entry; refusals have one as
-//! far as `rates.rs` lets them. Each entry carries the hash of the one before it, so a changed or removed entry
-//! shows. `store.rs` keeps them.
+//! The issuance log. Every certificate, every batch of tokens and every restore has an entry; refusals have
+//! one as far as `rates.rs` allows. Each entry carries the hash of the one before it, so a changed or removed
+//! entry shows. `store.rs` keeps them.
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,9 @@ pub struct LogEntry {
     pub number: u64,
     /// When, in seconds since the Unix epoch.
     pub time: u64,
-    /// What happened.
+    /// The event.
     pub event: Event,
-    /// By what right: `token`, `svid`, `none`, `self` (the CA's own certificate) or `admin`.
+    /// The proof: `token`, `svid`, `none`, `self` (the CA's own certificate) or `admin`.
     pub by: String,
     /// The identity in question, as far as known.
     pub identity: Option<String>,
@@ -41,7 +41,7 @@ pub enum Event {
         /// Its end, seconds since the Unix epoch.
         not_after: u64,
     },
-    /// The certificate that a token bought before was sent again.
+    /// The certificate that a token was exchanged for before was sent again.
     Repeated {
         /// Its serial, hex.
         serial: String,
@@ -58,7 +58,7 @@ pub enum Event {
         /// Their end, seconds since the Unix epoch.
         expires: u64,
     },
-    /// The CA goes on from a backup.
+    /// The CA was restored from a backup.
     Restored {
         /// Tokens of the backup, which are void since.
         tokens: u64,
@@ -77,7 +77,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Puts the record behind the entry whose hash is `previous`.
+    /// Appends the record to the entry whose hash is `previous`.
     pub(crate) fn chained(self, number: u64, previous: String) -> LogEntry {
         LogEntry {
             number,

@@ -1,5 +1,5 @@
-//! Counters of the CA, for the command's admin port. Plain atomics, and no labels from outside. What they mean is in
-//! the catalogue of `weft_transport::metrics`.
+//! Counters of the CA, for the command's admin port. Plain atomics, and no labels from outside. The catalogue
+//! of `weft_transport::metrics` says what they mean.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

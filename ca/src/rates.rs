@@ -1,7 +1,8 @@
-//! What one asks too often: refusals that are logged, per source, and signatures, per identity. Pure and bounded.
+//! Limits events that callers can cause: refusals that are logged, per source, and signatures, per identity.
+//! Pure and bounded.
 //!
-//! A good token is never held up by bad ones from the same address: its secret has 32 random bytes, so tries do not
-//! find one. What they cost is bounded elsewhere: a bad token takes no signature and no write.
+//! Bad tokens never delay a good one from the same address: a secret has 32 random bytes, so guessing does
+//! not find one. Other limits bound the cost of bad tokens: they cause no signature and no write.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
-//! When to renew an SVID: a state machine. Pure.
+//! Decides when to renew an SVID: a state machine. Pure.
 //!
-//! It plans on the monotonic clock from the life that is left, so a wall clock that jumps moves nothing by
-//! itself; a machine that slept is caught by [`Renewal::handle_wall_clock`]. The driver is `agent.rs`.
+//! It plans on the monotonic clock from the life that is left, so a jump of the wall clock alone changes
+//! nothing. [`Renewal::handle_wall_clock`] notices a machine that slept. The driver is `agent.rs`.
 //!
 //! ```text
 //!             due                failed
@@ -10,7 +10,7 @@
 //!      '----- renewed --'
 //! ```
 //!
-//! Order of calls: sleep until [`Renewal::poll_timeout`]; call [`Renewal::handle_timeout`]; if it says
+//! Order of calls: sleep until [`Renewal::poll_timeout`]; call [`Renewal::handle_timeout`]; if it returns
 //! [`Action::Renew`], do so and report by `handle_renewed` or `handle_failure`.
 
 use std::time::{Duration, Instant};
@@ -103,15 +103,16 @@ impl Renewal {
         Some(Action::Renew)
     }
 
-    /// The attempt brought a certificate with this life. One that is past its renewal age when it is new is so by a
-    /// clock that is ahead of the CA's; the next would be as well, so it follows after the longest pause.
+    /// The attempt brought a certificate with this life. If it is past its renewal age when it is new, this
+    /// clock is ahead of the CA's. The next certificate would look the same, so the next renewal follows
+    /// after the longest pause.
     pub fn handle_renewed(&mut self, now: Instant, life: Life, rng: &mut impl Rng) {
         *self = Self::new(now, life, rng);
         if self.poll_timeout().is_some_and(|due| due <= now) {
             self.state = State::Resting {
                 due: now + pause_max(self.life),
             };
-            // The wall clock would say the same again.
+            // The wall clock would report the same again.
             self.brought_forward = true;
         }
     }
@@ -136,9 +137,10 @@ impl Renewal {
         urgency
     }
 
-    /// What the wall clock says is left. Only a clock that finds the certificate past its renewal age while the
-    /// plan does not (a machine that slept, or a jump) changes anything: the renewal comes forward, spread
-    /// by a random pause, at most once per certificate. A clock set back changes nothing.
+    /// The life that is left by the wall clock. It changes the plan only if the certificate is past its
+    /// renewal age by this clock and not by the plan (a machine that slept, or a jump): the renewal then
+    /// comes forward, spread by a random pause, at most once per certificate. A clock set back changes
+    /// nothing.
     pub fn handle_wall_clock(&mut self, now: Instant, left: Duration, rng: &mut impl Rng) {
         let State::Resting { due } = self.state else {
             return;

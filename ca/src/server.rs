@@ -1,5 +1,5 @@
-//! `weft ca serve`: the listening sockets, their bounds, and the tasks behind them. Who gets what is in
-//! `authority.rs`; the calls are in `service.rs` and `admin.rs`.
+//! `weft ca serve`: the listening sockets, their bounds, and the tasks behind them. `authority.rs` decides
+//! which identity a caller gets; the calls are in `service.rs` and `admin.rs`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,16 +40,16 @@ use crate::proto::certificate_authority_server::CertificateAuthorityServer;
 use crate::service::Service;
 use crate::store::{Store, StoreError};
 
-/// What `weft ca serve` is told.
+/// The parameters of `weft ca serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeSettings {
     /// The CA's directory.
     pub directory: PathBuf,
-    /// Where workloads connect to; port 0 takes a free one.
+    /// The address for workloads; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Life of the certificates it issues, from [`SVID_TTL_MIN`] to [`SVID_TTL_MAX`].
     pub svid_ttl: Duration,
-    /// How long after its end an SVID still buys its renewal.
+    /// How long after its expiry an SVID still authenticates its renewal.
     pub renewal_grace: Duration,
 }
 
@@ -67,7 +67,7 @@ pub enum ServeError {
     /// Another server answers on the socket.
     #[error("a CA is already running on {0}")]
     Running(PathBuf),
-    /// The address is taken or not this host's.
+    /// The address is taken, or not one of this host.
     #[error("cannot listen on {address}: {source}{}", listen_hint(source))]
     Listen {
         /// The address.
@@ -122,7 +122,7 @@ impl MetricsHandle {
         self.0.metrics().samples()
     }
 
-    /// What an operator should look after: certificates of the CA that end.
+    /// Conditions that an operator should look into: certificates of the CA that expire soon.
     #[must_use]
     pub fn concerns(&self) -> Vec<String> {
         let ending = self.0.issuer().ending(SystemTime::now());
@@ -137,8 +137,8 @@ impl MetricsHandle {
 }
 
 impl Server {
-    /// Opens the CA's directory and takes its sockets: everything that can be wrong from the start is
-    /// wrong here, and nothing is served yet.
+    /// Opens the CA's directory and takes its sockets. All errors that can exist at the start are found here,
+    /// before anything is served.
     ///
     /// # Errors
     /// See [`ServeError`].
@@ -170,7 +170,7 @@ impl Server {
         let local_address = listener.local_addr().map_err(listen_failed)?;
         let credentials = authority.new_credentials(now, &mut rand::rng())?;
         let client = ClientAuth::Optional {
-            // How long an expired one is good for is the authority's to judge, and to write down.
+            // The authority judges how long an expired certificate may still be renewed, and logs it.
             renewal_grace: Duration::MAX,
         };
         let acceptor = TlsAcceptor::new(&credentials, client)?;
@@ -208,13 +208,14 @@ impl Server {
     /// # Errors
     /// [`ServeError::Stopped`], not expected.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
-        // Ours alone: when one task ends early, the others end with it, but not the caller's.
+        // A child of the caller's token: when one task ends early, the others end with it, but not the
+        // caller.
         let shutdown = shutdown.child_token();
         tracing::info!(address = %self.local_address, trust_domain = %self.authority.issuer().trust_domain(), "the CA serves");
         let (accepted, connections) = mpsc::channel(1);
         let service = Service::new(self.authority.clone());
         let calls = GrpcServer::builder()
-            // From its head to its answer: reading its message and waiting for a place are within it.
+            // From its head to its answer, including reading its message and waiting for a place.
             .timeout(CALL_TIMEOUT)
             .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
             .max_concurrent_streams(u32::try_from(CALLS_PER_CONNECTION).ok())
@@ -301,7 +302,7 @@ impl Server {
         {
             tracing::warn!("calls still ran when the time to stop was over");
         }
-        // A socket that no process answers on would only puzzle the next command.
+        // A socket that no process answers on would only confuse the next command.
         admin_place.clear();
         match early {
             None => Ok(()),
@@ -321,7 +322,8 @@ fn report(authority: Arc<Authority>) -> impl Fn(SocketAddr, NotAccepted) + Clone
     }
 }
 
-/// Opens the store, which a local command may hold for a moment: scripts start this process and ask it at once.
+/// Opens the store, which a local command may hold for a moment: scripts start this process and call it at
+/// once.
 async fn store_when_free(directory: &Path) -> Result<Store, OpenError> {
     let deadline = Instant::now() + STORE_WAIT;
     loop {
@@ -343,8 +345,8 @@ fn bind_admin(directory: &Path) -> Result<PrivateSocket, ServeError> {
     PrivateSocket::bind(&path).map_err(|source| ServeError::Socket { path, source })
 }
 
-/// Renews the CA's own certificate, takes up a renewed issuing certificate, forgets what is old, and warns of
-/// certificates that end.
+/// Renews the CA's own certificate, starts to use a renewed issuing certificate, forgets old records, and
+/// warns of certificates that expire soon.
 async fn maintain(
     authority: Arc<Authority>,
     credentials: Credentials,
@@ -425,7 +427,7 @@ fn take_up_renewed(authority: &Authority, directory: &Path) -> bool {
     }
 }
 
-/// One warning for each certificate of the CA of whose life less than a third is left.
+/// One warning for each certificate of the CA that has less than a third of its life left.
 fn warn_of_ends(
     authority: &Authority,
     now: SystemTime,
@@ -445,7 +447,7 @@ fn warn_of_ends(
     *warned = ending;
 }
 
-/// What to do about a certificate that ends.
+/// The remedy for a certificate that expires soon.
 fn cure(file: &str) -> &'static str {
     match file {
         directory::ISSUING => ": run `weft ca renew`",
@@ -465,8 +467,8 @@ mod tests {
 
     use super::*;
     use crate::Admin;
-    use crate::desk::TokenOrder;
     use crate::limits::{CSR_BYTES_MAX, RENEWAL_GRACE, SVID_TTL_DEFAULT};
+    use crate::operations::TokenOrder;
     use crate::proto::certificate_authority_client::CertificateAuthorityClient;
     use crate::proto::{BundleRequest, SignRequest};
     use crate::subject::{self, Role, Subject};
@@ -575,7 +577,7 @@ mod tests {
         let now = SystemTime::now();
         directory::init(&directory, &domain, &[], now, &mut rand::rng()).unwrap();
         let held = directory::open_store(&directory).unwrap();
-        // Polled second: by then the server has met the command.
+        // Polled second: by then the server has got the command.
         let release = async { drop(held) };
         let (opened, ()) = tokio::join!(store_when_free(&directory), release);
         assert!(opened.is_ok());

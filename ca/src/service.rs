@@ -36,7 +36,7 @@ impl Service {
 impl CertificateAuthority for Service {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
-        // Every connection has a caller; without one, the limits of one unknown source hold.
+        // Every connection has a caller; without one, the limits of one unknown source apply.
         let caller = caller.unwrap_or(Caller {
             peer: None,
             source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -1,8 +1,8 @@
-//! What the CA remembers: tokens, the issuance log, and which key belongs to which identity, as typed values in a
-//! `weft_store`. `store/keys.rs` says under which keys and in which form, `store/view.rs` how it is read.
+//! The CA's persistent state: tokens, the issuance log, and which key belongs to which identity, as typed
+//! values in a `weft_store`. `store/keys.rs` has the keys and encodings, `store/view.rs` reads them.
 //!
-//! Every change is one commit that is on disk before the answer goes out; a crash leaves the state before or after
-//! it. Decisions are not made here (`attest.rs`); `backup.rs` copies the store.
+//! Every change is one commit that is on disk before the answer is sent; a crash leaves the state before or
+//! after it. `attest.rs` decides; `backup.rs` copies the store.
 
 mod keys;
 mod view;
@@ -27,7 +27,7 @@ use crate::token::TokenHash;
 /// Name of the store in a CA's directory.
 pub const STORE_FILE: &str = "ca.redb";
 
-/// Why the store did not do what it was asked.
+/// Why an operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store itself.
@@ -45,7 +45,7 @@ impl StoreError {
     }
 }
 
-/// What a CA is, as `init` set it and `serve` amends it.
+/// The facts about a CA, as `init` set them and `serve` amends them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct About {
     /// The trust domain.
@@ -70,7 +70,7 @@ struct KeyOwner {
 pub(crate) struct Store {
     inner: Arc<dyn weft_store::Store>,
     path: PathBuf,
-    /// Changes of this process wait for each other: all of them write the log, and would only meet there.
+    /// Changes of this process wait for each other: all of them write the log, and would conflict there.
     writing: Mutex<()>,
 }
 
@@ -80,7 +80,7 @@ impl Store {
         Self::begin(Arc::new(Redb::create(path, &LAYOUT)?), path, about)
     }
 
-    /// A store that is gone with the process.
+    /// A store that ends with the process.
     #[cfg(test)]
     pub(crate) fn in_memory(about: &About) -> Result<Self, StoreError> {
         let memory = Arc::new(weft_store::Memory::new());
@@ -110,7 +110,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The CA's values in a store. `path` is what messages name.
+    /// The CA's values in a store. Messages use `path` as its name.
     pub(crate) fn over(inner: Arc<dyn weft_store::Store>, path: &Path) -> Self {
         Self {
             inner,
@@ -119,13 +119,13 @@ impl Store {
         }
     }
 
-    /// Runs `change` as one transaction: all of it is on disk when this returns `Ok`, none of it otherwise. It runs
-    /// again if another process changed what it read.
+    /// Runs `change` as one transaction: all of it is on disk when this returns `Ok`, none of it otherwise.
+    /// It runs again if another process changed a value that it read.
     pub(crate) fn write<R>(
         &self,
         mut change: impl FnMut(&mut Transaction<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        // There is nothing under the lock that a panic could leave half done.
+        // No state under the lock can be left half-changed by a panic.
         let _turn = weft_transport::locks::lock(&self.writing);
         transact(self.inner.as_ref(), |inner| {
             change(&mut Transaction {
@@ -194,7 +194,7 @@ impl Transaction<'_> {
         self.get(&keys::token(hash))
     }
 
-    /// Remembers a token, or what it bought.
+    /// Stores a token, or the certificate that it was exchanged for.
     pub(crate) fn put_token(
         &mut self,
         hash: TokenHash,
@@ -231,13 +231,13 @@ impl Transaction<'_> {
         Ok(any)
     }
 
-    /// Whose the public key is.
+    /// The identity that the public key belongs to.
     pub(crate) fn key_owner(&mut self, key: KeyHash) -> Result<Option<SpiffeId>, StoreError> {
         let owner: Option<KeyOwner> = self.get(&keys::key(key))?;
         Ok(owner.map(|owner| owner.identity))
     }
 
-    /// Remembers whose the public key is, until `until`.
+    /// Stores the identity of the public key, until `until`.
     pub(crate) fn put_key(&mut self, key: KeyHash, identity: &SpiffeId, until: SystemTime) {
         let owner = KeyOwner {
             identity: identity.clone(),
@@ -248,7 +248,7 @@ impl Transaction<'_> {
 
     /// Adds an entry to the log; the oldest goes when there are more than [`LOG_ENTRIES_MAX`].
     pub(crate) fn append(&mut self, record: Record) -> Result<(), StoreError> {
-        // That the head was read makes two processes meet that append at the same time.
+        // Reading the head makes two processes conflict that append at the same time.
         let previous: Option<String> = self.get(LOG_HEAD)?;
         let (mut first, last) = self.log_ends()?.unwrap_or((1, 0));
         let number = last + 1;
@@ -282,7 +282,7 @@ impl Transaction<'_> {
         Ok(end(Order::Ascending)?.zip(end(Order::Descending)?))
     }
 
-    /// Remembers the address that `serve` listens on.
+    /// Stores the address that `serve` listens on.
     pub(crate) fn put_listen(&mut self, listen: String) -> Result<(), StoreError> {
         let about: Option<About> = self.get(ABOUT)?;
         let mut about = about.ok_or_else(|| self.store.corrupt("no entry \"about\""))?;
@@ -291,14 +291,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Forgets tokens and keys whose time is long over, some at a time.
+    /// Forgets tokens and keys that expired long ago, some at a time.
     pub(crate) fn forget(&mut self, now: SystemTime) -> Result<(), StoreError> {
         let now = unix_seconds(now);
         let token_limit = now.saturating_sub(TOKEN_MEMORY.as_secs());
         let tokens = self.some(TOKENS, |token: &TokenRecord| token.expires < token_limit)?;
         let owners = self.some(KEYS, |owner: &KeyOwner| owner.until < now)?;
         for (key, value) in tokens.into_iter().chain(owners) {
-            // Read again, so that one that changes meanwhile is not lost.
+            // Read again, so that a record that changes in between is not lost.
             if self.inner.get(&key)? == Some(value) {
                 self.inner.delete(key);
             }
@@ -306,8 +306,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Keys and values of at most [`CHANGED_AT_ONCE`] wanted records of the state that this began with. A record that
-    /// cannot be read is none of them: `inspect` reports it.
+    /// Keys and values of at most [`CHANGED_AT_ONCE`] wanted records in the state at the beginning.
+    /// Unreadable records are skipped: `inspect` reports them.
     fn some<T: DeserializeOwned>(
         &self,
         prefix: &[u8],

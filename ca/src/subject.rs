@@ -1,5 +1,5 @@
-//! For whom a token is made: a workload, or one of the mesh's own roles. The roles live in the namespace `weft`,
-//! which no workload token can name.
+//! The subject of a token: a workload, or one of the mesh's own roles. The roles live in the namespace
+//! `weft`, which no workload token can name.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use weft_transport::identity::{SpiffeId, SpiffeIdError, TrustDomain};
 /// Namespace of the mesh's own identities.
 pub const RESERVED_NAMESPACE: &str = "weft";
 
-/// What a token buys.
+/// The identity that a token is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// `ns/NAMESPACE/sa/SERVICE-ACCOUNT` outside the reserved namespace.
@@ -31,7 +31,7 @@ pub enum Role {
     Operator(String),
 }
 
-/// Why a text names no subject. The caller's fault.
+/// Why a text does not name a subject. The caller is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// Not `ns/NAMESPACE/sa/SERVICE-ACCOUNT`.

@@ -1,7 +1,8 @@
-//! The text that a workload joins with: where the CA is, how to recognise it, who the workload will be, and a secret.
+//! The text with which a workload joins: the CA's addresses and fingerprint, the workload's identity, and a
+//! secret.
 //!
-//! `weft-join-v1.` and base64url of a JSON object. The CA keeps only SHA-256 of the secret ([`TokenHash`]); which
-//! token buys what is in `attest.rs`.
+//! `weft-join-v1.` and base64url of a JSON object. The CA keeps only SHA-256 of the secret ([`TokenHash`]);
+//! `attest.rs` decides what a token entitles to.
 
 use std::{fmt, str::FromStr};
 
@@ -16,16 +17,16 @@ use crate::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, TOKEN_SECRET_BYTES, TOKEN_
 
 const PREFIX: &str = "weft-join-v1.";
 
-/// A join token. `Display` writes the secret: print it only where it is handed over.
+/// A join token. `Display` writes the secret: print it only to hand it over.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     /// `HOST:PORT` of each CA, to be tried in turn.
     pub addresses: Vec<String>,
     /// SHA-256 of the root certificate that the CA must present.
     pub anchor: Fingerprint,
-    /// Who the holder becomes.
+    /// The identity that its holder gets.
     pub identity: SpiffeId,
-    /// What proves the right to it.
+    /// The proof of the right to it.
     pub secret: TokenSecret,
 }
 
@@ -33,8 +34,8 @@ pub struct JoinToken {
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenSecret([u8; TOKEN_SECRET_BYTES]);
 
-/// SHA-256 of a secret: the key under which the store knows the token. Looking a guess up by its hash tells
-/// nothing by its timing, because the guesser cannot choose the hash's bytes.
+/// SHA-256 of a secret: the key under which the store keeps the token. Looking up a guess by its hash leaks
+/// nothing through timing, because the guesser cannot choose the hash's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenHash(pub(crate) [u8; 32]);
 
@@ -47,12 +48,12 @@ pub enum TokenError {
     /// Does not begin as one.
     #[error("this is not a join token: it does not begin with {PREFIX}")]
     Prefix,
-    /// A token of a later weft.
+    /// A token of a later version of weft.
     #[error(
         "this join token has format {0:?}, and this weft knows only {PREFIX}: use a newer weft"
     )]
     Version(String),
-    /// More than one word.
+    /// White space within it.
     #[error(
         "the join token holds white space: give exactly one token (one line of `weft ca token`)"
     )]
@@ -60,7 +61,7 @@ pub enum TokenError {
     /// Longer than [`TOKEN_TEXT_MAX`].
     #[error("the join token is longer than {TOKEN_TEXT_MAX} bytes")]
     TooLong,
-    /// Not base64url, or not the object: the usual cause is a part of a token.
+    /// Not base64url, or not the object: usually a part of the token is missing.
     #[error("the join token is damaged or cut off ({0}): copy the whole line")]
     Damaged(String),
 }
@@ -167,7 +168,7 @@ impl TokenSecret {
         &self.0
     }
 
-    /// What the CA keeps.
+    /// The value that the CA stores.
     pub(crate) fn hash(&self) -> TokenHash {
         TokenHash::of(&self.0)
     }
@@ -194,7 +195,7 @@ impl TokenHash {
     }
 }
 
-/// Why a CA address cannot be handed to workloads.
+/// Why a CA address cannot be given to workloads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Not `HOST:PORT`.
@@ -203,7 +204,7 @@ pub enum AddressError {
     /// `0.0.0.0` or `[::]`.
     #[error("{0} is a wildcard that no workload can connect to; name an address of this host")]
     Wildcard(String),
-    /// It means something on one host only.
+    /// It is valid on one host only.
     #[error(
         "{0} is link-local, which other hosts cannot be told; name an address that they can reach"
     )]

@@ -1,10 +1,11 @@
-//! A sidecar's subscription: the table that it should run, whatever happens to the config service.
+//! A sidecar's subscription: provides the table that it should run, even while the config service cannot be
+//! reached.
 //!
-//! [`Subscription::run`] is the loop: connect, say hello, report what is served, take tables and
+//! [`Subscription::run`] is the loop: connect, send the hello, report the served services, take tables and
 //! changes; when the stream ends, wait with jitter and try the next address. A stream ends with the
-//! certificate that opened it, so a renewed one opens the next stream while the old one goes on, and the
-//! registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of
-//! this. What it decides is `state.rs`, a machine without IO: `take.rs` takes what the service sends, `held.rs`
+//! certificate that opened it, so a renewed certificate opens the next stream while the old one goes on, and
+//! the registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of
+//! this. `state.rs` decides, a machine without IO: `take.rs` takes the messages of the service, `held.rs`
 //! says which table to run. `cache.rs` keeps the last good one on disk.
 
 mod cache;
@@ -34,7 +35,7 @@ use weft_transport::identity::TrustDomain;
 
 use self::state::{State, Written};
 use crate::connect::{back_off, connect};
-use crate::heard::Heard;
+use crate::last_heard::LastHeard;
 use crate::limits;
 use crate::proto::discovery_client::DiscoveryClient;
 use crate::proto::sidecar_message::Kind as Out;
@@ -46,7 +47,7 @@ const CACHE_FILE: &str = "table.json";
 /// Messages to the config service that may wait; each is small, and a full queue ends the stream.
 const OUTGOING_QUEUE: usize = 16;
 
-/// The running part; owned by whoever calls [`Self::run`].
+/// The running part; its owner calls [`Self::run`].
 #[derive(Debug)]
 pub struct Subscription {
     settings: SubscriptionSettings,
@@ -61,15 +62,15 @@ struct Stream {
 
 #[derive(Debug)]
 struct Shared {
-    /// The name that this process, or the one that it took over from, gave itself.
+    /// The name that this process, or its predecessor, gave itself.
     instance: String,
     /// The last good table on disk.
     cache: PathBuf,
     tables: watch::Sender<Option<Arc<Table>>>,
     state: Mutex<State>,
-    /// Health or an acknowledgement is to be sent.
+    /// A health report or an acknowledgement is to be sent.
     changed: tokio::sync::Notify,
-    heard: Heard,
+    last_heard: LastHeard,
 }
 
 impl Shared {
@@ -108,7 +109,7 @@ impl Shared {
         }
     }
 
-    /// Writes the last good table, changed or not: another write of it may be under way, and is waited for so.
+    /// Writes the last good table, changed or not. If another write is under way, this waits for it.
     async fn save_anyway(&self) {
         let good = self.lock().good();
         if let Some(table) = good {
@@ -139,13 +140,13 @@ impl Shared {
     }
 }
 
-/// The last good table that a sidecar with this state directory has, if there is one that can be used.
+/// The last good table in this state directory, if there is a usable one.
 pub fn saved_table(state_dir: &Path) -> Option<Table> {
     cache::read(&state_dir.join(CACHE_FILE)).ok().flatten()
 }
 
 impl Subscription {
-    /// Loads the last good table, if there is one. Nothing is sent before [`Self::run`].
+    /// Loads the last good table, if there is one. No message is sent before [`Self::run`].
     pub fn start(settings: SubscriptionSettings) -> (Self, SubscriptionHandle) {
         let path = settings.state_dir.join(CACHE_FILE);
         let domain = settings.credentials.svid().id().trust_domain().clone();
@@ -159,7 +160,8 @@ impl Subscription {
             }
         };
         let takes_over = settings.takes_over.clone();
-        // A successor goes on with what was healthy, so that callers see no gap before the first probe.
+        // A successor registers the applications that were healthy, so that callers see no gap before its
+        // first probe.
         let healthy = |one: &(ServiceName, u16)| {
             takes_over
                 .as_ref()
@@ -178,7 +180,7 @@ impl Subscription {
             tables: watch::Sender::new(cached),
             state: Mutex::new(state),
             changed: tokio::sync::Notify::new(),
-            heard: Heard::default(),
+            last_heard: LastHeard::default(),
         });
         let handle = SubscriptionHandle::new(shared.clone());
         (Self { settings, shared }, handle)
@@ -190,7 +192,7 @@ impl Subscription {
         let mut addresses = self.settings.addresses.clone();
         while !shutdown.is_cancelled() {
             if self.shared.lock().is_handed_over() {
-                // Another stream of this name would push the successor's aside.
+                // Another stream under this name would end the successor's.
                 return shutdown.cancelled().await;
             }
             let started = Instant::now();
@@ -205,7 +207,7 @@ impl Subscription {
             // This process may be restarted before the config service is back.
             self.shared.save().await;
             self.shared.lock().end_stream(error);
-            // A stream that lasted was a success; only attempts that fail at once add up.
+            // A stream that lasted counts as a success; only attempts that fail at once add up.
             failures = if started.elapsed() > limits::LEASE {
                 0
             } else {
@@ -222,7 +224,8 @@ impl Subscription {
         self.shared.save().await;
     }
 
-    /// One stream from its beginning to its end, and those that follow it without a gap; `Ok` means shutdown.
+    /// Runs one stream from its beginning to its end, and those that follow it without a gap; `Ok` means
+    /// shutdown.
     async fn follow(
         &self,
         addresses: &[String],
@@ -230,7 +233,7 @@ impl Subscription {
     ) -> Result<(), String> {
         let mut advertise = self.settings.advertise.clone();
         let address = *advertise.borrow_and_update();
-        // Before the stream opens: a certificate that is swapped in meanwhile opens the next one.
+        // Read before the stream opens: a certificate that is swapped in afterwards opens the next stream.
         let mut swaps = self.settings.credentials.subscribe();
         let mut stream = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -249,7 +252,7 @@ impl Subscription {
                             self.take(message)?;
                             None
                         }
-                        // The service may end this stream as soon as it hears of the next one.
+                        // The service may end this stream as soon as the next one begins.
                         ended if !moving.is_terminated() => tokio::select! {
                             () = shutdown.cancelled() => return self.leave(stream).await,
                             next = timeout(limits::CONNECT_TIMEOUT, &mut moving) => {
@@ -259,7 +262,7 @@ impl Subscription {
                         ended => return Err(reason(ended)),
                     }
                 }
-                // A stream is for one address; that of a host that moved may be dead without knowing it.
+                // A stream is for one address; the stream of a host that moved may be dead without notice.
                 Ok(()) = advertise.changed() => {
                     return Err("this sidecar has another address".to_owned());
                 }
@@ -302,7 +305,7 @@ impl Subscription {
         }
     }
 
-    /// Connects, says hello and reports what is served.
+    /// Connects, sends the hello and reports the served services.
     async fn open(
         &self,
         addresses: &[String],
@@ -311,9 +314,13 @@ impl Subscription {
         let (outgoing, messages) = mpsc::channel(OUTGOING_QUEUE);
         queue(&outgoing, Out::Hello(self.hello(advertise)))?;
         queue(&outgoing, Out::Report(self.report()))?;
-        let channel = connect(addresses, &self.settings.credentials, &self.shared.heard)
-            .await
-            .map_err(|error| error.to_string())?;
+        let channel = connect(
+            addresses,
+            &self.settings.credentials,
+            &self.shared.last_heard,
+        )
+        .await
+        .map_err(|error| error.to_string())?;
         if self.shared.lock().is_handed_over() {
             return Err("another process registers".to_owned());
         }
@@ -328,8 +335,9 @@ impl Subscription {
         })
     }
 
-    /// The stream that takes over from the present one, and its first message: with that the config service
-    /// has the registration from it. Tries until it succeeds; the present stream goes on meanwhile.
+    /// Opens the stream that takes over from the present one, and sends its first message: with that the
+    /// config service takes the registration from it. Tries until it succeeds, while the present stream goes
+    /// on.
     async fn successor(
         &self,
         addresses: &[String],
@@ -346,7 +354,7 @@ impl Subscription {
             };
             match attempt.await {
                 Ok(opened) => return opened,
-                // Another process has the registration: no stream of this one follows.
+                // Another process owns the registration: this one opens no further stream.
                 Err(_) if self.shared.lock().is_handed_over() => pending().await,
                 Err(error) => {
                     tracing::info!(%error, "cannot reach the config service with the renewed certificate yet");
@@ -357,7 +365,7 @@ impl Subscription {
         }
     }
 
-    /// Ends the registration, unless it is another's by now, and the stream.
+    /// Ends the registration, unless another process owns it by now, and the stream.
     async fn leave(&self, stream: Stream) -> Result<(), String> {
         let Stream {
             outgoing,
@@ -371,7 +379,7 @@ impl Subscription {
             queue(&outgoing, Out::Report(farewell))?;
         }
         drop(outgoing);
-        // The service ends the stream when it has read to our end.
+        // The service ends the stream when it has read this side's end.
         let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
         let _ = timeout(limits::SHUTDOWN_DEADLINE, drain).await;
         Ok(())
@@ -395,7 +403,7 @@ impl Subscription {
         }
     }
 
-    /// Renews the registration, as long as it is ours.
+    /// Renews the registration, as long as this process owns it.
     fn say(&self, outgoing: &mpsc::Sender<SidecarMessage>) -> Result<(), String> {
         if self.shared.lock().is_handed_over() {
             return Ok(());
@@ -413,7 +421,7 @@ impl Subscription {
     }
 }
 
-/// Why a stream ended that brought no message.
+/// Why a stream ended without a message.
 fn reason(ended: Result<Option<ServiceMessage>, String>) -> String {
     match ended {
         Ok(_) => "the config service ended the stream".to_owned(),

@@ -1,9 +1,10 @@
-//! Compiles resources and endpoints into the table of one sidecar. Pure and deterministic: equal input
-//! gives equal tables, so that a table is sent only when it changed.
+//! Compiles resources and endpoints into the table of one sidecar. Pure and deterministic: equal input gives
+//! equal tables, so that a table is sent only when it changed.
 //!
-//! What does not depend on the sidecar is compiled once per revision ([`Plan`]); a table is then a
-//! selection from it (`scope.rs`), told in what the sidecar understands (`fit.rs`). Scoping is least privilege: a sidecar learns of the services that its identity may
-//! call, of those it serves, and of nothing else.
+//! The parts that do not depend on the sidecar are compiled once per revision ([`Plan`]). A table is a
+//! selection from it (`scope.rs`), reduced to the features of the sidecar (`fit.rs`). Scoping is least
+//! privilege: a sidecar learns of the services that its identity may call and of those it serves, and of no
+//! others.
 
 mod effective;
 mod fit;
@@ -28,15 +29,15 @@ pub use effective::{Effective, Origin, Place, effective};
 pub use fit::Fitted;
 pub use scope::Scope;
 
-/// Who serves, by service and port.
+/// The endpoints, by service and port.
 pub type Endpoints = BTreeMap<(ServiceName, u16), Served>;
 
-/// Who serves a port.
+/// The endpoints of a port.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Sorted.
     pub endpoints: Vec<Endpoint>,
-    /// Why there are none; the default where there are some.
+    /// Why there are none; the default if there are some.
     pub absence: Absence,
 }
 
@@ -49,7 +50,7 @@ impl From<Vec<Endpoint>> for Served {
     }
 }
 
-/// For whom a table is compiled.
+/// The sidecar for which a table is compiled.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sidecar {
     /// Its proven identity.
@@ -58,7 +59,7 @@ pub struct Sidecar {
     pub listens_for: BTreeSet<ServiceName>,
     /// Services that it registered for and may serve.
     pub serves: BTreeSet<ServiceName>,
-    /// What it understands.
+    /// The features that it supports.
     pub features: Features,
 }
 
@@ -83,8 +84,8 @@ struct Compiled {
 }
 
 impl Plan {
-    /// Compiles a set that [`crate::validate`] found free of errors. Of a set that is not, references
-    /// that lead nowhere are left out.
+    /// Compiles a set in which [`crate::validate`] found no errors. In any other set, references to missing
+    /// resources are left out.
     pub fn new(revision: Revision, trust_domain: TrustDomain, set: &Set) -> Self {
         let mesh_default = default_authorization(set);
         let policies = Policies::new(set);
@@ -141,7 +142,7 @@ impl Plan {
         }
         add_routes(&mut services, set, &policies);
         add_failovers(&mut services);
-        close_side_doors(&mut services, set);
+        close_bypasses(&mut services, set);
         Self {
             revision,
             trust_domain,
@@ -296,8 +297,8 @@ fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set, policie
     }
 }
 
-/// A service that takes over is reached like a backend: a workload that may call it learns of it, and its
-/// sidecars decide about the service that was addressed, too.
+/// A failover service is reached like a backend: a workload that may call the first service learns of it, and
+/// its sidecars decide about the service that was addressed, too.
 fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
     let mut found = Vec::new();
     let names: BTreeSet<ServiceName> = services.keys().cloned().collect();
@@ -319,8 +320,8 @@ fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
     }
 }
 
-/// Services that only routes may lead to are told whose.
-fn close_side_doors(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
+/// Services that only routes may lead to learn which services those routes are of.
+fn close_bypasses(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
     for (name, spec) in set.services() {
         if spec.callers == Callers::RouteOnly
             && let Some(compiled) = services.get_mut(&name)

@@ -1,5 +1,5 @@
-//! Connects to the config service: TCP, TLS 1.3 with our SVID, and the proof that the other side is
-//! `ns/weft/sa/config` of our trust domain.
+//! Connects to the config service: TCP, TLS 1.3 with this process's SVID, and the proof that the other side
+//! is `ns/weft/sa/config` of the same trust domain.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use weft_transport::hosts;
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
-use crate::heard::{Heard, Listening};
+use crate::last_heard::{LastHeard, TrackedStream};
 use crate::limits;
 use crate::settings::limits::CONFIG_PORT;
 use crate::validate::RESERVED_NAMESPACE;
@@ -20,7 +20,7 @@ use crate::validate::RESERVED_NAMESPACE;
 /// The service account of the config service, in the control plane's namespace.
 pub(crate) const CONFIG_ACCOUNT: &str = "config";
 
-/// Why no address led to the config service.
+/// Why the config service was reached at none of the addresses.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No address was given.
@@ -31,7 +31,7 @@ pub enum ConnectError {
     Failed {
         /// As it was given.
         address: String,
-        /// What went wrong.
+        /// The error.
         reason: String,
     },
     /// Another process answered. Only another address helps.
@@ -43,17 +43,17 @@ pub enum ConnectError {
     OtherServer {
         /// As it was given.
         address: String,
-        /// Who it is.
+        /// The identity of that process.
         identity: SpiffeId,
     },
-    /// No root of this mesh vouches for who answered.
+    /// No root of this mesh certifies the process that answered.
     #[error("the server at {address} is of another mesh than {own} here: {reason}")]
     OtherMesh {
         /// As it was given.
         address: String,
         /// The identity of this side.
         own: SpiffeId,
-        /// What was wrong with its certificate.
+        /// The fault of its certificate.
         reason: String,
     },
     /// The connection ended while it was used.
@@ -69,15 +69,15 @@ fn who(identity: &SpiffeId) -> String {
     }
 }
 
-/// Connects to the first address that works, and notes in `heard` when it says something.
+/// Connects to the first address that works, and notes in `last_heard` when bytes arrive.
 pub(crate) async fn connect(
     addresses: &[String],
     credentials: &Credentials,
-    heard: &Heard,
+    last_heard: &LastHeard,
 ) -> Result<Channel, ConnectError> {
     let mut last = ConnectError::NoAddress;
     for address in addresses {
-        match connect_one(address, credentials, heard).await {
+        match connect_one(address, credentials, last_heard).await {
             Ok(channel) => return Ok(channel),
             Err(error) => last = error,
         }
@@ -88,7 +88,7 @@ pub(crate) async fn connect(
 async fn connect_one(
     address: &str,
     credentials: &Credentials,
-    heard: &Heard,
+    last_heard: &LastHeard,
 ) -> Result<Channel, ConnectError> {
     let failed = |reason: String| ConnectError::Failed {
         address: address.to_owned(),
@@ -126,8 +126,8 @@ async fn connect_one(
     let stream = tokio::time::timeout(limits::CONNECT_TIMEOUT, connecting)
         .await
         .map_err(|_| failed(late()))??;
-    // The connection is made already; tonic takes it once and is never to reconnect by itself.
-    let mut stream = Some(TokioIo::new(Listening::new(stream, heard.clone())));
+    // The connection exists already; tonic takes it once and must never reconnect by itself.
+    let mut stream = Some(TokioIo::new(TrackedStream::new(stream, last_heard.clone())));
     Endpoint::from_static("http://config.weft")
         .http2_keep_alive_interval(limits::KEEP_ALIVE)
         .keep_alive_timeout(limits::KEEP_ALIVE)

@@ -1,4 +1,4 @@
-//! What changed between two sets of resources, field by field. Pure; apply, diff and rollback show it.
+//! The differences between two sets of resources, field by field. Pure; apply, diff and rollback show them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,13 +14,13 @@ pub struct Change {
     /// Such as `HTTPRoute/shop/orders-split`.
     pub resource: String,
     /// How it differs.
-    pub what: What,
+    pub what: Difference,
 }
 
 /// How a resource differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum What {
+pub enum Difference {
     /// It is new.
     Added,
     /// It is gone.
@@ -44,9 +44,9 @@ impl fmt::Display for Change {
     /// `+ added`, `- removed`, `~ changed` with a line for each field.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
-            What::Added => write!(f, "+ {}", self.resource),
-            What::Removed => write!(f, "- {}", self.resource),
-            What::Changed(fields) => {
+            Difference::Added => write!(f, "+ {}", self.resource),
+            Difference::Removed => write!(f, "- {}", self.resource),
+            Difference::Changed(fields) => {
                 write!(f, "~ {}", self.resource)?;
                 fields
                     .iter()
@@ -78,12 +78,12 @@ pub fn diff(before: &Set, after: &Set) -> Vec<Change> {
     keys.into_iter()
         .filter_map(|key| {
             let what = match (before.resources.get(key), after.resources.get(key)) {
-                (None, Some(_)) => What::Added,
-                (Some(_), None) => What::Removed,
+                (None, Some(_)) => Difference::Added,
+                (Some(_), None) => Difference::Removed,
                 (Some(before), Some(after)) if before != after => {
                     let mut fields = Vec::new();
                     compare("", &value(before), &value(after), &mut fields);
-                    What::Changed(fields)
+                    Difference::Changed(fields)
                 }
                 (Some(_), Some(_)) | (None, None) => return None,
             };

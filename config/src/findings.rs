@@ -1,5 +1,5 @@
-//! What validation has to say: each finding names the place, the fault and, where there is one, the
-//! way out. Rendering beyond one line of text is the command's.
+//! The results of validation: each finding names the place, the fault and, if there is one, the remedy. The
+//! command renders more than one line of text.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::limits;
 pub enum Severity {
     /// The resources are refused.
     Error,
-    /// The resources are accepted; this is probably not what was meant.
+    /// The resources are accepted, but probably do not mean what the operator intended.
     Warning,
 }
 
@@ -26,7 +26,7 @@ pub struct Position {
     pub column: u32,
 }
 
-/// One fault or doubt.
+/// One fault or warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Whether it stops an apply.
@@ -35,13 +35,13 @@ pub struct Finding {
     pub file: Option<String>,
     /// The place in the file.
     pub position: Option<Position>,
-    /// The resource, such as `HTTPRoute/shop/orders-split`, as far as it is known.
+    /// The resource, such as `HTTPRoute/shop/orders-split`, as far as it could be read.
     pub resource: Option<String>,
     /// Path of the field, such as `spec.rules[0].backendRefs[1].name`; empty for the whole.
     pub field: String,
-    /// What is wrong.
+    /// The fault.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub hint: Option<String>,
 }
 

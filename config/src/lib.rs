@@ -1,15 +1,15 @@
 //! Resources, routing tables, the config service and settings.
 //!
-//! Data flows one way: [`resources`] reads what an operator writes, [`validate`] checks it as a whole,
-//! [`compile`] turns it into the [`table`] that one sidecar runs. [`limits`] holds every bound of
-//! theirs, [`settings`] what the processes themselves are started with.
+//! Data flows one way: [`resources`] reads the files of an operator, [`validate`] checks them as a whole,
+//! [`compile`] turns them into the [`table`] that one sidecar runs. [`limits`] holds all their bounds,
+//! [`settings`] the start parameters of the processes themselves.
 
 pub mod client;
 pub mod compile;
 mod connect;
 pub mod diff;
 pub mod findings;
-mod heard;
+mod last_heard;
 pub mod limits;
 pub mod nearest;
 pub mod operator;

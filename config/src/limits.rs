@@ -62,7 +62,7 @@ pub const WEIGHT_MAX: u64 = 1_000_000;
 /// Principals, methods or paths of one policy, together: each request is compared with all of them.
 pub const POLICY_TERMS_MAX: usize = 1024;
 
-/// Life of a registration without renewal. Three renewals may be lost before an endpoint goes.
+/// Life of a registration without renewal. Three renewals may be lost before an endpoint is removed.
 pub const LEASE: Duration = Duration::from_secs(15);
 
 /// Time between two renewals.
@@ -77,11 +77,11 @@ pub const PARENTS_PER_ROUTE_MAX: usize = 32;
 /// Characters of a path in a route (Gateway API v1, HTTPPathMatch.value) or policy.
 pub const PATH_LENGTH_MAX: usize = 1024;
 
-/// Policies that a sidecar is told of as those which do not allow it to call a service: enough to find the one that
-/// should, few enough for a line of the log.
+/// Policies named to a sidecar as not allowing it to call a service: enough to find the policy that should,
+/// few enough for a line of the log.
 pub const BAN_POLICIES_MAX: usize = 4;
 
-/// Time between two looks at the leases; how late an endpoint may go.
+/// Time between two checks of the leases, and so how late an endpoint may be removed.
 pub const LEASE_CHECK: Duration = Duration::from_secs(1);
 
 /// Connected sidecars of one config service. Each costs a task and two HTTP/2 buffers, about 100 KiB; those that
@@ -95,11 +95,12 @@ pub const SUBSCRIBERS_PER_IDENTITY_MAX: usize = 1_000;
 /// Disconnected sidecars that `get sidecars` still shows.
 pub const SIDECARS_REMEMBERED_MAX: usize = 1_000;
 
-/// Sidecars of which something is known, connected or not; about 1 KiB each.
+/// Sidecars that are remembered, connected or not; about 1 KiB each.
 pub const SIDECARS_MAX: usize = SUBSCRIBERS_MAX + SIDECARS_REMEMBERED_MAX;
 
-/// Bytes of the file in which they are noted: [`SIDECARS_MAX`] entries. One has some 300 bytes, and at most 3 KiB: a
-/// SPIFFE ID of 2048, and two names of [`INSTANCE_LENGTH_MAX`] characters that JSON writes with six bytes each.
+/// Bytes of the file in which they are noted: [`SIDECARS_MAX`] entries. One has some 300 bytes, and at most 3
+/// KiB: a SPIFFE ID of 2048, and two names of [`INSTANCE_LENGTH_MAX`] characters that JSON writes with six
+/// bytes each.
 pub const KNOWN_BYTES_MAX: u64 = SIDECARS_MAX as u64 * (3 << 10);
 
 /// Time between two writes of that file: a sidecar gets its first table when it is noted.
@@ -109,15 +110,16 @@ pub const RECORD_INTERVAL: Duration = Duration::from_millis(100);
 /// 25 MiB. A thousand replicas may name 65 each.
 pub const NAMES_PER_IDENTITY_MAX: usize = 65_536;
 
-/// Views of the mesh that are kept, by what sidecars need: as many as there are sidecars of different kinds.
+/// Views of the mesh that are kept, one for each set of needs: as many as there are sidecars of different
+/// kinds.
 pub const SCOPES_MAX: usize = 4_096;
 
-/// Time between two publications of changed endpoints. It delays an endpoint by less than a caller takes to
-/// notice, and lets 10 000 sidecars be told without holding up their reports.
+/// Time between two publications of changed endpoints. It delays an endpoint by less than callers notice, and
+/// lets 10 000 sidecars be served without delaying their reports.
 pub const PUBLISH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Ports, each at one address, that the sidecars of one identity may withdraw while the service settles; a
-/// replica withdraws one or a few. What is beyond is kept by callers until the service has settled.
+/// replica withdraws one or a few. Callers keep further ones until the service has settled.
 pub const WITHDRAWN_PER_IDENTITY_MAX: usize = 4096;
 
 /// Services that one sidecar may register.
@@ -145,25 +147,25 @@ pub const SIDECAR_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a table or of a reply to an operator: 10 000 services with 10 endpoints each are 20 MiB.
 pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// Restrictions that a sidecar is told by name that its table lacks; operators see all of them.
+/// Restrictions missing in a sidecar's table that the sidecar is told by name; operators see all of them.
 pub const WITHHELD_NAMED_MAX: usize = 32;
 
-/// Bytes of a message with a table beside the table: a revision, and [`WITHHELD_NAMED_MAX`] lines with names of two
-/// labels of 63 characters, twice.
+/// Bytes of a message with a table in addition to the table: a revision, and [`WITHHELD_NAMED_MAX`] lines
+/// with names of two labels of 63 characters, twice.
 pub const TABLE_ENVELOPE_BYTES_MAX: usize = 32 << 10;
 
 /// Bytes of a message from an operator: the files and their names.
 pub const OPERATOR_MESSAGE_BYTES_MAX: usize = RESOURCE_BYTES_MAX + (1 << 20);
 
-/// Bytes of messages that the sidecars of one identity have been sent and have not taken. The others of that
-/// identity wait meanwhile; sidecars of other identities do not.
+/// Bytes of messages sent to the sidecars of one identity that these have not taken. Other sidecars of that
+/// identity wait until they are taken; sidecars of other identities do not.
 pub const UNDELIVERED_BYTES_MAX: usize = 32 << 20;
 
 /// Messages up to this size are not counted: as much as HTTP/2 buffers for a stream anyway.
 pub const SMALL_MESSAGE_BYTES: usize = 32 << 10;
 
-/// Time in which a sidecar takes a message, and in which an operator takes a reply, before its connection is
-/// closed: [`TABLE_MESSAGE_BYTES_MAX`] over a link of 10 Mbit/s.
+/// Time in which a sidecar must take a message, and an operator a reply, before its connection is closed:
+/// [`TABLE_MESSAGE_BYTES_MAX`] over a link of 10 Mbit/s.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The same for an operator.
@@ -172,7 +174,7 @@ pub const REPLY_TIMEOUT: Duration = DELIVERY_TIMEOUT;
 /// How long a stream that ends waits for its sidecar to take the reason.
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time in which the first message comes on a subscription: it is sent with the call.
+/// Time in which the first message must come on a subscription: it is sent with the call.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time without a message after which a subscription ends: nine renewals of the lease.
@@ -182,20 +184,21 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// acknowledgements.
 pub const MESSAGE_BURST: u32 = 64;
 
-/// Time in which a sidecar earns one more message; one that sends more is read that much later.
+/// Time in which a sidecar earns one more message; messages beyond that are read later.
 pub const MESSAGE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Operators' calls at once, from before their body is read until nothing large of it is held: each may need
-/// twice [`OPERATOR_MESSAGE_BYTES_MAX`]. More of one operator wait for each other.
+/// Operators' calls at once, from before their body is read until no large part of it is held: each may need
+/// twice [`OPERATOR_MESSAGE_BYTES_MAX`]. Further calls of one operator wait for each other.
 pub const OPERATOR_CALLS: Bounds = Bounds { places: 8, each: 2 };
 
 /// How long an operator's call waits for its turn.
 pub const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Time in which the body of an operator's call comes: [`OPERATOR_MESSAGE_BYTES_MAX`] at 3 Mbit/s.
+/// Time in which the body of an operator's call must come: [`OPERATOR_MESSAGE_BYTES_MAX`] at 3 Mbit/s.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Time in which an operator's call is answered once its body has come: its own wait, and planning behind others.
+/// Time in which an operator's call must be answered once its body has come: its own wait, and planning
+/// behind other calls.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(APPLY_WAIT_MAX.as_secs() + 60);
 
 /// Time for a backup, which comes over the local socket.
@@ -223,8 +226,9 @@ pub const CONNECTION_WINDOW: u32 = 512 << 10;
 /// Bytes of a call's header fields, as HTTP/2 counts them (RFC 9113 section 6.5.2). gRPC's are some hundred.
 pub const HEADER_LIST_BYTES_MAX: u32 = 8 << 10;
 
-/// Streams that a client reset before they were looked at, and streams reset for a client's errors, that one
-/// connection may have before it is closed (CVE-2023-44487): honest clients reset what they have waited for.
+/// Streams that a client reset before the service handled them, and streams reset for a client's errors, that
+/// one connection may have before it is closed (CVE-2023-44487): honest clients reset streams that they have
+/// waited for.
 pub const RESETS_MAX: usize = 20;
 
 /// Connections whose handshake is under way, about 20 KiB each, and how many of them one source may have: all
@@ -245,8 +249,8 @@ pub const CONNECTIONS: Bounds = Bounds {
 /// Longest wait of an apply for acknowledgements.
 pub const APPLY_WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// An operator's wait ends this long before the certificate that opened its connection: the answer has to arrive, and
-/// clocks differ a little.
+/// An operator's wait ends this long before the certificate that opened its connection: the answer has to
+/// arrive, and clocks differ a little.
 pub const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 
 /// TCP and TLS to the config service: two round trips and a handshake under load.
@@ -255,11 +259,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 pings and how long their answer may take: half a lease in all notices a dead peer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// First wait before a new attempt to reach the config service, at most. None is shorter than half of it; later ones
-/// are spread from there to their whole step, since all sidecars lose a restarted config service at once.
+/// First wait before a new attempt to reach the config service, at most. Every wait is at least half of it;
+/// later waits are spread from there to their whole step, because all sidecars lose a restarted config
+/// service at once.
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(300);
 
-/// Longest wait: a third of a lease, so that a restarted config service hears from everyone in time.
+/// Longest wait: a third of a lease, so that a restarted config service hears from all sidecars in time.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// How long a stopping config service waits for its streams.
@@ -267,10 +272,10 @@ pub const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Time between two writes of the table's copy on disk; endpoints may change many times a second.
 pub const CACHE_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause after a write of it that failed: a full disk stays full for longer, and a table may be megabytes.
+/// Pause after a failed write of it: a full disk stays full for longer, and a table may be megabytes.
 pub const CACHE_RETRY: Duration = Duration::from_secs(5);
 
-/// Identities that one message about a registration names: lines are read by people.
+/// Identities that one message about a registration names: people read these lines.
 pub const PROVIDERS_NAMED_MAX: usize = 3;
 
 /// Parts of a locality at most: region, zone, and what lies within (a rack, a host).

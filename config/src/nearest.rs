@@ -1,9 +1,9 @@
-//! The known word nearest to a mistyped one, for messages. Pure.
+//! Finds the known word nearest to a mistyped one, for messages. Pure.
 
 use crate::limits;
 
-/// The candidate nearest to `word`, if it is near enough to be what was meant: at most two edits, and
-/// fewer than the word has characters.
+/// The candidate nearest to `word`, if it is near enough to be the intended one: at most two edits, and fewer
+/// than the word has characters.
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates
         .iter()

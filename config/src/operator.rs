@@ -1,5 +1,5 @@
-//! What operators get back from the config service, and the client that asks it. The types travel as
-//! JSON, and are what `-o json` prints.
+//! The answers of the config service to operators, and the client that asks for them. The types travel as
+//! JSON; `-o json` prints the same.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ pub use crate::connect::ConnectError;
 use crate::connect::connect;
 use crate::diff;
 use crate::findings::Findings;
-use crate::heard::Heard;
+use crate::last_heard::LastHeard;
 use crate::limits;
 use crate::proto::{self, operator_client::OperatorClient};
 use crate::resources::{Key, Kind, Resource, SourceFile};
@@ -23,12 +23,12 @@ use crate::status::ParentStatus;
 use crate::store::RevisionInfo;
 use crate::table::{Revision, ServiceName, Withheld};
 
-/// What a change did, or would do.
+/// The effect of a change, made or only checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeResult {
-    /// What validation has to say.
+    /// The findings of validation.
     pub findings: Findings,
-    /// What differs from the revision in force before.
+    /// The differences from the revision in force before.
     pub changes: Vec<diff::Change>,
     /// The new revision; absent if there were errors, nothing to change, or it was a dry run.
     pub revision: Option<Revision>,
@@ -57,7 +57,7 @@ pub struct RouteJudged {
 /// One sidecar and a revision. Neither acknowledged nor refused means that it lags.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SidecarState {
-    /// Whose it is.
+    /// Its identity.
     pub identity: SpiffeId,
     /// Which process.
     pub instance: String,
@@ -65,10 +65,10 @@ pub struct SidecarState {
     pub acknowledged: bool,
     /// Why it does not run it.
     pub refusal: Option<String>,
-    /// Its stream broke less than a lease ago: it may run what it had, and has not heard of anything since.
+    /// Its stream broke less than a lease ago: it may run its last table, and knows of no later change.
     #[serde(default)]
     pub lost: bool,
-    /// What its table should say and does not, as it does not understand it.
+    /// The parts of its table that are missing because it does not support them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
 }
@@ -76,7 +76,7 @@ pub struct SidecarState {
 /// All that is known of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SidecarInfo {
-    /// Whose it is.
+    /// Its identity.
     pub identity: SpiffeId,
     /// Which process.
     pub instance: String,
@@ -97,10 +97,10 @@ pub struct SidecarInfo {
     pub revision: Option<Revision>,
     /// Why it refused the last one.
     pub refusal: Option<String>,
-    /// What it understands of tables, by the names of [`crate::table::Feature`].
+    /// The features of tables that it supports, by the names of [`crate::table::Feature`].
     #[serde(default)]
     pub features: Vec<String>,
-    /// What its table should say and does not, as it does not understand it.
+    /// The parts of its table that are missing because it does not support them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<Withheld>,
     /// End of its SVID, in RFC 3339.
@@ -118,7 +118,7 @@ pub struct ChangeOptions {
     pub wait: Duration,
     /// Only say what would change.
     pub dry_run: bool,
-    /// Applying deletes what the files do not have in these namespaces.
+    /// Applying deletes resources that the files lack in these namespaces.
     pub prune: Vec<String>,
 }
 
@@ -131,10 +131,10 @@ pub enum OperatorError {
     /// This identity may not do that.
     #[error("not permitted: {0}")]
     NotPermitted(String),
-    /// What was asked for does not exist or makes no sense.
+    /// The request names something that does not exist, or is invalid.
     #[error("{0}")]
     Invalid(String),
-    /// What was named does not exist.
+    /// The named resource or revision does not exist.
     #[error("{0}")]
     NotFound(String),
     /// The config service failed.
@@ -151,8 +151,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Connects to the first of `addresses` (`HOST:PORT`) that answers and proves to be the config
-    /// service of the mesh.
+    /// Connects to the first of `addresses` (`HOST:PORT`) that answers and proves to be the config service of
+    /// the mesh.
     ///
     /// # Errors
     /// When none does.
@@ -161,14 +161,14 @@ impl Operator {
         credentials: &Credentials,
     ) -> Result<Self, OperatorError> {
         let ends = credentials.svid().not_after();
-        let channel = connect(addresses, credentials, &Heard::default()).await?;
+        let channel = connect(addresses, credentials, &LastHeard::default()).await?;
         let client = OperatorClient::new(channel)
             .max_decoding_message_size(limits::TABLE_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::OPERATOR_MESSAGE_BYTES_MAX);
         Ok(Self { client, ends })
     }
 
-    /// What applying the files would find and change.
+    /// The findings and changes that applying the files would give.
     ///
     /// # Errors
     /// When the call fails; findings are no failure.
@@ -318,7 +318,7 @@ fn sources(files: &[SourceFile]) -> Vec<proto::File> {
         .collect()
 }
 
-/// The wait that is asked for, as far as it ends before the connection does: a call that is cut off tells nothing of
+/// The wait that is asked for, limited to the life of the connection: a call that is cut off does not report
 /// a change that was made.
 fn wait(asked: Duration, left: Duration) -> Duration {
     asked.min(left.saturating_sub(limits::ANSWER_MARGIN))

@@ -55,7 +55,7 @@ impl From<Withheld> for table::Withheld {
     }
 }
 
-/// A locality as messages carry it: empty where it was not said.
+/// A locality as messages carry it: empty if none is known.
 pub(crate) fn locality(text: &str) -> Result<Option<table::Locality>, table::LocalityError> {
     (!text.is_empty()).then(|| text.parse()).transpose()
 }

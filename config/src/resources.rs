@@ -1,8 +1,8 @@
 //! Resources: what an operator writes, Kubernetes-shaped YAML with several documents in a file.
 //!
-//! Here a document becomes a typed [`Resource`] on its own; whether resources fit together is
-//! [`crate::validate`]'s, and what they mean for a sidecar is [`crate::compile`]'s. Each kind has a file
-//! with its types and its reader; `decode.rs` is what the readers share.
+//! This file turns each document into a typed [`Resource`] on its own; [`crate::validate`] checks whether
+//! resources fit together, and [`crate::compile`] what they mean for a sidecar. Each kind has a file with its
+//! types and its reader; `decode.rs` is shared by the readers.
 
 mod decode;
 mod files;
@@ -64,11 +64,11 @@ pub enum Resource {
     /// Where requests to a service go.
     #[serde(rename = "HTTPRoute")]
     HttpRoute(Object<HttpRouteSpec>),
-    /// What holds for the whole mesh.
+    /// The settings of the whole mesh.
     MeshConfig(Object<MeshConfigSpec>),
 }
 
-/// What all kinds have in common.
+/// The parts that all kinds have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Object<S> {
@@ -171,7 +171,7 @@ impl Resource {
 
     /// The document, as YAML.
     pub fn to_yaml(&self) -> String {
-        // Strings, numbers, lists and maps with text keys: all of YAML's own; nothing can fail.
+        // Strings, numbers, lists and maps with text keys, all of YAML's own types: this cannot fail.
         yaml::to_string(self).unwrap_or_default()
     }
 }
@@ -184,7 +184,7 @@ pub struct Parsed {
     /// Everything that did not fit.
     pub findings: Findings,
     sources: BTreeMap<Key, Document>,
-    /// Resources of which only a part could be read, or nothing but the name.
+    /// Resources of which only a part could be read, possibly only the name.
     broken: BTreeSet<Key>,
     /// Kinds of documents whose name could not be read; all, if the kind could not either.
     unnamed: BTreeSet<Kind>,
@@ -197,7 +197,7 @@ struct Document {
 }
 
 impl Parsed {
-    /// Whether a resource was read with errors, so that what it lacks may be what could not be read.
+    /// Whether a resource was read with errors, so that a missing field may be one that could not be read.
     pub(crate) fn is_broken(&self, key: &Key) -> bool {
         self.broken.contains(key)
     }

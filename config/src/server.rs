@@ -1,25 +1,25 @@
 //! The config service: gRPC over mutual TLS for sidecars and operators, and a local socket for backups.
 //!
-//! [`serve`] tells the story. `gate.rs` decides who may call what, by the identity that the handshake proved;
-//! `mesh.rs` is the shared state: `mesh/resources.rs` what is in force, `mesh/leases.rs` who serves what, and
-//! `mesh/sessions.rs` the sidecars; `tables.rs` is what is sent.
-//! `subscribe.rs` is one sidecar's stream and `told.rs` what is sent on it, `operate.rs` the operators' calls,
-//! `admin.rs` the local socket.
+//! [`serve`] has the order of events. `access.rs` decides which calls are allowed, by the identity that the
+//! handshake proved. `state.rs` is the shared state: `state/resources.rs` has the resources in force,
+//! `state/leases.rs` the leases of workloads, and `state/sessions.rs` the sidecars; `tables.rs` has the
+//! tables that are sent. `subscribe.rs` is one sidecar's stream and `sent.rs` the messages on it,
+//! `operate.rs` the operators' calls, `admin.rs` the local socket.
 
+mod access;
 mod admin;
 mod delivery;
-mod gate;
 mod known;
-mod mesh;
 mod metrics;
 mod operate;
 mod pace;
 mod registrations;
 mod registry;
-mod roster;
+mod sent;
+mod sidecars;
+mod state;
 mod subscribe;
 mod tables;
-mod told;
 mod withdrawn;
 
 use std::io;
@@ -38,8 +38,8 @@ use tonic::transport::Server;
 use weft_ca::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
 use weft_transport::hosts;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 use weft_transport::vital;
 
@@ -50,14 +50,14 @@ use crate::proto::operator_server::OperatorServer;
 use crate::store::{Store, StoreError};
 use crate::validate::RESERVED_NAMESPACE;
 pub use admin::{backup, restore};
-use mesh::Mesh;
 pub use metrics::MetricsHandle;
+use state::ServerState;
 
 const STORE_FILE: &str = "config.redb";
 const SOCKET_FILE: &str = "admin.sock";
 const KNOWN_FILE: &str = "sidecars.json";
 
-/// What the config service needs to know.
+/// The parameters of the config service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigServeSettings {
     /// Directory of the store and the socket; created if missing.
@@ -83,10 +83,10 @@ pub enum ServeError {
     Running {
         /// The directory.
         dir: PathBuf,
-        /// The process, where the system says.
+        /// The other process, if the system names it.
         pid: Option<i32>,
     },
-    /// The address is taken or not this host's.
+    /// The address is taken, or not one of this host.
     #[error("cannot listen on {address}: {source}{}", listen_hint(source))]
     Listen {
         /// The address.
@@ -99,7 +99,7 @@ pub enum ServeError {
     Io {
         /// Which one.
         what: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The TLS or gRPC library refused.
@@ -110,10 +110,10 @@ pub enum ServeError {
 /// A config service that has its store and its addresses and is ready to run.
 #[derive(Debug)]
 pub struct ConfigServer {
-    mesh: Arc<Mesh>,
+    state: Arc<ServerState>,
     listener: TcpListener,
     socket: PrivateSocket,
-    /// Where the sidecars that are there are noted.
+    /// The file in which the present sidecars are noted.
     known_file: PathBuf,
     credentials: Credentials,
 }
@@ -159,14 +159,14 @@ impl ConfigServer {
         let known_file = dir.join(KNOWN_FILE);
         let known = known::read(&known_file);
         let domain = own.trust_domain().clone();
-        let mesh = Arc::new(Mesh::new(store, domain, known, Instant::now())?);
+        let state = Arc::new(ServerState::new(store, domain, known, Instant::now())?);
         let listener = hosts::listen(settings.listen).map_err(|source| ServeError::Listen {
             address: settings.listen,
             source,
         })?;
         let socket = admin::bind(dir)?;
         Ok(Self {
-            mesh,
+            state,
             listener,
             socket,
             known_file,
@@ -177,15 +177,15 @@ impl ConfigServer {
     /// Where it listens.
     ///
     /// # Errors
-    /// When the operating system does not say.
+    /// When the operating system does not tell the address.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// What it counts.
+    /// Its counts.
     #[must_use]
     pub fn metrics(&self) -> MetricsHandle {
-        MetricsHandle::new(self.mesh.clone())
+        MetricsHandle::new(self.state.clone())
     }
 
     /// Serves until `shutdown`, then ends streams and waits for them.
@@ -198,12 +198,12 @@ impl ConfigServer {
         let tracker = TaskTracker::new();
         let (connections, incoming) = mpsc::channel(1);
         let discovery = DiscoveryServer::new(subscribe::Subscriptions {
-            mesh: self.mesh.clone(),
+            state: self.state.clone(),
             tracker: tracker.clone(),
             shutdown: shutdown.clone(),
         });
         let operator = OperatorServer::new(operate::Operations {
-            mesh: self.mesh.clone(),
+            state: self.state.clone(),
         });
         let mesh_side = Server::builder()
             .http2_keepalive_interval(Some(limits::KEEP_ALIVE))
@@ -214,7 +214,7 @@ impl ConfigServer {
             .http2_max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
             .http2_max_pending_accept_reset_streams(Some(limits::RESETS_MAX))
             .http2_max_local_error_reset_streams(Some(limits::RESETS_MAX))
-            .layer(gate::GateLayer::new(tracker.clone(), shutdown.clone()))
+            .layer(access::AccessLayer::new(tracker.clone(), shutdown.clone()))
             .add_service(
                 discovery
                     .max_decoding_message_size(limits::SIDECAR_MESSAGE_BYTES_MAX)
@@ -230,7 +230,7 @@ impl ConfigServer {
                 shutdown.clone().cancelled_owned(),
             );
         let admin_place = self.socket.place();
-        let local_side = admin::serve(self.socket, self.mesh.clone(), shutdown.clone());
+        let local_side = admin::serve(self.socket, self.state.clone(), shutdown.clone());
         let mut tasks = JoinSet::new();
         let accepting = accept(
             self.listener,
@@ -246,11 +246,11 @@ impl ConfigServer {
         );
         let ending = || shutdown.clone();
         tasks.spawn(vital::until("accepting connections", ending(), accepting));
-        let ticking = tick(self.mesh.clone(), shutdown.clone());
+        let ticking = tick(self.state.clone(), shutdown.clone());
         tasks.spawn(vital::until("ending leases", ending(), ticking));
-        let publishing = publish(self.mesh.clone(), shutdown.clone());
+        let publishing = publish(self.state.clone(), shutdown.clone());
         tasks.spawn(vital::until("publishing endpoints", ending(), publishing));
-        let recording = record(self.mesh, self.known_file, shutdown.clone());
+        let recording = record(self.state, self.known_file, shutdown.clone());
         tasks.spawn(vital::until("noting the sidecars", ending(), recording));
         let served = async { tokio::try_join!(mesh_side, local_side) };
         tokio::pin!(served);
@@ -259,7 +259,7 @@ impl ConfigServer {
             () = shutdown.cancelled() => None,
         };
         let told = shutdown.is_cancelled();
-        // Either side ending by itself ends the rest too.
+        // If either side ends by itself, the rest ends too.
         shutdown.cancel();
         tracker.close();
         let drained = async {
@@ -271,7 +271,7 @@ impl ConfigServer {
             }
         };
         let drained = tokio::time::timeout(limits::SHUTDOWN_DEADLINE, drained).await;
-        // A socket that no process answers on would only puzzle the next command.
+        // A socket that no process answers on would only confuse the next command.
         admin_place.clear();
         match drained {
             Ok(Ok(_)) if !told => Err(ServeError::Library("it stopped by itself".to_owned())),
@@ -283,42 +283,42 @@ impl ConfigServer {
     }
 }
 
-/// Logs connections that came to nothing.
+/// Logs connection attempts that failed.
 fn report() -> impl Fn(SocketAddr, NotAccepted) + Clone + Send {
-    let refusals = Arc::new(Rarely::by_callers());
+    let refusals = Arc::new(LimitedLog::by_callers());
     move |from, reason| {
         refusals.log(|left_out| tracing::info!(%from, %reason, left_out, "connection not accepted, or ended"));
     }
 }
 
-async fn tick(mesh: Arc<Mesh>, shutdown: CancellationToken) {
+async fn tick(state: Arc<ServerState>, shutdown: CancellationToken) {
     let mut interval = tokio::time::interval(limits::LEASE_CHECK);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = interval.tick() => mesh.tick(Instant::now()),
+            _ = interval.tick() => state.tick(Instant::now()),
         }
     }
 }
 
-async fn publish(mesh: Arc<Mesh>, shutdown: CancellationToken) {
-    shutdown.run_until_cancelled(mesh.publish_changes()).await;
+async fn publish(state: Arc<ServerState>, shutdown: CancellationToken) {
+    shutdown.run_until_cancelled(state.publish_changes()).await;
 }
 
-/// Notes the sidecars that are there whenever they change.
-async fn record(mesh: Arc<Mesh>, file: PathBuf, shutdown: CancellationToken) {
+/// Notes the present sidecars whenever they change.
+async fn record(state: Arc<ServerState>, file: PathBuf, shutdown: CancellationToken) {
     let mut noted = None;
     loop {
-        if let Some((stream, known)) = mesh.to_record() {
+        if let Some((stream, known)) = state.to_record() {
             if noted.as_ref() != Some(&known) {
                 write_known(&file, known.clone()).await;
                 noted = Some(known);
             }
-            mesh.set_recorded(stream);
+            state.set_recorded(stream);
         }
         let next = async {
             sleep(limits::RECORD_INTERVAL).await;
-            mesh.unrecorded().await;
+            state.unrecorded().await;
         };
         if shutdown.run_until_cancelled(next).await.is_none() {
             return;
@@ -330,7 +330,7 @@ async fn write_known(file: &Path, known: Vec<known::Known>) {
     let path = file.to_owned();
     let written = tokio::task::spawn_blocking(move || known::write(&path, known)).await;
     if let Ok(Err(error)) = written {
-        // An apply that follows a restart then waits longer than it must; no more depends on it.
+        // If this fails, an apply after a restart waits longer than it must; nothing else depends on it.
         tracing::warn!(path = %file.display(), %error, "which sidecars there are was not written to disk");
     }
 }

@@ -1,9 +1,10 @@
-//! The store: every revision of the resources, in `config.redb`, as typed values in a `weft_store`. `store/keys.rs` says
-//! under which keys and in which form. Registrations are not here: they are leases in memory, and workloads bring them
-//! again after a restart.
+//! The store: every revision of the resources, in `config.redb`, as typed values in a `weft_store`.
+//! `store/keys.rs` has the keys and encodings. Registrations are not here: they are leases in memory, and
+//! workloads send them again after a restart.
 //!
-//! A revision keeps, for each resource that it changed, the text before and after. So any earlier state
-//! is reached by walking back from the current one, and the store grows with changes, not with the mesh.
+//! A revision keeps, for each resource that it changed, the text before and after. So any earlier state is
+//! reached by walking back from the current one, and the store grows with the number of changes, not with the
+//! mesh.
 
 mod keys;
 
@@ -23,14 +24,15 @@ use crate::table::Revision;
 #[derive(Debug)]
 pub struct Store {
     inner: Arc<dyn weft_store::Store>,
-    /// What messages name.
+    /// The names that messages use.
     path: PathBuf,
     store: String,
-    /// The number of the last revision that was written whole. After a failed write the store may hold one more.
+    /// The number of the last revision that was written completely. After a failed write the store may hold
+    /// one more.
     number: AtomicU64,
 }
 
-/// What is known of a revision.
+/// The known facts about a revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RevisionInfo {
@@ -66,7 +68,7 @@ pub enum StoreError {
     /// The store itself.
     #[error(transparent)]
     Store(#[from] weft_store::StoreError),
-    /// A write that was said to have failed is there.
+    /// A write that was reported as failed is in the store.
     #[error(
         "revision {0}, which was said to have failed, is in the store: restart the config service, which puts it in force"
     )]
@@ -74,7 +76,7 @@ pub enum StoreError {
     /// There is no such revision.
     #[error("there is no revision {0}")]
     NoRevision(u64),
-    /// The backup is not one, or is damaged.
+    /// The backup is invalid or damaged.
     #[error("not a backup of a config service: {0}")]
     Backup(String),
 }
@@ -85,7 +87,7 @@ impl StoreError {
         matches!(self, Self::Store(weft_store::StoreError::InUse(_)))
     }
 
-    /// Whether a file or a document is not what it should be.
+    /// Whether a file or a document is invalid.
     #[must_use]
     pub fn is_bad_data(&self) -> bool {
         match self {
@@ -102,7 +104,7 @@ impl StoreError {
     }
 }
 
-/// What the store holds at one moment.
+/// The contents of the store at one moment.
 struct View<'a> {
     path: &'a Path,
     snapshot: Box<dyn Snapshot>,
@@ -117,7 +119,7 @@ impl Store {
         Self::over(Arc::new(Redb::open_or_create(path, &LAYOUT)?), path)
     }
 
-    /// A store that is gone with the process.
+    /// A store that ends with the process.
     #[cfg(test)]
     pub(crate) fn in_memory() -> Result<Self, StoreError> {
         Self::over(Arc::new(weft_store::Memory::new()), Path::new("memory"))
@@ -137,7 +139,7 @@ impl Store {
             store,
             number: AtomicU64::new(0),
         };
-        // Everything is read once, so that damage is found before anything is served.
+        // Everything is read once, so that damage is found before any answer is served.
         let (revision, _) = opened.current()?;
         opened.number.store(revision.number, Ordering::Release);
         opened.revisions()?;
@@ -154,7 +156,7 @@ impl Store {
         Ok((revision, view.set()?))
     }
 
-    /// Writes the next revision: the whole set becomes `next`, or nothing changes.
+    /// Writes the next revision: either the whole set becomes `next`, or nothing changes.
     ///
     /// # Errors
     /// When the disk failed.
@@ -264,11 +266,11 @@ impl Store {
         })?)
     }
 
-    /// Creates a store from a backup. It gets a new id: sidecars must see that its history is another
-    /// one than that which they followed.
+    /// Creates a store from a backup. It gets a new id: sidecars must see that its history differs from the
+    /// one that they followed.
     ///
     /// # Errors
-    /// When there is a store already, or the backup is none.
+    /// When there is a store already, or the backup is invalid.
     pub fn restore(path: &Path, backup: &[u8]) -> Result<Revision, StoreError> {
         let backup: Backup =
             keys::unseal(backup).map_err(|error| StoreError::Backup(error.to_string()))?;

@@ -1,11 +1,11 @@
 //! The table: what one sidecar runs. It is compiled from the resources and registrations by
 //! [`crate::compile`], travels whole to the sidecar, and is kept on its disk as JSON.
 //!
-//! This file is not the operator's language (that is [`crate::resources`]) and takes no decision
-//! about traffic beyond the pure matching rules of its own values.
+//! This file is not the operator's language (that is [`crate::resources`]). It takes no decision about
+//! traffic beyond the pure matching rules of its own values.
 //!
-//! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the
-//! table and keep its last good one, not run it with a hole.
+//! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the table
+//! and keep its last good one, not run it with a gap.
 
 mod features;
 mod filters;
@@ -48,7 +48,7 @@ pub use traffic::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Which language it is written in.
+    /// The version in which it is written.
     pub schema: Schema,
     /// The revision of the resources from which this table was compiled.
     pub revision: Revision,
@@ -56,9 +56,9 @@ pub struct Table {
     pub trust_domain: TrustDomain,
     /// Services that this sidecar may call or serves, by name.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// Services that exist but which this sidecar may not call: backends of those that it may, and
-    /// services of its own namespace that its listeners name. They let the sidecar answer 403; other
-    /// names are never disclosed.
+    /// Services that exist but which this sidecar may not call: backends of those that it may, and services
+    /// of its own namespace that its listeners name. They let the sidecar answer 403; other names are never
+    /// disclosed.
     #[serde(
         default,
         deserialize_with = "forbidden::read",
@@ -71,7 +71,7 @@ pub struct Table {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forbidden {
-    /// What is spoken on its ports: the refusal has to be one that a client of it understands.
+    /// The protocol of its ports: the refusal has to be one that its clients can read.
     pub ports: BTreeMap<u16, Protocol>,
     /// Why.
     pub ban: Ban,
@@ -83,9 +83,10 @@ pub struct Forbidden {
 pub enum Ban {
     /// This policy denies all of its calls.
     DeniedBy(String),
-    /// These policies allow calls of others, and none allows those of this identity. Not all need to be named.
+    /// These policies allow calls of others, and none allows those of this identity. Not all need to be
+    /// named.
     AllowedByNoneOf(Vec<String>),
-    /// The mesh denies what no policy allows, and no policy is about this service.
+    /// The mesh denies calls that no policy allows, and no policy targets this service.
     DeniedByDefault,
     /// The config service is older than [`Feature::Bans`] and says only that no call is permitted.
     Unstated,
@@ -120,9 +121,9 @@ impl fmt::Display for Ban {
     }
 }
 
-/// The version of this file's types. A sidecar says which it reads, and gets no table of another. What is added
-/// is a [`Feature`]; the version is raised when what is left out changes its meaning, such as a default of
-/// [`Traffic`].
+/// The version of this file's types. A sidecar lists the versions that it reads, and gets no table of
+/// another. An addition is a [`Feature`]; the version is raised when the meaning of an omitted field changes,
+/// such as a default of [`Traffic`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Schema;
@@ -141,7 +142,8 @@ impl Schema {
         vec![SCHEMA]
     }
 
-    /// Why a sidecar that reads these versions can be told nothing; none at all is a sidecar of before it was asked.
+    /// Why a sidecar that reads these versions can be sent no table. No version at all means a sidecar from
+    /// before versions were sent.
     pub fn unreadable_to(versions: &[u32]) -> Option<String> {
         if versions.is_empty() || versions.contains(&SCHEMA) {
             return None;
@@ -194,8 +196,8 @@ impl fmt::Display for Revision {
 pub struct Service {
     /// Its ports by number.
     pub ports: BTreeMap<u16, Port>,
-    /// Who may call it. Present only where this sidecar must decide: for services that it serves
-    /// and for parents of routes that lead to them. Absent there means that nothing may be delivered.
+    /// The rules for its callers. Present only if this sidecar must decide: for services that it serves and
+    /// for parents of routes that lead to them. If it is absent there, no request may be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }
@@ -204,7 +206,7 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// What is spoken on it.
+    /// The protocol spoken on it.
     pub protocol: Protocol,
     /// Routes, most specific first: the first rule that matches decides. If there are rules and none
     /// matches, the answer is 404. If there are none, requests go to this port's own endpoints.
@@ -213,7 +215,7 @@ pub struct Port {
     /// Healthy registered workloads, ordered by workload and address.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
-    /// Why there are none, where there are none.
+    /// Why there are none, if there are none.
     #[serde(default, skip_serializing_if = "Absence::is_never")]
     pub absence: Absence,
     /// How traffic to it is treated, by its callers and by the sidecar that serves it.
@@ -230,16 +232,16 @@ pub enum Absence {
     /// No workload has registered for it.
     #[default]
     Never,
-    /// The last workload took itself out: its sidecar drains or was stopped.
+    /// The last workload withdrew itself: its sidecar drains or was stopped.
     Withdrawn,
-    /// The last workload was not heard of for the length of a lease.
+    /// The last workload sent nothing for the length of a lease.
     Lost,
     /// Workloads are registered, and their applications accept no connections.
     Down,
 }
 
 impl Absence {
-    /// Whether it is the default, which is left out where it is written.
+    /// Whether it is the default, which is omitted when written.
     pub fn is_never(&self) -> bool {
         *self == Self::Never
     }
@@ -250,7 +252,7 @@ impl fmt::Display for Absence {
         f.write_str(match self {
             Self::Never => "no workload has registered for it",
             Self::Withdrawn => "its last workload withdrew: that drains or was stopped",
-            Self::Lost => "its last workload was not heard of for the length of a lease",
+            Self::Lost => "its last workload did not renew its registration for the length of a lease",
             Self::Down => {
                 "its workloads are registered, and their applications accept no connections"
             }
@@ -258,7 +260,7 @@ impl fmt::Display for Absence {
     }
 }
 
-/// What is spoken on a port.
+/// The protocol of a port.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -300,24 +302,24 @@ pub struct Endpoint {
     pub workload: String,
     /// Where its sidecar listens (UDP).
     pub address: SocketAddr,
-    /// Whom the handshake there must prove.
+    /// The identity that the handshake there must prove.
     pub identity: SpiffeId,
     /// Where it runs, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locality: Option<Locality>,
 }
 
-/// Who may call a service.
+/// The rules for the callers of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Authorization {
-    /// What holds when no Allow and no Deny rule matches.
+    /// The decision if no Allow and no Deny rule matches.
     pub default: Default,
     /// Rules in a stable order; order has no meaning, Deny beats Allow.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Where only routes may lead to the service: those of these services. A call that states none of them
-    /// is refused.
+    /// If only routes may lead to the service: those of these services. A call that states none of them is
+    /// refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parents: Option<BTreeSet<ServiceName>>,
     /// How its application takes the case of paths.
@@ -326,7 +328,7 @@ pub struct Authorization {
 }
 
 impl Authorization {
-    /// These rules, for an application that takes case as it is and may be reached in any way.
+    /// These rules, for a case-sensitive application that may be reached in any way.
     pub fn new(default: Default, rules: Vec<Rule>) -> Self {
         Self {
             default,
@@ -337,7 +339,7 @@ impl Authorization {
     }
 }
 
-/// How an application takes paths that differ in nothing but case.
+/// How an application treats paths that differ only in case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathCase {
@@ -349,13 +351,13 @@ pub enum PathCase {
 }
 
 impl PathCase {
-    /// Whether it is the default, which is left out where it is written.
+    /// Whether it is the default, which is omitted when written.
     pub fn is_sensitive(&self) -> bool {
         *self == Self::Sensitive
     }
 }
 
-/// The decision where no rule matches.
+/// The decision if no rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Default {
     /// every workload of the mesh may call.
@@ -401,17 +403,17 @@ pub enum Action {
 #[serde(try_from = "String", into = "String")]
 pub struct PathPattern {
     text: String,
-    /// What comes before the star, or all, as applications compare it that ignore case.
+    /// The part before the star, or all of it, in the form in which applications compare it that ignore case.
     folded: String,
 }
 
-/// Why a text is no [`PathPattern`].
+/// Why a text is not a [`PathPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathPatternError {
     /// It does not begin with `/`.
     #[error("a path begins with /")]
     NotAbsolute,
-    /// `*` stands elsewhere than as the whole last segment.
+    /// `*` is not the whole last segment.
     #[error("* may only be the whole last segment, as in /orders/*")]
     Star,
     /// It can never match, because requests with such paths are refused or carry no such characters.

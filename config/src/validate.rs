@@ -1,9 +1,9 @@
-//! Checks a whole set of resources at once: do they fit together, and does each mean what it can only
-//! have meant? Pure. What a single document may contain was checked when it was read.
+//! Checks a whole set of resources at once: whether they fit together, and whether each can have the intended
+//! meaning. Pure. The contents of a single document were checked when it was read.
 //!
 //! Every rule here has a test whose name states it, with the message an operator sees.
 
-mod side_doors;
+mod bypass;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::resources::{
 };
 use crate::table::{self, Action, Protocol};
 
-/// Identities and services of the control plane live here, and no others.
+/// Only identities and services of the control plane live here.
 pub(crate) const RESERVED_NAMESPACE: &str = "weft";
 
 /// Checks `set`. `parsed` are the files of the change, for places; resources that were in force before
@@ -234,7 +234,7 @@ impl Check<'_> {
         }
         for (i, rule) in spec.rules.iter().enumerate() {
             self.rule(key, &format!("spec.rules[{i}]"), rule);
-            self.side_doors(key, spec, i, rule);
+            self.bypasses(key, spec, i, rule);
         }
     }
 
@@ -349,8 +349,8 @@ impl Check<'_> {
         self.missing(key, field, &wanted);
     }
 
-    /// A reference to a resource that does not exist. It may be one of those that could not be read:
-    /// then the fault was told where it is.
+    /// A reference to a resource that does not exist. It may be one that could not be read: then that fault
+    /// was reported already.
     fn missing(&mut self, key: &Key, field: &str, wanted: &Key) {
         if self.parsed.may_define(wanted) {
             return;

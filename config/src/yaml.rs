@@ -1,7 +1,7 @@
-//! The only file that names the YAML library: text in, documents as trees with positions out; values
-//! in, text out. What a document means is [`crate::resources`]'s.
+//! Only this file names the YAML library: it turns text into trees of documents with positions, and values
+//! into text. [`crate::resources`] gives the documents their meaning.
 //!
-//! Budgets hold before anything is built: size, nesting, nodes, and what aliases may expand to.
+//! Budgets are checked before anything is built: size, nesting, nodes, and the expansion of aliases.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use serde_saphyr::{Location, Spanned};
 use crate::findings::Position;
 use crate::limits;
 
-/// A value with the place where it stands.
+/// A value with its place in the text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Its first character.
     pub position: Position,
-    /// What it is.
+    /// Its value.
     pub value: Value,
 }
 
@@ -79,20 +79,20 @@ impl Value {
     }
 }
 
-/// Why a text is no YAML that we take.
+/// Why a text is not YAML that weft accepts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct YamlError {
     /// Where, if the parser knows.
     pub position: Option<Position>,
-    /// What is wrong, in one line.
+    /// The fault, in one line.
     pub message: String,
 }
 
 /// Reads all documents of a text; empty ones are skipped.
 ///
 /// # Errors
-/// The first place that is no YAML, or that exceeds a budget.
+/// The first place that is not YAML, or that exceeds a budget.
 pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
     if text.len() > limits::RESOURCE_BYTES_MAX {
         return Err(YamlError {

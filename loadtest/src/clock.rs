@@ -1,6 +1,6 @@
 //! The run's time line: all threads measure from one origin.
 //!
-//! The one place of the engine that reads a clock; what is pure takes times as arguments.
+//! Only this file of the engine reads a clock; pure code takes times as arguments.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ impl Clock {
         self.origin.elapsed()
     }
 
-    /// Where `at` stands on the runtime's own time line.
+    /// The place of `at` on the runtime's own time line.
     pub(crate) fn instant(self, at: Duration) -> tokio::time::Instant {
         (self.origin + at).into()
     }

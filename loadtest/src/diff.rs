@@ -3,16 +3,16 @@
 //! - Percentiles: intervals by order statistics. The rank of the true percentile among `n` samples is
 //!   binomial; the samples at the ends of its 99 % interval bound the percentile, whatever the
 //!   distribution is.
-//! - Requests of one second resemble each other more than those of another second, so `n` is divided
-//!   by how much more the means of the seconds spread than those of independent requests would.
+//! - Requests of one second resemble each other more than those of another second. So `n` is divided by how
+//!   much more the means of the seconds spread than those of independent requests would.
 //! - Shares of failures: intervals by Wilson, corrected in the same way. Rates: the mean over seconds
 //!   with Student's t.
 //! - A ratio's interval joins those of its two sides (the method of variance estimates recovery, on
 //!   logarithms).
 //!
-//! Two runs differ in a quantity when the interval of the ratio does not contain 1 and the ratio is
-//! beyond the tolerance: what differs between any two runs (caches, placement in memory, neighbours) is
-//! in no interval that is made from one run each.
+//! Two runs differ in a quantity if the interval of the ratio does not contain 1 and the ratio is beyond the
+//! tolerance: causes that differ between any two runs (caches, placement in memory, neighbours) are not in an
+//! interval made from one run each.
 
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ pub struct Comparison {
     pub differs: bool,
     /// One row for each quantity.
     pub rows: Vec<Row>,
-    /// What the two runs did not have in common, and other reasons for doubt.
+    /// Conditions that differ between the runs, and other reasons for doubt.
     pub notes: Vec<String>,
 }
 
@@ -49,11 +49,11 @@ pub struct Row {
     pub b: Estimate,
     /// Second by first, with its interval; absent where the first is zero.
     pub ratio: Option<Estimate>,
-    /// What to make of it.
+    /// The conclusion.
     pub verdict: Verdict,
 }
 
-/// A value, and between what it lies with 99 % confidence.
+/// A value, with its 99 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// The value.
@@ -64,7 +64,7 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// What to make of a row.
+/// The conclusion of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -74,7 +74,7 @@ pub enum Verdict {
     Worse,
     /// The difference may be chance, or is within the tolerance.
     NotDistinguishable,
-    /// Too few samples to say anything.
+    /// Too few samples for a conclusion.
     TooFew,
 }
 
@@ -86,7 +86,7 @@ pub enum DiffError {
     Invalid {
         /// `first` or `second`.
         which: &'static str,
-        /// What its result says.
+        /// The content of its result.
         reason: String,
     },
     /// A histogram cannot be read.
@@ -118,7 +118,7 @@ pub fn compare(a: &RunResult, b: &RunResult, tolerance: f64) -> Result<Compariso
     })
 }
 
-/// One result, with what the intervals need.
+/// One result, with the values that the intervals need.
 struct Run<'a> {
     result: &'a RunResult,
     latency: Durations,
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Too few steps to know how steps differ.
+    /// Too few steps to estimate how steps differ.
     fn is_short(&self) -> bool {
         self.steps.len() < limits::DIFF_STEPS_MIN
     }

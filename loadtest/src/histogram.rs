@@ -1,6 +1,6 @@
-//! Durations counted in a histogram of fixed size: what is remembered of a million latencies. Pure.
-//! Three significant digits, so a percentile is off by 0.1 % at most, from 1 us to 1 h; what is longer
-//! counts as 1 h and is counted apart.
+//! Durations counted in a histogram of fixed size: the summary of a million latencies. Pure. Three
+//! significant digits, so a percentile is off by 0.1 % at most, from 1 us to 1 h; longer durations count as 1
+//! h and are counted separately.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct Durations {
     above_range: u64,
 }
 
-/// One percentile, and how far it can be trusted.
+/// One percentile, and how reliable it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Percentile {
     /// The smallest duration that at least this share of the samples does not exceed.
@@ -95,7 +95,7 @@ impl Durations {
         if other.is_empty() {
             return;
         }
-        // Both have the same bounds, so nothing can lie outside.
+        // Both have the same bounds, so every value fits.
         let _ = self.counts.add(&other.counts);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
@@ -164,7 +164,7 @@ impl Durations {
             return Duration::ZERO;
         }
         let rank = rank.clamp(1, self.len());
-        // Half a rank below, so that rounding in floating point cannot reach the next one.
+        // Half a rank below, so that floating-point rounding cannot reach the next one.
         let quantile = (rank as f64 - 0.5) / self.len() as f64;
         let value = Duration::from_micros(self.counts.value_at_quantile(quantile));
         value.clamp(self.min, self.max)
@@ -216,7 +216,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(nanos).unwrap_or(u64::MAX)
 }
 
-/// A file may claim anything: sizes are checked before the decoder allocates by them.
+/// A file may claim any size: sizes are checked before the decoder allocates by them.
 fn decode_bounded(bytes: &[u8]) -> Result<Histogram<u64>, DecodeError> {
     use std::io::Read as _;
     // Cookie and length, then a zlib stream (HdrHistogram's V2 compressed encoding).

@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-/// Requests per second that can be asked for. Far beyond what one process can send, so that a typing
-/// error is refused while every ceiling can still be searched for from above.
+/// Requests per second that can be asked for. Far beyond the capacity of one process: a typing error is
+/// refused, and every limit can still be searched for from above.
 pub const RATE_MAX: f64 = 10_000_000.0;
 
 /// The lowest rate: one request in a thousand seconds.
 pub const RATE_MIN: f64 = 0.001;
 
-/// Stages of one run. A file with more was not written by a person.
+/// Stages of one run. No person writes a file with more.
 pub const STAGES_MAX: usize = 1000;
 
 /// How long one run may take: a week. Long enough for a soak test over a weekend.
 pub const LENGTH_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Requests open at once, unless `--max-in-flight` says otherwise. At 1000/s that is a stall of ten
-/// seconds; beyond it a report of more open requests teaches nothing.
+/// Requests open at once, unless `--max-in-flight` says otherwise. At 1000/s that is a stall of ten seconds;
+/// more open requests would add no information.
 pub const IN_FLIGHT: usize = 10_000;
 
 /// The most that `--max-in-flight` may be. Each open HTTP/1.1 request holds a connection, and an
 /// address pair has 64 Ki ports; HTTP/2 and HTTP/3 hold a few KiB for each.
 pub const IN_FLIGHT_MAX: usize = 1_000_000;
 
-/// Threads of the generator, unless `--threads` says otherwise and the machine has as many. Two saturate
-/// most servers; the rest of the machine is for them.
+/// Threads of the generator, unless `--threads` says otherwise and the machine has as many. Two saturate most
+/// servers; the rest of the machine is for the server.
 pub const THREADS: usize = 2;
 
 /// The most threads: more than any machine that runs one generator.
@@ -59,34 +59,35 @@ pub const STREAMS_MAX: usize = 10_000;
 /// A data file (`--data @FILE`) is held in memory.
 pub const BODY_MAX: usize = 1 << 30;
 
-/// Arrivals that a worker starts in a row before it looks at its sockets. When it is behind, answers
-/// must still be read in time, or the tool would measure itself.
+/// Arrivals that a worker starts in a row before it looks at its sockets. When it is behind, answers must
+/// still be read in time, or the tool would measure itself.
 pub(crate) const BURST: usize = 32;
 
-/// Before the first arrival all threads are up and wait.
+/// All threads are up and wait for this long before the first arrival.
 pub(crate) const LEAD: Duration = Duration::from_millis(50);
 
-/// The longest that a thread stays awake for an arrival. Alarms in a virtual machine were late by 50 us in the
-/// median and by up to 290 in 199 of 200; those that are later are so because somebody else has the processor.
-pub(crate) const VIGIL_MAX: Duration = Duration::from_micros(300);
+/// The longest time that a thread stays awake for an arrival. Alarms in a virtual machine were late by 50 us
+/// in the median and by up to 290 in 199 of 200; for later ones, other programs had the processor.
+pub(crate) const EARLY_WAKE_MAX: Duration = Duration::from_micros(300);
 
-/// The share of a thread's time that it stays awake for arrivals. With two threads at 1000 requests per second
-/// this is 200 us for each, enough for all but the longest vigils; at tens of thousands it is next to nothing, and
-/// the processor is the server's.
-pub(crate) const VIGIL_SHARE_MAX: f64 = 0.1;
+/// The share of a thread's time that it stays awake for arrivals. With two threads at 1000 requests per
+/// second this is 200 us for each, enough for all but the longest waits; at tens of thousands it is next to
+/// nothing, and the processor is the server's.
+pub(crate) const EARLY_WAKE_SHARE_MAX: f64 = 0.1;
 
-/// What a thread may have saved of that share: ten of the longest vigils in a row, as independent arrivals bunch.
-pub(crate) const VIGIL_CREDIT_MAX: Duration = Duration::from_millis(3);
+/// The unused part of that share that a thread may save: ten of the longest waits in a row, because
+/// independent arrivals bunch.
+pub(crate) const EARLY_WAKE_CREDIT_MAX: Duration = Duration::from_millis(3);
 
-/// How often one request is sent again that servers do not process. A connection that ends says so of the requests
-/// that came too late for it, which are the first on the next; as many refusals in a row are a server that refuses all.
-/// curl has the same.
+/// How often one request is sent again that servers do not process. A connection that ends reports the
+/// requests that came too late for it, which are the first on the next connection; a server that refuses as
+/// many in a row refuses all. curl has the same number.
 pub(crate) const RESENDS_MAX: u32 = 5;
 
 /// A connection is made, or given up, within this time, unless the request's deadline is nearer.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of a response's head. More is no answer but an attack, or another protocol.
+/// Bytes of a response's head. A longer one is an attack, or another protocol.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Fields of a response's head.
@@ -96,11 +97,11 @@ pub(crate) const FIELDS_MAX: usize = 128;
 /// hold no more than 80 MiB.
 pub(crate) const READ_BUFFER: usize = 8 * 1024;
 
-/// What a connection's buffer grows to when answers are larger.
+/// The size to which a connection's buffer grows when answers are larger.
 pub(crate) const READ_BUFFER_MAX: usize = 256 * 1024;
 
-/// The longest duration that histograms tell apart; what is longer counts as this. An hour is beyond
-/// any deadline that a load test waits for.
+/// The longest duration that histograms distinguish; longer ones count as this. An hour is beyond any
+/// deadline of a load test.
 pub const DURATION_RECORDED_MAX: Duration = Duration::from_secs(3600);
 
 /// Digits that histograms keep: 0.1 %, in 190 KiB for the whole range. A fourth would cost ten times
@@ -122,17 +123,17 @@ pub const PRESENCE_SLOT_MIN: Duration = Duration::from_millis(1);
 /// Slots for when answers came before they get coarser: 128 KiB, 17 minutes of milliseconds.
 pub const PRESENCE_SLOTS_MAX: usize = 1 << 20;
 
-/// A percentile with fewer samples beyond it says little about the next run.
+/// A percentile with fewer samples beyond it tells little about the next run.
 pub const SAMPLES_BEYOND_PERCENTILE_MIN: u64 = 10;
 
 /// An encoded histogram after decompression: each of the 24 000 counters takes 9 bytes at most.
 pub const HISTOGRAM_BYTES_MAX: u64 = 256 * 1024;
 
-/// How late the generator may start 1 % of the requests without making the run invalid: what a busy
-/// kernel's scheduler does to any process.
+/// How late the generator may start 1 % of the requests without making the run invalid: a busy kernel's
+/// scheduler delays any process as much.
 pub const LATENESS_P99_MAX: Duration = Duration::from_millis(1);
 
-/// The same as a share of the 99th percentile of the latency, which it is part of.
+/// The same as a share of the 99th percentile of the latency, which includes it.
 pub const LATENESS_SHARE_MAX: f64 = 0.1;
 
 /// Requests of a log that is replayed: 400 MiB of memory, an hour at 1400/s.
@@ -150,14 +151,15 @@ pub(crate) const SERVE_BACKLOG: i32 = 4096;
 /// Bytes that an echoing connection of `weft load serve` takes at once.
 pub(crate) const SERVE_BUFFER: usize = 64 * 1024;
 
-/// Bytes that `weft load serve` moves at once where nothing but bytes is asked for: fewer system calls.
+/// Bytes that `weft load serve` moves at once where only bytes are moved: fewer system calls.
 pub(crate) const SERVE_BULK_BUFFER: usize = 256 * 1024;
 
-/// Datagrams that wait for their answer on a thread of `weft load serve`; more are lost, as a socket's full
-/// buffer loses them.
+/// Datagrams that wait for their answer on a thread of `weft load serve`; more are lost, as from a full
+/// socket buffer.
 pub(crate) const SERVE_DATAGRAMS_MAX: usize = 16 * 1024;
 
-/// Pause of `weft load serve` when no connection can be accepted: descriptors come free when others end.
+/// Pause of `weft load serve` when no connection can be accepted: descriptors become free when other
+/// connections end.
 pub(crate) const SERVE_ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The largest body that `weft load serve` answers with; it is held in memory once for each thread.
@@ -185,7 +187,7 @@ pub const SEARCH_PRECISION: f64 = 0.05;
 /// Steps of a sweep: an hour and a half of trials of ten seconds.
 pub const SWEEP_STEPS_MAX: u32 = 500;
 
-/// Beyond the knee, the p99 is more than this times that of the calm.
+/// Beyond the knee, the p99 is more than this times that at low rates.
 pub const KNEE_LATENCY_FACTOR: f64 = 2.0;
 
 /// Beyond the knee, more requests than this fail, as a share.
@@ -194,14 +196,14 @@ pub const KNEE_ERROR_SHARE_MAX: f64 = 0.01;
 /// Beyond the knee, fewer than this share of the requests due succeed within the time.
 pub const KNEE_RATE_SHARE_MIN: f64 = 0.95;
 
-/// The normal quantile of a 99 % interval: a comparison looks at some ten quantities at once, and
-/// should find a difference between equals once in ten comparisons at most.
+/// The normal quantile of a 99 % interval: a comparison looks at some ten quantities at once, and should find
+/// a difference between equal runs at most once in ten comparisons.
 pub const DIFF_Z: f64 = 2.576;
 
-/// Steps from which it can be judged how much they differ.
+/// The number of steps needed to judge how much they differ.
 pub const DIFF_STEPS_MIN: usize = 5;
 
-/// Ratios nearer to 1 than this are no difference unless the user says so: equal runs on one machine
+/// Ratios nearer to 1 than this are no difference unless the user says otherwise: equal runs on one machine
 /// differ by as much.
 pub const DIFF_TOLERANCE: f64 = 0.05;
 
@@ -211,7 +213,7 @@ pub(crate) const FIRST_WRITE: usize = 2048;
 /// A file that is read as a result: 600 steps and seven histograms take a tenth of it.
 pub const RESULT_BYTES_MAX: u64 = 16 << 20;
 
-/// Where a search begins if nobody says: any service does a hundred requests per second, and seven
+/// Where a search begins if no rate is given: any service does a hundred requests per second, and seven
 /// doublings are ten thousand.
 pub const SEARCH_START: f64 = 100.0;
 
@@ -231,8 +233,8 @@ pub const COMPARE_ROUNDS_MAX: u32 = 1000;
 /// Rates of one comparison; each is a measurement of its own in every round.
 pub const COMPARE_RATES_MAX: usize = 10;
 
-/// Requests that may be open in a comparison's load at a fixed rate. A proxy that cannot keep up is not to
-/// be drowned in connections: those beyond it are failures, and are shown.
+/// Requests that may be open in a comparison's load at a fixed rate. A proxy that cannot keep up must not be
+/// flooded with connections: requests beyond the limit are failures, and are shown.
 pub(crate) const COMPARE_IN_FLIGHT: usize = 1000;
 
 /// Connections of the comparison's loop that makes a new one for each request. Enough to keep a worker busy;
@@ -242,6 +244,6 @@ pub(crate) const COMPARE_CONNECTING: usize = 16;
 /// How long one bulk transfer of a comparison may take.
 pub(crate) const COMPARE_BULK_DEADLINE: Duration = Duration::from_secs(300);
 
-/// Share of the machine's time that its host may withhold without a word in a comparison. Beyond it the rounds
-/// of a shared machine differ visibly.
+/// Share of the machine's time that its host may withhold in a comparison before the report mentions it.
+/// Beyond it the rounds of a shared machine differ visibly.
 pub(crate) const COMPARE_STOLEN_MAX: f64 = 0.05;

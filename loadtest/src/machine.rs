@@ -1,5 +1,5 @@
-//! What the machine is that a run ran on: a figure without it is worth little. Reads `/proc`; what
-//! cannot be read is left empty, because no run should fail for it.
+//! The machine of a run: without it a figure is worth little. Reads `/proc`; values that cannot be read are
+//! left empty, because no run should fail for them.
 
 use std::fs;
 

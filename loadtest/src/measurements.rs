@@ -1,6 +1,6 @@
-//! What is remembered of a run: histograms, counters, the run second by second. Pure. Each thread has
-//! its own and hands it over from time to time; merging them equals recording all in one. What people
-//! and programs get to see of it is made in `result.rs`.
+//! The measurements of a run: histograms, counters, the run second by second. Pure. Each thread has its own
+//! and hands it over from time to time; merging them equals recording all in one. `result.rs` makes the form
+//! for people and programs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,16 +18,16 @@ pub struct Measurements {
     pub latency: Durations,
     /// From the real start to the end, of the same.
     pub service: Durations,
-    /// From the intended start to the end, of all other failures: quick refusals must not improve
-    /// the latency.
+    /// From the intended start to the end, of all other failures: quick refusals must not improve the
+    /// latency.
     pub failed: Durations,
     /// New TCP connections.
     pub connect: Durations,
     /// New TLS or QUIC handshakes.
     pub tls: Durations,
-    /// From being able to send to the first byte of the answer.
+    /// From the moment when sending was possible to the first byte of the answer.
     pub first_byte: Durations,
-    /// How late the generator started what nothing but itself held back.
+    /// How late the generator started requests that only it delayed.
     pub lateness: Durations,
     /// Plain numbers.
     pub counts: Counts,
@@ -46,7 +46,7 @@ pub struct Counts {
     pub warm_up: u64,
     /// Requests that ended well.
     pub succeeded: u64,
-    /// Requests that did not, unsent ones included.
+    /// Requests that failed, including unsent ones.
     pub failed: u64,
     /// Requests that were due and never sent, because `--max-in-flight` were open.
     pub unsent: u64,
@@ -77,7 +77,7 @@ impl Counts {
     }
 }
 
-/// A look at a run under way, for a line of progress.
+/// A snapshot of a running run, for a line of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Numbers so far.

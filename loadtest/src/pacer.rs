@@ -1,10 +1,10 @@
 //! Waits for a moment: asleep, to some ten microseconds, or awake at the end, to a few.
 //!
-//! tokio's timers tick in milliseconds, which at 1000 requests per second is a whole gap. A timerfd
-//! runs on the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no
-//! answer waits for a sleeping thread. One that stays awake looks at its sockets again and again meanwhile.
+//! tokio's timers tick in milliseconds, which at 1000 requests per second is a whole gap. A timerfd runs on
+//! the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no answer waits
+//! for a sleeping thread. A thread that stays awake polls its sockets all the while.
 //!
-//! Not here: which moments these are ([`crate::schedule`]), how long before one to wake ([`crate::vigil`]).
+//! Not here: which moments these are ([`crate::schedule`]), how long before one to wake ([`crate::early_wake`]).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::Clock;
-use crate::vigil::Vigil;
+use crate::early_wake::EarlyWake;
 
 /// An alarm of one runtime.
 pub(crate) struct Pacer {
@@ -25,7 +25,7 @@ pub(crate) struct Pacer {
 }
 
 impl Pacer {
-    /// An alarm that goes by `clock`. Call it inside the runtime that waits for it.
+    /// An alarm that follows `clock`. Call it inside the runtime that waits for it.
     ///
     /// # Errors
     /// When the kernel has no descriptor left.
@@ -43,7 +43,7 @@ impl Pacer {
     /// Done at `at`, or at once if that has passed. Cancel-safe.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub(crate) async fn until(&self, at: Duration) -> io::Result<()> {
         loop {
             let left = at.saturating_sub(self.clock.now());
@@ -54,28 +54,28 @@ impl Pacer {
         }
     }
 
-    /// Done when the vigil for `at` begins, or at once if that has passed: from then on the thread should be awake
-    /// ([`awake_until`]). Cancel-safe.
+    /// Done when the thread should be awake for `at`, or at once if that time has passed; the thread then
+    /// stays awake by [`awake_until`]. Cancel-safe.
     ///
     /// # Errors
-    /// What the kernel said.
-    pub(crate) async fn vigil(&self, at: Duration, vigil: &mut Vigil) -> io::Result<()> {
+    /// The error of the kernel.
+    pub(crate) async fn wake_early(&self, at: Duration, early: &mut EarlyWake) -> io::Result<()> {
         let now = self.clock.now();
-        let alarm = at.saturating_sub(vigil.length(now));
+        let alarm = at.saturating_sub(early.length(now));
         let mut awake = now;
         if now < alarm {
             self.until(alarm).await?;
             awake = self.clock.now();
-            vigil.rang(awake.saturating_sub(alarm));
+            early.rang(awake.saturating_sub(alarm));
         }
-        vigil.kept(at.saturating_sub(awake));
+        early.kept(at.saturating_sub(awake));
         Ok(())
     }
 
-    /// Done when the run's origin has come, from which all moments count.
+    /// Done when the run's origin has come, from which all times count.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub(crate) async fn origin(&self) -> io::Result<()> {
         loop {
             let lead = self.clock.lead();
@@ -87,7 +87,7 @@ impl Pacer {
     }
 
     async fn rest(&self, length: Duration) -> io::Result<()> {
-        // Setting it also forgets expirations that nobody has read, so nobody needs to.
+        // Setting it also clears expirations that were not read, so they need no reading.
         let alarm = Expiration::OneShot(TimeSpec::from_duration(length));
         let flags = TimerSetTimeFlags::empty();
         self.timer.get_ref().0.set(alarm, flags)?;
@@ -96,8 +96,8 @@ impl Pacer {
     }
 }
 
-/// Done at `at`, to a few microseconds, or at once if that has passed. The runtime looks at its sockets meanwhile,
-/// again and again without a rest.
+/// Done at `at`, to a few microseconds, or at once if that has passed. The runtime polls its sockets all the
+/// while.
 pub(crate) async fn awake_until(clock: Clock, at: Duration) {
     while clock.now() < at {
         tokio::task::yield_now().await;
@@ -137,18 +137,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_vigil_begins_no_earlier_than_it_is_long_and_ends_no_earlier_than_its_moment() {
+    async fn an_early_wake_begins_within_its_length_and_ends_no_earlier_than_its_moment() {
         let clock = Clock::beginning_in(Duration::ZERO);
         let pacer = Pacer::new(clock).unwrap();
-        let mut vigil = Vigil::new();
+        let mut early = EarlyWake::new();
         for number in 1..=20 {
             let due = Duration::from_micros(700 * number);
-            pacer.vigil(due, &mut vigil).await.unwrap();
-            assert!(clock.now() + limits::VIGIL_MAX >= due);
+            pacer.wake_early(due, &mut early).await.unwrap();
+            assert!(clock.now() + limits::EARLY_WAKE_MAX >= due);
             awake_until(clock, due).await;
             assert!(clock.now() >= due);
         }
-        pacer.vigil(Duration::ZERO, &mut vigil).await.unwrap();
+        pacer.wake_early(Duration::ZERO, &mut early).await.unwrap();
     }
 
     #[tokio::test]
@@ -156,9 +156,9 @@ mod tests {
         let clock = Clock::beginning_in(Duration::ZERO);
         let others = std::cell::Cell::new(false);
         let waits = async {
-            // Again if the machine stood still meanwhile.
+            // Repeated if the machine stood still in the meantime.
             for _ in 0..1000 {
-                awake_until(clock, clock.now() + limits::VIGIL_MAX).await;
+                awake_until(clock, clock.now() + limits::EARLY_WAKE_MAX).await;
                 if others.get() {
                     return;
                 }

@@ -1,9 +1,8 @@
-//! Arrivals from weft's own access log, so that what happened can happen again. Pure: lines come in as
-//! a reader. The log's fields are described in `docs/operate.md`.
+//! Arrivals from weft's own access log, so that past traffic can be repeated. Pure: lines come in as a
+//! reader. `docs/operate.md` describes the log's fields.
 //!
-//! A line is written when an exchange ends and says how long it took, so its beginning is known to the
-//! microsecond. Bodies and headers are not in the log: what is replayed are the times, methods and
-//! paths.
+//! A line is written when an exchange ends and has its duration, so its beginning is known to the
+//! microsecond. Bodies and headers are not in the log: times, methods and paths are replayed.
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -14,7 +13,7 @@ use serde::Deserialize;
 
 use crate::limits;
 
-/// What a log holds for a replay.
+/// The replayable content of a log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replay {
     /// The requests in the order in which they began.
@@ -23,7 +22,7 @@ pub struct Replay {
     pub tunnels: u64,
     /// Requests of the other direction.
     pub other_direction: u64,
-    /// Requests that the log left out, as it says itself: it is limited to a rate.
+    /// Requests that the log left out, as it reports itself: its rate is limited.
     pub suppressed: u64,
 }
 
@@ -60,10 +59,10 @@ pub enum ReplayError {
     Line {
         /// From 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
-    /// The log has both, and nobody said which.
+    /// The log has both, and no direction was given.
     #[error("the log has outbound and inbound requests: say which with --direction")]
     Direction,
     /// Nothing to do.
@@ -78,7 +77,7 @@ pub enum ReplayError {
     /// Not a factor.
     #[error("a speed of {speed} is none: write a factor above 0, as in 2 for twice as fast")]
     Speed {
-        /// What was written.
+        /// The text.
         speed: f64,
     },
 }
@@ -176,7 +175,7 @@ impl Reading {
         Ok(())
     }
 
-    /// One copy of each text, as a log repeats few of them. Beyond the bound each has its own.
+    /// One copy of each text, because a log repeats few of them. Beyond the bound each has its own.
     fn name(&mut self, text: &str) -> Arc<str> {
         if let Some(name) = self.names.get(text) {
             return Arc::clone(name);
@@ -221,7 +220,7 @@ impl Reading {
     }
 }
 
-/// Lines without their break. One that is too long ends after the bound, which the caller notices.
+/// Lines without their line break. A line that is too long ends after the bound, which the caller notices.
 struct Lines<R>(R);
 
 impl<R: BufRead> Iterator for Lines<R> {
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_of_both_directions_needs_a_word_which() {
+    fn a_log_of_both_directions_needs_a_direction() {
         let log = line(1.0, 0.0, "inbound", "/in") + &line(5.0, 0.0, "outbound", "/out");
         assert!(matches!(
             read(log.as_bytes(), None, 1.0),

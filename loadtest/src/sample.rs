@@ -1,11 +1,11 @@
-//! What became of one request: the only thing that a client hands to the measurements. Pure. What is
-//! made of many samples is in `measurements.rs`.
+//! The result of one request: the only value that a client gives to the measurements. Pure. `measurements.rs`
+//! combines many samples.
 
 use std::fmt;
 use std::time::Duration;
 
-/// One arrival and its fate. Times are distances from the run's origin, so that samples of all
-/// threads share one time line.
+/// One arrival and its result. Times are distances from the run's origin, so that samples of all threads
+/// share one time line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// When the plan wanted it to start. In a closed loop, when it did start.
@@ -17,7 +17,7 @@ pub struct Sample {
     pub attempted: Duration,
     /// How often it was sent again, because the server had not processed it.
     pub resent: u32,
-    /// When a new TCP connection was there. `None` on a kept connection and over QUIC.
+    /// When a new TCP connection was open. `None` on a kept connection and over QUIC.
     pub connected: Option<Duration>,
     /// When a new TLS or QUIC handshake was done.
     pub tls_done: Option<Duration>,
@@ -43,8 +43,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A request that was due at `intended` and starts at `started`, with nothing known yet. It is
-    /// open until its outcome is set.
+    /// A request that was due at `intended` and starts at `started`. It counts as open until its outcome is
+    /// set.
     pub fn begin(intended: Duration, started: Duration) -> Self {
         Self {
             intended,
@@ -74,8 +74,8 @@ impl Sample {
         }
     }
 
-    /// It is sent again: nothing came of what was sent until now, but the time that it took.
-    pub(crate) fn again(&mut self, now: Duration) {
+    /// It is sent again: the earlier attempts leave only the time that they took.
+    pub(crate) fn resend(&mut self, now: Duration) {
         self.attempted = now;
         self.resent += 1;
         self.connected = None;
@@ -101,17 +101,17 @@ impl Sample {
         self.finished.saturating_sub(self.started)
     }
 
-    /// How late the generator itself was; `None` where it is not to blame.
+    /// How late the generator itself was; `None` if it was not the cause.
     pub fn lateness(&self) -> Option<Duration> {
         (!self.held_back).then(|| self.started.saturating_sub(self.intended))
     }
 
-    /// What establishing a TCP connection took.
+    /// How long it took to establish a TCP connection.
     pub fn connect(&self) -> Option<Duration> {
         Some(self.connected?.saturating_sub(self.attempted))
     }
 
-    /// What a TLS handshake took, or the whole handshake of QUIC.
+    /// How long a TLS handshake took, or the whole handshake of QUIC.
     pub fn tls(&self) -> Option<Duration> {
         let begin = self.connected.unwrap_or(self.attempted);
         Some(self.tls_done?.saturating_sub(begin))
@@ -127,17 +127,17 @@ impl Sample {
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The answer was whole and what was asked for.
+    /// The answer was complete and as expected.
     Success,
     /// It was not.
     Failure(ErrorKind),
 }
 
-/// Why a request failed. Few words, so that counting by kind is bounded: a peer chooses the codes,
+/// Why a request failed. There are few kinds, so that counting by kind is bounded: a peer chooses the codes,
 /// not the kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
-    /// Nobody listens there, or the network refuses.
+    /// No server listens there, or the network refuses.
     ConnectRefused,
     /// No connection within the time for it.
     ConnectTimeout,
@@ -151,7 +151,7 @@ pub enum ErrorKind {
     Closed,
     /// The answer ended before it was whole.
     ShortBody,
-    /// What came is no message of the protocol.
+    /// The bytes are not a message of the protocol.
     Protocol,
     /// The deadline of the request passed.
     Deadline,
@@ -165,15 +165,15 @@ pub enum ErrorKind {
     UnexpectedHeader,
     /// `--max-in-flight` was reached: the request was due and never sent.
     Unsent,
-    /// The run ended, its grace too, and the answer was not there.
+    /// The run and its grace ended before the answer came.
     OpenAtEnd,
     /// Anything else of the operating system.
     Io,
 }
 
 impl ErrorKind {
-    /// Whether the request ran out of time, so that its age is a lower bound of its latency. Such
-    /// failures count in the latency: leaving them out would make a hanging server look fast.
+    /// Whether the request ran out of time, so that its age is a lower bound of its latency. Such failures
+    /// count in the latency: leaving them out would make a hanging server look fast.
     pub fn is_lower_bound(self) -> bool {
         matches!(
             self,
@@ -296,7 +296,7 @@ mod tests {
             ..Sample::begin(at(0), at(1))
         };
         sample.shook_hands(at(3), true);
-        sample.again(at(10));
+        sample.resend(at(10));
         assert_eq!((sample.connect(), sample.tls()), (None, None));
         assert_eq!(sample.first_byte(), None);
         sample.connected = Some(at(14));

@@ -6,7 +6,7 @@
 //! the numbers are partial sums of exponential variates (time change of a unit process), which is exact
 //! for every course of the rate.
 //!
-//! Not here: waiting until an arrival is due (the pacer), and what is sent then.
+//! Not here: waiting until an arrival is due (the pacer), and the request that is sent then.
 
 use std::time::Duration;
 
@@ -64,8 +64,8 @@ impl Course {
     /// Checks stages.
     ///
     /// # Errors
-    /// When there is none, or one that cannot be run. A stage may rise from 0 or fall to 0, but a
-    /// stage at 0 throughout would only be a wait, and is refused.
+    /// When there is none, or one that cannot be run. A stage may rise from 0 or fall to 0, but a stage at 0
+    /// throughout would only be a wait, and is refused.
     pub fn new(stages: Vec<Stage>) -> Result<Self, CourseError> {
         if stages.is_empty() {
             return Err(CourseError::Empty);

@@ -1,10 +1,10 @@
-//! Which rate to try next: the highest that meets conditions, or a row of rates and their knee. Pure:
-//! somebody else runs the trials and says what came of them.
+//! Which rate to try next: the highest that meets conditions, or a series of rates and their knee. Pure: the
+//! caller runs the trials and reports their results.
 //!
-//! The search doubles until a rate fails, halves the distance (as a factor) until it is small, and then
-//! asks for the best rate again. A machine has bad moments, so a rate has failed only when it failed
-//! twice in a row, it holds only when it held again, and in the end the lowest that failed gets another
-//! chance: an early bad moment would otherwise hide everything above it.
+//! The search doubles until a rate fails, halves the distance (as a factor) until it is small, and then tries
+//! the best rate again. A machine has bad moments. So a rate counts as failed only after two failures in a
+//! row, it counts as holding only when it held twice, and in the end the lowest failed rate is tried again:
+//! an early bad moment would otherwise exclude everything above it.
 
 use std::str::FromStr;
 
@@ -13,38 +13,38 @@ use serde::Serialize;
 use crate::limits;
 use crate::result::RunResult;
 
-/// What became of one trial.
+/// The result of one trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// All conditions held.
     Met,
-    /// One did not.
+    /// A condition did not hold.
     Unmet,
-    /// The generator was late, so nothing is known of the target: it is as if the conditions failed.
+    /// The generator was late, so the target's limit is unknown: it counts as if the conditions failed.
     GeneratorLate,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Next {
-    /// Run at this rate and say what became of it.
+    /// Run at this rate and report the result.
     Try(f64),
     /// It is over.
     Done(Best),
 }
 
-/// What was found.
+/// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Best {
-    /// The highest rate that met the conditions again and again; absent if none did.
+    /// The highest rate that met the conditions every time; absent if none did.
     pub per_second: Option<f64>,
-    /// What is in the way of a higher one.
+    /// Why the rate is not higher.
     pub limited_by: Limit,
     /// Whether the rate was confirmed; not if the trials ran out.
     pub confirmed: bool,
 }
 
-/// What stopped a search.
+/// Why a search stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
@@ -68,7 +68,7 @@ pub struct Search {
     /// The rate that failed once.
     doubted: Option<f64>,
     confirmations: u32,
-    /// Whether the rate that failed failed again in the end.
+    /// Whether the failed rate failed again in the end.
     challenged: bool,
     trials: usize,
 }
@@ -89,7 +89,7 @@ impl Search {
         }
     }
 
-    /// What to do next. The same until [`handle_trial`](Self::handle_trial).
+    /// The next step. The same until [`handle_trial`](Self::handle_trial).
     pub fn next(&self) -> Next {
         let best = self.met.last().copied();
         let done = |confirmed| {
@@ -124,7 +124,7 @@ impl Search {
         }
     }
 
-    /// Takes what became of a trial at `rate`.
+    /// Takes the result of a trial at `rate`.
     pub fn handle_trial(&mut self, rate: f64, verdict: Verdict) {
         self.trials += 1;
         let limit = match verdict {
@@ -234,7 +234,7 @@ impl FromStr for Sweep {
     }
 }
 
-/// What one trial measured, as far as a search or sweep needs it.
+/// The measurements of one trial, as far as a search or sweep needs them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trial {
     /// Requests due per second.
@@ -249,17 +249,17 @@ pub struct Trial {
     pub p99_us: Option<u64>,
     /// 99.9th percentile.
     pub p99_9_us: Option<u64>,
-    /// Whether as much succeeded as could be answered in the time: a trial may be too short for a
+    /// Whether as many requests succeeded as could be answered in the time: a trial may be too short for a
     /// growing queue to show in the latency.
     pub kept_up: bool,
     /// Whether the generator kept up.
     pub valid: bool,
-    /// What did not hold, with what was measured.
+    /// The conditions that did not hold, with the measured values.
     pub unmet: Vec<String>,
 }
 
 impl Trial {
-    /// What a run at `rate` measured.
+    /// The measurements of a run at `rate`.
     pub fn of(rate: f64, result: &RunResult, mut unmet: Vec<String>) -> Self {
         let percentiles = &result.latency.percentiles;
         let kept_up = kept_up(result);
@@ -279,7 +279,7 @@ impl Trial {
         }
     }
 
-    /// What it means for a search.
+    /// The meaning for a search.
     pub fn verdict(&self) -> Verdict {
         match (self.valid, self.unmet.is_empty()) {
             (false, _) => Verdict::GeneratorLate,
@@ -298,8 +298,7 @@ impl Trial {
     }
 }
 
-/// What is asked for at the very end cannot be answered within the measured time: that much may be
-/// missing.
+/// Requests due at the very end cannot be answered within the measured time, so that many may be missing.
 fn kept_up(result: &RunResult) -> bool {
     let summary = &result.summary;
     let typical = result.service.percentiles.p50.map_or(0, |one| one.us) as f64 / 1e6;
@@ -308,9 +307,9 @@ fn kept_up(result: &RunResult) -> bool {
         >= summary.due_per_second * answerable * limits::KNEE_RATE_SHARE_MIN
 }
 
-/// Where latency begins to rise with the rate: the last trial before the first that fails requests,
-/// falls behind its rate, or has a p99 above twice that of the calm (the median of the first three).
-/// `None` if already the first does. The last one if none does: then the knee was not reached.
+/// Where latency begins to rise with the rate: the last trial before the first that fails requests, falls
+/// behind its rate, or has a p99 above twice that at low rates (the median of the first three). `None` if the
+/// first trial already does. The last one if none does: then the knee was not reached.
 pub fn knee(trials: &[Trial]) -> Option<usize> {
     let mut calm: Vec<u64> = trials
         .iter()
@@ -329,7 +328,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt as _, SeedableRng as _};
 
-    /// Runs a search against a server that says what it makes of a rate.
+    /// Runs a search against a simulated server, which is a function of the rate.
     fn search(mut server: impl FnMut(f64) -> Verdict) -> (Best, usize) {
         let mut search = Search::new(100.0, 1_000_000.0);
         let mut trials = 0;
@@ -495,7 +494,7 @@ mod tests {
             .iter()
             .map(|rate| trial(*rate, *rate, (1e6 / (1000.0 - rate)) as u64))
             .collect();
-        // Calm is at 200/s, 1.25 ms; at 550/s it is 2.2 ms, at 800/s 5 ms.
+        // At low rates: 1.25 ms at 200/s; at 550/s it is 2.2 ms, at 800/s 5 ms.
         assert_eq!(knee(&trials), Some(3));
     }
 

@@ -68,7 +68,7 @@ pub fn bytes(bytes: f64) -> String {
     format!("{} TiB", three_digits(value))
 }
 
-/// A share from 0 to 1 in per cent. Something never reads as nothing, and almost all not as all.
+/// A share from 0 to 1 in per cent. A small share never reads as 0, and one just below 1 not as 100.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if percent > 0.0 && percent < 0.001 {

@@ -14,7 +14,7 @@ use crate::text;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions(Vec<Condition>);
 
-/// What is compared with what.
+/// The left side of a condition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     written: String,
@@ -73,7 +73,7 @@ enum Bound {
     PerSecond(f64),
 }
 
-/// Why conditions cannot be understood: where, and what to write.
+/// Why conditions cannot be parsed: the place, and what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: {problem}; {instead}", .offset + 1)]
 pub struct ConditionError {
@@ -87,8 +87,8 @@ const METRICS: &str = "write p50, p99, p99.9, min, mean, max, errors, rate, gap 
      connect.p99, tls.p99, first_byte.p99, late.p99)";
 
 impl Conditions {
-    /// These and, unless one of them is about failures already, that at most 1 % fail: a rate at which
-    /// a server refuses quickly must not count as one that it can do.
+    /// These and, unless one of them is about failures already, that at most 1 % fail: a rate at which a
+    /// server refuses quickly must not count as one that it can serve.
     #[must_use]
     pub fn with_errors_bounded(mut self) -> Self {
         if self.0.iter().all(|one| one.metric != Metric::Errors) {
@@ -121,8 +121,8 @@ impl Conditions {
         judged.collect()
     }
 
-    /// Whether all hold, as `--find-max` asks; else those that do not. One that has nothing to
-    /// measure does not hold.
+    /// Whether all hold, as `--find-max` asks; else those that do not. A condition without a measured value
+    /// does not hold.
     pub fn unmet(&self, run: &Evaluated<'_>) -> Vec<ThresholdResult> {
         let judged = self.0.iter().map(|condition| {
             let finding = condition.evaluate(run);
@@ -140,9 +140,9 @@ impl Conditions {
 /// A run that conditions are evaluated on.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluated<'a> {
-    /// What was measured: any percentile can be asked of it.
+    /// The measurements: any percentile can be computed from them.
     pub measurements: &'a Measurements,
-    /// What was made of it.
+    /// The result computed from them.
     pub result: &'a RunResult,
 }
 
@@ -208,7 +208,7 @@ impl Phase {
 }
 
 impl Statistic {
-    /// The value, and whether few samples stand behind it.
+    /// The value, and whether it rests on few samples.
     fn of(self, durations: &Durations) -> (Option<Duration>, bool) {
         match self {
             Self::Percentile(percent) => {
@@ -274,7 +274,7 @@ impl FromStr for Conditions {
     }
 }
 
-/// One condition, which begins after `offset` characters of what was written.
+/// One condition, which begins after `offset` characters of the text.
 fn condition(part: &str, offset: usize) -> Result<Condition, ConditionError> {
     let fail = |at: usize, problem: String, instead: &str| ConditionError {
         offset: offset + part[..at].chars().count(),

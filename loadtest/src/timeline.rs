@@ -1,9 +1,9 @@
-//! The run second by second. Pure. Bounded: when there are too many steps, two become one, so that a
-//! run of a day costs as much memory as one of ten minutes.
+//! The run second by second. Pure. Bounded: when there are too many steps, two become one, so that a run of a
+//! day costs as much memory as one of ten minutes.
 //!
-//! What was due belongs to the step in which it was due; what ended, and its latency, to the step in
-//! which it ended. A frozen server therefore shows as steps in which nothing ends, and then as one
-//! with everything that waited.
+//! A request that is due belongs to the step in which it is due; its end and latency belong to the step in
+//! which it ended. A frozen server therefore shows as steps in which no request ends, and then as one in
+//! which all waiting requests end.
 
 use std::time::Duration;
 
@@ -157,7 +157,7 @@ impl Step {
         self.latency_max = self.latency_max.max(other.latency_max);
         self.sum_micros = self.sum_micros.saturating_add(other.sum_micros);
         if let Some(latencies) = &other.latencies {
-            // The same bounds on both sides: nothing can lie outside.
+            // The same bounds on both sides, so every value fits.
             let _ = self.histogram().add(latencies);
         }
     }
@@ -178,8 +178,8 @@ impl Step {
     }
 }
 
-/// When answers came, to a slot of a bounded number of slots: enough to find the longest time without
-/// any, also across threads.
+/// When answers came, to one of a bounded number of slots: enough to find the longest time without any, also
+/// across threads.
 #[derive(Clone, Debug)]
 pub struct Presence {
     slot: Duration,

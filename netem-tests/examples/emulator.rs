@@ -1,9 +1,9 @@
-//! How true and how fast the link emulator is on this machine: one-way delay at several rates, and
-//! the packets per second that pass without impairment. `cargo run --release -p weft-netem-tests
-//! --example emulator`; docs/lab.md has the numbers of one machine.
+//! Measures the accuracy and speed of the link emulator on this machine: one-way delay at several rates, and
+//! the packets per second that pass without impairment. `cargo run --release -p weft-netem-tests --example
+//! emulator`; docs/lab.md has the numbers of one machine.
 //!
-//! The sender and the receiver are this program again, on two hosts of a lab. They share a clock,
-//! so that each packet carries the time at which it was sent.
+//! The sender and the receiver are this program again, on two hosts of a lab. They share a clock, so each
+//! packet carries its send time.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 
@@ -133,7 +133,7 @@ fn start(lab: &Lab, host: &NodeName, arguments: Vec<String>) -> Result<Process, 
     )?)
 }
 
-/// Sends at an even pace, without sleeping: a sleep would come back late and send in bursts.
+/// Sends at an even pace, without sleeping: after a sleep it would be late and send in bursts.
 fn send(to: &str, rate: u64, seconds: u64, length: usize) -> Result<(), Box<dyn Error>> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(to)?;

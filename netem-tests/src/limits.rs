@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// What a bottleneck's queue holds when nobody says: 50 ms at its rate, a middling router, and at
-/// least [`QUEUE_BYTES_MIN`].
+/// The queue of a bottleneck without a stated limit: 50 ms at its rate, as in a middling router, and at least
+/// [`QUEUE_BYTES_MIN`].
 pub const QUEUE_DEFAULT: Duration = Duration::from_millis(50);
 
 /// Bytes that a queue without a stated limit holds at least: twenty full packets, so that a slow
@@ -32,7 +32,7 @@ pub const NODES_MAX: usize = 64;
 /// Links of a lab: each has two threads, two TUN devices and one /24 of the lab's addresses.
 pub const LINKS_MAX: usize = 128;
 
-/// MTU of a link when nobody says: Ethernet's.
+/// MTU of a link if none is given: Ethernet's.
 pub const MTU_DEFAULT: u16 = 1500;
 
 /// Smallest MTU of a link: the least that IPv4 demands of one (RFC 791 section 3.2) and that
@@ -42,17 +42,17 @@ pub const MTU_MIN: u16 = 68;
 /// Largest MTU of a link: jumbo frames, with room for their headers.
 pub const MTU_MAX: u16 = 9216;
 
-/// Longest delay, jitter or holding back of a packet: far beyond any path on Earth (a
-/// geostationary satellite is 300 ms away), short enough that what is on its way stays bounded.
+/// Longest delay, jitter or holding back of a packet: far beyond any path on Earth (a geostationary satellite
+/// is 300 ms away), short enough that the packets in flight stay bounded.
 pub const DELAY_MAX: Duration = Duration::from_secs(60);
 
 /// Fastest rate of a bottleneck, bits per second: more than any emulator in user space carries.
 pub const RATE_MAX: u64 = 1_000_000_000_000;
 
-/// Packets on their way in one direction: 250 000 packets/s with a second of delay.
+/// Packets in flight in one direction: 250 000 packets/s with a second of delay.
 pub const PACKETS_ON_THEIR_WAY_MAX: usize = 1 << 18;
 
-/// Bytes on their way in one direction: 1 Gbit/s with a second of delay.
+/// Bytes in flight in one direction: 1 Gbit/s with a second of delay.
 pub const BYTES_ON_THEIR_WAY_MAX: usize = 128 << 20;
 
 /// First port that NAT gives out: above those of services.
@@ -69,21 +69,20 @@ pub const NAT_IDLE_MAX: Duration = Duration::from_secs(120);
 /// burst of a TCP window of 15 MB must fit.
 pub const TUN_QUEUE_PACKETS: u32 = 10_000;
 
-/// Packets that an emulator's thread reads before it looks at what is due: 16 take about 50 us.
+/// Packets that an emulator's thread reads before it checks which are due: 16 take about 50 us.
 pub const PUMP_BATCH: usize = 16;
 
-/// A wait shorter than this is spent awake: a sleep ends some 10 to 20 us late.
+/// A thread stays awake for waits shorter than this: a sleep ends some 10 to 20 us late.
 pub const PUMP_SPIN: Duration = Duration::from_micros(20);
 
-/// Longest sleep of an emulator's thread; it is woken for everything that it must do.
+/// Longest sleep of an emulator's thread; every event that it must handle wakes it.
 pub const PUMP_SLEEP_MAX: Duration = Duration::from_secs(1);
 
-/// How late packets may be handed over in a valid run, 99th percentile. An idle machine does with a
-/// tenth of it; beyond it, delays and rates are no longer those that were asked for.
+/// How late packets may be delivered in a valid run, 99th percentile. An idle machine needs a tenth of it;
+/// beyond it, delays and rates are not those that were asked for.
 pub const LATENESS_P99_MAX: Duration = Duration::from_millis(3);
 
-/// Bytes that are kept of each stream of a program's output: what a talkative program says in some
-/// minutes.
+/// Bytes that are kept of each stream of a program's output: that of a talkative program in some minutes.
 pub const OUTPUT_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes of a program's name, which is a part of file names.
@@ -109,6 +108,6 @@ pub const CAPTURE_AGE_MAX: Duration = Duration::from_mins(1);
 /// Bytes of each packet of cross traffic: full ones, as bulk transfers send.
 pub const CROSS_PACKET_BYTES: usize = 1500;
 
-/// Packets of cross traffic that are caught up with after an idle time: more than a queue holds, and done within
+/// Packets of cross traffic that are made up for after an idle time: more than a queue holds, and done within
 /// milliseconds.
 pub const CROSS_MISSED_MAX: u32 = 100_000;

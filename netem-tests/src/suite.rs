@@ -80,7 +80,7 @@ impl Shipped {
     /// Reads it, with some fields replaced.
     ///
     /// # Errors
-    /// What a replaced field makes wrong.
+    /// The fault of a replaced field.
     pub fn parse(&self, overrides: &[Override]) -> Result<Scenario, ScenarioError> {
         let origin = format!("{}.yaml", self.name);
         parse(self.name, &origin, self.text, overrides, &|name| {
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_suite_and_its_short_selection_fit_their_times() {
-        // What a lab takes to come up, to end and to be judged, on a busy machine.
+        // How long a lab takes to come up, to end and to be judged, on a busy machine.
         let overhead = Duration::from_secs(8);
         let time = |short: bool| -> Duration {
             let chosen = SUITE.iter().filter(|one| one.short || !short);

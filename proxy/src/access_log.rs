@@ -1,6 +1,6 @@
-//! The access log: one JSON object per line on standard output. It never delays a request: lines over the
-//! rate are counted, and the writer has a bounded queue that drops when it is full. What callers and
-//! applications chose is cut to a length and made visible (`visible.rs`).
+//! The access log: one JSON object per line on standard output. It never delays a request: it counts lines
+//! over the rate instead of writing them, and the writer has a bounded queue that drops lines when it is
+//! full. Text that callers and applications choose is cut to a length and escaped (`visible.rs`).
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -61,7 +61,7 @@ impl Writer {
 fn write_lines(queue: &Receiver<Vec<u8>>) {
     let mut out = std::io::stdout();
     while let Ok(line) = queue.recv() {
-        // A closed standard output loses the log, not the service.
+        // A closed standard output loses the log, but does not stop the service.
         let _ = out.write_all(&line).and_then(|()| out.flush());
     }
 }
@@ -100,8 +100,8 @@ impl AccessLog {
     }
 }
 
-/// The line, with its end. Attempts are left out of one that has no room for them, as what names the call has its room
-/// for sure.
+/// The line, with its end. A line that has no room for the attempts leaves them out; the fields that name the
+/// call always fit.
 fn text(mut json: Json<'_>) -> Option<Vec<u8>> {
     loop {
         let line = serde_json::to_string(&json).ok()?;
@@ -114,7 +114,7 @@ fn text(mut json: Json<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// So many lines per second, and how many were refused since the last.
+/// Limits lines per second, and counts those refused since the last one that was written.
 struct Rate {
     window: Instant,
     left: u32,
@@ -173,10 +173,10 @@ struct Json<'a> {
     policy: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<Cow<'a, str>>,
-    /// Left out where one attempt sufficed.
+    /// Omitted if there was one attempt only.
     #[serde(skip_serializing_if = "is_one")]
     attempts: u32,
-    /// Left out where one attempt sufficed and nothing failed.
+    /// Omitted if there was one attempt and it succeeded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tried: Vec<Tried>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -185,7 +185,7 @@ struct Json<'a> {
     suppressed: u64,
 }
 
-/// One attempt. Parts that it did not reach are left out.
+/// One attempt. Parts that the attempt did not reach are left out.
 #[derive(Serialize)]
 struct Tried {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -303,12 +303,12 @@ mod tests {
     use super::*;
     use crate::failure::Reason;
 
-    /// A line in which everything is as long as it may be, of one character.
+    /// A line whose fields are all as long as they may be, made of one character.
     fn longest(unit: &str) -> Json<'static> {
         let text = unit.repeat(64 * 1024);
         let field = |bytes_max| Cow::Owned(cut(&text, bytes_max).into_owned());
         Json {
-            // Nine digits of a second is what the clock has.
+            // The clock gives nine digits of a second.
             time: "2026-11-29T12:31:06.123456789Z".to_owned(),
             direction: "outbound",
             method: field(limits::ACCESS_LOG_METHOD_BYTES_MAX),
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_told_part_by_part_and_left_out_where_a_line_has_no_room_for_them() {
+    fn attempts_are_logged_part_by_part_and_left_out_of_a_line_without_room() {
         let now = Instant::now();
         let after = |milliseconds| now + Duration::from_millis(milliseconds);
         let mut attempt = Attempt::begin(after(2));

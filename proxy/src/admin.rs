@@ -1,8 +1,8 @@
-//! The admin endpoint: what operators and supervisors ask a sidecar. On the control runtime; no request of
-//! the data path passes it, and nothing here shows a private key.
+//! The admin endpoint: operators and supervisors ask a sidecar here. It runs on the control runtime: no
+//! request of the data path passes it, and it never shows a private key.
 //!
-//! What may be asked depends on where: [`reads`], [`changes`] and [`observe`]. Who is answered at all is in
-//! `guard.rs`, how in `server.rs`. Which socket gets what: `run/admin.rs`.
+//! Each socket answers its own set of paths: [`reads`], [`changes`] and [`observe`]. `guard.rs` decides which
+//! callers get an answer, `server.rs` serves them, and `run/admin.rs` says which socket has which set.
 
 mod guard;
 pub(crate) mod outlook;
@@ -34,9 +34,9 @@ use crate::run::table::{Snapshots, Updates, in_force, is_everywhere};
 use crate::run::{ControlPlane, Process};
 use crate::worker::Shared;
 
-use outlook::Doors;
+use outlook::Listening;
 
-/// What the endpoint can show and do.
+/// The state that the endpoint shows and changes.
 pub(crate) struct State {
     credentials: Credentials,
     control: Arc<dyn ControlPlane>,
@@ -44,7 +44,7 @@ pub(crate) struct State {
     pools: Vec<Pool>,
     snapshots: Snapshots,
     shared: Arc<Shared>,
-    doors: Doors,
+    listening: Listening,
     process: Option<Arc<dyn Process>>,
     updates: Arc<Updates>,
     draining: CancellationToken,
@@ -57,7 +57,7 @@ impl State {
         shards: Vec<Arc<Shard>>,
         pools: Vec<Pool>,
         snapshots: Snapshots,
-        (shared, doors): (Arc<Shared>, Doors),
+        (shared, listening): (Arc<Shared>, Listening),
         process: Option<Arc<dyn Process>>,
     ) -> Self {
         Self {
@@ -67,29 +67,30 @@ impl State {
             pools,
             snapshots,
             shared,
-            doors,
+            listening,
             process,
             updates: Arc::default(),
             draining: CancellationToken::new(),
         }
     }
 
-    /// Cancelled when the drain begins; whoever cancels it begins it.
+    /// Cancelling it begins the drain.
     pub(crate) fn draining(&self) -> CancellationToken {
         self.draining.clone()
     }
 
-    /// Counts of tables, to be kept by whoever acknowledges them.
+    /// Counts the tables that the sidecar took or refused; the task that acknowledges tables keeps the
+    /// counts.
     pub(crate) fn updates(&self) -> Arc<Updates> {
         Arc::clone(&self.updates)
     }
 
-    /// What all workers share.
+    /// The state that all workers share.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
-    /// What each worker decides by.
+    /// The snapshot by which each worker decides.
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
     }
@@ -102,7 +103,7 @@ impl State {
     }
 }
 
-/// What probes and scrapers ask; it is no secret.
+/// The paths that probes and scrapers read. None of them shows a secret.
 fn observed() -> Router<Arc<State>> {
     Router::new()
         .route("/live", get(|| async { "live\n" }))
@@ -110,7 +111,7 @@ fn observed() -> Router<Arc<State>> {
         .route("/metrics", get(metrics))
 }
 
-/// What other hosts may ask.
+/// The paths that other hosts may read.
 pub(crate) fn observe(state: Arc<State>) -> Router {
     observed().with_state(state)
 }
@@ -124,7 +125,7 @@ fn told() -> Router<Arc<State>> {
         .route("/logging", get(logging))
 }
 
-/// Everything that only tells. Changes are refused with `instead`, which says where they are taken.
+/// All paths that only read. A request for a change gets `instead`, which says where changes are taken.
 pub(crate) fn reads(state: Arc<State>, instead: &str) -> Router {
     let line = format!("{instead}\n");
     let refuse = move || std::future::ready((StatusCode::FORBIDDEN, line.clone()));
@@ -134,7 +135,7 @@ pub(crate) fn reads(state: Arc<State>, instead: &str) -> Router {
         .with_state(state)
 }
 
-/// Everything, for callers who may change the sidecar.
+/// All paths, for callers who may change the sidecar.
 pub(crate) fn changes(state: Arc<State>) -> Router {
     told()
         .route("/logging", put(set_logging))
@@ -142,8 +143,8 @@ pub(crate) fn changes(state: Arc<State>) -> Router {
         .with_state(state)
 }
 
-/// Listeners are bound before this endpoint answers, and an identity is what a sidecar starts with; what
-/// may be missing is the table, an identity that is still valid, and the will to go on.
+/// Listeners are bound before this endpoint answers, and a sidecar starts only with an identity. It is ready
+/// if it also has a table, its certificate is still valid, and it is not draining.
 async fn ready(Extract(state): Extract<Arc<State>>) -> Response {
     let mut missing = Vec::new();
     if !is_everywhere(&state.snapshots) {
@@ -244,10 +245,10 @@ async fn config_dump(Extract(state): Extract<Arc<State>>) -> Response {
     let first = state.snapshots.first();
     let directory = first.map(|snapshot| Arc::clone(&snapshot.borrow()));
     let directory = directory.unwrap_or_default();
-    let mesh = state.doors.mesh.map(|address| address.to_string());
+    let mesh = state.listening.mesh.map(|address| address.to_string());
     Json(json!({
         "listen": mesh,
-        "listeners": outlook::listeners(&state.doors, &directory, &state.shared),
+        "listeners": outlook::listeners(&state.listening, &directory, &state.shared),
         "registrations": outlook::registrations(&state.shared, &status),
         "control_plane": status,
         "table": table.as_deref(),

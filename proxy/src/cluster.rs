@@ -1,7 +1,7 @@
 //! The endpoints of one port of one service as one worker sees them, and a request's stay at one of them.
 //!
-//! A cluster never changes but for what its endpoints do: a new table makes a new one, which keeps the
-//! standing of endpoints that stay. Which endpoint takes a request is decided in `outbound/pick.rs`.
+//! A cluster does not change, except for the state of its endpoints: a new table makes a new cluster, which
+//! keeps the state of endpoints that stay. `outbound/pick.rs` decides which endpoint takes a request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -19,55 +19,56 @@ use crate::resilience::destination::{Destination, Event};
 use crate::resilience::load::Slice;
 use crate::resilience::standing::{Begun, Change, Outcome, Standing, is_late};
 use crate::resilience::times::Times;
-use crate::resilience::verdict::Says;
+use crate::resilience::verdict::Evidence;
 
-/// See the module.
+/// See the module's documentation.
 pub(crate) struct Cluster {
     /// `orders.shop:80`, as `weft-service` carries it.
     pub(crate) wire: HeaderValue,
     /// The same as text, for metrics and logs.
     pub(crate) label: Arc<str>,
-    /// What its applications speak.
+    /// The protocol that its applications speak.
     pub(crate) protocol: Protocol,
     /// How it is treated.
     pub(crate) traffic: Traffic,
     /// Where it runs.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// Why it runs nowhere, where it does not.
+    /// Why no endpoint runs, if none does.
     pub(crate) absence: Absence,
-    /// How far the nearest endpoint is, where others are farther.
+    /// The distance of the nearest endpoint, if others are farther away.
     pub(crate) nearest: Option<u8>,
-    /// Where calls are counted that no endpoint took.
+    /// Where calls that reached no endpoint are counted.
     pub(crate) unreached: ByRoute,
-    /// What all workers share about it.
+    /// The state that all workers share about it.
     pub(crate) destination: Arc<Destination>,
-    /// What stays when a new table comes.
+    /// The state that stays when a new table comes.
     pub(crate) lasting: Arc<Lasting>,
-    /// Who takes over when no endpoint is healthy. Two may stand in for each other, so none owns the other.
+    /// The service that takes over when no endpoint is healthy. Two services may stand in for each other, so
+    /// neither owns the other.
     failover: OnceLock<Weak<Self>>,
 }
 
-/// What one worker keeps of a cluster over all tables.
+/// The state that one worker keeps of a cluster over all tables.
 #[derive(Debug, Default)]
 pub(crate) struct Lasting {
-    /// Whose turn it is.
+    /// The endpoint whose turn it is.
     pub(crate) turn: AtomicUsize,
-    /// How many endpoints are out of rotation, those of older snapshots that are still in use among them: as long as none
-    /// is, a choice does not look for those.
+    /// How many endpoints are out of rotation, counting those of older snapshots that are still in use. While
+    /// it is 0, a pick skips the search for such endpoints.
     pub(crate) out: Arc<AtomicUsize>,
-    /// How long recent responses took; kept only where hedges ask for a percentile.
+    /// How long recent responses took; kept only if hedges need a percentile.
     pub(crate) times: Mutex<Times>,
 }
 
 /// One endpoint.
 pub(crate) struct Endpoint {
-    /// Where to dial and whom to expect there.
+    /// Its address, and the identity expected there.
     pub(crate) target: Target,
     /// The name of its sidecar.
     pub(crate) workload: Box<str>,
-    /// How far from here it runs, see [`weft_config::table::Locality::distance`].
+    /// Its distance from here, see [`weft_config::table::Locality::distance`].
     pub(crate) distance: u8,
-    /// What this worker thinks of it.
+    /// This worker's view of its health and load.
     pub(crate) standing: Arc<Standing>,
     /// Where calls to it are counted.
     pub(crate) counted: ByRoute,
@@ -107,7 +108,7 @@ pub(crate) fn label(service: &ServiceName, port: u16) -> Arc<str> {
     Arc::from(format!("{service}:{port}"))
 }
 
-/// The least distance, unless all are as far.
+/// The least distance; none if all are equally far.
 fn nearest(endpoints: &[Endpoint]) -> Option<u8> {
     let distances = || endpoints.iter().map(|one| one.distance);
     distances()
@@ -141,7 +142,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a request to an endpoint, as far as counting goes.
+    /// Counts a request that is sent to an endpoint.
     pub(crate) fn start(self: &Arc<Self>, index: usize, now: Instant) -> Option<Flight> {
         let endpoint = self.endpoints.get(index)?;
         let Begun { probe, gamble } = endpoint.standing.begin(now, &self.traffic.breaker);
@@ -162,18 +163,18 @@ impl Cluster {
         self.lasting.out.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether every endpoint is out of rotation: one of them gets the request nevertheless.
+    /// Whether every endpoint is out of rotation. One of them then gets the request nevertheless.
     pub(crate) fn is_all_out(&self) -> bool {
         let mut endpoints = self.endpoints.iter();
         self.may_have_out() && endpoints.all(|one| one.standing.is_out())
     }
 
-    /// Says who takes over, once.
+    /// Logs the service that takes over, once.
     pub(crate) fn fall_back_on(&self, other: &Arc<Self>) {
         self.failover.get_or_init(|| Arc::downgrade(other));
     }
 
-    /// Who takes over, if that is needed and possible.
+    /// The service that takes over, if one is needed and available.
     pub(crate) fn failover(&self, now: Instant) -> Option<Arc<Self>> {
         let other = self.failover.get()?;
         if self.is_healthy(now) {
@@ -182,7 +183,7 @@ impl Cluster {
         other.upgrade().filter(|other| other.is_healthy(now))
     }
 
-    /// Whether requests have somewhere to go: an endpoint that is in rotation or due to be tried.
+    /// Whether requests can be sent at all: at least one endpoint is in rotation or due for a probe.
     fn is_healthy(&self, now: Instant) -> bool {
         if !self.may_have_out() {
             return !self.endpoints.is_empty();
@@ -192,8 +193,8 @@ impl Cluster {
             .any(|one| one.standing.admission(now) != Admission::No)
     }
 
-    /// Whether the endpoints suffice without one more of them. With another service to fall back on, all
-    /// may go.
+    /// Whether the remaining endpoints suffice if one more leaves rotation. With a failover service, all may
+    /// leave.
     fn can_spare_one(&self) -> bool {
         if self.traffic.failover.is_some() {
             return true;
@@ -236,42 +237,44 @@ impl Cluster {
     }
 }
 
-/// One request or tunnel at an endpoint: counts as load until it is dropped, and tells what it learned.
+/// One request or tunnel at an endpoint. It counts as load until it is dropped, and reports how the request
+/// ended.
 pub(crate) struct Flight {
     cluster: Arc<Cluster>,
     index: usize,
     began: Instant,
-    /// It is the one by which the endpoint may come back, and has not told yet.
+    /// This request is the probe by which the endpoint may return to rotation, and its result is not reported
+    /// yet.
     probe: bool,
-    /// It went to an endpoint that had been out and has proved little since.
+    /// It went to an endpoint that came back to rotation recently.
     gamble: bool,
-    /// It has said what it says about the endpoint.
+    /// The evidence about the endpoint has been reported.
     judged: bool,
-    /// How long it took is known, or of no interest.
+    /// Its duration is known, or does not matter.
     measured: bool,
     /// When the response's head came.
     answered: Option<Slice>,
 }
 
 impl Flight {
-    /// When it began, or went out.
+    /// When it began, or when it was sent.
     pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
-    /// The attempt has ended, and says so much.
-    pub(crate) fn judge(&mut self, says: Says, now: Instant) {
-        match says {
-            Says::Nothing => {}
-            Says::Outcome(outcome) => self.tell(outcome, now),
-            Says::Answered(outcome) => self.answered(outcome, now),
-            Says::Unreached => self.unreached(now),
-            Says::Late { by_policy } => self.late(by_policy, now),
+    /// The attempt has ended with this evidence about its endpoint.
+    pub(crate) fn judge(&mut self, evidence: Evidence, now: Instant) {
+        match evidence {
+            Evidence::Nothing => {}
+            Evidence::Outcome(outcome) => self.tell(outcome, now),
+            Evidence::Answered(outcome) => self.answered(outcome, now),
+            Evidence::Unreached => self.unreached(now),
+            Evidence::Late { by_policy } => self.late(by_policy, now),
         }
     }
 
-    /// It was given up before there was a connection. A handshake that takes so long is a failure, though only
-    /// a caller with more patience would see how it ends.
+    /// The attempt was given up before there was a connection. A handshake that takes so long counts as a
+    /// failure, although only a more patient caller would see how it ends.
     fn unreached(&mut self, now: Instant) {
         if now.saturating_duration_since(self.began) >= limits::UNREACHED {
             self.given_up(now);
@@ -279,13 +282,13 @@ impl Flight {
         }
     }
 
-    /// It goes out now: what came before was finding a way.
+    /// It is sent now: the time before was spent on finding an endpoint.
     pub(crate) fn sent(&mut self, now: Instant) {
         self.began = now;
     }
 
-    /// The response's head has come, and says so much, if it does. It decides a probe in any case: a stream may
-    /// go on for hours.
+    /// The response's head has come, with this evidence, if it has any. The head always decides a probe: the
+    /// stream may go on for hours.
     pub(crate) fn answered(&mut self, outcome: Option<Outcome>, now: Instant) {
         self.measured = true;
         if self.answered.is_none()
@@ -297,18 +300,18 @@ impl Flight {
         }
         match outcome {
             Some(outcome) => self.tell(outcome, now),
-            // How the call ends is told later, and counts then.
+            // The end of the call is reported later, and counts then.
             None if self.probe => self.report(Outcome::Well, now),
             None => {}
         }
     }
 
-    /// Its time is over without a word from the endpoint, or with the word that it is. `policy` if an operator set
-    /// that time.
+    /// The time limit passed without an answer, or the endpoint answered that the deadline has passed.
+    /// `policy` if an operator set that limit.
     pub(crate) fn late(&mut self, policy: bool, now: Instant) {
         let waited = now.saturating_duration_since(self.began);
         let own = self.endpoint().and_then(|one| one.standing.usual());
-        // One that never answered is taken for one like the others.
+        // An endpoint that has never answered is judged by the usual time of the others.
         let usual = own.or_else(|| {
             let others = self.cluster.endpoints.iter();
             others.filter_map(|one| one.standing.usual()).max()
@@ -319,13 +322,13 @@ impl Flight {
         }
     }
 
-    /// Whether the request went to an endpoint that had been out and has proved little since, so that the choice is what
-    /// may have made it fail.
+    /// Whether the request went to an endpoint that came back to rotation recently, so that the pick may be
+    /// the cause of its failure.
     pub(crate) fn is_gamble(&self) -> bool {
         self.gamble
     }
 
-    /// An answer would have taken at least so long.
+    /// An answer would have taken at least this long.
     fn given_up(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.measured, true)
             && let Some(endpoint) = self.endpoint()
@@ -335,8 +338,8 @@ impl Flight {
         }
     }
 
-    /// What the request says about the endpoint. What it says after that counts no more: a failure that both the head
-    /// and the end of a gRPC call tell is one.
+    /// Reports the outcome of the request. Only the first report counts, because the head and the end of a
+    /// gRPC call can both report the same failure.
     pub(crate) fn tell(&mut self, outcome: Outcome, now: Instant) {
         if !std::mem::replace(&mut self.judged, true) {
             self.report(outcome, now);
@@ -385,7 +388,7 @@ mod tests {
         let two = cluster(2, Traffic::default());
         let fail = || {
             let mut flight = two.start(0, now).unwrap();
-            flight.judge(Says::Answered(Some(Outcome::Badly)), now);
+            flight.judge(Evidence::Answered(Some(Outcome::Badly)), now);
             flight.tell(Outcome::Badly, now);
             two.endpoints[0].standing.is_out()
         };
@@ -404,7 +407,7 @@ mod tests {
         assert!(is_out());
         let due = now + Duration::from_secs(3);
         let mut probe = two.start(0, due).unwrap();
-        probe.judge(Says::Answered(None), due);
+        probe.judge(Evidence::Answered(None), due);
         assert!(!is_out());
         // It is on trial.
         probe.tell(Outcome::Badly, due);

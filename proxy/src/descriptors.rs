@@ -1,8 +1,9 @@
-//! What happens when the process has few file descriptors left, or none: connections of the application wait in the
-//! kernel before that, the admin endpoint has one in reserve.
+//! What the process does when file descriptors run short: connections of the application then wait in the
+//! kernel, and the admin endpoint has one descriptor in reserve.
 //!
-//! The kernel gives out the lowest free number. So the number of a new descriptor tells how many are in use, unless
-//! the limit was lowered below what was in use then: in that state nothing that becomes free may be taken for room.
+//! The kernel gives out the lowest free number, so the number of a new descriptor tells how many are in use.
+//! The exception is a limit that was lowered below the number already in use: then a freed descriptor does
+//! not mean that there is room.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,17 +19,17 @@ use crate::limits;
 pub(crate) struct Reserve(Option<File>);
 
 impl Reserve {
-    /// Takes one, if there is any.
+    /// Reserves a descriptor, if one is free.
     pub(crate) fn new() -> Self {
         Self(nothing().ok())
     }
 
-    /// Gives it up if that is what the error is about. Whether there is one to be had then.
+    /// Closes the reserved descriptor if the error says that none is left. Returns whether that freed one.
     pub(crate) fn help(&mut self, error: &io::Error) -> bool {
         are_exhausted(error) && self.0.take().is_some()
     }
 
-    /// Takes one again, if it was given up and there is any.
+    /// Reserves one again, if it was given up and one is free.
     pub(crate) fn restore(&mut self) {
         if self.0.is_none() {
             self.0 = nothing().ok();
@@ -36,7 +37,7 @@ impl Reserve {
     }
 }
 
-/// Whether that is what the error says.
+/// Whether the error says that no descriptor is left.
 pub(crate) fn are_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
     error
@@ -44,14 +45,14 @@ pub(crate) fn are_exhausted(error: &io::Error) -> bool {
         .is_some_and(|one| exhausted.contains(&one))
 }
 
-/// Waits until there are descriptors for more than what is needed in any case.
+/// Waits until there are more descriptors than essential uses need.
 pub(crate) async fn plenty() {
     while in_use().is_none_or(is_of_the_last) {
         tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
     }
 }
 
-/// Whether this one, which is new, is of those that are kept for what is needed in any case.
+/// Whether this new descriptor is one of those reserved for essential uses.
 pub(crate) fn is_one_of_the_last(newest: &impl AsRawFd) -> bool {
     is_of_the_last(number(newest))
 }
@@ -62,8 +63,8 @@ fn is_of_the_last(number: u64) -> bool {
         .is_some_and(|most| number >= most.saturating_sub(kept(most)))
 }
 
-/// How many are in use, if that can be told. Nothing is opened for it where the kernel tells (Linux 6.2): what is
-/// free for a moment may be all that the admin endpoint can have.
+/// How many are in use, if the system tells. Where the kernel tells (Linux 6.2), no descriptor is opened to
+/// find out, because the one that is free for a moment may be the only one for the admin endpoint.
 fn in_use() -> Option<u64> {
     let told = fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len());
     if told > 0 {
@@ -76,7 +77,7 @@ fn number(descriptor: &impl AsRawFd) -> u64 {
     u64::try_from(descriptor.as_raw_fd()).unwrap_or(0)
 }
 
-/// How many of so many are kept.
+/// How many of `limit` descriptors are reserved.
 fn kept(most: u64) -> u64 {
     limits::DESCRIPTORS_KEPT.min(most / 8)
 }

@@ -1,9 +1,9 @@
-//! The snapshot that a worker routes by: one table, prepared so that a request needs no allocation to
-//! find its service.
+//! The snapshot by which a worker routes: one table, prepared so that a request finds its service without an
+//! allocation.
 //!
-//! A snapshot never changes; a new table makes a new one, which keeps the standing of endpoints that
-//! stay ([`crate::cluster`]). Pure: decisions on it are in [`crate::outbound::route`] and `outbound/pick.rs`, those of
-//! the serving side in [`crate::inbound::authorise`].
+//! A snapshot never changes. A new table makes a new one, which keeps the state of endpoints that stay
+//! ([`crate::cluster`]). Pure: [`crate::outbound::route`] and `outbound/pick.rs` decide by it, and on the
+//! serving side [`crate::inbound::authorise`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,10 +18,11 @@ use crate::resilience::balance;
 use crate::resilience::destination::Destinations;
 use crate::resilience::standing::Standing;
 
-/// What one worker knows of the mesh. The default knows nothing, not even that it knows nothing.
+/// What one worker knows of the mesh. The default holds no table yet: it answers "not ready" rather than "no
+/// such service".
 #[derive(Default)]
 pub(crate) struct Directory {
-    /// The table behind this snapshot; none until the first arrives.
+    /// The table from which this snapshot was made; none until the first table arrives.
     pub(crate) table: Option<Arc<Table>>,
     /// By name, as `orders.shop`.
     services: HashMap<Box<str>, Service>,
@@ -32,7 +33,7 @@ pub(crate) struct Service {
     ports: BTreeMap<u16, Port>,
 }
 
-/// One port of a service, with the routes of those who address it.
+/// One port of a service, with the routes that apply to requests addressed to it.
 pub(crate) struct Port {
     /// Its own endpoints, which routes to it use as well.
     pub(crate) cluster: Arc<Cluster>,
@@ -51,7 +52,7 @@ pub(crate) struct Rule {
 }
 
 impl Directory {
-    /// Prepares a table. `previous` lends what was learned of endpoints that stay, `destinations` what all
+    /// Prepares a table. `previous` gives the state of endpoints that stay, `destinations` the state that all
     /// workers share; `here` is where this sidecar runs.
     pub(crate) fn new(
         table: Arc<Table>,
@@ -142,8 +143,8 @@ impl Directory {
         }
     }
 
-    /// What stands here in place of a cluster of an earlier snapshot. None where nothing changed, and where
-    /// no endpoint is left: then those of before are worth another attempt.
+    /// The cluster that replaces `of`, a cluster of an earlier snapshot. None if nothing changed; also none if
+    /// no endpoint is left, because the earlier endpoints are then worth another attempt.
     pub(crate) fn successor(&self, of: &Arc<Cluster>) -> Option<Arc<Cluster>> {
         let (service, port) = of.label.rsplit_once(':')?;
         let cluster = &self.service(service)?.port(port.parse().ok()?)?.cluster;
@@ -171,7 +172,7 @@ impl Service {
         self.ports.keys().copied()
     }
 
-    /// The port that a URL without a port means: 80, else the only one that has requests.
+    /// The port that a URL without a port means: 80, or else the only port that takes requests.
     pub(crate) fn default_port(&self) -> Option<&Port> {
         let mut with_requests = self
             .ports
@@ -203,7 +204,7 @@ impl Rule {
     }
 }
 
-/// The endpoints of a port, with what is known of them.
+/// The endpoints of a port, with the state that was kept of them.
 fn endpoints(
     port: &table::Port,
     known: Option<&Cluster>,
@@ -216,7 +217,7 @@ fn endpoints(
         .flat_map(|cluster| &cluster.endpoints)
         .map(|endpoint| (&endpoint.target, endpoint))
         .collect();
-    // The first ones have nobody to be new beside.
+    // The first endpoints need no slow start, because there are no older ones.
     let joined = (!before.is_empty()).then_some(now);
     let endpoints = port.endpoints.iter().map(|endpoint| {
         let target = Target {
@@ -339,7 +340,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A cluster of so many endpoints.
+    /// A cluster with this many endpoints.
     pub(crate) fn cluster(endpoints: u8, traffic: table::Traffic) -> Arc<Cluster> {
         placed(&vec![None; endpoints.into()], None, traffic)
     }
@@ -496,7 +497,7 @@ pub(crate) mod tests {
         old.start(0, late).unwrap().tell(Outcome::Well, late);
         assert!(!new.endpoints[0].standing.is_out());
         assert!(new.may_have_out() && old.may_have_out());
-        // Nor do those count that are in no snapshot any more.
+        // Endpoints that are in no snapshot any more do not count either.
         drop((before, old, newer, new));
         let again = cluster(&after(db(&[1]), &Directory::default()));
         assert!(!again.may_have_out());

@@ -1,6 +1,7 @@
-//! The admin endpoint of a sidecar that has no identity yet: it lives, and says what it waits for.
+//! The admin endpoint of a sidecar that has no identity yet: it reports that the process is alive, and what
+//! it waits for.
 //!
-//! Everything else that the endpoint knows needs a sidecar that runs (`admin.rs`).
+//! Everything else that the endpoint knows needs a running sidecar (`admin.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -20,9 +21,9 @@ use crate::admin::server::Endpoint;
 use crate::run::RunError;
 use crate::run::admin::Bound;
 
-/// Answers wherever the admin endpoint is from the moment at which there is something to wait for, until it is
-/// dropped. `waiting` is what is waited for; empty as long as that is nothing. The state directory must be
-/// this process's own.
+/// Answers at the addresses of the admin endpoint from the moment at which the sidecar has to wait, until it
+/// is dropped. `waiting` names the reason; it is empty while there is none. The state directory must be this
+/// process's own.
 pub async fn answer_while_waiting(
     settings: &ProxyAdmin,
     mut waiting: watch::Receiver<String>,
@@ -30,7 +31,7 @@ pub async fn answer_while_waiting(
     if waiting.wait_for(|what| !what.is_empty()).await.is_err() {
         return pending().await;
     }
-    // What cannot be had is an error once there is a sidecar to serve there.
+    // A socket that cannot be bound here is reported as an error once the sidecar itself binds it.
     match endpoints(settings, &router(waiting)) {
         Ok(endpoints) => {
             let stop = CancellationToken::new();
@@ -54,7 +55,7 @@ fn router(waiting: watch::Receiver<String>) -> Router {
     let waiting = Arc::new(waiting);
     let not_ready = move || {
         let what = waiting.borrow().clone();
-        // The next request of this client is for the sidecar that runs.
+        // The next request of this client is for the sidecar once it runs.
         let close = [(CONNECTION, "close")];
         let said = format!("not ready: waiting for {what}\n");
         std::future::ready((StatusCode::SERVICE_UNAVAILABLE, close, said).into_response())

@@ -1,5 +1,5 @@
-//! Answers that the mesh makes itself: why a request or tunnel failed, whose fault it is, and how that is
-//! told in HTTP (status and `Proxy-Status`, RFC 9209), in gRPC (`grpc-status`) and in metrics.
+//! Answers that the mesh makes itself: why a request or tunnel failed, which side is at fault, and how HTTP
+//! (status and `Proxy-Status`, RFC 9209), gRPC (`grpc-status`) and metrics express it.
 //!
 //! Not here: an application's own error responses, which pass untouched.
 
@@ -17,9 +17,9 @@ pub enum Reason {
     HeadTooLarge,
     /// The request's target alone exceeds them.
     TargetTooLong,
-    /// A version of HTTP that is not spoken.
+    /// A version of HTTP that weft does not speak.
     VersionUnsupported,
-    /// CONNECT, or an absolute URI that names something outside the mesh.
+    /// CONNECT, or an absolute URI whose host is outside the mesh.
     MethodRefused,
     /// An `Expect` other than `100-continue` (RFC 9110 section 10.1.1).
     ExpectationFailed,
@@ -55,7 +55,7 @@ pub enum Reason {
     ConnectionTerminated,
     /// The application reset the stream of the request (HTTP/2).
     StreamReset {
-        /// The gRPC code of its code.
+        /// The gRPC code that corresponds to its code.
         grpc: u8,
     },
     /// No response within the idle timeout.
@@ -64,7 +64,7 @@ pub enum Reason {
     DeadlineExceeded,
     /// A rate limit of this sidecar is reached.
     RateLimited,
-    /// A policy asks for this failure, to see who stands it.
+    /// A policy asks for this failure, to test how callers handle it.
     Injected {
         /// The HTTP status to answer.
         status: u16,
@@ -75,7 +75,7 @@ pub enum Reason {
     ResponseMalformed,
     /// The response's header section exceeds the limits.
     ResponseHeadTooLarge,
-    /// The caller went away; nobody reads an answer, but metrics and logs tell it.
+    /// The caller went away. No one reads an answer, but metrics and logs record it.
     CallerGone,
     /// A defect of weft.
     Internal,
@@ -117,7 +117,7 @@ impl Reason {
         }
     }
 
-    /// Every reason; where one has a number of its own, any of it.
+    /// Every reason; of a reason that carries a number, one example.
     const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -154,7 +154,7 @@ impl Reason {
         },
     ];
 
-    /// The reason that has this token and, if there is one, this status. Some reasons differ in neither.
+    /// The reason that has this token and, if there is one, this status. A few reasons share both.
     pub(crate) fn of(token: &str, status: StatusCode) -> Option<Self> {
         let mut with_token = Self::ALL.into_iter().filter(|one| one.token() == token);
         let first = with_token.clone().next();
@@ -171,8 +171,8 @@ impl Reason {
         self.table().1
     }
 
-    /// Whether no application has seen the request, so that it may be sent elsewhere whatever its method
-    /// is. A rate limit is meant for the caller, not for one endpoint.
+    /// Whether no application has seen the request, so that it may be sent elsewhere whatever its method is.
+    /// A rate limit applies to the caller, not to one endpoint, so it does not count here.
     pub(crate) fn is_unprocessed(self) -> bool {
         matches!(
             self,
@@ -180,7 +180,7 @@ impl Reason {
         )
     }
 
-    /// Whether the same request is likely to fare better a moment later.
+    /// Whether the same request is likely to succeed a moment later.
     pub(crate) fn is_passing(self) -> bool {
         matches!(self, Self::Overloaded | Self::RateLimited)
     }
@@ -191,14 +191,14 @@ impl Reason {
     }
 }
 
-/// A reason with what happened, for people.
+/// A reason with a description of the event, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The kind.
     pub reason: Reason,
-    /// One line without secrets; shown to the caller and logged.
+    /// One line without secrets; the caller sees it, and the log has it.
     pub detail: Cow<'static, str>,
-    /// The policy that asks for it, where one does.
+    /// The policy that asks for it, if one does.
     pub policy: Option<Box<str>>,
 }
 
@@ -245,7 +245,7 @@ mod tests {
                     .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
             );
             assert!(reason.grpc_code() <= 16);
-            // What the far side told is the same here.
+            // A failure that the far side reported keeps its reason here.
             let told = Reason::of(reason.token(), reason.status()).unwrap();
             assert_eq!(
                 (told.token(), told.status()),

@@ -1,5 +1,5 @@
-//! Whether the application accepts connections: probed, and told to the config service, so that a service
-//! is registered only while its application is there.
+//! Probes whether the application accepts connections, and reports it to the config service, so that a
+//! service is registered only while its application runs.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::run::ControlPlane;
 use crate::stream::{ApplicationStream, close};
 use crate::worker::Shared;
 
-/// Probes every served application until the drain begins, which withdraws all of them.
+/// Probes every served application until the drain begins. The drain withdraws all registrations.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
     control: Arc<dyn ControlPlane>,

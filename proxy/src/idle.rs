@@ -1,5 +1,5 @@
-//! Ends what does not move, and what nobody waits for any more: a future that runs for as long as it
-//! likes, but not without progress, and not beyond its deadline.
+//! Ends work that makes no progress, or whose result is no longer wanted: a future may run for as long as it
+//! likes while it makes progress and its deadline has not passed.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// A time limit that progress moves, and a deadline that it does not. One timer for both. It costs nothing until it is first polled, which is when the guarded
-/// work had to wait: most requests never make a timer.
+/// A time limit that progress renews, and a deadline that it does not. Both share one timer. The timer is
+/// made when the work is first polled and has to wait, which most requests never do.
 pub(crate) struct Idle {
     timeout: Duration,
     deadline: Option<Instant>,
@@ -27,7 +27,7 @@ pub(crate) enum Expired {
 }
 
 impl Idle {
-    /// Begins to count at the first poll.
+    /// Counting begins at the first poll.
     pub(crate) fn new(timeout: Duration) -> Self {
         Self {
             timeout,
@@ -37,7 +37,7 @@ impl Idle {
         }
     }
 
-    /// The same, and over at the deadline however much moves.
+    /// The same, and over at the deadline even if there is progress.
     pub(crate) fn until(self, deadline: Option<std::time::Instant>) -> Self {
         Self {
             deadline: deadline.map(Instant::from_std),
@@ -62,8 +62,8 @@ impl Idle {
             if moved == self.seen {
                 return Poll::Ready(Expired::Stalled);
             }
-            // Between one and two timeouts pass before a stall is seen; moving the timer with every byte
-            // would cost more than that precision is worth.
+            // A stall is noticed after one to two timeouts; moving the timer with every byte would cost more
+            // than that precision is worth.
             self.seen = moved;
             sleep.as_mut().reset(earlier(now + timeout));
         }
@@ -71,7 +71,8 @@ impl Idle {
     }
 }
 
-/// Runs `work`, which is borrowed as a copy would double the memory of the caller's future, until it ends or `idle` does, to which `moved` tells the progress.
+/// Runs `work` until it ends or `idle` does; `moved` reports progress to `idle`. `work` is borrowed, because
+/// a copy would double the size of the caller's future.
 pub(crate) async fn while_moving<F: Future>(
     mut idle: Idle,
     moved: impl Fn() -> u64,

@@ -1,9 +1,9 @@
 //! The sidecar's data path.
 //!
-//! Data flows down the folder. [`outbound`]: what the application calls,
-//! `accept -> identify -> route -> pick -> open -> relay`. [`inbound`]: what peers ask of the application,
-//! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`. Both decide on a
-//! [`directory`] snapshot, move bodies by [`http::body`] and bytes by [`relay`], and end in a [`record`].
+//! Data flows down the folder. [`outbound`] serves the calls of the application, `accept -> identify -> route
+//! -> pick -> open -> relay`. [`inbound`] serves the calls of peers, `accept (proven peer) -> authorise
+//! (Permit) -> deliver (needs a Permit) -> relay`. Both decide by a [`directory`] snapshot, move bodies by
+//! [`http::body`] and bytes by [`relay`], and end in a [`record`].
 //!
 //! Thread per core: [`run()`] starts workers ([`worker`]) that share nothing on the request path. Control
 //! work (admin, health, the table) stays on the caller's runtime.
@@ -23,7 +23,6 @@ mod http;
 mod idle;
 mod inbound;
 pub mod limits;
-mod mesh;
 mod metrics;
 mod other_end;
 mod outbound;
@@ -34,6 +33,7 @@ mod run;
 mod stream;
 mod takeover;
 mod tasks;
+mod transport_failure;
 pub mod visible;
 mod worker;
 

@@ -1,8 +1,9 @@
-//! What a sidecar counts of its calls. Names, labels and meanings are in the catalogue of `weft_transport::metrics`.
+//! The counts that a sidecar keeps of its calls. The catalogue of `weft_transport::metrics` has names, labels
+//! and meanings.
 //!
 //! Each worker has a [`Shard`] that only it writes, so a request costs one uncontended lock; the admin
-//! endpoint merges the shards when it is scraped. Label sets are bounded: after
-//! [`limits::METRIC_SERIES_MAX`] of them, new ones share the series `other`.
+//! endpoint merges the shards when it is scraped. Label sets are bounded: after [`limits::METRIC_SERIES_MAX`]
+//! of them, new ones share the series `other`.
 
 mod exposition;
 mod parts;
@@ -23,7 +24,7 @@ use crate::record::{Finished, Observer};
 pub(crate) use exposition::expose;
 use parts::{Histogram, Parts};
 
-/// Which side of the mesh a sidecar sees a call from.
+/// From which side of the mesh a sidecar sees a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Direction {
     /// The application called.
@@ -41,11 +42,11 @@ impl Direction {
     }
 }
 
-/// What calls are counted by. Principals are SPIFFE IDs, services `name.namespace:port`.
+/// The labels by which calls are counted. Principals are SPIFFE IDs, services `name.namespace:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Labels {
     pub(crate) direction: Direction,
-    /// The service of the caller, without a port; empty where its identity does not tell.
+    /// The caller's service, without a port; empty if its identity does not name one.
     pub(crate) source_service: Arc<str>,
     pub(crate) source_principal: Arc<str>,
     pub(crate) destination_service: Arc<str>,
@@ -67,7 +68,7 @@ impl Labels {
     }
 }
 
-/// A series with the labels that were asked for, which logs show even where the series is `other`.
+/// A series with its own labels, which logs show even if the series is `other`.
 #[derive(Debug)]
 pub(crate) struct Counted {
     pub(crate) labels: Labels,
@@ -76,7 +77,7 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// The same series under labels that only logs show.
+    /// The same series, with labels that only logs show.
     pub(crate) fn named(&self, labels: Labels) -> Self {
         let (series, parts) = (self.series.clone(), Arc::clone(&self.parts));
         Self {
@@ -98,7 +99,7 @@ impl Observer for Counted {
     }
 }
 
-/// Requests and tunnels are counted by different things.
+/// Requests and tunnels have different counters.
 #[derive(Clone, Debug)]
 pub(crate) enum Series {
     Requests(Arc<RequestSeries>),
@@ -110,7 +111,7 @@ pub(crate) enum Series {
 pub(crate) struct Outcome {
     /// HTTP status; 0 where there was none.
     pub(crate) status: u16,
-    /// RFC 9209 token; empty where the mesh did not fail.
+    /// RFC 9209 token; empty if the mesh did not fail.
     pub(crate) error: &'static str,
     /// The `classification` label.
     pub(crate) failed: bool,
@@ -149,7 +150,7 @@ impl RequestSeries {
 pub(crate) struct TunnelSeries {
     pub(crate) opened: AtomicU64,
     pub(crate) closed: AtomicU64,
-    /// From the caller to the service; counted while they pass.
+    /// From the caller to the service; counted as they pass.
     pub(crate) sent: AtomicU64,
     /// From the service to the caller.
     pub(crate) received: AtomicU64,
@@ -167,7 +168,7 @@ impl TunnelSeries {
         self.opened.load(Ordering::Relaxed) > 0 || !lock(&self.failed).is_empty()
     }
 
-    /// Counts the end of one that was `opened`, or that never was. `error` is empty where both sides
+    /// Counts the end of a tunnel that was `opened`, or that failed to open. `error` is empty if both sides
     /// closed.
     pub(crate) fn end(&self, opened: bool, error: &'static str) {
         if opened {
@@ -179,14 +180,14 @@ impl TunnelSeries {
     }
 }
 
-/// What was decided about a call that arrived.
+/// The authorisation of a call that arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It may be delivered.
     Allow,
     /// It may not.
     Deny,
-    /// A policy asks for it to be counted.
+    /// A policy asks for the call to be counted.
     Audit,
 }
 
@@ -207,7 +208,7 @@ impl Decision {
 pub(crate) struct Shard {
     requests: Mutex<HashMap<Labels, Arc<RequestSeries>>>,
     tunnels: Mutex<HashMap<Labels, Arc<TunnelSeries>>>,
-    /// What attempts took.
+    /// How long attempts took.
     parts: Arc<Parts>,
     /// By policy; parallel to [`Decision::ALL`].
     decisions: Mutex<[HashMap<Box<str>, u64>; 3]>,
@@ -215,15 +216,15 @@ pub(crate) struct Shard {
     handshakes: Mutex<HashMap<&'static str, u64>>,
     /// Changes of address of peers that dialled us, seen when they next ask for something.
     pub(crate) migrations: AtomicU64,
-    /// What was done against peers that dialled us and went beyond a limit of HTTP/3.
+    /// Actions against peers that dialled this sidecar and went beyond a limit of HTTP/3.
     pub(crate) guards: Guards,
-    /// How the worker fares.
+    /// The state of the worker.
     pub(crate) lag: Lag,
-    /// How much of what the application asks it takes in.
+    /// The share of the application's requests that it takes in.
     pub(crate) intake: Arc<Intake>,
     /// Access-log lines that were over the rate.
     pub(crate) log_suppressed: AtomicU64,
-    /// Access-log lines for which the writer had no room.
+    /// Access-log lines that the writer had no room for.
     pub(crate) log_dropped: AtomicU64,
 }
 
@@ -248,11 +249,11 @@ impl Shard {
         })
     }
 
-    /// Counts an authorisation decision. `policy` is empty where the default decided.
+    /// Counts an authorisation decision. `policy` is empty if the default decided.
     pub(crate) fn decision(&self, decision: Decision, policy: &str) {
         let mut decisions = lock(&self.decisions);
         let counts = &mut decisions[decision as usize];
-        // This is asked for each request: no entry is made, and so no name copied, but the first time.
+        // Called for each request: an entry, and with it a copy of the name, is made only the first time.
         if let Some(count) = counts.get_mut(policy) {
             *count += 1;
             return;

@@ -1,8 +1,8 @@
-//! Whether a program still has the other end of a TCP connection of this host open.
+//! Whether a program still has the other end of a TCP connection open, if that end is on this host.
 //!
-//! A program that closes its socket and one that only ends its side send the same (FIN). The kernel of this host
-//! tells them apart: a socket that no program has open belongs to no inode. It is asked through `sock_diag(7)`,
-//! which needs no privilege.
+//! A program that closes its socket and a program that only ends its sending side both send a FIN. The kernel
+//! of this host tells them apart: a socket that no program has open belongs to no inode. `sock_diag(7)` reads
+//! that without any privilege.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,8 +17,9 @@ use netlink_sys::{Socket, SocketAddr as NetlinkAddress};
 /// Bytes; more than the kernel answers about one socket.
 const ANSWER_BYTES: usize = 4096;
 
-/// Whether the socket at `theirs`, which is connected to `ours`, was closed by its program. `false` also where this
-/// kernel does not know it: it is of another host or network namespace, or asking is forbidden here.
+/// Whether the program of the socket at `theirs`, which is connected to `ours`, has closed it. `false` also
+/// if this kernel does not know that socket: it belongs to another host or network namespace, or asking is
+/// forbidden here.
 pub(crate) fn is_closed(ours: SocketAddr, theirs: SocketAddr) -> bool {
     inode(theirs, ours).is_ok_and(|inode| inode == Some(0))
 }
@@ -28,7 +29,7 @@ fn inode(here: SocketAddr, there: SocketAddr) -> io::Result<Option<u32>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.connect(&NetlinkAddress::new(0, 0))?;
     socket.send(&question(here, there), 0)?;
-    // The kernel has answered when it has taken the question.
+    // The kernel answers before it returns from the call that asks.
     socket.set_non_blocking(true)?;
     let mut answer = Vec::with_capacity(ANSWER_BYTES);
     socket.recv(&mut answer, 0)?;
@@ -53,7 +54,7 @@ fn question(here: SocketAddr, there: SocketAddr) -> Vec<u8> {
             destination_port: there.port(),
             source_address: source,
             destination_address: destination,
-            // Any interface; a cookie of these bytes is none.
+            // Any interface; these bytes mean no cookie.
             interface_id: 0,
             cookie: [0xff; 8],
         },
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     fn pair(address: &str) -> Option<(TcpStream, TcpStream)> {
-        // Without IPv6 there is nothing to see there.
+        // On a host without IPv6 there is nothing to test.
         let listener = TcpListener::bind((address, 0)).ok()?;
         let to = (
             address.parse::<std::net::IpAddr>().unwrap().to_canonical(),
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_ended_its_side_is_told_from_one_that_closed() {
+    fn a_client_that_ended_its_side_is_distinguished_from_one_that_closed() {
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             let Some((client, server)) = pair(address) else {
                 continue;

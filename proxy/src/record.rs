@@ -1,8 +1,9 @@
-//! What became of one request or tunnel: kept while it runs, and told to its observers once, when it ends or is
-//! dropped. Observers are its metrics and the access log; another one is one more in [`Record::observers`]. Tunnels count
-//! their bytes while they pass ([`TunnelSeries`]), as they may last for days.
+//! The record of one request or tunnel. It is kept while the exchange runs, and passed to its observers once,
+//! when the exchange ends or is dropped. The observers are the metrics and the access log; another observer
+//! is one more entry in [`Record::observers`]. Tunnels count their bytes as they pass ([`TunnelSeries`]),
+//! because tunnels may last for days.
 //!
-//! What its attempts took is in `record/attempt.rs`.
+//! The timing of its attempts is in `record/attempt.rs`.
 
 pub(crate) mod attempt;
 
@@ -25,7 +26,7 @@ use crate::resilience::standing::Outcome;
 
 /// One request under way. Filled in as facts become known.
 pub(crate) struct Record {
-    /// Where it is counted, and under which labels it is logged.
+    /// Where the exchange is counted, and its labels in logs.
     pub(crate) counted: Arc<Counted>,
     /// The worker's log.
     pub(crate) log: Arc<AccessLog>,
@@ -47,30 +48,30 @@ pub(crate) struct Record {
     pub(crate) sent: u64,
     /// Bytes of the response's content.
     pub(crate) received: u64,
-    /// Counts against the endpoint while it runs, and hears of a gRPC call's end.
+    /// Counts against the endpoint while it runs, and gets the status at the end of a gRPC call.
     pub(crate) flight: Option<Flight>,
-    /// Attempts that were made; 0 for what never was sent.
+    /// Attempts that were made; 0 if it was never sent.
     pub(crate) attempts: u32,
-    /// The first of them and the last, with what each of their parts took.
+    /// The first attempts and the last one, with the duration of each of their parts.
     pub(crate) kept: Kept,
-    /// Where it is counted that several attempts were made, if they were.
+    /// Where repeated attempts are counted, if there were any.
     pub(crate) retried: Option<Arc<Counts>>,
     ended: bool,
 }
 
 /// An exchange that is over, as its observers see it.
 pub(crate) struct Finished<'a> {
-    /// What is known of it.
+    /// The facts known of it.
     pub(crate) record: &'a Record,
     /// When it was over.
     pub(crate) ended: Instant,
     /// How it ended.
     pub(crate) outcome: metrics::Outcome,
-    /// The answer had begun, and did not come to its end.
+    /// The answer had begun, and did not reach its end.
     pub(crate) is_broken_off: bool,
 }
 
-/// What is told of each exchange that is over. It must not wait: the exchange's task does.
+/// Gets each exchange that is over. It must not wait, because the exchange's task would wait with it.
 pub(crate) trait Observer {
     /// It is over.
     fn observe(&self, finished: &Finished<'_>);
@@ -82,7 +83,7 @@ impl Finished<'_> {
         self.ended.saturating_duration_since(self.record.started)
     }
 
-    /// How long it took from the head of the answer to the end, if an attempt brought one.
+    /// How long it took from the head of the answer to the end, if an attempt received one.
     pub(crate) fn body(&self) -> Option<Duration> {
         let last = self.record.kept.last()?;
         let answered = matches!(last.ended, Some(Ended::Answered(_)));
@@ -119,8 +120,8 @@ impl Record {
         }
     }
 
-    /// Notes whom the request was for, where it does not stand in its target: it may be refused before it is written
-    /// there.
+    /// Notes the service that the request was for, if the target does not name it: the request may be refused
+    /// before it is written there.
     pub(crate) fn name_authority(&mut self, head: &http::request::Parts) {
         let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
         let host = host.and_then(|host| Authority::try_from(host).ok());
@@ -137,12 +138,13 @@ impl Record {
         }
     }
 
-    /// A response without content whatever its fields say (RFC 9110 section 6.4.1).
+    /// A response without content, whatever its fields say (RFC 9110 section 6.4.1).
     pub(crate) fn is_bodiless(&self) -> bool {
         self.method == Method::HEAD || matches!(self.status, 204 | 205 | 304)
     }
 
-    /// As [`Self::is_bodiless`] without 205, whose end is told like that of any response (RFC 9112 section 6.3).
+    /// As [`Self::is_bodiless`] except for 205, whose end is framed like that of any response (RFC 9112
+    /// section 6.3).
     pub(crate) fn has_no_content(&self) -> bool {
         self.status != 205 && self.is_bodiless()
     }
@@ -212,13 +214,13 @@ impl Record {
         }
     }
 
-    /// Who is told of its end, in this order.
+    /// The observers of its end, in this order.
     fn observers(&self) -> [&dyn Observer; 2] {
         [&*self.counted, &*self.log]
     }
 
-    /// The mesh or the application failed; a refusal by policy or of a bad request counts as well where
-    /// the mesh made it.
+    /// The mesh or the application failed. A refusal by policy, or of a bad request, counts as well if the
+    /// mesh made it.
     fn failed(&self) -> bool {
         let grpc = self.grpc_status.is_some_and(retry::is_grpc_failure);
         self.failure.is_some() || self.status >= 500 || grpc

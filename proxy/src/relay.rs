@@ -28,7 +28,7 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// Nothing yet. What moves is added to `series`, too.
+    /// A counter that begins at zero. Bytes that pass are added to `series`, too.
     pub(crate) fn new(direction: Direction, series: Option<Arc<TunnelSeries>>) -> Self {
         Self {
             direction,
@@ -85,13 +85,13 @@ pub(crate) enum TunnelError {
     /// The application's connection broke.
     #[error("the application's connection broke: {0}")]
     Application(ErrorKind),
-    /// What comes from the peer broke.
+    /// Reading from the peer failed.
     #[error("the stream to the peer broke: {0}")]
     Peer(ReceiveError),
-    /// What goes to the peer did not get through.
+    /// Writing to the peer failed.
     #[error("the stream to the peer broke: {0}")]
     ToPeer(SendError),
-    /// Nothing moved for the idle timeout.
+    /// No bytes passed for the idle timeout.
     #[error("idle for too long")]
     Idle,
 }
@@ -162,7 +162,8 @@ async fn download(
     }
 }
 
-/// A FIN to someone who is gone is no news: what matters was delivered or reported before.
+/// A FIN that cannot be sent to an end that is gone is no failure: the bytes before it were delivered, or
+/// their loss was reported.
 fn ignore_gone(error: io::Error) -> Result<(), TunnelError> {
     if error.kind() == ErrorKind::NotConnected {
         return Ok(());
@@ -213,7 +214,7 @@ fn try_write(application: &ApplicationStream, chunks: &[Bytes]) -> io::Result<us
     application.try_write_vectored(&slices[..used])
 }
 
-/// Reads pieces whose size follows the traffic; while nothing comes, it holds no memory.
+/// Reads pieces whose size follows the traffic; while no bytes come, it holds no memory.
 struct Reader {
     buffer: BytesMut,
     size: usize,
@@ -232,7 +233,7 @@ impl Reader {
     /// The next piece; empty at the end.
     async fn read(&mut self, application: &ApplicationStream) -> io::Result<Bytes> {
         loop {
-            // At least half a piece of room, so that a reused rest never makes reads tiny.
+            // At least half a piece of room, so that reads never become tiny.
             if self.buffer.capacity() < self.size / 2 {
                 self.buffer.reserve(self.size);
             }

@@ -1,12 +1,12 @@
 //! Starts and stops the sidecar: binds every socket, starts the workers, follows the table, drains.
 //!
-//! [`start`] is all that can fail; after it the sidecar runs until [`Running::until`] has drained it. The order of
-//! what it does is in the types of `stages.rs`.
+//! All that can fail is in [`start`]; after it the sidecar runs until [`Running::until`] has drained it. The
+//! types of `stages.rs` fix the order of the steps.
 
 pub(crate) mod admin;
 mod bind;
 mod memory;
-mod mesh;
+mod mesh_port;
 mod reset_key;
 mod running;
 mod stages;
@@ -36,25 +36,24 @@ use crate::inbound::served::ServedService;
 use crate::outbound::route::Destination;
 use crate::resilience::destination::Destinations;
 use crate::takeover::{Predecessor, TakeoverError};
-use mesh::Carrier;
+use mesh_port::Carrier;
 
-/// What the sidecar needs of the config service.
+/// What the sidecar needs from the config service.
 pub trait ControlPlane: Send + Sync + 'static {
     /// The table, whole, each time it changes.
     fn tables(&self) -> watch::Receiver<Option<Arc<Table>>>;
     /// Tells whether the application behind a service accepts connections. A service is registered
     /// only while it does.
     fn set_health(&self, service: &ServiceName, port: u16, healthy: bool);
-    /// Tells that a revision is in force, or why it is not.
+    /// Reports that a revision is in force, or why it is not.
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>);
-    /// Tables that were refused before [`Self::tables`] had them.
+    /// Tables that were refused before [`Self::tables`] received them.
     fn refused_unseen(&self) -> u64;
-    /// Whether the config service is being heard.
+    /// Whether bytes from the config service still arrive.
     fn is_connected(&self) -> bool;
-    /// What `/config_dump` shows of the connection to the config service.
+    /// The connection to the config service as `/config_dump` shows it.
     fn status(&self) -> serde_json::Value;
-    /// What a process that takes over needs to go on with the registration, with the newest table on disk
-    /// for it.
+    /// The state with which a successor goes on with the registration; the newest table for it is on disk.
     fn registration(&self) -> Pin<Box<dyn Future<Output = Registration> + Send + '_>>;
     /// Another process has taken over, and registers from here on.
     fn hand_over(&self);
@@ -103,12 +102,11 @@ pub trait Process: Send + Sync + 'static {
     /// # Errors
     /// When they cannot be parsed; the old ones stay.
     fn set_log_filter(&self, directives: &str) -> Result<(), String>;
-    /// What an operator should look after, although it stops nothing: `/ready` says it.
+    /// Conditions that an operator should look into, although they stop nothing: `/ready` shows them.
     fn concerns(&self) -> Vec<String>;
     /// More of `/metrics`.
     fn samples(&self) -> Vec<Sample>;
-    /// Tells the service manager that this process is the service, rather than another one that took part in a
-    /// takeover.
+    /// Tells the service manager that this process is the service, rather than another process of a takeover.
     fn is_main(&self);
 }
 
@@ -126,17 +124,17 @@ pub enum RunError {
     Listen {
         /// As the settings name it.
         address: String,
-        /// What it is for, and what to write for another one.
+        /// Its use, and the setting that changes it.
         purpose: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
-    /// A service without a namespace, and an identity that has none either.
+    /// A service without a namespace, while the sidecar's identity has none either.
     #[error("the service {service} needs a namespace, as NAME.NAMESPACE: {error}")]
     Service {
         /// As the settings name it.
         service: String,
-        /// What is wrong with the name.
+        /// The fault in the name.
         error: NameError,
     },
     /// The kernel refused a thread, a runtime or a file of the state directory.
@@ -150,7 +148,8 @@ pub enum RunError {
     Takeover(#[from] TakeoverError),
 }
 
-/// Runs the sidecar until `shutdown` is cancelled and what ran is over, or the drain's deadline is.
+/// Runs the sidecar until `shutdown` is cancelled and the running work is over, or the drain's deadline has
+/// passed.
 ///
 /// # Errors
 /// When something cannot be started; nothing runs then.
@@ -165,7 +164,7 @@ pub async fn run(
     running.until(shutdown).await
 }
 
-/// Binds everything and starts the workers. Of a `predecessor` it takes what that has, once nothing can fail
+/// Binds everything and starts the workers. From a `predecessor` it takes the sockets, once no step can fail
 /// any more.
 ///
 /// # Errors
@@ -189,7 +188,8 @@ pub async fn start(
     .await
 }
 
-/// As [`start`], with its peers in this process's memory, for tests of what does not depend on UDP or TLS. One worker.
+/// As [`start`], with its peers in this process's memory, for tests that do not depend on UDP or TLS. One
+/// worker.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -249,7 +249,7 @@ fn served(
         .collect()
 }
 
-/// What a listener leads to, which is on this port if it is on one.
+/// The destination of the listener on this port, if there is one.
 fn destination(
     target: &OutboundTarget,
     namespace: &str,

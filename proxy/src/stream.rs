@@ -48,12 +48,12 @@ impl ApplicationStream {
 
     /// Wraps an accepted or connected TCP stream.
     pub(crate) fn tcp(stream: TcpStream) -> Self {
-        // Small writes go out at once; the failure of this hint harms nobody.
+        // Small writes are sent at once; a failure of this hint does no harm.
         let _ = stream.set_nodelay(true);
         Self::Tcp(stream)
     }
 
-    /// Waits until there is something to read (or the end of the stream).
+    /// Waits until there are bytes to read, or the end of the stream.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.readable().await,
@@ -61,7 +61,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Ready when there is something to read (or the end of the stream).
+    /// Ready when there are bytes to read, or the end of the stream.
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(context),
@@ -69,7 +69,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Reads what is there into the spare capacity of `buffer`; `WouldBlock` when nothing is.
+    /// Reads the available bytes into the spare capacity of `buffer`; `WouldBlock` if there are none.
     pub(crate) fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
@@ -77,7 +77,7 @@ impl ApplicationStream {
         }
     }
 
-    /// The host at the other end; none for a Unix socket, or when it is gone already.
+    /// The host at the other end; none for a Unix socket, or if the connection is gone already.
     pub(crate) fn remote_host(&self) -> Option<std::net::IpAddr> {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip()),
@@ -85,7 +85,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Whether it was noticed that nothing more comes from the other end, though there may be something to read before.
+    /// Whether the other end is known to send no more, although unread bytes may be left.
     pub(crate) fn is_seen_to_end(&self) -> bool {
         let seen = match self {
             Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),
@@ -101,11 +101,11 @@ impl ApplicationStream {
             Self::Unix(stream) => PollFd::new(stream, PollFlags::RDHUP),
         }];
         let at_once = Timespec::default();
-        // It fails only for want of memory; reading tells then.
+        // It fails only if memory is short; the next read then reports it.
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|ended| ended > 0)
     }
 
-    /// Ready when there are bytes that were not read, or the end. Nothing is taken.
+    /// Ready when there are unread bytes, or the end. It reads nothing.
     pub(crate) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<Come>> {
         loop {
             ready!(self.poll_read_ready(context))?;
@@ -129,20 +129,20 @@ impl ApplicationStream {
         }
     }
 
-    /// Whether the other end takes nothing any more: it was closed as a whole, or the connection was reset. Over TCP
-    /// a close is known only by the reset that follows it, and by [`Self::is_closed`].
+    /// Whether the other end no longer takes bytes: it was closed as a whole, or the connection was reset.
+    /// Over TCP a close shows only by the reset that follows it, and by [`Self::is_closed`].
     pub(crate) fn is_gone(&self) -> bool {
         let mut look = [match self {
             Self::Tcp(stream) => PollFd::new(stream, PollFlags::empty()),
             Self::Unix(stream) => PollFd::new(stream, PollFlags::empty()),
         }];
         let at_once = Timespec::default();
-        // What is asked for is told in any case: POLLHUP and POLLERR.
+        // The kernel reports POLLHUP and POLLERR even if they are not asked for.
         rustix::event::poll(&mut look, Some(&at_once)).is_ok_and(|gone| gone > 0)
     }
 
-    /// Whether its program has closed the other end: over TCP, one that has ended is looked at by the kernel of this
-    /// host, if it is there.
+    /// Whether the program at the other end has closed it. Over TCP, after a FIN, the kernel of this host is
+    /// asked if the program is on this host.
     pub(crate) fn is_closed(&self) -> bool {
         let Self::Tcp(stream) = self else {
             return false;
@@ -154,7 +154,7 @@ impl ApplicationStream {
         }
     }
 
-    /// Has the kernel ask the other host now and then whether the connection lives.
+    /// Makes the kernel probe from time to time whether the connection still exists.
     pub(crate) fn probe(&self) {
         if let Self::Tcp(stream) = self {
             let often = TcpKeepalive::new()
@@ -217,7 +217,7 @@ impl AsRawFd for ApplicationStream {
     }
 }
 
-/// What waits to be read.
+/// The bytes or the end that wait to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Come {
     /// At least one byte.
@@ -226,13 +226,13 @@ pub(crate) enum Come {
     End,
 }
 
-/// A look at a socket that another task reads. The socket stays open until both are dropped.
+/// Watches a socket that another task reads. The socket stays open until both are dropped.
 #[derive(Debug)]
 pub(crate) struct Watch(OwnedFd);
 
 impl Watch {
-    /// Whether nothing waits to be read, neither bytes nor an end. Asked of the kernel: the runtime may not have
-    /// heard of it.
+    /// Whether nothing waits to be read, neither bytes nor an end. It asks the kernel, because the runtime
+    /// may not know yet.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut look = [PollFd::new(&self.0, PollFlags::IN | PollFlags::RDHUP)];
         rustix::event::poll(&mut look, Some(&Timespec::default())).is_ok_and(|seen| seen == 0)
@@ -292,7 +292,7 @@ impl AsyncWrite for ApplicationStream {
     }
 }
 
-/// Closes a probe or refused connection politely.
+/// Closes the connection of a probe, or a refused one, with a clean end.
 pub(crate) async fn close(mut stream: ApplicationStream) {
     let _ = stream.shutdown().await;
 }

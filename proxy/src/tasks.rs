@@ -1,4 +1,4 @@
-//! Gives hyper's background work an owner.
+//! Gives an owner to hyper's background tasks.
 
 use std::future::Future;
 

@@ -1,6 +1,6 @@
-//! Text of strangers made safe to look at. Pure. Peers, applications and callers choose paths, hosts, names
-//! and reasons; a terminal or a viewer of logs obeys some characters instead of showing them: they move the
-//! cursor, begin another line, or turn the order of what stands around them.
+//! Escapes untrusted text for logs and terminals. Pure. Peers, applications and callers choose paths, hosts,
+//! names and reasons. Terminals and log viewers obey some characters instead of showing them: these move the
+//! cursor, begin another line, or reverse the order of the text around them.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 /// Bytes of a character as [`escape`] writes it: `\u202e`.
 const ESCAPED_BYTES: usize = 6;
 
-/// What stands in the place of what was cut off.
+/// Stands in place of the part that was cut off.
 const CUT: char = '…';
 
-/// Whether a character acts on its surroundings: control characters (C0, DEL, C1), those of the
+/// Whether a character acts on the text around it: control characters (C0, DEL, C1), those of the
 /// bidirectional algorithm (UAX #9), and the separators of lines and paragraphs.
 #[must_use]
 pub fn acts(character: char) -> bool {
@@ -45,11 +45,11 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// The longest beginning of the text that takes at most `bytes_max` bytes within an escaped JSON string; where
+/// The longest beginning of the text that takes at most `bytes_max` bytes within an escaped JSON string; if
 /// that is not all of it, it ends with an ellipsis.
 #[must_use]
 pub fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
-    // Escaping makes a byte six at most, so most texts need no count.
+    // Escaping turns a byte into six at most, so most texts need no count.
     if text.len() <= bytes_max / ESCAPED_BYTES {
         return Cow::Borrowed(text);
     }

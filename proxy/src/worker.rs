@@ -1,5 +1,5 @@
-//! What one worker has: its snapshot of the mesh, its connections to peers, its counts, its tasks.
-//! Nothing here is shared with another worker but what never changes.
+//! The state of one worker: its snapshot of the mesh, its connections to peers, its counts, its tasks. It
+//! shares with other workers only values that never change.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,13 +24,13 @@ use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::outbound::route::Wanted;
 use crate::resilience::destination::Destinations;
+use crate::resilience::propagation::{Propagation, TraceId};
 use crate::resilience::rate::NamedRates;
-use crate::resilience::traces::{TraceId, Traces};
 use crate::run::table;
 
-/// What is the same for all workers of the process.
+/// The values that are the same for all workers of the process.
 pub(crate) struct Shared {
-    /// This sidecar's own SPIFFE ID, which is that of the application beside it.
+    /// This sidecar's own SPIFFE ID, which is also that of the application beside it.
     pub(crate) identity: SpiffeId,
     /// The same, as a label.
     pub(crate) principal: Arc<str>,
@@ -40,18 +40,18 @@ pub(crate) struct Shared {
     pub(crate) via: Box<str>,
     /// Where this sidecar runs, if that was said.
     pub(crate) locality: Option<Locality>,
-    /// What it serves.
+    /// The services that it serves.
     pub(crate) served: Served,
     /// From the settings.
     pub(crate) timeouts: Timeouts,
     /// Requests in flight per inbound service.
     pub(crate) in_flight_max: usize,
-    /// What workers share about what is called.
+    /// The state that workers share about the services that are called.
     pub(crate) destinations: Arc<Destinations>,
     /// Rates of the calls that routes take.
     pub(crate) route_rates: NamedRates,
     /// Links what is asked of the application to what it asks.
-    pub(crate) traces: Arc<Traces>,
+    pub(crate) propagation: Arc<Propagation>,
     /// Whether it is asked anything and may ask anything, so that there is something to link.
     pub(crate) follows_traces: bool,
 }
@@ -62,7 +62,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Connections to peers.
     pub(crate) pool: Pool,
-    /// The mesh as it is now; a change wakes whoever must decide again.
+    /// The mesh as it is now; a change wakes the tasks that must decide again.
     pub(crate) directory: watch::Receiver<Arc<Directory>>,
     /// Counts.
     pub(crate) shard: Arc<Shard>,
@@ -108,7 +108,7 @@ impl Worker {
         TraceId::of(&head.headers)
     }
 
-    /// What became of a tunnel, which is cut where it outlives the drain.
+    /// How a tunnel ended, which is cut if it outlives the drain.
     pub(crate) async fn until_cut(
         &self,
         tunnel: Pin<&mut impl Future<Output = Result<(), Failure>>>,
@@ -148,7 +148,7 @@ impl Worker {
         })
     }
 
-    /// Where a call is counted that leads to no port. Logs tell whom it was for even where that is no label.
+    /// Where a call without a matching port is counted. Logs name the service even if it cannot be a label.
     pub(crate) fn lost(&self, wanted: &Wanted, count: Count) -> Arc<Counted> {
         let labels = |name: Arc<str>| Labels {
             destination_service: name,
@@ -165,7 +165,7 @@ impl Worker {
         }
     }
 
-    /// Labels of a call that leaves for nobody knows where.
+    /// Labels of a call whose destination is unknown.
     pub(crate) fn astray(shared: &Shared, none: &Arc<str>) -> Labels {
         Labels {
             direction: Direction::Outbound,
@@ -206,7 +206,7 @@ pub(crate) fn follow(
     let swept = Arc::clone(&destinations);
     let newest = move |tables: &mut watch::Receiver<Option<Arc<Table>>>, old: &Directory| {
         let table = tables.borrow_and_update().clone()?;
-        // Whoever acknowledges tells the refusal: see `run::table`.
+        // The task that acknowledges tables reports the refusal: see `run::table`.
         table::check(&table, &own).ok()?;
         Some(Arc::new(snapshot(
             table,

@@ -311,8 +311,8 @@ async fn token(args: Token) -> Result<(), Failure> {
     text_out(&(tokens.join("\n") + "\n"))
 }
 
-/// `weft ca token > FILE` is how tokens are written, and a shell makes files that others may read: the file becomes its
-/// owner's alone before a token is in it.
+/// `weft ca token > FILE` is the usual way to write tokens, and a shell makes files that others may read. So
+/// the file's mode is changed to its owner alone before a token is written.
 fn keep_private() -> Result<(), Failure> {
     let private = || {
         let file = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);

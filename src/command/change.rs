@@ -1,4 +1,4 @@
-//! `weft apply`, `delete`, `rollback`, `diff` and `validate`: changes to the mesh, made or looked at.
+//! `weft apply`, `delete`, `rollback`, `diff` and `validate`: changes to the mesh, made or only shown.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub struct Apply {
     #[arg(short, long, value_name = "NAMESPACE", requires = "prune")]
     namespace: Vec<String>,
     #[command(flatten)]
-    how: How,
+    how: ChangeFlags,
 }
 
 /// Deletes resources as one revision.
@@ -63,7 +63,7 @@ pub struct Delete {
     #[arg(short, long = "file", value_name = "FILE")]
     file: Vec<PathBuf>,
     #[command(flatten)]
-    how: How,
+    how: ChangeFlags,
 }
 
 /// Makes the resources of an earlier revision a new one.
@@ -75,7 +75,7 @@ pub struct Rollback {
     /// Number of the revision
     revision: u64,
     #[command(flatten)]
-    how: How,
+    how: ChangeFlags,
 }
 
 /// Shows what applying would change: exit code 0 nothing, 1 something.
@@ -134,7 +134,7 @@ fn read(paths: &[PathBuf]) -> Result<Vec<SourceFile>, Failure> {
     })
 }
 
-/// The resources of files, if they are valid; what is doubtful goes to stderr.
+/// The resources of files, if they are valid; warnings go to stderr.
 pub(super) fn offline(paths: &[PathBuf]) -> Result<Set, Failure> {
     let (set, findings) = checked(&read(paths)?);
     report(&findings)?;
@@ -154,7 +154,7 @@ fn checked(files: &[SourceFile]) -> (Set, Findings) {
 }
 
 #[derive(Debug, Args)]
-struct How {
+struct ChangeFlags {
     #[command(flatten)]
     context: ContextFlags,
     /// How long to wait for the sidecars
@@ -171,7 +171,7 @@ struct How {
     output: Format,
 }
 
-impl How {
+impl ChangeFlags {
     async fn connect(&self) -> Result<Operator, Failure> {
         let call = self.wait.0.saturating_add(limits::ANSWER_MARGIN);
         self.context.connect_for(call).await
@@ -320,11 +320,11 @@ pub fn validate(args: &Validate) -> Result<(), Failure> {
     text_out(&format!("{count} {are} valid\n"))
 }
 
-/// A wait that is long enough whenever the config service was started.
+/// A wait that is long enough even right after a start of the config service.
 const SETTLING: Duration = Duration::from_secs(limits::LEASE.as_secs() + 5);
 
 /// Prints a change's result and turns it into the exit code.
-fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
+fn conclude(how: &ChangeFlags, result: &ChangeResult) -> Result<(), Failure> {
     if how.output == Format::Table {
         report(&result.findings)?;
     }
@@ -353,7 +353,8 @@ fn conclude(how: &How, result: &ChangeResult) -> Result<(), Failure> {
     if result.findings.has_errors() {
         return Err(Failure::silent(Code::BadData));
     }
-    // Also where nothing was to change: what is in force has to be everywhere. A dry run asks no sidecar.
+    // Also if there was no change to make: the revision in force must have reached all sidecars. A dry run
+    // asks no sidecar.
     let mut good = true;
     if result.settling {
         good = false;
@@ -438,7 +439,7 @@ fn judgement(route: &str, parent: &ParentStatus) -> String {
     )
 }
 
-/// Shows what validation found; errors end the command.
+/// Shows the findings of validation; errors end the command.
 fn report(findings: &Findings) -> Result<(), Failure> {
     for finding in &findings.listed {
         note(printable(finding.to_string()));

@@ -1,5 +1,5 @@
-//! `weft get --effective`: the traffic policy in force for a Service or route, field by field, and who
-//! says so. What is in force is decided by the code that compiles tables.
+//! `weft get --effective`: the traffic policy in force for a Service or route, field by field, with the
+//! source of each value. The code that compiles tables resolves the values.
 
 use serde_json::Value;
 use weft_config::compile::{Place, effective};
@@ -8,7 +8,7 @@ use weft_config::resources::{Key, Kind, Set};
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, print_or};
 
-/// Prints what is in force for `wanted`: `orders`, `orders.shop`, `httproute/orders` or a whole key.
+/// Prints the policy in force for `wanted`: `orders`, `orders.shop`, `httproute/orders` or a whole key.
 pub(super) fn show(
     set: &Set,
     wanted: &str,

@@ -1,11 +1,11 @@
-//! `weft endpoints`: where each endpoint stands in the eyes of a running sidecar, and why one gets no
-//! requests. What it shows comes from the sidecar's admin endpoint.
+//! `weft endpoints`: the state of each endpoint as a running sidecar sees it, and why one gets no requests.
+//! The data comes from the sidecar's admin endpoint.
 
 use clap::Args;
 use serde_json::Value;
 
 use crate::admin_client::get;
-use crate::admin_place::Where;
+use crate::admin_place::SidecarFlags;
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, print_or};
 use crate::process;
@@ -21,7 +21,7 @@ pub struct Endpoints {
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -55,7 +55,7 @@ pub fn run(args: &Endpoints) -> Result<(), Failure> {
     })
 }
 
-/// The lists in what the sidecar says: endpoints, destinations that have none, and services that it serves.
+/// The lists in the sidecar's answer: endpoints, destinations that have none, and services that it serves.
 const LISTS: [&str; 3] = ["endpoints", "without_endpoints", "served"];
 
 /// The destination or served service that a row is about.
@@ -64,7 +64,7 @@ fn name_of(row: &Value) -> &str {
     name.unwrap_or_default()
 }
 
-/// What is said of a destination that this sidecar does not know.
+/// The message about a destination that this sidecar does not know.
 fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
     let known: Vec<String> = known.into_iter().collect();
     let known = match known.is_empty() {

@@ -51,7 +51,7 @@ pub struct Get {
 const USAGE: &str = "weft get [OPTIONS] <WHAT> [NAME]
        weft get [OPTIONS] --effective <SERVICE|ROUTE>";
 
-/// What can be got, for a command line that does not say it.
+/// The kinds of objects that `get` knows, for a command line that names none.
 const WHATS: &str = "sidecars, revisions, services, httproutes, authorizationpolicies, trafficpolicies, \
                      meshconfig or all";
 
@@ -70,11 +70,11 @@ pub fn run(args: &Get) -> Result<(), Failure> {
         let line = format!("say what to get: {WHATS}");
         return Err(Failure::new(Code::Usage, line));
     };
-    let what = What::parse(what)?;
+    let what = Listed::parse(what)?;
     process::runtime()?.block_on(async {
         let mut operator = args.context.connect().await?;
         match what {
-            What::Sidecars => {
+            Listed::Sidecars => {
                 let mut sidecars = operator.sidecars().await.map_err(|error| refused(&error))?;
                 sidecars.retain(|sidecar| is_meant(sidecar, args));
                 if sidecars.is_empty() {
@@ -82,7 +82,7 @@ pub fn run(args: &Get) -> Result<(), Failure> {
                 }
                 print(args.output, &sidecars, |sidecars| sidecar_table(sidecars))
             }
-            What::Revisions => {
+            Listed::Revisions => {
                 let number = args.name.as_deref().map(revision_number).transpose()?;
                 let mut revisions = operator
                     .revisions()
@@ -96,7 +96,7 @@ pub fn run(args: &Get) -> Result<(), Failure> {
                     revision_table(revisions)
                 })
             }
-            What::Resources(kind) => resources(&mut operator, kind, args).await,
+            Listed::Resources(kind) => resources(&mut operator, kind, args).await,
         }
     })
 }
@@ -123,12 +123,12 @@ fn revision_number(text: &str) -> Result<u64, Failure> {
     })
 }
 
-/// What was named does not exist: exit code 1, as for `weft delete` and `weft rollback`.
+/// A named object does not exist: exit code 1, as for `weft delete` and `weft rollback`.
 fn no_such(what: &str, name: &str) -> Failure {
     Failure::new(Code::Failed, format!("there is no {what} {name}"))
 }
 
-/// Nothing was found: no failure unless a name or a namespace was asked for.
+/// An empty result is a failure only if a name or a namespace was asked for.
 fn expect_some(what: &str, args: &Get) -> Result<(), Failure> {
     match (&args.name, &args.namespace) {
         (None, None) => Ok(()),
@@ -151,13 +151,13 @@ async fn in_force(context: &ContextFlags) -> Result<Set, Failure> {
     Ok(set)
 }
 
-enum What {
+enum Listed {
     Sidecars,
     Revisions,
     Resources(Option<Kind>),
 }
 
-impl What {
+impl Listed {
     fn parse(text: &str) -> Result<Self, Failure> {
         match text {
             "sidecars" | "sidecar" => Ok(Self::Sidecars),
@@ -185,7 +185,7 @@ async fn resources(operator: &mut Operator, kind: Option<Kind>, args: &Get) -> R
         expect_some(kind.map_or("resource", Kind::as_str), args)?;
     }
     if args.output == Format::Yaml {
-        // Several documents, as they can be applied again.
+        // Several documents, in a form that can be applied again.
         let documents: Vec<String> = resources.iter().map(Resource::to_yaml).collect();
         return crate::output::text_out(&documents.join("---\n"));
     }
@@ -204,7 +204,7 @@ async fn resources(operator: &mut Operator, kind: Option<Kind>, args: &Get) -> R
     })
 }
 
-/// What tells resources of a kind apart at a glance.
+/// The columns that distinguish resources of a kind at a glance.
 fn summary(resource: &Resource) -> String {
     match resource {
         Resource::Service(service) => one_line(&service.spec.ports),
@@ -278,7 +278,8 @@ fn sidecar_table(sidecars: &[SidecarInfo]) -> Table {
     table
 }
 
-/// Why it refused a table, what it is not told, and what of it is not registered.
+/// Why it refused a table, which parts of a table it does not get, and which of its services are not
+/// registered.
 fn problems(sidecar: &SidecarInfo) -> String {
     let registrations = sidecar.problems.iter();
     let registrations = registrations.map(|(service, problem)| format!("{service}: {problem}"));

@@ -64,7 +64,8 @@ pub fn run(args: &Login) -> Result<(), Failure> {
             return Err(Failure::new(Code::Unreachable, line));
         }
         if connected.is_err() {
-            // The token is spent, so a first login is kept; one that worked is not replaced by one that does not.
+            // The token is spent, so a first login is kept; but a login that does not work does not replace
+            // one that does.
             let what = if context.is_kept() {
                 "the earlier login stays"
             } else {

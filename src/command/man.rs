@@ -1,4 +1,4 @@
-//! `weft man`: manual pages, made of what the commands say about themselves. For those who build packages.
+//! `weft man`: manual pages, made from the help texts of the commands. For those who build packages.
 
 use std::path::PathBuf;
 

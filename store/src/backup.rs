@@ -1,6 +1,5 @@
-//! What backups and restores are made of: a copy of one state into another store, and a store that appears at its
-//! place whole or not at all. Which documents and directories they become is the business of the CA and of the
-//! config service.
+//! The parts of backups and restores: a copy of one state into another store, and a store that appears at its
+//! place completely or not at all. The CA and the config service decide the documents and directories.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +8,8 @@ use weft_transport::files;
 use crate::limits::{COMMIT_CHANGES_MAX, COPY_BYTES};
 use crate::{Change, Keys, Layout, Redb, Snapshot, Store, StoreError, each};
 
-/// Puts every entry of a state into `target`, some at a time. Leases stay behind: what hangs on one belongs to a
-/// process that runs now.
+/// Puts every entry of a state into `target`, some at a time. Leases are not copied: a key under a lease
+/// belongs to a running process.
 ///
 /// # Errors
 /// When one of them fails.
@@ -38,7 +37,7 @@ pub fn fill(
     batch.finish()
 }
 
-/// Changes on their way to a store: some bytes in memory, then a commit.
+/// Changes on their way to a store: collected in memory up to a number of bytes, then committed.
 struct Batch<'a> {
     target: &'a dyn Store,
     changes: Vec<Change>,
@@ -77,11 +76,11 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Makes a store at `path` by `fill`: it is there whole, or, if anything fails, as it was before. What is there
-/// already is replaced.
+/// Makes a store at `path` by `fill`. Afterwards it is complete, or, if anything failed, as it was before. An
+/// existing store is replaced.
 ///
 /// # Errors
-/// When the files cannot be written, or as `fill` says.
+/// When the files cannot be written, or with the error of `fill`.
 pub fn install<R, E: From<StoreError>>(
     path: &Path,
     layout: &'static Layout,
@@ -97,7 +96,7 @@ pub(crate) fn install_from<R, E: From<StoreError>>(
     fill: impl FnOnce(&Redb) -> Result<R, E>,
 ) -> Result<R, E> {
     let staged = staged(path);
-    // A leftover of a restore that did not finish; nothing else has this name.
+    // Left by a restore that did not finish; no other file has this name.
     files::remove(&staged).map_err(StoreError::from)?;
     let filled = make(&staged).map_err(E::from).and_then(|store| {
         let filled = fill(&store)?;
@@ -107,7 +106,8 @@ pub(crate) fn install_from<R, E: From<StoreError>>(
         Ok(filled)
     });
     if filled.is_err() {
-        // A part of a store would hold the space that the next attempt needs. The error that counts is the first.
+        // An incomplete store would take the space that the next attempt needs. The first error is the one
+        // that is reported.
         let _ = files::remove(&staged);
     }
     filled

@@ -1,4 +1,4 @@
-//! When leases end. Pure: time is an argument. Which keys hang on them the stores know.
+//! When leases end. Pure: time is an argument. The stores know which keys belong to a lease.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ impl Clock {
         self.leases.insert(lease, Running { ttl, ends });
     }
 
-    /// Gives a lease its whole time again; false if it has ended.
+    /// Renews a lease for its whole time; false if it has ended.
     pub(crate) fn keep_alive(&mut self, lease: LeaseId, now: Instant) -> bool {
         match self.leases.get_mut(&lease) {
             Some(running) if running.ends > now => {
@@ -47,7 +47,7 @@ impl Clock {
         self.leases.remove(&lease);
     }
 
-    /// Whether it was not ended yet, even if its time is over.
+    /// Whether it had not been ended yet, even if its time is over.
     pub(crate) fn has(&self, lease: LeaseId) -> bool {
         self.leases.contains_key(&lease)
     }

@@ -1,4 +1,4 @@
-//! Why a store did not do what it was asked: what is wrong, with which file, and what to do.
+//! Why an operation of a store failed: the fault, the file, and the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use weft_transport::files::FileError;
 use crate::limits::REOPEN_PAUSE;
 use crate::{LeaseId, Revision};
 
-/// Why a store did not do what it was asked.
+/// Why an operation of a store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds the file.
@@ -26,17 +26,17 @@ pub enum StoreError {
         /// How one is made.
         remedy: &'static str,
     },
-    /// There is a file where one would be made.
+    /// A file exists where one would be made.
     #[error("{0} exists already: a store is made where there is none")]
     Exists(PathBuf),
-    /// A file that is no such store, or that was damaged.
+    /// A file that is not such a store, or that was damaged.
     #[error("{path} is damaged ({reason}): {remedy}", path = path.display())]
     Corrupt {
         /// The store.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
-        /// How a backup is put in its place.
+        /// How a backup is restored.
         remedy: &'static str,
     },
     /// Written by a later version.
@@ -59,7 +59,7 @@ pub enum StoreError {
         pause = REOPEN_PAUSE.as_secs()
     )]
     Full(PathBuf),
-    /// The file system takes no changes.
+    /// The file system is read-only.
     #[error(
         "{path} is on a file system that is read-only: mount it for writing, or choose another directory",
         path = .0.display()
@@ -80,10 +80,10 @@ pub enum StoreError {
     Failed {
         /// The store.
         path: PathBuf,
-        /// What the operating system or the database said.
+        /// The error of the operating system or the database.
         reason: String,
     },
-    /// The disk failed before, and is not tried yet.
+    /// The disk failed before, and is not tried again yet.
     #[error(
         "the disk under {path} failed a moment ago: it is tried again after {pause} s",
         path = .0.display(),
@@ -94,7 +94,7 @@ pub enum StoreError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The changes of that revision are not kept any more.
-    #[error("the store remembers nothing before revision {0}: read it anew")]
+    #[error("the store keeps no state before revision {0}: read it anew")]
     Compacted(Revision),
     /// There is no such revision so far.
     #[error("the store is at revision {0} and has no later one")]
@@ -102,16 +102,16 @@ pub enum StoreError {
     /// The lease has ended.
     #[error("lease {} has ended: ask for another", .0.0)]
     NoLease(LeaseId),
-    /// A commit or a lease that no store takes.
+    /// A commit or a lease that no store accepts.
     #[error("the store does not take that: {0}")]
     Invalid(String),
-    /// Others changed what was read, again and again.
+    /// Other writers changed the values that were read, again and again.
     #[error("the store is changed by others all the time: try again later")]
     Contended,
 }
 
 impl StoreError {
-    /// What kind of failure it was when `path` was opened, read or written.
+    /// Classifies the failure of opening, reading or writing `path`.
     pub(crate) fn io(path: &Path, remedy: &'static str, error: &io::Error) -> Self {
         use io::ErrorKind as Kind;
         let path = path.to_owned();
@@ -135,7 +135,7 @@ impl StoreError {
         Self::Failed { path, reason }
     }
 
-    /// Whether a file is not what it should be.
+    /// Whether a file is invalid.
     #[must_use]
     pub fn is_bad_data(&self) -> bool {
         matches!(self, Self::Corrupt { .. } | Self::Newer { .. })
@@ -173,7 +173,7 @@ impl StoreError {
         }
     }
 
-    /// What was found in the copy of a file is so in the file.
+    /// A fault in the copy of a file is also in the file.
     pub(crate) fn renamed(mut self, copy: &Path, file: &Path) -> Self {
         if let Self::Corrupt { path, .. } | Self::Newer { path, .. } = &mut self
             && *path == copy

@@ -1,17 +1,17 @@
-//! What a store does. The model is etcd's, so that etcd can be one.
+//! The operations of a store. The model is etcd's, so that etcd can be one.
 //!
-//! - A **revision** is the number of a commit that changed something; 0 is the empty store. Every entry says at which
-//!   revision its key was made and last changed.
-//! - A **commit** names what must hold and what changes. Either all of it happens, or nothing does and the answer is
+//! - A **revision** is the number of a commit that changed something; 0 is the empty store. Every entry has
+//!   the revisions at which its key was made and last changed.
+//! - A **commit** has conditions and changes. Either all changes happen, or none does and the answer is
 //!   [`Commit::Conflict`]. When it returns, it is on disk.
-//! - A **snapshot** is the state at one revision, however long it is read.
-//! - A **watch** gives the changes of each revision from one on, whole and in order. Nothing is queued for a watcher: it
-//!   reads the history, which is bounded. One that falls behind gets [`StoreError::Compacted`], reads anew and
-//!   watches from the revision after that.
-//! - A **lease** deletes the keys that were put under it, unless it is kept alive. Time is an argument. A store that is
-//!   opened again gives every lease its whole time anew.
+//! - A **snapshot** is the state at one revision, for as long as it is read.
+//! - A **watch** gives the changes of each revision from one on, complete and in order. Nothing is queued for
+//!   a watcher: it reads the history, which is bounded. A watcher that falls behind gets
+//!   [`StoreError::Compacted`], reads the state anew and watches from the revision after that.
+//! - A **lease** deletes the keys that were put under it, unless it is kept alive. Time is an argument. A
+//!   store that is opened again gives every lease its whole time anew.
 //!
-//! Calls wait for the disk: they are not for an async thread. Only [`Watch::changed`] is async.
+//! Calls wait for the disk: do not call them on an async thread. Only [`Watch::changed`] is async.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ use crate::limits::PAGE_ENTRIES;
 /// The number of a commit.
 pub type Revision = u64;
 
-/// The name of a lease; given by the store, never twice.
+/// The name of a lease; the store gives each name once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub(crate) u64);
 
@@ -42,7 +42,7 @@ pub struct Entry {
     pub lease: Option<LeaseId>,
 }
 
-/// Which keys are meant: from one on, up to and without another.
+/// A range of keys: from one on, up to and without another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     pub(crate) from: Vec<u8>,
@@ -61,7 +61,7 @@ impl Keys {
     #[must_use]
     pub fn prefix(prefix: &[u8]) -> Self {
         let mut end = prefix.to_vec();
-        // What comes after all keys with this prefix: the last byte that can be raised is.
+        // The end of the range of all keys with this prefix: the last byte that can be raised is.
         while end.last() == Some(&u8::MAX) {
             end.pop();
         }
@@ -75,7 +75,7 @@ impl Keys {
         }
     }
 
-    /// Those of them that are not before `key`.
+    /// The keys of the range that are not before `key`.
     #[must_use]
     pub fn starting_at(mut self, key: &[u8]) -> Self {
         if key > self.from.as_slice() {
@@ -98,7 +98,7 @@ pub enum Order {
     Descending,
 }
 
-/// What must hold for a commit to happen.
+/// A condition of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// There is no such key.
@@ -126,10 +126,10 @@ pub enum Change {
         key: Vec<u8>,
         /// Its value.
         value: Vec<u8>,
-        /// The lease that it hangs on; none takes it off the lease that it hung on.
+        /// The lease that the key belongs to from now on; none removes it from its present lease.
         lease: Option<LeaseId>,
     },
-    /// The key is gone; one that is not there changes nothing.
+    /// The key is deleted; deleting a missing key changes nothing.
     Delete(Vec<u8>),
 }
 
@@ -153,7 +153,7 @@ impl Change {
     }
 }
 
-/// What became of a commit.
+/// The result of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Commit {
@@ -168,11 +168,11 @@ pub enum Commit {
 pub struct Event {
     /// The key.
     pub key: Vec<u8>,
-    /// What it is since; none if it was deleted.
+    /// The new value; none if it was deleted.
     pub entry: Option<Entry>,
 }
 
-/// What one revision changed of what is watched.
+/// The changes of one revision to the watched keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// The revision.
@@ -208,7 +208,7 @@ pub trait Snapshot: Send {
 /// Visits all entries of `keys` in ascending order, some at a time in memory, until `visit` fails.
 ///
 /// # Errors
-/// When the store cannot be read, or as `visit` says.
+/// When the store cannot be read, or with the error of `visit`.
 pub fn each<E: From<StoreError>>(
     snapshot: &dyn Snapshot,
     keys: Keys,
@@ -228,13 +228,13 @@ pub fn each<E: From<StoreError>>(
 
 /// Changes of some keys, from a revision on.
 pub trait Watch: Send {
-    /// The next revision that changed something of them, if there is one already.
+    /// The next revision that changed a watched key, if there is one already.
     ///
     /// # Errors
-    /// [`StoreError::Compacted`] when the watcher is too far behind; other errors may pass.
+    /// [`StoreError::Compacted`] when the watcher is too far behind; other errors may be temporary.
     fn try_next(&mut self) -> Result<Option<Batch>, StoreError>;
 
-    /// Ready when there may be something new. It may be dropped and asked for again.
+    /// Ready when there may be new changes. It may be dropped and asked for again.
     fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
@@ -262,36 +262,37 @@ pub trait Store: Debug + Send + Sync {
     /// The state as it was at `revision`.
     ///
     /// # Errors
-    /// [`StoreError::Compacted`] when it is not kept any more, [`StoreError::NotYet`] when it is still to come.
+    /// [`StoreError::Compacted`] when it is not kept any more, [`StoreError::NotYet`] when it does not exist
+    /// yet.
     fn snapshot_at(&self, revision: Revision) -> Result<Box<dyn Snapshot>, StoreError>;
 
     /// Makes all of `changes` if all of `conditions` hold.
     ///
     /// # Errors
-    /// When the disk fails: what was asked for may then have happened all the same. [`StoreError::Invalid`] and
+    /// When the disk fails: the changes may then have been made all the same. [`StoreError::Invalid`] and
     /// [`StoreError::NoLease`] change nothing.
     fn commit(&self, conditions: &[Condition], changes: &[Change]) -> Result<Commit, StoreError>;
 
-    /// Forgets how things were before `revision`. Every commit does so for what is older than
+    /// Forgets the states before `revision`. Every commit does so for revisions older than
     /// [`crate::HISTORY_REVISIONS`].
     ///
     /// # Errors
-    /// When the disk fails, or `revision` is still to come.
+    /// When the disk fails, or `revision` does not exist yet.
     fn compact(&self, revision: Revision) -> Result<(), StoreError>;
 
-    /// Watches `keys` from `revision` on; 0 for what comes after now.
+    /// Watches `keys` from `revision` on; 0 for changes after now.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] when that revision is not kept any more.
     fn watch(&self, keys: Keys, from: Revision) -> Result<Box<dyn Watch>, StoreError>;
 
-    /// Makes a lease that ends `ttl` after `now`. A part of a second counts as a whole one.
+    /// Makes a lease that ends `ttl` after `now`. A fraction of a second counts as a whole one.
     ///
     /// # Errors
     /// When `ttl` is out of range, there are too many leases, or the disk fails.
     fn grant(&self, ttl: Duration, now: Instant) -> Result<LeaseId, StoreError>;
 
-    /// Gives a lease its whole time again.
+    /// Renews a lease for its whole time.
     ///
     /// # Errors
     /// [`StoreError::NoLease`] when it has ended, even if its keys are still there.

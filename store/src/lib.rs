@@ -1,12 +1,13 @@
-//! Keys and values with revisions: what the CA and the config service keep their state in.
+//! Keys and values with revisions: the CA and the config service keep their state in such stores.
 //!
-//! [`Store`] is the interface, in the model of etcd: every commit is one revision, compares before it changes, and can
-//! be watched; keys may hang on leases. [`Redb`] keeps a store in one file, [`Memory`] in memory. Both pass the one
-//! list of cases in `tests/contract.rs`. [`transact`] turns reads and writes into a commit that fails if what was read has
-//! changed; [`copy`], [`fill`] and [`install`] are what backups and restores are made of.
+//! [`Store`] is the interface, in the model of etcd: every commit is one revision, compares before it
+//! changes, and can be watched; keys may belong to leases. [`Redb`] keeps a store in one file, [`Memory`] in
+//! memory. Both pass the one list of cases in `tests/contract.rs`. [`transact`] turns reads and writes into a
+//! commit that fails if a value that was read has changed; [`copy`], [`fill`] and [`install`] are the parts
+//! of backups and restores.
 //!
-//! Bytes only: which keys there are and how values are encoded is decided by `weft_ca` (`store/keys.rs`) and
-//! `weft_config` (`store/keys.rs`). Read `interface.rs` first.
+//! Bytes only: `weft_ca` (`store/keys.rs`) and `weft_config` (`store/keys.rs`) decide keys and encodings.
+//! Read `interface.rs` first.
 
 mod backup;
 mod clock;

@@ -1,4 +1,5 @@
-//! A store in memory, which is gone with the process: for tests, and for a mesh on one machine that may forget.
+//! A store in memory, which ends with the process: for tests, and for a mesh on one machine whose state need
+//! not last.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use crate::{
     Store, StoreError, Watch, rules,
 };
 
-/// What a key is from a revision on; none if it was deleted then.
+/// The state of a key from a revision on; none if it was deleted then.
 type History = BTreeMap<Revision, Option<Entry>>;
 
 /// A store in memory.
@@ -35,7 +36,7 @@ struct State {
     compacted: Revision,
     /// Shared with snapshots, and copied when it changes under one.
     keys: Arc<BTreeMap<Vec<u8>, History>>,
-    /// What each revision changed, in order of keys.
+    /// The changes of each revision, in order of keys.
     changes: BTreeMap<Revision, Vec<Vec<u8>>>,
     leases: u64,
     clock: Clock,
@@ -62,7 +63,8 @@ impl Memory {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic in between is a fault of this file, and the tests of a store have the same cases as those on disk.
+        // A panic in between is a fault of this file, and the tests of a store run the same cases as those on
+        // disk.
         weft_transport::locks::lock(&self.state)
     }
 }
@@ -336,7 +338,7 @@ impl Watch for Watcher {
 
     fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {
-            // The sender is part of what this watcher holds.
+            // This watcher holds the sender.
             let _ = self.newest.changed().await;
         })
     }

@@ -1,4 +1,4 @@
-//! What every store checks of a commit, whatever it keeps its entries in. Pure.
+//! Checks that every store makes on a commit, however it keeps its entries. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::limits::{
 };
 use crate::{Change, Condition, Entry, StoreError};
 
-/// Refuses a commit that no store takes.
+/// Refuses a commit that no store accepts.
 pub(crate) fn check(conditions: &[Condition], changes: &[Change]) -> Result<(), StoreError> {
     let invalid = |reason: String| Err(StoreError::Invalid(reason));
     if changes.len() > COMMIT_CHANGES_MAX || conditions.len() > COMMIT_CHANGES_MAX {
@@ -49,7 +49,7 @@ pub(crate) fn check(conditions: &[Condition], changes: &[Change]) -> Result<(), 
     Ok(())
 }
 
-/// Whether a condition holds for its key as it is.
+/// Whether a condition holds for the present state of its key.
 pub(crate) fn holds(condition: &Condition, present: Option<&Entry>) -> bool {
     match condition {
         Condition::Absent(_) => present.is_none(),
@@ -60,7 +60,7 @@ pub(crate) fn holds(condition: &Condition, present: Option<&Entry>) -> bool {
     }
 }
 
-/// A lease's life in whole seconds, as it is kept.
+/// A lease's life in whole seconds, as it is stored.
 pub(crate) fn seconds(ttl: Duration) -> Result<u64, StoreError> {
     if ttl < LEASE_TTL_MIN || ttl > LEASE_TTL_MAX {
         return Err(StoreError::ttl(ttl));

@@ -1,4 +1,4 @@
-//! `contract.rs`: what every store must do. `model.rs`: random orders of operations, and disks that fail.
+//! `contract.rs`: the contract of every store. `model.rs`: random orders of operations, and disks that fail.
 
 mod contract;
 pub(crate) mod model;

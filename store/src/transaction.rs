@@ -1,8 +1,9 @@
-//! A transaction over any store: reads and writes of one piece of work become one commit, which happens only if
-//! nothing that was read has changed since. If something has, the work is done again from the newest state.
+//! A transaction over any store: reads and writes of one piece of work become one commit, which succeeds only
+//! if no value that was read has changed since. If one has, the work is repeated from the newest state.
 //!
-//! What was read key by key is protected, and so is every entry that a range gave. Keys that others add to a range
-//! meanwhile are not: what depends on there being none must read a key that they change, too.
+//! Protected are the values read key by key, and every entry that a range gave. Keys that others add to a
+//! range in the meantime are not. Work that depends on the absence of such keys must read a key that the
+//! others change, too.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::{Change, Commit, Condition, Entry, Keys, LeaseId, Order, Snapshot, St
 /// One attempt of a transaction.
 pub struct Transaction {
     snapshot: Box<dyn Snapshot>,
-    /// What was read, and the revision that changed it last; none if it was not there.
+    /// The values that were read, and the revision that changed each last; none if the key was missing.
     read: BTreeMap<Vec<u8>, Option<u64>>,
     written: BTreeMap<Vec<u8>, Option<Written>>,
 }
@@ -22,11 +23,11 @@ struct Written {
     lease: Option<LeaseId>,
 }
 
-/// Runs `work` until its commit meets no other, and returns what it returned. It may run several times, so what it
-/// does beside reading and writing must be harmless to repeat. If it fails, nothing is written.
+/// Runs `work` until its commit has no conflict, and returns the result of `work`. It may run several times,
+/// so its side effects must be harmless to repeat. If it fails, nothing is written.
 ///
 /// # Errors
-/// As `work` says, or when the store cannot be read or written.
+/// The error of `work`, or when the store cannot be read or written.
 pub fn transact<R, E: From<StoreError>>(
     store: &dyn Store,
     mut work: impl FnMut(&mut Transaction) -> Result<R, E>,
@@ -61,7 +62,7 @@ impl Transaction {
         Ok(entry.map(|entry| entry.value))
     }
 
-    /// Entries of the state that it began with: what it has written itself is not among them.
+    /// Entries of the state at the beginning, without the transaction's own writes.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -78,7 +79,7 @@ impl Transaction {
         Ok(found)
     }
 
-    /// The state that it began with. What is read of it is not protected.
+    /// The state at the beginning. Reads from it are not protected.
     #[must_use]
     pub fn snapshot(&self) -> &dyn Snapshot {
         self.snapshot.as_ref()
@@ -91,7 +92,7 @@ impl Transaction {
             .insert(key.into(), Some(Written { value, lease }));
     }
 
-    /// Changes a key and hangs it on a lease.
+    /// Changes a key and puts it under a lease.
     pub fn put_under(
         &mut self,
         lease: LeaseId,
@@ -126,7 +127,7 @@ impl Transaction {
             })
             .collect();
         if changes.is_empty() {
-            // What was read belongs to one revision: there is nothing that others could have spoilt.
+            // All values that were read belong to one revision, so others cannot have changed them.
             return Ok(Commit::Done(self.snapshot.revision()));
         }
         store.commit(&conditions, &changes)

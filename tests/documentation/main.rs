@@ -1,6 +1,6 @@
 //! The documents name source files that exist. Metrics are checked in `metrics.rs` beside this file.
 //!
-//! Links are checked in `tidy.rs`, what the pages say of settings in `config/tests/documentation/`.
+//! `tests/tidy/` checks links; `config/tests/documentation/` checks the pages about settings.
 
 #![allow(
     clippy::unwrap_used,

@@ -46,7 +46,7 @@ fn labels(metric: &Metric) -> String {
     let shared = metric.labels().count() - metric.own_labels().len();
     let shared = match shared {
         0 => None,
-        // What the table below explains in one row each is named, not repeated.
+        // Metrics that the table below explains in one row each are named, not repeated.
         6 => Some("those of calls".to_owned()),
         _ => Some(
             metric
@@ -187,7 +187,7 @@ const OTHERS: [&str; 11] = [
 fn every_metric_that_a_page_names_exists() {
     let mut missing = Vec::new();
     for page in pages() {
-        // It tells of names that are no more.
+        // The changelog also names metrics that were removed.
         if page.ends_with("CHANGELOG.md") {
             continue;
         }
@@ -201,7 +201,7 @@ fn every_metric_that_a_page_names_exists() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// The types of the catalogue hold this already. A page that is written by hand would not pass them.
+/// The types of the catalogue ensure this already. A page written by hand would not pass them.
 #[test]
 fn no_source_file_names_a_metric_that_the_catalogue_does_not_have() {
     let mut missing = Vec::new();
@@ -223,7 +223,7 @@ fn no_source_file_names_a_metric_that_the_catalogue_does_not_have() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// The catalogue stands below the crates that count, so what it says of them is compared here.
+/// The catalogue is in a crate below those that count, so its descriptions are compared here.
 #[test]
 fn the_catalogue_has_the_errors_and_the_bounds_of_the_proxy() {
     let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();

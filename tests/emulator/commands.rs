@@ -1,4 +1,4 @@
-//! What the commands do to labs, and what they leave behind: nothing.
+//! The effect of the commands on labs, and that they leave nothing behind.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -173,7 +173,7 @@ fn after_down_no_process_and_no_file_is_left() {
         "86400.{}",
         lab.name.replace(|c: char| !c.is_ascii_digit(), "")
     );
-    // A daemon of a program, as far from the lab as it can get.
+    // A daemon of a program, detached from the lab as far as possible.
     let mut daemon = lab
         .command("client", &["setsid", "sleep", &mark])
         .spawn()
@@ -255,7 +255,7 @@ fn without_root_a_lab_lives_in_a_user_namespace() {
     assert!(said.contains(" 3 received"), "{said}");
 }
 
-/// What anyone does with a lab, in the folder that has the program.
+/// The usual commands on a lab, in the folder that has the program.
 const A_WHOLE_LAB: &str = "
     ./weft lab check
     ./weft lab up pair.yaml --name nobody --backend emulator

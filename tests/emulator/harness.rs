@@ -1,4 +1,4 @@
-//! Labs of tests: brought up from a topology, asked, and gone when dropped.
+//! Labs for tests: brought up from a topology, queried, and removed when dropped.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,8 +17,8 @@ topology:
     wire: { between: [client, server] }
 ";
 
-/// Whether labs are possible and the programs are there. If not, says loudly that the test is
-/// skipped, or fails it in CI.
+/// Whether labs are possible and the programs are installed. If not, prints that the test is skipped, or
+/// fails it in CI.
 pub(crate) fn can_run(programs: &[&str]) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = |name: &str| {
@@ -44,7 +44,7 @@ pub(crate) fn can_run(programs: &[&str]) -> bool {
         missing.join(", ")
     );
     assert!(std::env::var_os("CI").is_none(), "{line}");
-    // Straight to the descriptor: the test runner keeps what passing tests print to itself.
+    // Written to the descriptor itself: the test runner captures the output of passing tests.
     let _ = writeln!(std::io::stderr(), "{line}");
     false
 }
@@ -132,7 +132,7 @@ impl Lab {
         stdout(&self.command(host, command).output().unwrap())
     }
 
-    /// What the lab says about itself.
+    /// The lab's own report.
     pub(crate) fn status(&self) -> Value {
         serde_json::from_str(&self.weft("status", &["-o", "json"])).unwrap()
     }

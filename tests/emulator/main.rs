@@ -1,10 +1,10 @@
-//! Black-box tests of labs by hand (`weft lab up`, `set`, ...), with tools that know nothing of weft
-//! (ping, iperf3) as judges of what the emulator does. Scenarios are tested in `tests/lab/`.
+//! Black-box tests of labs by hand (`weft lab up`, `set`, ...). Tools that know nothing of weft (ping,
+//! iperf3) judge the emulator. Scenarios are tested in `tests/lab/`.
 //!
-//! `harness.rs` brings labs up and down. The tests run one at a time: a neighbour that floods a
-//! link of its own takes the CPU that another's timing needs. What other programs of the machine
-//! do to a measurement cannot be helped; so a bound that only an idle machine keeps is asserted of
-//! the best packets, and of what the emulator says about its own lateness.
+//! `harness.rs` brings labs up and down. The tests run one at a time: a neighbour that floods its own link
+//! takes the CPU that another's timing needs. The load of other programs on the machine cannot be excluded;
+//! so a bound that only an idle machine keeps is asserted of the best packets, and of the lateness that the
+//! emulator itself reports.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The emulator does what it says: judged by ping and iperf3.
+//! The emulator's impairments match its settings, as ping and iperf3 measure them.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -33,7 +33,7 @@ fn sorted_times(answers: &[(u32, f64)]) -> Vec<f64> {
     times
 }
 
-/// Whether `found` of `trials` is what a probability gives, within five standard deviations.
+/// Whether `found` of `trials` fits a probability, within five standard deviations.
 #[track_caller]
 fn assert_binomial(found: usize, trials: usize, probability: f64) {
     let mean = trials as f64 * probability;
@@ -53,7 +53,7 @@ fn a_delay_of_10_ms_is_kept_within_a_third_of_a_millisecond() {
     let without = sorted_times(&ping(&lab, 200, "0.005"));
     lab.weft("set", &["wire", "--from", "client", "delay=10ms"]);
     let with = sorted_times(&ping(&lab, 200, "0.005"));
-    // What ping and the kernel need is in both.
+    // Both include the time that ping and the kernel need.
     let added = with[0] - without[0];
     assert!((9.9..10.3).contains(&added), "{added} ms");
     let status = lab.status();
@@ -120,7 +120,7 @@ fn a_rate_is_kept_within_2_percent() {
         let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
         rate.unwrap() / expected
     };
-    // A sender that the machine kept from sending leaves the link idle; no sender gets more through.
+    // A sender that got no CPU time leaves the link idle; no sender gets more through.
     let mut best: f64 = 0.0;
     for _ in 0..3 {
         best = best.max(measure());

@@ -1,4 +1,4 @@
-//! `weft lab` from outside: what its files may say, how it ends, and the short selection of the
+//! `weft lab` from outside: the contents of its files, its exit codes, and the short selection of the
 //! scenarios that ship. The whole suite is `weft lab run --all`.
 
 #![allow(
@@ -111,7 +111,7 @@ fn a_claim_that_does_not_hold_ends_with_99_and_with_the_line_that_shows_it_again
     );
     assert!(keep.join("impossible-seed9/shop.stderr").exists());
     assert!(keep.join("impossible-seed9/outcome.json").exists());
-    // The last packets of the link, and what the connections of the sidecars did.
+    // The last packets of the link, and the qlog of the sidecars' connections.
     let capture = std::fs::read(keep.join("impossible-seed9/wan.pcapng")).unwrap();
     assert!(capture.len() > 10_000, "{}", capture.len());
     let qlog = std::fs::read_to_string(keep.join("impossible-seed9/shop-dialling-1.sqlog"));
@@ -188,14 +188,14 @@ fn every_scenario_that_ships_is_listed_and_valid() {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// How often a scenario is run while the machine is too busy for its figures to mean anything. In CI a test that
-/// judges nothing fails, so it tries for some minutes.
+/// How often a scenario is run while the machine is too busy for its figures to be valid. In CI a test that
+/// could judge nothing fails, so it tries for some minutes.
 const ATTEMPTS: usize = 6;
 
 /// Runs a scenario that ships; every claim of it must hold.
 ///
-/// A run that the machine disturbed is harsher than what it claims to be, so claims that hold in it hold.
-/// Those that do not prove nothing; when that is all there is, the test has judged nothing, which fails in CI.
+/// A run that the machine disturbed is harsher than planned, so claims that hold in it count. Claims that do
+/// not hold prove nothing; if only those are left, the test has judged nothing, which fails in CI.
 #[track_caller]
 fn holds(name: &str) {
     if !can_make_labs() {
@@ -244,7 +244,7 @@ fn alone() -> File {
     file
 }
 
-/// Whether this machine can emulate networks. If not, says loudly that the test is skipped.
+/// Whether this machine can emulate networks. If not, prints that the test is skipped.
 fn can_make_labs() -> bool {
     let missing = if !nix::unistd::geteuid().is_root() {
         "labs need root here"
@@ -257,7 +257,7 @@ fn can_make_labs() -> bool {
     false
 }
 
-/// Says loudly that the machine was too busy for the test to judge anything.
+/// Prints that the machine was too busy for the test to judge anything.
 #[track_caller]
 fn not_judged(what: &str, why: &str) {
     let line = format!("NOT JUDGED {what}: the machine is too busy: {why}");
@@ -272,7 +272,7 @@ fn skip(why: &str) {
     say(&line);
 }
 
-/// Straight to the descriptor: the test runner keeps what passing tests print to itself.
+/// Written to the descriptor itself: the test runner captures the output of passing tests.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

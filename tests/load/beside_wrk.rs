@@ -1,12 +1,12 @@
-//! The same server under a closed loop that people know, and under the open one: what each of them says of it.
+//! The same server under a well-known closed loop and under the open one: the figures of each.
 
 use std::io::Write as _;
 use std::process::Command;
 
 use crate::harness::{Server, load};
 
-/// What wrk says of a percentile, in milliseconds; `None` if it is not installed, which is said loudly and fails in
-/// CI.
+/// A percentile that wrk reports, in milliseconds; `None` if it is not installed, which is printed and fails
+/// in CI.
 fn wrk(url: &str, percentile: &str) -> Option<f64> {
     let run = Command::new("wrk")
         .args(["-t1", "-c16", "-d6s", "--timeout", "10s", "--latency", url])
@@ -14,7 +14,7 @@ fn wrk(url: &str, percentile: &str) -> Option<f64> {
     let Ok(output) = run else {
         let line = "SKIPPED a comparison with wrk: no program `wrk` on the PATH (scripts/test installs it, as root)";
         assert!(std::env::var_os("CI").is_none(), "{line}");
-        // Straight to the descriptor: the test runner keeps what passing tests print to itself.
+        // Written to the descriptor itself: the test runner captures the output of passing tests.
         let _ = writeln!(std::io::stderr(), "{line}");
         return None;
     };
@@ -41,8 +41,8 @@ fn one_answer_in_a_hundred_that_stalls_is_one_in_a_hundred_for_the_open_loop_and
     let Some(closed) = wrk(&server.url("http", "/"), "90%") else {
         return;
     };
-    // wrk 4 knows that a closed loop leaves requests out, and makes some up: as many as its connection would have
-    // sent during the stall. Here, where one request stalls and no other waits for it, nobody sent them.
+    // wrk 4 knows that a closed loop omits requests, and adds some: as many as its connection would have sent
+    // during the stall. Here one request stalls and no other waits for it, so those requests never existed.
     assert!(closed > 50.0, "wrk says that p90 is {closed} ms");
     let server = Server::start(&flags);
     let ran = load(&[&server.url("http", "/"), "--rate", "500", "-d", "8s"]);

@@ -1,5 +1,5 @@
-//! `weft load compare`: real sidecars beside a plug-in that stands for another proxy and is none, so that it is
-//! known what must come out.
+//! `weft load compare`: real sidecars beside a plug-in that imitates another proxy, so that the expected
+//! figures are known.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Ran, weft};
 
-/// Leads callers to the server itself, and says when it begins and when it ended in order.
+/// Leads callers to the server itself, and logs when it begins and when it ended in order.
 const PASS: &str = r#"
 echo "$WEFT_COMPARE_WORKERS $WEFT_COMPARE_SERVER_HOST" > "$MARKS/began"
 test "$(pwd)" = "$WEFT_COMPARE_DIRECTORY" || exit 1
@@ -68,7 +68,7 @@ impl Stage {
         }
     }
 
-    /// Nothing of the run is left.
+    /// The run left no files.
     #[track_caller]
     fn expect_clean(&self) {
         let left = fs::read_dir(self.path("tmp")).unwrap();
@@ -77,7 +77,7 @@ impl Stage {
     }
 }
 
-/// Short loads, for what must be true of them whatever the machine does meanwhile.
+/// Short loads, for conditions that must hold whatever else the machine does.
 const SHORT: [&str; 12] = [
     "--rounds",
     "1",
@@ -134,7 +134,7 @@ fn weft_direct_and_a_plug_in_are_measured_in_one_run_and_weft_twice() {
     }
     assert!(figures(&document, "weft", "tcp")["cpu"].as_f64().unwrap() > 0.0);
     assert!(figures(&document, "direct", "tcp")["cpu"].is_null());
-    // A shell that waits costs nothing; whoever counted the generator or the server would see them here.
+    // A shell that waits uses no CPU time; if the generator or the server were counted, it would show here.
     assert_eq!(figures(&document, "pass", "http")["cpu"], 0.0);
     let tcp = document["observations"].as_array().unwrap().iter();
     let tcp = tcp.filter(|one| one["measurement"] == "tcp");
@@ -195,7 +195,7 @@ fn an_interrupted_comparison_in_namespaces_leaves_nothing() {
         .unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let mut lines = stderr.lines().map(Result::unwrap);
-    // It says how long it takes when everything is up and the first load begins.
+    // It prints its expected duration when everything is up and the first load begins.
     let said: Vec<String> = lines
         .by_ref()
         .take_while(|line| !line.contains(" rounds of "))
@@ -214,7 +214,7 @@ fn an_interrupted_comparison_in_namespaces_leaves_nothing() {
 }
 
 #[test]
-fn a_plug_in_that_cannot_be_one_is_told_in_a_line_before_anything_starts() {
+fn an_invalid_plug_in_is_reported_in_a_line_before_anything_starts() {
     let stage = Stage::new();
     let plain = stage.path("plain");
     fs::write(&plain, "no program").unwrap();
@@ -245,7 +245,7 @@ fn a_plug_in_that_cannot_be_one_is_told_in_a_line_before_anything_starts() {
 }
 
 #[test]
-fn a_plug_in_that_fails_is_told_with_its_own_words() {
+fn a_plug_in_that_fails_is_reported_with_its_own_output() {
     let stage = Stage::new();
     let rubbish = "echo listening on 80; cat > /dev/null";
     let dead = "echo 'no licence' >&2; exit 3";
@@ -304,13 +304,13 @@ fn without_an_envoy_its_plug_in_says_how_to_get_one() {
         .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    // Without Python there is not even that.
+    // Without Python there is no plug-in either.
     let says = ["pip install -r", "python3"];
     assert!(says.iter().any(|words| stderr.contains(words)), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
-/// Whether this may run; else it says so, and fails where nothing may be skipped.
+/// Whether this may run; if not, it prints that, and fails where no test may be skipped.
 fn may_make_namespaces() -> bool {
     let tried = Command::new("unshare")
         .args(["--net", "--pid", "--mount", "--fork", "true"])

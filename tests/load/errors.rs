@@ -1,4 +1,4 @@
-//! What goes wrong is counted by its kind, and what cannot be done is one line with the right exit code.
+//! Failures are counted by kind, and an impossible run gives one line with the right exit code.
 
 use std::net::TcpListener;
 
@@ -77,7 +77,7 @@ fn answers_that_are_not_the_expected_ones_fail() {
 }
 
 #[test]
-fn nobody_there_is_one_line_before_the_run() {
+fn an_unreachable_server_is_one_line_before_the_run() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
@@ -91,7 +91,7 @@ fn nobody_there_is_one_line_before_the_run() {
 }
 
 #[test]
-fn a_server_without_tls_is_told_before_the_run() {
+fn a_server_without_tls_is_reported_before_the_run() {
     let server = Server::start(&[]);
     let url = server.url("http", "/").replace("http:", "https:");
     let ran = load(&[&url, "--insecure", "--rate", "10"]);
@@ -100,7 +100,7 @@ fn a_server_without_tls_is_told_before_the_run() {
 }
 
 #[test]
-fn a_server_of_another_protocol_is_told_as_such() {
+fn a_server_of_another_protocol_is_reported_as_such() {
     let server = Server::start(&[]);
     // The echo of a request is no response.
     let url = server.url("tcp", "/").replace("tcp:", "http:");

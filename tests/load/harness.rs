@@ -77,7 +77,7 @@ impl Drop for Server {
     }
 }
 
-/// What `weft load` left.
+/// The output of `weft load`.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
@@ -98,7 +98,7 @@ impl Ran {
         self.json()["summary"][field].as_u64().unwrap()
     }
 
-    /// How many requests failed in a way.
+    /// How many requests failed in this way.
     #[track_caller]
     pub(crate) fn failed(&self, kind: &str) -> u64 {
         self.json()["errors"][kind].as_u64().unwrap_or(0)
@@ -129,7 +129,7 @@ pub(crate) fn load(arguments: &[&str]) -> Ran {
     run(&[&["--quiet", "-o", "json"], arguments].concat())
 }
 
-/// Runs `weft load` with nothing but these arguments, to its end.
+/// Runs `weft load` with only these arguments, to its end.
 pub(crate) fn run(arguments: &[&str]) -> Ran {
     let output = weft()
         .arg("load")

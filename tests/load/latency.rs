@@ -1,4 +1,4 @@
-//! The figures are those that must come out.
+//! The figures match the known values.
 
 use crate::harness::{Server, load};
 
@@ -75,11 +75,11 @@ fn the_rate_is_the_one_that_was_asked_for() {
         let ran = load(&[&url, "--rate", &rate.to_string(), "-d", "4s"]);
         assert_eq!(ran.summary("requests"), 4 * rate, "{ran:?}");
         assert_eq!(ran.summary("succeeded"), 4 * rate, "{ran:?}");
-        // A schedule that drifted would start requests later and later: within 1 % of the run's length of
-        // their time, the rate is within 1 %.
+        // A schedule that drifted would start requests later and later: if they start within 1 % of the run's
+        // length of their time, the rate is right within 1 %.
         let late = &ran.json()["generator"]["lateness"]["percentiles"]["p99"]["us"];
         assert!(late.as_u64().unwrap() < 40_000, "{rate}/s: {late} us");
-        // As many in each second; what ends in a second may be due in the one before.
+        // As many in each second; a request that ends in a second may have been due in the one before.
         let json = ran.json();
         let steps = json["timeline"]["steps"].as_array().unwrap();
         let due: Vec<u64> = steps

@@ -1,8 +1,8 @@
-//! Black-box tests of `weft load`: the real command against `weft load serve`, whose behaviour is known, so that
-//! every figure can be compared with what must be true.
+//! Black-box tests of `weft load`: the real command against `weft load serve`, whose behaviour is known, so
+//! that every figure can be compared with the true value.
 //!
-//! Bounds are wide on the slow side, because tests share their machine, and tight on the other: nothing may
-//! look better than it is. `harness.rs` runs the two.
+//! Bounds are wide on the slow side, because tests share their machine, and tight on the other: no figure may
+//! look better than the truth. `harness.rs` runs the two.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,12 +11,12 @@
 
 mod harness;
 
-mod again;
 mod beside_wrk;
 mod compare;
 mod ends;
 mod errors;
 mod latency;
 mod protocols;
+mod resends;
 mod results;
 mod secure;

@@ -1,4 +1,4 @@
-//! Every protocol carries requests, and fails as itself.
+//! Every protocol carries requests, and reports its own failures.
 
 use crate::harness::{Ran, Server, load};
 
@@ -66,7 +66,8 @@ fn five(url: &str, flags: &[&str]) -> Ran {
 #[test]
 fn bytes_go_up_over_tcp_until_the_peer_has_them_all() {
     let server = Server::on(&["tcp-sink", "tcp"], &[]);
-    // More than the buffers of a connection hold. The echo says it all back meanwhile, which is no reason to stop.
+    // More than the buffers of a connection hold. The echo returns it all in the meantime, which must not
+    // stop the sender.
     for protocol in ["tcp-sink", "tcp"] {
         let flags = ["--tcp", "upload", "--data-size", "20MiB"];
         let ran = five(&server.url(protocol, ""), &flags);

@@ -1,4 +1,4 @@
-//! What a run leaves behind, and what is made of it: report, page, log, comparison, search, sweep.
+//! The results of a run and their uses: report, page, log, comparison, search, sweep.
 
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ fn a_run_leaves_a_report_a_page_and_a_log() {
 }
 
 #[test]
-fn runs_of_one_server_are_not_told_apart_and_a_slower_one_is() {
+fn runs_of_one_server_do_not_differ_and_a_slower_one_does() {
     let folder = tempfile::tempdir().unwrap();
     let measure = |name: &str, latency: &str| {
         let server = Server::start(&["--latency", latency]);
@@ -40,8 +40,9 @@ fn runs_of_one_server_are_not_told_apart_and_a_slower_one_is() {
         std::fs::write(&path, &ran.stdout).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    // So slow that the lateness of a busy machine neither makes a run invalid nor hides the difference, and so spread
-    // that seconds differ by chance alone: of answers that are all alike, those of a late second look like another run.
+    // So slow that the lateness of a busy machine neither makes a run invalid nor hides the difference, and
+    // so spread that seconds differ only by chance: with equal answers, those of a late second would look
+    // like another run.
     let usual = "uniform:450ms-550ms";
     let (first, second) = (measure("a", usual), measure("b", usual));
     let slower = measure("c", "uniform:700ms-800ms");
@@ -76,7 +77,7 @@ fn what_is_no_result_cannot_be_compared() {
 fn a_sweep_runs_at_each_rate_and_marks_the_knee() {
     let server = Server::start(&["--latency", "200ms"]);
     let url = server.url("http", "/");
-    // With ten connections, 50/s is all that can be done.
+    // With ten connections, 50/s is the maximum.
     let ran = load(&[&url, "--sweep", "10:160:3", "-d", "2s", "-c", "10"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let json = ran.json();

@@ -1,4 +1,5 @@
-//! TLS and QUIC: what is carried, who is believed, and what a refusal looks like before a run.
+//! TLS and QUIC: which protocols they carry, which certificates are trusted, and how a refusal before a run
+//! is reported.
 
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::harness::{Ran, Server, load, run};
 const ORDERS: &str = "spiffe://demo.test/ns/shop/sa/orders";
 const FRONTEND: &str = "spiffe://demo.test/ns/shop/sa/frontend";
 
-/// A server of HTTPS and HTTP/3 with a certificate that it made itself.
+/// A server of HTTPS and HTTP/3 with a self-signed certificate.
 struct Website {
     server: Server,
     folder: TempDir,
@@ -33,7 +34,7 @@ impl Website {
         path(&self.folder, "cert.pem")
     }
 
-    /// Twenty requests that believe its certificate.
+    /// Twenty requests that trust its certificate.
     fn load(&self, scheme: &str, flags: &[&str]) -> Ran {
         let ca = self.certificate();
         let common = [&self.server.url(scheme, "/a.B/C"), "--ca", &ca];
@@ -76,13 +77,13 @@ impl Mesh {
         path(&self.0, "root.crt")
     }
 
-    /// The flags with which a side shows an identity.
+    /// The flags with which a side presents an identity.
     fn shown(&self, name: &str) -> [String; 4] {
         let file = |kind: &str| path(&self.0, &format!("{name}.{kind}"));
         ["--cert".into(), file("crt"), "--key".into(), file("key")]
     }
 
-    /// Orders, who lets in the frontend alone.
+    /// Orders, which lets in only the frontend.
     fn orders(&self) -> Server {
         let shown = self.shown("orders");
         let root = self.root();
@@ -91,7 +92,7 @@ impl Mesh {
         Server::on(&["https", "http3"], &flags)
     }
 
-    /// Twenty requests that show the identity `name` and believe `server` alone.
+    /// Twenty requests that present the identity `name` and trust only `server`.
     fn load(&self, url: &str, name: &str, server: &str, flags: &[&str]) -> Ran {
         let shown = self.shown(name);
         let root = self.root();
@@ -152,7 +153,7 @@ fn a_new_connection_for_each_request_makes_a_handshake_for_each_also_with_resump
 fn handshakes_that_were_resumed_are_those_that_were_asked_for() {
     let site = Website::start(&[]);
     let resumed = |scheme, flags: &[&str]| {
-        // One after another: the next has the session of the one before.
+        // One after another, so that each resumes the session of the one before.
         let one = ["--no-keep-alive", "-t", "1", "-c", "1"];
         let ran = site.load(scheme, &[&one, flags].concat());
         assert_eq!(ran.summary("handshakes"), 20, "{scheme} {flags:?}: {ran:?}");
@@ -161,7 +162,7 @@ fn handshakes_that_were_resumed_are_those_that_were_asked_for() {
     assert_eq!(resumed("https", &[]), Some(0));
     assert_eq!(resumed("https", &["--resume"]), Some(19));
     assert_eq!(resumed("https", &["--http2", "--resume"]), Some(19));
-    // What QUIC's library does not tell is not guessed.
+    // QUIC's library does not report it, so the field is absent.
     assert_eq!(resumed("http3", &["--http3", "--resume"]), None);
 }
 
@@ -219,7 +220,7 @@ fn an_identity_is_shown_and_believed_over_tls_and_quic() {
 }
 
 #[test]
-fn a_server_of_another_identity_is_told_before_the_run() {
+fn a_server_of_another_identity_is_reported_before_the_run() {
     let mesh = Mesh::new();
     let orders = mesh.orders();
     for (scheme, flags) in [("https", &[][..]), ("http3", &["--http3"])] {
@@ -238,7 +239,7 @@ fn a_client_of_another_identity_is_told_that_it_was_refused() {
     let ran = mesh.load(&orders.url("http3", "/"), "orders", ORDERS, &["--http3"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.one_line().contains("TLS handshake failed"), "{ran:?}");
-    // Over TCP the refusal comes when the client is done with its handshake: with the first answer.
+    // Over TCP the refusal comes after the client's handshake: with the first answer.
     let ran = mesh.load(&orders.url("https", "/"), "orders", ORDERS, &[]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert_eq!(ran.summary("succeeded"), 0, "{ran:?}");
@@ -246,7 +247,7 @@ fn a_client_of_another_identity_is_told_that_it_was_refused() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for_is_told_before_the_run() {
+fn an_untrusted_certificate_is_reported_before_the_run() {
     let (site, other) = (Website::start(&[]), Website::start(&[]));
     let ca = other.certificate();
     for (scheme, flags) in [("https", &[][..]), ("http3", &["--http3"])] {
@@ -259,12 +260,12 @@ fn a_certificate_that_nobody_vouches_for_is_told_before_the_run() {
 }
 
 #[test]
-fn nobody_there_is_one_line_over_udp_as_well() {
+fn an_unreachable_server_is_one_line_over_udp_as_well() {
     let free = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     let url = format!("https://{address}/");
     let plan = [url.as_str(), "--http3", "--insecure", "--rate", "10"];
-    // Somebody has the port, and says nothing.
+    // A socket that holds the port, and sends nothing.
     let ran = load(&plan);
     assert_eq!(ran.code, 1);
     assert!(ran.one_line().contains("took too long"), "{ran:?}");

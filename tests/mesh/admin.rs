@@ -1,5 +1,6 @@
-//! Who may ask the admin endpoints, and what: programs of this host read, only the sidecar's own user and root
-//! change it, other hosts see health and metrics. What pages in a browser get is in `admin_browser.rs`.
+//! Which callers may use the admin endpoints, and for what: programs of this host read, only the sidecar's
+//! own user and root change it, other hosts see health and metrics. Pages in a browser are in
+//! `admin_browser.rs`.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -81,7 +82,7 @@ fn a_name_that_strangers_point_at_loopback_reaches_no_admin_endpoint() {
 fn what_a_page_of_another_site_asks_is_refused() {
     let mesh = Mesh::start();
     mesh.apply(&service("orders", 80, "http"));
-    // Even where changes are taken over TCP.
+    // Even if changes are taken over TCP.
     let shop = mesh
         .sidecar("shop")
         .calls("orders:80")
@@ -248,7 +249,7 @@ fn another_user_changes_nothing_even_where_it_reaches_the_socket() {
         "{}",
         refused.stderr
     );
-    // A mode that was changed by mistake lets others connect, and no more.
+    // A mode that was changed by mistake lets others connect, but do no more.
     set_mode(&socket, 0o666);
     let refused = post();
     assert!(

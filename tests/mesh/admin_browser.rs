@@ -1,4 +1,4 @@
-//! Pages in a real browser on a sidecar's host get nothing from its admin endpoint, and change nothing.
+//! Pages in a real browser on a sidecar's host can neither read its admin endpoint nor change anything.
 
 use std::io::Write;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::admin::expect_no_drain;
 use crate::harness::{Load, Mesh, Need, Origin, need, program, run, service};
 
-/// What a page of `http://evil.test` tries, and what it reads. `ADMIN` is the endpoint; `NAME` the same by a
-/// name of the attacker's.
+/// The attempts of a page of `http://evil.test`, and what it can read. `ADMIN` is the endpoint; `NAME` the
+/// same under a name of the attacker's.
 const PAGE: &str = r#"<!doctype html><body>
 <iframe name="sink"></iframe>
 <form id="f" target="sink" method="post" action="http://ADMIN/drain"><input name="a" value="b"></form>
@@ -56,7 +56,7 @@ fn a_page_in_a_browser_on_this_host_neither_drains_nor_reads() {
         .sidecar("orders")
         .serves("orders:80", origin.address)
         .start();
-    // The weaker setting, so that nothing but the page's own words gives it away.
+    // The weaker setting, so that only the page's own requests give it away.
     let mut shop = mesh
         .sidecar("shop")
         .calls("orders:80")
@@ -116,7 +116,7 @@ fn a_page_in_a_browser_on_this_host_neither_drains_nor_reads() {
     let tried = seen.split("tried 20: ").nth(1).unwrap();
     let tried = tried.split('<').next().unwrap();
     for outcome in tried.split("; ") {
-        // An opaque answer is none that a page can look into.
+        // A page cannot read an opaque answer.
         let is_nothing = outcome == "failed" || outcome == "type=opaque status=0 read=0";
         assert!(is_nothing, "{outcome} in {seen}");
     }
@@ -124,7 +124,7 @@ fn a_page_in_a_browser_on_this_host_neither_drains_nor_reads() {
     let filter = shop.admin_get("/logging").unwrap().text();
     assert!(!filter.contains("trace"), "{filter}");
 
-    // What a page whose name was pointed here after it came sees is what its browser loads from there.
+    // A page whose name was pointed here after it was loaded: its browser shows what it reads from there.
     let seen = browse("rebound", &format!("http://{name}/config_dump"));
     assert!(seen.contains("called by localhost"), "{seen}");
     for secret in ["control_plane", "orders", Mesh::DOMAIN] {

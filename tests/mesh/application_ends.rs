@@ -1,4 +1,4 @@
-//! Applications that end connections and streams as they may: no request is lost to it that they did not take.
+//! Applications that end connections and streams as they may: no request is lost that they did not process.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -144,7 +144,7 @@ fn ask_on(connection: &mut Connection, method: &str, requests: usize) -> Vec<u16
 }
 
 #[test]
-fn an_application_that_closes_behind_each_answer_without_a_word_costs_no_post() {
+fn an_application_that_closes_after_each_answer_without_notice_costs_no_post() {
     let mesh = Mesh::start();
     let count = AtomicUsize::new(0);
     let origin = Origin::http(mesh.address(), move |_, out| {
@@ -176,7 +176,7 @@ fn posts_reuse_the_connections_of_an_application_that_keeps_them() {
     // One connection, and so one worker of each sidecar.
     let mut connection = Connection::open(between.address()).unwrap();
     assert!(ask_on(&mut connection, "POST", 100).is_empty());
-    // The first ones had to show that connections live.
+    // The first ones had to show that connections stay open.
     pause(Duration::from_millis(100));
     assert!(ask_on(&mut connection, "POST", 1).is_empty());
     let before = origin.connections();

@@ -1,4 +1,4 @@
-//! Streams of HTTP/2 applications: how many there may be, and what it means when one ends before its time.
+//! Streams of HTTP/2 applications: how many there may be, and the effect of one that ends early.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -64,7 +64,7 @@ fn calls_beyond_the_streams_of_one_connection_run_on_further_ones() {
     let calls = client.begin("/hold", 240);
     let running = |call: &&Call| !call.response.headers().contains_key("grpc-status");
     assert_eq!(calls.iter().filter(running).count(), 240);
-    // Other calls of the service, of this caller and of another one, do not notice.
+    // Other calls of the service, by this caller and by another one, are not affected.
     for other in [&client, &bystander] {
         let outcomes = other.unary("/", 20, 4);
         assert!(outcomes.iter().all(|one| one.is_good()), "{outcomes:?}");
@@ -73,7 +73,7 @@ fn calls_beyond_the_streams_of_one_connection_run_on_further_ones() {
 }
 
 #[test]
-fn a_call_that_waits_too_long_for_a_stream_is_told_and_counted_and_the_next_one_runs_when_there_is_room()
+fn a_call_that_waits_too_long_for_a_stream_is_refused_and_counted_and_the_next_one_runs_when_there_is_room()
  {
     let mesh = Mesh::start();
     let application = holding(&mesh, 1);

@@ -1,4 +1,4 @@
-//! Who may call, and who may serve.
+//! Which identities may call, and which may serve.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ fn a_workload_that_registers_for_another_identitys_service_is_never_dialled() {
         .sidecar("orders")
         .serves("orders:80", honest.address)
         .start();
-    // Has an identity of the mesh, but not the one that may serve orders.
+    // Has an identity of the mesh, but not one that may serve orders.
     let mut thief = mesh
         .sidecar("mallory")
         .serves("orders:80", mallory.address)
@@ -138,7 +138,7 @@ fn a_workload_that_registers_for_another_identitys_service_is_never_dialled() {
     let frontend = mesh.sidecar("frontend").calls("orders:80").start();
     frontend.wait_endpoints("orders:80", 1);
 
-    // The refusal is told to whoever looks after that workload.
+    // The refusal is logged for the operator of that workload.
     eventually("the refusal is told", || {
         let log = thief.process.log().to_lowercase();
         let sidecars = mesh.get("sidecars").to_string();
@@ -150,7 +150,7 @@ fn a_workload_that_registers_for_another_identitys_service_is_never_dialled() {
     }
     frontend.wait_endpoints("orders:80", 1);
 
-    // Not even when it is the only one left.
+    // Not even if it is the only one left.
     orders.terminate();
     assert!(orders.process.wait_exit(Duration::from_secs(30)).success());
     eventually("the honest endpoint is gone", || {

@@ -1,4 +1,4 @@
-//! What people get wrong: one clear line, the right exit code, and nothing changed.
+//! Mistakes of users: one clear line, the right exit code, and no change.
 
 use std::fs::{File, Permissions};
 use std::net::TcpListener;
@@ -12,7 +12,7 @@ const BAD_DATA: i32 = 65;
 const UNREACHABLE: i32 = 69;
 const NOT_PERMITTED: i32 = 77;
 
-/// Exit code, one line on stderr that says all of `words`, nothing on stdout.
+/// Exit code, one line on stderr that contains all of `words`, nothing on stdout.
 #[track_caller]
 fn expect_line(output: &Output, code: i32, words: &[&str]) {
     assert_eq!(output.code, code, "{output:?}");
@@ -51,7 +51,7 @@ fn a_bad_file_is_refused_as_a_whole_with_file_and_line() {
             ),
             &["mesh.yaml", "protocl", "protocol"],
         ),
-        // A route to a service that is not there.
+        // A route to a missing service.
         (
             format!(
                 "{good}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: lost, namespace: shop }}\nspec:\n  parentRefs: [ {{ group: \"\", kind: Service, name: orders, port: 80 }} ]\n  rules: [ {{ backendRefs: [ {{ name: nowhere, port: 80 }} ] }} ]\n"
@@ -82,7 +82,7 @@ fn a_bad_file_is_refused_as_a_whole_with_file_and_line() {
     for (yaml, words) in cases {
         let output = mesh.try_apply(&yaml);
         assert_eq!(output.code, BAD_DATA, "{output:?}");
-        // One line for each finding, and one that says what became of the change.
+        // One line for each finding, and one with the result of the change.
         let lines = said(&output.stderr);
         let (last, findings) = lines.split_last().unwrap();
         assert!(
@@ -103,7 +103,7 @@ fn a_token_buys_one_identity_and_no_second_one() {
     mesh.apply(&service("orders", 80, "http"));
     let plan = mesh.sidecar("orders").calls("orders:80");
     let first = plan.clone().start();
-    // The same token in the hands of somebody else, who has another key.
+    // The same token used with another key.
     let mut second = plan.named("thief").moved(&mesh).spawn();
     let status = second.process.wait_exit(Duration::from_secs(20));
     assert_eq!(
@@ -119,7 +119,7 @@ fn a_token_buys_one_identity_and_no_second_one() {
 }
 
 #[test]
-fn a_workloads_token_logs_nobody_in_and_a_login_that_fails_replaces_none() {
+fn a_workloads_token_is_no_login_and_a_login_that_fails_replaces_none() {
     let mesh = Mesh::start();
     let mut login = mesh.weft_command(&["login", &mesh.config_address(), "--context", "other"]);
     let output = run(login.arg("--join-token-file").arg(mesh.token("orders")));
@@ -130,7 +130,7 @@ fn a_workloads_token_logs_nobody_in_and_a_login_that_fails_replaces_none() {
     );
     let output = mesh.weft(&["login", "127.0.0.1:1", "--wait", "1s"]);
     expect_line(&output, UNREACHABLE, &["the earlier login stays"]);
-    // The CA proves who it is, and will not become the config service.
+    // The CA proves its identity, and will not become the config service.
     let ca = mesh.config_address().replace(":6201", ":6200");
     let output = mesh.weft(&["login", &ca, "--wait", "30s"]);
     expect_line(&output, UNREACHABLE, &["is the CA, not the config service"]);
@@ -186,7 +186,7 @@ fn a_key_that_cannot_be_read_or_is_none_ends_the_process() {
     let key = sidecar.state().join("identity.key");
     let good = std::fs::read(&key).unwrap();
 
-    // The token would buy a new identity, but it is spent; the old key stays for a person to mend.
+    // The token entitles to a new identity, but it is spent; the old key stays for a person to repair.
     std::fs::write(
         &key,
         "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
@@ -195,7 +195,7 @@ fn a_key_that_cannot_be_read_or_is_none_ends_the_process() {
     expect_end(&mut sidecar, NOT_PERMITTED, "identity.");
     assert!(std::fs::read_to_string(&key).unwrap().contains("AAAA"));
 
-    // A folder instead of a file cannot be read by root either.
+    // A folder in place of a file cannot be read by root either.
     std::fs::remove_file(&key).unwrap();
     std::fs::create_dir(&key).unwrap();
     expect_end(&mut sidecar, 1, "identity.key");
@@ -288,7 +288,7 @@ fn a_token_that_a_shell_puts_into_a_file_is_its_owners_alone() {
     let mesh = Mesh::start();
     let path = mesh.folder().join("orders.token");
     let file = File::create(&path).unwrap();
-    // What a shell makes of `> orders.token` with the usual umask.
+    // The mode that a shell gives `> orders.token` with the usual umask.
     file.set_permissions(Permissions::from_mode(0o644)).unwrap();
     let mut command = mesh.weft_command(&["ca", "token", "--identity", "ns/shop/sa/orders"]);
     command.arg("--dir").arg(mesh.folder().join("ca"));
@@ -313,7 +313,7 @@ fn a_sidecar_whose_key_everybody_on_the_host_may_read_does_not_start() {
     assert_eq!(status.code(), Some(NOT_PERMITTED), "{log}");
     let command = format!("chmod 600 {}", key.display());
     assert!(said(&log)[0].contains(&command), "{log}");
-    // The group of a volume is its orchestrator's to choose.
+    // The orchestrator chooses the group of a volume.
     std::fs::set_permissions(&key, Permissions::from_mode(0o640)).unwrap();
     plan.start();
 }

@@ -1,5 +1,5 @@
-//! Clients that speak HTTP/1 in ways that the RFCs allow and few use: those that end their side after the request,
-//! and those that write its head in one of its rarer forms.
+//! Clients that use HTTP/1 in ways that the RFCs allow and few use: some end their side after the request,
+//! others write its head in one of its rarer forms.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ fn shop(mesh: Mesh, origin: &Origin) -> Shop {
     })
 }
 
-/// Answers after a moment in which a client's end is certainly seen.
+/// Answers after enough time for a client's end to be seen.
 fn slow_echo(mesh: &Mesh) -> Origin {
     Origin::http(mesh.address(), |request, out| {
         pause(Duration::from_millis(300));
@@ -36,7 +36,7 @@ fn slow_echo(mesh: &Mesh) -> Origin {
     })
 }
 
-/// All that comes back on a connection whose client ends its side behind `request`.
+/// All bytes that come back on a connection whose client ends its side behind `request`.
 fn said_and_ended(address: SocketAddr, request: &str) -> String {
     let mut stream = connect(address).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -119,7 +119,7 @@ fn an_end_within_a_head_or_a_body_makes_no_whole_request() {
     assert_eq!(origin.requests().len(), 0);
 }
 
-/// An application that never answers. It tells when it has a request, and when that is given up.
+/// An application that never answers. It reports each request, and when the request is given up.
 fn stuck(mesh: &Mesh) -> (Origin, Receiver<&'static str>) {
     let (tell, told) = sync_channel(16);
     let tell = std::sync::Mutex::new(tell);
@@ -227,7 +227,7 @@ fn the_absolute_form_is_the_authority_whatever_host_stands_beside_it() {
         }
     }
     let before = origin.requests().len();
-    // What Host says cannot lead anywhere, nor be anything but a host.
+    // A Host field cannot lead anywhere else, nor be anything but a host.
     for (target, host) in [
         ("http://elsewhere/", "orders.shop"),
         ("http://orders.shop/", "ord ers"),
@@ -293,7 +293,7 @@ fn a_body_that_comes_though_100_continue_was_not_said_is_waited_for_no_longer() 
     for (framing, body) in [(length, "abc"), (coding, "3\r\nabc\r\n0\r\n\r\n")] {
         for apart in [false, true] {
             let mut connection = Connection::open(shop.address).unwrap();
-            // The first that comes on a connection is read otherwise than what comes later.
+            // The first request on a connection is read by another code path than later ones.
             for _ in 0..2 {
                 let begin = Instant::now();
                 let head =
@@ -315,7 +315,7 @@ fn a_body_that_comes_though_100_continue_was_not_said_is_waited_for_no_longer() 
             }
         }
     }
-    // One that waits is told.
+    // A client that waits is told.
     let mut connection = Connection::open(shop.address).unwrap();
     connection
         .send(b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
@@ -329,7 +329,7 @@ fn a_body_that_comes_though_100_continue_was_not_said_is_waited_for_no_longer() 
 }
 
 #[test]
-fn an_application_gets_via_unless_its_sidecar_is_told_otherwise() {
+fn an_application_gets_via_unless_a_setting_forbids_it() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
     mesh.apply(&[service("orders", 80, "http"), service("plain", 80, "http")].concat());

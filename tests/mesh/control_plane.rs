@@ -1,4 +1,4 @@
-//! What the control plane says of itself at its admin endpoints.
+//! The admin endpoints of the control plane.
 
 use crate::harness::{Mesh, Origin, eventually, service};
 

@@ -1,4 +1,4 @@
-//! How a sidecar ends: what runs is finished, and a wrapped command's end is its own.
+//! How a sidecar ends: running requests finish, and it ends with a wrapped command.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -173,7 +173,7 @@ fn tunnels_that_outlive_the_drain_are_reset_on_both_sides_with_a_reason() {
     serving.terminate();
     let reset = client.read(&mut echo).unwrap_err();
     assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
-    // Those of the probes end well.
+    // The connections of the probes end cleanly.
     let mut broken = ends.iter().flatten();
     assert_eq!(broken.next(), Some(std::io::ErrorKind::ConnectionReset));
     assert!(serving.process.wait_exit(Duration::from_secs(30)).success());

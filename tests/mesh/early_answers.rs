@@ -34,7 +34,7 @@ fn between(mesh: Mesh, application: SocketAddr, protocol: &str) -> Between {
     }
 }
 
-/// Sends a request with a body of that size, and gives the status that comes, however sending goes.
+/// Sends a request with a body of that size, and returns the status, however sending ends.
 fn upload(at: SocketAddr, size: usize) -> io::Result<(u16, String)> {
     let mut stream = connect(at)?;
     let mut writer = stream.try_clone()?;
@@ -58,7 +58,7 @@ fn upload(at: SocketAddr, size: usize) -> io::Result<(u16, String)> {
     Ok((response.status, response.text()))
 }
 
-/// All of so many uploads of each size get the early answer.
+/// All of these uploads of each size get the early answer.
 fn expect_refusals(at: SocketAddr, each: usize) {
     for size in SIZES {
         let (mut good, mut bad) = (0, Vec::new());
@@ -72,7 +72,7 @@ fn expect_refusals(at: SocketAddr, each: usize) {
     }
 }
 
-/// Serves `/` well, and refuses uploads by `refuse`, whose connection then closes with what was not read.
+/// Serves `/` normally, and refuses uploads by `refuse`, whose connection then closes with unread bytes.
 fn refusing(
     mesh: &Mesh,
     refuse: impl Fn(&mut std::net::TcpStream) -> io::Result<()> + Send + Sync + 'static,
@@ -106,7 +106,7 @@ fn an_early_answer_of_an_application_that_closes_reaches_every_caller() {
     let between = between(mesh, origin.address, "http");
     let at = between.caller.listener("echo:80");
     expect_refusals(at, 100);
-    // The endpoint is as well as it was.
+    // The endpoint is still in rotation.
     assert_eq!(get(at, "/").unwrap().status, 200);
 }
 
@@ -134,8 +134,8 @@ fn an_early_answer_of_an_http2_application_reaches_every_caller() {
             let mut body = respond.send_response(head, false).unwrap();
             body.send_data(Bytes::from_static(b"too large"), true)
                 .unwrap();
-            // RFC 9113 section 8.1: the answer is whole, and the rest of the request is not wanted. h2 says so by
-            // RST_STREAM with NO_ERROR.
+            // RFC 9113 section 8.1: the answer is complete, and the rest of the request is not wanted. h2
+            // reports that by RST_STREAM with NO_ERROR.
             drop(request);
         })
     });

@@ -1,6 +1,5 @@
-//! The figures that resilience promises, in front of real processes: what callers see of endpoints that
-//! are slow, failing, stalling or overloaded. The load is an open loop (`weft load`), so that waiting
-//! callers count.
+//! The figures that resilience promises, with real processes: what callers see of endpoints that are slow,
+//! failing, stalling or overloaded. The load is an open loop (`weft load`), so that waiting callers count.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -91,7 +90,7 @@ fn of_five_endpoints_one_that_takes_two_seconds_is_hardly_met_after_ten_and_back
     let after = Seen::of(&mesh, to, 200, 5, &[]);
     assert_eq!(after.count("failed"), 0);
     let p99 = after.percentile("p99");
-    // What a busy machine adds to single requests is no matter of balancing.
+    // Delays that a busy machine adds to single requests do not concern balancing.
     let noise = Duration::from_millis(50);
     assert!(
         p99 <= (2 * baseline).max(noise),
@@ -201,7 +200,7 @@ fn a_deadline_of_300_ms_ends_a_chain_of_three_hops_down_to_the_stuck_application
         .sidecar("third")
         .serves("third:80", stuck.address)
         .start();
-    // Applications in between forward the trace and nothing else.
+    // Applications in between forward only the trace.
     let forward = |to: Arc<Mutex<Option<SocketAddr>>>| {
         Origin::http(mesh.address(), move |request, out| {
             let next = to.lock().unwrap().unwrap();

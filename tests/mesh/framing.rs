@@ -1,7 +1,7 @@
-//! Where a message ends, in every version and direction: HTTP/1 says it by a length, a coding or the end of the
-//! connection, HTTP/2 and the wire by the end of a stream, so each must be made of the others. The applications here
-//! record what they see; real servers are asked in `framing_of_servers.rs`, and which fields pass in
-//! `framing_of_fields.rs`.
+//! Where a message ends, in every version and direction: HTTP/1 marks it by a length, a coding or the end of
+//! the connection, HTTP/2 and the wire by the end of a stream, so each must be translated into the others.
+//! The applications here record what they receive; real servers are in `framing_of_servers.rs`, and the
+//! fields that pass in `framing_of_fields.rs`.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const CONTENTS: [Content; 6] = [
     Content::Trailed(&["abc"], ("x-sum", "294")),
 ];
 
-/// Of the response: each names what the application does.
+/// Of the response: each names the application's behaviour.
 const PATHS: [&str; 9] = [
     "/sized",
     "/streamed",
@@ -150,7 +150,7 @@ impl Application {
         }
     }
 
-    /// What it has to see of a request: its content, and one word about its end that its version understands.
+    /// What it must see of a request: its content, and one mark of its end that its version knows.
     fn expect(&self, seen: &Seen, method: &str, content: Content, what: &str) {
         let what = format!("{what}: {seen:?}");
         assert_eq!(
@@ -173,7 +173,8 @@ impl Application {
         } else {
             assert_eq!(seen.trailers, [], "{what}");
         }
-        // RFC 9110 section 8.6: a method that means content says that there is none, others say nothing.
+        // RFC 9110 section 8.6: a method for which content has a meaning declares that there is none, others
+        // declare nothing.
         let means_content = matches!(method, "POST" | "PUT" | "PATCH");
         match self {
             Self::Http1(_) => {
@@ -201,7 +202,7 @@ impl Application {
     }
 }
 
-/// What a client has to get of a response: its content, and one word about its end that its version understands.
+/// What a client must get of a response: its content, and one mark of its end that its version knows.
 fn expect_reply(reply: &Reply, version: Version, method: &str, path: &str, what: &str) {
     let what = format!("{what}: {reply:?}");
     let status = match path {
@@ -223,7 +224,7 @@ fn expect_reply(reply: &Reply, version: Version, method: &str, path: &str, what:
     assert!(length.is_none() || coding.is_none(), "{what}");
     match (path, length.as_deref()) {
         ("/sized" | "/old-kept", length) => assert_eq!(length, Some("3"), "{what}"),
-        // RFC 9110 section 8.6: the length of what a GET would have got, or nothing.
+        // RFC 9110 section 8.6: the length that a GET would have got, or none.
         ("/not-modified", length) => assert_eq!(length, Some("3"), "{what}"),
         ("/empty", length) => assert!(length.is_none_or(|length| length == "0"), "{what}"),
         (_, length) => assert_eq!(length, None, "{what}"),
@@ -234,7 +235,7 @@ fn expect_reply(reply: &Reply, version: Version, method: &str, path: &str, what:
     if status == 204 {
         assert_eq!(coding, None, "{what}");
     }
-    // A connection that goes on says where the message ends.
+    // A connection that stays open marks where the message ends.
     if version == Version::Http11 && !bodiless {
         assert!(
             length.is_some() || coding.as_deref() == Some("chunked"),
@@ -256,8 +257,8 @@ fn expect_reply(reply: &Reply, version: Version, method: &str, path: &str, what:
     }
 }
 
-/// Asks for everything with every method in every version. Each version but HTTP/1.0 has one connection for all of it,
-/// so that each message is also the one behind all those before.
+/// Requests everything with every method in every version. Each version but HTTP/1.0 has one connection for
+/// all of it, so that each message also follows all those before.
 fn ask_everything(application: impl FnOnce(&Mesh) -> Application) {
     let mesh = Mesh::start();
     let application = application(&mesh);
@@ -323,8 +324,8 @@ fn a_body_of_unknown_length_reaches_an_application_that_answered_in_http10_befor
     assert!(bodies.eq([b"abc"; 4].map(Vec::from)));
 }
 
-/// RFC 9112 section 9.3: a client of HTTP/1.0 that asks for it keeps its connection, if it can tell where a message
-/// ends.
+/// RFC 9112 section 9.3: the connection of an HTTP/1.0 client that asks for it stays open, if the client can
+/// tell where a message ends.
 #[test]
 fn a_client_of_http10_keeps_its_connection_only_behind_an_answer_with_a_length() -> io::Result<()> {
     let mesh = Mesh::start();

@@ -1,5 +1,5 @@
-//! What else of a message changes with its version: fields that are of one connection, interim responses, heads that
-//! are too large, and the target that means a whole server. Where a message ends: `framing.rs`.
+//! The other parts of a message that change with its version: fields of one connection, interim responses,
+//! heads that are too large, and the target of a whole server. Where a message ends: `framing.rs`.
 
 use std::io::{BufRead as _, Write as _};
 
@@ -52,7 +52,7 @@ fn expect_none_of_a_connection(seen: &Seen) {
     for (name, _) in OF_A_CONNECTION {
         let found = seen.header(name);
         match (name, seen.line.ends_with("HTTP/1.1")) {
-            // RFC 9110 section 10.1.4: TE is named there, which is weft's own doing.
+            // RFC 9110 section 10.1.4: TE is named there, by weft itself.
             ("connection", true) => assert_eq!(found, Some("te"), "{seen:?}"),
             _ => assert_eq!(found, None, "{name}: {seen:?}"),
         }
@@ -158,7 +158,7 @@ fn early_hints(count: usize) -> Vec<Response<()>> {
     (0..count).map(hint).collect()
 }
 
-/// What a client of the mesh's wire gets, which may understand interim responses.
+/// The answer for a client of the mesh's wire, which may understand interim responses.
 fn of_a_peer(shop: &Shop, path: &str) -> serde_json::Value {
     let address = shop.orders.mesh_address().to_string();
     let identity = shop.sidecar.state();
@@ -206,7 +206,7 @@ fn interim_responses_of_either_version_pass_to_a_peer_and_harm_no_client_of_its_
             for path in ["/", "/many", "/"] {
                 let reply = client.ask("GET", path, &[], Content::None).unwrap();
                 assert_eq!((reply.status, reply.body.as_str()), (200, "abc"));
-                // hyper's server side cannot say them.
+                // hyper's server side cannot send them.
                 assert!(reply.interim.is_empty(), "{version:?}: {reply:?}");
             }
         }
@@ -248,7 +248,7 @@ fn an_application_of_http2_tells_a_client_of_http1_to_go_on() {
 }
 
 #[test]
-fn a_head_that_is_too_large_over_http2_is_told_as_such_and_ends_nothing_else() {
+fn a_head_that_is_too_large_over_http2_is_answered_as_such_and_ends_nothing_else() {
     let mesh = Mesh::start();
     let (application, requests) = Http2::recording(mesh.address(), |request| {
         match request.path() {

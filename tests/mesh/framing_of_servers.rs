@@ -1,6 +1,6 @@
-//! Real servers in both versions behind a sidecar, each with its own reading of where a message ends: nginx, lighttpd
-//! with a CGI program, and hypercorn, whose HTTP/2 is Python's. What exactly an application sees of a message is recorded in
-//! `framing.rs`.
+//! Real servers in both versions behind a sidecar, each with its own reading of where a message ends: nginx,
+//! lighttpd with a CGI program, and hypercorn, whose HTTP/2 is Python's. `framing.rs` records exactly what an
+//! application receives.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const CONTENTS: [Content; 6] = [
     Content::Trailed(&["abc"], ("x-sum", "294")),
 ];
 
-/// Of the port, by which a sidecar speaks HTTP/1.1 or HTTP/2 to it.
+/// The protocol of the port, by which a sidecar uses HTTP/1.1 or HTTP/2.
 const PROTOCOLS: [&str; 2] = ["http", "grpc"];
 
 /// A server in a folder of its own.
@@ -90,7 +90,7 @@ fn nginx(mesh: &Mesh, protocol: &str) -> Server {
 
 fn lighttpd(mesh: &Mesh) -> Server {
     Server::start("lighttpd", mesh, |folder, address| {
-        // What a CGI program says, HTTP/1.1 has to code.
+        // HTTP/1.1 has to encode the output of a CGI program.
         let script = "#!/bin/sh\nbody=$(head -c \"${CONTENT_LENGTH:-0}\")\nprintf 'Content-Type: text/plain\\r\\n\\r\\n%s %s' \"$REQUEST_METHOD\" \"$body\"\n";
         std::fs::write(folder.join("root/echo.sh"), script).unwrap();
         let text = format!(
@@ -120,7 +120,7 @@ fn shop(mesh: Mesh, protocol: &str, server: &Server) -> Shop {
     Shop::planned(mesh, protocol, server.address, |plan| plan, one_worker)
 }
 
-/// Calls `judge` with a client of each version, and each content that it can say.
+/// Calls `judge` with a client of each version, and each content that it can send.
 fn for_all(shop: &Shop, mut judge: impl FnMut(&mut Client, Version, Content)) {
     for version in VERSIONS {
         let mut client = Client::open(version, shop.address);
@@ -161,7 +161,7 @@ fn nginx_reads_every_request_to_its_end_in_both_versions() {
                     }
                 }
             }
-            // What was sent is what is there.
+            // The body arrived as it was sent.
             stored += 1;
             let path = format!("/stored/{stored}");
             let reply = client.ask("PUT", &path, &[], content).unwrap();
@@ -192,7 +192,7 @@ fn lighttpd_hands_every_request_whole_to_its_program_in_both_versions() {
                 let reply = reply.unwrap_or_else(|error| {
                     panic!("{method}, {what}: {error}\n{}", lighttpd.process.log())
                 });
-                // Over HTTP/2 it wants to be told the length of a POST before.
+                // Over HTTP/2 it needs to know the length of a POST in advance.
                 let is_told = matches!(content, Content::None | Content::Sized(_));
                 if (protocol, method, is_told, reply.status) == ("grpc", "POST", false, 411) {
                     continue;

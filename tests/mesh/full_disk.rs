@@ -1,4 +1,4 @@
-//! Disks that are full or read-only: what a process needs to go on is in its memory.
+//! Disks that are full or read-only: a process keeps in memory all that it needs to go on.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn a_full_state_directory_costs_no_request_no_identity_and_no_table() {
     wait_until("the identity is renewed without the disk", RENEWAL, || {
         (serial(&shop) != old).then_some(())
     });
-    // The certificate on disk ends meanwhile.
+    // The certificate on disk expires in the meantime.
     pause(Duration::from_secs(13));
     let ready = shop.admin_get("/ready").unwrap();
     assert_eq!(ready.status, 200, "{ready:?}");
@@ -65,7 +65,7 @@ fn a_full_state_directory_costs_no_request_no_identity_and_no_table() {
     disk.clear();
     eventually("all is saved", || unsaved(&shop) == [0, 0]);
     assert_eq!(shop.admin_get("/ready").unwrap().text(), "ready\n");
-    // What is on disk now is enough for a start without any control plane.
+    // The files on disk now suffice for a start without any control plane.
     mesh.ca.kill();
     mesh.config.kill();
     bystander.finish().expect_all_good(500);
@@ -127,11 +127,11 @@ fn a_config_service_with_a_full_disk_goes_on_with_a_renewed_identity() {
     });
     let ready = mesh.config_page("/ready").text();
     assert!(ready.starts_with("ready, but "), "{ready}");
-    // The certificate on disk ends meanwhile; newcomers are served.
+    // The certificate on disk expires in the meantime; new callers are served.
     pause(Duration::from_secs(13));
     let _shop = mesh.sidecar("shop").calls("orders:80").start();
     mesh.get("sidecars");
-    // More than the room that the store has taken already.
+    // More than the space that the store has taken already.
     let more: String = (0..600)
         .map(|number| service(&format!("more-{number}"), 80, "http"))
         .collect();

@@ -1,4 +1,5 @@
-//! A caller that policy allows, and that takes what it can: another caller of the same service must not notice.
+//! A caller that policy allows, and that takes all it can: another caller of the same service must not be
+//! affected.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -58,7 +59,7 @@ fn requests_without_their_bodies_leave_places_to_others_and_are_ended() {
     let grown = orders.process.resident().saturating_sub(before);
     assert!(grown < 64 * 1024, "{grown} KiB");
 
-    // Nothing comes of their bodies, so they are ended.
+    // Their bodies never come, so they are ended.
     let refused = first.receive(false).unwrap();
     assert_eq!(refused.status, 408, "{refused:?}");
     let took = began.elapsed().as_secs();
@@ -111,7 +112,7 @@ fn streams_and_windows_of_an_application_are_not_taken_by_one_caller_of_grpc() {
 #[test]
 fn no_bytes_of_a_caller_reach_an_application_that_does_not_speak_http2() {
     let mesh = Mesh::start();
-    // It skips what it does not understand, and takes each line for a request.
+    // It skips bytes that it cannot parse, and takes each line for a request.
     let origin = Origin::raw(mesh.address(), |mut tap| {
         let mut buffer = [0; 4096];
         while std::io::Read::read(&mut tap, &mut buffer)? > 0 {

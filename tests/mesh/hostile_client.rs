@@ -1,4 +1,4 @@
-//! Clients that break HTTP/1.1's rules or try its limits, on default settings, by raw sockets.
+//! Clients that break HTTP/1.1's rules or test its limits, on default settings, by raw sockets.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -49,7 +49,7 @@ fn a_host_is_one_canonical_authority_or_refused() {
         ("GET / HTTP/1.1\r\nhost: or\0ders\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nhost : orders\r\n\r\n", 400),
         ("GET http://adm in/ HTTP/1.1\r\nhost: orders\r\n\r\n", 400),
-        // The absolute form is what counts, and names nothing that is there.
+        // The absolute form counts, and names a service that does not exist.
         ("GET http://admin/ HTTP/1.1\r\nhost: orders\r\n\r\n", 503),
         ("GET / HTTP/1.1\r\nhost: ORDERS.shop\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\nhost: orders.shop:80\r\n\r\n", 200),
@@ -65,7 +65,7 @@ fn a_host_is_one_canonical_authority_or_refused() {
             assert!(seen.is_empty(), "{request:?}: {seen:?}");
         }
     }
-    // An empty host is legal where the target needs none; it names no service.
+    // An empty host is valid if the target needs none; it names no service.
     let empty = exchange(
         target.shop.sidecar.by_host(),
         b"GET / HTTP/1.1\r\nhost:\r\n\r\n",
@@ -75,7 +75,8 @@ fn a_host_is_one_canonical_authority_or_refused() {
     target.shop.expect_unharmed();
 }
 
-/// A message has one framing, or none. Whatever stands behind one that is refused, or that says two, is no request.
+/// A message has one framing, or none. Bytes behind a message that is refused, or that declares two framings,
+/// are not a request.
 #[test]
 fn ambiguous_framing_is_refused_and_smuggles_nothing() {
     let mut target = target();
@@ -168,7 +169,7 @@ fn sizes_beyond_the_limits_are_refused_in_constant_memory() {
         ),
     ];
     let before = target.origin.requests().len();
-    // Code is resident from its first use on: the small ones come before the measurement.
+    // Code is resident from its first use on, so the small cases come before the measurement.
     for (what, request) in requests
         .iter()
         .filter(|(_, request)| request.len() < 200_000)
@@ -236,7 +237,8 @@ fn a_body_of_single_bytes_and_a_chunk_extension_of_a_megabyte_cost_no_memory() {
             "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
         format!("{head}1;{}\r\na\r\n0\r\n\r\n", "e".repeat(bytes))
     };
-    // Code and buffers are resident from their first use on: the small kind of both comes before the measurement.
+    // Code and buffers are resident from their first use on: the small kind of both comes before the
+    // measurement.
     for _ in 0..10 {
         exchange(target.address, in_single_bytes(20_000).as_bytes()).unwrap();
         let _ = exchange(target.address, with_extension(32 << 10).as_bytes());
@@ -329,7 +331,7 @@ fn what_is_not_http_is_answered_or_closed_at_once() {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         stream.write_all(bytes).unwrap();
-        // It may be closed already, which is an answer.
+        // It may be closed already, which counts as an answer.
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
         assert!(begin.elapsed() < Duration::from_secs(12), "{bytes:?}");
@@ -364,7 +366,7 @@ fn a_client_that_goes_away_during_a_body_costs_its_own_stream_only() {
     });
     let report = load.finish_after(10);
     report.expect_all_good(10);
-    // Not one of them was made up into a whole request.
+    // None of them was turned into a complete request.
     let whole = target
         .origin
         .requests()
@@ -375,7 +377,7 @@ fn a_client_that_goes_away_during_a_body_costs_its_own_stream_only() {
     target.shop.expect_unharmed();
 }
 
-/// The bytes of a response that the application cut off are never passed as a whole one.
+/// The bytes of a response that the application cut off are never passed on as a complete one.
 #[test]
 fn a_response_that_ends_early_is_never_a_whole_one() {
     let mesh = Mesh::start();

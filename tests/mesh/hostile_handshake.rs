@@ -1,4 +1,4 @@
-//! Strangers at the mesh's port: they begin handshakes and never prove who they are.
+//! Strangers at the mesh's port: they begin handshakes and never prove an identity.
 
 use std::time::{Duration, Instant};
 

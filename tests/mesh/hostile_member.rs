@@ -1,5 +1,5 @@
-//! A member of the mesh with a right identity that asks the config service for more than is its own, beside
-//! operators and sidecars that must not notice.
+//! A member of the mesh with a valid identity that asks the config service for more than its share, beside
+//! operators and sidecars that must not be affected.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const GROWTH_MAX: u64 = 64 << 10;
 
 struct Attack {
     mesh: Mesh,
-    /// Whose identity the attacker has; its own sidecar has ended.
+    /// The attacker's identity; its own sidecar has ended.
     mallory: Sidecar,
     /// A sidecar that takes every revision.
     _frontend: Sidecar,
@@ -39,7 +39,7 @@ fn attack(services: usize) -> Attack {
     }
 }
 
-/// `hostile_grpc.py`, which needs nothing but an interpreter.
+/// `hostile_grpc.py`, which needs only an interpreter.
 fn member(mesh: &Mesh, scenario: &str, state: &Sidecar, seconds: u32) -> Command {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/hostile_grpc.py");
     let mut command = program("python3");
@@ -126,7 +126,8 @@ fn four_hundred_subscriptions_that_take_nothing_are_one_sidecar_and_hold_no_memo
     assert!(flood.wait_exit(Duration::from_secs(60)).success());
     let grown = mesh.config.resident_peak().saturating_sub(resident);
     assert!(grown <= GROWTH_MAX, "grew by {grown} KiB: {}", flood.log());
-    // A sidecar that takes nothing is not waited for when it has gone, and the next change is everywhere.
+    // A sidecar that takes nothing is not waited for when it has gone, and the next change reaches all
+    // sidecars.
     eventually("a change reaches every sidecar", || {
         mesh.try_apply(&service("late", 80, "http")).code == 0
     });

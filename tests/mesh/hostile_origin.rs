@@ -1,5 +1,5 @@
-//! An application that breaks HTTP's rules, on default settings: the caller gets 502 and the
-//! reason, and never a byte that belongs to another answer.
+//! An application that breaks HTTP's rules, on default settings: the caller gets 502 and the reason, and
+//! never a byte that belongs to another answer.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::harness::{Connection, Mesh, Origin, Sidecar, get, pause, service};
 
-/// Answers each path by the bytes that `responses` has for it, and `/good` by "good".
+/// Answers each path with its bytes in `responses`, and `/good` with "good".
 fn behind_sidecars(
     responses: Vec<(&'static str, Vec<u8>)>,
 ) -> (Mesh, Origin, Sidecar, Sidecar, SocketAddr) {
@@ -104,7 +104,7 @@ fn a_response_that_breaks_the_rules_is_a_502_and_poisons_no_other() {
     shop.expect_alive();
 }
 
-/// What is only wrong behind a right answer.
+/// Faults only behind a correct answer.
 #[test]
 fn stray_bytes_behind_an_answer_reach_no_caller() {
     let smuggled = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstray";
@@ -118,7 +118,7 @@ fn stray_bytes_behind_an_answer_reach_no_caller() {
     let (_mesh, _origin, mut orders, mut shop, address) = behind_sidecars(responses);
     for path in paths {
         for _ in 0..5 {
-            // What the bad answer itself becomes is not the question; who gets the rest is.
+            // The treatment of the bad answer itself does not matter here, only who gets the bytes behind it.
             let first = get(address, path);
             if let Ok(first) = first {
                 assert!(!first.text().contains("stray"), "{path}: {first:?}");
@@ -281,7 +281,7 @@ fn what_an_application_sends_a_moment_late_never_reaches_another_caller() {
             pause(Duration::from_micros(late));
         }
         out.write_all(second.as_bytes())?;
-        // What is missing of a response that is too short never comes.
+        // The missing bytes of a response that is too short never come.
         Ok(!path.starts_with("/less"))
     });
     mesh.apply(&service("orders", 80, "http"));
@@ -302,7 +302,7 @@ fn what_an_application_sends_a_moment_late_never_reaches_another_caller() {
             let request = format!(
                 "{method} {path}?{late} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             );
-            // What becomes of it is between this caller and its application.
+            // The result concerns only this caller and its application.
             if let Ok(mut first) = Connection::open(shop.listener("orders:80")) {
                 first.send(request.as_bytes()).unwrap();
                 let _ = first.receive(false);
@@ -321,7 +321,7 @@ fn what_an_application_sends_a_moment_late_never_reaches_another_caller() {
 #[test]
 fn a_response_that_comes_before_its_whole_request_ends_the_connection() {
     let mesh = Mesh::start();
-    // It answers by the head alone and takes the rest of the body for what comes next.
+    // It answers with only a head, and takes the rest of the body for the next request.
     let origin = Origin::raw(mesh.address(), |mut tap| {
         let mut buffer = [0; 4096];
         loop {

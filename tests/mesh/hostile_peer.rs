@@ -1,4 +1,4 @@
-//! A peer with a right identity and bad intentions (aioquic, raw frames), on default settings.
+//! A hostile peer with a valid identity (aioquic, raw frames), on default settings.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
@@ -16,7 +16,7 @@ struct Target {
     orders: Sidecar,
     /// The identity that the attacker has.
     attacker: Sidecar,
-    /// Somebody else, who must not notice.
+    /// A bystander, which must not be affected.
     bystander: Sidecar,
 }
 
@@ -69,8 +69,8 @@ fn echo(mesh: &Mesh) -> Origin {
 }
 
 impl Target {
-    /// Runs a scenario beside a well-behaved load, which must not lose a request. The verdicts,
-    /// and by how many KiB the sidecar grew at its peak.
+    /// Runs a scenario beside a well-behaved load, which must not lose a request. Returns the verdicts, and
+    /// by how many KiB the sidecar grew at its peak.
     fn attack(&mut self, scenario: &str) -> (Value, u64) {
         let resident = self.orders.process.resident();
         self.orders.process.forget_peak();
@@ -110,7 +110,7 @@ fn a_giant_header_frame_is_refused_before_it_is_buffered() {
     let mut target = target(echo);
     let (seen, grown) = target.attack("giant-headers");
     assert!(is_refused(&seen["one"]), "{seen}");
-    // What was on its way when the refusal came counts as taken by QUIC, not by weft.
+    // Bytes in flight when the refusal came count as taken by QUIC, not by weft.
     assert!(seen["one"]["taken"].as_u64().unwrap() <= 2 << 20, "{seen}");
     assert_eq!(seen["hundred"], 100, "{seen}");
     assert!(is_refused(&seen["trickled"]), "{seen}");
@@ -173,7 +173,7 @@ fn a_peer_that_acknowledges_nothing_holds_little_and_is_closed() {
         large_answers(&written),
     );
     let (seen, grown) = target.attack("unacknowledged");
-    // Although its pings come all the while.
+    // Although its pings come all the time.
     let log = target.orders.process.log();
     assert!(log.contains("no acknowledgement"), "{log}");
     // Twenty connections, which would have 16 MiB each if they acknowledged.
@@ -191,7 +191,7 @@ fn bytes_that_cannot_be_read_for_want_of_the_first_are_few() {
     let mut target = target(echo);
     let (seen, grown) = target.attack("without-beginnings");
     assert_eq!(seen["closed"], serde_json::json!([]), "{seen}");
-    // Sixteen connections with 64 KiB each, and what they cost by themselves.
+    // Sixteen connections with 64 KiB each, and their own cost.
     assert!(grown <= 16 << 10, "grew by {grown} KiB: {seen}");
 }
 
@@ -215,7 +215,7 @@ fn an_identity_whose_bytes_no_application_reads_holds_four_windows_however_many_
     assert!(grown <= 96 << 10, "grew by {grown} KiB: {seen}");
 }
 
-/// Answers the attacker with 100 MiB, of which it counts what it could write.
+/// Answers the attacker with 100 MiB, and counts how much it could write.
 fn large_answers(written: &Arc<AtomicU64>) -> impl FnOnce(&Mesh) -> Origin + use<> {
     const ANSWER: usize = 100 << 20;
     let counter = Arc::clone(written);
@@ -331,7 +331,7 @@ fn an_answer_that_does_not_wait_for_the_body_stops_it_without_an_error() {
     assert_eq!(seen["stopped"], H3_NO_ERROR, "{seen}");
 }
 
-/// Datagrams that are no QUIC, or half of it, at the mesh's port.
+/// Datagrams that are not QUIC, or only partly, at the mesh's port.
 #[test]
 fn random_datagrams_are_ignored() {
     let mut target = target(echo);
@@ -366,7 +366,7 @@ fn random_datagrams_are_ignored() {
     target.orders.expect_alive();
 }
 
-/// A server that is reached and never answers: nothing listens, or it hears and is silent.
+/// A server that is reached and never answers: nothing listens, or a socket receives and stays silent.
 #[test]
 fn a_peer_that_never_answers_is_a_504_or_502_in_time() {
     let mesh = Mesh::start();

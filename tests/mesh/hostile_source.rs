@@ -1,5 +1,5 @@
-//! One address that takes all places of the CA that it can get, while workloads behind the same address join and
-//! renew.
+//! One address that takes all places of the CA that it can get, while workloads behind the same address join
+//! and renew.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,9 +11,10 @@ use crate::harness::{Mesh, Need, Process, heavy, need, pause, program, run};
 
 /// Well-behaved clients of each kind.
 const CLIENTS: usize = 20;
-/// What the attack may cost each of them.
+/// The delay that the attack may cause to each of them.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A life whose last third, when a certificate is renewed, begins after the logins and lasts for all commands.
+/// A life whose last third, in which a certificate is renewed, begins after the logins and lasts for all
+/// commands.
 const LIFE: &str = "45s";
 const RENEWAL_DUE: Duration = Duration::from_secs(31);
 

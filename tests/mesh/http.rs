@@ -1,4 +1,4 @@
-//! Plain HTTP through the mesh: what an application notices, and what it must not.
+//! Plain HTTP through the mesh: what an application should notice, and what it must not.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read, Write};

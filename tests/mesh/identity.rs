@@ -1,5 +1,5 @@
-//! Who is let in: peers with no certificate, a wrong one, or a right one of the wrong service are
-//! refused in both directions, and the application sees not one byte.
+//! Which peers are accepted: those with no certificate, a wrong one, or a valid one of the wrong service are
+//! refused in both directions, and the application sees no byte of them.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::harness::{
     Mesh, Need, Origin, Process, Sidecar, eventually, get, need, python, python_command, service,
 };
 
-/// `certificates.py` makes them; each is wrong in one respect.
+/// `certificates.py` makes them; each has one fault.
 fn certificates(mesh: &Mesh, workload: &str) -> (PathBuf, Vec<String>) {
     let out = mesh.folder().join(format!("certificates-{workload}"));
     let ca = mesh.folder().join("ca");
@@ -72,7 +72,7 @@ fn a_client_without_a_right_certificate_is_refused_and_unheard() {
     // The sidecar looks at its application by connecting; no refused peer made it connect.
     let _ = before;
 
-    // The control: nothing but the one respect was wrong.
+    // The control: the one fault was the only difference.
     let good = attempt(&orders, Some(&folder.join("good")));
     assert_eq!(good["status"], 200, "{good}");
     orders.expect_alive();
@@ -113,7 +113,7 @@ fn serve(mesh: &Mesh, address: SocketAddr, identity: &Path, name: &str) -> Proce
 }
 
 #[test]
-fn a_server_without_the_expected_identity_is_never_told_a_byte() {
+fn a_server_without_the_expected_identity_gets_no_byte() {
     if !need(&[Need::Python]) {
         return;
     }
@@ -121,7 +121,7 @@ fn a_server_without_the_expected_identity_is_never_told_a_byte() {
     let origin = Origin::echo(mesh.address(), "orders");
     let elsewhere = SocketAddr::from((mesh.address(), 6143));
     mesh.apply(&service("orders", 80, "http"));
-    // It keeps the registration alive, at an address where others answer.
+    // It keeps the registration alive, at an address where other processes answer.
     let orders = mesh
         .sidecar("orders")
         .serves("orders:80", origin.address)

@@ -1,4 +1,4 @@
-//! Callers with little patience: what they give up ends in time, and harms no request beside them.
+//! Callers with little patience: the calls that they give up end in time, and do not harm other requests.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! aioquic, an implementation of HTTP/3 that knows nothing of weft, with an identity of the mesh:
-//! as the client of a sidecar, and as the server that a sidecar reaches.
+//! aioquic, an implementation of HTTP/3 independent of weft, with an identity of the mesh: as the client of a
+//! sidecar, and as the server that a sidecar reaches.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -111,7 +111,7 @@ fn a_foreign_client_gets_posts_and_sends_trailers() {
         json!({"status": 200, "body": "ok", "trailers": [["x-sum", "294"]]})
     );
 
-    // The service can be named by the mesh's own field, and only a service that is there.
+    // The mesh's own field can name the service, but only one that exists.
     let named = served.run(
         "get",
         &["--authority", "any.example", "--service", "orders.shop:80"],
@@ -139,7 +139,7 @@ fn a_foreign_client_opens_a_tunnel_to_a_service_and_to_nothing_else() {
 }
 
 #[test]
-fn a_foreign_client_is_told_goaway_and_its_request_finishes() {
+fn a_foreign_client_gets_goaway_and_its_request_finishes() {
     if !need(&[Need::Python]) {
         return;
     }
@@ -258,7 +258,7 @@ fn a_foreign_server_is_reached_like_a_sidecar() {
         next.header("x-connection") != first.header("x-connection")
     });
 
-    // A client that goes away in the middle of an answer costs that stream and nothing else.
+    // A client that goes away in the middle of an answer costs that stream only.
     let mut hanging = Connection::open(http).unwrap();
     hanging
         .send(b"GET /hang HTTP/1.1\r\nhost: a\r\n\r\n")

@@ -1,12 +1,12 @@
-//! Hosts with IPv6 alone, and with both families: the walk of the README, with the addresses that it leaves to the
-//! defaults.
+//! Hosts with IPv6 alone, and with both families: the commands of the README, with all addresses that it
+//! leaves to the defaults.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Namespace, Need, Process, WEFT, eventually, need, run, service};
 
-/// A namespace in which the walk is gone.
+/// A namespace in which the commands are run.
 struct Walk {
     namespace: Namespace,
     folder: tempfile::TempDir,
@@ -55,7 +55,8 @@ impl Walk {
         run(curl.args(["-gsf", "--max-time", "5", url])).code == 0
     }
 
-    /// The walk; `host` is where everything is reached, `serving` are further flags of the sidecar that serves.
+    /// Runs the commands; `host` is where everything is reached, `serving` are further flags of the serving
+    /// sidecar.
     fn go(&mut self, host: &str, serving: &str) {
         self.start("origin", &format!("load serve --http {host}:8080"));
         self.weft(&format!(

@@ -1,4 +1,4 @@
-//! The listeners of a sidecar: which of them leads where, in whatever order the settings name them.
+//! The listeners of a sidecar: where each of them leads, in any order of the settings.
 
 use crate::harness::{Mesh, Origin, Shop, exchange, exchange_at};
 
@@ -16,7 +16,7 @@ fn a_listener_by_host_serves_every_request_whatever_stands_before_it_and_whichev
             .calls_by_host()
     });
     let by_host = shop.sidecar.by_host();
-    // The port of a listener by host stands for the port of the service that is meant.
+    // The port of a listener by host stands for the port of the intended service.
     let request = format!(
         "GET / HTTP/1.1\r\nhost: orders.shop:{}\r\nconnection: close\r\n\r\n",
         by_host.port()

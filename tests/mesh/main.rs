@@ -1,10 +1,10 @@
-//! Black-box tests: the real command in real processes, with real programs around it (nginx, wrk,
-//! PostgreSQL, redis, grpcio, aioquic). Nothing here uses weft's crates: what a test knows about a
-//! mesh it learned from the command's interface and the wire.
+//! Black-box tests: the real command in real processes, with real programs around it (nginx, wrk, PostgreSQL,
+//! redis, grpcio, aioquic). No code here uses weft's crates: the tests know a mesh only by the command's
+//! interface and the wire.
 //!
-//! Each module tells one story; its tests' names are facts. `harness/` starts and watches
-//! processes, waits, and speaks plain HTTP. `scripts/test` installs what the tests need; a test
-//! that misses something says so and is skipped, or fails where `CI` is set.
+//! Each module has one subject; its tests' names are facts. `harness/` starts and watches processes, waits,
+//! and speaks plain HTTP. `scripts/test` installs what the tests need; a test that lacks a requirement prints
+//! that and is skipped, or fails where `CI` is set.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Much at once over one peer: stopped readers and thousands of tunnels do not harm the others.
+//! Many streams over one peer: stopped readers and thousands of tunnels do not harm the others.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -62,7 +62,7 @@ fn pair(tcp: impl FnOnce(&Mesh) -> SocketAddr) -> Pair {
 }
 
 impl Pair {
-    /// A small request every now and then, over the same peer.
+    /// A small request from time to time, over the same peer.
     fn steady(&self) -> Load {
         Load::start(
             self.shop.listener("orders:80"),
@@ -93,7 +93,7 @@ fn echo(mesh: &Mesh) -> SocketAddr {
     address
 }
 
-/// Starts a large download that nobody reads on.
+/// Starts a large download whose reader stops.
 fn stopped_reader(address: SocketAddr) -> Connection {
     let mut connection = Connection::open(address).unwrap();
     connection
@@ -134,7 +134,7 @@ fn a_hundred_stopped_readers_do_not_harm_other_streams() {
     let mut stopped = Vec::new();
     for _ in 0..100 {
         let mut connection = stopped_reader(address);
-        // The answer has begun; from here on nobody reads it.
+        // The answer has begun; from here on it is not read.
         connection.reader().read_exact(&mut [0; 64]).unwrap();
         stopped.push(connection);
     }
@@ -147,7 +147,7 @@ fn a_hundred_stopped_readers_do_not_harm_other_streams() {
         "{:?}",
         report.quantile(0.99)
     );
-    // A stream beside them gets through whole, and one of the stopped goes on when it is read.
+    // A stream beside them is complete, and one of the stopped ones goes on when it is read.
     let mut tunnel = TcpStream::connect(pair.shop.listener("store:7000")).unwrap();
     tunnel
         .set_read_timeout(Some(Duration::from_secs(20)))

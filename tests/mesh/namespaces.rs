@@ -1,12 +1,12 @@
-//! Two hosts with one wire between them: only the mesh's own protocol crosses it, and nothing
-//! on it can be read.
+//! Two hosts with one wire between them: only the mesh's own protocol crosses it, and all of its contents are
+//! encrypted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::harness::{Capture, Mesh, Need, Packet, Process, Wire, eventually, need, run, service};
 
-/// What an eavesdropper looks for.
+/// The text that an eavesdropper looks for.
 const SECRET: &str = "the-secret-that-crosses-the-wire";
 
 #[test]
@@ -96,7 +96,7 @@ fn only_udp_6143_and_the_control_planes_tcp_cross_the_wire() {
     assert!(kinds.contains("udp Some(6143)"), "{kinds:?}");
 }
 
-/// The same without the mesh: the capture does see what is not hidden.
+/// The same without the mesh: the capture does show unencrypted text.
 #[test]
 fn the_same_capture_reads_plain_http() {
     if !need(&[

@@ -1,4 +1,4 @@
-//! nginx behind a sidecar, curl and wrk in front: what most people will run first.
+//! nginx behind a sidecar, curl and wrk in front: the first setup of most users.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -137,7 +137,7 @@ fn bodies_of_any_size_arrive_byte_exact_both_ways() {
             ("chunked", &["-H", "Transfer-Encoding: chunked"]),
             ("h2", &["--http2-prior-knowledge"]),
         ] {
-            // curl itself never ends an empty chunked upload; one that is large shows nothing new.
+            // curl itself never ends an empty chunked upload; a large one would show nothing new.
             if variant == "chunked" && (size == 0 || size > 100 << 20) {
                 continue;
             }

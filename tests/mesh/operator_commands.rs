@@ -1,5 +1,5 @@
-//! What operators name on the command line: one resource, a file of them, a whole namespace, a revision. And what
-//! becomes of what does not exist.
+//! The objects that operators name on the command line: one resource, a file of them, a whole namespace, a
+//! revision. And the messages for objects that do not exist.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The control plane dies by `kill -9`: traffic goes on, sidecars restart without it, and both
-//! services come back with what they knew.
+//! `kill -9` ends the control plane: traffic goes on, sidecars restart without it, and both services return
+//! with their state.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn traffic_and_restarts_survive_the_death_of_ca_and_config_service() {
 
     mesh.ca.kill();
     mesh.config.kill();
-    // Longer than the lease of 15 s would be another test; what counts is that nothing notices.
+    // Beyond the lease of 15 s would be another test; here only the traffic counts.
     pause(Duration::from_secs(3));
 
     restarted.process.kill();
@@ -45,7 +45,7 @@ fn traffic_and_restarts_survive_the_death_of_ca_and_config_service() {
     report.expect_all_good(300);
 
     assert_eq!(state(&mesh), before);
-    // Both do their work again: a new workload joins, and the next revision reaches everyone.
+    // Both work again: a new workload joins, and the next revision reaches all sidecars.
     let _new = mesh.sidecar("newcomer").calls("orders:80").start();
     let revision = steady.revision();
     mesh.apply(&service("payments", 80, "http"));
@@ -57,7 +57,7 @@ fn traffic_and_restarts_survive_the_death_of_ca_and_config_service() {
     restarted.wait_endpoints("orders:80", 1);
 }
 
-/// What the control plane must not forget.
+/// The state that the control plane must keep.
 fn state(mesh: &Mesh) -> (Value, String) {
     let revisions = mesh.get("revisions");
     let inspect = run(mesh

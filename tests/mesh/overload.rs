@@ -1,5 +1,5 @@
-//! A sidecar that has too little processor time for what its callers ask: what it can do it does in time, and the
-//! rest is refused at once, or not read.
+//! A sidecar that has too little CPU time for its callers' requests: the requests that it can serve are in
+//! time, and the rest are refused at once, or not read.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ fn offered(mesh: &Mesh, to: SocketAddr, rate: u32, seconds: u32) -> (f64, Value)
     (good, load)
 }
 
-/// What callers get that wait for each other's answers.
+/// The results of callers that wait for each other's answers.
 fn in_turn(mesh: &Mesh, to: SocketAddr) -> f64 {
     let mut load = mesh.weft_command(&["load", "--closed", "--connections", "64"]);
     load.arg(format!("http://{to}/"));
@@ -71,8 +71,8 @@ impl Held {
         }
     }
 
-    /// Offers about as much as it can do, three times as much, and little. Whether all was as it should be, and what
-    /// was seen.
+    /// Offers about its capacity, three times as much, and little. Returns whether all was as expected, and
+    /// the figures.
     fn try_once(&self, side: Side) -> (bool, String) {
         let (mesh, to) = (&self.mesh, self.to);
         let capacity = in_turn(mesh, to);
@@ -83,7 +83,8 @@ impl Held {
         pause(Duration::from_secs(5));
         let (_, after) = offered(mesh, to, (peak / 4.0) as u32, 2);
         let failed_after = &after["summary"]["failed"];
-        // Who calls a sidecar that is behind itself is hardly refused: what is not read waits in the kernel.
+        // A caller of a sidecar that is itself behind is hardly refused: requests that are not read wait in
+        // the kernel.
         let quick = match side {
             Side::Serving => refused.is_some_and(|refused| refused <= 50_000),
             Side::Calling => true,

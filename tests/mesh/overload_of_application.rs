@@ -1,5 +1,5 @@
-//! An application that is asked more than it can answer, on default settings: what its callers get, and that slow
-//! answers alone refuse nothing.
+//! An application that gets more requests than it can answer, on default settings: the results of its
+//! callers, and that slow answers alone cause no refusal.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -14,8 +14,8 @@ use crate::told::metric;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// An application that works on a few requests at once and lets the others wait, the oldest first. It doesn't notice
-/// that a caller has gone.
+/// An application that works on a few requests at once and lets the others wait, oldest first. It does not
+/// notice that a caller has gone.
 struct Workers(Mutex<Turns>);
 
 struct Turns {

@@ -1,5 +1,5 @@
-//! Answers that the mesh makes itself: each says who made it and why, has a request id, is counted and is logged,
-//! also for what is no request.
+//! Answers that the mesh makes itself: each names its maker and the reason, has a request id, is counted and
+//! is logged, even for bytes that are not a request.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -22,7 +22,7 @@ fn counted(sidecar: &Sidecar, status: u16) -> u64 {
         .sum::<f64>() as u64
 }
 
-/// What the access log says of a request.
+/// The access log's entry of a request.
 fn logged(sidecar: &Sidecar, id: &str) -> Option<serde_json::Value> {
     let log = sidecar.process.log();
     let line = log.lines().find(|line| line.contains(id))?;
@@ -79,7 +79,7 @@ fn what_does_not_parse_is_answered_counted_and_logged_like_any_failure() {
         ),
         (format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n"), 431),
         (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), 414),
-        // Heads that do not come to their end.
+        // Heads that do not end.
         ("GET / HTTP/1.1\r\nhost: a\r\n".to_owned(), 408),
         ("POST / HT".to_owned(), 408),
     ];
@@ -152,7 +152,7 @@ fn without_descriptors_the_log_is_quiet_and_the_admin_endpoint_answers() {
         }
     };
     expect_served("with few left");
-    // What is kept for the rest is gone, too.
+    // The bytes kept for the rest are gone, too.
     shop.process.limit_descriptors(shop.process.descriptors());
     expect_served("with none left");
     let written = lines() - before;

@@ -1,5 +1,5 @@
-//! A policy sees what the application sees: real WSGI applications (Flask, Django) read names, methods and paths
-//! in their own ways, and yet nothing reaches a view that a policy denies.
+//! A policy sees the same request as the application: real WSGI applications (Flask, Django) read names,
+//! methods and paths in their own ways, and yet no denied request reaches a view.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::harness::{
     Mesh, Need, Origin, Process, Sidecar, exchange, get, need, python, python_command, service,
 };
 
-/// An application, and what reached its views.
+/// An application, and the requests that reached its views.
 struct Application {
     address: SocketAddr,
     log: PathBuf,
@@ -53,7 +53,7 @@ fn deny(name: &str, service: &str, to: &str) -> String {
 
 const CALLER: &str = "spiffe://demo.test/ns/shop/sa/client";
 
-/// What the policies deny, in the spellings that one framework or the other takes for it.
+/// Denied requests, in the spellings that one framework or the other takes for them.
 const DENIED: [(&str, &str); 22] = [
     ("DELETE", "/orders/1"),
     ("delete", "/orders/1"),
@@ -87,7 +87,7 @@ const DENIED_FOLDED: [(&str, &str); 4] = [
     ("GET", "/adm%C4%B0n"),
 ];
 
-/// What no policy denies.
+/// Requests that no policy denies.
 const PASSING: [(&str, &str); 5] = [
     ("GET", "/orders/1"),
     ("POST", "/orders"),
@@ -136,7 +136,7 @@ impl Scene {
         exchange(address, request.as_bytes()).map_or(0, |response| response.status)
     }
 
-    /// From a peer that is no sidecar of weft.
+    /// From a peer that is not a sidecar of weft.
     fn ask_as_peer(&self, method: &str, path: &str, flags: &[&str]) -> Value {
         let address = self.orders.mesh_address().to_string();
         let identity = self.client.state();
@@ -316,7 +316,7 @@ fn an_authority_that_names_another_service_of_the_sidecar_is_misdirected() {
             .unwrap()
             .status
     };
-    // The application may choose by Host what it does, so that of another service is not for this one.
+    // The application may act on Host, so that of another service is refused for this one.
     for host in ["back", "back.shop", "BACK.shop.", "back:80"] {
         assert_eq!(status("orders:80", host), 421, "{host}");
     }
@@ -325,7 +325,7 @@ fn an_authority_that_names_another_service_of_the_sidecar_is_misdirected() {
     for host in ["orders", "orders.shop:80", "127.0.0.1:5001", "example.com"] {
         assert_eq!(status("orders:80", host), 200, "{host}");
     }
-    // A route led from echo to v1, and the application is told whom the caller addressed.
+    // A route led from echo to v1, and the application is told which service the caller addressed.
     assert_eq!(status("echo:80", "echo"), 200);
     assert_eq!(
         origin.requests().last().unwrap().header("host"),
@@ -350,7 +350,7 @@ fn an_authority_that_names_another_service_of_the_sidecar_is_misdirected() {
 }
 
 #[test]
-fn a_service_that_only_routes_lead_to_has_no_side_door() {
+fn a_service_that_only_routes_lead_to_refuses_direct_calls() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "v1");
     let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: { name: split, namespace: shop }\nspec:\n  parentRefs: [ { group: \"\", kind: Service, name: orders, port: 80 } ]\n  rules: [ { backendRefs: [ { name: v1, port: 80 } ] } ]\n";

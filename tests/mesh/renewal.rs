@@ -42,7 +42,7 @@ fn certificates_of_60_seconds_are_renewed_under_load_without_a_failed_request() 
     shop.wait_endpoints("orders:80", 1);
     shop.wait_endpoints("echo:7", 1);
 
-    // One tunnel stays open over all renewals, and says something every time.
+    // One tunnel stays open over all renewals, and carries bytes every time.
     let mut tunnel = TcpStream::connect(shop.listener("echo:7")).unwrap();
     tunnel
         .set_read_timeout(Some(Duration::from_secs(5)))
@@ -92,7 +92,7 @@ fn certificates_of_30_seconds_cost_no_registration_no_table_and_no_apply() {
         2,
         Duration::from_millis(20),
     );
-    // Streams to the config service end with their certificates; what follows them is there before.
+    // Streams to the config service end with their certificates; the next stream begins before.
     let mut serials = BTreeSet::new();
     let begin = Instant::now();
     let mut applied = 0;

@@ -1,4 +1,4 @@
-//! Replicas of a service that restart or die under load: what callers notice of it.
+//! Replicas of a service that restart or die under load: the effect on callers.
 
 use std::fs::File;
 use std::io::Write;
@@ -60,7 +60,7 @@ impl Scene {
         }
     }
 
-    /// Two hundred requests a second, whatever became of those before.
+    /// Two hundred requests a second, however earlier ones ended.
     fn load(&self, seconds: u32) -> OpenLoad {
         let address = self.shop.listener("orders:80");
         OpenLoad::start(
@@ -72,7 +72,7 @@ impl Scene {
         )
     }
 
-    /// Every request was answered well, and all but a thousandth within a second.
+    /// Every request got a good answer, and all but a thousandth within a second.
     fn expect_quick(&self, load: OpenLoad) {
         let result = load.result();
         let failed = &result["summary"]["failed"];
@@ -85,12 +85,12 @@ impl Scene {
         );
         let latency = &result["latency"]["percentiles"];
         let us = |which: &str| latency[which]["us"].as_u64().unwrap();
-        // A busy machine is not the mesh's doing: it delays those that nothing befell as well.
+        // Delays by a busy machine are not the mesh's doing: they also hit unaffected requests.
         assert!(us("p99_9") <= 1_000_000 + us("p95"), "{latency}");
     }
 }
 
-/// Requests that take seconds, one every 100 ms, until `ended`; what became of those that did not go well.
+/// Requests that take seconds, one every 100 ms, until `ended`; returns those that failed.
 fn slow_requests(address: SocketAddr, ended: &AtomicBool) -> (usize, Vec<String>) {
     let (mut all, mut failed) = (Vec::new(), Vec::new());
     while !ended.load(Ordering::Acquire) {

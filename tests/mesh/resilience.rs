@@ -1,4 +1,4 @@
-//! Endpoints that die or fail, in front of real processes: callers notice as little as can be.
+//! Endpoints that die or fail, with real processes: callers notice as little as possible.
 
 use std::io::Write;
 use std::sync::Arc;

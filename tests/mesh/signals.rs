@@ -1,4 +1,4 @@
-//! What the host of a process does to it: signals, and children that are not its own.
+//! Events from a process's host: signals, and orphans.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ fn process_1_of_a_container_reaps_orphans_and_hands_on_the_exit_code() {
     let mesh = Mesh::start();
     mesh.apply(&service("orders", 80, "http"));
     let plan = mesh.sidecar("shop").calls("orders:80").in_pid_namespace();
-    // Twenty orphans end; then nothing but the sidecar is there to ask how.
+    // Twenty orphans end; then only the sidecar is left to reap them.
     let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do (sh -c 'sleep 0.1' &); done
         sleep 2; echo \"zombies: $(grep -l '^State:.Z' /proc/[0-9]*/status | wc -l)\"; exit 7";
     let mut shop = plan.spawn_wrapping(&["sh", "-c", script]);

@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use crate::harness::{Mesh, Sidecar, heavy, service};
 
-/// How long a read or write may wait before the test calls it stuck.
+/// How long a read or write may wait before the test reports it as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Tunnel {
@@ -67,7 +67,7 @@ fn serve(
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard_at_once() {
+fn bytes_of_a_server_that_speaks_first_arrive_at_once() {
     let mesh = Mesh::start();
     let application = serve(mesh.address(), |mut stream| {
         stream.write_all(b"220 ready\r\n")?;
@@ -182,7 +182,7 @@ fn a_server_that_ends_first_still_reads_what_the_client_sends() {
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest)?;
         if rest.is_empty() {
-            // The sidecar only looked whether somebody listens.
+            // The sidecar only checked whether a program listens.
             return Ok(());
         }
         report.send(rest).map_err(io::Error::other)
@@ -203,7 +203,7 @@ fn a_reset_by_the_client_reaches_the_server_as_a_reset() {
     let mesh = Mesh::start();
     let (report, reports) = std::sync::mpsc::sync_channel(1);
     let application = serve(mesh.address(), move |mut stream| {
-        // The sidecar also connects just to look, and says nothing.
+        // The sidecar also connects only to check, and sends nothing.
         stream.read_exact(&mut [0; 5])?;
         stream.write_all(b"hello")?;
         let end = io::copy(&mut stream, &mut io::sink());
@@ -249,7 +249,7 @@ fn a_connection_to_a_service_without_endpoint_is_closed_at_once() {
     let caller = mesh.sidecar("shop").calls("store:7000").start();
     let begin = Instant::now();
     let mut told = Vec::new();
-    // An end or a reset will do; silence will not.
+    // An end or a reset is accepted; silence is not.
     let _ = connect(caller.listener("store:7000")).read_to_end(&mut told);
     assert!(told.is_empty());
     assert!(begin.elapsed() < Duration::from_secs(10));

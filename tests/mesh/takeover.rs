@@ -1,4 +1,4 @@
-//! A sidecar is replaced while it works: by a process that takes its sockets, and nobody notices.
+//! A sidecar is replaced while it works: a successor takes its sockets, and no request notices.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -82,7 +82,7 @@ fn the_only_instance_of_a_service_is_replaced_three_times_under_load_without_a_f
     let slow = thread::spawn(move || get(address, "/slow"));
     eventually("the slow request is running", || is_slow(&http) == 1);
     let mut old = vec![orders.take_over(), store.take_over()];
-    // The processes before these still drain.
+    // The earlier processes still drain.
     old.push(orders.take_over());
     old.push(orders.take_over());
     assert_eq!(slow.join().unwrap().unwrap().text(), "halfdone");
@@ -236,7 +236,7 @@ fn bridge(path: &std::path::Path, to: SocketAddr) {
 }
 
 #[test]
-fn the_service_manager_hears_of_the_new_process_before_the_old_one_ends() {
+fn the_service_manager_learns_of_the_new_process_before_the_old_one_ends() {
     let mesh = Mesh::start();
     let path = mesh.folder().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -339,7 +339,7 @@ fn another_user_neither_takes_over_nor_is_taken_over() {
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&socket) & 0o777, 0o600);
 
-    // Somebody who got past the mode of the socket is refused by name.
+    // A process that got past the mode of the socket is refused by name.
     for (path, mode) in [
         (mesh.folder(), 0o755),
         (&*orders.folder(), 0o755),
@@ -354,7 +354,7 @@ fn another_user_neither_takes_over_nor_is_taken_over() {
     assert!(heard.contains("user 65534"), "{heard}");
     orders.expect_alive();
 
-    // A socket that somebody else answers at.
+    // A socket at which another program answers.
     let open = mesh.folder().join("open");
     std::fs::create_dir(&open).unwrap();
     std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();

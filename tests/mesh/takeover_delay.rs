@@ -13,7 +13,7 @@ use crate::harness::{Connection, Mesh, Origin, heavy, pause, service};
 
 const SOCKET: &str = "takeover_socket: takeover.sock";
 
-/// Connections, and what each of them asks: 500 requests a second in all.
+/// Connections, and the rate of each: 500 requests a second in all.
 const CONNECTIONS: u32 = 16;
 const EACH: Duration = Duration::from_millis(32);
 
@@ -21,17 +21,18 @@ const EACH: Duration = Duration::from_millis(32);
 const TURN: Duration = Duration::from_secs(3);
 const TURNS: u32 = 5;
 
-/// What a takeover may add to the longest delay. In the middle of several, on a machine that has other things to do.
+/// The delay that a takeover may add to the longest one. It is the median of several, on a machine with other
+/// work.
 const ADDED_MAX: Duration = Duration::from_millis(100);
 
-/// Requests by the clock, whatever became of those before.
+/// Requests by the clock, however earlier ones ended.
 struct OpenLoad {
     begun: Instant,
     ended: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Vec<Sample>>>,
 }
 
-/// When a request was due, and how long after that its answer was there.
+/// When a request was due, and how long after that its answer came.
 struct Sample {
     due: Duration,
     outcome: Result<Duration, String>,
@@ -126,7 +127,7 @@ fn a_takeover_under_load_hardly_delays_a_request_on_either_side() {
 
     let load = OpenLoad::start(shop.listener("orders:80"));
     let mut old = Vec::new();
-    // Which turns are without, with one of the caller's sidecar, with one of the server's.
+    // Which turns have no takeover, which one of the caller's sidecar, and which one of the server's.
     let mut turns: [Vec<u32>; 3] = Default::default();
     for turn in 0..TURNS * 3 {
         pause((TURN * turn).saturating_sub(load.begun.elapsed()));

@@ -1,4 +1,5 @@
-//! A successor that dies or hangs before it has all: the sidecar that runs goes on, or goes back to its work.
+//! A successor that dies or hangs before it has everything: the running sidecar goes on, or returns to its
+//! work.
 
 use std::io::{self, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -14,10 +15,11 @@ use crate::harness::{Load, Mesh, Origin, Sidecar, eventually, get, pause, servic
 
 const SOCKET: &str = "takeover_socket: takeover.sock";
 
-/// Longer than the running sidecar waits for any word of a successor that it gave its port to.
+/// Longer than the running sidecar waits for a message of the successor that it gave its port to.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A process that asks for what a sidecar has, and goes as far as the test lets it. It keeps what it gets.
+/// A process that asks for a sidecar's sockets, and goes as far as the test lets it. It keeps the sockets
+/// that it gets.
 struct Successor {
     stream: UnixStream,
     _got: Vec<OwnedFd>,
@@ -30,7 +32,7 @@ enum Stage {
     Offered,
     /// It has said that it is ready.
     Ready,
-    /// It has heard that the mesh port is its own.
+    /// It has been told to take the mesh port.
     Yours,
     /// It has said that it takes it.
     Taken,
@@ -132,12 +134,12 @@ fn a_successor_that_ends_or_hangs_at_any_stage_leaves_the_sidecar_at_its_work() 
     for stage in [Stage::Yours, Stage::Taken] {
         let before = times(&orders, GOES_ON);
         let mut hung = Successor::up_to(stage, &orders);
-        // It comes back when that is known, or earlier.
+        // It returns when the failure is known, or earlier.
         assert_eq!(get(address, "/new").unwrap().status, 200, "{stage:?}");
         eventually(&format!("{stage:?}: it goes on"), || {
             times(&orders, GOES_ON) > before
         });
-        // What it says now comes too late, and it hears so.
+        // Its message now comes too late, and it is told so.
         let late = hung.say(json!("settled"));
         assert!(late.is_err(), "{stage:?}");
         let told = hung.hear().unwrap();
@@ -174,7 +176,7 @@ fn a_successor_that_is_killed_or_stopped_while_it_starts_does_not_end_the_servic
         let mut new = orders.successor();
         pause(Duration::from_millis(delay));
         new.signal(Signal::SIGSTOP);
-        // What it said before is heard by then.
+        // Its earlier message has been read by then.
         pause(Duration::from_millis(200));
         let mut killed = false;
         if times(&orders, TAKEN) == before {

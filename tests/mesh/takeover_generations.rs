@@ -1,5 +1,5 @@
-//! Takeovers that follow each other while earlier processes still drain: each goes on with what it carries, whichever
-//! of those after it have ended.
+//! Takeovers that follow each other while earlier processes still drain: each process keeps its own
+//! connections, in whatever order the later ones end.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -19,7 +19,7 @@ const APART: Duration = Duration::from_secs(2);
 /// Longer than any drain.
 const END: Duration = Duration::from_secs(40);
 
-/// How long what runs meanwhile takes.
+/// How long the running work takes.
 const RUNS: Duration = Duration::from_secs(9);
 
 /// Servers of HTTP and TCP, and a caller; the sidecars can be taken over.
@@ -61,8 +61,8 @@ impl Shop {
         }
     }
 
-    /// Has the sidecars of `side` taken over `count` times while uploads and a tunnel run, and expects all of them to
-    /// end well.
+    /// Has the sidecars of `side` taken over `count` times while uploads and a tunnel run, and expects all of
+    /// them to succeed.
     fn expect_whole_through(&mut self, count: u32, side: Side) {
         let address = self.shop.listener("orders:80");
         // Twice as large as any window; and one that hardly moves.
@@ -83,7 +83,7 @@ impl Shop {
             expect_echo(&mut tunnel, &[7; 20_000]);
             assert_eq!(get(address, "/beside").unwrap().status, 200);
         }
-        // Whichever has nothing left has ended by then.
+        // A process without work has ended by then.
         pause(APART);
         expect_echo(&mut tunnel, &[8; 20_000]);
         tunnel.shutdown(Shutdown::Write).unwrap();

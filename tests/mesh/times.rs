@@ -1,4 +1,5 @@
-//! Identities that have ended, that are another mesh's, or that are given up: what is said, and how soon.
+//! Identities that have expired, that belong to another mesh, or that are given up: the messages, and how
+//! soon they come.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ fn a_peer_whose_identity_has_ended_is_named_at_once() {
     mesh.ca.kill();
     let begin = Instant::now();
     let mut refused = 0;
-    // Beyond the end, and beyond what clocks may differ.
+    // Beyond the expiry, and beyond the allowed clock skew.
     while begin.elapsed() < LIFE + Duration::from_secs(25) {
         let asked = Instant::now();
         let response = get(shop.listener("orders:80"), "/").unwrap();
@@ -67,7 +68,7 @@ fn a_command_whose_identity_has_ended_says_within_seconds_that_the_ca_is_away() 
 
 #[test]
 fn what_is_of_another_mesh_is_named() {
-    // Of one trust domain, as two CAs made by one recipe are.
+    // Of one trust domain, as two CAs made by one script have.
     let [first, second] = [Mesh::start(), Mesh::start()];
     let mut shop = first.sidecar("shop").calls("orders:80").start();
     shop.process.kill();

@@ -1,4 +1,5 @@
-//! What the mesh refuses is told where an operator of the caller looks: in its log, its metrics, and by `weft check`.
+//! Refusals by the mesh are shown where an operator of the caller looks: in its log, its metrics, and by
+//! `weft check`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -45,7 +46,7 @@ fn what_the_far_sidecar_refuses_is_in_the_callers_log_and_metrics_with_its_error
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
     let gone = Origin::raw(mesh.address(), |_| Ok(()));
-    // An application says what only the mesh may say.
+    // An application sets a field that only the mesh may set.
     let liar = Origin::raw(mesh.address(), |mut stream| {
         let _some_of_it = stream.read(&mut [0; 4096])?;
         stream.write_all(
@@ -112,7 +113,7 @@ fn what_the_far_sidecar_refuses_is_in_the_callers_log_and_metrics_with_its_error
     ];
     eventually("the refusal is counted", || metric(&shop, &failed) >= 1.0);
 
-    // Its one attempt is told part by part.
+    // Its one attempt is reported part by part.
     let tried = &line["tried"][0];
     assert_eq!(tried["status"], 403, "{line}");
     assert!(tried["endpoint"].is_string(), "{line}");
@@ -198,7 +199,7 @@ fn a_call_to_a_sidecar_that_is_gone_says_where_its_time_went() {
     let last = tried.last().unwrap();
     assert_eq!(last["error"], line["error"], "{line}");
     assert!(last["endpoint"].is_string(), "{line}");
-    // No connection was there, so there is no word of a stream; nearly all of the time was the wait for one.
+    // There was no connection, so no stream is mentioned; nearly all of the time was the wait for one.
     assert!(
         last["stream_ms"].is_null() && line["body_ms"].is_null(),
         "{line}"
@@ -217,7 +218,7 @@ fn a_call_to_a_sidecar_that_is_gone_says_where_its_time_went() {
 }
 
 #[test]
-fn a_call_that_is_refused_here_says_whom_it_was_for_and_by_which_policy() {
+fn a_call_that_is_refused_here_names_its_service_and_the_policy() {
     let mesh = Mesh::start();
     mesh.apply(&[service("secret", 80, "http"), allow("secret", &["admin"])].concat());
     let shop = mesh
@@ -271,7 +272,7 @@ fn a_call_that_is_refused_here_says_whom_it_was_for_and_by_which_policy() {
                 && counted("nothing.shop:80", "503") >= 1.0
         },
     );
-    // What only a request names is no label.
+    // A name that only a request gives is not a label.
     assert!(counted("nope.bank", "503") < 1.0 && counted("", "503") >= 1.0);
 }
 
@@ -322,7 +323,7 @@ fn a_tcp_client_that_may_not_call_is_reset_logged_and_counted_and_gets_no_http()
 }
 
 #[test]
-fn why_a_service_has_no_endpoint_is_told_apart() {
+fn the_reasons_for_a_service_without_endpoints_are_told_apart() {
     let mesh = Mesh::start();
     mesh.apply(&service("orders", 80, "http"));
     let shop = mesh.sidecar("shop").calls("orders:80").start();
@@ -362,11 +363,11 @@ fn why_a_service_has_no_endpoint_is_told_apart() {
     let again = plan.serves("orders:80", origin.address).start();
     shop.wait_endpoints("orders:80", 1);
     again.process.signal(Signal::SIGKILL);
-    expect("not heard of");
+    expect("did not renew");
 }
 
 #[test]
-fn weft_check_finds_what_a_sidecar_asks_of_the_mesh_in_vain_and_who_holds_its_port() {
+fn weft_check_finds_unmet_settings_and_the_program_that_holds_a_port() {
     let mesh = Mesh::start();
     let origin = Origin::echo(mesh.address(), "orders");
     mesh.apply(
@@ -412,7 +413,7 @@ fn weft_check_finds_what_a_sidecar_asks_of_the_mesh_in_vain_and_who_holds_its_po
         ("config service".to_owned(), "ok", "connected"),
         ("table".to_owned(), "ok", "revision 1"),
         ("registration orders.shop:80".to_owned(), "ok", "registered"),
-        // The operator who logged in on this host hears the reason.
+        // The operator who logged in on this host gets the reason.
         (
             "registration secret.shop:80".to_owned(),
             "fail",
@@ -446,7 +447,7 @@ fn weft_check_finds_what_a_sidecar_asks_of_the_mesh_in_vain_and_who_holds_its_po
         .iter()
         .find(|one| one.0 == format!("outbound {}", taken.1));
     let held = held.unwrap_or_else(|| panic!("{findings:?}"));
-    // This one, or a child of another test that has not begun its own program yet.
+    // This one, or a child of another test that has not started its own program yet.
     let has_name = held.2.starts_with("in use, by ") && held.2.contains("(pid ");
     assert!(held.1 == "fail" && has_name, "{held:?}");
 

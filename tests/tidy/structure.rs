@@ -1,5 +1,5 @@
-//! How the parts of the source hang together: which files are pure, where bounds stand, which modules know each other,
-//! how long files are, and which dependencies are used.
+//! How the parts of the source depend on each other: which files are pure, where bounds are, which modules
+//! know each other, how long files are, and which dependencies are used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,10 @@ const LIBRARIES: [&str; 6] = [
     "netem-tests",
 ];
 
-/// Lines of a file in the middle, tests included. Beyond it files are not read, but searched.
+/// Median number of lines per file, tests included. Longer files are searched instead of read.
 const MEDIAN_LINES_MAX: usize = 200;
 
-/// Consts that bound something and stand outside of `limits.rs`, with the reason.
+/// Consts that bound something and are outside of `limits.rs`, with the reason.
 const BOUNDS_ELSEWHERE: [(&str, &str, &str); 36] = [
     (
         "ca/src/rates.rs",
@@ -27,12 +27,12 @@ const BOUNDS_ELSEWHERE: [(&str, &str, &str); 36] = [
     ),
     ("config/src/server/pace.rs", "AHEAD", "made of two limits"),
     (
-        "loadtest/src/vigil.rs",
+        "loadtest/src/early_wake.rs",
         "LONGER",
         "a step of an estimate; the comment derives it",
     ),
     (
-        "loadtest/src/vigil.rs",
+        "loadtest/src/early_wake.rs",
         "SHORTER",
         "a step of an estimate; the comment derives it",
     ),
@@ -174,8 +174,8 @@ const BOUNDS_ELSEWHERE: [(&str, &str, &str); 36] = [
     ),
 ];
 
-/// Modules of one crate of which the first knows the second although that, or one that it knows, knows the first; with
-/// the reason. Without these there is no circle.
+/// Modules of one crate of which the first knows the second although that, or one that it knows, knows the
+/// first; with the reason. Without these there is no cycle.
 const KNOWS_BACK: [(&str, &str, &str, &str); 16] = [
     (
         "ca",
@@ -591,7 +591,7 @@ fn every_dependency_is_used_by_its_crate() {
             }
         }
     }
-    // What the workspace names, and no crate takes.
+    // Dependencies of the workspace that no crate uses.
     let root = sources
         .iter()
         .find(|source| source.path == "Cargo.toml")

@@ -1,5 +1,5 @@
-//! What a peer has acknowledged of what it was sent. quinn tells that to the congestion controller alone, so
-//! [`Observed`] stands around each and listens.
+//! What a peer has acknowledged of the bytes sent to it. quinn reports that only to the congestion
+//! controller, so [`Observed`] wraps each controller and records it.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use quinn_proto::RttEstimator;
 
 use crate::limits::ACKNOWLEDGEMENT_MAX;
 
-/// What is known at one moment.
+/// The state at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Acknowledged {
     /// Nothing is on its way.
     pub(crate) all: bool,
     /// Bytes so far, of packets.
     pub(crate) bytes: u64,
-    /// What that allows to be on its way.
+    /// The bytes that this allows in flight.
     pub(crate) congestion_window: u64,
 }
 
 impl Acknowledged {
-    /// What the peer of `connection` has acknowledged.
+    /// The bytes that the peer of `connection` has acknowledged.
     pub(crate) fn of(connection: &quinn::Connection) -> Self {
         let controller = connection.congestion_state().into_any();
         let Ok(observed) = controller.downcast::<Observed>() else {
@@ -42,8 +42,8 @@ impl Acknowledged {
     }
 }
 
-/// How many frames were sent that a peer must acknowledge. Where it owes that, probes are among them: they go
-/// out as PING, or as IMMEDIATE_ACK to peers that know it (RFC 9002 section 6.2).
+/// How many frames were sent that a peer must acknowledge. While acknowledgements are overdue, probes are
+/// among them: they are sent as PING, or as IMMEDIATE_ACK to peers that know it (RFC 9002 section 6.2).
 pub(crate) fn asked_for(connection: &quinn::Connection) -> u64 {
     let frames = connection.stats().frame_tx;
     frames.stream + frames.reset_stream + frames.stop_sending + frames.ping + frames.immediate_ack
@@ -61,10 +61,10 @@ impl ControllerFactory for ObservedConfig {
     }
 }
 
-/// A congestion controller, and what it hears.
+/// A congestion controller, and the record of what it is told.
 pub(crate) struct Observed {
     pub(crate) controller: Box<dyn Controller>,
-    /// Shared with clones, which quinn makes for who asks, and for new paths.
+    /// Shared with clones, which quinn makes for callers and for new paths.
     heard: Arc<Heard>,
 }
 
@@ -76,7 +76,7 @@ struct Heard {
 
 impl Controller for Observed {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        // Acknowledgements of ours are not acknowledged.
+        // This side's acknowledgements are not acknowledged themselves.
         if bytes > ACKNOWLEDGEMENT_MAX {
             self.heard.all.store(false, Ordering::Relaxed);
         }

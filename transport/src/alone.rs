@@ -1,7 +1,8 @@
-//! Tasks that may die alone: one of a stream, a connection, a call or a peer. What it serves ends with it, its
-//! neighbours do not notice, and what asks for it again gets a new one. Its panic is logged with its name and counted.
-//! Tasks without which the process must not go on are [`crate::vital`]; every task that the crates of a sidecar, the CA
-//! and the config service spawn is one or the other (`tests/tidy.rs`).
+//! Tasks that may die alone: the task of one stream, connection, call or peer. If it panics, the stream or
+//! call that it served ends with it, its neighbours are not affected, and the next request for it starts a
+//! new one. The panic is logged with the task's name and counted. Tasks that the process depends on are in
+//! [`crate::vital`]; every task that the crates of a sidecar, the CA and the config service spawn is of one
+//! kind or the other (`tests/tidy.rs`).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,17 +11,18 @@ use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use futures_util::FutureExt as _;
 
-use crate::rarely::Rarely;
+use crate::limited_log::LimitedLog;
 use crate::vital::said;
 
-/// `work` under a name by which its panic is counted: one name for each place that spawns.
+/// Runs `work` under the name by which its panic is counted: one name for each place that spawns.
 ///
-/// What a panic left half-done belongs to this task alone, or stands behind a lock whose users say so.
+/// State that a panic leaves half-changed belongs to this task alone, or is behind a lock whose users
+/// document that they accept it.
 pub fn alone<F>(name: &'static str, work: F) -> impl Future<Output = ()> + use<F>
 where
     F: Future<Output = ()>,
 {
-    // No async block: its future would have the room of `work` twice.
+    // Not an async block: its future would hold `work` twice.
     let ended = AssertUnwindSafe(work).catch_unwind();
     ended.map(move |ended| {
         if let Err(panic) = ended {
@@ -44,12 +46,12 @@ pub fn died() -> Vec<(&'static str, u64)> {
     counts.iter().map(|(name, count)| (*name, *count)).collect()
 }
 
-/// Of the whole process, as its threads are: a task has no other owner in common with the one who asks. As many
-/// entries as there are names in the source.
+/// One table for the whole process, because tasks and the code that reads the counts have no other owner in
+/// common. It has one entry per name in the source.
 static COUNTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 
-/// A peer may find how to make tasks panic.
-static LINES: LazyLock<Rarely> = LazyLock::new(Rarely::by_callers);
+/// A peer may find a way to make tasks panic.
+static LINES: LazyLock<LimitedLog> = LazyLock::new(LimitedLog::by_callers);
 
 fn counts() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
     crate::locks::lock(&COUNTS)

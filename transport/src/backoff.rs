@@ -1,18 +1,19 @@
-//! Waiting times between attempts: doubled after each failure, bounded, and spread, so that callers that failed together
-//! do not come back together. Pure. Every wait of weft before another attempt is one of these.
+//! Waiting times between attempts: doubled after each failure, bounded, and spread at random, so that callers
+//! that failed together do not retry together. Pure. Every wait of weft before another attempt uses one of
+//! these.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
-/// From where waits are drawn; each is drawn evenly up to the step that is due.
+/// The lower bound of a wait, which is drawn evenly up to the present step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spread {
-    /// From half of the step: no attempt follows soon on many failed ones.
+    /// From half of the step: even after many failures no attempt follows at once.
     Half,
     /// From half of the first step: many callers that lost one server spread over the whole step.
     First,
-    /// From nothing: for callers that are held together by nothing but one failure.
+    /// From zero: for callers that have only one failure in common.
     Zero,
 }
 
@@ -48,7 +49,7 @@ impl Backoff {
     }
 }
 
-/// The wait after so many failures in a row, for callers that count them.
+/// The wait after this many failures in a row, for callers that count them.
 pub fn wait(
     first: Duration,
     cap: Duration,

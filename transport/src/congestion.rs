@@ -1,18 +1,18 @@
 //! Cubic (RFC 9438) that tells loss by chance from loss by congestion.
 //!
-//! Cubic takes each loss for a full queue, and so over a path that loses one packet in a hundred it sends a
-//! dozen packets a round trip, however fast the path is; what shares the connection waits for its turn among
-//! them. But a full queue shows: packets that waited in it were slow. [`Tolerant`] is Cubic, except that it
-//! lets a loss pass when both are true of the last two round trips:
+//! Cubic takes each loss for a full queue. So over a path that loses one packet in a hundred it sends a dozen
+//! packets per round trip, however fast the path is, and all streams of the connection share those. But a
+//! full queue shows itself: packets that waited in it were slow. [`Tolerant`] is Cubic, except that it
+//! ignores a loss if both are true of the last two round trips:
 //!
-//! - at least one packet took no longer than the fastest of late, by an eighth: no queue stood there (the
-//!   threshold of HyStart++, RFC 9406 section 4.2, without its bounds: below 8 ms it is jitter that
-//!   decides, which leaves plain Cubic);
-//! - no more was lost than chance takes of a path that loses 2 % (the bound up to which BBR version 3
+//! - at least one packet took at most an eighth longer than the fastest recent one, so there was no queue
+//!   (the threshold of HyStart++, RFC 9406 section 4.2, without its bounds: below 8 ms jitter decides, which
+//!   leaves plain Cubic);
+//! - the losses are no more than a path loses by chance that drops 2 % (the bound up to which BBR version 3
 //!   tolerates loss, draft-ietf-ccwg-bbr), with three standard deviations for small numbers: a bottleneck
-//!   whose queue is too short to be noticed loses more when it is overrun.
+//!   whose queue is too short to measure loses more when it overflows.
 //!
-//! Persistent congestion and marks of ECN are never let pass. It begins with a window of 32 packets. [`Round`]
+//! Persistent congestion and ECN marks are never ignored. It begins with a window of 32 packets. [`Round`]
 //! judges, purely.
 
 use std::any::Any;
@@ -22,24 +22,25 @@ use std::time::{Duration, Instant};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, Cubic, CubicConfig};
 use quinn_proto::RttEstimator;
 
-/// The share of packets whose loss is taken for chance.
+/// The share of packets whose loss counts as chance.
 const LOSS_BY_CHANCE: f64 = 0.02;
 
-/// How far above its mean the number of losses may be, in standard deviations: one round in a
-/// thousand of a path that loses just [`LOSS_BY_CHANCE`] is above it.
+/// How far above its mean the number of losses may be, in standard deviations: on a path that loses exactly
+/// [`LOSS_BY_CHANCE`], one round in a thousand is above it.
 const DEVIATIONS: f64 = 3.0;
 
-/// A packet that took longer than the fastest by this part of it waited in a queue.
+/// A packet that took longer than the fastest by this fraction waited in a queue.
 const QUEUE_SHARE: u32 = 8;
 
-/// How long the fastest packet is remembered at least, and at most twice that: after it a path that became
-/// longer is no longer taken for one with a queue. BBR's filter has the same length (draft-ietf-ccwg-bbr).
+/// The fastest packet is remembered for at least this long, and at most twice as long; after that, a path
+/// that became longer no longer looks like one with a queue. BBR's filter has the same length
+/// (draft-ietf-ccwg-bbr).
 const FASTEST_KEPT: Duration = Duration::from_secs(10);
 
-/// Bytes in flight before the first acknowledgement: 32 packets, three times what RFC 9002 section 7.2 recommends
-/// and what QUICHE, hence Envoy, begins with. One connection carries the requests of a whole application, and
-/// packets are paced. With fewer, requests that nobody answers fill it within a second, and nothing more asks
-/// whether the path has healed.
+/// Bytes in flight before the first acknowledgement: 32 packets, three times what RFC 9002 section 7.2
+/// recommends and the value of QUICHE, hence Envoy. One connection carries the requests of a whole
+/// application, and packets are paced. With a smaller window, unanswered requests fill it within a second,
+/// and then no packet probes whether the path has recovered.
 const INITIAL_WINDOW: u64 = 32 * 1200;
 
 /// Makes [`Tolerant`] controllers.
@@ -73,13 +74,13 @@ pub(crate) struct Tolerant {
     cubic: Cubic,
     mtu: u16,
     fastest: Fastest,
-    /// When the present round began; the first packet that was sent since then and is acknowledged ends it.
+    /// When the present round began; it ends when a packet sent since then is acknowledged.
     began: Instant,
     round: Round,
     before: Round,
 }
 
-/// The shortest round trip of late.
+/// The shortest recent round trip.
 #[derive(Clone, Copy, Debug)]
 struct Fastest {
     began: Instant,
@@ -112,7 +113,7 @@ fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     one.into_iter().chain(other).min()
 }
 
-/// What happened to the packets of a round trip.
+/// The packets of one round trip, by their fate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Round {
     acknowledged: u64,
@@ -134,7 +135,7 @@ impl Round {
         }
     }
 
-    /// Whether its losses look like those of a path that loses by chance.
+    /// Whether its losses look like losses by chance.
     fn lost_by_chance(self, fastest: Duration, mtu: u16) -> bool {
         let no_queue = self
             .shortest
@@ -181,7 +182,7 @@ impl Controller for Tolerant {
                 .lost_by_chance(fastest, self.mtu)
         });
         if marked || is_persistent_congestion || !by_chance {
-            // Cubic answers a burst once; what it lost is not held against the rounds after it.
+            // Cubic answers a burst once; the burst's losses do not count in the rounds after it.
             (self.round, self.before, self.began) = (Round::default(), Round::default(), now);
             self.cubic
                 .on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_became_longer_is_believed_after_a_while() {
+    fn a_path_that_became_longer_is_accepted_after_a_while() {
         let start = Instant::now();
         let mut fastest = Fastest::new(start);
         fastest.acknowledge(start, FASTEST);

@@ -1,8 +1,9 @@
-//! What can go wrong between two sidecars, in words of HTTP, whatever wire carries it.
+//! Errors between two sidecars, in terms of HTTP, whatever wire carries it.
 //!
-//! One enum per operation, by direction: [`OpenError`] (starting a request), [`ReceiveError`] and [`SendError`] (the
-//! two halves of an exchange) and [`ConnectionError`] (the whole connection). A [`Reason`] is what one side tells the
-//! other when it ends something early. Not here: how a wire says it (`http3/code.rs`). Re-exported by [`crate::wire`].
+//! One enum per operation, by direction: [`OpenError`] (starting a request), [`ReceiveError`] and
+//! [`SendError`] (the two halves of an exchange) and [`ConnectionError`] (the whole connection). A [`Reason`]
+//! is what one side tells the other when it ends something early. Not here: how a wire encodes it
+//! (`http3/code.rs`). Re-exported by [`crate::wire`].
 
 use std::fmt;
 
@@ -11,13 +12,13 @@ use thiserror::Error;
 /// Why one side ends an exchange or a connection before its end, as it tells the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// All is well: a graceful end, or no more interest in the rest of a request.
+    /// No error: a graceful end, or the rest of a request is not needed.
     NoError,
     /// The request was not processed at all: it may be sent again, whatever its method.
     Unprocessed,
     /// The request or its response is no longer wanted.
     Cancelled,
-    /// It would cost, or has cost, too much.
+    /// It costs too much.
     Busy,
     /// The request ended before it was complete.
     Incomplete,
@@ -25,15 +26,15 @@ pub enum Reason {
     Malformed,
     /// The TCP connection of a tunnel broke.
     TunnelBroke,
-    /// A fault in the side that says it.
+    /// A fault in the side that sends this reason.
     Internal,
     /// The other side broke a rule of the wire.
     Protocol,
-    /// What HTTP has no word for. A peer may send codes that this version does not know.
+    /// A code for which HTTP has no name. A peer may send codes that this version does not know.
     Other {
         /// The number on the wire.
         code: u64,
-        /// What the wire's RFC calls it; empty if it does not.
+        /// The name of the error in the wire's RFC; empty if it has none.
         name: &'static str,
     },
 }
@@ -66,12 +67,12 @@ pub enum ConnectionError {
     /// This side closed it because the peer broke the protocol.
     #[error("the peer broke the protocol: {reason} ({code})")]
     PeerViolation {
-        /// What this side closed with.
+        /// The reason with which this side closed it.
         code: Reason,
         /// The rule that was broken.
         reason: &'static str,
     },
-    /// This side closed it on its own wish.
+    /// This side closed it by its own decision.
     #[error("closed here")]
     ClosedHere,
     /// The peer was silent for longer than the idle timeout.
@@ -80,7 +81,7 @@ pub enum ConnectionError {
     /// The peer lost its state, usually by a restart.
     #[error("the peer restarted")]
     Reset,
-    /// What carries the connection failed.
+    /// The layer below failed.
     #[error("transport: {0}")]
     Transport(std::sync::Arc<str>),
 }
@@ -88,7 +89,7 @@ pub enum ConnectionError {
 /// How the peer said that it has not processed a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unprocessed {
-    /// It goes away, in good order.
+    /// It shuts down in good order.
     #[error("the peer is going away")]
     GoingAway,
     /// It refused this one.
@@ -96,16 +97,16 @@ pub enum Unprocessed {
     Refused,
 }
 
-/// Why nothing more of a message comes. The connection lives on unless the variant says so.
+/// Why no more of a message comes. The connection lives on unless the variant says so.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReceiveError {
     /// The peer states that it did not process the request: any method may be tried again elsewhere.
     #[error("not processed: {0}")]
     Unprocessed(Unprocessed),
-    /// The peer gave up sending for want of resources, maybe after it began to process the request.
+    /// The peer stopped sending because it lacks resources, perhaps after it began to process the request.
     #[error("reset by the peer: too much load")]
     Busy,
-    /// The peer gave up sending; what it had sent before may be lost. Never for the two reasons above.
+    /// The peer stopped sending; bytes that it had sent before may be lost. Never for the two reasons above.
     #[error("reset by the peer: {0}")]
     Reset(Reason),
     /// The peer's message breaks HTTP (RFC 9114 section 4.1.2, RFC 9113 section 8.1.1).
@@ -117,16 +118,16 @@ pub enum ReceiveError {
     /// The connection ended.
     #[error("connection lost: {0}")]
     ConnectionLost(#[from] ConnectionError),
-    /// This side gave the stream up: its reader stopped while the others had no room left.
+    /// This side gave the stream up: its reader stopped while other streams had no room left.
     #[error("given up: its reader stood still while other streams had to wait")]
     GivenUp,
-    /// This side used the half wrongly.
+    /// This side called the half in a wrong way.
     #[error("misuse: {0}")]
     Misuse(&'static str),
 }
 
 impl ReceiveError {
-    /// The peer gave up sending for that reason.
+    /// The peer stopped sending for that reason.
     pub(crate) fn reset(reason: Reason) -> Self {
         if reason == Reason::Unprocessed {
             Self::Unprocessed(Unprocessed::Refused)
@@ -155,10 +156,10 @@ pub enum SendError {
     /// The connection ended.
     #[error("connection lost: {0}")]
     ConnectionLost(#[from] ConnectionError),
-    /// The head or trailers cannot be said in HTTP. Never sent.
+    /// HTTP cannot express the head or trailers. Never sent.
     #[error("cannot be sent: {0}")]
     InvalidHead(#[from] HeadError),
-    /// This side used the half wrongly: nothing invalid was sent.
+    /// This side called the half in a wrong way: nothing invalid was sent.
     #[error("misuse: {0}")]
     Misuse(&'static str),
 }
@@ -166,23 +167,23 @@ pub enum SendError {
 /// Why a request could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// The peer goes away or its identity has expired: dial again.
+    /// The peer is shutting down or its identity has expired: dial again.
     #[error("the connection takes no new requests")]
     Draining,
-    /// The connection ended before the whole head was handed to it.
+    /// The connection ended before the peer had the whole head.
     #[error("connection lost: {0}")]
     ConnectionLost(#[from] ConnectionError),
     /// The peer refused the stream while the head was being sent.
     #[error("stopped by the peer: {0}")]
     Stopped(Reason),
-    /// The head cannot be said in HTTP, or the peer does not take it. Never sent.
+    /// HTTP cannot express the head, or the peer does not accept it. Never sent.
     #[error("cannot be sent: {0}")]
     InvalidHead(#[from] HeadError),
 }
 
 impl OpenError {
-    /// Whether the request may be tried on another connection whatever its method is: nothing of the head was on its
-    /// way. What fails later is told by the response.
+    /// Whether the request may be tried on another connection whatever its method is: no part of the head was
+    /// sent. The response tells of later failures.
     pub fn is_unprocessed(&self) -> bool {
         match self {
             Self::Draining | Self::ConnectionLost(_) | Self::Stopped(_) => true,
@@ -212,7 +213,7 @@ pub enum HeadError {
     /// The content-length is not a number, or there are several.
     #[error("invalid content-length")]
     InvalidContentLength,
-    /// A status that does not exist here (101, or 1xx as final).
+    /// A status that does not exist in this protocol (101, or 1xx as final).
     #[error("status not allowed")]
     InvalidStatus,
     /// More than the peer or this side accepts.

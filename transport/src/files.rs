@@ -1,5 +1,5 @@
-//! Files that hold keys and state: written whole or not at all, readable by their owner only. Every process of weft
-//! writes its files by these functions.
+//! Files that hold keys and state: written whole or not at all, readable by their owner only. Every process
+//! of weft writes its files with these functions.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ const PRIVATE_DIRECTORY: u32 = 0o700;
 /// Bits that let others than the owner read or write.
 const OTHERS: u32 = 0o077;
 
-/// Everybody on the host.
+/// Every user of the host.
 const WORLD: u32 = 0o007;
 
 /// A file operation that failed, with the path.
@@ -24,7 +24,7 @@ pub enum FileError {
     /// The operating system refused.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
         /// On which path.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum FileError {
     },
     /// A key file that others than its owner may read.
     #[error(
-        "{path} may be read by others (mode {mode:04o}): if nobody did, run `chmod 600 {path}`; else replace the key"
+        "{path} may be read by others (mode {mode:04o}): if no other user has read it, run `chmod 600 {path}`; else replace the key"
     )]
     Exposed {
         /// The key file.
@@ -41,7 +41,7 @@ pub enum FileError {
         /// Its permission bits.
         mode: u32,
     },
-    /// Larger than any file of a state directory is.
+    /// Larger than a file of a state directory can be.
     #[error("{path} is larger than {FILE_BYTES_MAX} bytes")]
     TooLarge {
         /// The file.
@@ -50,7 +50,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// What the operating system said.
+    /// The error of the operating system.
     #[must_use]
     pub fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io {
@@ -85,26 +85,26 @@ pub fn make_directory(path: &Path) -> Result<(), FileError> {
         .map_err(|error| FileError::io("create directory", path, error))
 }
 
-/// Replaces `path` by `content`: after a crash there is the old file or the new one, never a part. One process writes
-/// it at a time.
+/// Replaces `path` by `content`: after a crash there is the old file or the new one, never a part of it. One
+/// process writes it at a time.
 ///
 /// # Errors
-/// When the operating system refuses; the old file is there then.
+/// When the operating system refuses; the old file is then still there.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
     write_beside(path, &suffixed(path, ".new"), content)
 }
 
-/// The same for a file that several processes may write at the same time, each by a temporary file of its own. One
-/// that is killed leaves its own behind.
+/// The same for a file that several processes may write at the same time, each through a temporary file of
+/// its own. A process that is killed leaves its temporary file behind.
 ///
 /// # Errors
-/// When the operating system refuses; the old file is there then.
+/// When the operating system refuses; the old file is then still there.
 pub fn write_among_others(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let own = suffixed(path, &format!(".{}.new", std::process::id()));
     write_beside(path, &own, content)
 }
 
-/// Copies a file of any size into a new one, which only its owner may read, and makes that last.
+/// Copies a file of any size into a new one, which only its owner may read, and syncs it to disk.
 ///
 /// # Errors
 /// When there is a file at `to`, or the operating system refuses.
@@ -126,20 +126,21 @@ fn create(path: &Path) -> io::Result<File> {
 }
 
 fn write_beside(path: &Path, temporary: &Path, content: &[u8]) -> Result<(), FileError> {
-    // A left-over of a crash; it may have another mode.
+    // Left by a crash; it may have another mode.
     remove(temporary)?;
     let failed = |error| FileError::io("write", path, error);
     let mut file = create(temporary).map_err(failed)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     if let Err(error) = written {
-        // A part of a file would hold the space that the next attempt needs. The error that counts is the first.
+        // An incomplete file would take the space that the next attempt needs. The first error is the one
+        // that is reported.
         let _ = fs::remove_file(temporary);
         return Err(failed(error));
     }
     rename(temporary, path)
 }
 
-/// Renames `from` to `to` and makes that last.
+/// Renames `from` to `to` and syncs the directory.
 ///
 /// # Errors
 /// When the operating system refuses.
@@ -208,8 +209,9 @@ pub fn check_private(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Refuses a key file that everybody on the host may read or write, and says in the log if its group may. The modes of a
-/// volume may be its orchestrator's, which gives a group to all that is in it and starts the process in that group.
+/// Refuses a key file that every user of the host may read or write, and logs if its group may. The
+/// orchestrator may set the modes of a volume: it gives a group to all files in it and starts the process in
+/// that group.
 ///
 /// # Errors
 /// [`FileError::Exposed`], or when its mode cannot be read.

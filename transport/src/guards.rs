@@ -1,5 +1,5 @@
-//! What peers did beyond a limit of HTTP/3, counted, so that no connection is closed or held back unseen. Pure but for
-//! one lock. Not here: the limits ([`crate::http3`]).
+//! Actions against peers that went beyond a limit of HTTP/3, counted, so that every closed or delayed
+//! connection is visible. Pure except for one lock. Not here: the limits ([`crate::http3`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::error::ConnectionError;
 use crate::limits;
 
-/// What was done about it.
+/// The action taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// The connection was closed; all that ran on it has failed.
@@ -27,23 +27,23 @@ impl Action {
     }
 }
 
-/// One thing that peers did, and what was done about it.
+/// One kind of behaviour of peers, and the action against it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Guarded {
     /// In few words.
     pub reason: &'static str,
-    /// What was done.
+    /// The action taken.
     pub action: Action,
 }
 
 impl Guarded {
-    /// The peer took back too many requests soon after their opening.
+    /// The peer cancelled too many requests soon after it opened them.
     pub const PACED: Self = Self {
         reason: "rapid resets",
         action: Action::Paced,
     };
 
-    /// Why a connection ended, if this side closed it for what the peer did.
+    /// Why a connection ended, if this side closed it for the peer's behaviour.
     pub fn of(error: &ConnectionError) -> Option<Self> {
         match error {
             ConnectionError::PeerViolation { reason, .. } => Some(Self {
@@ -59,7 +59,7 @@ impl Guarded {
     }
 }
 
-/// Counts of one worker. Reasons are words of this crate, so there are few.
+/// Counts of one worker. The reasons are constants of this crate, so there are few.
 #[derive(Debug, Default)]
 pub struct Guards(Mutex<Counts>);
 
@@ -70,8 +70,8 @@ struct Counts {
 }
 
 impl Guards {
-    /// It happened once more. True if it is to be logged: a flood of what is guarded against must not become one of
-    /// lines.
+    /// It happened once more. True if it is to be logged: a flood of such events must not become a flood of
+    /// log lines.
     #[must_use]
     pub fn count(&self, guarded: Guarded, now: Instant) -> bool {
         let mut counts = self.lock();

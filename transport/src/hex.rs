@@ -13,7 +13,7 @@ pub fn encode(bytes: &[u8]) -> String {
     digits.map(char::from).collect()
 }
 
-/// The `N` bytes that exactly twice as many digits of either case stand for.
+/// The `N` bytes that twice as many hexadecimal digits encode, in either case.
 #[must_use]
 pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();

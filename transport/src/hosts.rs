@@ -1,7 +1,8 @@
 //! TCP to a host by its name, and from hosts of either address family.
 //!
-//! A name may have addresses of both families, of which this host may have only one, or a broken one: they are tried
-//! with a head start for each before the next (RFC 8305, "Happy Eyeballs"). Not here: TLS ([`crate::tcp`]).
+//! A name may have addresses of both families, and this host may have only one family, or one that does not
+//! work. So addresses are tried with a head start for each before the next (RFC 8305, "Happy Eyeballs"). Not
+//! here: TLS ([`crate::tcp`]).
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -57,7 +58,7 @@ fn split(address: &str) -> Option<(&str, u16)> {
     Some((bare, port.parse().ok()?))
 }
 
-/// Addresses of the two families in turn, in the resolver's order else (RFC 8305 section 4).
+/// Alternates the addresses of the two families, otherwise in the resolver's order (RFC 8305 section 4).
 fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = found.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = found
@@ -76,7 +77,7 @@ fn interleave(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 /// Listens on `address`; on `[::]` for both families, whatever the host's default is.
 ///
 /// # Errors
-/// What the kernel said.
+/// The error of the kernel.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -93,7 +94,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The wildcard address for a listener on `port`: of both families, if this host has IPv6 at all.
+/// The wildcard address for a listener on `port`: of both families, if this host has IPv6.
 pub fn everywhere(port: u16) -> SocketAddr {
     match can_bind((Ipv6Addr::UNSPECIFIED, 0).into()) {
         true => (Ipv6Addr::UNSPECIFIED, port).into(),

@@ -29,7 +29,7 @@ impl TrustDomain {
 
 /// A SPIFFE ID, such as `spiffe://demo.test/ns/shop/sa/orders`.
 ///
-/// Equality is byte equality of the text: the standard leaves no two spellings of one ID.
+/// Two IDs are equal if their texts are equal byte by byte: the standard allows no two spellings of one ID.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpiffeId {
     text: Arc<str>,
@@ -100,7 +100,7 @@ impl SpiffeId {
 
 /// An identity that a peer proved in a handshake that is complete.
 ///
-/// Only this crate makes one, so a function that takes a `PeerId` cannot be called with a claim.
+/// Only this crate makes one, so a function that takes a `PeerId` cannot be called with an unproven claim.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerId {
     id: SpiffeId,
@@ -112,18 +112,18 @@ impl PeerId {
         Self { id, not_after }
     }
 
-    /// A proof out of nothing, for tests of code that takes one.
+    /// Makes a proof without a handshake, for tests of code that takes one.
     #[cfg(any(test, feature = "testing"))]
     pub fn for_tests(id: SpiffeId, not_after: SystemTime) -> Self {
         Self { id, not_after }
     }
 
-    /// Who the peer is.
+    /// The identity of the peer.
     pub fn id(&self) -> &SpiffeId {
         &self.id
     }
 
-    /// When the certificate that proved it expires. No new stream is accepted after that.
+    /// When the certificate that proved it expires. After that, no new stream is accepted.
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }

@@ -1,11 +1,11 @@
-//! Whether a worker keeps up: how long one pass over everything that is ready takes on its thread.
+//! Whether a worker keeps up, judged by how long one pass over all ready tasks takes on its thread.
 //!
-//! A thread with more to do than it can lets every ready task wait longer and longer, and each request
-//! waits several times. A burst does that for a moment; when no pass within an interval is short, the queue
-//! stands, which is overload (the estimator of CoDel, RFC 8289 section 3.1). From then on, until passes have been
-//! short for a while, peers may have open only as many streams as the worker can finish soon ([`takes_on`], applied by
-//! [`crate::elastic`]): what they may not open yet waits with them, and they can send it elsewhere or refuse it. That
-//! harms nothing where passes are long and the work gets done all the same.
+//! On an overloaded thread every ready task waits longer and longer, and each request waits several times. A
+//! burst does that for a moment. When no pass within an interval is short, the queue does not empty, which is
+//! overload (the estimator of CoDel, RFC 8289 section 3.1). From then on, until passes have been short for a
+//! while, peers may have open only as many streams as the worker can finish soon ([`takes_on`], applied by
+//! [`crate::stream_limit`]): requests beyond that wait at the peers, which can send them elsewhere or refuse
+//! them. If passes are long although the worker keeps up, this limit does no harm.
 //!
 //! [`Passes`] judges, purely; [`Lag::measure`] is the clock around it.
 
@@ -17,19 +17,19 @@ use tokio::sync::{Notify, watch};
 
 use crate::limits;
 
-/// How a worker fares.
+/// The pace of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// What is ready has its turn soon.
+    /// Ready tasks have their turn soon.
     #[default]
     Well,
-    /// The last pass was long: nothing more should be allowed for the moment.
+    /// The last pass was long: for the moment, no limit should be raised.
     Late,
     /// Every pass was long for a while, and that is not long ago.
     Behind,
 }
 
-/// What is known of one worker's pace. Clones are handles to the same.
+/// The known pace of one worker. Clones are handles to the same.
 #[derive(Clone, Debug, Default)]
 pub struct Lag(Arc<Known>);
 
@@ -42,7 +42,7 @@ struct Known {
 }
 
 impl Lag {
-    /// There is work: a pass is worth measuring soon. An idle worker is not woken to be measured.
+    /// There is work, so a pass should be measured soon. An idle worker is not woken to be measured.
     pub fn work(&self) {
         self.0.work.notify_one();
     }
@@ -57,7 +57,7 @@ impl Lag {
         self.pace() == Pace::Behind
     }
 
-    /// How the worker fares. One that nobody measures fares well.
+    /// The pace of the worker. A worker that is not measured counts as keeping up.
     pub(crate) fn pace(&self) -> Pace {
         *self.0.pace.borrow()
     }
@@ -65,14 +65,14 @@ impl Lag {
     /// Done when the worker is behind; at once if it is.
     pub async fn fell_behind(&self) {
         let mut pace = self.0.pace.subscribe();
-        // Fails only when the sender is gone, which is here.
+        // Fails only when the sender is gone; this value holds it.
         let _ = pace.wait_for(|pace| *pace == Pace::Behind).await;
     }
 
-    /// Done when the worker fares well or is behind: lateness is for a moment.
+    /// Done when the worker keeps up or is behind: lateness lasts for a moment only.
     pub(crate) async fn is_not_late(&self) {
         let mut pace = self.0.pace.subscribe();
-        // Fails only when the sender is gone, which is here.
+        // Fails only when the sender is gone; this value holds it.
         let _ = pace.wait_for(|pace| *pace != Pace::Late).await;
     }
 
@@ -81,7 +81,7 @@ impl Lag {
         let mut passes = Passes::default();
         loop {
             let began = Instant::now();
-            // Comes back after everything that is ready was polled once, and the kernel was asked for more.
+            // Returns after every ready task was polled once, and the kernel was asked for more events.
             tokio::task::yield_now().await;
             let now = Instant::now();
             let (took, pace) = (
@@ -115,9 +115,9 @@ fn is_long(pass: Duration) -> bool {
     pass >= limits::PASS_LONG
 }
 
-/// How many streams a worker that is behind may have under way beside those that are long-lived, if it `finished` so
-/// many `within` that time: what it finishes soon (Little's law), and a few more, so that it can find out that it is
-/// able to.
+/// How many streams a worker that is behind may have under way beside the long-lived ones, if it `finished`
+/// this many `within` that time: as many as it finishes soon (Little's law), and a few more, so that it can
+/// show that it is able to do more.
 pub(crate) fn takes_on(finished: u32, within: Duration) -> u32 {
     let share = limits::FINISHED_SOON.div_duration_f64(within.max(Duration::from_millis(1)));
     let soon = (f64::from(finished) * share) as u32;
@@ -129,7 +129,7 @@ pub(crate) fn takes_on(finished: u32, within: Duration) -> u32 {
 struct Passes {
     /// Since when each was long.
     long_since: Option<Instant>,
-    /// When the last long one was over, while the worker is behind.
+    /// When the last long pass was over, while the worker is behind.
     behind: Option<Instant>,
 }
 
@@ -162,7 +162,7 @@ mod tests {
     use super::Pace::{Behind, Late, Well};
     use super::*;
 
-    /// What passes of so many milliseconds, one after the other, are judged to be.
+    /// How passes of these durations in milliseconds, one after the other, are judged.
     fn judged(lengths: &[u64]) -> Vec<Pace> {
         let mut passes = Passes::default();
         let mut now = Instant::now();
@@ -226,7 +226,7 @@ mod tests {
         let lag = Lag::default();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(lag.clone().measure());
-        // Ready again at once, as one of a crowd is that always has something to do.
+        // Ready again at once, like a task in a busy crowd that always has work.
         tasks.spawn(std::future::poll_fn(|cx| {
             let until = Instant::now() + limits::PASS_LONG;
             while Instant::now() < until {

@@ -1,4 +1,4 @@
-//! What lies between two sidecars: identity, TLS, QUIC and HTTP/3.
+//! The layer between two sidecars: identity, TLS, QUIC and HTTP/3.
 //!
 //! The only crate that names quinn and rustls types. It knows nothing of services, routes or
 //! policies: those are `weft_config` (what to run) and `weft_proxy` (how a request passes).
@@ -19,11 +19,11 @@ pub mod hosts;
 pub mod http3;
 pub mod identity;
 pub mod lag;
+pub mod limited_log;
 pub mod locks;
 pub mod metrics;
 pub mod pool;
 pub mod private_socket;
-pub mod rarely;
 pub mod shares;
 pub mod tcp;
 pub mod tuning;
@@ -32,11 +32,9 @@ pub mod vital;
 pub mod wire;
 
 mod acknowledged;
-mod elastic;
 mod error;
 mod limits;
 mod liveness;
-mod pages;
 mod qlog;
 mod quic;
 mod receive_window;
@@ -45,8 +43,10 @@ mod response_heads;
 mod send_window;
 mod status;
 mod steering;
+mod stream_limit;
 mod streams;
 #[cfg(test)]
 mod testing;
 mod tls;
 mod verify;
+mod window_pages;

@@ -1,9 +1,9 @@
 //! Whether the peer of a connection has gone silent. Pure.
 //!
-//! A peer that works acknowledges what it was sent within a round trip and its acknowledgement
-//! delay, whatever its application does. So silence is: something was sent that must be
-//! acknowledged, and nothing at all came back for three probe timeouts (RFC 9002 section 6.2).
-//! [`crate::pool`] then races a new connection; QUIC's own idle timeout ends the old one.
+//! A working peer acknowledges packets within a round trip and its acknowledgement delay, whatever its
+//! application does. So a peer is silent if a packet was sent that it must acknowledge, and no packet at all
+//! came back for three probe timeouts (RFC 9002 section 6.2). [`crate::pool`] then races a new connection;
+//! QUIC's own idle timeout ends the old one.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const PROBE_TIMEOUTS: u32 = 3;
 /// The most that a peer may delay an acknowledgement by default (RFC 9000 section 18.2).
 const ACK_DELAY_MAX: Duration = Duration::from_millis(25);
 
-/// What the connection's counters say at one moment.
+/// The connection's counters at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// UDP datagrams received so far.
@@ -31,11 +31,11 @@ pub(crate) struct Sample {
 pub(crate) enum Verdict {
     /// Answering, or nothing was asked.
     Alive,
-    /// Owes an acknowledgement for too long.
+    /// Its acknowledgement is overdue.
     Silent,
 }
 
-/// Watches one connection; call [`Liveness::observe`] every so often while streams are open.
+/// Watches one connection; call [`Liveness::observe`] at intervals while streams are open.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     received: u64,
@@ -73,8 +73,8 @@ impl Liveness {
 }
 
 fn patience(rtt: Duration) -> Duration {
-    // The variance of the round trip is not exposed; RFC 9002 starts it at half of the round
-    // trip, which makes a probe timeout of three round trips and the delay.
+    // quinn does not expose the variance of the round trip. RFC 9002 starts it at half of the round trip,
+    // which makes a probe timeout of three round trips and the delay.
     let probe_timeout = 3 * rtt + ACK_DELAY_MAX;
     (PROBE_TIMEOUTS * probe_timeout)
         .clamp(limits::SILENCE_PATIENCE_MIN, limits::SILENCE_PATIENCE_MAX)

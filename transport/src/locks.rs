@@ -1,8 +1,9 @@
-//! Locks of state that stays usable when a holder panics. Not here: who may hold what, and in which order.
+//! Locks of state that stays usable when a holder panics. Not here: which code may hold which lock, and in
+//! which order.
 //!
-//! A panic ends one stream or task, and the process goes on unless it needs that task ([`crate::vital`]). What a
-//! lock guards in weft is counts, queues and maps whose every change is whole by itself: at worst one number is off.
-//! So a lock is taken whether or not a holder panicked, and this is the only place that says so.
+//! A panic ends one stream or task, and the process goes on unless it needs that task ([`crate::vital`]).
+//! Locks in weft guard counts, queues and maps, and every change of them is complete in itself: at worst one
+//! number is off. So a lock is taken whether or not a holder panicked, and only this file does so.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -1,9 +1,10 @@
-//! A Unix socket that only this process's user and root may connect to, from the moment at which it is there. It
-//! takes the place of an earlier socket in a single step, and never that of another kind of file. The local commands
-//! of the CA and the config service, changes of a sidecar and its takeover come through such sockets.
+//! A Unix socket that only this process's user and root may connect to, from the moment at which it exists.
+//! It replaces an earlier socket in a single step, and never replaces another kind of file. The local
+//! commands of the CA and the config service, changes of a sidecar and its takeover come through such
+//! sockets.
 //!
-//! The mode can be changed afterwards: a server that must know who connects asks the connection (`peer_cred`). How
-//! many may be connected is the server's matter, too.
+//! The mode can be changed afterwards: a server that must know its caller asks the connection (`peer_cred`).
+//! The server also bounds the number of connections.
 
 use std::fs::{File, Metadata, Permissions};
 use std::io;
@@ -20,7 +21,7 @@ use crate::limits;
 /// Bytes of a socket's path: `sun_path` holds 108 with its NUL (unix(7)).
 const PATH_BYTES_MAX: usize = 107;
 
-/// Its owner connects, which takes the right to write; other users have no right.
+/// Its owner connects, which needs the right to write; other users have no right.
 const MODE: u32 = 0o600;
 
 /// The socket, its path, and the name under which it was made.
@@ -31,7 +32,7 @@ pub struct PrivateSocket {
     beside: SocketPlace,
 }
 
-/// The path of a socket, as long as that one is there.
+/// The path of a socket, as long as that socket is there.
 #[derive(Clone, Debug)]
 pub struct SocketPlace {
     path: PathBuf,
@@ -39,7 +40,7 @@ pub struct SocketPlace {
     file: (u64, u64),
 }
 
-/// Puts a socket in its place, wherever the socket itself has gone.
+/// Puts a socket in its place, even after the socket itself was moved elsewhere.
 #[derive(Clone, Debug)]
 pub struct Opening {
     place: SocketPlace,
@@ -57,10 +58,10 @@ impl PrivateSocket {
         Ok(made)
     }
 
-    /// Makes it, under another name. All that can fail for reasons of the settings does here.
+    /// Makes it, under another name. All failures that the settings can cause happen here.
     ///
     /// # Errors
-    /// When another kind of file is there, or as the kernel says.
+    /// When another kind of file is there, or with the error of the kernel.
     pub fn make(path: &Path) -> io::Result<Self> {
         socket_at(path)?;
         let mut name = path.as_os_str().to_owned();
@@ -72,7 +73,8 @@ impl PrivateSocket {
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
-        // The file takes its mode from the socket, so there is no moment with a wider one, and no path to follow.
+        // The file takes its mode from the socket. So it never has a wider mode, and no path is followed to
+        // change it.
         File::from(OwnedFd::from(socket.try_clone()?))
             .set_permissions(Permissions::from_mode(MODE))?;
         let short = Short::of(&beside)?;
@@ -108,7 +110,7 @@ impl PrivateSocket {
         self.opening().open()
     }
 
-    /// What puts it in its place later.
+    /// A handle that puts it in its place later.
     #[must_use]
     pub fn opening(&self) -> Opening {
         Opening {
@@ -117,7 +119,7 @@ impl PrivateSocket {
         }
     }
 
-    /// Its path, to be cleared at the end. Without that the path stays, for a successor's own.
+    /// Its path, to be removed at the end. Without that the path stays, for a successor's own.
     #[must_use]
     pub fn place(&self) -> SocketPlace {
         self.place.clone()
@@ -126,24 +128,24 @@ impl PrivateSocket {
     /// The next connection.
     ///
     /// # Errors
-    /// As the kernel says.
+    /// The error of the kernel.
     pub async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
 }
 
 impl Opening {
-    /// Puts the socket in place of what is at its path: a leftover, or the socket of the process before.
+    /// Replaces what is at its path with the socket: a leftover, or the socket of the predecessor.
     ///
     /// # Errors
-    /// When another kind of file has come there, another process has made its own socket meanwhile, or as the
-    /// kernel says.
+    /// When another kind of file has appeared there, when another process has made its own socket in the
+    /// meantime, or with the error of the kernel.
     pub fn open(&self) -> io::Result<()> {
         socket_at(&self.place.path)?;
         if !self.beside.is_there() {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
-                "another process has made its socket there meanwhile: give each its own",
+                "another process has made its socket there in the meantime: give each its own path",
             ));
         }
         std::fs::rename(&self.beside.path, &self.place.path)
@@ -151,7 +153,7 @@ impl Opening {
 }
 
 impl Drop for PrivateSocket {
-    /// One that was not opened leaves nothing behind.
+    /// A socket that was not opened leaves no file behind.
     fn drop(&mut self) {
         self.beside.clear();
     }
@@ -174,14 +176,14 @@ impl SocketPlace {
 /// The socket that is at a path, if one is.
 ///
 /// # Errors
-/// When another kind of file is there, a symbolic link included, or as the kernel says.
+/// When another kind of file is there, a symbolic link included, or with the error of the kernel.
 pub fn socket_at(path: &Path) -> io::Result<Option<Metadata>> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => Ok(Some(found)),
         Ok(_) => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
             format!(
-                "{} is there and no socket: remove it, or choose another path",
+                "{} exists and is not a socket: remove it, or choose another path",
                 path.display()
             ),
         )),
@@ -197,7 +199,7 @@ fn number(file: &Metadata) -> (u64, u64) {
 /// Connects to such a socket, however long its path is.
 ///
 /// # Errors
-/// As the kernel says.
+/// The error of the kernel.
 pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     let short = Short::of(path)?;
     UnixStream::connect(&short.path).await
@@ -208,7 +210,7 @@ pub async fn connect(path: &Path) -> io::Result<UnixStream> {
 pub fn is_answered(path: &Path) -> bool {
     match try_connect(path) {
         Ok(()) => true,
-        // It listens, and is behind: its queue is full.
+        // It listens, and does not keep up: its queue is full.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
@@ -220,8 +222,8 @@ fn try_connect(path: &Path) -> io::Result<()> {
     socket.connect(&SockAddr::unix(&short.path)?)
 }
 
-/// A path that fits into a socket's address. One that is too long is named by its directory's descriptor,
-/// which is open as long as this is kept.
+/// A path that fits into a socket's address. A path that is too long is named through its directory's
+/// descriptor, which stays open as long as this is kept.
 struct Short {
     path: PathBuf,
     _directory: Option<File>,
@@ -279,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn a_socket_is_private_before_it_has_its_name_and_before_it_listens() {
         let folder = folder();
-        // The owner of the folder is as careless as may be.
+        // The folder has the widest mode that its owner may give it.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
         let path = folder.path().join("admin.sock");
         let socket = PrivateSocket::make(&path).unwrap();

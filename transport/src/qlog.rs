@@ -1,5 +1,5 @@
-//! What connections do, packet by packet, as files of qlog (JSON text sequences, RFC 7464) for people
-//! who look for a fault. Neither keys nor contents are in them: sizes, numbers, losses, windows.
+//! Records connections packet by packet, as files of qlog (JSON text sequences, RFC 7464), for people who
+//! look for a fault. The files hold no keys and no contents, only sizes, numbers, losses and windows.
 //!
 //! Not for production at full load: each packet costs a line. Off unless `transport.qlog_dir` is set.
 
@@ -11,10 +11,10 @@ use quinn::{QlogConfig, QlogStream};
 
 use crate::limits::{QLOG_BYTES_MAX, QLOG_FILES_MAX};
 
-/// A new file in `directory` for the connections of one endpoint, `SIDE-N.sqlog`. Connections are told
-/// apart by `group_id`. None, which is logged, where there are too many files already: nobody is to be kept from
-/// starting by what was forgotten. The last lines are written when the endpoint ends; a process that is killed
-/// leaves some kilobytes out.
+/// A new file in `directory` for the connections of one endpoint, `SIDE-N.sqlog`. `group_id` tells
+/// connections apart. If there are too many files already, it returns none and logs that: old files must not
+/// keep a process from starting. The last lines are written when the endpoint ends; a process that is killed
+/// loses some kilobytes.
 pub(crate) fn stream(directory: &Path, side: &str) -> io::Result<Option<QlogStream>> {
     let Some(file) = free_file(directory, side)? else {
         tracing::warn!(directory = %directory.display(), most = QLOG_FILES_MAX,
@@ -46,8 +46,8 @@ fn free_file(directory: &Path, side: &str) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Takes so many bytes and drops what comes after: a file ends in the middle of a record at worst,
-/// which readers of JSON text sequences skip.
+/// Takes this many bytes and drops the rest: a file ends in the middle of a record at worst, which readers of
+/// JSON text sequences skip.
 struct Bounded<W: Write> {
     file: BufWriter<W>,
     left: u64,

@@ -1,4 +1,4 @@
-//! quinn configurations from checked settings. The one place where a setting meets quinn.
+//! quinn configurations from checked settings. Only this file passes settings to quinn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,18 +40,19 @@ impl ResetKey {
     /// Bytes of the key.
     pub const LENGTH: usize = 32;
 
-    /// A key from random bytes, which are to be kept across restarts.
+    /// A key from random bytes, which should be kept across restarts.
     pub const fn new(bytes: [u8; Self::LENGTH]) -> Self {
         Self(bytes)
     }
 }
 
-/// What the TLS or QUIC library refused; a fault of this program or of its settings.
+/// The TLS or QUIC library refused a configuration; a fault of this program or of its settings.
 #[derive(Debug, thiserror::Error)]
 #[error("QUIC configuration: {0}")]
 pub struct ConfigurationError(String);
 
-/// TLS of the mesh: whom both sides accept and what they present. One for all workers of a sidecar.
+/// TLS of the mesh: whom both sides accept, and the certificate that they present. One for all workers of a
+/// sidecar.
 #[derive(Clone)]
 pub struct MeshTls {
     pub(crate) credentials: Credentials,
@@ -61,7 +62,7 @@ pub struct MeshTls {
 }
 
 impl MeshTls {
-    /// Follows the credentials from now on: those in force count at each handshake.
+    /// Follows the credentials from now on: each handshake uses those in force.
     ///
     /// # Errors
     /// When the TLS library refuses; a fault of this program.
@@ -93,7 +94,7 @@ pub(crate) fn server_config(
     with_crypto(Arc::clone(&tls.listening), tuning)
 }
 
-/// As [`server_config`], for handshakes while many are under way: what was given up is forgotten soon.
+/// As [`server_config`], for handshakes while many are under way: abandoned handshakes are forgotten soon.
 pub(crate) fn hurried_server_config(
     tls: &MeshTls,
     tuning: &Tuning,
@@ -108,7 +109,7 @@ pub(crate) fn hurried_server_config(
     server_config(tls, &hurried.validate().map_err(text)?)
 }
 
-/// What a listening side runs, whatever it asks of its clients.
+/// The configuration of a listening side, for any demand on its clients.
 pub(crate) fn listening_config(
     tls: rustls::ServerConfig,
     tuning: &Tuning,
@@ -155,8 +156,8 @@ pub(crate) fn endpoint_config(
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
     let mut config = EndpointConfig::new(Arc::new(key));
     config.cid_generator(move || Box::new(SteeredIds { worker, epoch }));
-    // quinn's default of 1472 would tell peers that larger datagrams are not welcome, and so
-    // stop their MTU discovery.
+    // quinn's default of 1472 would tell peers that larger datagrams are not accepted, and so stop their MTU
+    // discovery.
     config
         .max_udp_payload_size(tuning.settings().mtu_max)
         .map_err(text)?;

@@ -1,37 +1,37 @@
-//! How many bytes a peer may have sent on one connection that were not read yet: the window of RFC 9000 section 4.1
-//! over all its streams. Pure.
+//! How many unread bytes a peer may have sent on one connection: the window of RFC 9000 section 4.1 over all
+//! its streams. Pure.
 //!
-//! They stay in memory until they are read, and QUIC cannot take back credit. So a connection begins with a little,
-//! which costs no round trip, and gets more by what it carries:
+//! They stay in memory until they are read, and QUIC cannot take credit back. So a connection begins with a
+//! small window, which costs no round trip, and gets more according to its load:
 //!
 //! - [`RECEIVE_WINDOW_FIRST`], and [`SHORT_BODY`] for each open stream, once the head of a message has come;
-//! - `connection_window` once it carries a long body or a tunnel, and then a stream window for each of them: each may
-//!   be a stopped reader that holds all of it, and the next one must still get through.
+//! - `connection_window` once it carries a long body or a tunnel, and then a stream window for each of them:
+//!   each may have a stopped reader and fill its window, and the next one must still get through.
 //!
-//! All beyond the beginning comes from a pool of the worker ([`crate::pages`]), so an identity holds no more than its
-//! share, however many connections it has. [`crate::streams`] applies it.
+//! The window beyond the beginning comes from a pool of the worker ([`crate::window_pages`]), so an identity
+//! holds no more than its share, however many connections it has. [`crate::streams`] applies it.
 
 use crate::identity::SpiffeId;
 use crate::limits::{
     DIALLED_WINDOW, RECEIVE_WINDOW_FIRST, RECEIVE_WINDOWS, RECEIVE_WINDOWS_DIALLED,
     RECEIVE_WINDOWS_DIALLED_EACH, RECEIVE_WINDOWS_EACH, SHORT_BODY, WINDOW_PAGE,
 };
-use crate::pages::{PagePool, Pages};
 use crate::tuning::Tuning;
+use crate::window_pages::{PagePool, Pages};
 
 /// Stream windows that stay free when all long bodies have stopped readers.
 const FREE_STREAM_WINDOWS: u64 = 4;
 
-/// quinn tells the peer of new credit once it makes up this part of the window. What is free must be
-/// more, or streams that are read would wait for ever for the rest to come free.
+/// quinn announces new credit to the peer once it amounts to this fraction of the window. More than that must
+/// be free, or streams that are read would wait for ever for the rest to become free.
 const ANNOUNCED_PART: u64 = 8;
 
-/// Who began the connection.
+/// Which side began the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The peer did, which asks this side for something.
+    /// The peer began it, to ask this side.
     Accepted,
-    /// This side did, for its own applications.
+    /// This side began it, for its own applications.
     Dialled,
 }
 
@@ -44,25 +44,25 @@ pub(crate) struct ReceivePool {
 
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
-    /// Before anything came; not of the pool.
+    /// Before anything came; not from the pool.
     beginning: u64,
     window: u64,
     window_max: u64,
     stream_window: u64,
 }
 
-/// What a connection carries.
+/// The load of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Carries {
     /// The head of a message has come on it.
     pub(crate) messages: bool,
     /// Open streams.
     pub(crate) open: u32,
-    /// Those of them with a tunnel, or a body that is long or may be.
+    /// Those of them that carry a tunnel, or a body that is long or may become so.
     pub(crate) long: u32,
 }
 
-/// The window of one connection. What it holds goes back with it.
+/// The window of one connection. Dropping it returns its pages.
 #[derive(Debug)]
 pub(crate) struct ReceiveWindow {
     pages: Pages,
@@ -118,7 +118,7 @@ impl Bounds {
         }
     }
 
-    /// What a connection can use.
+    /// The window that a connection can use.
     fn wanted(&self, carries: Carries) -> u64 {
         if !carries.messages {
             return self.beginning;
@@ -156,7 +156,7 @@ impl ReceiveWindow {
         (self.bounds.beginning + self.pages.bytes()).min(self.bounds.window_max)
     }
 
-    /// The connection `carries` so much. Returns the new window, if it grows.
+    /// The connection `carries` this load. Returns the new window, if it grows.
     pub(crate) fn grow(&mut self, carries: Carries) -> Option<u64> {
         let wanted = self.bounds.wanted(carries);
         let grew = self
@@ -166,13 +166,13 @@ impl ReceiveWindow {
         grew.then(|| self.bytes())
     }
 
-    /// Whether it is the largest there will be, for now.
+    /// Whether the window cannot grow further, for now.
     pub(crate) fn is_at_bound(&self) -> bool {
         self.short || self.bytes() >= self.bounds.window_max
     }
 
-    /// How many streams may be stopped, each holding a whole window, without harm to the others
-    /// when the window grows no more.
+    /// How many streams may be stopped, each holding a whole window, without harm to the others when the
+    /// window grows no more.
     pub(crate) fn stopped_readers_bearable(&self) -> usize {
         let bytes = self.bytes();
         let usable = bytes - bytes / ANNOUNCED_PART;
@@ -260,14 +260,14 @@ mod tests {
         assert!(windows.iter().all(ReceiveWindow::is_at_bound));
         let mut window = pool.window(&other);
         assert_eq!(window.grow(carries(1, 1)), Some(16 * MIB));
-        // What is given up makes room again.
+        // Returned pages make room again.
         drop(windows);
         let mut window = pool.window(&hostile);
         assert_eq!(window.grow(carries(1, 1)), Some(16 * MIB));
     }
 
     #[test]
-    fn a_window_that_is_short_bears_no_stopped_reader_and_asks_again() {
+    fn a_short_window_allows_no_stopped_reader_and_asks_again() {
         let pool = pool(Origin::Accepted);
         let [orders, _] = identities();
         let mut first: Vec<_> = (0..20).map(|_| pool.window(&orders)).collect();

@@ -1,9 +1,9 @@
-//! A handshake of a process with itself, in memory, before anyone waits for one.
+//! A handshake of a process with itself, in memory, before the first real one.
 //!
-//! The first random bytes that a process draws from its TLS library make that gather entropy, for which it takes
-//! 30 ms on an idle machine and far longer on a busy one, while every thread that needs random bytes waits. A thread
-//! has some such work of its own. And the code of a handshake is then in memory, not on disk. Not here: what a
-//! handshake decides ([`crate::tls`]).
+//! The first random bytes that a process draws from its TLS library make the library gather entropy. That
+//! takes 30 ms on an idle machine and far longer on a busy one, while every thread that needs random bytes
+//! waits. Each thread also has some first-time work of its own. And afterwards the code of a handshake is in
+//! memory, not on disk. Not here: how a handshake decides ([`crate::tls`]).
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ pub(crate) struct Rehearsal {
 }
 
 impl Rehearsal {
-    /// Shakes hands, on this thread. Returns whether both sides finished. With a certificate that is over they do not:
-    /// what is to be ready is so all the same.
+    /// Performs a handshake on this thread. Returns whether both sides finished. With an expired certificate
+    /// they do not, but the preparation is done all the same.
     pub(crate) fn run(&self) -> bool {
         let shaken = self.shake();
         if let Err(error) = &shaken {
@@ -48,7 +48,7 @@ impl Rehearsal {
     }
 }
 
-/// Gives one side what the other one has to say.
+/// Passes the output of one side to the other.
 fn pass(from: &mut Connection, to: &mut Connection) -> Result<(), rustls::Error> {
     let in_memory = |error: std::io::Error| rustls::Error::General(error.to_string());
     let mut flight = Vec::new();

@@ -1,4 +1,4 @@
-//! The order of the heads of one response, whatever wire they come on. Pure.
+//! The order of the heads of one response, on any wire. Pure.
 
 use http::Method;
 use http::response::Parts;
@@ -6,14 +6,14 @@ use http::response::Parts;
 use crate::error::ReceiveError;
 use crate::limits::INFORMATIONAL_RESPONSES;
 
-/// The heads that have come, and what they are to answer.
+/// The heads that have come, and the request that they answer.
 #[derive(Debug)]
 pub(crate) struct ResponseHeads {
     method: Method,
     informational: u8,
 }
 
-/// What comes after a head.
+/// What may follow a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Follows {
     /// Another head.
@@ -56,7 +56,7 @@ impl ResponseHeads {
         Ok(Follows::Body)
     }
 
-    /// An error in the light of what came before it.
+    /// Classifies an error by the heads that came before it.
     pub(crate) fn judged(&self, error: ReceiveError) -> ReceiveError {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
         //# H3_REQUEST_REJECTED ... indicate that the request was not processed ... the server MUST NOT use this
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_answered_in_part_cannot_say_that_nothing_was_processed() {
+    fn a_peer_that_has_answered_in_part_cannot_claim_that_nothing_was_processed() {
         let refused = ReceiveError::Unprocessed(Unprocessed::Refused);
         let mut heads = ResponseHeads::new(Method::GET);
         assert_eq!(heads.judged(refused.clone()), refused);

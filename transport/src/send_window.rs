@@ -1,27 +1,27 @@
-//! How many bytes a connection may have sent, or waiting to be sent, that its peer has not acknowledged. Pure.
+//! How many bytes of a connection may be unacknowledged, whether sent or waiting to be sent. Pure.
 //!
 //! They stay in memory until then, and a peer may never acknowledge. So a connection begins with a page, gets
-//! [`SEND_WINDOW_FIRST`] when it sends much, and what it can use once its peer has acknowledged something: several
-//! congestion windows, which keep the path full, and a stream window for each open stream. With less than
-//! that the streams would wait for each other, and quinn does not wake them in turn.
+//! [`SEND_WINDOW_FIRST`] when it sends much, and gets as much as it can use once its peer has acknowledged
+//! some: several congestion windows, which keep the path full, and a stream window for each open stream. With
+//! less, the streams would wait for each other, and quinn does not wake them in turn.
 //!
-//! What is beyond the page comes from a pool of the worker ([`crate::pages`]), of which an identity may hold
-//! [`SEND_WINDOWS_EACH`] windows. It goes back when all has been acknowledged, not
-//! before: what a peer does not acknowledge it holds on its identity's account.
+//! The window beyond the page comes from a pool of the worker ([`crate::window_pages`]), of which an identity
+//! may hold [`SEND_WINDOWS_EACH`] windows. It is returned only when all has been acknowledged: unacknowledged
+//! bytes count against the peer's identity.
 //!
 //! [`crate::streams`] applies it.
 
 use crate::acknowledged::Acknowledged;
 use crate::identity::SpiffeId;
 use crate::limits::{SEND_PROOF, SEND_WINDOW_FIRST, SEND_WINDOWS, SEND_WINDOWS_EACH, WINDOW_PAGE};
-use crate::pages::{PagePool, Pages};
 use crate::tuning::Tuning;
+use crate::window_pages::{PagePool, Pages};
 
-/// Congestion windows that a connection may have unacknowledged: one is on its way, one waits for its
-/// acknowledgements to come, and the window may have doubled by the next look.
+/// Congestion windows that a connection may have unacknowledged: one is in flight, one waits for its
+/// acknowledgements, and the window may double before the next look.
 const CONGESTION_WINDOWS: u64 = 4;
 
-/// The windows of the connections of a worker; so are clones.
+/// The windows of the connections of a worker. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct SendPool {
     pages: PagePool,
@@ -34,7 +34,7 @@ struct Bounds {
     stream_window: u64,
 }
 
-/// The window of one connection. What it holds goes back with it.
+/// The window of one connection. Dropping it returns its pages.
 #[derive(Debug)]
 pub(crate) struct SendWindow {
     pages: Pages,
@@ -46,7 +46,7 @@ impl Bounds {
         let settings = tuning.settings();
         Self {
             window_max: settings.send_window,
-            // Both sides of a mesh have the same, as a rule.
+            // Both sides of a mesh usually have the same.
             stream_window: settings.stream_window,
         }
     }
@@ -73,7 +73,7 @@ impl SendPool {
 }
 
 impl SendWindow {
-    /// Of a connection that shares with no other: it has all from the start.
+    /// Of a connection that shares with no other: it has the full window from the start.
     pub(crate) fn alone(tuning: &Tuning) -> Self {
         let bounds = Bounds::new(tuning);
         let mut pages = Pages::unshared();
@@ -86,12 +86,13 @@ impl SendWindow {
         (WINDOW_PAGE + self.pages.bytes()).min(self.bounds.window_max)
     }
 
-    /// Whether it holds what others could use.
+    /// Whether it holds pages that others could use.
     pub(crate) fn holds_pages(&self) -> bool {
         self.pages.keeps_from_others()
     }
 
-    /// The peer has `acknowledged` so much, and `open` streams are. Returns the new window, if it grows.
+    /// The peer has `acknowledged` this many bytes, and `open` streams are open. Returns the new window, if
+    /// it grows.
     pub(crate) fn grow(&mut self, acknowledged: Acknowledged, open: u32) -> Option<u64> {
         let wanted = if acknowledged.bytes < SEND_PROOF {
             SEND_WINDOW_FIRST

@@ -1,4 +1,4 @@
-//! The numbers of one connection, as operators see them. Not here: what is known of a peer without one
+//! The figures of one connection, as operators see them. Not here: the state of a peer without a connection
 //! ([`crate::pool`]).
 
 use serde::Serialize;

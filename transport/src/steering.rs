@@ -1,9 +1,9 @@
 //! Steering by connection ID: every packet reaches the worker that owns its connection.
 //!
-//! The workers share one UDP port by SO_REUSEPORT. The kernel's default choice, a hash of the
-//! addresses, is wrong for QUIC: a connection outlives its addresses, and connections dialled from
-//! one port share them. So a connection ID names its worker, and a classic BPF program in the
-//! kernel reads it from the packet. Pure but for [`attach`].
+//! The workers share one UDP port by SO_REUSEPORT. The kernel's default choice, a hash of the addresses, is
+//! wrong for QUIC: a connection outlives its addresses, and connections dialled from one port have the same
+//! addresses. So a connection ID names its worker, and a classic BPF program in the kernel reads it from the
+//! packet. Pure except for [`attach`].
 
 use std::io;
 use std::net::UdpSocket;
@@ -19,8 +19,8 @@ use rand::RngExt as _;
 /// bytes so that IDs of one connection cannot be linked (RFC 9000 section 9.5).
 pub(crate) const CONNECTION_ID_LENGTH: usize = 8;
 
-/// Length of the connection ID that a first packet is sent to. Not that of an ID that a listening side
-/// chose: a process that reads a port for another one, too, tells first packets by it.
+/// Length of the connection ID that a first packet is sent to. It differs from that of an ID that a listening
+/// side chose, so that a process that reads a port for an earlier one, too, can tell first packets.
 const INITIAL_ID_LENGTH: usize = 16;
 
 /// Number of workers that share a port.
@@ -33,8 +33,8 @@ pub(crate) struct Worker {
     of: Workers,
 }
 
-/// Distinguishes this process from the one before it on the same port, in the second byte of
-/// every connection ID.
+/// Distinguishes this process from its predecessor on the same port, in the second byte of every connection
+/// ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(pub u8);
 
@@ -71,7 +71,7 @@ impl Worker {
         }
     }
 
-    /// A first byte that leads to this worker; `random` hides how many workers there are.
+    /// A first byte that leads to this worker; `random` hides the number of workers.
     fn first_byte(self, random: u8) -> u8 {
         let of = self.of.get();
         // Below 256 / of, so the sum stays below 256.
@@ -122,7 +122,7 @@ pub(crate) fn initial_destination(worker: Worker) -> ConnectionId {
 /// Makes the kernel steer packets of the port group that `socket` belongs to.
 ///
 /// # Errors
-/// What the kernel said; without steering the port may have one worker only.
+/// The error of the kernel. Without steering the port may have one worker only.
 pub(crate) fn attach(socket: &UdpSocket, workers: Workers) -> io::Result<()> {
     let mut program = program(workers);
     let program = libc::sock_fprog {

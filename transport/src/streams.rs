@@ -1,8 +1,8 @@
-//! Counts what one connection carries, and sets what quinn allows with it: the streams that the peer may open, the
-//! bytes that it may send ahead of readers, and those that are sent ahead of its acknowledgements.
+//! Counts the load of one connection, and sets what quinn allows on it: the streams that the peer may open,
+//! the bytes that it may send ahead of readers, and the bytes that are sent ahead of its acknowledgements.
 //!
-//! Held by the HTTP/3 connection; every exchange holds a [`StreamSlot`] until both of its
-//! directions are over, and a [`LongBody`] while it may receive much. The arithmetic is in [`crate::elastic`],
+//! The HTTP/3 connection holds it. Every exchange holds a [`StreamSlot`] until both of its directions are
+//! over, and a [`LongBody`] while it may receive much. The arithmetic is in [`crate::stream_limit`],
 //! [`crate::receive_window`] and [`crate::send_window`].
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,13 +13,13 @@ use quinn::VarInt;
 use tokio::sync::{Notify, watch};
 
 use crate::acknowledged::Acknowledged;
-use crate::elastic::Elastic;
 use crate::identity::SpiffeId;
 use crate::lag::{Lag, Pace};
 use crate::limits::WINDOW_PAGE;
 use crate::locks::lock;
 use crate::receive_window::{Carries, ReceivePool, ReceiveWindow};
 use crate::send_window::{SendPool, SendWindow};
+use crate::stream_limit::StreamLimit;
 use crate::tuning::Tuning;
 
 /// The windows of one connection.
@@ -29,7 +29,8 @@ pub(crate) struct Windows {
     pub(crate) receive: ReceiveWindow,
 }
 
-/// The pools that the windows of one side of a worker come from: of connections that it accepts, or dials.
+/// The pools for the windows of one side of a worker: of the connections that it accepts, or of those that it
+/// dials.
 #[derive(Clone, Debug)]
 pub(crate) struct WindowPools {
     pub(crate) send: SendPool,
@@ -57,24 +58,24 @@ pub(crate) struct Streams {
     finished: AtomicU32,
     allowance: Mutex<Allowance>,
     connection: quinn::Connection,
-    /// How the worker fares that serves them.
+    /// The pace of the worker that serves them.
     lag: Lag,
     /// Whether the receive window has reached its bound.
     at_bound: watch::Sender<bool>,
     send: Mutex<SendWindow>,
     idle_timeout: Duration,
-    /// Bytes that may be written until the send window is looked at again.
+    /// Bytes that may be written until the send window is checked again.
     until_look: AtomicU64,
     /// The send window holds pages.
     send_grew: Notify,
-    /// The allowance was not raised because the worker did not fare well.
+    /// The allowance was not raised because the worker did not keep up.
     held: Notify,
 }
 
-/// What the peer may do.
+/// The limits of the peer.
 #[derive(Debug)]
 struct Allowance {
-    streams: Elastic,
+    streams: StreamLimit,
     window: ReceiveWindow,
 }
 
@@ -96,8 +97,8 @@ impl Streams {
         Self::of_worker(connection, tuning, Lag::default(), windows)
     }
 
-    /// Of a connection whose peer opens streams only as far as this worker keeps up with them, and is sent
-    /// bytes as far as it acknowledges them.
+    /// For a connection whose peer opens streams only as far as this worker keeps up, and gets bytes only as
+    /// far as it acknowledges them.
     pub(crate) fn of_worker(
         connection: quinn::Connection,
         tuning: &Tuning,
@@ -114,7 +115,7 @@ impl Streams {
             messages: AtomicBool::new(false),
             at_bound: watch::Sender::new(receive.is_at_bound()),
             allowance: Mutex::new(Allowance {
-                streams: Elastic::new(tuning),
+                streams: StreamLimit::new(tuning),
                 window: receive,
             }),
             connection,
@@ -127,7 +128,8 @@ impl Streams {
         })
     }
 
-    /// QUIC has taken `bytes` to send. Now and then, looks whether it may take more ahead of acknowledgements.
+    /// QUIC has taken `bytes` to send. From time to time this checks whether QUIC may take more ahead of
+    /// acknowledgements.
     pub(crate) fn wrote(&self, bytes: usize) {
         let left = self.until_look.load(Ordering::Relaxed);
         let left = left.saturating_sub(bytes as u64);
@@ -148,27 +150,28 @@ impl Streams {
         self.idle_timeout
     }
 
-    /// Done when the send window holds what others could use.
+    /// Done when the send window holds pages that others could use.
     pub(crate) async fn send_window_grew(&self) {
         while !self.send().holds_pages() {
             self.send_grew.notified().await;
         }
     }
 
-    /// What the peer has acknowledged.
+    /// The bytes that the peer has acknowledged.
     pub(crate) fn acknowledged(&self) -> Acknowledged {
         Acknowledged::of(&self.connection)
     }
 
-    /// Gives back what the send window holds.
+    /// Returns the pages of the send window.
     pub(crate) fn shrink_send_window(&self) {
         let mut send = self.send();
         self.connection.set_send_window(send.shrink());
-        // The bytes until the next look were a part of the larger window: it would stay small for all of them.
+        // The bytes until the next check were a fraction of the larger window, and would be too many for the
+        // small one.
         self.look_again(&send);
     }
 
-    /// Several times within a window, which doubles in a round trip at most.
+    /// Several times within a window, which at most doubles in a round trip.
     fn look_again(&self, send: &SendWindow) {
         let bytes = (send.bytes() / 8).max(WINDOW_PAGE / 2);
         self.until_look.store(bytes, Ordering::Relaxed);
@@ -181,7 +184,7 @@ impl Streams {
     /// Done when the receive window cannot grow any more, for now.
     pub(crate) async fn window_at_bound(&self) {
         let mut at_bound = self.at_bound.subscribe();
-        // Fails only when the sender is gone, which is here.
+        // Fails only when the sender is gone; this value holds it.
         let _ = at_bound.wait_for(|at_bound| *at_bound).await;
     }
 
@@ -207,7 +210,7 @@ impl Streams {
         self.finished.load(Ordering::Relaxed)
     }
 
-    /// Allows the peer what a worker can do that is behind, see [`Elastic::behind`].
+    /// Sets the peer's allowance for a worker that is behind, see [`StreamLimit::behind`].
     pub(crate) fn hold_back(&self, fresh: u32, settled: u32) {
         let streams = self.allowance().streams.behind(fresh, settled);
         self.connection
@@ -230,13 +233,13 @@ impl Streams {
         StreamSlot(Arc::clone(self))
     }
 
-    /// Done when the allowance was not raised because the worker did not fare well.
+    /// Done when the allowance was not raised because the worker did not keep up.
     pub(crate) async fn held(&self) {
         self.held.notified().await;
     }
 
-    /// Raises the allowance once the worker fares well, unless it falls behind. A peer that has used up all of it opens
-    /// no stream that would do it.
+    /// Raises the allowance once the worker keeps up, unless it falls behind. It has to be raised here,
+    /// because a peer that has used it up opens no stream that would raise it.
     pub(crate) async fn raise_when_well(&self) {
         self.lag.is_not_late().await;
         self.raise(self.open());
@@ -259,14 +262,14 @@ impl Streams {
 
     /// The head of a message has come.
     pub(crate) fn message_came(&self) {
-        // A swap for each message would cost more than the first one's look done twice.
+        // A swap for each message would cost more than checking the first one twice.
         if !self.messages.load(Ordering::Relaxed) {
             self.messages.store(true, Ordering::Relaxed);
             self.grow_receive_window(&mut self.allowance());
         }
     }
 
-    /// Counts in a body that is long, or may be.
+    /// Counts in a body that is long, or may become so.
     pub(crate) fn long_body(self: &Arc<Self>) -> LongBody {
         self.long.fetch_add(1, Ordering::Relaxed);
         self.grow_receive_window(&mut self.allowance());

@@ -28,7 +28,7 @@ pub struct TlsAcceptor {
     inner: tokio_rustls::TlsAcceptor,
 }
 
-/// What a listening side asks of its clients.
+/// Which certificate a listening side asks of its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Every client proves an identity of the mesh.
@@ -59,7 +59,7 @@ pub enum TlsError {
     /// The handshake failed: the other side's certificate, or ours, was refused.
     #[error("TLS handshake failed: {0}")]
     Handshake(#[source] io::Error),
-    /// No end of the handshake in time.
+    /// The handshake did not end in time.
     #[error("TLS handshake took longer than {} s", limits::TLS_HANDSHAKE_TIMEOUT.as_secs())]
     Timeout,
     /// The configuration was refused by the TLS library.
@@ -68,8 +68,8 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// Whether a certificate was refused, on this side or on the other: no retry will help until
-    /// somebody changes a certificate or a clock.
+    /// Whether a certificate was refused, on this side or on the other: no retry will help until a
+    /// certificate or a clock is changed.
     pub fn is_certificate_refused(&self) -> bool {
         match self {
             Self::Handshake(error) => error
@@ -96,7 +96,7 @@ impl TlsError {
         }
     }
 
-    /// Whom the server proved to be, where that is not whom this side asked for.
+    /// The identity that the server proved, if it is not the expected one.
     pub fn other_identity(&self) -> Option<&SpiffeId> {
         match self {
             Self::Handshake(error) => tls::other_identity(error.get_ref()?.downcast_ref()?),
@@ -186,7 +186,7 @@ impl TlsStream {
         Self { inner, peer }
     }
 
-    /// Who the other side proved to be; `None` for a client that showed no certificate.
+    /// The identity that the other side proved; `None` for a client that presented no certificate.
     pub fn peer(&self) -> Option<&PeerId> {
         self.peer.as_ref()
     }
@@ -253,7 +253,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_hours(1);
 
-    /// Runs one connection and an exchange of one byte; what each side made of it.
+    /// Runs one connection and an exchange of one byte; returns the result of each side.
     async fn meet(
         acceptor: &TlsAcceptor,
         connector: &TlsConnector,
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_sides_prove_who_they_are() {
+    async fn both_sides_prove_their_identity() {
         let authority = Authority::new();
         let acceptor =
             TlsAcceptor::new(&authority.credentials(ORDERS), ClientAuth::Required).unwrap();

@@ -1,5 +1,5 @@
-//! Certificates for this crate's tests, made by rcgen. Every field that an attacker may choose can
-//! be set, so that a test names just the one that is wrong.
+//! Certificates for this crate's tests, made by rcgen. Every field that an attacker may choose can be set, so
+//! that a test names only the one that is wrong.
 
 use std::time::{Duration, SystemTime};
 

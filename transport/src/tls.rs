@@ -1,7 +1,7 @@
 //! rustls configurations that follow a [`Credentials`], for QUIC and for TCP.
 //!
-//! One long-lived configuration each; certificates and trust are looked up at every handshake.
-//! Not here: the judgement itself (see [`crate::verify`]).
+//! Each configuration lives long; certificates and trust are looked up at every handshake. Not here: the
+//! judgement itself (see [`crate::verify`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::identity::{PeerId, SpiffeId};
 use crate::tuning::PostQuantum;
 use crate::verify::{self, Allowance, Leaf, Usage, VerifyError};
 
-/// The name in the TLS calls that ask for one. It is never sent: identities are SPIFFE IDs, and
-/// a name in the clear would tell an eavesdropper about the mesh.
+/// The name in the TLS calls that need one. It is never sent: identities are SPIFFE IDs, and a name in clear
+/// text would tell an eavesdropper about the mesh.
 pub(crate) const SERVER_NAME: &str = "weft.invalid";
 
-/// Whom a side accepts.
+/// Which peers a side accepts.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
     /// Any identity of the mesh; the caller compares the proven one itself.
@@ -106,7 +106,7 @@ pub(crate) fn client_verifier(expected: Expected) -> Arc<dyn ClientCertVerifier>
     })
 }
 
-/// The proof that a finished handshake gives. `chain` is what the peer presented and the
+/// The proof that a finished handshake gives. `chain` is the chain that the peer presented and the
 /// configuration's verifier accepted.
 pub(crate) fn proven_peer(chain: &[CertificateDer<'_>]) -> Option<PeerId> {
     let leaf = Leaf::parse(chain.first()?).ok()?;
@@ -285,7 +285,7 @@ fn whole_chain<'a>(
         .collect()
 }
 
-/// Whether the peer's key signed the handshake: what every verifier asks, whomever it trusts.
+/// Checks that the peer's key signed the handshake, as every verifier does.
 pub(crate) fn signature_of_tls13(
     message: &[u8],
     certificate: &CertificateDer<'_>,
@@ -302,7 +302,7 @@ pub(crate) fn supported_schemes() -> Vec<SignatureScheme> {
         .supported_schemes()
 }
 
-/// The TLS alert says little to the peer; the local log gets the reason.
+/// The TLS alert tells the peer little; the local log has the reason.
 fn refused(error: VerifyError) -> Error {
     let error = match error {
         VerifyError::Expired => CertificateError::Expired,
@@ -320,7 +320,7 @@ fn refused(error: VerifyError) -> Error {
     Error::InvalidCertificate(error)
 }
 
-/// Whom a peer proved to be, if that was the reason to refuse it.
+/// The identity that a peer proved, if that was the reason to refuse it.
 pub(crate) fn other_identity(error: &Error) -> Option<&SpiffeId> {
     let Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) = error else {
         return None;
@@ -347,7 +347,7 @@ pub(crate) fn is_of_another_mesh(error: &Error) -> bool {
     reason.is_some_and(|reason| reason.0.is_of_another_mesh())
 }
 
-/// A refusal that is shown by its words also where the TLS library prints it for debugging: in the middle of a
+/// A refusal that shows its message even where the TLS library prints it for debugging: in the middle of a
 /// message of its own, which users read.
 #[derive(thiserror::Error)]
 #[error("{0}")]

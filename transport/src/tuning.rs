@@ -1,8 +1,8 @@
 //! The settings of the QUIC transport: ranges, units, defaults and their reasons.
 //!
-//! [`TransportSettings`] is what a file says; [`Tuning`] is what passed the range checks.
-//! [`crate::endpoint`] turns a `Tuning` into quinn's configuration. Streams and the connection
-//! window grow with use, see [`crate::elastic`].
+//! [`TransportSettings`] are the values of a file; [`Tuning`] holds those that passed the range checks.
+//! [`crate::endpoint`] turns a `Tuning` into quinn's configuration. Streams and the connection window grow
+//! with use, see [`crate::stream_limit`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -124,11 +124,11 @@ pub struct Tuning(TransportSettings);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("transport.{field}: {value} is out of range; write {range}")]
 pub struct TuningError {
-    /// Name of the setting.
+    /// The setting.
     pub field: &'static str,
-    /// What was written.
+    /// The value that was written.
     pub value: String,
-    /// What may be written.
+    /// The values that may be written.
     pub range: String,
 }
 

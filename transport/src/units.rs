@@ -1,6 +1,6 @@
-//! Durations and sizes as people write them: `10s`, `250ms`, `1h30m`; `64KiB`, `4MiB`. Pure. One grammar for settings,
-//! resources, tables, flags and headers, and the same errors; `docs/settings.md` says it once. What a value may be
-//! beside its form (a range, whole milliseconds) is judged by its reader.
+//! Durations and sizes as people write them: `10s`, `250ms`, `1h30m`; `64KiB`, `4MiB`. Pure. Settings,
+//! resources, tables, flags and headers have one grammar and the same errors; `docs/settings.md` describes
+//! it. Any further rule for a value (a range, whole milliseconds) is checked by its reader.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,16 +25,16 @@ const SIZE_UNITS: [(&str, u64); 4] = [
 /// Numbers with units in one duration (GEP-2257).
 const GROUPS_MAX: usize = 4;
 
-/// Digits of a number, before and behind its point. No more can be needed, and products stay far below the bound of
-/// `u128`.
+/// Digits of a number, before and after its point. More are never needed, and products stay far below the
+/// bound of `u128`.
 const DIGITS_MAX: usize = 20;
 
-/// Why a text is no value, and what to write instead.
+/// Why a text is not a value, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitError {
-    /// What is wrong.
+    /// The fault.
     pub problem: String,
-    /// What to write.
+    /// The text to write instead.
     pub instead: String,
 }
 
@@ -88,7 +88,7 @@ fn nanoseconds(text: &str) -> Option<Duration> {
         let scale = 10_u128.pow(u32::try_from(part.len()).ok()?);
         let scaled = format!("{whole}{part}").parse::<u128>().ok()?;
         let product = scaled.checked_mul(*size)?;
-        // Less than a nanosecond is nothing that a clock shows.
+        // No clock shows less than a nanosecond.
         if !product.is_multiple_of(scale) {
             return None;
         }
@@ -96,7 +96,7 @@ fn nanoseconds(text: &str) -> Option<Duration> {
         rest = after;
         if rest.is_empty() {
             let seconds = u64::try_from(total / 1_000_000_000).ok()?;
-            // Milliseconds are what tables and files count in; more of them fit no such number.
+            // Tables and files count in milliseconds; a longer duration does not fit into their number.
             u64::try_from(total / 1_000_000).ok()?;
             let below = u32::try_from(total % 1_000_000_000).ok()?;
             return Some(Duration::new(seconds, below));

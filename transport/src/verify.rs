@@ -1,6 +1,6 @@
 //! How a peer's certificate is judged: the form of an X.509-SVID, and the path to a root.
 //!
-//! Pure: certificates, bundle and time in, verdict out. The rustls callbacks around it are in
+//! Pure: it takes certificates, bundle and time, and returns a verdict. The rustls callbacks around it are in
 //! [`crate::tls`]. Source: SPIFFE X509-SVID standard sections 2 to 5, RFC 5280.
 
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use crate::credentials::TrustBundle;
 use crate::identity::{SpiffeId, SpiffeIdError, TrustDomain};
 use crate::limits;
 
-/// What a leaf certificate says, after its form was checked.
+/// The contents of a leaf certificate whose form was checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
     pub(crate) id: SpiffeId,
@@ -29,7 +29,7 @@ pub(crate) struct Leaf {
 pub(crate) enum Usage {
     Client,
     Server,
-    /// Both sides of a handshake are allowed: own certificates, and re-checks.
+    /// Both sides of a handshake are allowed: for own certificates, and for checks repeated later.
     Either,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Allowance {
     pub(crate) late: Duration,
 }
 
-/// Why a leaf is not of the form of an X.509-SVID.
+/// Why a leaf does not have the form of an X.509-SVID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
     /// Not a DER certificate, or bytes follow it.
@@ -81,10 +81,10 @@ pub enum VerifyError {
     /// The leaf is no X.509-SVID.
     #[error("{0}")]
     Form(#[from] FormError),
-    /// The name is of a domain that the bundle does not vouch for.
+    /// The name is of a domain that the bundle does not certify.
     #[error("its trust domain {0} is not this mesh's")]
     TrustDomain(TrustDomain),
-    /// Its end is over by more than the allowance.
+    /// It expired longer ago than the allowance.
     #[error("it has expired")]
     Expired,
     /// Its start is further ahead than clocks may differ.
@@ -93,7 +93,7 @@ pub enum VerifyError {
     /// No path to a root, or a bad one.
     #[error("it does not chain to a trusted root ({0})")]
     Path(String),
-    /// A proven name, but not the one that was asked for.
+    /// A proven name, but not the requested one.
     #[error("it is for {0}, another identity was expected")]
     OtherIdentity(SpiffeId),
     /// Joining: the pinned root was not among the certificates.
@@ -102,7 +102,7 @@ pub enum VerifyError {
 }
 
 impl VerifyError {
-    /// Whether no root that is trusted here vouches for the certificate, as in another mesh.
+    /// Whether no root that is trusted here certifies it, as with a certificate of another mesh.
     pub(crate) fn is_of_another_mesh(&self) -> bool {
         match self {
             Self::TrustDomain(_) | Self::AnchorMissing => true,
@@ -133,7 +133,7 @@ pub(crate) fn chain(
     Ok(leaf)
 }
 
-/// As [`chain`], at a time inside the leaf's validity: judges trust, not age.
+/// As [`chain`], at a time inside the leaf's validity: judges trust, not dates.
 pub(crate) fn chain_at_its_own_time(
     presented: &[CertificateDer<'_>],
     bundle: &TrustBundle,
@@ -303,7 +303,7 @@ fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, FormErr
         .flat_map(|names| &names.general_names)
         .filter_map(|name| match name {
             GeneralName::URI(uri) => Some(*uri),
-            // Bytes that are no IA5 string might be a second URI to another parser.
+            // Another parser might read bytes that are not an IA5 string as a second URI.
             GeneralName::Invalid(..) => Some(""),
             GeneralName::OtherName(..)
             | GeneralName::RFC822Name(_)

@@ -1,10 +1,11 @@
-//! Tasks on which a process depends for as long as it runs: one that follows the table, accepts, or keeps an
-//! identity. Without one of them the process would go on with what it had, and nothing would show it. So its
-//! unexpected end is logged with its name and ends the process with [`EXIT`]; the service manager starts it anew.
+//! Tasks that a process depends on for as long as it runs: one that follows the table, accepts, or keeps an
+//! identity. Without such a task the process would go on in its last state, and nothing would show that. So
+//! its unexpected end is logged with its name and ends the process with [`EXIT`]; the service manager starts
+//! it anew.
 //!
 //! [`until`] is for work that ends when it is told to, [`unbroken`] for work that may also end by itself, and
-//! [`thread`] for that of a thread without a runtime. A task that is dropped ends as its owner wished.
-//! Tasks that may die are [`mod@crate::alone`].
+//! [`thread`] for the work of a thread without a runtime. Dropping a task is no unexpected end. Tasks that
+//! may die alone are in [`mod@crate::alone`].
 
 use std::any::Any;
 use std::future::Future;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 /// Exit code of a process that ended because one of its tasks did (EX_SOFTWARE of sysexits.h).
 pub const EXIT: u8 = 70;
 
-/// Runs what may only end once `ending` is cancelled.
+/// Runs work that may only end once `ending` is cancelled.
 pub async fn until<T>(
     name: &'static str,
     ending: CancellationToken,
@@ -29,9 +30,9 @@ pub async fn until<T>(
     end_process(name, "it ended before it was told to")
 }
 
-/// Runs what may end, but not by a panic.
+/// Runs work that may end, but not by a panic.
 pub async fn unbroken<T>(name: &'static str, work: impl Future<Output = T>) -> T {
-    // The process ends: nothing sees what a panic left half-done.
+    // The process ends: no code sees state that a panic left half-changed.
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(value) => value,
         Err(panic) => end_process(name, said(&*panic)),
@@ -69,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// Says which of the ends below this process is to have; absent in the process that looks.
+    /// Says which of the ends below this process should have; absent in the process that checks.
     const ROLE: &str = "WEFT_TEST_VITAL_ROLE";
 
     fn told() -> CancellationToken {
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ends_when_it_is_told_to_or_is_dropped_ends_nothing_else() {
+    async fn a_task_that_ends_on_request_or_is_dropped_ends_nothing_else() {
         assert_eq!(until("told", told(), ready(7)).await, 7);
         assert_eq!(unbroken("by itself", ready(8)).await, 8);
         assert_eq!(thread("a thread", || 9), 9);

@@ -1,8 +1,8 @@
-//! A state directory has one process: two that renew one identity take it from each other. A process claims
-//! its directory by a lock that the kernel releases however the process ends.
+//! One process may use a state directory: two that renew one identity would invalidate each other's renewals.
+//! A process claims its directory by a lock that the kernel releases however the process ends.
 //!
-//! Whoever only looks at the directory needs no claim. Not here: when a claim passes from one process to the
-//! next (the `weft` command).
+//! A process that only reads the directory needs no claim. Not here: when a claim passes from one process to
+//! the next (the `weft` command).
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -45,7 +45,7 @@ impl Claim {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // The name of the holder is worth no failure: the lock is what counts.
+        // If the holder's name cannot be written, that is no failure: the lock is what counts.
         let _ = file
             .set_len(0)
             .and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -60,8 +60,8 @@ impl Claim {
     }
 }
 
-/// Whether the file system is read-only or full. A lock needs no write: one on the file that an earlier process
-/// made, else on the directory itself, in which no process can make the file then.
+/// Whether the file system is read-only or full. A lock needs no write: the lock is on the file that an
+/// earlier process made, or else on the directory itself, in which then no process can make the file.
 fn takes_nothing(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     matches!(

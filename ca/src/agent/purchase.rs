@@ -1,5 +1,5 @@
-//! One purchase of a certificate: ask, and check what comes back. When to buy, and what becomes of it, is decided by
-//! the agent; the call itself is `client.rs`.
+//! One purchase of a certificate: sends the request, and checks the answer. The agent decides when, and uses
+//! the result; the call itself is `client.rs`.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::client::{self, CallError, Right};
 use crate::limits::{BACKOFF_MIN, JOIN_BACKOFF_MAX};
 use crate::subject;
 
-/// Buys a certificate for the pending key. What comes back is checked: the key is ours, the name is ours.
+/// Obtains a certificate for the pending key. It checks that the answer has this key and the expected name.
 ///
 /// A token binds to the first key that spends it, so one is spent only for a key that survives a crash.
 pub(super) async fn buy(
@@ -36,7 +36,7 @@ pub(super) async fn buy(
         Ok(answer) => answer,
         Err(CallError::Unreachable(reason)) => return Err(AgentError::Unreachable(reason)),
         Err(CallError::Refused { address, reason }) => {
-            // This key will not be certified, and a new attempt may have a new right.
+            // The CA will not certify this key, and a new attempt may use another proof.
             if let Err(error) = state.discard_pending() {
                 tracing::debug!(%error, "the key of a refused request stays on disk");
             }

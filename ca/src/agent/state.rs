@@ -1,4 +1,4 @@
-//! The identity of one process on disk: what survives a restart or a crash at any moment.
+//! The identity of one process on disk, in a form that survives a restart or a crash at any moment.
 //!
 //! ```text
 //! ca.json        addresses of the CA
@@ -7,12 +7,13 @@
 //! identity.key   its key
 //! identity.key.next   the key of the request under way
 //! ```
-//! A key is on disk before the request for its certificate goes out, and the certificate replaces the old one
-//! before the key does: whatever the moment of a crash, [`StateDirectory::load`] finds a pair that belongs
-//! together, or the key with which the same request can be made again.
+//! A key is on disk before the request for its certificate is sent, and the certificate replaces the old one
+//! before the key does. So after a crash at any moment, [`StateDirectory::load`] finds a key and a
+//! certificate that match, or the key with which the same request can be repeated.
 //!
-//! A disk that takes nothing stops no renewal: the key is kept in memory, and [`StateDirectory::save`] may be called
-//! again until it succeeds. A crash before that goes back to the identity on disk, which can be renewed as well.
+//! A disk that cannot be written stops no renewal: the key is kept in memory, and [`StateDirectory::save`]
+//! may be called again until it succeeds. A crash before that returns to the identity on disk, which can be
+//! renewed as well.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,7 @@ const CERTIFICATE: &str = "identity.crt";
 const BUNDLE: &str = "bundle.crt";
 const CA: &str = "ca.json";
 
-/// Where the CA of this identity is.
+/// The addresses of the CA of this identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CaAddresses {
@@ -40,7 +41,7 @@ pub(crate) struct CaAddresses {
     pub(crate) addresses: Vec<String>,
 }
 
-/// Where the CA is by a state directory that another process may be using: it is only looked at.
+/// The addresses of the CA in a state directory that another process may be using: it is only read.
 pub(crate) fn saved_ca(state_dir: &Path) -> Option<CaAddresses> {
     let text = files::read_if_there(&state_dir.join(CA)).ok()??;
     serde_json::from_slice(&text).ok()
@@ -62,7 +63,7 @@ pub(crate) struct Pending {
     pub(crate) unsaved: Option<FileError>,
 }
 
-/// A certificate as it was bought, with its key.
+/// A certificate as the CA sent it, with its key.
 pub(crate) struct Bought {
     /// PEM, leaf first.
     pub(crate) chain: String,
@@ -96,7 +97,7 @@ impl StateDirectory {
         })
     }
 
-    /// A directory that is only looked at.
+    /// A directory that is only read.
     pub(crate) fn look(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -138,14 +139,14 @@ impl StateDirectory {
             return Err(self.damaged(name, reason));
         };
         if let Err(error) = files::rename(&self.file(KEY_NEXT), &path) {
-            // The pair is found like this at the next start as well.
+            // The next start finds the pair in the same way.
             tracing::warn!(%error, "a renewal that was cut short is not finished on disk");
         }
         Ok(svid)
     }
 
-    /// The key for the next request: the one that a crash or a failure left, else a new one. It is on disk when
-    /// this returns, unless `unsaved` says why not.
+    /// The key for the next request: the one that a crash or a failure left, else a new one. It is on disk
+    /// when this returns, unless `unsaved` says why not.
     pub(crate) fn pending(&self) -> Result<Pending, AgentError> {
         let path = self.file(KEY_NEXT);
         if let Ok(Some(pem)) = files::read_if_there(&path).map(|pem| pem.map(Zeroizing::new)) {
@@ -173,7 +174,7 @@ impl StateDirectory {
         files::remove(&self.file(KEY_NEXT))
     }
 
-    /// Makes what was bought the identity on disk. After a failure it can be called again.
+    /// Makes the new certificate the identity on disk. After a failure it can be called again.
     pub(crate) fn save(&self, bought: &Bought, ca: &CaAddresses) -> Result<(), AgentError> {
         let next = self.file(KEY_NEXT);
         let written = files::read_if_there(&next)?.map(Zeroizing::new);
@@ -193,7 +194,8 @@ impl StateDirectory {
         Ok(files::write(&self.file(CA), &text)?)
     }
 
-    /// Reads what was written before the certificate: where that is, this must be.
+    /// Reads the file that was written before the certificate: if the certificate is there, this file must
+    /// be, too.
     fn read(&self, name: &str) -> Result<Vec<u8>, AgentError> {
         files::read_if_there(&self.file(name))?.ok_or_else(|| self.damaged(name, "it is missing"))
     }

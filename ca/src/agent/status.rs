@@ -1,4 +1,4 @@
-//! What an agent counts, for the admin port of its process.
+//! The counts of an agent, for the admin port of its process.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -60,7 +60,7 @@ impl AgentStatus {
         self.status.unsaved()
     }
 
-    /// What an operator should look after, although the identity in force is good.
+    /// A condition that an operator should look into, although the identity in force is valid.
     #[must_use]
     pub fn concerns(&self) -> Vec<String> {
         let unsaved = self.unsaved();

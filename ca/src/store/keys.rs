@@ -1,4 +1,4 @@
-//! Under which keys the CA's values are in its store, and in which form: JSON, but for what is hashed.
+//! The keys and encodings of the CA's values in its store: JSON, except for values that are hashed.
 //!
 //! ```text
 //! meta/about                  what the CA is
@@ -8,7 +8,7 @@
 //! keys/<SHA-256>              whose a public key is
 //! log/<number, big-endian>    an entry of the log
 //! ```
-//! A change here is a new schema, and code that takes over what there is (`weft_store`, `redb/old.rs`).
+//! A change here needs a new schema, and code that migrates existing stores (`weft_store`, `redb/old.rs`).
 
 use serde::{Serialize, de::DeserializeOwned};
 use weft_store::{Layout, OldKeys, OldTable};

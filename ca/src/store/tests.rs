@@ -1,4 +1,4 @@
-//! The store of the CA over a file: what is there after it is opened again, and what a failed change leaves.
+//! The store of the CA over a file: its contents after it is opened again, and after a failed change.
 
 //! The typed values of a CA in a store: on disk, in memory, and as an earlier version left them.
 

@@ -1,4 +1,4 @@
-//! Questions to the store: what it holds at one moment.
+//! Queries to the store: its contents at one moment.
 
 use serde::de::DeserializeOwned;
 use weft_store::{Keys, Order, Snapshot, each};

@@ -1,4 +1,4 @@
-//! Identities and issuing certificates at their ends.
+//! Identities and issuing certificates at their expiry.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ async fn how_long_an_expired_identity_is_renewed_is_the_ca_s_to_know_and_to_log(
     let token = ca.token("ns/shop/sa/orders").await;
     let state = ca.state("orders");
     join(&state, Some(&token)).await.unwrap();
-    // It ended two hours ago: past this CA's grace, and well within the usual one.
+    // It expired two hours ago: past this CA's grace, and well within the usual one.
     replace_by_one_issued_at(&ca.path(), &state, SystemTime::now() - 3 * hour);
     let error = join(&state, None).await.unwrap_err();
     assert!(matches!(error, AgentError::Expired { .. }), "{error}");
@@ -40,7 +40,7 @@ async fn how_long_an_expired_identity_is_renewed_is_the_ca_s_to_know_and_to_log(
 }
 
 #[tokio::test]
-async fn who_has_an_end_of_patience_hears_that_no_ca_answers() {
+async fn a_limited_patience_ends_with_the_error_that_no_ca_answers() {
     let ca = Ca::start(Duration::from_secs(3600)).await;
     let token = ca.token("ns/shop/sa/orders").await;
     let state = ca.state("orders");

@@ -72,7 +72,7 @@ async fn a_crash_after_the_request_gets_the_same_certificate_for_the_same_key() 
     let token = ca.token("ns/shop/sa/orders").await;
     let state = ca.state("orders");
     let first = join(&state, Some(&token)).await.unwrap();
-    // As if the process had died before the answer reached its disk.
+    // As if the process had crashed before the answer reached its disk.
     std::fs::rename(state.join("identity.key"), state.join("identity.key.next")).unwrap();
     std::fs::remove_file(state.join("identity.crt")).unwrap();
     let again = join(&state, Some(&token)).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_running_agent_renews_into_the_same_credentials() {
         .into_iter()
         .find(|sample| sample.metric.name() == IDENTITY_RENEWALS.name());
     assert_eq!(renewals.unwrap().value, 1.0);
-    // What was swapped in is what a restart finds.
+    // A restart finds the identity that was swapped in.
     let restarted = join(&ca.state("orders"), None).await.unwrap();
     assert_eq!(restarted.svid().serial(), credentials.svid().serial());
     ca.stop().await;

@@ -1,4 +1,4 @@
-//! What operators do on the CA's host: local commands, beside a running CA and without one.
+//! Operators' local commands on the CA's host, beside a running CA and without one.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -184,7 +184,7 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on_without_its_token
     assert!(said.contains("made before the CA was restored"), "{said}");
     let error = join(&ca.state("again"), Some(&token)).await.unwrap_err();
     assert!(error.to_string().contains("already used"), "{error}");
-    // Who has an identity goes on with it, and new tokens are good.
+    // A workload that has an identity keeps it, and new tokens work.
     let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
     let old = replace_by_one_issued_at(&ca.path(), &state, two_hours_ago);
     let renewed = join(&state, None).await.unwrap();

@@ -1,4 +1,4 @@
-//! A CA in a directory of its own, and what tests ask of it.
+//! A CA in a directory of its own, and the helpers of its tests.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use weft_ca::issuer::Issuer;
 use weft_ca::{Admin, JoinToken, ServeError, ServeSettings, Server, Subject, TokenOrder};
 use weft_transport::credentials::Credentials;
 
-/// Far above what anything here takes, and below a test runner's own limit.
+/// Far above the duration of any step here, and below a test runner's own limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Ca {

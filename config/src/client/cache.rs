@@ -11,7 +11,7 @@ use weft_transport::hex;
 
 use crate::table::Table;
 
-/// Why there is no table to start from.
+/// Why no table on disk can be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CacheError {
     /// The file cannot be read.
@@ -20,7 +20,7 @@ pub(super) enum CacheError {
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It is not what was written.
+    /// Its contents differ from what was written.
     #[error("its checksum does not match")]
     Checksum,
     /// This version of weft does not understand it.
@@ -46,8 +46,9 @@ pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
     Ok(Some(serde_json::from_slice(json)?))
 }
 
-/// Replaces the table. One write at a time: a process that takes over may ask for the table while it is
-/// written, and is answered when it is there. That process may write as well, so each has a name of its own.
+/// Replaces the table. There is one write at a time: a successor may ask for the table during a write, and
+/// gets its answer when the table is on disk. The successor may write as well, so each process uses a file
+/// name of its own.
 pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = weft_transport::locks::lock(&WRITING);

@@ -1,4 +1,4 @@
-//! The data path's side of a subscription: the table to run, and what is told of the sidecar.
+//! The data path's side of a subscription: the table to run, and the reports about the sidecar.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{Registration, Shared, SubscriptionStatus};
 use crate::table::{Revision, ServiceName, Table};
 
-/// The data path's side. Cheap to clone.
+/// The data path's side. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct SubscriptionHandle {
     shared: Arc<Shared>,
@@ -18,14 +18,15 @@ impl SubscriptionHandle {
         Self { shared }
     }
 
-    /// The table to run; `None` until the first one came from disk or the config service. Each new one
-    /// asks for one [`Self::acknowledge`]; a table with an acknowledged revision only has other endpoints.
-    /// After a refusal it is the last good one again.
+    /// The table to run; `None` until the first one came from disk or the config service. Each new one must
+    /// be answered with one [`Self::acknowledge`]; a table with an acknowledged revision differs only in its
+    /// endpoints. After a refusal this is the last good one again.
     pub fn tables(&self) -> watch::Receiver<Option<Arc<Table>>> {
         self.shared.tables.subscribe()
     }
 
-    /// Whether the application behind a service accepts connections. Unhealthy until first said.
+    /// Whether the application behind a service accepts connections. It counts as unhealthy until the first
+    /// report.
     pub fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
         if self.shared.lock().set_health(service, port, healthy) {
             self.shared.changed.notify_one();
@@ -46,15 +47,15 @@ impl SubscriptionHandle {
 
     /// How the subscription is doing.
     pub fn status(&self) -> SubscriptionStatus {
-        let heard = self.shared.heard.last();
+        let heard = self.shared.last_heard.last();
         SubscriptionStatus {
             last_heard: heard.map(|time| format!("{time:.0}")),
             ..self.shared.lock().status().clone()
         }
     }
 
-    /// What a successor needs to go on with the registration. The newest table is on disk for it when this
-    /// returns, unless it cannot be written, which is logged.
+    /// The state with which a successor goes on with the registration. The newest table is on disk for it
+    /// when this returns, unless it cannot be written, which is logged.
     pub async fn registration(&self) -> Registration {
         self.shared.save_anyway().await;
         Registration {
@@ -63,8 +64,8 @@ impl SubscriptionHandle {
         }
     }
 
-    /// A successor registers from here on: tables still come, and nothing is reported or withdrawn or
-    /// written to disk any more.
+    /// A successor registers from here on: tables still come, but this process reports nothing, withdraws
+    /// nothing and writes nothing to disk any more.
     pub fn hand_over(&self) {
         self.shared.lock().hand_over();
     }

@@ -1,5 +1,5 @@
-//! The tables of a subscription: which one the sidecar should run, and what the config service is answered.
-//! A state machine without time or IO; how tables are merged is `merge.rs`.
+//! The tables of a subscription: which one the sidecar should run, and what to answer the config service. A
+//! state machine without time or IO; `merge.rs` merges tables.
 //!
 //! ```text
 //!            offer                  settle(Ok)
@@ -7,8 +7,9 @@
 //!                       |   settle(Err)
 //!                       +---------------> dropped: good goes on
 //! ```
-//! A table that is not even understood leaves both as they are, and is answered at once. Endpoints go to both, those
-//! of a new table and changes of them: the refusal of one revision says nothing of those before or after it.
+//! A table that cannot even be decoded leaves both tables as they are, and is refused at once. Endpoints go
+//! to both, those of a new table and changes of them: the refusal of one revision does not concern the
+//! endpoints of others.
 
 use std::sync::Arc;
 
@@ -18,20 +19,20 @@ use super::merge::{self, Changes};
 use crate::proto;
 use crate::table::{Endpoint, Revision, ServiceName, Table};
 
-/// What a sidecar makes of a revision: `Err` says why it does not run it.
+/// The sidecar's answer to a revision: `Err` says why it does not run it.
 pub(super) type Outcome = Result<(), String>;
 
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// What the sidecar runs, with all changes since.
+    /// The table that the sidecar runs, with all changes since.
     good: Option<Arc<Table>>,
-    /// What the sidecar is to run, and has not answered for, with all changes since.
+    /// The table that the sidecar should run and has not answered yet, with all changes since.
     pending: Option<Arc<Table>>,
-    /// The last revision for which the sidecar answered that it runs it.
+    /// The last revision that the sidecar answered to run.
     in_force: Option<Revision>,
-    /// The revision for which the config service waits on the present stream.
+    /// The revision whose answer the config service awaits on the present stream.
     asked: Option<Revision>,
-    /// What it is to be told.
+    /// The answer to send to it.
     answer: Option<(Revision, Outcome)>,
 }
 
@@ -39,14 +40,14 @@ pub(super) struct Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Offered {
     pub(super) revision: Revision,
-    /// It is of another store than the one before: that was restored, or replaced.
+    /// It is of another store than the one before: the store was restored, or replaced.
     pub(super) instead_of: Option<Revision>,
 }
 
-/// A table that the sidecar is not even shown.
+/// A table that is refused before the sidecar sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// Absent if the service does not say which it is: then there is nothing to answer.
+    /// Absent if the service does not name it: then there is no revision to answer.
     pub(super) revision: Option<Revision>,
     pub(super) reason: String,
 }
@@ -60,7 +61,7 @@ impl Held {
         }
     }
 
-    /// The last good table, which is that on disk.
+    /// The last good table, which is the one on disk.
     pub(super) fn good(&self) -> Option<&Arc<Table>> {
         self.good.as_ref()
     }
@@ -70,12 +71,12 @@ impl Held {
         self.pending.as_ref().or(self.good.as_ref())
     }
 
-    /// A stream begins: the config service waits for no answer yet.
+    /// A stream begins: the config service does not await an answer yet.
     pub(super) fn begin_stream(&mut self) {
         (self.asked, self.answer) = (None, None);
     }
 
-    /// Takes a table that came whole.
+    /// Takes a complete table.
     pub(super) fn offer(
         &mut self,
         message: &proto::Table,
@@ -93,7 +94,8 @@ impl Held {
         };
         let revision = table.revision.clone();
         let held = self.good.as_ref().map(|good| good.revision.clone());
-        // The sidecar may refuse the revision, and goes on with the last good one: it must not call who is gone.
+        // The sidecar may refuse the revision, and goes on with the last good one, which must not lead to
+        // endpoints that are gone.
         if let Some(good) = &mut self.good {
             *good = Arc::new(merge::with_endpoints_of(good, &table));
         }
@@ -104,7 +106,7 @@ impl Held {
             self.pending = table;
         }
         if self.in_force.as_ref() == Some(&revision) {
-            // The same again, with other endpoints.
+            // The same revision again, with other endpoints.
             self.asked = None;
             self.answer = Some((revision.clone(), Ok(())));
         } else {
@@ -134,7 +136,7 @@ impl Held {
         }
     }
 
-    /// Takes the endpoints of some ports, each list whole.
+    /// Takes the endpoints of some ports; each list is complete.
     pub(super) fn change(&mut self, changes: &Changes, settling: bool) {
         self.update(|table| {
             let next = merge::apply(table, changes);
@@ -146,7 +148,7 @@ impl Held {
         });
     }
 
-    /// Takes endpoints out that ended by their own word.
+    /// Removes endpoints that withdrew themselves.
     pub(super) fn withdraw(&mut self, withdrawn: &[((ServiceName, u16), Endpoint)]) {
         self.update(|table| merge::without(table, withdrawn));
     }
@@ -174,13 +176,13 @@ impl Held {
         }
     }
 
-    /// What the config service is to be told, once.
+    /// The answer to send to the config service, once.
     pub(super) fn take_answer(&mut self) -> Option<(Revision, Outcome)> {
         self.answer.take()
     }
 }
 
-/// The revision of a table of which the rest is not understood.
+/// The revision of a table whose other fields cannot be decoded.
 fn revision_in(json: &[u8]) -> Option<Revision> {
     let value: serde_json::Value = serde_json::from_slice(json).ok()?;
     serde_json::from_value(value.get("revision")?.clone()).ok()
@@ -274,7 +276,7 @@ mod tests {
         assert_eq!(held.take_answer(), None, "once");
         held.change(&orders(&["10.0.0.2:1"]), false);
         assert_eq!(newest(&held), (1, vec!["10.0.0.2:1".to_owned()]));
-        // That the workers run revision 1 with other endpoints answers nothing.
+        // The workers' answer for revision 1 with other endpoints sends no new answer.
         held.settle(&revision(1), &Ok(()));
         assert_eq!(held.take_answer(), None);
     }
@@ -289,7 +291,7 @@ mod tests {
         assert_eq!(held.take_answer().unwrap().0, revision(2));
     }
 
-    /// The bytes of a message of the service of before features: the table in it, and nothing else.
+    /// The bytes of a message from a service of the time before features: it has only the table.
     fn of_an_older_service(json: &str) -> proto::Table {
         let field = |content: &[u8]| {
             let mut field = vec![0x0a];

@@ -1,4 +1,4 @@
-//! How tables and changes of them are put together. Pure; which of them a sidecar should run is `held.rs`.
+//! How tables and changes of them are merged. Pure; `held.rs` says which table a sidecar should run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use weft_transport::identity::TrustDomain;
 use crate::compile::Served;
 use crate::table::{Absence, Endpoint, Port, Revision, ServiceName, Table};
 
-/// Endpoints of some ports, each list whole.
+/// Endpoints of some ports; each list is complete.
 pub(super) type Changes = BTreeMap<(ServiceName, u16), Served>;
 
 /// Why a table is not even offered to the sidecar.
@@ -20,8 +20,8 @@ pub(super) enum Unfit {
     Older { offered: Revision, held: Revision },
 }
 
-/// Checks an offered table against what is held. A revision of another store is fit: the store was
-/// restored, which the caller reports.
+/// Compares an offered table with the one that is held. A revision of another store is accepted: the store
+/// was restored, which the caller reports.
 pub(super) fn check(own: &TrustDomain, offered: &Table, held: Option<&Table>) -> Result<(), Unfit> {
     if offered.trust_domain != *own {
         return Err(Unfit::TrustDomain(offered.trust_domain.clone()));
@@ -55,8 +55,8 @@ pub(super) fn apply(table: &Table, changes: &Changes) -> Table {
     table
 }
 
-/// The table with, at each port, the endpoints that `known` has and it has not. While the config service
-/// settles after a restart, a missing workload may only not have registered again yet.
+/// The table with, at each port, the endpoints that only `known` has. While the config service settles after
+/// a restart, a missing workload may simply not have registered again yet.
 pub(super) fn keep_endpoints(table: &Table, known: &Table) -> Table {
     let mut table = table.clone();
     for (name, service) in &mut table.services {
@@ -89,7 +89,7 @@ pub(super) fn keep_endpoints(table: &Table, known: &Table) -> Table {
     table
 }
 
-/// The table with the endpoints that `newer` has at the same ports: who serves does not depend on the revision.
+/// The table with the endpoints that `newer` has at the same ports: endpoints do not depend on the revision.
 pub(super) fn with_endpoints_of(table: &Table, newer: &Table) -> Table {
     let mut table = table.clone();
     for (name, service) in &mut table.services {

@@ -1,10 +1,11 @@
-//! All that a subscription decides, without clock or IO: which table to run and what to answer (`held.rs`), what a
-//! message changes (`take.rs`), what is reported, and when the last good table is written to disk. `client.rs` has the
-//! streams, `handle.rs` the data path's side.
+//! All decisions of a subscription, without clock or IO: which table to run and what to answer (`held.rs`),
+//! what a message changes (`take.rs`), what to report, and when to write the last good table to disk.
+//! `client.rs` has the streams, `handle.rs` the data path's side.
 //!
-//! The order: [`State::begin_stream`], then [`State::take`] for each message, and [`State::settle`] whenever the
-//! data path answers for a table. After each of these [`State::newest`] is the table to run and [`State::take_answer`]
-//! what the config service is told. [`State::due`] and [`State::written`] go around each write to disk.
+//! The order: [`State::begin_stream`], then [`State::take`] for each message, and [`State::settle`] whenever
+//! the data path answers a table. After each of these, [`State::newest`] is the table to run and
+//! [`State::take_answer`] the answer for the config service. [`State::due`] and [`State::written`] enclose
+//! each write to disk.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,34 +23,34 @@ pub(crate) struct State {
     health: BTreeMap<(ServiceName, u16), bool>,
     pub(super) held: Held,
     disk: Disk,
-    /// A successor registers under our name: what we said would undo what it says.
+    /// A successor registers under the same name: a report of this process would undo its reports.
     handed_over: bool,
     pub(super) status: SubscriptionStatus,
 }
 
-/// How the file of the last good table stands to it.
+/// How the last good table compares with its file.
 #[derive(Debug, Default)]
 struct Disk {
     is_old: bool,
-    /// When it is written again after a write that failed.
+    /// When the write is repeated after a failure.
     retry: Option<Instant>,
 }
 
-/// What became of a write to disk, as far as it is news.
+/// The result of a write to disk, as far as it is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// As ever.
+    /// As before.
     Fine,
     /// The disk takes it again.
     Again,
-    /// It does not, and did before, or for another reason.
+    /// It failed, and succeeded before or failed for another reason.
     Failed,
     /// It still does not.
     StillFailed,
 }
 
 impl State {
-    /// With the table of an earlier process, and what this one serves.
+    /// With the table of the predecessor, and the services that this process serves.
     pub(crate) fn new(
         saved: Option<Arc<Table>>,
         health: BTreeMap<(ServiceName, u16), bool>,
@@ -76,7 +77,7 @@ impl State {
         &self.status
     }
 
-    /// A stream is open. What was answered on an earlier one is unknown to it.
+    /// A stream is open. It knows nothing of answers on earlier streams.
     pub(crate) fn begin_stream(&mut self) {
         self.status.connected = true;
         self.status.last_error = None;
@@ -106,7 +107,7 @@ impl State {
         }
     }
 
-    /// What the config service is to be told of a revision, once, and by us as long as the registration is ours.
+    /// The answer for the config service to a revision, once, as long as this process owns the registration.
     pub(crate) fn take_answer(&mut self) -> Option<(Revision, Outcome)> {
         if self.handed_over {
             return None;
@@ -119,7 +120,7 @@ impl State {
         self.disk.is_old |= self.held.good().is_some();
     }
 
-    /// Whether an application accepts connections; true if that is news.
+    /// Whether an application accepts connections; true if that is a change.
     pub(super) fn set_health(
         &mut self,
         service: &ServiceName,
@@ -130,13 +131,13 @@ impl State {
         known.is_some_and(|known| std::mem::replace(known, is_healthy) != is_healthy)
     }
 
-    /// What is served by an application that accepts connections.
+    /// The services whose application accepts connections.
     pub(super) fn healthy(&self) -> Vec<(ServiceName, u16)> {
         let healthy = self.health.iter().filter(|(_, healthy)| **healthy);
         healthy.map(|(service, _)| service.clone()).collect()
     }
 
-    /// What the sidecar serves.
+    /// The services that the sidecar serves.
     pub(super) fn report(&self) -> proto::Report {
         let inbound = self
             .health
@@ -162,8 +163,8 @@ impl State {
         self.handed_over
     }
 
-    /// The last good table if it is to be written to disk: it changed since the last write, the file is ours, and no
-    /// write failed a moment ago.
+    /// The last good table if it should be written to disk: it changed since the last write, this process
+    /// owns the file, and no write failed a moment ago.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Arc<Table>> {
         let is_too_early = self.disk.retry.is_some_and(|due| now < due);
         if self.handed_over || is_too_early || !std::mem::take(&mut self.disk.is_old) {
@@ -177,7 +178,7 @@ impl State {
         self.held.good().cloned()
     }
 
-    /// What became of a write; `Err` says why the table is not on disk.
+    /// The result of a write; `Err` says why the table is not on disk.
     pub(crate) fn written(&mut self, result: Result<(), String>, now: Instant) -> Written {
         match result {
             Ok(()) => {

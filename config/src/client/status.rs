@@ -1,4 +1,4 @@
-//! What a subscription is told at its start, and what it tells of itself. Data only.
+//! The parameters of a subscription, and the status that it shows. Data only.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use weft_transport::credentials::Credentials;
 
 use crate::table::{Locality, Revision, ServiceName, Withheld};
 
-/// What a subscription needs to know.
+/// The parameters of a subscription.
 #[derive(Clone, Debug)]
 pub struct SubscriptionSettings {
-    /// `HOST:PORT` of the config services, tried in turn.
+    /// `HOST:PORT` of the config services, tried one after the other.
     pub addresses: Vec<String>,
-    /// Who we are.
+    /// The identity of this sidecar.
     pub credentials: Credentials,
     /// Where the last good table is kept.
     pub state_dir: PathBuf,
@@ -23,23 +23,24 @@ pub struct SubscriptionSettings {
     pub version: String,
     /// Services that outbound listeners name.
     pub listens_for: Vec<ServiceName>,
-    /// Where other sidecars reach this one; needed to serve anything. A change is registered at once.
+    /// The address at which other sidecars reach this one; needed to serve anything. A change is registered
+    /// at once.
     pub advertise: watch::Receiver<Option<SocketAddr>>,
-    /// Where this sidecar runs, if that was said.
+    /// Where this sidecar runs, if the settings say so.
     pub locality: Option<Locality>,
-    /// What this sidecar serves. Registered while its application is healthy.
+    /// The services of this sidecar. Each is registered while its application is healthy.
     pub inbound: Vec<(ServiceName, u16)>,
-    /// The registration of the process before this one, if it is taken over.
+    /// The registration of the predecessor, if there is one.
     pub takes_over: Option<Registration>,
 }
 
-/// A registration that passes from one process to the next, so that callers see no change.
+/// A registration that passes from one process to its successor, so that callers see no change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registration {
     /// The name that the first of the processes gave itself.
     pub instance: String,
-    /// What is served by an application that accepts connections.
+    /// The services whose application accepts connections.
     pub healthy: Vec<(ServiceName, u16)>,
 }
 
@@ -56,19 +57,18 @@ pub struct SubscriptionStatus {
     pub acknowledged: Option<Revision>,
     /// Why the sidecar refused the offered one.
     pub refusal: Option<String>,
-    /// Tables that were refused before the sidecar saw them: not understood, of another mesh, or older.
+    /// Tables that were refused before the sidecar saw them: not decodable, of another mesh, or older.
     pub refused_unseen: u64,
-    /// What the offered table should say and does not, as the config service knows more than this sidecar
-    /// understands; what holds here instead.
+    /// The parts of the offered table that this sidecar does not support, and what holds here instead.
     pub withheld: Vec<Withheld>,
     /// Why the table in force is not on disk.
     pub unsaved: Option<String>,
-    /// The table came from disk, and the config service has not been heard since.
+    /// The table came from disk, and the config service has not answered since.
     pub from_disk: bool,
     /// The config service's store was restored or replaced since the table on disk.
     pub store_changed: bool,
-    /// When the config service last sent anything, be it a keep-alive, in RFC 3339.
+    /// When the config service last sent anything, including keep-alives, in RFC 3339.
     pub last_heard: Option<String>,
-    /// Registrations that do not hold, as `orders.shop:80` and why.
+    /// Registrations that do not hold, as `orders.shop:80`, with the reason.
     pub registration_problems: BTreeMap<String, String>,
 }

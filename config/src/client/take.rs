@@ -1,5 +1,5 @@
-//! What the config service sends, taken into a subscription's state: which table to run, and what became of
-//! registrations. The rest of that state is `state.rs`.
+//! Applies the messages of the config service to a subscription's state: which table to run, and the results
+//! of registrations. The rest of that state is `state.rs`.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl State {
                 take_registrations(&mut self.status, registrations);
                 Ok(())
             }
-            // A later service may say more than this sidecar understands; tables are strict.
+            // A later service may send fields that this sidecar does not know; tables are strict.
             None => Ok(()),
         }
     }
@@ -48,7 +48,7 @@ impl State {
                 "the config service has another store than before: it was restored or replaced");
             status.store_changed = true;
         }
-        // It is the one that is asked about from here on, refused or not.
+        // From here on the service awaits the answer for this revision, refused or not.
         status.refusal = None;
         status.offered = Some(offered.revision);
         status.from_disk = false;
@@ -60,7 +60,7 @@ impl State {
                     resource = one.resource,
                     feature = one.feature,
                     instead = one.instead,
-                    "the config service does not tell this sidecar what it would not understand: run a newer weft here"
+                    "the config service leaves out parts that this sidecar does not support: run a newer weft here"
                 );
             }
         }
@@ -90,7 +90,7 @@ impl State {
     }
 }
 
-/// Who serves a port, checked.
+/// The endpoint of a port, checked.
 fn served(port: proto::PortEndpoints) -> Result<((ServiceName, u16), Served), String> {
     let service = port
         .service
@@ -106,7 +106,7 @@ fn served(port: proto::PortEndpoints) -> Result<((ServiceName, u16), Served), St
     Ok(((service, number), served))
 }
 
-/// A table that the sidecar is not even shown.
+/// A table that is refused before the sidecar sees it.
 fn refuse(status: &mut SubscriptionStatus, refused: Refused) {
     let Refused { revision, reason } = refused;
     let shown = revision.as_ref().map(ToString::to_string);

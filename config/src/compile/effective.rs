@@ -1,5 +1,5 @@
-//! What traffic policy is in force for a Service or route, and who says so: the answer of
-//! `weft get --effective`. Pure; resolved by the code that compiles tables.
+//! The traffic policy in force for a Service or route, and the source of each value: the answer of `weft get
+//! --effective`. Pure; the code that compiles tables resolves the values.
 
 use std::fmt;
 
@@ -15,22 +15,22 @@ use crate::table::ServiceName;
 pub struct Place {
     /// A Service, or rules of a route with the Service whose requests they take.
     pub place: String,
-    /// Each field that means anything there.
+    /// Each field that has a meaning there.
     pub fields: Vec<Effective>,
 }
 
-/// The value of one field that is in force, and why.
+/// The value of one field that is in force, and its source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Effective {
     /// The field, as in `retry.attempts`.
     pub field: &'static str,
     /// Its value as a policy would write it; null means none.
     pub value: Value,
-    /// Who says so.
+    /// The source of the value.
     pub from: Origin,
 }
 
-/// Who says what a field's value is, the most specific first.
+/// The possible sources of a value, the most specific first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {

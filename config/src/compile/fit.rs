@@ -1,7 +1,7 @@
-//! Fits a table to what its sidecar understands: what that does not announce is left out or closed, by the rule of each
-//! [`Feature`]. Pure.
+//! Reduces a table to the features of its sidecar: parts that it does not support are left out or closed, by
+//! the rule of each [`Feature`]. Pure.
 //!
-//! The rule that holds for all: a call that a fitted table permits is one that the whole table permits.
+//! One rule holds for all features: a call that a reduced table permits is also permitted by the whole table.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::table::{
     Table, Withheld,
 };
 
-/// A table as its sidecar understands it.
+/// A table in the form that its sidecar supports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fitted {
     /// The table.
     pub table: Table,
-    /// What it should say and does not; empty if nothing that decides about a call is missing.
+    /// The parts that are missing; empty if none of them decides about a call.
     pub withheld: Vec<Withheld>,
     /// For which it was made.
     pub(crate) features: Features,
@@ -55,7 +55,7 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
             .collect();
         let fitted = match missing.as_slice() {
             [] if !features.has(Feature::PathCase) && !authorization.path_case.is_sensitive() => {
-                // No rule judges paths: the case of letters decides nothing.
+                // No rule judges paths, so the case of letters has no effect.
                 Authorization {
                     path_case: PathCase::default(),
                     ..authorization.clone()
@@ -87,7 +87,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
         })
 }
 
-/// Denies every call, by the resource that says what cannot be told.
+/// Denies every call, in the name of the resource that cannot be expressed.
 fn closed(service: &ServiceName) -> Authorization {
     let deny = Rule {
         policy: key(service).to_string(),

@@ -1,5 +1,5 @@
-//! What of a compiled revision one sidecar sees. Equal scopes have equal tables, so that sidecars that see
-//! the same can share one. Pure.
+//! The part of a compiled revision that one sidecar sees. Equal scopes have equal tables, so that sidecars
+//! that see the same can share one. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use super::fit::{Fitted, fit};
 use super::{Endpoints, Plan, Sidecar};
 use crate::table::{Ban, Concurrency, Features, Forbidden, Schema, ServiceName, Table};
 
-/// All that the table of a sidecar depends on, beside its plan and the endpoints. Services are places in
-/// the order of the plan's services, so a scope means something only with the plan that it was made of.
+/// All that a sidecar's table depends on, beside its plan and the endpoints. Services are positions in the
+/// order of the plan's services, so a scope is valid only with the plan from which it was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Scope {
     /// Services that the identity may call.
@@ -18,16 +18,16 @@ pub struct Scope {
     serves: Vec<usize>,
     /// Services of which it learns only that it may not call them.
     forbidden: Vec<(usize, Ban)>,
-    /// What it understands.
+    /// The features that it supports.
     features: Features,
 }
 
 impl Plan {
-    /// What a sidecar sees.
+    /// The part that a sidecar sees.
     ///
-    /// Of a service that it may not call it learns where the mesh names that service to it anyway: as a
-    /// backend of one that it may call, or because its listeners name it and it is of the sidecar's own
-    /// namespace. A name of another namespace that it guessed tells it nothing.
+    /// It learns of a service that it may not call in two cases, in which the mesh names that service to it
+    /// anyway: the service is a backend of one that it may call, or its listeners name the service and it is
+    /// of the sidecar's own namespace. For a guessed name of another namespace it gets no answer.
     pub fn scope(&self, sidecar: &Sidecar) -> Scope {
         let own = sidecar.identity.workload();
         let is_own = |name: &ServiceName| {
@@ -48,8 +48,8 @@ impl Plan {
         for (place, (name, compiled)) in self.services.iter().enumerate() {
             if compiled.may_be_called_by(&sidecar.identity) {
                 scope.calls.push(place);
-                // A backend that is out of bounds is named by the route anyway; without this its
-                // requests would look like those to a service that does not exist.
+                // A route names its forbidden backend anyway; without this its requests would look like those
+                // to a service that does not exist.
                 named.extend(&compiled.backends);
             }
             if sidecar.serves.contains(name) {
@@ -71,7 +71,7 @@ impl Plan {
         self.fitted(&self.scope(sidecar), endpoints).table
     }
 
-    /// The table of every sidecar that has this scope, as it understands it.
+    /// The table of every sidecar that has this scope, in the form that it supports.
     pub fn fitted(&self, scope: &Scope, endpoints: &Endpoints) -> Fitted {
         fit(self.table_of(scope, endpoints), scope.features)
     }
@@ -106,7 +106,7 @@ impl Plan {
             let serves = has(&scope.serves, place);
             for (number, port) in &mut service.ports {
                 if !serves {
-                    // Only the sidecars that serve obey these, and only they need to know.
+                    // Only the sidecars that serve enforce these, and only they need to know them.
                     port.traffic.concurrency = Concurrency::default();
                     port.traffic.rate_limits.clear();
                     port.traffic.caller_rate_limits.clear();

@@ -139,12 +139,12 @@ fn a_deny_of_the_whole_service_hides_it() {
     let forbidden = &table.forbidden[&name("open")];
     let policy = "AuthorizationPolicy/shop/banned".to_owned();
     assert_eq!(forbidden.ban, Ban::DeniedBy(policy));
-    // A client of it is refused in a way that it understands.
+    // Its client gets a refusal that it can read.
     assert_eq!(forbidden.ports, [(5432, table::Protocol::Tcp)].into());
 }
 
 #[test]
-fn who_serves_gets_its_policies_and_those_of_the_routes_parents_but_no_endpoints() {
+fn a_serving_sidecar_gets_its_policies_and_those_of_the_routes_parents_but_no_endpoints() {
     let table = plan(MESH).table(&sidecar("orders-v1", &[], &["orders-v1"]), &endpoints());
     assert_eq!(
         names(&table),

@@ -1,6 +1,6 @@
-//! Which traffic policy holds where: route over Service over namespace over mesh over default, field by
-//! field. Pure. The table gets the values; `weft get --effective` also shows where each comes from, by
-//! the same code.
+//! Which traffic policy applies where: route over Service over namespace over mesh over default, field by
+//! field. Pure. The table gets the values; `weft get --effective` also shows the source of each, by the same
+//! code.
 
 mod resolve;
 
@@ -13,15 +13,14 @@ use crate::resources::{HttpRouteRule, Key, Kind, Set, TargetKind, TrafficSpec};
 use crate::table::{Mode, Protocol, RequestTraffic, ServiceName, Traffic};
 use resolve::Resolver;
 
-/// All policies of a set by what they hold for.
+/// All policies of a set by their target.
 pub(crate) struct Policies<'a> {
     routes: BTreeMap<Key, Vec<Layer<'a>>>,
     services: BTreeMap<ServiceName, Vec<Layer<'a>>>,
     namespaces: BTreeMap<String, Vec<Layer<'a>>>,
     mesh: Vec<Layer<'a>>,
-    /// Whether the adaptive limit refuses where no policy says so. A mesh whose MeshConfig is older than this
-    /// default does not name it, see
-    /// [`crate::resources::MeshConfigSpec::complete`].
+    /// Whether the adaptive limit refuses if no policy says so. The MeshConfig of a mesh that is older than
+    /// this default does not name it, see [`crate::resources::MeshConfigSpec::complete`].
     adaptive: Mode,
 }
 
@@ -86,7 +85,7 @@ impl<'a> Policies<'a> {
         policies
     }
 
-    /// What holds for a port of a service, and for requests to it that no route takes.
+    /// The policy of a port of a service, and of requests to it that no route takes.
     pub(crate) fn port(&self, service: &ServiceName, port: u16, protocol: Protocol) -> Traffic {
         let wider = self.of_service(service);
         if wider.is_empty() {
@@ -100,7 +99,7 @@ impl<'a> Policies<'a> {
         Resolver::new(&[], &wider, self.adaptive).port(service, port)
     }
 
-    /// Where each value of [`Self::port`] comes from; that is the same for all ports.
+    /// The source of each value of [`Self::port`], which is the same for all ports.
     pub(crate) fn why_service(&self, service: &ServiceName) -> Vec<Effective> {
         let wider = self.of_service(service);
         Resolver::new(&[], &wider, self.adaptive).explain(|fields| {
@@ -108,7 +107,7 @@ impl<'a> Policies<'a> {
         })
     }
 
-    /// What holds for requests to `parent` that a rule of a route takes.
+    /// The policy of requests to `parent` that a rule of a route takes.
     pub(crate) fn rule(
         &self,
         route: &Key,
@@ -122,7 +121,7 @@ impl<'a> Policies<'a> {
         Arc::new(Resolver::new(&routes, &wider, self.adaptive).rule())
     }
 
-    /// Where each value of [`Self::rule`] comes from.
+    /// The source of each value of [`Self::rule`].
     pub(crate) fn why_rule(
         &self,
         route: &Key,

@@ -1,5 +1,5 @@
-//! Defaults and ranges of traffic policy, each with its unit and reason. What a sidecar falls back to
-//! without any policy is `Default` of [`crate::table::Traffic`], which is made of these.
+//! Defaults and ranges of traffic policy, each with its unit and reason. `Default` of
+//! [`crate::table::Traffic`], made of these, holds in a sidecar without any policy.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub const RETRY_ATTEMPTS: u32 = 2;
 pub const RETRY_ATTEMPTS_RANGE: RangeInclusive<u32> = 0..=10;
 /// Mean wait before the first retry, doubled for each further one: a few round trips in a data centre.
 pub const RETRY_BACKOFF_BASE: Duration = Duration::from_millis(25);
-/// Longest wait before a retry: people wait too, and the other endpoint is probably well.
+/// Longest wait before a retry: people wait too, and the other endpoint probably works.
 pub const RETRY_BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// Range of both waits.
 pub const RETRY_BACKOFF_RANGE: RangeInclusive<Duration> =
@@ -26,16 +26,17 @@ pub const RETRY_CODES_MAX: usize = 32;
 /// Response statuses that may be retried (Gateway API, HTTPRouteRetry.codes).
 pub const RETRY_CODES_RANGE: RangeInclusive<u16> = 400..=599;
 
-/// Retries and hedges, as a share of the first attempts of [`RETRY_BUDGET_INTERVAL`]. With a failing
-/// service at the end, a hop then sends at most 1.2 times what it was asked to.
+/// Retries and hedges, as a share of the first attempts of [`RETRY_BUDGET_INTERVAL`]. With a failing service
+/// at the end, a hop then sends at most 1.2 times the requests that it got.
 pub const RETRY_BUDGET_PERCENT: Percent = Percent::whole(20);
-/// The window of the budget: long enough to save up for a burst of failures, short enough to forget.
+/// The window of the budget: long enough to save up for a burst of failures, short enough to forget old
+/// traffic.
 pub const RETRY_BUDGET_INTERVAL: Duration = Duration::from_secs(10);
 /// Range of [`RETRY_BUDGET_INTERVAL`].
 pub const RETRY_BUDGET_INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(300);
-/// Retries a second that are always allowed, per sidecar and destination, so that a caller of few
-/// requests may retry at all. Floors multiply with callers, hence so low.
+/// Retries per second that are always allowed, per sidecar and destination, so that a caller of few requests
+/// may retry at all. It is low because it multiplies with the number of callers.
 pub const RETRIES_PER_SECOND_MIN: u32 = 1;
 /// Range of [`RETRIES_PER_SECOND_MIN`].
 pub const RETRIES_PER_SECOND_RANGE: RangeInclusive<u32> = 0..=10_000;
@@ -47,10 +48,11 @@ pub const HEDGE_ATTEMPTS_RANGE: RangeInclusive<u32> = 0..=3;
 /// Range of the delay before a hedge.
 pub const HEDGE_AFTER_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(60);
-/// Range of the percentile before a hedge: under the median, more than half of all would be sent twice.
+/// Range of the percentile before a hedge: with less than the median, more than half of all requests would be
+/// sent twice.
 pub const HEDGE_PERCENTILE_RANGE: RangeInclusive<Percent> = Percent::whole(50)..=Percent(9990);
 
-/// Range of every timeout of a request. Zero, which means none, is apart.
+/// Range of every timeout of a request. Zero, which means none, is handled separately.
 pub const TIMEOUT_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
 
@@ -58,30 +60,30 @@ pub const TIMEOUT_RANGE: RangeInclusive<Duration> =
 pub const BREAKER_CONSECUTIVE_FAILURES: u32 = 5;
 /// Range of [`BREAKER_CONSECUTIVE_FAILURES`].
 pub const BREAKER_CONSECUTIVE_FAILURES_RANGE: RangeInclusive<u32> = 1..=1_000_000;
-/// Share of successes under which an endpoint is taken out: catches one that fails half of the time,
-/// and leaves one in peace that fails as often as its callers send nonsense.
+/// Share of successes under which an endpoint is taken out: it catches an endpoint that fails half of the
+/// time, and spares one whose failures are its callers' invalid requests.
 pub const BREAKER_SUCCESS_PERCENT: Percent = Percent::whole(80);
-/// Requests within [`BREAKER_INTERVAL`] before a share of successes means anything.
+/// Requests within [`BREAKER_INTERVAL`] before a share of successes is meaningful.
 pub const BREAKER_REQUESTS_MIN: u32 = 20;
 /// Range of [`BREAKER_REQUESTS_MIN`].
 pub const BREAKER_REQUESTS_MIN_RANGE: RangeInclusive<u32> = 1..=1_000_000;
-/// The window over which successes are counted: how late a half-broken endpoint is noticed.
+/// The window over which successes are counted, and so how late a half-broken endpoint is noticed.
 pub const BREAKER_INTERVAL: Duration = Duration::from_secs(5);
 /// Range of [`BREAKER_INTERVAL`].
 pub const BREAKER_INTERVAL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(300);
-/// How long an endpoint stays out the first time, doubled each further time: a restart takes so long.
+/// How long an endpoint stays out the first time, doubled each further time: a restart takes about as long.
 pub const BREAKER_EJECTION_BASE: Duration = Duration::from_secs(3);
-/// How long it stays out at most, so that it is back within 30 s of healing.
+/// How long it stays out at most, so that it is back within 30 s of its recovery.
 pub const BREAKER_EJECTION_MAX: Duration = Duration::from_secs(20);
 /// Range of both times out.
 pub const BREAKER_EJECTION_RANGE: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);
-/// Share of a port's endpoints that may be out at once; the last one never is. The others would not
-/// carry the load of more.
+/// Share of a port's endpoints that may be out at once; the last one never is. With more out, the others
+/// could not carry the load.
 pub const BREAKER_EJECTED_PERCENT_MAX: Percent = Percent::whole(50);
-/// Share of endpoints in rotation under which ejections are ignored: the fault is then not theirs.
-/// Reached only where [`BREAKER_EJECTED_PERCENT_MAX`] was raised.
+/// Share of endpoints in rotation under which ejections are ignored: the cause is then not the endpoints.
+/// Reached only if [`BREAKER_EJECTED_PERCENT_MAX`] was raised.
 pub const BREAKER_PANIC_PERCENT: Percent = Percent::whole(50);
 
 /// Range of requests in flight per inbound service. The default is the sidecar's own setting.
@@ -103,8 +105,8 @@ pub const FAULT_DELAY_RANGE: RangeInclusive<Duration> =
 /// Statuses that an injected abort may answer.
 pub const FAULT_STATUS_RANGE: RangeInclusive<u16> = 200..=599;
 
-/// Time over which a new endpoint grows to its full share. Off: an endpoint that is slow at first is
-/// sent less by its latency already.
+/// Time over which a new endpoint grows to its full share. Off: an endpoint that is slow at first gets fewer
+/// requests by its latency already.
 pub const SLOW_START: Duration = Duration::ZERO;
 /// Range of [`SLOW_START`].
 pub const SLOW_START_RANGE: RangeInclusive<Duration> =

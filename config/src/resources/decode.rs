@@ -1,6 +1,6 @@
-//! Reads typed values out of a YAML tree and reports everything that does not fit, not only the first:
-//! wrong types, missing and unknown fields (with the nearest known one), and fields of Gateway API that
-//! weft knows but does not support yet. Nothing is ever ignored.
+//! Reads typed values out of a YAML tree and reports every fault, not only the first: wrong types, missing
+//! and unknown fields (with the nearest known one), and fields of Gateway API that weft knows but does not
+//! support yet. No field is ever ignored.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -48,9 +48,9 @@ impl<'n> At<'n> {
 /// Collects findings while one file is read.
 pub(super) struct Decoder<'f> {
     pub(super) file: &'f str,
-    /// The kind of the document at hand, as far as it was read.
+    /// The kind of the present document, as far as it was read.
     pub(super) kind: Option<Kind>,
-    /// What names it, as far as it was read.
+    /// The name of the resource, as far as it was read.
     pub(super) resource: Option<Key>,
     pub(super) findings: Findings,
 }
@@ -241,7 +241,7 @@ impl Decoder<'_> {
         None
     }
 
-    /// A number with its unit; one without is taken as a text, too, to be refused for that.
+    /// A number with its unit. A number without one is read as a text, too, so that it is refused for that.
     fn quantity(&mut self, at: &At<'_>) -> Option<String> {
         if let Value::Integer(number) = at.node.value {
             return Some(number.to_string());
@@ -259,7 +259,7 @@ impl Decoder<'_> {
         Some(name.as_str().to_owned())
     }
 
-    /// One of some words.
+    /// One of a list of words.
     pub(super) fn choice<T: Copy>(
         &mut self,
         at: &At<'_>,

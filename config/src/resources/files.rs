@@ -22,7 +22,7 @@ pub enum FilesError {
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// What it said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// It is no text.

@@ -1,4 +1,4 @@
-//! What names a resource: its kind, namespace and name. Pure.
+//! The name of a resource: its kind, namespace and name. Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -98,7 +98,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// Why a text names no resource.
+/// Why a text does not name a resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The kind is unknown.

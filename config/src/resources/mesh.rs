@@ -11,8 +11,8 @@ use crate::table;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct MeshConfigSpec {
-    /// Who may call a Service that no AuthorizationPolicy with `action: Allow` targets. A mesh
-    /// without a MeshConfig has `Allow`.
+    /// Who may call a Service that no AuthorizationPolicy with `action: Allow` targets. A mesh without a
+    /// MeshConfig has `Allow`.
     #[serde(default = "allow")]
     pub default_authorization: table::Default,
     /// How traffic is treated where no TrafficPolicy says otherwise: the fields of a
@@ -71,7 +71,8 @@ mod tests {
     use table::Mode::{Enforce, Observe};
 
     #[test]
-    fn a_new_mesh_config_enforces_the_adaptive_limit_and_an_old_one_observes_until_told() {
+    fn a_new_mesh_config_enforces_the_adaptive_limit_and_an_old_one_observes_until_it_names_a_mode()
+    {
         let saying = |adaptive| {
             let mut spec = MeshConfigSpec {
                 default_authorization: allow(),

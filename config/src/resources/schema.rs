@@ -53,9 +53,9 @@ pub(super) fn some(most: usize) -> String {
     format!("1 to {most}")
 }
 
-/// A default that is not written because it is one.
+/// A default that is not written, because it is the default.
 pub(super) fn word<T: serde::Serialize>(value: T) -> String {
-    // A word of an enumeration: nothing can fail.
+    // A word of an enumeration: this cannot fail.
     let value = serde_json::to_value(value).unwrap_or_default();
     format!("`{}`", value.as_str().unwrap_or_default())
 }

@@ -467,7 +467,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A policy that sets every field. A new field is added here, or [`FIELDS`] would not be complete.
+/// A policy that sets every field. A new field must be added here, or [`FIELDS`] would be incomplete.
 #[cfg(test)]
 pub(crate) const WHOLE: &str = r#"{
   "timeouts": { "request": "2s", "backendRequest": "500ms", "streamIdle": "1m" },

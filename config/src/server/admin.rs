@@ -1,5 +1,5 @@
-//! What is done on the config service's own host: backups over a socket that only its user may open, or from
-//! the file when no service runs, and restoring one.
+//! Operations on the config service's own host: backups over a socket that only its user may open, or from
+//! the file if no service runs, and restores.
 
 use std::io;
 use std::path::Path;
@@ -12,14 +12,14 @@ use tonic::{Request, Response, Status};
 use weft_ca::local;
 use weft_transport::private_socket::{PrivateSocket, connect};
 
-use super::mesh::Mesh;
+use super::state::ServerState;
 use super::{SOCKET_FILE, STORE_FILE, ServeError};
 use crate::limits;
 use crate::proto::admin_server::{Admin, AdminServer};
 use crate::proto::{BackupReply, BackupRequest, admin_client::AdminClient};
 use crate::store::{Store, StoreError};
 
-/// A store in use is that of a running service, if one answers on its socket.
+/// If the store is in use, a running service holds it, if one answers on its socket.
 pub(super) async fn in_use(dir: &Path, error: StoreError) -> ServeError {
     match connect(&dir.join(SOCKET_FILE)).await {
         Ok(stream) => ServeError::Running {
@@ -35,8 +35,8 @@ pub(super) fn process(pid: Option<i32>) -> String {
         .unwrap_or_default()
 }
 
-/// Takes the socket of a directory whose store this process has: one that is there was left by a process that is
-/// gone.
+/// Takes the socket of a directory whose store this process holds: a socket that is there was left by a
+/// process that is gone.
 pub(super) fn bind(dir: &Path) -> Result<PrivateSocket, ServeError> {
     let path = dir.join(SOCKET_FILE);
     PrivateSocket::bind(&path).map_err(|source| ServeError::Io {
@@ -48,11 +48,11 @@ pub(super) fn bind(dir: &Path) -> Result<PrivateSocket, ServeError> {
 /// Answers on the socket until `shutdown`. Its connections end when this does.
 pub(super) async fn serve(
     socket: PrivateSocket,
-    mesh: Arc<Mesh>,
+    state: Arc<ServerState>,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let local = Local {
-        mesh,
+        state,
         turn: Mutex::default(),
     };
     let stopped = CancellationToken::new();
@@ -72,7 +72,7 @@ pub(super) async fn serve(
 }
 
 struct Local {
-    mesh: Arc<Mesh>,
+    state: Arc<ServerState>,
     /// A backup is as large as the store: one is made at a time.
     turn: Mutex<()>,
 }
@@ -81,8 +81,8 @@ struct Local {
 impl Admin for Local {
     async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<BackupReply>, Status> {
         let _turn = self.turn.lock().await;
-        let mesh = self.mesh.clone();
-        let content = tokio::task::spawn_blocking(move || mesh.store.backup())
+        let state = self.state.clone();
+        let content = tokio::task::spawn_blocking(move || state.store.backup())
             .await
             .map_err(|error| Status::internal(error.to_string()))?
             .map_err(|error| Status::internal(error.to_string()))?;
@@ -128,7 +128,7 @@ pub async fn backup(dir: &Path) -> Result<Vec<u8>, ServeError> {
 /// Creates the store of a directory from a backup. Its id is a new one.
 ///
 /// # Errors
-/// When the directory has a store, or the backup is none.
+/// When the directory has a store, or the backup is invalid.
 pub fn restore(dir: &Path, content: &[u8]) -> Result<crate::table::Revision, ServeError> {
     std::fs::create_dir_all(dir).map_err(|source| ServeError::Io {
         what: dir.display().to_string(),

@@ -1,8 +1,8 @@
-//! What is sent to one sidecar: one message at a time, made when the sidecar is ready for it.
+//! Sends messages to one sidecar: one at a time, each made when the sidecar is ready for it.
 //!
-//! A channel would hold a message that HTTP/2 does not take, and tell its sender that all is well. Here the sender
-//! waits until HTTP/2 asks for a message, which it does when the sidecar's windows have room again: so nothing
-//! piles up before a sidecar that does not read, and the sender knows that it does not.
+//! A channel would buffer a message that HTTP/2 does not take, and report success to its sender. Here the
+//! sender waits until HTTP/2 asks for a message, which it does when the sidecar's windows have room again. So
+//! messages do not pile up for a sidecar that does not read, and the sender knows that it does not.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -34,7 +34,7 @@ type Shared = Arc<Mutex<State>>;
 #[derive(Debug, Default)]
 struct State {
     message: Option<Item>,
-    /// A message is wanted, and none is there.
+    /// A message is wanted, and none is ready.
     asked: bool,
     /// No message will come after this one.
     ended: bool,
@@ -51,8 +51,8 @@ pub(super) fn delivery() -> (Outgoing, Delivery) {
 }
 
 impl Outgoing {
-    /// Waits until a message is wanted: all before it have left for the sidecar, but for what its windows
-    /// hold. May be dropped and called again.
+    /// Waits until a message is wanted: all earlier ones have left for the sidecar, except those that its
+    /// windows hold. May be dropped and called again.
     pub(super) async fn asked(&self) -> Result<(), Gone> {
         poll_fn(|context| {
             let mut state = lock(&self.0);
@@ -68,8 +68,8 @@ impl Outgoing {
         .await
     }
 
-    /// Hands over the message that was asked for; one that was not asked for replaces what HTTP/2 has not
-    /// taken yet.
+    /// Hands over the message that was asked for. A message that was not asked for replaces one that HTTP/2
+    /// has not taken yet.
     pub(super) fn send(&self, message: Item) {
         let mut state = lock(&self.0);
         state.asked = false;

@@ -1,5 +1,5 @@
-//! The file in which the service notes which sidecars there are, so that one that is started again knows for
-//! whom an apply has to wait. Only the service reads it; without it the service waits for a lease instead.
+//! The file in which the service notes the present sidecars, so that after a restart it knows for which ones
+//! an apply has to wait. Only the service reads it; without it the service waits for a lease instead.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use weft_transport::files;
 use weft_transport::identity::SpiffeId;
 
 use super::registry::Workload;
-use super::roster::{About, Place};
+use super::sidecars::{About, Place};
 use crate::limits;
 
 /// One sidecar.
@@ -71,7 +71,7 @@ impl Known {
     }
 }
 
-/// What the file says; `None` if there is none, or none that can be used.
+/// The contents of the file; `None` if there is none, or it is unusable.
 pub(super) fn read(path: &Path) -> Option<Vec<Known>> {
     let text = match fs::metadata(path) {
         Ok(about) if about.len() <= limits::KNOWN_BYTES_MAX => fs::read(path),
@@ -94,7 +94,7 @@ pub(super) fn read(path: &Path) -> Option<Vec<Known>> {
     }
 }
 
-/// Replaces the file. If that fails there is none, which is better than one that is wrong.
+/// Replaces the file. If that fails, the file is removed, because a missing file is better than a wrong one.
 pub(super) fn write(path: &Path, sidecars: Vec<Known>) -> io::Result<()> {
     let text = serde_json::to_vec(&File {
         schema: SCHEMA,
@@ -102,7 +102,7 @@ pub(super) fn write(path: &Path, sidecars: Vec<Known>) -> io::Result<()> {
     })?;
     let replaced = files::write(path, &text);
     if replaced.is_err() {
-        // The error that counts is the first one.
+        // The first error is reported.
         let _ = fs::remove_file(path);
     }
     replaced.map_err(io::Error::other)

@@ -1,4 +1,4 @@
-//! What the config service counts, taken from the shared state when its admin port is asked.
+//! The counts of the config service, taken from the shared state when its admin port is asked.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use weft_transport::metrics::{
     SIDECARS_WITHHELD, STORE_REVISION, Sample, WORKLOADS,
 };
 
-use super::mesh::Mesh;
+use super::state::ServerState;
 use crate::operator::SidecarState;
 use crate::table::{Feature, Loss};
 
-/// A handle on the service's numbers.
+/// A handle to the service's counts.
 #[derive(Clone, Debug)]
-pub struct MetricsHandle(Arc<Mesh>);
+pub struct MetricsHandle(Arc<ServerState>);
 
 impl MetricsHandle {
-    pub(super) fn new(mesh: Arc<Mesh>) -> Self {
-        Self(mesh)
+    pub(super) fn new(state: Arc<ServerState>) -> Self {
+        Self(state)
     }
 
     /// Every value at this moment.

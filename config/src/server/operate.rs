@@ -1,5 +1,6 @@
-//! The operators' calls. That an operator calls was decided before (`gate.rs`); every change is validated as a
-//! whole and written before a sidecar or an operator sees it. What takes long with large files runs on threads of its own.
+//! The operators' calls. `access.rs` has checked before that an operator calls. Every change is validated as
+//! a whole and written before a sidecar or an operator sees it. Steps that take long with large files run on
+//! separate threads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tonic::{Request, Response, Status};
 
-use super::gate::Ticket;
-use super::mesh::Mesh;
+use super::access::OperatorCall;
+use super::state::ServerState;
 use crate::diff::diff;
 use crate::findings::Findings;
 use crate::limits;
@@ -25,7 +26,7 @@ use crate::table::Revision;
 use crate::validate::validate;
 
 pub(super) struct Operations {
-    pub(super) mesh: Arc<Mesh>,
+    pub(super) state: Arc<ServerState>,
 }
 
 #[tonic::async_trait]
@@ -39,52 +40,52 @@ impl Operator for Operations {
     }
 
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<Reply>, Status> {
-        let ticket = Ticket::of(&request)?;
+        let call = OperatorCall::of(&request)?;
         let ApplyRequest {
             files,
             change,
             prune_namespaces,
         } = request.into_inner();
-        let writing = self.mesh.writing.lock().await;
+        let writing = self.state.writing.lock().await;
         let planned = self
-            .plan(move |mesh| with_files(mesh, files, &prune_namespaces))
+            .plan(move |state| with_files(state, files, &prune_namespaces))
             .await?;
-        self.change(planned, &ticket, change, writing).await
+        self.change(planned, &call, change, writing).await
     }
 
     async fn delete(&self, request: Request<DeleteRequest>) -> Result<Response<Reply>, Status> {
-        let ticket = Ticket::of(&request)?;
+        let call = OperatorCall::of(&request)?;
         let DeleteRequest { keys, change } = request.into_inner();
-        let writing = self.mesh.writing.lock().await;
-        let planned = self.plan(move |mesh| without(mesh, &keys)).await?;
-        self.change(planned, &ticket, change, writing).await
+        let writing = self.state.writing.lock().await;
+        let planned = self.plan(move |state| without(state, &keys)).await?;
+        self.change(planned, &call, change, writing).await
     }
 
     async fn rollback(&self, request: Request<RollbackRequest>) -> Result<Response<Reply>, Status> {
-        let ticket = Ticket::of(&request)?;
+        let call = OperatorCall::of(&request)?;
         let RollbackRequest { number, change } = request.into_inner();
         let mut change = change.unwrap_or_default();
         if change.message.is_empty() {
             change.message = format!("rollback to {number}");
         }
-        let author = ticket.author().to_owned();
-        let writing = self.mesh.writing.lock().await;
+        let author = call.author().to_owned();
+        let writing = self.state.writing.lock().await;
         let planned = self
-            .plan(move |mesh| {
-                let mut next = mesh.store.set_at(number).map_err(|error| failed(&error))?;
-                go_on(mesh, &mut next);
-                let revisions = mesh.store.revisions().map_err(|error| failed(&error))?;
-                let mut result = check(mesh, &next, &Parsed::default());
+            .plan(move |state| {
+                let mut next = state.store.set_at(number).map_err(|error| failed(&error))?;
+                go_on(state, &mut next);
+                let revisions = state.store.revisions().map_err(|error| failed(&error))?;
+                let mut result = check(state, &next, &Parsed::default());
                 let others = |info: &RevisionInfo| info.number > number && info.author != author;
                 result.overwritten = revisions.into_iter().filter(others).collect();
                 Ok(Planned { next, result })
             })
             .await?;
-        self.change(planned, &ticket, Some(change), writing).await
+        self.change(planned, &call, Some(change), writing).await
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
+        let _call = OperatorCall::of(&request)?;
         let GetRequest {
             kind,
             namespace,
@@ -97,13 +98,13 @@ impl Operator for Operations {
                 Status::invalid_argument(error.to_string())
             })?),
         };
-        self.blocking(move |mesh| {
+        self.blocking(move |state| {
             let wanted = |key: &Key| {
                 kind.is_none_or(|kind| kind == key.kind)
                     && (namespace.is_empty() || namespace == key.namespace)
                     && (name.is_empty() || name == key.name)
             };
-            let (_, set) = mesh.current();
+            let (_, set) = state.current();
             let found = set.resources.iter().filter(|(key, _)| wanted(key));
             let found: Vec<Resource> = found
                 .map(|(key, resource)| match whole {
@@ -120,8 +121,8 @@ impl Operator for Operations {
         &self,
         request: Request<ListRevisionsRequest>,
     ) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
-        self.blocking(|mesh| reply(&mesh.store.revisions().map_err(|error| failed(&error))?))
+        let _call = OperatorCall::of(&request)?;
+        self.blocking(|state| reply(&state.store.revisions().map_err(|error| failed(&error))?))
             .await
     }
 
@@ -129,46 +130,48 @@ impl Operator for Operations {
         &self,
         request: Request<ListSidecarsRequest>,
     ) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
-        self.blocking(|mesh| reply(&mesh.sidecars())).await
+        let _call = OperatorCall::of(&request)?;
+        self.blocking(|state| reply(&state.sidecars())).await
     }
 }
 
-/// The resources as a change would leave them, and what is to be said of it.
+/// The resources after a change, and the findings about it.
 struct Planned {
     next: Set,
     result: ChangeResult,
 }
 
 impl Operations {
-    /// What applying files would find and change.
+    /// The findings and changes that applying files would give.
     async fn look(&self, request: Request<Files>) -> Result<Response<Reply>, Status> {
-        let _ticket = Ticket::of(&request)?;
+        let _call = OperatorCall::of(&request)?;
         let files = request.into_inner().files;
-        let planned = self.plan(move |mesh| with_files(mesh, files, &[])).await?;
+        let planned = self
+            .plan(move |state| with_files(state, files, &[]))
+            .await?;
         reply(&planned.result)
     }
 
-    /// Plans a change, one at a time: what that needs for large files is needed once.
+    /// Plans a change, one at a time, so that the memory for large files is needed only once.
     async fn plan(
         &self,
-        work: impl FnOnce(&Mesh) -> Result<Planned, Status> + Send + 'static,
+        work: impl FnOnce(&ServerState) -> Result<Planned, Status> + Send + 'static,
     ) -> Result<Planned, Status> {
-        let turn = Arc::clone(&self.mesh.planning).lock_owned().await;
-        self.blocking(move |mesh| {
+        let turn = Arc::clone(&self.state.planning).lock_owned().await;
+        self.blocking(move |state| {
             // Held until the work is done, even if the caller has gone.
             let _turn = turn;
-            work(mesh)
+            work(state)
         })
         .await
     }
 
-    /// Writes and publishes a change that has no errors, then waits for the sidecars, without holding
-    /// up the next writer.
+    /// Writes and publishes a change that has no errors, then waits for the sidecars, without delaying the
+    /// next writer.
     async fn change(
         &self,
         planned: Planned,
-        ticket: &Ticket,
+        call: &OperatorCall,
         change: Option<Change>,
         writing: tokio::sync::MutexGuard<'_, ()>,
     ) -> Result<Response<Reply>, Status> {
@@ -178,32 +181,33 @@ impl Operations {
             return reply(&result);
         }
         if result.changes.is_empty() {
-            // Nothing new to write; but the caller wants to know that what is in force is everywhere.
+            // There is no change to write; but the caller wants to know that the revision in force has
+            // reached all sidecars.
             drop((writing, next));
-            ticket.give_up();
-            let (revision, _) = self.mesh.current();
+            call.give_up();
+            let (revision, _) = self.state.current();
             return self.settle(result, &revision, &change).await;
         }
         if change.message.chars().count() > limits::MESSAGE_LENGTH_MAX {
             return Err(Status::invalid_argument("the message is too long"));
         }
-        let (author, message) = (ticket.author().to_owned(), change.message.clone());
+        let (author, message) = (call.author().to_owned(), change.message.clone());
         let time = format!("{:.0}", jiff::Timestamp::now());
         let revision = self
-            .blocking(move |mesh| {
-                let written = mesh.store.write(&next, &author, &time, &message);
+            .blocking(move |state| {
+                let written = state.store.write(&next, &author, &time, &message);
                 let revision = written.map_err(|error| failed(&error))?;
-                mesh.advance(revision.clone(), next);
+                state.advance(revision.clone(), next);
                 Ok(revision)
             })
             .await?;
         drop(writing);
-        ticket.give_up();
+        call.give_up();
         result.revision = Some(revision.clone());
         self.settle(result, &revision, &change).await
     }
 
-    /// Waits until the sidecars have `revision`, and says who has not.
+    /// Waits until the sidecars have `revision`, and lists those that do not.
     async fn settle(
         &self,
         mut result: ChangeResult,
@@ -211,7 +215,7 @@ impl Operations {
         change: &Change,
     ) -> Result<Response<Reply>, Status> {
         let wait = Duration::from_millis(change.wait_ms).min(limits::APPLY_WAIT_MAX);
-        let settled = self.mesh.settle(revision, wait).await;
+        let settled = self.state.settle(revision, wait).await;
         result.sidecars = settled.sidecars;
         result.settling = settled.more_may_come;
         reply(&result)
@@ -219,18 +223,18 @@ impl Operations {
 
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Mesh) -> Result<T, Status> + Send + 'static,
+        work: impl FnOnce(&ServerState) -> Result<T, Status> + Send + 'static,
     ) -> Result<T, Status> {
-        let mesh = self.mesh.clone();
-        tokio::task::spawn_blocking(move || work(&mesh))
+        let state = self.state.clone();
+        tokio::task::spawn_blocking(move || work(&state))
             .await
             .map_err(|error| Status::internal(error.to_string()))?
     }
 }
 
-/// The set with the files' resources in it, without others of the namespaces to be pruned, and what that would find
-/// and change.
-fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned, Status> {
+/// The set with the files' resources in it, without others of the namespaces to be pruned, and the findings
+/// and changes of that.
+fn with_files(state: &ServerState, files: Vec<File>, prune: &[String]) -> Result<Planned, Status> {
     if prune.iter().any(String::is_empty) {
         return Err(Status::invalid_argument(
             "a namespace to prune has a name: what is in none is not pruned",
@@ -248,7 +252,7 @@ fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned
         .collect();
     let parsed = parse(&files);
     drop(files);
-    let mut next = Set::clone(&mesh.current().1);
+    let mut next = Set::clone(&state.current().1);
     if !prune.is_empty() {
         next.resources
             .retain(|key, _| !prune.contains(&key.namespace));
@@ -261,8 +265,8 @@ fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned
         }
         next.insert(resource);
     }
-    go_on(mesh, &mut next);
-    let mut result = check(mesh, &next, &parsed);
+    go_on(state, &mut next);
+    let mut result = check(state, &next, &parsed);
     let keys = parsed.resources.iter().map(Resource::key);
     result.routes = keys
         .map(|key| RouteJudged {
@@ -275,8 +279,8 @@ fn with_files(mesh: &Mesh, files: Vec<File>, prune: &[String]) -> Result<Planned
 }
 
 /// Lets the resources of a coming set go on with the lives of those in force. One that says the same is the same.
-fn go_on(mesh: &Mesh, next: &mut Set) {
-    let (_, current) = mesh.current();
+fn go_on(state: &ServerState, next: &mut Set) {
+    let (_, current) = state.current();
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();
     for (key, resource) in &mut next.resources {
         let before = current.resources.get(key);
@@ -321,8 +325,8 @@ fn without_life(mut resource: Resource) -> Resource {
 }
 
 /// The set without some resources.
-fn without(mesh: &Mesh, keys: &[String]) -> Result<Planned, Status> {
-    let mut next = Set::clone(&mesh.current().1);
+fn without(state: &ServerState, keys: &[String]) -> Result<Planned, Status> {
+    let mut next = Set::clone(&state.current().1);
     for text in keys {
         let key: Key = text.parse().map_err(|error: crate::resources::KeyError| {
             Status::invalid_argument(error.to_string())
@@ -331,17 +335,17 @@ fn without(mesh: &Mesh, keys: &[String]) -> Result<Planned, Status> {
             return Err(Status::not_found(format!("there is no {key}")));
         }
     }
-    let result = check(mesh, &next, &Parsed::default());
+    let result = check(state, &next, &Parsed::default());
     Ok(Planned { next, result })
 }
 
-fn check(mesh: &Mesh, next: &Set, parsed: &Parsed) -> ChangeResult {
+fn check(state: &ServerState, next: &Set, parsed: &Parsed) -> ChangeResult {
     let mut findings: Findings = parsed.findings.clone();
-    findings.extend(validate(next, Some(&mesh.trust_domain), parsed));
+    findings.extend(validate(next, Some(&state.trust_domain), parsed));
     findings.sort();
     ChangeResult {
         findings,
-        changes: diff(&mesh.current().1, next),
+        changes: diff(&state.current().1, next),
         revision: None,
         sidecars: Vec::new(),
         settling: false,

@@ -1,5 +1,5 @@
-//! How fast messages of one sidecar are taken: a burst, then so many a second. One that sends more is read
-//! later, not refused. Pure: time is an argument.
+//! How fast messages of one sidecar are read: a burst, then a fixed number per second. A sidecar that sends
+//! more is read later, not refused. Pure: time is an argument.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::limits::{MESSAGE_BURST, MESSAGE_INTERVAL};
 /// The messages of one sidecar.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// When all that came would have come at the steady rate.
+    /// When all messages so far would have come at the steady rate.
     earned: Instant,
 }
 
@@ -24,7 +24,7 @@ impl Pace {
         self.earned = self.earned.max(now) + MESSAGE_INTERVAL;
     }
 
-    /// Until when the next one has to wait, if it has to.
+    /// Until when the next message has to wait, if it has to.
     pub(super) fn paused(&self, now: Instant) -> Option<Instant> {
         const AHEAD: Duration = MESSAGE_INTERVAL.saturating_mul(MESSAGE_BURST);
         let ahead = self.earned.saturating_duration_since(now);

@@ -1,8 +1,8 @@
-//! What becomes of a registration, in the words for the sidecar and in those for operators. Pure.
+//! The result of a registration, as told to the sidecar and as told to operators. Pure.
 //!
-//! A sidecar hears the same of a Service that does not exist and of one that its identity may not serve: else
-//! any member of the mesh could find out by guessing what there is, and who serves it. Operators hear the
-//! reason, in `weft get sidecars` and in the log.
+//! A sidecar gets the same answer for a Service that does not exist and for one that its identity may not
+//! serve. Otherwise any member of the mesh could find out by guessing which Services exist and who serves
+//! them. Operators see the reason, in `weft get sidecars` and in the log.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::compile::Plan;
 use crate::limits;
 use crate::table::ServiceName;
 
-/// Why a registration does not hold, for the sidecar that made it, and whether it is refused (else it waits).
+/// Why a registration does not hold, as told to its sidecar, and whether it is refused (if not, it waits).
 pub(super) fn problem(
     plan: &Plan,
     identity: &SpiffeId,
@@ -34,7 +34,7 @@ pub(super) fn problem(
     }
 }
 
-/// The same for operators, who may know why; `None` if it holds.
+/// The same for operators, who may know the reason; `None` if it holds.
 pub(super) fn reason(
     plan: &Plan,
     identity: &SpiffeId,
@@ -52,7 +52,7 @@ pub(super) fn reason(
     }
 }
 
-/// Says who may instead, and the ways out.
+/// Names the identities that may serve it, and the remedies.
 fn may_not_serve(plan: &Plan, identity: &SpiffeId, service: &ServiceName) -> String {
     let named = plan.servers(service);
     if named.is_empty() {

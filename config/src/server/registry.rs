@@ -1,4 +1,4 @@
-//! Who serves what, as leases in memory. Pure: time is an argument.
+//! Which workloads serve which ports, as leases in memory. Pure: time is an argument.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use crate::compile::{Endpoints, Plan, Served};
 use crate::limits;
 use crate::table::{Absence, Endpoint, Locality, ServiceName};
 
-/// What a sidecar says that it serves, with the health of each application.
+/// The services that a sidecar reports, with the health of each application.
 pub(super) type Inbound = BTreeMap<(ServiceName, u16), bool>;
 
-/// One process: its proven identity and the name it gave itself.
+/// One process: its proven identity and the name that it gave itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Workload {
     pub(super) identity: SpiffeId,
@@ -35,14 +35,15 @@ pub(super) struct Registry {
     leases: BTreeMap<Workload, Lease>,
     /// Which instance of an identity has an address.
     holders: BTreeMap<(SpiffeId, SocketAddr), String>,
-    /// Who served a port last of those who may, and how that ended if it did. At most one for each port that exists.
+    /// The last workload that served each port with permission, and how that ended if it did. At most one for
+    /// each port that exists.
     last: BTreeMap<(ServiceName, u16), (SpiffeId, Absence)>,
 }
 
 impl Registry {
-    /// Takes a report and renews the lease; an empty one ends it. Returns whether anything changed.
-    /// A process that took the address of another of its identity is its successor and replaces it. An identity
-    /// that has as many leases as are allowed loses the one that would end first.
+    /// Takes a report and renews the lease; an empty report ends it. Returns whether anything changed. A
+    /// process at the address of another process of its identity is the successor, and replaces it. An
+    /// identity that has as many leases as are allowed loses the one that would end first.
     pub(super) fn report(
         &mut self,
         workload: &Workload,
@@ -144,8 +145,8 @@ impl Registry {
         !ended.is_empty()
     }
 
-    /// What a workload with a valid lease serves of what exists and what its identity may serve, and whether
-    /// its application accepts connections.
+    /// The existing services that a workload with a valid lease serves and may serve, and whether its
+    /// application accepts connections.
     pub(super) fn serves<'a>(
         &'a self,
         workload: &'a Workload,
@@ -161,7 +162,8 @@ impl Registry {
             .map(|(one, healthy)| (one, *healthy))
     }
 
-    /// Healthy endpoints of services and ports that exist and that the identity may serve; where there are none, why.
+    /// Healthy endpoints of services and ports that exist and that the identity may serve; if there are none,
+    /// the reason.
     pub(super) fn endpoints(&mut self, plan: &Plan) -> Endpoints {
         self.last
             .retain(|(service, port), _| plan.has_port(service, *port));
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_port_has_no_endpoint_is_told_apart() {
+    fn the_reasons_for_a_port_without_endpoints_are_told_apart() {
         let (plan, mut registry, now) = (plan(), Registry::default(), Instant::now());
         let port = ("orders.shop".parse().unwrap(), 80);
         let why = |registry: &mut Registry| {
@@ -267,7 +269,7 @@ mod tests {
         assert_eq!(why(&mut registry), (1, Absence::Never));
         registry.expire(now + limits::LEASE);
         assert_eq!(why(&mut registry), (0, Absence::Lost));
-        // What one says that may not serve it changes nothing.
+        // Reports of a workload that may not serve it change nothing.
         let stranger = Workload {
             identity: "spiffe://demo.test/ns/shop/sa/stranger".parse().unwrap(),
             instance: "c".into(),

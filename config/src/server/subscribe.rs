@@ -1,8 +1,8 @@
 //! One sidecar's stream: its reports and acknowledgements in, its table and changes out.
 //!
-//! Nothing is queued for a slow sidecar: what to send is computed when it can take a message, from the
-//! newest view and what it was told before (`told.rs`). One that takes none for too long loses its connection, and with it
-//! what HTTP/2 holds for it.
+//! No message is queued for a slow sidecar: when it can take a message, the message is computed from the
+//! newest view and from what it was sent before (`sent.rs`). A sidecar that takes none for too long loses its
+//! connection, which frees HTTP/2's buffers for it.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::shares::Place as StreamPlace;
 
 use super::delivery::{Delivery, Outgoing, delivery};
-use super::mesh::{Mesh, View};
 use super::pace::Pace;
 use super::registry::{Inbound, Workload};
-use super::roster::{About, Place, Stream, TooManyNames};
-use super::told::{After, News, Next, Told, Untellable};
+use super::sent::{After, News, Next, NotSendable, Sent};
+use super::sidecars::{About, Place, Stream, TooManyNames};
+use super::state::{ServerState, View};
 use crate::compile::Sidecar;
 use crate::limits;
 use crate::proto::discovery_server::Discovery;
@@ -34,7 +34,7 @@ use crate::proto::{self, ServiceMessage, SidecarMessage};
 use crate::table::{Features, NameError, Schema};
 
 pub(super) struct Subscriptions {
-    pub(super) mesh: Arc<Mesh>,
+    pub(super) state: Arc<ServerState>,
     pub(super) tracker: TaskTracker,
     pub(super) shutdown: CancellationToken,
 }
@@ -56,15 +56,15 @@ impl Discovery for Subscriptions {
         };
         let incoming = request.into_inner();
         let (outgoing, stream) = delivery();
-        let (mesh, shutdown) = (self.mesh.clone(), self.shutdown.clone());
+        let (state, shutdown) = (self.state.clone(), self.shutdown.clone());
         let serving = async move {
-            let place = mesh.streams.enter(peer.id().clone());
+            let place = state.streams.enter(peer.id().clone());
             let ended = tokio::select! {
                 () = shutdown.cancelled() => Err(Status::unavailable("the config service stops")),
-                ended = run(&mesh, &caller, &peer, &place, incoming, &outgoing) => ended,
+                ended = run(&state, &caller, &peer, &place, incoming, &outgoing) => ended,
             };
             let Err(status) = ended else { return };
-            mesh.ended.log(|left_out| {
+            state.ended.log(|left_out| {
                 tracing::info!(peer = %peer.id(), reason = status.message(), left_out, "subscription ended");
             });
             let asked =
@@ -81,7 +81,7 @@ impl Discovery for Subscriptions {
 }
 
 async fn run(
-    mesh: &Mesh,
+    state: &ServerState,
     caller: &Caller,
     peer: &PeerId,
     place: &StreamPlace<SpiffeId>,
@@ -110,30 +110,30 @@ async fn run(
         serves: BTreeSet::new(),
         features: about.features,
     });
-    let stream = mesh.connect(&workload, about).map_err(too_many_names)?;
+    let stream = state.connect(&workload, about).map_err(too_many_names)?;
     let subscriber = Subscriber {
-        mesh,
-        undelivered: mesh.undelivered.of(&workload.identity),
+        state,
+        undelivered: state.undelivered.of(&workload.identity),
         workload,
         stream,
         needs,
-        told: Told::nothing(Schema::unreadable_to(&hello.schemas)),
+        sent: Sent::nothing(Schema::unreadable_to(&hello.schemas)),
     };
     let (workload, number) = (subscriber.workload.clone(), subscriber.stream.number);
     let ended = subscriber.pump(peer, place, incoming, outgoing).await;
-    mesh.disconnect(&workload, number, Instant::now());
+    state.disconnect(&workload, number, Instant::now());
     ended
 }
 
 struct Subscriber<'a> {
-    mesh: &'a Mesh,
+    state: &'a ServerState,
     workload: Workload,
     stream: Stream,
-    /// Itself as far as its table depends on it.
+    /// The facts about the sidecar on which its table depends.
     needs: Arc<Sidecar>,
-    /// What the sidecars of this identity may leave untaken.
+    /// The bytes that the sidecars of this identity may leave untaken.
     undelivered: Arc<Semaphore>,
-    told: Told,
+    sent: Sent,
 }
 
 /// A message under way.
@@ -150,12 +150,12 @@ impl Subscriber<'_> {
         mut incoming: Streaming<SidecarMessage>,
         outgoing: &Outgoing,
     ) -> Result<(), Status> {
-        let (mut views, mut recorded) = (self.mesh.views(), self.mesh.recorded());
+        let (mut views, mut recorded) = (self.state.views(), self.state.recorded());
         let mut pending = false;
-        // What a sidecar serves is in its first report. A table without it would deny all calls to a
-        // service that the sidecar goes on to serve.
+        // The first report names the services of a sidecar. A table made before that report would deny all
+        // calls to a service that the sidecar still serves.
         let mut reported = false;
-        // It runs nothing of which a service after this one would not know.
+        // It runs nothing that a later service would not know of.
         let mut is_recorded = false;
         let mut pace = Pace::new(Instant::now());
         let mut silent_until = Instant::now() + limits::SILENCE_MAX;
@@ -182,7 +182,7 @@ impl Subscriber<'_> {
                     return Err(Status::deadline_exceeded("the sidecar has not reported for too long"));
                 }
                 () = until(taken_until), if taken_until.is_some() => {
-                    return Err(Status::deadline_exceeded("the sidecar does not take what it is sent"));
+                    return Err(Status::deadline_exceeded("the sidecar does not read what it is sent"));
                 }
                 noted = recorded.wait_for(|last| *last >= self.stream.number), if !is_recorded => {
                     is_recorded = noted.is_ok();
@@ -234,7 +234,8 @@ impl Subscriber<'_> {
         }
     }
 
-    /// Room for a message among those that the identity's sidecars have not taken, or the bytes that it needs.
+    /// Room for a message among those that the identity's sidecars have not taken, or the bytes that it
+    /// needs.
     fn room(
         &self,
         message: &ServiceMessage,
@@ -244,7 +245,7 @@ impl Subscriber<'_> {
         if bytes <= limits::SMALL_MESSAGE_BYTES {
             return Ok(None);
         }
-        // One that is larger than all room takes all of it.
+        // A message that is larger than all room takes all of it.
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if let Some(granted) = granted
             && granted.num_permits() >= usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -260,11 +261,11 @@ impl Subscriber<'_> {
         match message.kind {
             Some(In::Report(report)) => {
                 let inbound = inbound(&report)?;
-                self.mesh
+                self.state
                     .report(workload, number, inbound, now)
                     .map_err(too_many_names)?;
                 if report.leaving {
-                    self.mesh.leave(workload, number);
+                    self.state.leave(workload, number);
                 }
             }
             Some(In::Acknowledgement(acknowledgement)) => {
@@ -281,11 +282,11 @@ impl Subscriber<'_> {
                     .chars()
                     .take(limits::REFUSAL_LENGTH_MAX)
                     .collect();
-                self.mesh
+                self.state
                     .acknowledge(workload, number, revision.into(), refusal);
             }
             Some(In::Hello(_)) => return Err(Status::invalid_argument("a second hello")),
-            // A later sidecar may say more than this service understands.
+            // A later sidecar may send fields that this service does not know.
             None => {}
         }
         Ok(())
@@ -294,33 +295,35 @@ impl Subscriber<'_> {
     /// The next message that brings the sidecar nearer to `view`, if any is missing.
     fn next(&mut self, view: &View) -> Result<Option<(ServiceMessage, After)>, Status> {
         let (plan, number) = (view.tables.plan(), self.stream.number);
-        let (serves, registrations) = self.mesh.serves(&self.workload, number, plan);
+        let (serves, registrations) = self.state.serves(&self.workload, number, plan);
         if self.needs.serves != serves {
             self.needs = Arc::new(Sidecar {
                 serves,
                 ..Sidecar::clone(&self.needs)
             });
         }
-        match self.told.next(view, &self.needs, &registrations) {
+        match self.sent.next(view, &self.needs, &registrations) {
             Ok(Next::Send(message, after)) => Ok(Some((message, after))),
             Ok(Next::Nothing) => Ok(None),
             Ok(Next::CannotRead(reason)) => {
                 let revision = plan.revision.clone();
-                self.mesh
+                self.state
                     .cannot_tell(&self.workload, number, revision, &reason);
                 Ok(None)
             }
-            Err(error @ Untellable::TooLarge) => Err(Status::resource_exhausted(error.to_string())),
-            Err(error @ Untellable::Json(_)) => Err(Status::internal(error.to_string())),
+            Err(error @ NotSendable::TooLarge) => {
+                Err(Status::resource_exhausted(error.to_string()))
+            }
+            Err(error @ NotSendable::Json(_)) => Err(Status::internal(error.to_string())),
         }
     }
 
     fn went(&mut self, after: After) {
-        match self.told.went(after) {
-            Some(News::Problems) => self.mesh.log_problems(&self.workload),
+        match self.sent.went(after) {
+            Some(News::Problems) => self.state.log_problems(&self.workload),
             Some(News::Table(table)) => {
                 let (workload, number) = (&self.workload, self.stream.number);
-                self.mesh.withhold(workload, number, table.withheld());
+                self.state.withhold(workload, number, table.withheld());
             }
             None => {}
         }

@@ -1,7 +1,8 @@
-//! Tables that sidecars share: one for all that see the same of one state of the mesh, and one encoding of it.
+//! Tables that sidecars share: one for all sidecars that see the same part of one state of the mesh, encoded
+//! once.
 //!
-//! A table lives for as long as a sidecar has it, its encoding for as long as it is on its way. What is kept
-//! beside that is which sidecar sees what ([`Scope`]), in a bounded number.
+//! A table lives as long as a sidecar has it, its encoding as long as it is being sent. In addition a bounded
+//! map from needs to [`Scope`] is kept.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -21,16 +22,16 @@ pub(super) struct Tables {
     /// Depends on the plan alone, and so outlives changes of endpoints.
     scopes: Arc<Mutex<BTreeMap<Arc<Sidecar>, Arc<Scope>>>>,
     tables: Mutex<BTreeMap<Arc<Scope>, Weak<SharedTable>>>,
-    /// Those of the same plan and other endpoints: what has not changed since is not made again.
+    /// Tables of the same plan with other endpoints: parts that have not changed since are reused.
     before: BTreeMap<Arc<Scope>, Weak<SharedTable>>,
 }
 
-/// A table, with what all sidecars that get it need of it.
+/// A table, with everything that its sidecars need of it.
 #[derive(Debug)]
 pub(super) struct SharedTable {
     fitted: Fitted,
     encoded: Mutex<Weak<Encoded>>,
-    /// What changed since a table that sidecars had before; of the last one that was asked for.
+    /// The changes since an earlier table of its sidecars; kept for the last one that was asked for.
     changes: Mutex<Option<(Weak<Self>, Changed)>>,
 }
 
@@ -55,7 +56,7 @@ impl AsRef<[u8]> for Encoded {
 }
 
 impl Tables {
-    /// For a state of the mesh that comes after `before`, if any did.
+    /// For a state of the mesh that follows `before`, if there was one.
     pub(super) fn new(plan: Arc<Plan>, endpoints: Arc<Endpoints>, before: Option<&Self>) -> Self {
         let before = before.filter(|before| Arc::ptr_eq(&before.plan, &plan));
         let alive = |tables: &BTreeMap<Arc<Scope>, Weak<SharedTable>>| {
@@ -81,7 +82,7 @@ impl Tables {
         }
     }
 
-    /// What they are compiled from.
+    /// The plan from which they are compiled.
     pub(super) fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
@@ -98,7 +99,7 @@ impl Tables {
         if let Some(table) = tables.get(&scope).and_then(Weak::upgrade) {
             return table;
         }
-        // Made under the lock: when a state is new all sidecars ask at once, and most for the same one.
+        // Made under the lock: when a state is new all sidecars ask at once, and most for the same table.
         let fitted = self.plan.fitted(&scope, &self.endpoints);
         let same = self.before.get(&scope).and_then(Weak::upgrade);
         let shared = match same.filter(|before| before.fitted == fitted) {
@@ -118,7 +119,7 @@ impl Tables {
             return Arc::clone(scope);
         }
         let scope = Arc::new(self.plan.scope(sidecar));
-        // Sidecars that come and go with ever new needs are not remembered one by one.
+        // Sidecars with ever new needs must not fill the map one by one.
         if scopes.len() >= limits::SCOPES_MAX {
             scopes.clear();
         }
@@ -141,7 +142,7 @@ impl SharedTable {
         &self.fitted.table
     }
 
-    /// What it should say and does not, as its sidecars would not understand it.
+    /// The missing parts, which its sidecars do not support.
     pub(super) fn withheld(&self) -> &[Withheld] {
         &self.fitted.withheld
     }
@@ -160,7 +161,7 @@ impl SharedTable {
         Ok(Bytes::from_owner(Held(json)))
     }
 
-    /// What of it is news to a sidecar that has `before`.
+    /// The missing parts that are new to a sidecar that has `before`.
     pub(super) fn since(&self, before: &Arc<Self>) -> Changed {
         if std::ptr::eq(self, Arc::as_ptr(before)) {
             return Changed::Nothing;
@@ -195,11 +196,11 @@ impl AsRef<[u8]> for Held {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept here can be made again; nothing under the lock leaves it half-changed.
+    // All values kept here can be made again; no code under the lock leaves them half-changed.
     weft_transport::locks::lock(mutex)
 }
 
-/// Whether nothing but endpoints differs.
+/// Whether only endpoints differ.
 fn same_but_endpoints(a: &Table, b: &Table) -> bool {
     let same_service = |a: &Service, b: &Service| {
         a.authorization == b.authorization

@@ -1,6 +1,6 @@
-//! What ended by its own word while the service settles after its start. Sidecars then keep the endpoints that
-//! they knew, as a workload that is missing may only not have registered again; one that says itself that it
-//! does not serve is not missing. Pure.
+//! Endpoints that withdrew themselves while the service settles after its start. Sidecars then keep the
+//! endpoints that they knew, because a missing workload may simply not have registered again; a workload that
+//! reports that it does not serve is not missing. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,12 +12,13 @@ use crate::limits;
 use crate::proto;
 use crate::table::{Endpoint, ServiceName, Table};
 
-/// Of each identity, ports that it said not to serve, and where. A word counts for the identity that gave it.
+/// By identity, the ports that it reported as not served, and their addresses. A report counts only for its
+/// own identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Withdrawn(BTreeMap<SpiffeId, BTreeSet<(ServiceName, u16, SocketAddr)>>);
 
 impl Withdrawn {
-    /// What a sidecar at that address says of itself. Returns whether that is news.
+    /// The reports of a sidecar at that address. Returns whether they bring a change.
     pub(super) fn note(
         &mut self,
         identity: &SpiffeId,
@@ -37,7 +38,7 @@ impl Withdrawn {
         any
     }
 
-    /// Those of the ports of a table, for the sidecar that has it.
+    /// The withdrawn endpoints at the ports of a table, for the sidecar that has it.
     pub(super) fn of(&self, table: &Table) -> Vec<proto::PortEndpoints> {
         let mut ports: BTreeMap<(&ServiceName, u16), Vec<proto::Endpoint>> = BTreeMap::new();
         for (identity, own) in &self.0 {
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_counts_until_the_same_workload_takes_it_back_and_is_news_once() {
+    fn a_withdrawal_counts_until_the_same_workload_takes_it_back_and_is_news_once() {
         let identity = "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap();
         let address = "10.0.0.1:6143".parse().unwrap();
         let mut withdrawn = Withdrawn::default();

@@ -1,5 +1,5 @@
-//! The admin endpoints of a process: where they listen, by which names they are called, and where changes
-//! are taken. What they answer, and to whom, is in `weft_proxy`.
+//! The admin endpoints of a process: their addresses, the names by which they are called, and where changes
+//! are taken. `weft_proxy` decides what they answer, and to which callers.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -25,11 +25,11 @@ pub struct ProxyAdmin {
     pub socket: Option<PathBuf>,
     /// Where changes are taken.
     pub changes: AdminChanges,
-    /// What other hosts may ask, if there is to be such an address.
+    /// The address for other hosts, if there is one.
     pub observe: Option<Observe>,
 }
 
-/// An address at which other hosts may ask whether a process lives and is ready, and for its metrics.
+/// An address at which other hosts may check whether a process is alive and ready, and read its metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observe {
     /// TCP address.
@@ -38,12 +38,12 @@ pub struct Observe {
     pub hosts: Vec<String>,
 }
 
-/// Where a sidecar can be asked, as far as its settings say.
+/// The addresses at which a sidecar answers, as far as its settings say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyPlace {
     /// The Unix socket.
     pub socket: Option<PathBuf>,
-    /// The TCP address; none unless it, or another setting of this sidecar, is written somewhere.
+    /// The TCP address; none unless it, or another setting of this sidecar, is written in a layer.
     pub listen: Option<SocketAddr>,
     /// Where it takes changes.
     pub changes: AdminChanges,
@@ -53,7 +53,7 @@ pub struct ProxyPlace {
 /// is enough.
 ///
 /// # Errors
-/// When a layer cannot be read, or what it says of the endpoint makes no sense.
+/// When a layer cannot be read, or its values for the endpoint are invalid.
 pub fn locate_proxy(sources: Sources<RawProxy>) -> Result<ProxyPlace, SettingsError> {
     let has_file = sources.file.is_some();
     let merged = merge(sources)?;

@@ -13,7 +13,7 @@ use super::limits;
 use super::proxy::duration;
 use super::raw::RawCa;
 
-/// Everything that `weft ca serve` needs to know.
+/// The parameters of `weft ca serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaSettings {
     /// Directory that `weft ca init` made.
@@ -22,7 +22,7 @@ pub struct CaSettings {
     pub listen: SocketAddr,
     /// Life of the certificates issued.
     pub svid_ttl: Duration,
-    /// For how long an expired certificate still buys a renewal.
+    /// How long an expired certificate still authenticates a renewal.
     pub renewal_grace: Duration,
     /// The admin endpoint, if there is to be one.
     pub admin: Option<Observe>,

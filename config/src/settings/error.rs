@@ -1,9 +1,9 @@
-//! Why settings were refused, as one line each: where, what, and what to write instead.
+//! Why settings were refused, as one line each: the place, the fault, and what to write instead.
 
 use std::path::PathBuf;
 
-/// Settings that cannot be used. All but `Read` are the file's or the caller's fault; none goes
-/// away by trying again.
+/// Settings that cannot be used. In all cases but `Read` the file or the caller is at fault; none goes away
+/// by trying again.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file cannot be read.
@@ -11,17 +11,17 @@ pub enum SettingsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The file says something that no settings file may say.
+    /// The file has something that no settings file may have.
     #[error("{}{position}: {message}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Where in it.
         position: Position,
-        /// What is wrong and what to write.
+        /// The fault, and what to write.
         message: String,
     },
     /// An environment variable has a bad value.
@@ -29,22 +29,22 @@ pub enum SettingsError {
     Environment {
         /// The variable.
         name: String,
-        /// What is wrong and what to write.
+        /// The fault, and what to write.
         message: String,
     },
-    /// A flag has a bad value, or the layers together make no sense.
+    /// A flag has a bad value, or the layers contradict each other.
     #[error("{origin}: {field}: {message}")]
     Invalid {
         /// The file, `the command line`, or `settings` if there is no file.
         origin: String,
         /// The key, as `inbound.services[0].port`.
         field: String,
-        /// What is wrong and what to write.
+        /// The fault, and what to write.
         message: String,
     },
 }
 
-/// A place in a file: `:3:7`, or nothing where the format's parser gives none.
+/// A place in a file: `:3:7`, or nothing if the format's parser gives none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position(pub Option<(u64, u64)>);
 

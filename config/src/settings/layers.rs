@@ -1,5 +1,5 @@
-//! Merges the layers: defaults < file < environment < flags. A file is first parsed strictly by
-//! itself, because only then does an error know its line; figment merges what was understood.
+//! Merges the layers: defaults < file < environment < flags. Each file is first parsed strictly by itself,
+//! because only then does an error know its line; figment merges the parsed values.
 
 use std::path::{Path, PathBuf};
 
@@ -21,8 +21,8 @@ const PREFIX: &str = "WEFT_";
 /// Variables of the command itself, which are no settings of a process.
 const NOT_SETTINGS: [&str; 4] = ["WEFT_LOG", "WEFT_HOME", "WEFT_CONTEXT", "WEFT_SERVER"];
 
-/// Where settings come from, besides the defaults. The environment is an argument so that tests
-/// and callers decide what it is.
+/// The sources of settings, besides the defaults. The environment is an argument so that tests and callers
+/// choose it.
 #[derive(Debug, Default)]
 pub struct Sources<L> {
     /// A YAML file, or TOML if its name ends in `.toml`.
@@ -42,7 +42,7 @@ impl<L: Serialize> Sources<L> {
     }
 }
 
-/// Settings ready for use, and what their owner should know about them.
+/// Complete settings, and warnings for their owner.
 #[derive(Debug)]
 pub struct Loaded<T> {
     /// The settings.
@@ -51,14 +51,14 @@ pub struct Loaded<T> {
     pub warnings: Vec<String>,
 }
 
-/// The merged layers, who wrote what in them, and warnings.
+/// The merged layers, the layer of each value, and warnings.
 pub(super) struct Merged<L> {
     pub(super) raw: L,
     pub(super) origin: Origin,
     pub(super) warnings: Vec<String>,
 }
 
-/// Who wrote a value, for messages about values that are only found wrong after the merge.
+/// The layer of a value, for messages about values that are found wrong only after the merge.
 pub(super) struct Origin {
     /// The file, or `settings` if there is none.
     file: String,
@@ -94,7 +94,7 @@ impl Origin {
     }
 }
 
-/// Whether a layer says what a field is. Tables are merged key by key; a list is one value.
+/// Whether a layer sets a field. Tables are merged key by key; a list is one value.
 fn sets(layer: &serde_json::Value, field: &str) -> bool {
     let mut value = layer;
     for segment in field.split(['.', '[']) {
@@ -135,7 +135,7 @@ pub(super) fn merge<L: Layer>(sources: Sources<L>) -> Result<Merged<L>, Settings
         }
     }
     figment = figment.merge(Serialized::defaults(sources.flags));
-    // Each layer was understood by itself, so their union is: this cannot fail on anyone's input.
+    // Each layer was parsed by itself, so their union is valid: this cannot fail for any input.
     let raw = figment.extract().map_err(|error| SettingsError::Invalid {
         origin: origin.file.clone(),
         field: error.path.join("."),
@@ -207,7 +207,7 @@ fn parse_file<L: Layer>(path: &Path, text: &str) -> Result<L, SettingsError> {
     }
 }
 
-/// What is wrong, without the position, which the caller puts in front.
+/// The fault, without the position, which the caller puts in front.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "a foreign enum: whatever is not worded better here keeps its own words"
@@ -228,7 +228,7 @@ pub fn yaml_message(error: &serde_saphyr::Error) -> String {
             ty: "usize" | "u32" | "u64",
             ..
         } => "not a number: write a whole number".to_owned(),
-        // The rest is worded well by the parser; its position stands in front of ours.
+        // The parser words the other faults well; it repeats a position that the caller has already.
         other => {
             let text = other.to_string();
             let end = text.find(" at line ").unwrap_or(text.len());
@@ -270,7 +270,7 @@ fn key(name: &str) -> Option<String> {
     (!NOT_SETTINGS.contains(&name)).then(|| key.to_ascii_lowercase().replace("__", "."))
 }
 
-/// Understands one variable by itself, so that an error can name it.
+/// Parses one variable by itself, so that an error can name it.
 fn variable<L: Layer>(name: &str, text: &str) -> Result<Variable, SettingsError> {
     let Some(key) = key(name) else {
         return Ok(Variable::NotOurs);
@@ -287,8 +287,8 @@ fn variable<L: Layer>(name: &str, text: &str) -> Result<Variable, SettingsError>
     match typed.or_else(|_| understand(Value::from(text))) {
         Ok(value) => Ok(Variable::Layer(value)),
         Err(error) if matches!(error.kind, Kind::UnknownField(..)) => Ok(Variable::Unknown),
-        // WEFT_PORT=tcp://10.0.0.1:80 and the like, which Kubernetes sets for a service named weft-x,
-        // end in an unknown key; a known one with a bad value is an error.
+        // WEFT_PORT=tcp://10.0.0.1:80 and the like, which Kubernetes sets for a service named weft-x, have an
+        // unknown key and are skipped; a known key with a bad value is an error.
         Err(error) => Err(SettingsError::Environment {
             name: name.to_owned(),
             message: kind_message(&error.kind),

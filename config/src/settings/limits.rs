@@ -16,7 +16,7 @@ pub const CONFIG_PORT: u16 = 6201;
 
 /// Most workers by default: a sidecar is a guest on its host, and two move more than 10 Gbit/s.
 pub const WORKERS_DEFAULT_MAX: usize = 2;
-/// Workers: the steering of packets has one byte for the worker's number.
+/// Workers: packets are steered by one byte for the worker's number.
 pub const WORKERS: RangeInclusive<usize> = 1..=256;
 
 /// Longest settings file in bytes; a larger one is a mistake, and is not read.
@@ -34,13 +34,14 @@ pub const ADMIN_HOSTS_MAX: usize = 32;
 pub const APPLICATION_CONNECT: Duration = Duration::from_secs(1);
 /// Request headers, from the first byte to the last: bounds slow senders.
 pub const REQUEST_HEADERS: Duration = Duration::from_secs(10);
-/// A request stream on which nothing moves. Long polls last a minute or two.
+/// A request stream without progress. Long polls last a minute or two.
 pub const STREAM_IDLE: Duration = Duration::from_secs(5 * 60);
-/// A tunnel on which nothing moves: an hour would break pools of database connections.
+/// A tunnel without progress: an hour would break pools of database connections.
 pub const TUNNEL_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Idle pooled application connection: applications close theirs after 2 to 5 s, so drop ours first.
+/// Idle pooled application connection: applications close theirs after 2 to 5 s, so the sidecar closes its
+/// own first.
 pub const APPLICATION_IDLE: Duration = Duration::from_millis(1500);
-/// What a timeout may be: below 10 ms it fires on a busy host, above 7 days it is none.
+/// The range of a timeout: below 10 ms it fires on a busy host, above 7 days it has no effect.
 pub const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -61,7 +62,7 @@ pub const SVID_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// What an SVID's life may be: renewal happens at two thirds, so 30 s leaves 10 s for it.
 pub const SVID_TTL_RANGE: RangeInclusive<Duration> =
     Duration::from_secs(30)..=Duration::from_secs(90 * 24 * 60 * 60);
-/// For how long an expired SVID still buys one renewal at the CA: a weekend.
+/// How long an expired SVID still authenticates one renewal at the CA: a weekend.
 pub const RENEWAL_GRACE: Duration = Duration::from_secs(72 * 60 * 60);
 /// What the renewal grace may be; zero turns it off.
 pub const RENEWAL_GRACE_RANGE: RangeInclusive<Duration> =

@@ -1,5 +1,5 @@
-//! A sidecar's settings, complete and checked. What the file looks like stands in `raw.rs`, the
-//! numbers in `limits.rs`; the `weft` command loads them and hands them to `weft_proxy`.
+//! A sidecar's settings, complete and checked. The form of the file is in `raw.rs`, the numbers in
+//! `limits.rs`; the `weft` command loads the settings and hands them to `weft_proxy`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use super::raw::{
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
 use crate::table::Locality;
 
-/// Everything that `weft proxy run` needs to know.
+/// The parameters of `weft proxy run`.
 #[derive(Clone, Debug)]
 pub struct ProxySettings {
     /// File with a join token; not needed once the state directory holds a usable SVID.
@@ -31,15 +31,15 @@ pub struct ProxySettings {
     pub config_addresses: Vec<HostPort>,
     /// Directory of key, certificate, trust bundle and last good table (0700).
     pub state_dir: PathBuf,
-    /// Unix socket through which this process takes over from one that runs, and a later one from it.
+    /// Unix socket through which this process takes over from its predecessor, and a successor from it.
     pub takeover_socket: Option<PathBuf>,
-    /// Where it runs, from the region inwards.
+    /// The place where it runs, from the region inwards.
     pub locality: Option<Locality>,
     /// Threads of the data path, each with its own sockets.
     pub workers: NonZeroUsize,
-    /// What this sidecar serves to the mesh; none for a pure client.
+    /// The services that this sidecar serves to the mesh; none for a pure client.
     pub inbound: Option<Inbound>,
-    /// What the application calls through this sidecar.
+    /// The services that the application calls through this sidecar.
     pub outbound: Vec<OutboundListener>,
     /// The admin endpoint.
     pub admin: ProxyAdmin,
@@ -60,8 +60,8 @@ pub struct ProxySettings {
 pub struct Inbound {
     /// UDP address to listen on.
     pub listen: SocketAddr,
-    /// The address at which other sidecars reach it; none where `listen` says it, or where it is
-    /// a wildcard and the address of the route to the config service will do.
+    /// The address at which other sidecars reach it; none if `listen` gives it, or if `listen` is a wildcard
+    /// and the address of the route to the config service will do.
     pub advertise: Option<HostPort>,
     /// The services, at least one, each service and port once.
     pub services: Vec<InboundService>,
@@ -85,11 +85,11 @@ pub struct InboundService {
 pub struct OutboundListener {
     /// Where the application connects.
     pub listen: LocalAddress,
-    /// What it reaches there.
+    /// The destination of its connections.
     pub target: OutboundTarget,
 }
 
-/// What an outbound listener leads to.
+/// The destination of an outbound listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutboundTarget {
     /// One port of one service.
@@ -112,9 +112,9 @@ pub struct Timeouts {
     pub application_idle: Duration,
     /// For all headers of a request from the application.
     pub request_headers: Duration,
-    /// After which a request stream on which nothing moves is reset.
+    /// The time without progress after which a request stream is reset.
     pub stream_idle: Duration,
-    /// After which a tunnel on which nothing moves is reset.
+    /// The time without progress after which a tunnel is reset.
     pub tunnel_idle: Duration,
 }
 
@@ -123,7 +123,7 @@ pub struct Timeouts {
 pub struct Drain {
     /// How long new work is still accepted after the withdrawal from the config service.
     pub accept: Duration,
-    /// When whatever still runs is cut off, from the beginning of the drain.
+    /// When running work is cut off, from the beginning of the drain.
     pub deadline: Duration,
 }
 
@@ -435,7 +435,7 @@ access_log: failures
     }
 
     #[test]
-    fn a_value_out_of_range_is_the_fault_of_whoever_wrote_it() {
+    fn a_value_out_of_range_is_the_fault_of_the_layer_that_set_it() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("proxy.yaml");
         std::fs::write(&file, WHOLE.replace("workers: 2", "workers: 0")).unwrap();

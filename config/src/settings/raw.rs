@@ -1,7 +1,6 @@
-//! The settings files as they are written: every key optional, so that the same type is one
-//! layer of defaults, file, environment or flags. Words are checked here (`values.rs`), what
-//! depends on several of them in `proxy.rs`, `ca.rs` and `service.rs`. Past those files nothing
-//! is optional that the program needs.
+//! The settings files as they are written: every key is optional, so that the same type is one layer of
+//! defaults, file, environment or flags. `values.rs` checks single values; `proxy.rs`, `ca.rs` and
+//! `service.rs` check rules across several. After those files no value that the program needs is optional.
 
 use std::path::{Path, PathBuf};
 
@@ -14,9 +13,9 @@ use super::values::{
     AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference,
 };
 
-/// One layer of settings: knows its keys and where its relative paths point.
+/// One layer of settings: knows its keys, and which of its values are relative paths.
 pub trait Layer: Serialize + serde::de::DeserializeOwned + Default {
-    /// Puts relative paths under `base`, the directory of the file that they stand in.
+    /// Puts relative paths under `base`, the directory of their file.
     fn resolve_paths(&mut self, base: &Path);
 }
 
@@ -54,7 +53,7 @@ pub struct RawProxy {
     /// Which requests are logged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
-    /// The QUIC knobs; each has a default, so the block is whole wherever it stands.
+    /// The QUIC knobs; each has a default, so the block is always complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<TransportSettings>,
     /// Timeouts of the data path.
@@ -137,18 +136,18 @@ pub struct RawListener {
     /// That service's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Or how to find the service.
+    /// Or the way to find the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_by: Option<RouteBy>,
 }
 
-/// How a listener for many services finds the one that is meant.
+/// How a listener for many services finds the intended one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RouteBy {
     /// By the HTTP host: `Host` or `:authority`.
     Host,
-    /// By the address that a captured connection was meant for.
+    /// By the original destination address of a captured connection.
     OriginalDestination,
 }
 
@@ -165,7 +164,7 @@ pub struct RawProxyAdmin {
     /// Where changes are taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<AdminChanges>,
-    /// TCP address at which other hosts may ask for health and metrics.
+    /// TCP address at which other hosts may read health and metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observe: Option<ListenAddress>,
     /// Names by which other hosts may call `observe`.
@@ -290,7 +289,7 @@ pub struct RawCa {
     /// Life of the certificates issued.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub svid_ttl: Option<DurationText>,
-    /// For how long an expired certificate still buys a renewal.
+    /// How long an expired certificate still authenticates a renewal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renewal_grace: Option<DurationText>,
     /// The admin endpoint.

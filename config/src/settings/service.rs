@@ -11,7 +11,7 @@ use super::layers::{Loaded, Sources, merge};
 use super::limits;
 use super::raw::RawConfigService;
 
-/// Everything that `weft config serve` needs to know.
+/// The parameters of `weft config serve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigSettings {
     /// Directory of the store, the admin socket and the service's own identity.

@@ -1,5 +1,5 @@
-//! The words of a settings file: durations, addresses and service names, as types that only
-//! parse when they are valid. What a file may contain stands in `raw.rs`.
+//! The values of a settings file: durations, addresses and service names, as types that parse only valid
+//! values. The keys of a file are in `raw.rs`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
@@ -96,7 +96,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// An IPv6 address with its zone (RFC 4007 section 11), which it has exactly if it is link-local.
+/// An IPv6 address with its zone (RFC 4007 section 11); it has a zone if and only if it is link-local.
 fn parse_v6(text: &str, v6: &str) -> Result<Option<String>, ValueError> {
     let (address, zone) = match v6.split_once('%') {
         Some((address, zone)) => (address, Some(zone)),
@@ -162,8 +162,8 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// `localhost` is the loopback address that this host has: no resolver is asked about this host itself. A zone is the
-/// name of an interface, or its number.
+/// `localhost` is the loopback address of this host; no resolver is asked for it. A zone is the name of an
+/// interface, or its number.
 fn parse_socket_address(text: &str) -> Option<SocketAddr> {
     if let Some(port) = text.strip_prefix("localhost:") {
         return Some(hosts::loopback(port.parse().ok()?));
@@ -287,7 +287,7 @@ impl ServiceReference {
     /// The full name, for a sidecar of `own_namespace`.
     ///
     /// # Errors
-    /// When `own_namespace` is needed and is no DNS label.
+    /// When `own_namespace` is needed and is not a DNS label.
     pub fn in_namespace(&self, own_namespace: &str) -> Result<ServiceName, NameError> {
         ServiceName::new(
             self.namespace.as_deref().unwrap_or(own_namespace),
@@ -326,7 +326,7 @@ impl fmt::Display for ServiceReference {
     }
 }
 
-/// What `serde(try_from, into)` needs of a type that parses and prints.
+/// The methods that `serde(try_from, into)` needs of a type that parses and prints.
 macro_rules! text_conversions {
     ($($type:ty),*) => {$(
         impl TryFrom<String> for $type {
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_alone_is_told_what_to_write_before_it() {
+    fn the_error_for_a_port_alone_says_what_to_write_before_it() {
         for text in ["8080", ":8080"] {
             let refusal = text.parse::<ListenAddress>().unwrap_err().to_string();
             assert_eq!(

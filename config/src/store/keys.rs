@@ -1,12 +1,12 @@
-//! Under which keys the config service's values are in its store, and in which form.
+//! The keys and encodings of the config service's values in its store.
 //!
 //! ```text
 //! meta/store                      the id of the store, as text
 //! current/<kind/namespace/name>   a resource as it is, sealed
 //! revisions/<number, big-endian>  what a revision changed, sealed
 //! ```
-//! Sealed is the SHA-256 of a value's JSON, then the JSON: a flipped bit is found, not served. A change here is a new
-//! schema, and code that takes over what there is (`weft_store`, `redb/old.rs`).
+//! A value is sealed: the SHA-256 of its JSON, then the JSON, so that a flipped bit is found and not served.
+//! A change here needs a new schema, and code that migrates existing stores (`weft_store`, `redb/old.rs`).
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ pub(super) fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     Ok(sealed)
 }
 
-/// The value, or what is wrong with it.
+/// The value, or the fault in it.
 pub(super) fn unseal<T: for<'de> Deserialize<'de>>(sealed: &[u8]) -> Result<T, String> {
     let (sum, json) = sealed
         .split_at_checked(SHA256.output_len)

@@ -1,19 +1,19 @@
-//! What a table may say that not every sidecar understands. A sidecar announces the features that it knows when
-//! it subscribes; one that announces none is of a build before there were features. [`crate::compile`] fits the table to
-//! them (`compile/fit.rs`).
+//! The parts of a table that not every sidecar supports. A sidecar announces the features that it knows when
+//! it subscribes; a sidecar that announces none is of a build before there were features. [`crate::compile`]
+//! reduces the table to them (`compile/fit.rs`).
 //!
-//! A field that is added to a table is a feature: without it an older sidecar would refuse the whole table. The one
-//! question to answer here is what holds in a sidecar that cannot be told, and it must never permit a call that the
-//! resources refuse (`docs/adr/0021-features.md`).
+//! A field that is added to a table is a feature: without features an older sidecar would refuse the whole
+//! table. For each feature, this file defines what holds in a sidecar without it, and that must never permit
+//! a call that the resources refuse (`docs/adr/0021-features.md`).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that a table may say.
+/// One part of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Feature {
-    /// Why a service may not be called, and what is spoken on its ports ([`super::Forbidden`]).
+    /// Why a service may not be called, and the protocol of its ports ([`super::Forbidden`]).
     Bans,
     /// Why a port has no endpoints ([`super::Absence`]).
     Absence,
@@ -23,26 +23,27 @@ pub enum Feature {
     PathCase,
 }
 
-/// All that there is to know of a [`Feature`].
+/// The description of a [`Feature`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AboutFeature {
     /// Its name in messages, metrics and listings. Never changes.
     pub name: &'static str,
     /// The first version of weft whose sidecars announce it.
     pub since: &'static str,
-    /// What a sidecar without it is told instead.
+    /// What a sidecar without it gets instead.
     pub without: &'static str,
-    /// What it costs not to be told.
+    /// The loss in a sidecar without it.
     pub loss: Loss,
 }
 
-/// What a sidecar lacks that is not told of a feature.
+/// The loss in a sidecar without a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Words of answers and listings; every request fares the same. It is left out and not mentioned.
+    /// Words of answers and listings; every request gets the same treatment. It is left out and not
+    /// mentioned.
     Words,
-    /// A restriction of who may call. The service is closed in that sidecar: it refuses all calls to it, as a call
-    /// that it let through could be one that the restriction refuses. Operators see it by name.
+    /// A restriction of callers. The service is closed in that sidecar, which refuses all calls to it,
+    /// because it could otherwise let a call through that the restriction refuses. Operators see it by name.
     Calls,
 }
 
@@ -50,7 +51,7 @@ impl Feature {
     /// Every feature that this build knows.
     pub const ALL: [Self; 4] = [Self::Bans, Self::Absence, Self::RouteOnly, Self::PathCase];
 
-    /// What there is to know of it.
+    /// Its description.
     pub const fn about(self) -> AboutFeature {
         match self {
             Self::Bans => AboutFeature {
@@ -111,8 +112,8 @@ impl Features {
         Self(0)
     }
 
-    /// Those of the given names. A name that this build does not know is of a later sidecar, and is not needed for
-    /// what this build writes.
+    /// Those of the given names. A name that this build does not know is of a later sidecar, and this build
+    /// does not need it.
     pub fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let known = |name| Feature::ALL.into_iter().find(|one| one.name() == name);
         names.into_iter().filter_map(known).collect()
@@ -146,22 +147,23 @@ impl fmt::Debug for Features {
     }
 }
 
-/// Something that a sidecar was not told of a resource, because it does not announce the feature.
+/// A part of a resource that a sidecar was not sent, because it does not announce the feature.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Withheld {
     /// `KIND/NAMESPACE/NAME` of the resource.
     pub resource: String,
-    /// The feature's name. Text, as it may be one that the reader does not know.
+    /// The feature's name. Text, because the reader may not know it.
     pub feature: String,
     /// What holds in that sidecar instead.
     pub instead: String,
 }
 
 impl super::Table {
-    /// The table as bytes for a sidecar with these features, to which it was fitted.
+    /// The table as bytes for a sidecar with these features, to which it was reduced.
     ///
     /// # Errors
-    /// Never: the keys are text and no value is refused. The library says so at run time only.
+    /// This cannot fail: the keys are text and no value is refused. The library reports that at run time
+    /// only.
     pub fn write_for(&self, features: Features) -> Result<Vec<u8>, serde_json::Error> {
         if features.has(Feature::Bans) {
             serde_json::to_vec(self)

@@ -1,5 +1,6 @@
-//! How the services that may not be called are written. A sidecar without [`super::Feature::Bans`] reads, and a config
-//! service of before it writes, a list of names that is always there; all others a map that says why.
+//! The encoding of the services that may not be called. A sidecar without [`super::Feature::Bans`] reads, and
+//! a config service from before it writes, a list of names that is always present; all others use a map with
+//! reasons.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

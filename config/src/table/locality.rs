@@ -12,7 +12,7 @@ use crate::limits;
 #[serde(try_from = "String", into = "String")]
 pub struct Locality(String);
 
-/// Why a text is no locality.
+/// Why a text is not a locality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LocalityError {
     /// None, or more than three parts.
@@ -24,8 +24,8 @@ pub enum LocalityError {
 }
 
 impl Locality {
-    /// How far apart two places are: 0 is the same place, [`Self::FARTHEST`] has not even the first part
-    /// in common.
+    /// How far apart two places are: 0 is the same place, [`Self::FARTHEST`] means that even the first part
+    /// differs.
     pub fn distance(&self, other: &Self) -> u8 {
         if self == other {
             return 0;

@@ -45,9 +45,9 @@ impl PathMatch {
 }
 
 impl Rule {
-    /// Whether the rule matches a call. `request` is the method and path, or `None` on a TCP service:
-    /// there a rule with methods or paths matches if it denies and does not if it allows, so that a
-    /// rule that cannot be checked never opens anything.
+    /// Whether the rule matches a call. `request` is the method and path, or `None` on a TCP service: there a
+    /// rule with methods or paths matches if it denies and does not match if it allows, so that a rule that
+    /// cannot be checked never allows a call.
     pub fn matches(&self, caller: &SpiffeId, request: Option<(&str, &str)>) -> bool {
         if self
             .principals
@@ -72,8 +72,9 @@ impl Rule {
     }
 }
 
-/// A path as an application that ignores case compares it: decoded, and each letter in one form. Some compare in lower
-/// case and some in upper case; two letters that are the same to either have one form here, such as both forms of sigma.
+/// A path in the form in which case-insensitive applications compare it: decoded, and each letter in one
+/// form. Some compare in lower case and some in upper case; letters that are equal in either have one form
+/// here, such as both forms of sigma.
 pub fn folded(path: &str) -> String {
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let lower = decoded.chars().flat_map(char::to_lowercase);
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_differs_in_case_alone_is_told_from_one_that_differs() {
+    fn a_path_that_differs_in_case_alone_is_distinguished_from_one_that_differs() {
         let rule = |pattern: &str| Rule {
             policy: "p".into(),
             action: Action::Deny,

@@ -72,7 +72,7 @@ impl From<ServiceName> for String {
     }
 }
 
-/// Why a text is no name.
+/// Why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// It has no `.namespace`.

@@ -1,9 +1,9 @@
-//! How requests and connections to a service are treated: timeouts, balancing, retries, breakers,
-//! limits. Every value is the one in force; which policy it comes from was settled by the compiler,
-//! so that a sidecar never merges.
+//! How requests and connections to a service are treated: timeouts, balancing, retries, breakers, limits.
+//! Every value is the one in force; the compiler has chosen the policy of each, so that a sidecar never
+//! merges.
 //!
-//! What concerns one request ([`RequestTraffic`]) belongs to the service or route that was addressed;
-//! what concerns endpoints and their service ([`Traffic`]) belongs to the backend that was chosen.
+//! Values for one request ([`RequestTraffic`]) belong to the service or route that was addressed; values for
+//! endpoints and their service ([`Traffic`]) belong to the backend that was chosen.
 //!
 //! A group that equals its default is not written: a default is part of the table's schema.
 
@@ -313,7 +313,7 @@ pub struct Breaker {
 pub struct SuccessRate {
     /// Below this share; 0 switches the condition off.
     pub percent: Percent,
-    /// Of at least so many requests.
+    /// Of at least this many requests.
     pub requests_min: u32,
     /// Within this time.
     #[serde(with = "duration")]

@@ -1,5 +1,5 @@
-//! Checks TrafficPolicies, the `traffic` of a MeshConfig and the timeouts of routes: does each field
-//! stand where it means something, and do two policies contradict each other? Pure.
+//! Checks TrafficPolicies, the `traffic` of a MeshConfig and the timeouts of routes: whether each field has a
+//! meaning at its place, and whether two policies contradict each other. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,7 @@ impl Check<'_> {
         }
     }
 
-    /// Two policies that say the same field of the same target.
+    /// Two policies that set the same field of the same target.
     pub(super) fn contradictions(&mut self) {
         let mut first: BTreeMap<(Kind, &str, String, &str), &Key> = BTreeMap::new();
         let mut found = Vec::new();
@@ -127,8 +127,8 @@ impl Check<'_> {
             let mut at = start;
             while let Some((to, _)) = next.get(at) {
                 if to == start {
-                    // Each cycle is told once, at its first service.
-                    // That a service is its own is told where it says so.
+                    // Each cycle is reported once, at its first service. A service that names itself is
+                    // reported at its own field.
                     if path.len() > 1 && path.iter().min() == Some(&start) {
                         let names: Vec<String> =
                             path.iter().map(|name| format!("{name} -> ")).collect();
@@ -302,7 +302,7 @@ impl Check<'_> {
         }
     }
 
-    /// What holds wherever it stands.
+    /// Rules that hold at every place.
     fn traffic(&mut self, key: &Key, at: &str, traffic: &TrafficSpec) {
         self.timeouts(key, &format!("{at}.timeouts"), &traffic.timeouts);
         if traffic.retry.non_idempotent == Some(true) {

@@ -1,4 +1,5 @@
-//! Makes the table of a reference page out of the types of a kind. Pure; `resources.rs` says which pages there are.
+//! Builds the table of a reference page from the types of a kind. Pure; `resources.rs` says which pages there
+//! are.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 /// One field of a kind.
 #[derive(Debug)]
 pub(crate) struct Row {
-    /// As findings name it, but for the numbers of items: `spec.ports[].port`.
+    /// As findings name it, without the numbers of items: `spec.ports[].port`.
     pub(crate) path: String,
     pub(crate) kind: String,
     pub(crate) range: String,
@@ -19,7 +20,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether it leaves no question open: a type, a meaning, and a default unless the field is a mapping.
+    /// Whether it is complete: a type, a meaning, and a default unless the field is a mapping.
     pub(crate) fn is_whole(&self) -> bool {
         let ends_well = self.meaning.ends_with(['.', ')']);
         !self.kind.is_empty() && ends_well && (!self.default.is_empty() || self.kind == "mapping")
@@ -83,7 +84,7 @@ fn fields(prefix: &str, schema: &Value, defaults: &BTreeMap<String, String>, row
     }
 }
 
-/// What an optional field has when it is there.
+/// The value of an optional field when it is present.
 fn without_null(schema: &Value) -> Value {
     let mut field = schema.clone();
     let Some(map) = field.as_object_mut() else {
@@ -91,7 +92,7 @@ fn without_null(schema: &Value) -> Value {
     };
     if let Some(Value::Array(variants)) = map.remove("anyOf") {
         let present = variants.iter().find(|one| one["type"] != "null");
-        // What the field says of itself comes before what its type says.
+        // The field's own description comes before that of its type.
         let mut merged: Map<String, Value> = present
             .and_then(Value::as_object)
             .cloned()

@@ -1,5 +1,5 @@
-//! The pages about settings and policies say what the code does: every key, its default, and examples
-//! that load. `resources.rs` is about the reference pages of resources.
+//! The pages about settings and policies match the code: every key, its default, and examples that load.
+//! `resources.rs` is about the reference pages of resources.
 
 #![allow(
     clippy::unwrap_used,

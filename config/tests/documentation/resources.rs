@@ -44,7 +44,7 @@ fn rows_of(kind: Kind) -> Vec<Row> {
     rows
 }
 
-/// What holds without any policy, as `weft get --effective` says it.
+/// The values without any policy, as `weft get --effective` shows them.
 fn defaults_of_traffic() -> BTreeMap<String, String> {
     let mesh = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: a, namespace: b}\n\
                 spec: {ports: [{port: 80, protocol: http}]}\n";
@@ -108,7 +108,7 @@ fn the_examples_of_every_page_are_accepted_one_after_the_other() {
     }
 }
 
-/// An example may speak of resources that another page has, so only each document by itself is judged.
+/// An example may refer to resources on another page, so each document is judged only by itself.
 #[test]
 fn the_resources_in_every_page_can_be_read() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

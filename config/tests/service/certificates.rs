@@ -1,5 +1,5 @@
-//! What the end of a certificate means for connections to the config service, and that a renewed one goes on where
-//! the old one was.
+//! How connections to the config service end with their certificate, and that a connection with a renewed
+//! certificate goes on where the old one was.
 
 use std::time::{Duration, Instant};
 

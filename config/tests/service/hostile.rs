@@ -1,4 +1,4 @@
-//! Members of the mesh that ask for more than is theirs.
+//! Members of the mesh that ask for more than their share.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::world::{PATIENCE, World, apply, files, name};
 use crate::{MESH, raw};
 
 #[tokio::test]
-async fn four_hundred_streams_of_one_sidecar_are_one_and_the_others_are_told_why_they_end() {
+async fn of_four_hundred_streams_of_one_sidecar_one_lives_and_the_others_end_with_a_reason() {
     const STREAMS: usize = 400;
     let world = World::start().await;
     let mut channels = Vec::new();
@@ -95,7 +95,8 @@ async fn a_guessed_name_tells_a_workload_nothing() {
         services.map(ToString::to_string).collect()
     };
     assert_eq!(names(&table), BTreeSet::new());
-    // Of its own namespace its listeners may say what is forbidden, so that its application hears 403.
+    // It may learn which services of its own namespace are forbidden to its listeners, so that its
+    // application gets 403.
     let mut neighbour = world.sidecar("neighbour", &["orders.shop"], &[]);
     let table = neighbour.table(|table| table.revision.number == 1).await;
     assert!(table.forbidden.contains_key(&name("orders.shop")));

@@ -75,7 +75,7 @@ async fn a_service_that_stops_ends_connections_that_say_nothing() {
     end_of(&mut stream).await.unwrap();
 }
 
-/// Waits until the service has ended a connection, with or without what it had to say.
+/// Waits until the service has ended a connection, with or without an answer.
 async fn end_of(stream: &mut UnixStream) -> Result<(), tokio::time::error::Elapsed> {
     let mut said = Vec::new();
     let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said));

@@ -130,7 +130,7 @@ async fn a_process_that_takes_over_goes_on_with_the_registration() {
     old.handle.set_health(&name("orders.shop"), 80, false);
     old.stop().await;
 
-    // What the old one might have undone is seen by then.
+    // Any undoing by the old process would show by then.
     let another = MESH.replace("name: callers", "name: others");
     let result = apply(&mut operator, &another).await;
     assert_eq!(result.sidecars.len(), 2, "{result:?}");
@@ -206,7 +206,7 @@ async fn a_refusal_is_reported_with_its_reason_and_the_old_table_stays_on_disk()
         "{result:?}"
     );
     assert!(!result.sidecars[0].acknowledged);
-    // What a restart would start from is the acknowledged one.
+    // A restart would start from the acknowledged table.
     let dir = frontend.stop().await;
     let (_, handle) = Subscription::start(world.settings("frontend", &[], &[], dir.path(), &[]));
     let table = handle.tables().borrow().clone().unwrap();
@@ -395,7 +395,7 @@ async fn a_restarted_service_loses_nothing_and_causes_no_gap() {
 }
 
 #[tokio::test]
-async fn a_table_that_the_sidecar_is_not_even_shown_is_refused_at_once_with_the_reason() {
+async fn a_table_that_cannot_be_decoded_is_refused_at_once_with_the_reason() {
     let world = World::start().await;
     let mut operator = world.operator("anna").await;
     apply(&mut operator, MESH).await;
@@ -471,7 +471,7 @@ async fn a_withdrawal_counts_at_once_also_right_after_a_restart_of_the_service()
     orders.handle.set_health(&name("orders.shop"), 80, true);
     frontend.table(|table| !endpoints(table).is_empty()).await;
     world.stop().await;
-    // Its word is the first that the new service hears of it.
+    // Its report is the first that the new service gets of it.
     orders.handle.set_health(&name("orders.shop"), 80, false);
     world.serve().await;
     let started = tokio::time::Instant::now();

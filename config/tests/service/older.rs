@@ -1,5 +1,5 @@
-//! A sidecar of the build before sidecars announced what they understand: its messages are recorded bytes, and the
-//! table that it wants is one that the config service of its time sent it (`older/`).
+//! A sidecar of the build before sidecars announced features: its messages are recorded bytes, and the table
+//! that it expects is one that the config service of its time sent (`older/`).
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ const SAVED: &str = include_str!("older/table.json");
 const HELLO: &[u8] = b"\x0a\x2a\x0a\x050.1.0\x12\x05older\x1a\x0bsecret.shop\x22\x0d10.0.0.1:6143";
 const REPORT: &[u8] = b"\x12\x13\x0a\x11\x0a\x0borders.shop\x10\x50\x18\x01";
 
-/// What such a service has no word for: without these, and with one more Service to see that the rest comes.
+/// The features that such a service cannot express: removed, with one more Service to show that the rest
+/// arrives.
 const RESTRICTED: &str = r"
 apiVersion: weft.dev/v1alpha1
 kind: Service
@@ -81,7 +82,7 @@ fn a_table_that_an_older_sidecar_left_on_disk_is_used() {
 }
 
 #[tokio::test]
-async fn an_older_sidecar_runs_the_mesh_and_refuses_calls_that_it_cannot_be_told_to_judge() {
+async fn an_older_sidecar_runs_the_mesh_and_refuses_calls_under_rules_that_it_does_not_support() {
     let world = World::start().await;
     let mut operator = world.operator("anna").await;
     apply(&mut operator, MESH).await;
@@ -135,7 +136,7 @@ async fn an_older_sidecar_runs_the_mesh_and_refuses_calls_that_it_cannot_be_told
     whole(&bystander);
 }
 
-/// A sidecar of this build decides by what the operator wrote.
+/// A sidecar of this build decides by the operator's resources.
 fn whole(bystander: &Sidecar) {
     let table = bystander.tables.borrow().clone().unwrap();
     let orders = &table.services[&name("orders.shop")];

@@ -1,4 +1,4 @@
-//! For whom an apply waits: sidecars whose stream broke, and those that a service before this one knew.
+//! For which sidecars an apply waits: those whose stream broke, and those that an earlier service knew.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ async fn a_sidecar_whose_stream_broke_is_named_and_one_that_ended_is_not() {
     let _dir = broken.stop_hard();
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut number = 0;
-    // The service hears of the end of a stream a moment later.
+    // The service learns of the end of a stream a moment later.
     let result = loop {
         number += 1;
         let result = apply_at_once(&mut operator, &more(&format!("more{number}"))).await;
@@ -83,7 +83,7 @@ async fn a_service_that_cannot_know_which_sidecars_there_are_says_so_until_a_lea
     let mut operator = world.operator("anna").await;
     let result = apply_at_once(&mut operator, &more("more")).await;
     assert!(result.settling && result.revision.is_some(), "{result:?}");
-    // Nothing is left to change, and still it is not said that all is well.
+    // There is no change left to make, and still the answer does not report success.
     let again = apply_at_once(&mut operator, &more("more")).await;
     assert!(again.settling && again.revision.is_none(), "{again:?}");
     let waited = apply(&mut operator, &more("last")).await;

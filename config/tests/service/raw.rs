@@ -1,4 +1,4 @@
-//! A member of the mesh that speaks gRPC without weft's client: it does what that never would.
+//! A member of the mesh that speaks gRPC without weft's client, and breaks rules that the client never would.
 
 use hyper_util::rt::TokioIo;
 use prost::Message;

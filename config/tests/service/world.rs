@@ -82,7 +82,7 @@ impl World {
         self.serve().await;
     }
 
-    /// What the service that runs counts.
+    /// The counts of the running service.
     pub(crate) fn metrics(&self) -> MetricsHandle {
         self.metrics.clone().unwrap()
     }

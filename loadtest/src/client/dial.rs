@@ -17,11 +17,11 @@ use crate::plan::Plan;
 use crate::plan::target::{Endpoint, Protocol};
 use crate::sample::{ErrorKind, Sample};
 
-/// Where the endpoints of a plan are.
+/// The addresses of a plan's endpoints.
 #[derive(Clone)]
 pub(crate) struct Dial {
     addresses: Vec<SocketAddr>,
-    /// For each endpoint, where it wants TLS.
+    /// For each endpoint, if it needs TLS.
     tls: Vec<Option<TlsClient>>,
 }
 
@@ -57,7 +57,7 @@ impl Dial {
         address.ok_or(ErrorKind::ConnectFailed)
     }
 
-    /// Connects to an endpoint, and notes in `sample` when it was there.
+    /// Connects to an endpoint, and notes in `sample` when the connection was open.
     pub(crate) async fn open(
         &self,
         endpoint: usize,
@@ -77,7 +77,7 @@ impl Dial {
     }
 }
 
-/// Connects, and notes in `sample` when the connection was there.
+/// Connects, and notes in `sample` when the connection was open.
 pub(crate) async fn connect(
     address: SocketAddr,
     clock: Clock,
@@ -94,7 +94,7 @@ pub(crate) async fn connect(
     Ok(stream)
 }
 
-/// What a protocol is called in a TLS handshake (RFC 7301).
+/// The name of a protocol in a TLS handshake (RFC 7301).
 pub(crate) fn alpn(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Http2 | Protocol::Grpc => b"h2",
@@ -103,12 +103,11 @@ pub(crate) fn alpn(protocol: Protocol) -> &'static [u8] {
 }
 
 impl Stream {
-    /// Whether nothing has come that nobody asked for: neither bytes nor an end. Costs no system
-    /// call unless something has.
+    /// Whether no unexpected bytes and no end have come. Costs no system call unless something has.
     pub(crate) fn is_quiet(&self) -> bool {
         let tcp = match self {
             Self::Plain(stream) => stream,
-            // Its records may be session tickets, which are no answer: only an end counts.
+            // Its records may be session tickets, which are not an answer: only an end counts.
             Self::Tls(stream) => return !is_closed(stream.tcp()),
         };
         let nothing = tcp.try_read(&mut [0]);
@@ -156,7 +155,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Whether the peer has ended the connection, without taking anything from it.
+/// Whether the peer has ended the connection; reads nothing from it.
 fn is_closed(tcp: &TcpStream) -> bool {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     let peeked = socket2::SockRef::from(tcp).peek(&mut byte);

@@ -1,6 +1,6 @@
 //! A connection that several lanes share, for protocols with streams.
 //!
-//! The first lane that needs it dials, the others wait for that one. Not here: what a connection is.
+//! The first lane that needs it dials, the others wait for that lane. Not here: what a connection is.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ impl<C: Handle> Group<C> {
         })
     }
 
-    /// The connection to an endpoint, and whether it was there before; `dial` makes one, and is not
-    /// polled otherwise.
+    /// The connection to an endpoint, and whether it existed before; `dial` makes one, and is polled only for
+    /// that.
     pub(super) async fn get(
         &self,
         endpoint: usize,
@@ -48,7 +48,7 @@ impl<C: Handle> Group<C> {
         if let Some(connection) = slot.as_ref().filter(|connection| connection.is_usable()) {
             return Ok((connection.clone(), true));
         }
-        // A dial that fails, or is dropped at a deadline, leaves room for the next.
+        // A dial that fails, or is dropped at a deadline, makes room for the next.
         *slot = None;
         let connection = dial.await?;
         *slot = Some(connection.clone());

@@ -26,15 +26,15 @@ use crate::plan::{Plan, Reuse};
 use crate::sample::{ErrorKind, Outcome, Sample};
 use crate::tasks::Tracked;
 
-/// A connection, as one of the lanes that share it sees it.
+/// A connection, as seen by one of the lanes that share it.
 #[derive(Clone)]
 struct Sender {
     requests: SendRequest<Full<Bytes>>,
-    /// Whether it takes no more requests: its server said so, which hyper notices when the next one comes.
+    /// Whether it takes no more requests: its server said so, which hyper notices at the next request.
     spent: Arc<AtomicBool>,
 }
 
-/// What all lanes share.
+/// The values that all lanes share.
 pub(crate) struct Client {
     dial: Dial,
     requests: Vec<(usize, Parts)>,
@@ -98,7 +98,7 @@ impl Client {
         let handshake = handshake(self.tasks.clone(), TokioIo::new(stream)).await;
         let (requests, connection) = handshake.map_err(|error| kind_of_hyper(&error))?;
         self.tasks.run(async move {
-            // Its error also ends the requests on it, which tell it.
+            // Its error also ends the requests on it, which report it.
             let _ = connection.await;
         });
         Ok(Sender {
@@ -156,7 +156,7 @@ impl Lane {
         let mut verdict = client.judge.begin();
         let status = response.status().as_u16();
         let headers = response.headers();
-        // A gRPC call that says more than "HTTP went well" says it in its own status.
+        // A gRPC call that ends with an own status reports that instead of HTTP's.
         if !client.is_grpc {
             verdict.status(status);
         } else if status != 200 {
@@ -183,7 +183,7 @@ impl Lane {
             }
         }
         if client.is_grpc {
-            // 2 is UNKNOWN: what gRPC's own clients make of an answer without a status.
+            // 2 is UNKNOWN: gRPC's own clients report that for an answer without a status.
             verdict.grpc_status(grpc_status.unwrap_or(2));
         }
         Ok(verdict.outcome())
@@ -204,7 +204,7 @@ pub(super) fn head(plan: &Plan, target: &Target, is_grpc: bool, tls: bool) -> Pa
         default(header::TE, "trailers");
     }
     let (mut head, ()) = Request::new(()).into_parts();
-    // The authority of HTTP/2 is a pseudo-header; a Host field asks for another one.
+    // The authority of HTTP/2 is a pseudo-header; a Host field could name another one.
     let host = headers.remove(header::HOST);
     let host = host.as_ref().and_then(|host| host.to_str().ok());
     head.method = if is_grpc {
@@ -240,7 +240,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<u8> {
         .ok()
 }
 
-/// Whether one of the values of a field is this, or whether there is any.
+/// Whether one of the values of a field is this one, or whether there is any.
 pub(super) fn has(headers: &HeaderMap, name: &str, value: Option<&[u8]>) -> bool {
     let mut values = headers.get_all(name).iter();
     match value {
@@ -260,9 +260,9 @@ enum Unprocessed {
 }
 
 impl Unprocessed {
-    /// Of a request whose response has not begun.
+    /// For a request whose response has not begun.
     fn of(error: &hyper::Error) -> Option<Self> {
-        // hyper gives a request up in this way that it has not begun to send.
+        // hyper ends a request in this way that it has not begun to send.
         if error.is_canceled() {
             return Some(Self::ConnectionEnds);
         }
@@ -270,7 +270,7 @@ impl Unprocessed {
         if !error.is_remote() {
             None
         } else if error.is_go_away() {
-            // h2 fails those streams with it that GOAWAY says were not processed, and no other ones.
+            // h2 gives this error only to streams that GOAWAY reports as not processed.
             Some(Self::ConnectionEnds)
         } else {
             let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
@@ -279,7 +279,7 @@ impl Unprocessed {
     }
 }
 
-/// What stands behind an error, the nearest first.
+/// The causes of an error, the nearest first.
 fn causes(error: &hyper::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(error.source(), |cause| (*cause).source())
 }

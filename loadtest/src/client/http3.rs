@@ -27,7 +27,7 @@ use crate::plan::{Plan, Reuse};
 use crate::sample::{ErrorKind, Outcome, Sample};
 use crate::tasks::Tracked;
 
-/// What all lanes share.
+/// The values that all lanes share.
 pub(crate) struct Client {
     dial: Dial,
     hosts: Vec<String>,
@@ -46,7 +46,7 @@ pub(crate) struct Client {
 pub(crate) struct Maker {
     client: Arc<Client>,
     groups: Groups<UnprovenConnection>,
-    /// Made by the first lane that dials: it needs the thread's runtime.
+    /// Made by the first lane that dials, because it needs the thread's runtime.
     socket: Arc<Socket>,
 }
 
@@ -177,7 +177,7 @@ impl Lane {
                 }
             }
         };
-        // A server may answer before it has read all, and may read no further then.
+        // A server may answer before it has read the whole request, and may stop reading then.
         let (uploaded, answer) = tokio::join!(upload, download);
         let answer = answer.map_err(|error: ReceiveError| {
             Lost::of(kind_of_receive(&error), error.is_unprocessed())
@@ -230,14 +230,14 @@ async fn connect(
     let connected = connected.map_err(|_| ErrorKind::ConnectTimeout)?;
     let (connection, driver) = connected.map_err(|error| kind_of_connect(&error))?;
     client.tasks.run(async move {
-        // Its end also ends the requests on it, which tell why.
+        // Its end also ends the requests on it, which report the reason.
         driver.await;
     });
     sample.shook_hands(clock.now(), false);
     Ok(connection)
 }
 
-/// What it means that no connection came about.
+/// The failure when a connection could not be made.
 pub(crate) fn kind_of_connect(error: &ConnectError) -> ErrorKind {
     match error {
         ConnectError::Refused(_) => ErrorKind::Tls,
@@ -275,14 +275,14 @@ fn kind_of_send(error: &SendError) -> ErrorKind {
     }
 }
 
-/// What the end of a connection means.
+/// The failure when a connection ended.
 pub(crate) fn kind_of_connection(error: &ConnectionError) -> ErrorKind {
     match error {
         ConnectionError::ClosedByPeer(_) | ConnectionError::ClosedHere => ErrorKind::Closed,
         ConnectionError::PeerViolation { .. } => ErrorKind::Protocol,
         ConnectionError::TimedOut | ConnectionError::Reset => ErrorKind::Reset,
-        // In TLS 1.3 a client is done before the server has judged its certificate: a refusal comes when
-        // the connection is open already, and QUIC has only words for it.
+        // In TLS 1.3 a client is done before the server has judged its certificate. A refusal then comes on
+        // an open connection, and QUIC reports it only as text.
         ConnectionError::Transport(reason) if reason.contains("handshake") => ErrorKind::Tls,
         ConnectionError::Transport(_) => ErrorKind::Protocol,
     }

@@ -1,4 +1,4 @@
-//! Compares answers with what the plan expects, at no cost where it expects nothing. Pure.
+//! Compares answers with the plan's expectations, at no cost if there are none. Pure.
 
 use aws_lc_rs::digest::{Context, SHA256};
 
@@ -11,7 +11,7 @@ pub(crate) struct Judge {
     expectations: Expectations,
 }
 
-/// What is known of one answer.
+/// The facts about one answer.
 pub(crate) struct Verdict<'a> {
     expectations: &'a Expectations,
     outcome: Outcome,
@@ -59,7 +59,7 @@ impl Verdict<'_> {
         }
     }
 
-    /// The verdict on the whole answer. The first thing that was wrong counts.
+    /// The verdict on the whole answer. The first fault counts.
     pub(crate) fn outcome(self) -> Outcome {
         match self.digest {
             None => self.outcome,

@@ -1,4 +1,4 @@
-//! Requests that brought no answer, and whether they may be sent again. Pure.
+//! Requests that got no answer, and whether they may be sent again. Pure.
 //!
 //! Not here: sending them again ([`super::Lane::exchange`]).
 
@@ -7,14 +7,14 @@ use crate::sample::ErrorKind;
 /// A request without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// The server has not processed it, or it does no harm if it is processed twice: it may be sent again.
+    /// The server has not processed it, or processing it twice does no harm: it may be sent again.
     Unprocessed(ErrorKind),
     /// It failed.
     Final(ErrorKind),
 }
 
 impl Lost {
-    /// The failure of an attempt of which the server says, or does not say, that it did not process it.
+    /// The failure of an attempt; the server may have said that it did not process it.
     pub(super) fn of(kind: ErrorKind, unprocessed: bool) -> Self {
         if unprocessed {
             Self::Unprocessed(kind)
@@ -30,8 +30,8 @@ impl From<ErrorKind> for Lost {
     }
 }
 
-/// A connection of HTTP/1.1 that ended without a byte of the answer. A server closes connections that are idle and says
-/// nothing on them, so a request that meets this on a kept one is sent again: of any method if nothing of it was
+/// A connection of HTTP/1.1 that ended without a byte of the answer. A server closes idle connections without
+/// notice, so a request that meets this on a kept connection is sent again: with any method if none of it was
 /// written, otherwise if it is idempotent (RFC 9112 section 9.3.1). On a new connection it is a failure.
 pub(super) fn without_answer(kind: ErrorKind, end: Unanswered) -> Lost {
     let is_end = matches!(kind, ErrorKind::Closed | ErrorKind::Reset);
@@ -39,7 +39,7 @@ pub(super) fn without_answer(kind: ErrorKind, end: Unanswered) -> Lost {
     Lost::of(kind, is_end && end.reused && harmless)
 }
 
-/// What is known of a request on such a connection.
+/// The facts about a request on such a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unanswered {
     /// The connection had answered before.

@@ -1,9 +1,10 @@
-//! How a request travels: one module for each protocol, with the same two things in it. A `Client` is what
-//! all requests share and never changes; a [`Lane`] is room for one request at a time. A lane of HTTP/1.1
-//! is a connection; several lanes of HTTP/2 or HTTP/3 share one.
+//! How a request travels: one module for each protocol, each with the same two types. A `Client` has the
+//! values that all requests share and that never change; a [`Lane`] carries one request at a time. A lane of
+//! HTTP/1.1 is a connection; several lanes of HTTP/2 or HTTP/3 share one.
 //!
-//! What a server says it has not processed is sent again here, a few times ([`lost`] says what that is): a client that
-//! counted it as failed would blame the server for a connection that ends as the protocol wants it.
+//! Requests that a server reports as not processed are sent again here, a few times ([`lost`] decides which).
+//! A client that counted them as failed would blame the server for a connection that ends as the protocol
+//! intends.
 //!
 //! Not here: when a request is sent and on which lane ([`crate::engine`]).
 
@@ -31,10 +32,10 @@ use crate::plan::Plan;
 use crate::plan::target::Protocol;
 use crate::sample::{ErrorKind, Outcome, Sample};
 
-/// What requests say about who sends them.
+/// The name under which requests are sent.
 const USER_AGENT: &str = concat!("weft-load/", env!("CARGO_PKG_VERSION"));
 
-/// What the requests of a run share.
+/// The values that the requests of a run share.
 pub(crate) enum Client {
     Http1(Arc<http1::Client>),
     Http2(Arc<http2::Client>, usize),
@@ -52,7 +53,7 @@ pub(crate) enum Maker {
     Udp(Arc<udp::Client>),
 }
 
-/// Room for one request at a time.
+/// Carries one request at a time.
 pub(crate) enum Lane {
     Http1(http1::Lane),
     Http2(http2::Lane),
@@ -76,7 +77,7 @@ impl Client {
         })
     }
 
-    /// What makes the lanes of a thread.
+    /// The maker of a thread's lanes.
     pub(crate) fn maker(&self) -> Maker {
         match self {
             Self::Http1(client) => Maker::Http1(Arc::clone(client)),
@@ -114,8 +115,9 @@ impl Lane {
         }
     }
 
-    /// Sends the request of a target and waits for its answer, again if the server did not process it; `sample` gets
-    /// the times and sizes on the way, so that they are there even if this is dropped before its end.
+    /// Sends the request of a target and waits for its answer, again if the server did not process it.
+    /// `sample` gets times and sizes as they become known, so that it has them even if this future is dropped
+    /// early.
     pub(crate) async fn exchange(
         &mut self,
         target: usize,
@@ -126,7 +128,7 @@ impl Lane {
             match self.attempt(target, clock, sample).await {
                 Ok(outcome) => return outcome,
                 Err(Lost::Unprocessed(_)) if sample.resent < limits::RESENDS_MAX => {
-                    sample.again(clock.now());
+                    sample.resend(clock.now());
                 }
                 Err(Lost::Unprocessed(kind) | Lost::Final(kind)) => return Outcome::Failure(kind),
             }
@@ -149,7 +151,7 @@ impl Lane {
     }
 }
 
-/// What TCP and UDP send: the data, or something if there is none.
+/// The bytes that TCP and UDP send: the data, or a default if there are none.
 fn payload(data: &Bytes) -> Bytes {
     if data.is_empty() {
         return Bytes::from_static(&[b'w'; limits::PAYLOAD]);
@@ -157,7 +159,7 @@ fn payload(data: &Bytes) -> Bytes {
     data.clone()
 }
 
-/// What an error on an open connection means.
+/// The failure for an error on an open connection.
 fn kind_of(error: &io::Error) -> ErrorKind {
     use io::ErrorKind as E;
     let kind = error.kind();
@@ -167,15 +169,15 @@ fn kind_of(error: &io::Error) -> ErrorKind {
     } else if kind == E::UnexpectedEof {
         ErrorKind::Closed
     } else if kind == E::InvalidData {
-        // What the TLS library says of records and alerts; sockets never do. In TLS 1.3 a client hears only
-        // with the first answer that its certificate was refused.
+        // Only the TLS library reports errors of records and alerts; sockets never do. In TLS 1.3 a client
+        // learns only with the first answer that its certificate was refused.
         ErrorKind::Tls
     } else {
         ErrorKind::Io
     }
 }
 
-/// What an error on the way to a connection means.
+/// The failure for an error while connecting.
 fn kind_of_connect(error: &io::Error) -> ErrorKind {
     let kind = error.kind();
     if kind == io::ErrorKind::ConnectionRefused {

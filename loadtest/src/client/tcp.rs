@@ -18,7 +18,7 @@ use crate::plan::target::TcpPattern;
 use crate::plan::{Plan, Reuse};
 use crate::sample::{ErrorKind, Outcome, Sample};
 
-/// What all lanes share.
+/// The values that all lanes share.
 pub(crate) struct Client {
     dial: Dial,
     endpoints: Vec<usize>,
@@ -103,7 +103,7 @@ impl Lane {
             }
             TcpPattern::Upload => {
                 send(&mut stream, &client.payload, &mut self.buffer, sample).await?;
-                // The peer closes when it has it all.
+                // The peer closes when it has all bytes.
                 receive(&mut stream, &mut self.buffer, &client.judge, clock, sample).await
             }
             TcpPattern::Download => {
@@ -113,7 +113,7 @@ impl Lane {
     }
 }
 
-/// Sends all of `payload` and then says that there is no more.
+/// Sends all of `payload` and then ends its side.
 async fn send(
     stream: &mut Stream,
     payload: &[u8],
@@ -127,8 +127,7 @@ async fn send(
     stream.shutdown().await.map_err(|error| kind_of(&error))
 }
 
-/// Writes all. What the peer says meanwhile is its own affair, but is read: one that sends it all back would
-/// not read on otherwise.
+/// Writes all bytes. The peer's bytes are read and dropped: a peer that echoes would otherwise stop reading.
 fn poll_send(
     stream: &mut Stream,
     cx: &mut Context<'_>,

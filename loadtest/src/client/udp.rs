@@ -1,4 +1,4 @@
-//! UDP: a datagram that comes back. What does not come back fails when its deadline passes.
+//! UDP: a datagram that comes back. One that does not come back fails when its deadline passes.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::limits;
 use crate::plan::Plan;
 use crate::sample::{ErrorKind, Outcome, Sample};
 
-/// What all lanes share.
+/// The values that all lanes share.
 pub(crate) struct Client {
     dial: Dial,
     endpoints: Vec<usize>,
@@ -29,8 +29,8 @@ pub(crate) struct Lane {
     buffer: Box<[u8]>,
 }
 
-/// Bytes at the front of a datagram that tell it from others: an answer that comes after its deadline must
-/// not be taken for that of the next.
+/// Bytes at the front of a datagram that tell it from others: an answer after its deadline must not be taken
+/// for that of the next datagram.
 const NUMBER: usize = size_of::<u64>();
 
 impl Client {
@@ -93,7 +93,7 @@ impl Lane {
     }
 }
 
-/// A socket that hears of nobody but `address`, and of refusals (ICMP).
+/// A socket that receives only from `address`, and learns of refusals (ICMP).
 pub(crate) async fn open(address: SocketAddr) -> Result<UdpSocket, ErrorKind> {
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

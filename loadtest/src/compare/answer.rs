@@ -11,9 +11,9 @@ use crate::limits;
 /// A pair of proxies that is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it is, with its version.
+    /// Its name, with its version.
     pub version: String,
-    /// Where the caller's side takes HTTP/1.1.
+    /// The address at which the caller's side takes HTTP/1.1.
     pub http: Option<SocketAddr>,
     /// Where it takes TCP connections.
     pub tcp: Option<SocketAddr>,
@@ -30,7 +30,7 @@ pub struct Process {
     pub pid: u32,
 }
 
-/// Why a line is no answer.
+/// Why a line is not an answer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum AnswerError {
     /// Not JSON, or not of this form.
@@ -40,7 +40,7 @@ pub enum AnswerError {
     Form {
         /// The beginning of what it printed.
         line: String,
-        /// What the parser said.
+        /// The error of the parser.
         reason: String,
     },
     /// An address that cannot be called.
@@ -48,7 +48,7 @@ pub enum AnswerError {
     Address {
         /// `http` or `tcp`.
         field: &'static str,
-        /// What was there.
+        /// The text.
         text: String,
     },
     /// Neither of them.
@@ -68,10 +68,10 @@ struct Raw {
 }
 
 impl Answer {
-    /// Reads the line. Fields that are not known are left alone, so that a plug-in may say more.
+    /// Reads the line. Unknown fields are ignored, so that a plug-in may add its own.
     ///
     /// # Errors
-    /// When the line is not what a plug-in must say.
+    /// When the line breaks the format for plug-ins.
     pub fn parse(line: &str) -> Result<Self, AnswerError> {
         let raw: Raw = serde_json::from_str(line).map_err(|error| AnswerError::Form {
             line: line.trim().chars().take(60).collect(),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told_in_one_line() {
+    fn an_invalid_answer_is_reported_in_one_line() {
         let one = r#""processes":[{"role":"caller","pid":1}]"#;
         for (line, says) in [
             ("listening on port 80".to_owned(), "`listening on port 80`"),

@@ -16,33 +16,33 @@ pub const SCHEMA: &str = "weft.compare/1";
 pub struct Comparison {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// What it was made under.
+    /// The conditions under which it was made.
     #[serde(flatten)]
     pub facts: Facts,
-    /// What the rounds say together.
+    /// The results of all rounds together.
     pub rows: Vec<Row>,
     /// Everything that was measured.
     pub observations: Vec<Observation>,
 }
 
-/// What a comparison was made under.
+/// The conditions of a comparison.
 #[derive(Clone, Debug, Serialize)]
 pub struct Facts {
     /// The command line.
     pub command: String,
     /// When it began.
     pub started_unix_ms: u64,
-    /// What lies between the two sides.
+    /// The network between the two sides.
     pub wire: String,
     /// Where it ran.
     pub machine: Machine,
     /// How it was measured.
     pub conditions: Conditions,
-    /// What was compared, in the order of the table.
+    /// The variants, in the order of the table.
     pub variants: Vec<Variant>,
     /// Of one minute, at the beginning and at the end.
     pub load_average: [f64; 2],
-    /// Whether weft was built without optimisation, which says nothing about it.
+    /// Whether weft was built without optimisation; its figures then mean nothing.
     pub debug_build: bool,
 }
 
@@ -53,7 +53,7 @@ pub struct Conditions {
     pub rounds: u32,
     /// How long each load counts.
     pub duration_s: f64,
-    /// How long it is sent before.
+    /// The length of the warm-up.
     pub warm_up_s: f64,
     /// Connections of the closed loops.
     pub connections: usize,
@@ -74,20 +74,20 @@ pub struct Conditions {
     pub mtu: Option<u32>,
 }
 
-/// One of the things that were compared.
+/// One variant.
 #[derive(Clone, Debug, Serialize)]
 pub struct Variant {
     /// Its name in the table.
     pub name: String,
-    /// What it is, with its version.
+    /// Its name, with its version.
     pub version: String,
-    /// What started it, if a plug-in did.
+    /// The plug-in that started it, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
 impl Comparison {
-    /// Computes what the rounds say together.
+    /// Computes the results of all rounds together.
     pub fn new(facts: Facts, mut observations: Vec<Observation>) -> Self {
         compare_with_direct(&mut observations);
         Self {
@@ -98,7 +98,7 @@ impl Comparison {
         }
     }
 
-    /// Why the comparison is no good, if nothing succeeded in one of its runs.
+    /// Why the comparison is invalid, if all requests of one of its runs failed.
     pub fn hopeless(&self) -> Option<String> {
         let mut all = self.observations.iter();
         let one = all.find(|one| one.requests > 0 && one.failed == one.requests)?;
@@ -109,7 +109,7 @@ impl Comparison {
         ))
     }
 
-    /// What a reader must know before any figure, one sentence each.
+    /// Facts that a reader must know before any figure, one sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.facts.debug_build {

@@ -1,5 +1,5 @@
-//! A comparison as one HTML file that needs nothing else: no script, no font, no picture from anywhere.
-//! Pure. It wears the style sheet of the other reports of `weft load`.
+//! A comparison as one self-contained HTML file: no scripts, fonts or pictures from elsewhere. Pure. It uses
+//! the style sheet of the other reports of `weft load`.
 
 use std::fmt::Write as _;
 
@@ -60,7 +60,7 @@ fn write_block(out: &mut String, names: &[&str], block: &Block) -> std::fmt::Res
         "<section>\n<h2>{}</h2>\n<div class=\"scroll\"><table class=\"compare\"><thead><tr><th></th>",
         escape(&block.title)
     )?;
-    // Columns of those that have something here: a page is narrower than a terminal can be.
+    // Columns of the variants that have a value here: a page is narrower than a terminal can be.
     let has_value = |column: usize| {
         let mut lines = block.lines.iter();
         lines.any(|line| {

@@ -1,8 +1,8 @@
-//! What `/proc` says of processes and of the machine (proc(5)). Pure: the texts are arguments.
+//! The data of `/proc` about processes and the machine (proc(5)). Pure: the texts are arguments.
 
 use crate::limits;
 
-/// Time of a processor, in seconds.
+/// CPU time, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cpu {
     /// In the program.
@@ -36,18 +36,18 @@ impl Cpu {
     }
 }
 
-/// Time of all processors of the machine over a while, in seconds.
+/// CPU time of all processors of the machine over a span, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Machine {
     /// Busy: programs, the kernel, interrupts and softirq.
     pub busy: f64,
     /// Withheld by the host of a virtual machine.
     pub stolen: f64,
-    /// Of all kinds, idle time too.
+    /// Of all kinds, including idle time.
     pub all: f64,
 }
 
-/// Times in which processors did nothing, since the machine was started, in seconds.
+/// Idle times of the processors since the machine was started, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unused {
     processors: usize,
@@ -56,8 +56,8 @@ pub struct Unused {
 }
 
 impl Unused {
-    /// What was done since an earlier reading, `elapsed` seconds ago. What was not idle was busy: the kernel
-    /// measures idle time exactly, but counts busy time by what it finds at its ticks, and work that a timer
+    /// The difference to an earlier reading, `elapsed` seconds ago. Time that was not idle counts as busy:
+    /// the kernel measures idle time exactly, but samples busy time at its ticks, and work that a timer
     /// starts just after a tick is done before the next.
     pub fn since(self, earlier: Self, elapsed: f64) -> Machine {
         let all = elapsed * self.processors as f64;

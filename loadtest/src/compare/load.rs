@@ -1,6 +1,6 @@
-//! Which load a measurement is. Pure. All loads are HTTP/1.1 requests for one small body, or one large one,
-//! so that the server's part is the same for every variant and both paths; a variant's TCP side carries the
-//! same bytes without looking into them.
+//! Which load a measurement uses. Pure. All loads are HTTP/1.1 requests for one small body, or one large one,
+//! so that the server's part is the same for every variant and both paths; the TCP side of a variant carries
+//! the same bytes without parsing them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,26 +16,26 @@ use crate::plan::target::{Message, Targets, TcpPattern, Version};
 use crate::plan::{End, Load, Plan, Reuse};
 use crate::schedule::{Arrivals, Course};
 
-/// What is the same for all variants.
+/// The values that are the same for all variants.
 #[derive(Clone, Debug)]
 pub struct Loads {
     /// Connections of the closed loops.
     pub connections: usize,
     /// How long a load counts.
     pub duration: Duration,
-    /// How long it is sent before.
+    /// The length of the warm-up.
     pub warm_up: Duration,
     /// Threads of the generator.
     pub threads: usize,
-    /// What a bulk transfer sends up; its length is what comes down as well.
+    /// The bytes that a bulk transfer sends up; as many come down.
     pub bulk: Bytes,
 }
 
 impl Loads {
-    /// The load of a measurement, sent to `address`. `None`: it is no load.
+    /// The load of a measurement, sent to `address`. `None`: the measurement has no load.
     ///
     /// # Errors
-    /// When the settings make no load; the text says which.
+    /// When the settings make no valid load; the text says which.
     pub fn plan(
         &self,
         measurement: Measurement,

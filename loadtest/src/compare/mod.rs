@@ -1,9 +1,9 @@
-//! `weft load compare`: what is measured of each proxy, and what the figures say. Pure.
+//! `weft load compare`: what is measured of each proxy, and what the figures mean. Pure.
 //!
-//! An [`observation`](observe::Observation) is one measurement of one variant in one round;
-//! [`summary`] makes rows of them, [`document`] is all of it as JSON, [`view`] what people read, as
-//! [`text`] and [`html`]. [`load`] says which load a measurement is, [`answer`] reads what a
-//! plug-in says, [`kernel`] what `/proc` says.
+//! An [`observation`](observe::Observation) is one measurement of one variant in one round; [`summary`] makes
+//! rows of them, [`document`] is the whole as JSON, [`view`] the form for people, as [`text`] and [`html`].
+//! [`load`] says which load a measurement uses, [`answer`] reads a plug-in's answer, [`kernel`] the data of
+//! `/proc`.
 //!
 //! Not here: starting proxies, network namespaces and running the load, which `src/command/load/compare/`
 //! does.
@@ -28,18 +28,18 @@ use serde::{Serialize, Serializer};
 /// The name of the variant without any proxy.
 pub const DIRECT: &str = "direct";
 
-/// The name of the pair of sidecars that all others are compared with.
+/// The name of the pair of sidecars with which all others are compared.
 pub const WEFT: &str = "weft";
 
-/// The same pair, measured a second time in each round: what differs is noise.
+/// The same pair, measured a second time in each round: the difference is noise.
 pub const CONTROL: &str = "weft again";
 
 /// How the proxies carry the requests of the load, which are HTTP/1.1 in each case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
-    /// As requests that they understand.
+    /// As requests, which they parse.
     Http,
-    /// As bytes of TCP connections that they do not look into.
+    /// As bytes of TCP connections, which they do not parse.
     Tcp,
 }
 
@@ -56,7 +56,7 @@ impl Path {
     }
 }
 
-/// Which way the bytes of a bulk transfer go.
+/// The direction of a bulk transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
     /// From the server to the caller.
@@ -65,20 +65,20 @@ pub enum Direction {
     Up,
 }
 
-/// What is measured, of every variant in every round.
+/// The measurements of every variant in every round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Measurement {
-    /// Many connections, each of which sends its next request when the last was answered.
+    /// Many connections, each of which sends its next request after the answer to the last.
     Closed(Path),
     /// One such connection.
     Serial(Path),
-    /// So many requests per second, each at its time.
+    /// This many requests per second, each at its time.
     Rate(Path, u32),
     /// A new connection for each request.
     Connect(Path),
     /// One stream of many bytes.
     Bulk(Path, Direction),
-    /// Memory, fresh and with connections that do nothing. Once in a run, in the first round.
+    /// Memory, fresh and with idle connections. Once in a run, in the first round.
     Idle(Path),
 }
 
@@ -200,7 +200,7 @@ impl Serialize for Measurement {
     }
 }
 
-/// On whose side a proxy stands.
+/// The side on which a proxy stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -210,8 +210,8 @@ pub enum Role {
     Server,
 }
 
-/// The variants of a round in their order: another one begins in each round, so that a slow moment of the
-/// machine hits none of them more often.
+/// The variants of a round in their order: each round begins with another one, so that a slow moment of the
+/// machine hits all of them equally often.
 pub fn rotated<T: Clone>(variants: &[T], round: usize) -> Vec<T> {
     let mut order = variants.to_vec();
     if !order.is_empty() {

@@ -1,5 +1,4 @@
-//! From one measurement of one variant to its figures. Pure. What several rounds of them say:
-//! `summary.rs`.
+//! Turns one measurement of one variant into its figures. Pure. `summary.rs` combines several rounds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::measurements::Measurements;
 /// A quantity that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
-    /// Requests, or connections, that succeeded in a second.
+    /// Requests, or connections, that succeeded per second.
     PerSecond,
     /// Decimal megabytes per second.
     Throughput,
@@ -24,17 +23,17 @@ pub enum Figure {
     P99,
     /// The 99.9th percentile.
     P99_9,
-    /// How much the median is above that of the direct way in the same round, in microseconds.
+    /// How much the median exceeds that of the direct connection in the same round, in microseconds.
     Added,
-    /// Time of processors: microseconds per request or connection, seconds per GiB of a bulk transfer.
+    /// CPU time: microseconds per request or connection, seconds per GiB of a bulk transfer.
     Cpu(Part),
     /// Resident memory of a fresh side, in MiB.
     Idle(Role),
-    /// What an idle connection adds to it, in KiB.
+    /// The memory that an idle connection adds, in KiB.
     PerConnection(Role),
 }
 
-/// Whose time of processors.
+/// The processes whose CPU time is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// All processes of the pair.
@@ -47,9 +46,9 @@ pub enum Part {
     ServerUser,
     /// The server's side in the kernel.
     ServerSystem,
-    /// The whole machine, with the generator, the server and what the kernel does in no process's name.
+    /// The whole machine, with the generator, the server and the kernel's work that belongs to no process.
     Machine,
-    /// How much that is above the direct way in the same round: what the pair costs in all.
+    /// How much that exceeds the direct connection in the same round: the total cost of the pair.
     MachineAdded,
 }
 
@@ -96,9 +95,9 @@ pub struct Observation {
     pub round: u32,
     /// Its name.
     pub variant: String,
-    /// What was measured.
+    /// The measurement.
     pub measurement: Measurement,
-    /// What was found.
+    /// The figures.
     pub figures: BTreeMap<Figure, f64>,
     /// Requests that were due, of which some may have failed.
     pub requests: u64,
@@ -109,13 +108,13 @@ pub struct Observation {
     pub failure: Option<String>,
     /// Percentiles with so few requests beyond them that another run may give quite another value.
     pub coarse: Vec<Figure>,
-    /// Whether the generator was later than what it measured allows.
+    /// Whether the generator was later than its measurements allow.
     pub generator_late: bool,
-    /// Share of the machine's time that its host withheld meanwhile.
+    /// Share of the machine's time that its host withheld during it.
     pub stolen: f64,
 }
 
-/// What was spent while it was measured.
+/// The resources used during it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spent {
     /// By the caller's side and the server's side, if there are proxies.
@@ -124,7 +123,7 @@ pub struct Spent {
     pub machine: Machine,
 }
 
-/// What a load found: `measured` is how long it counted.
+/// The result of a load: `measured` is the time that counted.
 pub fn loaded(
     measurement: Measurement,
     found: &Measurements,
@@ -150,7 +149,7 @@ pub fn loaded(
         | Measurement::Connect(_)
         | Measurement::Idle(_) => 0,
     };
-    // A transfer that broke off is no transfer.
+    // An incomplete transfer does not count.
     let bytes = if counts.succeeded > 0 {
         bytes as f64
     } else {
@@ -160,7 +159,7 @@ pub fn loaded(
         let found = found.latency.percentile(percent)?;
         Some(found.value.as_secs_f64() * 1e6)
     };
-    // What one unit of time of processors is divided by.
+    // The unit by which CPU time is divided.
     let work = match measurement {
         Measurement::Closed(_) | Measurement::Connect(_) => {
             put(Figure::PerSecond, per_second(succeeded));
@@ -197,8 +196,8 @@ pub fn loaded(
     figures
 }
 
-/// What idle connections found: resident bytes of the caller's side and the server's side, fresh and with
-/// `connections` that do nothing.
+/// The result of idle connections: resident bytes of the caller's side and the server's side, fresh and with
+/// `connections` idle ones.
 pub fn idle(fresh: [u64; 2], held: [u64; 2], connections: usize) -> BTreeMap<Figure, f64> {
     let mut figures = BTreeMap::new();
     for (index, role) in [Role::Caller, Role::Server].into_iter().enumerate() {
@@ -224,7 +223,7 @@ pub fn coarse(found: &Measurements) -> Vec<Figure> {
     coarse.map(|(_, figure)| figure).collect()
 }
 
-/// Whether the generator was later than what it measured allows, as `weft load` judges it.
+/// Whether the generator was later than its measurements allow, as `weft load` judges it.
 pub fn generator_late(measurement: Measurement, found: &Measurements) -> bool {
     let at = |durations: &crate::histogram::Durations| {
         let found = durations.percentile(99.0);
@@ -236,7 +235,8 @@ pub fn generator_late(measurement: Measurement, found: &Measurements) -> bool {
     is_open && at(&found.lateness) > allowed.max(limits::LATENESS_P99_MAX)
 }
 
-/// Adds what is the difference to the direct way: only within one round, because that is the same time.
+/// Adds the difference to the direct connection: only within one round, because both then ran at about the
+/// same time.
 pub fn compare_with_direct(observations: &mut [Observation]) {
     let differences = [
         (Figure::P50, Figure::Added),
@@ -257,7 +257,8 @@ pub fn compare_with_direct(observations: &mut [Observation]) {
         .filter(|one| one.variant != super::DIRECT)
     {
         for (of, difference) in differences {
-            // The percentiles of a fixed rate stand side by side; only a serial load adds one to the other.
+            // With a fixed rate the percentiles are shown side by side; only with a serial load does one path
+            // add to the other.
             if difference == Figure::Added && !matches!(one.measurement, Measurement::Serial(_)) {
                 continue;
             }

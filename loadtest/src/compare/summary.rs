@@ -1,8 +1,8 @@
-//! What the rounds of a comparison say together. Pure.
+//! Combines the rounds of a comparison. Pure.
 //!
 //! A figure is the median over rounds. A ratio is the median of the ratios within rounds, because the two
-//! sides of a round met the same machine. Each round measures weft a second time; how far the two differ is
-//! the noise, and a ratio within it is none.
+//! sides of a round met the same machine. Each round measures weft a second time; the difference between the
+//! two is the noise, and a ratio within it is no difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,13 +27,13 @@ pub struct Spread {
 /// One figure of one measurement, of all variants.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// What was measured.
+    /// The measurement.
     pub measurement: Measurement,
-    /// Which figure of it.
+    /// Its figure.
     pub figure: Figure,
-    /// By variant; those that lack it are not in it.
+    /// By variant; variants without it are missing.
     pub values: BTreeMap<String, Spread>,
-    /// What weft has over what each other variant has.
+    /// The value of weft divided by that of each other variant.
     pub weft_over: BTreeMap<String, Ratio>,
     /// The factor by which weft and weft again differed at most, from 1 upwards.
     pub noise: Option<f64>,
@@ -42,17 +42,17 @@ pub struct Row {
     pub doubtful: Vec<String>,
 }
 
-/// What weft has, over what another variant has.
+/// The value of weft divided by that of another variant.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ratio {
     /// Over the rounds.
     #[serde(flatten)]
     pub spread: Spread,
-    /// What it means.
+    /// Its meaning.
     pub verdict: Verdict,
 }
 
-/// What a ratio means.
+/// The meaning of a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -60,7 +60,7 @@ pub enum Verdict {
     WeftBetter,
     /// Weft is worse, beyond the noise and in every round.
     WeftWorse,
-    /// The noise, or the rounds among themselves, differ as much.
+    /// The noise, or the spread of the rounds, is as large as the difference.
     NotDistinguishable,
 }
 
@@ -128,7 +128,7 @@ fn row(observations: &[Observation], measurement: Measurement, figure: Figure) -
     }
 }
 
-/// None where one of them is nothing: a share of nothing says nothing.
+/// None if one of them is zero: a ratio to zero has no meaning.
 fn ratio(weft: f64, other: f64) -> Option<f64> {
     (weft > 0.0 && other > 0.0).then(|| weft / other)
 }

@@ -11,7 +11,7 @@ pub(crate) fn near(one: f64, other: f64) -> bool {
     (one - other).abs() <= 1e-9 * other.abs().max(1.0)
 }
 
-/// An observation of these figures, in which all went well.
+/// An observation with these figures and without failures.
 pub(crate) fn observation(
     round: u32,
     variant: &str,

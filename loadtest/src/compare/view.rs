@@ -1,5 +1,5 @@
-//! What people read of a comparison: blocks of lines, one cell for each variant. Pure. `text.rs` and `html.rs`
-//! lay it out.
+//! A comparison for people: blocks of lines, one cell for each variant. Pure. `text.rs` and `html.rs` lay it
+//! out.
 
 use super::document::Comparison;
 use super::observe::{Figure, Part};
@@ -10,7 +10,7 @@ use crate::text;
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// What was measured, in words.
+    /// The measurement, in words.
     pub title: String,
     /// Its figures.
     pub lines: Vec<Line>,
@@ -19,7 +19,7 @@ pub struct Block {
 /// One figure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// What it is, with its unit.
+    /// Its name, with its unit.
     pub label: String,
     /// One for each variant, in the order of [`variants`].
     pub cells: Vec<Cell>,
@@ -27,11 +27,11 @@ pub struct Line {
     pub noise: String,
     /// Whether weft is compared with the others here.
     pub compares: bool,
-    /// The words before the multiple that weft has of a figure: of what is better with more, or with less.
+    /// The words before the multiple that weft has of a figure: for figures of which more is better, or less.
     pub weft: &'static str,
 }
 
-/// What one variant has.
+/// The cell of one variant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
     /// The median; empty if there is none.
@@ -40,11 +40,11 @@ pub struct Cell {
     pub range: String,
     /// Whether a run had failures, or a generator that was late.
     pub doubtful: bool,
-    /// The multiple of this that weft has, as `0.46 times`; empty where there is nothing to compare.
+    /// The multiple of this that weft has, as `0.46 times`; empty if there is nothing to compare.
     pub weft_has: String,
     /// From least to most.
     pub weft_range: String,
-    /// What it means.
+    /// Its meaning.
     pub verdict: Option<Verdict>,
 }
 
@@ -145,7 +145,7 @@ fn line(row: &Row, comparison: &Comparison) -> Line {
         cell
     });
     let cells: Vec<Cell> = cells.collect();
-    // Their sum is judged, or what is in them of the pair.
+    // The sum is judged, or the pair's part of it.
     let is_part = matches!(
         row.figure,
         Figure::Cpu(
@@ -227,7 +227,7 @@ fn show(row: &Row, value: f64) -> String {
     }
 }
 
-/// A ratio with two digits that mean something.
+/// A ratio with two significant digits.
 fn times(ratio: f64) -> String {
     if ratio >= 10.0 {
         format!("{ratio:.0} times")
@@ -260,7 +260,7 @@ pub fn in_short(comparison: &Comparison) -> Vec<String> {
     tell.collect()
 }
 
-/// What one line says of where the figures come from.
+/// One line about the source of the figures.
 pub fn conditions(comparison: &Comparison) -> Vec<(&'static str, String)> {
     let facts = &comparison.facts;
     let conditions = &facts.conditions;

@@ -1,4 +1,4 @@
-//! The closed loop: every lane sends its next request when the last was answered.
+//! The closed loop: every lane sends its next request after the answer to the last.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

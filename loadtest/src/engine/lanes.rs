@@ -1,8 +1,8 @@
-//! Which lane the next request of a thread takes.
+//! Decides which lane the next request of a thread takes.
 //!
-//! The lane that was given back last is taken first: few connections stay busy and warm, and more are made
-//! only when all are in use. A lane that has lost its connection is taken last: as long as others have one, nobody
-//! connects. Not here: what a lane is ([`crate::client`]).
+//! The lane that was returned last is taken first: few connections stay busy and warm, and more are made only
+//! when all are in use. A lane that has lost its connection is taken last: as long as other lanes have one,
+//! no new connection is made. Not here: what a lane is ([`crate::client`]).
 
 use std::collections::VecDeque;
 
@@ -39,7 +39,7 @@ impl Lanes {
         Some(self.maker.lane())
     }
 
-    /// Whether there is a lane that was given back.
+    /// Whether there is a lane that was returned.
     pub(crate) fn has_free(&self) -> bool {
         !self.free.0.is_empty()
     }
@@ -51,7 +51,7 @@ impl Lanes {
     }
 }
 
-/// Lanes that were given back; the next to take is the last.
+/// Lanes that were returned; the next to take is the last.
 struct Free<L>(VecDeque<L>);
 
 impl<L> Free<L> {

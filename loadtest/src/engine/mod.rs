@@ -1,9 +1,9 @@
-//! Runs a plan: threads that send requests when they are due, and what they measured.
+//! Runs a plan: threads that send requests when they are due, and their measurements.
 //!
-//! Each thread has a runtime of its own, its share of the arrivals (every n-th), lanes and
-//! measurements; threads share nothing on the way of a request. [`open`] sends requests at their time,
-//! [`closed`] when the last was answered. A thread ends when its requests have, or its grace; what is open then
-//! is recorded with its age.
+//! Each thread has a runtime of its own, its share of the arrivals (every n-th), lanes and measurements;
+//! threads share no state on the path of a request. [`open`] sends requests at their time, [`closed`] after
+//! the last answer. A thread ends when its requests have, or when its grace has; requests still open are
+//! recorded with their age.
 //!
 //! Not here: what a request is ([`crate::client`]), when it is due ([`crate::schedule`]).
 
@@ -124,7 +124,7 @@ impl Run {
         })
     }
 
-    /// No further request is sent; those that are open get their grace.
+    /// No further request is sent; open ones get their grace.
     pub fn stop(&mut self) {
         self.stopped.get_or_insert(self.clock.now());
         self.stop.cancel();
@@ -151,7 +151,7 @@ impl Run {
     /// Waits for the threads.
     ///
     /// # Errors
-    /// When one could not do its work.
+    /// When a thread could not do its work.
     pub fn finish(mut self) -> Result<Finished, RunError> {
         let mut result = Ok(());
         let mut workers = Vec::new();
@@ -196,7 +196,7 @@ struct Share {
 }
 
 impl Share {
-    /// This thread's part of `whole`, so that all parts together are `whole`.
+    /// This thread's part of `whole`, so that all parts add up to `whole`.
     fn of(self, whole: usize) -> usize {
         whole / self.count + usize::from(self.index < whole % self.count)
     }
@@ -216,7 +216,7 @@ fn work(
             Load::Closed { end, .. } => closed::run(worker, plan, share, *end, sent).await,
         }
         worker.tasks.close();
-        // What is not done by then is recorded as open when the runtime drops it.
+        // Requests open by then are recorded when the runtime drops them.
         let _ = timeout(plan.grace, worker.tasks.wait()).await;
         Ok(())
     });
@@ -225,7 +225,7 @@ fn work(
     result
 }
 
-/// A thread without a connection would have nothing to do.
+/// A thread without a connection would have no work.
 fn threads(plan: &Plan) -> usize {
     let connections = match &plan.load {
         Load::Open { connections, .. } | Load::Replay { connections, .. } => {

@@ -1,15 +1,15 @@
-//! The open loop: every request is sent at its time, whatever became of those before.
+//! The open loop: every request is sent at its time, however earlier ones ended.
 
 use std::io;
 use std::sync::Arc;
 
 use super::Share;
 use super::worker::Worker;
+use crate::early_wake::EarlyWake;
 use crate::limits;
 use crate::pacer::{Pacer, awake_until};
 use crate::plan::arrivals::{Arrival, arrivals};
 use crate::plan::{Load, Plan};
-use crate::vigil::Vigil;
 
 /// Sends this thread's share of the arrivals, until the last or until the run is stopped.
 pub(super) async fn run(worker: &Arc<Worker>, plan: &Plan, share: Share) -> io::Result<()> {
@@ -35,7 +35,7 @@ async fn send(
     share: Share,
 ) -> io::Result<()> {
     let pacer = Pacer::new(worker.clock)?;
-    let mut vigil = Vigil::new();
+    let mut early = EarlyWake::new();
     pacer.origin().await?;
     let mut in_a_row = 0;
     for arrival in all.skip(share.index).step_by(share.count) {
@@ -44,9 +44,9 @@ async fn send(
             tokio::select! {
                 biased;
                 () = worker.stop.cancelled() => return Ok(()),
-                waited = pacer.vigil(arrival.at, &mut vigil) => waited?,
+                waited = pacer.wake_early(arrival.at, &mut early) => waited?,
             }
-            // Before it is due, only what is certain to be sent then leaves this loop.
+            // Before it is due, only requests that are certain to be sent then leave this loop.
             if !worker.is_ready() {
                 awake_until(worker.clock, arrival.at).await;
             }

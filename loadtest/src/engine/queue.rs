@@ -1,6 +1,6 @@
 //! How many requests are open, and which of them wait for a lane. Pure.
 //!
-//! An open loop must not grow without bound when the server stalls: what is due while the bound is
+//! An open loop must not grow without bound when the server stalls: a request that is due while the bound is
 //! reached is refused, and counts as a failure.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ pub(super) struct Queue {
     most: usize,
 }
 
-/// What becomes of an arrival.
+/// The decision about an arrival.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission<L> {
     /// It is sent on this lane.
@@ -51,7 +51,7 @@ impl Queue {
             return Admission::Refuse;
         }
         self.open += 1;
-        // A lane is only free when nobody waits: see `finished`.
+        // A lane is free only when no request waits: see `finished`.
         match free() {
             Some(lane) => Admission::Send(lane),
             None => {
@@ -61,13 +61,13 @@ impl Queue {
         }
     }
 
-    /// A request ended: the next one for its lane, if any waits.
+    /// A request ended: the next one for its lane, if one waits.
     pub(super) fn finished(&mut self) -> Option<Arrival> {
         self.open -= 1;
         self.waiting.pop_front()
     }
 
-    /// Those that wait, who will not get a lane any more.
+    /// Waiting requests that will not get a lane any more.
     pub(super) fn give_up(&mut self) -> Vec<Arrival> {
         self.open -= self.waiting.len();
         self.waiting.drain(..).collect()
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(queue.admit(arrival(2), none), Admission::Wait);
         assert!(queue.is_full());
         assert_eq!(queue.admit(arrival(3), none), Admission::Refuse);
-        // The first ends and its lane goes to the one that waited longest.
+        // The first ends and its lane goes to the request that waited longest.
         assert_eq!(queue.finished(), Some(arrival(1)));
         assert_eq!(queue.admit(arrival(4), none), Admission::Wait);
         assert_eq!(queue.give_up(), [arrival(2), arrival(4)]);

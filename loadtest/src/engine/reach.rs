@@ -1,4 +1,4 @@
-//! Finds where the endpoints of a plan are, and tries each once, so that a wrong address is one line before the
+//! Resolves the endpoints of a plan, and tries each once, so that a wrong address gives one line before the
 //! run instead of ten thousand failures in it.
 
 use std::io;
@@ -23,17 +23,17 @@ pub enum ReachError {
     /// The name means nothing.
     #[error("cannot find {endpoint}: {reason}")]
     Name {
-        /// What was asked for.
+        /// The name.
         endpoint: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         reason: String,
     },
-    /// Nobody answers as the protocol wants.
+    /// No server answers as the protocol requires.
     #[error("cannot connect to {endpoint}: {reason} (--no-check begins anyway)")]
     Connect {
-        /// What was asked for.
+        /// The endpoint.
         endpoint: String,
-        /// What went wrong.
+        /// The error.
         reason: String,
     },
 }
@@ -62,7 +62,7 @@ async fn find(plan: &Plan, endpoint: &Endpoint, check: bool) -> Result<SocketAdd
         .collect();
     let first = candidates.first().copied();
     let first = first.ok_or_else(|| name_error("no address".to_owned()))?;
-    // A datagram that is not answered says nothing about who is there.
+    // An unanswered datagram does not tell whether a server is there.
     if !check || plan.targets.protocol == Protocol::Udp {
         return Ok(first);
     }
@@ -100,7 +100,7 @@ async fn try_tcp(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Resul
     let handshake = timeout(limits::CONNECT_TIMEOUT, client.connect(tcp)).await;
     let handshake = handshake.map_err(|_| ErrorKind::ConnectTimeout.to_string())?;
     let stream = handshake.map_err(|error| format!("{}: {error}", ErrorKind::Tls))?;
-    // HTTP/1.1 is what a server without ALPN speaks; HTTP/2 needs its word (RFC 9113 section 3.2).
+    // A server without ALPN speaks HTTP/1.1; HTTP/2 needs its name (RFC 9113 section 3.2).
     if plan.targets.protocol.is_multiplexed() && !stream.protocol_was_chosen() {
         return Err("the server does not offer HTTP/2".to_owned());
     }
@@ -125,12 +125,13 @@ async fn try_http3(plan: &Plan, endpoint: &Endpoint, address: SocketAddr) -> Res
         met = timeout(limits::CONNECT_TIMEOUT, meet) => {
             met.map_err(|_| ErrorKind::ConnectTimeout.to_string())?
         }
-        () = refused(address) => Err(format!("{}: nobody has this UDP port", ErrorKind::ConnectRefused)),
+        () = refused(address) => Err(format!("{}: no program has this UDP port", ErrorKind::ConnectRefused)),
     }
 }
 
-/// Done when the host says that nobody has the UDP port, which the socket of QUIC is not told: it speaks to
-/// many. What it sends is no packet of QUIC (RFC 9000 section 17: the fixed bit), so a server drops it.
+/// Done when the host reports that no program has the UDP port. The socket of QUIC does not learn that,
+/// because it has many peers. The probe is not a packet of QUIC (RFC 9000 section 17: the fixed bit), so a
+/// server drops it.
 async fn refused(address: SocketAddr) {
     let ask = async {
         let socket = open(address).await.ok()?;

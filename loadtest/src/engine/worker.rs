@@ -1,4 +1,4 @@
-//! One thread of the generator: its lanes, its measurements, the requests that it has open.
+//! One thread of the generator: its lanes, its measurements, its open requests.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::pacer::awake_until;
 use crate::plan::arrivals::Arrival;
 use crate::sample::{ErrorKind, Outcome, Sample};
 
-/// What the tasks of one thread share. Only its own thread and the one that reports touch it, so its
-/// locks are hardly ever contended.
+/// The state that the tasks of one thread share. Only this thread and the reporting one use it, so its locks
+/// are rarely contended.
 pub(super) struct Worker {
     pub(super) clock: Clock,
     /// Cancelled when no further request shall be sent.
@@ -31,12 +31,12 @@ pub(super) struct Worker {
     measurements: Mutex<Measurements>,
 }
 
-/// What a worker may have open.
+/// The numbers that a worker may have open.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
     /// Lanes.
     pub(super) lanes: usize,
-    /// Requests, those included that wait for a lane.
+    /// Requests, including those that wait for a lane.
     pub(super) requests: usize,
 }
 
@@ -60,7 +60,7 @@ impl Worker {
         }
     }
 
-    /// Swaps the measurements for `other`, which is empty: reading them then stops nobody.
+    /// Swaps the measurements for the empty `other`, so that reading them stops no task.
     pub(super) fn swap(&self, other: &mut Measurements) {
         std::mem::swap(&mut *lock(&self.measurements), other);
     }
@@ -70,7 +70,7 @@ impl Worker {
         !lock(&self.queue).is_full() && lock(&self.lanes).has_free()
     }
 
-    /// Sends a request when it is due, or puts it where it waits for a lane, or counts it as unsent.
+    /// Sends a request when it is due, or queues it for a lane, or counts it as unsent.
     pub(super) fn dispatch(self: &Arc<Self>, arrival: Arrival) {
         let admission = lock(&self.queue).admit(arrival, || lock(&self.lanes).take());
         match admission {
@@ -91,17 +91,17 @@ impl Worker {
         lock(&self.lanes).take()
     }
 
-    /// One request and those that wait for its lane.
+    /// One request, and then those that wait for its lane.
     async fn serve(self: Arc<Self>, mut lane: Lane, arrival: Arrival) {
         let mut next = arrival;
         let mut held_back = false;
         loop {
-            // All that it takes to begin has been done by now: memory that nobody has touched for a while costs a
-            // virtual machine more than a hundred microseconds at times.
+            // All preparation is done by now: touching memory that was unused for a while sometimes costs a
+            // virtual machine more than a hundred microseconds.
             awake_until(self.clock, next.at).await;
             self.exchange(&mut lane, next.at, next.target, held_back)
                 .await;
-            // In one step, so that nothing waits beside a free lane.
+            // In one step, so that no request waits beside a free lane.
             let mut queue = lock(&self.queue);
             let Some(waiting) = queue.finished() else {
                 lock(&self.lanes).give(lane);
@@ -151,8 +151,8 @@ impl Worker {
     }
 }
 
-/// A request under way. It is recorded when this is dropped, so that one that ends with the run is
-/// recorded as well, with its age: what it takes no notice of would look fast.
+/// A request under way. It is recorded when this is dropped, so that a request that ends with the run is
+/// recorded as well, with its age. A request that was left out would make the server look fast.
 struct Open<'a> {
     worker: &'a Worker,
     sample: Sample,

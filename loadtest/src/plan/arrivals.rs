@@ -19,8 +19,8 @@ pub struct Arrival {
 
 /// The arrivals of an open loop in order, those of the warm-up first. `requests` of the others at most.
 ///
-/// Every thread computes all of them and takes its share, so that what is sent does not depend on the
-/// number of threads.
+/// Every thread computes all of them and takes its share, so that the requests do not depend on the number of
+/// threads.
 pub(crate) fn arrivals<'a>(
     targets: &'a Targets,
     course: &Course,

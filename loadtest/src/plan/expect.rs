@@ -1,10 +1,10 @@
-//! What a good answer is. Pure.
+//! Judges whether an answer is as expected. Pure.
 
 use http::{HeaderName, HeaderValue};
 
 use crate::sample::{ErrorKind, Outcome};
 
-/// What an answer must be to count as a success.
+/// The conditions that an answer must meet to count as a success.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expectations {
     /// The statuses that are good; without it those below 400, and 0 of gRPC.
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_wish_statuses_below_400_and_grpc_0_are_good() {
+    fn without_an_expectation_statuses_below_400_and_grpc_0_are_good() {
         let any = Expectations::default();
         assert_eq!(any.status(204), Outcome::Success);
         assert_eq!(any.status(302), Outcome::Success);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_replaces_the_rule() {
+    fn an_expectation_replaces_the_rule() {
         let only = Expectations {
             ok: Some(Statuses::parse("5xx,404,200-201").unwrap()),
             ..Expectations::default()

@@ -1,7 +1,7 @@
-//! What to do: the checked form of the flags of `weft load`. Pure; nothing here is ever invalid.
+//! The checked form of the flags of `weft load`. Pure; no value here is ever invalid.
 //!
-//! [`target`] reads URLs, [`rate`] rates and stages, [`expect`] what a good answer is. [`Plan::check`]
-//! judges what only makes sense together. How it is done: [`crate::engine`].
+//! [`target`] reads URLs, [`rate`] rates and stages, [`expect`] the expected answer. [`Plan::check`] checks
+//! rules across several of them. The [`engine`](crate::engine) runs a plan.
 
 pub(crate) mod arrivals;
 pub mod expect;
@@ -26,7 +26,7 @@ use crate::schedule::{Arrivals, Course, Schedule};
 pub struct Plan {
     /// Where requests go.
     pub targets: Targets,
-    /// What they carry.
+    /// The content of its requests.
     pub message: Message,
     /// When they are sent.
     pub load: Load,
@@ -36,15 +36,15 @@ pub struct Plan {
     pub deadline: Duration,
     /// How long requests that are open at the end may still take.
     pub grace: Duration,
-    /// What makes random choices repeatable.
+    /// Makes random choices repeatable.
     pub seed: u64,
     /// Threads, each with its own connections.
     pub threads: usize,
     /// Whether connections are kept.
     pub reuse: Reuse,
-    /// What a good answer is.
+    /// The conditions of a good answer.
     pub expectations: Expectations,
-    /// Whom TLS and QUIC believe, and what they show of the client.
+    /// The peers that TLS and QUIC trust, and the certificate that the client presents.
     pub tls: ExternalTls,
     /// How often the UDP socket of HTTP/3 is replaced under its connections.
     pub migrate_every: Option<Duration>,
@@ -53,7 +53,7 @@ pub struct Plan {
 /// When requests are sent.
 #[derive(Clone, Debug)]
 pub enum Load {
-    /// At their time, whether earlier ones were answered or not, as users do.
+    /// At their time, whether earlier requests were answered or not, as users do.
     Open {
         /// The rate over time.
         course: Course,
@@ -61,14 +61,14 @@ pub enum Load {
         arrivals: Arrivals,
         /// Ends the run earlier, after this many.
         requests: Option<u64>,
-        /// Requests open at once; what is due beyond it is not sent, and fails.
+        /// Requests open at once; a request that is due beyond that is not sent, and fails.
         in_flight_max: usize,
-        /// Connections open at once; requests wait for one. Without it as many as are needed.
+        /// Connections open at once; requests wait for one. Without it, as many as are needed.
         connections: Option<usize>,
         /// Requests at once on a connection of HTTP/2 or HTTP/3.
         streams: usize,
     },
-    /// When a log says that requests were sent, whether they are answered or not.
+    /// At the times of a log, whether they are answered or not.
     Replay {
         /// The requests in order.
         arrivals: Arc<[Arrival]>,
@@ -79,8 +79,8 @@ pub enum Load {
         /// As in an open loop.
         streams: usize,
     },
-    /// Each connection sends its next request when the last was answered, as wrk does. A slow server
-    /// then gets fewer requests, and the latency seen is too good.
+    /// Each connection sends its next request after the answer to the last, as wrk does. A slow server then
+    /// gets fewer requests, and the latency looks too good.
     Closed {
         /// Connections, all open all the time.
         connections: usize,
@@ -122,7 +122,7 @@ impl Load {
 }
 
 impl Plan {
-    /// Judges what only makes sense together.
+    /// Checks rules across several fields.
     ///
     /// # Errors
     /// A line that says which flag to change.
@@ -211,8 +211,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Judges whether what requests carry, and what answers must have, is something that the protocol has: what
-    /// would be ignored looks as if it had held.
+    /// Checks whether the protocol has what requests carry and answers must have: an ignored condition would
+    /// look as if it had held.
     fn check_message(&self) -> Result<(), String> {
         let protocol = self.targets.protocol;
         let has_heads = protocol.is_http() || protocol == Protocol::Grpc;
@@ -227,7 +227,7 @@ impl Plan {
         let has_body = match protocol {
             Protocol::Http1 | Protocol::Http2 | Protocol::Http3 | Protocol::Grpc => true,
             Protocol::Tcp(TcpPattern::Upload | TcpPattern::Download) => true,
-            // What comes back is compared with what was sent.
+            // The bytes that come back are compared with those sent.
             Protocol::Tcp(TcpPattern::Echo | TcpPattern::Connect) | Protocol::Udp => false,
         };
         if !has_body && expected.body_sha256.is_some() {

@@ -1,4 +1,4 @@
-//! Where requests go: URLs with weights, and the protocol that they mean. Pure.
+//! Where requests go: URLs with weights, and their protocol. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::url::Url;
 use crate::limits;
 use crate::replay::{self, Replay};
 
-/// What is spoken with every target of a run.
+/// The protocol of every target of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 (RFC 9112).
@@ -28,7 +28,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Whether it is a version of HTTP, and not gRPC on one.
+    /// Whether it is a version of HTTP, without gRPC.
     pub fn is_http(self) -> bool {
         match self {
             Self::Http1 | Self::Http2 | Self::Http3 => true,
@@ -71,7 +71,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// What its certificate is to name: a zone means something on this host only.
+    /// The name that its certificate must have: a zone is valid on this host only.
     pub(crate) fn name(&self) -> &str {
         self.host.split('%').next().unwrap_or_default()
     }
@@ -87,10 +87,10 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// One of the things that are asked for.
+/// One of the targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// What is asked for.
+    /// The target's path, or its host and port.
     pub url: Url,
     /// Index into [`Targets::endpoints`].
     pub endpoint: usize,
@@ -103,7 +103,7 @@ pub struct Target {
 /// All targets of a run, which share a protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Targets {
-    /// What is spoken.
+    /// The protocol.
     pub protocol: Protocol,
     /// Where to connect.
     pub endpoints: Vec<Endpoint>,
@@ -112,7 +112,7 @@ pub struct Targets {
     sums: Vec<u64>,
 }
 
-/// What every request carries, whatever its target.
+/// The content of every request, whatever its target.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// The method of HTTP.
@@ -123,7 +123,7 @@ pub struct Message {
     pub body: bytes::Bytes,
 }
 
-/// What the flags say about the protocol, before a URL's scheme is known.
+/// The flags about the protocol, before a URL's scheme is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// As the scheme says: HTTP/1.1 for `http` and `https`.
@@ -195,11 +195,11 @@ impl Targets {
         &self.targets
     }
 
-    /// The targets that a log names, all where the one target of `self` is; and for each request of the
-    /// log when it is due and to which of them it goes.
+    /// The targets that a log names, all at the place of the one target of `self`; and for each request of
+    /// the log its time and its target.
     ///
     /// # Errors
-    /// When `self` is not one target of HTTP, or the log has something that no request can say.
+    /// When `self` is not one target of HTTP, or the log has a value that no request can carry.
     pub fn replay(&self, replay: &Replay) -> Result<(Self, Arc<[Arrival]>), String> {
         let ([base], true) = (self.targets.as_slice(), self.protocol.is_http()) else {
             return Err("--replay takes one http or https URL: where the requests go".to_owned());
@@ -254,7 +254,7 @@ impl Target {
         self.method.as_ref().unwrap_or(&message.method)
     }
 
-    /// What a line of the log asked for, here.
+    /// The request of a line of the log, sent to this target.
     fn as_logged(&self, logged: &replay::Arrival) -> Result<Self, String> {
         let wrong = |what: &str| format!("the log has a {what} that no request can have");
         let (scheme, authority, path) = (&self.url.scheme, &logged.authority, &logged.path);
@@ -304,8 +304,8 @@ pub fn parse_header(text: &str) -> Result<(http::HeaderName, http::HeaderValue),
     Ok((name, value))
 }
 
-/// The weight before `@`, if digits stand there. A scheme cannot begin with a digit (RFC 3986 section
-/// 3.1), so `3@http://...` cannot be anything else.
+/// The weight before `@`, if there are digits. A scheme cannot begin with a digit (RFC 3986 section 3.1), so
+/// `3@http://...` cannot mean anything else.
 fn weight(text: &str) -> Result<(u32, &str), String> {
     let Some((digits, url)) = text.split_once('@') else {
         return Ok((1, text));
@@ -322,7 +322,7 @@ fn weight(text: &str) -> Result<(u32, &str), String> {
     }
 }
 
-/// What a URL and the flags mean, and whether TLS is below.
+/// The protocol for a URL and the flags, and whether TLS is below.
 fn spoken(url: &Url, version: Version, pattern: TcpPattern) -> Result<(Protocol, bool), String> {
     let (protocol, tls) = match (url.scheme.as_str(), version) {
         ("http", Version::Scheme) => (Protocol::Http1, false),

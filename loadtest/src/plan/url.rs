@@ -1,9 +1,9 @@
-//! Reads URLs as the URL standard does (url.spec.whatwg.org): what is sent is what a browser would send. Pure.
+//! Reads URLs as the URL standard does (url.spec.whatwg.org): it sends what a browser would send. Pure.
 //!
-//! Three things are otherwise. A zone may stand in the brackets of an IPv6 address (RFC 6874); it says where to connect
-//! and is not sent. User names are refused: some clients send them, others drop them. And names in other scripts than
-//! Latin are refused, with what to write: their tables would be the largest part of the command. Not here: which
-//! schemes there are ([`super::target`]).
+//! Three rules differ. A zone may stand in the brackets of an IPv6 address (RFC 6874); it says where to
+//! connect and is not sent. User names are refused, because some clients send them and others drop them.
+//! Names in other scripts than Latin are refused, with a hint: their tables would be the largest part of the
+//! command. Not here: which schemes there are ([`super::target`]).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -33,7 +33,7 @@ const PATH: AsciiSet = CONTROLS
     .add(b'{')
     .add(b'}');
 
-/// What stands in no name ("forbidden domain code point"), besides controls.
+/// Characters that no name may have ("forbidden domain code point"), besides controls.
 const NOT_IN_NAMES: &str = " #/:<>?@[\\]^|%";
 
 /// A URL, as it is sent.
@@ -55,7 +55,7 @@ impl Url {
     /// Reads one.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim_matches(|char: char| char <= ' ');
         let text: String = text
@@ -199,7 +199,7 @@ fn name(text: &str) -> Result<Host, String> {
     {
         return Err(format!("{wrong:?} cannot be in a host"));
     }
-    // What ends in a number is an address of IPv4 in some notation, or nothing.
+    // A name that ends in a number is an address of IPv4 in some notation, or invalid.
     let last = name.strip_suffix('.').unwrap_or(&name);
     let last = last.rsplit('.').next().unwrap_or_default();
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_the_standard_says() {
-        // The right column is what `new URL(...)` of a browser says.
+        // The right column is the result of a browser's `new URL(...)`.
         for (text, sent) in [
             ("http://h?x=1", "http://h/?x=1"),
             ("HTTP://ExAmPle.COM:80", "http://example.com/"),

@@ -1,5 +1,5 @@
-//! The ways in which a result is shown: to people at a terminal (`text.rs`), in a browser (`html.rs`),
-//! to other tools (`hdr_log.rs`). What a result is stands in `result/`.
+//! The forms in which a result is shown: to people at a terminal (`text.rs`), in a browser (`html.rs`), to
+//! other tools (`hdr_log.rs`). The contents of a result are in `result/`.
 
 pub mod hdr_log;
 pub mod html;

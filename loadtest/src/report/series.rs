@@ -15,9 +15,9 @@ use crate::text;
 pub struct SearchResult {
     /// `weft.load.search/1`.
     pub schema: &'static str,
-    /// What had to hold.
+    /// The conditions.
     pub conditions: String,
-    /// What was found.
+    /// The result.
     pub best: Best,
     /// All trials in their order.
     pub trials: Vec<Trial>,
@@ -117,7 +117,7 @@ pub fn sweep(result: &SweepResult) -> String {
     out
 }
 
-/// A comparison as a table, with what it rests on.
+/// A comparison as a table, with its basis.
 pub fn comparison(result: &Comparison) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.

@@ -1,4 +1,4 @@
-//! A run to show in tests: twenty seconds at 1000/s against a server that stumbles in the ninth.
+//! A run to show in tests: twenty seconds at 1000/s against a server that stalls in the ninth.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A result for people at a terminal. Pure. Says first what came of the run, then how long it took,
-//! then what went wrong and whether the generator can be trusted.
+//! A result for people at a terminal. Pure. It shows first the outcome of the run, then the latencies, then
+//! the failures and whether the generator can be trusted.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub fn report(result: &RunResult) -> String {
     out
 }
 
-/// What a plan is, in one line: `open loop, 1000/s for 10 s, constant arrivals`.
+/// A plan in one line: `open loop, 1000/s for 10 s, constant arrivals`.
 pub fn plan(plan: &PlanSummary) -> String {
     let mut words = Vec::new();
     match plan.mode {
@@ -141,7 +141,8 @@ fn write_summary(out: &mut String, result: &RunResult) -> std::fmt::Result {
     }
 }
 
-/// How often the server took a request so little that it could be sent once more; nothing if it never was so.
+/// How often requests were sent again because the server had not processed them; nothing if that never
+/// happened.
 pub(crate) fn sent_again(summary: &Summary) -> Option<String> {
     let count = summary.resent;
     let times = if count == 1 { "time" } else { "times" };
@@ -151,7 +152,7 @@ pub(crate) fn sent_again(summary: &Summary) -> Option<String> {
     ))
 }
 
-/// How many requests needed none of their own, and what the handshakes of the others were.
+/// How many requests reused a connection, and how the handshakes of the others went.
 pub(crate) fn connections(summary: &Summary) -> String {
     let reused = text::percent(summary.reused_share);
     let mut words = format!("{reused} of the requests on a reused one");
@@ -223,7 +224,7 @@ fn write_row(
     latency: String,
     service: Option<String>,
 ) -> std::fmt::Result {
-    // Each cell ends with the mark of a coarse percentile or a blank, so that units stand in a row.
+    // Each cell ends with the mark of a coarse percentile or a blank, so that units line up.
     let pad = |mut text: String| {
         if !text.ends_with('*') {
             text.push(' ');
@@ -300,7 +301,7 @@ fn write_errors(out: &mut String, result: &RunResult) -> std::fmt::Result {
     Ok(())
 }
 
-/// What a token of the JSON means.
+/// The meaning of a token of the JSON.
 pub(crate) fn error_words(token: &str) -> String {
     ErrorKind::from_token(token).map_or_else(|| printable(token), |kind| kind.to_string())
 }
@@ -332,7 +333,7 @@ fn write_timeline(out: &mut String, result: &RunResult) -> std::fmt::Result {
             text::count(worst.ended),
         )?;
     }
-    // What is after the measured time has only stragglers.
+    // After the measured time only late answers come.
     let whole = (summary.seconds / result.timeline.step_s).floor() as usize;
     let steps = &result.timeline.steps[..whole.min(result.timeline.steps.len())];
     if steps.len() < 5 {
@@ -365,7 +366,7 @@ fn columns(steps: &[Step], value: impl Fn(&Step) -> f64) -> Vec<f64> {
         .collect()
 }
 
-/// One bar for each value; nothing at all is a blank.
+/// One bar for each value; a blank for none.
 fn plot(values: &[f64]) -> String {
     let highest = values.iter().copied().fold(0.0, f64::max);
     let bars = values.iter().map(|value| {

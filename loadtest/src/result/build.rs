@@ -1,5 +1,5 @@
-//! From measurements to the result: sums, shares, percentiles, and whether the generator can be
-//! trusted. Pure.
+//! Turns measurements into the result: sums, shares, percentiles, and whether the generator can be trusted.
+//! Pure.
 
 use std::time::Duration;
 
@@ -153,8 +153,8 @@ fn summary(
     }
 }
 
-/// Successes within the measured time, by that time. Only whole steps count: an answer that straggles
-/// in after the last request was due belongs neither to the number nor to the time.
+/// Successes within the measured time, divided by that time. Only whole steps count: a late answer after the
+/// last request was due belongs neither to the number nor to the time.
 fn succeeded_per_second(measurements: &Measurements, measured: Duration) -> f64 {
     let timeline = &measurements.timeline;
     let whole = whole_steps(timeline, measured);
@@ -175,7 +175,7 @@ fn whole_steps(timeline: &timeline::Timeline, measured: Duration) -> usize {
 
 fn worst_step(timeline: &timeline::Timeline, measured: Duration) -> Option<WorstStep> {
     let step_s = timeline.step().as_secs_f64();
-    // Of the rest after the last whole step, a handful of requests would be judged.
+    // The rest after the last whole step would judge a handful of requests.
     let whole = whole_steps(timeline, measured).max(1);
     let steps = timeline.steps().iter().enumerate().take(whole);
     let ended = steps.filter(|(_, step)| step.ended() > 0);
@@ -196,9 +196,8 @@ fn worst_step(timeline: &timeline::Timeline, measured: Duration) -> Option<Worst
     })
 }
 
-/// Latency is measured from the intended start, so what the generator was late is part of it. That is
-/// harmless while it is small, in itself or beside the latency; otherwise the run measured the
-/// generator.
+/// Latency is measured from the intended start, so it includes the generator's lateness. That is harmless
+/// while the lateness is small, in itself or beside the latency; otherwise the run measured the generator.
 fn judge_generator(measurements: &Measurements, closed: bool) -> Generator {
     let mut reasons = Vec::new();
     let late = measurements.lateness.percentile(99.0);

@@ -1,6 +1,6 @@
-//! The result of a run as a document: what `-o json` prints and `weft load diff` reads. Pure. Every
-//! field is described in `docs/load-json.md`, which a test compares with this file. How it is made
-//! of measurements is in `build.rs`; how people read it is in `report/`.
+//! The result of a run as a document: `-o json` prints it and `weft load diff` reads it. Pure.
+//! `docs/load-json.md` describes every field; a test compares it with this file. `build.rs` makes it from
+//! measurements; `report/` shows it to people.
 
 mod build;
 
@@ -19,7 +19,7 @@ pub const SCHEMA: &str = "weft.load/1";
 pub struct RunResult {
     /// [`SCHEMA`].
     pub schema: String,
-    /// What was asked for.
+    /// The plan.
     pub plan: PlanSummary,
     /// Where it ran.
     pub machine: Machine,
@@ -39,11 +39,11 @@ pub struct RunResult {
     pub timeline: Timeline,
     /// Whether the generator itself kept up.
     pub generator: Generator,
-    /// What `--fail-if` asked for, and what became of it.
+    /// The conditions of `--fail-if`, and their results.
     pub thresholds: Vec<ThresholdResult>,
 }
 
-/// What was asked for.
+/// The plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanSummary {
     /// `http1`, `http2`, `http3`, `grpc`, `tcp`, `udp`.
@@ -349,7 +349,7 @@ pub enum ParseError {
     /// Of another version.
     #[error("its schema is {found:?}, and this weft reads {SCHEMA:?}")]
     Schema {
-        /// What the file says.
+        /// The version in the file.
         found: String,
     },
 }
@@ -357,7 +357,7 @@ pub enum ParseError {
 impl RunResult {
     /// Reads what `-o json` printed.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        // First the version: another one may lack fields that this one needs.
+        // The version comes first: another one may lack fields that this one needs.
         #[derive(Deserialize)]
         struct Head {
             schema: String,

@@ -425,7 +425,7 @@ fn a_comparison_is_the_document_that_the_page_describes() {
 }
 
 #[test]
-fn words_that_programs_compare_are_those_of_the_page() {
+fn values_that_programs_compare_are_those_of_the_page() {
     let words = [
         serde_json::to_value([Limit::Target, Limit::Generator, Limit::RateMax]),
         serde_json::to_value([Verdict::Better, Verdict::Worse, Verdict::TooFew]),

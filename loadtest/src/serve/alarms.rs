@@ -1,5 +1,5 @@
-//! Many waits to some ten microseconds on one timerfd: tokio's timers would add up to a millisecond to each
-//! delay, and a server that is to show how exact a measurement is must be more exact than that.
+//! Many waits to some ten microseconds on one timerfd. tokio's timers would add up to a millisecond to each
+//! delay, and a server that checks the precision of a measurement must be more precise than that.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -62,10 +62,10 @@ impl Alarms {
         let _ = receiver.await;
     }
 
-    /// Wakes those whose time has come. Runs as long as the thread.
+    /// Wakes the waits whose time has come. Runs as long as the thread.
     ///
     /// # Errors
-    /// What the kernel said about its timer.
+    /// The error of the kernel's timer.
     pub(super) async fn drive(self) -> io::Result<()> {
         let pacer = Pacer::new(self.clock)?;
         loop {
@@ -75,7 +75,7 @@ impl Alarms {
                     if first.key().0 > now {
                         return Some(first.key().0);
                     }
-                    // Whoever went away in the meantime needs no waking.
+                    // A wait that was dropped needs no waking.
                     let _ = first.remove().send(());
                 }
                 None

@@ -1,4 +1,4 @@
-//! How the server behaves: delays, errors, a freeze. Pure: chance and time are arguments.
+//! The behaviour of the server: delays, errors, a freeze. Pure: chance and time are arguments.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use weft_transport::units::parse_duration;
 
-/// What the server does with a request, whatever the protocol.
+/// The server's treatment of a request, whatever the protocol.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Behaviour {
     /// How long until an answer is complete.
@@ -47,7 +47,7 @@ pub struct Freeze {
     pub at: Duration,
 }
 
-/// What one request gets.
+/// The treatment of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fate {
     pub(super) first_byte: Duration,
@@ -56,7 +56,7 @@ pub(super) struct Fate {
 }
 
 impl Behaviour {
-    /// Draws what the next request gets.
+    /// Draws the treatment of the next request.
     pub(super) fn draw(&self, random: &mut StdRng) -> Fate {
         let complete = self.latency.draw(random);
         let first_byte = match &self.first_byte {
@@ -70,7 +70,7 @@ impl Behaviour {
         }
     }
 
-    /// When something that is due at `at` happens, both after the server's first request.
+    /// When an event that is due at `at` happens, both after the server's first request.
     pub(super) fn thawed(&self, at: Duration) -> Duration {
         match self.freeze {
             Some(freeze) if at >= freeze.at => at.max(freeze.at + freeze.length),

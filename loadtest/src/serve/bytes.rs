@@ -1,5 +1,5 @@
-//! TCP and UDP without a protocol above: what comes goes back or nowhere, or bytes come from nowhere, after the
-//! delay that the behaviour says.
+//! TCP and UDP without a protocol above: bytes are echoed, dropped or generated, after the delay of the
+//! behaviour.
 
 use std::io;
 use std::sync::Arc;
@@ -9,30 +9,34 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
-use super::Desk;
+use super::ThreadContext;
 use crate::limits;
 
-/// What a TCP connection is for.
+/// The use of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// Every byte comes back.
     Echo,
-    /// Bytes are thrown away; when the client has sent its last, the connection is closed.
+    /// Bytes are dropped; when the client has ended its side, the connection is closed.
     Sink,
     /// A body is sent, then the connection is closed.
     Source,
 }
 
 /// Accepts connections and serves each as `role` says.
-pub(super) async fn serve_tcp(listener: TcpListener, role: Role, desk: Desk) -> io::Result<()> {
+pub(super) async fn serve_tcp(
+    listener: TcpListener,
+    role: Role,
+    context: ThreadContext,
+) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_one(stream, role, desk.clone()));
+                    connections.spawn(serve_one(stream, role, context.clone()));
                 }
-                Err(error) => super::http::accept_failed(&desk, &error).await,
+                Err(error) => super::http::accept_failed(&context, &error).await,
             },
             Some(_) = connections.join_next() => {}
         }
@@ -40,73 +44,73 @@ pub(super) async fn serve_tcp(listener: TcpListener, role: Role, desk: Desk) -> 
 }
 
 /// One connection. Its errors are the peer's affair.
-async fn serve_one(stream: TcpStream, role: Role, desk: Desk) -> io::Result<()> {
+async fn serve_one(stream: TcpStream, role: Role, context: ThreadContext) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match role {
-        Role::Echo => echo(stream, desk).await,
-        Role::Sink => sink(stream, desk).await,
-        Role::Source => source(stream, desk).await,
+        Role::Echo => echo(stream, context).await,
+        Role::Sink => sink(stream, context).await,
+        Role::Source => source(stream, context).await,
     }
 }
 
-async fn echo(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
+async fn echo(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
     let mut buffer = vec![0; limits::SERVE_BUFFER];
     loop {
         let read = stream.read(&mut buffer).await?;
         if read == 0 {
             return Ok(());
         }
-        let (came, fate) = desk.receive();
+        let (came, fate) = context.receive();
         if fate.fails {
-            // An error without a word for it: the connection ends.
+            // This protocol has no way to report an error: the connection ends.
             return Ok(());
         }
-        desk.wait(came + fate.complete).await;
+        context.wait(came + fate.complete).await;
         let bytes = buffer.get(..read).unwrap_or_default();
         stream.write_all(bytes).await?;
     }
 }
 
-async fn sink(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
-    let (_, fate) = desk.receive();
+async fn sink(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
+    let (_, fate) = context.receive();
     if fate.fails {
         return reset(&stream);
     }
     let mut buffer = vec![0; limits::SERVE_BULK_BUFFER];
     while stream.read(&mut buffer).await? > 0 {}
-    // The delay is that of the answer, which begins when all is there.
-    desk.wait(desk.clock.now() + fate.complete).await;
+    // The delay is that of the answer, which begins when all bytes have come.
+    context.wait(context.clock.now() + fate.complete).await;
     Ok(())
 }
 
-async fn source(mut stream: TcpStream, desk: Desk) -> io::Result<()> {
-    let (came, fate) = desk.receive();
+async fn source(mut stream: TcpStream, context: ThreadContext) -> io::Result<()> {
+    let (came, fate) = context.receive();
     if fate.fails {
         return reset(&stream);
     }
-    desk.wait(came + fate.complete).await;
-    let piece = vec![b'x'; limits::SERVE_BULK_BUFFER.min(desk.behaviour.body)];
-    let mut left = desk.behaviour.body;
+    context.wait(came + fate.complete).await;
+    let piece = vec![b'x'; limits::SERVE_BULK_BUFFER.min(context.behaviour.body)];
+    let mut left = context.behaviour.body;
     while left > 0 {
         let next = piece.get(..left.min(piece.len())).unwrap_or_default();
         stream.write_all(next).await?;
         left -= next.len();
     }
     stream.shutdown().await?;
-    // What the client says is read to its end: a socket that is closed with bytes unread is reset, and what
-    // is under way is lost.
+    // The client's bytes are read to their end: closing a socket with unread bytes resets it, and bytes in
+    // flight are lost.
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await? > 0 {}
     Ok(())
 }
 
-/// Ends a connection that is to fail: a plain end would be an empty transfer, which is a success.
+/// Ends a connection that should fail: a clean end would be an empty transfer, which is a success.
 fn reset(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
 }
 
 /// Sends every datagram back.
-pub(super) async fn serve_udp(socket: UdpSocket, desk: Desk) -> io::Result<()> {
+pub(super) async fn serve_udp(socket: UdpSocket, context: ThreadContext) -> io::Result<()> {
     let socket = Arc::new(socket);
     let mut answers = JoinSet::new();
     let mut buffer = vec![0; limits::DATAGRAM_MAX];
@@ -115,14 +119,14 @@ pub(super) async fn serve_udp(socket: UdpSocket, desk: Desk) -> io::Result<()> {
             received = socket.recv_from(&mut buffer) => {
                 // An error here is a refusal of an earlier answer (ICMP).
                 let Ok((length, peer)) = received else { continue };
-                let (came, fate) = desk.receive();
+                let (came, fate) = context.receive();
                 if fate.fails || answers.len() >= limits::SERVE_DATAGRAMS_MAX {
                     continue;
                 }
                 let datagram = buffer.get(..length).unwrap_or_default().to_vec();
-                let (socket, desk) = (Arc::clone(&socket), desk.clone());
+                let (socket, context) = (Arc::clone(&socket), context.clone());
                 answers.spawn(async move {
-                    desk.wait(came + fate.complete).await;
+                    context.wait(came + fate.complete).await;
                     // Datagrams may be lost, also here.
                     let _ = socket.send_to(&datagram, peer).await;
                 });

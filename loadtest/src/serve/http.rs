@@ -19,41 +19,41 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weft_transport::external::TlsServer;
 
-use super::Desk;
+use super::ThreadContext;
 use crate::limits;
 use crate::tasks::Tracked;
 
-/// What is spoken over TLS, in the order of preference (RFC 7301 section 3.1).
+/// The protocols over TLS, in the order of preference (RFC 7301 section 3.1).
 pub(super) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Accepts connections and answers on each; over TLS if there is a `tls`.
 pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsServer>,
-    desk: Desk,
+    context: ThreadContext,
 ) -> io::Result<()> {
     let mut connections = JoinSet::new();
     let streams = Tracked::default();
-    let body = Bytes::from(vec![b'x'; desk.behaviour.body]);
+    let body = Bytes::from(vec![b'x'; context.behaviour.body]);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    // A connection that went away at once is found out by whoever serves it.
+                    // Serving a connection finds out if it has gone.
                     let _ = stream.set_nodelay(true);
                     let builder = auto::Builder::new(streams.clone());
-                    let (desk, body, tls) = (desk.clone(), body.clone(), tls.clone());
+                    let (context, body, tls) = (context.clone(), body.clone(), tls.clone());
                     connections.spawn(async move {
                         let Some(tls) = tls else {
-                            return connection(stream, builder, desk, body).await;
+                            return connection(stream, builder, context, body).await;
                         };
                         let handshake = timeout(limits::CONNECT_TIMEOUT, tls.accept(stream));
                         if let Ok(Ok(stream)) = handshake.await {
-                            connection(stream, builder, desk, body).await;
+                            connection(stream, builder, context, body).await;
                         }
                     });
                 }
-                Err(error) => accept_failed(&desk, &error).await,
+                Err(error) => accept_failed(&context, &error).await,
             },
             Some(_) = connections.join_next() => {}
         }
@@ -63,36 +63,37 @@ pub(super) async fn serve(
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     builder: auto::Builder<Tracked>,
-    desk: Desk,
+    context: ThreadContext,
     body: Bytes,
 ) {
-    let service = service_fn(|request| answer(desk.clone(), body.clone(), request));
+    let service = service_fn(|request| answer(context.clone(), body.clone(), request));
     // Errors of a connection are the peer's affair.
     let _ = builder
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// Without a free descriptor `accept` would fail again at once, for ever.
-pub(super) async fn accept_failed(desk: &Desk, _error: &io::Error) {
-    desk.alarms
-        .at(desk.clock.now() + limits::SERVE_ACCEPT_PAUSE)
+/// Without a free descriptor `accept` would fail again and again at once.
+pub(super) async fn accept_failed(context: &ThreadContext, _error: &io::Error) {
+    context
+        .alarms
+        .at(context.clock.now() + limits::SERVE_ACCEPT_PAUSE)
         .await;
 }
 
-/// One request: read as a whole, then answered when it is time.
+/// One request: read completely, then answered at its time.
 async fn answer(
-    desk: Desk,
+    context: ThreadContext,
     body: Bytes,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let (came, fate) = desk.receive();
+    let (came, fate) = context.receive();
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let is_grpc =
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let mut upload = request.into_body();
     while let Some(Ok(_)) = upload.frame().await {}
-    desk.wait(came + fate.first_byte).await;
+    context.wait(came + fate.first_byte).await;
     let response = if is_grpc {
         grpc_response(body, fate.fails)
     } else {
@@ -100,7 +101,7 @@ async fn answer(
     };
     Ok(response.map(|pieces| Answer {
         wait: (fate.complete > fate.first_byte)
-            .then(|| -> Wait { Box::pin(async move { desk.wait(came + fate.complete).await }) }),
+            .then(|| -> Wait { Box::pin(async move { context.wait(came + fate.complete).await }) }),
         pieces,
     }))
 }
@@ -138,13 +139,13 @@ fn grpc_response(body: Bytes, fails: bool) -> Response<Pieces> {
 
 type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a response still has to send.
+/// The part of a response that is still to be sent.
 struct Pieces {
     data: Option<Bytes>,
     trailers: Option<HeaderMap>,
 }
 
-/// A body whose bytes come when it is their time.
+/// A body whose bytes come at their time.
 struct Answer {
     wait: Option<Wait>,
     pieces: Pieces,

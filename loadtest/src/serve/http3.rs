@@ -1,6 +1,6 @@
 //! HTTP/3, over weft-transport's server for tools outside of the mesh.
 //!
-//! Not here: what a request gets (`behaviour.rs`).
+//! Not here: how a request is treated (`behaviour.rs`).
 
 use std::future::poll_fn;
 use std::io;
@@ -12,18 +12,18 @@ use tokio::time::timeout;
 use weft_transport::external::{QuicIncoming, QuicServer};
 use weft_transport::http3::ServerRequest;
 
-use super::Desk;
+use super::ThreadContext;
 use crate::limits;
 
 /// Accepts connections and answers on each.
-pub(super) async fn serve(server: QuicServer, desk: Desk) -> io::Result<()> {
+pub(super) async fn serve(server: QuicServer, context: ThreadContext) -> io::Result<()> {
     let mut connections = JoinSet::new();
-    let body = Bytes::from(vec![b'x'; desk.behaviour.body]);
+    let body = Bytes::from(vec![b'x'; context.behaviour.body]);
     loop {
         tokio::select! {
             incoming = server.accept() => match incoming {
                 Some(incoming) => {
-                    connections.spawn(connection(incoming, desk.clone(), body.clone()));
+                    connections.spawn(connection(incoming, context.clone(), body.clone()));
                 }
                 None => return Err(io::Error::other("the QUIC endpoint was closed")),
             },
@@ -33,7 +33,7 @@ pub(super) async fn serve(server: QuicServer, desk: Desk) -> io::Result<()> {
 }
 
 /// One connection. Its errors are the peer's affair.
-async fn connection(incoming: QuicIncoming, desk: Desk, body: Bytes) {
+async fn connection(incoming: QuicIncoming, context: ThreadContext, body: Bytes) {
     let handshake = timeout(limits::CONNECT_TIMEOUT, incoming.handshake());
     let Ok(Ok(mut connection)) = handshake.await else {
         return;
@@ -43,7 +43,7 @@ async fn connection(incoming: QuicIncoming, desk: Desk, body: Bytes) {
         tokio::select! {
             request = connection.accept() => match request {
                 Ok(Some(request)) => {
-                    requests.spawn(answer(request, desk.clone(), body.clone()));
+                    requests.spawn(answer(request, context.clone(), body.clone()));
                 }
                 Ok(None) | Err(_) => return,
             },
@@ -52,9 +52,9 @@ async fn connection(incoming: QuicIncoming, desk: Desk, body: Bytes) {
     }
 }
 
-/// One request: read as a whole, then answered when it is time. Nothing, where the peer breaks it off.
-async fn answer(request: ServerRequest, desk: Desk, body: Bytes) -> Option<()> {
-    let (came, fate) = desk.receive();
+/// One request: read completely, then answered at its time. No answer if the peer breaks it off.
+async fn answer(request: ServerRequest, context: ThreadContext, body: Bytes) -> Option<()> {
+    let (came, fate) = context.receive();
     let mut upload = request.recv;
     let mut chunks = Vec::new();
     while poll_fn(|cx| upload.poll_chunks(cx, &mut chunks))
@@ -64,7 +64,7 @@ async fn answer(request: ServerRequest, desk: Desk, body: Bytes) -> Option<()> {
     {
         chunks.clear();
     }
-    desk.wait(came + fate.first_byte).await;
+    context.wait(came + fate.first_byte).await;
     let body = if fate.fails { Bytes::new() } else { body };
     let mut response = Response::new(());
     if fate.fails {
@@ -75,7 +75,7 @@ async fn answer(request: ServerRequest, desk: Desk, body: Bytes) -> Option<()> {
         .headers_mut()
         .insert(header::CONTENT_LENGTH, length);
     let (head, ()) = response.into_parts();
-    // What goes with the head is in the same packets; a large body is not copied for that.
+    // Content that goes with the head is in the same packets; a large body is not copied for that.
     let at_once = fate.complete <= fate.first_byte;
     let first = if at_once {
         body.slice(..body.len().min(limits::FIRST_WRITE))
@@ -92,7 +92,7 @@ async fn answer(request: ServerRequest, desk: Desk, body: Bytes) -> Option<()> {
         return Some(());
     }
     if !at_once {
-        desk.wait(came + fate.complete).await;
+        context.wait(came + fate.complete).await;
     }
     send.send_data(rest).await.ok()?;
     send.finish().await.ok()

@@ -1,8 +1,9 @@
-//! `weft load serve`: a server whose behaviour is known, so that what a load generator reports can be compared
-//! with what must be true.
+//! `weft load serve`: a server whose behaviour is known, so that the reports of a load generator can be
+//! compared with known values.
 //!
-//! [`behaviour`] says what a request gets (pure), `http.rs`, `http3.rs` and `bytes.rs` speak, `sockets.rs` binds,
-//! `alarms.rs` waits exactly. Each thread has its own runtime and its own sockets on the same ports.
+//! [`behaviour`] decides the treatment of a request (pure), `http.rs`, `http3.rs` and `bytes.rs` speak the
+//! protocols, `sockets.rs` binds, `alarms.rs` waits precisely. Each thread has its own runtime and its own
+//! sockets on the same ports.
 
 mod alarms;
 pub mod behaviour;
@@ -72,18 +73,18 @@ pub struct Server {
 /// Why a server does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address is taken or not of this host.
+    /// An address is taken or not one of this host.
     #[error("cannot listen on {address}: {error}")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
     /// The kernel refused a thread or a descriptor.
     #[error("cannot serve: {0}")]
     System(#[from] io::Error),
-    /// A certificate and a key that do not belong together, or are of a kind that TLS does not know.
+    /// A certificate and a key that do not match, or of a kind that TLS does not support.
     #[error(transparent)]
     Tls(#[from] ExternalError),
     /// A thread ended by a defect.
@@ -104,7 +105,7 @@ impl Server {
         behaviour: Behaviour,
         seed: u64,
     ) -> Result<Self, ServeError> {
-        // A certificate that cannot be used is told before anything is served.
+        // An unusable certificate is reported before anything is served.
         tls.as_ref().map(secure).transpose()?;
         let (threads, listen) = sockets::bind(listen, threads)?;
         Ok(Self {
@@ -125,7 +126,7 @@ impl Server {
         let first = Arc::new(OnceLock::new());
         let mut handles = Vec::new();
         for (index, sockets) in self.threads.into_iter().enumerate() {
-            let desk = Desk {
+            let context = ThreadContext {
                 clock,
                 behaviour: Arc::clone(&self.behaviour),
                 first: Arc::clone(&first),
@@ -134,7 +135,7 @@ impl Server {
             };
             let (stop, tls) = (stop.clone(), self.tls.clone());
             let thread = std::thread::Builder::new().name(format!("serve-{index}"));
-            handles.push(thread.spawn(move || work(sockets, tls.as_ref(), desk, &stop))?);
+            handles.push(thread.spawn(move || work(sockets, tls.as_ref(), context, &stop))?);
         }
         for handle in handles {
             handle.join().map_err(|_| ServeError::Defect)??;
@@ -143,26 +144,26 @@ impl Server {
     }
 }
 
-/// What the connections of one thread share.
+/// The state that the connections of one thread share.
 #[derive(Clone)]
-struct Desk {
+struct ThreadContext {
     clock: Clock,
     behaviour: Arc<Behaviour>,
-    /// When the first request came, of all threads.
+    /// When the first request came, on any thread.
     first: Arc<OnceLock<Duration>>,
     alarms: Alarms,
     random: Arc<Mutex<StdRng>>,
 }
 
-impl Desk {
-    /// When a request came, and what it gets.
+impl ThreadContext {
+    /// When a request came, and its treatment.
     fn receive(&self) -> (Duration, Fate) {
         let now = self.clock.now();
         self.first.get_or_init(|| now);
         (now, self.behaviour.draw(&mut lock(&self.random)))
     }
 
-    /// Waits until `at`, or until the freeze that it falls into is over.
+    /// Waits until `at`, or until the end of the freeze that covers it.
     async fn wait(&self, at: Duration) {
         let first = self.first.get().copied().unwrap_or_default();
         let thawed = first + self.behaviour.thawed(at.saturating_sub(first));
@@ -173,17 +174,17 @@ impl Desk {
 fn work(
     sockets: Sockets,
     tls: Option<&ServerTls>,
-    desk: Desk,
+    context: ThreadContext,
     stop: &CancellationToken,
 ) -> Result<(), ServeError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Connections under way end with the runtime.
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
-        tasks.spawn(desk.alarms.clone().drive());
+        tasks.spawn(context.alarms.clone().drive());
         let tcp = tokio::net::TcpListener::from_std;
         if let Some(listener) = sockets.http {
-            tasks.spawn(http::serve(tcp(listener)?, None, desk.clone()));
+            tasks.spawn(http::serve(tcp(listener)?, None, context.clone()));
         }
         for (listener, role) in [
             (sockets.tcp, Role::Echo),
@@ -191,23 +192,23 @@ fn work(
             (sockets.tcp_source, Role::Source),
         ] {
             if let Some(listener) = listener {
-                tasks.spawn(bytes::serve_tcp(tcp(listener)?, role, desk.clone()));
+                tasks.spawn(bytes::serve_tcp(tcp(listener)?, role, context.clone()));
             }
         }
         if let Some(socket) = sockets.udp {
             let socket = tokio::net::UdpSocket::from_std(socket)?;
-            tasks.spawn(bytes::serve_udp(socket, desk.clone()));
+            tasks.spawn(bytes::serve_udp(socket, context.clone()));
         }
         if let (Some(listener), Some(tls)) = (sockets.https, tls) {
             tasks.spawn(http::serve(
                 tcp(listener)?,
                 Some(secure(tls)?),
-                desk.clone(),
+                context.clone(),
             ));
         }
         if let (Some(socket), Some(tls)) = (sockets.http3, tls) {
             let server = QuicServer::new(tls, &tuning()?, socket)?;
-            tasks.spawn(http3::serve(server, desk.clone()));
+            tasks.spawn(http3::serve(server, context.clone()));
         }
         tokio::select! {
             () = stop.cancelled() => Ok(()),

@@ -1,4 +1,4 @@
-//! The sockets of `weft load serve`: the same ports for each thread. Not here: what is spoken on them.
+//! The sockets of `weft load serve`: the same ports for each thread. Not here: the protocols on them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -8,12 +8,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{Listen, ServeError};
 use crate::limits;
 
-/// What one thread listens on.
+/// The sockets of one thread.
 #[derive(Default)]
 pub(super) struct Sockets {
     pub(super) http: Option<TcpListener>,
     pub(super) https: Option<TcpListener>,
-    /// With the first thread only: packets of a connection that moves must come to where it is.
+    /// With the first thread only: packets of a connection that moves must reach its thread.
     pub(super) http3: Option<UdpSocket>,
     pub(super) tcp: Option<TcpListener>,
     pub(super) tcp_sink: Option<TcpListener>,
@@ -21,7 +21,7 @@ pub(super) struct Sockets {
     pub(super) udp: Option<UdpSocket>,
 }
 
-/// Takes the addresses for each of `threads`, and says which ports they got.
+/// Takes the addresses for each of `threads`, and returns their ports.
 pub(super) fn bind(listen: Listen, threads: usize) -> Result<(Vec<Sockets>, Listen), ServeError> {
     let tcp = |address: Option<SocketAddr>| address.map(free_tcp).transpose();
     let udp = |address: Option<SocketAddr>| address.map(free_udp).transpose();
@@ -51,8 +51,8 @@ pub(super) fn bind(listen: Listen, threads: usize) -> Result<(Vec<Sockets>, List
     Ok((sockets?, bound))
 }
 
-/// The address with its port, if nobody has it. SO_REUSEPORT would share it with another process of the same
-/// user without a word, so a socket without it asks first.
+/// The address with its port, if it is free. SO_REUSEPORT would silently share it with another process of the
+/// same user, so a socket without it tries first.
 fn free_tcp(address: SocketAddr) -> Result<SocketAddr, ServeError> {
     free(address, Type::STREAM, Protocol::TCP)
 }
@@ -84,7 +84,7 @@ fn udp_socket(address: SocketAddr) -> Result<UdpSocket, ServeError> {
     bind().map_err(|error| ServeError::Bind { address, error })
 }
 
-/// With whom a socket has its port.
+/// The sharing of a socket's port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sharing {
     Alone,

@@ -1,16 +1,16 @@
-//! What impairs the packets of a lab's links: the kernel's `tc netem`, or the emulator.
+//! The impairment of packets on a lab's links: by the kernel's `tc netem`, or by the emulator.
 //!
-//! The emulator does everything; netem costs less CPU per packet where the kernel has it, and does
-//! what [`netem::options`] can write. A lab uses one of them for all of its links.
+//! The emulator does everything; netem costs less CPU per packet if the kernel has it, and does what
+//! [`netem::options`] can express. A lab uses one of them for all of its links.
 
 pub mod netem;
 
 use crate::link::Impairment;
 
-/// What a lab's links should be made of.
+/// The requested kind of a lab's links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The kernel's netem where it exists and can do all that the lab asks for, else the emulator.
+    /// The kernel's netem if it exists and can do all that the lab asks for, else the emulator.
     #[default]
     Auto,
     /// The emulator.
@@ -19,7 +19,7 @@ pub enum Choice {
     Netem,
 }
 
-/// What they are made of.
+/// The kind that they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// TUN devices and the link model.
@@ -28,7 +28,7 @@ pub enum Backend {
     Netem,
 }
 
-/// Why there is no netem although it was asked for.
+/// Why netem cannot be used although it was asked for.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     /// The kernel or `tc` has none.
@@ -40,8 +40,8 @@ pub enum Unavailable {
 }
 
 impl Choice {
-    /// Decides. `wanted` is all that the lab's links shall do, `nat` whether one has NAT; `probe`
-    /// tries whether netem exists, and says why not.
+    /// Decides. `wanted` is all that the lab's links shall do, `nat` whether one has NAT; `probe` tests
+    /// whether netem exists, and says why not.
     pub fn decide<'a>(
         self,
         wanted: impl IntoIterator<Item = &'a Impairment>,
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn who_insists_on_netem_is_told_why_there_is_none() {
+    fn asking_for_netem_without_it_gives_the_reason() {
         let missing = Choice::Netem.decide(&[], false, || Err("no qdisc".to_owned()));
         assert_eq!(missing, Err(Unavailable::Missing("no qdisc".to_owned())));
         let unable = Choice::Netem.decide(&[black_hole()], false, || Ok(()));

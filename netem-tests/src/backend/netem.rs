@@ -1,13 +1,13 @@
 //! The kernel's netem: an impairment as the arguments of `tc qdisc ... netem`. Pure.
 //!
-//! What netem does in another way than the link model is refused rather than done differently: it
-//! has no order keeping with jitter, no filter, no checksum repair, no queue in bytes.
+//! Settings that netem treats differently from the link model are refused rather than approximated: it cannot
+//! keep order under jitter, filter packets, repair checksums, or count a queue in bytes.
 
 use std::time::Duration;
 
 use crate::link::{Distribution, Impairment, Loss, Match, Order, Probability, QueueLimit, Rate};
 
-/// The arguments behind `netem`, or the setting that it cannot do.
+/// The arguments after `netem`, or the setting that it cannot express.
 pub fn options(impairment: &Impairment) -> Result<Vec<String>, &'static str> {
     let mut options = Vec::new();
     if impairment.only != Match::default() {

@@ -1,7 +1,7 @@
 //! The last packets of one direction, in a ring of bounded size, and such rings as one file of pcapng
 //! (draft-ietf-opsawg-pcapng), which Wireshark and tcpdump read. Pure.
 //!
-//! Of each packet only the beginning is kept: headers, and what QUIC and TLS leave readable.
+//! Only the beginning of each packet is kept: headers, and the readable parts of QUIC and TLS.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ pub(super) enum Point {
 #[derive(Debug)]
 pub(super) struct Capture {
     frames: VecDeque<Frame>,
-    /// What `frames` takes, bookkeeping included.
+    /// The memory that `frames` uses, bookkeeping included.
     bytes: usize,
     /// A moment, and nanoseconds since 1970 at that moment.
     anchor: (Instant, u64),
@@ -53,7 +53,7 @@ impl Capture {
         }
     }
 
-    /// Takes a packet, and forgets what is too old or too much.
+    /// Takes a packet, and drops packets that are too old or too many.
     pub(super) fn take(&mut self, now: Instant, point: Point, packet: &[u8]) {
         let frame = Frame {
             at: now,

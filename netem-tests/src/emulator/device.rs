@@ -5,20 +5,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// One end of an emulated link. It belongs to the network namespace of the thread that opened it;
-/// it vanishes when this is dropped.
+/// One end of an emulated link. It belongs to the network namespace of the thread that opened it; dropping it
+/// removes it.
 pub struct Device(SyncDevice);
 
 impl Device {
-    /// Makes a device in the calling thread's network namespace. It is down and has no address; its
-    /// queue is to be made longer ([`crate::limits::TUN_QUEUE_PACKETS`]) by netlink, since the
-    /// kernel lets nobody do it by ioctl in a user namespace.
+    /// Makes a device in the calling thread's network namespace. It is down and has no address. Its queue
+    /// should be made longer ([`crate::limits::TUN_QUEUE_PACKETS`]) by netlink, because the kernel does not
+    /// allow that by ioctl in a user namespace.
     pub fn open(name: &str, mtu: u16) -> io::Result<Self> {
         let device = DeviceBuilder::new()
             .name(name)
             .mtu(mtu)
-            // Without the virtio header the kernel cuts super packets into packets of the wire and
-            // completes their checksums before it hands them over.
+            // Without the virtio header the kernel splits super packets into packets of the wire's size and
+            // completes their checksums before it delivers them.
             .offload(false)
             .packet_information(false)
             .enable(false)

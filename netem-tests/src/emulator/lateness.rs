@@ -1,6 +1,6 @@
-//! How late things were, as counts in buckets of a quarter of an octave. Pure.
+//! A histogram of lateness, as counts in buckets of a quarter of an octave. Pure.
 //!
-//! Written by one thread, read by any: a reader may miss what is being written.
+//! One thread writes it, any thread reads it: a reader may miss values that are being written.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Lateness {
             .sum()
     }
 
-    /// What a `share` of all were not later than; zero if there were none.
+    /// The lateness that a `share` of all values does not exceed; zero if there were none.
     pub fn quantile(&self, share: f64) -> Duration {
         let wanted = (self.count() as f64 * share).ceil() as u64;
         let mut seen = 0;

@@ -1,12 +1,12 @@
 //! Runs the link model between two TUN devices, one thread for each direction.
 //!
-//! - `device.rs`: a TUN device without offloads: every packet stands alone, with its checksum.
+//! - `device.rs`: a TUN device without offloads: every packet is separate and has its checksum.
 //! - `pump.rs`: the thread that reads, asks the model, waits and writes.
 //! - `capture.rs`: the last packets, for people who look for a fault.
-//! - `lateness.rs`: how far behind the model's times the writes were.
+//! - `lateness.rs`: how late packets were written, compared with the model's times.
 //!
-//! A TUN device has no back-pressure: when the thread falls behind, the device's queue overflows and
-//! the kernel counts drops, which [`crate::lab::Health`] reports beside the lateness.
+//! A TUN device has no back-pressure: when the thread falls behind, the device's queue overflows and the
+//! kernel counts drops, which [`crate::lab::Health`] reports beside the lateness.
 
 mod capture;
 mod device;
@@ -83,13 +83,13 @@ impl Emulator {
         })
     }
 
-    /// Changes what happens to packets that enter at `from`. It holds within the time that the
-    /// thread needs to wake up, some tens of microseconds.
+    /// Changes the impairment of packets that enter at `from`. It holds within the time that the thread needs
+    /// to wake up, some tens of microseconds.
     pub fn set(&self, from: End, impairment: Impairment) {
         self.pumps[from.index()].set(impairment);
     }
 
-    /// What became of packets that entered at `from`.
+    /// The counts of packets that entered at `from`.
     pub fn counters(&self, from: End) -> Counters {
         self.pumps[from.index()].counters()
     }
@@ -102,18 +102,18 @@ impl Emulator {
             std::mem::replace(&mut *ring, empty)
         };
         let [first, second] = self.captures.as_ref()?;
-        // Taken out, so that the threads need not wait for the writing.
+        // Moved out, so that the threads need not wait for the writing.
         let (there, back) = (lock(&first.1), lock(&second.1));
         let rings = [(first.0.clone(), &there), (second.0.clone(), &back)];
         Some(capture::pcapng(&rings))
     }
 
-    /// How late packets that entered at `from` were handed over.
+    /// How late packets that entered at `from` were delivered.
     pub fn lateness(&self, from: End) -> &Lateness {
         self.pumps[from.index()].lateness()
     }
 
-    /// Whether both threads run ahead of all ordinary ones (SCHED_FIFO).
+    /// Whether both threads have priority over all ordinary ones (SCHED_FIFO).
     pub fn is_real_time(&self) -> bool {
         self.pumps.iter().all(Pump::is_real_time)
     }

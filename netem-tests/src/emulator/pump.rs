@@ -23,7 +23,7 @@ use super::{Device, Lateness};
 use crate::limits;
 use crate::link::{Counters, Direction, Impairment, IpPacket, NatTable, Seed, Translated};
 
-/// Which way packets pass a NAT.
+/// The direction in which packets pass a NAT.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role {
     Out,
@@ -32,7 +32,7 @@ pub(super) enum Role {
 
 type Nat = Option<(Role, Arc<Mutex<NatTable>>)>;
 
-/// Where a copy of each packet goes, if anywhere.
+/// The capture that gets a copy of each packet, if there is one.
 type Captured = Option<Arc<Mutex<Capture>>>;
 
 /// A running direction. Dropping it ends the thread.
@@ -115,7 +115,7 @@ impl Drop for Pump {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake();
         if let Some(thread) = self.thread.take() {
-            // It panics only if this crate is wrong, and then it has said so.
+            // It panics only through a fault of this crate, and has reported that then.
             let _ = thread.join();
         }
     }
@@ -158,7 +158,7 @@ impl Worker {
         }
     }
 
-    /// Takes packets in; whether there may be more.
+    /// Reads packets; returns whether there may be more.
     fn read(&mut self, buffer: &mut [u8]) -> bool {
         for _ in 0..limits::PUMP_BATCH {
             match self.from.receive(buffer) {
@@ -240,7 +240,7 @@ impl Worker {
             .revents()
             .is_some_and(|events| events.contains(PollFlags::POLLERR))
         {
-            // A device that is down says so without end.
+            // A device that is down reports that again and again.
             let _ = ppoll(
                 &mut [],
                 Some(TimeSpec::from_duration(Duration::from_millis(1))),
@@ -250,8 +250,8 @@ impl Worker {
     }
 }
 
-/// Makes timers of this thread exact, and puts it ahead of all ordinary threads, as hardware would
-/// be; whether the latter was allowed.
+/// Makes timers of this thread precise, and gives it priority over all ordinary threads, because it stands
+/// for hardware; returns whether the priority was allowed.
 pub(crate) fn ahead_of_others() -> bool {
     // In nanoseconds; the default of 50 us would be added to every wait.
     let _ = nix::sys::prctl::set_timerslack(1);

@@ -1,4 +1,4 @@
-//! What this machine can do for a lab, found by trying.
+//! What a lab can use on this machine, found by trying.
 
 use serde::Serialize;
 
@@ -11,13 +11,13 @@ use crate::limits;
 /// One thing that was tried.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// What.
+    /// Its name.
     pub what: &'static str,
     /// Whether it is there.
     pub found: bool,
     /// Whether a lab needs it.
     pub needed: bool,
-    /// More about it: what is missing, or what it means.
+    /// Details: what is missing, or what it means.
     pub said: String,
 }
 
@@ -71,7 +71,7 @@ pub fn probe() -> Vec<Finding> {
     findings
 }
 
-/// Whether a thread may run ahead of all others, as the emulator's would like to.
+/// Whether a thread may have priority over all others, as the emulator's should.
 fn real_time() -> Result<String, String> {
     let tried = std::thread::Builder::new().spawn(crate::emulator::ahead_of_others);
     match tried.map(std::thread::JoinHandle::join) {

@@ -1,6 +1,6 @@
 //! A wall clock of its own for a program. Linux has no namespace for it, so libfaketime stands between the
-//! program and the system's clock: the dynamic linker loads it first, and a file says how far ahead the
-//! clock is. The monotonic clock stays the system's, as it does on a host whose time is set.
+//! program and the system's clock: the dynamic linker loads it first, and a file says how far ahead the clock
+//! is. The monotonic clock stays the system's, as on a host whose time is set.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ const DIRECTORIES: [&str; 4] = [
     "/usr/local/lib64/faketime",
 ];
 
-/// The library for programs with threads: the other one, without MT, reads the file into memory that threads
+/// The library for programs with threads: the variant without MT reads the file into memory that threads
 /// share without a lock.
 const LIBRARY: &str = "libfaketimeMT.so.1";
 
@@ -46,12 +46,12 @@ impl Clock {
         Ok(clock)
     }
 
-    /// What a program needs in its environment to go by this clock.
+    /// The environment that a program needs to use this clock.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         vec![
             ("LD_PRELOAD".into(), self.library.clone().into()),
             ("FAKETIME_TIMESTAMP_FILE".into(), self.file.clone().into()),
-            // A step is seen by the next look at the clock.
+            // The next read of the clock shows a step.
             ("FAKETIME_NO_CACHE".into(), "1".into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
             // Times of files stay as they were when the files were written.
@@ -59,7 +59,7 @@ impl Clock {
         ]
     }
 
-    /// Steps it, ahead or back. Programs that run see it at once.
+    /// Steps it, forward or back. Running programs see it at once.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -68,8 +68,8 @@ impl Clock {
         self.write()
     }
 
-    /// Whether the process with this id goes by such a clock. One that is linked statically does not, and
-    /// the dynamic linker says nothing about it.
+    /// Whether the process with this id uses such a clock. A statically linked one does not, and the dynamic
+    /// linker does not report that.
     pub fn holds_for(id: u32) -> bool {
         let maps = std::fs::read_to_string(format!("/proc/{id}/maps"));
         maps.is_ok_and(|maps| maps.contains(LIBRARY))
@@ -78,7 +78,7 @@ impl Clock {
     fn write(&self) -> io::Result<()> {
         let new = self.file.with_extension("new");
         std::fs::write(&new, offset(self.ahead_ms))?;
-        // Whole or not at all: a program reads it at any moment.
+        // Replaced as a whole, because a program reads it at any moment.
         std::fs::rename(&new, &self.file)
     }
 }

@@ -1,5 +1,5 @@
-//! How commands speak to a lab that another command made: one JSON line each way on a socket in the
-//! lab's directory.
+//! How commands talk to a lab that another command made: one JSON line each way on a socket in the lab's
+//! directory.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
@@ -13,10 +13,10 @@ use super::{Directory, Health, Lab, LinkName, NodeName, StateError};
 use crate::limits;
 use crate::link::{Counters, End, Impairment};
 
-/// What a lab is asked.
+/// A request to a lab.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// What it is and does.
+    /// Shows its topology and state.
     Status,
     /// Change a link.
     Set {
@@ -43,7 +43,7 @@ pub enum Request {
     Down,
 }
 
-/// What it answers.
+/// The lab's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// It is done.
@@ -56,7 +56,7 @@ pub enum Answer {
     Refused(String),
 }
 
-/// What a lab is and does.
+/// Its topology and state.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     /// Its name.
@@ -71,7 +71,7 @@ pub struct Status {
     pub lateness_us: [u64; 3],
     /// Packets that were lost before the emulator saw them.
     pub ring_drops: u64,
-    /// Why nothing that is measured here means anything, if so.
+    /// Why measurements here are invalid, if they are.
     pub invalid: Option<String>,
 }
 
@@ -84,13 +84,13 @@ pub struct Direction {
     pub from: String,
     /// Where they leave.
     pub to: String,
-    /// What happens to them, as it is written.
+    /// Its impairment, as it is written.
     pub impairment: String,
-    /// What became of them.
+    /// The counts of its packets.
     pub counters: Counters,
 }
 
-/// Why a lab was not asked.
+/// Why a lab gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// It refused.
@@ -101,7 +101,7 @@ pub enum CallError {
     Silent {
         /// Which.
         lab: String,
-        /// What happened.
+        /// The error.
         source: io::Error,
     },
 }
@@ -125,7 +125,7 @@ pub fn call(directory: &Directory, request: &Request) -> Result<Answer, CallErro
     }
 }
 
-/// Serves `lab` until it is asked to end. `ready` is called once others may ask.
+/// Serves `lab` until it is asked to end. `ready` is called once commands can connect.
 pub fn serve(lab: Lab, directory: &Directory, ready: impl FnOnce()) -> Result<(), StateError> {
     let socket = directory.socket();
     let listener = UnixListener::bind(&socket).map_err(|source| StateError::Io {
@@ -144,14 +144,14 @@ pub fn serve(lab: Lab, directory: &Directory, ready: impl FnOnce()) -> Result<()
         match stream.and_then(|stream| answer(&lab, directory, &stream)) {
             Ok(true) => break,
             Ok(false) => {}
-            // Who asked went away, or is none of ours.
+            // The asking command went away, or is not one of weft's.
             Err(error) => tracing::debug!(%error, "a request to the lab failed"),
         }
     }
     Ok(())
 }
 
-/// Answers one request; whether it was to end.
+/// Answers one request; returns whether it was the request to end.
 fn answer(lab: &Lab, directory: &Directory, mut stream: &UnixStream) -> io::Result<bool> {
     bound(stream)?;
     let request = read(stream)?;
@@ -208,7 +208,7 @@ fn set(
             })?]
         }
     };
-    // All or nothing: every value is read before the first is in force.
+    // All or nothing: every value is read before the first takes effect.
     let mut changes = Vec::new();
     for end in ends {
         let mut impairment = lab.impairment(&spec.name, end).unwrap_or_default();

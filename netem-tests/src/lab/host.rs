@@ -1,8 +1,8 @@
 //! One network namespace, and the thread that lives in it.
 //!
-//! The thread makes the namespace and does everything that must be done inside: it opens devices,
-//! runs `ip`, starts programs (which inherit its namespace). The namespace lasts as long as this
-//! value or any process in it; it has no name in the file system that could be left behind.
+//! The thread makes the namespace and does all work that must be done inside: it opens devices, runs `ip`,
+//! starts programs (which inherit its namespace). The namespace lasts as long as this value or any process in
+//! it; it has no name in the file system that could be left behind.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,7 +26,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Makes the namespace, with nothing but a loopback interface.
+    /// Makes the namespace, with only a loopback interface.
     pub(super) fn new(name: &str) -> io::Result<Self> {
         let (jobs, todo) = sync_channel::<Job>(1);
         let (born, birth) = sync_channel(1);
@@ -36,7 +36,7 @@ impl Host {
                 let namespace = unshare(CloneFlags::CLONE_NEWNET)
                     .map_err(io::Error::from)
                     .and_then(|()| File::open("/proc/thread-self/ns/net"));
-                // Whoever asked is waiting for it.
+                // The caller waits for it.
                 let _ = born.send(namespace);
                 for job in todo {
                     job();
@@ -50,7 +50,7 @@ impl Host {
         })
     }
 
-    /// Runs `job` inside and waits for what it returns.
+    /// Runs `job` inside and waits for its result.
     pub(super) fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce() -> R + Send + 'static,
@@ -96,7 +96,7 @@ impl Host {
         .map_err(|source| system("reach a host's thread", source))?
     }
 
-    /// Packets that its devices dropped because nobody took them, by device.
+    /// Packets that its devices dropped because they were not read, by device.
     pub(super) fn drops(&self) -> io::Result<Vec<(String, u64)>> {
         let table = self.run(|| std::fs::read_to_string("/proc/thread-self/net/dev"))??;
         Ok(transmit_drops(&table))
@@ -118,7 +118,7 @@ impl Drop for Host {
     }
 }
 
-/// Runs a tool of the system with `input`; what it said, if it failed.
+/// Runs a tool of the system with `input`; returns its output if it failed.
 pub(crate) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<(), String> {
     let run = || -> io::Result<_> {
         let mut child = Command::new(program)
@@ -147,7 +147,7 @@ pub(crate) fn tool(program: &str, arguments: &[&str], input: &str) -> Result<(),
     }
 }
 
-/// Where tools of the system are: not all of it is on a plain user's PATH.
+/// Where the tools of the system are: a plain user's PATH lacks some of these directories.
 fn tools_path() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin:/usr/bin:/bin");

@@ -1,5 +1,5 @@
-//! Runs a command on a host of a lab that another command made: enters its namespaces and hands the
-//! terminal on.
+//! Runs a command on a host of a lab that another command made: enters its namespaces and passes the terminal
+//! on.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,15 +23,15 @@ pub enum JoinError {
     /// It has no such host.
     #[error("the lab has no host `{host}`; there are: {hosts}")]
     NoSuchHost {
-        /// What was asked for.
+        /// The name that was asked for.
         host: String,
-        /// What there is.
+        /// The names that exist.
         hosts: String,
     },
     /// Its namespaces cannot be entered.
     #[error("cannot enter the lab ({what})")]
     Enter {
-        /// What was tried.
+        /// The step.
         what: &'static str,
         /// Why not.
         source: io::Error,
@@ -46,7 +46,7 @@ pub enum JoinError {
     },
 }
 
-/// Runs `command` on `host` of the lab and waits for it; its exit code, or 128 and its signal. Only
+/// Runs `command` on `host` of the lab and waits for it; returns its exit code, or 128 and its signal. Only
 /// in a process of one thread: the kernel lets no other enter a user namespace.
 pub fn exec(directory: &Directory, host: &str, command: &[OsString]) -> Result<u8, JoinError> {
     let card = directory.read_card()?;
@@ -59,7 +59,7 @@ pub fn exec(directory: &Directory, host: &str, command: &[OsString]) -> Result<u
     };
     let process = format!("/proc/{}", card.process);
     let here = std::env::current_dir();
-    // All are opened before the first is entered: afterwards /proc is another one.
+    // All are opened before the first is entered, because /proc is another one afterwards.
     let user = foreign_user_namespace(&process)?;
     let others = [
         ("network", format!("fd/{network}"), CloneFlags::CLONE_NEWNET),
@@ -82,7 +82,8 @@ pub fn exec(directory: &Directory, host: &str, command: &[OsString]) -> Result<u
             .map_err(enter(what))?;
     }
     if let Ok(here) = here {
-        // A new mount namespace begins at its root; where this directory is hidden, it stays there.
+        // A new mount namespace begins at its root; if this directory is hidden there, the process stays at
+        // the root.
         let _ = std::env::set_current_dir(here);
     }
     let Some((name, arguments)) = command.split_first() else {
@@ -104,7 +105,7 @@ pub fn exec(directory: &Directory, host: &str, command: &[OsString]) -> Result<u
 /// Kills a lab that does not end by itself, and with it everything inside.
 pub fn kill(directory: &Directory) -> Result<(), JoinError> {
     let card = directory.read_card()?;
-    // Locked, it lives; its id cannot be another's before it is gone.
+    // While the lock is held it lives; its id cannot be reused before it is gone.
     if directory.is_up() {
         let process = Pid::from_raw(card.process.cast_signed());
         nix::sys::signal::kill(process, Signal::SIGKILL)

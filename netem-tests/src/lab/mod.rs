@@ -1,11 +1,11 @@
 //! Labs: hosts as network namespaces, links between them, programs on them.
 //!
 //! - `topology.rs`, `plan.rs`: which hosts and links there are, and their addresses and routes.
-//! - `sandbox.rs`: the namespaces in which a whole lab lives and dies.
+//! - `sandbox.rs`: the namespaces that contain a whole lab and end with it.
 //! - `host.rs`: one network namespace; `process.rs`: programs on it; `clock.rs`: wall clocks of their own.
 //! - `running.rs`: [`Lab`], all of it together.
 //! - `state.rs`, `control.rs`, `join.rs`: labs that outlive the command that made them.
-//! - `check.rs`: what this machine can do.
+//! - `check.rs`: what a lab can use on this machine.
 
 pub mod check;
 pub mod clock;

@@ -10,10 +10,10 @@ use std::net::Ipv4Addr;
 use super::{NodeName, Topology};
 use crate::link::End;
 
-/// The addresses that an end takes one after the other.
+/// The successive addresses of an end.
 const ENDS: std::ops::RangeInclusive<u8> = 1..=99;
 
-/// The addresses that a NAT takes one after the other.
+/// The successive addresses of a NAT.
 const NATS: std::ops::RangeInclusive<u8> = 100..=250;
 
 /// The network of a link, as `ip` writes it.

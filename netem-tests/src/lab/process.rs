@@ -18,21 +18,21 @@ use crate::limits;
 /// A program to start.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
-    /// A name; the output is appended to `NAME.stdout` and `NAME.stderr`, so that a program that is
-    /// started again goes on where it was.
+    /// A name; the output is appended to `NAME.stdout` and `NAME.stderr`, so that a program that is started
+    /// again continues its files.
     pub name: String,
     /// The program, and its arguments.
     pub command: Vec<OsString>,
     /// Variables on top of the lab's own environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// Where it starts; `None`: where the lab was started.
+    /// Its working directory; `None`: that of the lab's start.
     pub directory: Option<PathBuf>,
 }
 
-/// What may be done to a running process.
+/// The actions on a running process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL: it ends at once, without a word.
+    /// SIGKILL: it ends at once, without notice.
     Kill,
     /// SIGSTOP: it stands still, its sockets stay open.
     Stop,
@@ -49,7 +49,7 @@ pub enum Fault {
 pub struct Process {
     name: String,
     child: Child,
-    /// It was waited for: its id may be another's.
+    /// Its exit status was read: its id may be reused.
     ended: bool,
     output: [PathBuf; 2],
     writers: Vec<JoinHandle<()>>,
@@ -131,18 +131,18 @@ impl Process {
         self.child.id()
     }
 
-    /// What it wrote to stdout. Of much output the last
-    /// [`limits::OUTPUT_BYTES_MAX`] are in this file and in one beside it, `NAME.stdout.earlier`.
+    /// Its output on stdout. If there is much, the last [`limits::OUTPUT_BYTES_MAX`] are in this file and in
+    /// one beside it, `NAME.stdout.earlier`.
     pub fn stdout(&self) -> &Path {
         &self.output[0]
     }
 
-    /// What it wrote to stderr; bounded as stdout is.
+    /// Its output on stderr; bounded as stdout is.
     pub fn stderr(&self) -> &Path {
         &self.output[1]
     }
 
-    /// Does something to it and its children. Nothing happens to a process that ended.
+    /// Applies an action to it and its children. It does nothing to a process that has ended.
     pub fn inflict(&self, fault: Fault) -> io::Result<()> {
         if self.ended {
             return Ok(());
@@ -160,7 +160,7 @@ impl Process {
         }
     }
 
-    /// How it ended, if it did; what is left of its children ends with it.
+    /// How it ended, if it did; children that are left end with it.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
         if status.is_some() {
@@ -169,7 +169,7 @@ impl Process {
         Ok(status)
     }
 
-    /// Waits until it ends and all that it wrote is in its files.
+    /// Waits until it ends and all of its output is in its files.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait()?;
         self.has_ended()?;
@@ -212,7 +212,7 @@ fn spawn(program: Program) -> io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // A fault meets the program with its children.
+        // An action applies to the program with its children.
         .process_group(0);
     if let Some(directory) = program.directory {
         command.current_dir(directory);
@@ -242,7 +242,7 @@ impl BoundedFile {
         Ok(Self { path, file, length })
     }
 
-    /// Writes all that `stream` has to say. A full disk loses output, but the program goes on.
+    /// Writes all bytes of `stream`. A full disk loses output, but the program goes on.
     fn fill(mut self, mut stream: impl Read) {
         let mut buffer = [0; 8192];
         loop {

@@ -26,13 +26,13 @@ use crate::link::{Counters, End, Impairment, Seed};
 /// How a lab is made.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What makes it repeatable.
+    /// The seed that makes it repeatable.
     pub seed: Seed,
     /// Where the output of programs goes; must exist.
     pub directory: PathBuf,
-    /// What impairs packets.
+    /// The back-end for its links.
     pub backend: Choice,
-    /// What links will be set to later, so that [`Choice::Auto`] knows.
+    /// All later settings of links, so that [`Choice::Auto`] knows them.
     pub later: Vec<Impairment>,
     /// Whether the emulator keeps the last packets of each link, see [`Lab::take_captures`].
     pub capture: bool,
@@ -54,7 +54,7 @@ pub struct Lab {
     names: Names,
 }
 
-/// What changes while it runs.
+/// The parts that change while it runs.
 #[derive(Debug)]
 struct State {
     /// By link.
@@ -62,32 +62,31 @@ struct State {
     impairments: Vec<[Impairment; 2]>,
 }
 
-/// What one direction of a link did.
+/// The counts of one direction of a link.
 #[derive(Clone, Debug)]
 pub struct LinkReport {
     /// The link.
     pub link: LinkName,
     /// Where the packets entered.
     pub from: End,
-    /// What it does at present.
+    /// Its present impairment.
     pub impairment: Impairment,
-    /// What became of the packets. All zero where the kernel's netem impairs them.
+    /// The counts of its packets. All zero if the kernel's netem impairs them.
     pub counters: Counters,
 }
 
-/// Whether the lab did what it was told to do: if not, a result says nothing about the program
-/// under test.
+/// Whether the lab itself worked as intended: if not, a result says nothing about the program under test.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    /// Packets that were handed over at all.
+    /// Packets that were delivered at all.
     pub packets: u64,
-    /// How late packets were handed over: median, 99th percentile, and the worst.
+    /// How late packets were delivered: median, 99th percentile, and the worst.
     pub lateness: [Duration; 3],
-    /// Packets that a TUN device dropped because nobody took them in time.
+    /// Packets that a TUN device dropped because they were not read in time.
     pub ring_drops: u64,
-    /// Packets that the model could not hold.
+    /// Packets that the model had no room for.
     pub overflowed: u64,
-    /// Whether the emulator's threads run ahead of all ordinary ones.
+    /// Whether the emulator's threads have priority over all ordinary ones.
     pub real_time: bool,
 }
 
@@ -177,12 +176,12 @@ impl Lab {
         Ok(lab)
     }
 
-    /// What it was made from.
+    /// The topology from which it was made.
     pub fn topology(&self) -> &Topology {
         &self.topology
     }
 
-    /// What impairs its packets.
+    /// The back-end for its links.
     pub fn backend(&self) -> Backend {
         self.backend
     }
@@ -219,7 +218,7 @@ impl Lab {
         impairment: Impairment,
     ) -> Result<(), ChangeError> {
         let index = self.link_index(link)?;
-        // Held until it is in force, so that two changes cannot end up in different orders.
+        // Held until it takes effect, so that two changes cannot end up in different orders.
         let mut state = self.state();
         self.wires[index].set(from, &impairment, self.ends(index))?;
         state.impairments[index][from.index()] = impairment;
@@ -252,9 +251,8 @@ impl Lab {
         }
     }
 
-    /// Gives a host another address on its link and takes the old one away; returns the new one.
-    /// Sockets that are bound to the old one stay so and reach nobody, as when a laptop changes its
-    /// network.
+    /// Gives a host another address on its link and removes the old one; returns the new one. Sockets bound
+    /// to the old address stay bound and reach no peer, as when a laptop changes its network.
     pub fn change_address(&self, host: &NodeName) -> Result<Ipv4Addr, ChangeError> {
         let found = self.first_link(host).zip(self.hosts.get(host)).filter(|_| {
             let node = self.topology.node(host.as_str());
@@ -277,7 +275,7 @@ impl Lab {
         Ok(new)
     }
 
-    /// What the links do and did.
+    /// The state and the counts of the links.
     pub fn links(&self) -> Vec<LinkReport> {
         let state = self.state();
         let directions = self
@@ -296,7 +294,7 @@ impl Lab {
             .collect()
     }
 
-    /// The last packets of each link as files of pcapng, where they were kept; after it, none are.
+    /// The last packets of each link as files of pcapng, if they were kept; this empties the captures.
     pub fn take_captures(&self) -> Vec<(LinkName, Vec<u8>)> {
         let links = self.topology.links().iter().zip(&self.wires);
         let captures = links.filter_map(|(spec, wire)| {
@@ -331,7 +329,7 @@ impl Lab {
             .map(|(name, host)| (name, host.descriptor()))
     }
 
-    /// The id of this process, as the machine counts.
+    /// The id of this process in the outer PID namespace.
     pub(super) fn process(&self) -> u32 {
         self.process
     }
@@ -372,16 +370,15 @@ impl Lab {
     }
 }
 
-/// What every namespace is set to, so that nothing sends on its own accord and nothing is
-/// remembered.
+/// The settings of every namespace: it sends no packets by itself and keeps no memory of peers.
 fn settings(kind: NodeKind) -> Vec<(&'static str, &'static str)> {
     let mut settings = vec![
-        // Its background packets would shift the numbers of those under test.
+        // Its background packets would shift the numbers of the packets under test.
         ("ipv6/conf/all/disable_ipv6", "1"),
         ("ipv6/conf/default/disable_ipv6", "1"),
         // The kernel keeps ssthresh and round-trip times of peers.
         ("ipv4/tcp_no_metrics_save", "1"),
-        // A NAT's outside address is nobody's; its answers come from where no route leads.
+        // A NAT's outside address belongs to no interface; answers to it come from where no route leads.
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/default/rp_filter", "0"),
         ("ipv4/conf/all/send_redirects", "0"),
@@ -415,7 +412,7 @@ impl Names {
         Self { path, mounted }
     }
 
-    /// In place: the mount is of this very file.
+    /// In place, because the mount is of this very file.
     fn write(&self, text: &str) {
         if let Err(error) = std::fs::write(&self.path, text) {
             tracing::warn!(%error, "the lab's /etc/hosts is not up to date");
@@ -437,18 +434,18 @@ pub enum UpError {
     /// A program that the lab needs is missing or refused.
     #[error("cannot {what}: {said}")]
     Command {
-        /// What it should have done.
+        /// The step.
         what: String,
-        /// What it said.
+        /// Its error output.
         said: String,
     },
-    /// The back-end that was asked for cannot be had.
+    /// The requested back-end is not available.
     #[error(transparent)]
     Backend(#[from] Unavailable),
     /// The system refused.
     #[error("cannot {what}")]
     System {
-        /// What was tried.
+        /// The step.
         what: String,
         /// Why not.
         source: io::Error,

@@ -1,11 +1,11 @@
-//! Namespaces around a whole lab: a process of its own count of processes (PID namespace) and
-//! mounts, and without root a user namespace in which it is root.
+//! Namespaces around a whole lab: a PID namespace and mounts of its own, and without root a user namespace in
+//! which it is root.
 //!
-//! [`enter`] starts this very command again inside of them and waits. The process inside is the
-//! first of its PID namespace: however it ends, the kernel ends every program of the lab with it,
-//! and with the last of them the network namespaces, devices and mounts vanish. A crash leaves
-//! nothing behind that anyone would have to find. That first process only buries the dead, as it falls
-//! to the first of a PID namespace (pid_namespaces(7)), and starts this command once more: the lab.
+//! [`enter`] starts this same command again inside of them and waits. The process inside is the first of its
+//! PID namespace: however it ends, the kernel ends every program of the lab with it, and with the last of
+//! them the network namespaces, devices and mounts vanish. So a crash leaves nothing that has to be cleaned
+//! up. That first process only reaps orphans, which is the duty of the first in a PID namespace
+//! (pid_namespaces(7)), and starts this command once more: the lab.
 
 use std::ffi::OsStr;
 use std::io;
@@ -36,7 +36,7 @@ const LAB: &str = "lab";
 /// Read before /proc becomes that of the inside.
 static OUTSIDE: OnceLock<u32> = OnceLock::new();
 
-/// What came of [`enter`].
+/// The result of [`enter`].
 #[derive(Debug)]
 pub enum Entered {
     /// This process is inside: go on.
@@ -54,7 +54,7 @@ pub enum SandboxError {
          `weft lab check` says what this machine allows"
     )]
     Forbidden {
-        /// What was refused.
+        /// The operation.
         what: &'static str,
         /// Why.
         source: Errno,
@@ -62,14 +62,14 @@ pub enum SandboxError {
     /// The system refused.
     #[error("cannot {what}")]
     System {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
         /// Why not.
         source: io::Error,
     },
 }
 
-/// Where this process is. Programs of the lab inherit the environment, but not the place.
+/// Where this process is. Programs of the lab inherit the environment, but not the position.
 fn mark() -> Option<&'static str> {
     let mark = std::env::var_os(MARK)?;
     let is = |known: &str| mark == known;
@@ -82,8 +82,8 @@ fn mark() -> Option<&'static str> {
     }
 }
 
-/// Inside: prepares mounts and returns. Outside: starts this command with the same arguments inside
-/// and waits for its end, handing signals on; the process inside dies with this one.
+/// Inside: prepares mounts and returns. Outside: starts this command with the same arguments inside and waits
+/// for its end, passing signals on; the process inside dies with this one.
 ///
 /// Call it before the first thread starts: a process with threads cannot enter a user namespace.
 pub fn enter() -> Result<Entered, SandboxError> {
@@ -96,7 +96,7 @@ pub fn enter() -> Result<Entered, SandboxError> {
         None => {}
     }
     separate()?;
-    let mut child = again(std::env::args_os().skip(1))?;
+    let mut child = spawn_self(std::env::args_os().skip(1))?;
     wait(&mut child).map(Entered::Ended)
 }
 
@@ -120,7 +120,7 @@ pub(super) fn outside_id() -> u32 {
     OUTSIDE.get().copied().unwrap_or_else(std::process::id)
 }
 
-/// Unshares what the next child process shall have for itself.
+/// Gives the next child process namespaces of its own.
 fn separate() -> Result<(), SandboxError> {
     let (user, group) = (geteuid(), getegid());
     if !user.is_root() {
@@ -160,14 +160,13 @@ fn command<S: AsRef<OsStr>>(
     Ok(command)
 }
 
-/// The first process inside: starts the lab, hands signals on to it, and waits for all whose parents
-/// ended before them, until the lab ends.
+/// The first process inside: starts the lab, passes signals on to it, and reaps orphans until the lab ends.
 fn bury_the_dead(mark: &str) -> Result<u8, SandboxError> {
     if mark == ATTACHED {
-        // Before anything is made: if the parent is gone, so is this.
+        // Checked before anything is made: if the parent is gone, this process ends.
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     }
-    // A child inherits what is held back, and the lab's programs shall hear of everything.
+    // A child inherits blocked signals, and the lab's programs must receive all signals.
     let free = signals().thread_unblock();
     free.map_err(|source| SandboxError::System {
         what: "let signals through",
@@ -189,7 +188,7 @@ fn bury_the_dead(mark: &str) -> Result<u8, SandboxError> {
                 return Ok(u8::try_from(128 + signal as i32).unwrap_or(1));
             }
             Ok(WaitStatus::StillAlive) => {}
-            // Somebody else's child, or nothing that ends this.
+            // An orphan, or a signal that does not end this process.
             Ok(_) | Err(Errno::EINTR) => continue,
             Err(errno) => {
                 return Err(SandboxError::System {
@@ -206,7 +205,9 @@ fn bury_the_dead(mark: &str) -> Result<u8, SandboxError> {
     }
 }
 
-fn again<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Child, SandboxError> {
+fn spawn_self<S: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+) -> Result<Child, SandboxError> {
     let mut command = command(arguments, ATTACHED)?;
     // In a group of its own: Ctrl-C reaches it once, through `wait`, not from the terminal as well.
     command.process_group(0);
@@ -217,7 +218,7 @@ fn again<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Result<Chil
     })
 }
 
-/// Signals wait until [`next_signal`] takes them. A child inherits that.
+/// Signals are blocked until [`next_signal`] takes them. A child inherits that.
 fn hold_back_signals() -> Result<(), SandboxError> {
     let held = signals().thread_block();
     held.map_err(|source| SandboxError::System {
@@ -233,7 +234,7 @@ fn next_signal() -> Result<Signal, SandboxError> {
     })
 }
 
-/// What a waiting parent takes.
+/// The signals that a waiting parent takes.
 fn signals() -> SigSet {
     let mut set = SigSet::empty();
     for signal in [
@@ -260,8 +261,8 @@ fn wait(child: &mut Child) -> Result<u8, SandboxError> {
             continue;
         }
         asked += 1;
-        // The first of a PID namespace gets only signals that it handles, or SIGKILL: whoever asks
-        // twice is not made to wait.
+        // The first of a PID namespace gets only signals that it handles, or SIGKILL: a second request to end
+        // is not delayed.
         let signal = if asked > 1 { Signal::SIGKILL } else { signal };
         // It may have ended just before.
         let _ = kill(id, signal);
@@ -285,8 +286,8 @@ fn prepare() -> Result<(), SandboxError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(forbidden("unshare(CLONE_NEWNS)"))?;
     mount_nothing(Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE)
         .map_err(forbidden("make mounts private"))?;
-    // A container may hide parts of /proc and so forbid a fresh one. Programs of the lab then see
-    // the ids of the outside; nothing here depends on it.
+    // A container may hide parts of /proc and so forbid a fresh one. Programs of the lab then see the ids of
+    // the outside; no code here depends on it.
     let fresh = mount(
         Some("proc"),
         "/proc",

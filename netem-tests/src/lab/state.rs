@@ -1,9 +1,8 @@
-//! Labs that outlive the command that made them: one directory each, locked for as long as the
-//! lab lives.
+//! Labs that outlive the command that made them: one directory each, locked for as long as the lab lives.
 //!
-//! A lab's own process holds the lock (as its standard input, handed down by `weft lab up`), so a
-//! directory whose lock is free belongs to a lab that is gone, however it went. The kernel has
-//! removed all the rest of it by then.
+//! A lab's own process holds the lock (as its standard input, handed down by `weft lab up`). So a directory
+//! whose lock is free belongs to a lab that has ended, in whatever way; the kernel has removed everything
+//! else of it by then.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -22,10 +21,10 @@ pub struct Directory {
     path: PathBuf,
 }
 
-/// What a lab's process says about itself to others.
+/// The facts that a lab's process records for other commands.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Card {
-    /// Its id, as the machine counts.
+    /// Its id in the outer PID namespace.
     pub(super) process: u32,
     /// The descriptors of its hosts' network namespaces.
     pub(super) namespaces: BTreeMap<String, i32>,
@@ -46,15 +45,15 @@ pub enum StateError {
     /// It is not there.
     #[error("there is no lab `{name}`; up: {up}")]
     NoSuchLab {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What there is.
+        /// The names that exist.
         up: String,
     },
     /// Which one?
     #[error("several labs are up ({up}): say which with `--lab NAME`")]
     Several {
-        /// What there is.
+        /// The names that exist.
         up: String,
     },
     /// The file system refused.
@@ -95,7 +94,7 @@ impl Base {
         self.sweep()?;
         let directory = self.directory(name);
         let mut builder = DirBuilder::new();
-        // Others must not steer the lab, nor read what its programs say.
+        // Other users must not steer the lab, nor read the output of its programs.
         builder.mode(0o700);
         builder
             .recursive(true)
@@ -146,7 +145,7 @@ impl Base {
         Ok(up)
     }
 
-    /// Removes what labs that are gone left behind; their names.
+    /// Removes what ended labs left behind; returns their names.
     pub fn sweep(&self) -> Result<Vec<String>, StateError> {
         let mut swept = Vec::new();
         for directory in self.all()? {
@@ -195,12 +194,12 @@ impl Directory {
         &self.name
     }
 
-    /// Where it is: what programs write is here.
+    /// Its directory, which has the output of its programs.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the lab is spoken to.
+    /// The path of its socket.
     pub(super) fn socket(&self) -> PathBuf {
         self.path.join("control.sock")
     }
@@ -213,7 +212,7 @@ impl Directory {
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// Removes what is left of a lab that is gone.
+    /// Removes what is left of a lab that has ended.
     pub fn remove(&self) -> Result<(), StateError> {
         match std::fs::remove_dir_all(&self.path) {
             // Another command was faster.

@@ -1,5 +1,5 @@
-//! Which hosts, routers and links a lab has: a value that can be built only if it fits together.
-//! Pure. The scenario file's form is elsewhere; addresses and routes are made by `plan.rs`.
+//! The hosts, routers and links of a lab: a value that can be built only if it fits together. Pure. The form
+//! of the scenario file is elsewhere; `plan.rs` makes addresses and routes.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -56,7 +56,7 @@ impl fmt::Display for LinkName {
     }
 }
 
-/// What a node is for.
+/// The role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {
     /// Programs run on it.
@@ -70,7 +70,7 @@ pub enum NodeKind {
 pub struct Node {
     /// Its name.
     pub name: NodeName,
-    /// What it is for.
+    /// Its role.
     pub kind: NodeKind,
 }
 
@@ -81,10 +81,10 @@ pub struct LinkSpec {
     pub name: LinkName,
     /// The nodes at its [`End`]s.
     pub ends: [NodeName; 2],
-    /// MTU of the interfaces at both ends, in bytes: a router answers what is longer with an ICMP
-    /// message. For packets that vanish silently, see [`Impairment::black_hole`].
+    /// MTU of the interfaces at both ends, in bytes: a router answers longer packets with an ICMP message.
+    /// For packets that vanish silently, see [`Impairment::black_hole`].
     pub mtu: u16,
-    /// What happens to packets that enter at the first and at the second end.
+    /// The impairments of packets that enter at the first and at the second end.
     pub impairments: [Impairment; 2],
     /// Network address translation on the link.
     pub nat: Option<Nat>,
@@ -110,8 +110,8 @@ impl LinkSpec {
     }
 }
 
-/// Translation of the addresses and ports of UDP, TCP and ICMP echo: what leaves the inside gets an
-/// outside address and port; what comes from outside passes only for such a mapping.
+/// Translation of the addresses and ports of UDP, TCP and ICMP echo: packets from the inside get an outside
+/// address and port; packets from outside pass only if such a mapping exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nat {
     /// The end that is inside.
@@ -142,7 +142,7 @@ pub enum TopologyError {
     NoSuchNode {
         /// The link.
         link: LinkName,
-        /// What is missing.
+        /// The missing name.
         node: NodeName,
     },
     /// A link from a node to itself.

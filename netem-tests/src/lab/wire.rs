@@ -64,7 +64,7 @@ impl Wire {
         }
     }
 
-    /// Changes what happens to packets that enter at `from`.
+    /// Changes the impairment of packets that enter at `from`.
     pub(super) fn set(
         &self,
         from: End,
@@ -104,8 +104,8 @@ impl Wire {
     }
 }
 
-/// A route to `network` by the device `link`, as a line of `ip`. A veth needs to know whom to ask
-/// (ARP); a TUN device has only one peer.
+/// A route to `network` by the device `link`, as a line of `ip`. A veth needs a next hop (ARP); a TUN device
+/// has only one peer.
 pub(super) fn route(
     backend: Backend,
     network: &str,
@@ -122,8 +122,8 @@ pub(super) fn route(
     with_congestion(route, congestion)
 }
 
-/// A route whose TCP connections use this congestion control: the one place where a network namespace
-/// may choose any that the kernel has.
+/// A route whose TCP connections use this congestion control: only here a network namespace may choose any
+/// that the kernel has.
 fn with_congestion(route: String, name: Option<&str>) -> String {
     match name {
         Some(name) => format!("{route} congctl {name}"),
@@ -134,7 +134,7 @@ fn with_congestion(route: String, name: Option<&str>) -> String {
 /// Tries on `host` whether the kernel has netem, and whether `tc` can seed it.
 pub(super) fn probe_netem(host: Option<&Host>) -> Result<(), String> {
     let host = host.ok_or("there is no host to try it on")?;
-    // `tc` answers what it does not know with all that it knows.
+    // `tc` answers an unknown option with a list of those that it knows.
     let first = |said: String| said.split("; ").next().unwrap_or_default().to_owned();
     let say = |error: UpError| match error {
         UpError::Command { said, .. } => first(said),
@@ -179,7 +179,7 @@ fn give_addresses(
     Ok(())
 }
 
-/// Super packets would be impaired as one, and damage would meet no checksum.
+/// Super packets would be impaired as one packet, and damage would not meet a checksum.
 fn without_offloads(host: &Host, name: &str) -> Result<(), UpError> {
     let switches = ["tso", "gso", "gro", "tx", "rx", "tx-udp-segmentation"];
     let mut arguments = vec!["-K".to_owned(), name.to_owned()];

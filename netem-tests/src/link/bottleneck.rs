@@ -1,8 +1,8 @@
 //! A transmitter of finite speed with a finite queue before it (drop-tail). Pure.
 //!
-//! Work is counted in bits times nanoseconds, in integers, and what is left of a nanosecond goes to
-//! the next packet: a rate is exact over any number of packets. A change of rate holds for what
-//! remains of the packet under transmission.
+//! Work is counted in bits times nanoseconds, in integers, and the remainder of a nanosecond goes to the next
+//! packet: a rate is exact over any number of packets. A change of rate applies to the remainder of the
+//! packet under transmission.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -22,9 +22,9 @@ pub(super) struct Bottleneck<T> {
     bytes: u64,
     /// Until when the transmitter has worked.
     clock: Instant,
-    /// What it has yet to do of the first packet, in bits x 10^9.
+    /// The remaining work on the first packet, in bits x 10^9.
     left: u128,
-    /// When it will have done it; `None`: not in this age, or nothing to do.
+    /// When that will be done; `None`: never, or there is no packet.
     done: Option<Instant>,
 }
 

@@ -1,4 +1,4 @@
-//! What became of the packets of one direction. Pure.
+//! The counts of one direction's packets. Pure.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ pub struct Counters {
     pub held_back: u64,
     /// Damaged by `corrupt`.
     pub corrupted: u64,
-    /// Dropped because more was on its way than the model holds: not an impairment that anyone
-    /// asked for, so the run is invalid.
+    /// Dropped because the model had no room for more packets in flight: no impairment asked for that, so the
+    /// run is invalid.
     pub overflowed: u64,
 }

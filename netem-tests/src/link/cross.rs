@@ -1,5 +1,5 @@
-//! Packets of others before a bottleneck: they fill its queue and take its time, and nobody sees them
-//! leave. Pure. They come at random and heed no losses, as the sum of many flows does.
+//! Packets of other flows before a bottleneck: they fill its queue and take its time, and do not leave the
+//! link. Pure. They come at random and ignore losses, as the sum of many flows does.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(super) struct Cross {
 }
 
 impl Cross {
-    /// So many bits per second from `now` on.
+    /// This many bits per second from `now` on.
     pub(super) fn set(&mut self, now: Instant, rate: Option<u64>, fate: Fate) {
         let unchanged = self.coming.map(|(rate, _)| rate) == rate;
         if !unchanged {
@@ -24,7 +24,7 @@ impl Cross {
         }
     }
 
-    /// When the next one comes, if that is not after `now`; it counts as come.
+    /// When the next one comes, if that is not after `now`; it counts as arrived.
     pub(super) fn arrival(&mut self, now: Instant, fate: Fate) -> Option<Instant> {
         let (rate, at) = self.coming.filter(|(_, at)| *at <= now)?;
         // After a long idle time only the last ones can still be in a queue.

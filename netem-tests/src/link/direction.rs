@@ -1,9 +1,8 @@
-//! One way of a link: the parts of an impairment in their order. Pure.
+//! One direction of a link: the parts of an impairment in their order. Pure.
 //!
-//! Black hole and blackout, the bottleneck with cross traffic, loss, duplication, delay, corruption. All that chance
-//! decides about a packet depends on its number in this direction; the numbers of faults count only
-//! the packets that [`Match`](super::Match) lets them meet, so that traffic beside them changes
-//! nothing.
+//! Black hole and blackout, the bottleneck with cross traffic, loss, duplication, delay, corruption. All
+//! random decisions about a packet depend on its number in this direction. The numbers of faults count only
+//! the packets that [`Match`](super::Match) selects, so that other traffic does not change them.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -12,28 +11,28 @@ use std::time::Instant;
 use super::bottleneck::Bottleneck;
 use super::cross::Cross;
 use super::fate::{Fate, Purpose};
-use super::jitter::Wander;
+use super::jitter::CorrelatedJitter;
 use super::{Counters, GilbertElliott, Impairment, Loss, Order, Packet, Seed};
 use crate::limits;
 
-/// One way of a link.
+/// One direction of a link.
 #[derive(Debug)]
 pub struct Direction<P> {
     impairment: Impairment,
     fate: Fate,
     /// Packets so far: the number of the next one.
     next: u64,
-    /// Packets so far that faults are for.
+    /// Packets so far that faults apply to.
     next_faulty: u64,
     /// Of these, since the impairment was set.
     matched: u64,
     burst: bool,
-    wander: Wander,
-    /// What waits and is nothing, is a packet of somebody else.
+    wander: CorrelatedJitter,
+    /// A waiting item without a packet is cross traffic.
     bottleneck: Option<Bottleneck<Option<Numbered<P>>>>,
     cross: Cross,
     path: BinaryHeap<Reverse<OnItsWay<P>>>,
-    /// When the last packet that keeps its place leaves.
+    /// When the last packet that keeps its order leaves.
     last_due: Option<Instant>,
     /// Orders packets that leave at the same moment.
     sequence: u64,
@@ -46,7 +45,7 @@ pub struct Direction<P> {
 /// A packet that leaves the link.
 #[derive(Debug)]
 pub struct Departure<P> {
-    /// When it should leave: the difference to the present is how late the caller is.
+    /// When it should leave: the difference to the present is the caller's lateness.
     pub due: Instant,
     /// The packet.
     pub packet: P,
@@ -55,7 +54,7 @@ pub struct Departure<P> {
 #[derive(Debug)]
 struct Numbered<P> {
     number: u64,
-    /// Its number among the packets that faults are for.
+    /// Its number among the packets that faults apply to.
     faulty: Option<u64>,
     packet: P,
 }
@@ -84,7 +83,7 @@ impl<P: Packet> Direction<P> {
             next_faulty: 0,
             matched: 0,
             burst: false,
-            wander: Wander::default(),
+            wander: CorrelatedJitter::default(),
             bottleneck,
             cross,
             path: BinaryHeap::new(),
@@ -96,8 +95,8 @@ impl<P: Packet> Direction<P> {
         }
     }
 
-    /// Changes what it does. Packets behind the bottleneck stay on their way as they are; those
-    /// before it leave it at the new rate and meet what is new behind it.
+    /// Changes the impairment. Packets behind the bottleneck keep their fate; those before it leave it at the
+    /// new rate and meet the new impairments behind it.
     pub fn set(&mut self, now: Instant, impairment: Impairment) {
         self.transmit(now);
         match (&mut self.bottleneck, impairment.rate.clone()) {
@@ -105,7 +104,7 @@ impl<P: Packet> Direction<P> {
             (None, Some(rate)) => {
                 self.bottleneck = Some(Bottleneck::new(rate, impairment.queue, now));
             }
-            // What waits leaves as fast as numbers go.
+            // Waiting packets leave at once.
             (Some(bottleneck), None) => {
                 bottleneck.set(now, super::Rate::Constant(limits::RATE_MAX), None);
             }
@@ -199,17 +198,17 @@ impl<P: Packet> Direction<P> {
         }
     }
 
-    /// What it does at present.
+    /// Its present impairment.
     pub fn impairment(&self) -> &Impairment {
         &self.impairment
     }
 
-    /// What became of the packets so far.
+    /// The counts of the packets so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Whether faults are for this packet.
+    /// Whether faults apply to this packet.
     fn is_faulty(&mut self, packet: &P) -> bool {
         let only = &self.impairment.only;
         let length = u16::try_from(packet.length()).unwrap_or(u16::MAX);
@@ -226,13 +225,13 @@ impl<P: Packet> Direction<P> {
         only.first.is_none_or(|first| self.matched <= first)
     }
 
-    /// Moves what the bottleneck has transmitted on to the path, and lets cross traffic in, in the order
-    /// of time.
+    /// Moves the packets that the bottleneck has transmitted on to the path, and adds cross traffic, in the
+    /// order of time.
     fn transmit(&mut self, now: Instant) {
         while let Some(at) = self.cross.arrival(now, self.fate) {
             self.transmit_own(at);
             if let Some(bottleneck) = &mut self.bottleneck {
-                // Where the queue is full, it is lost to others.
+                // If the queue is full, the packet of the cross traffic is lost.
                 let _ = bottleneck.push(at, limits::CROSS_PACKET_BYTES, None);
             }
         }
@@ -251,7 +250,7 @@ impl<P: Packet> Direction<P> {
         }
     }
 
-    /// What happens behind the bottleneck.
+    /// The part behind the bottleneck.
     fn travel(&mut self, at: Instant, numbered: Numbered<P>) {
         let Numbered {
             number,
@@ -385,7 +384,7 @@ impl<P: Packet> Direction<P> {
     }
 }
 
-/// Without a bottleneck there is nothing to compete for.
+/// Without a bottleneck there is no capacity to compete for.
 fn cross_rate(impairment: &Impairment) -> Option<u64> {
     impairment.rate.as_ref().and(impairment.cross)
 }

@@ -1,8 +1,8 @@
-//! Chance that repeats: a number for (seed, packet number, purpose), whatever happened before. Pure.
+//! Repeatable random numbers: one for each (seed, packet number, purpose), independent of earlier ones. Pure.
 
 use super::{Probability, Seed};
 
-/// What a choice is for, so that one choice says nothing about another.
+/// The purpose of a random choice, so that choices are independent of each other.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     Loss = 1,
@@ -31,7 +31,7 @@ impl Fate {
 
     /// 64 random bits.
     pub(super) fn bits(self, number: u64, purpose: Purpose) -> u64 {
-        // Twice through the mixer, so that neighbours in either argument have nothing in common.
+        // Twice through the mixer, so that neighbours in either argument have independent results.
         mix(mix(self.seed ^ ((purpose as u64) << 56)).wrapping_add(number.wrapping_mul(GOLDEN)))
     }
 
@@ -41,7 +41,7 @@ impl Fate {
         (self.bits(number, purpose) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Whether a thing of this probability happens.
+    /// Whether an event of this probability happens.
     pub(super) fn happens(self, probability: Probability, number: u64, purpose: Purpose) -> bool {
         self.share(number, purpose) < probability.share()
     }

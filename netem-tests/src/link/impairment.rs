@@ -1,6 +1,6 @@
-//! What a direction of a link does to packets: the validated values. Pure.
+//! The impairments of a link's direction: the validated values. Pure.
 //!
-//! How people write them (`loss=5%`) is `settings.rs`; what they do to a packet is `direction.rs`.
+//! `settings.rs` has the form in which people write them (`loss=5%`); `direction.rs` applies them to packets.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -29,18 +29,18 @@ impl Probability {
     }
 }
 
-/// All that one direction of a link does to packets. The default is a perfect wire.
+/// All impairments of one direction of a link. The default is a perfect wire.
 ///
-/// A packet meets the parts in the order of the fields, except that `black_hole` and `blackout`
-/// come first: what vanishes there takes no bandwidth.
+/// A packet meets the parts in the order of the fields, except that `black_hole` and `blackout` come first:
+/// packets that vanish there take no bandwidth.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Impairment {
     /// A bottleneck with a finite queue.
     pub rate: Option<Rate>,
-    /// How much the queue before the bottleneck holds; `None`: [`QUEUE_DEFAULT`](crate::limits::QUEUE_DEFAULT) at the
-    /// rate in force. Meaningless without `rate`.
+    /// The size of the queue before the bottleneck; `None`: [`QUEUE_DEFAULT`](crate::limits::QUEUE_DEFAULT)
+    /// at the rate in force. It has no meaning without `rate`.
     pub queue: Option<QueueLimit>,
-    /// Bits per second of other packets before the bottleneck. Meaningless without `rate`.
+    /// Bits per second of other packets before the bottleneck. It has no meaning without `rate`.
     pub cross: Option<u64>,
     /// Packets that are lost after the bottleneck.
     pub loss: Loss,
@@ -58,12 +58,12 @@ pub struct Impairment {
     pub black_hole: Option<u16>,
     /// Nothing passes.
     pub blackout: bool,
-    /// The packets that `loss`, `duplicate`, `reorder`, `corrupt`, `black_hole` and `blackout` are
-    /// for. Rate, delay and jitter are properties of the path and hold for all packets.
+    /// The packets to which `loss`, `duplicate`, `reorder`, `corrupt`, `black_hole` and `blackout` apply.
+    /// Rate, delay and jitter are properties of the path and apply to all packets.
     pub only: Match,
 }
 
-/// What is lost.
+/// The model of losses.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Loss {
     /// Nothing.
@@ -108,8 +108,7 @@ impl GilbertElliott {
 /// How the delay varies around its mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jitter {
-    /// Half the width (uniform), the standard deviation (normal), or the mean of what is added
-    /// (Pareto).
+    /// Half the width (uniform), the standard deviation (normal), or the mean of the added time (Pareto).
     pub deviation: Duration,
     /// The shape.
     pub distribution: Distribution,
@@ -139,7 +138,7 @@ pub enum Order {
     /// A packet waits for those before it, as in a queue.
     #[default]
     Keep,
-    /// Packets overtake each other: the test is also one of reordering.
+    /// Packets overtake each other: the test then also covers reordering.
     Overtake,
 }
 
@@ -148,7 +147,7 @@ pub enum Order {
 pub struct Reorder {
     /// How many.
     pub probability: Probability,
-    /// For how long, on top of the delay.
+    /// How long, in addition to the delay.
     pub by: Duration,
 }
 
@@ -157,8 +156,8 @@ pub struct Reorder {
 pub struct Corruption {
     /// How many packets. Bits of one byte of the TCP or UDP payload are flipped.
     pub probability: Probability,
-    /// Put the checksum right afterwards, so that TLS and QUIC meet the damage; otherwise the
-    /// receiving kernel drops the packet, and corruption is loss.
+    /// Corrects the checksum afterwards, so that TLS and QUIC receive the damage; otherwise the receiving
+    /// kernel drops the packet, and corruption is loss.
     pub fix_checksum: bool,
 }
 
@@ -171,7 +170,7 @@ pub enum Rate {
     Trace(Arc<Trace>),
 }
 
-/// How much waits before the bottleneck; what comes when it is full is dropped (drop-tail).
+/// The size of the queue before the bottleneck; packets that come when it is full are dropped (drop-tail).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueLimit {
     /// Bytes of IP packets.
@@ -180,14 +179,14 @@ pub enum QueueLimit {
     Packets(u64),
 }
 
-/// Packets by what they look like. The default matches all.
+/// A selection of packets by their headers. The default matches all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
     /// UDP packets from or to this port.
     pub udp_port: Option<u16>,
     /// Bytes of the IP packet.
     pub length: RangeInclusive<u16>,
-    /// Only the first so many of them, counted from the moment at which the impairment is set.
+    /// Only the first packets up to this number, counted from the moment at which the impairment is set.
     pub first: Option<u64>,
 }
 

@@ -1,14 +1,14 @@
-//! IPv4 packets: what the link model and NAT read and write of them. Pure.
+//! IPv4 packets: the fields that the link model and NAT read and write. Pure.
 //!
-//! Nothing here trusts a length in a packet: what does not fit is a packet without ports or payload,
-//! which still travels.
+//! No length in a packet is trusted: a packet whose lengths do not fit counts as one without ports or
+//! payload, which still travels.
 
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
 use super::Packet;
 
-/// An IPv4 packet as a TUN device hands it over, or any other bytes.
+/// An IPv4 packet as a TUN device delivers it, or any other bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpPacket(Vec<u8>);
 
@@ -20,14 +20,15 @@ pub(super) enum Protocol {
     Udp,
 }
 
-/// Where a packet comes from or goes to, for NAT. The identifier of an ICMP echo is its port.
+/// The source or destination of a packet, for NAT: address and port. The identifier of an ICMP echo serves as
+/// its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     pub(super) address: Ipv4Addr,
     pub(super) port: u16,
 }
 
-/// Which of the two places of a packet.
+/// Source or destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Source,
@@ -70,7 +71,7 @@ impl IpPacket {
         }
     }
 
-    /// Where it comes from or goes to.
+    /// Its source or destination.
     pub(super) fn place(&self, side: Side) -> Option<Place> {
         let port = self.port_at(side)?;
         let at = address_at(side);
@@ -81,7 +82,7 @@ impl IpPacket {
         })
     }
 
-    /// Puts another place into the packet, and its checksums right (RFC 1624).
+    /// Writes another source or destination into the packet, and corrects its checksums (RFC 1624).
     pub(super) fn set_place(&mut self, side: Side, place: Place) {
         let (Some(port), Some(protocol)) = (self.port_at(side), self.protocol()) else {
             return;
@@ -104,7 +105,7 @@ impl IpPacket {
         self.adjust_segment(old, place.port);
     }
 
-    /// If this is an ICMP error: where the packet that it quotes came from or went to.
+    /// If this is an ICMP error: the source or destination of the packet that it quotes.
     pub(super) fn quoted(&self, side: Side) -> Option<(Protocol, Place)> {
         let (protocol, header, port) = self.quote(side)?;
         let at = header + address_at(side);
@@ -114,9 +115,9 @@ impl IpPacket {
         Some((protocol, Place { address, port }))
     }
 
-    /// Puts another place into the packet that an ICMP error quotes, and its address at the other side
-    /// of the error itself: who sent the one is who gets the other. The checksum of the quoted segment
-    /// stays as it is: the rest of it is missing, and nobody checks it.
+    /// Writes another source or destination into the packet that an ICMP error quotes, and its address at the
+    /// opposite side of the error itself, because the sender of the quoted packet receives the error. The
+    /// checksum of the quoted segment stays as it is: the segment is incomplete, so it cannot be checked.
     pub(super) fn set_quoted(&mut self, side: Side, place: Place) {
         let Some((_, header, port)) = self.quote(side) else {
             return;
@@ -141,8 +142,8 @@ impl IpPacket {
         self.fix_checksum();
     }
 
-    /// Of the packet that an ICMP error quotes (RFC 792): its protocol, where its header is, and where the
-    /// port of a side is.
+    /// Of the packet that an ICMP error quotes (RFC 792): its protocol, the offset of its header, and the
+    /// offset of the port of a side.
     fn quote(&self, side: Side) -> Option<(Protocol, usize, usize)> {
         let segment = self.segment()?;
         // Destination unreachable, time exceeded, parameter problem.
@@ -169,8 +170,8 @@ impl IpPacket {
         }
     }
 
-    /// The bytes behind the IP header, up to the stated length; `None` for what is no whole IPv4
-    /// packet or a later fragment.
+    /// The bytes behind the IP header, up to the stated length; `None` for anything that is not a whole IPv4
+    /// packet, or is a later fragment.
     fn segment(&self) -> Option<Range<usize>> {
         let first = *self.0.first()?;
         let header = usize::from(first & 0xf) * 4;
@@ -195,7 +196,7 @@ impl IpPacket {
         (segment.len() >= header).then_some((protocol, segment))
     }
 
-    /// Where the port of a side is.
+    /// The offset of the port of a side.
     fn port_at(&self, side: Side) -> Option<usize> {
         let (protocol, segment) = self.checked_segment()?;
         match (protocol, side) {
@@ -208,13 +209,13 @@ impl IpPacket {
         }
     }
 
-    /// Where the checksum of the segment is, unless it has none.
+    /// The offset of the segment's checksum, unless it has none.
     fn checksum_at(&self) -> Option<usize> {
         let (protocol, segment) = self.checked_segment()?;
         match protocol {
             Protocol::Icmp => Some(segment.start + 2),
             Protocol::Tcp => Some(segment.start + 16),
-            // Zero says that there is none (RFC 768).
+            // Zero means that there is none (RFC 768).
             Protocol::Udp => {
                 let at = segment.start + 6;
                 (self.u16_at(at) != Some(0)).then_some(at)

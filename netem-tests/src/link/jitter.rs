@@ -1,9 +1,9 @@
 //! How much later or earlier than the mean a packet arrives. Pure.
 //!
-//! Behind every shape stands one standard normal variable per packet, of which each follows from the
-//! one before (AR(1)) where a correlation is asked for. Its distribution function makes it a share
-//! from 0 to 1, the shape's quantile function makes that a time: correlation changes the order of
-//! the values, never their distribution.
+//! Every shape is computed from one standard normal variable per packet; with a correlation, each depends on
+//! the one before (AR(1)). Its distribution function turns it into a share from 0 to 1, and the shape's
+//! quantile function turns that into a time: correlation changes the order of the values, never their
+//! distribution.
 
 use std::f64::consts::{SQRT_2, TAU};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::limits;
 
 /// The correlated variable of one direction.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wander {
+pub(super) struct CorrelatedJitter {
     last: Option<f64>,
 }
 
-impl Wander {
+impl CorrelatedJitter {
     /// The delay of packet `number`: `mean` with its jitter, at least zero.
     pub(super) fn delay(
         &mut self,
@@ -34,7 +34,7 @@ impl Wander {
             Distribution::Normal => deviation * normal,
             Distribution::Pareto => lomax(deviation, below(normal)),
         };
-        // Not NaN and at most a few minutes: only below zero is there something to refuse.
+        // It is not NaN and at most a few minutes, so only negative values are refused.
         Duration::try_from_secs_f64(mean.as_secs_f64() + offset).unwrap_or_default()
     }
 
@@ -92,7 +92,7 @@ mod tests {
             correlation: Probability::new(correlation).unwrap(),
             order: Order::Overtake,
         };
-        let mut wander = Wander::default();
+        let mut wander = CorrelatedJitter::default();
         (0..50_000)
             .map(|number| {
                 let delay = wander.delay(MEAN, &jitter, Fate::new(Seed(3)), number);
@@ -173,7 +173,7 @@ mod tests {
             correlation: Probability::NEVER,
             order: Order::Keep,
         };
-        let mut wander = Wander::default();
+        let mut wander = CorrelatedJitter::default();
         let zeros = (0..1000)
             .map(|number| wander.delay(Duration::ZERO, &jitter, Fate::new(Seed(3)), number))
             .filter(|delay| delay.is_zero())

@@ -1,19 +1,17 @@
-//! What becomes of a packet on a link: packets, time and a seed in, packets out. Pure.
+//! The fate of a packet on a link: packets, time and a seed in, packets out. Pure.
 //!
-//! [`Direction`] is one way of a link; feed it with [`Direction::push`], take from it with
-//! [`Direction::poll`] until it says `None`, and come back at [`Direction::next_due`]. It never asks
-//! for the time, so a test under a simulated clock and the emulator with its threads run the same
-//! code.
+//! [`Direction`] is one direction of a link: feed it with [`Direction::push`], take from it with
+//! [`Direction::poll`] until it returns `None`, and come back at [`Direction::next_due`]. It never reads a
+//! clock, so a test under a simulated clock and the emulator with its threads run the same code.
 //!
-//! A packet meets, in this order: black hole and blackout, the bottleneck and its queue, loss,
-//! duplication, delay with jitter and reordering, corruption. NAT is before all of it on the way
-//! out, and before all of it on the way in.
+//! A packet meets, in this order: black hole and blackout, the bottleneck and its queue, loss, duplication,
+//! delay with jitter and reordering, corruption. NAT comes before all of it, in both directions.
 //!
-//! - `impairment.rs`: the settings as values; `settings.rs` and
-//!   `show.rs`: as people write and read them.
+//! - `impairment.rs`: the settings as values; `settings.rs` and `show.rs`: the form in which people write and
+//!   read them.
 //! - `direction.rs`: the order above; `bottleneck.rs`, `fate.rs`, `jitter.rs`: its parts; `trace.rs`: rates that
 //!   change with time.
-//! - `packet.rs`: what a packet must offer; `ip.rs`: IP packets; `nat.rs`: addresses that change.
+//! - `packet.rs`: what a packet must offer; `ip.rs`: IP packets; `nat.rs`: address translation.
 
 mod bottleneck;
 mod counters;
@@ -71,8 +69,8 @@ impl End {
     }
 }
 
-/// What makes a run repeatable: each random choice is a function of this, the link, the direction,
-/// the packet's number and what the choice is for.
+/// The seed that makes a run repeatable: each random choice is a function of the seed, the link, the
+/// direction, the packet's number and the purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u64);
 

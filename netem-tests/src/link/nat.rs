@@ -1,9 +1,9 @@
-//! Network address translation that can forget: an inside place gets an outside address and port,
-//! the same for every peer (RFC 4787: endpoint-independent mapping and filtering). Pure.
+//! Network address translation that can lose its mappings: an inside address and port get an outside address
+//! and port, the same for every peer (RFC 4787: endpoint-independent mapping and filtering). Pure.
 //!
-//! What comes from outside without a mapping is dropped. ICMP errors pass with the packets that they
-//! quote translated (RFC 5508 section 4). Ports are given out in order: which flow gets which depends on
-//! the order of the flows alone.
+//! Packets from outside without a mapping are dropped. ICMP errors pass with the packets that they quote
+//! translated (RFC 5508 section 4). Ports are assigned in order: which flow gets which depends only on the
+//! order of the flows.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -28,17 +28,17 @@ struct Mapping {
     used: Instant,
 }
 
-/// What became of a packet.
+/// The result for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Translated {
-    /// It goes on, under its new places.
+    /// It goes on, with its new address and port.
     Yes,
     /// There is no mapping for it.
     Unmapped,
 }
 
 impl NatTable {
-    /// No mappings yet; what goes out comes from `outside`.
+    /// No mappings yet; outgoing packets get the address `outside`.
     pub fn new(outside: Ipv4Addr) -> Self {
         Self {
             outside,
@@ -53,8 +53,8 @@ impl NatTable {
         self.outside
     }
 
-    /// Forgets every mapping, as a NAT that was restarted; flows that go on get other ports, and
-    /// `outside` as their address.
+    /// Drops every mapping, as a NAT that was restarted; continuing flows get other ports, and `outside` as
+    /// their address.
     pub fn rebind(&mut self, outside: Ipv4Addr) {
         self.outside = outside;
         self.outward.clear();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_reaches_who_sent_the_packet_that_it_quotes() {
+    fn an_error_reaches_the_sender_of_the_packet_that_it_quotes() {
         let mut nat = NatTable::new(OUTSIDE);
         let (inside, peer, router) = (place(1, 5000), place(2, 443), place(9, 0));
         let mut sent = udp(inside, peer, b"too long");
@@ -236,7 +236,7 @@ mod tests {
         let icmp = error.as_bytes()[22..24].to_vec();
         error.fix_checksum();
         assert_eq!(error.as_bytes()[22..24], icmp);
-        // About a flow that nobody has, nothing passes.
+        // Errors about an unknown flow do not pass.
         let foreign = udp(place(100, 1), peer, b"foreign!");
         let mut error = unreachable(router.address, OUTSIDE, &foreign);
         assert_eq!(nat.back(&mut error), Translated::Unmapped);

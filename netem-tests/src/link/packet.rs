@@ -1,4 +1,4 @@
-//! What the link model must know of a packet. Pure.
+//! The facts about a packet that the link model needs. Pure.
 
 /// A packet on a link: an IP packet of the emulator, or a datagram of a test in memory.
 pub trait Packet: Clone {
@@ -11,6 +11,6 @@ pub trait Packet: Clone {
     /// The bytes of the application, which corruption damages; empty if there are none.
     fn payload(&mut self) -> &mut [u8];
 
-    /// Puts checksums right after `payload` changed.
+    /// Corrects checksums after `payload` has changed.
     fn fix_checksum(&mut self);
 }

@@ -1,5 +1,5 @@
-//! How people write an impairment: `loss=5%`, `jitter=5ms normal`. One grammar for the command line
-//! and for scenario files. Pure. The values themselves are `impairment.rs`.
+//! The form in which people write an impairment: `loss=5%`, `jitter=5ms normal`. One grammar for the command
+//! line and for scenario files. Pure. The values themselves are in `impairment.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::limits;
 
-/// What is wrong with a setting, and what to write instead.
+/// The fault of a setting, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
     /// No such setting.
     #[error("there is no setting `{key}`: {}", nearest(key))]
     Key {
-        /// What was written.
+        /// The text.
         key: String,
     },
     /// A value that the setting cannot have.
@@ -24,14 +24,14 @@ pub enum SettingError {
     Value {
         /// The setting.
         key: String,
-        /// What was written.
+        /// The text.
         value: String,
-        /// What it could be.
+        /// The valid values.
         form: &'static str,
     },
 }
 
-/// A setting: its key, how its value is written, and what puts it into force.
+/// A setting: its key, the form of its value, and the function that applies it.
 struct Setting {
     key: &'static str,
     form: &'static str,
@@ -107,8 +107,7 @@ const SETTINGS: [Setting; 12] = [
 ];
 
 impl Impairment {
-    /// Puts one setting into force: `set("loss", "5%")`. Words of a value may be separated by spaces
-    /// or commas.
+    /// Applies one setting: `set("loss", "5%")`. Spaces or commas may separate the words of a value.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), SettingError> {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
             return Err(SettingError::Key {
@@ -127,8 +126,8 @@ impl Impairment {
         Ok(())
     }
 
-    /// The file that a value is in: `drive.csv` of `set("rate", "trace file drive.csv")`. Whoever can read files
-    /// puts what is in it into force: [`Trace::read`].
+    /// The file that contains a value: `drive.csv` of `set("rate", "trace file drive.csv")`. A caller that
+    /// can read files applies its contents: [`Trace::read`].
     pub fn file<'v>(key: &str, value: &'v str) -> Option<&'v str> {
         match words(value)[..] {
             ["trace", "file", name] if key == "rate" => Some(name),
@@ -136,7 +135,7 @@ impl Impairment {
         }
     }
 
-    /// Each key with how its value is written, for help texts.
+    /// Each key with the form of its value, for help texts.
     pub fn settings() -> impl Iterator<Item = (&'static str, &'static str)> {
         SETTINGS.iter().map(|setting| (setting.key, setting.form))
     }
@@ -399,7 +398,7 @@ fn only(impairment: &mut Impairment, words: &[&str]) -> Option<()> {
     Some(())
 }
 
-/// What to say to a key that does not exist.
+/// The message about a key that does not exist.
 fn nearest(key: &str) -> String {
     let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
     let alike = keys

@@ -1,5 +1,5 @@
-//! An impairment as it is written, without what is as on a perfect link. Pure. The way back is
-//! `settings.rs`.
+//! An impairment in its written form, without the parts that are as on a perfect link. Pure. `settings.rs`
+//! reads it back.
 
 use std::fmt;
 use std::time::Duration;
@@ -132,7 +132,7 @@ fn word(text: &str) -> String {
 }
 
 fn percent(probability: Probability) -> String {
-    // Twelve digits are more than anyone writes and hide the last bit of the division.
+    // Twelve digits are more than people write, and hide the last bit of the division.
     let number = format!("{:.12}", probability.share() * 100.0);
     let number = number.trim_end_matches('0').trim_end_matches('.');
     format!("{number}%")

@@ -1,13 +1,12 @@
-//! Rates one after the other, from the beginning again at the end: as steps, as a function of time, and as a
-//! file of measurements. Pure. A setting that holds one is read by `settings.rs`.
+//! A sequence of rates that repeats: as steps, as a function of time, and as a file of measurements. Pure.
+//! `settings.rs` reads a setting that holds one.
 
 use std::time::Duration;
 
 use super::settings::parse_rate;
 use crate::limits;
 
-/// Rates one after the other, from the beginning again at the end. Counted from the moment at which
-/// the impairment is set.
+/// A sequence of rates that repeats. Counted from the moment at which the impairment is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     steps: Vec<Step>,
@@ -26,21 +25,21 @@ pub struct Step {
     pub lasts: Duration,
 }
 
-/// What is wrong with a file of rates, shown as `LINE: what to write`.
+/// The fault of a file of rates, shown as `LINE: what to write`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{line}: {message}")]
 pub struct TraceError {
     /// Its line, counted from 1.
     pub line: usize,
-    /// What is wrong, and what to write.
+    /// The fault, and what to write.
     pub message: String,
 }
 
-/// A moment of a round, and what was transmitted until then.
+/// A moment of a round, and the bits transmitted until then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Mark {
     nanoseconds: u128,
-    /// Bits x 10^9, so that a rate and nanoseconds multiply without a rest.
+    /// Bits x 10^9, so that a rate and nanoseconds multiply without a remainder.
     work: u128,
 }
 
@@ -108,7 +107,7 @@ impl Trace {
         &self.steps
     }
 
-    /// What is transmitted by a transmitter that never rests, from the beginning for so long; in bits x 10^9.
+    /// The work that a transmitter does without pause in this time, from the beginning; in bits x 10^9.
     pub(super) fn work_within(&self, nanoseconds: u128) -> u128 {
         let rounds = nanoseconds / self.round.nanoseconds;
         let rest = nanoseconds % self.round.nanoseconds;
@@ -116,7 +115,7 @@ impl Trace {
         rounds * self.round.work + begin.work + rate * (rest - begin.nanoseconds)
     }
 
-    /// The first nanosecond from the beginning by which so much is transmitted.
+    /// The first nanosecond from the beginning by which this much is transmitted.
     pub(super) fn time_of(&self, work: u128) -> u128 {
         let rounds = work.saturating_sub(1) / self.round.work;
         let rest = work - rounds * self.round.work;
@@ -126,7 +125,8 @@ impl Trace {
         rounds * self.round.nanoseconds + begin.nanoseconds + within
     }
 
-    /// The last step for whose beginning something holds that holds for all before it, or the first.
+    /// The last step whose beginning satisfies a condition that holds for all steps before it, or the first
+    /// step.
     fn step_at(&self, holds: impl Fn(&Mark) -> bool) -> (Mark, u128) {
         let index = self.begins.partition_point(holds).saturating_sub(1);
         let rate = self.steps.get(index).map_or(0, |step| step.rate);

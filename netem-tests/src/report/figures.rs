@@ -1,5 +1,5 @@
-//! What is drawn of a run: latency, goodput and failures over time, within a page or as a file of its
-//! own. Pure.
+//! The pictures of a run: latency, goodput and failures over time, within a page or as a file of its own.
+//! Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Outcomes as one HTML page that needs nothing else: what befell the lab above latency, goodput and
-//! failures. Pure.
+//! Outcomes as one self-contained HTML page: the faults of the lab above latency, goodput and failures. Pure.
 
 use std::fmt::Write as _;
 

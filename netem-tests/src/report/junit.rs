@@ -60,8 +60,8 @@ pub fn junit(outcomes: &[Outcome]) -> String {
     out
 }
 
-/// Text as XML and HTML want it in attributes and between tags; control characters, which XML 1.0
-/// cannot hold at all, become spaces.
+/// Text as XML and HTML need it in attributes and between tags; control characters, which XML 1.0 cannot
+/// contain, become spaces.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,4 +1,4 @@
-//! Pictures of a run as inline SVG: one time axis, what befell the lab as lines across it. Pure.
+//! Pictures of a run as inline SVG: one time axis, with the faults of the lab as lines across it. Pure.
 
 use std::fmt::Write as _;
 
@@ -12,14 +12,14 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 22.0;
-/// Colours of the lines, told apart by people who do not see red or green, too.
+/// Colours of the lines, which colour-blind people can tell apart, too.
 pub(super) const COLOURS: [&str; 6] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
 ];
 
 /// A line of a picture.
 pub(super) struct Line {
-    /// What it shows.
+    /// The quantity.
     pub(super) name: String,
     /// Seconds, and the value; a gap where there is none.
     pub(super) points: Vec<(f64, Option<f64>)>,

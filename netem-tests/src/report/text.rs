@@ -6,7 +6,7 @@ use crate::run::outcome::{LoadReport, Outcome, State};
 use crate::scenario::Override;
 use crate::scenario::quantity::Quantity;
 
-/// One run: its claims, then what its clients saw.
+/// One run: its claims, then the results of its clients.
 pub fn text(outcome: &Outcome) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
@@ -67,7 +67,7 @@ fn summary(load: &LoadReport) -> String {
     line
 }
 
-/// Several runs of one scenario: how often each claim held, and how what was found spreads.
+/// Several runs of one scenario: how often each claim held, and how its values spread.
 pub fn repeated(outcomes: &[Outcome]) -> String {
     let mut out = String::new();
     let Some(first) = outcomes.first() else {
@@ -144,7 +144,7 @@ pub fn matrix(runs: &[(Vec<Override>, Outcome)]) -> String {
         head.extend(settings.iter().map(|one| last(&one.path)));
     }
     head.push("run".to_owned());
-    // A run that could not be carried out has no loads: take the names from one that has.
+    // A run that could not be carried out has no loads: the names come from one that has.
     let loads = runs
         .iter()
         .map(|(_, outcome)| &outcome.loads)

@@ -1,5 +1,5 @@
-//! Asks a sidecar's admin endpoint, which listens on the loopback of its own host: the question goes
-//! out from a thread that enters the network namespace of the process.
+//! Asks a sidecar's admin endpoint, which listens on the loopback of its own host: a thread that enters the
+//! network namespace of the process sends the request.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns};
 
 use super::limits::{ADMIN_BYTES_MAX, ADMIN_TIMEOUT};
 
-/// What it said.
+/// The answer.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -19,7 +19,7 @@ pub(super) struct Answer {
 
 /// `GET path` at `port` on the loopback of the process's host.
 pub(super) fn get(process: u32, port: u16, path: &str) -> io::Result<Answer> {
-    // A namespace belongs to a thread, and this one must not change its own.
+    // A namespace belongs to a thread, and this thread must not change its own.
     let exchange = || exchange(process, port, path);
     std::thread::scope(|scope| scope.spawn(exchange).join())
         .unwrap_or_else(|_| Err(io::Error::other("the thread that asked ended")))

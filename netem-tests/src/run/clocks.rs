@@ -1,5 +1,5 @@
-//! The clocks of the processes whose clocks a timeline steps; all others keep the system's. `lab/clock.rs`
-//! is one such clock.
+//! The clocks of the processes whose clocks a timeline steps; all other processes use the system's clock.
+//! `lab/clock.rs` is one such clock.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use super::RunError;
 use crate::lab::clock::{Clock, library};
 use crate::scenario::{Action, ClockStep, Scenario};
 
-/// Where libfaketime keeps what it shares with children, by the ids of processes.
+/// Where libfaketime keeps its shared memory with children, by the ids of processes.
 const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Clocks by the names of their processes.
@@ -23,7 +23,7 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// Makes what the scenario needs; nothing if it steps no clock.
+    /// Makes the clocks that the scenario needs; none if it steps no clock.
     ///
     /// # Errors
     /// When libfaketime is missing, or the system refuses.
@@ -44,7 +44,7 @@ impl Clocks {
         Ok(made)
     }
 
-    /// What a process needs in its environment.
+    /// The environment that a process needs.
     pub(super) fn environment(&self, process: &str) -> Vec<(OsString, OsString)> {
         let clock = self.clocks.get(process);
         clock.map(Clock::environment).unwrap_or_default()
@@ -55,7 +55,7 @@ impl Clocks {
         self.clocks.keys().map(String::as_str)
     }
 
-    /// Steps the clock of a process, which need not run.
+    /// Steps the clock of a process, which may be stopped.
     pub(super) fn step(&mut self, process: &str, step: ClockStep) -> Result<(), RunError> {
         match self.clocks.get_mut(process) {
             Some(clock) => clock.step(step.milliseconds()).map_err(failed(process)),
@@ -63,8 +63,8 @@ impl Clocks {
         }
     }
 
-    /// A /dev/shm of the run's own. A process that is killed leaves its part there, and in another lab, where
-    /// ids begin anew, libfaketime would meet the part of another.
+    /// A /dev/shm of the run's own. A process that is killed leaves its part there; ids begin anew in another
+    /// lab, where libfaketime would then find it.
     fn mount_once(&mut self) -> Result<(), RunError> {
         if self.mounted {
             return Ok(());
@@ -88,7 +88,7 @@ impl Clocks {
 impl Drop for Clocks {
     fn drop(&mut self) {
         if self.mounted {
-            // The mount namespace would take it along in the end.
+            // The mount namespace would remove it in the end.
             let _ = umount2(SHARED_MEMORY, MntFlags::MNT_DETACH);
         }
     }

@@ -1,5 +1,5 @@
-//! State directories that run out of room: a small tmpfs each, and a file that takes what is left.
-//! The mounts belong to the lab's own mount namespace.
+//! State directories that run out of space: a small tmpfs each, and a file that takes the rest. The mounts
+//! belong to the lab's own mount namespace.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,8 +20,8 @@ pub(super) fn state(directory: &Path, process: &str) -> PathBuf {
     }
 }
 
-/// State directories that are file systems of their own. Dropping it takes them away, so that the
-/// run's directory can be removed.
+/// State directories that are file systems of their own. Dropping it unmounts them, so that the run's
+/// directory can be removed.
 #[derive(Debug, Default)]
 pub(super) struct Disks(Vec<PathBuf>);
 
@@ -50,13 +50,13 @@ impl Disks {
 impl Drop for Disks {
     fn drop(&mut self) {
         for path in &self.0 {
-            // The mount namespace would take it along in the end.
+            // The mount namespace would remove it in the end.
             let _ = umount2(path, MntFlags::MNT_DETACH);
         }
     }
 }
 
-/// Takes all room that is left.
+/// Takes all free space.
 pub(super) fn fill(directory: &Path, process: &str) -> Result<(), RunError> {
     let path = state(directory, process).join(FILLER);
     let system = |source| RunError::System {

@@ -1,5 +1,5 @@
-//! The processes of a run: by which names they go, how they are started again, and what they counted before
-//! they were killed.
+//! The processes of a run: their names, how they are started again, and the counts that they had before they
+//! were killed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -66,7 +66,7 @@ impl<'l> Fleet<'l> {
         self.start(name)
     }
 
-    /// Starts a process that was launched before; nothing happens while it runs.
+    /// Starts a process that was launched before; it does nothing while that runs.
     pub(super) fn start(&mut self, name: &str) -> Result<(), RunError> {
         if let Some(process) = self.running.get_mut(name)
             && matches!(process.try_wait(), Ok(None))
@@ -89,7 +89,7 @@ impl<'l> Fleet<'l> {
         Ok(())
     }
 
-    /// Tells a process something. What it counted until then is kept.
+    /// Applies an action to a process. Its counts until then are kept.
     pub(super) fn signal(&mut self, name: &str, signal: Signal) -> Result<(), RunError> {
         if matches!(signal, Signal::Kill | Signal::Terminate) {
             self.read_last(name);
@@ -117,7 +117,7 @@ impl<'l> Fleet<'l> {
         Ok(())
     }
 
-    /// Whether each clock that will be stepped is that of its process. Call it when all run.
+    /// Whether each clock that will be stepped is really that of its process. Call it when all run.
     pub(super) fn require_clocks(&self) -> Result<(), RunError> {
         for name in self.clocks.processes() {
             let process = self.running.get(name);
@@ -132,12 +132,12 @@ impl<'l> Fleet<'l> {
         Ok(())
     }
 
-    /// The wall clock of a process jumps; its next start finds it where it is then.
+    /// The wall clock of a process jumps; after a restart it still has that offset.
     pub(super) fn step_clock(&mut self, name: &str, step: ClockStep) -> Result<(), RunError> {
         self.clocks.step(name, step)
     }
 
-    /// Runs a command to its end and returns what it wrote to stdout; an error has its last words.
+    /// Runs a command to its end and returns its output on stdout; an error has its last lines.
     pub(super) fn errand(
         &mut self,
         host: &NodeName,
@@ -170,7 +170,7 @@ impl<'l> Fleet<'l> {
         Ok(Err(tail(process.stderr())))
     }
 
-    /// Which processes ended though nobody told them to: each with its last words.
+    /// Processes that ended without being told to: each with its last lines.
     pub(super) fn ended(&mut self) -> Vec<(String, String)> {
         let ended = self.running.iter_mut().filter_map(|(name, process)| {
             let status = process.try_wait().ok()??;
@@ -195,7 +195,7 @@ impl<'l> Fleet<'l> {
         admin::get(process.id(), port, path).ok()
     }
 
-    /// What can be asked: sidecars, the CA and the config service.
+    /// The processes with an admin endpoint: sidecars, the CA and the config service.
     pub(super) fn with_admin(&self) -> Vec<String> {
         let plans = self.plans.iter().filter(|(_, plan)| plan.admin.is_some());
         plans.map(|(name, _)| name.clone()).collect()
@@ -238,7 +238,7 @@ impl<'l> Fleet<'l> {
     pub(super) fn end(mut self) {
         let deadline = std::time::Instant::now() + PROCESS_GRACE;
         for process in self.running.values() {
-            // A paused process hears nothing else.
+            // A paused process receives no other signal.
             let _ = process.inflict(Fault::Continue);
             let _ = process.inflict(Fault::Terminate);
         }
@@ -255,7 +255,7 @@ impl<'l> Fleet<'l> {
     }
 }
 
-/// The last lines of a file, in one.
+/// The last lines of a file, as one.
 pub(super) fn tail(path: &Path) -> String {
     let bytes = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);

@@ -8,31 +8,32 @@ use crate::scenario::Assertion;
 use crate::scenario::assertion::{Bound, LoadMeasure, Measure, SidecarMeasure};
 use crate::scenario::quantity::Quantity;
 
-/// What a process of the mesh counted during the loads: each of its lives from the first scrape to the last.
+/// The counts of a process of the mesh during the loads, for each time that it ran, from the first scrape to
+/// the last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lives(pub(super) Vec<Life>);
 
-/// A process from one start, or the loads' beginning, to its end, or theirs.
+/// A process from its start, or that of the loads, to its end, or theirs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Life {
     pub(super) first: Exposition,
     pub(super) last: Option<Exposition>,
 }
 
-/// What speaks against a run, besides claims that do not hold.
+/// Reasons to doubt a run, besides claims that do not hold.
 #[derive(Debug, Default)]
 pub(super) struct Doubts<'s> {
-    /// The lab did not do what it was told.
+    /// The lab did not work as intended.
     pub(super) lab: Option<String>,
-    /// Loads whose generators were late, and how much. What they find is longer than what there was.
+    /// Loads whose generators were late, and how much. The latencies that they report are too long.
     pub(super) late: BTreeMap<&'s str, String>,
     /// The CPU was needed elsewhere.
     pub(super) starved: Option<String>,
 }
 
 impl Doubts<'_> {
-    /// What became of a run. A late generator and a busy machine make results worse, never better: a
-    /// claim that holds nonetheless, holds; unless it compares with what a late one found.
+    /// The state of a run. A late generator and a busy machine make results worse, never better: a claim that
+    /// holds nonetheless counts as held, unless its bound comes from a load whose generator was late.
     pub(super) fn state(self, claims: &[Assertion], verdicts: &[Verdict]) -> State {
         if let Some(why) = self.lab {
             return State::Invalid(why);
@@ -95,7 +96,7 @@ pub(super) fn judge(
     claims.iter().map(verdict).collect()
 }
 
-/// What a claim's bound is in this run.
+/// The bound of a claim in this run.
 fn bound(bound: &Bound, loads: &[LoadReport]) -> Result<Quantity, String> {
     match bound {
         Bound::Number(quantity) => Ok(*quantity),

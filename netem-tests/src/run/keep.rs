@@ -1,5 +1,5 @@
-//! What is kept of a run that failed, bounded, without keys and tokens: logs, settings, the last packets
-//! of each link and what connections did (qlog).
+//! The files that are kept of a failed run, bounded, without keys and tokens: logs, settings, the last
+//! packets of each link and the packets of connections (qlog).
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -36,18 +36,18 @@ pub fn keep(outcome: &Outcome, directory: &Path, keep: &Path) -> io::Result<Path
     Ok(folder)
 }
 
-/// The name of a capture of a link ends so. It is bounded where it is made.
+/// The suffix of a link's capture. Its size is bounded where it is made.
 const CAPTURE: &str = ".pcapng";
 
-/// The name of a directory with what the connections of a sidecar did ends so.
+/// The suffix of a directory with the qlog of a sidecar's connections.
 const QLOG: &str = ".qlog";
 
-/// The name of the directory for what the connections of a sidecar do.
+/// The name of the directory for the qlog of a sidecar's connections.
 pub(super) fn qlog_directory(sidecar: &str) -> String {
     format!("{sidecar}{QLOG}")
 }
 
-/// Files of qlog, which the sidecar bounded, with its name before theirs.
+/// Files of qlog, which the sidecar bounded, with the sidecar's name as prefix.
 fn copy_qlog(directory: &Path, sidecar: &str, folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -78,7 +78,7 @@ fn free_folder(keep: &Path, name: &str) -> io::Result<PathBuf> {
     ))
 }
 
-/// The end of a file is where it went wrong.
+/// The end of a file shows the failure.
 fn copy_end(from: &Path, to: &Path) -> io::Result<()> {
     let mut file = File::open(from)?;
     let length = file.metadata()?.len();
@@ -92,7 +92,7 @@ fn forget_oldest(keep: &Path) -> io::Result<()> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(keep)? {
         let entry = entry?;
-        // Only what a run left: the folder may be anybody's.
+        // Only folders that a run left: the directory may also have others.
         if entry.path().join("outcome.json").exists() {
             folders.push((entry.metadata()?.modified()?, entry.path()));
         }

@@ -8,7 +8,7 @@ pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(40);
 /// How long a plug-in may prepare: it may load a program of 100 MB.
 pub(super) const PAIR_PREPARATION_MAX: Duration = Duration::from_mins(5);
 
-/// How often a step is looked at.
+/// How often a step is checked.
 pub(super) const GLANCE: Duration = Duration::from_millis(25);
 
 /// Requests for each endpoint of a service before the loads begin: with five endpoints of which two
@@ -22,11 +22,11 @@ pub(super) const PROCESS_GRACE: Duration = Duration::from_secs(1);
 /// starts, and it writes its report.
 pub(super) const LOAD_GRACE: Duration = Duration::from_secs(15);
 
-/// How late a load may send its requests, 99th percentile: less than the difference between what a
-/// scenario of the suite usually finds and the bound that it sets.
+/// How late a load may send its requests, 99th percentile: less than the difference between the usual result
+/// of a scenario and its bound.
 pub(super) const GENERATOR_LATENESS_P99_MAX: Duration = Duration::from_millis(10);
 
-/// An admin endpoint answers within this or not at all: it computes nothing, and events wait for it.
+/// An admin endpoint answers within this time or not at all: it computes little, and events wait for it.
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Bytes of an admin endpoint's answer.
@@ -44,9 +44,10 @@ pub(super) const RUNS_KEPT: usize = 20;
 /// Bytes of the files of one state directory that may be filled up.
 pub(super) const STATE_BYTES: u64 = 2 << 20;
 
-/// Share of the CPU that programs outside of the lab may take where a claim does not hold: with half
-/// of it gone, what was measured is theirs.
+/// Share of the CPU that programs outside of the lab may take if a claim does not hold: with half of it gone,
+/// the result is their doing.
 pub(super) const CPU_OTHERS_MAX: f64 = 0.5;
 
-/// The same for what the host of a virtual machine takes: it comes in stalls of tens of milliseconds.
+/// The same for the time that the host of a virtual machine takes: it comes in stalls of tens of
+/// milliseconds.
 pub(super) const CPU_STOLEN_MAX: f64 = 0.1;

@@ -1,4 +1,4 @@
-//! Loads: how `weft load` is asked for one, and what its result says. Pure.
+//! Loads: the arguments of `weft load` for one, and how its result is read. Pure.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(super) fn command(load: &Load, weft: &Path, port: u16, seed: u64) -> Vec<OsS
         &milliseconds(load.lasts),
         "--deadline",
         &deadline,
-        // What is open at the end is either answered or has failed by its deadline.
+        // A request that is open at the end is answered or has failed by its deadline.
         "--grace",
         &deadline,
         "--seed",
@@ -42,7 +42,7 @@ pub(super) fn command(load: &Load, weft: &Path, port: u16, seed: u64) -> Vec<OsS
     command
 }
 
-/// What a load's result says, and why the generator itself was not good enough if it was not.
+/// A load's result, and why the generator itself was not good enough, if so.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Read {
     pub(super) report: LoadReport,
@@ -52,7 +52,7 @@ pub(super) struct Read {
 /// Reads the result of `weft load -o json`. `began_unix_ms` is when the loads of the run began.
 ///
 /// # Errors
-/// What is missing in the document.
+/// The field that is missing in the document.
 pub(super) fn read(name: &str, text: &str, began_unix_ms: u64) -> Result<Read, String> {
     let document: Value =
         serde_json::from_str(text).map_err(|error| format!("its result is no JSON: {error}"))?;
@@ -101,7 +101,7 @@ pub(super) fn read(name: &str, text: &str, began_unix_ms: u64) -> Result<Read, S
         goodput: count("/summary/bytes_in")? as f64 / seconds.max(f64::EPSILON),
         series: series(&document, started as f64 / 1e3),
     };
-    // The generator judges itself by the latency that it found; here, claims are about tens of
+    // The generator judges itself by the latency that it measured; here, claims are about tens of
     // milliseconds and more.
     let late = micros("/generator/lateness/percentiles/p99/us");
     let invalid = (late > GENERATOR_LATENESS_P99_MAX).then(|| {

@@ -1,4 +1,4 @@
-//! What the machine itself was doing: a run on a starved one says little.
+//! The load of the machine itself: a run on an overloaded machine says little.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,15 +9,15 @@ use super::limits::{CPU_OTHERS_MAX, CPU_STOLEN_MAX};
 pub(super) struct Cpu {
     total: u64,
     idle: u64,
-    /// Of programs: not of interrupts, which nobody owns.
+    /// Of programs: not of interrupts, which belong to no process.
     programs: u64,
     /// Taken by the host of this virtual machine.
     stolen: u64,
-    /// Of the lab's own processes, those among them that ended included.
+    /// Of the lab's own processes, including those that ended.
     own: u64,
 }
 
-/// What became of the CPU's time, each from 0 to 1.
+/// The use of the CPU's time, each from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Shares {
     /// In use.
@@ -28,7 +28,7 @@ pub(super) struct Shares {
     pub(super) stolen: f64,
 }
 
-/// CPU time so far; nothing where there is no /proc.
+/// CPU time so far; zero without /proc.
 pub(super) fn cpu() -> Cpu {
     let mut cpu = read(&std::fs::read_to_string("/proc/stat").unwrap_or_default());
     // The lab's own /proc: only its processes are there.
@@ -54,7 +54,7 @@ impl Shares {
         }
     }
 
-    /// Why what was measured is not weft's doing, if so.
+    /// Why the measurements are not caused by weft, if so.
     pub(super) fn starved(&self) -> Option<String> {
         let of = |share: f64, who: &str| format!("{who} took {:.0} % of the CPU", 100.0 * share);
         if self.stolen > CPU_STOLEN_MAX {
@@ -86,8 +86,8 @@ fn read(stat: &str) -> Cpu {
     }
 }
 
-/// What a process and the children that it waited for used: fields 14 to 17 of /proc/PID/stat. The
-/// name before them may contain anything.
+/// CPU time of a process and of the children that it waited for: fields 14 to 17 of /proc/PID/stat. The name
+/// before them may contain any characters.
 fn process_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields = rest.split_whitespace().skip(11).take(4);

@@ -36,7 +36,7 @@ const ADMIN_PORT: u16 = 6191;
 const LISTENER_PORT: u16 = 5001;
 const APPLICATION_PORT: u16 = 8080;
 
-/// Where a load finds a service: the listener of its caller's sidecar, by caller and service.
+/// Where a load reaches a service: the listener of its caller's sidecar, by caller and service.
 pub(super) type Listeners = BTreeMap<(String, String), u16>;
 
 /// Ports that are taken on each host.
@@ -52,7 +52,7 @@ impl Ports {
     }
 }
 
-/// What a bring-up needs at hand.
+/// The parameters of a bring-up.
 pub(super) struct Builder<'a, 'l> {
     pub(super) scenario: &'a Scenario,
     pub(super) weft: &'a Path,
@@ -64,7 +64,7 @@ pub(super) struct Builder<'a, 'l> {
 }
 
 impl Builder<'_, '_> {
-    /// Brings everything up; returns where the services are for the loads.
+    /// Brings everything up; returns where loads reach the services.
     pub(super) fn bring_up(
         &mut self,
         progress: &mut dyn FnMut(&str),
@@ -115,8 +115,8 @@ impl Builder<'_, '_> {
         Ok(listeners)
     }
 
-    /// Connections of the mesh are made by the first requests: made here, a connection that appears
-    /// under the loads is one that replaces another.
+    /// The first requests make the connections of the mesh. Made here, a connection that appears under the
+    /// loads is one that replaces another.
     pub(super) fn first_requests(
         &mut self,
         host: &NodeName,
@@ -129,14 +129,14 @@ impl Builder<'_, '_> {
             Protocol::Tcp => "tcp",
         };
         let url = format!("{scheme}://127.0.0.1:{port}/");
-        // Of two endpoints chosen at random, even of few, each is met within so many requests.
+        // Of two endpoints chosen at random, even of few, each is met within this many requests.
         let requests = (FIRST_REQUESTS * service.endpoints.len()).to_string();
         let flags = ["--rate", "100", "--requests", &requests, "--quiet"];
         let arguments = [&["load", &url], flags.as_slice()].concat();
         self.retry(host, &arguments).map(drop)
     }
 
-    /// The CA's store, and a token for everybody.
+    /// The CA's store, and a token for every process.
     fn make_tokens(&mut self, control: &NodeName, address: Ipv4Addr) -> Result<(), RunError> {
         let ca = text(&self.path("ca"));
         let at = format!("{address}:{CA_PORT}");
@@ -379,7 +379,7 @@ impl Builder<'_, '_> {
             })
     }
 
-    /// The same until it succeeds: what it needs may still be starting.
+    /// The same until it succeeds: a process that it needs may still be starting.
     fn retry(&mut self, host: &NodeName, arguments: &[&str]) -> Result<String, RunError> {
         let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
@@ -405,7 +405,7 @@ impl Builder<'_, '_> {
         self.fleet.errand(host, command, environment, self.stop)
     }
 
-    /// Waits for `happened`; fails early when a process ends meanwhile.
+    /// Waits for `happened`; fails early when a process ends.
     fn until(&mut self, what: &str, happened: impl Fn(&Fleet<'_>) -> bool) -> Result<(), RunError> {
         let deadline = Instant::now() + STEP_TIMEOUT;
         while !happened(self.fleet) {
@@ -442,7 +442,7 @@ impl Builder<'_, '_> {
     }
 }
 
-/// `weft load serve` for a protocol; what else it does comes from the scenario.
+/// `weft load serve` for a protocol; its other flags come from the scenario.
 fn serve_flags(protocol: Protocol, listen: &str) -> Vec<String> {
     let flag = match protocol {
         Protocol::Http | Protocol::Grpc => "--http",

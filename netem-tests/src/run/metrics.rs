@@ -1,4 +1,4 @@
-//! What a sidecar counts, read from its Prometheus exposition. Pure.
+//! The metrics of a sidecar, read from its Prometheus exposition. Pure.
 
 /// One scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,7 +14,7 @@ struct Sample {
 }
 
 impl Exposition {
-    /// Reads the text format (0.0.4); lines that are none of it are skipped.
+    /// Reads the text format (0.0.4); other lines are skipped.
     pub(super) fn read(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         Self {
@@ -22,8 +22,8 @@ impl Exposition {
         }
     }
 
-    /// The sum over all series of `name` that have `labels`. A series that was never counted is not
-    /// there, so no series is 0.
+    /// The sum over all series of `name` that have `labels`. A series that was never counted is absent, so no
+    /// series counts as 0.
     pub(super) fn sum(&self, name: &str, labels: &[(String, String)]) -> f64 {
         let matching = self.samples.iter().filter(|sample| {
             sample.name == name && labels.iter().all(|label| sample.labels.contains(label))

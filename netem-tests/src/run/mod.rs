@@ -1,9 +1,8 @@
-//! Carries a scenario out: the whole story stands in [`run`], top to bottom.
+//! Runs a scenario: [`run`] has all steps in order.
 //!
-//! `mesh.rs` brings the mesh up, `fleet.rs` owns its processes, `load.rs` speaks to `weft load`,
-//! `timeline.rs` does what befalls them, `judge.rs` compares claims with findings, and
-//! [`Outcome`] is what reports are made of. What a scenario is stands in
-//! [`crate::scenario`].
+//! `mesh.rs` brings the mesh up, `fleet.rs` owns its processes, `load.rs` talks to `weft load`, `timeline.rs`
+//! causes the faults, `judge.rs` compares claims with results, and [`Outcome`] is the data of reports.
+//! [`crate::scenario`] defines a scenario.
 
 mod admin;
 mod clocks;
@@ -44,21 +43,21 @@ use mesh::{Builder, Listeners, node};
 use outcome::{LinkCounts, LoadReport, Outcome};
 use stop::{Stop, Stopped};
 
-/// Where and with what a scenario is carried out.
+/// The parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The `weft` binary under test.
     pub weft: PathBuf,
     /// An empty directory for state and logs.
     pub directory: PathBuf,
-    /// What impairs packets.
+    /// The back-end for its links.
     pub backend: Choice,
-    /// Whether sidecars write down what their connections do, packet by packet.
+    /// Whether sidecars record their connections packet by packet.
     pub qlog: bool,
 }
 
-/// Why a scenario could not be carried out. None of it says anything about weft under faults, except
-/// that a step of the bring-up on a perfect network failed.
+/// Why a scenario could not be run. None of these says anything about weft under faults, except that a step
+/// of the bring-up on a perfect network failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The lab did not come up.
@@ -78,13 +77,13 @@ pub enum RunError {
     Step {
         /// The step.
         what: String,
-        /// The last words of whoever failed.
+        /// The last lines of the process that failed.
         said: String,
     },
     /// The system refused.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// The step.
         what: String,
         /// Why not.
         source: io::Error,
@@ -100,10 +99,10 @@ impl From<Stopped> for RunError {
     }
 }
 
-/// Carries `scenario` out. Only inside a sandbox. `progress` gets a line for each step.
+/// Runs `scenario`. Only inside a sandbox. `progress` gets a line for each step.
 ///
 /// # Errors
-/// When it could not be carried out; a claim that does not hold is an [`Outcome`].
+/// When it could not be run; a claim that does not hold is an [`Outcome`].
 pub fn run(
     scenario: &Scenario,
     setup: &Setup,
@@ -118,8 +117,8 @@ pub fn run(
     for process in filled(scenario) {
         disks.add(&setup.directory, &process)?;
     }
-    // A bring-up over lossy links would only add noise to what is measured. But they have their delay, or
-    // connections would begin with round-trip times of a network that is not the scenario's.
+    // A bring-up over lossy links would only add noise. But the links have their delay, because connections
+    // would otherwise start with round-trip times of another network.
     let lab = Lab::up(
         only_delayed(&scenario.topology)?,
         Options {
@@ -162,7 +161,7 @@ pub fn run(
         began_unix_ms,
         stop,
     };
-    // A generator that was late makes what it finds longer.
+    // A generator that was late reports latencies that are too long.
     let mut late = BTreeMap::new();
     for load in &scenario.loads {
         let Some(process) = loads.get_mut(&load.name) else {
@@ -214,7 +213,7 @@ fn filled(scenario: &Scenario) -> BTreeSet<String> {
     filled.collect()
 }
 
-/// All that links will ever do.
+/// All later settings of links.
 fn impairments(scenario: &Scenario) -> Vec<Impairment> {
     let links = scenario.topology.links().iter();
     let mut all: Vec<Impairment> = links.flat_map(|link| link.impairments.clone()).collect();
@@ -226,7 +225,7 @@ fn impairments(scenario: &Scenario) -> Vec<Impairment> {
     all
 }
 
-/// The topology with links that do nothing to packets but delay them.
+/// The topology with links that only delay packets.
 fn only_delayed(topology: &Topology) -> Result<Topology, RunError> {
     let links = topology.links().iter().map(|link| LinkSpec {
         impairments: link.impairments.clone().map(|impairment| Impairment {
@@ -241,7 +240,7 @@ fn only_delayed(topology: &Topology) -> Result<Topology, RunError> {
     })
 }
 
-/// Makes the links as the scenario wants them when the loads begin.
+/// Sets the links to their state when the loads begin.
 fn impair(lab: &Lab, topology: &Topology) -> Result<(), RunError> {
     for link in topology.links() {
         for end in End::BOTH {
@@ -282,7 +281,7 @@ fn start_load(
     Ok(lab.spawn(&node(&caller.host)?, program)?)
 }
 
-/// What is needed to wait for a load's end.
+/// The values needed to wait for a load's end.
 struct Waiting<'a> {
     scenario: &'a Scenario,
     began: Instant,

@@ -1,4 +1,4 @@
-//! What a run found: the data that every report is made of, and what `-o json` prints. Pure.
+//! The results of a run: the data of every report, and what `-o json` prints. Pure.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::scenario::quantity::Dimension;
 pub struct Outcome {
     /// The scenario.
     pub scenario: String,
-    /// What it shows.
+    /// Its purpose.
     pub description: String,
     /// Fixes the fate of packet n on each link and direction; not how processes are scheduled.
     pub seed: u64,
-    /// What became of it.
+    /// Its state.
     pub state: State,
     /// Why weft is known to fail it, if so.
     pub expected_failure: Option<String>,
-    /// The claims and what was found.
+    /// The claims and their results.
     pub verdicts: Vec<Verdict>,
-    /// What each load's client saw.
+    /// The results of each load's client.
     pub loads: Vec<LoadReport>,
-    /// What was done, and when.
+    /// The events, with their times.
     pub events: Vec<Done>,
-    /// What the links did to packets.
+    /// The counts of the links.
     pub links: Vec<LinkCounts>,
     /// Seconds that the loads were planned to run.
     #[serde(serialize_with = "seconds")]
@@ -39,12 +39,12 @@ pub struct Outcome {
     pub cpu_others: f64,
     /// The share that the host of this virtual machine took.
     pub cpu_stolen: f64,
-    /// How late the emulator handed packets over: 99th percentile, in seconds.
+    /// How late the emulator delivered packets: 99th percentile, in seconds.
     #[serde(serialize_with = "seconds")]
     pub lateness_p99: Duration,
 }
 
-/// What became of a run.
+/// The state of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "is", content = "why")]
 pub enum State {
@@ -54,27 +54,27 @@ pub enum State {
     Failed,
     /// The lab itself did not keep up, so that the run says nothing: why.
     Invalid(String),
-    /// It could not be carried out: why.
+    /// It could not be run: why.
     Broken(String),
 }
 
-/// A claim and what was found.
+/// A claim and its result.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
     /// As it stands in the scenario.
     pub claim: String,
-    /// The number found, with its unit; or why there is none.
+    /// The result, with its unit; or why there is none.
     pub found: String,
     /// The number alone: seconds, bytes per second, a share from 0 to 1, or a count.
     pub value: Option<f64>,
-    /// What the number counts.
+    /// The dimension of the number.
     #[serde(skip)]
     pub dimension: Dimension,
     /// Whether the claim holds.
     pub holds: bool,
 }
 
-/// Something that was done to the lab.
+/// An event of the lab.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Done {
     /// Seconds after the loads began, as planned.
@@ -87,18 +87,18 @@ pub struct Done {
     pub what: String,
 }
 
-/// What a link did to packets from one of its ends.
+/// The counts of a link for packets from one of its ends.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LinkCounts {
     /// The link.
     pub link: String,
     /// The end from which the packets came.
     pub from: String,
-    /// What became of them.
+    /// The counts.
     pub counters: crate::link::Counters,
 }
 
-/// What a load's client saw.
+/// The results of a load's client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LoadReport {
     /// The load.
@@ -107,7 +107,7 @@ pub struct LoadReport {
     pub sent: u64,
     /// Without a good answer.
     pub failed: u64,
-    /// Answers whose bytes were not those expected.
+    /// Answers whose bytes differ from those expected.
     pub corrupt: u64,
     /// Failures by kind, most frequent first.
     pub errors: Vec<(String, u64)>,
@@ -183,7 +183,7 @@ impl Outcome {
         }
     }
 
-    /// Whether the run is as it should be: passed, or failed as it is known to.
+    /// Whether the run is as expected: it passed, or it failed as it is known to.
     pub fn is_as_expected(&self) -> bool {
         match &self.state {
             State::Passed => true,

@@ -14,7 +14,7 @@ use super::mesh::{Builder, node, write_file};
 use super::stop::Stop;
 use crate::scenario::{Pair, Plugin, Scenario};
 
-/// The plug-in that ships, and what it shares with those of `weft load compare`.
+/// The plug-in that ships, and the files that it shares with those of `weft load compare`.
 const ENVOY: [(&str, &str); 2] = [
     ("envoy.py", include_str!("../../pairs/envoy.py")),
     (
@@ -27,8 +27,8 @@ const ENVOY: [(&str, &str); 2] = [
 const LISTENER_PORT: u16 = 5501;
 const BETWEEN_PORT: u16 = 6501;
 
-/// Lets each pair prepare what it needs: it may load programs, and so runs outside of the lab, whose
-/// hosts have no way out.
+/// Lets each pair prepare its files: it may download programs, and so runs outside of the lab, whose hosts
+/// have no access to other networks.
 pub(super) fn prepare(
     scenario: &Scenario,
     directory: &Path,
@@ -53,7 +53,7 @@ pub(super) fn prepare(
     Ok(())
 }
 
-/// Where on its caller's loopback a pair takes the requests for its `index`-th service.
+/// The port on its caller's loopback where a pair takes the requests for its `index`-th service.
 pub(super) fn listener(scenario: &Scenario, pair: &str, service: &str) -> Option<u16> {
     let mut port = LISTENER_PORT;
     for one in &scenario.pairs {

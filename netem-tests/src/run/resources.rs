@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::mesh::{NAMESPACE, SERVICE_PORT, TRUST_DOMAIN};
 use crate::scenario::{Protocol, Scenario};
 
-/// A Service for each of the scenario's, and what the scenario adds.
+/// A Service for each of the scenario's, and the resources that the scenario adds.
 pub(super) fn resources_of(scenario: &Scenario) -> String {
     let mut documents = String::new();
     for service in &scenario.services {

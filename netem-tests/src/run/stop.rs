@@ -1,11 +1,11 @@
-//! Waiting that somebody else may end: Ctrl-C reaches a run between any two steps.
+//! Waits that Ctrl-C may end between any two steps of a run.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use weft_transport::locks::lock;
 
-/// A flag that is raised once and wakes all who wait. Clones share it.
+/// A flag that is raised once and wakes all waiting threads. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<(Mutex<bool>, Condvar)>);
 

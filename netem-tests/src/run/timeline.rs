@@ -1,4 +1,4 @@
-//! Does what a scenario's timeline says and starts its loads, by the clock.
+//! Runs a scenario's timeline and starts its loads, by the clock.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::stop::Stop;
 use crate::link::End;
 use crate::scenario::{Action, Event, Load, Scenario};
 
-/// Something that is due at a time.
+/// An event or a load with its time.
 #[derive(Clone, Copy)]
 enum Entry<'s> {
     Event(&'s Event),
@@ -26,8 +26,8 @@ impl Entry<'_> {
     }
 }
 
-/// Does all events and starts all loads, each at its time after `began`; returns what was done and when
-/// in fact.
+/// Runs all events and starts all loads, each at its time after `began`; returns the events with their actual
+/// times.
 pub(super) fn perform(
     scenario: &Scenario,
     began: Instant,
@@ -40,7 +40,7 @@ pub(super) fn perform(
     let mut entries: Vec<Entry<'_>> = loads
         .chain(scenario.timeline.iter().map(Entry::Event))
         .collect();
-    // Stable: what is due at the same time keeps its order, loads first.
+    // Stable: entries with the same time keep their order, loads first.
     entries.sort_by_key(|entry| entry.at());
     let mut done = Vec::with_capacity(entries.len());
     for entry in entries {

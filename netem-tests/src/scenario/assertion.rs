@@ -1,5 +1,5 @@
-//! What a scenario claims, one line each: `requests p99 <= 300ms`. Pure: reads the line and compares
-//! it with a number; `run/judge.rs` finds the number.
+//! The claims of a scenario, one line each: `requests p99 <= 300ms`. Pure: reads the line and compares it
+//! with a number; `run/judge.rs` finds the number.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct Assertion {
     pub line: String,
     /// Of whom it speaks.
     pub subject: String,
-    /// What is measured there.
+    /// The quantity there.
     pub measure: Measure,
     /// How the two sides compare.
     pub comparison: Comparison,
@@ -23,42 +23,42 @@ pub struct Assertion {
     pub bound: Bound,
 }
 
-/// What a claim compares with.
+/// The bound of a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Bound {
     /// A number.
     Number(Quantity),
-    /// A share of what the same run found of a load.
+    /// A share of a result of another load in the same run.
     OfLoad {
         /// The share, 1 for all of it.
         share: f64,
         /// The load.
         load: String,
-        /// What of it.
+        /// The quantity.
         measure: LoadMeasure,
     },
 }
 
-/// What can be measured.
+/// The quantities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measure {
-    /// Of a load: what its client saw.
+    /// Of a load: the results of its client.
     Load(LoadMeasure),
-    /// Of a sidecar, the CA or the config service: what it says of itself.
+    /// Of a sidecar, the CA or the config service: its own counts.
     Sidecar(SidecarMeasure),
 }
 
-/// What a client saw.
+/// The results of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadMeasure {
     /// Requests that were due.
     Sent,
-    /// Requests without a good answer, those never sent among them.
+    /// Requests without a good answer, including those never sent.
     Failed,
     /// The share with a good answer.
     Success,
-    /// Answers whose bytes were not those that the server sent.
+    /// Answers whose bytes differ from those that the server sent.
     Corrupt,
     /// Median latency, from when the request was due.
     P50,
@@ -76,7 +76,7 @@ pub enum LoadMeasure {
     Goodput,
 }
 
-/// What a process of the mesh says of itself; the CA and the config service only by their metrics.
+/// The counts of a process of the mesh; the CA and the config service have only their metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SidecarMeasure {
     /// Mesh connections that peers opened during the load: each is a caller that reconnected.
@@ -137,7 +137,7 @@ impl Assertion {
     /// Reads one line. Whether its subject exists is checked by the caller.
     ///
     /// # Errors
-    /// What is wrong with the line and what to write.
+    /// The fault of the line, and what to write.
     pub fn read(line: &str) -> Result<Self, String> {
         let (left, comparison, bound) = split(line).ok_or_else(|| format!("`{line}`: {FORM}"))?;
         let (subject, what) = left
@@ -154,7 +154,7 @@ impl Assertion {
         })
     }
 
-    /// Whether a measured number keeps the claim against what its bound is. Not a number keeps none.
+    /// Whether a measured number satisfies the claim with this bound. NaN satisfies none.
     pub fn holds(&self, measured: f64, bound: f64) -> bool {
         // 99.9 % has no exact form in binary: 999 of 1000 is that share nonetheless.
         let equal = (measured - bound).abs() <= 1e-9 * bound;
@@ -200,8 +200,7 @@ impl Bound {
     }
 }
 
-/// The left side, the operator, the right side. Operators within the braces of a metric's labels are
-/// text.
+/// The left side, the operator, the right side. Operators within the braces of a metric's labels are text.
 fn split(line: &str) -> Option<(&str, Comparison, &str)> {
     let from = line.rfind('}').map_or(0, |at| at + 1);
     let at = from + line[from..].find(['<', '>', '='])?;
@@ -235,7 +234,7 @@ impl Measure {
         }
     }
 
-    /// What its bound counts.
+    /// The dimension of its bound.
     pub fn dimension(&self) -> Dimension {
         match self {
             Self::Load(measure) => measure.dimension(),
@@ -245,7 +244,7 @@ impl Measure {
 }
 
 impl LoadMeasure {
-    /// What it counts.
+    /// Its dimension.
     pub fn dimension(self) -> Dimension {
         match self {
             Self::Sent | Self::Failed | Self::Corrupt => Dimension::Count,

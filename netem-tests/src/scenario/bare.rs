@@ -1,5 +1,5 @@
-//! Only the network of a scenario, for labs in which people try things by hand: a file needs no
-//! loads and no assertions for it. Pure.
+//! Only the network of a scenario, for labs in which people try things by hand: a file needs no loads and no
+//! assertions for it. Pure.
 
 use serde::Deserialize;
 use weft_config::settings::yaml_message;
@@ -13,7 +13,7 @@ use super::raw::RawTopology;
 use super::traces::ReadFile;
 use crate::lab::Topology;
 
-/// What a lab is made of.
+/// The contents of a lab.
 #[derive(Clone, Debug)]
 pub struct Network {
     /// Hosts, routers and links.
@@ -22,7 +22,7 @@ pub struct Network {
     pub seed: Option<u64>,
 }
 
-/// The fields that matter here; what else the file says is for [`super::parse()`].
+/// The fields that matter here; [`super::parse()`] reads the others.
 #[derive(Deserialize)]
 struct RawNetwork {
     topology: RawTopology,
@@ -33,7 +33,7 @@ struct RawNetwork {
 /// those that it names.
 ///
 /// # Errors
-/// All mistakes of the topology that were found, each with its line.
+/// All mistakes of the topology, each with its line.
 pub fn parse_network(
     origin: &str,
     text: &str,

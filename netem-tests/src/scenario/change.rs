@@ -1,5 +1,5 @@
-//! Changes of links on a timeline. Pure: reads what an entry says of a link, and works out what the link does
-//! then; the other entries are `event.rs`.
+//! Changes of links on a timeline. Pure: reads the entries about a link, and computes its state after each;
+//! the other entries are in `event.rs`.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use super::raw::{RawEvent, RawSettings};
 use crate::lab::{LinkSpec, NodeName};
 use crate::link::Impairment;
 
-/// A change of a link before it is known what the link does then.
+/// A change of a link whose resulting state is not computed yet.
 pub(super) struct Change {
     link: usize,
     directions: [bool; 2],
-    what: What,
+    what: Effect,
 }
 
-enum What {
+enum Effect {
     Set { path: String, settings: RawSettings },
     Blackout(bool),
 }
 
-/// Reads what the entry `index` says of `link`: changes, and how long after the entry's time each follows. A
+/// Reads the entry `index` about `link`: changes, and how long after the entry's time each follows. A
 /// blackout is two.
 pub(super) fn read(
     checker: &mut Checker<'_>,
@@ -57,15 +57,15 @@ pub(super) fn read(
     match (&raw.set, raw.blackout) {
         (Some(settings), None) => {
             let (path, settings) = (path("set"), settings.clone());
-            vec![(Duration::ZERO, change(What::Set { path, settings }))]
+            vec![(Duration::ZERO, change(Effect::Set { path, settings }))]
         }
         (None, Some(DurationText(lasts))) => {
             if lasts > limits::SCENARIO_DURATION_MAX {
                 checker.problem(path("blackout"), "no scenario takes that long");
             }
             vec![
-                (Duration::ZERO, change(What::Blackout(true))),
-                (lasts, change(What::Blackout(false))),
+                (Duration::ZERO, change(Effect::Blackout(true))),
+                (lasts, change(Effect::Blackout(false))),
             ]
         }
         (Some(_), Some(_)) | (None, None) => {
@@ -79,7 +79,7 @@ pub(super) fn read(
 }
 
 impl Change {
-    /// Changes what its link does; `state` has that of each.
+    /// Changes its link; `state` has that of each.
     pub(super) fn apply(
         self,
         checker: &mut Checker<'_>,
@@ -93,17 +93,17 @@ impl Change {
             }
             let impairment = &mut state[self.link][direction];
             match &self.what {
-                What::Blackout(dark) => impairment.blackout = *dark,
-                What::Set {
+                Effect::Blackout(dark) => impairment.blackout = *dark,
+                Effect::Set {
                     path,
                     settings: raw,
                 } => settings(checker, path, raw, impairment),
             }
         }
         let mut what = match &self.what {
-            What::Blackout(true) => "blackout".to_owned(),
-            What::Blackout(false) => "heals".to_owned(),
-            What::Set { settings, .. } => {
+            Effect::Blackout(true) => "blackout".to_owned(),
+            Effect::Blackout(false) => "heals".to_owned(),
+            Effect::Set { settings, .. } => {
                 let pairs = settings
                     .iter()
                     .map(|(key, value)| format!("{key}={}", value.0));

@@ -1,5 +1,5 @@
-//! From what is written to a [`Scenario`] in which every name means something. Pure. Each problem
-//! carries the path of its field; `parse.rs` finds the line.
+//! Turns the written form into a [`Scenario`] in which every name is defined. Pure. Each problem carries the
+//! path of its field; `parse.rs` finds the line.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::link::Impairment;
 pub(super) struct Problem {
     /// Path of the field, as `loads.requests.from`.
     pub(super) field: String,
-    /// What is wrong and what to write.
+    /// The fault, and what to write.
     pub(super) message: String,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Checker<'f> {
     traces: Traces<'f>,
 }
 
-/// What may be named.
+/// The names that may be used.
 pub(super) struct Names {
     pub(super) hosts: Vec<String>,
     pub(super) links: Vec<String>,
@@ -79,7 +79,7 @@ impl<'f> Checker<'f> {
         false
     }
 
-    /// What the lab says of a name or of the whole topology.
+    /// A fault that the lab reports for a name or for the whole topology.
     pub(super) fn name<T>(
         &mut self,
         field: impl Into<String>,
@@ -181,7 +181,7 @@ pub(super) fn check(
     }
 }
 
-/// Changes `impairment` by `raw`, which stands at `path`.
+/// Changes `impairment` by `raw`, which is at `path`.
 pub(super) fn settings(
     checker: &mut Checker<'_>,
     path: &str,
@@ -204,8 +204,8 @@ pub(super) fn settings(
     }
 }
 
-/// Sidecars, loads and the control plane share one space of names, so that a claim or an event needs
-/// no prefix.
+/// Sidecars, loads and the control plane share one space of names, so that a claim or an event needs no
+/// prefix.
 fn unique(checker: &mut Checker<'_>, scenario: &Scenario) {
     let mut taken = BTreeSet::from(["ca", "config"]);
     let endpoints = scenario

@@ -9,7 +9,7 @@ use weft_config::settings::DurationText;
 
 use super::limits::CLOCK_STEP_MAX;
 
-/// A step of a wall clock, ahead or back.
+/// A step of a wall clock, forward or back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ClockStep {

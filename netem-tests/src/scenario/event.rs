@@ -1,5 +1,5 @@
-//! What happens in a scenario, and when. Pure: reads the timeline and checks its names. What a change makes of
-//! a link is `change.rs`; `run/timeline.rs` does all of it by the clock.
+//! The events of a scenario and their times. Pure: reads the timeline and checks its names. `change.rs`
+//! computes the state of links; `run/timeline.rs` runs all events by the clock.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use super::raw::RawEvent;
 use crate::lab::{LinkName, LinkSpec, NodeName, Topology};
 use crate::link::Impairment;
 
-/// Something that happens so long after the loads began.
+/// An event, with its time after the loads began.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// After the loads began.
     pub at: Duration,
-    /// What happens.
+    /// The event.
     pub action: Action,
 }
 
-/// What can happen.
+/// The kinds of events.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// A link changes.
     Link {
         /// Its name.
         link: LinkName,
-        /// What it does from then on to packets from the first of its ends, and from the second.
+        /// The impairments from then on of packets from the first of its ends, and from the second.
         impairments: Box<[Impairment; 2]>,
         /// The change in the words of the file, for reports.
         what: String,
@@ -43,15 +43,15 @@ pub enum Action {
     Signal(String, Signal),
     /// A process starts again.
     Start(String),
-    /// A process's state directory has no room left.
+    /// A process's state directory has no space left.
     FillDisk(String),
-    /// And has room again.
+    /// It has space again.
     FreeDisk(String),
     /// A process's wall clock jumps.
     StepClock(String, ClockStep),
 }
 
-/// What a process may be told.
+/// The actions on a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGKILL.
@@ -88,7 +88,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// The timeline in the order of time, with what each link does after each change.
+/// The timeline in the order of time, with the state of each link after each change.
 pub(super) fn timeline(
     checker: &mut Checker<'_>,
     raw: Vec<RawEvent>,
@@ -100,7 +100,7 @@ pub(super) fn timeline(
     for (index, event) in raw.into_iter().enumerate() {
         entry(checker, index, event, names, links, &mut entries);
     }
-    // Stable: what stands first in the file happens first.
+    // Stable: the first in the file happens first.
     entries.sort_by_key(|(at, _)| *at);
     let mut state: Vec<[Impairment; 2]> =
         links.iter().map(|link| link.impairments.clone()).collect();

@@ -6,7 +6,7 @@ use super::check::Checker;
 use super::raw::RawLoad;
 use super::{Caller, Load, Pace, limits};
 
-/// A load; `None` if nothing says how fast it is. `duration` is the scenario's.
+/// A load; `None` if its rate is not given. `duration` is the scenario's.
 pub(super) fn load(
     checker: &mut Checker<'_>,
     name: String,

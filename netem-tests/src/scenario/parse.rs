@@ -1,4 +1,5 @@
-//! Text to [`Scenario`], strictly: every mistake is one line with file, line and what to write. Pure.
+//! Reads a text into a [`Scenario`], strictly: every mistake is one line with file, line and what to write.
+//! Pure.
 
 use std::fmt;
 use std::str::FromStr;
@@ -71,7 +72,7 @@ pub fn parse(
     files: ReadFile<'_>,
 ) -> Result<Scenario, ScenarioError> {
     let one = |line: String| ScenarioError { lines: vec![line] };
-    // The tree knows where each field stands; the typed reading knows which fields there are.
+    // The tree knows where each field is; the typed reading knows which fields exist.
     let root = match yaml::documents(text).map(|mut documents| (documents.len(), documents.pop())) {
         Ok((1, Some(root))) => root,
         Ok(_) => {
@@ -108,8 +109,7 @@ pub(super) fn line(origin: &str, root: &Node, problem: &Problem) -> String {
     format!("{origin}:{at}: {field}: {message}")
 }
 
-/// Puts another value at a path. The path must lead through what there is; only its last step may be
-/// new.
+/// Puts another value at a path. The path must lead through existing fields; only its last step may be new.
 fn replace(raw: RawScenario, change: &Override) -> Result<RawScenario, String> {
     let mut tree = serde_json::to_value(&raw).map_err(|error| error.to_string())?;
     let value: Value =

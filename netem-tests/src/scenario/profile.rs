@@ -1,17 +1,17 @@
-//! Networks that many know, by name. Pure. The figures are typical ones of published measurements,
-//! rounded; a scenario that depends on one should say its own.
+//! Well-known networks, by name. Pure. The figures are typical ones of published measurements, rounded; a
+//! scenario that depends on one should state its own.
 
 use weft_config::nearest::unknown_word;
 
 use crate::link::Impairment;
 
-/// A named network: what it is, and what it does to packets from each of its ends, in the words of
-/// `weft lab set`. The first end is the user's: what it sends is the uplink.
+/// A named network: its description, and the impairment of packets from each of its ends, in the form of
+/// `weft lab set`. The first end is the user's: packets from it are the uplink.
 #[derive(Clone, Copy, Debug)]
 pub struct Profile {
     /// Its name.
     pub name: &'static str,
-    /// What it is like.
+    /// Its description.
     pub about: &'static str,
     up: &'static [(&'static str, &'static str)],
     down: &'static [(&'static str, &'static str)],
@@ -89,10 +89,10 @@ pub const PROFILES: [Profile; 4] = [
     },
 ];
 
-/// What a named network does to packets from each end.
+/// The impairments of a named network for packets from each end.
 ///
 /// # Errors
-/// That there is no such name, and the names that there are.
+/// The message that there is no such name, with the names that exist.
 pub(super) fn find(name: &str) -> Result<[Impairment; 2], String> {
     let Some(profile) = PROFILES.iter().find(|profile| profile.name == name) else {
         let known: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_named_network_is_written_in_words_that_links_know() {
+    fn every_named_network_is_written_in_settings_that_links_know() {
         for profile in PROFILES {
             let both = find(profile.name);
             assert!(both.is_ok(), "{}: {both:?}", profile.name);

@@ -1,12 +1,12 @@
-//! The words for numbers in a scenario: counts, shares, times and rates, each with its unit written
-//! out. Pure. What is measured with them stands in `assertion.rs`.
+//! The numbers in a scenario: counts, shares, times and rates, each with its unit written out. Pure. The
+//! quantities measured in them are in `assertion.rs`.
 
 use std::fmt;
 use std::time::Duration;
 
 use weft_config::settings::DurationText;
 
-/// What a number counts, so that `p99 <= 5%` is refused when it is read.
+/// The dimension of a number, so that `p99 <= 5%` is refused when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dimension {
     /// Things: requests, connections.
@@ -22,14 +22,14 @@ pub enum Dimension {
 /// A number with its dimension. Time is in seconds, a share from 0 to 1, a rate in bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantity {
-    /// What it counts.
+    /// Its dimension.
     pub dimension: Dimension,
     /// How much.
     pub value: f64,
 }
 
-/// Units of a rate and their bytes per second. Bits are what links are sold by, bytes what files
-/// are measured in; both are decimal.
+/// Units of a rate and their bytes per second. Links are sold by bits, files measured in bytes; both are
+/// decimal.
 const RATE_UNITS: [(&str, f64); 8] = [
     ("Gbit/s", 1.25e8),
     ("Mbit/s", 1.25e5),
@@ -45,7 +45,7 @@ impl Dimension {
     /// Reads a number of this dimension.
     ///
     /// # Errors
-    /// What to write instead.
+    /// The text to write instead.
     pub fn read(self, text: &str) -> Result<Quantity, String> {
         let number = |digits: &str| {
             let parsed: Option<f64> = digits.trim().parse().ok();

@@ -1,5 +1,5 @@
-//! A scenario as it is written: which keys there are, and of which kind. Pure. What they mean
-//! together is checked in `check.rs`; past it nothing is optional that a run needs.
+//! A scenario as it is written: the keys and their types. Pure. `check.rs` checks what they mean together;
+//! after it no value that a run needs is optional.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use super::clock::ClockStep;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawScenario {
-    /// What it shows, in a sentence.
+    /// Its purpose, in a sentence.
     pub(super) description: String,
-    /// Said of a scenario that weft is known to fail.
+    /// For a scenario that weft is known to fail: the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) expect: Option<RawExpect>,
     /// Fixes the fate of packet n on each link and direction.
@@ -30,10 +30,10 @@ pub(super) struct RawScenario {
     /// The congestion control of TCP on all hosts, as the kernel calls it. Default: the kernel's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tcp_congestion: Option<String>,
-    /// Who is called.
+    /// The services.
     #[serde(default)]
     pub(super) services: BTreeMap<String, RawService>,
-    /// Who calls.
+    /// The callers.
     #[serde(default)]
     pub(super) callers: BTreeMap<String, RawCaller>,
     /// Threads of each sidecar's data path. Default 1: a lab has many sidecars and few cores.
@@ -45,16 +45,16 @@ pub(super) struct RawScenario {
     /// Resources beyond the Services: policies, routes; YAML documents as a text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) resources: String,
-    /// Pairs of other proxies, which carry loads in weft's place.
+    /// Pairs of other proxies, which carry loads instead of weft.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) pairs: BTreeMap<String, RawPair>,
-    /// What the callers' applications do.
+    /// The requests of the callers' applications.
     #[serde(default)]
     pub(super) loads: BTreeMap<String, RawLoad>,
-    /// What happens meanwhile.
+    /// The events.
     #[serde(default)]
     pub(super) timeline: Vec<RawEvent>,
-    /// What must hold in the end.
+    /// The conditions at the end.
     #[serde(default)]
     pub(super) assert: Vec<String>,
 }
@@ -104,41 +104,41 @@ pub(super) struct RawLink {
 }
 
 /// Settings of a link, as `weft lab set` knows them.
-pub(super) type RawSettings = BTreeMap<String, Word>;
+pub(super) type RawSettings = BTreeMap<String, ScalarText>;
 
 /// A text, a number or a truth value, as text: `loss: 5%` as well as `queue: 100`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub(super) struct Word(pub(super) String);
+pub(super) struct ScalarText(pub(super) String);
 
-impl<'de> Deserialize<'de> for Word {
+impl<'de> Deserialize<'de> for ScalarText {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AnyScalar;
         impl serde::de::Visitor<'_> for AnyScalar {
-            type Value = Word;
+            type Value = ScalarText;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a text or a number")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Word, E> {
-                Ok(Word(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<ScalarText, E> {
+                Ok(ScalarText(text.to_owned()))
             }
 
-            fn visit_bool<E>(self, truth: bool) -> Result<Word, E> {
-                Ok(Word(if truth { "on" } else { "off" }.to_owned()))
+            fn visit_bool<E>(self, truth: bool) -> Result<ScalarText, E> {
+                Ok(ScalarText(if truth { "on" } else { "off" }.to_owned()))
             }
 
-            fn visit_i64<E>(self, number: i64) -> Result<Word, E> {
-                Ok(Word(number.to_string()))
+            fn visit_i64<E>(self, number: i64) -> Result<ScalarText, E> {
+                Ok(ScalarText(number.to_string()))
             }
 
-            fn visit_u64<E>(self, number: u64) -> Result<Word, E> {
-                Ok(Word(number.to_string()))
+            fn visit_u64<E>(self, number: u64) -> Result<ScalarText, E> {
+                Ok(ScalarText(number.to_string()))
             }
 
-            fn visit_f64<E>(self, number: f64) -> Result<Word, E> {
-                Ok(Word(number.to_string()))
+            fn visit_f64<E>(self, number: f64) -> Result<ScalarText, E> {
+                Ok(ScalarText(number.to_string()))
             }
         }
         deserializer.deserialize_any(AnyScalar)
@@ -152,14 +152,14 @@ pub(super) struct RawService {
     /// Where its one endpoint is; instead of `endpoints`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) host: Option<String>,
-    /// Instead of a place: the service behind whose sidecars its applications are, too, so that both
-    /// share the connections of the mesh.
+    /// Instead of a place: the service whose sidecars its applications use, too, so that both share the
+    /// connections of the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) beside: Option<String>,
     /// `http`, `grpc` or `tcp`. Default `http`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) protocol: Option<Protocol>,
-    /// Further flags of `weft load serve`, which is every application that names no command.
+    /// Further flags of `weft load serve`, which is the application unless `command` is given.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) serve: Vec<String>,
     /// A program of yours as the application; it listens on 127.0.0.1 at the port in `$PORT`.
@@ -184,7 +184,7 @@ pub(super) struct RawEndpoint {
     pub(super) command: Vec<String>,
 }
 
-/// What a service speaks.
+/// The protocol of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -238,7 +238,8 @@ pub(super) struct RawLoad {
     /// Requests per second, whether or not earlier ones were answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate: Option<f64>,
-    /// Instead of a rate: so many connections, each of which asks again when it was answered.
+    /// Instead of a rate: this many connections, each of which sends its next request after the answer to the
+    /// last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connections: Option<u32>,
     /// Path and query. Default `/`.
@@ -252,7 +253,7 @@ pub(super) struct RawLoad {
     pub(super) flags: Vec<String>,
 }
 
-/// One of `timeline`: `at`, one thing that happens, and for a link or a clock what of it.
+/// One of `timeline`: `at`, one event, and for a link or a clock its details.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawEvent {
@@ -261,13 +262,13 @@ pub(super) struct RawEvent {
     /// A link; with `set` or `blackout`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) link: Option<String>,
-    /// The end from which the packets come that are meant; both directions without it.
+    /// The end at which the affected packets enter; without it, both directions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<String>,
-    /// Changes of the link; what is not named stays.
+    /// Changes of the link; settings that are not named stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) set: Option<RawSettings>,
-    /// Nothing passes for so long.
+    /// No packet passes for this long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) blackout: Option<DurationText>,
     /// The NAT of this link forgets its mappings and gives new ports.
@@ -282,7 +283,7 @@ pub(super) struct RawEvent {
     /// SIGTERM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) terminate: Option<String>,
-    /// SIGSTOP: it is there and does nothing.
+    /// SIGSTOP: it stays, but does nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) pause: Option<String>,
     /// SIGCONT.
@@ -291,10 +292,10 @@ pub(super) struct RawEvent {
     /// Starts it again after it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) start: Option<String>,
-    /// Its state directory has no room left.
+    /// Its state directory has no space left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fill_disk: Option<String>,
-    /// And has room again.
+    /// It has space again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) free_disk: Option<String>,
     /// Its wall clock jumps; with `by`.

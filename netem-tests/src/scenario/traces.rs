@@ -1,12 +1,12 @@
-//! Rates that a scenario takes from files, as `rate: trace file drive.csv`. Pure: how a file is read is handed
-//! in. What is in such a file is `link/trace.rs`.
+//! Rates that a scenario takes from files, as `rate: trace file drive.csv`. Pure: the function that reads a
+//! file is an argument. `link/trace.rs` reads the contents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::link::{Rate, Trace};
 
-/// Reads a file that a scenario names, relative to the scenario; or says why not.
+/// Reads a file that a scenario names, relative to the scenario; or returns the error.
 pub type ReadFile<'f> = &'f dyn Fn(&str) -> Result<String, String>;
 
 /// The traces of a scenario, each read once.
@@ -23,7 +23,7 @@ impl<'f> Traces<'f> {
         }
     }
 
-    /// The rate in the file `name`; or what is wrong, with the file's line.
+    /// The rate in the file `name`; or the fault, with the file's line.
     pub(super) fn get(&mut self, name: &str) -> Result<Rate, String> {
         let known = self.known.entry(name.to_owned());
         known.or_insert_with(|| read(self.read, name)).clone()

@@ -1,5 +1,5 @@
-//! How congestion controllers fare on links of the model. Deterministic but for the keys of TLS, which
-//! change no packet's length.
+//! The throughput of congestion controllers on links of the model. Deterministic except for the keys of TLS,
+//! which do not change a packet's length.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,7 +39,7 @@ fn link(settings: &[(&str, &str)]) -> Impairment {
     impairment
 }
 
-/// What one flow delivers alone over a path of 100 Mbit/s and 40 ms with this loss, in MB/s.
+/// The throughput of one flow alone over a path of 100 Mbit/s and 40 ms with this loss, in MB/s.
 fn alone(controller: Controller, loss: &str) -> f64 {
     let wan = link(&[
         ("delay", "20ms"),
@@ -50,7 +50,7 @@ fn alone(controller: Controller, loss: &str) -> f64 {
     rates(&wan, &[controller], LASTS)[0] / 1e6
 }
 
-/// What two flows deliver over one bottleneck of 20 Mbit/s and 40 ms with this queue, in MB/s.
+/// The throughput of two flows over one bottleneck of 20 Mbit/s and 40 ms with this queue, in MB/s.
 fn together(flows: [Controller; 2], queue: &str) -> [f64; 2] {
     let wan = link(&[("delay", "20ms"), ("rate", "20mbit"), ("queue", queue)]);
     let found = rates(&wan, &flows, LASTS);

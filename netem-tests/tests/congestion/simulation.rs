@@ -26,7 +26,7 @@ const WINDOW: u32 = 64 << 20;
 
 pub(crate) type Controller = Arc<dyn ControllerFactory + Send + Sync>;
 
-/// What one flow got.
+/// The result of one flow.
 #[derive(Debug)]
 pub(crate) struct Flow {
     client: Side,
@@ -140,7 +140,7 @@ impl Flow {
         }
     }
 
-    /// Sends and reads what it can.
+    /// Sends and reads all that it can.
     fn work(&mut self, index: usize, now: Instant, ways: &mut [Direction<Datagram>; 2]) {
         if let Some((_, connection)) = &mut self.client.connection {
             if self.stream.is_none() {
@@ -216,7 +216,7 @@ impl Side {
                     connection.handle_event(event);
                 }
             }
-            // To a packet that belongs to nothing; none of them matters here.
+            // To a packet that belongs to no connection; these do not matter here.
             Some(DatagramEvent::Response(_)) | None => {}
         }
     }

@@ -1,10 +1,10 @@
-//! Which requests an admin endpoint answers at all. Pure: how a caller came and what its request says about
-//! itself, to a verdict. `server.rs` asks for each request, whatever it is for.
+//! Which requests an admin endpoint answers at all. Pure: it judges how a caller came and what the request
+//! says about itself. `server.rs` asks it for each request, whatever the path.
 //!
-//! The endpoints have no passwords: that a caller is on this host is what lets it in. A browser on this host
-//! runs programs of strangers, which reach loopback as well, directly or by a name of their own that they
-//! point there (DNS rebinding). Three things give them away: the host that they call, and the fields
-//! `Origin` and `Sec-Fetch-Site`, which a page cannot change.
+//! The endpoints have no passwords: any caller on this host is let in. But a browser on this host runs
+//! programs of strangers, and these reach loopback as well, directly or through a name of their own that they
+//! point there (DNS rebinding). Three parts of a request give them away: the host that it names, and the
+//! fields `Origin` and `Sec-Fetch-Site`, which a page cannot change.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode, Version, request};
 /// Set by browsers (W3C Fetch Metadata Request Headers section 2.4).
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
-/// Where an endpoint listens, and so who is meant to call it.
+/// Where an endpoint listens, which decides which callers it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// TCP for callers on this host.
@@ -23,7 +23,7 @@ pub(crate) enum Reach {
         /// Its address.
         listen: SocketAddr,
     },
-    /// TCP for other hosts, which may call it by any IP address, since addresses are mapped on the way.
+    /// TCP for other hosts. They may name it by any IP address, because addresses are translated on the way.
     Elsewhere {
         /// Or by these names, in lower case.
         hosts: Vec<String>,
@@ -35,7 +35,7 @@ pub(crate) enum Reach {
     },
 }
 
-/// Who calls, as the kernel says.
+/// The caller's identity, as the kernel states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// Over TCP.
@@ -53,18 +53,18 @@ pub(crate) enum Refusal {
     /// On a socket whose mode was changed.
     #[error("only for the user that this process runs as, and root")]
     OtherUser,
-    /// Not one host (RFC 9112 section 3.2).
+    /// It does not name exactly one host (RFC 9112 section 3.2).
     #[error("the request needs one Host")]
     NoHost,
-    /// A name that strangers may point here.
+    /// The name may be one that a stranger points here.
     #[error(
         "this endpoint is called by localhost or its IP address, with its own port; a forwarded port needs the same number"
     )]
     LoopbackHost,
-    /// The same, where other hosts call.
+    /// The same, at a socket for other hosts.
     #[error("this endpoint is called by an IP address, or by a name that admin.hosts lists")]
     OtherName,
-    /// A page of another site asks.
+    /// A page of another site sent it.
     #[error("not for pages of another site")]
     CrossSite,
 }
@@ -103,7 +103,7 @@ pub(crate) fn judge(reach: &Reach, peer: Peer, head: &request::Parts) -> Result<
     judge_site(&head.headers, host.as_ref())
 }
 
-/// The one `Host`. Only HTTP/1.0 does without; some probes speak it, and no browser does.
+/// The one `Host`. Only HTTP/1.0 may leave it out; some probes use that version, browsers do not.
 fn host(head: &request::Parts) -> Result<Option<Authority>, Refusal> {
     let mut values = head.headers.get_all(HOST).iter();
     match (values.next(), values.next()) {
@@ -129,7 +129,7 @@ fn judge_host(reach: &Reach, authority: &Authority) -> Result<(), Refusal> {
         Reach::Loopback { listen } => {
             let is_own = |address: IpAddr| is_loopback(address) || address == listen.ip();
             let port = authority.port_u16();
-            // Text after the colon that is no port is no port of this endpoint either.
+            // Text after the colon that is not a port number does not name this endpoint either.
             let has_own_port = match authority.as_str().strip_prefix(host) {
                 Some("") => true,
                 Some(_) | None => port == Some(listen.port()),
@@ -148,7 +148,7 @@ fn judge_host(reach: &Reach, authority: &Authority) -> Result<(), Refusal> {
                 Err(Refusal::OtherName)
             }
         }
-        // No browser reaches a Unix socket; clients write what they like there.
+        // No browser reaches a Unix socket; its clients may write any host.
         Reach::Socket { .. } => Ok(()),
     }
 }

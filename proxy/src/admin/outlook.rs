@@ -1,5 +1,6 @@
-//! What a sidecar makes of its own settings in the mesh as it is: where it listens, whether what its listeners lead to
-//! exists and may be called, and whether what it serves is registered. `weft check` and `weft proxy status` show it.
+//! How the sidecar's own settings fit the mesh as it is now: where it listens, whether the services that its
+//! listeners lead to exist and may be called, and whether the services that it serves are registered. `weft
+//! check` and `weft proxy status` show it.
 
 use std::net::SocketAddr;
 
@@ -11,18 +12,19 @@ use crate::failure::Reason;
 use crate::outbound::route::{Destination, address};
 use crate::worker::Shared;
 
-/// Where the sidecar listens, as bound.
-pub(crate) struct Doors {
+/// The addresses where the sidecar listens, as bound.
+pub(crate) struct Listening {
     /// For peers (UDP).
     pub(crate) mesh: Option<SocketAddr>,
-    /// For its application, and what each leads to.
+    /// For its application, each with its destination.
     pub(crate) outbound: Vec<(LocalAddress, Destination)>,
 }
 
-/// Each listener of the application with what it leads to. `state` is `ok`, `by_host`, `forbidden`, `unknown`,
-/// `no_endpoint` or `not_ready`; `why` says more where that is not well.
-pub(super) fn listeners(doors: &Doors, directory: &Directory, shared: &Shared) -> Value {
-    let rows = doors.outbound.iter().map(|(listen, destination)| {
+/// Each listener of the application with the service that it leads to. `state` is `ok`, `by_host`,
+/// `forbidden`, `unknown`, `no_endpoint` or `not_ready`; `why` gives the reason for a state that needs
+/// attention.
+pub(super) fn listeners(listening: &Listening, directory: &Directory, shared: &Shared) -> Value {
+    let rows = listening.outbound.iter().map(|(listen, destination)| {
         let (leads_to, state, why) = outlook(destination, directory, shared);
         json!({ "listen": listen.to_string(), "leads_to": leads_to, "state": state, "why": why })
     });
@@ -58,7 +60,7 @@ fn outlook(
     (leads_to, state, why)
 }
 
-/// Each service that the settings serve. `problem` is why it is not registered, where it is not; `status` is that of
+/// Each service that the settings serve. `problem` says why a service is not registered; `status` is that of
 /// the control plane.
 pub(super) fn registrations(shared: &Shared, status: &Value) -> Value {
     let rows = shared.served.iter().map(|service| {

@@ -1,5 +1,5 @@
-//! What operators are told about resilience: where each endpoint stands and why, and the counts and gauges
-//! of balancing, retries and limits.
+//! Resilience as operators see it: the state of each endpoint and its cause, and the counts and gauges of
+//! balancing, retries and limits.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -16,8 +16,8 @@ use crate::resilience::limit::Limits;
 use crate::run::table::Snapshots;
 use crate::worker::Shared;
 
-/// The endpoints of every destination, as each worker sees them. Why one is out, by what, and until when. And what
-/// the limits of the served services do.
+/// The endpoints of every destination, as each worker sees them: why an endpoint is out of rotation, which
+/// requests took it out, and until when. Also the state of the limits of the served services.
 pub(super) fn endpoints(shared: &Shared, snapshots: &Snapshots) -> Value {
     let (now, wall) = (Instant::now(), SystemTime::now());
     let (mut rows, mut without) = (Vec::new(), Vec::new());
@@ -114,7 +114,8 @@ fn row(
     })
 }
 
-/// How every port and route is treated, defaults and all: the table leaves out what equals its default.
+/// The policy of every port and route, with all defaults filled in: the table leaves out values that equal
+/// their default.
 pub(super) fn in_force(table: &Table) -> Value {
     let mut ports = Map::new();
     for (name, service) in &table.services {
@@ -195,6 +196,6 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
             ADAPTIVE_ACTING.sample(&[label], acting.into()),
         ]);
     }
-    samples.push(TRACES.sample(&[], shared.traces.len() as f64));
+    samples.push(TRACES.sample(&[], shared.propagation.len() as f64));
     samples
 }

@@ -1,6 +1,6 @@
-//! Serves an admin endpoint: HTTP/1.1 with bounds on everything that a caller may take, and `guard.rs` before
-//! each request. What is answered is the router's; the sidecar, its early endpoint, the CA and the config
-//! service each have one.
+//! Serves an admin endpoint: HTTP/1.1 with bounds on all that a caller may take. `guard.rs` judges each
+//! request first; the router answers it. The sidecar, its early endpoint, the CA and the config service each
+//! have one router.
 
 use std::io;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use weft_transport::alone::alone;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 use weft_transport::shares::{Place, Places, Source};
 use weft_transport::vital;
 
@@ -48,7 +48,7 @@ enum Listener {
     Unix(PrivateSocket),
 }
 
-/// Who holds a place.
+/// The caller that holds the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     Address(Source),
@@ -69,8 +69,8 @@ impl Endpoint {
         })
     }
 
-    /// TCP for other hosts: it only tells, and nothing that is secret. It may be called by any IP address, and
-    /// by the names in `hosts`.
+    /// TCP for other hosts. It only reads, and shows nothing secret. Callers may name it by any IP address,
+    /// or by a name in `hosts`.
     pub(crate) fn observe(listener: TcpListener, hosts: Vec<String>) -> Self {
         Self {
             listener: Listener::Tcp(listener),
@@ -79,8 +79,8 @@ impl Endpoint {
         }
     }
 
-    /// TCP of a control-plane process, which only tells, too: on loopback for callers on this host, else for
-    /// other hosts.
+    /// TCP of a control-plane process. It only reads, too: on loopback it answers callers on this host,
+    /// elsewhere other hosts.
     ///
     /// # Errors
     /// When the kernel does not tell the listener's address.
@@ -102,7 +102,7 @@ impl Endpoint {
         }
     }
 
-    /// Serves until `stop`; then finishes what is being answered, within a second.
+    /// Serves until `stop`; then finishes the running answers within a second.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let Self {
             listener,
@@ -115,12 +115,12 @@ impl Endpoint {
             stop: stop.clone(),
         };
         let mut connections = JoinSet::new();
-        let (mut reserve, failures) = (Reserve::new(), Rarely::by_a_state());
+        let (mut reserve, failures) = (Reserve::new(), LimitedLog::by_a_state());
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 Some(_) = connections.join_next() => {
-                    // What it gives back is the first to be had.
+                    // Returns the first result that is ready.
                     reserve.restore();
                     continue;
                 }
@@ -149,7 +149,7 @@ impl Endpoint {
         }
         drop(listener);
         let all = async { while connections.join_next().await.is_some() {} };
-        // Who reads an answer more slowly than this loses its end.
+        // A caller that reads an answer more slowly than this loses the rest of it.
         let _ = timeout(limits::ADMIN_FINISH, all).await;
     }
 }
@@ -224,7 +224,7 @@ impl Answers {
                 (refusal.status(), format!("{refusal}\n")).into_response()
             }
         };
-        // Nothing here is a page, or part of one; no answer says more than its moment.
+        // No answer is a page or a part of one, and each is valid only for its moment.
         for (name, value) in [
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (CACHE_CONTROL, "no-store"),
@@ -245,7 +245,7 @@ impl Answers {
     }
 }
 
-/// Everything that serves a process's operators; ends as one.
+/// All servers for the operators of a process. They end together.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
     stop: CancellationToken,
@@ -260,7 +260,7 @@ impl Servers {
         self.tasks.spawn(vital::until(name, ending, serving));
     }
 
-    /// Closes all listeners and finishes what is being answered.
+    /// Closes all listeners and finishes the running answers.
     pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}

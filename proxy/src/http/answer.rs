@@ -1,6 +1,5 @@
-//! What the mesh says itself: a [`Failure`] as an HTTP response, or as a gRPC trailers-only response
-//! where the request was gRPC (a gRPC client would otherwise only report "unexpected content type").
-//! Pure.
+//! Turns a [`Failure`] into a response: an HTTP response, or a gRPC trailers-only response if the request was
+//! gRPC (a gRPC client would otherwise only report "unexpected content type"). Pure.
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -10,13 +9,14 @@ use super::fields::{WEFT_ERROR, X_REQUEST_ID};
 use crate::failure::{Failure, Reason};
 
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-/// Seconds; the least that can be said, as overload of a sidecar passes with the requests under way.
+/// Seconds; the smallest value of the field, because the overload of a sidecar ends with the requests under
+/// way.
 const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The response head and body text for a failure. The body is empty for gRPC and for HEAD (`bodiless`),
-/// whose content length still tells the size (RFC 9110 section 9.3.2).
+/// The response head and body text for a failure. The body is empty for gRPC and for HEAD (`bodiless`), whose
+/// content length still gives the size (RFC 9110 section 9.3.2).
 pub(crate) fn answer(
     failure: &Failure,
     grpc: bool,
@@ -53,7 +53,7 @@ pub(crate) fn answer(
     (response, if bodiless { Bytes::new() } else { text })
 }
 
-/// What ends a gRPC response that fails after its head was sent.
+/// The trailers that end a gRPC response that fails after its head was sent.
 pub(crate) fn grpc_trailers(failure: &Failure) -> HeaderMap {
     let code = u16::from(failure.reason.grpc_code());
     HeaderMap::from_iter([
@@ -62,8 +62,9 @@ pub(crate) fn grpc_trailers(failure: &Failure) -> HeaderMap {
     ])
 }
 
-/// Says to the calling sidecar that this answer, or these trailers, are of this one: `TOKEN; policy="..."`. What an
-/// application says in `proxy-status` it may have from anywhere; a field of the mesh it cannot send.
+/// Marks this answer, or these trailers, as made by this sidecar: `TOKEN; policy="..."`. The calling sidecar
+/// trusts the mark, because applications cannot send fields of the mesh; they can copy a `proxy-status` from
+/// anywhere.
 pub(crate) fn sign(headers: &mut HeaderMap, failure: &Failure) {
     let token = failure.reason.token();
     let value = match &failure.policy {
@@ -75,7 +76,7 @@ pub(crate) fn sign(headers: &mut HeaderMap, failure: &Failure) {
     headers.insert(WEFT_ERROR, value);
 }
 
-/// What the far sidecar says of a failure that it answered for, which [`sign`] marks.
+/// What the far sidecar reports of a failure that it answered itself, which [`sign`] marks.
 pub(crate) fn told(headers: &HeaderMap, status: StatusCode) -> Option<Failure> {
     let signed = headers.get(WEFT_ERROR)?.to_str().ok()?;
     let (token, policy) = match signed.split_once("; policy=\"") {

@@ -1,5 +1,5 @@
-//! One canonical authority per request: what is routed, judged by policies and sent on is the same value, whatever
-//! else the request says. Pure.
+//! One canonical authority per request: the value that weft routes by is the value that policies judge and
+//! that is sent on, whatever else the request says. Pure.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use http::{Uri, Version};
 
 use crate::failure::{Failure, Reason};
 
-/// Whom a request names.
+/// The service that a request names.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
-    /// As the application sent it; this value goes on to the destination.
+    /// As the application sent it. The destination gets this value.
     pub(crate) text: &'a str,
     /// Lower case and without a trailing dot: the value to route by.
     pub(crate) host: Cow<'a, str>,
@@ -20,7 +20,7 @@ pub(crate) struct Authority<'a> {
     pub(crate) port: Option<u16>,
 }
 
-/// Finds the one authority of a request, or `None` for HTTP/1.0 without Host.
+/// Finds the one authority of a request; `None` for HTTP/1.0 without Host.
 ///
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2
 //# A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
@@ -168,7 +168,7 @@ mod tests {
             &["[zz]"],
         ] {
             let outcome = canonical(&head(Version::HTTP_11, "/", hosts)).map(|_| ());
-            // An empty port is refused with the rest: no one means it.
+            // An empty port is refused, too: no client writes one on purpose.
             assert_eq!(
                 outcome.map_err(|failure| failure.reason),
                 Err(Reason::BadRequest),

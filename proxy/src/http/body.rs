@@ -25,13 +25,13 @@ use crate::record::Record;
 /// Why a pump stopped before the end of its body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum PumpError {
-    /// The sender of the body ended it so.
+    /// The sender of the body ended it with this code.
     Source(Broken),
-    /// Whoever takes it broke off.
+    /// The receiver of the body broke off.
     Peer(SendError),
 }
 
-/// How a body ends that is not whole.
+/// How a body ends that is incomplete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// With its connection or stream.
@@ -41,7 +41,7 @@ pub(crate) enum Broken {
 }
 
 impl Broken {
-    /// What an error of a body means: hyper says so by the kind of an IO error.
+    /// Classifies an error of a body; hyper gives the kind as that of an IO error.
     fn by(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
         let is_malformed = causes.any(|cause| {
@@ -60,7 +60,7 @@ impl Broken {
         }
     }
 
-    /// The answer to a request with such a body, if anybody hears it.
+    /// The answer to a request with such a body, if the client still reads.
     pub(crate) fn failure(self) -> Failure {
         match self {
             Self::Off => Failure::new(Reason::CallerGone, "the application broke off its request"),
@@ -94,7 +94,7 @@ where
             send.finish().await.map_err(PumpError::Peer)?;
             return Ok(None);
         }
-        // A silent source must not hide that nobody listens any more: server-sent events can pause for hours.
+        // A silent source must not hide that the client has left: server-sent events can pause for hours.
         let step = std::future::poll_fn(|cx| {
             if let Some(frame) = next.take() {
                 return Poll::Ready(Step::Frame(frame));
@@ -147,7 +147,8 @@ where
     }
 }
 
-/// Appends to a small piece what is there already behind it. Returns what came instead of more data.
+/// Joins a small piece with the data that is already behind it. Returns anything that came instead of more
+/// data.
 fn gather<B>(
     body: &mut B,
     cx: &mut Context<'_>,
@@ -185,12 +186,12 @@ where
     other
 }
 
-/// Done when a client that says that it waits for `100 Continue` has sent content nevertheless.
+/// Done when a client that asked for `100 Continue` sends content without waiting.
 pub(crate) type Proof = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type PumpWork = Pin<Box<dyn Future<Output = Result<(), PumpError>> + Send>>;
 
-/// A request body on its way to the peer, or already there.
+/// A request body on its way to the peer, or delivered.
 pub(crate) struct Pump {
     /// None when it is over.
     work: Option<PumpWork>,
@@ -199,9 +200,9 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// Begins when first polled, or where the client waits to be told when [`Pump::go_on`] is called, when it is
-    /// proven that it does not wait, or after [`limits::CONTINUE_WAIT`]: polling the body is what makes hyper tell
-    /// the client `100 Continue`.
+    /// Polling the body makes hyper send `100 Continue` to the client. So a body whose client waits for that
+    /// begins when [`Pump::go_on`] is called, when the client shows that it does not wait, or after
+    /// [`limits::CONTINUE_WAIT`]; any other body begins when it is first polled.
     pub(crate) fn new<B>(body: B, mut send: SendHalf, wait: Option<Proof>) -> Self
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -243,7 +244,7 @@ impl Pump {
     /// Moves what can be moved.
     ///
     /// # Errors
-    /// When the source broke off. That the peer did is told by its response.
+    /// When the source broke off. If the peer broke off, its response tells.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
         let Some(work) = &mut self.work else {
             return Ok(());
@@ -275,7 +276,7 @@ pub(crate) struct ResponseBody {
     reason = "the large one is the common one: a box would be one more allocation per request"
 )]
 enum Source {
-    /// Known whole: an answer of the mesh.
+    /// Complete: an answer of the mesh.
     Whole(Bytes),
     /// From the peer.
     Peer {
@@ -287,16 +288,17 @@ enum Source {
     },
 }
 
-/// What hyper hears of a response's content.
+/// How the content of a response is declared to hyper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contents {
-    /// What comes.
+    /// The next frame of the body.
     Told,
-    /// By its method or status the response has none, whatever its fields say. Over HTTP/1 hyper knows that by itself,
-    /// and would refuse the length that a 304 may have (RFC 9110 section 8.6) beside a body that says so, too.
+    /// The response has no content by its method or status, whatever its fields say. Over HTTP/1 hyper knows
+    /// that rule itself. It would refuse the length that a 304 may have (RFC 9110 section 8.6) beside a body
+    /// that also declares itself empty.
     UntoldOverHttp1,
-    /// The same over HTTP/2: the end goes with the head, as a length of 0 would be wrong for HEAD and in a 204, and an
-    /// empty body behind another length is malformed.
+    /// The same over HTTP/2: the end must go with the head. A length of 0 would be wrong for HEAD and in a
+    /// 204, and an empty body after another length is malformed.
     EndWithHead,
 }
 
@@ -394,7 +396,9 @@ impl Body for ResponseBody {
                             };
                             return Poll::Ready(Some(Ok(frame)));
                         }
-                        Poll::Ready(Some(Err(error))) => Err(crate::mesh::stream_failure(&error)),
+                        Poll::Ready(Some(Err(error))) => {
+                            Err(crate::transport_failure::stream_failure(&error))
+                        }
                         Poll::Ready(None) => Ok(()),
                         Poll::Pending => {
                             let moved = *received + pump.as_ref().map_or(0, Pump::moved);
@@ -402,7 +406,7 @@ impl Body for ResponseBody {
                                 Poll::Pending => return Poll::Pending,
                                 Poll::Ready(Expired::Stalled) => Err(Failure::new(
                                     Reason::ResponseTimeout,
-                                    "the response stands still",
+                                    "the response makes no progress",
                                 )),
                                 Poll::Ready(Expired::Deadline) => Err(Failure::new(
                                     Reason::DeadlineExceeded,
@@ -446,8 +450,8 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // hyper does not poll bodies that it knows to be empty (HEAD, 204, 304), nor after the last byte of
-        // a declared length, so an end that was not read is no failure if there was nothing more to read.
+        // hyper does not poll bodies that it knows to be empty (HEAD, 204, 304), nor after the last byte of a
+        // declared length. So an unread end is no failure if nothing was left to read.
         let complete = self.is_end_stream()
             || self.size_hint().exact() == Some(0)
             || self.record.as_ref().is_some_and(Record::is_bodiless);

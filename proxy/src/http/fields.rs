@@ -1,7 +1,8 @@
 //! Which fields cross the mesh. Pure, and in place: a header map is never copied.
 //!
-//! Hop-by-hop fields end here in both directions; `weft-*` is the mesh's own and is dropped wherever it
-//! comes from outside; `Via` tells loops. A request with a twin of such a field, see [`is_twin`], is refused.
+//! Hop-by-hop fields end here in both directions. `weft-*` fields belong to the mesh and are dropped when
+//! they come from outside. `Via` reveals loops. A request with a twin of such a field, see [`is_twin`], is
+//! refused.
 
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
@@ -16,20 +17,20 @@ use crate::limits;
 pub(crate) const WEFT_SERVICE: HeaderName = HeaderName::from_static("weft-service");
 /// Says which service was addressed, where a route chose another as backend.
 pub(crate) const WEFT_ROUTE_PARENT: HeaderName = HeaderName::from_static("weft-route-parent");
-/// Says how important a request is, where its caller's route does.
+/// Says how important a request is, if its caller's route says so.
 pub(crate) const WEFT_PRIORITY: HeaderName = HeaderName::from_static("weft-priority");
 /// See [`WEFT_PRIORITY`].
 pub(crate) const HIGH: HeaderValue = HeaderValue::from_static("high");
 /// See [`WEFT_PRIORITY`].
 pub(crate) const LOW: HeaderValue = HeaderValue::from_static("low");
-/// Tells the calling sidecar that the far one answers in the application's place, and why.
+/// Tells the calling sidecar that the far sidecar answers in place of the application, and why.
 pub(crate) const WEFT_ERROR: HeaderName = HeaderName::from_static("weft-error");
 /// Tells the application who called: the proven SPIFFE ID.
 pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Names the request across hops.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What names of the mesh's own fields begin with.
+/// Prefix of the mesh's own fields.
 const MESH_PREFIX: &str = "weft-";
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -41,7 +42,7 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// Removes what concerns one connection only, and what a peer may not say about identities.
+/// Removes fields that concern one connection only, and fields of identity that a peer must not set.
 //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 //# Intermediaries MUST parse a received Connection header field before a message is forwarded and, for
 //# each connection-option in this field, remove any header or trailer field(s) from the message with
@@ -50,7 +51,7 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     strip_present(headers, Present::of(headers));
 }
 
-/// As [`strip`], and removes trace context that breaks its own rules. Refuses a twin.
+/// As [`strip`], and also removes trace context that breaks its own rules. Refuses a twin.
 pub(crate) fn strip_request(headers: &mut HeaderMap) -> Result<(), Failure> {
     let present = Present::of(headers);
     if present.twin
@@ -66,7 +67,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses an expectation that no hop knows (RFC 9110 section 10.1.1).
+/// Refuses an expectation that no hop implements (RFC 9110 section 10.1.1).
 pub(crate) fn check_expectation(headers: &HeaderMap) -> Result<(), Failure> {
     match headers.get(EXPECT) {
         Some(expect) if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
@@ -79,9 +80,9 @@ pub(crate) fn check_expectation(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// Whether some applications take a field of this name for one that only the mesh may say or that frames a
-/// message: they write `_` for what is neither a letter nor a digit (RFC 3875 section 4.1.18, as in WSGI and CGI),
-/// so that `weft_client_id` arrives as `weft-client-id` does.
+/// Whether some applications would read a field of this name as one that only the mesh may set, or as one
+/// that frames a message. Such applications write `_` for any character that is neither a letter nor a digit
+/// (RFC 3875 section 4.1.18, as in WSGI and CGI), so `weft_client_id` arrives as `weft-client-id` does.
 pub(crate) fn is_twin(name: &str) -> bool {
     is_foldable(name)
         && (folds_to_prefix(name, MESH_PREFIX)
@@ -96,12 +97,12 @@ pub(crate) fn is_twin_of(name: &str, other: &str) -> bool {
     name != other && folds_to(name, other)
 }
 
-/// Whether the name has characters that fold into a dash; few have.
+/// Whether the name has characters that fold into a dash; few names have.
 fn is_foldable(name: &str) -> bool {
     name.bytes().any(|byte| FOLDABLE[usize::from(byte)])
 }
 
-/// Which bytes of a name fold: a table, since each byte of each name is asked.
+/// Which bytes of a name fold. It is a table, because each byte of each name is looked up.
 const FOLDABLE: [bool; 256] = {
     let mut table = [true; 256];
     let mut byte = 0;
@@ -130,8 +131,8 @@ fn folds_to_prefix(name: &str, prefix: &str) -> bool {
             .all(|(a, b)| a == b)
 }
 
-/// Which kinds of fields there are at all, found in one pass: a look-up for each name would cost more than
-/// all else that is done to a head.
+/// Which kinds of fields the head has at all, found in one pass: a look-up for each name would cost more than
+/// all other work on a head.
 #[derive(Clone, Copy, Default)]
 struct Present {
     connection: bool,
@@ -211,7 +212,7 @@ fn strip_connection_options(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|text| text.split(','))
         .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        // Nobody may have these removed by naming them: they decide framing, routing and TE's own rule.
+        // A `Connection` field must not remove these: they decide framing, routing and TE's own rule.
         .filter(|name| !matches!(*name, HOST | CONTENT_LENGTH | TE | AUTHORIZATION | COOKIE))
         .take(limits::FIELDS_MAX)
         .collect();
@@ -221,7 +222,8 @@ fn strip_connection_options(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
 }
 
-/// Whether these fields leave room in a head, which has [`limits::HEAD_BYTES_MAX`], for what the mesh adds.
+/// Whether these fields leave room in a head, which has [`limits::HEAD_BYTES_MAX`], for the fields that the
+/// mesh adds.
 //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
 //# The size of a field list is calculated based on the uncompressed size of fields, including the length of the
 //# name and value in bytes plus an overhead of 32 bytes for each field.
@@ -250,8 +252,8 @@ fn remove_all(headers: &mut HeaderMap, which: impl Fn(&str) -> bool) {
     }
 }
 
-/// Removes trace context that breaks its own rules, as if the sender had sent none (W3C Trace Context
-/// section 3.2.2: a vendor that cannot parse traceparent restarts the trace).
+/// Removes trace context that breaks its own rules, as if the sender had sent none (W3C Trace Context section
+/// 3.2.2: a vendor that cannot parse traceparent restarts the trace).
 fn check_trace(headers: &mut HeaderMap) {
     if headers.contains_key(TRACEPARENT) {
         let mut values = headers.get_all(TRACEPARENT).iter();
@@ -310,7 +312,7 @@ pub(crate) fn count_via(headers: &HeaderMap, own: &str) -> usize {
 //# Many fields cannot be processed outside the header section because their evaluation is necessary
 //# prior to receiving the content, such as those that describe message framing, routing,
 //# authentication, request modifiers, response controls, or content format.
-/// Removes the fields that may not stand in trailers. A request whose trailers have a twin is broken off before:
+/// Removes fields that may not stand in trailers. A request whose trailers have a twin was broken off before:
 /// see [`has_twin`].
 pub(crate) fn strip_trailers(trailers: &mut HeaderMap) {
     const FORBIDDEN: [HeaderName; 15] = [

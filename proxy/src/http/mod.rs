@@ -1,8 +1,8 @@
 //! The message rules where HTTP versions meet: which request is accepted, which fields cross, what the
 //! mesh adds. All of it is pure except [`body`], which is polled and does no IO of its own.
 //!
-//! Start with [`authority`] (whom is the request for), then [`fields`] (what passes), [`path`] (what a
-//! policy may judge), [`answer`] (what the mesh says itself) and [`body`] (how bodies stream).
+//! Start with [`authority`] (which service the request is for), then [`fields`] (which fields pass), [`path`]
+//! (which paths a policy can judge), [`answer`] (the mesh's own answers) and [`body`] (how bodies stream).
 
 pub(crate) mod answer;
 pub(crate) mod authority;
@@ -26,7 +26,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a response is a stream of server-sent events, which ends when its reader has enough.
+/// Whether a response is a stream of server-sent events, which lasts until its reader ends it.
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)

@@ -1,8 +1,8 @@
 //! Which paths a policy may judge. Pure.
 //!
 //! weft never rewrites a path: the policy sees exactly the bytes that the application gets. Applications
-//! differ in how they decode, trim and resolve paths, so where a policy has a path condition, a path that could
-//! mean two things is refused (403), whatever the rules say. Where no path condition applies, any path
+//! differ in how they decode, trim and resolve paths. So a path with more than one reading is refused (403)
+//! where a policy has a path condition, whatever the rules say. Where no path condition applies, any path
 //! passes untouched. docs/protocol.md states the rule.
 
 use percent_encoding::percent_decode_str;
@@ -15,14 +15,14 @@ pub(crate) enum Ambiguous {
     EmptySegment,
     /// `.` or `..`, plain, encoded or with parameters, which some resolve.
     DotSegment,
-    /// A backslash, which some take for a slash.
+    /// A backslash, which some read as a slash.
     Backslash,
-    /// `;`, which some cut off with what follows.
+    /// `;`, which some cut off with the text after it.
     Parameter,
-    /// `%` with something that some decode into what structures a path, with a character that needs no encoding,
-    /// or with bytes that are no UTF-8, which some decode into anything.
+    /// `%` before an encoding that some decode into a character that structures a path, before a character
+    /// that needs no encoding, or before bytes that are not UTF-8, which decoders handle in different ways.
     Encoding,
-    /// Encoded white space at the begin or end of a segment, which some trim.
+    /// Encoded white space at the beginning or end of a segment, which some trim.
     WhiteSpace,
     /// A character that becomes an ASCII letter where case is ignored.
     Folding,
@@ -51,7 +51,7 @@ impl Ambiguous {
     }
 }
 
-/// Whether every application reads `path` (without query) the same way, as far as it takes case as `case` says.
+/// Whether every application reads `path` (without query) in the same way, given its `case` rule.
 pub(crate) fn check(path: &str, case: PathCase) -> Result<(), Ambiguous> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(Ambiguous::Relative);
@@ -86,8 +86,8 @@ fn check_bytes(segment: &[u8]) -> Result<(), Ambiguous> {
                     return Err(Ambiguous::Encoding);
                 };
                 let decoded = u8::try_from(high * 16 + low).unwrap_or(0);
-                // `%2e` and `%61` are `.` and `a` to most. `%23` and `%3f` end the path where it is parsed once
-                // more, and `%25` begins a second decoding.
+                // Most applications read `%2e` and `%61` as `.` and `a`. `%23` and `%3f` end the path if it
+                // is parsed a second time, and `%25` begins a second decoding.
                 let needless =
                     decoded.is_ascii_alphanumeric() || matches!(decoded, b'-' | b'.' | b'_' | b'~');
                 let structure = matches!(decoded, b'/' | b'\\' | b';' | b'%' | b'#' | b'?');
@@ -101,9 +101,9 @@ fn check_bytes(segment: &[u8]) -> Result<(), Ambiguous> {
     Ok(())
 }
 
-/// What single bytes do not tell.
+/// Patterns that span several bytes.
 fn check_decoded(segment: &str, case: PathCase) -> Result<(), Ambiguous> {
-    // Overlong forms, surrogates and other bytes that are no UTF-8 become anything.
+    // Decoders turn overlong forms, surrogates and other bytes that are not UTF-8 into different characters.
     let Ok(text) = percent_decode_str(segment).decode_utf8() else {
         return Err(Ambiguous::Encoding);
     };
@@ -128,7 +128,7 @@ fn check_decoded(segment: &str, case: PathCase) -> Result<(), Ambiguous> {
     Ok(())
 }
 
-/// JavaScript's `trim` takes it for white space.
+/// JavaScript's `trim` treats it as white space.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 #[cfg(test)]

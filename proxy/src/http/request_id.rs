@@ -1,11 +1,11 @@
-//! The request id: the application's if it is sane, else a new one. Pure; randomness comes in.
+//! The request id: the application's if it is valid, else a new one. Pure; randomness is an argument.
 
 use http::{HeaderMap, HeaderValue};
 
 use super::fields::X_REQUEST_ID;
 use crate::limits;
 
-/// Makes sure that `headers` has exactly one sane request id, and returns it.
+/// Makes sure that `headers` has exactly one valid request id, and returns it.
 pub(crate) fn ensure(headers: &mut HeaderMap, random: impl FnOnce() -> u128) -> HeaderValue {
     let mut values = headers.get_all(X_REQUEST_ID).iter();
     if let (Some(one), None) = (values.next(), values.next())
@@ -18,7 +18,7 @@ pub(crate) fn ensure(headers: &mut HeaderMap, random: impl FnOnce() -> u128) -> 
     fresh
 }
 
-/// Short and of characters that break no log, shell or file name.
+/// Short, and made of characters that are safe in logs, shells and file names.
 fn is_sane(value: &[u8]) -> bool {
     (1..=limits::REQUEST_ID_BYTES_MAX).contains(&value.len())
         && value.iter().all(|byte| {

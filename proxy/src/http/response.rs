@@ -1,19 +1,19 @@
-//! Which responses of an application are accepted, and which let its connection live. Pure.
+//! Which responses of an application are accepted, and which let its connection live on. Pure.
 //!
-//! A connection of HTTP/1.1 is used for another request only after a response that leaves no doubt about where
-//! it ended. All of this must hold; otherwise the connection is closed with the response:
+//! A connection of HTTP/1.1 is used for another request only after a response whose end is certain. All of
+//! this must hold; otherwise the connection is closed with the response:
 //!
-//! - The head passes [`check`]: one framing, or none where there is no content.
-//! - No response that has no content by its kind (1xx, 204, 304, to HEAD) declares some: an application that
-//!   forgets that rule sends what it declares, and a moment later.
-//! - The content was read to its declared end, and hyper found nothing behind it.
+//! - The head passes [`check`]: it has one framing, or none if there is no content.
+//! - A response that has no content by its kind (1xx, 204, 304, to HEAD) declares none: an application that
+//!   forgets that rule sends the declared content a moment later.
+//! - The content was read to its declared end, and hyper found no bytes behind it.
 //! - The application did not say `Connection: close`, and did not end the response by closing.
-//! - It did not answer in HTTP/1.0: a request whose length is not known beforehand cannot be said in that version.
-//! - The whole request had been handed over when the response ended: the application may take what comes later
-//!   for another request.
+//! - It did not answer in HTTP/1.0, a version that cannot carry a request of unknown length.
+//! - The whole request had been handed over when the response ended: the application may read later bytes as
+//!   another request.
 //!
-//! And it is used only while nothing unread waits on it, for requests of the same caller:
-//! see `inbound/application`.
+//! It is used again only while no unread bytes wait on it, and only for requests of the same caller: see
+//! `inbound/application`.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
@@ -23,7 +23,7 @@ use super::fields;
 use crate::failure::{Failure, Reason};
 use crate::limits;
 
-/// What becomes of the connection after a response, as far as its head tells.
+/// Whether the head of a response lets its connection be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Afterwards {
     /// It may carry another request.
@@ -32,7 +32,8 @@ pub(crate) enum Afterwards {
     Ends,
 }
 
-/// Checks a response head from the application and removes what may not cross. `to_head`: the request was HEAD.
+/// Checks a response head from the application and removes fields that must not cross. `to_head`: the request
+/// was HEAD.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 //# If a message is received with both a Transfer-Encoding and a Content-Length header field, the
 //# Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to perform
@@ -81,7 +82,8 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failu
 
 fn afterwards(head: &Parts, to_head: bool) -> Afterwards {
     let bodiless = to_head || is_bodiless(head.status);
-    // hyper speaks HTTP/1.0 to a connection that did, and would send a body without a length as none at all.
+    // hyper answers in HTTP/1.0 on a connection that used it, and would send a body without a length as no
+    // body at all.
     let is_old = head.version == Version::HTTP_10;
     if is_old || fields::says_close(&head.headers) || (bodiless && declares_content(head)) {
         Afterwards::Ends
@@ -90,13 +92,13 @@ fn afterwards(head: &Parts, to_head: bool) -> Afterwards {
     }
 }
 
-/// Whether a response of this status has no content whatever its fields say (RFC 9112 section 6.3).
+/// Whether a response of this status has no content, whatever its fields say (RFC 9112 section 6.3).
 pub(crate) fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Whether a response that has no content says that it has. To HEAD and in a 304 the length may be that of
-/// another response (RFC 9110 section 8.6); one of zero promises nothing there.
+/// Whether a response without content declares some. To HEAD and in a 304 the length may be that of another
+/// response (RFC 9110 section 8.6); a length of zero declares nothing there.
 fn declares_content(head: &Parts) -> bool {
     let never = !matches!(head.status, StatusCode::NOT_MODIFIED) && is_bodiless(head.status);
     let length = head.headers.get(CONTENT_LENGTH);
@@ -104,7 +106,7 @@ fn declares_content(head: &Parts) -> bool {
         || length.is_some_and(|length| never || *length != "0")
 }
 
-/// Whether the fields of an interim response (1xx) speak of content, which it never has.
+/// Whether the fields of an interim response (1xx) declare content, which it never has.
 pub(crate) fn interim_declares_content(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
 }
@@ -153,7 +155,7 @@ mod tests {
         }
         assert_eq!(after(200, true, length), Afterwards::Ends);
         assert_eq!(after(200, true, chunked), Afterwards::Ends);
-        // A length of zero is right everywhere but in a 204, where any is wrong.
+        // A length of zero is right in every response except 204, where any length is wrong.
         assert_eq!(after(304, false, none), Afterwards::Lives);
         assert_eq!(after(200, true, none), Afterwards::Lives);
         assert_eq!(after(204, false, none), Afterwards::Ends);

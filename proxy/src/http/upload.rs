@@ -1,8 +1,9 @@
-//! A request body on its way out that can be sent once more from its beginning, as long as all that was
-//! read of it is still kept. Keeping costs no time: pieces are shared with what is sent, not copied.
+//! A request body that can be sent again from its beginning, as long as all bytes that were read of it are
+//! still kept. Keeping them copies nothing: the pieces are shared with those that are sent.
 //!
-//! What is kept is bounded for each request, in bytes and in pieces, and for the worker ([`Room`]). Beyond
-//! any of these bounds the body streams on and cannot be sent again, so that it is never sent by halves.
+//! A request may keep a bounded number of bytes and of pieces, and a worker a bounded number of bytes
+//! ([`Room`]). A body beyond one of these bounds streams on and can no longer be sent again, so it is never
+//! sent in part.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -47,7 +48,7 @@ pub(crate) struct Upload<B> {
 
 struct Source<B> {
     body: B,
-    /// What was read and may have to be sent again; once settled, what was not sent yet.
+    /// The pieces that were read and may be sent again; once settled, only the pieces that were not sent yet.
     kept: VecDeque<Piece>,
     /// The piece of `kept` that the present attempt sends next.
     next: usize,
@@ -61,7 +62,7 @@ struct Source<B> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Whatever is read is kept.
+    /// Every piece that is read is kept.
     Keeping,
     /// More was read than may be kept.
     Lost,
@@ -74,7 +75,7 @@ enum State {
 pub(crate) enum Piece {
     /// Content.
     Data(Bytes),
-    /// What ends it. Boxed: most pieces are content, and shall be small.
+    /// The end of the body. Boxed, because most pieces are content and should be small.
     Trailers(Box<HeaderMap>),
 }
 
@@ -89,7 +90,7 @@ impl Piece {
     fn bytes(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
-            // Each is bounded when it is read; what counts is that none is free.
+            // Each piece is bounded when it is read; it counts at least this much because no piece is free.
             Self::Trailers(trailers) => trailers
                 .iter()
                 .map(|(name, value)| name.as_str().len() + value.len())
@@ -99,7 +100,7 @@ impl Piece {
 }
 
 impl<B> Upload<B> {
-    /// Nothing read. At most `bytes_max` are kept; with 0 nothing ever is.
+    /// A body of which nothing was read. At most `bytes_max` are kept; with 0 none ever are.
     pub(crate) fn new(body: B, bytes_max: usize, room: Arc<Room>) -> Arc<Self> {
         Arc::new(Self {
             source: Mutex::new(Source {
@@ -126,7 +127,7 @@ impl<B> Upload<B> {
         Sending::Shared(Arc::clone(self))
     }
 
-    /// The body for a copy that is sent beside the present attempt: only if all of it is here.
+    /// The body for a copy that is sent beside the present attempt: only if all of it has arrived.
     pub(crate) fn whole(&self) -> Option<Sending<B>>
     where
         B: Body,
@@ -136,7 +137,7 @@ impl<B> Upload<B> {
         (is_whole && source.state == State::Keeping).then(|| Sending::Whole(source.kept.clone()))
     }
 
-    /// No attempt will follow: what was sent is forgotten.
+    /// No attempt will follow: the pieces that were sent are dropped.
     pub(crate) fn settle(&self) {
         let mut source = lock(&self.source);
         source.state = State::Settled;
@@ -156,7 +157,7 @@ impl<B> Drop for Upload<B> {
 
 /// One attempt's way through the body.
 pub(crate) enum Sending<B> {
-    /// By the one that reads it.
+    /// By the attempt that reads it.
     Shared(Arc<Upload<B>>),
     /// All of it.
     Whole(VecDeque<Piece>),
@@ -218,7 +219,7 @@ where
         }
     }
 
-    /// Of what this attempt has still to send, once it has sent all that was kept.
+    /// What this attempt has still to send after all kept pieces.
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Shared(upload) => {

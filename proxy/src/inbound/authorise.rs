@@ -1,7 +1,8 @@
-//! Who may have what delivered. Pure, deny by default, and asked again whenever the table changes.
+//! Decides which caller may have which request delivered. Pure, deny by default, and asked again whenever the
+//! table changes.
 //!
-//! The proof of a positive answer is a [`Permit`], which only this file can make and which delivery
-//! takes: there is no way to the application around it.
+//! The proof of a positive decision is a [`Permit`]. Only this file can make one, and delivery takes it: no
+//! other way leads to the application.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,17 +33,17 @@ impl Permit {
 pub(crate) struct Call<'a> {
     /// The proven identity of the caller.
     pub(crate) caller: &'a SpiffeId,
-    /// The addressed service where a route led here, as the caller states it.
+    /// The addressed service if a route led here, as the caller states it.
     pub(crate) parent: Option<&'a ServiceName>,
     /// Method and path (without query); `None` for a tunnel.
     pub(crate) request: Option<(&'a str, &'a str)>,
 }
 
-/// An answer, with the policies that spoke.
+/// A decision, with the policies behind it.
 pub(crate) struct Verdict<'t> {
     /// The answer.
     pub(crate) outcome: Result<Permit, Failure>,
-    /// The policy that decided; none where the default did.
+    /// The policy that decided; none if the default did.
     pub(crate) policy: Option<&'t str>,
     /// Audit policies that the call matches.
     pub(crate) audited: Vec<&'t str>,
@@ -73,7 +74,7 @@ pub(crate) fn authorise<'t>(
             .get(name)
             .and_then(|service| service.authorization.as_ref())
         else {
-            // Strict: what no policy table speaks of is not delivered.
+            // Strict: a service that no policy table mentions gets no delivery.
             verdict.outcome = Err(Failure::new(
                 Reason::Denied,
                 format!("no policy table for {name} here"),
@@ -138,14 +139,14 @@ fn decide<'t>(
     }
 }
 
-/// Whether a route of one of `parents` led the call to `name`, as the caller states it. The policies of the one that
-/// it states are judged, too.
+/// Whether a route of one of `parents` led the call to `name`, as the caller states it. The policies of the
+/// stated parent are judged, too.
 fn is_led_by_route(name: &ServiceName, call: &Call<'_>, parents: &BTreeSet<ServiceName>) -> bool {
     call.parent
         .is_some_and(|parent| parent != name && parents.contains(parent))
 }
 
-/// Refuses what the application could read otherwise than the rules do.
+/// Refuses requests that the application could read in another way than the rules do.
 fn check_clarity(authorization: &Authorization, method: &str, path: &str) -> Result<(), Failure> {
     let rules = &authorization.rules;
     // Methods are case-sensitive (RFC 9110 section 9.1), and yet many frameworks take `delete` for DELETE.
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allow_rule_admits_whom_it_names() {
+    fn an_allow_rule_admits_the_identities_that_it_names() {
         let rules = vec![rule(
             Action::Allow,
             Some("frontend"),
@@ -511,7 +512,7 @@ spec:
     }
 
     #[test]
-    fn a_sidecar_that_cannot_be_told_all_permits_no_call_that_the_others_refuse() {
+    fn a_sidecar_with_fewer_features_permits_no_call_that_the_others_refuse() {
         use weft_config::table::{Feature, Features};
         let whole = told(Features::all());
         let (mut permitted, mut refused) = (0, 0);

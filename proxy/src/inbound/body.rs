@@ -1,5 +1,5 @@
-//! The request on its way from the peer to the application, and its body, of which a small one is kept until an
-//! answer begins: it may have to be sent again.
+//! The request on its way from the peer to the application, with its body. A small body is kept until an
+//! answer begins, because the request may have to be sent again.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use crate::http::fields;
 use crate::http::upload::{Room, Sending, Upload};
 use crate::limits;
 
-/// A request body as it comes from the peer. Counts what moves, for the idle timeout and the log.
+/// A request body as it comes from the peer. Counts the bytes that pass, for the idle timeout and the log.
 pub(crate) struct RequestBody {
     recv: Option<RecvHalf>,
     /// Read ahead to learn whether there is a body at all.
@@ -28,7 +28,7 @@ pub(crate) struct RequestBody {
     moved: Option<Arc<Moved>>,
 }
 
-/// What has passed of one exchange.
+/// The bytes that have passed in one exchange.
 #[derive(Default)]
 pub(crate) struct Moved {
     /// Payload bytes from the caller to the application.
@@ -37,15 +37,15 @@ pub(crate) struct Moved {
     pub(crate) received: AtomicU64,
     /// Whether the caller's whole request was handed to the application's connection.
     request_ended: AtomicBool,
-    /// Whether an interim response spoke of content.
+    /// Whether an interim response declared content.
     interim_declared_content: AtomicBool,
     rest: Mutex<Rest>,
     /// How the request came.
     pub(super) pace: Pace,
 }
 
-/// What becomes of the rest of a request once hyper has let go of its body. Whether the peer hears that all is well with it is
-/// known once there is an answer, or will be none, which may be later.
+/// Handles the rest of a request once hyper has dropped its body. Whether the peer is told of success is
+/// known only when there is an answer, or when it is certain that none comes; either may be later.
 #[derive(Default)]
 enum Rest {
     #[default]
@@ -55,7 +55,7 @@ enum Rest {
 }
 
 impl Moved {
-    /// There is an answer: if it wants no more of the request, that is no error.
+    /// There is an answer. If it needs no more of the request, that is no error.
     pub(super) fn answered(&self) {
         let before = std::mem::replace(&mut *lock(&self.rest), Rest::Answered);
         if let Rest::LetGo(recv) = before {
@@ -63,7 +63,7 @@ impl Moved {
         }
     }
 
-    /// Nothing of the request is read any more.
+    /// No more of the request is read.
     fn let_go(&self, recv: RecvHalf) {
         let mut rest = lock(&self.rest);
         match *rest {
@@ -80,7 +80,7 @@ impl Moved {
         self.sent.load(Ordering::Relaxed) + self.received.load(Ordering::Relaxed)
     }
 
-    /// An interim response spoke of content, which it never has (RFC 9110 section 15.2).
+    /// An interim response declared content, which it never has (RFC 9110 section 15.2).
     pub(super) fn interim_declared_content(&self) {
         self.interim_declared_content.store(true, Ordering::Relaxed);
     }
@@ -101,8 +101,8 @@ impl Moved {
         (!ended).then(|| self.sent.load(Ordering::Relaxed))
     }
 
-    /// Whether the application's connection may live as far as the course of the exchange tells: the whole
-    /// request was handed to it, and no interim response spoke of content.
+    /// Whether the exchange lets the application's connection live on: the whole request was handed over, and
+    /// no interim response declared content.
     pub(super) fn leaves_no_doubt(&self) -> bool {
         self.request_ended.load(Ordering::Relaxed)
             && !self.interim_declared_content.load(Ordering::Relaxed)
@@ -128,7 +128,7 @@ impl Drop for RequestBody {
 }
 
 impl RequestBody {
-    /// What the peer sends.
+    /// The bytes from the peer.
     pub(crate) fn new(recv: RecvHalf, moved: Arc<Moved>) -> Self {
         Self {
             recv: Some(recv),
@@ -137,12 +137,12 @@ impl RequestBody {
         }
     }
 
-    /// Where it is counted what passes.
+    /// Where the bytes are counted.
     pub(super) fn moved(&self) -> Option<&Arc<Moved>> {
         self.moved.as_ref()
     }
 
-    /// Whether nothing will come, as far as is known.
+    /// Whether no more comes, as far as is known.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.recv.as_ref().is_none_or(Body::is_end_stream)
     }
@@ -234,9 +234,9 @@ impl Body for RequestBody {
     }
 }
 
-/// A request that the application shall get, once or, where that is safe, again.
+/// A request that the application should get once, or again if that is safe.
 pub(crate) struct Outgoing {
-    /// None while its only copy is with a connection.
+    /// None while a connection has its only copy.
     head: Option<Parts>,
     idempotent: bool,
     /// None if there is no body.
@@ -245,11 +245,11 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Nothing of it is sent yet. What is kept of its body is taken from `room`.
+    /// No byte of it is sent yet. The bytes kept of its body are taken from `room`.
     pub(crate) fn new(request: Request<RequestBody>, room: &Arc<Room>) -> Self {
         let (head, body) = request.into_parts();
         let moved = body.moved.clone();
-        // One that is known to be larger is not kept at all.
+        // A body that is known to be larger is not kept at all.
         let most = match limits::APPLICATION_REPLAY_BYTES_MAX {
             most if body.size_hint().lower() > most as u64 => 0,
             most => most,
@@ -298,7 +298,7 @@ impl Outgoing {
         self.head = Some(request.into_parts().0);
     }
 
-    /// An answer begins: it is not sent again.
+    /// An answer begins: the request will not be sent again.
     pub(super) fn settle(&self) {
         if let Some(upload) = &self.upload {
             upload.settle();
@@ -313,7 +313,7 @@ pub(crate) struct OutgoingBody {
 }
 
 impl OutgoingBody {
-    /// hyper asks for no more once it has what was declared.
+    /// hyper asks for no more once it has the declared length.
     fn look_for_end(&self) {
         if let Some(moved) = &self.moved
             && (self.is_end_stream() || self.size_hint().exact() == Some(0))

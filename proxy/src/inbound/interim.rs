@@ -1,5 +1,5 @@
-//! Interim responses (1xx) of an application on their way to its caller, whichever version it speaks. Only callers who
-//! wait for them, or may understand them, pay for that. What becomes of them in the caller's sidecar:
+//! Interim responses (1xx) of an application on their way to its caller, in whichever HTTP version. Only
+//! callers that wait for them, or may understand them, pay for that. The caller's sidecar handles them in
 //! `outbound/attempt.rs`.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::body::{Moved, RequestBody};
 use crate::failure::Failure;
 use crate::http::{fields, response};
 use crate::limits;
-use crate::mesh::send_failure;
+use crate::transport_failure::send_failure;
 
 /// Takes those to one request.
 pub(crate) struct Interims {
@@ -22,7 +22,7 @@ pub(crate) struct Interims {
     left: AtomicUsize,
 }
 
-/// Those that are not passed on yet.
+/// Interim responses that are not passed on yet.
 pub(super) struct Queue(mpsc::Receiver<Response<()>>);
 
 impl Interims {
@@ -33,7 +33,8 @@ impl Interims {
         (Self { queue, left }, Queue(heads))
     }
 
-    /// One came. Those beyond the limit are dropped, and those whose fields no peer takes: a caller can do without.
+    /// An interim response came. It is dropped if it is beyond the limit, or if peers would refuse its
+    /// fields: a caller can do without it.
     pub(crate) fn came(&self, status: StatusCode, headers: &HeaderMap) {
         if headers.len() > limits::FIELDS_MAX || !fields::fit(headers) {
             return;
@@ -52,7 +53,7 @@ impl Interims {
 }
 
 impl Queue {
-    /// Passes on what comes, until nothing more can. Cancel-safe.
+    /// Passes on interim responses until no more can come. Cancel-safe.
     pub(super) async fn forward(&mut self, respond: &mut Responder) -> Result<(), Failure> {
         while let Some(interim) = self.0.recv().await {
             tell(interim, respond).await?;
@@ -60,7 +61,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Passes on what came together with the answer.
+    /// Passes on interim responses that came together with the answer.
     pub(super) async fn forward_rest(&mut self, respond: &mut Responder) -> Result<(), Failure> {
         while let Ok(interim) = self.0.try_recv() {
             tell(interim, respond).await?;
@@ -76,7 +77,7 @@ async fn tell(interim: Response<()>, respond: &mut Responder) -> Result<(), Fail
     told.map_err(|error| send_failure(&error))
 }
 
-/// Has the interim responses to a request of HTTP/1.1 judged, and taken where they are wanted.
+/// Judges the interim responses to a request of HTTP/1.1, and takes them if they are wanted.
 pub(super) fn listen(request: &mut Request<RequestBody>, wanted: Option<Arc<Interims>>) {
     let moved = request.body().moved().cloned();
     hyper::ext::on_informational(request, move |interim| {
@@ -111,7 +112,8 @@ mod tests {
         let mut taken = 0;
         for _ in 0..limits::INFORMATIONAL_MAX * 2 {
             interims.came(StatusCode::EARLY_HINTS, &HeaderMap::new());
-            // What was passed on makes no room for more: the peer counts all.
+            // Interim responses that were passed on leave no room for more, because the peer counts all of
+            // them.
             taken += usize::from(queue.0.try_recv().is_ok());
         }
         assert_eq!(taken, limits::INFORMATIONAL_MAX);

@@ -1,8 +1,8 @@
 //! What peers ask of the application behind this sidecar:
 //! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`.
 //!
-//! [`listen`] tells the story down to one request; [`request`] and [`tunnel`] tell the rest. The decision
-//! is in [`mod@authorise`], and it is asked again for whatever runs when the table changes.
+//! [`listen`] leads down to one request; [`request`] and [`tunnel`] go on from there. [`mod@authorise`]
+//! decides, and decides again about running requests when the table changes.
 
 pub(crate) mod application;
 pub(crate) mod authorise;
@@ -61,11 +61,11 @@ struct Peer {
     service: Arc<str>,
     /// Where its requests are counted, by service. A sidecar serves few.
     counted: Mutex<Vec<Arc<Counted>>>,
-    /// As which caller it counts, by the place of the service among those served.
+    /// The number of the caller, by the place of the service among those served.
     callers: Mutex<Vec<Option<Caller>>>,
 }
 
-/// Accepts peers until the worker finishes and the last connection is told so.
+/// Accepts peers until the worker finishes and the last connection has been told.
 pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
     let finish = inbound.worker.finish.clone();
     let take = |incoming: Result<Incoming, TurnedAway>| match incoming {
@@ -87,7 +87,7 @@ pub(crate) async fn listen(inbound: Arc<Inbound>, listener: Arc<Listener>) {
         let Some(incoming) = incoming else { return };
         take(incoming);
     }
-    // Those whose first packet was read already would find nobody else to answer.
+    // Connections whose first packet was read already have no other process to answer them.
     while let Some(Some(incoming)) = listener.accept().now_or_never() {
         take(incoming);
     }
@@ -107,7 +107,7 @@ async fn accept(inbound: Arc<Inbound>, incoming: Incoming) {
     }
 }
 
-/// Serves one peer until it or we go.
+/// Serves one peer until the connection ends or this sidecar does.
 async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
     let Accepted {
         http: mut connection,
@@ -140,7 +140,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
                 continue;
             }
             () = &mut trust, if trusted => {
-                // It closed the connection, or the connection is over; accept says so.
+                // The peer closed the connection, or it is over; accept reports it.
                 trusted = false;
                 continue;
             }
@@ -156,7 +156,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
             Ok(Some(request)) if SystemTime::now() < peer.id.not_after() => {
                 let peer = Arc::clone(&peer);
                 worker.shard.lag.work();
-                // Two kinds of tasks, so that a request does not carry the room of a tunnel.
+                // Two kinds of tasks, so that a request's task does not have the size of a tunnel's.
                 if request.head.method == http::Method::CONNECT {
                     worker
                         .tasks
@@ -168,7 +168,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
                 }
             }
             Ok(Some(expired)) => {
-                // What runs may end; new work needs a living identity.
+                // Running requests may end; new ones need a certificate that is still valid.
                 expired.respond.reset(Why::Unprocessed);
                 connection.shutdown();
             }
@@ -186,7 +186,7 @@ async fn serve(inbound: Arc<Inbound>, accepted: Accepted) {
     }
 }
 
-/// Something was done against a peer for what it did.
+/// An action was taken against a peer for its behaviour.
 fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
     if worker.shard.guards.count(what, Instant::now()) {
         let (peer, reason, action) = (peer.id.id(), what.reason, what.action.as_str());
@@ -194,7 +194,7 @@ fn guarded(worker: &Worker, peer: &Peer, what: Guarded) {
     }
 }
 
-/// A call that may be delivered, and what it takes to ask again.
+/// A call that may be delivered, with all that is needed to decide again.
 struct Admitted {
     permit: Permit,
     application: Arc<Application>,
@@ -256,7 +256,7 @@ impl Peer {
         fresh
     }
 
-    /// As which caller of `service` it counts.
+    /// The number of the caller for `service`.
     fn caller_of(&self, service: &Arc<ServedService>) -> Caller {
         let find = || service.concurrency.caller(self.id.id());
         let Some(place) = self.inbound.place(service) else {
@@ -269,8 +269,8 @@ impl Peer {
         callers[place].get_or_insert_with(find).clone()
     }
 
-    /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: what
-    /// they refuse was never under way.
+    /// Counts one more call under way, unless the limits of its service refuse it. Rates come first: calls
+    /// that a rate refuses were never under way.
     fn start(
         &self,
         directory: &Directory,

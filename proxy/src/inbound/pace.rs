@@ -1,9 +1,9 @@
 //! How quickly the body of a request comes. A caller that declares a body and sends it too slowly holds a place of the
 //! service for nothing. Pure but for the timer of [`Pacer`].
 //!
-//! Counted is only the time in which the application's connection waited for the caller: no caller is too slow
-//! because its application reads slowly. A body of undeclared length is a stream, which may pause; so may one that
-//! the application has begun to answer.
+//! Only the time counts in which the application's connection waited for the caller: an application that
+//! reads slowly does not make a caller too slow. A body of undeclared length is a stream, which may pause; so
+//! may a body that the application has begun to answer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,19 +16,19 @@ use weft_transport::locks::lock;
 
 use crate::limits::{BODY_BYTES_PER_SECOND_LEAST, BODY_PATIENCE};
 
-/// How the body of one request came until now.
+/// The progress of one request's body.
 #[derive(Debug, Default)]
 pub(super) struct Pace(Mutex<Waits>);
 
 #[derive(Debug, Default)]
 struct Waits {
-    /// Waited for the caller, not counting the wait that is under way.
+    /// The time waited for the caller, not counting the present wait.
     waited: Duration,
     since: Option<Instant>,
 }
 
 impl Pace {
-    /// The next piece is asked for and not there.
+    /// The next piece was asked for and has not come.
     pub(super) fn waits(&self, now: Instant) {
         lock(&self.0).since.get_or_insert(now);
     }
@@ -41,13 +41,13 @@ impl Pace {
         }
     }
 
-    /// Whether something is being waited for.
+    /// Whether a piece is being waited for.
     pub(super) fn is_waiting(&self) -> bool {
         lock(&self.0).since.is_some()
     }
 
-    /// What is left of the time in which these bytes must have come, if nothing more does; none is left of it for who
-    /// is too slow.
+    /// The time left until these bytes must have come, if no more progress is made; none for a caller that is
+    /// too slow.
     fn left(&self, bytes: u64, now: Instant) -> Duration {
         let waits = lock(&self.0);
         let waiting = waits.since.map(|since| now.duration_since(since));
@@ -57,12 +57,13 @@ impl Pace {
     }
 }
 
-/// The timer of one body: it is looked at when the time that it was given is over.
+/// The timer of one body: it is checked when the time granted to it is over.
 #[derive(Debug, Default)]
 pub(super) struct Pacer(Option<Pin<Box<Sleep>>>);
 
 impl Pacer {
-    /// Ready when the body comes too slowly. `bytes` came of it so far. Call it after the work returned pending.
+    /// Ready when the body comes too slowly. `bytes` of it have come so far. Call it after the work returned
+    /// pending.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, pace: &Pace, bytes: u64) -> Poll<()> {
         let timer = self
             .0

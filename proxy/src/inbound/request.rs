@@ -1,4 +1,4 @@
-//! One request of a peer: who may, deliver, relay the response.
+//! One request of a peer: authorise it, deliver it, relay the response.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -26,12 +26,12 @@ use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
 use crate::http::response::{self, Afterwards};
 use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
-use crate::mesh::{send_failure, stream_failure};
 use crate::record::Record;
 use crate::resilience::deadline;
 use crate::resilience::overload::Outcome;
+use crate::resilience::propagation::Link;
 use crate::resilience::retry::{self, SAFE, SPENT, WEFT_RETRY};
-use crate::resilience::traces::Link;
+use crate::transport_failure::{send_failure, stream_failure};
 
 /// Serves one request to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
@@ -88,9 +88,9 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     drop(directory);
     let moved = Arc::new(Moved::default());
     let idle = || Idle::new(stream_idle.unwrap_or(worker.shared.timeouts.stream_idle));
-    // What the application asks in turn is linked to this, for as long as this is being served.
+    // Calls that the application makes for this request are linked to it while it is being served.
     let trace = worker.trace_of(&head);
-    let link = trace.and_then(|trace| worker.shared.traces.serve(trace, deadline));
+    let link = trace.and_then(|trace| worker.shared.propagation.serve(trace, deadline));
     let call_is_bounded = head.headers.contains_key(deadline::GRPC_TIMEOUT);
 
     let declared = head.headers.contains_key(CONTENT_LENGTH);
@@ -175,8 +175,8 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     }
 }
 
-/// What a request that got no answer tells of the application's queue: nothing if the application was waiting for its
-/// body.
+/// What a request without an answer tells of the application's queue: nothing if the application was waiting
+/// for its body.
 fn unanswered(failure: &Failure, moved: &Moved) -> Outcome {
     let given_up = matches!(
         failure.reason,
@@ -193,14 +193,14 @@ fn expired(why: Expired) -> Failure {
     match why {
         Expired::Stalled => Failure::new(
             Reason::ResponseTimeout,
-            "nothing moved for the stream's idle timeout",
+            "no bytes passed for the stream's idle timeout",
         ),
         Expired::Deadline => Failure::new(Reason::DeadlineExceeded, "the deadline passed"),
     }
 }
 
-/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first, or sends a
-/// body that is `paced` too slowly: dropped, it tells the application so.
+/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], unless the caller goes away first, or
+/// sends a body that is `paced` too slowly. Dropping `work` tells the application.
 async fn while_wanted<T, F>(
     mut gone: Pin<&mut impl Future<Output = Option<Why>>>,
     paced: Option<&Moved>,
@@ -214,7 +214,7 @@ where
         if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
             return Poll::Ready(outcome);
         }
-        // Asked only when there is something to wait for.
+        // Asked only when the work has to wait.
         if gone.as_mut().poll(cx).is_ready() {
             let failure = Failure::new(Reason::CallerGone, "the caller went away");
             return Poll::Ready(Err(failure));
@@ -247,7 +247,7 @@ async fn refuse(
         head.headers.insert(WEFT_RETRY, SAFE);
     }
     record.status = head.status.as_u16();
-    // The caller may be gone; the record tells what it would have heard.
+    // The caller may be gone; the record keeps the answer that it would have had.
     let _ = respond.head_with(&head, text, true).await;
     record.end(Err(failure));
 }
@@ -256,14 +256,14 @@ async fn refuse(
 /// be waiting for interim responses.
 async fn deliver(
     admitted: &Admitted,
-    // Lent, as each future that owned it would be larger by it.
+    // Borrowed, because each future that owned it would be larger by its size.
     request: &mut Option<Request<RequestBody>>,
     respond: &mut Responder,
     multiplexed: bool,
     interim: bool,
 ) -> Result<Answered, Failure> {
     let application = &admitted.application;
-    // The proof is used here: without a permit there is no way to this call.
+    // The permit is used here: without one, no code can deliver this call.
     debug_assert_eq!(
         admitted.permit.service().application,
         *application.address()
@@ -303,7 +303,7 @@ async fn deliver(
     Ok(answered)
 }
 
-/// Makes the head what the application shall see, or refuses it.
+/// Rewrites the head as the application should see it, or refuses it.
 fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<(), Failure> {
     fields::check_expectation(&head.headers)?;
     fields::strip_request(&mut head.headers)?;
@@ -328,7 +328,7 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
         head.headers.insert(HOST, host);
     }
     if head.headers.contains_key(TE) {
-        // RFC 9110 section 10.1.4: whoever sends TE lists it in Connection.
+        // RFC 9110 section 10.1.4: a sender of TE lists it in Connection.
         head.headers
             .insert(CONNECTION, HeaderValue::from_static("te"));
     }
@@ -336,9 +336,10 @@ fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<
     Ok(())
 }
 
-/// HTTP/1.1 says before the body whether there is one, and HTTP/2 with the head that there is none. HTTP/3 only shows
-/// it: the end comes with the head if there is none. Methods that rarely have one wait for the first frame or the end; for the others it is
-/// enough to look, as an application may answer such a head before its body comes.
+/// HTTP/1.1 tells before the body whether there is one; HTTP/2 tells with the head that there is none. HTTP/3
+/// has no such sign: without a body the end comes with the head. Methods that rarely have a body wait for the
+/// first frame or the end. For other methods one look is enough, because an application may answer such a
+/// head before its body comes.
 async fn declare_length(
     request: &mut Request<RequestBody>,
     multiplexed: bool,
@@ -351,8 +352,8 @@ async fn declare_length(
         *request.method(),
         Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
     );
-    // A caller that waits for leave to send a body has one, and the leave is the application's to give: to wait
-    // for the body first would be to wait for each other (RFC 9110 section 10.1.1).
+    // A caller that waits for permission to send a body has one, and the application grants the permission: a
+    // sidecar that waited for the body first would deadlock with the caller (RFC 9110 section 10.1.1).
     if !headers.contains_key(EXPECT) {
         std::future::poll_fn(|cx| match request.body_mut().poll_peek(cx) {
             Poll::Pending if !rare => Poll::Ready(Ok(())),
@@ -370,7 +371,7 @@ async fn declare_length(
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
     //# A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed
     //# content and it is not sending Transfer-Encoding.
-    // Some servers want it over HTTP/2, too.
+    // Some servers require it over HTTP/2, too.
     let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
     if means_content && request.body().is_empty() {
         request
@@ -419,7 +420,7 @@ async fn relay(
     let failed =
         head.status.is_server_error() || record.grpc_status.is_some_and(retry::is_grpc_failure);
     if spent && failed {
-        // The application failed because a call of its own did, several times.
+        // The application failed because a call of its own failed several times.
         head.headers.insert(WEFT_RETRY, SPENT);
     }
     let (first, trailers) = match first.map(Frame::into_data) {
@@ -444,7 +445,8 @@ async fn relay(
             Err(PumpError::Source(_)) => {
                 let failure = broken_off(&mut body);
                 if grpc {
-                    // Calls have a place for it behind what came of the response; others only hear the break.
+                    // gRPC calls carry the failure in trailers after a partial response; other callers only
+                    // see the stream break.
                     let mut trailers = answer::grpc_trailers(&failure);
                     record.trailers(&trailers);
                     answer::sign(&mut trailers, &failure);
@@ -464,7 +466,7 @@ async fn relay(
     Ok((afterwards == Afterwards::Lives && moved.leaves_no_doubt()).then_some(lease))
 }
 
-/// The first frame of the body if it is there already: head and small body then leave in one packet.
+/// The first frame of the body if it has arrived: head and small body then leave in one packet.
 async fn first_frame(body: &mut AnswerBody) -> Result<Option<Frame<Bytes>>, Failure> {
     let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await;
     match polled {
@@ -473,7 +475,7 @@ async fn first_frame(body: &mut AnswerBody) -> Result<Option<Frame<Bytes>>, Fail
     }
 }
 
-/// Why a response ended before its end.
+/// Why a response ended early.
 fn broken_off(body: &mut AnswerBody) -> Failure {
     body.take_failure().unwrap_or_else(|| {
         Failure::new(

@@ -1,4 +1,4 @@
-//! The services that this sidecar serves, and which of them a request means. Pure but for the counts of
+//! The services that this sidecar serves, and which of them a request means. Pure except for the counts of
 //! calls.
 
 use std::sync::Arc;
@@ -32,10 +32,10 @@ pub(crate) struct ServedService {
     pub(crate) send_via: bool,
     /// Calls under way, and how many may be.
     pub(crate) concurrency: Concurrency,
-    /// Limits of their rate, over all callers and for each.
+    /// Rate limits over all callers and for each.
     rates: Rates,
     caller_rates: NamedRates,
-    /// Where it is counted that calls were refused.
+    /// Where refused calls are counted.
     pub(crate) destination: Arc<Destination>,
 }
 
@@ -104,14 +104,14 @@ impl ServedService {
         }
     }
 
-    /// What the adaptive limit does.
+    /// The state of the adaptive limit.
     pub(crate) fn adaptive(&self, now: Instant) -> AdaptiveState {
         let (state, change) = self.concurrency.adaptive(now);
         self.tell(change);
         state
     }
 
-    /// Says what the adaptive limit begins or ends to do.
+    /// Logs that the adaptive limit begins or stops acting.
     fn tell(&self, change: Option<Change>) {
         let service = &*self.label;
         match change {
@@ -143,7 +143,7 @@ impl ServedService {
         }
     }
 
-    /// Takes a token for one more call of this caller, if the policy limits their rate.
+    /// Takes a token for one more call of this caller, if the policy limits its rate.
     pub(crate) fn take_rate(&self, caller: &str, policy: &Traffic) -> Result<(), Failure> {
         let counts = &self.destination.counts;
         let judge = |verdict: rate::Verdict, refused: Event, observed: Event, whose: &str| {
@@ -172,17 +172,17 @@ impl ServedService {
         Ok(())
     }
 
-    /// Time in which nothing moves, after which its streams are reset, where the policy says so.
+    /// The time without progress after which its streams are reset, if the policy sets one.
     pub(crate) fn stream_idle(&self, table: Option<&Table>) -> Option<Duration> {
         self.port_of(table)?.traffic.request.timeouts.stream_idle
     }
 
-    /// What the table says of it.
+    /// The service's part of the table.
     pub(crate) fn port_of<'t>(&self, table: Option<&'t Table>) -> Option<&'t Port> {
         table?.services.get(&self.name)?.ports.get(&self.port)
     }
 
-    /// What is spoken on it, as far as the table says.
+    /// The protocol of the port, as far as the table tells.
     pub(crate) fn protocol(&self, table: Option<&Table>) -> Option<Protocol> {
         self.port_of(table).map(|port| port.protocol)
     }
@@ -191,14 +191,14 @@ impl ServedService {
 /// One call under way.
 pub(crate) struct InFlight {
     service: Arc<ServedService>,
-    /// Whose it is.
+    /// The caller.
     pub(crate) caller: Caller,
-    /// While it waits for the head of its answer, where that counts.
+    /// Held while it waits for the head of its answer, if that counts.
     ticket: Option<Ticket>,
 }
 
 impl InFlight {
-    /// It waits no more for the head of its answer.
+    /// It no longer waits for the head of its answer.
     pub(crate) fn answered(&mut self, outcome: Outcome, now: Instant) {
         if let Some(ticket) = self.ticket.take() {
             let concurrency = &self.service.concurrency;
@@ -246,11 +246,12 @@ impl Served {
         self.services.iter()
     }
 
-    /// The service that a request or tunnel is for: what `weft-service` says; without it the one that the authority
-    /// names, else, for a request, the only one that has requests.
+    /// The service that a request or tunnel is for: the one that `weft-service` names; without that field the
+    /// one that the authority names; else, for a request, the only service that takes requests.
     ///
-    /// The application sees the authority and may choose by it what it does. So one that names another service here
-    /// than `weft-service` is refused, unless a route led from that one, whose policies count then, too.
+    /// The application sees the authority and may act on it. So an authority that names another service here
+    /// than `weft-service` does is refused, unless a route led from that other service; its policies then
+    /// count, too.
     pub(crate) fn identify(
         &self,
         head: &Parts,
@@ -302,8 +303,8 @@ impl Served {
         }
     }
 
-    /// The service of this sidecar that the authority names, whatever the port: callers write that of their own
-    /// listener.
+    /// The service of this sidecar that the authority names, whatever the port: callers write the port of
+    /// their own listener.
     fn shown(&self, authority: &authority::Authority<'_>) -> Option<&ServiceName> {
         let host = &*authority.host;
         let (name, namespace) = host.split_once('.').unwrap_or((host, &self.namespace));
@@ -336,7 +337,7 @@ impl Served {
     }
 }
 
-/// The addressed service, where the caller says that a route led here.
+/// The addressed service, if the caller says that a route led here.
 pub(super) fn parent(head: &http::request::Parts) -> Result<Option<ServiceName>, Failure> {
     let mut values = head.headers.get_all(WEFT_ROUTE_PARENT).iter();
     let Some(value) = values.next() else {
@@ -516,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_counts_until_it_is_dropped_and_one_too_many_is_told_and_counted() {
+    fn a_call_counts_until_it_is_dropped_and_one_too_many_is_refused_and_counted() {
         let service = Arc::new(ServedService::for_tests(name("orders"), 80));
         let limits = Limits::of(&weft_config::table::Concurrency::default(), 1, true);
         let caller = Caller::default();

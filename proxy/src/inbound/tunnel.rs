@@ -14,11 +14,11 @@ use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
 use crate::http::answer::PROXY_STATUS;
 use crate::http::{answer, fields};
-use crate::mesh::{send_failure, stream_failure};
 use crate::metrics::Direction;
 use crate::record::Record;
 use crate::relay::{Carried, TunnelError, tunnel};
 use crate::stream::ApplicationStream;
+use crate::transport_failure::{send_failure, stream_failure};
 
 /// Serves one tunnel to its end.
 pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
@@ -70,7 +70,8 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     record.sent = carried.sent();
     record.received = carried.received();
     if outcome.is_err() {
-        // The policy changed, or this sidecar ends: the dropped halves reset the stream, and the application hears a reset too.
+        // The policy changed, or this sidecar ends: dropping the halves resets the stream, and the
+        // application gets a reset too.
         opened.application.reset_on_close();
     }
     record.end(outcome);
@@ -88,7 +89,7 @@ async fn open(
     service: &Arc<ServedService>,
     head: &http::request::Parts,
 ) -> Result<Opened, Failure> {
-    // Who may not call hears nothing else of the service.
+    // A caller without permission learns nothing else about the service.
     let admitted = peer.admit(directory, service, head, Instant::now())?;
     if service
         .protocol(directory.table.as_deref())
@@ -139,7 +140,7 @@ async fn run(
         .map_err(|error| tunnel_failure(&error, "the application"))
 }
 
-/// What a broken tunnel means; `near` names whoever is at the TCP side.
+/// What a broken tunnel means; `near` names the program at the TCP side.
 pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
     match error {
         TunnelError::Application(kind) => Failure::new(
@@ -154,7 +155,7 @@ pub(crate) fn tunnel_failure(error: &TunnelError, near: &str) -> Failure {
         TunnelError::ToPeer(error) => send_failure(error),
         TunnelError::Idle => Failure::new(
             Reason::ResponseTimeout,
-            "nothing moved for the tunnel's idle timeout",
+            "no bytes passed for the tunnel's idle timeout",
         ),
     }
 }

@@ -1,5 +1,5 @@
-//! The page of metrics of a sidecar: the shards of all workers merged, and what is read at the moment. What each
-//! metric means is in the catalogue of `weft_transport::metrics`.
+//! The metrics page of a sidecar: the merged shards of all workers, and gauges read at the moment of the
+//! scrape. The catalogue of `weft_transport::metrics` says what each metric means.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn requests(page: &mut Page, shards: &[Arc<Shard>]) {
     for shard in shards {
         for (labels, series) in lock(&shard.requests).iter() {
             let counts = lock(&series.counts).clone();
-            // Taken for a call that is still under way, or that was counted elsewhere in the end.
+            // Subtracted for calls that are still under way, or that were counted elsewhere in the end.
             if counts.durations.count == 0 {
                 continue;
             }
@@ -115,7 +115,7 @@ fn tunnels(page: &mut Page, shards: &[Arc<Shard>]) {
             family.sample(&values(labels), *count as f64);
         }
     }
-    // The ends are read first: what opens and ends in between must not make this negative.
+    // The ends are read first, so that a call that opens and ends in between cannot make this negative.
     let closed = merge(|series| &series.closed);
     let mut family = page.family(&TUNNELS_ACTIVE);
     for (labels, opened) in &merge(|series| &series.opened) {

@@ -1,5 +1,5 @@
-//! How long the parts of attempts took on one worker: where the time of slow calls goes. By part and by whether the call
-//! failed in it, not by destination: ten series in all.
+//! How long the parts of attempts took on one worker: shows where slow calls spend their time. By part and by
+//! whether the call failed in it, not by destination: ten series in all.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Histogram {
     }
 }
 
-/// See the module. The body is the part behind those of an attempt.
+/// See the module. The body is the part after those of an attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Parts(Mutex<Counts>);
 

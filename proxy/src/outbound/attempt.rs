@@ -1,6 +1,6 @@
-//! One attempt of an exchange: a stream is opened, the request goes out, and a response head comes, or not.
-//! How it ended is said in words of HTTP ([`Ending`]); what follows from that is decided in
-//! [`crate::resilience::verdict`].
+//! One attempt of an exchange: it opens a stream and sends the request; then a response head comes, or the
+//! attempt fails. [`Ending`] describes its end in terms of HTTP; [`crate::resilience::verdict`] decides what
+//! follows.
 
 use std::future::Future;
 use std::pin::pin;
@@ -23,11 +23,11 @@ use crate::http::body::{Broken, Proof, Pump};
 use crate::http::upload::Sending;
 use crate::idle::{Expired, Idle};
 use crate::limits;
-use crate::mesh::stream_failure;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
-use crate::resilience::retry::{GRPC_STATUS, Trouble};
+use crate::resilience::retry::{GRPC_STATUS, RetryCause};
 use crate::resilience::verdict::{Ending, Verdict};
+use crate::transport_failure::stream_failure;
 
 /// The head of the response has come.
 pub(super) struct Answered {
@@ -35,12 +35,12 @@ pub(super) struct Answered {
     pub(super) body: RecvHalf,
     pub(super) upward: Upward,
     pub(super) flight: Flight,
-    /// When this attempt has to be over.
+    /// The time by which this attempt must be over.
     pub(super) deadline: Option<Instant>,
     /// When the head came.
     pub(super) at: Instant,
-    /// What may be wrong with it, so that another answer may be better.
-    pub(super) trouble: Option<Trouble>,
+    /// Why another attempt might get a better answer.
+    pub(super) cause: Option<RetryCause>,
 }
 
 /// The other direction of an exchange whose answer has begun.
@@ -49,7 +49,7 @@ pub(super) enum Upward {
     Ended,
     /// The request's body is on its way.
     Body(Pump),
-    /// A tunnel is open. Boxed: requests, of which there are more, shall not have room for it.
+    /// A tunnel is open. Boxed, because requests outnumber tunnels and should not carry their size.
     Open(Box<SendHalf>),
 }
 
@@ -66,8 +66,8 @@ impl Upward {
 /// No answer came.
 pub(super) struct Failed {
     pub(super) failure: Failure,
-    /// None where another attempt is out of the question.
-    pub(super) trouble: Option<Trouble>,
+    /// None if no further attempt is allowed.
+    pub(super) cause: Option<RetryCause>,
     /// When that was known.
     pub(super) at: Instant,
     /// Bytes of the body that were sent.
@@ -77,11 +77,11 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// There was not even a stream.
-    pub(super) fn unopened(NotOpened { failure, trouble }: NotOpened, at: Instant) -> Self {
+    /// No stream was opened.
+    pub(super) fn unopened(NotOpened { failure, cause }: NotOpened, at: Instant) -> Self {
         Self {
             failure,
-            trouble,
+            cause,
             at,
             sent: 0,
             paid: false,
@@ -111,8 +111,8 @@ impl Exchange {
         } else if self.is_tunnel() {
             Upward::Open(Box::new(send))
         } else {
-            // The end went with the head; what remains is to hear that all was well. What went wrong
-            // with it is told by the response.
+            // The end went with the head, so only the stream's result is left to read. If it failed, the
+            // response tells.
             let _ = send.finish().await;
             Upward::Ended
         };
@@ -134,11 +134,11 @@ impl Exchange {
                 return Err(self.failed(error, &mut picked.flight, clock, at, sent));
             }
         };
-        let trouble = self.judge(&head, &mut picked.flight, clock, at)?;
+        let cause = self.judge(&head, &mut picked.flight, clock, at)?;
         let mut body = response.into_body();
         if !self.is_tunnel() && head.headers.contains_key(GRPC_STATUS) {
-            // Trailers-Only: gRPC clients want the end of the stream on this very head, so hyper must know
-            // of it in time. The peer sends both at once.
+            // Trailers-Only: gRPC clients expect the end of the stream on this head, so hyper must know of
+            // the end in time. The peer sends both at once.
             let end = std::future::poll_fn(|cx| body.poll_end(cx));
             let wait = clock.end().map_or(limits::TRAILERS_ONLY_WAIT, |deadline| {
                 let left = deadline.saturating_duration_since(at);
@@ -153,12 +153,12 @@ impl Exchange {
             flight: picked.flight,
             deadline: clock.end(),
             at,
-            trouble,
+            cause,
         })
     }
 
-    /// Time in which nothing moves, after which the stream is reset. Before a tunnel is open nothing moves; its own time
-    /// is shorter.
+    /// The time without progress after which the stream is reset. Before a tunnel is open no bytes pass; the
+    /// time for opening is shorter.
     pub(super) fn idle(&self) -> Duration {
         if self.is_tunnel() {
             return deadline::LONGEST;
@@ -169,30 +169,30 @@ impl Exchange {
             .unwrap_or(self.worker.shared.timeouts.stream_idle)
     }
 
-    /// Judges a final head. Returns what may be wrong with the answer; to CONNECT a refusal is none.
+    /// Judges a final head. Returns why the answer may be a failure; a refusal of CONNECT is not one.
     fn judge(
         &self,
         head: &http::response::Parts,
         flight: &mut Flight,
         clock: &Clock,
         at: Instant,
-    ) -> Result<Option<Trouble>, Failed> {
+    ) -> Result<Option<RetryCause>, Failed> {
         if !self.is_tunnel() {
             let verdict = Verdict::of_response(head, self.is_grpc(), clock, at);
-            flight.judge(verdict.says, at);
-            return Ok(verdict.trouble);
+            flight.judge(verdict.evidence, at);
+            return Ok(verdict.cause);
         }
         let refused = (!head.status.is_success()).then(|| refusal(head));
         let is_unprocessed = refused
             .as_ref()
             .is_some_and(|it| it.reason.is_unprocessed());
         let verdict = Verdict::of_connect(head, is_unprocessed);
-        flight.judge(verdict.says, at);
+        flight.judge(verdict.evidence, at);
         match refused {
             None => Ok(None),
             Some(failure) => Err(Failed {
                 failure,
-                trouble: verdict.trouble,
+                cause: verdict.cause,
                 at,
                 sent: 0,
                 paid: false,
@@ -224,10 +224,10 @@ impl Exchange {
             HeadError::Stream(error) => (stream_failure(&error), ending(&error)),
         };
         let verdict = ending.verdict(clock, false, at);
-        flight.judge(verdict.says, at);
+        flight.judge(verdict.evidence, at);
         Failed {
             failure,
-            trouble: verdict.trouble,
+            cause: verdict.cause,
             at,
             sent,
             paid: ending.is_paid(),
@@ -249,7 +249,7 @@ impl Exchange {
     }
 }
 
-/// The break of an exchange before its head, in words of HTTP.
+/// How the exchange broke before its head, in terms of HTTP.
 fn ending(error: &ReceiveError) -> Ending {
     match error {
         ReceiveError::Unprocessed(Unprocessed::GoingAway) => Ending::Leaving,
@@ -262,7 +262,7 @@ fn ending(error: &ReceiveError) -> Ending {
     }
 }
 
-/// What the peer's refusal of a tunnel means, in its own words.
+/// The reason that the peer gave for refusing a tunnel.
 fn refusal(head: &http::response::Parts) -> Failure {
     if let Some(told) = answer::told(&head.headers, head.status) {
         return told;
@@ -279,27 +279,27 @@ fn refusal(head: &http::response::Parts) -> Failure {
     Failure::new(reason, answered)
 }
 
-/// If the client waits to be told that it may send the body: what tells when it does not wait. Over HTTP/2 it is told
-/// nothing by reading on.
+/// For a client that waits for permission to send the body: reports when it does not wait. Over HTTP/2,
+/// reading on grants no permission.
 fn proof(head: &Parts) -> Option<Proof> {
     let activity = Arc::clone(head.extensions.get::<Arc<Activity>>()?);
     Some(Box::pin(async move { activity.content().await }))
 }
 
-/// The one place where an attempt reads the clock: when it is over.
+/// The only place where an attempt reads the clock: when it is over.
 fn read_clock() -> Instant {
     Instant::now()
 }
 
 enum HeadError {
-    /// The peer does not acknowledge what it was sent; the answer may still come.
+    /// The peer does not acknowledge what was sent; the answer may still come.
     Doubtful,
     Stream(ReceiveError),
     Expired(Expired),
     Request(Broken),
 }
 
-/// Waits for the final head, while the request body goes out.
+/// Waits for the final head while the request body is sent.
 async fn response_head(
     response: &mut ResponseHalf,
     upward: &mut Upward,

@@ -1,5 +1,5 @@
-//! A model of exchanges in random orders of what may become of their attempts: the choice of endpoints, their verdicts,
-//! the attempts and the budget work together, and what must always hold is checked at each step. Time and randomness
+//! A model of exchanges whose attempts end in random ways. The pick of endpoints, the verdicts, the attempts
+//! and the budget work together, and each step checks the rules that must always hold. Time and randomness
 //! are simulated; a failure names its seed.
 
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_config::table::{GrpcCode, Hedge, HedgeAfter, Percent, Retry, RetryBudget, Traffic};
 
-use super::pick::{Tried, Wish, pick};
+use super::pick::{Criteria, Tried, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::placed;
 use crate::resilience::attempts::{Attempts, Hedging, Next, Rules, Setback};
 use crate::resilience::breaker::Admission;
 use crate::resilience::budget::Budget;
 use crate::resilience::deadline::{Clock, Deadline};
-use crate::resilience::retry::{GRPC_STATUS, SAFE, Trouble, WEFT_RETRY, Word};
+use crate::resilience::retry::{GRPC_STATUS, RetryAdvice, RetryCause, SAFE, WEFT_RETRY};
 use crate::resilience::standing::Outcome;
-use crate::resilience::verdict::{Ending, Says, Verdict};
+use crate::resilience::verdict::{Ending, Evidence, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 2000;
-/// More failures than a world has.
+/// More failures than a simulated world has.
 const ON_TRIAL: u32 = 1 << 20;
 
 /// Endpoints, a policy, and the callers that meet them.
@@ -37,14 +37,14 @@ struct World {
     allowance: RetryBudget,
     budget: Budget,
     requests: u32,
-    /// What was taken from the budget, counted beside it.
+    /// Retries taken from the budget, counted independently.
     paid: u32,
-    /// By endpoint: attempts that told of a failure before it was out of rotation for the first time.
+    /// By endpoint: attempts that failed before it left rotation for the first time.
     failures: Vec<u32>,
     seen: Seen,
 }
 
-/// What happened in all worlds, so that no check is idle.
+/// Events counted over all worlds, so that each check is known to have run.
 #[derive(Debug, Default)]
 struct Seen {
     again: u32,
@@ -67,13 +67,13 @@ struct UnderWay {
     fate: Fate,
 }
 
-/// What becomes of an attempt.
+/// How an attempt ends.
 enum Fate {
     Ends(Ending),
     Answers(Box<Parts>),
 }
 
-/// What a failed or doubtful round leaves behind.
+/// What a failed or doubtful round leaves for the next one.
 struct Round {
     setback: Setback,
     /// An application may have processed the request.
@@ -87,7 +87,7 @@ struct Asked {
     repeatable: bool,
     deadline: Deadline,
     timeout: Option<Duration>,
-    wish: Wish,
+    criteria: Criteria,
     hedged: bool,
 }
 
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// What the budget is asked for; counts what it gives.
+    /// Asks the budget, and counts what it grants.
     fn spending<T>(&mut self, ask: impl FnOnce(&mut Self) -> T) -> (T, bool) {
         let before = self.budget.left(self.now, &self.allowance);
         let answer = ask(self);
@@ -181,7 +181,7 @@ impl World {
             repeatable: self.chance(90),
             deadline,
             timeout: self.chance(30).then(|| MS + self.millis(60)),
-            wish: Wish {
+            criteria: Criteria {
                 tried: Tried::default(),
                 key: None,
                 repeatable: tunnel || idempotent,
@@ -210,15 +210,15 @@ impl World {
             let mut random = StdRng::seed_from_u64(self.random.random());
             let (next, taken) = self
                 .spending(|world| attempts.next(&world.rules(&asked), &setback, at, &mut random));
-            let Next::Again(pause) = next else {
+            let Next::Retry(pause) = next else {
                 assert!(!taken, "what is not sent costs nothing");
                 self.seen.withheld += u32::from(next != Next::End);
                 return;
             };
             self.seen.again += 1;
-            let trouble = setback.trouble.unwrap();
+            let cause = setback.cause.unwrap();
             assert!(setback.repeatable && attempts.made() <= self.retry.attempts);
-            assert!(taken || setback.paid || trouble == Trouble::NotReached);
+            assert!(taken || setback.paid || cause == RetryCause::NotReached);
             assert!(!processed || self.may_come_twice(&asked));
             self.seen.twice += u32::from(processed);
             self.now += pause;
@@ -228,16 +228,17 @@ impl World {
         }
     }
 
-    /// Whether the request may be processed a second time: by its method, or by the word of an operator.
+    /// Whether the request may be processed twice: by its method, or because an operator allows it.
     fn may_come_twice(&self, asked: &Asked) -> bool {
         let by_hedge = self.hedge.as_ref().is_some_and(|one| one.non_idempotent);
-        // Who lists a code says that the methods stand it.
+        // An operator that lists a code states that the methods can be repeated.
         let by_code = asked.grpc && !self.retry.grpc_codes.is_empty();
         let by_operator = self.retry.non_idempotent || by_code || asked.hedged && by_hedge;
         asked.idempotent || by_operator
     }
 
-    /// One attempt with its copies, until there is an answer to take (then none), or no attempt is left under way.
+    /// Runs one attempt with its copies until there is an answer (returns none), or until no attempt is under
+    /// way.
     fn round(&mut self, asked: &mut Asked, attempts: &mut Attempts, clock: Clock) -> Option<Round> {
         let again = attempts.may_go_on(&self.retry);
         let mut under_way = vec![self.send(asked, clock)];
@@ -254,7 +255,8 @@ impl World {
             {
                 self.now = at;
                 timer = None;
-                let left = (0..self.cluster.endpoints.len()).any(|one| !asked.wish.tried.has(one));
+                let left =
+                    (0..self.cluster.endpoints.len()).any(|one| !asked.criteria.tried.has(one));
                 let possible = left && asked.repeatable;
                 let (copy, taken) =
                     self.spending(|world| attempts.copy(&world.rules(asked), hedge, possible, at));
@@ -279,7 +281,7 @@ impl World {
                     let leave =
                         |world: &mut Self| may_leave && world.rules(asked).leave(repeatable, end);
                     if !self.spending(leave).0 {
-                        // It waits on, and there may be an answer yet.
+                        // It waits on, and an answer may still come.
                         (one.end, one.fate) = self.fate(&one.clock, false);
                         under_way.push(one);
                         continue;
@@ -289,23 +291,23 @@ impl World {
                 }
                 Fate::Ends(ending) => ending.verdict(&one.clock, one.last, end),
             };
-            self.judge(&mut one, verdict.says);
-            let (word, paid) = match &one.fate {
-                Fate::Answers(head) => (Word::of(&head.headers), false),
-                Fate::Ends(ending) => (Word::None, ending.is_paid()),
+            self.judge(&mut one, verdict.evidence);
+            let (advice, paid) = match &one.fate {
+                Fate::Answers(head) => (RetryAdvice::of(&head.headers), false),
+                Fate::Ends(ending) => (RetryAdvice::None, ending.is_paid()),
             };
-            processed |= is_processed(&one.fate, word);
+            processed |= is_processed(&one.fate, advice);
             let answers = matches!(one.fate, Fate::Answers(_));
-            if answers && verdict.trouble.is_none() {
+            if answers && verdict.cause.is_none() {
                 self.seen.answered += 1;
                 return None;
             }
             if answers || under_way.is_empty() {
-                // What the other copies had under way is cancelled, and may have been processed.
+                // The requests of the other copies are cancelled, and may have been processed.
                 processed |= !under_way.is_empty();
                 let setback = Setback {
-                    trouble: verdict.trouble,
-                    word,
+                    cause: verdict.cause,
+                    advice,
                     repeatable: asked.repeatable,
                     gamble: answers && one.flight.is_gamble(),
                     paid,
@@ -315,47 +317,47 @@ impl World {
         }
     }
 
-    /// Tells the endpoint what the attempt says of it, and what comes after that.
-    fn judge(&mut self, one: &mut UnderWay, says: Says) {
+    /// Reports the attempt's evidence to its endpoint, and later that of the call's end.
+    fn judge(&mut self, one: &mut UnderWay, evidence: Evidence) {
         let endpoint = &self.cluster.endpoints[one.index];
         let was_out = endpoint.standing.is_out();
-        self.seen.late += u32::from(matches!(says, Says::Late { .. }));
+        self.seen.late += u32::from(matches!(evidence, Evidence::Late { .. }));
         self.failures[one.index] += u32::from(!matches!(
-            says,
-            Says::Nothing
-                | Says::Answered(None | Some(Outcome::Well | Outcome::Busy(_)))
-                | Says::Outcome(Outcome::Well | Outcome::Busy(_))
+            evidence,
+            Evidence::Nothing
+                | Evidence::Answered(None | Some(Outcome::Well | Outcome::Busy(_)))
+                | Evidence::Outcome(Outcome::Well | Outcome::Busy(_))
         ));
-        one.flight.judge(says, self.now);
-        if let Says::Answered(Some(outcome)) = says {
-            // The end of a gRPC call says the same once more.
+        one.flight.judge(evidence, self.now);
+        if let Evidence::Answered(Some(outcome)) = evidence {
+            // The end of a gRPC call reports the same once more.
             one.flight.tell(outcome, self.now);
             one.flight.tell(outcome, self.now);
         }
         if !was_out && endpoint.standing.is_out() {
-            // Once it comes back it is on trial, and less puts it out.
+            // After its return it is on trial, and fewer failures take it out.
             let failures = std::mem::replace(&mut self.failures[one.index], ON_TRIAL);
             assert!(failures >= 5, "out after {failures} attempts that failed");
             self.seen.out += 1;
         }
     }
 
-    /// One attempt goes out.
+    /// One attempt is sent.
     fn send(&mut self, asked: &mut Asked, clock: Clock) -> UnderWay {
         let now = self.now;
         let left = asked.deadline.left(now);
         assert!(left.is_none_or(|left| !left.is_zero()), "after its time");
         let all = Arc::clone(&self.cluster);
-        let index = pick(&all, &asked.wish, now, &mut self.random).unwrap();
+        let index = pick(&all, &asked.criteria, now, &mut self.random).unwrap();
         let healthy = |one: &usize| all.endpoints[*one].standing.admission(now) == Admission::Yes;
-        let mut untried = (0..all.endpoints.len()).filter(|one| !asked.wish.tried.has(*one));
+        let mut untried = (0..all.endpoints.len()).filter(|one| !asked.criteria.tried.has(*one));
         assert!(
-            !asked.wish.tried.has(index) || !untried.any(|one| healthy(&one)),
+            !asked.criteria.tried.has(index) || !untried.any(|one| healthy(&one)),
             "an endpoint is tried twice although another one is well and was not tried"
         );
         let flight = all.start(index, now).unwrap();
-        asked.wish.tried.add(index);
-        let last = asked.wish.tried.all(all.endpoints.len());
+        asked.criteria.tried.add(index);
+        let last = asked.criteria.tried.all(all.endpoints.len());
         let (end, fate) = self.fate(&clock, true);
         UnderWay {
             flight,
@@ -367,7 +369,7 @@ impl World {
         }
     }
 
-    /// What becomes of an attempt from now on, within its clock.
+    /// How an attempt goes on from now, within its clock.
     fn fate(&mut self, clock: &Clock, may_be_silent: bool) -> (Instant, Fate) {
         let most = if self.random.random() { 5 } else { 90 };
         let end = self.now + self.millis(most);
@@ -415,13 +417,13 @@ impl World {
         (end, Fate::Answers(Box::new(head)))
     }
 
-    /// Now and then a newer table has other endpoints.
+    /// From time to time a newer table has other endpoints.
     fn renew(&mut self, asked: &mut Asked) {
         if !self.chance(10) {
             return;
         }
         let newer = endpoints(&mut self.random);
-        asked.wish.tried = asked.wish.tried.moved(&self.cluster, &newer);
+        asked.criteria.tried = asked.criteria.tried.moved(&self.cluster, &newer);
         self.failures = vec![0; newer.endpoints.len()];
         self.cluster = newer;
     }
@@ -435,10 +437,10 @@ fn endpoints(random: &mut StdRng) -> Arc<Cluster> {
     placed(&places, Some("eu/a"), Traffic::default())
 }
 
-/// Whether an application may have processed what ended so.
-fn is_processed(fate: &Fate, word: Word) -> bool {
+/// Whether an application may have processed a request that ended like this.
+fn is_processed(fate: &Fate, advice: RetryAdvice) -> bool {
     match fate {
-        Fate::Answers(_) => word != Word::Safe,
+        Fate::Answers(_) => advice != RetryAdvice::Safe,
         Fate::Ends(ending) => match ending {
             Ending::Doubtful
             | Ending::Undialled

@@ -1,5 +1,5 @@
-//! A connection of the application: told apart as HTTP/1.1 or HTTP/2 by its first bytes, with a timeout for
-//! request heads that leaves idle keep-alive connections alone, and with an eye on when it is idle.
+//! A connection of the application. Its first bytes tell HTTP/1.1 from HTTP/2. A timeout applies to request
+//! heads but not to idle keep-alive connections, and the connection notices when it becomes idle.
 
 use std::io;
 use std::pin::Pin;
@@ -20,53 +20,54 @@ use crate::stream::ApplicationStream;
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// What a client speaks.
+/// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
-    /// HTTP/1.0 or 1.1, or something that its parser will refuse.
+    /// HTTP/1.0 or 1.1, or bytes that its parser will refuse.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
 
-/// A connection whose first bytes were looked at and are read again.
+/// A connection whose first bytes were read ahead and are read again.
 pub(crate) struct Connection {
     stream: ApplicationStream,
     first: BytesMut,
     activity: Arc<Activity>,
-    /// Where requests come one after the other, which is HTTP/1.
+    /// For HTTP/1, where requests come one after the other.
     serial: Option<Serial>,
 }
 
-/// What is looked after for each request of HTTP/1.
+/// The checks that each request of HTTP/1 needs.
 struct Serial {
-    /// Its turn to be read.
+    /// The request's turn to be read.
     turn: Turn,
     /// Whether its client is still there.
     presence: Presence,
-    /// Something was to be written since all was written last.
+    /// Bytes were queued for writing since the last flush.
     unflushed: bool,
-    /// hyper answers a head itself that it cannot read. That answer says too little, so it is not sent.
+    /// hyper itself answers a head that it cannot parse. That answer lacks what the mesh promises, so it is
+    /// not sent.
     refused: bool,
 }
 
-/// What is known of a connection that hyper serves, by its reads, its writes and its timer.
+/// The state of a connection that hyper serves, as its reads, its writes and its timer show it.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    /// Counts reads. Never 0, so that the timer of the first head knows that it has begun.
+    /// Counts reads. It is never 0, so that the timer of the first head knows that reading has begun.
     read: AtomicU64,
     /// The count at which hyper began to wait for another head; 0 while a request is under way.
     waiting: AtomicU64,
     /// Whether hyper has handed over a request, and does not wait for another head yet.
     under_way: AtomicBool,
-    /// Whether that was not looked after yet.
+    /// Whether that was not handled yet.
     is_new: AtomicBool,
-    /// Whether the last that was read of a head has more behind the head.
+    /// Whether the last read of a head had more bytes after the head.
     behind: AtomicBool,
-    /// Whether more of the request under way has come than its head.
+    /// Whether content of the request under way has come, beyond its head.
     content: AtomicBool,
     content_comes: Notify,
-    /// Whether something is written that the client has no room for, or something has come that waits to be read.
+    /// Whether bytes are written that the client has no room for, or bytes have come that wait to be read.
     blocked: AtomicBool,
 }
 
@@ -101,7 +102,7 @@ impl Activity {
         }
     }
 
-    /// These bytes were read. If they may end a head: whether there are more behind it.
+    /// These bytes were read. If they may end a head, returns whether more bytes follow it.
     fn head(&self, bytes: &[u8]) {
         if !self.is_under_way() {
             self.behind.store(has_more_behind(bytes), Ordering::Relaxed);
@@ -119,12 +120,13 @@ impl Activity {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Whether the next that comes is a request, and none has begun to come.
+    /// Whether the next bytes begin a request, and none has begun yet.
     fn is_between(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) == self.read.load(Ordering::Relaxed)
     }
 
-    /// Done when for at least `rest` no request was under way, none had begun to come, and all was written.
+    /// Done when for at least `rest` no request was under way, none had begun to arrive, and everything was
+    /// written.
     pub(crate) async fn rested(&self, rest: Duration) {
         let mut before = 0;
         loop {
@@ -139,7 +141,7 @@ impl Activity {
     }
 }
 
-/// Whether there is something behind the first empty line, if the last bytes of a head are among these.
+/// Whether bytes follow the first empty line, if the last bytes of a head are among these.
 fn has_more_behind(bytes: &[u8]) -> bool {
     const EMPTY_LINE: &[u8] = b"\r\n\r\n";
     let found = bytes
@@ -147,7 +149,7 @@ fn has_more_behind(bytes: &[u8]) -> bool {
         .position(|window| window == EMPTY_LINE);
     match found {
         Some(at) => at + EMPTY_LINE.len() < bytes.len(),
-        // The empty line may have begun before.
+        // The empty line may have begun in an earlier read.
         None => !EMPTY_LINE.ends_with(bytes),
     }
 }
@@ -162,7 +164,7 @@ pub(crate) async fn detect(
         if !arrive(stream, first, intake).await? {
             return Ok(None);
         }
-        // What comes in a later read may be more than the rest of it.
+        // The bytes of a later read may hold more than the rest of the head.
         if first.starts_with(PREFACE) {
             return Ok(Some(Spoken::Http2));
         }
@@ -194,7 +196,7 @@ pub(crate) async fn arrive(
         // No buffer before the first byte: idle connections are cheap.
         stream.readable().await?;
         if intake.is_limited() {
-            // Rare, and not worth room in every connection.
+            // Boxed, because few connections need it and the others should not carry its size.
             Box::pin(intake.turn()).await;
             if stream.is_seen_to_end() {
                 intake.pass_on();
@@ -211,8 +213,8 @@ pub(crate) async fn arrive(
 }
 
 impl Connection {
-    /// A connection of which `first` was read. With a `turn` requests come one after the other, and each waits for its
-    /// own before it is read.
+    /// A connection of which `first` was read already. With a `turn`, requests come one after the other, and
+    /// each waits for its turn before it is read.
     pub(crate) fn new(stream: ApplicationStream, first: BytesMut, turn: Option<Turn>) -> Self {
         let serial = turn.map(|turn| Serial {
             turn,
@@ -233,12 +235,12 @@ impl Connection {
         Arc::clone(&self.activity)
     }
 
-    /// The stream, of which everything was read that had been read before.
+    /// The stream; all bytes that were read ahead were read again.
     pub(crate) fn into_stream(self) -> ApplicationStream {
         self.stream
     }
 
-    /// Ready when what has come may be read, if it is a request; an error if nobody waits for its answer.
+    /// Ready when a request that has arrived may be read; an error if its client has gone.
     fn poll_turn(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(Serial { turn, .. }) = &mut self.serial else {
             return Poll::Ready(Ok(()));
@@ -268,7 +270,7 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         let under_way = self.activity.is_under_way();
         if let Some(serial) = &mut self.serial {
-            // No peer was asked, and what was answered before is all written.
+            // No peer was asked, and all earlier answers are written.
             serial.refused |= !under_way && !serial.unflushed;
             if serial.refused {
                 return Poll::Ready(Ok(length));
@@ -289,7 +291,7 @@ impl Connection {
         written
     }
 
-    /// Looks whether the client of the request under way is still there.
+    /// Checks whether the client of the request under way is still there.
     fn look(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(serial) = &mut self.serial else {
             return Ok(());
@@ -365,7 +367,7 @@ impl AsyncWrite for Connection {
         true
     }
 
-    /// All was written. hyper comes here each time it has looked after the connection.
+    /// Everything was written. hyper calls this after each turn of the connection.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.look(cx)?;
@@ -382,7 +384,7 @@ impl AsyncWrite for Connection {
 }
 
 /// hyper starts its head timer as soon as it waits for a request, which would close idle keep-alive
-/// connections. This one starts when the first byte of the head has come.
+/// connections. This timer starts when the first byte of the head has come.
 #[derive(Debug)]
 pub(crate) struct HeadTimer {
     activity: Arc<Activity>,
@@ -491,7 +493,7 @@ mod tests {
             let (mut first, intake) = (BytesMut::new(), Arc::default());
             client.write_all(&PREFACE[..cut]).await.unwrap();
             let write = async {
-                // The other side has read what came first by then.
+                // The other side has read the first bytes by then.
                 tokio::task::yield_now().await;
                 tokio::task::yield_now().await;
                 let rest = [&PREFACE[cut..], b"\0\0\0\x04\0\0\0\0\0"].concat();

@@ -1,5 +1,5 @@
-//! One exchange of the application, be it a request or the opening of a tunnel, from its plan to its answer. It owns
-//! all that it needs, so that a copy of it may outlive what asked for it.
+//! One exchange of the application from its plan to its answer: a request, or the opening of a tunnel. It
+//! owns all that it needs, so that a copy of it may outlive the task that asked for it.
 //!
 //! Stages: [`super::plan`] makes it, [`super::filters`] change it, [`Exchange::answer`] attempts until there is an
 //! answer ([`super::attempt`], [`super::hedge`]), and [`super::request`] or [`super::tunnel`] relays that. Whether it
@@ -14,8 +14,8 @@ use hyper::body::Incoming;
 use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
-use super::open::{Picked, choose};
-use super::pick::Wish;
+use super::open::{Picked, pick_endpoint};
+use super::pick::Criteria;
 use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
@@ -26,26 +26,26 @@ use crate::record::attempt::Ended;
 use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
 use crate::resilience::deadline::{self, Deadline};
 use crate::resilience::destination::Event;
-use crate::resilience::retry::Word;
-use crate::resilience::traces::TraceId;
+use crate::resilience::propagation::TraceId;
+use crate::resilience::retry::RetryAdvice;
 use crate::worker::{Count, Worker};
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Clone)]
 pub(super) struct Exchange {
     pub(super) worker: Arc<Worker>,
     /// As it crosses the mesh.
     pub(super) head: Parts,
     pub(super) route: Route,
-    /// What is asked of the choice of an endpoint, and which ones were tried.
-    pub(super) wish: Wish,
+    /// The criteria by which an endpoint is picked, with those that were tried.
+    pub(super) criteria: Criteria,
     pub(super) carries: Carries,
     pub(super) deadline: Deadline,
-    /// Links it to what was asked of the application.
+    /// Links it to the request that the application is serving.
     pub(super) trace: Option<TraceId>,
 }
 
-/// What goes to the peer after the head.
+/// The body, or the bytes of a tunnel, that follow the head to the peer.
 #[derive(Clone)]
 pub(super) enum Carries {
     /// A request.
@@ -55,7 +55,7 @@ pub(super) enum Carries {
         /// Whether it is a call of gRPC.
         grpc: bool,
     },
-    /// Bytes, once the far side has accepted: none is taken from the application before that.
+    /// Bytes, once the far side has accepted: none are read from the application before that.
     Tunnel,
 }
 
@@ -65,12 +65,13 @@ pub(super) enum CopyOfBody {
     None,
     /// All of it.
     Whole(Sending<Incoming>),
-    /// Not all of it has come, or more than may be kept.
+    /// Part of it has not arrived, or it is larger than may be kept.
     NotHere,
 }
 
 impl Exchange {
-    /// Takes the request's body, which is kept for another attempt where there may be one and all of it may be kept.
+    /// Takes the request's body. It is kept for another attempt if one is allowed and the body fits within
+    /// the bounds.
     pub(super) fn take_body(&mut self, incoming: Incoming) {
         let retry = &self.route.traffic.retry;
         let most = match retry.attempts {
@@ -85,7 +86,7 @@ impl Exchange {
         }
     }
 
-    /// Attempts until there is an answer to relay, or none is to be had.
+    /// Makes attempts until there is an answer to relay, or no further attempt is allowed.
     pub(super) async fn answer(
         &mut self,
         record: &mut Record,
@@ -110,7 +111,7 @@ impl Exchange {
                     None => match self.pick(now) {
                         Ok(picked) => {
                             let again = attempts.may_go_on(&self.route.traffic.retry);
-                            let picked = picked.again(again);
+                            let picked = picked.repeatable(again);
                             self.attempt(self.body(), picked, &clock, parts).await
                         }
                         Err(failed) => Err(failed),
@@ -123,10 +124,10 @@ impl Exchange {
                     }
                     Err(failed) => parts.finish(Ended::Failed(failed.failure.reason), failed.at),
                 }
-                let (last, name) = (self.wish.tried.last(), self.route.name.as_ref());
+                let (last, name) = (self.criteria.tried.last(), self.route.name.as_ref());
                 let (cluster, count) = (&self.route.cluster, self.count());
                 record.counted = self.worker.leaving(cluster, last, name, count);
-                match self.again(&outcome, attempts, record) {
+                match self.retry_pause(&outcome, attempts, record) {
                     // Its stream is reset here, before the pause.
                     Some(pause) => pause,
                     None => {
@@ -143,7 +144,7 @@ impl Exchange {
         }
     }
 
-    /// What binds its attempts now.
+    /// The rules that bind its attempts now.
     pub(super) fn rules(&self) -> Rules<'_> {
         let cluster = &self.route.cluster;
         Rules {
@@ -166,7 +167,8 @@ impl Exchange {
     /// Picks an endpoint for an attempt that begins `now`.
     pub(super) fn pick(&mut self, now: Instant) -> Result<Picked, Failed> {
         let (worker, cluster) = (&self.worker, &self.route.cluster);
-        choose(worker, cluster, &mut self.wish, now).map_err(|error| Failed::unopened(error, now))
+        pick_endpoint(worker, cluster, &mut self.criteria, now)
+            .map_err(|error| Failed::unopened(error, now))
     }
 
     /// Whether it is a call of gRPC.
@@ -184,9 +186,10 @@ impl Exchange {
         self.upload().map(Upload::attempt)
     }
 
-    /// The body for what is sent beside the present attempt: a hedge, or whatever else wants a copy of the request. It
-    /// is bounded as what retries keep is: by the policy's `retry.bodyReplay`, [`crate::limits::REPLAY_PIECES_MAX`], and
-    /// [`crate::limits::REPLAY_BYTES_MAX`] of all requests of a worker.
+    /// A copy of the request's body for a request that is sent beside the present attempt, such as a hedge.
+    /// The bounds of retries hold for it: the policy's `retry.bodyReplay`,
+    /// [`crate::limits::REPLAY_PIECES_MAX`], and [`crate::limits::REPLAY_BYTES_MAX`] for all requests of a
+    /// worker.
     pub(super) fn copy_of_body(&self) -> CopyOfBody {
         match self.upload().map(|upload| upload.whole()) {
             None => CopyOfBody::None,
@@ -200,7 +203,8 @@ impl Exchange {
         self.upload().is_none_or(|upload| upload.is_repeatable())
     }
 
-    /// Takes what came for the answer: nothing will be sent again, and what was sent of the body is forgotten.
+    /// Accepts this response as the answer: the request will not be sent again, and the sent part of the body
+    /// is dropped.
     pub(super) fn settle(&self) {
         if let Some(upload) = self.upload() {
             upload.settle();
@@ -230,8 +234,8 @@ impl Exchange {
         }
     }
 
-    /// Whether it is sent again, and after which pause; none if what came is the answer.
-    fn again(
+    /// The pause before it is sent again; none if this outcome is the answer.
+    fn retry_pause(
         &self,
         outcome: &Result<Answered, Failed>,
         attempts: Attempts,
@@ -240,11 +244,11 @@ impl Exchange {
         let repeatable = self.is_repeatable();
         let (setback, at) = match outcome {
             Ok(answered) => {
-                // What answers well is the answer.
-                answered.trouble?;
+                // A good answer is relayed.
+                answered.cause?;
                 let setback = Setback {
-                    trouble: answered.trouble,
-                    word: Word::of(answered.response.headers()),
+                    cause: answered.cause,
+                    advice: RetryAdvice::of(answered.response.headers()),
                     repeatable,
                     gamble: answered.flight.is_gamble(),
                     paid: false,
@@ -254,8 +258,8 @@ impl Exchange {
             Err(failed) => {
                 record.sent = failed.sent;
                 let setback = Setback {
-                    trouble: failed.trouble,
-                    word: Word::None,
+                    cause: failed.cause,
+                    advice: RetryAdvice::None,
                     repeatable,
                     gamble: false,
                     paid: failed.paid,
@@ -266,29 +270,30 @@ impl Exchange {
         let random = &mut *lock(&self.worker.random);
         let next = attempts.next(&self.rules(), &setback, at, random);
         let counts = &self.route.cluster.destination.counts;
-        let event = setback.trouble.map(|trouble| Event::of(&next, trouble));
+        let event = setback.cause.map(|cause| Event::of(&next, cause));
         if let Some(event) = event.flatten() {
             counts.add(event);
         }
-        if let Next::Again(pause) = next {
+        if let Next::Retry(pause) = next {
             if !self.is_tunnel() {
                 record.retried = Some(Arc::clone(counts));
             }
             return Some(pause);
         }
         if let Some(trace) = self.trace
-            && attempts.is_spent(setback.word, next)
+            && attempts.is_spent(setback.advice, next)
         {
-            self.worker.shared.traces.spend(trace);
+            self.worker.shared.propagation.spend(trace);
         }
         None
     }
 
-    /// Takes the endpoints of the newest table for a further attempt: those of before may be why the last one failed.
+    /// Takes the endpoints of the newest table for a further attempt: the last one may have failed because
+    /// they are outdated.
     fn renew(&mut self) {
-        let (route, wish) = (&mut self.route, &mut self.wish);
+        let (route, criteria) = (&mut self.route, &mut self.criteria);
         if let Some(cluster) = self.worker.directory().successor(&route.cluster) {
-            wish.tried = wish.tried.moved(&route.cluster, &cluster);
+            criteria.tried = criteria.tried.moved(&route.cluster, &cluster);
             route.cluster = cluster;
         }
     }
@@ -308,7 +313,7 @@ impl Exchange {
     }
 }
 
-/// The failure of the last attempt; says so where it hit an endpoint that was out, for want of any other.
+/// The failure of the last attempt; says so if it hit an endpoint that was out, because no other was left.
 fn with_standing(mut failure: Failure, cluster: &Cluster) -> Failure {
     if cluster.is_all_out() {
         let out = "; every endpoint is out of rotation for failures before (weft endpoints)";

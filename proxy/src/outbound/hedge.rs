@@ -1,5 +1,5 @@
-//! Copies of a slow request: the first response wins, and what the others had under way is cancelled on the
-//! wire. For requests that may be executed twice; a body is copied once all of it has come.
+//! Hedging: copies of a slow request. The first response wins, and the other copies are cancelled on the
+//! wire. Only requests that may be executed twice are copied, and a body only once all of it has come.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::resilience::attempts::{Attempts, Hedging};
 use crate::resilience::deadline::Clock;
 use crate::resilience::destination::Event;
 
-/// Which copy, from 0, what it took, and what became of it. It owns what it needs.
+/// The number of the copy, from 0, its result, and how its attempt went. It owns all that it needs.
 type Copy = BoxFuture<'static, (u32, Attempt, Result<Answered, Failed>)>;
 
 impl Exchange {
-    /// When copies may be sent of this request, if they may.
+    /// When copies of this request may be sent, if they may.
     pub(super) fn hedge(&self) -> Option<Hedge> {
         let hedge = self.route.traffic.hedge.as_ref()?;
         let harmless = self.head.method.is_idempotent() || hedge.non_idempotent;
@@ -56,7 +56,7 @@ impl Exchange {
         };
         copies.push(copy(0, self.body(), picked, clock, now));
         let mut sent = 0;
-        // Without a percentile yet there is nothing to wait for.
+        // Without a percentile yet there is no time to wait for.
         let mut may_send = after.is_some();
         let mut timer = pin!(tokio::time::sleep(after.unwrap_or_default()));
         loop {
@@ -74,7 +74,7 @@ impl Exchange {
                         }
                         return Ok(answered);
                     }
-                    // One that failed does not end the others, which may answer yet.
+                    // A copy that failed does not end the others, which may still answer.
                     Err(failed) if copies.is_empty() => {
                         *parts = took;
                         return Err(failed);
@@ -89,7 +89,7 @@ impl Exchange {
                         CopyOfBody::Whole(whole) => Some(Some(whole)),
                         CopyOfBody::NotHere => None,
                     };
-                    let body = body.filter(|_| !self.wish.tried.all(cluster.endpoints.len()));
+                    let body = body.filter(|_| !self.criteria.tried.all(cluster.endpoints.len()));
                     match attempts.copy(&self.rules(), &hedge, body.is_some(), at) {
                         Hedging::Never => continue,
                         Hedging::Withheld => {

@@ -1,8 +1,8 @@
-//! An HTTP/1.1 connection of the application: requests in bursts, and between them nothing but the socket.
+//! An HTTP/1.1 connection of the application: requests in bursts, and only the socket between them.
 //!
-//! hyper has 16 KiB of buffers for as long as it serves a connection, and most connections are idle most of the
-//! time. So after a burst it is taken off the connection, and put on it again when the next request begins to
-//! come. The client sees nothing of it. Not here: what becomes of a request ([`super::request`]).
+//! hyper holds 16 KiB of buffers for as long as it serves a connection, and most connections are idle most of
+//! the time. So after a burst hyper releases the connection, and a new hyper takes it when the next request
+//! begins to come. The client notices nothing. Not here: how a request is served ([`super::request`]).
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -30,12 +30,12 @@ use crate::worker::Worker;
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// Serves a connection of which `first` was read, to its end.
+/// Serves a connection of which `first` was read already, to its end.
 pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut first: BytesMut) {
     let worker = Arc::clone(&client.listener.worker);
     let intake = &worker.shard.intake;
     loop {
-        // Boxed, so that none of it is there between bursts.
+        // Boxed, so that it takes no memory between bursts.
         let rest = Box::pin(requests(client.clone(), stream, first));
         let Some(rest) = rest.await else { return };
         (stream, first) = rest;
@@ -54,7 +54,8 @@ pub(super) async fn serve(client: Client, mut stream: ApplicationStream, mut fir
     }
 }
 
-/// Serves a burst of requests. Gives the connection back when it rests, with what was read of the next request.
+/// Serves a burst of requests. Returns the connection when it becomes idle, with the bytes that were read of
+/// the next request.
 async fn requests(
     client: Client,
     stream: ApplicationStream,
@@ -63,7 +64,7 @@ async fn requests(
     let worker = Arc::clone(&client.listener.worker);
     let patience = worker.shared.timeouts.request_headers;
     let connection = Connection::new(stream, first, Some(Turn::new(&worker.shard.intake)));
-    // hyper keeps room for the future of a request as long as it serves.
+    // hyper reserves space for a request's future for as long as it serves.
     let answer = move |request| Box::pin(answer(client.clone(), request));
     match burst(connection, patience, &worker.rest, answer).await {
         End::Rested(stream, unread) => Some((stream, unread)),
@@ -83,7 +84,7 @@ async fn answer(
     let version = request.version();
     let mut response = request::serve(client, request).await?;
     if finish.is_cancelled() {
-        // RFC 9112 section 9.6: the client hears it with the last answer.
+        // RFC 9112 section 9.6: the last answer tells the client.
         response.headers_mut().insert(CONNECTION, CLOSE);
         // In HTTP/1.1 hyper would add `keep-alive` for a client of HTTP/1.0 that asked for it.
         *response.version_mut() = version;
@@ -93,18 +94,18 @@ async fn answer(
 
 /// How a burst ends.
 enum End {
-    /// Nothing is under way. With what was read of the next request.
+    /// No request is under way. With the bytes that were read of the next one.
     Rested(ApplicationStream, BytesMut),
-    /// A head cannot be read, and nothing was said about it.
+    /// A head cannot be parsed, and no answer was sent.
     Unreadable(Box<Unreadable>),
     /// The connection has ended.
     Over,
 }
 
-/// A connection with a head that cannot be read.
+/// A connection with a head that cannot be parsed.
 struct Unreadable {
     stream: ApplicationStream,
-    /// What was read of the head.
+    /// The bytes that were read of the head.
     unread: Bytes,
     error: hyper::Error,
 }
@@ -117,8 +118,8 @@ impl Unreadable {
     }
 }
 
-/// Serves requests until the connection ends (after those under way, once `end` is cancelled), or until it has
-/// rested: then it is given back, with what was read of the next request.
+/// Serves requests until the connection ends (after those under way, once `end` is cancelled), or until it
+/// has been idle for a while: then it is returned, with the bytes that were read of the next request.
 async fn burst<A, R, B>(
     connection: Connection,
     patience: Duration,
@@ -135,7 +136,7 @@ where
     let mut builder = Builder::new();
     builder
         .timer(connection.timer())
-        // RFC 9112 section 9.6. Whether the client is still there is told by the connection.
+        // RFC 9112 section 9.6. The connection itself tells whether the client is still there.
         .half_close(true)
         .header_read_timeout(patience)
         .max_headers(limits::FIELDS_MAX)
@@ -161,7 +162,8 @@ where
     };
     Pin::new(&mut connection).graceful_shutdown();
     if rested {
-        // Nothing is under way and all is written, so it ends at once, without a word to the client.
+        // No request is under way and everything is written, so the connection ends at once, without notice
+        // to the client.
         match poll_fn(|cx| Poll::Ready(connection.poll_without_shutdown(cx))).await {
             Poll::Ready(Ok(())) => {
                 let parts = connection.into_parts();
@@ -176,7 +178,7 @@ where
     over(ended, connection, &activity)
 }
 
-/// What a connection that hyper is done with ended by.
+/// Why hyper ended a connection.
 fn over<S, B>(
     ended: hyper::Result<()>,
     connection: http1::Connection<TokioIo<Connection>, S>,
@@ -189,7 +191,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     match ended {
-        // Of a request under way its record has told what happened.
+        // If a request was under way, its record has reported the failure.
         Err(error) if !activity.is_under_way() => {
             let parts = connection.into_parts();
             End::Unreadable(Box::new(Unreadable {

@@ -1,9 +1,11 @@
-//! What the application calls: `accept -> plan (whom does it want, and where is that?) -> filters -> attempts -> relay`.
+//! What the application calls: `accept -> plan (which service, and where is it?) -> filters -> attempts ->
+//! relay`.
 //!
-//! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`] and
-//! [`tunnel`] go through the stages. [`plan`] makes an [`exchange`], [`filters`] change it, and it attempts until there
-//! is an answer: [`pick`] chooses an endpoint, [`open`] reaches it, and [`attempt`] asks it. [`route`] and [`pick`] are
-//! pure; whether an exchange is sent again is decided in [`crate::resilience`].
+//! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`]
+//! and [`tunnel`] run the stages. [`plan`] makes an [`exchange`], [`filters`] change it, and it makes
+//! attempts until there is an answer: [`pick`] picks an endpoint, [`open`] opens a stream to it, and
+//! [`attempt`] sends the request. [`route`] and [`pick`] are pure; [`crate::resilience`] decides whether an
+//! exchange is sent again.
 
 mod attempt;
 #[cfg(test)]
@@ -41,7 +43,7 @@ use tokio::sync::Semaphore;
 use weft_config::table::Protocol;
 
 use weft_transport::alone::alone;
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 
 use crate::descriptors;
 use crate::limits;
@@ -50,14 +52,14 @@ use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
 use connection::{Connection, Spoken, detect, may_be_http};
-use intake::Door;
+use intake::Acceptor;
 use route::Destination;
 
 /// One listener of one worker.
 pub(crate) struct Listener {
     /// The worker that it belongs to.
     pub(crate) worker: Arc<Worker>,
-    /// What it leads to.
+    /// The destination of its connections.
     pub(crate) destination: Destination,
 }
 
@@ -66,20 +68,20 @@ pub(crate) struct Listener {
 struct Client {
     /// Where it came in.
     listener: Arc<Listener>,
-    /// The number of where it comes from, for balancing by source.
+    /// The number of its origin, for balancing by source.
     source: u64,
 }
 
 /// A bound socket.
 pub(crate) enum Socket {
-    /// One of several that share the port, one per worker.
+    /// One of several sockets that share the port, one per worker.
     Tcp(TcpListener),
-    /// The only one: Unix sockets cannot be shared that way, so one worker has it.
+    /// The only socket: Unix sockets cannot be shared that way, so one worker has it.
     Unix(UnixListener),
 }
 
 impl Socket {
-    /// Lets so many connections wait until they are accepted. Those that wait already stay.
+    /// Lets this many connections wait until they are accepted. Those that wait already stay.
     fn listen(&self, backlog: u32) -> io::Result<()> {
         let backlog = backlog.min(limits::BACKLOG).cast_signed();
         match self {
@@ -106,13 +108,13 @@ impl Socket {
 pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Semaphore>) {
     let finish = listener.worker.finish.clone();
     let intake = Arc::clone(&listener.worker.shard.intake);
-    let mut door = Door::new(socket, room, intake);
-    let failures = Rarely::by_a_state();
+    let mut acceptor = Acceptor::new(socket, room, intake);
+    let failures = LimitedLog::by_a_state();
     loop {
         let accepted = tokio::select! {
             biased;
             () = finish.cancelled() => return,
-            accepted = door.next() => accepted,
+            accepted = acceptor.next() => accepted,
         };
         match accepted {
             Ok((stream, permit)) => {
@@ -137,11 +139,12 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
                 }
             }
             Err(error) => {
-                // Out of descriptors, or the client is gone already. Clients that wait stay in the backlog.
+                // No descriptor is left, or the client is gone already. Clients that wait stay in the
+                // backlog.
                 failures.log(|left_out| tracing::warn!(%error, left_out, "cannot accept"));
                 let pause = async {
                     tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
-                    // What becomes free is for what is needed in any case: nothing is taken from that.
+                    // A descriptor that becomes free is reserved for essential uses first.
                     if descriptors::are_exhausted(&error) {
                         descriptors::plenty().await;
                     }
@@ -155,8 +158,8 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
     }
 }
 
-/// Serves one connection of the application to its end. What only some connections need is boxed: most of
-/// them are idle most of the time, and there may be thousands.
+/// Serves one connection of the application to its end. State that only some connections need is boxed: most
+/// connections are idle most of the time, and there may be thousands.
 async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     let protocol = route::protocol(&listener.worker.directory(), &listener.destination);
     if protocol == Some(Protocol::Tcp) {
@@ -175,7 +178,7 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
         () = listener.worker.rest.cancelled() => return,
     };
     match detection {
-        // A client of a TCP service would take an answer of HTTP for one of its server.
+        // A client of a TCP service would take an HTTP answer for one of its server.
         Ok(Ok(Some(Spoken::Http1))) if protocol.is_none() && !may_be_http(&first) => {
             Box::pin(tunnel::serve(&listener, stream)).await;
         }
@@ -189,12 +192,12 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
             ))
             .await;
         }
-        // Some of a head is there, and no more of it comes.
+        // Part of a head has arrived, and the rest does not follow.
         Err(_) if !first.is_empty() => {
             let slow = refusal::slow(patience);
             Box::pin(refusal::refuse(&listener.worker, stream, &first, slow)).await;
         }
-        // Silence is not HTTP: it is refused as TCP is.
+        // A client that stays silent is not an HTTP client: it is refused as TCP is.
         Err(_) if protocol.is_none() => Box::pin(tunnel::serve(&listener, stream)).await,
         Ok(Ok(None) | Err(_)) | Err(_) => {}
     }

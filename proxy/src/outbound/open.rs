@@ -1,5 +1,5 @@
 //! Opens a stream to one endpoint of a cluster: picks it, dials it if there is no connection, and sends the
-//! head. Whether another one is tried is the caller's decision.
+//! head. The caller decides whether to try another.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use tokio::time::timeout_at;
 use weft_transport::locks::lock;
 use weft_transport::wire::{ClientConnection, DialError, OpenError, ResponseHalf, SendHalf};
 
-use super::pick::{Wish, pick};
+use super::pick::{Criteria, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::failure::{Failure, Reason};
 use crate::limits;
-use crate::mesh::{dial_failure, open_failure};
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::{self, Clock};
 use crate::resilience::destination::Event;
-use crate::resilience::retry::Trouble;
+use crate::resilience::retry::RetryCause;
 use crate::resilience::verdict::{Ending, Verdict};
+use crate::transport_failure::{dial_failure, open_failure};
 use crate::worker::Worker;
 
 /// A stream whose head is sent.
@@ -31,8 +31,8 @@ pub(super) struct Opened {
 /// No stream. No peer has seen the request.
 pub(super) struct NotOpened {
     pub(super) failure: Failure,
-    /// None where another attempt would fare no better.
-    pub(super) trouble: Option<Trouble>,
+    /// None if another attempt would fail in the same way.
+    pub(super) cause: Option<RetryCause>,
 }
 
 /// An endpoint that takes the next attempt, which counts as its load from here on.
@@ -42,30 +42,30 @@ pub(super) struct Picked {
     /// No other endpoint is left to try.
     last: bool,
     /// The request may be sent again.
-    again: bool,
+    repeatable: bool,
 }
 
 impl Picked {
-    /// The same for a request that may be sent `again`: where another endpoint is left, it does not wait for one that
+    /// The same for a request that may be sent again (`repeatable`): where another endpoint is left, it does not wait for one that
     /// goes away or does not answer.
-    pub(super) fn again(self, again: bool) -> Self {
-        Self { again, ..self }
+    pub(super) fn repeatable(self, repeatable: bool) -> Self {
+        Self { repeatable, ..self }
     }
 
     /// Whether the request may go to another endpoint.
     pub(super) fn has_alternative(&self) -> bool {
-        self.again && !self.last
+        self.repeatable && !self.last
     }
 }
 
-/// Picks an endpoint, which is noted in the wish.
-pub(super) fn choose(
+/// Picks an endpoint, and notes it in the criteria.
+pub(super) fn pick_endpoint(
     worker: &Worker,
     cluster: &Arc<Cluster>,
-    wish: &mut Wish,
+    criteria: &mut Criteria,
     now: Instant,
 ) -> Result<Picked, NotOpened> {
-    let picked = pick(cluster, wish, now, &mut *lock(&worker.random));
+    let picked = pick(cluster, criteria, now, &mut *lock(&worker.random));
     let started = picked.and_then(|index| Some((index, cluster.start(index, now)?)));
     let Some((index, flight)) = started else {
         return Err(NotOpened {
@@ -76,20 +76,20 @@ pub(super) fn choose(
                     cluster.label, cluster.absence
                 ),
             ),
-            trouble: None,
+            cause: None,
         });
     };
-    wish.tried.add(index);
+    criteria.tried.add(index);
     Ok(Picked {
         index,
         flight,
-        last: wish.tried.all(cluster.endpoints.len()),
-        again: false,
+        last: criteria.tried.all(cluster.endpoints.len()),
+        repeatable: false,
     })
 }
 
-/// Dials if needed, waits for a stream, sends the head. The attempt's clock, which began with the choice, runs over all
-/// of it; the head tells the next hop what is left when it goes out.
+/// Dials if needed, waits for a stream, sends the head. The attempt's clock, which began with the pick, runs
+/// over all of it; the head tells the next hop how much time is left when it is sent.
 pub(super) async fn open(
     worker: &Worker,
     cluster: &Cluster,
@@ -109,7 +109,7 @@ pub(super) async fn open(
     let Some(endpoint) = cluster.endpoints.get(index) else {
         return Err(NotOpened {
             failure: Failure::new(Reason::Internal, "an endpoint was picked that is not there"),
-            trouble: None,
+            cause: None,
         });
     };
     let end_of_clock = clock.end_or_never(flight.began());
@@ -143,7 +143,7 @@ pub(super) async fn open(
             return Err(judged(verdict, flight, clock, last));
         }
     };
-    // What a handshake took says nothing about the next response.
+    // The duration of a handshake does not predict that of the next response.
     let now = Instant::now();
     flight.sent(now);
     parts.dialled(now);
@@ -180,8 +180,8 @@ pub(super) async fn open(
     Err(judged(verdict, flight, clock, last))
 }
 
-/// Tells what an attempt without a stream says of its endpoint, and of another attempt. `last` if no other endpoint is
-/// left for that.
+/// Reports what an attempt without a stream tells about its endpoint, and whether another attempt is
+/// worthwhile. `last` if no other endpoint is left for it.
 fn judged(
     (ending, failure): (Ending, Failure),
     flight: &mut Flight,
@@ -189,9 +189,9 @@ fn judged(
     last: bool,
 ) -> NotOpened {
     let now = Instant::now();
-    let Verdict { trouble, says } = ending.verdict(clock, last, now);
-    flight.judge(says, now);
-    NotOpened { failure, trouble }
+    let Verdict { cause, evidence } = ending.verdict(clock, last, now);
+    flight.judge(evidence, now);
+    NotOpened { failure, cause }
 }
 
 /// Waits for a stream and sends the head, with what is left of the deadline by then.
@@ -207,7 +207,7 @@ async fn send(
         .map(|request| request.saturating_duration_since(Instant::now()));
     match left {
         Some(left) if !deadline::is_told(&head.headers, left) => {
-            // Rare, and not worth room in every request.
+            // Boxed, because few requests need it and the others should not carry its size.
             Box::pin(async {
                 let mut head = head.clone();
                 deadline::tell(&mut head.headers, left);
@@ -219,7 +219,7 @@ async fn send(
     }
 }
 
-/// The clock has run out before a stream was there; no peer has seen the request.
+/// The clock ran out before a stream was open; no peer has seen the request.
 fn too_late(clock: &Clock, now: Instant) -> Failure {
     if clock.is_over(now) {
         let passed = "the deadline passed before the peer could be asked";
@@ -239,7 +239,8 @@ fn patience(worker: &Worker, connection: &ClientConnection, now: Instant) -> Dur
     patience_in(crowded, connection.round_trip(), is_slow)
 }
 
-/// How long to wait, where others have been waiting for so long without a break, of a worker that is slow itself or not.
+/// How long to wait for a stream, given for how long requests have waited for one without a break and whether
+/// this worker itself is slow.
 fn patience_in(crowded: Duration, round_trip: Duration, is_slow: bool) -> Duration {
     let stands = limits::CROWD_STANDING + limits::CROWD_ROUND_TRIPS * round_trip;
     match (crowded >= stands, is_slow) {

@@ -1,6 +1,6 @@
-//! Which endpoint of a cluster takes an attempt: one that is in rotation and was not tried for this
-//! request, by the cluster's algorithm; where there is none, a lesser choice. Pure: time and randomness
-//! come in. How the algorithms choose is in [`crate::resilience::balance`].
+//! Picks the endpoint that takes an attempt: one that is in rotation and was not tried for this request, by
+//! the cluster's algorithm; if there is none, the next best. Pure: time and randomness are arguments. The
+//! algorithms are in [`crate::resilience::balance`].
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -12,12 +12,12 @@ use weft_config::table::{Algorithm, HashKey, Locality};
 
 use crate::cluster::{Cluster, Endpoint};
 use crate::limits;
-use crate::resilience::balance::{self, Method, choose};
+use crate::resilience::balance::{self, Method, choose_endpoint};
 use crate::resilience::breaker::Admission;
 use crate::resilience::locality;
 
 /// Endpoints that were tried for one request, by index. Those beyond 128 are not remembered: with so many,
-/// the next choice is another one anyway.
+/// the next pick is almost surely another one.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tried {
     bits: u128,
@@ -39,12 +39,12 @@ impl Tried {
         self.last
     }
 
-    /// Whether so many are all that there are.
+    /// Whether all endpoints of this many were tried.
     pub(super) fn all(self, count: usize) -> bool {
         (0..count).all(|index| self.has(index))
     }
 
-    /// The same endpoints, as far as they are there, by their places in a later snapshot of the cluster.
+    /// The same endpoints, if they still exist, by their places in a later snapshot of the cluster.
     pub(super) fn moved(self, from: &Cluster, to: &Cluster) -> Self {
         let mut moved = Self::default();
         let place = |old: usize| {
@@ -67,42 +67,42 @@ impl Tried {
     }
 }
 
-/// What is asked of the choice.
+/// The criteria by which an endpoint is picked.
 #[derive(Clone)]
-pub(super) struct Wish {
+pub(super) struct Criteria {
     /// Endpoints to avoid.
     pub(super) tried: Tried,
-    /// The number of the request's hash key, where the cluster hashes and the request has one.
+    /// The number of the request's hash key, if the cluster hashes and the request has one.
     pub(super) key: Option<u64>,
-    /// Whether the request may be sent again if it fails: such ones try endpoints that are out.
+    /// Whether the request may be sent again if it fails: such requests probe endpoints that are out.
     pub(super) repeatable: bool,
 }
 
-/// Picks an endpoint; none if the cluster has none at all.
+/// Picks an endpoint; none if the cluster has no endpoints.
 pub(super) fn pick(
     cluster: &Cluster,
-    wish: &Wish,
+    criteria: &Criteria,
     now: Instant,
     random: &mut impl Rng,
 ) -> Option<usize> {
     let endpoints = &cluster.endpoints;
-    let fresh = |index: usize| !wish.tried.has(index);
+    let fresh = |index: usize| !criteria.tried.has(index);
     let admission = |index: usize| {
         endpoints
             .get(index)
             .map_or(Admission::No, |one| one.standing.admission(now))
     };
-    // As long as no endpoint is out, none is asked.
+    // While no endpoint is out of rotation, none is checked for it.
     let none_out = !cluster.may_have_out();
     let panic = !none_out && is_panic(cluster);
     let all_in = none_out || panic;
-    if !all_in && let Some(index) = due(endpoints, wish, now) {
+    if !all_in && let Some(index) = due(endpoints, criteria, now) {
         return Some(index);
     }
     let is_in = |index: usize| all_in || admission(index) == Admission::Yes;
-    let method = method(cluster, wish.key);
+    let method = method(cluster, criteria.key);
     let reach = match (cluster.nearest, method) {
-        // A key has its endpoint, wherever that is.
+        // The key names its endpoint, at any distance.
         (None, _) | (_, Method::Hash(_)) => Locality::FARTHEST,
         (Some(_), _) if panic => Locality::FARTHEST,
         (Some(nearest), _) if none_out => nearest,
@@ -120,7 +120,7 @@ pub(super) fn pick(
     };
     let count = endpoints.len();
     let mut among =
-        |usable: &dyn Fn(usize) -> bool| choose(method, count, usable, candidate, random);
+        |usable: &dyn Fn(usize) -> bool| choose_endpoint(method, count, usable, candidate, random);
     among(&|index| near(index) && fresh(index) && is_in(index))
         .or_else(|| among(&|index| fresh(index) && is_in(index)))
         .or_else(|| among(&is_in))
@@ -128,19 +128,19 @@ pub(super) fn pick(
         .or_else(|| among(&|_| true))
 }
 
-/// The endpoint that is due to be tried by a request like this.
-fn due(endpoints: &[Endpoint], wish: &Wish, now: Instant) -> Option<usize> {
+/// The endpoint that is due for a probe by a request like this.
+fn due(endpoints: &[Endpoint], criteria: &Criteria, now: Instant) -> Option<usize> {
     let is_due = |endpoint: &Endpoint| {
         let overdue = endpoint.standing.overdue(now);
-        overdue.is_some_and(|time| wish.repeatable || time >= limits::PROBE_PATIENCE)
+        overdue.is_some_and(|time| criteria.repeatable || time >= limits::PROBE_PATIENCE)
     };
     endpoints
         .iter()
         .enumerate()
-        .position(|(index, endpoint)| !wish.tried.has(index) && is_due(endpoint))
+        .position(|(index, endpoint)| !criteria.tried.has(index) && is_due(endpoint))
 }
 
-/// So many endpoints are out that the fault cannot be theirs.
+/// So many endpoints are out that the fault is probably elsewhere.
 fn is_panic(cluster: &Cluster) -> bool {
     let all = cluster.endpoints.len() as f64;
     let out = cluster.endpoints.iter().filter(|one| one.standing.is_out());
@@ -161,7 +161,7 @@ fn method(cluster: &Cluster, key: Option<u64>) -> Method {
     }
 }
 
-/// The number of what a cluster hashes. `source` is that of the caller.
+/// The number of the value that a cluster hashes. `source` is that of the caller.
 pub(super) fn key(cluster: &Cluster, headers: &HeaderMap, source: u64) -> Option<u64> {
     match &cluster.traffic.balance.algorithm {
         Algorithm::PeakEwma | Algorithm::LeastRequest | Algorithm::RoundRobin => None,
@@ -196,8 +196,8 @@ mod tests {
     use crate::directory::tests::{cluster, placed};
     use crate::resilience::standing::Outcome;
 
-    fn wish(tried: Tried) -> Wish {
-        Wish {
+    fn criteria(tried: Tried) -> Criteria {
+        Criteria {
             tried,
             key: None,
             repeatable: true,
@@ -217,17 +217,17 @@ mod tests {
         let now = Instant::now();
         let two = cluster(2, Traffic::default());
         let mut tried = Tried::default();
-        let first = pick(&two, &wish(tried), now, &mut random).unwrap();
+        let first = pick(&two, &criteria(tried), now, &mut random).unwrap();
         tried.add(first);
-        let second = pick(&two, &wish(tried), now, &mut random).unwrap();
+        let second = pick(&two, &criteria(tried), now, &mut random).unwrap();
         assert_eq!(second, 1 - first);
         tried.add(second);
         assert!(tried.all(2));
-        assert!(pick(&two, &wish(tried), now, &mut random).is_some());
+        assert!(pick(&two, &criteria(tried), now, &mut random).is_some());
         assert_eq!(
             pick(
                 &cluster(0, Traffic::default()),
-                &wish(tried),
+                &criteria(tried),
                 now,
                 &mut random
             ),
@@ -260,26 +260,26 @@ mod tests {
         put_out(&four, 2, now);
         for _ in 0..100 {
             assert_ne!(
-                pick(&four, &wish(Tried::default()), now, &mut random).unwrap(),
+                pick(&four, &criteria(Tried::default()), now, &mut random).unwrap(),
                 2
             );
         }
         let due = now + Duration::from_secs(3);
-        // One that cannot be repeated is not used, unless no other comes.
-        let post = Wish {
+        // A request that cannot be repeated is no probe, unless no other request comes.
+        let post = Criteria {
             repeatable: false,
-            ..wish(Tried::default())
+            ..criteria(Tried::default())
         };
         assert_ne!(pick(&four, &post, due, &mut random).unwrap(), 2);
         let late = due + limits::PROBE_PATIENCE;
         assert_eq!(pick(&four, &post, late, &mut random).unwrap(), 2);
         assert_eq!(
-            pick(&four, &wish(Tried::default()), due, &mut random).unwrap(),
+            pick(&four, &criteria(Tried::default()), due, &mut random).unwrap(),
             2
         );
         let mut probe = four.start(2, due).unwrap();
         assert_ne!(
-            pick(&four, &wish(Tried::default()), due, &mut random).unwrap(),
+            pick(&four, &criteria(Tried::default()), due, &mut random).unwrap(),
             2
         );
         probe.tell(Outcome::Well, due);
@@ -306,14 +306,14 @@ mod tests {
         let mut met = |now| {
             let mut met = [0; 5];
             for _ in 0..1000 {
-                met[pick(&all, &wish(Tried::default()), now, &mut random).unwrap()] += 1;
+                met[pick(&all, &criteria(Tried::default()), now, &mut random).unwrap()] += 1;
             }
             met
         };
         let [first, second, rest @ ..] = met(now);
         assert!(first > 400 && second > 400 && rest == [0, 0, 0]);
         put_out(&all, 0, now);
-        // Seven of ten stay; for the others the next zone is as good.
+        // Seven of ten stay near; the next zone is good enough for the others.
         let [out, near, next, rest @ ..] = met(now);
         assert!(out == 0 && (800..900).contains(&near) && next > 100);
         // Two of three are not quite enough, either.
@@ -321,7 +321,7 @@ mod tests {
         put_out(&all, 1, now);
         let [first, second, next, rest @ ..] = met(now);
         assert!(first == 0 && second == 0 && next > 400 && rest[0] > 0 && rest[1] > 0);
-        // So few are left in all that it cannot be their fault: nobody is left out, near or far.
+        // Too few are left for the fault to be theirs: all endpoints are used, near or far.
         let mut traffic = Traffic::default();
         traffic.breaker.ejected_percent_max = Percent::whole(100);
         let three = placed(&places[..3], Some("eu/a"), traffic);
@@ -329,7 +329,8 @@ mod tests {
         put_out(&three, 1, now);
         let mut far = 0;
         for _ in 0..1000 {
-            far += i32::from(pick(&three, &wish(Tried::default()), now, &mut random) == Some(2));
+            far +=
+                i32::from(pick(&three, &criteria(Tried::default()), now, &mut random) == Some(2));
         }
         assert!(far > 100);
         let nowhere = placed(&places, None, Traffic::default());
@@ -346,7 +347,7 @@ mod tests {
         (0..3).for_each(|index| put_out(&four, index, now));
         let mut seen = [false; 4];
         for _ in 0..100 {
-            seen[pick(&four, &wish(Tried::default()), now, &mut random).unwrap()] = true;
+            seen[pick(&four, &criteria(Tried::default()), now, &mut random).unwrap()] = true;
         }
         assert_eq!(seen, [true; 4]);
     }

@@ -1,6 +1,6 @@
-//! What the choice of endpoints, their breakers and their latencies do together over a while: endpoints that answer after
-//! a time of their own, fail, heal, or never end what they began; requests at an even pace. Time and randomness are
-//! simulated.
+//! The pick of endpoints, their breakers and their latencies over a while, together: endpoints that answer
+//! after a time of their own, fail, recover, or never finish; requests come at an even pace. Time and
+//! randomness are simulated.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use weft_config::table::Traffic;
 
-use super::pick::{Tried, Wish, pick};
+use super::pick::{Criteria, Tried, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::cluster;
 use crate::resilience::standing::Outcome;
@@ -28,7 +28,7 @@ struct Simulation {
     under_way: Vec<(Instant, usize, Outcome, Flight)>,
 }
 
-/// What one request met.
+/// The result of one request.
 #[derive(Clone, Copy, Debug)]
 struct Met {
     index: usize,
@@ -48,7 +48,8 @@ impl Simulation {
         }
     }
 
-    /// One more request; `answer` says how and after which time the endpoint that it meets answers at that time.
+    /// Sends one more request; `answer` says how and after which time the endpoint that it meets answers at
+    /// that time.
     fn request(&mut self, answer: impl FnOnce(usize, Duration) -> (Outcome, Duration)) -> Met {
         let after = self.each * self.number;
         let now = self.start + after;
@@ -60,12 +61,12 @@ impl Simulation {
         for (end, _, outcome, mut flight) in over {
             flight.answered(Some(outcome), end);
         }
-        let wish = Wish {
+        let criteria = Criteria {
             tried: Tried::default(),
             key: None,
             repeatable: true,
         };
-        let index = pick(&self.cluster, &wish, now, &mut self.random).unwrap();
+        let index = pick(&self.cluster, &criteria, now, &mut self.random).unwrap();
         let flight = self.cluster.start(index, now).unwrap();
         let gamble = flight.is_gamble();
         let (outcome, time) = answer(index, after);
@@ -77,7 +78,7 @@ impl Simulation {
         }
     }
 
-    /// Requests until that time; how many of them met the first endpoint, of how many.
+    /// Sends requests until that time; returns how many met the first endpoint, and how many there were.
     fn until(
         &mut self,
         end: Duration,
@@ -97,7 +98,7 @@ impl Simulation {
 #[test]
 fn one_that_was_two_seconds_slow_has_half_of_its_share_back_within_30_seconds_of_healing() {
     for (per_second, quick) in [(10, 10 * MS), (50, MS), (200, 10 * MS), (500, MS)] {
-        // Right after it was met while it was still slow, and at other times.
+        // Right after it was picked while it was still slow, and at other times.
         for tenths in 0..30 {
             let healed = SECOND * 20 + 100 * MS * tenths;
             let answer = |index, at| {
@@ -127,8 +128,7 @@ fn one_that_stays_two_seconds_slow_is_met_by_less_than_one_request_in_a_hundred(
 }
 
 #[test]
-fn of_one_that_fails_half_of_the_time_callers_who_can_repeat_notice_next_to_nothing_after_five_seconds()
- {
+fn an_endpoint_that_fails_half_of_the_time_hardly_affects_repeatable_requests_after_five_seconds() {
     for per_second in [50, 400, 2000] {
         let mut simulation = Simulation::new(per_second);
         let (mut noticed, mut all) = (0, 0);
@@ -142,7 +142,7 @@ fn of_one_that_fails_half_of_the_time_callers_who_can_repeat_notice_next_to_noth
             });
             if number >= per_second * 5 {
                 all += 1;
-                // A gamble that fails is sent again elsewhere.
+                // A failed probe is sent again to another endpoint.
                 noticed += u32::from(met.outcome == Outcome::Badly && !met.gamble);
             }
         }
@@ -166,7 +166,7 @@ fn one_that_was_out_gets_its_share_again_though_its_probe_is_a_stream_without_en
     // The head of a gRPC response, whose result comes with the trailers, if ever.
     stream.answered(None, due + MS);
     assert!(!five.may_have_out());
-    // One that does not even have a head.
+    // An endpoint that sends no head.
     for _ in 0..5 {
         five.start(0, due).unwrap().tell(Outcome::Badly, due);
     }
@@ -201,13 +201,13 @@ fn short_deadlines_of_one_caller_say_nothing_of_an_endpoint_and_those_of_all_do(
     flight().answered(Some(Outcome::Well), now + 20 * MS);
     for _ in 0..100 {
         flight().late(false, now + 5 * MS);
-        // Nor does a policy whose time is too short for anybody.
+        // Nor does a policy whose time is too short for any endpoint.
         flight().late(true, now + 40 * MS);
     }
     assert!(!five.may_have_out());
     (0..5).for_each(|_| flight().late(true, now + 60 * MS));
     assert!(five.may_have_out());
-    // One that never answered is compared with the others.
+    // An endpoint that never answered is compared with the others.
     for _ in 0..5 {
         five.start(1, now).unwrap().late(false, now + 200 * MS);
     }

@@ -1,6 +1,7 @@
-//! The first stage of an exchange: whom the application wants, and where that leads. Nothing is sent, and nothing waits.
+//! The first stage of an exchange: finds the service that the application wants, and where it is. Nothing is
+//! sent, and nothing waits.
 //!
-//! What it makes is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
+//! The result is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use http::{Method, Request, Uri};
 use weft_transport::locks::lock;
 
 use super::exchange::{Carries, Exchange};
-use super::pick::{self, Tried, Wish};
+use super::pick::{self, Criteria, Tried};
 use super::route::{Astray, Route, address, route, route_tunnel};
 use super::{Client, Listener, prepare};
 use crate::failure::{Failure, Reason};
@@ -22,7 +23,7 @@ use crate::metrics::{Counted, Shard};
 use crate::record::Record;
 use crate::resilience::deadline::Deadline;
 
-/// Identifies and routes a request. What becomes known goes into the record.
+/// Identifies and routes a request. The record gets each fact as it becomes known.
 pub(super) fn request(
     client: &Client,
     mut head: Parts,
@@ -32,7 +33,7 @@ pub(super) fn request(
     let worker = &client.listener.worker;
     match target(&client.listener, &mut head, record) {
         Ok(route) => {
-            let wish = Wish {
+            let criteria = Criteria {
                 tried: Tried::default(),
                 key: pick::key(&route.cluster, &head.headers, client.source),
                 repeatable: head.method.is_idempotent(),
@@ -42,7 +43,7 @@ pub(super) fn request(
                 trace: worker.trace_of(&head),
                 head,
                 route,
-                wish,
+                criteria,
                 carries: Carries::Request { body: None, grpc },
                 deadline: Deadline::of_request(None, None),
             })
@@ -57,14 +58,15 @@ pub(super) fn request(
 fn target(listener: &Listener, head: &mut Parts, record: &mut Record) -> Result<Route, Failure> {
     prepare::check(head, &listener.worker.shared.via)?;
     prepare::mean_whole_server(head);
-    let (route, authority) = choose(listener, head, record)?;
+    let (route, authority) = find_route(listener, head, record)?;
     prepare::aim(head, authority)?;
     record.uri = head.uri.clone();
     Ok(route)
 }
 
-/// Whom the application wants, and who gets it under which authority.
-fn choose(
+/// Finds the service that the application wants, the cluster that takes the request, and the authority to
+/// send.
+fn find_route(
     listener: &Listener,
     head: &Parts,
     record: &mut Record,
@@ -85,21 +87,22 @@ fn choose(
     Ok((route, authority))
 }
 
-/// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its record.
+/// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its
+/// record.
 pub(super) fn tunnel(
     listener: &Listener,
     source: u64,
     started: Instant,
 ) -> (Record, Result<Exchange, Failure>) {
     let worker = &listener.worker;
-    let (counted, route) = choose_tunnel(listener, started);
+    let (counted, route) = find_tunnel_route(listener, started);
     let mut head = Request::new(()).into_parts().0;
     head.method = Method::CONNECT;
     let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, None);
     let planned = route.and_then(|route| {
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();
-        let wish = Wish {
+        let criteria = Criteria {
             tried: Tried::default(),
             key: pick::key(&route.cluster, &head.headers, source),
             // No byte is taken from the application before the far side has accepted.
@@ -110,7 +113,7 @@ pub(super) fn tunnel(
             trace: None,
             head,
             route,
-            wish,
+            criteria,
             carries: Carries::Tunnel,
             deadline: Deadline::of_tunnel(started + limits::TUNNEL_OPEN_TIMEOUT),
         })
@@ -118,8 +121,8 @@ pub(super) fn tunnel(
     (record, planned)
 }
 
-/// Where the connection goes, and where it is counted.
-fn choose_tunnel(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
+/// The destination of the connection, and where it is counted.
+fn find_tunnel_route(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
     let worker = &listener.worker;
     let directory = worker.directory();
     let own = &worker.shared.identity;

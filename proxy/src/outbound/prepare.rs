@@ -13,7 +13,7 @@ use crate::http::authority;
 use crate::http::fields;
 use crate::limits;
 
-/// Refuses what no destination may be asked, whatever it is.
+/// Refuses requests that no destination accepts.
 pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
     if head.method == Method::CONNECT {
         return Err(Failure::new(
@@ -42,7 +42,7 @@ pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// h2c is an offer that may be ignored (RFC 9110 section 7.8); others would leave the client waiting.
+/// h2c is an offer that may be ignored (RFC 9110 section 7.8); other upgrades would leave the client waiting.
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
         && headers.contains_key(CONNECTION)
@@ -52,7 +52,7 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
             .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
-/// Makes `OPTIONS http://orders` what it means, before anything is decided by the path.
+/// Rewrites `OPTIONS http://orders` as `OPTIONS *`, before the path decides anything.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
 //# If a proxy receives an OPTIONS request with an absolute-form of request-target in which the URI has an empty path
 //# and no query component, then the last proxy on the request chain MUST send a request-target of "*" when it forwards
@@ -66,8 +66,8 @@ pub(super) fn mean_whole_server(head: &mut Parts) {
     head.uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
-/// Whether a path or a query was written. The URI type reads `/` where none was, and tells it by this alone: what was
-/// written stands behind the authority in one buffer.
+/// Whether a path or a query was written. The URI type reads `/` if neither was. Only the buffer shows the
+/// difference: a written path stands directly behind the authority.
 fn has_path(uri: &Uri) -> bool {
     let (Some(authority), Some(path)) = (uri.authority(), uri.path_and_query()) else {
         return true;
@@ -76,7 +76,7 @@ fn has_path(uri: &Uri) -> bool {
         || authority.as_str().as_bytes().as_ptr_range().end == path.as_str().as_ptr()
 }
 
-/// Refuses to be an open proxy: an absolute URI must name what the listener leads to.
+/// Refuses to act as an open proxy: an absolute URI must name the listener's destination.
 pub(super) fn check_target(
     head: &Parts,
     destination: &Destination,
@@ -107,7 +107,7 @@ pub(super) fn authority_to_send(
         .map_err(|_| Failure::new(Reason::BadRequest, "Host is not an authority"))
 }
 
-/// Makes the target what the mesh sends: the authority that was found, and a path.
+/// Rewrites the target as the mesh sends it: the authority that was found, and a path.
 pub(super) fn aim(head: &mut Parts, authority: Authority) -> Result<(), Failure> {
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     parts.scheme = Some(Scheme::HTTPS);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_may_be_asked_is_refused() {
+    fn requests_that_no_destination_accepts_are_refused() {
         let check = |head: Parts| reason(check(&head, "weft-1"));
         assert_eq!(
             check(head("CONNECT", "a:1", &[])),
@@ -195,7 +195,7 @@ mod tests {
             ("OPTIONS", "/", "/"),
             ("GET", "http://orders", "/"),
         ] {
-            // As hyper makes it, out of what was read.
+            // As hyper builds it from the bytes that it reads.
             let text = bytes::Bytes::from(format!("GET {uri} HTTP/1.1"));
             let uri = Uri::from_maybe_shared(text.slice(4..4 + uri.len())).unwrap();
             let mut head = head(method, "/", &[("host", "orders")]);

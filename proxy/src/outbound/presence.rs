@@ -1,15 +1,16 @@
 //! Whether the client of a request under way is still there, and whether more of it has come.
 //!
-//! hyper reads nothing while it has a whole request in hand. So this looks at the socket meanwhile. A client that
-//! has sent all that it wants to say may end its side, and waits for its answers (RFC 9112 section 9.6): that
-//! alone ends nothing. One that closes its whole side sends the same, and is known to be gone by what its host does
-//! next:
+//! hyper reads nothing while it has a whole request in hand, so this file watches the socket in that time. A
+//! client that has sent its whole request may end its sending side and wait for the answer (RFC 9112 section
+//! 9.6): that alone ends nothing. A client that closes its socket sends the same FIN, and the sidecar learns
+//! the difference from the client's host:
 //!
-//! - a Unix socket tells both sides apart at once;
-//! - over TCP on this host the kernel knows whether a program still has the other end open (`other_end.rs`);
-//! - over TCP from elsewhere its host resets the connection when something is sent to it, or when it is asked a
-//!   minute later (the default of `net.ipv4.tcp_fin_timeout`) whether the connection lives, which keep-alive probes
-//!   do.
+//! - over a Unix socket, at once, because its two directions end separately;
+//! - over TCP on this host, from the kernel, which knows whether a program still has the other end open
+//!   (`other_end.rs`);
+//! - over TCP from another host, by a reset. That host sends it when it gets data for the connection, or
+//!   when, a minute later (the default of `net.ipv4.tcp_fin_timeout`), a keep-alive probe asks whether the
+//!   connection lives.
 
 use std::io;
 use std::pin::Pin;
@@ -20,28 +21,29 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::limits;
 use crate::stream::{ApplicationStream, Come};
 
-/// The look at one request's client. It costs a look at readiness until something comes from the client.
+/// Watches one request's client. It costs a check of readiness until something arrives from the client.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     come: Option<Box<Looking>>,
 }
 
-/// Something has come, so readiness tells nothing more: it is looked now and then.
+/// Bytes or an end have arrived, so readiness tells nothing new: a timer looks at the socket from time to
+/// time.
 #[derive(Debug)]
 struct Looking {
     next: Pin<Box<Sleep>>,
-    /// The client has said its last.
+    /// The client has ended its side.
     ended: bool,
-    /// Since when it has taken nothing that waits to be written to it.
+    /// Since when the client has read none of the bytes that wait to be written.
     stuck: Option<Instant>,
 }
 
 impl Presence {
-    /// Looks once, and has the task woken when there is more to see. Whether something has come that was not
-    /// read yet, be it the end. `is_blocked`: something waits to be written.
+    /// Looks once, and has the task woken when there is more to see. Returns whether unread bytes or an
+    /// unread end have arrived. `is_blocked`: bytes wait to be written.
     ///
     /// # Errors
-    /// When the client is gone, or has ended its side and takes nothing for [`limits::HALF_CLOSED_STALL`].
+    /// When the client is gone, or has ended its side and reads nothing for [`limits::HALF_CLOSED_STALL`].
     pub(super) fn look(
         &mut self,
         stream: &ApplicationStream,

@@ -1,8 +1,8 @@
-//! What does not parse as a request of HTTP/1.0 or 1.1: why, and the answer. Like every answer of the mesh it has
-//! `proxy-status` and a request id, is counted and is logged.
+//! Answers bytes that do not parse as a request of HTTP/1.0 or 1.1. Like every answer of the mesh, this one
+//! has `proxy-status` and a request id, is counted and is logged.
 //!
-//! hyper says by its error that it could not read a head, and hands back the bytes. Not here: what is refused of
-//! a request that parses ([`super::prepare`]).
+//! hyper reports by its error that it could not parse a head, and hands back the bytes. Not here: refusals of
+//! requests that parse ([`super::prepare`]).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::record::Record;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
 
-/// Answers on a connection of which nothing more is read as HTTP, and closes it.
+/// Answers on a connection on which HTTP parsing has failed, and closes it.
 pub(super) async fn refuse(
     worker: &Worker,
     mut stream: ApplicationStream,
@@ -44,15 +44,16 @@ pub(super) async fn refuse(
         stream.shutdown().await?;
         drain(&stream).await
     });
-    // A client that does not hear it has gone, or sends on regardless.
+    // A client that does not read it has gone, or keeps sending.
     let _ = told.await;
     record.end(Err(failure));
 }
 
-/// Why it does not parse; none if the client only went away.
+/// Why it does not parse; none if the client went away.
 pub(super) fn reason(error: &hyper::Error, unread: &[u8], patience: Duration) -> Option<Failure> {
     let bad = |detail: Cow<'static, str>| Failure::new(Reason::BadRequest, detail);
-    // Empty lines may stand before a request, and are none. Of a head that was read and is wrong nothing is left.
+    // Empty lines may precede a request, and are none. Of a head that was parsed and is invalid, hyper hands
+    // back no bytes.
     let is_there = !unread.trim_ascii_start().is_empty();
     if error.is_timeout() {
         return is_there.then(|| slow(patience));
@@ -80,7 +81,7 @@ pub(super) fn reason(error: &hyper::Error, unread: &[u8], patience: Duration) ->
         .then(|| bad("the connection ends within a head".into()))
 }
 
-/// A head that does not come to its end.
+/// A head that does not end.
 pub(super) fn slow(patience: Duration) -> Failure {
     let detail = format!("the head was not there after {patience:?}");
     Failure::new(Reason::RequestTooSlow, detail)
@@ -94,11 +95,11 @@ fn version(unread: &[u8]) -> Option<&str> {
     (is_digit(major) && is_digit(minor)).then_some(last)
 }
 
-/// Method and target for the log, as far as they can be told.
+/// Method and target for the log, as far as they can be read.
 fn guess(unread: &[u8]) -> Parts {
     let mut words = words(unread);
     let mut request = Request::new(());
-    // No registered method: a hyphen, as where logs have nothing to say.
+    // Not a registered method: a hyphen, as logs write it where there is no value.
     let method = words.next().and_then(|word| word.parse().ok());
     *request.method_mut() = method
         .or_else(|| Method::from_bytes(b"-").ok())
@@ -108,7 +109,7 @@ fn guess(unread: &[u8]) -> Parts {
     request.into_parts().0
 }
 
-/// The words of the request line; empty lines may stand before it (RFC 9112 section 2.2).
+/// The words of the request line; empty lines may precede it (RFC 9112 section 2.2).
 fn words(unread: &[u8]) -> impl Iterator<Item = &str> {
     let text = unread.trim_ascii_start();
     let line = text.split(|byte| matches!(byte, b'\r' | b'\n')).next();

@@ -62,7 +62,7 @@ fn refuse(failure: Failure, mut record: Record, grpc: bool) -> Response<Response
     response.map(|()| ResponseBody::whole(text, record))
 }
 
-/// Makes what the destination answered the application's.
+/// Turns the destination's answer into one for the application.
 fn relay(
     exchange: &Exchange,
     answered: Answered,
@@ -83,7 +83,7 @@ fn relay(
     // hyper's HTTP/1.1 side panics on HTTP/3 as version.
     head.version = match version {
         Version::HTTP_2 => Version::HTTP_2,
-        // Else hyper would say `keep-alive` to a client that asked for it, and close all the same.
+        // Otherwise hyper would say `keep-alive` to a client that asked for it, and close all the same.
         Version::HTTP_10 if ends_with_connection => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
@@ -94,10 +94,10 @@ fn relay(
     Response::from_parts(head, body)
 }
 
-/// When the response's body has to be over: a stream whose end no client waits for may go on.
+/// When the response's body must be over; a stream that the client reads without a deadline may go on.
 fn deadline_of_body(exchange: &Exchange, answered: &Answered) -> Option<Instant> {
     let endless = if exchange.is_grpc() {
-        // gRPC's own deadline is of the whole call; without it a call may be a stream.
+        // gRPC's own deadline covers the whole call; without it a call may be a stream.
         !exchange.head.headers.contains_key(GRPC_TIMEOUT)
     } else {
         is_event_stream(answered.response.headers())

@@ -1,5 +1,5 @@
-//! Whom a request is for, and which cluster takes it. Pure: the snapshot, the request and randomness are
-//! arguments.
+//! Finds the service that a request is for, and the cluster that takes it. Pure: the snapshot, the request
+//! and randomness are arguments.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::http::authority::Authority;
 use crate::resilience::balance::pick_weighted;
 use crate::resilience::destination::Event;
 
-/// What a listener leads to.
+/// The destination of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
     /// One port of one service, whatever the request says.
@@ -32,7 +32,7 @@ pub(crate) enum Destination {
     ByHost {
         /// The namespace of names without one.
         namespace: Box<str>,
-        /// The listener's own port, which clients put into Host although they mean none.
+        /// The listener's own port, which clients write into Host without a meaning.
         listener_port: Option<u16>,
     },
 }
@@ -42,7 +42,7 @@ pub(crate) enum Destination {
 pub(crate) struct Route {
     /// The backend's endpoints.
     pub(crate) cluster: Arc<Cluster>,
-    /// The addressed service, where a route chose another.
+    /// The addressed service, if a route chose another.
     pub(crate) parent: Option<Arc<Cluster>>,
     /// The rule's name.
     pub(crate) name: Option<Arc<str>>,
@@ -55,16 +55,16 @@ pub(crate) struct Route {
 pub(crate) struct Astray {
     /// Why.
     pub(crate) failure: Failure,
-    /// Whom it was for.
+    /// The service that was meant.
     pub(crate) wanted: Wanted,
 }
 
-/// Whom a call was for that leads to no port, as far as that can be told.
+/// The service that a call without a matching port was for, as far as that can be told.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// What it names can be no service.
+    /// The name in the call cannot be that of a service.
     Unknown,
-    /// The settings or the table name it, so that it may be a label of metrics.
+    /// The settings or the table name it, so it may be a label of metrics.
     Known(String),
     /// Only the request names it.
     Named(String),
@@ -77,7 +77,7 @@ impl Astray {
     }
 }
 
-/// Finds the port that the application addressed. `own` is who asks.
+/// Finds the port that the application addressed. `own` is the identity that asks.
 pub(crate) fn address<'d>(
     directory: &'d Directory,
     destination: &Destination,
@@ -150,7 +150,7 @@ fn by_host<'d>(
     })
 }
 
-/// Why `shown`, which is no port that may be called, is refused.
+/// Why `shown` is refused: no callable port has that name.
 fn refusal(
     directory: &Directory,
     name: Option<&ServiceName>,
@@ -175,8 +175,8 @@ fn refusal(
     Failure::new(Reason::UnknownService, detail)
 }
 
-/// What the service that a listener leads to speaks, as far as is known; also of one that may not be called, as a
-/// client of it has to understand the refusal.
+/// The protocol of the service that a listener leads to, as far as it is known. It is also given for a
+/// service that may not be called, because the client has to understand the refusal.
 pub(crate) fn protocol(directory: &Directory, destination: &Destination) -> Option<Protocol> {
     let Destination::Service { name, text, port } = destination else {
         return Some(Protocol::Http);
@@ -205,7 +205,7 @@ pub(crate) fn route(
             ),
         ));
     }
-    choose(
+    choose_backend(
         port,
         head.method.as_str(),
         head.uri.path(),
@@ -221,10 +221,10 @@ pub(crate) fn route_tunnel(
     now: Instant,
     random: &mut impl Rng,
 ) -> Result<Route, Failure> {
-    choose(port, "CONNECT", "", &|_, _| false, now, random)
+    choose_backend(port, "CONNECT", "", &|_, _| false, now, random)
 }
 
-fn choose(
+fn choose_backend(
     port: &Port,
     method: &str,
     path: &str,
@@ -269,7 +269,7 @@ fn choose(
     ))
 }
 
-/// To the backend, or to the one that takes over for it.
+/// To the backend, or to the service that takes over for it.
 fn lead(
     port: &Port,
     backend: Arc<Cluster>,
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_who_may_not_call_whom_and_by_which_policy() {
+    fn a_refusal_names_the_caller_the_service_and_the_policy() {
         let denied = found("secret:99").unwrap_err();
         let failure = &denied.failure;
         assert_eq!(
@@ -352,7 +352,7 @@ mod tests {
             failure.policy.as_deref(),
             Some("AuthorizationPolicy/shop/secret")
         );
-        // Its name is in the table, and so is bounded; the port and other names are the request's.
+        // Its name is in the table, and so is bounded; the port and other names come from the request.
         assert_eq!(denied.wanted, Wanted::Known("secret.shop".into()));
         let unknown = found("nope").unwrap_err();
         assert_eq!(unknown.wanted, Wanted::Named("nope.shop".into()));

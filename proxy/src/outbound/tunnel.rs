@@ -1,8 +1,8 @@
-//! One TCP connection of the application to a TCP service, carried by CONNECT, in the order of its life: plan,
-//! attempts, relay. Filters see requests only.
+//! One TCP connection of the application to a TCP service, carried by CONNECT, in order: plan, attempts,
+//! relay. Filters apply to requests only.
 //!
-//! No byte of the client is read before the far side has accepted, so a refused connection loses nothing
-//! and looks refused: it is reset.
+//! No byte of the client is read before the far side has accepted. So a refused connection loses no bytes and
+//! looks refused: it is reset.
 
 use std::pin::pin;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! What one attempt of an exchange took, part by part, and how it ended. Pure. The parts are timed where they end, in
-//! `outbound/`; what is made of them is up to the observers of a [`super::Finished`] exchange.
+//! The duration of one attempt of an exchange, part by part, and how it ended. Pure. `outbound/` times each
+//! part where it ends; the observers of a [`super::Finished`] exchange use the result.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use crate::limits;
 pub(crate) enum Part {
     /// An endpoint is chosen.
     Pick,
-    /// A connection to it is there: at once where the pool has one.
+    /// A connection to it exists: at once if the pool has one.
     Dial,
-    /// A stream of it is there, and the request's head is sent.
+    /// Its stream is open, and the request's head is sent.
     Stream,
     /// The response's head has come.
     Head,
@@ -46,20 +46,20 @@ pub(crate) enum Ended {
 /// One attempt, under way or over.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
-    /// Which endpoint was asked; none if there was none to choose.
+    /// The endpoint that was asked; none if there was none to pick.
     pub(crate) endpoint: Option<SocketAddr>,
     /// When its choice began.
     pub(crate) began: Instant,
-    /// The part that is under way, or in which it ended.
+    /// The part that is under way, or the part in which the attempt ended.
     pub(crate) part: Part,
-    /// None where the exchange was given up while it was under way.
+    /// None if the exchange was given up during the attempt.
     pub(crate) ended: Option<Ended>,
-    /// Microseconds of each part; more than an hour is one.
+    /// Microseconds of each part; longer than an hour counts as an hour.
     took: [u32; Part::ALL.len()],
 }
 
 impl Attempt {
-    /// One that begins.
+    /// An attempt that begins.
     pub(crate) fn begin(now: Instant) -> Self {
         Self {
             endpoint: None,
@@ -70,18 +70,18 @@ impl Attempt {
         }
     }
 
-    /// The endpoint is chosen, and a connection is waited for.
+    /// The endpoint is picked; the attempt waits for a connection.
     pub(crate) fn picked(&mut self, endpoint: SocketAddr, now: Instant) {
         self.endpoint = Some(endpoint);
         self.end(now, Part::Dial);
     }
 
-    /// The connection is there, and a stream is waited for.
+    /// The connection exists; the attempt waits for a stream.
     pub(crate) fn dialled(&mut self, now: Instant) {
         self.end(now, Part::Stream);
     }
 
-    /// The head is sent, and the response is waited for.
+    /// The head is sent; the attempt waits for the response.
     pub(crate) fn sent(&mut self, now: Instant) {
         self.end(now, Part::Head);
     }
@@ -113,7 +113,7 @@ impl Attempt {
     }
 }
 
-/// The attempts of an exchange: the first ones and the last. One needs no allocation.
+/// The attempts of an exchange: the first ones and the last. A single attempt needs no allocation.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     first: Option<Attempt>,
@@ -126,7 +126,7 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// One more begins. What is given back is to be told of its parts and its end.
+    /// One more attempt begins. Its parts and its end are reported to the returned value.
     pub(crate) fn begin(&mut self, now: Instant) -> &mut Attempt {
         let attempt = Attempt::begin(now);
         if self.first.is_none() {
@@ -155,7 +155,7 @@ impl Kept {
         self.first.iter().chain(more.unwrap_or_default())
     }
 
-    /// The one that was made last.
+    /// The attempt that was made last.
     pub(crate) fn last(&self) -> Option<&Attempt> {
         self.iter().last()
     }

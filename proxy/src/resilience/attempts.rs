@@ -1,12 +1,12 @@
-//! The attempts of one exchange, be it a request or the opening of a tunnel: how many there may be, when
-//! the next one begins, whether a copy is sent beside one that is slow, and what that costs. Pure: time and
-//! randomness are arguments, and so are the policy and the budget, as a newer table may bring others between
-//! two attempts.
+//! The attempts of one exchange, a request or the opening of a tunnel: how many there may be, when the next
+//! one begins, whether a copy is sent beside a slow one, and what the budget pays. Pure: time and randomness
+//! are arguments. So are the policy and the budget, because a newer table may change them between two
+//! attempts.
 //!
-//! The driver calls, in this order: [`Attempts::begin`]; while that attempt runs [`Attempts::copy`] where the
-//! policy hedges, and [`Rules::leave`] where the peer falls silent; [`Attempts::next`] once no attempt is under
-//! way. What an attempt says of its endpoint is in [`super::verdict`], what may be sent again at all in
-//! [`super::retry`]. Not here: which endpoint takes an attempt (`outbound/pick.rs`).
+//! The driver calls, in this order: [`Attempts::begin`]; while that attempt runs [`Attempts::copy`] if the
+//! policy hedges, and [`Rules::leave`] if the peer falls silent; [`Attempts::next`] once no attempt is under
+//! way. [`super::verdict`] says what an attempt tells about its endpoint, [`super::retry`] which requests may
+//! be sent again at all. Not here: which endpoint takes an attempt (`outbound/pick.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,17 @@ use weft_config::table::{Hedge, Retry, RetryBudget};
 
 use super::budget::Budget;
 use super::deadline::{Clock, Deadline};
-use super::retry::{Facts, Trouble, Word, is_permitted, pause};
+use super::retry::{Facts, RetryAdvice, RetryCause, is_permitted, pause};
 use crate::limits;
 
-/// What binds the attempts of one exchange, as it is in force at this moment.
+/// The rules for the attempts of one exchange, as they are in force at this moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'a> {
     /// Of the route.
     pub(crate) retry: &'a Retry,
     /// Of the destination, shared by all its callers in this process.
     pub(crate) budget: &'a Budget,
-    /// What that budget allows.
+    /// What that budget grants.
     pub(crate) allowance: &'a RetryBudget,
     /// Of the exchange.
     pub(crate) deadline: Deadline,
@@ -41,11 +41,12 @@ impl Rules<'_> {
             repeatable: true,
             gamble: false,
         };
-        is_permitted(self.retry, Trouble::Broken, facts)
+        is_permitted(self.retry, RetryCause::Broken, facts)
     }
 
-    /// Whether an attempt leaves an endpoint that does not acknowledge: it can be sent whole, and there are means for
-    /// the next one, which are taken with a yes. Else it waits, as networks heal.
+    /// Whether an attempt leaves an endpoint that does not acknowledge: the request can be sent whole, and
+    /// the budget pays for the next attempt, which a yes takes from it. Otherwise it waits, because networks
+    /// recover.
     pub(crate) fn leave(&self, repeatable: bool, now: Instant) -> bool {
         repeatable && self.spend(now)
     }
@@ -62,15 +63,15 @@ impl Rules<'_> {
 /// An attempt that went wrong.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setback {
-    /// How; none where another attempt would fare no better.
-    pub(crate) trouble: Option<Trouble>,
-    /// What its response says about it.
-    pub(crate) word: Word,
+    /// How it failed; none if another attempt would fail in the same way.
+    pub(crate) cause: Option<RetryCause>,
+    /// What its response says about sending the request again.
+    pub(crate) advice: RetryAdvice,
     /// All that was sent of its body can be sent again.
     pub(crate) repeatable: bool,
     /// See [`Facts::gamble`].
     pub(crate) gamble: bool,
-    /// The budget was asked for the next attempt already: by [`Rules::leave`].
+    /// The budget has paid for the next attempt already: by [`Rules::leave`].
     pub(crate) paid: bool,
 }
 
@@ -78,31 +79,31 @@ pub(crate) struct Setback {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Attempts {
     made: u32,
-    /// Beside the one that was begun last.
+    /// Copies sent beside the attempt that was begun last.
     copies: u32,
 }
 
-/// What comes after an attempt that went wrong.
+/// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Another one, after this pause.
-    Again(Duration),
+    Retry(Duration),
     /// Nothing: this is not retried.
     End,
     /// Nothing, although this is retried.
-    Withheld(Why),
+    Withheld(WithheldReason),
 }
 
-/// Why what would be retried is not.
+/// Why a request that would be retried is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// So many were made.
+pub(crate) enum WithheldReason {
+    /// The policy allows no more attempts.
     Attempts,
     /// The budget is spent.
     Budget,
-    /// The deadline leaves no time, or the response asks for too much of it.
+    /// The deadline leaves no time, or the response asks for too long a wait.
     Deadline,
-    /// A hop farther in, or the application, says so.
+    /// A sidecar farther along the path, or the application, forbids it.
     Told,
     /// The body was not kept whole.
     Body,
@@ -111,16 +112,17 @@ pub(crate) enum Why {
 /// Whether a copy is sent beside an attempt that is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hedging {
-    /// It is, and is paid for.
+    /// A copy is sent, and is paid for.
     Send,
-    /// There are no means for it now.
+    /// The budget does not pay for it now.
     Withheld,
     /// Neither now nor later beside this attempt.
     Never,
 }
 
 impl Attempts {
-    /// Begins one more, which may take so long by the policy of its route; none where the deadline has passed.
+    /// Begins one more attempt, which may take the time that its route's policy allows; none if the deadline
+    /// has passed.
     pub(crate) fn begin(
         &mut self,
         deadline: &Deadline,
@@ -135,18 +137,18 @@ impl Attempts {
         Some(deadline.attempt(now, timeout))
     }
 
-    /// So many were made, not counting copies.
+    /// Attempts made so far, not counting copies.
     pub(crate) fn made(self) -> u32 {
         self.made
     }
 
-    /// Whether one more may follow that which was begun last.
+    /// Whether one more attempt may follow the latest one.
     pub(crate) fn may_go_on(self, policy: &Retry) -> bool {
         self.made <= policy.attempts
     }
 
-    /// Judges whether a copy is due beside the attempt that was begun last. `possible`: the body is there whole, and an
-    /// endpoint is left that was not tried. The budget is asked last.
+    /// Judges whether a copy is due beside the attempt that was begun last. `possible`: all of the body has
+    /// arrived, and an untried endpoint is left. The budget is asked last.
     pub(crate) fn copy(
         &mut self,
         rules: &Rules<'_>,
@@ -166,7 +168,7 @@ impl Attempts {
         Hedging::Send
     }
 
-    /// Judges the attempt that went wrong at that time. The budget is asked last.
+    /// Judges the attempt that failed at that time. The budget is asked last.
     pub(crate) fn next(
         self,
         rules: &Rules<'_>,
@@ -178,8 +180,8 @@ impl Attempts {
             retry, idempotent, ..
         } = *rules;
         let Setback {
-            trouble,
-            word,
+            cause,
+            advice,
             repeatable,
             gamble,
             paid,
@@ -189,27 +191,29 @@ impl Attempts {
             repeatable,
             gamble,
         };
-        let trouble = match (trouble, word) {
+        let cause = match (cause, advice) {
             (None, _) => return Next::End,
-            (Some(_), Word::Safe) => Trouble::Unprocessed,
-            (Some(trouble), Word::None | Word::Never | Word::After(_)) => trouble,
+            (Some(_), RetryAdvice::Safe) => RetryCause::Unprocessed,
+            (Some(cause), RetryAdvice::None | RetryAdvice::Never | RetryAdvice::After(_)) => cause,
         };
-        if retry.attempts == 0 || !is_permitted(retry, trouble, facts) {
+        if retry.attempts == 0 || !is_permitted(retry, cause, facts) {
             return Next::End;
         }
         if !facts.repeatable {
-            return Next::Withheld(Why::Body);
+            return Next::Withheld(WithheldReason::Body);
         }
-        if word == Word::Never {
-            return Next::Withheld(Why::Told);
+        if advice == RetryAdvice::Never {
+            return Next::Withheld(WithheldReason::Told);
         }
         if !self.may_go_on(retry) {
-            return Next::Withheld(Why::Attempts);
+            return Next::Withheld(WithheldReason::Attempts);
         }
-        let pause = match (word, trouble) {
-            (Word::After(time), _) if retry.respect_retry_after => time,
-            // It goes to another endpoint, which has done nothing yet.
-            (_, Trouble::NotReached | Trouble::Unprocessed) if self.made == 1 => Duration::ZERO,
+        let pause = match (advice, cause) {
+            (RetryAdvice::After(time), _) if retry.respect_retry_after => time,
+            // It goes to another endpoint, which had no part in the failure.
+            (_, RetryCause::NotReached | RetryCause::Unprocessed) if self.made == 1 => {
+                Duration::ZERO
+            }
             (_, _) => pause(&retry.backoff, self.made, random),
         };
         let left = rules.deadline.left(at);
@@ -218,18 +222,21 @@ impl Attempts {
             needed < left
         });
         if !in_time || pause > limits::PUSHBACK_MAX {
-            return Next::Withheld(Why::Deadline);
+            return Next::Withheld(WithheldReason::Deadline);
         }
         // An attempt that sent nothing has cost the destination nothing.
-        if trouble != Trouble::NotReached && !paid && !rules.spend(at) {
-            return Next::Withheld(Why::Budget);
+        if cause != RetryCause::NotReached && !paid && !rules.spend(at) {
+            return Next::Withheld(WithheldReason::Budget);
         }
-        Next::Again(pause)
+        Next::Retry(pause)
     }
 
-    /// Whether as much was tried as may be, so that the caller of this application shall not multiply it.
-    pub(crate) fn is_spent(self, word: Word, next: Next) -> bool {
-        self.made > 1 || word == Word::Never || next == Next::Withheld(Why::Budget)
+    /// Whether all allowed attempts were made, so that the caller of this application should not multiply
+    /// them.
+    pub(crate) fn is_spent(self, advice: RetryAdvice, next: Next) -> bool {
+        self.made > 1
+            || advice == RetryAdvice::Never
+            || next == Next::Withheld(WithheldReason::Budget)
     }
 }
 
@@ -242,9 +249,9 @@ mod tests {
 
     use super::*;
 
-    const UNAVAILABLE: Trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
+    const UNAVAILABLE: RetryCause = RetryCause::Status(StatusCode::SERVICE_UNAVAILABLE);
 
-    /// One exchange that went wrong once or more.
+    /// One exchange that failed once or more.
     struct Case {
         retry: Retry,
         method: Method,
@@ -255,14 +262,14 @@ mod tests {
     }
 
     impl Case {
-        fn new(made: u32, trouble: Trouble) -> Self {
+        fn new(made: u32, cause: RetryCause) -> Self {
             Self {
                 retry: Retry::default(),
                 method: Method::GET,
                 made,
                 setback: Setback {
-                    trouble: Some(trouble),
-                    word: Word::None,
+                    cause: Some(cause),
+                    advice: RetryAdvice::None,
                     repeatable: true,
                     gamble: false,
                     paid: false,
@@ -305,34 +312,40 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_whole_is_not_sent_again() {
-        let mut half = Case::new(1, Trouble::Unprocessed);
+        let mut half = Case::new(1, RetryCause::Unprocessed);
         half.setback.repeatable = false;
-        assert_eq!(half.next(), Next::Withheld(Why::Body));
+        assert_eq!(half.next(), Next::Withheld(WithheldReason::Body));
     }
 
     #[test]
-    fn two_more_attempts_are_made_the_first_at_once_where_nobody_saw_the_request() {
-        let again = |made, trouble| Case::new(made, trouble).next();
-        assert_eq!(again(1, Trouble::Unprocessed), Next::Again(Duration::ZERO));
-        for (made, trouble) in [(1, Trouble::Broken), (2, Trouble::Unprocessed)] {
-            let Next::Again(pause) = again(made, trouble) else {
+    fn two_more_attempts_are_made_the_first_at_once_if_no_application_saw_the_request() {
+        let again = |made, cause| Case::new(made, cause).next();
+        assert_eq!(
+            again(1, RetryCause::Unprocessed),
+            Next::Retry(Duration::ZERO)
+        );
+        for (made, cause) in [(1, RetryCause::Broken), (2, RetryCause::Unprocessed)] {
+            let Next::Retry(pause) = again(made, cause) else {
                 panic!()
             };
             assert!(!pause.is_zero());
         }
-        assert_eq!(again(3, Trouble::Broken), Next::Withheld(Why::Attempts));
+        assert_eq!(
+            again(3, RetryCause::Broken),
+            Next::Withheld(WithheldReason::Attempts)
+        );
         assert_eq!(again(1, UNAVAILABLE), Next::End);
     }
 
     #[test]
     fn the_mark_of_an_inner_hop_stops_retries_or_makes_them_safe() {
-        let mut broken = Case::new(1, Trouble::Broken);
-        broken.setback.word = Word::Never;
-        assert_eq!(broken.next(), Next::Withheld(Why::Told));
+        let mut broken = Case::new(1, RetryCause::Broken);
+        broken.setback.advice = RetryAdvice::Never;
+        assert_eq!(broken.next(), Next::Withheld(WithheldReason::Told));
         let mut safe = Case::new(1, UNAVAILABLE);
         safe.method = Method::POST;
-        safe.setback.word = Word::Safe;
-        assert_eq!(safe.next(), Next::Again(Duration::ZERO));
+        safe.setback.advice = RetryAdvice::Safe;
+        assert_eq!(safe.next(), Next::Retry(Duration::ZERO));
     }
 
     #[test]
@@ -340,38 +353,44 @@ mod tests {
         let after = |time, left_ms| {
             let mut case = Case::new(1, UNAVAILABLE);
             case.retry.codes = vec![503];
-            case.setback.word = Word::After(time);
+            case.setback.advice = RetryAdvice::After(time);
             case.left_ms = left_ms;
             case.next()
         };
         let ms = Duration::from_millis;
-        assert_eq!(after(ms(40), Some(100)), Next::Again(ms(40)));
-        assert_eq!(after(ms(100), Some(100)), Next::Withheld(Why::Deadline));
-        assert_eq!(after(ms(11_000), None), Next::Withheld(Why::Deadline));
-        // What a response asks for may be absurd.
+        assert_eq!(after(ms(40), Some(100)), Next::Retry(ms(40)));
+        assert_eq!(
+            after(ms(100), Some(100)),
+            Next::Withheld(WithheldReason::Deadline)
+        );
+        assert_eq!(
+            after(ms(11_000), None),
+            Next::Withheld(WithheldReason::Deadline)
+        );
+        // A response may ask for an absurd wait.
         let longest = after(Duration::MAX, Some(100));
-        assert_eq!(longest, Next::Withheld(Why::Deadline));
+        assert_eq!(longest, Next::Withheld(WithheldReason::Deadline));
     }
 
     #[test]
     fn the_budget_is_asked_last_and_not_for_what_was_never_sent() {
-        let next = |trouble, paid| {
-            let mut case = Case::new(1, trouble);
+        let next = |cause, paid| {
+            let mut case = Case::new(1, cause);
             case.allowance = broke();
             case.setback.paid = paid;
             case.next()
         };
-        let withheld = Next::Withheld(Why::Budget);
-        assert_eq!(next(Trouble::Unprocessed, false), withheld);
+        let withheld = Next::Withheld(WithheldReason::Budget);
+        assert_eq!(next(RetryCause::Unprocessed, false), withheld);
         assert_eq!(
-            next(Trouble::NotReached, false),
-            Next::Again(Duration::ZERO)
+            next(RetryCause::NotReached, false),
+            Next::Retry(Duration::ZERO)
         );
         assert_eq!(next(UNAVAILABLE, false), Next::End);
-        // It was asked when the attempt left its silent peer.
+        // The budget was asked when the attempt left its silent peer.
         assert_eq!(
-            next(Trouble::Unprocessed, true),
-            Next::Again(Duration::ZERO)
+            next(RetryCause::Unprocessed, true),
+            Next::Retry(Duration::ZERO)
         );
     }
 

@@ -1,13 +1,13 @@
-//! Which endpoint takes a request. Pure: what is known of the endpoints, and randomness, come in.
+//! Which endpoint takes a request. Pure: the state of the endpoints and randomness are arguments.
 //!
 //! - *Power of two choices* draws two endpoints and takes the cheaper one. The cost is the load, times the
 //!   latency where both were measured ([`Method::PeakEwma`]), or the load alone ([`Method::LeastRequest`]).
-//! - [`Method::RoundRobin`] takes them in turn.
-//! - [`Method::Hash`] gives a key to the same endpoint as long as that one is there (rendezvous hashing:
-//!   the endpoint with the highest hash of key and name). When an endpoint goes, only its keys move; when
-//!   one is out of rotation, its keys go to their second choice and come back with it.
+//! - [`Method::RoundRobin`] takes them one after the other.
+//! - [`Method::Hash`] gives a key to the same endpoint as long as that endpoint exists (rendezvous hashing:
+//!   the endpoint with the highest hash of key and name). When an endpoint goes, only its keys move; when it
+//!   is out of rotation, its keys go to their second choice and return with it.
 //!
-//! No method allocates, and none looks at all endpoints unless some are out of rotation or it hashes.
+//! No method allocates, and none visits all endpoints unless some are out of rotation or it hashes.
 
 use rand::{Rng, RngExt};
 
@@ -21,34 +21,34 @@ pub(crate) enum Method {
     PeakEwma,
     /// Of two the one with less load.
     LeastRequest,
-    /// The next one after so many.
+    /// The next endpoint after this many.
     RoundRobin(usize),
     /// By a key.
     Hash(u64),
 }
 
-/// What the choice knows of one endpoint.
+/// The facts about one endpoint that the choice needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     /// Requests under way, and streams that have settled.
     pub(crate) load: UnderWay,
     /// Expected seconds to a response, if any was measured.
     pub(crate) latency: Option<f64>,
-    /// The part of its fair share that it shall get, above 0 and at most 1.
+    /// The fraction of its fair share that it should get, above 0 and at most 1.
     pub(crate) share: f64,
     /// A number that names it, the same for as long as it lives.
     pub(crate) name: u64,
 }
 
-/// Seconds below which latencies do not differ: what the scheduler of a busy host adds by chance.
+/// Seconds below which latencies count as equal: the scheduler of a busy host adds as much by chance.
 const LATENCY_FLOOR: f64 = 0.001;
 
-/// Draws at random before the rest is searched in order. With half of the endpoints out of rotation, one
-/// choice in 256 needs the search.
+/// Random draws before the rest is searched in order. With half of the endpoints out of rotation, one choice
+/// in 256 needs the search.
 const DRAWS: usize = 8;
 
-/// An endpoint below `count` that is `usable`; none if none is.
-pub(crate) fn choose(
+/// A `usable` endpoint with an index below `count`; none if no endpoint is usable.
+pub(crate) fn choose_endpoint(
     method: Method,
     count: usize,
     usable: impl Fn(usize) -> bool,
@@ -108,14 +108,14 @@ fn draw(count: usize, usable: impl Fn(usize) -> bool, random: &mut impl Rng) -> 
         .find(|index| usable(*index))
 }
 
-/// What is under way, in requests. What is less than one counts as one that often: where nothing else differs, the
-/// endpoint with one stream more still gets nearly as much.
+/// The load of an endpoint in requests. A load below one counts as one that often: if nothing else differs,
+/// the endpoint with one more stream still gets nearly as many requests.
 fn weight(load: UnderWay, random: &mut impl Rng) -> u64 {
     let streams = u64::from(load.settled) + u64::from(random.random_range(0..STREAMS_PER_REQUEST));
     u64::from(load.busy) + streams / u64::from(STREAMS_PER_REQUEST)
 }
 
-/// Whether one endpoint is cheaper than the other, each with its load.
+/// Whether the first endpoint is cheaper than the second, each with its load.
 fn is_cheaper(
     (one, load_of_one): (&Candidate, u64),
     (other, load_of_other): (&Candidate, u64),
@@ -125,7 +125,7 @@ fn is_cheaper(
         (Some(one), Some(other)) if by_latency => {
             (one.max(LATENCY_FLOOR), other.max(LATENCY_FLOOR))
         }
-        // What was never measured is as fast as the other: its load alone limits it.
+        // An endpoint without a measured latency counts as fast as the other: only its load limits it.
         (_, _) => (1.0, 1.0),
     };
     let cost = |share: f64, load: u64, latency: f64| latency * (load as f64 + 1.0) / share;
@@ -141,8 +141,8 @@ fn mix(key: u64, name: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// The number of a text: FNV-1a, which is the same in every process and version. Whoever can choose keys
-/// can only choose where those keys go.
+/// The number of a text: FNV-1a, which is the same in every process and version. A caller that chooses its
+/// keys controls only where its own keys go.
 pub(crate) fn hash(text: &[u8]) -> u64 {
     text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -190,7 +190,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let mut counts = vec![0; endpoints.len()];
         for turn in 0..10_000 {
-            let chosen = choose(
+            let chosen = choose_endpoint(
                 method(turn),
                 endpoints.len(),
                 |_| true,
@@ -229,7 +229,7 @@ mod tests {
             let counts = counts(method, &endpoints);
             assert!(counts[0] > 4700, "{counts:?}");
         }
-        // Hundreds more are still a difference.
+        // With hundreds more, a difference still shows.
         endpoints[0].load.settled = 500;
         let counts = counts(|_| Method::LeastRequest, &endpoints);
         assert!(counts[0] < 100, "{counts:?}");
@@ -271,7 +271,7 @@ mod tests {
             Method::Hash(7),
         ] {
             for usable in 0..100 {
-                let chosen = choose(
+                let chosen = choose_endpoint(
                     method,
                     100,
                     |index| index == usable,
@@ -280,7 +280,7 @@ mod tests {
                 );
                 assert_eq!(chosen, Some(usable));
             }
-            let none = choose(method, 5, |_| false, |_| candidate(0, None), &mut random);
+            let none = choose_endpoint(method, 5, |_| false, |_| candidate(0, None), &mut random);
             assert_eq!(none, None);
         }
     }
@@ -292,7 +292,7 @@ mod tests {
             ..candidate(0, None)
         };
         let usable = |index| Some(index) != out;
-        names[choose(Method::Hash(key), names.len(), usable, named, &mut random).unwrap()]
+        names[choose_endpoint(Method::Hash(key), names.len(), usable, named, &mut random).unwrap()]
     }
 
     #[test]

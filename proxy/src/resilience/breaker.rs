@@ -1,6 +1,5 @@
-//! Whether an endpoint is in rotation: it is taken out after failures in a row or too few successes, for a
-//! time that grows, and comes back when one real request succeeds. Pure: what happened, the time and the
-//! limits are arguments.
+//! Whether an endpoint is in rotation. Failures in a row, or too few successes, take it out for a time that
+//! grows; it returns when one real request succeeds. Pure: events, the time and the limits are arguments.
 //!
 //! ```text
 //!        failed (over a limit, and the rest may bear it)
@@ -11,13 +10,14 @@
 //!                      the probe failed: Out, for twice as long
 //!                      the probe told nothing: Out, may be probed at once
 //! ```
-//! A probe tells by the head of its response, or within a bounded time: after that another request may try.
+//! A probe is decided by the head of its response, or by a time limit: after that another request may probe.
 //!
-//! One success proves little of an endpoint that fails half of the time: until it has answered as many
-//! requests as a share of successes needs, or has been back for the longest time out, a single failure takes
-//! it out again.
+//! One success proves little for an endpoint that fails half of the time. So a single failure takes a
+//! returned endpoint out again, until it has answered as many requests as a success rate needs, or has been
+//! back for the longest ejection time.
 //!
-//! When only observing, `Out` is entered and left by time alone, and everything is still admitted.
+//! When the breaker only observes, time alone moves it into `Out` and out of it, and every request is still
+//! admitted.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::limits::PROBE_DECIDES;
 /// Why an endpoint is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Cause {
-    /// So many failures in a row.
+    /// This many failures in a row.
     Consecutive,
     /// Too few successes in the window.
     SuccessRate,
@@ -49,24 +49,24 @@ impl Cause {
 pub(crate) enum Admission {
     /// It is in rotation.
     Yes,
-    /// It is out, and due to be tried by one request.
+    /// It is out, and due for a probe by one request.
     Probe,
     /// It is out.
     No,
 }
 
-/// What the admin endpoint tells.
+/// The state that the admin endpoint shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutStatus {
     /// Why.
     pub(crate) cause: Cause,
     /// From when it may be probed.
     pub(crate) until: Instant,
-    /// Whether a request is trying it.
+    /// Whether a request is probing it.
     pub(crate) probing: bool,
     /// Whether it really gets no requests.
     pub(crate) enforced: bool,
-    /// How often it was out in a row.
+    /// How often in a row it was out.
     pub(crate) times: u32,
 }
 
@@ -94,7 +94,7 @@ enum State {
     Probing {
         cause: Cause,
         until: Instant,
-        /// When it has had its time.
+        /// When its time limit ends.
         ends: Instant,
     },
 }
@@ -151,7 +151,7 @@ impl Breaker {
         }
     }
 
-    /// Whether it gets no requests, or only one that tries it.
+    /// Whether it gets no requests, or only a probe.
     pub(crate) fn is_out(&self) -> bool {
         match self.state {
             State::In { .. } => false,
@@ -160,7 +160,7 @@ impl Breaker {
         }
     }
 
-    /// How long it has been due to be tried.
+    /// How long it has been due for a probe.
     pub(crate) fn overdue(&self, now: Instant) -> Option<Duration> {
         match self.state {
             State::Out {
@@ -173,7 +173,7 @@ impl Breaker {
         }
     }
 
-    /// A request goes there now; true if it is the one that tries whether the endpoint is well.
+    /// A request goes there now; true if it is the probe.
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
         let (until, cause) = match self.state {
             State::Out {
@@ -184,7 +184,7 @@ impl Breaker {
             State::Probing { until, cause, ends } if ends <= now => (until, cause),
             State::Out { .. } | State::In { .. } | State::Probing { .. } => return false,
         };
-        // Sent there before the time, because no other was left: its outcome decides as well.
+        // Sent there before the time, because no other endpoint was left: its outcome decides as well.
         self.state = State::Probing {
             cause,
             until: until.min(now),
@@ -193,7 +193,7 @@ impl Breaker {
         true
     }
 
-    /// Whether it has been back for so short that a single failure puts it out again.
+    /// Whether it has been back for so short a time that a single failure takes it out again.
     pub(crate) fn is_on_trial(&self, now: Instant, limits: &table::Breaker) -> bool {
         match self.state {
             State::In { back: Some(back) } => back.is_on_trial(now, limits),
@@ -201,14 +201,14 @@ impl Breaker {
         }
     }
 
-    /// A request succeeded. True if the endpoint is back in rotation by it.
+    /// A request succeeded. True if this brings the endpoint back into rotation.
     pub(crate) fn succeeded(&mut self, probe: bool, now: Instant, limits: &table::Breaker) -> bool {
         self.consecutive = 0;
         match self.state {
             State::In { back } => {
                 self.window.count(true, now, limits.success_rate.interval);
                 if let Some(back) = back {
-                    // Well for as long as the longest time out: the past is over.
+                    // It has worked for as long as the longest ejection: the earlier ejections are forgotten.
                     let over = now.duration_since(back.since) >= limits.ejection_max;
                     if over {
                         self.times = 0;
@@ -237,8 +237,8 @@ impl Breaker {
         }
     }
 
-    /// A request failed. Tells the cause if the endpoint is out by it; `bearable` is asked whether the
-    /// others suffice, and only then.
+    /// A request failed. Returns the cause if this takes the endpoint out; only then `bearable` is asked
+    /// whether the other endpoints suffice.
     pub(crate) fn failed(
         &mut self,
         probe: bool,
@@ -278,7 +278,7 @@ impl Breaker {
         Some(cause)
     }
 
-    /// The request that tried it ended without a verdict, because its caller went away.
+    /// The probe ended without a result, because its caller went away.
     pub(crate) fn abandoned(&mut self) {
         if let State::Probing { cause, until, .. } = self.state {
             self.state = State::Out {
@@ -326,11 +326,11 @@ impl Breaker {
     }
 }
 
-/// Successes and failures of the last while, in slices that are forgotten one by one.
+/// Successes and failures of the recent past, in slices that are dropped one by one.
 #[derive(Debug, Default)]
 struct Window {
     slices: [Slice; Self::SLICES],
-    /// The slice that counts, and when it began.
+    /// The current slice, and when it began.
     current: Option<(usize, Instant)>,
 }
 
@@ -354,7 +354,7 @@ impl Window {
             passed += 1;
         }
         if passed == Self::SLICES {
-            // All of it is forgotten: slices begin anew here, however long the silence was.
+            // All slices are forgotten: they begin anew here, however long the silence was.
             began = now;
         }
         self.current = Some((index, began));
@@ -389,12 +389,12 @@ mod tests {
         Duration::from_secs_f64(count)
     }
 
-    /// Fails until it is out; the time of that.
+    /// Fails until it is out; returns that time.
     fn put_out(breaker: &mut Breaker, now: Instant) -> Option<Cause> {
         (0..5).find_map(|_| breaker.failed(false, now, &limits(), || true))
     }
 
-    /// One request tries it, and succeeds.
+    /// One request probes it, and succeeds.
     fn come_back(breaker: &mut Breaker, now: Instant) {
         assert!(breaker.begin(now));
         assert!(breaker.succeeded(true, now, &limits()));
@@ -452,7 +452,7 @@ mod tests {
         let due = now + second(3.0);
         assert!(breaker.begin(due));
         assert_eq!(breaker.admission(due), Admission::No);
-        // What began before it was out tells nothing any more.
+        // A request that began before the ejection no longer counts.
         assert!(!breaker.succeeded(false, due, &limits()));
         assert_eq!(breaker.failed(false, due, &limits(), || true), None);
         assert!(breaker.succeeded(true, due, &limits()));

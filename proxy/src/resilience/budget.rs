@@ -1,20 +1,20 @@
-//! How many second attempts one destination gets: a share of its requests of the last while, and a few
-//! besides so that little traffic is helped as well. Shared by all workers, for retries and hedges.
+//! How many second attempts one destination gets: a share of its recent requests, and a small fixed number so
+//! that destinations with little traffic get retries as well. All workers share it, for retries and hedges.
 //! Pure: time is an argument.
 //!
-//! Counts of a request are two relaxed atomic operations. Workers may race at the turn of a second or for
-//! the last attempt; what that can be wrong by is one attempt for each worker.
+//! Counting a request takes two relaxed atomic operations. Workers may race at the turn of a second or for
+//! the last attempt; the error is at most one attempt for each worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use weft_config::table::RetryBudget;
 
-/// Slices of the interval that are forgotten one by one.
+/// Slices of the interval, which are dropped one by one.
 const SLICES: u64 = 10;
-/// One more for the slice under way.
+/// One more for the current slice.
 const SLOTS: usize = 11;
-/// Bits of a slot that count; the others say which slice it is of.
+/// Bits of a slot that hold the count; the others say which slice it belongs to.
 const COUNT_BITS: u32 = 32;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
@@ -70,7 +70,7 @@ impl Budget {
         self.interval
     }
 
-    /// Slices since the epoch, from 1 so that an untouched slot is of none.
+    /// Slices since the epoch, counted from 1, so that an untouched slot belongs to none.
     fn slice(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.epoch).as_micros();
         let length = (self.interval.as_micros() / u128::from(SLICES)).max(1);
@@ -111,7 +111,7 @@ mod tests {
         Budget::new(RetryBudget::default().interval, now)
     }
 
-    /// Attempts that are let through of as many as are asked for.
+    /// How many of the requested attempts are allowed.
     fn spend_all(budget: &Budget, now: Instant) -> usize {
         (0..10_000)
             .take_while(|_| budget.spend(now, &RetryBudget::default()))

@@ -1,14 +1,15 @@
-//! When the answer to a request is no longer wanted, in the languages in which that is said. Pure.
+//! The time after which the answer to a request is no longer wanted, as HTTP, gRPC and the mesh express it.
+//! Pure.
 //!
 //! One rule for every field, however absurd its value: of several lines the smallest counts; a negative
-//! number is 0; a number above [`LONGEST`] is [`LONGEST`], and so is what is no number. A field that is
-//! there always sets a deadline, and none is infinite.
+//! number is 0; a number above [`LONGEST`] is [`LONGEST`], and so is a value that is not a number. A field
+//! that is present always sets a deadline, and no deadline is infinite.
 
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Milliseconds that are left; written by every hop of the mesh that knows a deadline.
+/// Milliseconds that are left; every hop of the mesh that knows a deadline writes it.
 pub(crate) const WEFT_DEADLINE: HeaderName = HeaderName::from_static("weft-deadline");
 /// The same, of gRPC: up to 8 digits and a unit.
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -16,26 +17,27 @@ pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeou
 pub(crate) const ENVOY_TIMEOUT: HeaderName =
     HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
-/// No deadline is farther away. Whoever waits longer than a day does not wait for an answer.
+/// No deadline is farther away. A caller that allows more than a day does not wait for the answer.
 pub(crate) const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// When one exchange has to be over, by the word of its client, of an operator, or of a call farther out: made once,
-/// before the first attempt.
+/// When one exchange has to be over, as set by its client, by an operator, or by a call farther out: made
+/// once, before the first attempt.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deadline {
-    /// When the answer to a request is no longer wanted, or a tunnel has to be open, however many endpoints are asked.
+    /// When the answer to a request is no longer wanted, or by when a tunnel has to be open, however many
+    /// endpoints are tried.
     pub(crate) end: Option<Instant>,
-    /// Whether it is an answer that is waited for: the next hop is told when it is no longer wanted. What is open has no
-    /// deadline.
+    /// Whether this is the deadline of an answer, which the next hop is told. An open tunnel has no deadline.
     is_of_answer: bool,
-    /// When it is over by the word of an operator alone.
+    /// When it is over by an operator's setting alone.
     pub(crate) policy: Option<Instant>,
-    /// Whether the time of one attempt is an operator's word, and not what the caller asked for.
+    /// Whether an operator set the time of one attempt, rather than the caller.
     pub(crate) by_policy: bool,
 }
 
 impl Deadline {
-    /// Of a request whose answer is no longer wanted at `end`, and for which an operator allows the time until `policy`.
+    /// For a request whose answer is no longer wanted at `end`, and to which an operator allows the time
+    /// until `policy`.
     pub(crate) fn of_request(end: Option<Instant>, policy: Option<Instant>) -> Self {
         Self {
             end,
@@ -59,12 +61,12 @@ impl Deadline {
         self.end.filter(|_| self.is_of_answer)
     }
 
-    /// The time before it, if there is one: zero when it has passed.
+    /// The time left before it, if there is one: zero when it has passed.
     pub(crate) fn left(&self, now: Instant) -> Option<Duration> {
         Some(self.end?.saturating_duration_since(now))
     }
 
-    /// The clock of an attempt that begins now and may take so long by the policy of its route.
+    /// The clock of an attempt that begins now and may take the time that its route's policy allows.
     pub(crate) fn attempt(&self, now: Instant, timeout: Option<Duration>) -> Clock {
         let own = self.end.filter(|_| !self.is_of_answer);
         let attempt = earlier(timeout.map(|timeout| now + timeout), own);
@@ -77,8 +79,8 @@ impl Deadline {
     }
 }
 
-/// The times by which one attempt has to be over, from the choice of an endpoint over the connection and the stream to
-/// the head of its response.
+/// The times by which one attempt has to be over: from the pick of an endpoint through the connection and the
+/// stream to the head of its response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
     /// When the answer to the request is no longer wanted.
@@ -95,23 +97,23 @@ impl Clock {
         earlier(self.request, self.attempt)
     }
 
-    /// The end, or a time that no attempt lives to see.
+    /// The end, or a time later than any attempt lives.
     pub(crate) fn end_or_never(&self, now: Instant) -> Instant {
         self.end().unwrap_or_else(|| now + LONGEST)
     }
 
-    /// Whether the request has no time left, so that no other attempt has, either.
+    /// Whether the request has no time left, so that no other attempt has any either.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         self.request.is_some_and(|request| request <= now)
     }
 
-    /// Whether it is an operator's word by which the attempt is over at that time.
+    /// Whether an operator set the limit that ends the attempt at that time.
     pub(crate) fn ends_by_policy(&self, now: Instant) -> bool {
         self.policy.is_some_and(|policy| policy <= now)
     }
 }
 
-/// The time that the fields leave, if any of them says so.
+/// The time that the fields leave, if any of them sets a limit.
 pub(crate) fn said(headers: &HeaderMap) -> Option<Duration> {
     let of = |name: HeaderName, read: fn(&str) -> Option<Duration>| {
         let lines = headers.get_all(name).into_iter();
@@ -129,7 +131,8 @@ pub(crate) fn said(headers: &HeaderMap) -> Option<Duration> {
         .min()
 }
 
-/// Writes what is left for the next hop: as the mesh says it, and anew in the fields that are there.
+/// Writes the time that is left for the next hop: in the mesh's field, and again in the fields that are
+/// present.
 pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
     let ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     headers.insert(WEFT_DEADLINE, HeaderValue::from(ms));
@@ -137,7 +140,7 @@ pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
         headers.insert(ENVOY_TIMEOUT, HeaderValue::from(ms));
     }
     if headers.contains_key(GRPC_TIMEOUT) {
-        // A day in milliseconds has 8 digits, which is what gRPC allows.
+        // A day in milliseconds has 8 digits, the most that gRPC allows.
         let text = format!("{ms}m");
         headers.insert(
             GRPC_TIMEOUT,
@@ -146,7 +149,7 @@ pub(crate) fn tell(headers: &mut HeaderMap, left: Duration) {
     }
 }
 
-/// Whether the next hop is told just what is left.
+/// Whether the next hop is told exactly the time that is left.
 pub(crate) fn is_told(headers: &HeaderMap, left: Duration) -> bool {
     let told = headers.get(WEFT_DEADLINE).map(HeaderValue::to_str);
     let told = told.and_then(Result::ok).and_then(milliseconds);
@@ -181,7 +184,7 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-/// A whole number; too large a one is the largest, a negative one is 0.
+/// A whole number; one that is too large becomes the largest, a negative one 0.
 fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     let (negative, digits) = match text.strip_prefix('-') {
@@ -264,13 +267,13 @@ mod tests {
             };
             assert_eq!(said(&headers), Some(expected), "{text:?}");
         }
-        // A readable line beside an absurd one wins, as it is smaller.
+        // A readable line beside an absurd one wins, because it is smaller.
         let doubled = map(&[(&WEFT_DEADLINE, "x"), (&WEFT_DEADLINE, "250")]);
         assert_eq!(said(&doubled), Some(Duration::from_millis(250)));
     }
 
     #[test]
-    fn what_is_left_is_told_in_every_language_that_was_spoken() {
+    fn the_time_left_is_written_in_every_field_that_was_present() {
         let mut headers = map(&[(&GRPC_TIMEOUT, "1H"), (&ENVOY_TIMEOUT, "9999")]);
         assert!(!is_told(&headers, Duration::from_millis(120)));
         tell(&mut headers, Duration::from_millis(120));
@@ -296,7 +299,7 @@ mod tests {
         assert!(!first.is_over(now + 2 * second) && first.ends_by_policy(now + 2 * second));
         let second_one = deadline.attempt(now + 2 * second, Some(2 * second));
         assert_eq!(second_one.end(), Some(now + 3 * second));
-        // The caller said so, whatever the operator would have allowed.
+        // The caller set it, whatever the operator would have allowed.
         assert!(second_one.is_over(now + 3 * second));
         assert!(!second_one.ends_by_policy(now + 3 * second));
         assert_eq!(deadline.left(now + 5 * second), Some(Duration::ZERO));

@@ -1,5 +1,6 @@
-//! What all workers of a sidecar share about one port of a service: its retry budget, and counts of what
-//! resilience did. Pure but for one lock, which is taken when a table comes or metrics are read.
+//! The state that all workers of a sidecar share about one port of a service: its retry budget, and counts of
+//! retries, hedges and ejections. Pure except for one lock, which is taken when a table comes or metrics are
+//! read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,16 +14,16 @@ use weft_transport::metrics::{
     RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, WAITED,
 };
 
-use super::attempts::{Next, Why};
+use super::attempts::{Next, WithheldReason};
 use super::budget::Budget;
-use super::retry::Trouble;
+use super::retry::RetryCause;
 
 /// One port of a service, as `orders.shop:80`.
 #[derive(Debug)]
 pub(crate) struct Destination {
     /// Shared by retries and hedges.
     pub(crate) budget: Budget,
-    /// What happened.
+    /// An event to count.
     pub(crate) counts: Arc<Counts>,
 }
 
@@ -30,7 +31,7 @@ pub(crate) struct Destination {
 #[derive(Debug, Default)]
 pub(crate) struct Destinations(Mutex<BTreeMap<Arc<str>, Arc<Destination>>>);
 
-/// What resilience did; the table below says what each means.
+/// The events of resilience; the table below says what each means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 #[allow(
@@ -88,21 +89,21 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// What is to be counted about the step after an attempt, if anything is.
-    pub(crate) fn of(next: &Next, trouble: Trouble) -> Option<Self> {
-        Some(match (next, trouble) {
+    /// The event to count for the step after an attempt, if there is one.
+    pub(crate) fn of(next: &Next, cause: RetryCause) -> Option<Self> {
+        Some(match (next, cause) {
             (Next::End, _) => return None,
-            (Next::Withheld(Why::Attempts), _) => Self::WithheldAttempts,
-            (Next::Withheld(Why::Budget), _) => Self::WithheldBudget,
-            (Next::Withheld(Why::Deadline), _) => Self::WithheldDeadline,
-            (Next::Withheld(Why::Told), _) => Self::WithheldTold,
-            (Next::Withheld(Why::Body), _) => Self::WithheldBody,
-            (Next::Again(_), Trouble::NotReached) => Self::RetriedNotReached,
-            (Next::Again(_), Trouble::Unprocessed) => Self::RetriedUnprocessed,
-            (Next::Again(_), Trouble::Broken) => Self::RetriedReset,
-            (Next::Again(_), Trouble::TooSlow) => Self::RetriedTimeout,
-            (Next::Again(_), Trouble::Status(_)) => Self::RetriedStatus,
-            (Next::Again(_), Trouble::Grpc(_)) => Self::RetriedGrpc,
+            (Next::Withheld(WithheldReason::Attempts), _) => Self::WithheldAttempts,
+            (Next::Withheld(WithheldReason::Budget), _) => Self::WithheldBudget,
+            (Next::Withheld(WithheldReason::Deadline), _) => Self::WithheldDeadline,
+            (Next::Withheld(WithheldReason::Told), _) => Self::WithheldTold,
+            (Next::Withheld(WithheldReason::Body), _) => Self::WithheldBody,
+            (Next::Retry(_), RetryCause::NotReached) => Self::RetriedNotReached,
+            (Next::Retry(_), RetryCause::Unprocessed) => Self::RetriedUnprocessed,
+            (Next::Retry(_), RetryCause::Broken) => Self::RetriedReset,
+            (Next::Retry(_), RetryCause::TooSlow) => Self::RetriedTimeout,
+            (Next::Retry(_), RetryCause::Status(_)) => Self::RetriedStatus,
+            (Next::Retry(_), RetryCause::Grpc(_)) => Self::RetriedGrpc,
         })
     }
 }
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workers_share_a_destination_until_nobody_holds_it() {
+    fn all_workers_share_a_destination_until_none_holds_it() {
         let destinations = Destinations::default();
         let (label, now): (Arc<str>, _) = (Arc::from("orders.shop:80"), Instant::now());
         let policy = RetryBudget::default();

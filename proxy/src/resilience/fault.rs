@@ -1,4 +1,4 @@
-//! Faults that a policy injects on purpose, to see who stands them. Pure.
+//! Faults that a policy injects on purpose, to test how callers handle them. Pure.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use weft_config::table::{Fault, FaultStatus, GrpcCode, Percent};
 
 use crate::failure::{Failure, Reason};
 
-/// The faults of one request, each drawn for itself.
+/// The faults of one request, drawn independently.
 pub(crate) struct Drawn {
-    /// It is held back for so long.
+    /// It is delayed by this time.
     pub(crate) delay: Option<Duration>,
-    /// It is answered so, and not sent.
+    /// It gets this answer, and is not sent.
     pub(crate) abort: Option<Failure>,
 }
 

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-/// The average. It falls towards zero while nothing is measured, so that an endpoint that was slow once
-/// is tried again.
+/// The average. It falls towards zero while no answers come, so that an endpoint that was slow once is tried
+/// again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Latency(Option<Measured>);
 
@@ -15,7 +15,7 @@ struct Measured {
 }
 
 impl Latency {
-    /// A response head took this long. `decay` is the time in which the past loses weight by e.
+    /// A response head took this long. `decay` is the time in which the past loses weight by a factor of e.
     pub(crate) fn observe(&mut self, took: Duration, now: Instant, decay: Duration) {
         let took = took.as_secs_f64();
         let seconds = match self.0 {
@@ -28,19 +28,19 @@ impl Latency {
         self.0 = Some(Measured { seconds, at: now });
     }
 
-    /// Seconds that a response is expected to take; none if nothing was ever measured.
+    /// Seconds that a response is expected to take; none if none was ever measured.
     pub(crate) fn seconds(&self, now: Instant, decay: Duration) -> Option<f64> {
         self.0.map(|past| past.seconds * kept(past.at, now, decay))
     }
 }
 
-/// What an answer usually takes: a mean of the last few good ones, slow ones among them. Unlike [`Latency`] it neither
-/// follows a peak nor falls while nothing is measured.
+/// The usual time of an answer: a mean of the last few good ones, including slow ones. Unlike [`Latency`] it
+/// neither follows a peak nor falls while no answers come.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usual(Option<f64>);
 
 impl Usual {
-    /// Answers after which one has lost weight by e.
+    /// Answers after which one has lost weight by a factor of e.
     const ANSWERS: f64 = 16.0;
 
     /// A good answer took this long.

@@ -1,10 +1,10 @@
 //! How many requests of one service are let through at once: a fixed cap, and a limit that acts while the
-//! application is overloaded. Pure but for atomics and a lock that is held for a few instructions: shared by all
-//! workers.
+//! application is overloaded. Pure except for atomics and a lock that is held for a few instructions: all
+//! workers share it.
 //!
-//! No caller may have all of the cap: it leaves some places to others, see [`leaves_room`]. The adaptive limit
-//! ([`super::overload`]) refuses the heaviest callers first: at the limit a caller may still have its even share of
-//! it.
+//! No caller may have all of the cap: it must leave some places to others, see [`leaves_room`]. The adaptive
+//! limit ([`super::overload`]) refuses the callers with most requests first: at the limit a caller may still
+//! have its even share of it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,16 +35,16 @@ struct Adaptive {
     callers: u32,
 }
 
-/// One caller of a service, whatever connection it uses: the same identity is the same caller. It counts the requests
-/// that it has under way, and is remembered while any of its connections holds it.
+/// One caller of a service, whatever connection it uses: the same identity is the same caller. It counts the
+/// requests that it has under way. It is remembered while one of its connections refers to it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller(Arc<Load>);
 
-/// What a caller has of a service.
+/// The share of a service that a caller uses.
 #[derive(Debug, Default)]
 struct Load {
     under_way: AtomicU32,
-    /// Those that wait for the head of their answer, which the lock of [`Adaptive`] guards.
+    /// Requests that wait for the head of their answer; the lock of [`Adaptive`] guards the count.
     waiting: AtomicU32,
 }
 
@@ -54,16 +54,16 @@ impl PartialEq for Caller {
     }
 }
 
-/// What stands in the way of one more request.
+/// The limit that refuses one more request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
-    /// The limit that is reached, or that this caller has its share of.
+    /// The limit that is reached, as a whole or by this caller's share.
     pub(crate) limit: u32,
-    /// What is reached.
+    /// The limit that is reached.
     pub(crate) kind: Kind,
 }
 
-/// What is reached.
+/// The limit that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// The cap.
@@ -74,24 +74,24 @@ pub(crate) enum Kind {
     Share,
 }
 
-/// What is said about one request.
+/// The decision about one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Verdict {
-    /// Its place if it was let in, why not if it was refused.
+    /// Its place if it was let in; the reason if it was refused.
     pub(crate) outcome: Result<Place, Full>,
-    /// What a limit that only observes would have refused it for.
+    /// The limit that would have refused it but only observes.
     pub(crate) observed: Option<Full>,
-    /// What the adaptive limit began or ended to do.
+    /// What the adaptive limit began or stopped doing.
     pub(crate) change: Option<Change>,
 }
 
-/// A request that was let in. Its ticket is there where the adaptive limit counts.
+/// A request that was let in. It has a ticket if the adaptive limit counts it.
 pub(crate) type Place = Option<Ticket>;
 
 /// One more request, as the limits see it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask<'a> {
-    /// Whose it is.
+    /// Its caller.
     pub(crate) caller: &'a Caller,
     /// How important it is.
     pub(crate) priority: Priority,
@@ -108,14 +108,14 @@ pub(crate) struct Limits {
     pub(crate) max: u32,
     /// Whether the cap refuses.
     pub(crate) fixed: Mode,
-    /// Whether the adaptive limit refuses; none where latency says nothing, as with tunnels.
+    /// Whether the adaptive limit refuses; none if latency tells nothing, as with tunnels.
     pub(crate) adaptive: Option<Mode>,
-    /// Whether the last tenth is for requests of high priority: where requests say theirs.
+    /// Whether the last tenth is reserved for requests of high priority: if requests state a priority.
     pub(crate) reserve: bool,
 }
 
 impl Limits {
-    /// Of a port, with the cap of the sidecar where the policy names none.
+    /// For a port, with the cap of the sidecar if the policy names none.
     pub(crate) fn of(policy: &table::Concurrency, max: u32, requests: bool) -> Self {
         Self {
             max: policy.max.unwrap_or(max),
@@ -141,7 +141,7 @@ impl Full {
 }
 
 impl Concurrency {
-    /// Of a service that was asked nothing yet.
+    /// For a service that had no request yet.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             in_flight: AtomicU32::new(0),
@@ -159,15 +159,15 @@ impl Concurrency {
         if let Some(known) = callers.get(identity).and_then(Weak::upgrade) {
             return Caller(known);
         }
-        // As many callers as have connections, which are bounded.
+        // As many callers as have connections; the number of connections is bounded.
         callers.retain(|_, caller| caller.strong_count() > 0);
         let caller = Caller::default();
         callers.insert(identity.clone(), Arc::downgrade(&caller.0));
         caller
     }
 
-    /// Asks for one more request. What is let in must be ended by [`Self::end`], and before that its ticket by
-    /// [`Self::answered`].
+    /// Asks for one more request. A request that is let in must later call [`Self::end`], and before that
+    /// give its ticket to [`Self::answered`].
     pub(crate) fn begin(&self, limits: &Limits, ask: &Ask<'_>) -> Verdict {
         let load = &*ask.caller.0;
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -203,7 +203,7 @@ impl Concurrency {
         verdict
     }
 
-    /// A request of this caller waits no more for the head of its answer.
+    /// A request of this caller no longer waits for the head of its answer.
     pub(crate) fn answered(
         &self,
         ticket: Ticket,
@@ -230,7 +230,8 @@ impl Concurrency {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// What the adaptive limit does, and what it began or ended to do: without requests only time ends it.
+    /// The state of the adaptive limit, and what it began or stopped doing: without requests only time ends
+    /// it.
     pub(crate) fn adaptive(&self, now: Instant) -> (AdaptiveState, Option<Change>) {
         let adaptive = &mut *lock(&self.adaptive);
         let change = adaptive.overload.look(now);
@@ -243,10 +244,10 @@ impl Concurrency {
     }
 }
 
-/// What the adaptive limit does, to be shown.
+/// The state of the adaptive limit, to be shown.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdaptiveState {
-    /// How many requests may wait; none while it does not act.
+    /// How many requests may wait; none while the limit does not act.
     pub(crate) limit: Option<u32>,
     /// Since when it acts, or does not.
     pub(crate) since: Instant,
@@ -255,13 +256,13 @@ pub(crate) struct AdaptiveState {
 }
 
 impl Adaptive {
-    /// What stands in the way of one more request that waits.
+    /// The limit that refuses one more waiting request.
     fn full(&mut self, limits: &Limits, ask: &Ask<'_>, load: &Load) -> Option<Full> {
         let limit = self.overload.limit()?;
         let own = load.waiting.load(Ordering::Relaxed);
         let room = room(limit, ask.priority, limits.reserve);
         let callers = self.callers + u32::from(own == 0);
-        // Light callers get in at the limit, too: no more than their even shares of it together.
+        // Light callers are let in at the limit, too: together no more than their even shares of it.
         let share = (room / callers.max(1)).max(1);
         if self.overload.waiting(ask.now) < room || own < share {
             return None;
@@ -283,7 +284,7 @@ impl Adaptive {
 }
 
 impl Verdict {
-    /// Says what stands in the way, unless something else was said before.
+    /// Records the refusing limit, unless one was recorded before.
     fn say(&mut self, mode: Mode, full: Full) {
         match mode {
             Mode::Enforce if self.outcome.is_ok() => self.outcome = Err(full),
@@ -295,7 +296,7 @@ impl Verdict {
     }
 }
 
-/// What of the cap stands in the way, with so many requests under way before, of which so many are the caller's.
+/// Which part of the cap refuses, with this many requests under way, of which this many are the caller's.
 fn fixed(limits: &Limits, priority: Priority, before: u32, own: u32) -> Option<Full> {
     let room = room(limits.max, priority, limits.reserve);
     let kind = if before >= room {
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_a_share_is_told_as_such_and_not_counted() {
+    fn a_request_over_a_share_is_refused_as_such_and_not_counted() {
         let concurrency = new();
         let caller = Caller::default();
         let refused = (0..)

@@ -1,21 +1,22 @@
-//! How busy an endpoint is with what this worker asked of it: what waits for an answer, what has begun to be answered
-//! lately, and what has long been answered and is still open: an event stream, a watch, a tunnel. Pure.
+//! How busy this worker keeps an endpoint: requests that wait for an answer, requests whose answer began
+//! lately, and answers that began long ago and are still open (an event stream, a watch, a tunnel). Pure.
 //!
-//! The last kind costs an endpoint little, and it stays for hours: counted in full, one such stream would send the
-//! requests of those hours elsewhere. What waits for an answer counts however old it is: that is what a stuck endpoint looks like.
+//! The last kind costs an endpoint little, and stays for hours: if one such stream counted in full, requests
+//! would avoid the endpoint for hours. A request that waits for an answer counts however old it is, because
+//! that is how a stuck endpoint shows.
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// Slices of the time after which an answered one has settled.
+/// Slices of the time after which an answered request has settled.
 const SLICES: u64 = 8;
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     waiting: u32,
-    /// Answered ones by when the answer began, as far as they have not settled.
+    /// Answered requests by the time when the answer began, until they have settled.
     fresh: [u32; SLICES as usize],
     settled: u32,
     /// Since when slices are counted, and the newest that was.
@@ -26,7 +27,7 @@ pub(crate) struct Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slice(u64);
 
-/// What is under way.
+/// The requests under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UnderWay {
     /// Waiting for an answer, or answered lately.
@@ -36,12 +37,12 @@ pub(crate) struct UnderWay {
 }
 
 impl Load {
-    /// One more waits for its answer.
+    /// One more request waits for its answer.
     pub(crate) fn begin(&mut self) {
         self.waiting = self.waiting.saturating_add(1);
     }
 
-    /// One that waited has its answer now.
+    /// A request that waited has its answer now.
     pub(crate) fn answered(&mut self, now: Instant) -> Slice {
         self.waiting = self.waiting.saturating_sub(1);
         let newest = self.pass(now);
@@ -49,7 +50,7 @@ impl Load {
         Slice(newest)
     }
 
-    /// One is over; `since` says when it was answered, if it was.
+    /// One request is over; `since` says when it was answered, if it was.
     pub(crate) fn end(&mut self, since: Option<Slice>) {
         let newest = self.clock.map_or(0, |(_, newest)| newest);
         let count = match since {
@@ -60,7 +61,7 @@ impl Load {
         *count = count.saturating_sub(1);
     }
 
-    /// What is under way.
+    /// The requests under way.
     pub(crate) fn under_way(&mut self, now: Instant) -> UnderWay {
         self.pass(now);
         UnderWay {
@@ -69,7 +70,7 @@ impl Load {
         }
     }
 
-    /// Lets time pass; returns the slice that it is.
+    /// Advances the time; returns the current slice.
     fn pass(&mut self, now: Instant) -> u64 {
         let (epoch, mut newest) = *self.clock.get_or_insert((now, 0));
         let length = (limits::ANSWERED_SETTLED / SLICES as u32).max(Duration::from_nanos(1));

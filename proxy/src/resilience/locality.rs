@@ -1,10 +1,10 @@
-//! How far a request goes: to the nearest endpoints, as long as enough of them are in rotation to carry
-//! what would be theirs. Pure.
+//! How far a request goes: to the nearest endpoints, as long as enough of them are in rotation to carry the
+//! nearest endpoints' share of the load. Pure.
 
 use rand::{Rng, RngExt};
 use weft_config::table::Locality;
 
-/// What near endpoints carry beyond their part of the work when some of them are out: with 1.4, requests
+/// The load that near endpoints may carry beyond their share when some of them are out: with 1.4, requests
 /// begin to go farther when less than 72 % are in rotation.
 const OVERPROVISIONED: f64 = 1.4;
 
@@ -20,7 +20,7 @@ pub(crate) fn reach(
         let (all, well) = within.fold((0_u32, 0_u32), |(all, well), (_, is_in)| {
             (all + 1, well + u32::from(is_in))
         });
-        // Nobody is just so far away.
+        // No endpoint is at exactly this distance.
         if all == nearer {
             continue;
         }

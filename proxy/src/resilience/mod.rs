@@ -1,9 +1,10 @@
-//! What is decided about one request beyond where it goes: which endpoint takes it, whether it is tried
-//! again, how long it may take, and when it is refused. Each file is one small state machine that gets
-//! time and randomness as arguments. Pure.
+//! The decisions about one request beyond its destination: which endpoint takes it, whether it is tried
+//! again, how long it may take, and when it is refused. Each file is one small state machine that gets time
+//! and randomness as arguments. Pure.
 //!
-//! Not here: the data path that asks them ([`crate::outbound`], [`crate::inbound`]), and what an operator
-//! writes (`weft_config::resources`). What is in force comes from the table (`weft_config::table`).
+//! Not here: the data path that calls them ([`crate::outbound`], [`crate::inbound`]), and the resources that
+//! an operator writes (`weft_config::resources`). The values in force come from the table
+//! (`weft_config::table`).
 
 pub(crate) mod attempts;
 pub(crate) mod balance;
@@ -17,9 +18,9 @@ pub(crate) mod limit;
 pub(crate) mod load;
 pub(crate) mod locality;
 pub(crate) mod overload;
+pub(crate) mod propagation;
 pub(crate) mod rate;
 pub(crate) mod retry;
 pub(crate) mod standing;
 pub(crate) mod times;
-pub(crate) mod traces;
 pub(crate) mod verdict;

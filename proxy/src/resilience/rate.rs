@@ -1,5 +1,5 @@
-//! Rate limits of one sidecar over all its workers: token buckets, remade when the policy changes. A lock
-//! is taken only where a policy sets limits.
+//! Rate limits of one sidecar over all its workers: token buckets, remade when the policy changes. A lock is
+//! taken only if a policy sets limits.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -23,17 +23,17 @@ pub(crate) struct Rates<C: Clock = DefaultClock> {
 }
 
 struct Buckets<C: Clock> {
-    /// What they were made for.
+    /// The policy for which they were made.
     of: Vec<RateLimit>,
     buckets: Vec<Bucket<C>>,
 }
 
-/// What limits say of one request.
+/// What the limits decide about one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// One that is enforced has no room.
+    /// A limit that is enforced has no room.
     pub(crate) refused: bool,
-    /// One that only observes has none.
+    /// A limit that only observes has no room.
     pub(crate) observed: bool,
 }
 
@@ -54,7 +54,7 @@ impl<C: Clock + Clone> Rates<C> {
         }
     }
 
-    /// Takes a token from each bucket, as far as they have one.
+    /// Takes a token from each bucket that has one.
     pub(crate) fn take(&self, limits: &[RateLimit]) -> Verdict {
         let mut buckets = lock(&self.buckets);
         if buckets.of != limits {
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn each_caller_has_its_own_tokens_up_to_a_number_of_callers() {
         let rates = NamedRates::default();
-        // One token for all of the test's time.
+        // One token for the whole duration of the test.
         let mut slow = limit(1, 1, Mode::Enforce);
         slow.per = Duration::from_secs(3600);
         let limits = [slow];

@@ -1,8 +1,8 @@
-//! Whether a request that went wrong is sent once more, and when. Pure.
+//! Whether a failed request is sent again, and when. Pure.
 //!
-//! What may be sent again is decided by what is known: what no application can have seen always may;
-//! what may have been seen only if seeing it twice does no harm, or if the policy says so. How often, and
-//! whether there are means for it, is the question of [`super::attempts`].
+//! Which requests may be sent again. A request that no application can have seen always may. A request that
+//! an application may have seen may only if processing it twice does no harm, or if the policy allows it.
+//! [`super::attempts`] decides how often, and whether the budget pays for it.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use rand::Rng;
 use weft_config::table::{Backoff, Retry};
 use weft_transport::backoff::{Spread, wait};
 
-/// On a response: what the mesh knows about sending the request again. `safe`: no application has seen
-/// it. `spent`: a hop farther in has tried several times, so that more attempts would only multiply.
+/// On a response: what the mesh knows about sending the request again. `safe`: no application has seen it.
+/// `spent`: a sidecar farther along has tried several times, so that more attempts would only multiply.
 pub(crate) const WEFT_RETRY: HeaderName = HeaderName::from_static("weft-retry");
 /// See [`WEFT_RETRY`].
 pub(crate) const SAFE: HeaderValue = HeaderValue::from_static("safe");
 /// See [`WEFT_RETRY`].
 pub(crate) const SPENT: HeaderValue = HeaderValue::from_static("spent");
 
-/// Where a gRPC call says how it ended.
+/// The field in which a gRPC call carries its status.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// The gRPC code that says that the deadline passed.
+/// The gRPC code for a deadline that has passed.
 pub(crate) const DEADLINE_EXCEEDED: u8 = 4;
-/// The server's word on gRPC retries (gRFC A6, "Pushback").
+/// The server's pushback on gRPC retries (gRFC A6).
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// How one attempt went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum RetryCause {
     /// No connection: nothing was sent.
     NotReached,
     /// The peer states that no application has seen it.
@@ -44,28 +44,28 @@ pub(crate) enum Trouble {
     Grpc(u8),
 }
 
-/// What is known about the request.
+/// The facts known about the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     /// Its method may be executed twice (RFC 9110 section 9.2.2).
     pub(crate) idempotent: bool,
     /// All that was sent of its body can be sent again.
     pub(crate) repeatable: bool,
-    /// It was sent to an endpoint that had been out of rotation, to see whether that one is well: what comes of it is
-    /// not the caller's to bear.
+    /// It was sent as a probe to an endpoint that had been out of rotation, so the caller should not suffer
+    /// from the result.
     pub(crate) gamble: bool,
 }
 
-/// Whether the policy lets the request be sent again after this trouble, if there are attempts and means
-/// left.
-pub(crate) fn is_permitted(policy: &Retry, trouble: Trouble, facts: Facts) -> bool {
+/// Whether the policy allows the request to be sent again after an attempt that failed for this cause, if
+/// attempts and budget are left.
+pub(crate) fn is_permitted(policy: &Retry, cause: RetryCause, facts: Facts) -> bool {
     let harmless = facts.idempotent || policy.non_idempotent;
-    match trouble {
-        Trouble::NotReached | Trouble::Unprocessed => true,
-        Trouble::Broken | Trouble::TooSlow => policy.reset_before_response && harmless,
-        Trouble::Status(status) if facts.gamble && status.is_server_error() => harmless,
-        Trouble::Status(status) => harmless && policy.codes.contains(&status.as_u16()),
-        Trouble::Grpc(code) => policy.grpc_codes.iter().any(|one| one.number() == code),
+    match cause {
+        RetryCause::NotReached | RetryCause::Unprocessed => true,
+        RetryCause::Broken | RetryCause::TooSlow => policy.reset_before_response && harmless,
+        RetryCause::Status(status) if facts.gamble && status.is_server_error() => harmless,
+        RetryCause::Status(status) => harmless && policy.codes.contains(&status.as_u16()),
+        RetryCause::Grpc(code) => policy.grpc_codes.iter().any(|one| one.number() == code),
     }
 }
 
@@ -75,20 +75,20 @@ pub(crate) fn pause(backoff: &Backoff, made: u32, random: &mut impl Rng) -> Dura
     wait(backoff.base, backoff.max, Spread::Zero, made, random)
 }
 
-/// What a response says about sending its request again.
+/// What a response advises about sending its request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum RetryAdvice {
     /// Nothing.
     None,
     /// No application has seen it.
     Safe,
-    /// It shall not be sent again.
+    /// It must not be sent again.
     Never,
-    /// It may be, after this time and not before.
+    /// It may be sent again after this time, and not before.
     After(Duration),
 }
 
-impl Word {
+impl RetryAdvice {
     /// Reads the fields of a response head.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         if let Some(mark) = headers.get(WEFT_RETRY) {
@@ -100,7 +100,7 @@ impl Word {
         }
         match headers.get(GRPC_PUSHBACK) {
             None => retry_after(headers).map_or(Self::None, Self::After),
-            // gRFC A6: a value that is negative or no number means not to retry.
+            // gRFC A6: a value that is negative or not a number forbids a retry.
             Some(value) => value
                 .to_str()
                 .ok()
@@ -110,13 +110,13 @@ impl Word {
     }
 }
 
-/// The code in a response's head: of a gRPC response that has nothing else.
+/// The code in a response's head: of a gRPC response that has only a head.
 pub(crate) fn grpc_code(headers: &HeaderMap) -> Option<u8> {
     headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
-/// How long a `Retry-After` field asks to wait (RFC 9110 section 10.2.3). A date is taken against that of the same
-/// response: it is the sender's clock that both are of.
+/// How long a `Retry-After` field asks to wait (RFC 9110 section 10.2.3). A date is compared with the `Date`
+/// of the same response, because both are from the sender's clock.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let wanted = text(RETRY_AFTER)?;
@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// What is known of a request whose body is at hand.
+    /// The facts about a request whose body is kept.
     fn of(method: &Method) -> Facts {
         Facts {
             idempotent: method.is_idempotent(),
@@ -151,20 +151,20 @@ mod tests {
         }
     }
 
-    const UNAVAILABLE: Trouble = Trouble::Status(StatusCode::SERVICE_UNAVAILABLE);
+    const UNAVAILABLE: RetryCause = RetryCause::Status(StatusCode::SERVICE_UNAVAILABLE);
 
     #[test]
     fn what_no_application_has_seen_may_be_sent_again_whatever_its_method() {
-        for trouble in [Trouble::NotReached, Trouble::Unprocessed] {
-            assert!(is_permitted(&Retry::default(), trouble, of(&Method::POST)));
+        for cause in [RetryCause::NotReached, RetryCause::Unprocessed] {
+            assert!(is_permitted(&Retry::default(), cause, of(&Method::POST)));
         }
     }
 
     #[test]
     fn a_break_is_retried_for_idempotent_methods_only() {
-        for trouble in [Trouble::Broken, Trouble::TooSlow] {
-            assert!(is_permitted(&Retry::default(), trouble, of(&Method::PUT)));
-            assert!(!is_permitted(&Retry::default(), trouble, of(&Method::POST)));
+        for cause in [RetryCause::Broken, RetryCause::TooSlow] {
+            assert!(is_permitted(&Retry::default(), cause, of(&Method::PUT)));
+            assert!(!is_permitted(&Retry::default(), cause, of(&Method::POST)));
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let get = of(&Method::GET);
         let post = of(&Method::POST);
         assert!(!is_permitted(&Retry::default(), UNAVAILABLE, get));
-        assert!(!is_permitted(&Retry::default(), Trouble::Grpc(14), post));
+        assert!(!is_permitted(&Retry::default(), RetryCause::Grpc(14), post));
         let told = Retry {
             codes: vec![503],
             grpc_codes: vec![GrpcCode::Unavailable],
@@ -182,8 +182,8 @@ mod tests {
         assert!(is_permitted(&told, UNAVAILABLE, get) && !is_permitted(&told, UNAVAILABLE, post));
         // gRPC is always POST.
         assert!(
-            is_permitted(&told, Trouble::Grpc(14), post)
-                && !is_permitted(&told, Trouble::Grpc(13), post)
+            is_permitted(&told, RetryCause::Grpc(14), post)
+                && !is_permitted(&told, RetryCause::Grpc(13), post)
         );
         let any = Retry {
             non_idempotent: true,
@@ -198,10 +198,10 @@ mod tests {
             gamble: true,
             ..of(method)
         };
-        let permitted = |trouble, method| is_permitted(&Retry::default(), trouble, gamble(method));
+        let permitted = |cause, method| is_permitted(&Retry::default(), cause, gamble(method));
         assert!(permitted(UNAVAILABLE, &Method::GET) && !permitted(UNAVAILABLE, &Method::POST));
         assert!(!permitted(
-            Trouble::Status(StatusCode::NOT_FOUND),
+            RetryCause::Status(StatusCode::NOT_FOUND),
             &Method::GET
         ));
     }
@@ -222,20 +222,20 @@ mod tests {
     }
 
     #[test]
-    fn the_word_of_the_response_is_read_and_doubt_means_no() {
-        let word = |name: HeaderName, value: &'static str| {
+    fn the_advice_of_the_response_is_read_and_what_is_unclear_forbids_a_retry() {
+        let advice = |name: HeaderName, value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
-            Word::of(&headers)
+            RetryAdvice::of(&headers)
         };
-        assert_eq!(Word::of(&HeaderMap::new()), Word::None);
-        assert_eq!(word(WEFT_RETRY, "safe"), Word::Safe);
-        assert_eq!(word(WEFT_RETRY, "spent"), Word::Never);
-        assert_eq!(word(WEFT_RETRY, "what"), Word::Never);
-        let after = Word::After(Duration::from_millis(40));
-        assert_eq!(word(GRPC_PUSHBACK, "40"), after);
-        assert_eq!(word(GRPC_PUSHBACK, "-1"), Word::Never);
-        assert_eq!(word(GRPC_PUSHBACK, "soon"), Word::Never);
+        assert_eq!(RetryAdvice::of(&HeaderMap::new()), RetryAdvice::None);
+        assert_eq!(advice(WEFT_RETRY, "safe"), RetryAdvice::Safe);
+        assert_eq!(advice(WEFT_RETRY, "spent"), RetryAdvice::Never);
+        assert_eq!(advice(WEFT_RETRY, "what"), RetryAdvice::Never);
+        let after = RetryAdvice::After(Duration::from_millis(40));
+        assert_eq!(advice(GRPC_PUSHBACK, "40"), after);
+        assert_eq!(advice(GRPC_PUSHBACK, "-1"), RetryAdvice::Never);
+        assert_eq!(advice(GRPC_PUSHBACK, "soon"), RetryAdvice::Never);
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! What one worker thinks of one endpoint: how busy and how slow it is, whether it is in rotation, and
-//! whether it asked to be spared. Pure but for one lock, which only this worker and the admin endpoint
-//! take.
+//! One worker's view of one endpoint: how busy and how slow it is, whether it is in rotation, and whether it
+//! asked for fewer requests. Pure except for one lock, which only this worker and the admin endpoint take.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,14 +15,15 @@ use super::load::{Load, Slice, UnderWay};
 use super::retry::{self, is_grpc_failure};
 use crate::limits;
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Standing {
     /// Names it for consistent hashing.
     name: u64,
-    /// When it joined others that were there before; none if it was among the first.
+    /// When it joined endpoints that were there before; none if it was among the first.
     joined: Option<Instant>,
-    /// How many endpoints of its port are out, in whatever snapshot they are: it counts itself in and out.
+    /// How many endpoints of its port are out of rotation, in any snapshot: the endpoint counts itself in and
+    /// out.
     out: Arc<AtomicUsize>,
     judged: Mutex<Judged>,
 }
@@ -35,18 +35,18 @@ struct Judged {
     latency: Latency,
     usual: Usual,
     breaker: Breaker,
-    /// It gets less than its share until then.
+    /// Until then it gets less than its share.
     spared_until: Option<Instant>,
 }
 
-/// How one request to it ended, as far as it tells about the endpoint.
+/// How one request to it ended, as far as that tells about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It answered.
     Well,
-    /// It was not reached, broke off, or answered with an error of its own.
+    /// It was not reached, the connection broke, or it answered with an error of its own.
     Badly,
-    /// It said that it has too much to do, and for how long.
+    /// It reported that it is overloaded, and for how long.
     Busy(Duration),
 }
 
@@ -54,7 +54,7 @@ pub(crate) enum Outcome {
 const UNAVAILABLE: u8 = 14;
 
 impl Outcome {
-    /// By the code of a gRPC response. RESOURCE_EXHAUSTED is the endpoint's word that it is busy.
+    /// By the code of a gRPC response. With RESOURCE_EXHAUSTED an endpoint reports that it is busy.
     pub(crate) fn of_grpc(code: u8) -> Self {
         match code {
             8 => Self::Busy(limits::SPARED),
@@ -63,16 +63,16 @@ impl Outcome {
         }
     }
 
-    /// By the head of a response. With 429 or 503 and a word on when to come back it is busy, which is
-    /// not the same as ill. None for a gRPC response whose result is yet to come.
+    /// By the head of a response. An endpoint that answers 429 or 503 and says when to come back is busy,
+    /// which is no failure. None for a gRPC response whose result is yet to come.
     pub(crate) fn of(head: &http::response::Parts, grpc: bool) -> Option<Self> {
         let busy = retry::retry_after(&head.headers);
         match (head.status.as_u16(), busy) {
             (429, time) => Some(Self::Busy(time.unwrap_or(limits::SPARED))),
             (503, Some(time)) => Some(Self::Busy(time)),
-            // 421: it does not serve what the table says.
+            // 421: it does not serve the service that the table says.
             (421 | 500.., _) => Some(Self::Badly),
-            // The same word in gRPC's language.
+            // The gRPC form of the same answer.
             (_, Some(time)) if grpc && retry::grpc_code(&head.headers) == Some(UNAVAILABLE) => {
                 Some(Self::Busy(time))
             }
@@ -82,25 +82,25 @@ impl Outcome {
     }
 }
 
-/// What a request is for the endpoint that it begins at.
+/// The role that a request has for the endpoint at which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Begun {
-    /// It is the one by which the endpoint may come back.
+    /// It is the probe by which the endpoint may return.
     pub(crate) probe: bool,
-    /// The endpoint was out, and has proved little since: this is why the request may fail.
+    /// The endpoint was out, and came back recently: that may be why the request fails.
     pub(crate) gamble: bool,
 }
 
 /// A change that a report made, for metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It is out, or would be if that were enforced.
+    /// It is out, or would be if the breaker were enforced.
     Out(Cause),
     /// It is back.
     Back,
 }
 
-/// What the admin endpoint shows.
+/// The state that the admin endpoint shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
     pub(crate) load: u32,
@@ -110,8 +110,8 @@ pub(crate) struct Status {
 }
 
 impl Standing {
-    /// Nothing is known of it. `name` is the same in every process that knows the endpoint; `out` counts those of its
-    /// port that are out of rotation.
+    /// A new endpoint without history. `name` is the same in every process that knows the endpoint; `out`
+    /// counts those of its port that are out of rotation.
     pub(crate) fn new(name: u64, joined: Option<Instant>, out: Arc<AtomicUsize>) -> Self {
         Self {
             name,
@@ -121,7 +121,7 @@ impl Standing {
         }
     }
 
-    /// What the choice needs to know.
+    /// The facts that the pick needs.
     pub(crate) fn candidate(&self, now: Instant, slow_start: Duration) -> Candidate {
         let mut judged = lock(&self.judged);
         Candidate {
@@ -158,24 +158,26 @@ impl Standing {
         }
     }
 
-    /// A response head came after this time. One that tells of a failure never makes it look quicker.
+    /// A response head came after this time. A head that reports a failure never makes the endpoint look
+    /// quicker.
     pub(crate) fn answered(&self, took: Duration, well: bool, now: Instant) -> Slice {
         let mut judged = lock(&self.judged);
         judged.measure(took, well, now);
         judged.load.answered(now)
     }
 
-    /// A request was given up after this time: a response would have taken at least so long.
+    /// A request was given up after this time: a response would have taken at least as long.
     pub(crate) fn given_up(&self, took: Duration, now: Instant) {
         lock(&self.judged).measure(took, false, now);
     }
 
-    /// What an answer usually takes, if any ever came.
+    /// The usual time of an answer, if any ever came.
     pub(crate) fn usual(&self) -> Option<Duration> {
         lock(&self.judged).usual.get()
     }
 
-    /// A request told something about it. `bearable` is asked whether the others suffice without it.
+    /// A request told something about the endpoint. `bearable` is asked whether the other endpoints suffice
+    /// without it.
     pub(crate) fn report(
         &self,
         outcome: Outcome,
@@ -184,7 +186,7 @@ impl Standing {
         policy: &table::Breaker,
         bearable: impl FnOnce() -> bool,
     ) -> Option<Change> {
-        // Asked before the lock is taken: the others are locked to count them, and this one among them.
+        // Asked before the lock is taken: counting the others locks each of them, and this one, too.
         let bearable = outcome == Outcome::Badly && bearable();
         let mut judged = lock(&self.judged);
         let was_out = judged.breaker.is_out();
@@ -200,7 +202,7 @@ impl Standing {
             Outcome::Busy(time) => {
                 let until = now + time.min(limits::SPARED_MAX);
                 judged.spared_until = judged.spared_until.max(Some(until));
-                // It answers, so it is there.
+                // It answers, so it exists.
                 judged
                     .breaker
                     .succeeded(probe, now, policy)
@@ -215,8 +217,8 @@ impl Standing {
         change
     }
 
-    /// A request is over, which was answered at that time, if it was. `untold` if it was the one that tried the
-    /// endpoint and told nothing.
+    /// A request is over; it was answered at that time, if it was. `untold` if it was the probe and gave no
+    /// result.
     pub(crate) fn end(&self, answered: Option<Slice>, untold: bool) {
         let mut judged = lock(&self.judged);
         judged.load.end(answered);
@@ -225,7 +227,7 @@ impl Standing {
         }
     }
 
-    /// What is known, for the admin endpoint.
+    /// The known state, for the admin endpoint.
     pub(crate) fn status(&self, now: Instant, slow_start: Duration) -> Status {
         let mut judged = lock(&self.judged);
         let UnderWay { busy, settled } = judged.load.under_way(now);
@@ -272,8 +274,8 @@ impl Judged {
     }
 }
 
-/// Whether the end of its time says something of an endpoint that has not answered by then. `usual` is what answers take
-/// there; `policy` if an operator set that time and not a caller.
+/// Whether a passed deadline counts against an endpoint that has not answered by then. `usual` is its usual
+/// answer time; `policy` if an operator set the deadline, not a caller.
 pub(crate) fn is_late(waited: Duration, usual: Option<Duration>, policy: bool) -> bool {
     let least = match (usual, policy) {
         (Some(usual), true) => usual * limits::LATE_TIMES,
@@ -289,7 +291,7 @@ mod tests {
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
-    use super::super::balance::{Method, choose};
+    use super::super::balance::{Method, choose_endpoint};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -354,8 +356,8 @@ mod tests {
         assert_eq!(standing.candidate(now, SECOND).latency, Some(0.2));
     }
 
-    /// Requests at an even pace to endpoints that answer after their own time, for so many seconds of
-    /// which the last ten are looked at: how many of those took longer than a second.
+    /// Requests at an even pace to endpoints that answer after their own time, for this many seconds. Counts
+    /// how many requests of the last ten seconds took longer than a second.
     fn slow_ones(latencies: &[Duration], per_second: u32, seconds: u32) -> (usize, u32) {
         let mut random = StdRng::seed_from_u64(1);
         let start = Instant::now();
@@ -375,7 +377,7 @@ mod tests {
                 false
             });
             let candidate = |index: usize| endpoints[index].candidate(now, Duration::ZERO);
-            let chosen = choose(
+            let chosen = choose_endpoint(
                 Method::PeakEwma,
                 endpoints.len(),
                 |_| true,

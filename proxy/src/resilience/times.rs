@@ -1,7 +1,7 @@
-//! How long recent responses of a destination took, so that a percentile of them can be told. Pure.
+//! How long recent responses of a destination took, so that percentiles can be computed. Pure.
 //!
-//! Counts in buckets that grow by an eighth of an octave, halved when there are many: the last few
-//! thousand responses matter, and a percentile is right within a tenth.
+//! Counts in buckets whose widths grow by an eighth of an octave, halved when there are many: the last few
+//! thousand responses count, and a percentile is right within a tenth.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ const OCTAVES: u32 = 26;
 const BUCKETS: usize = (PER_OCTAVE * OCTAVES) as usize;
 /// Upper bound of the first bucket, in microseconds, as a power of two.
 const FIRST: u32 = 6;
-/// Responses before a percentile means anything.
+/// Responses that a percentile needs.
 const LEAST: u32 = 100;
 /// Responses after which all counts are halved.
 const MOST: u32 = 4000;
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Times {
     counts: Box<[u16; BUCKETS]>,

@@ -1,8 +1,9 @@
-//! How an attempt ended, in words of HTTP, and what that says: of the endpoint, and of another attempt.
-//! One table for requests and tunnels. Pure.
+//! How an attempt ended, in terms of HTTP, and what follows for its endpoint and for another attempt. One
+//! table for requests and tunnels. Pure.
 //!
-//! Not here: what the wire says ([`crate::mesh`] and `outbound/attempt.rs` translate its errors), whether another
-//! attempt is made ([`super::attempts`]), and what becomes of an endpoint ([`super::standing`]).
+//! Not here: what the errors of the wire mean ([`crate::transport_failure`] and `outbound/attempt.rs`
+//! translate them), whether another attempt is made ([`super::attempts`]), and how an endpoint's state
+//! changes ([`super::standing`]).
 
 use std::time::Instant;
 
@@ -10,22 +11,22 @@ use http::StatusCode;
 use http::response::Parts;
 
 use super::deadline::Clock;
-use super::retry::{self, Trouble};
+use super::retry::{self, RetryCause};
 use super::standing::Outcome;
 use crate::limits;
 
 /// How one attempt ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The handshake with the peer is in doubt, and another endpoint is left.
+    /// The handshake with the peer may fail, and another endpoint is left.
     Doubtful,
-    /// This sidecar has no room for one more peer, or ends: it was not even dialled.
+    /// This sidecar has no room for one more peer, or is ending: the peer was not even dialled.
     Undialled,
     /// There is no connection to it.
     Unreached,
-    /// The time was over before there was a connection.
+    /// The time ran out before there was a connection.
     UnreachedInTime,
-    /// The time was over before there was a stream.
+    /// The time ran out before there was a stream.
     UnaskedInTime,
     /// It allows no more streams.
     NoRoom,
@@ -33,38 +34,38 @@ pub(crate) enum Ending {
     LostUnasked,
     /// It goes away in good order, and has not processed the request.
     Leaving,
-    /// It refused the stream unprocessed, as it has too much to do.
+    /// It refused the stream unprocessed, because it is overloaded.
     Refused,
-    /// It has too much to do, and does not say that it processed nothing.
+    /// It is overloaded, and does not say that it processed nothing.
     Busy,
     /// It broke off before an answer.
     Reset,
     /// The connection ended before an answer.
     Lost,
-    /// What it answered breaks HTTP's rules, or is too large.
+    /// Its answer breaks HTTP's rules, or is too large.
     Malformed,
     /// It does not acknowledge what it is sent, and the attempt left it: see [`super::attempts::Rules::leave`].
     Silent,
-    /// Nothing moved for the idle timeout.
+    /// No bytes passed for the idle timeout.
     Stalled,
-    /// The time was over before an answer.
+    /// The time ran out before an answer.
     Late,
-    /// Not the endpoint's doing: the caller or this sidecar broke off.
+    /// Not the endpoint's fault: the caller or this sidecar broke off.
     Own,
 }
 
-/// What an attempt says of its endpoint.
+/// The evidence that an attempt gives about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Says {
+pub(crate) enum Evidence {
     /// Nothing.
     Nothing,
-    /// So much.
+    /// This outcome.
     Outcome(Outcome),
-    /// An answer's head came, and says so much, if it does.
+    /// An answer's head came, with this outcome, if it shows one.
     Answered(Option<Outcome>),
-    /// The time for a handshake was over, whose length decides.
+    /// The time ran out during a handshake; how long it had decides whether that counts.
     Unreached,
-    /// The time for an answer was over; `by_policy` if an operator set it.
+    /// The time ran out before an answer; `by_policy` if an operator set it.
     Late {
         /// See above.
         by_policy: bool,
@@ -74,47 +75,50 @@ pub(crate) enum Says {
 /// What follows from the end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Of another attempt: none where that would fare no better.
-    pub(crate) trouble: Option<Trouble>,
+    /// For another attempt: none if it would fail in the same way.
+    pub(crate) cause: Option<RetryCause>,
     /// Of the endpoint.
-    pub(crate) says: Says,
+    pub(crate) evidence: Evidence,
 }
 
 impl Ending {
-    /// Judges. `last`: no other endpoint is left to try, so that dialling this one again at once, or waiting for its
-    /// streams, would only double the wait.
+    /// Judges. `last`: no other endpoint is left to try, so dialling this one again at once, or waiting for
+    /// its streams, would only double the wait.
     pub(crate) fn verdict(self, clock: &Clock, last: bool, at: Instant) -> Verdict {
-        let elsewhere = |trouble| (!last).then_some(trouble);
-        let in_time = |trouble: Option<Trouble>| trouble.filter(|_| !clock.is_over(at));
-        let badly = Says::Outcome(Outcome::Badly);
-        let busy = Says::Outcome(Outcome::Busy(limits::SPARED));
-        let (trouble, says) = match self {
-            Self::Own => (None, Says::Nothing),
-            Self::Doubtful => (Some(Trouble::NotReached), Says::Unreached),
-            Self::Undialled => (elsewhere(Trouble::NotReached), Says::Nothing),
-            Self::Unreached => (elsewhere(Trouble::NotReached), badly),
+        let elsewhere = |cause| (!last).then_some(cause);
+        let in_time = |cause: Option<RetryCause>| cause.filter(|_| !clock.is_over(at));
+        let badly = Evidence::Outcome(Outcome::Badly);
+        let busy = Evidence::Outcome(Outcome::Busy(limits::SPARED));
+        let (cause, evidence) = match self {
+            Self::Own => (None, Evidence::Nothing),
+            Self::Doubtful => (Some(RetryCause::NotReached), Evidence::Unreached),
+            Self::Undialled => (elsewhere(RetryCause::NotReached), Evidence::Nothing),
+            Self::Unreached => (elsewhere(RetryCause::NotReached), badly),
             Self::UnreachedInTime => {
-                let trouble = in_time(elsewhere(Trouble::NotReached));
-                (trouble, Says::Unreached)
+                let cause = in_time(elsewhere(RetryCause::NotReached));
+                (cause, Evidence::Unreached)
             }
             Self::UnaskedInTime => {
-                let trouble = in_time(elsewhere(Trouble::Unprocessed));
-                (trouble, Says::Nothing)
+                let cause = in_time(elsewhere(RetryCause::Unprocessed));
+                (cause, Evidence::Nothing)
             }
-            Self::NoRoom => (elsewhere(Trouble::Unprocessed), busy),
-            Self::LostUnasked => (Some(Trouble::Unprocessed), badly),
-            // One that goes away in good order is not ill.
-            Self::Leaving => (Some(Trouble::Unprocessed), Says::Nothing),
-            Self::Refused => (Some(Trouble::Unprocessed), busy),
-            Self::Busy => (Some(Trouble::Broken), busy),
-            Self::Reset | Self::Lost | Self::Silent => (Some(Trouble::Broken), badly),
+            Self::NoRoom => (elsewhere(RetryCause::Unprocessed), busy),
+            Self::LostUnasked => (Some(RetryCause::Unprocessed), badly),
+            // An endpoint that goes away in good order has not failed.
+            Self::Leaving => (Some(RetryCause::Unprocessed), Evidence::Nothing),
+            Self::Refused => (Some(RetryCause::Unprocessed), busy),
+            Self::Busy => (Some(RetryCause::Broken), busy),
+            Self::Reset | Self::Lost | Self::Silent => (Some(RetryCause::Broken), badly),
             Self::Malformed | Self::Stalled => (None, badly),
             Self::Late => {
                 let by_policy = clock.ends_by_policy(at);
-                (in_time(Some(Trouble::TooSlow)), Says::Late { by_policy })
+                (
+                    in_time(Some(RetryCause::TooSlow)),
+                    Evidence::Late { by_policy },
+                )
             }
         };
-        Verdict { trouble, says }
+        Verdict { cause, evidence }
     }
 
     /// Whether the budget was asked for the next attempt already.
@@ -127,35 +131,35 @@ impl Verdict {
     /// Of the head of a response.
     pub(crate) fn of_response(head: &Parts, grpc: bool, clock: &Clock, at: Instant) -> Self {
         let code = retry::grpc_code(&head.headers).filter(|_| grpc);
-        let trouble = match code {
-            Some(code) if code != 0 => Some(Trouble::Grpc(code)),
-            _ if head.status.as_u16() >= 400 => Some(Trouble::Status(head.status)),
+        let cause = match code {
+            Some(code) if code != 0 => Some(RetryCause::Grpc(code)),
+            _ if head.status.as_u16() >= 400 => Some(RetryCause::Status(head.status)),
             _ => None,
         };
         let is_near = |end: Instant| end <= at + limits::DEADLINE_SLACK;
         let says_too_late =
             head.status == StatusCode::GATEWAY_TIMEOUT || code == Some(retry::DEADLINE_EXCEEDED);
-        let says = if says_too_late && clock.end().is_some_and(is_near) {
-            // The deadline that this side told has passed on the other one a moment before.
+        let evidence = if says_too_late && clock.end().is_some_and(is_near) {
+            // The deadline that this side sent passed on the other side a moment earlier.
             let by_policy = clock.ends_by_policy(at);
-            Says::Late { by_policy }
+            Evidence::Late { by_policy }
         } else {
-            Says::Answered(Outcome::of(head, grpc))
+            Evidence::Answered(Outcome::of(head, grpc))
         };
-        Self { trouble, says }
+        Self { cause, evidence }
     }
 
-    /// Of the head of an answer to CONNECT. `is_unprocessed`: the peer says that its application was not reached, so
-    /// that another one's may be up, and no byte was taken yet.
+    /// For the head of an answer to CONNECT. `is_unprocessed`: the peer says that its application was not
+    /// reached, so that another endpoint's may be up, and no byte was taken yet.
     pub(crate) fn of_connect(head: &Parts, is_unprocessed: bool) -> Self {
         let is_open = head.status.is_success();
-        let says = match is_open {
+        let evidence = match is_open {
             true => Some(Outcome::Well),
             false => Outcome::of(head, false),
         };
         Self {
-            trouble: (!is_open && is_unprocessed).then_some(Trouble::Unprocessed),
-            says: Says::Answered(says),
+            cause: (!is_open && is_unprocessed).then_some(RetryCause::Unprocessed),
+            evidence: Evidence::Answered(evidence),
         }
     }
 }
@@ -167,98 +171,98 @@ mod tests {
     use super::*;
     use crate::resilience::deadline::Deadline;
 
-    const BADLY: Says = Says::Outcome(Outcome::Badly);
-    const BUSY: Says = Says::Outcome(Outcome::Busy(limits::SPARED));
+    const BADLY: Evidence = Evidence::Outcome(Outcome::Badly);
+    const BUSY: Evidence = Evidence::Outcome(Outcome::Busy(limits::SPARED));
 
     #[test]
     fn every_ending_has_one_verdict() {
-        let late = Says::Late { by_policy: false };
-        for (ending, trouble, of_last, says) in [
+        let late = Evidence::Late { by_policy: false };
+        for (ending, cause, of_last, evidence) in [
             (
                 Ending::Doubtful,
-                Some(Trouble::NotReached),
-                Some(Trouble::NotReached),
-                Says::Unreached,
+                Some(RetryCause::NotReached),
+                Some(RetryCause::NotReached),
+                Evidence::Unreached,
             ),
             (
                 Ending::Undialled,
-                Some(Trouble::NotReached),
+                Some(RetryCause::NotReached),
                 None,
-                Says::Nothing,
+                Evidence::Nothing,
             ),
-            (Ending::Unreached, Some(Trouble::NotReached), None, BADLY),
+            (Ending::Unreached, Some(RetryCause::NotReached), None, BADLY),
             (
                 Ending::UnreachedInTime,
-                Some(Trouble::NotReached),
+                Some(RetryCause::NotReached),
                 None,
-                Says::Unreached,
+                Evidence::Unreached,
             ),
             (
                 Ending::UnaskedInTime,
-                Some(Trouble::Unprocessed),
+                Some(RetryCause::Unprocessed),
                 None,
-                Says::Nothing,
+                Evidence::Nothing,
             ),
-            (Ending::NoRoom, Some(Trouble::Unprocessed), None, BUSY),
+            (Ending::NoRoom, Some(RetryCause::Unprocessed), None, BUSY),
             (
                 Ending::LostUnasked,
-                Some(Trouble::Unprocessed),
-                Some(Trouble::Unprocessed),
+                Some(RetryCause::Unprocessed),
+                Some(RetryCause::Unprocessed),
                 BADLY,
             ),
             (
                 Ending::Leaving,
-                Some(Trouble::Unprocessed),
-                Some(Trouble::Unprocessed),
-                Says::Nothing,
+                Some(RetryCause::Unprocessed),
+                Some(RetryCause::Unprocessed),
+                Evidence::Nothing,
             ),
             (
                 Ending::Refused,
-                Some(Trouble::Unprocessed),
-                Some(Trouble::Unprocessed),
+                Some(RetryCause::Unprocessed),
+                Some(RetryCause::Unprocessed),
                 BUSY,
             ),
             (
                 Ending::Busy,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BUSY,
             ),
             (
                 Ending::Reset,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BADLY,
             ),
             (
                 Ending::Lost,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BADLY,
             ),
             (
                 Ending::Silent,
-                Some(Trouble::Broken),
-                Some(Trouble::Broken),
+                Some(RetryCause::Broken),
+                Some(RetryCause::Broken),
                 BADLY,
             ),
             (Ending::Malformed, None, None, BADLY),
             (Ending::Stalled, None, None, BADLY),
             (
                 Ending::Late,
-                Some(Trouble::TooSlow),
-                Some(Trouble::TooSlow),
+                Some(RetryCause::TooSlow),
+                Some(RetryCause::TooSlow),
                 late,
             ),
-            (Ending::Own, None, None, Says::Nothing),
+            (Ending::Own, None, None, Evidence::Nothing),
         ] {
             let now = Instant::now();
             let clock = Clock::default();
             let one = ending.verdict(&clock, false, now);
-            assert_eq!(one, Verdict { trouble, says }, "{ending:?}");
+            assert_eq!(one, Verdict { cause, evidence }, "{ending:?}");
             let last = ending.verdict(&clock, true, now);
-            let trouble = of_last;
-            assert_eq!(last, Verdict { trouble, says }, "{ending:?}, the last");
+            let cause = of_last;
+            assert_eq!(last, Verdict { cause, evidence }, "{ending:?}, the last");
         }
     }
 
@@ -268,7 +272,7 @@ mod tests {
         let deadline = Deadline::of_request(Some(now), None);
         let clock = deadline.attempt(now, None);
         for ending in [Ending::UnreachedInTime, Ending::UnaskedInTime, Ending::Late] {
-            assert_eq!(ending.verdict(&clock, false, now).trouble, None);
+            assert_eq!(ending.verdict(&clock, false, now).cause, None);
         }
     }
 
@@ -287,45 +291,45 @@ mod tests {
         let near = deadline.attempt(now, Some(Duration::from_millis(5)));
         let of = |head: &Parts, grpc, clock: &Clock| {
             let verdict = Verdict::of_response(head, grpc, clock, now);
-            verdict.says
+            verdict.evidence
         };
-        let late = Says::Late { by_policy: true };
+        let late = Evidence::Late { by_policy: true };
         assert_eq!(of(&head(504, None), false, &near), late);
         assert_eq!(of(&head(200, Some("4")), true, &near), late);
-        let badly = Says::Answered(Some(Outcome::Badly));
+        let badly = Evidence::Answered(Some(Outcome::Badly));
         assert_eq!(of(&head(503, None), false, &near), badly);
         assert_eq!(of(&head(504, None), false, &Clock::default()), badly);
     }
 
     #[test]
-    fn the_trouble_of_an_answer_is_its_code_or_its_status() {
-        let trouble = |head: &Parts, grpc| {
-            Verdict::of_response(head, grpc, &Clock::default(), Instant::now()).trouble
+    fn the_cause_to_retry_is_the_grpc_code_or_the_status_of_the_answer() {
+        let cause = |head: &Parts, grpc| {
+            Verdict::of_response(head, grpc, &Clock::default(), Instant::now()).cause
         };
-        assert_eq!(trouble(&head(200, None), false), None);
-        assert_eq!(trouble(&head(200, Some("14")), false), None);
-        assert_eq!(trouble(&head(200, Some("0")), true), None);
+        assert_eq!(cause(&head(200, None), false), None);
+        assert_eq!(cause(&head(200, Some("14")), false), None);
+        assert_eq!(cause(&head(200, Some("0")), true), None);
         assert_eq!(
-            trouble(&head(200, Some("14")), true),
-            Some(Trouble::Grpc(14))
+            cause(&head(200, Some("14")), true),
+            Some(RetryCause::Grpc(14))
         );
         let teapot = StatusCode::IM_A_TEAPOT;
         assert_eq!(
-            trouble(&head(418, None), true),
-            Some(Trouble::Status(teapot))
+            cause(&head(418, None), true),
+            Some(RetryCause::Status(teapot))
         );
     }
 
     #[test]
     fn a_tunnel_that_is_refused_goes_elsewhere_only_if_no_application_was_reached() {
         let open = Verdict::of_connect(&head(200, None), true);
-        assert_eq!(open.trouble, None);
-        assert_eq!(open.says, Says::Answered(Some(Outcome::Well)));
+        assert_eq!(open.cause, None);
+        assert_eq!(open.evidence, Evidence::Answered(Some(Outcome::Well)));
         let down = Verdict::of_connect(&head(502, None), true);
-        assert_eq!(down.trouble, Some(Trouble::Unprocessed));
-        assert_eq!(down.says, Says::Answered(Some(Outcome::Badly)));
+        assert_eq!(down.cause, Some(RetryCause::Unprocessed));
+        assert_eq!(down.evidence, Evidence::Answered(Some(Outcome::Badly)));
         let denied = Verdict::of_connect(&head(403, None), false);
-        assert_eq!(denied.trouble, None);
-        assert_eq!(denied.says, Says::Answered(Some(Outcome::Well)));
+        assert_eq!(denied.cause, None);
+        assert_eq!(denied.evidence, Evidence::Answered(Some(Outcome::Well)));
     }
 }

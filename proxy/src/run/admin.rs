@@ -1,5 +1,5 @@
-//! The sockets of the admin endpoint, and what may be asked at each: TCP on loopback, TCP for other hosts, a
-//! Unix socket for changes. What is answered: `crate::admin`.
+//! The sockets of the admin endpoint, and the paths that each answers: TCP on loopback, TCP for other hosts,
+//! a Unix socket for changes. `crate::admin` makes the answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use weft_transport::private_socket::{self, Opening, PrivateSocket, SocketPlace};
 
 use super::{RunError, bind};
 use crate::admin::server::Endpoint;
-use crate::takeover::Estate;
+use crate::takeover::OfferedSockets;
 
 /// Where a request comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Bound {
     /// Takes or binds them. The Unix socket has its path by [`Self::opening`].
     pub(crate) fn bind(
         settings: &ProxyAdmin,
-        mut inherited: Option<&mut Estate>,
+        mut inherited: Option<&mut OfferedSockets>,
     ) -> Result<Self, RunError> {
         let takes_over = inherited.is_some();
         let listen = bind::admin(
@@ -96,25 +96,25 @@ impl Bound {
         self.loopback.1.local_addr()
     }
 
-    /// The listener for this host, then that for others if there is one, each once more with its address in
-    /// the settings, for a process that takes over.
+    /// The listener for this host, then the one for others if there is one, each duplicated, with its address
+    /// in the settings, for a successor.
     pub(crate) fn share(&self) -> io::Result<Vec<(SocketAddr, OwnedFd)>> {
         let all = std::iter::once(&self.loopback).chain(&self.observe);
         all.map(|(at, listener)| Ok((*at, listener.as_fd().try_clone_to_owned()?)))
             .collect()
     }
 
-    /// Puts the Unix socket in its place. To be used when no other process needs that any more.
+    /// Puts the Unix socket in its place. To be called when no other process needs that place any more.
     pub(crate) fn opening(&self) -> Option<Opening> {
         self.socket.as_ref().map(PrivateSocket::opening)
     }
 
-    /// The path to be cleared at the end.
+    /// The path to remove at the end.
     pub(crate) fn place(&self) -> Option<SocketPlace> {
         self.socket.as_ref().map(PrivateSocket::place)
     }
 
-    /// Each socket with what answers there.
+    /// Each socket with its router.
     pub(crate) fn endpoints(
         self,
         router: impl Fn(At) -> Router,
@@ -132,7 +132,7 @@ impl Bound {
     }
 }
 
-/// Whether the file system is read-only or full: the traffic of a sidecar does not depend on it.
+/// Whether the file system is read-only or full: a sidecar's traffic does not depend on it.
 fn takes_nothing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -140,7 +140,7 @@ fn takes_nothing(error: &io::Error) -> bool {
     )
 }
 
-/// What is said to changes over TCP, unless they are taken there: where they are.
+/// The answer to changes over TCP if TCP does not take them: it says where they are taken.
 pub(crate) fn refusal_of_changes(settings: &ProxyAdmin) -> Option<String> {
     let AdminChanges::Socket = settings.changes else {
         return None;

@@ -1,5 +1,5 @@
-//! Takes the listeners of the application, one socket per worker on each TCP port, one for a Unix path:
-//! from the process that is taken over, where it has them, else from the kernel.
+//! Takes the listeners of the application, one socket per worker on each TCP port, one for a Unix path: from
+//! the predecessor, if it has them, else from the kernel.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +13,7 @@ use weft_transport::private_socket::{is_answered, socket_at};
 
 use super::RunError;
 use crate::limits;
-use crate::takeover::Estate;
+use crate::takeover::OfferedSockets;
 
 /// A bound socket that no runtime owns yet.
 pub(super) enum Unowned {
@@ -24,7 +24,7 @@ pub(super) enum Unowned {
 }
 
 impl Unowned {
-    /// The same socket once more, for a process that takes it over.
+    /// A duplicate of the socket, for a successor.
     fn share(&self) -> io::Result<OwnedFd> {
         match self {
             Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
@@ -37,9 +37,9 @@ impl Unowned {
 pub(super) struct Bound {
     /// As the settings name it.
     wanted: LocalAddress,
-    /// As bound.
+    /// The address that was bound.
     pub(super) address: LocalAddress,
-    /// One place for each worker; empty where another worker has the only socket.
+    /// One entry for each worker; empty if another worker has the only socket.
     sockets: Vec<Option<Unowned>>,
 }
 
@@ -57,7 +57,8 @@ impl Bound {
         self.sockets.get_mut(worker)?.take()
     }
 
-    /// Its address in the settings, and all its sockets once more. To be asked before they are taken.
+    /// Its address in the settings, with duplicates of all its sockets. To be called before the sockets are
+    /// taken.
     pub(super) fn share(&self) -> io::Result<(LocalAddress, Vec<OwnedFd>)> {
         let sockets = self.sockets.iter().flatten().map(Unowned::share);
         Ok((self.wanted.clone(), sockets.collect::<io::Result<_>>()?))
@@ -69,14 +70,14 @@ pub(super) fn outbound(
     wanted: &LocalAddress,
     number: usize,
     workers: usize,
-    inherited: Option<&mut Estate>,
+    inherited: Option<&mut OfferedSockets>,
 ) -> Result<Bound, RunError> {
     let failed = |error| RunError::Listen {
         address: wanted.to_string(),
         purpose: "for the application (outbound.listeners, or --outbound)",
         error,
     };
-    let taken = inherited.and_then(|estate| take(&mut estate.listeners, wanted));
+    let taken = inherited.and_then(|offered| take(&mut offered.listeners, wanted));
     let (address, sockets) = match wanted {
         LocalAddress::Tcp(at) => {
             let sockets: Vec<TcpListener> = match taken {
@@ -96,7 +97,7 @@ pub(super) fn outbound(
                 None => unix(path).map_err(failed)?,
             };
             let mut sockets: Vec<_> = (0..workers).map(|_| None).collect();
-            // They take turns, so that not one worker has all.
+            // They take turns, so that no worker has all of them.
             if let Some(place) = sockets.get_mut(number % workers.max(1)) {
                 *place = Some(Unowned::Unix(socket));
             }
@@ -119,8 +120,8 @@ fn take(
 }
 
 fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT would share the port with another sidecar of this user without a word,
-    // so a socket without it asks first.
+    // SO_REUSEPORT would silently share the port with another sidecar of this user, so a socket without it
+    // tries first.
     let address = tcp(wanted, false).and_then(|socket| local_address(&socket))?;
     let sockets = (0..workers).map(|_| {
         let socket = tcp(address, true)?;
@@ -134,11 +135,11 @@ fn tcp_listeners(wanted: SocketAddr, workers: usize) -> io::Result<Vec<TcpListen
 pub(super) fn admin(
     address: SocketAddr,
     purpose: &'static str,
-    inherited: Option<&mut Estate>,
+    inherited: Option<&mut OfferedSockets>,
 ) -> Result<tokio::net::TcpListener, RunError> {
-    let taken = inherited.and_then(|estate| {
-        let index = estate.admin.iter().position(|(at, _)| *at == address)?;
-        Some(estate.admin.remove(index).1)
+    let taken = inherited.and_then(|offered| {
+        let index = offered.admin.iter().position(|(at, _)| *at == address)?;
+        Some(offered.admin.remove(index).1)
     });
     let bind = || {
         let socket: TcpListener = match taken {
@@ -165,7 +166,7 @@ fn tcp(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_nonblocking(true)?;
-    // A restarted sidecar binds beside connections of the old one that linger in TIME_WAIT.
+    // A restarted sidecar binds while connections of the old one are still in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -183,7 +184,7 @@ fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
 
 fn unix(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
-        // A socket that no process answers is a leftover of a killed one. Another kind of file stays.
+        // A socket that no process answers was left by a killed process. Another kind of file stays.
         Err(error)
             if error.kind() == io::ErrorKind::AddrInUse
                 && socket_at(path)?.is_some()
@@ -208,7 +209,7 @@ mod tests {
         LocalAddress::Tcp(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
 
     #[test]
-    fn workers_share_a_tcp_port_that_nobody_else_may_take() {
+    fn workers_share_a_tcp_port_that_no_other_process_may_take() {
         let mut bound = outbound(&ANY, 0, 2, None).unwrap();
         assert!(outbound(&bound.address, 0, 2, None).is_err());
         assert!(bound.take(0).is_some() && bound.take(1).is_some());
@@ -243,15 +244,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let unix = LocalAddress::Unix(folder.path().join("s"));
         let old = [&unix, &ANY].map(|at| outbound(at, 0, 2, None).unwrap());
-        let mut estate = Estate {
+        let mut offered = OfferedSockets {
             mesh: None,
             listeners: old.iter().map(|one| one.share().unwrap()).collect(),
             admin: Vec::new(),
         };
-        let new = [&ANY, &ANY, &unix].map(|at| outbound(at, 0, 2, Some(&mut estate)).unwrap());
+        let new = [&ANY, &ANY, &unix].map(|at| outbound(at, 0, 2, Some(&mut offered)).unwrap());
         assert_eq!(new[0].address, old[1].address);
         assert_ne!(new[1].address, old[1].address);
         assert_eq!(new[2].address, unix);
-        assert!(estate.listeners.is_empty());
+        assert!(offered.listeners.is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! Gives memory back that a burst left behind.
+//! Returns the memory that a burst left allocated.
 //!
-//! mimalloc returns pages that have been free for a second, but only when something makes it look: a page
-//! that is taken or freed. A sidecar that is idle after a burst does neither, and would hold on to what the burst
-//! needed (16 KiB for each connection that came) until its next timer.
+//! mimalloc returns pages that have been free for a second, but only when a page is taken or freed. A sidecar
+//! that is idle after a burst does neither, and would keep the burst's memory (16 KiB for each connection
+//! that came) until its next timer.
 
 use std::hint::black_box;
 
@@ -10,8 +10,8 @@ use tokio::time::sleep;
 
 use crate::limits;
 
-/// Larger than every page that mimalloc shares between objects (4 MiB), so it is taken and freed as a page. It
-/// is not touched, and so costs no memory.
+/// Larger than every page that mimalloc shares between objects (4 MiB), so it is taken and freed as a page.
+/// It is not touched, and so costs no memory.
 const PAGE: usize = 4 << 20;
 
 /// Runs without end, on each thread that has a heap worth looking at.

@@ -11,7 +11,7 @@ use super::random;
 /// The key of stateless reset tokens: kept, so that after a crash peers learn at once that their
 /// connections are gone.
 ///
-/// Where the directory takes nothing the key lasts as long as the process: what is lost is that haste.
+/// If the directory cannot be written, the key lasts as long as the process: peers then notice a crash later.
 pub(super) fn reset_key(state_dir: &Path) -> ResetKey {
     let path = state_dir.join("reset.key");
     if let Ok(bytes) = std::fs::read(&path)

@@ -20,14 +20,14 @@ use crate::admin::server::Servers;
 use crate::limits;
 use crate::takeover::{Incumbent, Released, Right, Settled, Successor, TakeoverError, Undone};
 
-/// A sidecar that runs, and has yet to tell a process before it that it does.
+/// A sidecar that runs, and has not yet told its predecessor so.
 pub struct Running {
     /// To read the mesh port and to accept.
     pub(super) right: Right,
     pub(super) serving: Serving,
 }
 
-/// What of it serves.
+/// The parts of it that serve.
 pub(super) struct Serving {
     pub(super) state: Arc<State>,
     pub(super) control: Arc<dyn ControlPlane>,
@@ -38,11 +38,11 @@ pub(super) struct Serving {
     pub(super) signals: Signals,
     pub(super) handed_over: CancellationToken,
     pub(super) workers: Vec<oneshot::Receiver<()>>,
-    /// Who reads the mesh port, for each worker.
+    /// The reader of the mesh port, for each worker.
     pub(super) readings: Vec<Arc<Reading>>,
-    /// What another process may take over, if the settings have a socket for it.
+    /// The sockets that a successor may take over, if the settings have a socket for it.
     pub(super) incumbent: Option<Incumbent>,
-    /// The process around this, to tell the service manager.
+    /// The handle to tell the service manager.
     pub(super) process: Option<Arc<dyn Process>>,
     /// Control work: table, health.
     pub(super) tasks: JoinSet<()>,
@@ -54,7 +54,7 @@ pub(super) struct Serving {
     pub(super) admin_opening: Option<Opening>,
 }
 
-/// What the workers are told, in this order.
+/// The signals to the workers, in this order.
 pub(super) struct Signals {
     /// Cancelled when connections may be accepted.
     pub(super) go: CancellationToken,
@@ -62,9 +62,9 @@ pub(super) struct Signals {
     pub(super) finish: CancellationToken,
     /// Cancelled when idle connections of the application shall end, too.
     pub(super) rest: CancellationToken,
-    /// Cancelled when peers that dial are to be refused.
+    /// Cancelled when new peers are to be refused.
     pub(super) refuse: CancellationToken,
-    /// When what still runs is cut off; known once the drain begins.
+    /// When running work is cut off; known once the drain begins.
     pub(super) deadline: watch::Sender<Option<Instant>>,
 }
 
@@ -96,23 +96,24 @@ impl Running {
         self.serving.admin
     }
 
-    /// Waits until every worker decides by a table: from then on requests are served.
+    /// Waits until every worker decides by a table: from then on the sidecar serves requests.
     pub fn served(&self) -> impl Future<Output = ()> + Send + use<> {
         table::everywhere(self.serving.state.snapshots().clone())
     }
 
-    /// Cancelled when another process has taken over: the state directory is that one's from then on.
+    /// Cancelled when another process has taken over: from then on the state directory belongs to that
+    /// process.
     pub fn handed_over(&self) -> CancellationToken {
         self.serving.handed_over.clone()
     }
 
-    /// Waits for `shutdown`, `POST /drain` or a process that takes over, then lets what runs finish and
-    /// cuts it off at the deadline. A process that was taken over ends only from here on: the service
-    /// manager is told of this one before.
+    /// Waits for `shutdown`, `POST /drain` or a successor, then lets running work finish and cuts it off at
+    /// the deadline. A predecessor ends only from here on, after the service manager was told of this
+    /// process.
     ///
     /// # Errors
-    /// When the process that was to be taken over has gone back to its work, because this one was too slow. It has
-    /// everything, so this one must end at once.
+    /// When the predecessor has gone back to its work, because this process was too slow. The predecessor has
+    /// everything, so this process must end at once.
     pub async fn until(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let Self { right, serving } = self;
         let before = serving.settle(right).await?;
@@ -147,14 +148,14 @@ impl Serving {
         }
     }
 
-    /// Ends for another process, which serves.
+    /// Ends in favour of another process, which serves.
     async fn give_up(mut self, settled: Settled, before: Option<Released>, deadline: Instant) {
         self.hand_over(&settled).await;
         self.finished().await;
         if !settled.knows_elders() {
             end_within(before.as_ref(), deadline).await;
         }
-        // By this it learns of the end of this process.
+        // The other process learns from this that this one has ended.
         drop(settled);
         tracing::info!("ended: another process has taken over");
     }
@@ -168,7 +169,7 @@ impl Serving {
     ) {
         self.withdraw(draining).await;
         self.finished().await;
-        // A process before this one hears by this that it is to read the mesh port again.
+        // This tells the predecessor to read the mesh port again.
         self.readings.clear();
         end_within(before.as_ref(), deadline).await;
         for address in &self.outbound {
@@ -185,8 +186,8 @@ impl Serving {
         tracing::info!("drained");
     }
 
-    /// Makes this process the sidecar: for the service manager, for a process that it took over, and for those who
-    /// look for it at its Unix sockets.
+    /// Makes this process the sidecar: for the service manager, for its predecessor, and for clients of its
+    /// Unix sockets.
     async fn settle(&self, right: Right) -> Result<Option<Released>, RunError> {
         if right.is_taken_over()
             && let Some(process) = &self.process
@@ -200,7 +201,7 @@ impl Serving {
             );
         }
         if let Some(incumbent) = &self.incumbent
-            && let Err(error) = incumbent.door.open()
+            && let Err(error) = incumbent.socket.open()
         {
             tracing::error!(%error, "no later process can take over from this one");
         }
@@ -210,7 +211,7 @@ impl Serving {
         Ok(before)
     }
 
-    /// Waits for the end of the process before this one, and logs what it was sent.
+    /// Waits for the end of the predecessor, and logs how many datagrams it was sent.
     async fn end_of(&self, before: Option<&Released>) {
         let Some(before) = before else {
             return std::future::pending().await;
@@ -233,8 +234,8 @@ impl Serving {
         incumbent.successor(elders, &self.control).await
     }
 
-    /// Gives the mesh port to a process that takes over, and waits until it serves. If it does not come to that, this
-    /// process reads the port again. Nothing else has changed by then.
+    /// Gives the mesh port to a successor, and waits until it serves. If the takeover fails, this process
+    /// reads the port again; nothing else has changed by then.
     async fn give(&self, successor: Successor) -> Result<Settled, TakeoverError> {
         let undone = match self.leave_port(successor).await {
             Ok(settled) => return Ok(settled),
@@ -246,7 +247,7 @@ impl Serving {
             reading.take_back();
         }
         if let Some(process) = &self.process {
-            // The other one may have said that it is.
+            // The other process may have said so already.
             process.is_main();
         }
         Err(error)
@@ -262,34 +263,34 @@ impl Serving {
         waiting.take().await?.settled().await
     }
 
-    /// The drain: deregister, and go on accepting while callers still have the old endpoints.
+    /// The drain: deregister, and accept on while callers still have the old endpoints.
     async fn withdraw(&mut self, draining: CancellationToken) {
-        // A process that starts from here on finds none to take over from.
+        // A process that starts from here on finds no predecessor.
         if let Some(incumbent) = self.incumbent.take() {
-            incumbent.door.place().clear();
+            incumbent.socket.place().clear();
         }
         draining.cancel();
         tracing::info!(deadline_s = self.drain.deadline.as_secs(), "draining");
-        // The health watch has withdrawn the services; callers learn it within the grace.
+        // The health watch has withdrawn the services; callers learn of it within the grace period.
         sleep(self.drain.accept).await;
         self.signals.finish.cancel();
         self.signals.rest.cancel();
         self.signals.refuse.cancel();
     }
 
-    /// The takeover: from here on this process only finishes, as the other one has settled.
+    /// The takeover: the other process has settled, so from here on this one only finishes.
     async fn hand_over(&mut self, _: &Settled) {
         tracing::info!(
             deadline_s = self.drain.deadline.as_secs(),
             "another process has taken over: finishing what runs"
         );
-        // The successor registers and answers for the state directory and the admin endpoint.
+        // The successor registers, and owns the state directory and the admin endpoint.
         self.control.hand_over();
         self.handed_over.cancel();
         // The listening sockets live on in the successor.
         self.signals.finish.cancel();
         self.incumbent = None;
-        // The path of its Unix socket stays, for the successor's own.
+        // The path of its Unix socket stays, for the successor's own socket.
         self.servers.stop().await;
         self.tasks.shutdown().await;
     }

@@ -3,13 +3,13 @@
 //! ```text
 //! Bound --build--> Built --start--> Started --confirm--> Confirmed --serve--> Running
 //! ```
-//! - [`Bound`]: every socket is here, taken over or of the kernel. No work is done.
-//! - [`Built`]: what all workers share, the log and TLS.
+//! - [`Bound`]: every socket is here, taken over or new. No work is done.
+//! - [`Built`]: the state that all workers share, the log and TLS exist.
 //! - [`Started`]: the workers run, and neither read the mesh port nor accept.
-//! - [`Confirmed`]: nothing can fail any more, and no other process reads the mesh port.
+//! - [`Confirmed`]: no step can fail any more, and no other process reads the mesh port.
 //!
-//! Dropping one of them before [`Confirmed`] leaves a process that was to be taken over as it was, and ends workers that
-//! run. The one way to accept is [`Confirmed::serve`].
+//! Dropping one of them before [`Confirmed`] leaves the predecessor as it was, and ends workers that run. The
+//! only way to accept is [`Confirmed::serve`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,14 +28,14 @@ use weft_transport::vital;
 use weft_transport::wire::Port;
 
 use super::admin::{self, At};
-use super::mesh::{self, Carrier};
+use super::mesh_port::{self, Carrier};
 use super::running::{Serving, Signals};
 use super::thread::{self, Plan};
 use super::{
     ControlPlane, Process, RunError, Running, bind, destination, random, reset_key, served, table,
 };
 use crate::access_log::Writer;
-use crate::admin::outlook::Doors;
+use crate::admin::outlook::Listening;
 use crate::admin::server::{Endpoint, Servers};
 use crate::admin::{self as routes, State};
 use crate::health;
@@ -47,7 +47,7 @@ use crate::resilience::rate::NamedRates;
 use crate::takeover::{Before, Expected, Incumbent, Kept, Predecessor, Right, socket_error};
 use crate::worker::Shared;
 
-/// What every stage goes on with.
+/// The values that every stage passes on.
 struct Given {
     settings: ProxySettings,
     credentials: Credentials,
@@ -83,7 +83,7 @@ pub(super) struct Bound {
     before: Before,
 }
 
-/// What workers share is made.
+/// The state that workers share is made.
 pub(super) struct Built {
     given: Given,
     shared: Arc<Shared>,
@@ -113,10 +113,10 @@ struct Sidecar {
     given: Given,
     state: Arc<State>,
     signals: Signals,
-    /// Ends the workers if it comes to nothing.
+    /// Ends the workers if the start fails.
     failed: DropGuard,
     workers: Vec<oneshot::Receiver<()>>,
-    /// Who reads the mesh port, for each worker.
+    /// The reader of the mesh port, for each worker.
     readings: Vec<Arc<Reading>>,
     mesh: SocketAddr,
     listeners: Vec<Listener>,
@@ -133,7 +133,7 @@ struct Admin {
 }
 
 impl Bound {
-    /// Takes the sockets of a predecessor, and binds what that does not have.
+    /// Takes the sockets of a predecessor, and binds those that it does not have.
     pub(super) fn bind(
         carrier: Carrier,
         settings: ProxySettings,
@@ -159,23 +159,23 @@ impl Bound {
             epoch: Epoch::choose(random(|random| random.random()), &earlier),
             reset_key: reset_key::reset_key(&settings.state_dir),
         };
-        let (mut estate, before) = match predecessor.map(Predecessor::inherit) {
-            Some((estate, before)) => (Some(estate), before),
+        let (mut offered, before) = match predecessor.map(Predecessor::inherit) {
+            Some((offered, before)) => (Some(offered), before),
             None => (None, Before::None),
         };
-        let inherited = estate.as_mut().and_then(|estate| estate.mesh.take());
-        let ports = mesh::ports(carrier, &mesh_settings, svid.id(), inherited)?;
+        let inherited = offered.as_mut().and_then(|offered| offered.mesh.take());
+        let ports = mesh_port::ports(carrier, &mesh_settings, svid.id(), inherited)?;
         let mesh = Mesh::of(ports, &mesh_settings, settings.inbound.is_some())?;
         let mut listeners = Vec::new();
         for (number, listener) in settings.outbound.iter().enumerate() {
             let workers = usize::from(workers.get());
-            let bound = bind::outbound(&listener.listen, number, workers, estate.as_mut())?;
+            let bound = bind::outbound(&listener.listen, number, workers, offered.as_mut())?;
             let leads_to = destination(&listener.target, &namespace, bound.port())?;
             listeners.push(Listener { leads_to, bound });
         }
-        let admin = admin::Bound::bind(&settings.admin, estate.as_mut())?;
-        // What the settings no longer name is closed with it.
-        drop(estate);
+        let admin = admin::Bound::bind(&settings.admin, offered.as_mut())?;
+        // This closes the sockets that the settings no longer name.
+        drop(offered);
         let epoch = mesh_settings.epoch;
         let incumbent = incumbent(&settings, &svid, &mesh, &listeners, &admin, epoch)?;
         Ok(Self {
@@ -224,7 +224,7 @@ impl Bound {
             in_flight_max: settings.concurrency.in_flight_max,
             destinations,
             route_rates: NamedRates::default(),
-            traces: Arc::default(),
+            propagation: Arc::default(),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
         });
         let writer = Writer::start(settings.access_log)?;
@@ -257,7 +257,7 @@ impl Mesh {
     }
 }
 
-/// What a later process may take over, if the settings have a socket for it.
+/// The sockets that a later process may take over, if the settings have a socket for it.
 fn incumbent(
     settings: &ProxySettings,
     svid: &Svid,
@@ -271,11 +271,11 @@ fn incumbent(
     };
     let listeners = listeners.iter().map(|one| one.bound.share());
     Ok(Some(Incumbent {
-        door: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
+        socket: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
         expects: Expected::new(settings, svid.id()),
         kept: Kept {
             mesh: match settings.inbound {
-                Some(_) => Some(mesh::share(&mesh.ports)?),
+                Some(_) => Some(mesh_port::share(&mesh.ports)?),
                 None => None,
             },
             listeners: listeners.collect::<io::Result<_>>()?,
@@ -286,7 +286,7 @@ fn incumbent(
 }
 
 impl Built {
-    /// Starts the workers. They shake hands with themselves, and wait.
+    /// Starts the workers. They perform a handshake with themselves, and wait.
     pub(super) async fn start(self) -> Result<Started, RunError> {
         let Self {
             given,
@@ -336,7 +336,7 @@ impl Built {
             workers.push(over);
         }
         let of_listener = |one: &Listener| (one.bound.address.clone(), one.leads_to.clone());
-        let doors = Doors {
+        let listening = Listening {
             mesh: settings.inbound.is_some().then_some(mesh.address),
             outbound: listeners.iter().map(of_listener).collect(),
         };
@@ -346,7 +346,7 @@ impl Built {
             shards,
             pools,
             snapshots,
-            (shared, doors),
+            (shared, listening),
             given.process.clone(),
         ));
         let admin = Admin::new(admin, settings, &state)?;

@@ -1,4 +1,5 @@
-//! Puts tables into force: which one fits, when every worker has it, and what the config service is told.
+//! Puts tables into force: checks that a table fits, waits until every worker has it, and reports to the
+//! config service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +11,10 @@ use weft_transport::identity::TrustDomain;
 use super::ControlPlane;
 use crate::directory::Directory;
 
-/// What each worker decides by.
+/// The snapshot by which each worker decides.
 pub(crate) type Snapshots = Vec<watch::Receiver<Arc<Directory>>>;
 
-/// Refuses a table of another mesh: the names in it mean others there.
+/// Refuses a table of another mesh, in which the same names mean other services.
 ///
 /// # Errors
 /// The reason, for the config service and its operators.
@@ -34,7 +35,7 @@ pub(crate) fn is_everywhere(snapshots: &Snapshots) -> bool {
         .all(|snapshot| snapshot.borrow().table.is_some())
 }
 
-/// The table by which every worker decides; one that is on its way out while they change to the next.
+/// The table by which every worker decides; while the workers change to the next, the outgoing one.
 pub(crate) fn in_force(snapshots: &Snapshots, newest: Option<Arc<Table>>) -> Option<Arc<Table>> {
     let newest = newest?;
     let mut held = snapshots
@@ -53,7 +54,7 @@ pub(crate) struct Updates {
     pub(crate) refused: AtomicU64,
 }
 
-/// Waits until every worker has a table; for ever if one of them is gone.
+/// Waits until every worker has a table; for ever if one of them has ended.
 pub(super) async fn everywhere(mut snapshots: Snapshots) {
     for snapshot in &mut snapshots {
         let has_one = snapshot.wait_for(|directory| directory.table.is_some());
@@ -83,7 +84,7 @@ pub(super) async fn acknowledge(
                             return;
                         }
                     }
-                    // Overtaken: workers may pass over this one.
+                    // Overtaken: workers may skip this table.
                     _ = tables.changed() => continue,
                 }
             }

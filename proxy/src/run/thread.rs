@@ -40,34 +40,34 @@ pub(super) struct Plan {
     pub(super) shard: Arc<Shard>,
     pub(super) mesh_port: Port,
     pub(super) serves: bool,
-    /// Its listeners, each with what it leads to.
+    /// Its listeners, each with its destination.
     pub(super) sockets: Vec<(Destination, Unowned)>,
     pub(super) tables: watch::Receiver<Option<Arc<Table>>>,
-    /// Whose tables are taken.
+    /// The subscription whose tables are used.
     pub(super) trust_domain: TrustDomain,
     pub(super) tls: MeshTls,
     /// Cancelled when connections may be accepted.
     pub(super) go: CancellationToken,
     /// Cancelled when connections shall end.
     pub(super) finish: CancellationToken,
-    /// Cancelled when idle ones shall, too.
+    /// Cancelled when idle connections shall end, too.
     pub(super) rest: CancellationToken,
-    /// Cancelled when peers that dial are to be refused: no other process serves them here.
+    /// Cancelled when new peers are to be refused: no other process serves them here.
     pub(super) refuse: CancellationToken,
-    /// When what still runs is cut off; known once the drain begins.
+    /// When running work is cut off; known once the drain begins.
     pub(super) deadline: watch::Receiver<Option<Instant>>,
 }
 
-/// What the control side sees of a worker that runs.
+/// What the control side sees of a running worker.
 pub(super) struct Started {
     pub(super) pool: Pool,
-    /// What it decides by.
+    /// The snapshot by which it decides.
     pub(super) directory: watch::Receiver<Arc<Directory>>,
 }
 
 type Outcome = Result<Started, RunError>;
 
-/// Starts the thread. The first receiver hears that it runs, the second that it is over.
+/// Starts the thread. The first receiver reports that it runs, the second that it is over.
 pub(super) fn spawn(
     index: usize,
     plan: Plan,
@@ -81,7 +81,7 @@ pub(super) fn spawn(
                 .enable_all()
                 .build()
             {
-                // Dropping the runtime ends what the drain could not wait for.
+                // Dropping the runtime ends the tasks that the drain could not wait for.
                 Ok(runtime) => {
                     runtime.block_on(vital::unbroken("a worker", work(plan, started)));
                 }
@@ -98,7 +98,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         Err(error) => return drop(started.send(Err(error.into()))),
     };
     let pool = Pool::new(dialler);
-    // Before any socket is listened on: with a table from disk no request meets a worker without one.
+    // Before any socket listens: with a table from disk, no request meets a worker without one.
     let destinations = Arc::clone(&plan.shared.destinations);
     let (directory, keep_in_step) = follow(
         plan.tables,
@@ -127,7 +127,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
     let mut background = JoinSet::new();
     let finish = || worker.finish.clone();
-    // The end of its sender is that of the control side, which is watched itself.
+    // If its sender ends, the control side has ended, which is watched itself.
     background.spawn(vital::unbroken("following the table", keep_in_step));
     let (lag, intake) = (&worker.shard.lag, &worker.shard.intake);
     background.spawn(vital::until(
@@ -218,7 +218,7 @@ async fn refuse(listener: Arc<MeshListener>, begin: CancellationToken) {
     listener.refuse().await;
 }
 
-/// Drops idle connections to the application on time even when no request comes to notice them.
+/// Drops idle connections to the application on time even if no request comes.
 async fn sweep(inbound: Arc<Inbound>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -25,7 +25,7 @@ const CARRIER: u8 = 0;
 #[derive(Debug)]
 pub(super) struct Channel {
     stream: UnixStream,
-    /// Of the messages of the other process; 0 before the first.
+    /// The revision of the other process's messages; 0 before the first.
     revision: u32,
 }
 
@@ -37,7 +37,8 @@ impl Channel {
         }
     }
 
-    /// Whether the other process takes the mesh port by a word of its own, and knows of processes before the running one.
+    /// Whether the other process confirms with a message of its own that it takes the mesh port, and knows of
+    /// processes before the running one.
     pub(super) fn takes(&self) -> bool {
         self.revision >= message::TAKES
     }
@@ -65,7 +66,7 @@ impl Channel {
         Ok(message)
     }
 
-    /// Lets everything that the other process says from now on fail. What it said before can still be received.
+    /// Makes every later message of the other process fail. Earlier messages can still be received.
     pub(super) fn stop_hearing(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(
             self.stream.as_fd(),
@@ -133,7 +134,7 @@ impl Channel {
 
     /// Waits until the other process has ended.
     pub(super) async fn closed(&self) {
-        // Nothing is said after the takeover, so whatever can be read is the end.
+        // No message follows the takeover, so anything readable is the end.
         while self.stream.readable().await.is_ok() {
             match self.stream.try_read(&mut [0; 64]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -154,7 +155,7 @@ mod tests {
     async fn descriptors_arrive_in_order_between_messages() {
         let (one, other) = UnixStream::pair().unwrap();
         let (mut one, mut other) = (Channel::new(one), Channel::new(other));
-        // More than travel at once, and each told apart by what was written to it.
+        // More descriptors than one message carries, each recognised by the bytes written to it.
         let pairs: Vec<(Pair, Pair)> = (0..AT_ONCE * 2 + 3)
             .map(|_| Pair::pair().unwrap())
             .collect();
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_said_after_the_end_of_hearing_fails_and_what_was_said_before_is_heard() {
+    async fn messages_after_the_end_of_reading_fail_and_earlier_ones_are_read() {
         let (one, other) = UnixStream::pair().unwrap();
         let (mut one, mut other) = (Channel::new(one), Channel::new(other));
         one.send(&Message::Taken).await.unwrap();

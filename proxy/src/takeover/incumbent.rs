@@ -1,4 +1,4 @@
-//! The running process, and a new one that takes over from it, as the running one sees it.
+//! A takeover as the running process sees it.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use weft_config::settings::{LocalAddress, ProxySettings};
 use weft_transport::endpoint::{Elder, Epoch, RelayPair};
 use weft_transport::identity::SpiffeId;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
-use weft_transport::rarely::Rarely;
 
 use super::channel::Channel;
 use super::message::{Message, MessageError, Offer, Request};
@@ -19,9 +19,9 @@ use super::{TakeoverError, check_user, request};
 use crate::limits;
 use crate::run::ControlPlane;
 
-/// What the running process can hand over.
+/// The sockets that the running process can hand over.
 pub(crate) struct Incumbent {
-    pub(crate) door: PrivateSocket,
+    pub(crate) socket: PrivateSocket,
     pub(crate) expects: Expected,
     pub(crate) kept: Kept,
     pub(crate) epoch: Epoch,
@@ -29,16 +29,16 @@ pub(crate) struct Incumbent {
 
 /// Every listening socket once more.
 pub(crate) struct Kept {
-    /// Of the mesh side, in the order of the workers; none if it serves nothing.
+    /// Of the mesh side, in the order of the workers; none if the process serves nothing.
     pub(crate) mesh: Option<Vec<UdpSocket>>,
     /// By the address in the settings.
     pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
-    /// Of the admin endpoint, with its address in the settings: the one for this host, and the one for others
-    /// if there is one.
+    /// Of the admin endpoint, with its address in the settings: the socket for this host, and the one for
+    /// other hosts if there is one.
     pub(crate) admin: Vec<(SocketAddr, OwnedFd)>,
 }
 
-/// What a running process compares a request with.
+/// The values that a running process compares a request with.
 pub(crate) struct Expected(Request);
 
 impl Expected {
@@ -60,17 +60,17 @@ pub(crate) struct Waiting(Channel);
 /// It reads the mesh port, and has yet to say that it serves.
 pub(crate) struct Reader(Channel);
 
-/// It serves. This process may give everything up, and does nothing else from here on.
+/// It serves. From here on this process may give everything up, and does nothing else.
 pub(crate) struct Settled(Channel);
 
-/// It came to nothing: this process goes on, once the other one has been told.
+/// The takeover failed: this process goes on, once the other one has been told.
 pub(crate) struct Undone {
     channel: Channel,
     error: TakeoverError,
 }
 
 impl Successor {
-    /// The receiving ends of the relays, by worker, and itself as one that waits.
+    /// The receiving ends of the relays, by worker, and itself in the state that waits.
     pub(crate) fn waits(self) -> (Vec<OwnedFd>, Waiting) {
         (self.relays, Waiting(self.channel))
     }
@@ -112,7 +112,8 @@ impl Reader {
             )
             .await
         } else {
-            // One of an earlier revision goes on whether it is heard or not: only its end gives the port back.
+            // A process of an earlier revision goes on whether or not its messages are read: only its end
+            // gives the port back.
             match timeout(limits::TAKEOVER_TIMEOUT, channel.receive()).await {
                 Ok(Err(error)) => Err(error),
                 Ok(Ok(_)) | Err(_) => Ok(()),
@@ -126,17 +127,17 @@ impl Reader {
 }
 
 impl Settled {
-    /// Whether it knows of the processes before this one, and reaches them without it.
+    /// Whether it knows of the processes before this one, and reaches them directly.
     pub(crate) fn knows_elders(&self) -> bool {
         self.0.takes()
     }
 }
 
 impl Undone {
-    /// Tells it that this process goes on, and why. Nothing that it says is heard from here on.
+    /// Tells it that this process goes on, and why. Later messages from it are ignored.
     pub(crate) async fn refuse(self) -> TakeoverError {
         let Self { mut channel, error } = self;
-        // If it is gone, there is none to tell.
+        // If the other process is gone, there is none to tell.
         let _ = channel.stop_hearing();
         let refusal = Message::Refusal(format!("it goes on itself: {error}"));
         let _ = channel.send(&refusal).await;
@@ -152,7 +153,7 @@ async fn hear(
     let heard = match timeout(within, channel.receive()).await {
         Ok(heard) => heard?,
         Err(_) => {
-            // It may have said so at this moment. If not, it cannot any more.
+            // It may have said so at this moment. If not, it no longer can.
             channel.stop_hearing().map_err(TakeoverError::Broken)?;
             let heard = channel.receive().await;
             heard.map_err(|_| TakeoverError::Timeout(within))?
@@ -166,16 +167,16 @@ async fn hear(
 }
 
 impl Incumbent {
-    /// Waits for a process that takes over and is ready to. One that fails before leaves no trace but a line
-    /// in the log. `elders` are the processes before this one.
+    /// Waits for a successor that is ready. One that fails earlier leaves only a line in the log. `elders`
+    /// are the processes before this one.
     pub(crate) async fn successor(
         &self,
         elders: impl Fn() -> io::Result<Vec<Elder>>,
         control: &Arc<dyn ControlPlane>,
     ) -> Successor {
-        let failures = Rarely::by_a_state();
+        let failures = LimitedLog::by_a_state();
         loop {
-            let offered = match self.door.accept().await {
+            let offered = match self.socket.accept().await {
                 Ok(stream) => {
                     let offered = self.offer(Channel::new(stream), &elders, control);
                     timeout(limits::TAKEOVER_TIMEOUT, offered)
@@ -223,7 +224,7 @@ impl Incumbent {
             elders.clear();
         }
         if !channel.takes() {
-            // One that does not know elders sends all that is theirs here.
+            // A process that does not know elders sends all of their datagrams here.
             let all = elders.drain(..).flat_map(|elder| elder.epochs);
             epochs.extend(all.map(|epoch| epoch.0));
         }

@@ -1,5 +1,5 @@
-//! What two sidecars say to each other during a takeover, as bounded JSON, and what each descriptor is.
-//! Pure. `channel.rs` carries it.
+//! The messages of two sidecars during a takeover, as bounded JSON, and the meaning of each descriptor. Pure.
+//! `channel.rs` carries them.
 //!
 //! ```text
 //!   new                                   running
@@ -11,8 +11,9 @@
 //!    |   reads the mesh port, accepts       |
 //!    | settled -------------------------->  |  gives all else up, finishes what it has
 //! ```
-//! The running process goes back to its work when the new one ends before it has settled, or does not say *taken* or
-//! *settled* in time. It then hears nothing more: what the new one says later fails, and that one ends.
+//! The running process goes back to its work when the new one ends before it has settled, or does not say
+//! *taken* or *settled* in time. From then on it ignores messages: a later message of the new process fails,
+//! and the new process ends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -27,7 +28,7 @@ use crate::limits;
 /// Raised with each change of the messages or of the order of descriptors.
 const VERSION: u32 = 1;
 
-/// Raised with each addition that a process without it need not know. Those that do not name theirs have 0.
+/// Raised with each addition that an older process may ignore. Processes that send no revision have 0.
 const REVISION: u32 = 1;
 
 /// From this revision on a process knows [`Message::Taken`] and [`Offer::elders`].
@@ -44,20 +45,20 @@ pub(super) enum Message {
     Request(Request),
     /// The descriptors follow.
     Offer(Offer),
-    /// Why there will be no takeover.
+    /// Why the takeover is refused.
     Refusal(String),
-    /// Nothing can fail any more: hand over.
+    /// No step can fail any more: hand over.
     Ready,
     /// The running process does not read the mesh port any more.
     Yours,
     /// The new process is about to read it.
     Taken,
-    /// The new process serves. The service manager knows it, and will not take the end of the other for that of
-    /// the service.
+    /// The new process serves. The service manager knows it, and will not take the end of the other process
+    /// for the end of the service.
     Settled,
 }
 
-/// What the new process is and expects.
+/// What the new process is, and what it expects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Request {
@@ -65,30 +66,31 @@ pub(super) struct Request {
     pub(super) identity: String,
     /// Threads of its data path.
     pub(super) workers: usize,
-    /// Where its settings put the mesh side, if it serves.
+    /// The address of the mesh side in its settings, if it serves.
     pub(super) mesh: Option<SocketAddr>,
 }
 
-/// What the running process hands over. The descriptors, in this order:
-/// for the mesh side a UDP socket per worker, the sending end of a relay per worker, and for each of the elders the same;
-/// for each TCP listener one per worker, for each Unix listener one; the admin listener; that for other hosts.
+/// The sockets that the running process hands over. The descriptors, in this order: for the mesh side a UDP
+/// socket per worker, the sending end of a relay per worker, and for each of the elders the same; for each
+/// TCP listener one per worker, for each Unix listener one; the admin listener; the admin listener for other
+/// hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Offer {
-    /// Its epoch; for a new process that does not know `elders`, of those before it, too.
+    /// Its epoch; for a new process that does not know `elders`, also the epochs of those before it.
     pub(super) epochs: Vec<u8>,
     /// The epochs of each process before it that still drains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) elders: Vec<Vec<u8>>,
     /// Threads of its data path.
     pub(super) workers: usize,
-    /// Where its settings put the mesh side, if it serves.
+    /// The address of the mesh side in its settings, if it serves.
     pub(super) mesh: Option<SocketAddr>,
     /// Its outbound listeners, as its settings name them.
     pub(super) listeners: Vec<LocalAddress>,
     /// Its admin listener, as its settings name it.
     pub(super) admin: SocketAddr,
-    /// Its admin listener for other hosts, if there is one. Left out otherwise, for versions without it.
+    /// Its admin listener for other hosts, if there is one; omitted otherwise, for versions without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) observe: Option<SocketAddr>,
     /// Its registration at the config service.
@@ -97,7 +99,7 @@ pub(super) struct Offer {
     pub(super) has_table: bool,
 }
 
-/// What comes over the socket and is not what it should be.
+/// A message that breaks the protocol.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MessageError {
     /// Longer than any message.
@@ -111,7 +113,7 @@ pub enum MessageError {
     /// No message.
     #[error("not understood: {0}")]
     NotUnderstood(String),
-    /// A message that does not belong here.
+    /// A message that is not allowed at this point.
     #[error("unexpected message")]
     Unexpected,
     /// The descriptors are not those of the offer.
@@ -165,7 +167,7 @@ pub(super) fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, MessageError> {
 
 /// Reads what [`encode`] wrote, without the length; and the revision of the process that wrote it.
 pub(super) fn decode(json: &[u8]) -> Result<(Message, u32), MessageError> {
-    // The version first: what another one says need not be understood.
+    // The version comes first: the rest of another version's message may be unreadable.
     let read: Read = serde_json::from_slice(json).map_err(not_understood)?;
     if read.version != VERSION {
         return Err(MessageError::Version(read.version));
@@ -179,7 +181,7 @@ fn not_understood(error: serde_json::Error) -> MessageError {
 }
 
 impl Request {
-    /// Whether this process may take over from one that is `running`; else why not.
+    /// Whether this process may take over from one that is `running`; if not, why.
     pub(super) fn fits(&self, running: &Self) -> Result<(), String> {
         if self.identity != running.identity {
             return Err(format!(
@@ -207,8 +209,8 @@ impl Request {
     }
 }
 
-/// Whether sockets for one do for the other. The wildcards of both address families do: a process goes on with the
-/// sockets that it was given, be they for IPv4 alone.
+/// Whether sockets for one address serve for the other. The wildcards of both address families do: a process
+/// goes on with the sockets that it was given, even if they are for IPv4 alone.
 fn is_same_place(one: Option<SocketAddr>, other: Option<SocketAddr>) -> bool {
     let wildcard = one.and_then(other_wildcard);
     one == other || (wildcard.is_some() && wildcard == other)
@@ -224,10 +226,10 @@ pub(super) fn other_wildcard(address: SocketAddr) -> Option<SocketAddr> {
     is_wildcard.then_some((other, address.port()).into())
 }
 
-/// The descriptors of an offer, each where it belongs.
+/// The descriptors of an offer, sorted by their use.
 #[derive(Debug)]
-pub(crate) struct Estate {
-    /// UDP sockets, and the ways to the processes that had them; none for a sidecar that serves nothing.
+pub(crate) struct OfferedSockets {
+    /// UDP sockets, and the relays to the processes that had them; none for a sidecar that serves nothing.
     pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<Elder>)>,
     /// By the address in the settings.
     pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
@@ -252,8 +254,8 @@ impl Offer {
         }
     }
 
-    /// Says what each of the descriptors is.
-    pub(super) fn assign(&self, descriptors: Vec<OwnedFd>) -> Result<Estate, MessageError> {
+    /// Assigns each of the descriptors its use.
+    pub(super) fn assign(&self, descriptors: Vec<OwnedFd>) -> Result<OfferedSockets, MessageError> {
         let (found, named) = (descriptors.len(), self.descriptors());
         if found != named {
             return Err(MessageError::Descriptors { found, named });
@@ -276,7 +278,7 @@ impl Offer {
             .collect();
         let admin = std::iter::once(self.admin).chain(self.observe);
         let admin = admin.zip(descriptors).collect();
-        Ok(Estate {
+        Ok(OfferedSockets {
             mesh,
             listeners,
             admin,
@@ -388,19 +390,19 @@ mod tests {
     fn each_descriptor_has_its_place_and_a_wrong_number_has_none() {
         let offer = offer();
         assert_eq!(offer.descriptors(), 2 * 3 + 2 + 1 + 1);
-        let estate = offer.assign(descriptors(10)).unwrap();
-        let (sockets, elders) = estate.mesh.as_ref().unwrap();
+        let offered = offer.assign(descriptors(10)).unwrap();
+        let (sockets, elders) = offered.mesh.as_ref().unwrap();
         assert_eq!(sockets.len(), 2);
         let epochs: Vec<&[Epoch]> = elders.iter().map(|elder| &*elder.epochs).collect();
         assert_eq!(epochs, [&[Epoch(7)], &[Epoch(9)]]);
         assert!(elders.iter().all(|elder| elder.relays.len() == 2));
-        let counts: Vec<usize> = estate.listeners.iter().map(|(_, all)| all.len()).collect();
+        let counts: Vec<usize> = offered.listeners.iter().map(|(_, all)| all.len()).collect();
         assert_eq!(counts, [2, 1]);
         let (admin, observe) = ("127.0.0.1:6191", "10.0.0.1:6192");
-        let at = |estate: &Estate| -> Vec<String> {
-            estate.admin.iter().map(|(at, _)| at.to_string()).collect()
+        let at = |offered: &OfferedSockets| -> Vec<String> {
+            offered.admin.iter().map(|(at, _)| at.to_string()).collect()
         };
-        assert_eq!(at(&estate), [admin]);
+        assert_eq!(at(&offered), [admin]);
         let more = Offer {
             observe: observe.parse().ok(),
             ..offer.clone()

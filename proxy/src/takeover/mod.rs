@@ -1,8 +1,9 @@
-//! A restart that no request notices: the new process takes every listening socket from the running one, which
-//! then finishes what it has under way and ends.
+//! A restart that no request notices: the new process takes every listening socket from the running one,
+//! which then finishes its work and ends.
 //!
-//! `predecessor.rs` is the side of the new process, `incumbent.rs` that of the running one; what they say is in
-//! [`message`]. Each side is a chain of types, of which each has only the steps that may come next:
+//! `predecessor.rs` is the side of the new process, `incumbent.rs` the side of the running one; their
+//! messages are in [`message`]. Each side is a chain of types, and each type has only the steps that may come
+//! next:
 //!
 //! ```text
 //! new:      Predecessor --inherit--> Unconfirmed --confirm--> Right --release--> Released
@@ -10,10 +11,10 @@
 //!                                        |                  |
 //!                                        +------ Undone ----+   the running process goes on
 //! ```
-//! A [`Right`] to the mesh port is what reading and accepting begin with; without a process before this one it is there
-//! at once. [`Settled`] is the point of no return of the running process: only with it does that give anything up. Who
-//! reads the mesh port meanwhile is `weft_transport::endpoint::Reading`.
-//! Not here: how what is under way ends (`run/running.rs`).
+//! Reading and accepting need a [`Right`] to the mesh port; without a predecessor it is there at once.
+//! [`Settled`] is the point of no return of the running process: only with it does that process give anything
+//! up. `weft_transport::endpoint::Reading` says which process reads the mesh port in the meantime. Not here:
+//! how running work ends (`run/running.rs`).
 
 mod channel;
 mod incumbent;
@@ -31,13 +32,13 @@ use weft_transport::identity::SpiffeId;
 use crate::limits;
 use channel::Channel;
 pub(crate) use incumbent::{Expected, Incumbent, Kept, Settled, Successor, Undone};
-pub(crate) use message::Estate;
 pub use message::MessageError;
+pub(crate) use message::OfferedSockets;
 use message::Request;
 pub use predecessor::Predecessor;
 pub(crate) use predecessor::{Before, Released, Right};
 
-/// Why a takeover came to nothing.
+/// Why a takeover failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeoverError {
     /// The socket.
@@ -45,7 +46,7 @@ pub enum TakeoverError {
     Socket {
         /// Of the settings.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
     /// Descriptors go only to the same user.
@@ -58,10 +59,10 @@ pub enum TakeoverError {
         /// Of this one.
         ours: u32,
     },
-    /// The running process does not want it.
+    /// The running process refuses.
     #[error("the running sidecar refused the takeover: {0}")]
     Refused(String),
-    /// What was said is not what should be.
+    /// A message that breaks the protocol.
     #[error("takeover: {0}")]
     Message(#[from] MessageError),
     /// The sockets do not fit the settings.
@@ -75,7 +76,7 @@ pub enum TakeoverError {
     /// The other process said nothing.
     #[error("takeover: the other process did not answer within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// A worker of the running process did not come to leave the mesh port.
+    /// A worker of the running process did not stop reading the mesh port in time.
     #[error("takeover: a worker still read the mesh port after {} s", limits::HAND_OVER_TIMEOUT.as_secs())]
     Busy,
     /// The other process ended.
@@ -94,7 +95,7 @@ fn request(settings: &ProxySettings, identity: &SpiffeId) -> Request {
     }
 }
 
-/// The socket's mode keeps others out; this holds where that was changed.
+/// The socket's mode keeps others out; this check holds if the mode was changed.
 fn check_user(channel: &Channel) -> Result<(), TakeoverError> {
     let theirs = channel.user().map_err(TakeoverError::Broken)?;
     let ours = rustix::process::geteuid().as_raw();

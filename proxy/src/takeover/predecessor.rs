@@ -1,4 +1,4 @@
-//! The process that runs, as the new one that takes over from it sees it.
+//! A takeover as the new process sees it.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use weft_transport::identity::SpiffeId;
 use weft_transport::private_socket;
 
 use super::channel::Channel;
-use super::message::{Estate, Message, MessageError, Offer, Request, other_wildcard};
+use super::message::{Message, MessageError, Offer, OfferedSockets, Request, other_wildcard};
 use super::{TakeoverError, check_user, request, socket_error};
 use crate::limits;
 
@@ -23,15 +23,15 @@ const TABLE_FILE: &str = "table.json";
 pub struct Predecessor {
     channel: Channel,
     offer: Offer,
-    estate: Estate,
+    offered: OfferedSockets,
 }
 
-/// Whether there is a process before this one that has to be asked before this one reads and accepts.
+/// Whether there is a predecessor that has to be asked before this process reads and accepts.
 #[derive(Debug)]
 pub(crate) enum Before {
     /// There is none.
     None,
-    /// It goes on until it is told to hand over.
+    /// The predecessor goes on until it is told to hand over.
     Waits(Unconfirmed),
 }
 
@@ -39,18 +39,19 @@ pub(crate) enum Before {
 #[derive(Debug)]
 pub(crate) struct Unconfirmed(Channel);
 
-/// The right to read the mesh port and to accept: no other process does. There is no other way to one than
-/// [`Before::confirm`].
+/// The right to read the mesh port and to accept: no other process does so. Only [`Before::confirm`] makes
+/// one.
 #[derive(Debug)]
 pub(crate) struct Right(Option<Channel>);
 
-/// The process before this one, which only finishes what it has under way.
+/// The predecessor, which only finishes its work.
 #[derive(Debug)]
 pub(crate) struct Released(Channel);
 
 impl Predecessor {
-    /// Asks the process at the socket of the settings for what it has; `None` if there is no socket in the
-    /// settings or no process answers there. The running process goes on until [`crate::start`] says otherwise.
+    /// Asks the process at the socket of the settings for its sockets; `None` if there is no socket in the
+    /// settings or no process answers there. The running process goes on until [`crate::start`] tells it to
+    /// stop.
     ///
     /// # Errors
     /// When there is one, and it cannot be taken over.
@@ -76,7 +77,7 @@ impl Predecessor {
         };
         let request = request(settings, identity);
         let found = match Self::ask(stream, request.clone()).await {
-            // Versions before this one compare literally, and some bound the other wildcard.
+            // Earlier versions compare literally, and some bound the other wildcard.
             Err(refused @ TakeoverError::Refused(_))
                 if let Some(mesh) = request.mesh.and_then(other_wildcard) =>
             {
@@ -122,15 +123,15 @@ impl Predecessor {
         };
         let count = offer.descriptors().min(limits::TAKEOVER_DESCRIPTORS_MAX);
         let descriptors = channel.receive_descriptors(count).await;
-        let estate = offer.assign(descriptors.map_err(TakeoverError::Broken)?)?;
+        let offered = offer.assign(descriptors.map_err(TakeoverError::Broken)?)?;
         Ok(Self {
             channel,
             offer,
-            estate,
+            offered,
         })
     }
 
-    /// What the new process goes on with at the config service.
+    /// The state with which the new process goes on at the config service.
     pub fn registration(&self) -> Registration {
         self.offer.registration.clone()
     }
@@ -142,16 +143,16 @@ impl Predecessor {
         all.copied().map(Epoch).collect()
     }
 
-    /// Its sockets, and itself as one that is still to be asked.
-    pub(crate) fn inherit(self) -> (Estate, Before) {
-        (self.estate, Before::Waits(Unconfirmed(self.channel)))
+    /// Its sockets, and itself in the state that is still to be asked.
+    pub(crate) fn inherit(self) -> (OfferedSockets, Before) {
+        (self.offered, Before::Waits(Unconfirmed(self.channel)))
     }
 }
 
 impl Before {
-    /// Tells a process before this one to hand over. When this returns without an error that does not read the mesh
-    /// port: because it said so, or because it ended in between. One that breaks off otherwise may still read, so that
-    /// is an error.
+    /// Tells the predecessor to hand over. When this returns without an error, the predecessor does not read
+    /// the mesh port: it confirmed that, or it ended in between. A predecessor that breaks off in another way
+    /// may still read, so that is an error.
     pub(crate) async fn confirm(self) -> Result<Right, TakeoverError> {
         match self {
             Self::None => Ok(Right(None)),
@@ -173,8 +174,8 @@ impl Right {
         self.0.is_some()
     }
 
-    /// Lets the process before this one end, if there is one, once this one serves and the service manager knows it.
-    /// If that comes too late, that process has gone back to its work, and this one must end.
+    /// Lets the predecessor end, if there is one, once this process serves and the service manager knows it.
+    /// If that comes too late, the predecessor has gone back to its work, and this process must end.
     pub(crate) async fn release(self) -> Result<Option<Released>, TakeoverError> {
         let Some(mut channel) = self.0 else {
             return Ok(None);
@@ -208,7 +209,7 @@ async fn confirmed(channel: &mut Channel) -> Result<(), TakeoverError> {
     Ok(())
 }
 
-/// Says something. If it is not heard any more: why.
+/// Sends a message. If the other process no longer reads, returns why.
 async fn say(channel: &mut Channel, message: &Message) -> Result<(), TakeoverError> {
     match channel.send(message).await {
         Err(TakeoverError::Broken(_)) => match channel.receive().await {
@@ -219,7 +220,7 @@ async fn say(channel: &mut Channel, message: &Message) -> Result<(), TakeoverErr
     }
 }
 
-/// What belongs to a process that has ended is free.
+/// The sockets of a process that has ended are free.
 fn unless_ended(outcome: Result<(), TakeoverError>) -> Result<(), TakeoverError> {
     match outcome {
         Err(TakeoverError::Ended) => {

@@ -1,5 +1,5 @@
-//! Any number of sidecars in this process, joined by the wire in memory, with a table that says who serves what and how it is treated,
-//! and applications that do what a test tells them.
+//! Any number of sidecars in this process, joined by the wire in memory, with a table that says who serves
+//! what and how it is treated, and applications that do what a test tells them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -28,12 +28,12 @@ use weft_transport::wire::memory::Network;
 
 use crate::sidecars::{Authority, Control, id, listener, loopback, settings};
 
-/// The sidecars and what they are told.
+/// The sidecars and the table that they get.
 pub(crate) struct Fabric {
     authority: Authority,
     state: tempfile::TempDir,
     sidecars: Vec<Sidecar>,
-    /// What carries requests between them.
+    /// The wire between them.
     network: Network,
     /// Endpoints that are played by tests: service, account and address.
     peers: Vec<(String, String, SocketAddr)>,
@@ -128,7 +128,7 @@ impl Fabric {
         self.sidecars[sidecar].running.admin()
     }
 
-    /// Puts a table into force in which every service is treated as told: it is when this returns.
+    /// Puts a table into force in which every service is treated as told; it is in force when this returns.
     pub(crate) async fn publish(&self, traffic: impl Fn(&str) -> Traffic) {
         let served = self.sidecars.iter().flat_map(|sidecar| &sidecar.serves);
         let played = self.peers.iter().map(|(service, ..)| service);

@@ -269,7 +269,7 @@ async fn http2_with_prior_knowledge_passes_trailers() {
     );
     assert_eq!(answer.trailers.unwrap()["grpc-status"], "0");
 
-    // What the mesh refuses is told in gRPC's own way.
+    // A refusal of the mesh takes the form that gRPC expects.
     mesh.allow(Default::Deny, vec![]).await;
     let answer = grpc_call(&mut sender, HeaderMap::new()).await;
     assert_eq!(answer.headers["grpc-status"], "7");
@@ -435,7 +435,7 @@ async fn broken_requests_are_refused_before_they_cross() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hostile_application_gets_its_caller_a_502_and_nobody_a_stray_byte() {
+async fn a_hostile_application_gets_its_caller_a_502_and_no_caller_a_stray_byte() {
     for hostile in [
         &b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"[..],
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",

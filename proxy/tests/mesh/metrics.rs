@@ -1,4 +1,4 @@
-//! What the admin endpoint counts of calls through the pair.
+//! The counts that the admin endpoint shows of calls through the pair.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ async fn a_tunnel_is_counted_while_it_runs() {
             ("weft_tcp_sent_bytes_total", "8"),
             ("weft_tcp_received_bytes_total", "3"),
         ] {
-            // Bytes are counted when they have left, which is when the other side may have them.
+            // Bytes are counted when they have been sent, which may be when the other side has them already.
             while value(admin, name, &service).await != expected {}
         }
     }

@@ -1,5 +1,5 @@
-//! What a peer does wrong, by kind, and what the caller's application gets of it. The peer is this test, over the wire
-//! in memory: no real sidecar breaks the rules on demand.
+//! Faults of a peer, by kind, and what the caller's application gets. The peer is this test, over the wire in
+//! memory: no real sidecar breaks the rules on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use weft_transport::wire::{
 use crate::fabric::Fabric;
 use crate::http::{Answer, call, get};
 
-/// What a peer does with the requests other than the bystander's.
+/// How a peer handles the requests other than the bystander's.
 type Deed = fn(ServerRequest, &mut Scene<'_>);
 
 /// Where it does it.
@@ -28,7 +28,7 @@ struct Scene<'a> {
     /// How many such requests came before, to any peer.
     before: usize,
     connection: &'a ServerConnection,
-    /// What takes time.
+    /// Cases that take time.
     work: &'a mut JoinSet<()>,
     /// Told by the test.
     go: Arc<Notify>,
@@ -217,7 +217,7 @@ async fn a_reset_in_the_middle_of_a_response_never_looks_like_its_end() {
             let half = Bytes::from_static(b"half");
             let send = request.respond.head_with(&head, half, false).await;
             let mut send = send.unwrap();
-            // What was not read before a reset is lost with it, the head as well.
+            // Bytes that were unread before a reset are lost with it, the head as well.
             go.notified().await;
             send.reset(Reason::Internal);
         });

@@ -15,7 +15,7 @@ use crate::sidecars::{Applications, Mesh, To, listener};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// A mesh in front of one application for everything, of which the listener is the test's to serve.
+/// A mesh in front of one application for everything; the test serves its listener.
 async fn mesh() -> (Mesh, TcpListener) {
     let (origin, address) = listener().await;
     let mesh = Mesh::start_in_memory(Applications {
@@ -26,7 +26,7 @@ async fn mesh() -> (Mesh, TcpListener) {
     (mesh.await, origin)
 }
 
-/// Runs `serve` for each connection that says something (health probes do not) until the set is dropped.
+/// Runs `serve` for each connection that sends bytes (health probes do not) until the set is dropped.
 fn serve<F>(
     tasks: &mut JoinSet<()>,
     origin: TcpListener,
@@ -94,7 +94,7 @@ async fn a_response_head_beyond_the_limit_is_a_502() {
         head(&mut stream).await;
         let long = "a".repeat(1024 * 1024);
         let answer = format!("HTTP/1.1 200 OK\r\nx-long: {long}\r\ncontent-length: 0\r\n\r\n");
-        // Nobody reads it to its end.
+        // No client reads it to its end.
         let _ = stream.write_all(answer.as_bytes()).await;
     });
     let answer = call(mesh.listener(To::Orders), get("orders", "/")).await;

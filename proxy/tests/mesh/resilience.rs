@@ -1,5 +1,4 @@
-//! What sidecars do about endpoints that are dead, slow, failing or full: retries, ejection, deadlines,
-//! limits.
+//! How sidecars handle endpoints that are dead, slow, failing or full: retries, ejection, deadlines, limits.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -175,8 +174,8 @@ async fn a_service_that_always_fails_gets_little_more_than_what_is_asked() {
     assert!(metric(&fabric, client, "weft_requests_retried_total", &failed).await > 0.0);
 }
 
-/// A last service that never answers, behind one that calls it and passes on nothing but `traceparent`.
-/// What is returned hears when the last one is asked, with its deadline, and when it is cancelled.
+/// A last service that never answers, behind one that calls it and passes on only `traceparent`. The returned
+/// channels report when the last one is asked, with its deadline, and when it is cancelled.
 async fn stuck_chain(
     fabric: &mut Fabric,
 ) -> (usize, mpsc::Receiver<String>, Vec<tokio::task::JoinSet<()>>) {
@@ -204,8 +203,8 @@ async fn stuck_chain(
     (client, hears, vec![last_tasks, middle_tasks])
 }
 
-/// A service that calls the last one and passes on its status, and of the request only `traceparent`; and
-/// a client of it, whose number is returned.
+/// A service that calls the last one, passing on only `traceparent` of the request and returning its status;
+/// and a client of it, whose number is returned.
 async fn before_last(fabric: &mut Fabric) -> (usize, tokio::task::JoinSet<()>) {
     // Its own address is known only once it has a sidecar.
     let next = Arc::new(Mutex::new(None));
@@ -295,7 +294,7 @@ async fn a_deadline_holds_through_an_application_that_passes_on_only_the_trace()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_is_heard_by_the_application() {
+async fn a_caller_that_goes_away_is_noticed_by_the_application() {
     let mut fabric = Fabric::new();
     let (client, mut hears, _tasks) = stuck_chain(&mut fabric).await;
     fabric.publish(|_| Traffic::default()).await;
@@ -351,7 +350,7 @@ async fn calls_over_the_limit_are_refused_at_once_and_may_go_elsewhere() {
     grpc.headers_mut()
         .insert("content-type", "application/grpc".parse().unwrap());
     assert_eq!(call(to, grpc).await.headers["grpc-status"], "14");
-    // What only observes lets through and counts.
+    // A policy that only observes lets requests through and counts them.
     fabric.publish(limited(Mode::Observe)).await;
     let second = tokio::task::JoinSet::from_iter([call(to, get("orders", "/"))]);
     entered.notified().await;

@@ -1,4 +1,4 @@
-//! The pair of sidecars that the tests talk through, and the applications behind them.
+//! The pair of sidecars through which the tests call, and the applications behind them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -92,7 +92,7 @@ impl ControlPlane for Control {
     fn hand_over(&self) {}
 }
 
-/// A listener whose address nobody answers on, once dropped.
+/// A listener whose address no program answers on, once it is dropped.
 pub(crate) async fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -189,7 +189,7 @@ impl Mesh {
             locality: None,
         };
         let live = endpoint(self.orders.mesh(), "orders");
-        // Nobody listens there: the port is one that this process holds for TCP only.
+        // No program listens there: this process holds the port for TCP only.
         let dead = endpoint(self.frontend.admin(), "orders");
         let authorization = Some(Authorization::new(default, rules));
         let service = |name: &str, number, protocol, endpoints: Vec<Endpoint>, routes| {

@@ -1,5 +1,4 @@
-//! What a traffic policy asks of sidecars beside retries and breakers: hedges, faults, rates, failover,
-//! overrides.
+//! Sidecars under a traffic policy, besides retries and breakers: hedges, faults, rates, failover, overrides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Gathers what `judge.rs` judges: asks the kernel, the control plane, peers and applications.
-//! Nothing is changed, and no identity is renewed.
+//! Gathers the facts that `judge.rs` judges: asks the kernel, the control plane, peers and applications. It
+//! changes nothing, and renews no identity.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -17,7 +17,7 @@ use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 use weft_transport::identity::SpiffeId;
 use weft_transport::tcp::TlsConnector;
 
-use super::holders::{self, Of};
+use super::holders::{self, SocketKind};
 use super::judge::{
     ADMIN, Application, Buffers, Clock, Facts, Port, PortState, SvidFact, UdpProbe,
 };
@@ -27,12 +27,12 @@ use crate::command::proxy::config_addresses;
 use crate::failure::chain;
 use crate::identity;
 
-/// How long one answer is waited for: far above any round trip, below anyone's patience.
+/// How long one answer is waited for: far above any round trip, below a person's patience.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Peers that are probed: enough to see a firewall, few enough to be quick.
 const PEERS_MAX: usize = 8;
 
-/// What can be known without settings.
+/// The facts that need no settings.
 pub fn of_host(wanted_buffer: u64) -> Facts {
     Facts {
         buffers: buffers(wanted_buffer),
@@ -41,7 +41,7 @@ pub fn of_host(wanted_buffer: u64) -> Facts {
     }
 }
 
-/// What can be known about a sidecar with these settings.
+/// The facts about a sidecar with these settings.
 pub async fn of_sidecar(settings: &ProxySettings) -> Facts {
     let identity = load_identity(&settings.state_dir);
     let clocks = match &identity {
@@ -66,7 +66,7 @@ pub async fn of_sidecar(settings: &ProxySettings) -> Facts {
     }
 }
 
-/// Whom the token is for of a sidecar that has never joined.
+/// The identity in the token of a sidecar that has never joined.
 fn joins_as(settings: &ProxySettings) -> Option<String> {
     let token = settings.join_token_file.as_deref()?;
     if identity::has_joined(&settings.state_dir) {
@@ -156,8 +156,8 @@ fn parse_http_date(text: &str) -> Option<SystemTime> {
     Some(zoned.timestamp().into())
 }
 
-/// Every QUIC server answers a packet of a version that it does not know (RFC 9000 section 6.1),
-/// so no key is needed to learn whether UDP gets there and back.
+/// Every QUIC server answers a packet of a version that it does not know (RFC 9000 section 6.1), so this
+/// needs no key to learn whether UDP passes in both directions.
 async fn probe_peers(state_dir: &Path) -> Vec<UdpProbe> {
     let peers = saved_table(state_dir)
         .as_ref()
@@ -175,7 +175,7 @@ async fn probe_peers(state_dir: &Path) -> Vec<UdpProbe> {
     answers
 }
 
-/// Where the endpoints of a table are.
+/// The addresses of the endpoints in a table.
 fn peers_of(table: &Table) -> BTreeSet<SocketAddr> {
     let ports = table
         .services
@@ -238,7 +238,7 @@ fn buffers(wanted: u64) -> Option<Buffers> {
     let size = usize::try_from(wanted).ok()?;
     socket.set_recv_buffer_size(size).ok()?;
     socket.set_send_buffer_size(size).ok()?;
-    // Linux doubles what it is asked for, for its own bookkeeping (socket(7)).
+    // Linux doubles the requested size, for its own bookkeeping (socket(7)).
     let granted = |size: std::io::Result<usize>| size.ok().map(|size| size as u64 / 2);
     Some(Buffers {
         wanted,
@@ -254,7 +254,7 @@ fn ports(settings: &ProxySettings) -> Vec<Port> {
     }
     if let Some(inbound) = &settings.inbound {
         let bound = UdpSocket::bind(inbound.listen).map(drop);
-        let holder = || holders::at(Of::Udp, inbound.listen);
+        let holder = || holders::at(SocketKind::Udp, inbound.listen);
         ports.push(port("inbound", inbound.listen.to_string(), bound, holder));
     }
     for listener in &settings.outbound {
@@ -285,7 +285,7 @@ fn tcp_port(setting: &'static str, address: SocketAddr) -> Port {
         setting,
         address.to_string(),
         std::net::TcpListener::bind(address).map(drop),
-        || holders::at(Of::Tcp, address),
+        || holders::at(SocketKind::Tcp, address),
     )
 }
 
@@ -335,7 +335,7 @@ async fn applications(settings: &ProxySettings) -> Vec<Application> {
     found
 }
 
-/// What the sidecar of these settings says, if one answers at their admin endpoint.
+/// The answers of the sidecar with these settings, if one answers at their admin endpoint.
 pub async fn running(settings: &ProxySettings) -> Option<Running> {
     let at = [Target::Tcp(settings.admin.listen)];
     running::ask(&at).await.ok()

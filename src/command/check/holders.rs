@@ -1,25 +1,25 @@
-//! Which program holds a port or a socket of this host, as far as this user may see: the kernel names the socket, and
-//! `/proc` the process that has it open. Nothing is asked of the program itself.
+//! Finds the program that holds a port or a socket of this host, as far as this user may see: the kernel
+//! names the socket, and `/proc` the process that has it open. The program itself is not asked.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// Processes that are looked at; a host with more does not say who it is.
+/// Processes that are searched; on a host with more, the holder is not found.
 const PROCESSES_MAX: usize = 65_536;
 
-/// What holds a socket.
+/// The kind of socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum SocketKind {
     Tcp,
     Udp,
 }
 
 /// The program at this address, as `nginx (pid 7)`.
-pub fn at(of: Of, address: SocketAddr) -> Option<String> {
+pub fn at(of: SocketKind, address: SocketAddr) -> Option<String> {
     let name = match of {
-        Of::Tcp => "tcp",
-        Of::Udp => "udp",
+        SocketKind::Tcp => "tcp",
+        SocketKind::Udp => "udp",
     };
     let read = |suffix: &str| fs::read_to_string(format!("/proc/net/{name}{suffix}"));
     let tables = [read(""), read("6")];
@@ -42,13 +42,14 @@ pub fn at_path(path: &Path) -> Option<String> {
     program(&inode)
 }
 
-/// The inode of a line of `/proc/net/tcp` or its like, if its socket takes what is sent to this address (proc_net(5)).
-fn inode_of(line: &str, of: Of, address: SocketAddr) -> Option<String> {
+/// The inode of a line of `/proc/net/tcp` or its like, if its socket receives packets to this address
+/// (proc_net(5)).
+fn inode_of(line: &str, of: SocketKind, address: SocketAddr) -> Option<String> {
     /// TCP_LISTEN.
     const LISTENS: &str = "0A";
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let local = socket_address(words.get(1)?)?;
-    let listens = of == Of::Udp || *words.get(3)? == LISTENS;
+    let listens = of == SocketKind::Udp || *words.get(3)? == LISTENS;
     let takes = local.port() == address.port()
         && (local.ip() == address.ip()
             || local.ip().is_unspecified()
@@ -85,7 +86,7 @@ fn program(inode: &str) -> Option<String> {
         else {
             continue;
         };
-        // Those of other users are not shown.
+        // The descriptors of other users are not visible.
         let Ok(open) = fs::read_dir(process.path().join("fd")) else {
             continue;
         };
@@ -109,19 +110,19 @@ mod tests {
         let own = format!("(pid {})", std::process::id());
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
-        assert!(at(Of::Tcp, address).is_some_and(|one| one.ends_with(&own)));
-        assert_eq!(at(Of::Udp, address), None);
+        assert!(at(SocketKind::Tcp, address).is_some_and(|one| one.ends_with(&own)));
+        assert_eq!(at(SocketKind::Udp, address), None);
         let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
-        assert!(at(Of::Tcp, any).is_some_and(|one| one.ends_with(&own)));
+        assert!(at(SocketKind::Tcp, any).is_some_and(|one| one.ends_with(&own)));
         let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
-        let found = at(Of::Udp, udp.local_addr().unwrap());
+        let found = at(SocketKind::Udp, udp.local_addr().unwrap());
         assert!(found.is_some_and(|one| one.ends_with(&own)));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s.sock");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         assert!(at_path(&path).is_some_and(|one| one.ends_with(&own)));
         drop(tcp);
-        assert_eq!(at(Of::Tcp, address), None);
+        assert_eq!(at(SocketKind::Tcp, address), None);
     }
 
     #[test]
@@ -135,7 +136,7 @@ mod tests {
             "0: é:1F90 0 0A",
         ] {
             assert_eq!(
-                inode_of(line, Of::Tcp, "127.0.0.1:8080".parse().unwrap()),
+                inode_of(line, SocketKind::Tcp, "127.0.0.1:8080".parse().unwrap()),
                 None
             );
         }

@@ -1,4 +1,4 @@
-//! What the facts about this host mean for a sidecar. Pure: `facts.rs` gathers, this judges.
+//! Judges what the facts about this host mean for a sidecar. Pure: `facts.rs` gathers, this file judges.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -8,12 +8,12 @@ use serde::Serialize;
 /// Clocks further apart than this make fresh certificates look not yet valid: they begin 60 s
 /// before they are issued.
 const SKEW_FAIL: Duration = Duration::from_secs(60);
-/// Clocks further apart than this drift: nobody corrects them.
+/// Clocks further apart than this drift: they are not synchronised.
 const SKEW_WARN: Duration = Duration::from_secs(5);
 /// Open files below which a busy sidecar runs out: two per connection of the application.
 const FILES_WARN: u64 = 16_384;
 
-/// What was found out; nothing here is an opinion.
+/// The facts; no judgement.
 #[derive(Debug, Default)]
 pub struct Facts {
     /// Clocks of the control plane.
@@ -26,7 +26,7 @@ pub struct Facts {
     pub ports: Vec<Port>,
     /// The identity in the state directory.
     pub svid: Option<Result<SvidFact, String>>,
-    /// Whom a sidecar that has never joined becomes by its token.
+    /// The identity that a sidecar gets by its token if it has never joined.
     pub joins_as: Option<String>,
     /// Applications that the sidecar delivers to.
     pub applications: Vec<Application>,
@@ -42,14 +42,14 @@ pub struct Clock {
     pub ours: SystemTime,
 }
 
-/// A QUIC packet that every QUIC server answers, and whether one did.
+/// A QUIC packet that every QUIC server answers, and whether this one did.
 #[derive(Debug)]
 pub struct UdpProbe {
     pub peer: SocketAddr,
     pub answered: Result<bool, String>,
 }
 
-/// Bytes per direction: wanted, and what the kernel grants.
+/// Bytes per direction: requested, and granted by the kernel.
 #[derive(Debug)]
 pub struct Buffers {
     pub wanted: u64,
@@ -77,7 +77,7 @@ impl Port {
 /// The setting of the admin endpoint.
 pub const ADMIN: &str = "admin";
 
-/// What the sidecar of the settings is doing.
+/// The state of the sidecar with these settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
     /// It does not run.
@@ -87,11 +87,11 @@ pub enum Life {
     Runs,
 }
 
-/// What binding it said.
+/// The error of binding it.
 #[derive(Debug)]
 pub enum PortState {
     Free,
-    /// By this program, if that can be seen.
+    /// The program that holds it, if that is visible.
     InUse(Option<String>),
     Refused(String),
 }
@@ -118,7 +118,7 @@ pub struct Finding {
     pub check: String,
     pub verdict: Verdict,
     pub found: String,
-    /// What to do; empty when all is well.
+    /// The remedy; empty if there is no fault.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub advice: String,
 }
@@ -145,7 +145,7 @@ impl std::fmt::Display for Verdict {
 /// Judges all facts. A sidecar that runs has its ports in use.
 pub fn judge(facts: &Facts, now: SystemTime, life: Life) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // One that runs says itself who it is, which the disk may not hold yet.
+    // A running sidecar states its identity itself; the disk may not hold it yet.
     if life != Life::Runs {
         findings.extend(match &facts.joins_as {
             Some(identity) => Some(judge_token(identity)),
@@ -210,7 +210,7 @@ pub fn judge_svid(svid: &Result<SvidFact, String>, now: SystemTime) -> Finding {
         );
     }
     let found = format!("{}, {} left of {}", svid.id, span(left), span(life));
-    // It is renewed at two thirds of its life, so a third left means that renewal has failed.
+    // It is renewed at two thirds of its life, so with a third left, renewal has failed.
     if left < life / 4 {
         let advice =
             "renewal is overdue: see whether the CA is reachable and what the sidecar's log says";
@@ -224,7 +224,7 @@ fn judge_clock(clock: &Clock) -> Finding {
     let theirs = match &clock.theirs {
         Ok(theirs) => *theirs,
         Err(error) => {
-            let advice = "start it, or correct its address; a sidecar runs on with its last good table meanwhile";
+            let advice = "start it, or correct its address; until then a sidecar runs with its last good table";
             return finding(check, Verdict::Warn, error, advice);
         }
     };

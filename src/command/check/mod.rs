@@ -1,5 +1,6 @@
-//! `weft check`: is this host fit for a sidecar, and is its sidecar well? `facts.rs` gathers what the host tells and
-//! `judge.rs` judges it; `running.rs` does both for what a running sidecar and the mesh tell; this prints.
+//! `weft check`: judges whether this host suits a sidecar, and whether its sidecar works. `facts.rs` gathers
+//! facts about the host and `judge.rs` judges them; `running.rs` does both for a running sidecar and the
+//! mesh; this file prints.
 
 mod facts;
 mod holders;

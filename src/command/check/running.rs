@@ -1,5 +1,5 @@
-//! What a running sidecar and the mesh say of it, and what that means. [`ask`] and [`ask_mesh`] gather; the rest
-//! judges, and is pure.
+//! The reports of a running sidecar and of the mesh about it, and their meaning. [`ask`] and [`ask_mesh`]
+//! gather; the rest judges, and is pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -11,31 +11,31 @@ use crate::admin_client::{Target, get};
 use crate::context::ContextFlags;
 use crate::failure::Failure;
 
-/// How long the mesh is waited for: a host may have a login and no way to the config service.
+/// How long the mesh is waited for: a host may have a login but no connection to the config service.
 const MESH_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a sidecar says of itself.
+/// The sidecar's own report.
 #[derive(Debug, Default)]
 pub struct Running {
-    /// The answer of `/ready`, and whether it is good.
+    /// The answer of `/ready`, and whether it reports readiness.
     pub ready: (bool, String),
     /// `/certs` and `/config_dump`.
     pub certs: Value,
     pub dump: Value,
-    /// What the mesh says, where this host has an operator's login.
+    /// The mesh's report, if this host has an operator's login.
     pub mesh: Option<Mesh>,
 }
 
-/// What the config service says of the sidecars of one identity.
+/// The config service's report on the sidecars of one identity.
 #[derive(Debug, Default)]
 pub struct Mesh {
     /// The newest revision.
     pub revision: u64,
-    /// Registrations that do not hold, in the words for operators.
+    /// Registrations that do not hold, in words for operators.
     pub problems: BTreeMap<String, String>,
 }
 
-/// Asks a sidecar. One that waits for its identity has nothing but `/ready`.
+/// Asks a sidecar. A sidecar that waits for its identity answers only `/ready`.
 pub async fn ask(at: &[Target]) -> Result<Running, Failure> {
     let ready = get(at, "/ready").await?;
     let said = String::from_utf8_lossy(&ready.body).trim().to_owned();
@@ -53,7 +53,7 @@ pub async fn ask(at: &[Target]) -> Result<Running, Failure> {
     Ok(running)
 }
 
-/// Asks the config service, as the operator who logged in here, if one did.
+/// Asks the config service, as the operator who logged in on this host, if one did.
 async fn ask_mesh(identity: &str) -> Option<Mesh> {
     let asked = async {
         let mut operator = ContextFlags::default().connect().await.ok()?;
@@ -71,12 +71,12 @@ async fn ask_mesh(identity: &str) -> Option<Mesh> {
 }
 
 impl Running {
-    /// Whom it is.
+    /// Its identity.
     pub fn identity(&self) -> &str {
         self.certs["identity"].as_str().unwrap_or_default()
     }
 
-    /// Every address that it listens on: where its settings name others, they are not those that it runs with.
+    /// Every address that it listens on. If its settings name others, they were changed since its start.
     pub fn listens_on(&self, address: &str) -> bool {
         let mut listeners = rows(&self.dump["listeners"]).map(|row| text(&row["listen"]));
         self.dump["listen"] == address || listeners.any(|one| one == address)
@@ -217,7 +217,7 @@ fn judge_listener(row: &Value) -> Finding {
     }
 }
 
-/// A sidecar that has the admin address and is not the one of the settings.
+/// A sidecar that has the admin address and is not that of the settings.
 pub fn judge_stranger(running: &Running, own: &str, admin: &str) -> Option<Finding> {
     let other = running.identity();
     if other.is_empty() || own.is_empty() || other == own {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_its_settings_ask_for_in_vain_fails() {
+    fn settings_that_the_mesh_does_not_meet_fail() {
         let mut sidecar = running();
         sidecar.dump["registrations"][0]["problem"] = "waits: no Service".into();
         expect(

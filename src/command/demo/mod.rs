@@ -1,8 +1,8 @@
-//! `weft demo`: the whole mesh on this machine, as real processes, with nothing to set up.
+//! `weft demo`: the whole mesh on this machine, as real processes, without any preparation.
 //!
-//! The story stands in `perform`, top to bottom. `src/children.rs` owns the processes, `services.rs`
-//! the applications, `wiretap.rs` the eavesdropper, `traffic.rs` the callers, `report.rs` the
-//! words. Everything lives in one temporary directory that is removed at the end.
+//! `perform` has the steps in order. `src/children.rs` owns the processes, `services.rs` the applications,
+//! `wiretap.rs` the eavesdropper, `traffic.rs` the callers, `report.rs` the texts. Everything is in one
+//! temporary directory that is removed at the end.
 
 mod report;
 mod services;
@@ -42,15 +42,15 @@ pub struct Demo {
 const MESH: &str = include_str!("mesh.yaml");
 /// A text that must not be readable on the wire (a card number of test suites).
 const SECRET: &str = "4929-4212-0000-7331";
-/// What the TCP application says first.
+/// The first bytes of the TCP application.
 const GREETING: &str = "ledger ready\n";
-/// Requests over the split: enough that 10 % can be seen.
+/// Requests over the split: enough that a share of 10 % shows.
 const REQUESTS: usize = 200;
 /// Requests behind each median.
 const LATENCY_SAMPLES: usize = 300;
 /// How long a step of the bring-up may take, on a busy machine too.
 const STEP: Duration = Duration::from_secs(30);
-/// How often a step is looked at.
+/// How often a step is checked.
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// Runs `weft demo`.
@@ -65,7 +65,7 @@ pub fn run(args: &Demo) -> Result<(), Failure> {
             )
         })?;
     let result = crate::process::runtime()?.block_on(run_in(args, directory.path()));
-    // Before the exit code is decided, so that Ctrl-C leaves nothing either.
+    // Before the exit code is decided, so that Ctrl-C leaves no process either.
     if let Err(error) = directory.close() {
         note(format_args!(
             "weft: the temporary directory remains: {error}"
@@ -97,7 +97,7 @@ async fn run_in(args: &Demo, directory: &Path) -> Result<(), Failure> {
     result
 }
 
-/// What must live as long as the demo.
+/// The values that must live as long as the demo.
 struct Mesh {
     orders: [Application; 2],
     /// Kept only so that it goes on serving.

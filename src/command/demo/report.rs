@@ -1,9 +1,9 @@
-//! The demo's report: what happened, in a form that needs no prior knowledge. Pure.
+//! The demo's report: the results, in a form that needs no prior knowledge. Pure.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What the demo measured.
+/// The demo's measurements.
 pub struct Outcome {
     pub processes: usize,
     pub bring_up: Duration,
@@ -25,7 +25,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What did not come out as promised; empty if the mesh did its job.
+    /// The promises that were not kept; empty if the mesh did its job.
     pub fn broken_promises(&self) -> Vec<&'static str> {
         let promises = [
             (self.answered == self.requests, "every request is answered"),

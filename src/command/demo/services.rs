@@ -41,7 +41,7 @@ pub async fn http(name: &'static str, secret: &'static str) -> Result<Applicatio
             let body = format!("{name}: order {} for card {secret}\n", request.uri().path());
             async move { Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(body)))) }
         });
-        // A connection that breaks is the client's affair.
+        // An error of a connection is the client's affair.
         let _ = hyper::server::conn::http1::Builder::new()
             .serve_connection(TokioIo::new(stream), answer)
             .await;
@@ -85,7 +85,8 @@ where
             tokio::select! {
                 accepted = listener.accept() => {
                     let Ok((stream, _)) = accepted else { continue };
-                    // Measured latency must not be Nagle's; without the option it is merely worse.
+                    // Nagle's algorithm must not affect the measured latency; without the option it is merely
+                    // worse.
                     let _ = stream.set_nodelay(true);
                     connections.spawn(serve(stream, Arc::clone(&counters.0), Arc::clone(&counters.1)));
                 }

@@ -26,7 +26,7 @@ pub struct Client {
     _connection: JoinSet<()>,
 }
 
-/// What came back.
+/// The response.
 pub struct Reply {
     pub status: StatusCode,
     pub body: String,

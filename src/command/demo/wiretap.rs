@@ -1,5 +1,5 @@
-//! The eavesdropper: a UDP relay between two sidecars that keeps all it sees and looks for a text
-//! in it. It stands where a switch or a hostile network would.
+//! The eavesdropper: a UDP relay between two sidecars that keeps all bytes and searches them for a text. It
+//! is where a switch or a hostile network would be.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,7 +26,7 @@ pub struct Wiretap {
     _tasks: JoinSet<()>,
 }
 
-/// What went over the wire so far.
+/// The traffic over the wire so far.
 #[derive(Clone, Default)]
 pub struct Seen {
     /// Datagrams in both directions.
@@ -73,7 +73,7 @@ impl Wiretap {
         })
     }
 
-    /// What went over the wire so far.
+    /// The traffic over the wire so far.
     pub fn seen(&self) -> Seen {
         lock(&self.seen).clone()
     }
@@ -106,7 +106,7 @@ async fn relay(front: Arc<UdpSocket>, server: SocketAddr, seen: Arc<Mutex<Seen>>
                 back
             }
         };
-        // UDP may lose it, and QUIC copes: as on a wire.
+        // UDP may lose it, and QUIC recovers, as on a real network.
         let _ = back.send_to(&buffer[..length], server).await;
     }
 }

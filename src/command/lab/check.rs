@@ -1,4 +1,4 @@
-//! `weft lab check`: what this machine can do for a lab, found by trying.
+//! `weft lab check`: what a lab can use on this machine, found by trying.
 
 use clap::Args;
 use weft_netem_tests::lab::check::{Finding, probe};

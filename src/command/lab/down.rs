@@ -9,8 +9,8 @@ use weft_netem_tests::lab::{Directory, join};
 use crate::failure::{Code, Failure};
 use crate::output;
 
-/// How long a lab may take to end before it is killed: its programs are killed at once, the rest
-/// is closing files.
+/// How long a lab may take to end before it is killed: its programs are killed at once, and the rest is
+/// closing files.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Flags of `weft lab down`.
@@ -33,7 +33,7 @@ pub fn run(args: &Down) -> Result<(), Failure> {
     }
     let labs = match &args.name {
         _ if args.all => base.up()?,
-        // It was asked for, and it is gone.
+        // The lab was asked to end, and it is gone.
         Some(name) if swept.contains(name) => Vec::new(),
         None if !swept.is_empty() && base.up()?.is_empty() => Vec::new(),
         name => vec![base.find(name.as_deref())?],

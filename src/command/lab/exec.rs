@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use weft_netem_tests::lab::join;
 
-use super::Which;
+use super::LabFlag;
 use crate::failure::Failure;
 
 /// Flags of `weft lab exec`.
@@ -16,7 +16,7 @@ use crate::failure::Failure;
 )]
 pub struct Exec {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// The host or router
     host: String,
     /// The command and its arguments

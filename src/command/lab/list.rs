@@ -1,4 +1,4 @@
-//! `weft lab list`: the scenarios that ship, and `weft lab validate`: are these files scenarios?
+//! `weft lab list`: the scenarios that ship. `weft lab validate`: checks whether files are scenarios.
 
 use clap::Args;
 use serde::Serialize;

@@ -1,5 +1,5 @@
-//! `weft lab`: networks with faults on this machine, for any program. The work is done by
-//! `weft_netem_tests`; here flags are read and results printed.
+//! `weft lab`: networks with faults on this machine, for any program. `weft_netem_tests` does the work; this
+//! reads flags and prints results.
 
 mod backend;
 mod check;
@@ -66,7 +66,7 @@ enum Command {
 
 /// Which lab.
 #[derive(Debug, Args)]
-pub struct Which {
+pub struct LabFlag {
     /// The lab; needed only if several are up
     #[arg(long, value_name = "NAME")]
     lab: Option<String>,
@@ -91,7 +91,7 @@ pub fn run(args: Lab) -> Result<(), Failure> {
     }
 }
 
-impl Which {
+impl LabFlag {
     fn find(&self) -> Result<Directory, Failure> {
         Ok(base().find(self.lab.as_deref())?)
     }

@@ -1,5 +1,5 @@
-//! `weft lab run` and `weft lab matrix`: which scenarios are carried out, and how what was found is
-//! printed. `runner.rs` carries them out.
+//! `weft lab run` and `weft lab matrix`: choose the scenarios to run, and print the results. `runner.rs` runs
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use weft_netem_tests::run::outcome::Outcome;
 use weft_netem_tests::scenario::{Override, Scenario};
 use weft_netem_tests::suite::SUITE;
 
-use super::runner::{How, Runner, finish};
+use super::runner::{RunFlags, Runner, finish};
 use super::scenarios::{Changes, read};
 use crate::failure::{Code, Failure};
 use crate::output::{note, text_out};
@@ -44,7 +44,7 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
     repeat: u32,
     #[command(flatten)]
-    how: How,
+    how: RunFlags,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -76,7 +76,7 @@ pub struct Matrix {
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
-    how: How,
+    how: RunFlags,
     /// How to print what was found
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -101,7 +101,7 @@ pub fn run(args: &Run) -> Result<(), Failure> {
     } else {
         args.scenarios.iter().map(String::as_str).collect()
     };
-    // Before anything is started: mistakes in the last file are told at once.
+    // Before anything is started, so that mistakes in the last file are reported at once.
     let overrides = args.changes.overrides();
     let scenarios = names
         .iter()
@@ -244,12 +244,12 @@ fn sum(outcomes: &[Outcome]) -> String {
     )
 }
 
-/// Says how far a series of runs is.
+/// Reports the progress of a series of runs.
 struct Progress {
     began: Instant,
     runs: usize,
     done: usize,
-    /// What the loads of all runs, and of those that are over, are planned to take.
+    /// The planned time of the loads of all runs, and of those that are over.
     planned: [Duration; 2],
 }
 
@@ -264,7 +264,7 @@ impl Progress {
         }
     }
 
-    /// Before each run. What is left is reckoned from what those before took.
+    /// Called before each run. The remaining time is estimated from that of the runs before.
     fn next(&mut self, scenario: &Scenario) {
         self.done += 1;
         if self.runs > 1 {

@@ -1,5 +1,5 @@
-//! Carrying scenarios out inside a sandbox, and what is left of a run: files, exit code, the line that
-//! shows it again. Which scenarios, and how results are printed, is `run.rs`.
+//! Runs scenarios inside a sandbox, and handles what a run leaves: files, exit code, the command line that
+//! reproduces it. Not here: which scenarios, and how results are printed (`run.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::output::note;
 
 /// How runs are carried out.
 #[derive(Debug, Args)]
-pub(super) struct How {
+pub(super) struct RunFlags {
     /// How often an invalid run is tried
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     attempts: u32,
@@ -43,13 +43,13 @@ pub(super) struct How {
 /// Carries scenarios out, inside a sandbox.
 pub(super) struct Runner<'a> {
     weft: PathBuf,
-    how: &'a How,
+    how: &'a RunFlags,
     stop: Stop,
 }
 
 impl<'a> Runner<'a> {
-    /// Goes into the sandbox. `None`: the process inside did all there was to do, well.
-    pub(super) fn enter(how: &'a How) -> Result<Option<Self>, Failure> {
+    /// Enters the sandbox. `None`: the process inside did all the work, with success.
+    pub(super) fn enter(how: &'a RunFlags) -> Result<Option<Self>, Failure> {
         match sandbox::enter()? {
             Entered::Ended(0) => return Ok(None),
             Entered::Ended(code) => return Err(Failure::of_command(code)),
@@ -106,7 +106,7 @@ impl<'a> Runner<'a> {
         let outcome = match run::run(scenario, &setup, &self.stop, &mut progress) {
             Ok(outcome) => outcome,
             Err(RunError::Stopped) => return Err(Failure::silent(Code::Interrupted)),
-            // Nothing has begun, so nothing is left of it.
+            // No process was started, so no files are left.
             Err(error @ RunError::Clock(_)) => {
                 return Ok(Outcome::broken(scenario, error.to_string()));
             }
@@ -118,7 +118,7 @@ impl<'a> Runner<'a> {
         Ok(outcome)
     }
 
-    /// Keeps the logs and says how to see it again.
+    /// Keeps the logs and prints how to reproduce the run.
     fn say_what_is_left(&self, name: &str, outcome: &Outcome, from: &Path, changes: &Changes) {
         match run::keep::keep(outcome, from, &self.how.keep) {
             Ok(folder) => note(format_args!(
@@ -134,8 +134,8 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// SIGINT and SIGTERM end the run, which then ends its processes in order. Called before any other
-/// thread starts, so that all threads hold the signals back for the one that waits.
+/// SIGINT and SIGTERM end the run, which then ends its processes in order. Called before any other thread
+/// starts, so that all threads block the signals for the one that waits.
 fn raise_on_signals(stop: Stop) -> Result<(), Failure> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -157,7 +157,7 @@ fn raise_on_signals(stop: Stop) -> Result<(), Failure> {
 }
 
 /// Writes page and pictures, and decides the exit code.
-pub(super) fn finish(how: &How, outcomes: &[Outcome]) -> Result<(), Failure> {
+pub(super) fn finish(how: &RunFlags, outcomes: &[Outcome]) -> Result<(), Failure> {
     if let Some(path) = &how.html {
         std::fs::write(path, report::html(outcomes)).map_err(|error| Failure::io(path, &error))?;
     }

@@ -1,4 +1,4 @@
-//! Finding the scenarios that a command names: those that ship, and files.
+//! Finds the scenarios that a command names: those that ship, and files.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,7 +11,7 @@ use weft_netem_tests::suite;
 
 use crate::failure::{Code, Failure};
 
-/// Which scenario, and what of it is different.
+/// The scenario, and the fields that the command line changes.
 #[derive(Debug, Args)]
 pub struct Changes {
     /// Fixes the fate of packet n on each link and direction (not how processes are scheduled)
@@ -71,7 +71,7 @@ pub fn read(name: &str, overrides: &[Override]) -> Result<Scenario, Failure> {
     .map_err(|error| Failure::new(Code::BadData, error))
 }
 
-/// Reads a file of people's. Whatever it is, a device among others, no more of it than the bound.
+/// Reads a file of a user. Even if it is a device, at most the bound is read.
 pub fn read_file(path: &Path) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -84,7 +84,7 @@ pub fn read_file(path: &Path) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| wrong(error.to_string()))
 }
 
-/// What reads the files that the scenario at `path` names: they are found from where it is.
+/// Reads the files that the scenario at `path` names, relative to that path.
 pub fn files_of(path: &Path) -> impl Fn(&str) -> Result<String, String> {
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     move |name| read_file(&folder.join(name)).map_err(|failure| failure.line)

@@ -6,7 +6,7 @@ use clap::Args;
 use weft_netem_tests::lab::control::{Answer, Request, call};
 use weft_netem_tests::link::{Impairment, Trace};
 
-use super::Which;
+use super::LabFlag;
 use super::scenarios::files_of;
 use crate::failure::{Code, Failure};
 use crate::output;
@@ -16,7 +16,7 @@ use crate::output;
 #[command(after_long_help = settings_help(), after_help = "`--help` lists the settings.")]
 pub struct Set {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// The link
     link: String,
     /// What to change, as `delay=20ms`; `clear` makes the link perfect first
@@ -31,7 +31,7 @@ pub struct Set {
 #[derive(Debug, Args)]
 pub struct Rebind {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// The link that has the NAT
     link: String,
     /// Change the address outside as well as the ports
@@ -43,7 +43,7 @@ pub struct Rebind {
 #[derive(Debug, Args)]
 pub struct Move {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// The host
     host: String,
 }
@@ -80,7 +80,7 @@ pub fn change_address(args: &Move) -> Result<(), Failure> {
     }
 }
 
-/// One argument: checked here, so that a wrong one is a wrong usage.
+/// One argument, checked here so that a wrong one is a usage error.
 fn setting(text: &str) -> Result<(String, String), String> {
     if text == "clear" {
         return Ok((text.to_owned(), String::new()));
@@ -90,7 +90,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
         .ok_or("write SETTING=VALUE, as `delay=20ms`, or `clear`")?;
     let mut value = value.to_owned();
     if let Some(file) = Impairment::file(key, &value) {
-        // The lab's process has another working directory, so it gets what is in the file.
+        // The lab's process has another working directory, so it gets the contents of the file.
         let trace = Trace::read(&files_of(Path::new(""))(file)?);
         value = trace
             .map_err(|error| format!("{file}:{error}"))?

@@ -1,11 +1,11 @@
-//! `weft lab status`: what a lab is, does and did.
+//! `weft lab status`: the topology, the state and the counts of a lab.
 
 use std::fmt::Write as _;
 
 use clap::Args;
 use weft_netem_tests::lab::control::{self, Answer, Request, call};
 
-use super::Which;
+use super::LabFlag;
 use crate::failure::{Code, Failure};
 use crate::output::{self, Format, Table};
 
@@ -13,7 +13,7 @@ use crate::output::{self, Format, Table};
 #[derive(Debug, Args)]
 pub struct Status {
     #[command(flatten)]
-    which: Which,
+    which: LabFlag,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,

@@ -51,10 +51,10 @@ struct Making {
     backend: BackendFlag,
 }
 
-/// The seed of a lab when nobody says one: any is as good, but the same each time.
+/// The seed of a lab if none is given: any value will do, but it is always the same.
 const SEED_DEFAULT: u64 = 1;
 
-/// The first line that the lab's process says when all went well.
+/// The first line of the lab's process after a successful start.
 const READY: &str = "ready";
 
 pub fn run(args: &Up) -> Result<(), Failure> {
@@ -66,7 +66,7 @@ pub fn run(args: &Up) -> Result<(), Failure> {
     let (directory, lock) = super::base().create(&name)?;
     let started = start(args, &network, &directory, lock);
     if started.is_err() {
-        // What it had to say was said; a later command would sweep it, too.
+        // Its message was printed; a later command would also remove it.
         let _ = directory.remove();
     }
     started?;
@@ -80,7 +80,7 @@ pub fn run(args: &Up) -> Result<(), Failure> {
     ))
 }
 
-/// The file's name, made one of a lab: `Loss_1%.yaml` becomes `loss-1`.
+/// Turns the file's name into one of a lab: `Loss_1%.yaml` becomes `loss-1`.
 fn name_of(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let words = stem.split(|c: char| !c.is_ascii_alphanumeric());
@@ -116,12 +116,12 @@ fn start(args: &Up, network: &Network, directory: &Directory, lock: File) -> Res
             .stdin(Stdio::from(lock))
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log))
-            // Ctrl-C at this terminal is not for it.
+            // Ctrl-C at this terminal must not reach it.
             .process_group(0);
     })?;
     let mut said = String::new();
     if let Some(stdout) = child.stdout.take() {
-        // An unreadable answer is one that is not `ready`.
+        // An unreadable answer counts as not `ready`.
         let _ = BufReader::new(stdout).read_line(&mut said);
     }
     if said.trim() == READY {
@@ -129,13 +129,13 @@ fn start(args: &Up, network: &Network, directory: &Directory, lock: File) -> Res
     }
     let _ = child.wait();
     let line = match said.trim() {
-        "" => "the lab's process ended without a word".to_owned(),
+        "" => "the lab's process ended without an answer".to_owned(),
         line => line.to_owned(),
     };
     Err(Failure::new(Code::Failed, line))
 }
 
-/// The lab's own process. What goes wrong before it is ready is its answer on stdout.
+/// The lab's own process. An error before it is ready is its answer on stdout.
 pub fn hold(args: &Hold) -> Result<(), Failure> {
     let held = hold_up(args);
     if let Err(failure) = &held {
@@ -165,7 +165,7 @@ fn hold_up(args: &Hold) -> Result<(), Failure> {
     )
     .map_err(|error| Failure::new(Code::Failed, chain(&error)))?;
     control::serve(lab, &directory, || {
-        // `weft lab up` waits for it; if it went away, the lab is up all the same.
+        // `weft lab up` waits for it; if that went away, the lab is up all the same.
         let _ = output::text_out(&format!("{READY}\n"));
     })?;
     Ok(())

@@ -39,7 +39,7 @@ pub struct Asked {
     pub sweep: Option<Sweep>,
 }
 
-/// What makes sense for one run only.
+/// Options for one run only.
 const SINGLE: [&str; 8] = [
     "closed", "ramp", "stages", "replay", "requests", "fail_if", "html", "hdr_log",
 ];

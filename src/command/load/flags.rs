@@ -1,4 +1,4 @@
-//! The flags of `weft load URL...`, and the plan that they mean.
+//! The flags of `weft load URL...`, and the plan that they describe.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::replay::{self, Side};
 use super::tls::TlsFiles;
 use crate::failure::{Code, Failure};
 
-/// What to send, where, and when.
+/// The requests: content, target and times.
 #[derive(Debug, Args)]
 pub struct Flags {
     /// Where to: http, https, grpc, grpcs, tcp or udp; with a weight as in 3@http://host/path
@@ -171,8 +171,8 @@ enum Pattern {
 }
 
 impl Flags {
-    /// The plan, checked, and whether a first connection is tried before it. In a series the rate may
-    /// be left out.
+    /// The plan, checked, and whether a first connection is tried before it. In a series the rate may be
+    /// omitted.
     pub fn into_plan(self, asked: &Asked) -> Result<(Plan, bool), Failure> {
         let usage = |line: String| Failure::new(Code::Usage, line);
         let version = match (self.http2, self.http3) {
@@ -255,7 +255,7 @@ impl Flags {
         Ok((plan, !self.no_check))
     }
 
-    /// A search begins somewhere, and a sweep says its rates itself.
+    /// A search begins at the given rate, and a sweep gives its rates itself.
     fn rate_or_start(&self, asked: &Asked) -> Option<f64> {
         let start = asked.is_series().then_some(limits::SEARCH_START);
         self.rate.or(start)
@@ -288,7 +288,7 @@ impl Flags {
             Course::new(vec![stage]).map_err(|error| usage(format!("--ramp: {error}")))?
         } else if let Some(rate) = self.rate_or_start(asked) {
             let length = self.duration.unwrap_or(match self.requests {
-                // The requests end it; this is only when they would.
+                // The number of requests ends it; this is only the expected time.
                 Some(requests) => needed(requests, rate),
                 None => limits::LENGTH,
             });
@@ -341,7 +341,7 @@ impl Flags {
     }
 }
 
-/// A time in which `requests` are surely due at `rate`, whatever their spread.
+/// A time in which `requests` are surely due at `rate`, however they are spread.
 fn needed(requests: u64, rate: f64) -> Duration {
     let mean = requests as f64 / rate.max(limits::RATE_MIN);
     Duration::try_from_secs_f64(mean * 2.0 + 100.0 / rate.max(limits::RATE_MIN) + 1.0)

@@ -1,8 +1,8 @@
 //! `weft load`: sends requests at a rate and reports how long they took.
 //!
-//! `flags.rs` and `asked.rs` read what to do, `run.rs` does it and tells how it goes, `series.rs` does it at
-//! several rates; `diff.rs` compares results; `tls.rs` reads what handshakes need; `serve.rs` is the other
-//! end; `compare/` measures proxies beside each other. The work is in `weft_loadtest`.
+//! `flags.rs` and `asked.rs` read what to do, `run.rs` does it and reports progress, `series.rs` does it at
+//! several rates; `diff.rs` compares results; `tls.rs` reads the files for handshakes; `serve.rs` is the
+//! server for a load; `compare/` measures proxies beside each other. The work is in `weft_loadtest`.
 
 mod asked;
 mod compare;

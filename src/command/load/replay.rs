@@ -19,7 +19,7 @@ pub enum Side {
     Inbound,
 }
 
-/// Reads a log, and says what of it is not replayed.
+/// Reads a log, and reports which lines are not replayed.
 pub fn read(path: &Path, side: Option<Side>, speed: f64) -> Result<Replay, Failure> {
     let file = File::open(path).map_err(|error| Failure::io(path, &error))?;
     let direction = side.map(|side| match side {

@@ -1,4 +1,4 @@
-//! Runs a plan: finds the addresses, tries a first connection, tells how it goes, prints the result.
+//! Runs a plan: resolves the addresses, tries a first connection, reports progress, prints the result.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::failure::{Code, Failure};
 use crate::output::{note, print_or};
 use crate::process::{Signals, raise_file_limit};
 
-/// How often progress is told.
+/// How often progress is reported.
 const PROGRESS: Duration = Duration::from_secs(1);
 
-/// How often the end of the run is looked for.
+/// How often the end of the run is checked.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Runs `weft load URL...`.
@@ -50,7 +50,7 @@ pub fn run(flags: Flags, asked: Asked) -> Result<(), Failure> {
     judge(&ran)
 }
 
-/// What runs plans, one after the other.
+/// Runs plans, one after the other.
 pub struct Runner {
     runtime: tokio::runtime::Runtime,
     check: bool,
@@ -61,7 +61,7 @@ pub struct Runner {
 pub struct Ran {
     /// Everything that was measured.
     pub measurements: Measurements,
-    /// What people and programs get to see of it.
+    /// The output for people and programs.
     pub result: RunResult,
     /// Whether a signal ended it.
     pub interrupted: bool,
@@ -126,7 +126,7 @@ fn write_files(asked: &Asked, ran: &Ran) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the exit code says of a run that has been told.
+/// The exit code for a run whose result has been printed.
 fn judge(ran: &Ran) -> Result<(), Failure> {
     if ran.interrupted {
         return Err(Failure::silent(Code::Interrupted));

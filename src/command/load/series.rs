@@ -1,5 +1,5 @@
-//! `weft load --find-max` and `--sweep`: runs at several rates. Which rates is decided in
-//! `weft_loadtest::search`; this runs them and tells what came of each.
+//! `weft load --find-max` and `--sweep`: runs at several rates. `weft_loadtest::search` chooses the rates;
+//! this runs them and reports the result of each.
 
 use std::sync::Arc;
 

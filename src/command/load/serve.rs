@@ -1,4 +1,4 @@
-//! `weft load serve`: the other end of a load.
+//! `weft load serve`: the server for a load.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -159,7 +159,7 @@ pub fn run(args: Serve) -> Result<(), Failure> {
 }
 
 impl Serve {
-    /// What HTTPS and HTTP/3 show and ask for, if they are served.
+    /// The certificates of HTTPS and HTTP/3, if they are served.
     fn tls(&self) -> Result<Option<ServerTls>, Failure> {
         let addresses: Vec<SocketAddr> = [self.https, self.http3]
             .into_iter()

@@ -1,4 +1,5 @@
-//! What `weft load` and `weft load serve` believe and show in handshakes, from the files that their flags name.
+//! The certificates that `weft load` and `weft load serve` trust and present in handshakes, from the files
+//! that their flags name.
 
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use weft_transport::identity::SpiffeId;
 
 use crate::failure::{Code, Failure};
 
-/// Where systems keep the roots that they believe: Debian and Alpine, Fedora and RHEL, SUSE, others.
+/// Where systems keep the roots that they trust: Debian and Alpine, Fedora and RHEL, SUSE, others.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -19,9 +20,9 @@ const SYSTEM_ROOTS: [&str; 4] = [
 /// The flags.
 pub struct TlsFiles<'a> {
     pub ca: Option<&'a Path>,
-    /// Whether every server is believed, or none is asked.
+    /// Whether every server is trusted, or no client is asked for a certificate.
     pub insecure: bool,
-    /// The one identity that is believed, instead of the name of a host.
+    /// The one identity that is trusted, instead of the name of a host.
     pub server_id: Option<&'a SpiffeId>,
     /// Certificate and key.
     pub identity: Option<(&'a Path, &'a Path)>,
@@ -61,7 +62,7 @@ pub fn identity(cert: &Path, key: &Path) -> Result<Identity, Failure> {
     identity.map_err(|error| bad_file(path(&error), &error))
 }
 
-/// Whom the roots in a file vouch for: for all that they have signed, or for one identity of a mesh.
+/// The peers that the roots in a file certify: all that they have signed, or one identity of a mesh.
 pub fn trust(ca: &Path, id: Option<&SpiffeId>) -> Result<Trust, Failure> {
     let Some(id) = id else {
         return Ok(Trust::Roots(roots(ca)?));

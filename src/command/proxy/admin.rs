@@ -1,4 +1,5 @@
-//! `weft proxy status`, `config`, `drain` and `logging`: what one asks a running sidecar on this host.
+//! `weft proxy status`, `config`, `drain` and `logging`: questions and requests to a running sidecar on this
+//! host.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use weft_config::settings::DurationText;
 
 use crate::admin_client::{ask, connect, get};
-use crate::admin_place::Where;
+use crate::admin_place::SidecarFlags;
 use crate::failure::{Code, Failure};
 use crate::output::{Format, Table, note, print, text_out, visible_json};
 use crate::process;
@@ -22,7 +23,7 @@ use crate::process;
 #[derive(Debug, Args)]
 pub struct Status {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -32,7 +33,7 @@ pub struct Status {
 #[derive(Debug, Args)]
 pub struct Dump {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
 }
 
 /// Asks a sidecar to drain and end.
@@ -45,7 +46,7 @@ pub struct Dump {
     weft proxy drain --state-dir /var/lib/weft/orders --wait 30s")]
 pub struct Drain {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// Wait until the sidecar has ended, at most so long
     #[arg(long, value_name = "DURATION", conflicts_with = "admin")]
     wait: Option<DurationText>,
@@ -59,7 +60,7 @@ pub struct Drain {
 #[command(after_help = "Example:\n  weft proxy logging --config proxy.yaml info,weft_proxy=debug")]
 pub struct Logging {
     #[command(flatten)]
-    at: Where,
+    at: SidecarFlags,
     /// The new filter: a level, and levels of parts
     #[arg(value_name = "DIRECTIVES")]
     directives: Option<String>,
@@ -102,7 +103,7 @@ fn status_table(status: &Value) -> Table {
     if let Some(control_plane) = status["control_plane"].as_object() {
         for (key, value) in control_plane {
             let value = match value {
-                // What it offered and what runs; each names its store, too, which is in the JSON.
+                // The offered revision and the running one; each names its store, too, which is in the JSON.
                 Value::Object(revision) if revision.contains_key("number") => {
                     plain(&revision["number"])
                 }
@@ -185,12 +186,12 @@ pub fn drain(args: &Drain) -> Result<(), Failure> {
     Err(Failure::new(Code::Failed, line))
 }
 
-/// The end of a process, by a descriptor that no later process with its number can be taken for.
+/// Waits for the end of a process, by a descriptor that never refers to a later process with the same number.
 struct End(OwnedFd);
 
 impl End {
     fn of(process: Option<i32>) -> Result<Self, Failure> {
-        // 0: a process of a PID namespace that this one does not see into.
+        // 0: a process of a PID namespace that is not visible from this one.
         let process = process.and_then(Pid::from_raw).ok_or_else(|| {
             Self::failed("its process is not visible from here, or it was asked over TCP")
         })?;

@@ -1,7 +1,8 @@
-//! The address at which peers reach this sidecar, found at the start and looked for again while it
-//! runs: hosts move, and a sidecar that went on registering its old address would be lost to its peers.
+//! The address at which peers reach this sidecar. It is found at the start and looked up again while the
+//! sidecar runs, because hosts move: a sidecar that kept registering its old address would be lost to its
+//! peers.
 //!
-//! Only finds it; the subscription (`weft_config::client`) registers it.
+//! This file only finds it; the subscription (`weft_config::client`) registers it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -12,23 +13,23 @@ use weft_config::settings::{HostPort, ProxySettings};
 
 use crate::failure::{Code, Failure};
 
-/// How often the route to the config service is asked for, in wall time: callers of a host that moved
-/// wait for this. It is a system call without a packet.
+/// How often the route to the config service is looked up, in wall time: callers of a host that moved wait
+/// this long. It is a system call without a packet.
 const ROUTE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the name in `inbound.advertise` is resolved again: as long as short-lived records are kept.
+/// How often the name in `inbound.advertise` is resolved again: as long as short-lived records are cached.
 const NAME_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The address to register, with what it takes to find it again.
+/// The address to register, and the way to find it again.
 pub(super) struct Advertise {
     source: Source,
     address: watch::Sender<Option<SocketAddr>>,
 }
 
 enum Source {
-    /// Nothing is served, or the address was written down.
+    /// The sidecar serves nothing, or the settings give the address.
     Fixed,
-    /// What `inbound.advertise` names, for a listener.
+    /// The name in `inbound.advertise`, for a listener.
     Name { name: HostPort, listen: SocketAddr },
     /// The route to the config service, for a wildcard listener at this port.
     Route { towards: SocketAddr, port: u16 },
@@ -99,8 +100,8 @@ impl Advertise {
         self.address.subscribe()
     }
 
-    /// Looks again and again; returns at once if nothing can change. While nothing is found, the host
-    /// being between two networks, the last address stays.
+    /// Looks it up at intervals; returns at once if the address cannot change. While no address is found,
+    /// because the host is between two networks, the last one stays.
     pub(super) async fn follow(self) {
         loop {
             let found = match &self.source {
@@ -147,14 +148,14 @@ fn reaches(listen: SocketAddr, other: SocketAddr) -> bool {
         || listen.ip().to_canonical().is_ipv4() == other.ip().to_canonical().is_ipv4()
 }
 
-/// The first address of a name of a family that the listener has; another is taken as it was written, for a gateway
-/// may translate.
+/// The first address of a name of a family that the listener has. An address that the settings give is used
+/// as it is, because a gateway may translate it.
 fn preferred(found: &[SocketAddr], listen: SocketAddr) -> Option<SocketAddr> {
     let fits = found.iter().find(|address| reaches(listen, **address));
     fits.or(found.first()).copied()
 }
 
-/// Other hosts cannot be told a link-local address: its zone means something on this host only.
+/// Other hosts cannot use a link-local address: its zone is valid on this host only.
 fn check_scope(setting: &str, address: SocketAddr) -> Result<(), Failure> {
     match address {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => Err(Failure::new(

@@ -1,4 +1,4 @@
-//! `weft proxy run`: identity, then table, then data path; and in the other order to the end.
+//! `weft proxy run`: starts identity, then table, then data path, and stops them in reverse order.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -98,7 +98,7 @@ async fn sidecar(
     let (agent, credentials) = joined?;
     let config = config_addresses(&settings, || agent.ca_addresses().to_vec());
     let advertise = Advertise::find(&settings, &config).await?;
-    // As late as can be: what the running process offers is its newest state.
+    // As late as possible, because the running process offers its newest state.
     let predecessor = Predecessor::find(&settings, &agent.id()).await;
     let predecessor = predecessor.map_err(|error| failed(&error.into()))?;
     if claim.is_none() && predecessor.is_none() {
@@ -143,7 +143,7 @@ async fn sidecar(
     let renew = async {
         tokio::select! {
             () = vital::until("renewing the identity", over.clone(), agent.run(over.clone())) => {}
-            // The state directory is another process's.
+            // The state directory belongs to another process.
             () = handed_over.cancelled() => {}
         }
     };
@@ -154,7 +154,7 @@ async fn sidecar(
         handed_over.cancelled().await;
         claim = None;
     };
-    // The control plane's connections outlive the data path: it withdraws its services by them.
+    // The control plane's connections outlive the data path, which uses them to withdraw its services.
     let (outcome, ..) = tokio::join!(
         serve,
         announce,
@@ -174,8 +174,8 @@ async fn sidecar(
     outcome
 }
 
-/// The right to the state directory. Only a process that takes over may come without it, until the running
-/// one lets go.
+/// The right to the state directory. Only a successor may start without it, until the running process gives
+/// it up.
 fn claim(settings: &ProxySettings) -> Result<Option<Claim>, Failure> {
     let claim = Claim::take(&settings.state_dir);
     let claim = claim.map_err(|error| crate::command::ca::failed((&error).into(), &error))?;
@@ -202,7 +202,7 @@ fn claimed(settings: &ProxySettings) -> Failure {
     )
 }
 
-/// Waits until the process that was taken over lets go of the state directory.
+/// Waits until the predecessor gives up the state directory.
 async fn inherit(state_dir: &Path) -> Option<Claim> {
     loop {
         match Claim::take(state_dir) {
@@ -216,7 +216,7 @@ async fn inherit(state_dir: &Path) -> Option<Claim> {
     }
 }
 
-/// How often a claim is tried that is about to be free.
+/// How often a claim is tried that is about to become free.
 const CLAIM_RETRY: Duration = Duration::from_millis(50);
 
 fn subscription_settings(
@@ -288,7 +288,7 @@ fn beside(ca_addresses: &[String]) -> Vec<HostPort> {
 
 fn failed(error: &RunError) -> Failure {
     let line = chain(error);
-    // The kernel's word for EACCES and EPERM, whichever operation it was.
+    // The kernel's text for EACCES and EPERM, for any operation.
     let denied = line.contains("Permission denied") || line.contains("not permitted");
     Failure::new(
         if denied {

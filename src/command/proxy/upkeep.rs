@@ -1,5 +1,5 @@
-//! What the admin endpoint of a sidecar tells of the process around it: its log, and what becomes of its identity
-//! and table on disk. The data path knows nothing of these.
+//! The parts of a sidecar's process that its admin endpoint shows and that the data path does not know: its
+//! log, and the state of its identity and table on disk.
 
 use weft_ca::agent::AgentStatus;
 use weft_config::client::SubscriptionHandle;
@@ -33,7 +33,7 @@ impl Process for Upkeep {
         let mut concerns = self.identity.concerns();
         let status = self.subscription.status();
         if let (false, Some(error)) = (status.connected, status.last_error) {
-            concerns.push(format!("the config service is not heard ({error})"));
+            concerns.push(format!("the config service does not answer ({error})"));
         }
         if let (Some(revision), Some(reason)) = (&status.offered, &status.refusal) {
             concerns.push(format!(

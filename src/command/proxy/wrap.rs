@@ -1,5 +1,5 @@
-//! `weft proxy run ... -- COMMAND`: an application inside its sidecar's life. The command starts
-//! when the sidecar is ready, gets the signals meant for it, and its end is the sidecar's.
+//! `weft proxy run ... -- COMMAND`: runs an application inside its sidecar's life. The command starts when
+//! the sidecar is ready, and gets the signals meant for it; when it ends, the sidecar ends.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -76,7 +76,7 @@ pub async fn wrap(
     tokio::select! {
         result = &mut sidecar => result?,
         never = orphans::reap(None) => match never {},
-        // Nobody is left to forward to: a signal now means the drain.
+        // The command has ended, so a signal now asks for the drain.
         _ = signals.end() => tracing::warn!("drain ended at once by a signal"),
     }
     match exit_code(status) {
@@ -102,7 +102,7 @@ fn start(command: &[OsString]) -> Result<Child, Failure> {
 }
 
 fn forward(child: &Child, number: Number) {
-    // Without an id the command has ended, and `wait` is about to say so.
+    // Without an id the command has ended, and `wait` will return that.
     if let Some(id) = id(child)
         && let Err(error) = kill(id, number)
     {
@@ -141,7 +141,7 @@ impl Forwarder {
         Ok(Self { signals })
     }
 
-    /// The next signal that asks a process to end. The others are for a command, which does not run.
+    /// The next signal that asks a process to end. The other signals are for a command, which does not run.
     async fn end(&mut self) -> Number {
         loop {
             let number = self.next().await;

@@ -1,7 +1,7 @@
 //! A store in one file, by redb. One process at a time holds it.
 //!
-//! `tables.rs` says what is in the file and how a commit changes it, `snapshot.rs` how it is read and watched,
-//! `reopened.rs` what follows a failure of the disk, `old.rs` how files of earlier versions are taken over.
+//! `tables.rs` defines the file's tables and how a commit changes them, `snapshot.rs` reads and watches them,
+//! `reopened.rs` handles a failure of the disk, `old.rs` migrates files of earlier versions.
 
 mod old;
 mod reopened;
@@ -22,7 +22,7 @@ use weft_transport::files::{self, FileError};
 pub use self::old::{Layout, OldKeys, OldTable};
 use self::reopened::Reopened;
 use self::snapshot::{State, Watcher};
-use self::tables::{Done, LEASES, Tables, Trouble};
+use self::tables::{Done, LEASES, StepError, Tables};
 use crate::clock::Clock;
 use crate::limits::LEASES_MAX;
 use crate::{
@@ -36,7 +36,7 @@ pub struct Redb {
     shared: Arc<Shared>,
 }
 
-/// What the store and its watchers hold.
+/// The state that the store and its watchers share.
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
@@ -48,7 +48,7 @@ struct Shared {
 }
 
 impl Redb {
-    /// Makes a store at `path`, where there must be none. Only its owner may read it.
+    /// Makes a store at `path`, where no file may be. Only its owner may read it.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -59,8 +59,8 @@ impl Redb {
         Self::open_file(path, layout, true)
     }
 
-    /// Opens the store at `path` and checks every page of it. One of an earlier version is brought to the layout of
-    /// this one, in one transaction.
+    /// Opens the store at `path` and checks every page of it. A store of an earlier version is migrated to
+    /// this layout, in one transaction.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -75,17 +75,17 @@ impl Redb {
     pub fn open_or_create(path: &Path, layout: &'static Layout) -> Result<Self, StoreError> {
         make_file(path, layout)?;
         let opened = Self::open_file(path, layout, true)?;
-        // An earlier version made it with the mode that the user's mask left.
+        // An earlier version made it with the mode of the user's umask.
         std::fs::set_permissions(path, Permissions::from_mode(0o600))
             .map_err(|error| StoreError::io(path, layout.make, &error))?;
         Ok(opened)
     }
 
-    /// Puts a copy of the store `source` at `path` and runs `amend` on it before it is in its place: it is there
-    /// whole, or, if anything fails, as it was before. `source` may be of an earlier version and stays as it is.
+    /// Puts a copy of the store `source` at `path`, after `amend` has run on it. Afterwards it is complete,
+    /// or, if anything failed, as it was before. `source` may be of an earlier version and stays as it is.
     ///
     /// # Errors
-    /// See [`StoreError`], or as `amend` says.
+    /// See [`StoreError`], or with the error of `amend`.
     pub fn install_copy<R, E: From<StoreError>>(
         source: &Path,
         path: &Path,
@@ -93,7 +93,7 @@ impl Redb {
         amend: impl FnOnce(&Self) -> Result<R, E>,
     ) -> Result<R, E> {
         let make = |staged: &Path| {
-            // Its lock is held while it is copied. One that needs a repair gets it in the copy.
+            // Its lock is held while it is copied. If it needs a repair, the copy is repaired.
             let _held = match Builder::new().open_read_only(source) {
                 Err(DatabaseError::DatabaseAlreadyOpen) => {
                     return Err(StoreError::InUse(source.to_owned()));
@@ -134,7 +134,7 @@ impl Redb {
         may_be_new: bool,
         open: impl Fn() -> Result<Database, DatabaseError> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        let told = |trouble: Trouble| trouble.tell(path, layout);
+        let told = |error: StepError| error.tell(path, layout);
         let file = Reopened::new(open).map_err(|error| told(error.into()))?;
         let now = Instant::now();
         let database = file.get(now).map_err(|error| told(error.into()))?;
@@ -158,20 +158,20 @@ impl Shared {
     /// Runs `work` on the newest state.
     fn read<R>(
         &self,
-        work: impl FnOnce(redb::ReadTransaction) -> Result<R, Trouble>,
+        work: impl FnOnce(redb::ReadTransaction) -> Result<R, StepError>,
     ) -> Result<R, StoreError> {
         let result = self
             .file
             .get(Instant::now())
-            .map_err(Trouble::from)
+            .map_err(StepError::from)
             .and_then(|database| work(database.begin_read()?));
-        result.map_err(|trouble| self.told(trouble))
+        result.map_err(|error| self.told(error))
     }
 
     /// Runs `work` as one transaction. It is on disk when this returns `Ok`, unless `work` changed nothing.
     fn write<R>(
         &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<Done<R>, Trouble>,
+        work: impl FnOnce(&WriteTransaction) -> Result<Done<R>, StepError>,
     ) -> Result<R, StoreError> {
         let database = self.file.get(Instant::now());
         let database = database.map_err(|error| self.told(error.into()))?;
@@ -180,12 +180,12 @@ impl Shared {
         }
         let transaction = database.begin_write();
         let transaction = transaction.map_err(|error| self.told(error.into()))?;
-        match work(&transaction).map_err(|trouble| self.told(trouble))? {
+        match work(&transaction).map_err(|error| self.told(error))? {
             Done::Nothing(result) => Ok(result),
             Done::Changed(result) => match transaction.commit() {
                 Ok(()) => Ok(result),
                 Err(error) => {
-                    // What the disk holds is known once the file is opened again.
+                    // The contents of the disk are known once the file is opened again.
                     self.file.mark_failed(Instant::now());
                     Err(self.told(error.into()))
                 }
@@ -194,11 +194,11 @@ impl Shared {
     }
 
     /// The error for callers; a failure of the disk is remembered.
-    fn told(&self, trouble: Trouble) -> StoreError {
-        if trouble.is_of_disk() {
+    fn told(&self, error: StepError) -> StoreError {
+        if error.is_of_disk() {
             self.file.mark_failed(Instant::now());
         }
-        trouble.tell(&self.path, self.layout)
+        error.tell(&self.path, self.layout)
     }
 
     fn clock(&self) -> MutexGuard<'_, Clock> {
@@ -263,7 +263,7 @@ impl Store for Redb {
 
     fn grant(&self, ttl: Duration, now: Instant) -> Result<LeaseId, StoreError> {
         let seconds = rules::seconds(ttl)?;
-        // Held until the lease is in it: no more than are allowed are made at once.
+        // Held until the lease is in it, so that no more than the limit are made at once.
         let mut clock = self.shared.clock();
         if clock.len() >= LEASES_MAX {
             return Err(StoreError::Invalid(format!(
@@ -297,7 +297,7 @@ impl Store for Redb {
         let ended = self.shared.clock().ended(now);
         for lease in ended {
             match self.revoke(lease) {
-                // A commit that was said to have failed may have ended it.
+                // A commit that was reported as failed may have ended it.
                 Err(StoreError::NoLease(_)) => self.shared.clock().forget(lease),
                 other => other?,
             }
@@ -324,7 +324,7 @@ fn make_file(path: &Path, layout: &Layout) -> Result<bool, StoreError> {
 }
 
 /// The newest revision, and all leases with their whole time before them.
-fn recall(database: &Database, now: Instant) -> Result<(Revision, Clock), Trouble> {
+fn recall(database: &Database, now: Instant) -> Result<(Revision, Clock), StepError> {
     let read = database.begin_read()?;
     let mut clock = Clock::default();
     for lease in read.open_table(LEASES)?.iter()? {

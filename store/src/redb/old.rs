@@ -1,14 +1,14 @@
-//! The schema of a file: new files get the present one, files of an earlier version are brought to it in one
+//! The schema of a file: new files get the present one, files of an earlier version are migrated to it in one
 //! transaction, files of a later one are refused.
 //!
-//! Schema 1 had a table for each kind of thing, with keys of its own type. From schema 2 on there is one table of
-//! entries, whose keys begin with what the table was. Values are taken over as they are.
+//! Schema 1 had a table for each kind of record, with keys of its own type. From schema 2 on there is one
+//! table of entries, whose keys begin with the name of the former table. Values are taken over unchanged.
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
-use super::tables::{META, META_KIND, META_SCHEMA, Tables, Trouble};
+use super::tables::{META, META_KIND, META_SCHEMA, StepError, Tables};
 
-/// What a kind of store is called, what its schema is, and what to say when its file cannot be used.
+/// The name of a kind of store, its schema, and the messages for an unusable file.
 #[derive(Debug)]
 pub struct Layout {
     /// Written into the file, so that one kind is not taken for another.
@@ -17,11 +17,11 @@ pub struct Layout {
     pub what: &'static str,
     /// The layout of tables, keys and values.
     pub schema: u64,
-    /// What to do when there is no store.
+    /// The remedy when there is no store.
     pub make: &'static str,
-    /// What to do when the store is damaged.
+    /// The remedy when the store is damaged.
     pub restore: &'static str,
-    /// What the names in the table `meta` of schema 1 begin with now.
+    /// The new prefix of names in the table `meta` of schema 1.
     pub old_meta: &'static [u8],
     /// The other tables of schema 1; a file without one of them is of another kind.
     pub old: &'static [OldTable],
@@ -34,7 +34,7 @@ pub struct OldTable {
     pub name: &'static str,
     /// The type of its keys.
     pub keys: OldKeys,
-    /// What its keys begin with now.
+    /// The new prefix of its keys.
     pub prefix: &'static [u8],
 }
 
@@ -49,13 +49,13 @@ pub enum OldKeys {
     Hash,
 }
 
-/// Makes a new file a store of this layout, and brings an older one to it.
+/// Makes a new file a store of this layout, and migrates an older one to it.
 pub(super) fn settle(
     database: &Database,
     layout: &Layout,
     may_be_new: bool,
-) -> Result<(), Trouble> {
-    let foreign = || Trouble::Damaged(format!("it is no store of {}", layout.what));
+) -> Result<(), StepError> {
+    let foreign = || StepError::Damaged(format!("it is no store of {}", layout.what));
     let read = database.begin_read()?;
     let names: Vec<String> = read
         .list_tables()?
@@ -72,14 +72,14 @@ pub(super) fn settle(
     let text = |name| {
         let value = meta.get(name)?;
         let text = value.map(|value| String::from_utf8_lossy(value.value()).into_owned());
-        Ok::<_, Trouble>(text)
+        Ok::<_, StepError>(text)
     };
     let schema = text(META_SCHEMA)?.ok_or_else(foreign)?;
     let schema: u64 = schema
         .parse()
-        .map_err(|_| Trouble::Damaged(format!("its schema is {schema:?}")))?;
+        .map_err(|_| StepError::Damaged(format!("its schema is {schema:?}")))?;
     if schema > layout.schema {
-        return Err(Trouble::Newer(schema));
+        return Err(StepError::Newer(schema));
     }
     if schema == 1 && layout.schema > 1 {
         let is_ours = |table: &OldTable| names.iter().any(|name| name == table.name);
@@ -104,8 +104,8 @@ pub(super) fn settle(
 fn change(
     database: &Database,
     layout: &Layout,
-    work: impl FnOnce(&redb::WriteTransaction) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
+    work: impl FnOnce(&redb::WriteTransaction) -> Result<(), StepError>,
+) -> Result<(), StepError> {
     let transaction = database.begin_write()?;
     work(&transaction)?;
     let mut tables = Tables::open(&transaction)?;
@@ -118,7 +118,7 @@ fn change(
     Ok(())
 }
 
-fn take_over(transaction: &redb::WriteTransaction, layout: &Layout) -> Result<(), Trouble> {
+fn take_over(transaction: &redb::WriteTransaction, layout: &Layout) -> Result<(), StepError> {
     move_meta(transaction, layout.old_meta)?;
     for old in layout.old {
         match old.keys {
@@ -131,7 +131,7 @@ fn take_over(transaction: &redb::WriteTransaction, layout: &Layout) -> Result<()
 }
 
 /// The table of names stays, for the schema and the store's own numbers.
-fn move_meta(transaction: &redb::WriteTransaction, prefix: &[u8]) -> Result<(), Trouble> {
+fn move_meta(transaction: &redb::WriteTransaction, prefix: &[u8]) -> Result<(), StepError> {
     let mut tables = Tables::open(transaction)?;
     let mut moved = Vec::new();
     for row in tables.meta.iter()? {
@@ -151,7 +151,7 @@ fn move_table<K: redb::Key + 'static>(
     transaction: &redb::WriteTransaction,
     old: &OldTable,
     bytes: impl Fn(K::SelfType<'_>) -> Vec<u8>,
-) -> Result<(), Trouble> {
+) -> Result<(), StepError> {
     let definition = TableDefinition::<K, &[u8]>::new(old.name);
     let table = transaction.open_table(definition)?;
     let mut tables = Tables::open(transaction)?;

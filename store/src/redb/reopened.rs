@@ -1,8 +1,8 @@
-//! A redb file that is opened again after its disk failed. redb does nothing more after an error of the disk, so
-//! that a disk which was full for a moment would end a service until an operator restarts it.
+//! A redb file that is opened again after its disk failed. redb refuses all work after a disk error, so a
+//! disk that was full for a moment would stop a service until an operator restarts it.
 //!
-//! What is opened again is what the last whole transaction left: redb repairs the file. What a caller must check
-//! then is whether a transaction that failed is there all the same; only the caller knows.
+//! The reopened file holds the state of the last complete transaction: redb repairs it. The caller must then
+//! check whether a transaction that was reported as failed is in it; only the caller can know.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,9 +21,9 @@ pub(super) struct Reopened {
 }
 
 struct State {
-    /// None after an attempt to open it again that failed.
+    /// None after a failed attempt to open it again.
     database: Option<Arc<Database>>,
-    /// When the disk failed, or when the file could last not be opened.
+    /// When the disk failed, or when the file last could not be opened.
     failed: Option<Instant>,
 }
 
@@ -42,8 +42,8 @@ impl Reopened {
         })
     }
 
-    /// The database; opened again if its disk failed more than [`REOPEN_PAUSE`] before `now`. Not to be kept for
-    /// longer than a transaction: nothing is opened twice.
+    /// The database; opened again if its disk failed more than [`REOPEN_PAUSE`] before `now`. Keep it for one
+    /// transaction only, because the file must not be opened twice.
     pub(super) fn get(&self, now: Instant) -> Result<Arc<Database>, DatabaseError> {
         let mut state = self.lock();
         if let Some(failed) = state.failed
@@ -54,7 +54,7 @@ impl Reopened {
             state.failed = Some(now);
             let database = (self.open)().map_err(|error| {
                 if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-                    // By a call of this process that is not at its end yet.
+                    // By a call of this process that has not finished yet.
                     return DatabaseError::Storage(StorageError::PreviousIo);
                 }
                 error
@@ -67,7 +67,7 @@ impl Reopened {
         state.database.clone().ok_or(previous)
     }
 
-    /// The disk failed: nothing more can be done with what is open.
+    /// The disk failed: the open database is of no further use.
     pub(super) fn mark_failed(&self, now: Instant) {
         self.lock().failed.get_or_insert(now);
     }
@@ -78,7 +78,7 @@ impl Reopened {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every state between two assignments is one from which the file is opened again.
+        // The file can be opened again from any state between two assignments.
         weft_transport::locks::lock(&self.state)
     }
 }

@@ -8,10 +8,10 @@ use redb::{ReadOnlyTable, ReadTransaction};
 use tokio::sync::watch;
 
 use super::Shared;
-use super::tables::{CHANGES, ENTRIES, EntryKey, Record, Trouble, entry_at, numbers};
+use super::tables::{CHANGES, ENTRIES, EntryKey, Record, StepError, entry_at, numbers};
 use crate::{Batch, Entry, Event, Keys, Order, Revision, Snapshot, StoreError, Watch};
 
-/// The state at a revision. What is in it stays in the file until it is dropped.
+/// The state at a revision. Its data stay in the file until it is dropped.
 pub(super) struct State {
     shared: Arc<Shared>,
     entries: ReadOnlyTable<EntryKey, &'static [u8]>,
@@ -19,7 +19,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn newest(shared: &Arc<Shared>, read: &ReadTransaction) -> Result<Self, Trouble> {
+    pub(super) fn newest(shared: &Arc<Shared>, read: &ReadTransaction) -> Result<Self, StepError> {
         let (newest, _) = numbers(read)?;
         Self::at(shared, read, newest)
     }
@@ -28,7 +28,7 @@ impl State {
         shared: &Arc<Shared>,
         read: &ReadTransaction,
         revision: Revision,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, StepError> {
         let (newest, compacted) = numbers(read)?;
         if revision > newest {
             return Err(StoreError::NotYet(newest).into());
@@ -43,13 +43,13 @@ impl State {
         })
     }
 
-    /// Visits what each of `keys` was, until told to stop.
+    /// Visits the value of each of `keys`, until told to stop.
     fn walk(
         &self,
         keys: &Keys,
         order: Order,
         mut visit: impl FnMut(&[u8], Revision, &Record<'_>) -> ControlFlow<()>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StepError> {
         let from = Bound::Included((keys.from.as_slice(), 0));
         let to = match &keys.to {
             Some(to) => Bound::Excluded((to.as_slice(), 0)),
@@ -59,12 +59,12 @@ impl State {
             return Ok(());
         }
         let mut rows = self.entries.range::<(&[u8], u64)>((from, to))?;
-        // The newest record so far of the key that is looked at; descending, the first one decides.
+        // The newest record so far of the present key; in descending order, the first one decides.
         let mut decided: Option<Vec<u8>> = None;
         let mut candidate = None;
         let mut tell = |place: redb::AccessGuard<'_, EntryKey>,
                         value: redb::AccessGuard<'_, &'static [u8]>|
-         -> Result<ControlFlow<()>, Trouble> {
+         -> Result<ControlFlow<()>, StepError> {
             let (key, changed) = place.value();
             Ok(match Record::decode(value.value())? {
                 Some(record) => visit(key, changed, &record),
@@ -121,7 +121,7 @@ impl Snapshot for State {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        entry_at(&self.entries, key, self.revision).map_err(|trouble| self.shared.told(trouble))
+        entry_at(&self.entries, key, self.revision).map_err(|error| self.shared.told(error))
     }
 
     fn range(&self, keys: &Keys, order: Order, limit: usize) -> Result<Vec<Entry>, StoreError> {
@@ -137,7 +137,7 @@ impl Snapshot for State {
                 ControlFlow::Break(())
             }
         })
-        .map_err(|trouble| self.shared.told(trouble))?;
+        .map_err(|error| self.shared.told(error))?;
         Ok(found)
     }
 
@@ -147,12 +147,12 @@ impl Snapshot for State {
             count += 1;
             ControlFlow::Continue(())
         })
-        .map_err(|trouble| self.shared.told(trouble))?;
+        .map_err(|error| self.shared.told(error))?;
         Ok(count)
     }
 }
 
-/// Reads the changes that the file remembers; nothing is queued for it.
+/// Reads the changes that the file keeps; no change is queued for it.
 pub(super) struct Watcher {
     shared: Arc<Shared>,
     keys: Keys,
@@ -202,7 +202,7 @@ impl Watcher {
                     continue;
                 }
                 let value = entries.get((key, revision))?;
-                let value = value.ok_or_else(|| Trouble::damaged("a change has no entry"))?;
+                let value = value.ok_or_else(|| StepError::damaged("a change has no entry"))?;
                 let record = Record::decode(value.value())?;
                 let event = Event {
                     key: key.to_vec(),
@@ -230,7 +230,7 @@ impl Watch for Watcher {
 
     fn changed(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async {
-            // The sender is part of what this watcher holds.
+            // This watcher holds the sender.
             let _ = self.newest.changed().await;
         })
     }

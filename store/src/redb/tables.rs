@@ -1,4 +1,4 @@
-//! What is in the file, and how a commit changes it.
+//! The tables in the file, and how a commit changes them.
 //!
 //! ```text
 //! meta        name -> schema and kind (text); revision, compacted and lease (8 bytes)
@@ -33,12 +33,12 @@ const META_REVISION: &str = "revision";
 const META_COMPACTED: &str = "compacted";
 const META_LEASE: &str = "lease";
 
-/// Why a step failed; [`Trouble::tell`] makes it an error with the file's name.
+/// Why a step failed; [`StepError::tell`] makes it an error with the file's name.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum StepError {
     /// redb or the disk.
     Redb(redb::Error),
-    /// The file does not hold what was written.
+    /// The file does not hold the data that were written.
     Damaged(String),
     /// An answer to the caller.
     Answer(StoreError),
@@ -46,12 +46,12 @@ pub(super) enum Trouble {
     Newer(u64),
 }
 
-impl Trouble {
+impl StepError {
     pub(super) fn damaged(reason: impl ToString) -> Self {
         Self::Damaged(reason.to_string())
     }
 
-    /// Whether redb does nothing more until the file is opened again.
+    /// Whether redb refuses all work until the file is opened again.
     pub(super) fn is_of_disk(&self) -> bool {
         matches!(
             self,
@@ -102,50 +102,50 @@ impl Trouble {
         {
             return StoreError::io(path, layout.make, error);
         }
-        // The rest are files that redb did not write, or not so.
+        // The rest are files that redb did not write, or that were changed since.
         corrupt(error.to_string())
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for StepError {
     fn from(error: StoreError) -> Self {
         Self::Answer(error)
     }
 }
 
-impl From<StorageError> for Trouble {
+impl From<StorageError> for StepError {
     fn from(error: StorageError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<TableError> for Trouble {
+impl From<TableError> for StepError {
     fn from(error: TableError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<TransactionError> for Trouble {
+impl From<TransactionError> for StepError {
     fn from(error: TransactionError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<CommitError> for Trouble {
+impl From<CommitError> for StepError {
     fn from(error: CommitError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-impl From<DatabaseError> for Trouble {
+impl From<DatabaseError> for StepError {
     fn from(error: DatabaseError) -> Self {
         Self::Redb(error.into())
     }
 }
 
-/// What came of the work of a transaction.
+/// The result of the work of a transaction.
 pub(super) enum Done<R> {
-    /// It changed something, which has to be committed.
+    /// It made changes, which have to be committed.
     Changed(R),
     /// It changed nothing.
     Nothing(R),
@@ -160,8 +160,8 @@ impl<R> Done<R> {
     }
 }
 
-/// What a key is from a revision on: none if it was deleted then. In the file: the revision that made it (0 if it was
-/// deleted), its lease or 0, and its value.
+/// The state of a key from a revision on: none if it was deleted then. In the file: the revision that made it
+/// (0 if it was deleted), its lease or 0, and its value.
 pub(super) struct Record<'a> {
     created: Revision,
     lease: u64,
@@ -169,8 +169,8 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, Trouble> {
-        let cut = || Trouble::damaged("an entry is cut short");
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, StepError> {
+        let cut = || StepError::damaged("an entry is cut short");
         let (created, rest) = bytes.split_first_chunk().ok_or_else(cut)?;
         let (lease, value) = rest.split_first_chunk().ok_or_else(cut)?;
         let (created, lease) = (u64::from_be_bytes(*created), u64::from_be_bytes(*lease));
@@ -198,12 +198,12 @@ impl<'a> Record<'a> {
     }
 }
 
-/// What a key was at a revision.
+/// The state of a key at a revision.
 pub(super) fn entry_at(
     entries: &impl ReadableTable<EntryKey, &'static [u8]>,
     key: &[u8],
     revision: Revision,
-) -> Result<Option<Entry>, Trouble> {
+) -> Result<Option<Entry>, StepError> {
     let newest = entries.range((key, 0)..=(key, revision))?.next_back();
     let Some((found, value)) = newest.transpose()? else {
         return Ok(None);
@@ -212,8 +212,8 @@ pub(super) fn entry_at(
     Ok(record.map(|record| record.entry(key, found.value().1)))
 }
 
-/// The newest revision, and that before which nothing is remembered.
-pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), Trouble> {
+/// The newest revision, and the one before which no state is kept.
+pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), StepError> {
     let meta = read.open_table(META)?;
     Ok((
         number(&meta, META_REVISION)?,
@@ -224,12 +224,12 @@ pub(super) fn numbers(read: &ReadTransaction) -> Result<(Revision, Revision), Tr
 fn number(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &str,
-) -> Result<u64, Trouble> {
+) -> Result<u64, StepError> {
     let Some(value) = meta.get(name)? else {
         return Ok(0);
     };
     let bytes = value.value().try_into();
-    let bytes = bytes.map_err(|_| Trouble::Damaged(format!("{name} is no number")))?;
+    let bytes = bytes.map_err(|_| StepError::Damaged(format!("{name} is no number")))?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -243,8 +243,8 @@ pub(super) struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    /// Opens them, or makes those that are not there.
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Trouble> {
+    /// Opens them, or makes missing ones.
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, StepError> {
         Ok(Self {
             meta: transaction.open_table(META)?,
             entries: transaction.open_table(ENTRIES)?,
@@ -254,11 +254,11 @@ impl<'t> Tables<'t> {
         })
     }
 
-    pub(super) fn revision(&self) -> Result<Revision, Trouble> {
+    pub(super) fn revision(&self) -> Result<Revision, StepError> {
         number(&self.meta, META_REVISION)
     }
 
-    pub(super) fn all_hold(&self, conditions: &[Condition]) -> Result<bool, Trouble> {
+    pub(super) fn all_hold(&self, conditions: &[Condition]) -> Result<bool, StepError> {
         for condition in conditions {
             let present = entry_at(&self.entries, condition.key(), Revision::MAX)?;
             if !rules::holds(condition, present.as_ref()) {
@@ -269,7 +269,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Makes the changes as the next revision, and compacts one that is too old.
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<Done<Revision>, Trouble> {
+    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<Done<Revision>, StepError> {
         let newest = self.revision()?;
         let revision = newest + 1;
         let mut sorted: Vec<&Change> = changes.iter().collect();
@@ -289,7 +289,7 @@ impl<'t> Tables<'t> {
         Ok(Done::Changed(revision))
     }
 
-    fn apply_one(&mut self, change: &Change, revision: Revision) -> Result<bool, Trouble> {
+    fn apply_one(&mut self, change: &Change, revision: Revision) -> Result<bool, StepError> {
         let key = change.key();
         let present = entry_at(&self.entries, key, Revision::MAX)?;
         let before = present.as_ref().and_then(|entry| entry.lease);
@@ -330,8 +330,8 @@ impl<'t> Tables<'t> {
         Ok(true)
     }
 
-    /// Forgets how things were before `target`.
-    pub(super) fn compact(&mut self, target: Revision) -> Result<Done<()>, Trouble> {
+    /// Forgets the states before `target`.
+    pub(super) fn compact(&mut self, target: Revision) -> Result<Done<()>, StepError> {
         let before = number(&self.meta, META_COMPACTED)?;
         if target <= before {
             return Ok(Done::Nothing(()));
@@ -350,8 +350,9 @@ impl<'t> Tables<'t> {
         Ok(Done::Changed(()))
     }
 
-    /// Forgets what a key was before a revision that changed it; one that deleted it leaves nothing.
-    fn forget_before(&mut self, key: &[u8], revision: Revision) -> Result<(), Trouble> {
+    /// Forgets the state of a key before a revision that changed it; if that revision deleted the key, no
+    /// state is left.
+    fn forget_before(&mut self, key: &[u8], revision: Revision) -> Result<(), StepError> {
         let mut gone = Vec::new();
         for row in self.entries.range((key, 0)..=(key, revision))? {
             let (place, value) = row?;
@@ -366,7 +367,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    pub(super) fn grant(&mut self, seconds: u64) -> Result<Done<LeaseId>, Trouble> {
+    pub(super) fn grant(&mut self, seconds: u64) -> Result<Done<LeaseId>, StepError> {
         let lease = number(&self.meta, META_LEASE)? + 1;
         self.set_number(META_LEASE, lease)?;
         self.leases.insert(lease, seconds)?;
@@ -374,7 +375,7 @@ impl<'t> Tables<'t> {
     }
 
     /// Ends a lease and deletes its keys.
-    pub(super) fn revoke(&mut self, lease: LeaseId) -> Result<Done<Revision>, Trouble> {
+    pub(super) fn revoke(&mut self, lease: LeaseId) -> Result<Done<Revision>, StepError> {
         let LeaseId(number) = lease;
         if self.leases.remove(number)?.is_none() {
             return Err(StoreError::NoLease(lease).into());
@@ -389,8 +390,8 @@ impl<'t> Tables<'t> {
         Ok(Done::Changed(revision))
     }
 
-    /// Puts what an earlier version kept, as revision 1; there is no history before it.
-    pub(super) fn adopt(&mut self, key: &[u8], value: &[u8]) -> Result<(), Trouble> {
+    /// Puts the entries that an earlier version kept, as revision 1; there is no history before it.
+    pub(super) fn adopt(&mut self, key: &[u8], value: &[u8]) -> Result<(), StepError> {
         let record = Record {
             created: 1,
             lease: 0,
@@ -400,12 +401,12 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    pub(super) fn set_adopted(&mut self) -> Result<(), Trouble> {
+    pub(super) fn set_adopted(&mut self) -> Result<(), StepError> {
         self.set_number(META_REVISION, 1)?;
         self.set_number(META_COMPACTED, 1)
     }
 
-    fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), Trouble> {
+    fn set_number(&mut self, name: &'static str, value: u64) -> Result<(), StepError> {
         self.meta.insert(name, value.to_be_bytes().as_slice())?;
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! What every store must do, as a list of cases that are run on each of them. A new store is one more test at the end
-//! of this file.
+//! The contract of every store, as a list of cases that are run on each of them. A new store is one more test
+//! at the end of this file.
 
 use std::time::{Duration, Instant};
 
@@ -59,7 +59,7 @@ const CASES: &[Case] = &[
                 Condition::Under(b"a".to_vec(), LeaseId(1)),
             ];
             for condition in refused {
-                // One that holds does not make up for one that does not.
+                // A condition that holds does not make up for one that does not.
                 let conditions = [Condition::Absent(b"z".to_vec()), condition];
                 assert_eq!(
                     store.commit(&conditions, &change).unwrap(),
@@ -222,7 +222,7 @@ const CASES: &[Case] = &[
             let mut watch = store.watch(Keys::all(), 2).unwrap();
             let batch = watch.try_next().unwrap().unwrap();
             assert_eq!(batch.revision, 2);
-            // What it was then, not what it is.
+            // The state at that time, not the present one.
             assert_eq!(batch.events[0].entry.as_ref().unwrap().value, b"2");
             let mut later = store.watch(Keys::all(), 5).unwrap();
             put(store, "a", "4");

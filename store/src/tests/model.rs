@@ -1,5 +1,5 @@
-//! Random orders of operations against a naive map: on memory, on a file that is opened again now and then, and on a
-//! disk that fails or loses its power at any write. What a run did is found again by its seed.
+//! Random orders of operations against a naive map: in memory, on a file that is opened again from time to
+//! time, and on a disk that fails or loses power at any write. A run is repeated by its seed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,7 +32,7 @@ const KEYS: u8 = 8;
 /// A key, its value, when it was made and changed, and its lease.
 type Map = BTreeMap<Vec<u8>, (Vec<u8>, Revision, Revision, Option<LeaseId>)>;
 
-/// What a store should hold: each state there was, and which keys each revision changed.
+/// The expected contents of a store: every state that existed, and the keys that each revision changed.
 #[derive(Clone, Debug)]
 struct Model {
     states: Vec<Map>,
@@ -174,7 +174,7 @@ fn some_commit(random: &mut StdRng, model: &Model) -> (Vec<Condition>, Vec<Chang
     (conditions, changes.into_values().rev().collect())
 }
 
-/// Checks that a watch gives what changed since it was last asked.
+/// Checks that a watch gives the changes since it was last asked.
 fn compare_watch(watch: &mut dyn Watch, model: &Model, seen: &mut Revision) {
     while let Some(Batch { revision, events }) = watch.try_next().unwrap() {
         assert_eq!(revision, *seen + 1);
@@ -229,7 +229,7 @@ fn run<S: Store>(seed: u64, open: impl Fn(Option<S>) -> S) {
             }
             4 => {
                 compare_watch(watch.as_mut(), &model, &mut seen);
-                // Leases begin anew in a store that was opened again: none is there then.
+                // Leases begin anew in a store that was opened again: none exists then.
                 for lease in std::mem::take(&mut model.leases).into_keys() {
                     store.revoke(lease).unwrap();
                     model.end(lease);
@@ -300,7 +300,7 @@ fn whatever_write_of_the_disk_fails_a_commit_is_there_whole_or_not_at_all() {
                     assert!(matches!(again, Err(StoreError::Paused(_))));
                     drop(store);
                     store = disk.open(&mut random);
-                    // The caller cannot know which; nothing in between is there.
+                    // The caller cannot know which; no state in between is possible.
                     if after.revision() == model.revision() {
                         continue;
                     }
@@ -325,8 +325,8 @@ fn whatever_write_of_the_disk_fails_a_commit_is_there_whole_or_not_at_all() {
     assert!(lost > 0 && kept > 0);
 }
 
-/// A disk that fails from a write on. When it is opened again, of what was written since the last sync some is there
-/// and some is not: the power was gone.
+/// A disk that fails from a write on. When it is opened again, some of the bytes written since the last sync
+/// are there and some are not, as after a power failure.
 #[derive(Clone, Debug, Default)]
 struct Disk(Arc<Mutex<Platter>>);
 

@@ -1,4 +1,4 @@
-//! What an eavesdropper on a wire sees: tcpdump's file, read back.
+//! The traffic that an eavesdropper on a wire sees: tcpdump's file, read back.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub(crate) struct Capture {
     file: PathBuf,
 }
 
-/// What kind of packet crossed the wire.
+/// The kind of a packet that crossed the wire.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Packet {
     Arp,

@@ -1,4 +1,5 @@
-//! One client for every version of HTTP, with each way to say where a request ends. It tells an answer as it came.
+//! One client for every version of HTTP, with each way to mark the end of a request. It returns an answer as
+//! it came.
 
 use std::io;
 use std::io::Read as _;
@@ -23,21 +24,21 @@ pub(crate) enum Version {
     Http2,
 }
 
-/// What follows a request's head, and how its end is told.
+/// The content after a request's head, and how its end is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Nothing, and nothing is said about it.
+    /// None, and not declared.
     None,
-    /// A length that is told first.
+    /// With a length declared in advance.
     Sized(&'static str),
-    /// In pieces, and the end is told last.
+    /// In pieces, and the end marked last.
     Streamed(&'static [&'static str]),
     /// The same with this trailer.
     Trailed(&'static [&'static str], (&'static str, &'static str)),
 }
 
 impl Content {
-    /// Whether this version can say it.
+    /// Whether this version can express it.
     pub(crate) fn is_of(self, version: Version) -> bool {
         version != Version::Http10 || matches!(self, Self::None | Self::Sized(_))
     }
@@ -223,7 +224,7 @@ async fn http2_exchange(
     let mut sender = sender.ready().await?;
     let end = content == Content::None;
     let (mut response, mut stream) = sender.send_request(request.body(()).unwrap(), end)?;
-    // A server may answer before it has all, and want no more of it: its answer counts.
+    // A server may answer before it has the whole request, and want no more of it: its answer counts.
     let _ = send(&mut stream, content).await;
     let interim = interim(&mut response).await?;
     let (head, mut body) = response.await?.into_parts();
@@ -231,7 +232,7 @@ async fn http2_exchange(
     let mut stopped = false;
     while let Some(piece) = body.data().await {
         let piece = match piece {
-            // RFC 9113 section 8.1: so a server says that the rest of the request is not needed.
+            // RFC 9113 section 8.1: a server says in this way that the rest of the request is not needed.
             Err(error) if error.reason() == Some(h2::Reason::NO_ERROR) => {
                 stopped = true;
                 break;

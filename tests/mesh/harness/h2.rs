@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS: an application whose streams a test answers as it likes, and a client.
+//! HTTP/2 without TLS: an application whose streams a test answers in any way, and a client.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use super::client::texts;
 use super::origin::Seen;
 
-/// What an application does with one stream.
+/// How an application treats one stream.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A listening application; it and its connections end when it is dropped.
@@ -66,7 +66,7 @@ impl Http2 {
         }
     }
 
-    /// Records each request when it is whole, and answers it with what `answer` makes of it.
+    /// Records each request when it is complete, and answers it with the result of `answer`.
     pub(crate) fn recording<F>(address: Ipv4Addr, answer: F) -> (Self, Arc<Mutex<Vec<Seen>>>)
     where
         F: Fn(&Seen) -> Answer + Send + Sync + 'static,
@@ -76,7 +76,7 @@ impl Http2 {
         let started = Self::start(address, 100, move |request, respond| {
             let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
             Box::pin(async move {
-                // What a stream ends with is the test's to see, from the other side.
+                // The test sees at the other side how a stream ends.
                 if let Ok(seen) = read_request(request).await {
                     let answer = answer(&seen);
                     record.lock().unwrap().push(seen);
@@ -183,7 +183,7 @@ pub(crate) struct Call {
 }
 
 impl Streams {
-    /// So many connections to `address`.
+    /// This many connections to `address`.
     pub(crate) fn open(address: SocketAddr, connections: usize) -> Self {
         let runtime = runtime();
         let mut driving = JoinSet::new();
@@ -204,7 +204,8 @@ impl Streams {
         }
     }
 
-    /// Makes gRPC calls with a body of 32 bytes, so many `at_once` over all connections, and reads their answers.
+    /// Makes gRPC calls with a body of 32 bytes, this many `at_once` over all connections, and reads their
+    /// answers.
     pub(crate) fn unary(&self, path: &'static str, calls: usize, at_once: usize) -> Vec<Outcome> {
         self.runtime.block_on(async {
             let (mut under_way, mut outcomes) = (JoinSet::new(), Vec::new());
@@ -235,7 +236,7 @@ impl Streams {
         })
     }
 
-    /// Reads what is left of an answer.
+    /// Reads the rest of an answer.
     pub(crate) fn finish(&self, call: Call) -> Outcome {
         self.runtime.block_on(finish(Ok(call)))
     }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: what a test sends and receives is exactly what stands here, octet by octet.
+//! HTTP/1.1 by hand: a test sends and receives exactly these bytes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -59,10 +59,10 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
     exchange(address, request.as_bytes())
 }
 
-/// Sends `request` as it stands on a connection of its own and reads one response.
+/// Sends `request` unchanged on a connection of its own and reads one response.
 pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Response> {
     let mut stream = connect(address)?;
-    // A server may answer and close before it read everything; its answer still counts.
+    // A server may answer and close before it has read everything; its answer still counts.
     let written = stream.write_all(request);
     let is_head = request.starts_with(b"HEAD ");
     let response = read_response(&mut BufReader::new(stream), is_head);

@@ -12,7 +12,7 @@ use super::http::Connection;
 use super::process::{Output, run};
 use super::wait::{eventually, pause};
 
-/// `weft load` in the background: requests at a rate, whatever became of those before.
+/// `weft load` in the background: requests at a rate, however earlier ones ended.
 pub(crate) struct OpenLoad {
     thread: JoinHandle<Output>,
 }
@@ -54,18 +54,18 @@ impl OpenLoad {
         !self.thread.is_finished()
     }
 
-    /// What it saw, as `weft load` documents it.
+    /// Its results, as `weft load` documents them.
     pub(crate) fn result(self) -> serde_json::Value {
         let output = self.thread.join().unwrap();
         let result = serde_json::from_str(&output.stdout);
         result.unwrap_or_else(|_| panic!("{}", output.stderr))
     }
 
-    /// Panics unless every request was answered well.
+    /// Panics unless every request got a good answer.
     #[track_caller]
     pub(crate) fn expect_all_good(self) {
         let output = self.thread.join().unwrap();
-        // A busy machine may make the latencies invalid; what became of the requests stands.
+        // A busy machine may make the latencies invalid; the outcomes of the requests count.
         let result: serde_json::Value = serde_json::from_str(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}\n{}", output.stderr, output.stdout));
         let summary = &result["summary"];
@@ -82,11 +82,11 @@ pub(crate) struct Load {
     threads: Vec<JoinHandle<Report>>,
 }
 
-/// What became of a load.
+/// The results of a load.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) succeeded: usize,
-    /// Why each failed one did, with its second.
+    /// Why each failed request failed, with its second.
     pub(crate) failures: Vec<String>,
     pub(crate) latencies: Vec<Duration>,
 }

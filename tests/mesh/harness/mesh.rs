@@ -41,14 +41,14 @@ impl Place {
             Some(namespace) => {
                 let target = format!("telnet://{}:{port}", self.address);
                 let mut curl = namespace.command("curl");
-                // 28: connected, and then nothing was said in time.
+                // 28: connected, and then no answer in time.
                 run(curl.args(["-s", "--max-time", "0.3", &target])).code == 28
             }
         }
     }
 }
 
-/// CA, config service and an operator who is logged in.
+/// CA, config service and an operator with a login.
 pub(crate) struct Mesh {
     pub(crate) ca: Process,
     pub(crate) config: Process,
@@ -234,7 +234,7 @@ fn weft(place: &Place, folder: &Folder, arguments: &[&str]) -> Command {
     command
 }
 
-/// Keeps what the developer's own environment says out of the test.
+/// Keeps the developer's own environment out of the test.
 pub(super) fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -281,7 +281,7 @@ fn wait_listening(name: &str, process: &mut Process, place: &Place, port: u16) {
     });
 }
 
-/// A temporary folder that stays for a look when its test failed.
+/// A temporary folder that is kept for inspection when its test failed.
 struct Folder(Option<TempDir>);
 
 impl Folder {

@@ -1,4 +1,4 @@
-//! What the stories are told with. Nothing in here knows a story.
+//! The tools of the tests. They know no test.
 
 mod capture;
 mod client;

@@ -1,10 +1,10 @@
-//! What a test needs of the machine, and what happens where it is missing.
+//! The requirements of a test on the machine, and the result if one is missing.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// One thing that a test cannot do without.
+/// One requirement of a test.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Need {
     /// A program on the PATH, from a Debian package.
@@ -19,7 +19,7 @@ pub(crate) enum Need {
     Quota,
 }
 
-/// Whether everything is there. If not, says loudly that the test is skipped, or fails it in CI.
+/// Whether everything is there. If not, prints that the test is skipped, or fails it in CI.
 ///
 /// ```ignore
 /// if !need(&[Need::Program("nginx")]) { return; }
@@ -36,7 +36,7 @@ pub(crate) fn need(needs: &[Need]) -> bool {
         missing.join(", ")
     );
     assert!(std::env::var_os("CI").is_none(), "{line}");
-    // Straight to the descriptor: the test runner keeps what passing tests print to itself.
+    // Written to the descriptor itself: the test runner captures the output of passing tests.
     let _ = writeln!(std::io::stderr(), "{line}");
     false
 }
@@ -62,7 +62,7 @@ impl Need {
 
 fn on_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps nginx and nft where a plain user's PATH does not look.
+    // Debian installs nginx and nft where a plain user's PATH does not look.
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .any(|folder| folder.join(name).is_file())

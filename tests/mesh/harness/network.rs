@@ -1,5 +1,5 @@
-//! Where processes live: an own block of loopback addresses, or network namespaces with a wire
-//! between them.
+//! Where processes run: a block of loopback addresses of their own, or network namespaces with a wire between
+//! them.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::process::{program, run};
 
-/// A /24 of loopback that belongs to one test, so that every process in it may use the ports that
-/// the documentation names.
+/// A /24 of loopback that belongs to one test, so that every process in it may use the ports that the
+/// documentation names.
 pub(crate) struct Loopback {
     base: [u8; 2],
     next: AtomicU32,
@@ -17,7 +17,7 @@ pub(crate) struct Loopback {
     _claim: TcpListener,
 }
 
-/// The address and port whose listener claims a block. Nothing else uses them.
+/// The address and port whose listener claims a block. No other code uses them.
 const CLAIM: (u8, u16) = (255, 6199);
 
 impl Loopback {
@@ -38,7 +38,7 @@ impl Loopback {
         panic!("no free block of loopback addresses");
     }
 
-    /// An address that nobody else of this block has.
+    /// An address that no other process of this block has.
     pub(crate) fn address(&self) -> Ipv4Addr {
         let host = self.next.fetch_add(1, Ordering::Relaxed);
         let host = u8::try_from(host).expect("a test needs fewer than 255 addresses");
@@ -53,7 +53,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    /// One with nothing but loopback, of both families.
+    /// A namespace with only loopback, of both families.
     pub(crate) fn alone() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! An application in the test's own process. It records every byte that reaches it: whether
-//! something "reached the application" is decided here and never from a status code.
+//! An application in the test's own process. It records every byte that reaches it: tests decide by this
+//! record, and never by a status code, whether something "reached the application".
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ pub(crate) struct Seen {
     pub(crate) trailers: Vec<(String, String)>,
     /// Which connection it came on, counted from 0.
     pub(crate) connection: usize,
-    /// Its head said that nothing follows; HTTP/2 only.
+    /// Its head declared that no body follows; HTTP/2 only.
     pub(crate) ends_with_head: bool,
 }
 
@@ -38,7 +38,7 @@ impl Seen {
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Default)]
 struct Record {
     ended: AtomicBool,
@@ -84,9 +84,9 @@ impl Origin {
                 };
                 thread::spawn(move || {
                     let end = tap.stream.try_clone();
-                    // What a connection ends with is the test's to see, from the other side.
+                    // The test sees at the other side how a connection ends.
                     let _ = serve(tap);
-                    // The record keeps a handle, so the end must be said.
+                    // The record keeps a handle, so the connection must be ended explicitly.
                     let _ = end.and_then(|stream| stream.shutdown(Shutdown::Both));
                 });
             }
@@ -94,8 +94,8 @@ impl Origin {
         Self { address, record }
     }
 
-    /// Speaks HTTP/1.1 with keep-alive: `answer` writes the whole response as raw bytes, and says
-    /// whether the connection goes on.
+    /// Serves HTTP/1.1 with keep-alive: `answer` writes the whole response as raw bytes, and returns whether
+    /// the connection goes on.
     pub(crate) fn http<F>(address: Ipv4Addr, answer: F) -> Self
     where
         F: Fn(&Seen, &mut Tap) -> io::Result<bool> + Send + Sync + 'static,
@@ -149,7 +149,7 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.record.ended.store(true, Ordering::Release);
-        // Wakes the accepting thread, which then sees that it is over.
+        // Wakes the accepting thread, which then sees that it should end.
         let _ = TcpStream::connect(self.address);
         for (stream, _) in self.record.connections.lock().unwrap().iter() {
             let _ = stream.shutdown(Shutdown::Both);

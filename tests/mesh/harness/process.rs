@@ -1,5 +1,5 @@
-//! Child processes: their output goes to a log, they die with the test, and a failed test shows
-//! what they said last.
+//! Child processes: their output goes to a log, they die with the test, and a failed test shows their last
+//! output.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -98,7 +98,7 @@ impl Process {
         self.status_field("VmHWM:")
     }
 
-    /// Makes [`Self::resident_peak`] start from what is resident at this moment.
+    /// Makes [`Self::resident_peak`] start from the present resident memory.
     pub(crate) fn forget_peak(&self) {
         // proc(5): 5 resets the peak resident set size.
         std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
@@ -110,7 +110,7 @@ impl Process {
         folder.count() as u64
     }
 
-    /// Lets it have so many at most from here on.
+    /// Lets it have at most this many from here on.
     pub(crate) fn limit_descriptors(&self, most: u64) {
         let pid = rustix::process::Pid::from_raw(self.pid().as_raw());
         let limit = rustix::process::Rlimit {
@@ -148,7 +148,7 @@ impl Drop for Process {
     }
 }
 
-/// What a finished program left.
+/// The output of a finished program.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) code: i32,
@@ -157,7 +157,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The standard output of a program that ended well; panics with all it said otherwise.
+    /// The standard output of a program that succeeded; panics with all of its output otherwise.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{}\n{}", self.stdout, self.stderr);
@@ -178,7 +178,7 @@ pub(crate) fn run(command: &mut Command) -> Output {
     }
 }
 
-/// A program that may stand in the folders of the administrator.
+/// A program that may be in the folders of the administrator.
 pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(name);
     let mut path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Processor time for a process, held down by a control group of its own.
+//! CPU time for a process, limited by a control group of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 /// Microseconds after which a quota begins anew: short, so that a process seems slow and not stopped.
 const PERIOD_US: u32 = 10_000;
 
-/// A process's quota. Dropped, it has none any more.
+/// A process's quota. Dropping it removes the limit.
 pub(crate) struct Quota {
     group: PathBuf,
     process: u32,
 }
 
-/// Where groups are made, by which version of the interface.
+/// Where groups are made, by the version of the interface.
 enum Groups {
     /// cgroup v1's hierarchy of the cpu controller.
     V1(&'static Path),
@@ -45,7 +45,7 @@ impl Quota {
         nix::unistd::geteuid().is_root() && Groups::find().is_some()
     }
 
-    /// Leaves a process so many hundredths of one core.
+    /// Leaves a process this many hundredths of one core.
     pub(crate) fn percent(process: u32, percent: u32) -> Self {
         let groups = Groups::find().expect("a cpu controller");
         let group = groups.root().join(format!("weft-test-{process}"));
@@ -66,7 +66,7 @@ impl Quota {
 
 impl Drop for Quota {
     fn drop(&mut self) {
-        // It fails for a process that has ended, which left its group by that.
+        // It fails for a process that has ended, which has thereby left its group.
         let parent = self.group.parent().unwrap_or(Path::new("/sys/fs/cgroup"));
         let _ = fs::write(parent.join("cgroup.procs"), self.process.to_string());
         let _ = fs::remove_dir(&self.group);

@@ -1,4 +1,4 @@
-//! The mesh of most stories: `orders`, which an application serves, and `shop`, which calls it.
+//! The mesh of most tests: `orders`, which an application serves, and `shop`, which calls it.
 
 use std::net::SocketAddr;
 
@@ -51,7 +51,7 @@ impl Shop {
         }
     }
 
-    /// Both sidecars live, and a request still gets its answer.
+    /// Both sidecars are alive, and a request still gets its answer.
     #[track_caller]
     pub(crate) fn expect_unharmed(&mut self) {
         self.orders.expect_alive();

@@ -1,4 +1,4 @@
-//! A sidecar of a mesh: what it is to do, and the process that does it.
+//! A sidecar of a mesh: its configuration, and its process.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ const ADMIN_PORT: u16 = 6191;
 const BY_HOST_PORT: u16 = 6142;
 const FIRST_LISTENER_PORT: u16 = 5001;
 
-/// What a sidecar is to do.
+/// The configuration of a sidecar.
 #[derive(Clone)]
 pub(crate) struct SidecarPlan {
     name: String,
@@ -63,7 +63,7 @@ impl SidecarPlan {
         }
     }
 
-    /// Its folder and its name in messages, where two have one identity.
+    /// Its folder and its name in messages, if two have one identity.
     pub(crate) fn named(mut self, name: &str) -> Self {
         self.folder.set_file_name(name);
         name.clone_into(&mut self.name);
@@ -166,7 +166,7 @@ impl SidecarPlan {
         sidecar
     }
 
-    /// Starts it and waits for nothing.
+    /// Starts it without waiting.
     pub(crate) fn spawn(self) -> Sidecar {
         self.spawn_wrapping(&[])
     }
@@ -328,7 +328,7 @@ impl Sidecar {
         http::exchange_at(&self.admin_socket(), request.as_bytes())
     }
 
-    /// What an admin page says, as JSON.
+    /// An admin page, as JSON.
     #[track_caller]
     pub(crate) fn admin_json(&self, path: &str) -> serde_json::Value {
         let response = self.admin_get(path).unwrap();
@@ -368,8 +368,8 @@ impl Sidecar {
         number.and_then(serde_json::Value::as_u64).unwrap_or(0)
     }
 
-    /// Starts a process that takes over, and waits until it has. Returns the one before it, which finishes
-    /// what it has under way. The plan has a `takeover_socket`.
+    /// Starts a successor, and waits until it has taken over. Returns the predecessor, which finishes its
+    /// work. The plan has a `takeover_socket`.
     pub(crate) fn take_over(&mut self) -> Process {
         let times = |log: &str| log.matches("took over from the running sidecar").count();
         let before = times(&self.process.log());
@@ -384,7 +384,7 @@ impl Sidecar {
         old
     }
 
-    /// Starts a process that takes over, and waits for nothing.
+    /// Starts a successor without waiting.
     pub(crate) fn successor(&self) -> Process {
         self.plan.run(&[])
     }
@@ -405,7 +405,7 @@ impl Sidecar {
         self.process.signal(Signal::SIGTERM);
     }
 
-    /// Panics if it ended, or said anything that only a defect makes it say.
+    /// Panics if it ended, or logged a message that only a defect causes.
     #[track_caller]
     pub(crate) fn expect_alive(&mut self) {
         assert!(self.process.is_running(), "{} ended", self.plan.name);

@@ -1,11 +1,11 @@
-//! Waiting for facts instead of for time: every wait polls its condition and has a deadline.
+//! Waiting for conditions instead of for time: every wait polls its condition and has a deadline.
 
 use std::time::{Duration, Instant};
 
-/// How long a condition rests between two looks.
+/// The pause between two polls.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Polls `look` until it gives a value. Panics with `what` when `patience` is over.
+/// Polls `look` until it returns a value. Panics with `what` when `patience` is over.
 pub(crate) fn wait_until<T>(
     what: &str,
     patience: Duration,
@@ -21,12 +21,12 @@ pub(crate) fn wait_until<T>(
     }
 }
 
-/// [`wait_until`] for a condition, with the patience that suits most: machines are slow at times.
+/// [`wait_until`] for a condition, with a patience that suits most cases: machines are slow at times.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     wait_until(what, Duration::from_secs(20), || holds().then_some(()));
 }
 
-/// Lets time pass where time itself is the subject (a slow client, a load's rate).
+/// Lets time pass in tests about time itself (a slow client, a load's rate).
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where a test sleeps"

@@ -1,4 +1,4 @@
-//! The roots of one trust domain, and fingerprints of certificates.
+//! The root certificates of one trust domain, and fingerprints of certificates.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::hex;
 use crate::identity::TrustDomain;
 use crate::limits;
 
-/// The roots that vouch for names of one trust domain, and for no other.
+/// The roots that may certify names of one trust domain, and of no other.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TrustBundle {
     trust_domain: TrustDomain,
@@ -34,7 +34,7 @@ pub enum BundleError {
     Certificate {
         /// Position in the text, from 1.
         index: usize,
-        /// What the parser said.
+        /// The error of the parser.
         reason: String,
     },
     /// More roots than any mesh has.

@@ -1,9 +1,8 @@
 //! The live certificate and trust of this process, swapped without closing a connection.
 //!
-//! Every TLS configuration made from one [`Credentials`] asks it at each handshake, so a renewed
-//! SVID or a rotated bundle is in force for the next handshake and running connections go on.
-//! Not here: how an SVID is obtained (`weft_ca::agent`) and how a peer's is judged
-//! ([`crate::verify`]).
+//! Every TLS configuration made from one [`Credentials`] reads it at each handshake. So a renewed SVID or a
+//! rotated bundle applies from the next handshake, and running connections go on. Not here: how an SVID is
+//! obtained (`weft_ca::agent`) and how a peer's is judged ([`crate::verify`]).
 
 mod bundle;
 mod svid;
@@ -22,7 +21,7 @@ use crate::verify::{self, Allowance, Usage};
 
 pub use crate::verify::{FormError, VerifyError};
 
-/// The SVID and trust bundle in force; cheap to clone, all clones see the same swap.
+/// The SVID and trust bundle in force. Clones are cheap and all see the same swap.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     shared: Arc<Shared>,
@@ -31,7 +30,7 @@ pub struct Credentials {
 #[derive(Debug)]
 struct Shared {
     current: ArcSwap<Pair>,
-    /// Counts swaps, for those who must act on one (connections whose root was removed).
+    /// Counts swaps, for tasks that must act on one (connections whose root was removed).
     swaps: watch::Sender<u64>,
 }
 
@@ -41,7 +40,7 @@ struct Pair {
     bundle: Arc<TrustBundle>,
 }
 
-/// Why an SVID and a bundle do not go together.
+/// Why an SVID and a bundle do not fit together.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// The SVID names another trust domain than the bundle.
@@ -66,11 +65,11 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Puts an SVID and the bundle that it chains to in force. Validity times are not judged: an
-    /// expired SVID still buys its renewal.
+    /// Puts an SVID and the bundle that it chains to in force. Validity times are not judged: an expired SVID
+    /// still authenticates its renewal.
     ///
     /// # Errors
-    /// When the two do not belong together.
+    /// When the two do not fit together.
     pub fn new(svid: Svid, bundle: TrustBundle) -> Result<Self, CredentialsError> {
         let pair = Pair::new(svid, bundle)?;
         Ok(Self {
@@ -94,7 +93,7 @@ impl Credentials {
     /// Swaps in a renewed SVID and a bundle, both at once.
     ///
     /// # Errors
-    /// When the two do not belong together or name another identity; the old ones stay in force.
+    /// When the two do not fit together or name another identity; the old ones stay in force.
     pub fn replace(&self, svid: Svid, bundle: TrustBundle) -> Result<(), CredentialsError> {
         let current = self.svid();
         if svid.id() != current.id() {
@@ -109,13 +108,13 @@ impl Credentials {
         Ok(())
     }
 
-    /// Changes whenever [`Self::replace`] put something in force; the value counts the swaps.
+    /// Changes whenever [`Self::replace`] puts a certificate or bundle in force; the value counts the swaps.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.swaps.subscribe()
     }
 
-    /// Whether a chain that a peer presented still leads to a root in force, whatever its dates:
-    /// connections outlive certificates, but not the removal of trust.
+    /// Whether a chain that a peer presented still leads to a root in force, whatever its dates: connections
+    /// outlive certificates, but not the removal of a root.
     pub fn still_trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
         verify::chain_at_its_own_time(chain, &self.bundle(), Usage::Either).is_ok()
     }
@@ -138,7 +137,7 @@ impl Pair {
     }
 }
 
-/// What the acceptance of a peer's certificate may stretch; see [`crate::limits`].
+/// How far the dates of a peer's certificate may be stretched; see [`crate::limits`].
 pub(crate) fn default_allowance() -> Allowance {
     Allowance {
         late: crate::limits::CLOCK_SKEW_MAX,

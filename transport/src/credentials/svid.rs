@@ -40,8 +40,8 @@ pub enum SvidError {
 }
 
 impl SvidError {
-    /// Whether the key is at fault, not the certificate. A pair that does not match is the key's: it is the
-    /// certificate that says who somebody is.
+    /// Whether the key is at fault, not the certificate. In a pair that does not match the key is at fault,
+    /// because the certificate states the identity.
     pub fn is_of_key(&self) -> bool {
         match self {
             Self::KeyPem | Self::KeyAlgorithm | Self::KeyMismatch => true,

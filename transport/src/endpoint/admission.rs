@@ -1,14 +1,16 @@
-//! Which of those who ask to come in get a handshake, while many do. Pure.
+//! Which connection attempts get a handshake when there are many. Pure.
 //!
-//! A handshake costs CPU and memory before its peer has proven anything, so three rules hold for a worker:
+//! A handshake costs CPU and memory before its peer has proven an identity, so three rules hold for a worker:
 //!
-//! - While many are under way, an address must be validated first (RFC 9000 section 8.1.2). So only who
-//!   receives at its address can have many handshakes, and one whose address is spoofed can push out none.
-//! - So many begin in a second and no more, and a source leaves room for others ([`leaves_room`]). Beyond that a first
-//!   packet is ignored, not refused: its sender asks again by itself, and may find room then.
-//! - So many are under way and no more; a new one always begins, and the oldest of the source that has most is given
-//!   up for it ([`crate::shares::Places`], held by the listener). Who means it needs a round trip; who is silent
-//!   becomes the oldest. So one gets in beside silent ones even from the same address.
+//! - While many handshakes are under way, an address must be validated first (RFC 9000 section 8.1.2). So
+//!   only a sender that receives at its address can have many handshakes, and spoofed addresses push none of
+//!   them out.
+//! - At most a fixed number begin in a second, and a source leaves room for others ([`leaves_room`]). First
+//!   packets beyond that are ignored, not refused: their senders repeat them, and may find room then.
+//! - At most a fixed number are under way. A new one always begins, and the oldest of the source that has
+//!   most is given up for it ([`crate::shares::Places`], held by the listener). An honest client needs one
+//!   round trip; a silent one becomes the oldest. So an honest client gets in beside silent ones even from
+//!   the same address.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,14 +18,14 @@ use std::time::{Duration, Instant};
 use crate::limits;
 use crate::shares::{Source, leaves_room};
 
-/// What becomes of a first packet.
+/// How a first packet is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The handshake begins.
     Begin,
-    /// The sender must show that it receives at its address.
+    /// The sender must prove that it receives at its address.
     Retry,
-    /// As if the packet had been lost.
+    /// It is ignored, as if it had been lost.
     Ignore,
 }
 

@@ -1,20 +1,21 @@
-//! How much a handshake may send to an address that has not shown that it receives: three times what came from there
-//! (RFC 9000 section 8.1). Pure; `shared.rs` asks before it sends.
+//! How much a handshake may send to an address that has not proven that it receives: three times the bytes
+//! that came from it (RFC 9000 section 8.1). Pure; `shared.rs` asks before it sends.
 //!
-//! quinn keeps the rule but for its last datagram, which may begin below the limit and end above it: 3.5 times
-//! were measured of a client that says hello once. What is over the limit here is not sent, and to quinn it is lost.
+//! quinn keeps the rule except for its last datagram, which may begin below the limit and end above it: 3.5
+//! times were measured for a client that sends one hello. Bytes over the limit are not sent here, and quinn
+//! takes them for lost.
 //!
-//! A handshake is known by the client's address and connection ID, and counts only in packets with a long header
-//! (RFC 9000 section 17.2). So no sender slows a connection that stands by a hello in its name, and packets of such
-//! connections are not even looked up. Before the handshake quinn sends one short packet, the
-//! new connection IDs of the server; room is kept for it.
+//! A handshake is known by the client's address and connection ID, and counts only packets with a long header
+//! (RFC 9000 section 17.2). So a hello with a forged source does not slow an established connection, whose
+//! packets are not even looked up. Before the handshake quinn sends one short packet, the new connection IDs
+//! of the server; room is reserved for it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use crate::limits;
 
-/// Times the bytes received that may be sent.
+/// How many times the received bytes may be sent.
 const FACTOR: u64 = 3;
 
 /// Bytes of the one short packet: 8 NEW_CONNECTION_ID frames of 28 bytes at most, header and tag.
@@ -30,7 +31,7 @@ struct Id {
     bytes: [u8; 20],
 }
 
-/// The part of a long header that all versions have in common, but the type.
+/// The part of a long header that all versions share, except the type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LongHeader {
     is_initial: bool,
@@ -43,7 +44,7 @@ struct LongHeader {
 struct Account {
     received: u64,
     sent: u64,
-    /// The server's connection ID. It has six random bytes, so who sends to it has received it.
+    /// The server's connection ID. It has six random bytes, so a client that sends to it has received it.
     chosen: Option<Id>,
     validated: bool,
 }
@@ -72,7 +73,7 @@ impl Ledger {
             if !header.is_initial || datagram.len() < HELLO_MIN {
                 return;
             }
-            // Who floods this by spoofed hellos gets Retries, and quinn's own limit for the few before those.
+            // A sender that floods this with spoofed hellos gets Retries, and before those quinn's own limit.
             if self.order.len() >= limits::HELLOS_KEPT
                 && let Some(oldest) = self.order.pop_front()
             {
@@ -105,7 +106,7 @@ impl Ledger {
         allowed
     }
 
-    /// That was sent.
+    /// These bytes were sent.
     pub(super) fn send(&mut self, to: SocketAddr, contents: &[u8], segment: usize) {
         for datagram in contents.chunks(segment.max(1)) {
             if let Some(header) = LongHeader::parse(datagram)
@@ -119,7 +120,7 @@ impl Ledger {
 }
 
 impl LongHeader {
-    /// `None` for a short header, for a version other than 1, and for what is no packet.
+    /// `None` for a short header, for a version other than 1, and for bytes that are not a packet.
     fn parse(datagram: &[u8]) -> Option<Self> {
         let (first, rest) = datagram.split_first()?;
         let (version, rest) = rest.split_first_chunk::<4>()?;
@@ -174,7 +175,7 @@ mod tests {
         packet
     }
 
-    /// Sends as far as the ledger lets it, and says how far that is.
+    /// Sends as many bytes as the ledger allows, and returns that number.
     fn send(ledger: &mut Ledger, to: SocketAddr, contents: &[u8], segment: usize) -> usize {
         let allowed = ledger.allowed(to, contents, segment);
         ledger.send(to, &contents[..allowed], segment);
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_the_servers_connection_id_has_received_it_and_gets_all() {
+    fn a_sender_that_uses_the_servers_connection_id_has_received_it_and_gets_all() {
         let mut ledger = after_a_hello(1200);
         let flight = packet(HANDSHAKE, CLIENT, SERVER, 1200).repeat(9);
         let guess = packet(HANDSHAKE, b"guess!", CLIENT, 60);

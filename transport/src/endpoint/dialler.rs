@@ -1,4 +1,4 @@
-//! The dialling side of a worker: one handshake, and the check of who answered.
+//! The dialling side of a worker: one handshake, and the check of the peer's identity.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -25,50 +25,50 @@ pub struct Dialler {
     pub(super) windows: WindowPools,
 }
 
-/// Why a peer was not reached. In every case it has seen no request.
+/// Why a peer was not reached. In every case the peer has seen no request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// No answer in time.
     #[error("no answer from {0} within the handshake timeout")]
     Timeout(SocketAddr),
-    /// It takes no new connections: it is about to end.
+    /// It takes no new connections, because it is about to end.
     #[error("{0} takes no new connections")]
     Closed(SocketAddr),
-    /// It goes away, does not acknowledge what it is sent, or has not answered yet: another peer is to be preferred.
+    /// It is shutting down, does not acknowledge, or has not answered yet: another peer is preferable.
     #[error("{0} goes away, or does not answer")]
     Doubtful(SocketAddr),
-    /// The handshake failed: a certificate was refused on one of the sides, or QUIC's rules.
+    /// The handshake failed: one side refused a certificate, or a rule of QUIC was broken.
     #[error("{address} refused the handshake, or was refused: {reason}")]
     Refused {
-        /// Whom we dialled.
+        /// The address that was dialled.
         address: SocketAddr,
-        /// What TLS or QUIC said.
+        /// The error of TLS or QUIC.
         reason: String,
     },
-    /// A valid peer of the mesh, but not the one that the table names.
+    /// A valid peer of the mesh, but not of the identity in the table.
     #[error("{address} proved to be {proven}, expected {expected}")]
     WrongIdentity {
-        /// Whom we dialled.
+        /// The address that was dialled.
         address: SocketAddr,
-        /// Who it should be.
+        /// The identity that the table names.
         expected: SpiffeId,
-        /// Who it is.
+        /// The identity that it proved.
         proven: SpiffeId,
     },
-    /// A certificate is over by the clock of this host, so nothing would be asked on the connection.
+    /// A certificate has expired by the clock of this host, so no request would be sent on the connection.
     #[error("no connection to {address}: the certificate of {whose} expired {} s ago", since.as_secs())]
     Expired {
-        /// Whom we dialled.
+        /// The address that was dialled.
         address: SocketAddr,
         /// The peer, or this side.
         whose: SpiffeId,
-        /// For how long it has been over.
+        /// How long ago it expired.
         since: Duration,
     },
     /// This host could not send.
     #[error("cannot dial {address}: {reason}")]
     Local {
-        /// Whom we dialled.
+        /// The address that was dialled.
         address: SocketAddr,
         /// What failed.
         reason: String,
@@ -97,10 +97,10 @@ fn check_age(
 }
 
 impl Dialler {
-    /// Dials a peer and checks that it is the one expected, before any stream.
+    /// Dials a peer and checks its identity, before any stream.
     ///
     /// # Errors
-    /// When it is not reached or not that peer.
+    /// When the peer is not reached or has another identity.
     pub(crate) async fn dial(
         &self,
         address: SocketAddr,
@@ -126,7 +126,7 @@ impl Dialler {
             })?;
         match proven_peer(&connection) {
             Some(peer) if peer.id() == expected => {
-                // Handshakes allow for clocks that differ; what follows on the connection does not.
+                // Handshakes allow for clocks that differ; the connection afterwards does not.
                 check_age(address, peer.id(), peer.not_after()).inspect_err(|_| {
                     connection.close(close_code(Reason::NoError), b"expired");
                 })?;
@@ -164,13 +164,13 @@ impl Dialler {
         Ok(ClientConnection::new(quic, peer, streams))
     }
 
-    /// Whether the peer of a connection would be let in anew, by the trust that is in force.
+    /// Whether the peer of a connection would be accepted again by the trust in force.
     pub(crate) fn still_trusts(&self, connection: &ClientConnection) -> bool {
         presented_chain(connection.quic())
             .is_some_and(|chain| self.credentials.still_trusts(&chain))
     }
 
-    /// Closes every connection well, and waits until the peers know, or `patience`.
+    /// Closes every connection in good order, and waits until the peers know of it, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         close(&self.endpoint, patience).await;
     }

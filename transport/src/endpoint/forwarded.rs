@@ -1,5 +1,5 @@
-//! Datagrams on their way between two processes that share a port: whose each is, and how it is written
-//! down with where it came from. Pure. `shared.rs` reads the port, `relay.rs` carries them.
+//! Datagrams that two processes sharing a port pass between them: which process each belongs to, and how a
+//! datagram is encoded with its source. Pure. `shared.rs` reads the port, `relay.rs` carries the datagrams.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -9,27 +9,27 @@ use crate::steering::{CONNECTION_ID_LENGTH, Epoch};
 
 /// Which process a datagram is meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// The one that reads the port: all that no earlier one can know.
+pub(super) enum Addressee {
+    /// The process that reads the port: every datagram that no earlier process can know.
     Own,
-    /// The one before it with this epoch.
+    /// The earlier process with this epoch.
     Elder(Epoch),
-    /// A first packet that could be either's: the process that does not know it drops it.
+    /// A first packet that may belong to either process: the one that does not know it drops it.
     Either(Epoch),
 }
 
 /// Decides by the connection ID, whose second byte is the epoch of the process that chose it.
 ///
-/// The ID of a first packet is the client's choice, and need not say anything. Peers of the mesh choose
-/// one of another length; another client may hit length and epoch by chance, once in 256.
-pub(super) fn whose(datagram: &[u8], is_elder: impl Fn(Epoch) -> bool) -> Whose {
+/// A client chooses the ID of a first packet, and it need not name a process. Peers of the mesh choose one of
+/// another length; another client may match length and epoch by chance, once in 256.
+pub(super) fn addressee(datagram: &[u8], is_elder: impl Fn(Epoch) -> bool) -> Addressee {
     const LONG_HEADER: u8 = 0x80;
     const TYPE: u8 = 0x30;
     const INITIAL: u8 = 0x00;
     const ZERO_RTT: u8 = 0x10;
 
     let Some(first) = datagram.first() else {
-        return Whose::Own;
+        return Addressee::Own;
     };
     // RFC 9000 sections 17.2 (version, length and connection ID follow the flags) and 17.3.
     let is_long = first & LONG_HEADER != 0;
@@ -41,23 +41,23 @@ pub(super) fn whose(datagram: &[u8], is_elder: impl Fn(Epoch) -> bool) -> Whose 
         false => datagram.get(1..=CONNECTION_ID_LENGTH),
     };
     let Some([_, epoch, ..]) = id else {
-        return Whose::Own;
+        return Addressee::Own;
     };
     let epoch = Epoch(*epoch);
     if !is_elder(epoch) {
-        return Whose::Own;
+        return Addressee::Own;
     }
     if is_long && matches!(first & TYPE, INITIAL | ZERO_RTT) {
-        Whose::Either(epoch)
+        Addressee::Either(epoch)
     } else {
-        Whose::Elder(epoch)
+        Addressee::Elder(epoch)
     }
 }
 
 /// Bytes before a forwarded datagram.
 pub(super) const HEADER_LENGTH: usize = 40;
 
-/// The first byte, so that a change of the layout is noticed by a process of another version.
+/// The first byte, by which a process of another version notices a changed layout.
 const FORMAT: u8 = 1;
 
 const SOURCE_V6: u8 = 1;
@@ -65,11 +65,11 @@ const HAS_DESTINATION: u8 = 1 << 1;
 const DESTINATION_V6: u8 = 1 << 2;
 const ECN_SHIFT: u8 = 4;
 
-/// What the kernel told about a datagram.
+/// The facts that the kernel gives about a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) source: SocketAddr,
-    /// The own address that it was sent to, from which the answer must come.
+    /// The local address that it was sent to, from which the answer must come.
     pub(super) destination: Option<IpAddr>,
     pub(super) ecn: Option<EcnCodepoint>,
 }
@@ -112,7 +112,7 @@ impl Origin {
         header
     }
 
-    /// `None` for what this version does not write.
+    /// `None` for bytes that this version does not write.
     pub(super) fn decode(header: &[u8; HEADER_LENGTH]) -> Option<Self> {
         let (head, addresses) = header.split_first_chunk::<8>()?;
         let [format, flags, port @ .., s0, s1, s2, s3] = *head;
@@ -162,8 +162,8 @@ mod tests {
 
     const OLD: Epoch = Epoch(7);
 
-    fn whose_of(datagram: &[u8], elders: &[Epoch]) -> Whose {
-        whose(datagram, |epoch| elders.contains(&epoch))
+    fn whose_of(datagram: &[u8], elders: &[Epoch]) -> Addressee {
+        addressee(datagram, |epoch| elders.contains(&epoch))
     }
 
     fn short(epoch: u8) -> Vec<u8> {
@@ -177,28 +177,28 @@ mod tests {
 
     #[test]
     fn packets_of_a_connection_go_to_the_process_that_chose_its_id() {
-        assert_eq!(whose_of(&short(7), &[OLD]), Whose::Elder(OLD));
-        assert_eq!(whose_of(&short(8), &[OLD]), Whose::Own);
+        assert_eq!(whose_of(&short(7), &[OLD]), Addressee::Elder(OLD));
+        assert_eq!(whose_of(&short(8), &[OLD]), Addressee::Own);
         let other = Epoch(8);
-        assert_eq!(whose_of(&short(8), &[OLD, other]), Whose::Elder(other));
-        assert_eq!(whose_of(&short(7), &[]), Whose::Own);
+        assert_eq!(whose_of(&short(8), &[OLD, other]), Addressee::Elder(other));
+        assert_eq!(whose_of(&short(7), &[]), Addressee::Own);
         let handshake = long(0x20, &[3, 7, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose_of(&handshake, &[OLD]), Whose::Elder(OLD));
+        assert_eq!(whose_of(&handshake, &[OLD]), Addressee::Elder(OLD));
     }
 
     #[test]
     fn new_connections_stay_with_the_process_that_reads() {
         let of_a_peer = long(0, &[0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose_of(&of_a_peer, &[OLD]), Whose::Own);
+        assert_eq!(whose_of(&of_a_peer, &[OLD]), Addressee::Own);
         let of_a_stranger = long(0, &[3, 9, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose_of(&of_a_stranger, &[OLD]), Whose::Own);
+        assert_eq!(whose_of(&of_a_stranger, &[OLD]), Addressee::Own);
     }
 
     #[test]
     fn a_first_packet_that_could_be_a_second_one_goes_to_both() {
         for kind in [0x00, 0x10] {
             let packet = long(kind, &[3, 7, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(whose_of(&packet, &[OLD]), Whose::Either(OLD));
+            assert_eq!(whose_of(&packet, &[OLD]), Addressee::Either(OLD));
         }
     }
 
@@ -213,7 +213,7 @@ mod tests {
         ] {
             assert_eq!(
                 whose_of(datagram, &[OLD, Epoch(0)]),
-                Whose::Own,
+                Addressee::Own,
                 "{datagram:?}"
             );
         }

@@ -1,4 +1,4 @@
-//! Many who begin a handshake or open connections, beside one who means it.
+//! Many clients that begin a handshake or open connections, beside an honest one.
 
 use std::fmt::Debug;
 use std::io::IoSliceMut;
@@ -17,7 +17,7 @@ use crate::shares::{Bounds, Places, Source};
 use crate::testing::{self, Authority, FRONTEND, ORDERS};
 use crate::tuning::{PostQuantum, TransportSettings};
 
-/// Generous: it bounds a broken run and never passes in a good one.
+/// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -29,7 +29,8 @@ async fn a_peer_gets_in_beside_silent_handshakes_from_its_own_address() {
     let mut accepting = JoinSet::new();
     accepting.spawn(accept(Arc::clone(&listener)));
 
-    // The first few need no Retry, the others answer one. A few at a time, which the kernel's buffers hold.
+    // The first few need no Retry, the others answer one. They come a few at a time, which the kernel's
+    // buffers hold.
     for dialled in (0..limits::HANDSHAKES_MAX).step_by(32) {
         silent.dial(address, 32);
         until(|| listener.handshakes.taken() == dialled + 32).await;
@@ -40,7 +41,7 @@ async fn a_peer_gets_in_beside_silent_handshakes_from_its_own_address() {
     let dialled = timeout(PATIENCE, dialler.dial(address, &expected)).await;
     assert!(dialled.unwrap().is_ok());
 
-    // Quinn forgets those that were given up.
+    // quinn forgets handshakes that were given up.
     let left = limits::HANDSHAKES_MAX + 1;
     until(|| listener.endpoint.open_connections() <= left).await;
 }
@@ -148,7 +149,7 @@ async fn the_oldest_connection_of_an_identity_makes_room_and_that_of_no_other_do
     assert!(served.try_join_next().is_none());
 }
 
-/// Runs the handshakes of all clients and keeps what came in.
+/// Runs the handshakes of all clients and keeps the accepted connections.
 async fn accept(listener: Arc<Listener>) {
     let mut tasks = JoinSet::new();
     while let Some(incoming) = listener.accept().await {
@@ -162,7 +163,7 @@ async fn accept(listener: Arc<Listener>) {
     }
 }
 
-/// A client that says hello, answers a Retry, and hears nothing else.
+/// A client that sends a hello, answers a Retry, and reads nothing else.
 struct Silent {
     endpoint: quinn::Endpoint,
     socket: Arc<HearsRetries>,
@@ -206,7 +207,7 @@ impl Silent {
         self.dialled.extend((0..count).map(dial));
     }
 
-    /// Those sent, and those that came.
+    /// Packets sent, and packets received.
     fn bytes(&self) -> [usize; 2] {
         [&self.socket.sent, &self.socket.heard].map(|bytes| bytes.load(Ordering::Relaxed))
     }

@@ -1,6 +1,7 @@
 //! The listening side of a worker: handshakes under way, bounded, and proven peers.
 //!
-//! Who gets a handshake is decided in `admission.rs`. Not here: what a proven peer asks for ([`crate::http3`]).
+//! `admission.rs` decides which clients get a handshake. Not here: the requests of a proven peer
+//! ([`crate::http3`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,13 +30,13 @@ pub struct Listener {
     lag: Lag,
     windows: WindowPools,
     admission: Mutex<Admission>,
-    /// What a handshake runs with while many are under way.
+    /// The configuration of handshakes while many are under way.
     hurried: Arc<quinn::ServerConfig>,
     pub(super) handshakes: Places<Source>,
     pub(super) connections: Places<SpiffeId>,
 }
 
-/// A connection that asked to come in.
+/// A connection attempt of a peer.
 pub struct Incoming {
     incoming: quinn::Incoming,
     tuning: Tuning,
@@ -48,12 +49,12 @@ pub struct Incoming {
     connections: Places<SpiffeId>,
 }
 
-/// Why a peer that asked to come in got no handshake, for now.
+/// Why a connection attempt got no handshake, for now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnedAway {
-    /// Many handshakes are under way, and it must first show that it receives at its address.
+    /// Many handshakes are under way, and the peer must first prove that it receives at its address.
     Retry,
-    /// As many began in this second as may.
+    /// As many handshakes as allowed began in this second.
     Ignored,
 }
 
@@ -63,8 +64,8 @@ pub struct Accepted {
     pub remote: SocketAddr,
     /// Takes its requests.
     pub http: ServerConnection,
-    /// Ends the connection when the root that vouched for its peer is removed from trust. Poll it
-    /// beside the requests; it ends with the connection.
+    /// Ends the connection when the root that certified its peer is removed from trust. Poll it beside the
+    /// requests; it ends with the connection.
     pub trust: TrustGuard,
 }
 
@@ -74,7 +75,7 @@ pub struct TrustGuard {
     pub(super) credentials: Credentials,
 }
 
-/// Why a connection did not come in.
+/// Why a connection was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The peer did not finish in time.
@@ -89,7 +90,7 @@ pub enum HandshakeError {
     /// The peer went away.
     #[error("the connection was lost: {0}")]
     Lost(String),
-    /// It was the oldest one when a newer one came and none more may be under way.
+    /// It was the oldest handshake when a newer one came and no more may be under way.
     #[error("given up for a newer one: too many handshakes are under way")]
     GivenUp,
 }
@@ -144,8 +145,8 @@ impl Listener {
         }
     }
 
-    /// The next connection that asks to come in, or that one was turned away for now; `None` once the
-    /// endpoint is closed.
+    /// The next connection attempt, or the news that one was turned away for now; `None` once the endpoint is
+    /// closed.
     pub async fn accept(&self) -> Option<Result<Incoming, TurnedAway>> {
         let incoming = self.endpoint.accept().await?;
         let source = Source::from(incoming.remote_address().ip());
@@ -155,13 +156,13 @@ impl Listener {
         let verdict = self
             .admission
             .lock()
-            // Nothing that is done under the lock can panic half-way.
+            // No code under the lock can panic half-way.
             .unwrap_or_else(PoisonError::into_inner)
             .judge(source, validated, under_way, now);
         match verdict {
             Verdict::Begin => {}
             Verdict::Retry => {
-                // Cannot fail: who is not validated has not answered one.
+                // Cannot fail: an address that is not validated has not answered a Retry.
                 let _ = incoming.retry();
                 return Some(Err(TurnedAway::Retry));
             }
@@ -183,8 +184,8 @@ impl Listener {
         }))
     }
 
-    /// Refuses every peer that asks to come in, until the endpoint is closed or this is dropped: peers then go elsewhere
-    /// at once, instead of waiting for an answer.
+    /// Refuses every connection attempt until the endpoint is closed or this is dropped: peers then go
+    /// elsewhere at once, instead of waiting for an answer.
     pub async fn refuse(&self) {
         while let Some(incoming) = self.endpoint.accept().await {
             incoming.refuse();
@@ -194,19 +195,19 @@ impl Listener {
     /// The address that it listens on.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.endpoint.local_addr()
     }
 
-    /// Closes every connection well, and waits until the peers know, or `patience`.
+    /// Closes every connection in good order, and waits until the peers know of it, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         close(&self.endpoint, patience).await;
     }
 }
 
 impl Incoming {
-    /// Where the packet came from; not validated.
+    /// The source of the packet; not validated.
     pub fn remote_address(&self) -> SocketAddr {
         self.incoming.remote_address()
     }
@@ -228,7 +229,7 @@ impl Incoming {
             shaken = timeout(self.tuning.settings().handshake_timeout, connecting) => shaken
                 .map_err(|_| HandshakeError::Timeout)?
                 .map_err(handshake_error)?,
-            // What was made for it goes with `connecting`.
+            // The state made for it goes with `connecting`.
             () = self.place.taken_back() => return Err(HandshakeError::GivenUp),
         };
         drop(self.place);

@@ -1,10 +1,10 @@
 //! The UDP sockets of a sidecar and the QUIC endpoints of its workers.
 //!
-//! [`bind`] takes the port for all workers, in order, before any of them starts; each worker then
-//! turns its [`WorkerSocket`] into a [`Listener`] and a [`Dialler`] inside its own runtime.
-//! [`inherit`] gets it from a process that ends instead, which goes on with its connections.
-//! Not here: which connection a request takes (see [`crate::pool`]).
-//! Next: [`listener`] and [`dialler`]; [`shared`] for a port that two processes hold.
+//! [`bind`] takes the port for all workers, in order, before any of them starts; each worker then turns its
+//! [`WorkerSocket`] into a [`Listener`] and a [`Dialler`] inside its own runtime. [`inherit`] takes the port
+//! from a process that ends instead, which keeps its own connections. Not here: which connection a request
+//! takes (see [`crate::pool`]). Next: [`listener`] and [`dialler`]; [`shared`] for a port that two processes
+//! hold.
 
 mod admission;
 mod amplification;
@@ -54,13 +54,13 @@ use shared::SharedSocket;
 pub use crate::quic::{ConfigurationError, MeshTls, ResetKey};
 pub use crate::steering::{Epoch, Workers};
 
-/// A socket of which addresses that are not validated get no more than they may (`amplification.rs`): for servers that
-/// have their port for themselves.
+/// A socket that limits the bytes sent to addresses that are not validated (`amplification.rs`): for servers
+/// that have their port for themselves.
 pub(crate) fn guarded(socket: Arc<dyn AsyncUdpSocket>) -> Arc<dyn AsyncUdpSocket> {
     SharedSocket::new(socket, Arc::new(Reading::own()))
 }
 
-/// What all workers of a sidecar share on the mesh side.
+/// The settings that all workers of a sidecar share on the mesh side.
 #[derive(Clone)]
 pub struct MeshSettings {
     /// Address and UDP port of the mesh side; port 0 takes a free one.
@@ -83,7 +83,7 @@ pub struct WorkerSocket {
     reading: Arc<Reading>,
 }
 
-/// What a process takes over from the one before it.
+/// The sockets that a process takes over from its predecessor.
 pub struct Inherited {
     /// Its sockets on the mesh port, in the order of its workers.
     pub sockets: Vec<UdpSocket>,
@@ -104,10 +104,10 @@ pub enum InheritError {
         /// Of this one.
         ours: usize,
     },
-    /// Its descriptors are not what they should be.
+    /// Its descriptors are not of the expected kind.
     #[error("the running sidecar did not hand over a relay for each worker")]
     Relays,
-    /// Its packets could not be told from ours.
+    /// Its packets could not be told from this process's.
     #[error(
         "too many earlier processes still drain (at most {}): wait until they have ended",
         limits::PREDECESSORS_MAX
@@ -124,17 +124,17 @@ pub enum BindError {
     /// The kernel refused for another reason.
     #[error("cannot bind UDP {address}: {error}")]
     Bind {
-        /// What was asked for.
+        /// The address that was asked for.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
     /// The kernel does not steer packets between workers.
     #[error("cannot steer packets to {workers} workers: {error}; set workers: 1")]
     Steer {
-        /// How many workers were asked for.
+        /// The number of workers that was asked for.
         workers: u8,
-        /// What the kernel said.
+        /// The error of the kernel.
         error: io::Error,
     },
 }
@@ -165,8 +165,8 @@ pub fn bind(settings: &MeshSettings) -> Result<Vec<WorkerSocket>, BindError> {
             error,
         }
     };
-    // SO_REUSEPORT would share the port with another sidecar of the same user without a word, so
-    // a socket without it asks first.
+    // SO_REUSEPORT would silently share the port with another sidecar of the same user, so a socket without
+    // it tries first.
     let address = socket(wanted, settings, Sharing::Alone)
         .and_then(|socket| socket.local_addr())
         .map_err(failed)?;
@@ -188,10 +188,10 @@ pub fn bind(settings: &MeshSettings) -> Result<Vec<WorkerSocket>, BindError> {
     Ok(sockets)
 }
 
-/// Takes the mesh port from another process. It is read from [`Reading::begin`] on.
+/// Takes the mesh port from another process. Reading starts with [`Reading::begin`].
 ///
 /// # Errors
-/// When what was handed over does not fit the settings.
+/// When the sockets that were handed over do not fit the settings.
 pub fn inherit(
     settings: &MeshSettings,
     inherited: Inherited,
@@ -212,7 +212,7 @@ pub fn inherit(
     if epochs.len() > limits::PREDECESSORS_MAX || epochs.contains(&settings.epoch) {
         return Err(InheritError::Epochs);
     }
-    // By process and then by worker, into the other order.
+    // Turns an order by process and then worker into one by worker and then process.
     let mut ways: Vec<Vec<(Vec<Epoch>, OwnedFd)>> = Vec::new();
     ways.resize_with(theirs, Vec::new);
     for elder in elders {
@@ -267,12 +267,12 @@ impl WorkerSocket {
     /// The address that the mesh port got.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
-    /// The same socket once more, for a process that takes it over.
+    /// A duplicate of the socket, for a successor.
     ///
     /// # Errors
     /// When there are too many open files.
@@ -280,13 +280,13 @@ impl WorkerSocket {
         self.socket.try_clone()
     }
 
-    /// Says who reads it.
+    /// Controls which process reads it.
     pub fn reading(&self) -> Arc<Reading> {
         Arc::clone(&self.reading)
     }
 
-    /// Makes the worker's endpoints. Call it inside the worker's runtime, which drives them; `lag` tells how that
-    /// fares.
+    /// Makes the worker's endpoints. Call it inside the worker's runtime, which drives them; `lag` tells
+    /// whether that keeps up.
     ///
     /// # Errors
     /// When a configuration or a socket is refused.
@@ -342,7 +342,7 @@ impl WorkerSocket {
     }
 }
 
-/// A socket on a port of its own that reaches both address families where the host has both.
+/// A socket on a port of its own that reaches both address families if the host has both.
 fn ephemeral_socket(settings: &MeshSettings) -> io::Result<UdpSocket> {
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -351,7 +351,7 @@ fn ephemeral_socket(settings: &MeshSettings) -> io::Result<UdpSocket> {
 
 async fn close(endpoint: &quinn::Endpoint, patience: Duration) {
     endpoint.close(close_code(Reason::NoError), b"");
-    // Whoever does not hear of it notices by silence.
+    // A peer that the message does not reach notices by silence.
     let _ = timeout(patience, endpoint.wait_idle()).await;
 }
 

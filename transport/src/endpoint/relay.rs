@@ -1,6 +1,6 @@
-//! Carries datagrams from the process that reads a port to each of those before it: a Unix socket pair that keeps
-//! message boundaries, knows when the other end is gone, and drops what it has no room for, as a network
-//! would; QUIC sends it again. The format is `forwarded.rs`.
+//! Carries datagrams from the process that reads a port to each earlier process, over a Unix socket pair. The
+//! pair keeps message boundaries, reports when the other end is gone, and drops datagrams that it has no room
+//! for, as a network would; QUIC sends those again. The format is `forwarded.rs`.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _};
 use std::os::fd::OwnedFd;
@@ -28,7 +28,7 @@ impl RelayPair {
     /// A new relay for one worker.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub fn new() -> io::Result<Self> {
         let (sending, receiving) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None)?;
         for end in [&sending, &receiving] {
@@ -43,16 +43,16 @@ impl RelayPair {
     }
 }
 
-/// A process that held the port earlier and may still run, as the one that takes the port over gets it.
+/// A process that held the port earlier and may still run, as its successor receives it.
 #[derive(Debug)]
 pub struct Elder {
-    /// Its epoch. One of a version that sends on itself what is for those before it has theirs, too.
+    /// Its epoch. A process of a version that itself forwards to its predecessors has their epochs, too.
     pub epochs: Vec<Epoch>,
     /// For each worker the sending end of a [`RelayPair`] whose receiving end that process has.
     pub relays: Vec<OwnedFd>,
 }
 
-/// The ways of one worker to the processes before this one.
+/// The relays of one worker to the earlier processes.
 #[derive(Debug, Default)]
 pub(super) struct Elders {
     all: Box<[Way]>,
@@ -60,7 +60,7 @@ pub(super) struct Elders {
     dropped: AtomicU64,
 }
 
-/// The way to one of them.
+/// The relay to one of them.
 #[derive(Debug)]
 struct Way {
     socket: Socket,
@@ -69,7 +69,7 @@ struct Way {
 }
 
 impl Elders {
-    /// Of each the epochs, and the sending end of the worker's relay.
+    /// For each process its epochs, and the sending end of the worker's relay.
     pub(super) fn new(all: impl IntoIterator<Item = (Vec<Epoch>, OwnedFd)>) -> Self {
         let ways = all.into_iter().map(|(epochs, sending)| Way {
             socket: sending.into(),
@@ -82,12 +82,12 @@ impl Elders {
         }
     }
 
-    /// Whether none has this epoch that still runs, for all epochs.
+    /// Whether no running process has this epoch, asked for every epoch.
     pub(super) fn are_gone(&self) -> bool {
         self.all.iter().all(|way| way.gone.load(Ordering::Relaxed))
     }
 
-    /// Whether one that still runs has this epoch.
+    /// Whether a process that still runs has this epoch.
     pub(super) fn has(&self, epoch: Epoch) -> bool {
         self.way(epoch).is_some()
     }
@@ -109,13 +109,13 @@ impl Elders {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Datagrams sent on, and those for which there was no room.
+    /// Datagrams that were forwarded, and those for which there was no room.
     pub(super) fn counts(&self) -> (u64, u64) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         (count(&self.forwarded), count(&self.dropped))
     }
 
-    /// The way to each once more, in the order of [`Self::new`], and whether that process has ended.
+    /// Duplicates of the relays, in the order of [`Self::new`], and whether each process has ended.
     ///
     /// # Errors
     /// When there are too many open files.
@@ -146,7 +146,7 @@ impl Way {
         sent.is_ok()
     }
 
-    /// Nothing ever comes from there but the end.
+    /// The other end sends nothing, so a readable socket means its end.
     fn has_ended(&self) -> bool {
         let mut byte = [0];
         match (&self.socket).read(&mut byte) {
@@ -156,8 +156,8 @@ impl Way {
     }
 }
 
-/// What the process that reads the port sends here. A stream by its type only: what counts is that the
-/// runtime tells when it is readable, and one read takes one message.
+/// Receives the datagrams that the reading process forwards. It is a stream only by its type: the runtime
+/// tells when it is readable, and one read takes one message.
 #[derive(Debug)]
 pub(super) struct FromSuccessor(UnixStream);
 
@@ -181,7 +181,7 @@ impl FromSuccessor {
                 match self.receive(buffer) {
                     Ok(Some(received)) => *meta = received,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // Told again by the next call, once what came before is taken.
+                    // The next call reports the end again, once earlier datagrams are taken.
                     Ok(None) | Err(_) if count > 0 => break,
                     Ok(None) => return Poll::Ready(Ok(0)),
                     Err(error) => return Poll::Ready(Err(error)),
@@ -194,7 +194,8 @@ impl FromSuccessor {
         }
     }
 
-    /// One datagram; `None` at the end. What cannot be read is a datagram of no bytes, which QUIC ignores.
+    /// One datagram; `None` at the end. An unreadable message becomes a datagram of no bytes, which QUIC
+    /// ignores.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<RecvMeta>> {
         let mut header = [0; HEADER_LENGTH];
         let length = loop {

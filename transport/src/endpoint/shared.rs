@@ -1,17 +1,20 @@
-//! A worker's part of the mesh port, which several processes may hold: who reads it at which time.
+//! A worker's part of the mesh port, which several processes may hold: decides which of them reads it at
+//! which time.
 //!
 //! ```text
 //!            begin              hand_over                take_back, or the successor is gone
 //!   waiting -------> reading ------------> relayed -----------------------------------------> reading
 //! ```
-//! A process that takes the port over begins *waiting*. One that has handed it over is *relayed*: it gets
-//! the datagrams of its own connections from its successor, and sends through the port as before. Between
-//! the two no process reads, and the kernel keeps what comes. The relay is `relay.rs`.
+//! A process that takes the port over begins in the state *waiting*. A process that has handed it over is
+//! *relayed*: its successor forwards the datagrams of its connections, and it sends through the port as
+//! before. Between the two states no process reads, and the kernel keeps the datagrams. The relay is
+//! `relay.rs`.
 //!
-//! The process that reads has a way to each earlier one that still runs, and so it does not matter in which order they
-//! end. Two never read at once: what is for the other one's connections would be answered with a stateless reset.
+//! The reading process has a relay to each earlier one that still runs, so they may end in any order. Two
+//! processes never read at once: a datagram for the other process's connections would be answered with a
+//! stateless reset.
 //!
-//! What is sent to an address that is not validated passes through `amplification.rs`.
+//! Bytes for an address that is not validated pass through `amplification.rs`.
 
 use std::fmt::Debug;
 use std::io::{self, IoSliceMut};
@@ -27,11 +30,11 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use tokio_util::sync::CancellationToken;
 
 use super::amplification::{Ledger, is_long};
-use super::forwarded::{Origin, Whose, whose};
+use super::forwarded::{Addressee, Origin, addressee};
 use super::relay::{Elder, Elders, FromSuccessor};
 use crate::locks::lock;
 
-/// Says who reads a worker's part of the port. The other side of the worker's socket.
+/// Controls which process reads a worker's part of the port. The other side of the worker's socket.
 #[derive(Debug)]
 pub struct Reading {
     turn: Mutex<Turn>,
@@ -40,27 +43,27 @@ pub struct Reading {
     elders: Elders,
 }
 
-/// Where the worker's datagrams come from.
+/// The source of the worker's datagrams.
 #[derive(Debug)]
 enum Turn {
-    /// Nowhere yet: a process before this one reads.
+    /// None yet: an earlier process reads.
     Waiting,
     /// From the port.
     Reading,
-    /// From the port until the worker looks here, and then from the successor. The token is cancelled when this
-    /// process has read the port for the last time.
+    /// The port until the worker looks here, and then the successor. The token is cancelled when this process
+    /// has read the port for the last time.
     Leaving(OwnedFd, CancellationToken),
     /// From the successor.
     Relayed(FromSuccessor),
 }
 
 impl Reading {
-    /// Of a port that this process bound: read from the start.
+    /// For a port that this process bound: it reads from the start.
     pub(super) fn own() -> Self {
         Self::new(Turn::Reading, Elders::default())
     }
 
-    /// Of a port that an earlier process reads until [`Self::begin`].
+    /// For a port that an earlier process reads until [`Self::begin`].
     pub(super) fn inherited(elders: Elders) -> Self {
         Self::new(Turn::Waiting, elders)
     }
@@ -77,14 +80,14 @@ impl Reading {
         lock(&self.turn)
     }
 
-    /// Reads from here on: the process before has stopped.
+    /// Reads from here on: the earlier process has stopped.
     pub fn begin(&self) {
         *self.turn() = Turn::Reading;
         self.waker.wake();
     }
 
-    /// Lets a successor read, which sends what is for this process to the other end of `receiving`.
-    /// Returns when this process reads nothing more itself.
+    /// Lets a successor read, which sends the datagrams of this process to the other end of `receiving`.
+    /// Returns when this process reads no more itself.
     pub async fn hand_over(&self, receiving: OwnedFd) {
         let left = CancellationToken::new();
         *self.turn() = Turn::Leaving(receiving, left.clone());
@@ -92,18 +95,18 @@ impl Reading {
         left.cancelled().await;
     }
 
-    /// Reads again: the successor did not begin, and will not. Ends its relay.
+    /// Reads again: the successor did not begin, and will not. Closes its relay.
     pub fn take_back(&self) {
         self.begin();
     }
 
-    /// Datagrams sent on to earlier processes, and those for which there was no room.
+    /// Datagrams forwarded to earlier processes, and those for which there was no room.
     pub fn forwarded(&self) -> (u64, u64) {
         self.elders.counts()
     }
 
-    /// Sends on what is for an earlier process and takes it out of the buffer; datagrams of one size may lie
-    /// one after the other in it.
+    /// Forwards datagrams of an earlier process and removes them from the buffer, which may hold several
+    /// datagrams of one size in a row.
     fn keep_own(&self, buffer: &mut [u8], meta: &mut RecvMeta) {
         if meta.stride == 0 || self.elders.are_gone() {
             return;
@@ -113,11 +116,11 @@ impl Reading {
         while from < meta.len {
             let to = (from + meta.stride).min(meta.len);
             let datagram = buffer.get(from..to).unwrap_or_default();
-            let owner = whose(datagram, |epoch| self.elders.has(epoch));
-            if let Whose::Elder(epoch) | Whose::Either(epoch) = owner {
+            let owner = addressee(datagram, |epoch| self.elders.has(epoch));
+            if let Addressee::Elder(epoch) | Addressee::Either(epoch) = owner {
                 self.elders.forward(epoch, origin, datagram);
             }
-            if let Whose::Own | Whose::Either(_) = owner {
+            if let Addressee::Own | Addressee::Either(_) = owner {
                 buffer.copy_within(from..to, kept);
                 kept += to - from;
             }
@@ -127,8 +130,8 @@ impl Reading {
     }
 }
 
-/// The earlier processes that still run, for one that takes the port over from this one, too: the workers' ways to
-/// each, in the order of `readings`.
+/// The earlier processes that still run, for a successor of this one: the workers' relays to each, in the
+/// order of `readings`.
 ///
 /// # Errors
 /// When there are too many open files.
@@ -157,7 +160,7 @@ pub fn elders<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> io::Result
 pub(super) struct SharedSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     reading: Arc<Reading>,
-    /// Asked for packets with long headers only: handshakes.
+    /// Called for packets with long headers only: handshakes.
     ledger: Mutex<Ledger>,
 }
 
@@ -184,7 +187,7 @@ impl SharedSocket {
         }
     }
 
-    /// Sends as much of a handshake's flight as its address may get; the rest is lost.
+    /// Sends as much of a handshake's flight as its address may get; the rest is dropped.
     fn try_send_handshake(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let segment = transmit.segment_size.unwrap_or(transmit.contents.len());
         let mut ledger = self.ledger();
@@ -217,8 +220,8 @@ impl SharedSocket {
                     left.cancel();
                     *turn = Turn::Relayed(relay);
                 }
-                // Out of descriptors, say. An error here would end the endpoint with all of its connections;
-                // as it is, this process reads on, and the takeover waits for it or is given up.
+                // For example, no descriptor is left. Returning an error would end the endpoint with all of
+                // its connections. So this process reads on, and the takeover waits for it or is given up.
                 Err(error) => tracing::warn!(%error, "the mesh port cannot be handed over yet"),
             }
         }
@@ -258,7 +261,7 @@ impl AsyncUdpSocket for SharedSocket {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        // Before the state is looked at, so that no change of it is missed.
+        // Registered before the state is read, so that no change is missed.
         self.reading.waker.register(cx.waker());
         let count = ready!(self.poll_source(cx, buffers, meta))?;
         for (buffer, meta) in buffers.iter_mut().zip(meta.iter_mut()).take(count) {

@@ -1,9 +1,9 @@
 //! quinn's UDP socket with a bound on its receive buffer.
 //!
-//! quinn gives each of its 32 receive slots room for as many of the largest datagrams as the kernel
-//! may hand over at once: 64 x 6500 bytes, 13 MiB an endpoint. But what the kernel hands over at
-//! once is itself one UDP datagram, which cannot exceed 64 KiB. So this socket says how many of the
-//! largest datagrams fill that; everything else is quinn's.
+//! quinn gives each of its 32 receive slots room for as many of the largest datagrams as the kernel may
+//! deliver at once: 64 x 6500 bytes, 13 MiB per endpoint. But one delivery of the kernel is itself one UDP
+//! datagram, which cannot exceed 64 KiB. So this socket reports how many of the largest datagrams fill that;
+//! all other behaviour is quinn's.
 
 use std::fmt::Debug;
 use std::io::{self, IoSliceMut};

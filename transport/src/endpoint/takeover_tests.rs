@@ -1,5 +1,5 @@
-//! Two processes on one port, played by two sets of endpoints: every packet reaches the one whose
-//! connection it is.
+//! Two processes on one port, played by two sets of endpoints: every packet reaches the process that has its
+//! connection.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::*;
 use crate::testing::{self, Authority, FRONTEND, ORDERS};
 use crate::tuning::TransportSettings;
 
-/// Generous: it bounds a broken run and never passes in a good one.
+/// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One process: its listening side, and what it needs to hand over.
+/// One process: its listening side, and the sockets that it hands over.
 struct Process {
     listener: Listener,
     reading: Arc<Reading>,
@@ -93,7 +93,7 @@ async fn connect(dialler: &Dialler, process: &Process) -> (Connection, Connectio
     (client.unwrap().0, server.unwrap())
 }
 
-/// Sends a megabyte and hears how much came.
+/// Sends a megabyte and returns how much arrived.
 async fn exchange(client: &Connection, server: &Connection) {
     let bytes = vec![7; 1 << 20];
     let send = async {
@@ -126,7 +126,7 @@ async fn connections_stay_with_the_process_that_accepted_them_and_new_ones_go_to
     for (client, server) in [&of_first, &of_second, &of_third] {
         exchange(client, server).await;
     }
-    // By the one that reads the port, to each.
+    // Forwarded by the reading process to each of the others.
     assert!(third.reading.forwarded().0 > 0);
     assert_eq!(second.reading.forwarded(), so_far);
 }

@@ -1,5 +1,5 @@
-//! Every transport setting takes effect: read back from live connections on loopback, by what they
-//! do or what quinn counts.
+//! Every transport setting takes effect: each is read back from live connections on loopback, by their
+//! behaviour or by quinn's counts.
 
 mod flow_control;
 
@@ -17,7 +17,7 @@ use crate::streams::Streams;
 use crate::testing::{self, Authority, FRONTEND, ORDERS};
 use crate::tuning::{Congestion, PostQuantum, TransportSettings};
 
-/// Generous: it bounds a broken run and never passes in a good one.
+/// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -268,7 +268,7 @@ impl Pair {
             let window = settings.connection_window.try_into().unwrap();
             connection.set_receive_window(window);
         }
-        // A client allowed no less from the start.
+        // A client whose full allowance applies from the start.
         let told = || ends.map(|end| end.stats().frame_rx.max_data);
         until(|| told()[0] > 0 && (settings.connection_window <= MIB || told()[1] > 0)).await;
         pair
@@ -342,7 +342,7 @@ async fn fill_streams(connection: &quinn::Connection, count: usize) -> u64 {
     total
 }
 
-/// Writes until QUIC takes no more, without yielding; the number of bytes taken.
+/// Writes until QUIC takes no more, without yielding; returns the number of bytes taken.
 fn fill(send: &mut quinn::SendStream) -> u64 {
     let chunk = [0; 16 << 10];
     let mut total = 0;

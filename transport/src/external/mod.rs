@@ -1,12 +1,12 @@
-//! Clients and servers for tools that stand outside of the mesh: a load generator and its other end, a check of
-//! somebody's server.
+//! Clients and servers for tools outside of the mesh: a load generator and its target, a check of any server.
 //!
-//! Servers here are what the web knows: they have a name, and a root that vouches for it, or the caller does not
-//! care, or asks for one identity. Nothing of this makes a mesh connection: that takes a
-//! [`crate::identity::PeerId`], which these connections do not have ([`crate::http3::UnprovenConnection`],
+//! Servers here are those of the web: a root vouches for the server's name, or the caller accepts any server,
+//! or asks for one identity. None of these is a mesh connection: that takes a [`crate::identity::PeerId`],
+//! which these connections do not have ([`crate::http3::UnprovenConnection`],
 //! [`crate::http3::UnprovenServerConnection`]), and neither the pool nor a sidecar's listener sees them.
 //!
-//! Here is what both sides share and the client's TLS; `tcp.rs` and `quic.rs` connect, `server.rs` accepts.
+//! This file has what both sides share and the client's TLS; `tcp.rs` and `quic.rs` connect, `server.rs`
+//! accepts.
 
 mod quic;
 mod server;
@@ -33,14 +33,15 @@ use crate::identity::SpiffeId;
 use crate::limits;
 use crate::tls::{Expected, server_verifier, signature_of_tls13, supported_schemes};
 
-/// Whom an external client or server believes.
+/// Which peers an external client or server trusts.
 #[derive(Clone, Debug)]
 pub enum Trust {
-    /// Those whose certificate leads to one of these roots; a server's is for its name, too.
+    /// Peers whose certificate leads to one of these roots; a server's must also be for its name.
     Roots(Roots),
     /// The one that proves this identity with an X.509-SVID under these roots. Names of hosts play no part.
     Identity(TrustBundle, SpiffeId),
-    /// Everybody: a server is believed, a client is not asked. For tests and measurements only.
+    /// Every peer: any server is accepted, and clients are not asked for a certificate. For tests and
+    /// measurements only.
     Anybody,
 }
 
@@ -48,7 +49,7 @@ pub enum Trust {
 #[derive(Clone, Debug)]
 pub struct Roots(Arc<RootCertStore>);
 
-/// What a side shows of itself.
+/// The certificate that a side presents.
 #[derive(Debug)]
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
@@ -64,7 +65,7 @@ pub enum Sessions {
     Resume,
 }
 
-/// Everything that a handshake of an external client is made of.
+/// The configuration of an external client's handshakes.
 #[derive(Clone)]
 pub struct ExternalTls {
     trust: Trust,
@@ -84,14 +85,14 @@ pub enum ExternalError {
     /// The TLS library refused.
     #[error("TLS configuration: {0}")]
     Configuration(String),
-    /// What was given is neither a name nor an address.
+    /// The text is neither a name nor an address.
     #[error("{0:?} is no name of a server")]
     Name(String),
 }
 
 impl Roots {
-    /// Reads root certificates from PEM. Those that cannot be read are passed over, as long as there is one that
-    /// can: the stores of operating systems hold a few odd ones.
+    /// Reads root certificates from PEM. Unreadable ones are skipped, as long as one can be read: the stores
+    /// of operating systems hold a few odd ones.
     ///
     /// # Errors
     /// When there is none.
@@ -122,10 +123,10 @@ impl Identity {
         Ok(Self { chain, key })
     }
 
-    /// A new key, with a certificate for these names and addresses that nobody vouches for but itself.
+    /// A new key, with a self-signed certificate for these names and addresses.
     ///
     /// # Errors
-    /// When one of them is no name.
+    /// When one of them is not a name.
     pub fn self_made(names: Vec<String>) -> Result<Self, ExternalError> {
         let refused = |error: rcgen::Error| ExternalError::Configuration(error.to_string());
         let params = rcgen::CertificateParams::new(names).map_err(refused)?;
@@ -144,7 +145,7 @@ impl Identity {
 }
 
 impl ExternalTls {
-    /// A client that believes `trust` and shows `identity` to servers that ask.
+    /// A client that trusts `trust` and presents `identity` to servers that ask.
     pub fn new(trust: Trust, identity: Option<Identity>, sessions: Sessions) -> Self {
         Self {
             trust,
@@ -168,7 +169,7 @@ impl ExternalTls {
             }
             Trust::Anybody => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Believer)),
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate)),
         };
         let mut config = match &self.identity {
             Some(identity) => builder
@@ -187,17 +188,17 @@ impl ExternalTls {
     }
 }
 
-/// A name as TLS wants it; an address is one.
+/// A name in the form that TLS needs; an address is a name, too.
 fn server_name(host: &str) -> Result<ServerName<'static>, ExternalError> {
     let name = ServerName::try_from(host.to_owned());
     name.map_err(|_| ExternalError::Name(host.to_owned()))
 }
 
-/// Believes every certificate, but not that its key was used: whoever answers still has to sign.
+/// Accepts every certificate, but still checks that the server has its key: the server has to sign.
 #[derive(Debug)]
-struct Believer;
+struct AnyCertificate;
 
-impl ServerCertVerifier for Believer {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

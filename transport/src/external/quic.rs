@@ -20,13 +20,13 @@ pub struct QuicClient {
     tuning: Tuning,
 }
 
-/// Why a connection over QUIC did not come about.
+/// Why a connection over QUIC failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The handshake failed: a certificate, a protocol or a version was refused.
     #[error("handshake refused: {0}")]
     Refused(String),
-    /// Nobody answered.
+    /// No answer came.
     #[error("no answer")]
     Timeout,
     /// This host could not send, or the server went away at once.
@@ -79,12 +79,12 @@ impl QuicClient {
     /// Goes on from a new local port: connections migrate (RFC 9000 section 9) when they next send.
     ///
     /// # Errors
-    /// What the kernel said; the old port stays in use then.
+    /// The error of the kernel; the old port then stays in use.
     pub fn rebind(&self) -> io::Result<()> {
         self.endpoint.rebind(any_socket()?)
     }
 
-    /// An address of IPv4 as a socket of both families wants it.
+    /// An IPv4 address in the form that a socket of both families needs.
     fn reachable(&self, address: SocketAddr) -> SocketAddr {
         let is_ipv6 = self.endpoint.local_addr().is_ok_and(|own| own.is_ipv6());
         match address {

@@ -1,5 +1,5 @@
-//! The other end of the clients: TLS over TCP and HTTP/3 over QUIC, for tools outside of the mesh. Not here: what
-//! is answered.
+//! The servers for these clients: TLS over TCP and HTTP/3 over QUIC, for tools outside of the mesh. Not here:
+//! the answers.
 
 use std::io;
 use std::net::UdpSocket;
@@ -23,7 +23,7 @@ use crate::streams::Streams;
 use crate::tls::{Expected, client_verifier};
 use crate::tuning::Tuning;
 
-/// Everything that a handshake of an external server is made of.
+/// The configuration of an external server's handshakes.
 #[derive(Clone)]
 pub struct ServerTls {
     identity: Arc<Identity>,
@@ -34,22 +34,22 @@ pub struct ServerTls {
 #[derive(Clone)]
 pub struct TlsServer(tokio_rustls::TlsAcceptor);
 
-/// Takes HTTP/3 connections from one UDP socket, and answers addresses that are not validated by no more than they may
-/// get, as a sidecar does.
+/// Takes HTTP/3 connections from one UDP socket. Like a sidecar, it limits the bytes sent to addresses that
+/// are not validated.
 pub struct QuicServer {
     endpoint: quinn::Endpoint,
     tuning: Tuning,
 }
 
-/// A connection that asked to come in.
+/// A connection attempt of a client.
 pub struct QuicIncoming {
     incoming: quinn::Incoming,
     tuning: Tuning,
 }
 
 impl ServerTls {
-    /// A server that shows `identity`, and lets in whom `clients` says: with [`Trust::Anybody`] nobody is asked
-    /// for a certificate, and sessions are resumed for those who want it.
+    /// A server that presents `identity`, and lets in the clients that `clients` describes: with
+    /// [`Trust::Anybody`] it asks no client for a certificate, and resumes sessions for clients that want it.
     pub fn new(identity: Identity, clients: Trust) -> Self {
         Self {
             identity: Arc::new(identity),
@@ -106,7 +106,7 @@ impl TlsServer {
     /// Runs the handshake on an accepted connection. The caller sets the deadline.
     ///
     /// # Errors
-    /// What TLS or the network said.
+    /// The error of TLS or the network.
     pub async fn accept(
         &self,
         stream: TcpStream,
@@ -136,7 +136,7 @@ impl QuicServer {
         })
     }
 
-    /// The next connection that asks to come in; `None` once the endpoint is closed.
+    /// The next connection attempt; `None` once the endpoint is closed.
     pub async fn accept(&self) -> Option<QuicIncoming> {
         let incoming = self.endpoint.accept().await?;
         let tuning = self.tuning.clone();
@@ -145,7 +145,8 @@ impl QuicServer {
 }
 
 impl QuicIncoming {
-    /// Runs the handshake; when it returns, the client is one that was asked for. The caller sets the deadline.
+    /// Runs the handshake; when it returns, the client has the identity that was asked for. The caller sets
+    /// the deadline.
     ///
     /// # Errors
     /// When the client is refused, or gone.

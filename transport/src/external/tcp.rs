@@ -1,4 +1,4 @@
-//! TLS over TCP, for tools outside of the mesh. Not here: what is spoken over it.
+//! TLS over TCP, for tools outside of the mesh. Not here: the protocol above it.
 
 use std::io;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ impl TlsClient {
     /// Runs the handshake on a TCP connection. The caller sets the deadline.
     ///
     /// # Errors
-    /// What TLS or the network said.
+    /// The error of TLS or the network.
     pub async fn connect(&self, stream: TcpStream) -> io::Result<TlsClientStream> {
         let handshake = self.connector.connect(self.name.clone(), stream);
         handshake.await.map(TlsClientStream)
@@ -45,7 +45,7 @@ impl TlsClient {
 }
 
 impl TlsClientStream {
-    /// The TCP connection below. Its bytes are ciphertext: for looking at its state only.
+    /// The TCP connection below. Its bytes are ciphertext, so only its state is of use.
     pub fn tcp(&self) -> &TcpStream {
         self.0.get_ref().0
     }
@@ -55,8 +55,7 @@ impl TlsClientStream {
         self.0.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// Whether the server chose the protocol that was asked for. One that chooses none may speak
-    /// anything.
+    /// Whether the server chose the protocol that was asked for. A server that chooses none may speak any.
     pub fn protocol_was_chosen(&self) -> bool {
         self.0.get_ref().1.alpn_protocol().is_some()
     }

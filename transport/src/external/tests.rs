@@ -13,7 +13,7 @@ use crate::http3::UnprovenServerConnection;
 use crate::testing::{Authority, FRONTEND, Issued, ORDERS, leaf};
 use crate::tuning::{TransportSettings, Tuning};
 
-/// A certificate for `localhost` that is its own root, and a server that shows it to anybody.
+/// A certificate for `localhost` that is its own root, and a server that presents it to every client.
 struct Website {
     roots: Trust,
     tls: ServerTls,
@@ -36,7 +36,7 @@ fn tuning() -> Tuning {
     TransportSettings::default().validate().unwrap()
 }
 
-/// Whoever proves to be `id` in the mesh of the tests.
+/// A peer that proves `id` in the mesh of the tests.
 fn only(id: &str) -> Trust {
     Trust::Identity(Authority::shared().bundle(), id.parse().unwrap())
 }
@@ -101,7 +101,7 @@ async fn a_request_reaches_a_server_that_proves_its_name_and_follows_a_move() {
 }
 
 #[tokio::test]
-async fn a_server_that_nobody_vouches_for_is_refused_unless_everybody_is_believed() {
+async fn a_server_without_a_trusted_root_is_refused_unless_every_server_is_trusted() {
     let mut tasks = JoinSet::new();
     let (known, stranger) = (website(), website());
     let address = serve_http3(&stranger.tls, &mut tasks);
@@ -150,7 +150,7 @@ async fn a_server_is_believed_by_the_identity_that_it_proves_and_not_by_another(
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_an_identity_lets_in_nobody_else() {
+async fn a_server_that_asks_for_an_identity_lets_in_no_other_client() {
     let showing = |id: &str| {
         let trust = only(ORDERS);
         ExternalTls::new(trust, Some(svid(id)), Sessions::Full)
@@ -164,7 +164,7 @@ async fn a_server_that_asks_for_an_identity_lets_in_nobody_else() {
     assert!(meet(rooted, &client(only(ORDERS))).await.is_err());
 }
 
-/// Accepts TLS connections and sends each byte back that comes first.
+/// Accepts TLS connections and echoes the first byte of each.
 async fn serve_tls(tls: &ServerTls, alpn: &[&[u8]], tasks: &mut JoinSet<()>) -> SocketAddr {
     let listener = TcpListener::bind(loopback()).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -206,7 +206,7 @@ async fn tls_over_tcp_carries_bytes_in_the_protocol_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_by_those_who_ask_and_only_where_nobody_must_prove_anything() {
+async fn a_session_is_resumed_on_request_and_only_if_clients_need_no_certificate() {
     let mut tasks = JoinSet::new();
     let open = ServerTls::new(svid(ORDERS), Trust::Anybody);
     let closed = ServerTls::new(svid(ORDERS), only(FRONTEND));

@@ -46,7 +46,7 @@ impl ClientConnection {
         (Self { connection, peer }, driver)
     }
 
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         &self.peer
     }
@@ -60,12 +60,12 @@ impl std::ops::Deref for ClientConnection {
     }
 }
 
-/// What opening a stream makes.
+/// The result of opening a stream.
 type Opened = Result<Fresh, OpenError>;
 
-/// One QUIC connection as an HTTP/3 client, whoever the peer is. The mesh asks for a [`ClientConnection`],
-/// which this cannot become; tools outside of it have no more ([`crate::external`]). Clones are handles to the
-/// same connection.
+/// One QUIC connection as an HTTP/3 client, with any peer. The mesh asks for a [`ClientConnection`], which
+/// this cannot become; tools outside of the mesh have only this one ([`crate::external`]). Clones are handles
+/// to the same connection.
 #[derive(Clone)]
 pub struct UnprovenConnection {
     shared: Arc<Shared>,
@@ -73,7 +73,7 @@ pub struct UnprovenConnection {
 }
 
 impl UnprovenConnection {
-    /// Starts HTTP/3 on a connection to whoever answered. The driver must be polled.
+    /// Starts HTTP/3 on a connection whose peer is not proven. The driver must be polled.
     pub(crate) fn new(connection: quinn::Connection, streams: Arc<Streams>) -> (Self, Driver) {
         Self::start(connection, None, streams)
     }
@@ -89,7 +89,7 @@ impl UnprovenConnection {
         (Self { shared, turns }, driver)
     }
 
-    /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
+    /// Figures of the QUIC connection, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
         self.shared.status()
     }
@@ -127,8 +127,8 @@ impl UnprovenConnection {
         self.reserve().await?.send(head, body, end).await
     }
 
-    /// Waits until the peer allows one more stream. Of it the peer hears when the head is sent, which can say what is
-    /// so by then. Cancel-safe.
+    /// Waits until the peer allows one more stream. The peer learns of the stream only when the head is sent,
+    /// which can then carry the time that is left. Cancel-safe.
     ///
     /// # Errors
     /// The connection takes no new requests, or has ended.
@@ -143,8 +143,8 @@ impl UnprovenConnection {
         })
     }
 
-    /// How long there have been requests, without a break, that waited until the peer allows one more
-    /// stream. Zero if none does.
+    /// How long requests have waited, without a break, until the peer allows one more stream. Zero if none
+    /// waits.
     pub fn crowded_for(&self, now: Instant) -> Duration {
         self.turns.crowded_for(now)
     }
@@ -154,8 +154,8 @@ impl UnprovenConnection {
         self.shared.quic.rtt()
     }
 
-    /// Says whether the peer is silent beyond hope. While it is, requests that wait for a response
-    /// head fail; bodies and tunnels under way wait for the idle timeout, as networks may heal.
+    /// Marks the peer as silent for good, or not. While it is marked, requests that wait for a response head
+    /// fail; bodies and tunnels under way wait for the idle timeout, because networks recover.
     pub(crate) fn set_silent(&self, silent: bool) {
         self.shared.outlook.send_if_modified(|outlook| {
             let changed = outlook.silent != silent;
@@ -164,8 +164,8 @@ impl UnprovenConnection {
         });
     }
 
-    /// Says whether the peer owes acknowledgements for longer than one that works does: what may go elsewhere
-    /// does, and the rest waits.
+    /// Marks the peer as doubtful: its acknowledgements are overdue. Requests that may go elsewhere then do,
+    /// and the others wait.
     pub(crate) fn set_doubtful(&self, doubtful: bool) {
         self.shared.outlook.send_if_modified(|outlook| {
             let changed = outlook.doubtful != doubtful;
@@ -174,12 +174,12 @@ impl UnprovenConnection {
         });
     }
 
-    /// Whether a request that may go elsewhere should: the peer goes away, or does not acknowledge what it is sent.
+    /// Whether a request that may go elsewhere should: the peer is shutting down, or does not acknowledge.
     pub fn is_doubtful(&self) -> bool {
         self.is_draining() || self.shared.outlook.borrow().doubtful
     }
 
-    /// Closes the connection at once; streams under way are lost. `detail` is for logs of the peer.
+    /// Closes the connection at once; streams under way are lost. `detail` is for the peer's logs.
     pub fn close(&self, reason: Reason, detail: &'static str) {
         let code = ErrorCode::from(reason);
         self.shared.quic.close(code.to_quic(), detail.as_bytes());
@@ -195,7 +195,7 @@ impl UnprovenConnection {
         self.shared.streams.open()
     }
 
-    /// What tells whether the peer answers.
+    /// The signs by which liveness is judged.
     pub(crate) fn sample(&self) -> Sample {
         let stats = self.shared.quic.stats();
         Sample {
@@ -205,7 +205,7 @@ impl UnprovenConnection {
         }
     }
 
-    /// What carries it.
+    /// The QUIC connection below.
     pub(crate) fn quic(&self) -> &quinn::Connection {
         &self.shared.quic
     }
@@ -216,15 +216,15 @@ impl UnprovenConnection {
         self.shared.lost(error)
     }
 
-    /// Done when the peer has said its first words of HTTP/3. In TLS 1.3 a client's handshake is done before
-    /// the server has judged its certificate (RFC 8446 section 4.4.2); after this, it has.
+    /// Done when the first HTTP/3 bytes of the peer have come. In TLS 1.3 a client's handshake is done before
+    /// the server has judged its certificate (RFC 8446 section 4.4.2); after these bytes, it has.
     ///
     /// # Errors
     /// The connection ended before.
     pub async fn greeted(&self) -> Result<(), ConnectionError> {
         let mut settings = self.shared.settings.subscribe();
         tokio::select! {
-            // The sender lives in what `self` holds.
+            // `self` holds the sender.
             _ = settings.wait_for(Option::is_some) => Ok(()),
             error = self.closed() => Err(error),
         }
@@ -241,11 +241,11 @@ impl UnprovenConnection {
 
     async fn open_stream(&self) -> Opened {
         let mut outlook = self.shared.outlook.subscribe();
-        // Not `changed()`: it may have come between the check and the subscription.
+        // Not `changed()`: the change may have come between the check and the subscription.
         let draining = outlook.wait_for(|outlook| outlook.goaway.is_some());
         tokio::select! {
             biased;
-            // First, because it is usually ready and then the other is not even registered.
+            // First, because it is usually ready; then the other is not registered at all.
             opened = self.turns.take(|| self.open_unless_draining()) => opened,
             _ = draining => Err(OpenError::Draining),
         }
@@ -271,12 +271,12 @@ impl UnprovenConnection {
     }
 }
 
-/// A stream of which the peer has heard nothing. Dropped, it never was a request.
+/// A stream of which the peer knows nothing yet. Dropping it leaves no trace of a request.
 struct Fresh(Option<(quinn::SendStream, quinn::RecvStream)>);
 
 impl Drop for Fresh {
     fn drop(&mut self) {
-        // QUIC would end it in good order, and an empty request breaks HTTP's rules.
+        // QUIC would end the stream in good order, and an empty request breaks HTTP's rules.
         if let Some((mut send, mut receive)) = self.0.take() {
             let code = ErrorCode::H3_REQUEST_CANCELLED.to_quic();
             // These fail only when the stream is over already.
@@ -296,7 +296,7 @@ impl Reserved {
     /// Sends a request head with the first bytes of the body; `end` when no more follows.
     ///
     /// # Errors
-    /// As [`UnprovenConnection::open`]. It waits only while a head is larger than what QUIC takes at once.
+    /// As [`UnprovenConnection::open`]. It waits only while a head is larger than QUIC takes at once.
     pub async fn send(
         mut self,
         head: &http::request::Parts,
@@ -305,7 +305,7 @@ impl Reserved {
     ) -> Result<(SendHalf, ResponseHalf), OpenError> {
         let shared = &self.shared;
         let (frame, length) = encode_request(head, shared.field_section_size_max())?;
-        // The stream may have been handed on by another request that waited, and a GOAWAY come meanwhile.
+        // Another waiting request may have handed on the stream, and a GOAWAY may have come in between.
         if shared.outlook.borrow().goaway.is_some() {
             return Err(OpenError::Draining);
         }
@@ -324,8 +324,8 @@ impl Reserved {
             .map_err(|_| HeadError::InvalidContentLength)?;
         match send.send_head(end).await {
             Ok(()) => Ok((send, response)),
-            // The head may have arrived whole and been obeyed: the response half knows the
-            // outcome, and the request does not count as unprocessed.
+            // The head may have arrived whole and been acted on: the response half knows the outcome, and the
+            // request does not count as unprocessed.
             Err(SendError::Stopped(_) | SendError::ConnectionLost(_)) if send.has_begun() => {
                 Ok((send, response))
             }
@@ -337,9 +337,9 @@ impl Reserved {
     }
 }
 
-/// Runs what belongs to the connection and to no request: SETTINGS, GOAWAY, QPACK streams.
-/// Ends with the connection and says why. Dropped earlier it closes the connection, which cannot
-/// live without its control streams.
+/// Runs the streams that belong to the connection and to no request: SETTINGS, GOAWAY, QPACK streams. Ends
+/// with the connection and returns why. Dropping it earlier closes the connection, which cannot live without
+/// its control streams.
 #[must_use = "the connection works only while its driver is polled"]
 pub struct Driver {
     connection: quinn::Connection,
@@ -365,14 +365,14 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // A close of one that has ended would replace the reason that its streams and logs tell.
+        // Closing a connection that has ended would replace the reason that its streams and logs report.
         if self.connection.close_reason().is_none() {
             self.connection.close(ErrorCode::H3_NO_ERROR.to_quic(), b"");
         }
     }
 }
 
-/// The response to one request. Dropped before its end it cancels the rest of the response.
+/// The response to one request. Dropping it before its end cancels the rest of the response.
 pub struct ResponseHalf {
     stream_id: u64,
     recv: RecvHalf,
@@ -390,8 +390,8 @@ impl ResponseHalf {
         head.ok_or(ReceiveError::Misuse("no doubt was asked for"))
     }
 
-    /// As [`Self::head`]; `None`, where `doubtful` asks for it, as long as the peer does not acknowledge what it was
-    /// sent. It may still come.
+    /// As [`Self::head`]; `None`, if `doubtful` asks for it, while the peer does not acknowledge. The head
+    /// may still come.
     ///
     /// # Errors
     /// As [`Self::head`]. Cancel-safe.

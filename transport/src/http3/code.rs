@@ -1,5 +1,5 @@
-//! Error codes of HTTP/3 and QPACK, and what they mean in HTTP's words. Nothing outside of this folder knows a code:
-//! the rest of weft speaks in [`Reason`] and in the errors of [`crate::error`].
+//! Error codes of HTTP/3 and QPACK, and their meaning in terms of HTTP. No code outside of this folder sees
+//! them: the rest of weft uses [`Reason`] and the errors of [`crate::error`].
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ macro_rules! codes {
 //= https://www.rfc-editor.org/rfc/rfc9114#section-8.1
 //= https://www.rfc-editor.org/rfc/rfc9204#section-6
 codes! {
-    /// Graceful end, or no more interest in the rest of a request body.
+    /// Graceful end, or the rest of a request body is not needed.
     H3_NO_ERROR = 0x0100;
     /// The peer broke a rule that has no code of its own.
     H3_GENERAL_PROTOCOL_ERROR = 0x0101;
@@ -69,7 +69,7 @@ codes! {
     H3_VERSION_FALLBACK = 0x0110;
     /// A field section could not be decoded.
     QPACK_DECOMPRESSION_FAILED = 0x0200;
-    /// An instruction on the encoder stream could not be obeyed.
+    /// An instruction on the encoder stream could not be carried out.
     QPACK_ENCODER_STREAM_ERROR = 0x0201;
     /// An instruction on the decoder stream makes no sense.
     QPACK_DECODER_STREAM_ERROR = 0x0202;
@@ -85,7 +85,7 @@ impl ErrorCode {
         Self(code.into_inner())
     }
 
-    /// What the peer says with it.
+    /// The meaning of the code when a peer sends it.
     pub(super) fn reason(self) -> Reason {
         match self {
             Self::H3_NO_ERROR => Reason::NoError,
@@ -137,7 +137,7 @@ impl From<Reason> for ErrorCode {
     }
 }
 
-/// How QUIC says a reason, for those who close connections before there is HTTP/3 on them.
+/// The QUIC code of a reason, for code that closes connections before HTTP/3 runs on them.
 pub(crate) fn close_code(reason: Reason) -> quinn::VarInt {
     ErrorCode::from(reason).to_quic()
 }
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_crosses_the_wire_unchanged_and_a_code_without_a_word_keeps_its_number() {
+    fn a_reason_crosses_the_wire_unchanged_and_an_unknown_code_keeps_its_number() {
         for code in [
             0x100, 0x101, 0x102, 0x107, 0x108, 0x10b, 0x10c, 0x10d, 0x10e, 0x10f, 0x4242,
         ] {

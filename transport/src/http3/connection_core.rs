@@ -1,14 +1,15 @@
-//! What the peer says on the streams that belong to the connection, and what this side answers: a state machine
-//! without IO. Pure.
+//! Judges the bytes on the streams that belong to the connection, and decides what this side answers: a state
+//! machine without IO. Pure.
 //!
 //! ```text
 //! bytes of a unidirectional stream --push--> PeerStream --Core::next--> Said: settings, goaway, ignore
 //! its end ------------------------ended----> Core::ended
 //! ```
 //!
-//! The driver (`peer_streams.rs`) makes a [`PeerStream`] for each stream, pushes what it reads, and calls [`Core::next`]
-//! until that says nothing more. [`Broken`] is a connection error: the driver closes with its code. Which requests
-//! are taken after a GOAWAY is said by [`RequestIds`]. What a control stream may say is in `control.rs`.
+//! The driver (`peer_streams.rs`) makes a [`PeerStream`] for each stream, pushes the bytes that it reads, and
+//! calls [`Core::next`] until that returns nothing. [`Broken`] is a connection error: the driver closes with
+//! its code. [`RequestIds`] says which requests are taken after a GOAWAY. The rules of a control stream are
+//! in `control.rs`.
 
 use std::time::Instant;
 
@@ -29,18 +30,18 @@ const PUSH: u64 = 0x01;
 const QPACK_ENCODER: u64 = 0x02;
 const QPACK_DECODER: u64 = 0x03;
 
-/// What a stream of the peer means to the connection.
+/// What an event on a stream of the peer means to the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// The peer's settings; once only.
     Settings(Settings),
     /// To a client: requests on this stream ID and above will not be processed.
     Goaway(u64),
-    /// The stream is of a type that this side does not know: it is to be stopped.
+    /// The stream is of an unknown type: it is to be stopped.
     Ignore,
 }
 
-/// What all streams of the peer have said.
+/// The state of all streams of the peer.
 #[derive(Debug)]
 pub(super) struct Core {
     /// Which side *this* endpoint is.
@@ -61,7 +62,7 @@ pub(super) struct PeerStream {
 
 #[derive(Debug)]
 enum Kind {
-    /// So many bytes of its type have come.
+    /// This many bytes of its type have come.
     Unknown(BytesMut),
     Control(FrameReader),
     Instructions(InstructionReader, ErrorCode),
@@ -94,8 +95,8 @@ impl Core {
         }
     }
 
-    /// What the bytes that were pushed say next; `None` until more come. `requests` is how many the peer has made,
-    /// which wraps around.
+    /// The next event in the bytes that were pushed; `None` until more come. `requests` is the number of
+    /// requests that the peer has made; it wraps around.
     pub(super) fn next(
         &mut self,
         stream: &mut PeerStream,
@@ -142,7 +143,7 @@ impl Core {
         }
     }
 
-    /// A stream has ended, cleanly or by a reset, after all of it was said.
+    /// A stream has ended, cleanly or by a reset, after all of its events were taken.
     pub(super) fn ended(&mut self, stream: &PeerStream, now: Instant) -> Result<(), Broken> {
         match stream.kind {
             //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2
@@ -217,7 +218,7 @@ pub(super) const CLOSED_CRITICAL: Broken = Broken {
     reason: "a critical stream was closed",
 };
 
-/// What this side says first on its control stream: the stream's type, and its settings.
+/// The first bytes of this side's control stream: the stream's type, and its settings.
 //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
 //# Each side MUST initiate a single control stream at the beginning of the connection and
 //# send its SETTINGS frame as the first frame on this stream.
@@ -230,7 +231,7 @@ pub(super) fn greeting() -> Bytes {
     out.freeze()
 }
 
-/// How this side says that it takes no request on `id` and above.
+/// The frame by which this side refuses requests on `id` and above.
 pub(super) fn goaway(id: u64) -> Bytes {
     let mut payload = BytesMut::new();
     varint::encode(id, &mut payload);
@@ -259,7 +260,7 @@ impl RequestIds {
         true
     }
 
-    /// Takes no more from here on. The ID for the GOAWAY; `None` if that was said already.
+    /// Takes no more requests from here on. Returns the ID for the GOAWAY; `None` if one was sent already.
     pub(super) fn shut_down(&mut self) -> Option<u64> {
         if self.goaway.is_some() {
             return None;
@@ -315,14 +316,14 @@ fn broken<T>(code: ErrorCode, reason: &'static str) -> Result<T, Broken> {
     Err(Broken { code, reason })
 }
 
-/// How much the peer may say that asks for nothing.
+/// How many frames the peer may send that ask for nothing.
 #[derive(Debug)]
 struct Budget {
     period_start: Instant,
     events: u32,
-    /// PRIORITY_UPDATE frames that may come without being such events.
+    /// PRIORITY_UPDATE frames that may come without counting as such events.
     updates_left: u32,
-    /// Requests of the peer, which wrap around, when that was last counted.
+    /// The peer's requests, which wrap around, when they were last counted.
     requests: u32,
 }
 
@@ -336,7 +337,7 @@ impl Budget {
         }
     }
 
-    /// Whether a PRIORITY_UPDATE is one that requests bring with them; there were so many `requests`.
+    /// Whether a PRIORITY_UPDATE is one of those that accompany requests, of which there were `requests`.
     fn is_due(&mut self, requests: u32) -> bool {
         let fresh = requests.wrapping_sub(std::mem::replace(&mut self.requests, requests));
         let more = fresh.saturating_mul(limits::PRIORITY_UPDATES_EACH);

@@ -1,4 +1,4 @@
-//! Orders in which a peer may say things, and what becomes of the connection. No socket, clock or task.
+//! Orders in which a peer may send things, and how the connection reacts. No socket, clock or task.
 
 use super::*;
 
@@ -19,7 +19,7 @@ impl Peer {
         }
     }
 
-    /// All that the bytes of one stream say, until it breaks a rule.
+    /// All events in the bytes of one stream, until it breaks a rule.
     fn says(&mut self, stream: &mut PeerStream, bytes: &[u8]) -> Result<Vec<Said>, ErrorCode> {
         stream.push(Bytes::copy_from_slice(bytes));
         let mut all = Vec::new();

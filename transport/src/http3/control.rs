@@ -1,4 +1,4 @@
-//! What a peer may say on its control stream, and in which order (RFC 9114 section 7.2). Pure.
+//! The frames that a peer may send on its control stream, and in which order (RFC 9114 section 7.2). Pure.
 
 use super::code::ErrorCode;
 use super::frame;
@@ -42,7 +42,7 @@ impl PeerControl {
         }
     }
 
-    /// Takes the next frame. Of unknown types only the first position matters.
+    /// Takes the next frame. For unknown types only the first position matters.
     pub(super) fn frame(&mut self, frame: u64, payload: &[u8]) -> Result<Option<Said>, Broken> {
         match frame {
             frame::SETTINGS => self.settings(payload).map(Some),
@@ -94,7 +94,7 @@ impl PeerControl {
                 broken(ErrorCode::H3_ID_ERROR, "GOAWAY for no request stream")
             }
             Side::Client => Ok(Some(Said::Goaway(id))),
-            // It limits pushes, of which there are none.
+            // It limits pushes, and there are none.
             Side::Server => Ok(None),
         }
     }

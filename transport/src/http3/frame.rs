@@ -1,7 +1,7 @@
 //! Frames of HTTP/3 (RFC 9114 section 7): an incremental reader, and headers to write. Pure.
 //!
-//! The reader buffers nothing but a header of at most 16 bytes and the payloads that must be
-//! whole, whose size is judged by the length in the header, before any of it is kept.
+//! The reader buffers only a header of at most 16 bytes, and payloads that must be complete; it judges their
+//! size by the length in the header before it keeps any of them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -17,13 +17,13 @@ pub(super) const SETTINGS: u64 = 0x04;
 pub(super) const PUSH_PROMISE: u64 = 0x05;
 pub(super) const GOAWAY: u64 = 0x07;
 pub(super) const MAX_PUSH_ID: u64 = 0x0d;
-/// Of a request (RFC 9218 section 7.2). Not obeyed.
+/// Of a request (RFC 9218 section 7.2). It has no effect here.
 pub(super) const PRIORITY_UPDATE: u64 = 0x0f_0700;
 
 /// The longest frame header, in bytes: two integers.
 pub(super) const HEADER_MAX: usize = 2 * varint::LENGTH_MAX;
 
-/// On which stream frames are read: it decides which are allowed.
+/// The kind of stream that is read: it decides which frames are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamKind {
     /// A request stream, either direction.
@@ -35,7 +35,7 @@ pub(super) enum StreamKind {
     Control,
 }
 
-/// What the reader found.
+/// The reader's findings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A piece of a DATA frame's payload, never empty.
@@ -51,7 +51,7 @@ pub(super) enum Event {
 pub(super) enum FrameError {
     /// A connection error.
     Connection(ErrorCode, &'static str),
-    /// The field section is longer than this side takes.
+    /// The field section is longer than this side accepts.
     HeadersTooLarge,
 }
 
@@ -60,7 +60,7 @@ pub(super) enum FrameError {
 pub(super) struct FrameReader {
     kind: StreamKind,
     state: State,
-    /// Frames without payload for the reader since the last that had some.
+    /// Frames without payload for the reader since the last frame that had some.
     futile: u32,
 }
 
@@ -90,7 +90,7 @@ impl State {
     };
 }
 
-/// What to do with a frame, known from its header.
+/// How to treat a frame, known from its header.
 enum Plan {
     Data,
     Skip,
@@ -106,7 +106,7 @@ impl FrameReader {
         }
     }
 
-    /// Takes from `input` up to the next event; `None` when `input` is used up.
+    /// Takes bytes from `input` up to the next event; `None` when `input` is used up.
     pub(super) fn next(&mut self, input: &mut Chunks) -> Result<Option<Event>, FrameError> {
         loop {
             match &mut self.state {
@@ -195,13 +195,13 @@ impl FrameReader {
                 let Some(length) = usize::try_from(length).ok().filter(|n| *n as u64 <= max) else {
                     return Err(self.too_long(frame));
                 };
-                // Usually the whole payload is in the chunk at hand: then nothing is copied.
+                // Usually the whole payload is in the present chunk: then no byte is copied.
                 if input.front().len() >= length {
                     self.state = State::START;
                     let payload = input.take(length);
                     return Ok(Some(self.whole(frame, payload)));
                 }
-                // Grows with what arrives, not with what the header promises.
+                // Grows with the bytes that arrive, not with the length in the header.
                 self.state = State::Collect {
                     frame,
                     left: length,

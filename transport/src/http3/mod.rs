@@ -4,8 +4,8 @@
 //! [`SendHalf`] and [`RecvHalf`], the two directions of one stream. A tunnel (CONNECT) is the
 //! same two halves with bytes instead of a body.
 //!
-//! Not here: QUIC endpoints, TLS, connection reuse (the rest of this crate), and what a request
-//! means (`weft_proxy`). No dynamic QPACK table and no server push: both sides say so.
+//! Not here: QUIC endpoints, TLS, connection reuse (the rest of this crate), and the meaning of a request
+//! (`weft_proxy`). There is no dynamic QPACK table and no server push: the SETTINGS of both sides say so.
 //!
 //! The pure parts, which use no clock, socket or task: `varint`, `frame`, `qpack`, `message`,
 //! `control`, `connection_core`, `settings`, `chunks`, `reset_guard`, `stopped_readers`. The rest is the shell that moves bytes for

@@ -66,8 +66,8 @@ async fn serve(shared: &Arc<Shared>) -> Result<Never, ConnectionError> {
     }
 }
 
-/// Opens this side's control stream, and says on it what is to be said, for as long as the connection lives. Beside
-/// the rest: a peer that lets this side open none must not keep it from looking after the connection.
+/// Opens this side's control stream, and sends its frames on it for as long as the connection lives. It runs
+/// beside the rest: a peer that lets this side open no stream must not keep it from serving the connection.
 async fn keep_control(shared: &Shared) -> ConnectionError {
     let said = in_time(
         shared,
@@ -82,7 +82,7 @@ async fn keep_control(shared: &Shared) -> ConnectionError {
     let stopped = control.stopped();
     tokio::pin!(stopped);
     let mut outlook = shared.outlook.subscribe();
-    // Not only what changes from here on: the shutdown may have come first.
+    // Not only changes from here on: the shutdown may have come first.
     outlook.mark_changed();
     loop {
         tokio::select! {
@@ -105,7 +105,7 @@ async fn keep_control(shared: &Shared) -> ConnectionError {
     }
 }
 
-/// Closes the connection if the peer does not let this side say something on its control stream.
+/// Closes the connection if the peer does not let this side send on its control stream.
 async fn in_time<T>(
     shared: &Shared,
     reason: &'static str,
@@ -143,7 +143,7 @@ async fn write_control(
     }
 }
 
-/// Reads one unidirectional stream to its end, or until there is nothing to be learned from it.
+/// Reads one unidirectional stream to its end, or until its remaining bytes have no meaning.
 async fn read_stream(
     shared: &Shared,
     core: &Mutex<Core>,
@@ -193,7 +193,7 @@ async fn read_stream(
 }
 
 fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
-    // Nothing that is done under the lock can panic half-way.
+    // No code under the lock can panic half-way.
     crate::locks::lock(core)
 }
 

@@ -49,7 +49,7 @@ enum Phase {
     AfterTrailers,
     /// Nothing: the end was seen.
     Ended,
-    /// Nothing: every further read gives this.
+    /// Nothing: every further read returns this.
     Failed(ReceiveError),
 }
 
@@ -82,7 +82,7 @@ impl RecvHalf {
         };
         chunks.push(data);
         let mut count = 1;
-        // What is here already comes along; an error among it is for the next call.
+        // Chunks that have arrived are returned first; an error among them is for the next call.
         while matches!(self.phase, Phase::Body | Phase::Tunnel) && !self.chunks.is_empty() {
             let next = match self.frames.next(&mut self.chunks) {
                 Ok(None) => break,
@@ -108,8 +108,8 @@ impl RecvHalf {
         self.trailers.take().map(|trailers| *trailers)
     }
 
-    /// Whether the message ends here: waits until more of it or its end has come, takes the end,
-    /// and leaves anything else for the next read. For heads that must say whether a body follows.
+    /// Whether the message ends here. Waits until more of it or its end has come, takes the end, and leaves
+    /// anything else for the next read. It is for heads that must say whether a body follows.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         while matches!(self.phase, Phase::Body) && self.chunks.is_empty() {
             let seen = match (self.finished, self.frames.is_between_frames()) {
@@ -148,12 +148,12 @@ impl RecvHalf {
         Poll::Ready(head.map_err(|error| self.fail(error)))
     }
 
-    /// After the final head: what follows it.
+    /// After the final head: the kind of content that follows it.
     pub(super) fn begin_body(&mut self, length: BodyLength) {
         self.length = length;
         self.phase = Phase::Body;
         self.guard.streams().message_came();
-        // Of an undeclared one the end may be here already.
+        // Without a declared length, the end may have arrived already.
         if length.left().is_some() {
             self.note_long_body();
         }
@@ -248,8 +248,8 @@ impl RecvHalf {
         }
     }
 
-    /// After the last declared byte: takes the end if it is here already. Readers that know the
-    /// length do not ask for more, and an end that nobody saw would cancel the stream.
+    /// After the last declared byte: takes the end if it has arrived. Readers that know the length ask for no
+    /// more, and an unread end would cancel the stream.
     pub(super) fn look_for_end(&mut self, cx: &mut Context<'_>) {
         while self.length.left() == Some(0)
             && matches!(self.phase, Phase::Body | Phase::AfterTrailers)
@@ -330,7 +330,7 @@ impl RecvHalf {
         }
     }
 
-    /// Takes what QUIC has: few packets while a head is awaited, many at once in a body.
+    /// Takes the bytes that QUIC has: few packets while a head is awaited, many at once in a body.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReceiveError>> {
         match self.phase {
             Phase::Head => self.poll_read::<{ limits::CHUNKS_PER_HEAD_READ }>(cx),
@@ -407,7 +407,7 @@ impl RecvHalf {
 
 impl Drop for RecvHalf {
     fn drop(&mut self) {
-        // QUIC would say STOP_SENDING with code 0, which means nothing in HTTP/3.
+        // QUIC would send STOP_SENDING with code 0, which has no meaning in HTTP/3.
         match self.phase {
             Phase::Ended | Phase::Failed(_) => self.guard.end_receiving(),
             Phase::Head | Phase::Body | Phase::Tunnel | Phase::AfterTrailers => {

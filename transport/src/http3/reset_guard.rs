@@ -1,13 +1,14 @@
-//! Judges streams that a peer cuts short: what they cost this side, and how many are too many. Pure.
+//! Judges streams that a peer cuts short: their cost for this side, and how many are too many. Pure.
 //!
-//! Two kinds, because they cost differently and because honest peers make one of them:
+//! There are two kinds, because their costs differ and because honest peers cause one of them:
 //!
-//! - *Work taken back*: a request that was accepted and is being served is cancelled soon after its opening. Callers
-//!   with little patience do that, and so do hedges whose other copy has answered. It costs this side a request, and
-//!   leaves the peer its stream at once (CVE-2023-44487). Beyond a rate the connection takes no new request for a
-//!   moment; what runs on it goes on.
-//! - *Nothing asked*: the stream ended before it had a request that could be accepted. It costs little, and is of no use. A
-//!   peer whose path was cut may reset all that it had open; beyond that it floods, and the connection is closed.
+//! - *Work taken back*: the peer cancels a request that was accepted and is being served, soon after opening
+//!   it. Callers with little patience do that, and so do hedges whose other copy has answered. It costs this
+//!   side a request, and frees the peer's stream at once (CVE-2023-44487). Beyond a rate, the connection
+//!   takes no new request for a moment; running ones go on.
+//! - *Nothing asked*: the stream ended before it had a request that could be accepted. It costs little, and
+//!   has no use. A peer whose path was cut may reset all streams that it had open; a peer that resets more
+//!   floods, and the connection is closed.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::limits;
 pub(super) enum Cut {
     /// Before there was a request to accept: reset, stopped, or malformed.
     NothingAsked,
-    /// While its request was being served, so long after the opening of the stream.
+    /// While its request was being served, this long after the opening of the stream.
     WorkTakenBack(Duration),
 }
 
@@ -33,7 +34,7 @@ pub(super) enum Verdict {
     Flood,
 }
 
-/// What one peer has done on one connection.
+/// The history of one peer on one connection.
 #[derive(Debug)]
 pub(super) struct ResetGuard {
     work: Allowance,
@@ -59,7 +60,7 @@ impl ResetGuard {
     /// The peer has cut a stream short.
     pub(super) fn cut(&mut self, cut: Cut, now: Instant) -> Verdict {
         match cut {
-            // It held its place among the open streams for so long, which bounds how many there are.
+            // It was one of the open streams for this long, which bounds how many there are.
             Cut::WorkTakenBack(age) if age >= limits::RAPID_RESET => Verdict::Bearable,
             Cut::WorkTakenBack(_) => {
                 self.work.spend(now);
@@ -80,14 +81,14 @@ impl ResetGuard {
         }
     }
 
-    /// From when on the peer's next request is taken up.
+    /// The time from which the peer's next request is served.
     pub(super) fn resumes(&self) -> Instant {
         self.work.free_from().min(self.work.latest)
     }
 }
 
-/// So many events at once, and so many a second (the generic cell rate algorithm): kept as the time at which all that
-/// was spent would have been allowed one by one.
+/// This many events at once, and this many per second (the generic cell rate algorithm), kept as the time at
+/// which all past events would have been allowed one by one.
 #[derive(Debug)]
 struct Allowance {
     each: Duration,

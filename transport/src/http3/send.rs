@@ -20,17 +20,18 @@ const HEADERS_CAPACITY: usize = 256;
 /// The sending half of an exchange. Dropped before [`SendHalf::finish`] it resets the stream
 /// (`H3_REQUEST_CANCELLED`), so that a broken body never looks complete.
 ///
-/// Every operation is cancel-safe: what a cancelled call has queued goes out before what follows.
+/// Every operation is cancel-safe: bytes that a cancelled call has queued are sent before those of the next
+/// call.
 pub struct SendHalf {
     stream: quinn::SendStream,
     guard: HalfGuard,
     /// Bytes that QUIC has not taken yet; empty between calls that were not cancelled.
     queue: Vec<Bytes>,
-    /// Where headers of DATA frames are built.
+    /// The buffer in which headers of DATA frames are built.
     headers: BytesMut,
     length: BodyLength,
     state: State,
-    /// QUIC has taken something: the peer may see it.
+    /// QUIC has taken some bytes: the peer may see them.
     begun: bool,
 }
 
@@ -54,7 +55,7 @@ impl SendHalf {
         }
     }
 
-    /// Ready when all that was queued has been handed to QUIC.
+    /// Ready when all queued bytes have been handed to QUIC.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         while !self.queue.is_empty() {
             // The future holds no state of its own between polls, so it need not be kept.
@@ -74,7 +75,7 @@ impl SendHalf {
         Poll::Ready(Ok(()))
     }
 
-    /// Queues one DATA frame; call after [`SendHalf::poll_ready`] and then poll that again.
+    /// Queues one DATA frame; call it after [`SendHalf::poll_ready`], and then poll that again.
     ///
     /// # Errors
     /// When the body would exceed its declared content-length.
@@ -120,7 +121,7 @@ impl SendHalf {
     /// Sends the trailers and ends the stream. Fields that trailers may not hold are left out.
     ///
     /// # Errors
-    /// As [`SendHalf::finish`], and when the trailers cannot be said.
+    /// As [`SendHalf::finish`], and when HTTP cannot express the trailers.
     pub async fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), SendError> {
         self.flush().await?;
         if self.state != State::Open {
@@ -133,7 +134,7 @@ impl SendHalf {
         self.finish().await
     }
 
-    /// Ends the stream cleanly (FIN) after all that was queued. Harmless when repeated.
+    /// Ends the stream cleanly (FIN) after all queued bytes. Harmless when repeated.
     ///
     /// # Errors
     /// When the peer or the connection ends the stream, or the body is shorter than declared.
@@ -142,7 +143,7 @@ impl SendHalf {
         self.end()
     }
 
-    /// Ends the stream at once for a reason; what is unsent is lost.
+    /// Ends the stream at once with a reason; unsent bytes are lost.
     pub fn reset(&mut self, reason: Reason) {
         self.reset_with(reason.into());
     }
@@ -160,8 +161,8 @@ impl SendHalf {
         }
     }
 
-    /// Done when the peer will read no more: `Some(reason)` when it asked to stop, `None` when all
-    /// was acknowledged after the end or the connection is gone. Holds nothing of the half.
+    /// Done when the peer will read no more: `Some(reason)` when it asked to stop, `None` when all was
+    /// acknowledged after the end or the connection is gone. The future holds no part of the half.
     pub fn stopped(&self) -> impl Future<Output = Option<Reason>> + Send + 'static + use<> {
         let stopped = self.stream.stopped();
         async move {
@@ -191,13 +192,13 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Waits until the head is with QUIC, and when `end`, until all is and the stream ended.
+    /// Waits until QUIC has the head, and when `end`, until it has everything and the stream has ended.
     pub(super) async fn send_head(&mut self, end: bool) -> Result<(), SendError> {
         if end {
             return self.finish().await;
         }
-        // Once only the body is left the caller may go on: the answer can come before the peer
-        // takes the body.
+        // Once only the body is left the caller may go on: the answer may come before the peer takes the
+        // body.
         let with_body = self.queue.len() > 1;
         poll_fn(|cx| match self.poll_ready(cx) {
             Poll::Pending if with_body && self.queue.len() == 1 => Poll::Ready(Ok(())),
@@ -217,7 +218,7 @@ impl SendHalf {
         self.guard.ended_by_peer();
     }
 
-    /// Whether the peer may have seen anything of this half.
+    /// Whether the peer may have seen any byte of this half.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
     }

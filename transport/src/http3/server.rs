@@ -32,16 +32,16 @@ use crate::streams::Streams;
 pub struct ServerConnection {
     connection: UnprovenServerConnection,
     peer: PeerId,
-    /// Where its packets came from when [`Self::has_moved`] was last asked.
+    /// The source address of its packets when [`Self::has_moved`] was last called.
     remote: SocketAddr,
-    /// Among the connections of this worker, by identity.
+    /// Its place among the connections of this worker, by identity.
     place: Place<SpiffeId>,
-    /// When it is closed for a newer one, if one came. Most never have such an end.
+    /// When it is closed in favour of a newer one, if one came. Most connections never have such an end.
     ends: Option<Pin<Box<Sleep>>>,
 }
 
-/// One QUIC connection as an HTTP/3 server, whoever the peer is. The mesh asks for a [`ServerConnection`],
-/// which this cannot become; tools outside of it have no more ([`crate::external`]).
+/// One QUIC connection as an HTTP/3 server, with any peer. The mesh asks for a [`ServerConnection`], which
+/// this cannot become; tools outside of the mesh have only this one ([`crate::external`]).
 pub struct UnprovenServerConnection {
     shared: Arc<Shared>,
     /// Holds the one driver: a set polls it only when it was woken, not for each request.
@@ -49,7 +49,7 @@ pub struct UnprovenServerConnection {
     /// Streams whose heads have begun and not ended.
     pending: FuturesUnordered<Timeout<ReadHead>>,
     ids: RequestIds,
-    /// Whether the peer's requests had to wait because it took back too many.
+    /// Whether the peer's requests had to wait because it cancelled too many.
     was_paced: bool,
 }
 
@@ -72,32 +72,32 @@ impl ServerConnection {
         }
     }
 
-    /// Whether the peer's packets come from another address than when this was last asked: its host
-    /// moved, or a NAT on the way gave it another port (RFC 9000 section 9).
+    /// Whether the peer's packets come from another address than at the last call: its host moved, or a NAT
+    /// on the path gave it another port (RFC 9000 section 9).
     pub fn has_moved(&mut self) -> bool {
         let remote = self.connection.shared.quic.remote_address();
         std::mem::replace(&mut self.remote, remote) != remote
     }
 
-    /// Whether the peer's requests had to wait since this was last asked, because it had taken back too many soon
-    /// after their opening.
+    /// Whether the peer's requests had to wait since the last call, because it had cancelled too many soon
+    /// after opening them.
     pub fn was_paced(&mut self) -> bool {
         std::mem::take(&mut self.connection.was_paced)
     }
 
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         &self.peer
     }
 
-    /// Numbers of the QUIC connection, for the admin endpoint and the metrics.
+    /// Figures of the QUIC connection, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
         self.connection.shared.status()
     }
 
-    /// As [`UnprovenServerConnection::accept`]. A peer whose proof has ended gets no further request: that
-    /// is a [`Self::shutdown`]. So is a newer connection that needs this one's place, and then requests under way
-    /// have [`DISPLACED_GRACE`].
+    /// As [`UnprovenServerConnection::accept`]. A peer whose certificate has expired gets no further request:
+    /// that is a [`Self::shutdown`]. The same happens when a newer connection needs this one's place; then
+    /// requests under way have [`DISPLACED_GRACE`].
     ///
     /// # Errors
     /// The connection ended in another way.
@@ -137,7 +137,7 @@ impl ServerConnection {
 }
 
 impl UnprovenServerConnection {
-    /// Starts HTTP/3 on a connection of whoever came.
+    /// Starts HTTP/3 on a connection with any peer.
     pub(crate) fn new(connection: quinn::Connection, streams: Arc<Streams>) -> Self {
         Self::start(connection, None, streams)
     }
@@ -158,13 +158,11 @@ impl UnprovenServerConnection {
         }
     }
 
-    /// The next request whose head is complete and valid. Cancel-safe, and the only driver of
-    /// the connection's own streams: keep calling it while the connection is to live; dropping
-    /// `self` closes it.
+    /// The next request whose head is complete and valid. Cancel-safe, and the only driver of the
+    /// connection's own streams: keep calling it while the connection should live; dropping `self` closes it.
     ///
-    /// `None` is a graceful end: the peer closed it well, this side closed, or after
-    /// [`Self::shutdown`] every accepted exchange is over and the peer had a moment to take the
-    /// rest; then close it.
+    /// `None` is a graceful end: the peer closed in good order, this side closed, or after [`Self::shutdown`]
+    /// every accepted exchange is over and the peer had a moment to take the rest; then close it.
     ///
     /// # Errors
     /// The connection ended in another way.
@@ -187,7 +185,7 @@ impl UnprovenServerConnection {
                 biased;
                 Some(error) = self.driver.next() => return graceful(error),
                 Some(result) = self.pending.next(), if !self.pending.is_empty() => {
-                    // An elapsed time drops the halves, which cancels the stream.
+                    // Dropping the halves when the time has passed cancels the stream.
                     if let Ok(Some(request)) = result {
                         return Ok(Some(request));
                     }
@@ -208,8 +206,8 @@ impl UnprovenServerConnection {
         }
     }
 
-    /// Sends GOAWAY: requests accepted so far go on, later ones are refused as not processed.
-    /// Goes out while [`Self::accept`] is being called. Harmless when repeated.
+    /// Sends GOAWAY: requests accepted so far go on, later ones are refused as not processed. It is sent
+    /// while [`Self::accept`] is being called. Harmless when repeated.
     pub fn shutdown(&mut self) {
         if let Some(id) = self.ids.shut_down() {
             self.shared
@@ -224,7 +222,7 @@ impl UnprovenServerConnection {
         self.shared.quic.close(code.to_quic(), b"");
     }
 
-    /// Takes a new stream. Usually its head has come with it; else it waits among the others.
+    /// Takes a new stream. Usually its head has come with it; if not, it waits among the others.
     async fn begin(
         &mut self,
         mut send: quinn::SendStream,
@@ -308,7 +306,7 @@ impl Future for ReadHead {
             recv.begin_tunnel();
         } else {
             recv.begin_body(length);
-            // A body behind a declared length of 0 would be read by no one.
+            // A body behind a declared length of 0 would be read by no code.
             recv.look_for_end(cx);
             if let Some(error) = recv.failure() {
                 refuse(error, send, cx);
@@ -324,7 +322,7 @@ impl Future for ReadHead {
     }
 }
 
-/// Ends a stream whose head is no good. Nothing waits: what QUIC does not take at once is reset.
+/// Ends a stream whose head is invalid. It does not wait: an answer that QUIC does not take at once is reset.
 fn refuse(error: &ReceiveError, mut send: SendHalf, cx: &mut Context<'_>) {
     let code = match error {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
@@ -387,7 +385,7 @@ impl Responder {
     /// Sends an interim response (1xx, not 101).
     ///
     /// # Errors
-    /// When the peer or the connection ends the stream, or the head cannot be said.
+    /// When the peer or the connection ends the stream, or HTTP cannot express the head.
     pub async fn informational(
         &mut self,
         response: &http::response::Parts,
@@ -402,7 +400,7 @@ impl Responder {
     /// Sends the final head; `end` when no body follows (FIN in the same packet).
     ///
     /// # Errors
-    /// When the peer or the connection ends the stream, or the head cannot be said.
+    /// When the peer or the connection ends the stream, or HTTP cannot express the head.
     pub async fn head(
         self,
         head: &http::response::Parts,
@@ -429,12 +427,12 @@ impl Responder {
         Ok(self.send)
     }
 
-    /// Refuses the request without a response; [`Reason::Unprocessed`] says that it was not processed.
+    /// Refuses the request without a response; [`Reason::Unprocessed`] states that it was not processed.
     pub fn reset(mut self, reason: Reason) {
         self.send.reset(reason);
     }
 
-    /// Done when the client no longer wants the response. Holds nothing of the responder.
+    /// Done when the client no longer wants the response. The future holds no part of the responder.
     pub fn stopped(&self) -> impl Future<Output = Option<Reason>> + Send + 'static + use<> {
         self.send.stopped()
     }

@@ -12,10 +12,10 @@ const QPACK_BLOCKED_STREAMS: u64 = 0x07;
 const ENABLE_CONNECT_PROTOCOL: u64 = 0x08;
 const H3_DATAGRAM: u64 = 0x33;
 
-/// What a peer announced. Its QPACK limits do not matter: this side never uses its table.
+/// The settings that a peer announced. Its QPACK limits do not matter: this side never uses its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// Largest field section that the peer takes, in bytes (RFC 9114 section 4.2.2).
+    /// Largest field section that the peer accepts, in bytes (RFC 9114 section 4.2.2).
     pub(super) field_section_size_max: u64,
 }
 

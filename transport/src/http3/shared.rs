@@ -1,4 +1,4 @@
-//! What the streams of one connection share: the QUIC connection, the peer, and its verdicts.
+//! The state that the streams of one connection share: the QUIC connection, the peer, and its verdicts.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -33,13 +33,13 @@ pub(super) enum Side {
 
 pub(super) struct Shared {
     pub(super) quic: quinn::Connection,
-    /// When what the peer proved itself with ends, if it did.
+    /// When the peer's proof of identity expires, if it has one.
     expires: Option<SystemTime>,
     pub(super) streams: Arc<Streams>,
     pub(super) side: Side,
     /// The peer's settings once they have come.
     pub(super) settings: watch::Sender<Option<Settings>>,
-    /// What those who wait on the connection must hear of.
+    /// The events for which waiting tasks are woken.
     pub(super) outlook: watch::Sender<Outlook>,
     /// Copy of the setting, for every head that is written.
     field_section_size_max: AtomicU64,
@@ -50,20 +50,20 @@ pub(super) struct Shared {
     /// The exchanges under way, by stream ID.
     exchanges: Mutex<BTreeMap<u64, Weak<Exchange>>>,
     idle: Notify,
-    /// What a read is stamped with, see [`Watch::looks`].
+    /// The number with which a read is stamped, see [`Watch::looks`].
     looks: AtomicU32,
     /// Streams given up because their readers stood still.
     given_up: AtomicU64,
 }
 
-/// What is known of the connection's future.
+/// The state that decides the connection's future.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outlook {
     /// The stream ID of a GOAWAY: received by a client, to be sent by a server.
     pub(super) goaway: Option<u64>,
-    /// The peer owes acknowledgements for longer than one that works does.
+    /// The peer's acknowledgements are overdue.
     pub(super) doubtful: bool,
-    /// It has owed them for too long, and cannot be dialled anew either.
+    /// They have been overdue for too long, and the peer cannot be dialled anew either.
     pub(super) silent: bool,
 }
 
@@ -92,7 +92,7 @@ impl Shared {
         })
     }
 
-    /// Whether the peer's proof has ended at `now`: it gets no new streams.
+    /// Whether the peer's proof has expired at `now`: it gets no new streams.
     pub(super) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
@@ -112,7 +112,7 @@ impl Shared {
         self.settings.send_replace(Some(settings));
     }
 
-    /// Closes the connection because the peer broke a rule; the first rule broken is what counts.
+    /// Closes the connection because the peer broke a rule; the first broken rule counts.
     pub(super) fn violation(&self, code: ErrorCode, reason: &'static str) -> ConnectionError {
         let error = self
             .violation
@@ -125,7 +125,7 @@ impl Shared {
         error
     }
 
-    /// QUIC's error as ours: a close of our own is told by its reason.
+    /// Translates QUIC's error: a close by this side is reported with its own reason.
     pub(super) fn lost(&self, error: quinn::ConnectionError) -> ConnectionError {
         match (error.into(), self.violation.get()) {
             (ConnectionError::ClosedHere, Some(violation)) => violation.clone(),
@@ -148,7 +148,7 @@ impl Shared {
         }
     }
 
-    /// Until when the peer's next request waits, after it has taken back too many. Asked for each request.
+    /// Until when the peer's next request waits, after it has cancelled too many. Called for each request.
     pub(super) fn paced_until(&self) -> Option<Instant> {
         if !self.paced.load(Ordering::Relaxed) {
             return None;
@@ -192,7 +192,7 @@ impl Shared {
         loop {
             sleep(limits::STOPPED_LOOK_INTERVAL).await;
             let frames = self.quic.stats().frame_rx.stream;
-            // An exchange that ends here takes the lock, so it must not be held then.
+            // Ending an exchange here takes the lock, so the lock must not be held.
             let exchanges: Vec<_> = lock(&self.exchanges).values().cloned().collect();
             let exchanges: BTreeMap<u64, _> = exchanges
                 .iter()
@@ -217,8 +217,8 @@ impl Shared {
         }
     }
 
-    /// While this worker is behind, lets the peer have about as many streams under way as are finished soon; after
-    /// that, and after a moment in which it was late, as many as it needs again.
+    /// While this worker is behind, lets the peer have about as many streams under way as will be finished
+    /// soon. Afterwards, and after a short delay, it lets the peer have as many as it needs again.
     pub(super) async fn hold_back_while_behind(&self) -> Infallible {
         loop {
             tokio::select! {
@@ -232,7 +232,7 @@ impl Shared {
             let (mut finished, mut from) = (self.streams.finished(), Instant::now());
             while self.streams.is_behind() {
                 sleep(PASS_INTERVAL).await;
-                // A thread that is behind comes back late.
+                // A thread that is behind returns late.
                 let (before, since) = (finished, from);
                 (finished, from) = (self.streams.finished(), Instant::now());
                 let fresh = takes_on(finished.wrapping_sub(before), from - since);
@@ -242,9 +242,9 @@ impl Shared {
         }
     }
 
-    /// Gives back what the connection may send ahead of acknowledgements when it needs it no more, and ends the
-    /// connection when its peer acknowledges nothing for the idle timeout: it may send packets all the
-    /// while, so QUIC's own timeout would not.
+    /// Returns the send window that the connection no longer needs, and ends the connection when its peer
+    /// acknowledges nothing for the idle timeout. The peer may send packets all that time, so QUIC's own
+    /// timeout would not end it.
     pub(super) async fn watch_send_window(&self) -> Infallible {
         loop {
             self.streams.send_window_grew().await;
@@ -253,13 +253,15 @@ impl Shared {
             loop {
                 sleep(SEND_LOOK_INTERVAL).await;
                 let now = self.streams.acknowledged();
-                // At one look what is left may wait for its turn to be sent; at the second it was.
+                // At the first look the remaining bytes may still wait to be sent; at the second they were
+                // sent.
                 if self.streams.open() == 0 && now.all && before == Some(now) {
                     self.streams.shrink_send_window();
                     break;
                 }
                 let moved = now.all || before.is_none_or(|before| before.bytes != now.bytes);
-                // A peer that owes an acknowledgement is probed. One that is not was sent acknowledgements alone.
+                // A peer that owes an acknowledgement is probed. A peer that owes none was sent only
+                // acknowledgements.
                 let asked = acknowledged::asked_for(&self.quic);
                 if moved || asked == owed {
                     (since, owed) = (Instant::now(), asked);
@@ -288,18 +290,18 @@ pub(super) struct Exchange {
     shared: Arc<Shared>,
     id: u64,
     opened: Instant,
-    /// What the receiving half reads from; none once that half is over or was given up.
+    /// The source of the receiving half; none once that half is over or was given up.
     receive: Mutex<Option<quinn::RecvStream>>,
     last_read: AtomicU32,
     /// Whether its request was handed out to be served.
     accepted: AtomicBool,
-    /// Whether the peer cut a half of it short, or made this side do it by a malformed message.
+    /// Whether the peer cut a half of it short, or made this side do so by a malformed message.
     ended_by_peer: AtomicBool,
     _slot: StreamSlot,
 }
 
 impl Exchange {
-    /// Counts an exchange in and gives a guard for each of its halves.
+    /// Counts an exchange in and makes a guard for each of its halves.
     pub(super) fn begin(
         shared: &Arc<Shared>,
         receive: quinn::RecvStream,
@@ -322,14 +324,14 @@ impl Exchange {
         )
     }
 
-    /// Whether there was still something to give up.
+    /// Returns whether there was still a stream to give up.
     fn give_up(&self) -> bool {
         self.stop_receiving(ErrorCode::H3_REQUEST_CANCELLED)
     }
 
     fn stop_receiving(&self, code: ErrorCode) -> bool {
         let receive = lock(&self.receive).take();
-        // Fails only when the stream is over, and then there is nothing to stop.
+        // It fails only when the stream is over, and then there is nothing to stop.
         receive.is_some_and(|mut receive| receive.stop(code.to_quic()).is_ok())
     }
 }
@@ -354,11 +356,11 @@ impl Drop for Exchange {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under these locks can panic half-way.
+    // No code under these locks can panic half-way.
     crate::locks::lock(mutex)
 }
 
-/// Held by each half of a stream: tells its exchange how it ended.
+/// Held by each half of a stream: reports to its exchange how the half ended.
 pub(super) struct HalfGuard {
     exchange: Arc<Exchange>,
 }
@@ -376,8 +378,8 @@ impl HalfGuard {
         &self.exchange.shared.streams
     }
 
-    /// Reads by `poll`, and notes whether the reader waits for the peer after it. `None` when the
-    /// stream was given up.
+    /// Reads by `poll`, and notes whether the reader then waits for the peer. `None` when the stream was
+    /// given up.
     pub(super) fn read<T>(
         &self,
         poll: impl FnOnce(&mut quinn::RecvStream) -> Poll<T>,
@@ -391,7 +393,7 @@ impl HalfGuard {
         Some(result)
     }
 
-    /// Tells the peer to send no more on this stream.
+    /// Tells the peer to stop sending on this stream.
     pub(super) fn stop_receiving(&self, code: ErrorCode) {
         self.exchange.stop_receiving(code);
     }
@@ -406,7 +408,7 @@ impl HalfGuard {
         self.exchange.accepted.store(true, Ordering::Relaxed);
     }
 
-    /// The peer cut this half short, or made this side do it by a malformed message.
+    /// The peer cut this half short, or made this side do so by a malformed message.
     pub(super) fn ended_by_peer(&self) {
         self.exchange.ended_by_peer.store(true, Ordering::Relaxed);
     }

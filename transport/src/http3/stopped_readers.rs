@@ -1,27 +1,27 @@
-//! Which streams to give up when stopped readers leave the others no room. Pure.
+//! Decides which streams to give up when stopped readers leave the others no room. Pure.
 //!
-//! The bytes that a peer may have on its way are shared by all streams of a connection (RFC 9000
-//! section 4.1). A stream whose reader stopped keeps its part, so enough of them silence every other
-//! stream. The window grows with the number of streams until its bound ([`crate::elastic`]); beyond
-//! that, those that stood still longest must go.
+//! All streams of a connection share the bytes that a peer may have in flight (RFC 9000 section 4.1). A
+//! stream whose reader stopped keeps its part, so enough such streams block every other stream. The window
+//! grows with the number of streams up to its bound ([`crate::stream_limit`]); beyond that, the streams whose
+//! readers stood still longest must go.
 //!
-//! How much each stream holds is not known here, so the sign of trouble is threefold: more readers
-//! stand still than leave room if each holds all it may, somebody waits, and nothing comes.
+//! This code does not know how much each stream holds, so it needs three signs: more readers have stopped
+//! than leave room if each holds the maximum, a reader waits, and no bytes come.
 //!
-//! Time is counted in looks, one every [`limits::STOPPED_LOOK_INTERVAL`], so that a read costs a
-//! relaxed store and no clock. The streams themselves are in [`super::shared`].
+//! Time is counted in looks, one every [`limits::STOPPED_LOOK_INTERVAL`], so that a read costs a relaxed
+//! store and no clock. The streams themselves are in [`super::shared`].
 
 use std::cmp::Reverse;
 
 use super::limits;
 
-/// When a stream was last read, in looks; [`WAITING`] when all that came was read.
+/// When a stream was last read, in looks; [`WAITING`] when all received bytes were read.
 pub(super) type LastRead = u32;
 
 /// The reader waits for the peer: it holds nothing.
 pub(super) const WAITING: LastRead = u32::MAX;
 
-/// Looks at one connection every so often.
+/// Checks one connection at intervals.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     looks: u32,
@@ -30,16 +30,17 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// The number that reads are to be stamped with until the next look.
+    /// The number with which reads are stamped until the next look.
     pub(super) fn looks(&self) -> u32 {
         self.looks
     }
 
-    /// Which streams to give up. `frames` counts the STREAM frames that came so far, `bearable` says how many
-    /// stopped readers leave room for others, `streams` gives the ID and the last read of each open stream.
+    /// The streams to give up. `frames` counts the STREAM frames that came so far, `bearable` is the number
+    /// of stopped readers that leave room for others, `streams` gives the ID and the last read of each open
+    /// stream.
     ///
-    /// An eighth of the stopped ones at a time, those first that stand still longest: few enough to
-    /// spare those that only paused, enough to end the others' wait within a second or two.
+    /// An eighth of the stopped ones at a time, longest first: few enough to spare those that only paused,
+    /// enough to end the others' wait within a second or two.
     pub(super) fn look(
         &mut self,
         frames: u64,
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn one_more_goes_when_somebody_waits_and_nothing_comes() {
+    fn one_more_stream_is_given_up_while_a_reader_waits_and_nothing_comes() {
         let streams = || stopped(3).chain([A_STREAM_WAITS]);
         assert_eq!(watch().look(1, BEARABLE, streams()), [0]);
         assert!(

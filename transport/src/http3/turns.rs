@@ -1,9 +1,9 @@
 //! Requests that wait until the peer allows one more stream, in the order in which they came.
 //!
-//! quinn wakes all who wait for credit whenever there is some; here one at a time asks for it, so that a
-//! queue costs nothing while it stands. Whoever asks opens for those behind, too, as far as the credit goes: if each
-//! had to have its turn on the thread first, a busy thread would let the queue stand beside credit that nobody
-//! uses. How long to wait is the callers' decision: [`Turns::crowded_for`].
+//! quinn wakes all tasks that wait for credit whenever there is some. Here one at a time asks for it, so that
+//! a waiting queue costs nothing. The task that asks also opens streams for those behind it, as far as the
+//! credit goes: if each needed its own turn on the thread, a busy thread would leave credit unused while the
+//! queue waits. Callers decide how long to wait: [`Turns::crowded_for`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::locks::lock;
 
-/// The queue of one connection, for what opening makes.
+/// The queue of one connection, for streams in the form that `open` makes.
 #[derive(Debug)]
 pub(super) struct Turns<T> {
     asks: tokio::sync::Mutex<()>,
@@ -27,7 +27,7 @@ struct Waiting<T> {
     /// By the order in which they came.
     queue: BTreeMap<u64, oneshot::Sender<T>>,
     next: u64,
-    /// Since when there has always been somebody.
+    /// Since when the queue has never been empty.
     since: Option<Instant>,
 }
 
@@ -46,15 +46,16 @@ impl<T> Default for Turns<T> {
 }
 
 impl<T> Turns<T> {
-    /// Opens a stream when it is this one's turn and there is credit. Cancel-safe if what `open` makes is.
+    /// Opens a stream when it is this task's turn and there is credit. Cancel-safe if the result of `open`
+    /// is.
     pub(super) async fn take<F: Future<Output = T>>(&self, open: impl Fn() -> F) -> T {
-        // Usually there is credit, and nobody who waits for it.
+        // Usually there is credit, and the queue is empty.
         if !self.is_waited_for()
             && let Some(opened) = open().now_or_never()
         {
             return opened;
         }
-        // Rare, and not worth room in every request.
+        // Boxed, because few requests need it and the others should not carry its size.
         Box::pin(async {
             let mut place = Place::new(self, Instant::now());
             let asks = async {
@@ -77,7 +78,7 @@ impl<T> Turns<T> {
         .await
     }
 
-    /// How long somebody has been waiting without a break; zero if nobody does.
+    /// How long the queue has been occupied without a break; zero if it is empty.
     pub(super) fn crowded_for(&self, now: Instant) -> Duration {
         let since = self.waiting().since;
         since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
@@ -87,7 +88,7 @@ impl<T> Turns<T> {
         !self.waiting().queue.is_empty()
     }
 
-    /// To whoever has waited longest.
+    /// To the task that has waited longest.
     fn hand(&self, mut opened: T) {
         loop {
             let first = self.waiting().pop();
@@ -119,7 +120,8 @@ impl<T> Waiting<T> {
     }
 }
 
-/// The place of one that waits. Dropped, it has left, and what it was handed goes to the next.
+/// The place of a waiting task. Dropping it leaves the queue, and a stream that it was handed goes to the
+/// next.
 struct Place<'a, T> {
     turns: &'a Turns<T>,
     number: u64,
@@ -164,14 +166,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_a_stream_at_once_was_never_in_the_queue() {
+    fn a_request_that_has_a_stream_at_once_was_never_in_the_queue() {
         let turns = Turns::default();
         assert_eq!(turns.take(|| ready(7)).now_or_never(), Some(7));
         assert_eq!(turns.crowded_for(Instant::now()), Duration::ZERO);
     }
 
     #[test]
-    fn nobody_overtakes_and_who_gives_up_leaves_the_queue() {
+    fn no_request_overtakes_and_one_that_gives_up_leaves_the_queue() {
         let turns = Turns::default();
         let now = Instant::now();
         let mut first = Box::pin(turns.take(pending::<()>));
@@ -181,7 +183,7 @@ mod tests {
         let later = now + Duration::from_secs(2);
         assert!(turns.crowded_for(later) > Duration::from_secs(1));
         drop(first);
-        // Somebody waits still.
+        // The queue is still occupied.
         assert!(turns.crowded_for(later) > Duration::from_secs(1));
         assert_eq!(second.now_or_never(), Some(()));
         assert_eq!(turns.crowded_for(later), Duration::ZERO);
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_opens_for_those_behind_as_far_as_the_credit_goes() {
+    fn the_request_whose_turn_it_is_opens_for_those_behind_as_far_as_the_credit_goes() {
         let credit = Credit {
             left: Cell::new(0),
             opened: Cell::new(0),
@@ -221,7 +223,7 @@ mod tests {
             assert_eq!(one.as_mut().now_or_never(), None);
         }
         credit.left.set(4);
-        // Only the first has its turn on the thread, and the third leaves before it has.
+        // Only the first has its turn on the thread, and the third leaves before its own.
         assert_eq!(waiting[0].as_mut().now_or_never(), Some(1));
         assert_eq!((credit.left.get(), credit.opened.get()), (0, 4));
         drop(waiting.remove(2));

@@ -1,5 +1,5 @@
-//! The metrics of the CA and the config service, and those that all processes share: their identity, and what they
-//! use of the host.
+//! The metrics of the CA and the config service, and those that all processes share: their identity, and
+//! their use of the host's resources.
 
 use super::{Label, Program, catalogue};
 
@@ -11,7 +11,7 @@ const CONFIG: &[Program] = &[Program::Config];
 catalogue! {
     /// Certificates issued.
     CA_SIGNED = Counter("weft_ca_signed_total", Things).of(CA);
-    /// Certificates sent again to the key that bought them.
+    /// Certificates sent again to the key that already received them.
     CA_REPEATED = Counter("weft_ca_repeated_total", Things).of(CA);
     /// Requests refused, by reason.
     CA_REFUSED = Counter("weft_ca_refused_total", Things).of(CA).by(&[], &[
@@ -35,7 +35,7 @@ catalogue! {
     ]);
     /// Number of the revision in force.
     STORE_REVISION = Gauge("weft_config_store_revision", Things).of(CONFIG);
-    /// Sidecars that hear of changes.
+    /// Sidecars that receive changes.
     SIDECARS_CONNECTED = Gauge("weft_config_sidecars_connected", Things).of(CONFIG);
     /// Sidecars whose stream broke less than a lease ago.
     SIDECARS_LOST = Gauge("weft_config_sidecars_lost", Things).of(CONFIG);
@@ -61,8 +61,8 @@ catalogue! {
     IDENTITY_RENEWAL_ALARM = Gauge("weft_identity_renewal_alarm", Flag).of(MEMBERS);
     /// 1 while the identity in force is not on disk, because the state directory cannot be written.
     IDENTITY_UNSAVED = Gauge("weft_identity_unsaved", Flag).of(MEMBERS);
-    /// Tasks of one connection, request or call that ended by a fault of weft. What they served ended with them, and
-    /// the log names each.
+    /// Tasks of one connection, request or call that ended by a fault of weft. The connection, request or
+    /// call ended with its task, and the log names each task.
     TASKS_DIED = Counter("weft_tasks_died_total", Things).of(EVERY).by(&[], &[
         Label::open("task", "name of a task in the log", "those of the program")
     ]);

@@ -1,9 +1,10 @@
-//! What the processes of weft count: every metric with its name, type, unit, labels and meaning, declared once.
+//! What the processes of weft count: every metric with its name, type, unit, labels and meaning, declared
+//! once.
 //!
-//! A [`Metric`] can only be made in this folder, and the pages of `/metrics` are written by [`Page`], which takes
-//! nothing else. So what is not declared here is on no page. `sidecar.rs` and `control.rs` hold the declarations, and
-//! the tables of `docs/operate.md` are made of them (`tests/documentation/`). Not here: the counts themselves, which
-//! live where things happen.
+//! Only this folder can make a [`Metric`], and [`Page`], which writes the pages of `/metrics`, takes nothing
+//! else. So no page has a metric that is not declared here. `sidecar.rs` and `control.rs` hold the
+//! declarations, from which the tables of `docs/operate.md` are made (`tests/documentation/`). Not here: the
+//! counts themselves, which are kept where the events happen.
 
 mod control;
 mod page;
@@ -26,7 +27,7 @@ pub struct Metric {
     meaning: &'static str,
 }
 
-/// What a value may do.
+/// How a value behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It only grows, and begins at 0 with the process.
@@ -37,10 +38,10 @@ pub enum Kind {
     Histogram,
 }
 
-/// What a value is a number of.
+/// The unit of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// What the name says: requests, endpoints.
+    /// The unit that the name says: requests, endpoints.
     Things,
     /// Seconds.
     Seconds,
@@ -48,7 +49,7 @@ pub enum Unit {
     Bytes,
     /// Seconds since the Unix epoch.
     UnixTime,
-    /// 1 while something holds, else 0.
+    /// 1 while a condition holds, else 0.
     Flag,
 }
 
@@ -63,25 +64,25 @@ pub enum Program {
     Config,
 }
 
-/// A label, and what keeps the number of its values bounded.
+/// A label, and the bound on the number of its values.
 #[derive(Debug)]
 pub struct Label {
     /// As pages write it.
     pub name: &'static str,
-    /// What it may be.
+    /// The values that it may have.
     pub values: Values,
 }
 
-/// What a label may be.
+/// The values that a label may have.
 #[derive(Debug)]
 pub enum Values {
     /// One of these.
     OneOf(&'static [&'static str]),
     /// A name that the mesh, the host or the program gives.
     Open {
-        /// What it is.
+        /// The name's meaning.
         what: &'static str,
-        /// What bounds the number of its values.
+        /// The bound on the number of its values.
         bound: &'static str,
     },
 }
@@ -125,12 +126,12 @@ impl Metric {
         self.name
     }
 
-    /// What a value may do.
+    /// How a value behaves.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What a value is a number of.
+    /// The unit of a value.
     pub fn unit(&self) -> Unit {
         self.unit
     }
@@ -176,8 +177,8 @@ impl Label {
     }
 }
 
-/// Declares metrics and the list of them, so that none can be left out. The comment is the meaning that pages and
-/// documents show.
+/// Declares metrics and the list of them, so that none can be left out. The doc comment of a metric is the
+/// meaning that pages and documents show.
 macro_rules! catalogue {
     ($($(#[doc = $meaning:literal])+ $name:ident = $kind:ident($text:literal, $unit:ident) $(.$with:ident($($labels:expr),*))*;)*) => {
         $(

@@ -1,5 +1,5 @@
-//! A page of `/metrics` in the text format of Prometheus (0.0.4). Pure. What may stand on one is in the catalogue
-//! beside this file.
+//! A page of `/metrics` in the text format of Prometheus (0.0.4). Pure. The catalogue beside this file says
+//! which metrics a page may have.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use super::{DURATION_BUCKETS, Kind, Metric, all};
 /// One value of a metric, to be written later.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// What it is a value of.
+    /// Its metric.
     pub metric: &'static Metric,
     /// In the order of the metric's labels.
     pub labels: Vec<String>,
@@ -29,14 +29,14 @@ impl Metric {
         }
     }
 
-    /// 1 if it holds, else 0.
+    /// 1 if the condition holds, else 0.
     #[must_use]
     pub fn flag(&'static self, holds: bool) -> Sample {
         self.sample(&[], f64::from(u8::from(holds)))
     }
 
-    /// A mistake of the program, which its tests find: a label without a value, or one that the catalogue does not
-    /// have.
+    /// A mistake in the program, which its tests find: a label without a value, or a label that the catalogue
+    /// does not have.
     fn judge(&self, labels: &[&str]) {
         debug_assert_eq!(labels.len(), self.labels().count(), "{}", self.name());
         let mut both = self.labels().zip(labels);
@@ -60,7 +60,7 @@ pub struct Family<'p> {
 }
 
 impl Page {
-    /// What its answer says as `content-type`.
+    /// The `content-type` of the answer.
     pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
     /// An empty one.
@@ -86,7 +86,7 @@ impl Page {
         }
     }
 
-    /// Samples of any metrics; those of one stand together, in their order.
+    /// Samples of any metrics; those of one metric follow each other, in their order.
     pub fn samples(&mut self, samples: &[Sample]) {
         let mut by_name: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
         for sample in samples {

@@ -1,9 +1,9 @@
-//! The metrics of a sidecar's data path, and what bounds their labels. Those that other processes have, too, are in
-//! `control.rs`.
+//! The metrics of a sidecar's data path, and the bounds of their labels. Metrics that other processes have,
+//! too, are in `control.rs`.
 
 use super::{Label, catalogue};
 
-/// What bounds the names by which calls are counted. The number is `METRIC_SERIES_MAX` of the proxy.
+/// The bound on the names by which calls are counted. The number is `METRIC_SERIES_MAX` of the proxy.
 const SERIES: &str = "2000 label sets per worker and metric; further ones are counted as `other`";
 const TABLE: &str = "the services of the sidecar's table";
 const WORKERS: &str = "the setting `workers`";
@@ -16,7 +16,7 @@ const DESTINATION: Label = Label::open(
     SERIES,
 );
 
-/// What calls are counted by.
+/// The labels by which calls are counted.
 const CALL: &[Label] = &[
     Label::one_of("direction", &["outbound", "inbound"]),
     Label::open(
@@ -54,7 +54,7 @@ const OF_PEER: &[Label] = &[
     Label::open("address", "`IP:PORT` of the peer", PEERS),
 ];
 
-/// Tokens of RFC 9209 that the mesh answers with.
+/// Tokens of RFC 9209 with which the mesh answers.
 const ERRORS: &[&str] = &[
     "",
     "connection_limit_reached",
@@ -79,7 +79,7 @@ const ERROR: Label = Label::one_of("error", ERRORS);
 const MODE: Label = Label::one_of("mode", &["enforce", "observe"]);
 
 catalogue! {
-    /// Requests that ended, by status, classification and error: the RFC 9209 token of what the mesh answered
+    /// Requests that ended, by status, classification and error: the RFC 9209 token if the mesh answered
     /// (this sidecar or the far one), else empty.
     REQUESTS = Counter("weft_requests_total", Things).by(CALL, &[
         Label::open("status", "HTTP status; 0 where there was none", "128 outcomes per label set; further ones are only in the duration's count"),
@@ -181,16 +181,16 @@ catalogue! {
     FAULTS = Counter("weft_faults_total", Things).by(OF_DESTINATION, &[
         Label::one_of("kind", &["delay", "abort"])
     ]);
-    /// Traces whose deadlines are kept for what the application asks in turn.
+    /// Traces whose deadlines are kept for the calls that the application makes in turn.
     TRACES = Gauge("weft_traces_followed", Things);
     /// 1 while the table in force is not on disk, because the state directory cannot be written.
     TABLE_UNSAVED = Gauge("weft_config_table_unsaved", Flag);
     /// Number of the table's revision; 0 without a table.
     TABLE_REVISION = Gauge("weft_config_revision", Things);
-    /// 1 while the config service is being heard.
+    /// 1 while messages or keep-alives of the config service arrive.
     CONFIG_CONNECTED = Gauge("weft_config_connected", Flag);
-    /// Tables that came: applied on every worker, or refused, because not understood, of another mesh, or older than the
-    /// one in force.
+    /// Tables that came: applied on every worker, or refused, because not understood, of another mesh, or
+    /// older than the one in force.
     TABLES = Counter("weft_config_updates_total", Things).by(&[], &[
         Label::one_of("result", &["applied", "refused"])
     ]);
@@ -202,17 +202,17 @@ catalogue! {
     ]);
     /// Changes of address of peers whose connections went on, counted when they next ask for something.
     MIGRATIONS = Counter("weft_quic_migrations_total", Things);
-    /// What was done against a peer that broke a rule of HTTP/3 or went beyond a limit, by the side of the connection
-    /// that this sidecar was on: the connection was closed with all that ran on it, or paced (its new requests waited).
-    /// Each is logged as well, one line a second and worker at most.
+    /// Actions against a peer that broke a rule of HTTP/3 or went beyond a limit, by the side of the
+    /// connection that this sidecar was on: the connection was closed with all that ran on it, or paced (its
+    /// new requests waited). Each is logged as well, one line a second and worker at most.
     GUARDS = Counter("weft_mesh_guards_total", Things).by(&[], &[
         Label::one_of("side", &["accepted", "dialled"]),
         Label::open("reason", "the rule, in few words with `_` for blanks ([protocol.md](protocol.md#limits))", "the rules that weft checks"),
         Label::one_of("action", &["closed", "paced"])
     ]);
-    /// Time in which workers had more to do than they could, and let peers open fewer streams.
+    /// Time in which workers were overloaded, and let peers open fewer streams.
     WORKER_BEHIND = Counter("weft_worker_behind_seconds_total", Seconds);
-    /// Time in which workers read no more of what their application asks than they could do at once.
+    /// Time in which workers read only as many requests of their application as they could handle at once.
     WORKER_LIMITED = Counter("weft_worker_limited_seconds_total", Seconds);
     /// 1 while the connection to a peer is usable.
     CONNECTIONS = Gauge("weft_quic_connections_active", Flag).by(OF_PEER, &[]);
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_word_of_a_bounded_list() {
+    fn an_error_label_is_from_a_bounded_list() {
         assert!(ERROR.takes("") && ERROR.takes("connection_refused"));
         assert!(!ERROR.takes("made_up"));
     }

@@ -1,5 +1,5 @@
-//! The keeper of one peer: dials it when asked, replaces its connection before it turns bad, and
-//! retires when nobody asks any more.
+//! The keeper of one peer: dials it when asked, replaces its connection before it becomes unusable, and ends
+//! when no request asks for the peer any more.
 //!
 //! ```text
 //! waiting --demand--> dialling --ok--> serving --closed--------------> waiting
@@ -42,13 +42,13 @@ struct Kept {
     liveness: Liveness,
 }
 
-/// Why a connection is not the one to hand out any more.
+/// Why a connection is not handed out any more.
 enum Ended {
     /// It is closed; the next request dials.
     Closed,
     /// It still carries its streams, but new ones go to a successor.
     Successor(Kept),
-    /// Nobody used it for long; the keeper retires with it.
+    /// It was unused for long; the keeper ends with it.
     Unused,
 }
 
@@ -75,7 +75,7 @@ impl Keeper {
         shutdown.run_until_cancelled(self.keep()).await;
         let mut peers = self.shared.peers();
         peers.remove(&self.target);
-        // `publish` drops with self while the map is held: nobody finds a keeper that is gone.
+        // `publish` is dropped with self while the map is locked: no task finds a keeper that is gone.
         drop(self.publish);
     }
 
@@ -112,7 +112,7 @@ impl Keeper {
 
     async fn wait_after(&mut self, error: DialError) {
         if matches!(error, DialError::Closed(_)) {
-            // It drains, which is no news, and its successor is to be found soon.
+            // It drains, which is expected, and its successor should be found soon.
             self.publish.send_replace(State::Failed(error));
             sleep(limits::REDIAL_CLOSED).await;
             self.publish.send_replace(State::Dialling);
@@ -145,7 +145,7 @@ impl Keeper {
         })
     }
 
-    /// Looks after the published connection until it is not the one to hand out any more.
+    /// Watches the published connection until it is not to be handed out any more.
     async fn serve(&mut self, kept: &mut Kept) -> Ended {
         let unused_timeout = self.shared.dialler.times().unused;
         let mut used_at = Instant::now();
@@ -178,7 +178,7 @@ impl Keeper {
             if !kept.http.is_usable() || move_at.is_some_and(|at| at <= now) {
                 match self.dial().await {
                     Ok(next) => return Ended::Successor(next),
-                    // A connection that takes no new streams is no better than none.
+                    // A connection that takes no new streams does not help.
                     Err(error) if !kept.http.is_usable() => self.wait_after(error).await,
                     Err(_) => move_at = Some(now + self.backoff.next(&mut rand::rng())),
                 }
@@ -198,9 +198,8 @@ impl Keeper {
         }
     }
 
-    /// Dials anew every so often until a new connection stands or the old one answers: whoever is heard
-    /// first. Racers that are not needed are dropped, and with them handshakes that the peer has not
-    /// finished.
+    /// Dials anew at intervals until a new connection exists or the old one answers, whichever comes first.
+    /// Attempts that are not needed are dropped, and with them handshakes that the peer has not finished.
     async fn race(&self, kept: &mut Kept) -> Option<Kept> {
         tracing::info!(peer = %self.target.address, identity = %self.target.identity,
             "peer is silent, dialling anew");
@@ -228,7 +227,7 @@ impl Keeper {
                         return None;
                     }
                     let now = Instant::now();
-                    // Who has been silent for so long is not missed by a few milliseconds.
+                    // After so long a silence, a few milliseconds do not matter.
                     next_look = now
                         + if now < refuse_at {
                             limits::RACE_LOOK_INTERVAL
@@ -259,7 +258,7 @@ impl Keeper {
     }
 }
 
-/// How long after so many attempts of a race the next one begins, before jitter.
+/// How long after this many attempts of a race the next one begins, before jitter.
 fn race_interval(started: usize) -> Duration {
     if started < limits::CLOSE_RACERS {
         limits::RACE_INTERVAL
@@ -268,8 +267,8 @@ fn race_interval(started: usize) -> Duration {
     }
 }
 
-/// How long after a swap of the own SVID this connection moves: spread, so that a renewal does not
-/// redial every peer at once, and well before the peer sees the old one expire.
+/// How long after a swap of its own SVID this connection moves: spread at random, so that a renewal does not
+/// redial every peer at once, and well before the peer sees the old SVID expire.
 fn moving_time(kept: &Kept) -> Duration {
     let left = kept.own_not_after.duration_since(SystemTime::now());
     let within = left.unwrap_or_default().mul_f64(limits::MOVE_WITHIN);
@@ -278,10 +277,10 @@ fn moving_time(kept: &Kept) -> Duration {
         .mul_f64(rand::rng().random())
 }
 
-/// Lets the streams of a replaced connection finish, then closes it. A peer that answers on the
-/// successor and stays silent here has lost this connection: its streams must not wait for the
-/// idle timeout. But when a path heals, the successor stands before the next probe of this
-/// connection was due, and what waits here will be answered.
+/// Lets the streams of a replaced connection finish, then closes it. A peer that answers on the successor and
+/// stays silent here has lost this connection, so its streams must not wait for the idle timeout. But when a
+/// path recovers, the successor may exist before the next probe of this connection was due; requests that
+/// wait here are then still answered.
 async fn retire(mut kept: Kept) {
     let mut silent_since = None;
     while !kept.http.is_closed() {
@@ -311,7 +310,7 @@ async fn retire(mut kept: Kept) {
 }
 
 impl Kept {
-    /// Judges the peer by what the connection has counted.
+    /// Judges the peer by the connection's counters.
     fn look(&mut self) -> Verdict {
         let now = std::time::Instant::now();
         self.liveness.observe(now, self.http.sample())

@@ -1,8 +1,8 @@
 //! One connection per peer sidecar, for one worker.
 //!
-//! [`Pool::get`] hands out the connection to a peer, dialling it first when there is none. Behind
-//! each peer stands one task, its keeper ([`keeper`]), which dials, replaces and closes; a caller
-//! only reads what the keeper published. Not here: which peer a request goes to (`weft_proxy`).
+//! [`Pool::get`] hands out the connection to a peer, and dials it first if there is none. Each peer has one
+//! task, its keeper ([`keeper`]), which dials, replaces and closes; a caller only reads what the keeper
+//! published. Not here: which peer a request goes to (`weft_proxy`).
 
 mod keeper;
 mod stats;
@@ -27,7 +27,7 @@ use crate::identity::SpiffeId;
 use crate::limits;
 use crate::wire::{ClientConnection, DialError, Dialler, Driver};
 
-/// A peer: where it listens, and who it must prove to be.
+/// A peer: its address, and the identity that it must prove.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// UDP address of its mesh side.
@@ -56,15 +56,14 @@ struct Peer {
     demand: Arc<Notify>,
 }
 
-/// What a keeper publishes.
+/// The state that a keeper publishes.
 #[derive(Clone)]
 enum State {
-    /// Nothing is known: no attempt yet, or the last one is forgotten.
+    /// Unknown: no attempt was made yet, or the last one is forgotten.
     Dialling,
     /// Take this one.
     Ready(ClientConnection),
-    /// The last attempt failed, and the next one waits: fail fast, so that the caller may try
-    /// another endpoint.
+    /// The last attempt failed, and the next one waits: callers fail at once, and may try another endpoint.
     Failed(DialError),
 }
 
@@ -97,14 +96,14 @@ impl Pool {
             demand.notify_one();
             match self.published(target, &mut state).await {
                 Some(result) => return result,
-                // The keeper retired between the look-up and the wait: the next turn starts one.
+                // The keeper ended between the look-up and the wait: the next turn starts one.
                 None => continue,
             }
         }
     }
 
-    /// As [`Self::get`], for a request that may as well go to another peer: does not wait for one that goes away
-    /// or does not acknowledge what it is sent, and only for a while for a handshake.
+    /// As [`Self::get`], for a request that may go to another peer instead: it does not wait for a peer that
+    /// is shutting down or does not acknowledge, and only for a limited time for a handshake.
     ///
     /// # Errors
     /// As [`Self::get`]; [`DialError::Doubtful`].
@@ -124,7 +123,7 @@ impl Pool {
                 return Ok(connection.clone());
             }
         }
-        // Boxed: few requests wait for a handshake, and each has to have room for it.
+        // Boxed: few requests wait for a handshake, and the others should not carry its size.
         Box::pin(timeout(limits::ELSEWHERE_AFTER, self.get(target)))
             .await
             .unwrap_or(Err(doubtful))
@@ -181,14 +180,14 @@ impl Pool {
             publish,
             Arc::clone(&peer.demand),
         );
-        // If it dies, the next request for this peer starts another.
+        // If it panics, the next request for this peer starts another.
         self.shared
             .keepers
             .spawn(alone("keeping a peer", keeper.run()));
         Ok(peer)
     }
 
-    /// What is known of each peer, for the admin endpoint and the metrics.
+    /// The state of each peer, for the admin endpoint and the metrics.
     pub fn status(&self) -> Vec<PeerStatus> {
         let peers = self.shared.peers();
         peers
@@ -197,13 +196,13 @@ impl Pool {
             .collect()
     }
 
-    /// Connections that were closed for what their peers did.
+    /// Connections that were closed for their peers' behaviour.
     pub fn guarded(&self) -> BTreeMap<Guarded, u64> {
         self.shared.guards.counts()
     }
 
-    /// Ends every keeper and closes every connection; streams under way are lost, so call it once
-    /// they are drained. Waits until the peers know, or `patience`.
+    /// Ends every keeper and closes every connection. Streams under way are lost, so call it once they are
+    /// drained. Waits until the peers know of it, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         self.shared.shutdown.cancel();
         self.shared.keepers.close();
@@ -213,7 +212,7 @@ impl Pool {
 }
 
 impl Shared {
-    /// Runs a connection to its end, and says so if it was closed for what the peer did.
+    /// Runs a connection to its end, and logs if it was closed for the peer's behaviour.
     async fn drive(self: Arc<Self>, driver: Driver, target: Target) {
         let error = driver.await;
         if let Some(guarded) = Guarded::of(&error)
@@ -225,7 +224,7 @@ impl Shared {
     }
 
     fn peers(&self) -> MutexGuard<'_, HashMap<Target, Peer>> {
-        // A panic while it was held left the map whole: every change is one insert or remove.
+        // A panic while it was held left the map complete: every change is one insert or remove.
         crate::locks::lock(&self.peers)
     }
 }

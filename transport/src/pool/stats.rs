@@ -12,14 +12,14 @@ use crate::status::ConnectionStatus;
 pub struct PeerStatus {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Who it is expected to be.
+    /// The identity that it is expected to prove.
     pub identity: String,
     /// `ready`, `dialling` or `failed`.
     pub state: &'static str,
     /// Why the last attempt failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Numbers of the connection in use.
+    /// Figures of the connection in use.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionStatus>,
 }

@@ -19,7 +19,7 @@ use crate::error::ConnectionError;
 use crate::testing::{Authority, FRONTEND, ORDERS, leaf, start};
 use crate::tuning::{TransportSettings, Tuning};
 
-/// Generous: it bounds a broken run and never passes in a good one.
+/// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn while_the_next_attempt_is_not_due_a_request_fails_at_once() {
 
 #[tokio::test]
 async fn after_a_renewal_the_connection_moves_and_no_request_fails() {
-    // With ten seconds left the move is due within one.
+    // With ten seconds left, the move is due within one.
     let mut short = leaf(&[FRONTEND]);
     short.not_after = (SystemTime::now() + Duration::from_secs(10)).into();
     let mut mesh = Mesh::new();
@@ -212,15 +212,15 @@ impl Mesh {
     }
 }
 
-/// A relay of datagrams between one dialler and whatever it leads to at the moment.
+/// A relay of datagrams between one dialler and its present target.
 struct Wire {
     address: SocketAddr,
     leads_to: watch::Sender<Option<SocketAddr>>,
     /// Whether packets of handshakes wait until it is false again.
     holds_handshakes: watch::Sender<bool>,
-    /// Told when a first packet of a handshake waits.
+    /// Notified when a first packet of a handshake waits.
     held: Arc<Notify>,
-    /// Tell it to get another address, as seen from the server.
+    /// Makes it use another address, as seen from the server.
     rebind: Arc<Notify>,
     _relay: JoinSet<()>,
 }
@@ -294,10 +294,10 @@ struct Server {
 #[derive(Default)]
 struct Counts {
     accepted: usize,
-    /// Handshakes that are over, well or not.
+    /// Handshakes that are over, successful or not.
     resolved: usize,
     moves: usize,
-    /// By connection whose handshake went well.
+    /// By connection whose handshake succeeded.
     requests: Vec<usize>,
 }
 

@@ -1,15 +1,15 @@
 //! How many places of a bounded number one holder may have: a source address, or a proven identity. Pure;
 //! `place.rs`, `turns.rs` and `portions.rs` are the shells that servers use.
 //!
-//! Three rules hold wherever weft bounds something that strangers or callers may take:
+//! Three rules hold wherever weft bounds a resource that strangers or callers may take:
 //!
-//! - A place that can be taken back (a handshake under way, a connection) is always given. Who is at its
-//!   share loses its own oldest place for it; when no place is left, the holder of most loses its oldest. So a
-//!   newcomer is served beside a flood, whatever the flood holds.
+//! - A place that can be taken back (a handshake under way, a connection) is always given. A holder at its
+//!   share loses its own oldest place for it; if no place is left, the holder with most places loses its
+//!   oldest. So a newcomer is served beside a flood, however many places the flood holds.
 //! - A place that cannot be taken back (a request under way) is given while its holder leaves room for
 //!   others: see [`leaves_room`].
-//! - A place that can be waited for (a call that changes something) is waited for in [`Turns`]: a holder first waits
-//!   for the end of its own calls, and then for one of all.
+//! - For a place that can be waited for (a call that changes something), holders wait in [`Turns`]: a holder
+//!   first waits for the end of its own calls, and then for one of all places.
 
 mod place;
 mod portions;
@@ -23,8 +23,8 @@ pub use place::{Place, Places};
 pub use portions::Portions;
 pub use turns::{Turn, Turns};
 
-/// A source address as limits count it. An IPv6 host owns a /64 network, so that is what counts
-/// (RFC 6177 section 2); an IPv4 address in IPv6 form is that IPv4 address.
+/// A source address as limits count it. An IPv6 host owns a /64 network, so that network counts (RFC 6177
+/// section 2); an IPv4 address in IPv6 form counts as that IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(IpAddr);
 
@@ -52,7 +52,7 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Ticket(u64);
 
-/// Places, by who holds them. `T` is what ends the holding of one.
+/// Places, by holder. `T` ends the holding of one.
 #[derive(Debug)]
 struct Shares<K, T> {
     bounds: Bounds,
@@ -72,7 +72,7 @@ impl<K: Ord + Clone, T> Shares<K, T> {
         }
     }
 
-    /// Gives `holder` a place, and returns what was taken back for it.
+    /// Gives `holder` a place, and returns the place that was taken back for it.
     fn enter(&mut self, holder: K, occupant: T) -> (Ticket, Option<T>) {
         let lost = if self.held(&holder) >= self.bounds.each.max(1) {
             self.take_back(&holder)
@@ -92,7 +92,7 @@ impl<K: Ord + Clone, T> Shares<K, T> {
         (ticket, lost)
     }
 
-    /// A place is not needed any more; one that was taken back meanwhile is left already.
+    /// A place is not needed any more. A place that was taken back in the meantime has been left already.
     fn leave(&mut self, holder: &K, ticket: Ticket) {
         let Some(places) = self.holders.get_mut(holder) else {
             return;
@@ -111,7 +111,8 @@ impl<K: Ord + Clone, T> Shares<K, T> {
         self.holders.get(holder).map_or(0, VecDeque::len)
     }
 
-    /// Who has most places once `newcomer` has one more; of several, whose oldest place is the oldest.
+    /// The holder with most places once `newcomer` has one more; of several, the one whose oldest place is
+    /// the oldest.
     fn largest(&self, newcomer: &K) -> K {
         let most = self
             .holders
@@ -137,16 +138,16 @@ impl<K: Ord + Clone, T> Shares<K, T> {
     }
 }
 
-/// How many times as many places as are free one holder may have: it leaves a seventeenth to others while it is
-/// alone, two leave a thirty-third.
+/// How many times the number of free places one holder may have: alone, it leaves a seventeenth to others;
+/// two holders leave a thirty-third.
 const SHARE: u64 = 16;
 
-/// Whether a holder of `held` places may take one more of `places`, `taken` of which are taken: it may
-/// have at most [`SHARE`] times as many as are free, and so leaves some to the next one. Few places (up to
-/// `SHARE` + 1) may all be taken by one.
+/// Whether a holder of `held` places may take one more of `places`, of which `taken` are taken: it may have
+/// at most [`SHARE`] times as many as are free, and so leaves some to the next holder. If there are few
+/// places (up to `SHARE` + 1), one holder may take all.
 ///
 /// This is the dynamic threshold by which switches share a buffer among ports (Choudhury and Hahne, 1998): it
-/// needs no knowledge of who else will ask.
+/// needs no knowledge of future holders.
 #[must_use]
 pub fn leaves_room(places: u32, taken: u32, held: u32) -> bool {
     let free = u64::from(places.saturating_sub(taken));
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_at_its_share_loses_its_own_oldest_place() {
+    fn a_holder_at_its_share_loses_its_own_oldest_place() {
         let mut shares = shares(10, 2);
         assert_eq!(shares.enter("a", 1).1, None);
         assert_eq!(shares.enter("b", 2).1, None);
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_takes_the_oldest_place_of_who_has_most() {
+    fn a_newcomer_takes_the_oldest_place_of_the_holder_with_most() {
         let mut shares = shares(5, 5);
         for occupant in 0..4 {
             shares.enter("flood", occupant);

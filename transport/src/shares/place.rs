@@ -1,4 +1,4 @@
-//! Places that tasks hold: one is left when it is dropped, and tells when it was taken back.
+//! Places that tasks hold. Dropping a place leaves it, and its holder learns when it was taken back.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -27,8 +27,9 @@ impl<K: Ord + Clone> Places<K> {
         Self(Arc::new(Mutex::new(Shares::new(bounds))))
     }
 
-    /// A place for `holder`. Where its share is taken it loses its oldest one; where all are, the holder
-    /// of most does. More places than the bound are in use only until the one who lost a place has stopped.
+    /// A place for `holder`. If the holder's share is used up, it loses its oldest place; if all places are
+    /// taken, the holder with most does. The bound is exceeded only until the holder that lost a place has
+    /// stopped.
     #[must_use]
     pub fn enter(&self, holder: K) -> Place<K> {
         let taken_back = CancellationToken::new();
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_loses_a_place_is_told_and_leaves_nothing_behind() {
+    fn a_holder_that_loses_a_place_learns_it_and_leaves_nothing_behind() {
         let places = Places::new(Bounds { places: 2, each: 2 });
         let (first, second) = (places.enter("a"), places.enter("a"));
         assert!(first.taken_back().now_or_never().is_none());

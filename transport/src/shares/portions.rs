@@ -1,5 +1,5 @@
-//! A portion of something for each holder, of equal size: what one holder takes is never another's. Holders
-//! that take nothing are not kept. `turns.rs` bounds what all holders take together, too.
+//! A portion of equal size for each holder: what one holder takes is never another's. Holders that take
+//! nothing are not kept. `turns.rs` also bounds what all holders take together.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};

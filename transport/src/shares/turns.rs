@@ -1,6 +1,6 @@
-//! Places that are waited for, such as those of calls: each holder has its own few, so that the calls of one wait for
-//! each other and not those of others for them. How long and how many wait is the server's matter: it bounds the time
-//! of a call, and the calls of a connection.
+//! Places that are waited for, such as those of calls. Each holder has a few of its own, so that its calls
+//! wait for each other and not for those of other holders. The server bounds how long and how many wait: it
+//! limits the time of a call, and the calls of a connection.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Bounds, Portions};
 
-/// The places. Who waits for one gets it in turn.
+/// The places. Those who wait get one in turn.
 #[derive(Debug)]
 pub struct Turns<K> {
     all: Arc<Semaphore>,
     own: Portions<K>,
 }
 
-/// A place, until it is dropped. It goes to the work itself: a call that is given up goes on until its work has ended.
+/// A place, held until it is dropped. It moves into the work itself: a call that is given up goes on until
+/// its work has ended.
 #[derive(Debug)]
 pub struct Turn {
     _own: Option<OwnedSemaphorePermit>,

@@ -35,21 +35,21 @@ pub enum Dialler {
     Memory(memory::Dialler),
 }
 
-/// How long the pool waits for what.
+/// How long the pool waits in each case.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     /// For a handshake.
     pub(crate) handshake: Duration,
-    /// Until a connection that carries nothing is closed.
+    /// Until an unused connection is closed.
     pub(crate) unused: Duration,
 }
 
 impl Dialler {
-    /// Dials a peer and checks that it is the one expected, before any exchange. The driver must be polled for the
+    /// Dials a peer and checks its identity, before any exchange. The driver must be polled for the
     /// connection to work.
     ///
     /// # Errors
-    /// When it is not reached or not that peer.
+    /// When it is not reached or has another identity.
     pub(crate) async fn dial(
         &self,
         address: SocketAddr,
@@ -68,7 +68,7 @@ impl Dialler {
         }
     }
 
-    /// How long the pool waits for what.
+    /// How long the pool waits in each case.
     pub(crate) fn times(&self) -> Times {
         match self {
             Self::Http3(dialler) => {
@@ -83,7 +83,7 @@ impl Dialler {
         }
     }
 
-    /// When what this side proves itself with ends.
+    /// When the certificate of this side expires.
     pub(crate) fn own_not_after(&self) -> SystemTime {
         match self {
             Self::Http3(dialler) => dialler.credentials.svid().not_after(),
@@ -92,7 +92,7 @@ impl Dialler {
         }
     }
 
-    /// Changes when this side proves itself by something else, or trusts others.
+    /// Changes when this side gets another certificate, or other roots are trusted.
     pub(crate) fn swaps(&self) -> watch::Receiver<u64> {
         match self {
             Self::Http3(dialler) => dialler.credentials.subscribe(),
@@ -101,19 +101,19 @@ impl Dialler {
         }
     }
 
-    /// Whether the peer of a connection would be let in anew, by the trust that is in force.
+    /// Whether the peer of a connection would be accepted again by the trust in force.
     pub(crate) fn still_trusts(&self, connection: &ClientConnection) -> bool {
         match (self, connection) {
             (Self::Http3(dialler), ClientConnection::Http3(connection)) => {
                 dialler.still_trusts(connection)
             }
-            // In memory, all are trusted for ever.
+            // In memory, all peers are trusted for ever.
             #[cfg(any(test, feature = "testing"))]
             (Self::Http3(_) | Self::Memory(_), _) => true,
         }
     }
 
-    /// Closes every connection well, and waits until the peers know, or `patience`.
+    /// Closes every connection in good order, and waits until the peers know of it, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         match self {
             Self::Http3(dialler) => dialler.close(patience).await,
@@ -140,12 +140,12 @@ pub enum ClientConnection {
 }
 
 impl ClientConnection {
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         on!(self, connection => connection.peer())
     }
 
-    /// Its numbers, for the admin endpoint and the metrics.
+    /// Its figures, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
         on!(self, connection => connection.status())
     }
@@ -155,14 +155,14 @@ impl ClientConnection {
         on!(self, connection => connection.is_usable())
     }
 
-    /// Whether a request that may go elsewhere should: the peer goes away, or does not acknowledge what it is sent.
+    /// Whether a request that may go elsewhere should: the peer is shutting down, or does not acknowledge.
     pub fn is_doubtful(&self) -> bool {
         on!(self, connection => connection.is_doubtful())
     }
 
     /// Sends a request head; `end` when no body follows.
     ///
-    /// Method, URI with authority, and headers count. CONNECT says only method and authority.
+    /// Method, URI with authority, and headers count. CONNECT sends only method and authority.
     ///
     /// # Errors
     /// See [`OpenError::is_unprocessed`] for whether the request may be tried elsewhere. Waits until the peer allows
@@ -175,8 +175,8 @@ impl ClientConnection {
         self.reserve().await?.send(head, Bytes::new(), end).await
     }
 
-    /// Waits until the peer allows one more exchange. It hears of it when the head is sent, which can say what is so
-    /// by then. Cancel-safe.
+    /// Waits until the peer allows one more exchange. The peer learns of it when the head is sent, which can
+    /// then carry the time that is left. Cancel-safe.
     ///
     /// # Errors
     /// The connection takes no new requests, or has ended.
@@ -184,8 +184,8 @@ impl ClientConnection {
         later!(self, connection => connection.reserve().map_ok(Reserved::from))
     }
 
-    /// How long there have been requests, without a break, that waited until the peer allows one more exchange. Zero
-    /// if none does.
+    /// How long requests have waited, without a break, until the peer allows one more exchange. Zero if none
+    /// waits.
     pub fn crowded_for(&self, now: Instant) -> Duration {
         on!(self, connection => connection.crowded_for(now))
     }
@@ -215,26 +215,26 @@ impl ClientConnection {
         on!(self, connection => connection.open_exchanges())
     }
 
-    /// What tells whether the peer answers.
+    /// The signs by which liveness is judged.
     pub(crate) fn sample(&self) -> Sample {
         on!(self, connection => connection.sample())
     }
 
-    /// Says whether the peer is silent beyond hope. While it is, requests that wait for a response head fail; bodies
-    /// and tunnels under way wait for the idle timeout, as networks may heal.
+    /// Marks the peer as silent for good, or not. While it is marked, requests that wait for a response head
+    /// fail; bodies and tunnels under way wait for the idle timeout, because networks recover.
     pub(crate) fn set_silent(&self, silent: bool) {
         on!(self, connection => connection.set_silent(silent));
     }
 
-    /// Says whether the peer owes acknowledgements for longer than one that works does: what may go elsewhere does,
-    /// and the rest waits.
+    /// Marks the peer as doubtful: its acknowledgements are overdue. Requests that may go elsewhere then do,
+    /// and the others wait.
     pub(crate) fn set_doubtful(&self, doubtful: bool) {
         on!(self, connection => connection.set_doubtful(doubtful));
     }
 }
 
-/// Runs what belongs to a connection and to no request. Ends with the connection and says why. Dropped earlier it
-/// closes the connection.
+/// Runs the parts of a connection that belong to no request. Ends with the connection and returns why.
+/// Dropping it earlier closes the connection.
 #[must_use = "the connection works only while its driver is polled"]
 pub enum Driver {
     /// Over QUIC.
@@ -252,7 +252,7 @@ impl Future for Driver {
     }
 }
 
-/// Leave to send one request. Dropped, it never was one.
+/// The permission to send one request. Dropping it leaves no trace of a request.
 pub enum Reserved {
     /// Over QUIC.
     Http3(http3::Reserved),
@@ -265,7 +265,7 @@ impl Reserved {
     /// Sends a request head with the first bytes of the body; `end` when no more follows.
     ///
     /// # Errors
-    /// As [`ClientConnection::open`]. It waits only while a head is larger than what the wire takes at once.
+    /// As [`ClientConnection::open`]. It waits only while a head is larger than the wire takes at once.
     pub fn send(
         self,
         head: &Parts,
@@ -291,7 +291,7 @@ impl From<memory::Reserved> for Reserved {
     }
 }
 
-/// The response to one request. Dropped before its end it cancels the rest of the response.
+/// The response to one request. Dropping it before its end cancels the rest of the response.
 pub enum ResponseHalf {
     /// Over QUIC.
     Http3(http3::ResponseHalf),
@@ -311,8 +311,8 @@ impl ResponseHalf {
         later!(self, response => response.head())
     }
 
-    /// As [`Self::head`]; `None`, where `doubtful` asks for it, as long as the peer does not acknowledge what it was
-    /// sent. It may still come.
+    /// As [`Self::head`]; `None`, if `doubtful` asks for it, while the peer does not acknowledge. The head
+    /// may still come.
     ///
     /// # Errors
     /// As [`Self::head`]. Cancel-safe.

@@ -17,7 +17,8 @@ use crate::http3;
 /// The sending half of an exchange. Dropped before [`SendHalf::finish`] it resets the stream ([`Reason::Cancelled`]),
 /// so that a broken body never looks complete.
 ///
-/// Every operation is cancel-safe: what a cancelled call has queued goes out before what follows.
+/// Every operation is cancel-safe: bytes that a cancelled call has queued are sent before those of the next
+/// call.
 pub enum SendHalf {
     /// Over QUIC.
     Http3(http3::SendHalf),
@@ -40,7 +41,7 @@ impl SendHalf {
     /// Sends the trailers and ends the stream. Fields that trailers may not hold are left out.
     ///
     /// # Errors
-    /// As [`SendHalf::finish`], and when the trailers cannot be said.
+    /// As [`SendHalf::finish`], and when HTTP cannot express the trailers.
     pub fn send_trailers<'a>(
         &'a mut self,
         trailers: &'a HeaderMap,
@@ -48,7 +49,7 @@ impl SendHalf {
         later!(self, half => half.send_trailers(trailers))
     }
 
-    /// Ends the stream cleanly after all that was queued. Harmless when repeated.
+    /// Ends the stream cleanly after all queued bytes. Harmless when repeated.
     ///
     /// # Errors
     /// When the peer or the connection ends the stream, or the body is shorter than declared.
@@ -56,13 +57,13 @@ impl SendHalf {
         later!(self, half => half.finish())
     }
 
-    /// Ends the stream at once and tells the peer why; what is unsent is lost.
+    /// Ends the stream at once and tells the peer why; unsent bytes are lost.
     pub fn reset(&mut self, reason: Reason) {
         on!(self, half => half.reset(reason));
     }
 
-    /// Done when the peer will read no more: `Some(reason)` when it asked to stop, `None` when all was acknowledged
-    /// after the end or the connection is gone. Holds nothing of the half.
+    /// Done when the peer will read no more: `Some(reason)` when it asked to stop, `None` when all was
+    /// acknowledged after the end or the connection is gone. The future holds no part of the half.
     pub fn stopped(&self) -> impl Future<Output = Option<Reason>> + Send + 'static + use<> {
         later!(self, half => half.stopped())
     }
@@ -117,8 +118,8 @@ impl RecvHalf {
         on!(self, half => half.take_trailers())
     }
 
-    /// Whether the message ends here: waits until more of it or its end has come, takes the end, and leaves anything
-    /// else for the next read. For heads that must say whether a body follows.
+    /// Whether the message ends here. Waits until more of it or its end has come, takes the end, and leaves
+    /// anything else for the next read. It is for heads that must say whether a body follows.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         on!(self, half => half.poll_end(cx))
     }

@@ -1,9 +1,9 @@
-//! The wire between two sidecars, as the rest of weft sees it: connections to proven peers, exchanges on them, and
-//! what goes wrong, in words of HTTP.
+//! The wire between two sidecars, as the rest of weft sees it: connections to proven peers, exchanges on
+//! them, and their errors in terms of HTTP.
 //!
-//! Each type here is an enum with one variant for each wire. To call it is one match, which costs nothing where a
-//! program has one wire; there is no trait object, and no future is boxed for it. What a wire must offer is what the
-//! methods here ask of it, so a wire that lacks something does not compile:
+//! Each type here is an enum with one variant for each wire. A call is one match, which costs nothing if a
+//! program has one wire; there is no trait object, and no future is boxed for it. The methods here define
+//! what a wire must offer, so a wire that lacks something does not compile:
 //!
 //! | here | what it is | file |
 //! |---|---|---|
@@ -16,11 +16,11 @@
 //! The wires: HTTP/3 ([`crate::http3`]), and one in memory for tests (`memory/`). Behind this interface stand the pool and its watch over silent peers
 //! ([`crate::pool`]), and the drain. Not here: which peer a request goes to, and what it means (`weft_proxy`).
 //!
-//! Datagrams have no type yet, as nothing sends any. Their place is a pair of halves beside [`SendHalf`] and
-//! [`RecvHalf`], made by [`Reserved`] and [`ServerRequest`]: HTTP Datagrams belong to the exchange that opened them
-//! (RFC 9297 section 2), are dropped where they do not fit or are too many, and never wait.
+//! Datagrams have no type yet, because no code sends any. They belong in a pair of halves beside [`SendHalf`]
+//! and [`RecvHalf`], made by [`Reserved`] and [`ServerRequest`]: HTTP Datagrams belong to the exchange that
+//! opened them (RFC 9297 section 2), are dropped if they do not fit or are too many, and never wait.
 
-/// Does the same on whichever wire it is.
+/// Does the same on any wire.
 macro_rules! on {
     ($wire:expr, $it:ident => $do:expr) => {
         match $wire {
@@ -31,7 +31,7 @@ macro_rules! on {
     };
 }
 
-/// As [`on`], for what takes time. Not in an async function of its own, whose future would hold the arguments twice.
+/// As [`on`], for async calls. It is not an async function, whose future would hold the arguments twice.
 #[cfg(not(any(test, feature = "testing")))]
 macro_rules! later {
     ($wire:expr, $it:ident => $do:expr) => {
@@ -41,7 +41,8 @@ macro_rules! later {
     };
 }
 
-/// The same with the wire of tests, which may be slow: so its futures are boxed, and those of the others stay small.
+/// The same with the wire of tests, which may be slow: so its futures are boxed, and those of the others stay
+/// small.
 #[cfg(any(test, feature = "testing"))]
 macro_rules! later {
     ($wire:expr, $it:ident => $do:expr) => {

@@ -10,7 +10,7 @@ use super::{Dialler, Listener};
 use crate::endpoint::{MeshTls, Reading, StartError, WorkerSocket};
 use crate::lag::Lag;
 
-/// See the module.
+/// See the module's documentation.
 #[cfg_attr(
     any(test, feature = "testing"),
     expect(clippy::large_enum_variant, reason = "the small one is that of tests")
@@ -27,7 +27,7 @@ impl Port {
     /// Where peers reach it.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Http3(socket) => socket.local_address(),
@@ -36,10 +36,10 @@ impl Port {
         }
     }
 
-    /// The socket once more, for a process that takes over; none where there is no socket.
+    /// A duplicate of the socket, for a successor; none if there is no socket.
     ///
     /// # Errors
-    /// What the kernel said.
+    /// The error of the kernel.
     pub fn share(&self) -> io::Result<Option<UdpSocket>> {
         match self {
             Self::Http3(socket) => socket.share().map(Some),
@@ -48,7 +48,7 @@ impl Port {
         }
     }
 
-    /// Who reads it; none where no other process can.
+    /// The control of its reading; none if no other process can take it over.
     pub fn reading(&self) -> Option<Arc<Reading>> {
         match self {
             Self::Http3(socket) => Some(socket.reading()),

@@ -31,7 +31,7 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// The next connection that asks to come in, or why one got no handshake, for now. `None` once closed.
+    /// The next connection attempt, or why one got no handshake, for now. `None` once closed.
     pub async fn accept(&self) -> Option<Result<Incoming, TurnedAway>> {
         match self {
             Self::Http3(listener) => {
@@ -43,12 +43,12 @@ impl Listener {
         }
     }
 
-    /// Refuses whatever asks to come in, until closed.
+    /// Refuses every connection attempt, until closed.
     pub async fn refuse(&self) {
         on!(self, listener => listener.refuse().await);
     }
 
-    /// Closes every connection well, and waits until the peers know, or `patience`.
+    /// Closes every connection in good order, and waits until the peers know of it, at most for `patience`.
     pub async fn close(&self, patience: Duration) {
         match self {
             Self::Http3(listener) => listener.close(patience).await,
@@ -64,7 +64,7 @@ impl From<endpoint::Listener> for Listener {
     }
 }
 
-/// A connection that asked to come in.
+/// A connection attempt of a peer.
 #[cfg_attr(
     any(test, feature = "testing"),
     expect(clippy::large_enum_variant, reason = "the small one is that of tests")
@@ -86,7 +86,7 @@ impl Incoming {
     /// Runs the handshake, to a peer whose identity is proven.
     ///
     /// # Errors
-    /// When the peer proves none that is trusted, or is too slow, or goes away.
+    /// When the peer proves no trusted identity, is too slow, or goes away.
     pub fn handshake(self) -> impl Future<Output = Result<Accepted, HandshakeError>> + Send {
         later!(self, incoming => incoming.handshake().map_ok(Accepted::from))
     }
@@ -150,32 +150,32 @@ pub enum ServerConnection {
 }
 
 impl ServerConnection {
-    /// Who the peer proved to be.
+    /// The identity that the peer proved.
     pub fn peer(&self) -> &PeerId {
         on!(self, connection => connection.peer())
     }
 
-    /// Its numbers, for the admin endpoint and the metrics.
+    /// Its figures, for the admin endpoint and the metrics.
     pub fn status(&self) -> ConnectionStatus {
         on!(self, connection => connection.status())
     }
 
-    /// Whether the peer's packets come from another address than when this was last asked.
+    /// Whether the peer's packets come from another address than at the last call.
     pub fn has_moved(&mut self) -> bool {
         on!(self, connection => connection.has_moved())
     }
 
-    /// Whether the peer's requests had to wait since this was last asked, because it had taken back too many soon
-    /// after their opening.
+    /// Whether the peer's requests had to wait since the last call, because it had cancelled too many soon
+    /// after opening them.
     pub fn was_paced(&mut self) -> bool {
         on!(self, connection => connection.was_paced())
     }
 
-    /// The next request whose head is complete and valid. Cancel-safe, and what drives the connection: keep calling it
-    /// while the connection is to live; dropping `self` closes it.
+    /// The next request whose head is complete and valid. Cancel-safe, and it drives the connection: keep
+    /// calling it while the connection should live; dropping `self` closes it.
     ///
-    /// `None` is a graceful end: the peer closed well, this side closed, or after [`Self::shutdown`] every accepted
-    /// exchange is over and the peer had a moment to take the rest; then close it.
+    /// `None` is a graceful end: the peer closed in good order, this side closed, or after [`Self::shutdown`]
+    /// every accepted exchange is over and the peer had a moment to take the rest; then close it.
     ///
     /// # Errors
     /// The connection ended in another way.
@@ -187,8 +187,8 @@ impl ServerConnection {
             .map_ok(|request| request.map(ServerRequest::from)))
     }
 
-    /// Takes no more requests: those accepted so far go on, later ones are refused as not processed. Goes out while
-    /// [`Self::accept`] is being called. Harmless when repeated.
+    /// Takes no more requests: those accepted so far go on, later ones are refused as not processed. The
+    /// refusal is sent while [`Self::accept`] is being called. Harmless when repeated.
     pub fn shutdown(&mut self) {
         on!(self, connection => connection.shutdown());
     }
@@ -243,7 +243,7 @@ impl Responder {
     /// Sends an interim response (1xx, not 101).
     ///
     /// # Errors
-    /// When the peer or the connection ends the stream, or the head cannot be said.
+    /// When the peer or the connection ends the stream, or HTTP cannot express the head.
     pub fn informational(
         &mut self,
         response: &response::Parts,
@@ -254,7 +254,7 @@ impl Responder {
     /// Sends the final head; `end` when no body follows.
     ///
     /// # Errors
-    /// When the peer or the connection ends the stream, or the head cannot be said.
+    /// When the peer or the connection ends the stream, or HTTP cannot express the head.
     pub fn head(
         self,
         head: &response::Parts,
@@ -276,12 +276,12 @@ impl Responder {
         later!(self, responder => responder.head_with(head, body, end).map_ok(SendHalf::from))
     }
 
-    /// Refuses the request without a response; [`Reason::Unprocessed`] says that it was not processed.
+    /// Refuses the request without a response; [`Reason::Unprocessed`] states that it was not processed.
     pub fn reset(self, reason: Reason) {
         on!(self, responder => responder.reset(reason));
     }
 
-    /// Done when the client no longer wants the response. Holds nothing of the responder.
+    /// Done when the client no longer wants the response. The future holds no part of the responder.
     pub fn stopped(&self) -> impl Future<Output = Option<Reason>> + Send + 'static + use<> {
         later!(self, responder => responder.stopped())
     }

@@ -1,4 +1,4 @@
-//! What each kind of sidecar is told of the same resources.
+//! The tables that each kind of sidecar gets for the same resources.
 
 use super::*;
 use crate::compile::tests::set;
@@ -118,7 +118,7 @@ fn withheld(fitted: &Fitted) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn a_sidecar_that_understands_everything_is_told_everything() {
+fn a_sidecar_with_all_features_gets_the_whole_table() {
     let fitted = told(Features::all(), &ALL);
     assert_eq!(fitted.withheld, []);
     let of = |service: &str| &fitted.table.services[&name(service)];
@@ -149,7 +149,7 @@ fn a_sidecar_that_understands_everything_is_told_everything() {
 }
 
 #[test]
-fn a_restriction_that_cannot_be_told_closes_its_service_and_leaves_the_others() {
+fn an_unsupported_restriction_closes_its_service_and_no_other() {
     let fitted = told(lacking(Feature::RouteOnly), &ALL);
     assert_eq!(withheld(&fitted), [("Service/shop/behind", "route-only")]);
     assert_eq!(
@@ -184,7 +184,7 @@ fn the_case_of_paths_closes_a_service_only_where_a_rule_judges_paths() {
 #[test]
 fn a_sidecar_that_does_not_decide_about_a_service_lacks_nothing_of_it() {
     assert_eq!(told(Features::none(), &["front"]).withheld, []);
-    // It decides about the parents of what it serves, too.
+    // It decides about the parents of the services that it serves, too.
     let of_behind = told(Features::none(), &["behind"]);
     assert_eq!(
         withheld(&of_behind),
@@ -193,7 +193,7 @@ fn a_sidecar_that_does_not_decide_about_a_service_lacks_nothing_of_it() {
 }
 
 #[test]
-fn words_are_left_out_and_not_mentioned() {
+fn explanations_are_left_out_and_not_mentioned() {
     let words = [Feature::Bans, Feature::Absence];
     for feature in words {
         assert_eq!(feature.about().loss, Loss::Words);

@@ -1,5 +1,4 @@
-//! Resolves each field of traffic policy from the layers that may say something about it, the most
-//! specific first. Pure.
+//! Resolves each field of traffic policy from the layers that may set it, the most specific first. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use crate::table::{
     Traffic,
 };
 
-/// Takes each field from the first layer that has it, and notes which that was.
+/// Takes each field from the first layer that has it, and notes that layer.
 pub(super) struct Resolver<'l, 'a> {
     routes: &'l [Layer<'a>],
     wider: &'l [Layer<'a>],
@@ -29,8 +28,8 @@ pub(super) struct Resolver<'l, 'a> {
 }
 
 impl<'l, 'a> Resolver<'l, 'a> {
-    /// Layers of the route, if there is one, and of its Service and beyond, the most specific first. `adaptive` is what
-    /// the adaptive limit does where none says so.
+    /// Layers of the route, if there is one, and of its Service and beyond, the most specific first.
+    /// `adaptive` is the mode of the adaptive limit if no layer sets it.
     pub(super) fn new(routes: &'l [Layer<'a>], wider: &'l [Layer<'a>], adaptive: Mode) -> Self {
         Self {
             routes,
@@ -40,20 +39,20 @@ impl<'l, 'a> Resolver<'l, 'a> {
         }
     }
 
-    /// What `resolve` took each field from.
+    /// The layer from which `resolve` took each field.
     pub(super) fn explain(mut self, resolve: impl FnOnce(&mut Self)) -> Vec<Effective> {
         self.reasons = Some(Vec::new());
         resolve(&mut self);
         self.reasons.unwrap_or_default()
     }
 
-    /// All that holds for a port.
+    /// All values for a port.
     pub(super) fn port(&mut self, service: &ServiceName, port: u16) -> Traffic {
         let request = Arc::new(self.request());
         self.traffic(request, service, port)
     }
 
-    /// All that holds for the requests of a route.
+    /// All values for the requests of a route.
     pub(super) fn rule(&mut self) -> RequestTraffic {
         let request = self.request();
         RequestTraffic {
@@ -214,7 +213,7 @@ impl<'l, 'a> Resolver<'l, 'a> {
     }
 
     fn balance(&mut self, default: Balance) -> Balance {
-        // The key belongs to its algorithm, wherever that was chosen.
+        // The key belongs to its algorithm, whichever layer chose that.
         let chosen = self
             .layers()
             .find_map(|layer| Some((layer.says.balance.chosen()?, layer)));
@@ -353,7 +352,7 @@ impl<'l, 'a> Resolver<'l, 'a> {
         found
     }
 
-    /// A field that need not have a value; `absent` says what holds then.
+    /// A field that may have no value; `absent` says what holds then.
     fn optional<T: Serialize>(
         &mut self,
         field: &'static str,
@@ -382,7 +381,7 @@ impl<'l, 'a> Resolver<'l, 'a> {
         };
         reasons.push(Effective {
             field,
-            // Text keys, finite numbers: nothing can fail.
+            // Text keys, finite numbers: this cannot fail.
             value: serde_json::to_value(value).unwrap_or(Value::Null),
             from: layer.map_or(absent, |layer| layer.origin.clone()),
         });

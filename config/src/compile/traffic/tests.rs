@@ -1,4 +1,4 @@
-//! Which policy holds where, seen through tables and through what `--effective` says.
+//! Which policy applies where, seen through tables and through the output of `--effective`.
 
 use std::time::Duration;
 
@@ -306,10 +306,10 @@ fn a_failover_goes_to_the_same_port_and_counts_as_a_backend() {
             ("spare.other".to_owned(), port)
         );
     }
-    // Whoever may not call it is told so, as of the backend of a route.
+    // A workload that may not call it learns so, as of the backend of a route.
     let closed = table(&set(&(MESH.to_owned() + &failover + deny)));
     assert!(closed.forbidden.contains_key(&service("spare.other")));
-    // A sidecar of the spare decides about the service that was addressed, too.
+    // A sidecar of the failover service decides about the service that was addressed, too.
     let revision = open.revision.clone();
     let spare = Sidecar {
         identity: "spiffe://demo.test/ns/other/sa/spare".parse().unwrap(),
@@ -328,7 +328,7 @@ fn a_failover_goes_to_the_same_port_and_counts_as_a_backend() {
             .authorization
             .is_some()
     );
-    // A service that is not there is left out.
+    // A service that does not exist is left out.
     let nowhere = policy("orders", ORDERS, "  failover: {name: nowhere}\n");
     let table = self::table(&set(&(MESH.to_owned() + &nowhere)));
     assert_eq!(traffic(&table, "orders.shop", 80).failover, None);

@@ -4,14 +4,14 @@ use serde_json::Value;
 
 use super::TrafficSpec;
 
-/// One field; what is decided as a whole (such as a list) is one.
+/// One field; a field whose value is replaced as a whole (such as a list) counts as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Its path, as in `retry.attempts`.
     pub path: &'static str,
     /// Whether it concerns a single request, so that a route may say it.
     pub on_routes: bool,
-    /// Whether it means anything for a port that is tcp.
+    /// Whether it has a meaning for a TCP port.
     pub on_tcp: bool,
 }
 
@@ -74,7 +74,7 @@ pub const FIELDS: [Field; 40] = [
 impl TrafficSpec {
     /// The fields that it sets.
     pub fn fields(&self) -> Vec<Field> {
-        // Text keys, finite numbers: nothing can fail.
+        // Text keys, finite numbers: this cannot fail.
         let written = serde_json::to_value(self).unwrap_or(Value::Null);
         let is_set = |field: &&Field| {
             let mut steps = field.path.split('.');
@@ -88,7 +88,7 @@ impl TrafficSpec {
 mod tests {
     use super::*;
 
-    /// The paths of all leaves, a list or a value that is decided as a whole counting as one.
+    /// The paths of all leaves; a list, or a value that is replaced as a whole, counts as one.
     fn leaves(path: &str, value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(fields) if !FIELDS.iter().any(|field| field.path == path) => {

@@ -1,4 +1,4 @@
-//! What values of a TrafficPolicy are in a table, where they are written in another way. Pure.
+//! Converts values of a TrafficPolicy that a table writes in another form. Pure.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl BalanceSpec {
 }
 
 impl FaultAbortSpec {
-    /// What is answered; reading a document made sure that there is exactly one.
+    /// The injected answer; reading a document made sure that there is exactly one.
     pub(crate) fn with(&self) -> Option<FaultStatus> {
         let grpc = self.grpc_status.map(FaultStatus::Grpc);
         grpc.or(self.status.map(FaultStatus::Http))

@@ -1,5 +1,5 @@
-//! Reads the fields of a TrafficPolicy, with the range of each. What needs other resources (does the
-//! target exist?) is [`crate::validate`]'s.
+//! Reads the fields of a TrafficPolicy, with the range of each. Checks that need other resources (does the
+//! target exist?) are in [`crate::validate`].
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -306,7 +306,7 @@ fn failover(d: &mut Decoder<'_>, at: &At<'_>) -> Option<FailoverSpec> {
         .map(|at| crate::resources::label(d, &at));
     let port = fields.take("port").map(|at| port_number(d, &at));
     fields.close(d);
-    // One that could not be read must not mean the same as one that is not there.
+    // A value that could not be read must not mean the same as an absent one.
     let (namespace, port) = match (namespace, port) {
         (Some(None), _) | (_, Some(None)) => return None,
         (namespace, port) => (namespace.flatten(), port.flatten()),

@@ -1,4 +1,4 @@
-//! What is valid and probably not meant: the exact line of each warning.
+//! Resources that are valid and probably not intended: the exact line of each warning.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn an_open_backend_behind_a_protected_parent_is_a_warning() {
     );
 }
 
-/// A route from orders to orders-v1, a Deny of one caller on orders, and what else is said.
+/// A route from orders to orders-v1, a Deny of one caller on orders, and further resources.
 fn denied_parent(backend: &str, more: &str) -> Vec<String> {
     let text = route("    - backendRefs:\n        - {name: orders-v1, port: 80}\n---\n")
         + backend
@@ -57,7 +57,7 @@ fn a_backend_that_a_deny_of_its_parent_does_not_cover_is_a_warning() {
 }
 
 #[test]
-fn a_backend_that_only_routes_lead_to_has_no_side_door() {
+fn a_backend_that_only_routes_lead_to_cannot_be_bypassed() {
     let backend = service("orders-v1", "http").replace("spec:\n", "spec:\n  callers: RouteOnly\n");
     assert!(denied_parent(&backend, "").is_empty());
 }
@@ -75,7 +75,7 @@ fn a_service_that_only_routes_may_lead_to_and_none_does_is_a_warning() {
 }
 
 #[test]
-fn the_words_of_callers_and_path_case_are_told() {
+fn the_error_lists_the_values_of_callers_and_path_case() {
     let text = service("orders", "http").replace(
         "spec:\n",
         "spec:\n  callers: Routes\n  pathCase: Insensitive\n",

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::sample::{ErrorKind, Outcome, Sample};
 
-/// A connection and the bytes that were read from it but belong to nothing yet.
+/// A connection and the bytes that were read from it but not used yet.
 pub(super) struct Connection {
     stream: Stream,
     buffer: Vec<u8>,
@@ -33,9 +33,9 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has left it open since the last answer, as far as is known.
+    /// Whether the peer has kept it open since the last answer, as far as is known.
     pub(super) fn is_alive(&self) -> bool {
-        // An answer to nothing is as bad as an end.
+        // An answer without a request is as bad as an end.
         self.filled == 0 && self.stream.is_quiet()
     }
 
@@ -58,7 +58,7 @@ impl Connection {
                 if write_error.is_none()
                     && let Poll::Ready(Err(error)) = self.poll_write(cx, &mut unsent)
                 {
-                    // The peer may have answered before it stopped to read.
+                    // The peer may have answered before it stopped reading.
                     write_error = Some(error);
                 }
                 self.poll_read(cx)
@@ -99,7 +99,7 @@ impl Connection {
         Ok((verdict.0.outcome(), reusable))
     }
 
-    /// Parses what is there, and keeps what is not whole for the next read.
+    /// Parses the available bytes, and keeps incomplete parts for the next read.
     fn consume(&mut self, reader: &mut Reader, verdict: &mut Answer<'_>) -> Result<(), ErrorKind> {
         let bytes = self.buffer.get(..self.filled).unwrap_or_default();
         let used = reader
@@ -136,7 +136,7 @@ impl Connection {
     }
 }
 
-/// What the reader finds, judged.
+/// The reader's findings, judged.
 struct Answer<'a>(Verdict<'a>);
 
 impl Sink for Answer<'_> {

@@ -1,7 +1,7 @@
 //! HTTP/1.1, written to cost no more than wrk's: a request is bytes that were formatted once, an answer is
-//! parsed in place and its body thrown away.
+//! parsed in place and its body dropped.
 //!
-//! [`response`] knows where an answer ends; this file moves bytes. Not here: when a request is sent.
+//! [`response`] finds where an answer ends; this file moves bytes. Not here: when a request is sent.
 
 mod connection;
 mod response;
@@ -20,7 +20,7 @@ use crate::plan::target::Target;
 use crate::plan::{Plan, Reuse};
 use crate::sample::{ErrorKind, Outcome, Sample};
 
-/// What all lanes share.
+/// The values that all lanes share.
 pub(crate) struct Client {
     dial: Dial,
     requests: Vec<Request>,
@@ -77,8 +77,8 @@ impl Lane {
         self.connections.iter().any(Option::is_some)
     }
 
-    /// Sends the request to target `target` and reads the answer. Dropped half-way it gives the
-    /// connection up.
+    /// Sends the request to target `target` and reads the answer. Dropping it half-way gives up the
+    /// connection.
     pub(crate) async fn exchange(
         &mut self,
         target: usize,
@@ -89,7 +89,7 @@ impl Lane {
         let request = client.requests.get(target).ok_or(ErrorKind::Io)?;
         let slot = self.connections.get_mut(request.endpoint);
         let slot = slot.ok_or(ErrorKind::Io)?;
-        // What the peer closed in between serves nobody.
+        // A connection that the peer closed in between is of no use.
         let kept = slot.take().filter(Connection::is_alive);
         sample.reused = kept.is_some();
         let mut connection = match kept {
@@ -131,7 +131,7 @@ fn format_request(plan: &Plan, target: &Target) -> Bytes {
     for (name, value) in &message.headers {
         line(&[name.as_str().as_bytes(), b": ", value.as_bytes()]);
     }
-    // A method with a meaning for content says that there is none (RFC 9110 section 8.6).
+    // A method for which content has a meaning says that there is none (RFC 9110 section 8.6).
     let needs_length = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     if !message.body.is_empty() || needs_length {
         let length = message.body.len().to_string();

@@ -1,7 +1,7 @@
-//! Where an HTTP/1.1 response ends (RFC 9112 section 6.3), and what it says. Pure: bytes come in as
-//! they arrive, pieces of the message go out to a [`Sink`].
+//! Finds where an HTTP/1.1 response ends (RFC 9112 section 6.3), and reads its head. Pure: bytes come in as
+//! they arrive, parts of the message go to a [`Sink`].
 //!
-//! Not here: sockets, and whether the answer is the one that was wanted.
+//! Not here: sockets, and whether the answer is as expected.
 
 use std::mem::MaybeUninit;
 
@@ -26,7 +26,7 @@ pub(super) struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Head,
-    /// So many bytes of the body are missing.
+    /// This many bytes of the body are missing.
     Length(u64),
     ChunkSize,
     Chunk(u64),
@@ -36,16 +36,16 @@ enum State {
     Done,
 }
 
-/// What came is no HTTP/1.1 response.
+/// The bytes are not an HTTP/1.1 response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// What the end of the connection means for a response that is not done.
+/// The meaning of the connection's end for an incomplete response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtClose {
     /// It is complete: only the end of the connection delimits it.
     Complete,
-    /// No byte of its head was there.
+    /// No byte of its head had arrived.
     NotBegun,
     /// It was cut short.
     Short,
@@ -71,8 +71,8 @@ impl Reader {
         self.keep_alive
     }
 
-    /// Reads from the front of `bytes` and says how many are used up. The rest is either the begin of
-    /// a piece that is not there as a whole, or, when done, none of this response.
+    /// Reads from the front of `bytes` and returns how many are used up. The rest is either the beginning of
+    /// an incomplete part, or, when done, not of this response.
     pub(super) fn read(&mut self, bytes: &[u8], sink: &mut impl Sink) -> Result<usize, Malformed> {
         let mut used = 0;
         loop {
@@ -144,7 +144,7 @@ impl Reader {
         };
         let status = head.code.ok_or(Malformed)?;
         match status {
-            // Not asked for, or no status.
+            // A response without a request, or not a status.
             101 | 0..100 => return Err(Malformed),
             // Interim: the final one follows.
             102..200 | 100 => {}
@@ -239,7 +239,7 @@ impl Reader {
         }
     }
 
-    /// Trailers say nothing that a load generator asks for: they are read to their empty line.
+    /// A load generator needs no trailers: they are read to their empty line.
     fn trailers(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         if bytes.starts_with(b"\r\n") {
             self.state = State::Done;
@@ -256,7 +256,7 @@ impl Reader {
     }
 }
 
-/// Hands on what there is of a body of which `left` bytes are missing.
+/// Passes on the available bytes of a body of which `left` bytes are missing.
 fn take_body(bytes: &[u8], left: u64, sink: &mut impl Sink) -> (usize, u64) {
     let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
     if let Some(piece) = bytes.get(..taken) {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_end_is_told_from_no_answer_at_all() {
+    fn an_early_end_is_distinguished_from_no_answer_at_all() {
         for (text, verdict) in [
             ("", AtClose::NotBegun),
             ("HTTP/1.1 20", AtClose::Short),

@@ -1,6 +1,5 @@
-//! A result as one HTML file that needs nothing else: no script, no font, no picture from anywhere, so
-//! it can be mailed, archived and opened without a network. Pure. The plots are in `plot.rs`, the
-//! looks in `style.css`.
+//! A result as one self-contained HTML file: no scripts, fonts or pictures from elsewhere, so it can be
+//! mailed, archived and opened without a network. Pure. The plots are in `plot.rs`, the style in `style.css`.
 
 mod plot;
 
@@ -13,7 +12,7 @@ use crate::text;
 
 use plot::{Axis, Plot, Series};
 
-/// The looks of every page of `weft load`.
+/// The style of every page of `weft load`.
 pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// The whole page.
@@ -24,7 +23,7 @@ pub fn page(result: &RunResult) -> String {
     out
 }
 
-/// Text as HTML: nothing in it can be markup.
+/// Text as HTML, without any markup of its own.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -73,7 +72,7 @@ fn write_page(out: &mut String, result: &RunResult) -> std::fmt::Result {
     writeln!(out, "</main>\n</body>\n</html>")
 }
 
-/// What must be read before any figure.
+/// Facts that must be read before any figure.
 fn write_notices(out: &mut String, result: &RunResult) -> std::fmt::Result {
     let mut notice = |class: &str, title: &str, text: &str| {
         writeln!(
@@ -275,7 +274,7 @@ fn by_percentile(histogram: &str) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     let mut below = 0;
     for (value, count) in durations.counts() {
-        // The last sample has no sample beyond it: it stands where half of one would be.
+        // The last sample has no sample beyond it: it is drawn where half a sample would be beyond it.
         let beyond = (samples - below as f64 - count as f64).max(0.5) / samples;
         below += count;
         points.push((-beyond.log10(), value.as_secs_f64()));
@@ -514,7 +513,7 @@ mod tests {
         result.service = Default::default();
         result.timeline.steps.clear();
         assert!(page(&result).contains("no latency"));
-        // A histogram that someone edited is left out, not a panic.
+        // A histogram that was edited by hand is left out; it must not cause a panic.
         let mut result = testing::run();
         result.latency.histogram = "????".into();
         assert!(page(&result).contains("</html>"));

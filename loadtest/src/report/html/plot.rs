@@ -49,7 +49,7 @@ impl Series {
     }
 }
 
-/// From a value to a place, and where its marks stand.
+/// The scale of an axis, and its marks.
 pub(super) struct Axis {
     from: f64,
     to: f64,

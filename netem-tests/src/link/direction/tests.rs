@@ -1,4 +1,4 @@
-//! What a direction does to streams of packets, under a simulated clock.
+//! The effect of a direction on streams of packets, under a simulated clock.
 
 use std::time::{Duration, Instant};
 
@@ -97,8 +97,8 @@ fn count(flags: &[bool]) -> usize {
     flags.iter().filter(|flag| **flag).count()
 }
 
-/// Whether `found` of `trials` is what a probability gives, within five standard deviations: a
-/// true model fails this once in a million seeds.
+/// Whether `found` of `trials` fits a probability, within five standard deviations: a correct model fails
+/// this once in a million seeds.
 #[track_caller]
 fn assert_binomial(found: usize, trials: usize, probability: f64) {
     let mean = trials as f64 * probability;
@@ -408,7 +408,7 @@ fn through(cross: &str, seed: Seed) -> (usize, Duration) {
 
 #[test]
 fn cross_traffic_takes_its_share_of_a_bottleneck_and_of_its_queue() {
-    // Alone, a datagram waits for nothing but its own transmission.
+    // Alone, a datagram waits only for its own transmission.
     let (left, waited) = through("none", Seed(1));
     assert_eq!((left, waited), (4999, Duration::from_micros(800)));
     // With 4 of 10 Mbit/s there is room for all, but they wait for each other.

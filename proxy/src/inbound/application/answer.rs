@@ -13,12 +13,12 @@ use super::upload::Uploading;
 use super::{Lease, Leased};
 use crate::failure::Failure;
 
-/// A response, and what it comes over.
+/// A response, and the connection or stream that carries it.
 pub(crate) struct Answered {
-    /// Head and body as they came; not yet checked.
+    /// Head and body as received; not yet checked.
     pub(crate) response: Response<AnswerBody>,
     pub(super) lease: Lease,
-    /// The request, if not all of it was sent yet.
+    /// The request, if part of it is still unsent.
     pub(super) upload: Option<Uploading>,
 }
 
@@ -35,7 +35,7 @@ impl Answered {
         }
     }
 
-    /// Splits off what is left of the request, which must go on while the response is relayed.
+    /// Splits off the rest of the request, which must go on while the response is relayed.
     pub(crate) fn take_upload(&mut self) -> Option<Uploading> {
         self.upload.take()
     }
@@ -46,7 +46,7 @@ impl Answered {
     }
 }
 
-/// The body of an answer. Keeps why it broke off.
+/// The body of an answer. Remembers why it broke off.
 pub(crate) struct AnswerBody {
     source: Source,
     broken: Option<Failure>,

@@ -1,5 +1,6 @@
-//! Whether an application speaks HTTP/2: its first frame on a connection is SETTINGS (RFC 9113 section 3.4). That frame
-//! also says how many streams it allows, so it is told only once it was read whole.
+//! Whether an application speaks HTTP/2: its first frame on a connection is then SETTINGS (RFC 9113 section
+//! 3.4). That frame also says how many streams it allows, so the result is known only once the frame was read
+//! whole.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
-/// What the first bytes of an application say.
+/// What the first bytes from an application show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Greeting {
     /// A frame of SETTINGS.
@@ -50,7 +51,7 @@ fn judge(first: &[u8], read: usize) -> Option<Greeting> {
 }
 
 impl<S> Greeted<S> {
-    /// The stream, and who hears of its greeting.
+    /// The stream, and a handle that learns of its greeting.
     pub(super) fn new(stream: S) -> (Self, Listener) {
         let (told, heard) = oneshot::channel();
         let greeted = Self {
@@ -84,7 +85,7 @@ impl<S> Greeted<S> {
 }
 
 impl Listener {
-    /// What the application said first. A stream that is dropped before has said nothing.
+    /// The application's greeting. A stream that is dropped before it has none.
     pub(super) async fn heard(self) -> Greeting {
         self.0.await.unwrap_or(Greeting::Other)
     }
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn settings_are_told_from_anything_else_in_whatever_pieces_they_come() {
+    async fn settings_are_recognised_in_whatever_pieces_they_come() {
         let settings: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 100];
         assert_eq!(greeting(&[settings]).await, Greeting::Http2);
         assert_eq!(

@@ -1,13 +1,14 @@
-//! Whether an application lets idle connections live, as far as it has shown. Pure.
+//! Whether an application keeps idle connections open, as far as it has shown. Pure.
 //!
-//! A connection that is closed without a word just when a request is on its way to it costs that request, unless it can
-//! be sent again. So what cannot goes only over connections that can be expected to live.
+//! If an application closes a connection just when a request is on its way, that request is lost unless it
+//! can be sent again. So requests that cannot be sent again use only connections that are likely to stay
+//! open.
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// What one application did with its idle connections until now.
+/// How one application has treated its idle connections until now.
 #[derive(Debug, Default)]
 pub(super) struct Habits {
     /// A connection carried another request since the last one was closed.
@@ -21,14 +22,14 @@ impl Habits {
         self.keeps = true;
     }
 
-    /// An idle connection was closed without a word.
+    /// The application closed an idle connection without notice.
     pub(super) fn closed(&mut self, now: Instant) {
         self.keeps = false;
         self.closed = Some(now);
     }
 
-    /// Whether a request that cannot be sent again may go over a connection that has had `answers`, the last one `idle`
-    /// ago.
+    /// Whether a request that cannot be sent again may use a connection that has had `answers`, the last one
+    /// `idle` ago.
     pub(super) fn is_trusted(&self, answers: u32, idle: Duration, now: Instant) -> bool {
         let remembered = limits::APPLICATION_CLOSES_REMEMBERED;
         if let Some(closed) = self.closed
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn none_is_trusted_for_a_while_after_one_was_closed_without_a_word() {
+    fn no_connection_is_trusted_for_a_while_after_one_was_closed_without_notice() {
         let (mut habits, now) = (Habits::default(), Instant::now());
         habits.kept();
         habits.closed(now);

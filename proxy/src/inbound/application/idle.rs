@@ -1,8 +1,8 @@
-//! Idle HTTP/1.1 connections to one application, and for whom each may be used again. Pure.
+//! Idle HTTP/1.1 connections to one application, and for which caller each may be used again. Pure.
 //!
-//! A connection carries requests of one caller only. HTTP/1.1 tells responses apart by their order alone, so
-//! bytes that an application sends behind a response would become the response to the next request; that
-//! must never be another caller's.
+//! A connection carries requests of one caller only. HTTP/1.1 matches responses to requests by order alone,
+//! so bytes that an application sends behind a response would become the response to the next request. That
+//! request must never be another caller's.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
         }
     }
 
-    /// Keeps a connection of this caller. Where too many are kept, the one that was used least recently goes.
+    /// Keeps a connection of this caller. If too many are kept, the least recently used one is closed.
     pub(super) fn put(&mut self, caller: K, connection: C, now: Instant) {
         if self.connections.len() >= self.most && !self.connections.is_empty() {
             self.connections.remove(0);
@@ -45,8 +45,8 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
         });
     }
 
-    /// The connection of this caller that was used last and is [`Fit::Now`], as `judge` says by it and the time for
-    /// which it was idle; those that are [`Fit::Never`] again are dropped.
+    /// The most recently used connection of this caller that `judge` finds [`Fit::Now`]; `judge` gets the
+    /// connection and its idle time. Connections that are [`Fit::Never`] again are dropped.
     pub(super) fn take(
         &mut self,
         caller: &K,
@@ -67,14 +67,14 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
             match fit {
                 Fit::Now => return Some(self.connections.remove(index).connection),
                 Fit::NotNow => {}
-                // What follows in the vector was looked at already.
+                // The entries after this one in the vector were looked at already.
                 Fit::Never => drop(self.connections.remove(index)),
             }
         }
         None
     }
 
-    /// Takes out the one that was used least recently, whosever it is.
+    /// Removes the least recently used connection, of whichever caller.
     pub(super) fn take_oldest(&mut self) -> Option<C> {
         (!self.connections.is_empty()).then(|| self.connections.remove(0).connection)
     }
@@ -87,12 +87,12 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
     }
 }
 
-/// Whether a connection serves for a request.
+/// Whether a connection can carry a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     /// It does.
     Now,
-    /// It may serve for another one, or later.
+    /// It may carry another request, or this one later.
     NotNow,
     /// It is over.
     Never,

@@ -1,4 +1,4 @@
-//! What became of a request whose answer did not come, and what that tells its caller. Pure.
+//! How far a request got that had no answer, and which failure its caller gets. Pure.
 
 use std::io;
 
@@ -9,26 +9,26 @@ use crate::failure::{Failure, Reason};
 /// A request without an answer.
 #[derive(Debug)]
 pub(super) struct Lost {
-    /// What is known about it.
+    /// How far it got.
     pub(super) fate: Fate,
-    /// What its caller hears, if it is not sent again.
+    /// The failure that its caller gets, if it is not sent again.
     pub(super) failure: Failure,
 }
 
-/// What an application can have made of it.
+/// What the application may have done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Nothing.
-    Unprocessed(Why),
-    /// Perhaps something, but it answered with no byte before its connection ended.
+    Unprocessed(UnprocessedReason),
+    /// It may have processed the request, but sent no byte of an answer before its connection ended.
     Unanswered,
-    /// Perhaps something; or it would fare no better again.
+    /// The application may have processed it, or it would fail again in the same way.
     Final,
 }
 
 /// How it is known that a request was not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum UnprocessedReason {
     /// GOAWAY named a lower stream as the last one (RFC 9113 section 6.8).
     GoAway,
     /// Its stream was refused (RFC 9113 section 8.7).
@@ -38,7 +38,7 @@ pub(super) enum Why {
 }
 
 impl Lost {
-    /// It would fare no better again.
+    /// It would fail again in the same way.
     pub(super) fn end(failure: Failure) -> Self {
         Self {
             fate: Fate::Final,
@@ -58,7 +58,7 @@ impl Lost {
         }
     }
 
-    /// A stream of HTTP/2 that could not be begun: nothing of it was written.
+    /// A stream of HTTP/2 that could not be opened: none of it was written.
     pub(super) fn of_opening(error: &h2::Error) -> Self {
         match fate(error) {
             Fate::Unprocessed(why) => Self {
@@ -66,8 +66,8 @@ impl Lost {
                 failure: unprocessed(why),
             },
             Fate::Unanswered => Self {
-                fate: Fate::Unprocessed(Why::Closed),
-                failure: unprocessed(Why::Closed),
+                fate: Fate::Unprocessed(UnprocessedReason::Closed),
+                failure: unprocessed(UnprocessedReason::Closed),
             },
             Fate::Final => Self::end(stream_failure(error)),
         }
@@ -78,8 +78,8 @@ impl Lost {
     pub(super) fn of_exchange(error: &hyper::Error, unsent: bool, reused: bool) -> Self {
         if unsent {
             return Self {
-                fate: Fate::Unprocessed(Why::Closed),
-                failure: unprocessed(Why::Closed),
+                fate: Fate::Unprocessed(UnprocessedReason::Closed),
+                failure: unprocessed(UnprocessedReason::Closed),
             };
         }
         Self {
@@ -96,10 +96,10 @@ impl Lost {
 fn fate(error: &h2::Error) -> Fate {
     let refused = error.reason() == Some(Code::REFUSED_STREAM);
     if error.is_remote() && error.is_go_away() {
-        // h2 fails those streams with it that GOAWAY says were not processed, and no other ones.
-        Fate::Unprocessed(Why::GoAway)
+        // h2 gives this error only to streams that GOAWAY reports as not processed.
+        Fate::Unprocessed(UnprocessedReason::GoAway)
     } else if error.is_remote() && error.is_reset() && refused {
-        Fate::Unprocessed(Why::Refused)
+        Fate::Unprocessed(UnprocessedReason::Refused)
     } else if error.is_io() {
         Fate::Unanswered
     } else {
@@ -107,16 +107,18 @@ fn fate(error: &h2::Error) -> Fate {
     }
 }
 
-fn unprocessed(why: Why) -> Failure {
+fn unprocessed(why: UnprocessedReason) -> Failure {
     let detail = match why {
-        Why::GoAway => "the application ended one connection after the other",
-        Why::Refused => "the application refused the stream",
-        Why::Closed => "the application closed its connection before the request was sent",
+        UnprocessedReason::GoAway => "the application ended one connection after the other",
+        UnprocessedReason::Refused => "the application refused the stream",
+        UnprocessedReason::Closed => {
+            "the application closed its connection before the request was sent"
+        }
     };
     Failure::new(Reason::ConnectionRefused, detail)
 }
 
-/// What an error of HTTP/2 says about the application.
+/// What an error of HTTP/2 tells about the application.
 pub(super) fn stream_failure(error: &h2::Error) -> Failure {
     let detail = format!("the application: {error}");
     let reason = match error.reason() {
@@ -157,7 +159,7 @@ fn was_reset(error: &hyper::Error) -> bool {
         })
 }
 
-/// What hyper's error says about the application.
+/// What hyper's error tells about the application.
 pub(super) fn exchange_failure(error: &hyper::Error) -> Failure {
     let reason = if error.is_parse_too_large() {
         Reason::ResponseHeadTooLarge
@@ -166,7 +168,7 @@ pub(super) fn exchange_failure(error: &hyper::Error) -> Failure {
     } else if error.is_timeout() {
         Reason::ResponseTimeout
     } else if error.is_user() {
-        // The body that we gave it broke: the caller went away.
+        // The body that the sidecar sent broke off: the caller went away.
         Reason::CallerGone
     } else {
         Reason::ConnectionTerminated

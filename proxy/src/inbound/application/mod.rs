@@ -1,22 +1,21 @@
 //! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections for each).
 //!
-//! One per worker and served service. What may be delivered is decided before: see
-//! [`super::authorise::Permit`]. Which responses let a connection of HTTP/1.1 live is said in
-//! [`crate::http::response`]; for whom it is used again, in `idle.rs`, and for what, in `habits.rs`. Callers share no
-//! connection of HTTP/2 either: its windows and its number of streams are the connection's, so one caller could take
-//! all of them.
+//! One per worker and served service. Delivery was authorised before: see [`super::authorise::Permit`].
+//! [`crate::http::response`] says which responses let a connection of HTTP/1.1 live on; `idle.rs` decides for
+//! which caller it is used again, `habits.rs` for which requests. Callers do not share connections of HTTP/2
+//! either: windows and streams are counted per connection, so one caller could use them all up.
 //!
-//! A request whose connection ends before an answer is sent again where that is safe: [`Lost`] says what is known,
-//! [`Application::again`] decides.
+//! A request whose connection ends before an answer is sent again if that is safe: [`Lost`] holds what is
+//! known, [`Application::allow_resend`] decides.
 
 mod answer;
 mod greeting;
 mod habits;
-mod hearing;
 mod idle;
 mod lost;
 mod multiplexed;
 mod places;
+mod read_to_end;
 mod stream;
 mod upload;
 
@@ -43,11 +42,11 @@ use crate::resilience::limit::Caller;
 use crate::stream::{ApplicationStream, Watch};
 use greeting::{Greeted, Greeting};
 use habits::Habits;
-use hearing::{Deaf, Hearing};
 use idle::{Fit, IdleConnections};
-use lost::{Fate, Lost, Why, exchange_failure, stream_failure};
+use lost::{Fate, Lost, UnprocessedReason, exchange_failure, stream_failure};
 use multiplexed::{Kept, MultiplexedConnections, Next, Opening};
 use places::{Place, Places};
+use read_to_end::{ReadToEnd, WriteFailed};
 use stream::{Stream, StreamConnection, StreamPlace};
 use weft_transport::locks::lock;
 
@@ -69,18 +68,18 @@ pub(crate) struct Application {
     tasks: TaskTracker,
 }
 
-/// A connection of HTTP/1.1. It is closed when this is dropped, whatever is under way on it.
+/// A connection of HTTP/1.1. Dropping it closes it, whatever is under way on it.
 struct Connection {
     sender: http1::SendRequest<OutgoingBody>,
     watch: Watch,
-    deaf: Deaf,
+    deaf: WriteFailed,
     /// Answers that it carried.
     answers: u32,
     _driver: Driver,
     _place: Place<Caller>,
 }
 
-/// The task that moves a connection.
+/// The task that drives a connection.
 struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
@@ -90,8 +89,8 @@ impl Drop for Driver {
 }
 
 impl Connection {
-    /// Whether it may carry a request: hyper waits for one, and the application has sent nothing, not even an
-    /// end, that is still unread.
+    /// Whether it may carry a request: hyper is ready for one, and no bytes and no end from the application
+    /// wait unread.
     fn is_quiet(&self) -> bool {
         self.sender.is_ready() && !self.deaf.is() && self.watch.is_quiet()
     }
@@ -100,7 +99,7 @@ impl Connection {
 /// A connection whose response is being read.
 pub(crate) struct Lease(Leased);
 
-/// What a response takes until it was read.
+/// The state of a response until it was read.
 enum Leased {
     /// Of HTTP/1.1.
     Exchange {
@@ -131,7 +130,7 @@ impl Lease {
             .is_ok_and(|ready| ready.is_ok())
         {
             lock(&application.idle).put(caller, connection, Instant::now());
-            // Who waits for a place can have this one.
+            // A request that waits for a place can have this one.
             application.places.queue.free();
         }
     }
@@ -178,7 +177,7 @@ impl Application {
             .map_err(|error| self.connect_failure(&error))
     }
 
-    /// A request that shall be sent here.
+    /// A request to be sent here.
     pub(crate) fn outgoing(&self, request: Request<RequestBody>) -> Outgoing {
         Outgoing::new(request, &self.room)
     }
@@ -221,11 +220,12 @@ impl Application {
             if reused && lost.fate != Fate::Final {
                 lock(&self.habits).closed(Instant::now());
             }
-            self.again(lost, request, &mut resends)?;
+            self.allow_resend(lost, request, &mut resends)?;
         }
     }
 
-    /// Sends a request of `caller` over HTTP/2 with prior knowledge. `interims` takes those that come, if any are wanted.
+    /// Sends a request of `caller` over HTTP/2 with prior knowledge. `interims` takes interim responses, if
+    /// any are wanted.
     pub(crate) async fn send_multiplexed(
         self: &Arc<Self>,
         caller: &Caller,
@@ -242,18 +242,24 @@ impl Application {
                     request.settle();
                     return Ok(answered);
                 }
-                Err(lost) => self.again(lost, request, &mut resends)?,
+                Err(lost) => self.allow_resend(lost, request, &mut resends)?,
             }
         }
     }
 
-    /// Whether a request that got no answer is sent again: what the application has not processed always is, and what it
-    /// may see twice if it answered with no byte; if all of it is still here, and not for ever.
-    fn again(&self, lost: Lost, request: &Outgoing, resends: &mut u32) -> Result<(), Failure> {
+    /// Allows a request that got no answer to be sent again. A request that the application has not processed
+    /// always may be; one that it may see twice may be if the application sent no byte of an answer. All of
+    /// its body must still be kept, and the number of resends is bounded.
+    fn allow_resend(
+        &self,
+        lost: Lost,
+        request: &Outgoing,
+        resends: &mut u32,
+    ) -> Result<(), Failure> {
         let event = match lost.fate {
-            Fate::Unprocessed(Why::GoAway) => Event::ResentGoAway,
-            Fate::Unprocessed(Why::Refused) => Event::ResentRefused,
-            Fate::Unprocessed(Why::Closed) => Event::ResentClosed,
+            Fate::Unprocessed(UnprocessedReason::GoAway) => Event::ResentGoAway,
+            Fate::Unprocessed(UnprocessedReason::Refused) => Event::ResentRefused,
+            Fate::Unprocessed(UnprocessedReason::Closed) => Event::ResentClosed,
             Fate::Unanswered if request.is_idempotent() => Event::ResentUnanswered,
             Fate::Unanswered | Fate::Final => return Err(lost.failure),
         };
@@ -265,8 +271,8 @@ impl Application {
         Ok(())
     }
 
-    /// A connection of HTTP/1.1 for a request: an idle one of its caller that can be expected to live, or a new one. One
-    /// that is sent again after it met a dead connection gets a new one.
+    /// A connection of HTTP/1.1 for a request: an idle one of its caller that is likely to stay open, or a
+    /// new one. A request that already met a dead connection gets a new one.
     async fn connection(
         self: &Arc<Self>,
         caller: &Caller,
@@ -280,13 +286,14 @@ impl Application {
         }
         let place = match self.places.take(caller) {
             Some(place) => place,
-            // Rare, and not worth room in every request.
+            // Boxed, because few requests need it and the others should not carry its size.
             None => Box::pin(self.place(caller)).await?,
         };
         self.open(place).await
     }
 
-    /// An idle connection of the caller. `repeatable`: the request may be sent again if it is dead.
+    /// An idle connection of the caller. `repeatable`: the request may be sent again if the connection turns
+    /// out to be dead.
     fn idle_connection(&self, caller: &Caller, repeatable: bool) -> Option<Connection> {
         let now = Instant::now();
         let mut habits = lock(&self.habits);
@@ -302,7 +309,8 @@ impl Application {
         })
     }
 
-    /// Waits for a place for one more connection. One that is idle is closed for it, whosever it is.
+    /// Waits for a place for one more connection. An idle connection, of whichever caller, is closed to make
+    /// room.
     async fn place(&self, caller: &Caller) -> Result<Place<Caller>, Failure> {
         let full = || {
             self.counts.add(Event::RefusedApplicationConnections);
@@ -323,19 +331,19 @@ impl Application {
         }
     }
 
-    /// A stream of HTTP/2 for a request of the caller: of a connection that has room, or of a new one, while there may
-    /// be more.
+    /// A stream of HTTP/2 for a request of the caller: on a connection that has room, or on a new one, while
+    /// there may be more.
     async fn stream(self: &Arc<Self>, caller: &Caller) -> Result<Stream, Failure> {
         match self.next(caller) {
             Next::Stream(stream) => Ok(stream),
-            // Rare, and not worth room in every request.
+            // Boxed, because few requests need it and the others should not carry its size.
             next @ (Next::Opening { .. } | Next::Full) => {
                 Box::pin(self.wait_for_stream(caller, next)).await
             }
         }
     }
 
-    /// Waits for a connection that is being made, or, while there may be none, for a stream that ends.
+    /// Waits for a connection that is being made, or, if none may be made, for a stream that ends.
     async fn wait_for_stream(
         self: &Arc<Self>,
         caller: &Caller,
@@ -385,7 +393,7 @@ impl Application {
         )
     }
 
-    /// Makes one more connection of HTTP/2, as often as it is asked by all who wait for it.
+    /// Makes one more connection of HTTP/2; all requests that wait for it share it.
     fn opening(self: &Arc<Self>, caller: Caller) -> Opening<Failure> {
         let application = Arc::clone(self);
         let making = async move {
@@ -415,7 +423,7 @@ impl Application {
         let watch = stream
             .watch()
             .map_err(|error| self.connect_failure(&error))?;
-        let (stream, deaf) = Hearing::new(stream);
+        let (stream, deaf) = ReadToEnd::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)
             .max_headers(limits::FIELDS_MAX)
@@ -424,7 +432,8 @@ impl Application {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| exchange_failure(&error))?;
-        // Its errors reach whoever waits for a response; those of an idle connection concern nobody.
+        // Its errors reach the request that waits for a response. Errors of an idle connection affect no
+        // request.
         let driver = Driver(self.tasks.spawn(alone(
             "a connection to the application",
             connection.map(drop),
@@ -445,7 +454,7 @@ impl Application {
             None => self.place(caller).await?,
         };
         let (stream, greeting) = Greeted::new(self.connect().await?);
-        let (stream, _) = Hearing::new(stream);
+        let (stream, _) = ReadToEnd::new(stream);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .max_header_list_size(limits::HTTP2_HEAD_BYTES_READ)
@@ -460,8 +469,8 @@ impl Application {
         let driven = connection.map(|_| drop(place));
         self.tasks
             .spawn(alone("a connection to the application", driven));
-        // Nothing of a caller goes to an application before that has shown that it speaks HTTP/2: to one that does
-        // not, frames would be lines.
+        // No byte of a caller goes to an application before it has shown that it speaks HTTP/2: an HTTP/1.1
+        // application would read frames as lines of text.
         match tokio::time::timeout(self.connect, greeting.heard()).await {
             Ok(Greeting::Http2) => Ok(StreamConnection::new(sender, Arc::clone(&self.places))),
             Ok(Greeting::Other) | Err(_) => Err(Failure::new(
@@ -487,7 +496,7 @@ impl Application {
     }
 }
 
-/// The application has no room for one more request, and had none for [`limits::APPLICATION_WAIT`].
+/// The application allowed no further request for [`limits::APPLICATION_WAIT`].
 fn no_room(why: &str) -> Failure {
     Failure::new(Reason::Overloaded, format!("the application {why}"))
 }

@@ -7,16 +7,16 @@ use futures_util::future::{BoxFuture, Shared};
 /// The making of a connection, which all requests that need it wait for.
 pub(super) type Opening<E> = Shared<BoxFuture<'static, Result<(), E>>>;
 
-/// The connections, by caller. One that is left out goes on until its streams are over.
+/// The connections, by caller. A connection that is removed goes on until its streams have ended.
 pub(super) struct MultiplexedConnections<K, C, E: Clone> {
     all: Vec<OfCaller<K, C, E>>,
     bounds: Kept,
 }
 
-/// What is kept.
+/// The bounds on the connections that are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
-    /// How long a connection may be unused.
+    /// How long a connection may stay unused.
     pub(super) life: Duration,
     /// Of how many callers.
     pub(super) callers: usize,
@@ -40,7 +40,7 @@ struct Used<C> {
 pub(super) enum Next<S, E: Clone> {
     /// Takes it.
     Stream(S),
-    /// Waits for a connection that is being made, and looks again. `others`: the caller has some already.
+    /// Wait for a connection that is being made, and look again. `others`: the caller has other connections.
     Opening { opening: Opening<E>, others: bool },
     /// Waits until a stream ends, and looks again.
     Full,
@@ -54,9 +54,9 @@ impl<K: PartialEq + Clone, C, E: Clone> MultiplexedConnections<K, C, E> {
         }
     }
 
-    /// What a request of `caller` does next. `stream` takes one of a connection that has room; those that are not
-    /// `usable` are left out. One more connection is made where none has room. The first is asked first, so that
-    /// others may rest and end.
+    /// What a request of `caller` does next. `stream` opens a stream on a connection that has room;
+    /// connections that are not `usable` are skipped. If none has room, one more is made. The search begins
+    /// with the first connection, so that the later ones become idle and end.
     pub(super) fn next<S>(
         &mut self,
         caller: &K,
@@ -76,7 +76,7 @@ impl<K: PartialEq + Clone, C, E: Clone> MultiplexedConnections<K, C, E> {
                 return Next::Stream(stream);
             }
         }
-        // One that failed is not waited for twice.
+        // A connection attempt that failed is not waited for twice.
         one.opening.take_if(|opening| opening.peek().is_some());
         if one.opening.is_none() && one.connections.len() >= each {
             return Next::Full;
@@ -97,7 +97,7 @@ impl<K: PartialEq + Clone, C, E: Clone> MultiplexedConnections<K, C, E> {
         });
     }
 
-    /// The entry of a caller. Where too many are kept, the one that was used least recently is left out.
+    /// The entry of a caller. If there are too many, the least recently used one is removed.
     fn of_caller(&mut self, caller: &K, now: Instant) -> &mut OfCaller<K, C, E> {
         let known = self.all.iter().position(|one| one.caller == *caller);
         let index = known.unwrap_or_else(|| {
@@ -118,7 +118,7 @@ impl<K: PartialEq + Clone, C, E: Clone> MultiplexedConnections<K, C, E> {
         &mut self.all[index]
     }
 
-    /// Leaves out those that were not used for too long.
+    /// Removes connections that were not used for too long.
     pub(super) fn sweep(&mut self, now: Instant) {
         let life = self.bounds.life;
         for one in &mut self.all {
@@ -142,7 +142,7 @@ mod tests {
 
     type Connections = MultiplexedConnections<&'static str, Connection, ()>;
 
-    /// Of a name, with room for so many streams; not usable once it has less than none.
+    /// Of this name, with room for this many streams; a negative number makes it unusable.
     struct Connection(u32, Cell<i32>);
 
     fn connections(callers: usize) -> Connections {
@@ -153,7 +153,7 @@ mod tests {
         })
     }
 
-    /// What a caller gets, if a new connection would be `fresh` with room for one stream.
+    /// What a caller gets, if a new connection (`fresh`) would have room for one stream.
     fn next(all: &mut Connections, caller: &'static str, now: Instant, fresh: u32) -> Option<u32> {
         let make = || std::future::ready(Ok(())).boxed().shared();
         let take = |one: &Connection| {

@@ -1,5 +1,5 @@
-//! How many connections there may be to one application, and how requests wait for one, or for a stream of one: for a
-//! bounded time, and only so many at once.
+//! How many connections there may be to one application, and how requests wait for one, or for a stream of
+//! one: for a bounded time, and in bounded number.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,11 +12,11 @@ use weft_transport::shares::leaves_room;
 
 use crate::limits;
 
-/// Places for connections. No holder takes all of them: see [`leaves_room`].
+/// Places for connections. No holder may take all of them: see [`leaves_room`].
 pub(super) struct Places<K> {
     most: u32,
     taken: Mutex<Taken<K>>,
-    /// Who waits for one, or for a stream.
+    /// The requests that wait for a connection, or for a stream.
     pub(super) queue: Queue,
 }
 
@@ -26,14 +26,14 @@ struct Taken<K> {
     each: Vec<(K, u32)>,
 }
 
-/// A place, until it is dropped.
+/// A place, held until it is dropped.
 pub(super) struct Place<K: PartialEq> {
     places: Arc<Places<K>>,
     holder: K,
 }
 
 impl<K: PartialEq + Clone> Places<K> {
-    /// So many, all free.
+    /// This many places, all free.
     pub(super) fn new(most: u32) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -45,7 +45,7 @@ impl<K: PartialEq + Clone> Places<K> {
         })
     }
 
-    /// A place for `holder`, if it leaves some to others.
+    /// A place for `holder`, if enough places are left to others.
     pub(super) fn take(self: &Arc<Self>, holder: &K) -> Option<Place<K>> {
         let mut taken = lock(&self.taken);
         let known = taken.each.iter().position(|(one, _)| one == holder);
@@ -88,19 +88,19 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Something is free: all who wait look again.
+    /// A place is free: all who wait look again.
     pub(super) fn free(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.freed.notify_waiters();
         }
     }
 
-    /// To be taken before a look: what is freed after that wakes it.
+    /// To be created before a look: a place that is freed after that wakes it.
     pub(super) fn ticket(&self) -> Notified<'_> {
         self.freed.notified()
     }
 
-    /// Begins to wait, unless so many do that it is of no use.
+    /// Begins to wait, unless too many wait already.
     pub(super) fn join(&self) -> Option<Waiting<'_>> {
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
         let joined = Waiting {
@@ -112,7 +112,7 @@ impl Queue {
     }
 }
 
-/// One who waits.
+/// One request that waits.
 pub(super) struct Waiting<'a> {
     queue: &'a Queue,
     until: Instant,
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_looks_again_when_something_is_freed_and_gives_up_in_the_end() {
+    async fn a_waiting_request_looks_again_when_a_place_is_free_and_gives_up_in_the_end() {
         let places = Places::new(1);
         let place = places.take(&"a");
         let waiting = places.queue.join().unwrap();

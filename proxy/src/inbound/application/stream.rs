@@ -1,7 +1,7 @@
 //! A connection of HTTP/2 to the application, and one stream of it.
 //!
-//! Over h2 itself, as hyper's client queues requests beyond the application's limit without a word, and does not tell
-//! which ones an application has not processed.
+//! It uses h2 itself: hyper's client silently queues requests beyond the application's limit, and does not
+//! tell which requests an application has not processed.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 
 use super::answer::{AnswerBody, Answered};
-use super::lost::{Fate, Lost, Why};
+use super::lost::{Fate, Lost, UnprocessedReason};
 use super::places::Places;
 use super::upload::{Uploading, poll_upload};
 use super::{Leased, no_room};
@@ -48,7 +48,7 @@ impl StreamConnection {
         matches!(look(&mut self.sender), Poll::Ready(Ok(())))
     }
 
-    /// One more stream, if the application allows it.
+    /// Opens one more stream, if the application allows it.
     pub(super) fn stream(&self) -> Option<Stream> {
         let under_way = self.streams.load(Ordering::Relaxed);
         if under_way >= self.sender.current_max_send_streams() {
@@ -76,7 +76,7 @@ pub(super) struct Stream {
     place: StreamPlace,
 }
 
-/// What a stream takes of its connection's number, until it is dropped.
+/// Counts as one stream of its connection until it is dropped.
 pub(super) struct StreamPlace {
     streams: Arc<AtomicUsize>,
     places: Arc<Places<Caller>>,
@@ -102,11 +102,11 @@ impl Stream {
         let sent = self.sender.send_request(request, end);
         let (mut response, stream) = sent.map_err(|error| Lost::of_opening(&error))?;
         if look(&mut self.sender).is_pending() {
-            // The application lowered its limit meanwhile: h2 keeps the request back.
+            // The application lowered its limit in the meantime, so h2 holds the request back.
             let opened = tokio::time::timeout(limits::APPLICATION_WAIT, self.sender.ready());
             if Box::pin(opened).await.is_err() {
                 return Err(Lost {
-                    fate: Fate::Unprocessed(Why::Refused),
+                    fate: Fate::Unprocessed(UnprocessedReason::Refused),
                     failure: no_room("allows no more streams"),
                 });
             }
@@ -127,7 +127,8 @@ impl Stream {
     }
 }
 
-/// Takes all interim responses that are there, also those that no caller wants: h2 keeps any number of them.
+/// Takes all interim responses that have arrived, even those that no caller wants: h2 would keep any number
+/// of them.
 fn take_interims(
     response: &mut ResponseFuture,
     wanted: Option<&Interims>,

@@ -10,13 +10,14 @@ use http_body::Body as _;
 
 use crate::failure::Failure;
 use crate::inbound::body::OutgoingBody;
-use crate::mesh::stream_failure;
+use crate::transport_failure::stream_failure;
 
-/// One body, until all of it is handed over or nothing more is wanted. Dropped before, it cancels its stream.
+/// One body, until all of it is handed over or no more of it is wanted. Dropping it earlier cancels its
+/// stream.
 pub(crate) struct Uploading {
     body: OutgoingBody,
     stream: SendStream<Bytes>,
-    /// Read, and waiting for room in the stream's window; with whether it is the last piece.
+    /// Read, and waiting for room in the stream's window; the flag marks the last piece.
     piece: Option<(Bytes, bool)>,
 }
 
@@ -29,8 +30,8 @@ impl Uploading {
         }
     }
 
-    /// Sends what can be sent. Ready when there is no more to do. That the application wants no more is told by its
-    /// response.
+    /// Sends as much as the window allows. Ready when no work is left. If the application wants no more of
+    /// the body, its response tells.
     ///
     /// # Errors
     /// When the caller broke off.
@@ -40,8 +41,8 @@ impl Uploading {
                 return Poll::Ready(Ok(()));
             }
             if let Some((piece, last)) = self.piece.take() {
-                // One byte of the windows is enough to hand a whole piece to h2, which asks for the rest. To claim room
-                // for all of it would keep that from other streams of the connection.
+                // One byte of the window is enough to hand a whole piece to h2, which asks for the rest.
+                // Reserving room for all of it would take that room from other streams of the connection.
                 self.stream.reserve_capacity(1);
                 while self.stream.capacity() == 0 && !piece.is_empty() {
                     match self.stream.poll_capacity(cx) {
@@ -77,8 +78,8 @@ impl Uploading {
     }
 }
 
-/// Sends what is left of a body, if anything is, while `work` is under way; what is left of it after that is not
-/// wanted any more. `work` is borrowed as in [`crate::idle::while_moving`].
+/// Sends the rest of a body, if there is any, while `work` is under way; afterwards the rest is no longer
+/// wanted. `work` is borrowed as in [`crate::idle::while_moving`].
 pub(crate) async fn while_uploading<T, F>(
     mut upload: Option<Uploading>,
     mut work: Pin<&mut F>,

@@ -1,5 +1,5 @@
-//! Does what a policy asks for to see who stands it: holds requests back, or answers them with an error. What is drawn
-//! is decided in [`crate::resilience::fault`].
+//! Injects the faults that a policy asks for to test callers: delays requests, or answers them with an error.
+//! [`crate::resilience::fault`] draws which requests.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ pub(super) fn is_set(exchange: &Exchange) -> bool {
     fault.delay.is_some() || fault.abort.is_some()
 }
 
-/// A delay is not longer than the deadline.
+/// A delay is never longer than the deadline.
 pub(super) async fn apply(exchange: &Exchange) -> Result<(), Failure> {
     let route = &exchange.route;
     let counts = &route.cluster.destination.counts;

@@ -1,4 +1,5 @@
-//! Writes the head for the next hop: what was meant for this one goes, what the peer's sidecar has to know comes. Pure.
+//! Writes the head for the next hop: removes fields meant for this hop, adds fields that the peer's sidecar
+//! needs. Pure.
 
 use http::Version;
 use http::header::{HOST, HeaderValue, VIA};

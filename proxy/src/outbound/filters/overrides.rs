@@ -1,8 +1,8 @@
-//! What a request says by its own headers about how it is treated, where a policy lets its caller
+//! Overrides: a request's own headers may change how it is treated, if a policy allows its caller
 //! (`overrides.callers`).
 //!
-//! Fields that the policy does not allow, and values that make no sense, change nothing and are counted;
-//! like all `weft-*` fields none of them crosses the mesh.
+//! A field that the policy does not allow, or whose value is invalid, changes nothing and is counted. Like
+//! all `weft-*` fields, none of them crosses the mesh.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("weft-override-r
 /// In place of `priority`.
 pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("weft-override-priority");
 
-/// Treats the request as its own headers ask for, where a policy lets this application say so.
+/// Applies the request's own headers, if a policy allows this application to set them.
 pub(super) fn apply(exchange: &mut Exchange) {
     let (worker, route) = (&exchange.worker, &mut exchange.route);
     if route.traffic.overrides.callers.is_empty() {
@@ -43,19 +43,19 @@ pub(super) fn apply(exchange: &mut Exchange) {
             if let Some(traffic) = traffic {
                 counts.add(Event::OverrideTaken);
                 route.traffic = Arc::from(traffic);
-                // Its times are the caller's word from here on.
+                // From here on the caller has set these times.
                 exchange.deadline.by_policy = false;
             }
         }
     }
 }
 
-/// What became of the overrides of one request.
+/// The result of the overrides of one request.
 #[derive(Debug, PartialEq, Eq)]
 enum Overridden {
     /// The caller may.
     Allowed {
-        /// What is in force, if any field says something else than the policy.
+        /// The traffic policy in force, if any field differs from the policy of the route.
         traffic: Option<Box<RequestTraffic>>,
         /// Fields that made no sense.
         senseless: u64,
@@ -109,7 +109,7 @@ fn read(headers: &HeaderMap, caller: &SpiffeId, traffic: &RequestTraffic) -> Opt
     })
 }
 
-/// Two lines of one field contradict each other, so they say nothing.
+/// Two lines of one field contradict each other, so neither counts.
 fn set<T>(
     headers: &HeaderMap,
     name: &HeaderName,

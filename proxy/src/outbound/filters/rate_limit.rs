@@ -1,4 +1,4 @@
-//! Refuses what is over the rate of its route. The buckets are in [`crate::resilience::rate`].
+//! Refuses requests over the rate of their route. The buckets are in [`crate::resilience::rate`].
 
 use super::super::exchange::Exchange;
 use crate::failure::{Failure, Reason};

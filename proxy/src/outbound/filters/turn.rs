@@ -1,5 +1,5 @@
-//! A request that had to be read to be seen, because it came on a connection that carries others too (HTTP/2), waits
-//! for its turn while the worker is behind. Those of HTTP/1.1 waited unread.
+//! A request that came on a connection that carries others too (HTTP/2) had to be read to be seen. While the
+//! worker is behind, it waits here for its turn. Requests of HTTP/1.1 have waited unread.
 
 use std::time::Instant;
 
@@ -17,6 +17,6 @@ pub(super) fn is_due(exchange: &Exchange) -> bool {
 pub(super) async fn wait(exchange: &Exchange, now: Instant) {
     let end = exchange.deadline.end.unwrap_or_else(|| now + LONGEST);
     let turn = exchange.worker.shard.intake.turn();
-    // Without its turn by then the deadline has passed, which is told before the first attempt.
+    // If its turn has not come by then, the deadline has passed; the first attempt reports that.
     let _ = tokio::time::timeout_at(end.into(), turn).await;
 }

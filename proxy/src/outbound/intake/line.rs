@@ -1,8 +1,8 @@
-//! Who of those that wait to be read is next. Pure.
+//! Decides which of the connections that wait to be read is next. Pure.
 //!
-//! The oldest first, which is fair, as long as callers wait for it. Once some that waited for long were found to
-//! be gone, the newest is next: its caller will still be there when the answer comes, and that of the oldest
-//! will not. One in eight is the oldest even so, or a connection could wait for ever.
+//! The oldest is first, which is fair, as long as callers wait. Once some that waited for long turn out to be
+//! gone, the newest is next: its caller will still be there when the answer comes, and the caller of the
+//! oldest will not. Even then one in eight is the oldest, or a connection could wait for ever.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,13 +14,13 @@ use crate::limits;
 pub(super) struct Line<W> {
     waiting: BTreeMap<Place, Waiting<W>>,
     next: Place,
-    /// When one was found to be gone that had waited for long.
+    /// When a connection that had waited for long was found to be gone.
     gone: Option<Instant>,
     /// How many were called since callers give up.
     called: u32,
 }
 
-/// Whose turn it is; a later one has a higher number.
+/// The connections in order of arrival; a later one has a higher number.
 pub(super) type Place = u64;
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl<W> Line<W> {
         place
     }
 
-    /// What wakes the one at this place, while it waits.
+    /// Wakes the connection at this place, while it waits.
     pub(super) fn waker(&mut self, place: Place) -> Option<&mut W> {
         self.waiting
             .get_mut(&place)
@@ -69,8 +69,8 @@ impl<W> Line<W> {
             .is_some_and(|gone| now.saturating_duration_since(gone) < limits::INTAKE_PATIENCE)
     }
 
-    /// One that was called is gone. Callers close connections that are idle, too: only where others have waited for
-    /// long does it mean anything.
+    /// A connection that was called is gone. Callers close idle connections, too, so this counts only if
+    /// connections have waited for long.
     pub(super) fn gone(&mut self, now: Instant) {
         let oldest = self.waiting.first_key_value();
         let waited = oldest.map(|(_, oldest)| now.saturating_duration_since(oldest.since));
@@ -91,7 +91,7 @@ impl<W> Line<W> {
         self.waiting.pop_last().map(|(_, waiting)| waiting.waker)
     }
 
-    /// Calls the one that has waited longest.
+    /// Calls the connection that has waited longest.
     pub(super) fn oldest(&mut self) -> Option<W> {
         self.waiting.pop_first().map(|(_, waiting)| waiting.waker)
     }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_gone_says_nothing_where_nobody_has_waited_for_long() {
+    fn a_client_that_left_counts_only_if_others_have_waited_for_long() {
         let (mut line, now) = twenty();
         line.gone(now.checked_sub(Duration::from_millis(1)).unwrap());
         assert!(!line.callers_give_up(now));
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_is_not_called() {
+    fn a_connection_that_leaves_is_not_called() {
         let mut line = Line::default();
         let now = Instant::now();
         let places = [7, 8].map(|number| line.join(number, now));

@@ -1,15 +1,15 @@
-//! How much of what the application asks a worker takes in, while it has more to do than it can.
+//! Limits how many of the application's requests an overloaded worker takes in.
 //!
-//! A request costs next to nothing as long as it is not read. So a worker that falls behind, or whose connections
-//! wait to be accepted for long, begins only as many requests in each pass over what is ready as one pass has time for
-//! ([`portion`]). The others wait in the kernel, where TCP lets their callers feel it, and [`mod@line`] tells who is next.
-//! Connections are accepted by the same measure ([`door`]). When nobody has waited for a second, all are taken in as
-//! they come.
+//! A request costs next to nothing until it is read. So when a worker falls behind, or its connections wait
+//! long to be accepted, it begins in each pass over the ready tasks only as many requests as one pass has
+//! time for ([`portion`]). The others wait in the kernel, where TCP slows their callers down, and
+//! [`mod@line`] picks the next. The worker accepts connections by the same measure ([`acceptor`]). After a
+//! second in which nothing waited, the worker takes everything in as it comes.
 //!
-//! A request that had to be read to be seen, because it came on a connection that carries others too (HTTP/2),
-//! waits as well: as many as may be open on one connection, and no more are sent.
+//! A request that came on a connection that carries others too (HTTP/2) had to be read to be seen, and waits
+//! as well: as many may wait as streams are open on the connection, and the client sends no more.
 
-mod door;
+mod acceptor;
 mod line;
 mod portion;
 
@@ -24,26 +24,26 @@ use tokio::time::Instant;
 use weft_transport::lag::Lag;
 
 use crate::limits;
-pub(super) use door::Door;
+pub(super) use acceptor::Acceptor;
 use line::{Line, Place};
 use portion::Portion;
 use weft_transport::locks::lock;
 
-/// What one worker takes in.
+/// The intake of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
-    /// Whether it is limited; if not, nothing else here is looked at.
+    /// Whether intake is limited; if not, no other field here is read.
     limited: AtomicBool,
     cycle: Mutex<Cycle>,
-    /// Somebody found that connections wait to be accepted for long.
+    /// A listener found that connections wait long to be accepted.
     stands: Notify,
     /// The limit has ended.
     released: Notify,
-    /// Microseconds in which it was limited.
+    /// Microseconds for which it was limited.
     limited_for: AtomicU64,
 }
 
-/// What may begin before the next cycle does.
+/// Requests that may begin before the next cycle.
 #[derive(Debug, Default)]
 struct Cycle {
     left: u32,
@@ -51,13 +51,13 @@ struct Cycle {
     /// Connections with something to read.
     line: Line<Waker>,
     /// Listeners that would accept.
-    doors: Vec<Waker>,
-    /// When one of them had its turn before connections that wait to be read.
+    acceptors: Vec<Waker>,
+    /// When a request last had its turn before connections that wait to be read.
     accepted: Option<Instant>,
 }
 
 impl Cycle {
-    /// Begins anew with so many, and wakes those whose turn it is.
+    /// Begins a new cycle with this many, and wakes those whose turn it is.
     fn begin(&mut self, requests: u32, now: Instant) {
         self.left = requests;
         self.begun = 0;
@@ -68,13 +68,13 @@ impl Cycle {
             self.take();
             waker.wake();
         }
-        self.doors.drain(..).for_each(Waker::wake);
+        self.acceptors.drain(..).for_each(Waker::wake);
     }
 
-    /// How many of those that are left may be connections to accept though others wait to be read: half, which is
-    /// fair, unless callers give up. Then one more connection would only be one more that waits.
+    /// How many of those left may be accepted connections while others wait to be read: half, which is fair,
+    /// unless callers give up. Then one more connection would only be one more that waits.
     fn kept(&mut self, now: Instant) -> u32 {
-        if self.doors.is_empty() || self.line.is_empty() {
+        if self.acceptors.is_empty() || self.line.is_empty() {
             return 0;
         }
         if !self.line.callers_give_up(now.into_std()) {
@@ -99,12 +99,12 @@ impl Cycle {
     }
 
     fn is_waited_for(&self) -> bool {
-        !self.line.is_empty() || !self.doors.is_empty()
+        !self.line.is_empty() || !self.acceptors.is_empty()
     }
 }
 
 impl Intake {
-    /// Whether a turn has to be waited for.
+    /// Whether a request has to wait for its turn.
     pub(crate) fn is_limited(&self) -> bool {
         self.limited.load(Ordering::Relaxed)
     }
@@ -120,8 +120,8 @@ impl Intake {
         poll_fn(|context| turn.poll(context)).await;
     }
 
-    /// The turn that was waited for is not needed, because the client is gone: whoever has waited longest has it, and
-    /// may be gone as well. So those who are do not pile up.
+    /// A turn was granted and is not needed, because the client is gone. The one that has waited longest gets
+    /// it, and may be gone as well. So connections of clients that left do not pile up.
     pub(super) fn pass_on(&self) {
         let mut cycle = lock(&self.cycle);
         cycle.line.gone(Instant::now().into_std());
@@ -141,13 +141,13 @@ impl Intake {
             if cycle.take() {
                 return Poll::Ready(());
             }
-            cycle.doors.push(context.waker().clone());
+            cycle.acceptors.push(context.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    /// Connections have been waiting to be accepted for longer than a burst takes.
+    /// Connections have waited to be accepted for longer than a burst lasts.
     fn stands(&self) {
         self.stands.notify_one();
     }
@@ -165,7 +165,7 @@ impl Intake {
         self.released.notify_waiters();
     }
 
-    /// Limits what is taken in whenever there is more than the worker can do. Without end.
+    /// Limits intake whenever the worker is overloaded. Runs without end.
     pub(crate) async fn keep(self: Arc<Self>, lag: Lag) {
         loop {
             tokio::select! {
@@ -176,11 +176,11 @@ impl Intake {
         }
     }
 
-    /// Limits until nobody has waited for a while.
+    /// Limits intake until nothing has waited for a while.
     async fn limit(&self) {
         let mut portion = Portion::default();
         let mut began = Instant::now();
-        // Whoever made it necessary waits.
+        // The connections that caused the limit wait.
         let (mut waits, mut waited) = (true, began);
         self.limited.store(true, Ordering::Relaxed);
         while began - waited < limits::INTAKE_RELEASE {
@@ -188,7 +188,7 @@ impl Intake {
             if !waits {
                 tokio::time::sleep(limits::INTAKE_CYCLE).await;
             }
-            // Everything that is ready has its turn before this comes back.
+            // Every ready task has its turn before this continues.
             tokio::task::yield_now().await;
             let now = Instant::now();
             let took = now - began;
@@ -209,7 +209,7 @@ impl Intake {
     }
 }
 
-/// The turn of one connection to be read. Dropped, it has left the line.
+/// One connection's turn to be read. Dropping it leaves the line.
 #[derive(Debug)]
 pub(super) struct Turn {
     intake: Arc<Intake>,
@@ -224,7 +224,7 @@ impl Turn {
         }
     }
 
-    /// Whether it has to be waited for.
+    /// Whether it has to wait.
     pub(super) fn is_needed(&self) -> bool {
         self.place.is_some() || self.intake.is_limited()
     }
@@ -234,7 +234,7 @@ impl Turn {
         self.intake.pass_on();
     }
 
-    /// Ready when something may be read; after that another turn begins.
+    /// Ready when a request may be read; after that another turn begins.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if !self.is_needed() {
             return Poll::Ready(());
@@ -278,13 +278,13 @@ mod tests {
 
     use super::*;
 
-    /// So many that wait to be read, and a listener that would accept.
+    /// This many wait to be read, and one listener would accept.
     fn crowd(connections: u32, now: Instant) -> Cycle {
         let mut cycle = Cycle::default();
         for _ in 0..connections {
             cycle.line.join(noop_waker(), now.into_std());
         }
-        cycle.doors.push(noop_waker());
+        cycle.acceptors.push(noop_waker());
         cycle
     }
 
@@ -299,17 +299,17 @@ mod tests {
         cycle.line.gone(later.into_std());
         let mut left = Vec::new();
         for _ in 0..3 {
-            cycle.doors.push(noop_waker());
+            cycle.acceptors.push(noop_waker());
             cycle.begin(20, later);
             left.push(cycle.left);
             later += limits::INTAKE_ACCEPTS_EACH / 2;
         }
         assert_eq!(left, [1, 0, 1]);
-        assert!(cycle.doors.is_empty());
+        assert!(cycle.acceptors.is_empty());
     }
 
     #[test]
-    fn what_is_left_of_a_cycle_is_for_whoever_comes() {
+    fn the_rest_of_a_cycle_is_for_the_next_to_come() {
         let now = Instant::now();
         let mut cycle = crowd(3, now);
         cycle.begin(20, now);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_limit_ends_when_nobody_has_waited_for_a_while_and_everybody_had_a_turn() {
+    async fn a_limit_ends_after_a_while_without_waiting_when_all_had_a_turn() {
         let intake = Arc::new(Intake::default());
         assert!(intake.turn().now_or_never().is_some());
         let mut tasks = JoinSet::new();
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_turn_of_one_that_is_gone_goes_to_the_next_and_who_leaves_has_none() {
+    async fn the_turn_of_a_client_that_left_goes_to_the_next() {
         let intake = Arc::new(Intake::default());
         intake.limited.store(true, Ordering::Relaxed);
         let mut turns = [(); 3].map(|()| Box::pin(intake.turn()));
@@ -347,7 +347,7 @@ mod tests {
         intake.pass_on();
         assert!(third.now_or_never().is_none());
         assert!(second.now_or_never().is_some());
-        // Nobody is left to have it, so whoever comes does.
+        // No connection is left to take it, so the next one that comes does.
         intake.pass_on();
         assert!(intake.turn().now_or_never().is_some());
         assert!(intake.turn().now_or_never().is_none());

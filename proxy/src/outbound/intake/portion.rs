@@ -1,7 +1,9 @@
-//! How many requests a worker begins in one cycle, so that it is through with them when the next begins. Pure.
+//! How many requests a worker begins in one cycle, so that it has handled them when the next cycle begins.
+//! Pure.
 //!
-//! What a cycle takes on the thread tells how much was begun, whatever requests cost, how fast the machine is and
-//! how long applications take: those that wait for their answers take no time. So nothing has to be tuned.
+//! The time that a cycle takes on the thread tells how many requests a cycle can begin. It accounts for the
+//! cost of requests, the speed of the machine and the time that applications take, because requests that wait
+//! for an answer use no time of the thread. So it needs no tuning.
 
 use std::time::Duration;
 
@@ -25,12 +27,12 @@ impl Default for Portion {
 }
 
 impl Portion {
-    /// As many may begin in this cycle.
+    /// How many may begin in this cycle.
     pub(super) fn requests(&self) -> u32 {
         self.requests
     }
 
-    /// A cycle is over, which `took` so long with so many `begun`, and somebody `waits`.
+    /// A cycle is over: it `took` this long with this many `begun`; `waits` if others are left waiting.
     pub(super) fn over(&mut self, took: Duration, begun: u32, waits: bool) {
         if took >= limits::INTAKE_CYCLE_LONG {
             self.searching = false;
@@ -52,7 +54,8 @@ impl Portion {
 mod tests {
     use super::*;
 
-    /// How many requests are begun in a cycle in the end, and how long it takes, if each takes so long and any number wait.
+    /// How many requests a cycle begins in the end, and how long it takes, if each takes this long and any
+    /// number wait.
     fn in_the_end(each: Duration) -> (u32, Duration) {
         let mut portion = Portion::default();
         for _ in 0..100 {
@@ -76,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_cycle_cuts_the_portion_to_what_fits_and_only_who_waits_makes_it_grow() {
+    fn a_long_cycle_cuts_the_portion_to_what_fits_and_only_waiting_requests_make_it_grow() {
         let mut portion = Portion::default();
         let short = limits::INTAKE_CYCLE / 2;
         portion.over(short, 16, false);

@@ -1,4 +1,4 @@
-//! How long the answers of a service usually take, by class of request: what a queue is measured against.
+//! How long the answers of a service usually take, by class of request: a queue is measured against this.
 //! Pure.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::watch::QUEUED;
 
-/// Classes that are told apart. Two that fall together share one usual time, that of the quicker one.
+/// Classes of calls that are told apart. Two that share a slot share one usual time, that of the quicker one.
 const CLASSES: usize = 64;
-/// Answers whose mean is one reading of a class: few at first, so that something is known soon, then more, so
-/// that a few slow ones among many quick ones are in each.
+/// Answers whose mean makes one reading of a class: few at first, so that a value is known soon; then more,
+/// so that each reading includes the few slow answers among many quick ones.
 const READING_FIRST: u32 = 8;
 const READING: u32 = 128;
-/// The lowest reading of this time and of the time before it is what is usual, so an old one is forgotten after
-/// five to ten minutes.
+/// The lowest reading of this period and of the one before is the usual time, so an old reading is forgotten
+/// after five to ten minutes.
 const PERIOD: Duration = Duration::from_secs(300);
-/// A class that usually takes longer waits by its nature, as long polls do: it tells nothing of a queue.
+/// A class that usually takes longer waits by its nature, as long polls do: it tells nothing about a queue.
 const USUAL_MAX: f64 = 1.0;
 
 /// The class of a request, a place among [`CLASSES`].
@@ -37,7 +37,7 @@ impl Class {
     }
 }
 
-/// What is usual for each class.
+/// The usual time of each class.
 #[derive(Debug)]
 pub(super) struct Classes(Box<[Usual; CLASSES]>);
 
@@ -48,15 +48,15 @@ impl Default for Classes {
 }
 
 impl Classes {
-    /// Seconds that an answer of this class usually takes, if that is known and says something of a queue.
+    /// Seconds that an answer of this class usually takes, if that is known and tells about a queue.
     pub(super) fn usual(&self, class: Class) -> Option<f64> {
         let usual = self.0[usize::from(class.0)].lowest()?;
         (usual <= USUAL_MAX).then_some(usual)
     }
 
-    /// Seconds that the answer takes that a worker of the application is usually busy with at a random moment, in
-    /// the slowest class that says something of a queue. With a few slow answers among many quick ones that is
-    /// nearly always a slow one.
+    /// Seconds that an answer takes, weighted by the time that workers of the application spend on it: the
+    /// answer on which a worker is usually busy at a random moment, in the slowest class that tells about a
+    /// queue. With a few slow answers among many quick ones that is nearly always a slow one.
     pub(super) fn slowest(&self) -> f64 {
         let telling = self.0.iter();
         let telling =
@@ -119,7 +119,7 @@ impl Usual {
             self.since = Some(now);
         }
         self.lowest = Some(self.lowest.map_or(mean, |lowest| lowest.min(mean)));
-        // Not what a queue made of it.
+        // Not the time that a queue caused.
         if self.lowest().is_some_and(|lowest| mean < QUEUED * lowest) {
             self.busy = self.busy.max(busy);
         }

@@ -23,17 +23,17 @@ enum Order {
     Random,
 }
 
-/// An application: what it works on at once, and whom it takes next.
+/// An application: its concurrency, and the order in which it serves.
 #[derive(Clone, Copy, Debug)]
 struct App {
     workers: usize,
     order: Order,
-    /// Whether it notices that a caller gave up on a request that waits.
+    /// Whether it notices that the caller of a waiting request gave up.
     notices: bool,
 }
 
 impl App {
-    /// Works on all at once, as an application does that itself waits for others.
+    /// Works on all at once, as an application does that itself waits for other services.
     const UNBOUNDED: Self = Self {
         workers: usize::MAX,
         order: Order::Oldest,
@@ -53,9 +53,9 @@ impl App {
 struct Flow {
     caller: usize,
     path: &'static str,
-    /// Requests a second at a time in seconds.
+    /// Requests per second, as a function of the time in seconds.
     rate: fn(f64) -> f64,
-    /// Seconds of work of one at that time, by a random number.
+    /// Seconds of work of one request at that time, by a random number.
     work: fn(f64, f64) -> f64,
     /// Seconds after which the caller gives up.
     patience: f64,
@@ -73,7 +73,7 @@ impl Flow {
     }
 }
 
-/// What came of the requests of each flow in each second of their arrival.
+/// The results of each flow's requests, by the second in which they arrived.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Second {
     good: u32,
@@ -156,7 +156,7 @@ impl<'a> Simulation<'a> {
 
     fn next_arrival(&mut self, flow: usize, now: u64) {
         let rate = (self.flows[flow].rate)(now as f64 / MICROS).max(1e-3);
-        // A rate that changes is seen within a second.
+        // A change of the rate takes effect within a second.
         let gap: f64 = -self.random.random_range(1e-12..1.0_f64).ln() / rate;
         let at = now + (gap * MICROS) as u64;
         self.events.push(Reverse((at, Event::Arrival(flow))));
@@ -214,7 +214,7 @@ impl<'a> Simulation<'a> {
         self.take(now);
     }
 
-    /// Lets free workers take what waits.
+    /// Gives waiting requests to free workers.
     fn take(&mut self, now: u64) {
         while self.busy < self.app.workers && !self.queue.is_empty() {
             let last = self.queue.len() - 1;
@@ -297,7 +297,7 @@ struct Told {
 }
 
 impl Told {
-    /// Sum of what came of all flows from one second to another.
+    /// Sum of the results of all flows from one second to another.
     fn sum(&self, from: usize, to: usize) -> Second {
         self.flows
             .iter()
@@ -402,8 +402,8 @@ fn at_twice_five_and_ten_times_the_capacity_the_application_answers_what_it_can(
     }
 }
 
-/// A request that its caller gave up on may still be served, at a random time: such an application drains what it was
-/// asked before. How long that takes depends on how much it was.
+/// A request whose caller gave up may still be served, at a random time: such an application works through
+/// its backlog. How long that takes depends on the backlog.
 #[test]
 fn an_application_that_serves_at_random_what_is_given_up_on_recovers() {
     let app = App {
@@ -424,7 +424,7 @@ fn an_application_that_serves_at_random_what_is_given_up_on_recovers() {
 fn without_deadlines_the_queue_stays_short_as_well() {
     let rate = |now| if now < 10.0 { 100.0 } else { 2.0 * CAPACITY };
     let mut flow = Flow::new(rate, service_time);
-    // What waits for longer than this is lost.
+    // A request that waits for longer than this is lost.
     flow.patience = 0.15;
     let mut patient = Flow::new(|_| 1.0, service_time);
     patient.patience = 1e6;
@@ -459,7 +459,7 @@ fn a_light_caller_is_hardly_refused_for_the_load_of_a_heavy_one() {
     assert!((light.refused + light.lost) * 50 <= light.good, "{light:?}");
 }
 
-/// What is asked of applications that can do it, for an hour each.
+/// Loads that the application can carry, for an hour each.
 fn is_never_refused(scenarios: Vec<(&str, App, Vec<Flow>)>) {
     for (name, app, flows) in scenarios {
         let told = simulate(app, &flows, 11, HOUR);
@@ -528,7 +528,8 @@ fn requests_of_1_and_500_ms_are_no_overload() {
 
 #[test]
 fn a_cold_cache_is_no_overload() {
-    // For half a minute answers take up to thirty times as long, of an application that waits for others.
+    // For half a minute answers take up to thirty times as long, in an application that waits for other
+    // services.
     let cold = |now: f64, random: f64| {
         let since = now % 600.0;
         service_time(now, random) * if since < 30.0 { 30.0 - since } else { 1.0 }
@@ -644,8 +645,8 @@ fn a_limit_that_does_not_help_is_given_up() {
     assert_eq!((after.refused, after.lost), (0, 0));
 }
 
-/// Long polls that were quick before, and then are given up on, look like overload. The limit finds that it does not
-/// help, and pauses for longer each time.
+/// Long polls that were quick before, and whose callers then give up, look like overload. The limit finds
+/// that it does not help, and pauses for longer each time.
 #[test]
 fn polls_that_are_given_up_on_after_quick_ones_are_refused_for_a_while_and_not_for_ever() {
     let work = |now: f64, random: f64| {

@@ -1,8 +1,9 @@
-//! A service whose application is asked more than it can answer: the adaptive limit. Pure: time is an argument.
+//! The adaptive limit of a service whose application gets more requests than it can answer. Pure: time is an
+//! argument.
 //!
-//! Without overload there is no limit. [`watch`] looks for the signs of one, [`regulator`] then finds the limit
-//! and says when it is over. [`classes`] knows what is usual, [`waiting`] counts what waits. The reasons are in
-//! docs/adr/0022-adaptive-limit.md.
+//! Without overload there is no limit. [`watch`] looks for the signs of overload, [`regulator`] then finds
+//! the limit and ends it. [`classes`] knows the usual times, [`waiting`] counts the requests that wait. The
+//! reasons are in docs/adr/0022-adaptive-limit.md.
 
 pub(crate) mod classes;
 #[cfg(test)]
@@ -18,21 +19,21 @@ use regulator::{Course, Regulator};
 use waiting::{QUEUED_MAX, Waiting};
 use watch::{Measured, Sign, Watch};
 
-/// After a limit that did not help none is tried for this time: twice as long each time, at most this.
+/// After a limit that did not help, no limit is tried for this time: twice as long each time, at most this.
 const PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(960);
 
-/// What became of a request that waited for the head of its answer.
+/// How a request's wait for the head of its answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The application answered.
     Answered,
-    /// The application answered that it can't or won't (4xx): such an answer is often quicker than a good one,
-    /// so it doesn't tell what is usual.
+    /// The application refused the request (4xx). Such an answer is often quicker than a good one, so it does
+    /// not show the usual time.
     Declined,
     /// Its caller gave up, or its deadline passed.
     GivenUp,
-    /// Anything else: it says nothing of a queue.
+    /// Any other end: it tells nothing about a queue.
     Other,
 }
 
@@ -46,14 +47,14 @@ pub(crate) struct Ticket {
     pub(crate) counts: bool,
 }
 
-/// What the limit began or ended to do, to be told.
+/// What the limit began or stopped doing, to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// It acts.
     Acts(Sign),
-    /// It acts no more: it was not needed for a while.
+    /// It has stopped acting: it was not needed for a while.
     Over,
-    /// It acts no more: it did not help.
+    /// It has stopped acting: it did not help.
     Useless,
 }
 
@@ -87,7 +88,7 @@ impl Overload {
         }
     }
 
-    /// Whether what [`Self::limit`] says is done, or only observed.
+    /// Whether [`Self::limit`] is enforced, or only observed.
     pub(crate) fn enforce(&mut self, enforced: bool) {
         self.enforced = enforced;
     }

@@ -1,11 +1,11 @@
 //! How many requests may wait while a service is overloaded. Pure.
 //!
-//! The limit is found by trial, in generations. A generation is the requests that are let in under one limit; it
-//! is judged by what became of them and by how much the application answered meanwhile, once those that were let
-//! in before are out of the way. While requests are lost or wait in a queue, the limit is halved. If the
-//! application then answers less, the cut reached below what it works on at once, and is taken back. While
-//! nothing waits, the limit grows. Nothing is assumed of the application: neither in which order it serves, nor
-//! how many at once, nor how long an answer should take.
+//! Trial finds the limit, in generations. A generation is the set of requests let in under one limit. It is
+//! judged once the requests let in before it are finished, by how its requests ended and by how much the
+//! application answered in that time. While requests are lost or wait in a queue, the limit is halved. If the
+//! application then answers less, the limit was cut below the application's own concurrency, and the cut is
+//! taken back. While no request waits, the limit grows. Nothing is assumed about the application: not the
+//! order in which it serves, nor its concurrency, nor how long an answer should take.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::watch::{Measured, QUEUED, Seen};
 
 /// The least limit.
 const LEAST: u32 = 4;
-/// A generation is judged after so many of its requests have ended and this time ...
+/// A generation is judged after this many of its requests have ended and this time ...
 const JUDGED: u32 = 64;
 const JUDGED_TIME: Duration = Duration::from_millis(200);
 /// ... or a few and a longer time ...
@@ -21,49 +21,50 @@ const JUDGED_FEW: u32 = 16;
 const JUDGED_FEW_TIME: Duration = Duration::from_secs(1);
 /// ... or after the longest time.
 const JUDGED_MAX: Duration = Duration::from_secs(4);
-/// ... or as soon as most of so many are lost.
+/// ... or as soon as most of this many are lost.
 const HOPELESS: u32 = 8;
-/// Those of before are waited for at most this long.
+/// The requests let in before are waited for at most this long.
 const SETTLED_MAX: Duration = Duration::from_secs(3);
-/// They are out of the way when so many times the limit wait.
+/// They are finished when this many times the limit have ended their wait.
 const SETTLED: f64 = 1.25;
 
 /// Requests are lost if this share of a generation is.
 const LOST: f64 = 0.05;
-/// A cut went too deep if answers fall below this share, unless as many requests are still lost: these waited
-/// behind what the application still has from before.
+/// A cut went too deep if answers fall below this share, unless as many requests are still lost: those waited
+/// behind older work of the application.
 const CUT_KEEPS: f64 = 0.8;
 const CUT_LOSES: f64 = 0.2;
-/// Where most of a generation is lost a cut goes deeper.
+/// If most of a generation is lost, a cut goes deeper.
 const MOST: f64 = 0.5;
 /// A larger limit is worth it if answers grow by this.
 const GROWTH_GAINS: f64 = 1.1;
 /// Nothing waits if answers take less than this many times the usual time.
 const UNQUEUED: f64 = 1.5;
-/// The application can do nearly all that it is asked if no more than this share is refused.
+/// The application can answer nearly all requests if at most this share is refused.
 const REFUSED_FEW: f64 = 0.1;
-/// What a limit grows by at a time.
+/// The step by which a limit grows.
 const GROW: f64 = 1.25;
-/// Generations after which a step is tried again that was taken back: twice as many each time, at most these.
+/// Generations after which a step that was taken back is tried again: twice as many each time, at most this
+/// many.
 const RETRY_MAX: u32 = 16;
 
-/// A limit that refused less than this share for this time is needed no more.
+/// A limit that refused less than this share for this time is no longer needed.
 const NEEDED: f64 = 0.02;
 const UNNEEDED: Duration = Duration::from_secs(5);
-/// For this time less than this share was answered of what was before the limit acted: it does not help.
+/// If for this time less than this share of the earlier rate was answered, the limit does not help.
 const USELESS: Duration = Duration::from_secs(20);
 const USELESS_KEEPS: f64 = 0.5;
 
-/// What a generation showed.
+/// The result of a generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Shown {
-    /// Work answered a second, each answer by the usual time of its class.
+    /// Work answered per second: each answer counts the usual time of its class.
     rate: f64,
     /// Share that was lost.
     lost: f64,
     /// How many times the usual time answers took.
     ratio: f64,
-    /// Share of what asked that was refused.
+    /// Share of the arriving requests that was refused.
     refused: f64,
 }
 
@@ -95,7 +96,7 @@ impl Patience {
     }
 }
 
-/// What becomes of the limit.
+/// How the limit goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Course {
     /// It goes on.
@@ -124,19 +125,19 @@ pub(super) struct Regulator {
     rated: u32,
     refused: u32,
     needed_last: Instant,
-    /// The rate of before it acted.
+    /// The rate before it acted.
     rate_before: f64,
     helped_last: Instant,
 }
 
 impl Regulator {
-    /// Begins with a cut of what waits, by how many times the usual time answers take: held at what waits, the queue
-    /// would be filled up again for as long as it takes to judge it. There is nothing to compare this cut with; where it
-    /// is too deep the limit grows.
+    /// Begins with a cut of the waiting requests, in proportion to how many times the usual time answers
+    /// take. If the limit began at the present number, the queue would stay full until it is judged. This cut
+    /// has no earlier generation to compare with; if it is too deep, the limit grows.
     pub(super) fn new(waiting: u32, seen: Seen, now: Instant) -> Self {
         Self {
             limit: cut_by(waiting, seen.ratio).max(LEAST),
-            // Those that were let in before it acted belong to none.
+            // Requests let in before it acted belong to no generation.
             generation: 1,
             step: Step::None,
             cuts: Patience::NEW,
@@ -159,7 +160,7 @@ impl Regulator {
         self.limit
     }
 
-    /// Which one a request belongs to that is let in now.
+    /// The generation of a request that is let in now.
     pub(super) fn generation(&self) -> u32 {
         self.generation
     }
@@ -169,7 +170,7 @@ impl Regulator {
         self.refused += 1;
     }
 
-    /// A request of that generation waits no more.
+    /// A request of that generation no longer waits.
     pub(super) fn ended(&mut self, generation: u32, request: Measured) {
         self.work += request.work();
         if generation != self.generation {
@@ -183,8 +184,8 @@ impl Regulator {
         }
     }
 
-    /// Judges the generation if it is time to. A limit that is not `enforced` stays as it is: there is nothing to
-    /// judge it by.
+    /// Judges the generation if it is time. A limit that is not `enforced` stays as it is, because its effect
+    /// cannot be measured.
     pub(super) fn look(&mut self, waiting: u32, enforced: bool, now: Instant) -> Course {
         let since = |then: Instant| now.saturating_duration_since(then);
         let few = f64::from(self.refused) <= NEEDED * f64::from(self.refused + self.ended);
@@ -312,7 +313,8 @@ impl Regulator {
     }
 }
 
-/// Requests take as many times the usual time as they are more than the application works on at once (Little's law).
+/// Answers take as many times the usual time as there are more requests than the application works on at once
+/// (Little's law).
 fn cut_by(waiting: u32, ratio: f64) -> u32 {
     (f64::from(waiting) * (UNQUEUED / ratio).clamp(1.0 / 16.0, 0.5)) as u32
 }

@@ -1,14 +1,14 @@
-//! How many requests wait for the head of their answer, by the second in which they began: what waits for long
-//! is a long poll or a stream, and no part of a queue. Pure.
+//! How many requests wait for the head of their answer, by the second in which they began: a request that
+//! waits for long is a long poll or a stream, and no part of a queue. Pure.
 
 use std::time::{Duration, Instant};
 
 /// A request that waits longer is taken for a long poll or a stream.
 pub(super) const QUEUED_MAX: Duration = Duration::from_secs(8);
-/// Seconds that are told apart: those of [`QUEUED_MAX`], and the running one.
+/// Seconds that are counted separately: those of [`QUEUED_MAX`], and the current one.
 const SECONDS: u64 = QUEUED_MAX.as_secs() + 1;
 
-/// The requests that wait and did so for at most [`QUEUED_MAX`].
+/// The requests that wait, and have waited for at most [`QUEUED_MAX`].
 #[derive(Debug)]
 pub(super) struct Waiting {
     origin: Instant,
@@ -42,14 +42,14 @@ impl Waiting {
         self.sum
     }
 
-    /// One more waits.
+    /// One more request waits.
     pub(super) fn begin(&mut self, now: Instant) {
         self.count(now);
         self.of[(self.second % SECONDS) as usize] += 1;
         self.sum += 1;
     }
 
-    /// One that began `then` waits no more.
+    /// A request that began `then` waits no more.
     pub(super) fn end(&mut self, then: Instant, now: Instant) {
         self.count(now);
         let second = self.second_of(then);

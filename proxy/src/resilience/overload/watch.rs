@@ -1,50 +1,54 @@
 //! Whether a service that answered everything so far is overloaded. Pure.
 //!
-//! Slow answers alone are no overload: a cold cache, a slower database and another mix of requests make answers
-//! slow as well, and the application still answers all that it is asked. So there are two signs, and both need a
-//! measured queue, which is answers that take several times what is usual for their class, while more than a few
-//! requests wait:
+//! Slow answers alone are no overload: a cold cache, a slower database and another mix of requests make
+//! answers slow as well, and the application still answers every request. So there are two signs. Both need a
+//! measured queue: answers take several times the usual time of their class while more than a few requests
+//! wait:
 //!
-//! - **Loss**: a tenth of what arrived within a second was given up by its callers, or refused by the fixed cap.
-//! - **Growth**: for half a second much less was answered than arrived, answers took longer and longer, and the
-//!   application answered as fast as before. Where it is only slower than before, it answers less at first.
+//! - **Loss**: callers gave up a tenth of the requests that arrived within a second, or the fixed cap refused
+//!   them.
+//! - **Growth**: for half a second the application answered far fewer requests than arrived, answers took
+//!   longer and longer, and the application answered at its earlier speed. An application that is only slower
+//!   than before answers fewer at first.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Outcome;
 
-/// A stretch of time that is looked at, if so much ended in it. It is longer where the slowest class usually takes
-/// more than twice as long: the workers of an application may all be at slow requests for a while.
+/// The length of a stretch, if enough requests ended in it. It is longer if the slowest class usually takes
+/// more than twice as long, because all workers of an application may be busy with slow requests for a while.
 const TICK: Duration = Duration::from_millis(50);
 const TICK_SLOWEST: f64 = 0.4;
 const TICK_ENDED: u32 = 16;
-/// A stretch with less in it ends after this time.
+/// A stretch with fewer requests ends after this time.
 const TICK_MAX: Duration = Duration::from_secs(1);
-/// Loss is judged over so many stretches, growth over so many.
+/// Loss is judged over this many stretches, growth over this many.
 const LOSS_TICKS: usize = 20;
 const GROWTH_TICKS: usize = 5;
 
-/// There is a queue if answers take so many times what is usual.
+/// There is a queue if answers take this many times the usual time.
 pub(super) const QUEUED: f64 = 3.0;
-/// And if so many requests wait: for loss, and for growth, which must be sure before any request was lost.
+/// And if this many requests wait: for loss, and for growth, which must be certain before any request was
+/// lost.
 const LOSS_WAITING: u32 = 8;
 const GROWTH_WAITING: u32 = 48;
-/// Of what arrived, this share was lost, and so many requests.
+/// Of the requests that arrived, this share was lost, and at least this many.
 const LOSS_SHARE: f64 = 0.1;
 const LOSS_MIN: u32 = 10;
-/// A caller that gives up sooner says nothing of a queue.
+/// A caller that gives up sooner tells nothing about a queue.
 const LOSS_AGE: Duration = Duration::from_millis(50);
-/// Of what arrived, this share found no end, and by so many standard deviations of a random number of arrivals.
+/// Of the requests that arrived, this share did not end, and by this many standard deviations of a random
+/// number of arrivals.
 const GROWTH_SHARE: f64 = 0.3;
 const GROWTH_DEVIATIONS: f64 = 5.0;
-/// As fast as before: at least this share of the answers of the time without a queue, and in the second half
+/// As fast as before: at least this share of the answers per second without a queue, and in the second half
 /// between this share and that of those in the first half.
 const GROWTH_STEADY: f64 = 0.8;
 const GROWTH_STEADY_MOST: f64 = 1.25;
-/// Weight of one stretch without a queue in the pace of such.
+/// Weight of one stretch without a queue in the average pace of such stretches.
 const PACE: f64 = 0.1;
-/// Answers of the last stretch took so many times as long as those of the first.
+/// Answers of the last stretch took this many times as long as those of the first.
 const GROWTH_SLOWER: f64 = 1.5;
 
 /// Why a limit begins to act.
@@ -62,22 +66,24 @@ pub(super) struct Seen {
     pub(super) sign: Sign,
     /// How many times the usual time answers take.
     pub(super) ratio: f64,
-    /// Work answered a second in the last stretches, each answer by the usual time of its class.
+    /// Work answered per second in the last stretches: each answer counts the usual time of its class.
     pub(super) rate: f64,
 }
 
-/// A request that waits no more.
+/// A request that no longer waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measured {
     pub(super) outcome: Outcome,
     pub(super) took: Duration,
-    /// Seconds that its class usually takes, and how many times that it took, where that says something.
+    /// Seconds that its class usually takes, and how many times that it took, if the class tells about a
+    /// queue.
     pub(super) usual: Option<f64>,
     pub(super) ratio: Option<f64>,
 }
 
 impl Measured {
-    /// What the application did for it: nothing where that did not answer, and little for a class that is not known yet.
+    /// The work that the application did for it: none if it did not answer, and little for a class that is
+    /// not known yet.
     pub(super) fn work(&self) -> f64 {
         match self.outcome {
             Outcome::Answered => self.usual.unwrap_or(1e-3),
@@ -93,7 +99,7 @@ impl Measured {
     }
 }
 
-/// What happened in one stretch of time.
+/// The events of one stretch of time.
 #[derive(Clone, Copy, Debug)]
 struct Tick {
     began: Instant,
@@ -103,7 +109,7 @@ struct Tick {
     ratios: f64,
     measured: u32,
     queued: u32,
-    /// Answers, each by the usual time of its class.
+    /// Answers, each counted by the usual time of its class.
     work: f64,
 }
 
@@ -121,8 +127,8 @@ impl Tick {
         }
     }
 
-    /// Whether most of what ended had waited in a queue: where only some requests are slow, there is none that all
-    /// stand in.
+    /// Whether most requests that ended had waited in a queue: if only some requests are slow, there is no
+    /// queue common to all.
     fn is_queued(&self) -> bool {
         self.queued > 0 && 2 * self.queued >= self.measured
     }
@@ -224,7 +230,7 @@ impl Watch {
     }
 
     fn is_lossy(&self) -> bool {
-        // No older than a second: a stretch may last that long.
+        // At most a second old: a stretch may last that long.
         let now = self.running.began;
         let recent = self
             .past
@@ -256,7 +262,7 @@ impl Watch {
             late.zip(early).is_some_and(|(late, early)| late >= early)
         });
         let first = last.last().and_then(|tick| tick.ratio());
-        // The newest come first. The middle one counts for neither half.
+        // The newest come first. The middle one belongs to neither half.
         let half = GROWTH_TICKS / 2;
         let (late, early) = (&last[..half], &last[GROWTH_TICKS - half..]);
         let rate = |ticks: &[&Tick], end: Instant| {

@@ -1,4 +1,4 @@
-//! Small calls of a comparison: is somebody there, and connections that are opened and then do nothing.
+//! Small calls of a comparison: whether a server answers, and connections that are opened and then stay idle.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::failure::{Code, Failure, chain};
 
 /// How long a step of a pair's start may take, on a busy machine too.
 const STEP: Duration = Duration::from_secs(60);
-/// How often it is looked at.
+/// How often that is checked.
 const GLANCE: Duration = Duration::from_millis(50);
 /// How long one small call may take.
 const CALL: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ impl Held {
         Ok(held)
     }
 
-    /// Fails if one of them was closed meanwhile.
+    /// Fails if one of them was closed.
     pub fn check(&self) -> Result<(), Failure> {
         let closed = self
             .senders
@@ -92,7 +92,7 @@ impl Held {
     }
 }
 
-/// Calls `address` until it answers well; `check` says whether it still makes sense to wait.
+/// Calls `address` until it answers with success; `check` says whether waiting still makes sense.
 pub async fn until_answered(
     address: SocketAddr,
     mut check: impl FnMut() -> Result<(), Failure>,

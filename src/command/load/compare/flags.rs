@@ -112,7 +112,7 @@ impl Compare {
         Ok(plugins)
     }
 
-    /// What to measure.
+    /// The kinds of measurements.
     pub fn groups(&self) -> Vec<Group> {
         if self.only.is_empty() {
             return Group::ALL.to_vec();

@@ -1,4 +1,4 @@
-//! One measurement of one variant: runs the load and reads what it cost meanwhile.
+//! One measurement of one variant: runs the load and reads the resources that it used.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,13 +15,13 @@ use weft_loadtest::engine::Run;
 use super::call::Held;
 use crate::failure::{Code, Failure};
 
-/// How often the run is looked at; times of processors are read as near to its beginning and end.
+/// How often the run is checked; CPU times are read this close to its beginning and end.
 const TICK: Duration = Duration::from_millis(5);
-/// After this a fresh or idle pair is at rest: connections are set up, buffers that shrink have shrunk, and
-/// allocators that wait before they give memory back have done so.
+/// After this time a fresh or idle pair is at rest: connections are set up, buffers that shrink have shrunk,
+/// and allocators that delay returning memory have returned it.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Whom a measurement is about.
+/// The processes that a measurement covers.
 pub struct Subject<'a> {
     /// Its name.
     pub name: &'a str,
@@ -32,7 +32,7 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// A pair, if it carries this.
+    /// A pair, if it can carry this.
     pub fn of(name: &'a str, answer: &'a Answer, measurement: Measurement) -> Option<Self> {
         Some(Self {
             name,
@@ -122,7 +122,7 @@ pub fn load_average() -> f64 {
     first.parse().unwrap_or(0.0)
 }
 
-/// What has been spent since the machine was started.
+/// CPU time spent since the machine was started.
 struct Meter {
     at: Instant,
     pair: Option<[Cpu; 2]>,

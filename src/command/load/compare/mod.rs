@@ -1,8 +1,8 @@
 //! `weft load compare`: measures weft, no proxy and other proxies beside each other.
 //!
-//! The story stands in `perform`, top to bottom. `flags.rs` reads what to do, `wire.rs` makes the two hosts,
-//! `stage.rs` owns what runs on them (`weft.rs`, `plugin.rs`), `measure.rs` measures one variant once. What is
-//! measured and what it says together is in `weft_loadtest::compare`.
+//! `perform` has the steps in order. `flags.rs` reads what to do, `wire.rs` makes the two hosts, `stage.rs`
+//! owns the processes on them (`weft.rs`, `plugin.rs`), `measure.rs` measures one variant once.
+//! `weft_loadtest::compare` says what is measured and what the figures mean together.
 
 mod call;
 mod flags;
@@ -34,12 +34,12 @@ use crate::failure::{Code, Failure};
 use crate::output::{note, print_or, text_out};
 use crate::process::{Signals, raise_file_limit};
 
-/// Bytes of the small body: the figures are about requests, not about bytes.
+/// Bytes of the small body: these figures are about requests, not about bytes.
 const BODY_BYTES: usize = 55;
 
 /// Runs `weft load compare`.
 pub fn run(args: &Compare) -> Result<(), Failure> {
-    // Mistakes are told before anything starts.
+    // Mistakes are reported before anything starts.
     let plugins = args.plugins()?;
     let loads = args.loads()?;
     raise_file_limit();
@@ -59,7 +59,7 @@ pub fn run(args: &Compare) -> Result<(), Failure> {
     })?;
     let result =
         crate::process::runtime()?.block_on(run_in(args, &wire, directory.path(), plugins, &loads));
-    // Before the exit code is decided, so that Ctrl-C leaves nothing either.
+    // Before the exit code is decided, so that Ctrl-C leaves no process either.
     if let Err(error) = directory.close() {
         note(format_args!(
             "weft: the temporary directory remains: {error}"
@@ -87,7 +87,7 @@ async fn run_in(
     loads: &Loads,
 ) -> Result<Option<Comparison>, Failure> {
     let mut signals = Signals::take()?;
-    // The sandbox holds signals back until somebody takes them.
+    // The sandbox blocks signals until a thread takes them.
     SigSet::empty().thread_set_mask().map_err(|error| {
         let line = format!("cannot take signals: {error}");
         Failure::new(Code::Failed, line)
@@ -101,7 +101,7 @@ async fn run_in(
         }
     };
     let result = match result {
-        // Ctrl-C is how a held stage is meant to end.
+        // Ctrl-C is the intended end of a held stage.
         Ok(None) => {
             signals.next().await;
             Ok(None)
@@ -112,7 +112,7 @@ async fn run_in(
     result
 }
 
-/// A comparison from start to report; without one if everything is only to stay up.
+/// A comparison from start to report; no report if everything should only stay up.
 async fn perform(
     args: &Compare,
     wire: &Wire,
@@ -227,7 +227,7 @@ async fn measure_idle(
 }
 
 impl Compare {
-    /// What the server answers with.
+    /// The size of the server's answer.
     fn body(&self, measurement: Measurement) -> usize {
         match measurement {
             Measurement::Bulk(_, Direction::Down) => self.bulk,
@@ -301,7 +301,7 @@ fn held(name: &str, answer: &Answer) -> String {
     line + "\n"
 }
 
-/// The figure that people look at first, of each variant.
+/// The figure of each variant that people look at first.
 fn in_short(found: &[Observation]) -> String {
     type Show = fn(f64) -> String;
     let shown: [(Figure, Show); 3] = [

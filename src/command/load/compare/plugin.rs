@@ -1,6 +1,7 @@
-//! Pairs of proxies that an executable starts: `docs/compare.md` describes what it is told and what it says.
+//! Pairs of proxies that an executable starts: `docs/compare.md` describes what it is told and what it
+//! answers.
 //!
-//! It is ended by closing its stdin, then by SIGTERM; what is left of its process group after that is killed.
+//! Closing its stdin ends it, then SIGTERM; the rest of its process group is killed after that.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,7 +26,7 @@ use crate::failure::{Code, Failure};
 const START: Duration = Duration::from_secs(60);
 /// How long it may take to end after its stdin closed, and again after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
-/// The end of what it wrote to stderr, for a line of error.
+/// The end of its output on stderr, for an error message.
 const TAIL_BYTES: usize = 500;
 
 /// One plug-in.
@@ -41,12 +42,12 @@ pub struct Plugin {
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// Held open, so that a plug-in may go on writing.
+    /// Kept open, so that a plug-in may go on writing.
     _stdout: BufReader<ChildStdout>,
     log: PathBuf,
 }
 
-/// What a plug-in is told.
+/// The environment of a plug-in.
 pub struct Told<'a> {
     /// The two sides.
     pub wire: &'a Wire,
@@ -59,7 +60,7 @@ pub struct Told<'a> {
 }
 
 impl Plugin {
-    /// Looks whether `program` can be one.
+    /// Checks whether `program` can be one.
     pub fn new(program: &Path) -> Result<Self, Failure> {
         let shown = program.display();
         let usage = |line: String| Failure::new(Code::Usage, line);
@@ -184,14 +185,14 @@ impl Plugin {
             }
             let _ = timeout(GRACE, running.child.wait()).await;
         }
-        // What it forgot must not disturb what is measured next.
+        // Processes that it left must not disturb the next measurement.
         if let Some(group) = group {
             let _ = killpg(group, Signal::SIGKILL);
         }
         let _ = running.child.wait().await;
     }
 
-    /// It closed its stdout before it said anything.
+    /// It closed its stdout without a line.
     async fn ended(&mut self) -> Failure {
         let mut how = String::new();
         if let Some(running) = &mut self.running
@@ -203,7 +204,7 @@ impl Plugin {
         self.failure(Code::Failed, line)
     }
 
-    /// The last of what it wrote to stderr, in one line.
+    /// The end of its output on stderr, in one line.
     fn said(&self) -> String {
         let log = self.running.as_ref().map(|running| &running.log);
         let bytes = log

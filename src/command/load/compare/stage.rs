@@ -1,4 +1,4 @@
-//! Everything that a comparison starts, and how it ends: the server, the weft pair, the plug-ins.
+//! All processes of a comparison, and how they end: the server, the weft pair, the plug-ins.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +14,7 @@ use super::{BODY_BYTES, call};
 use crate::children::Children;
 use crate::failure::Failure;
 
-/// What runs.
+/// The running processes.
 pub struct Stage<'a> {
     wire: &'a Wire,
     directory: &'a Path,
@@ -57,7 +57,8 @@ impl<'a> Stage<'a> {
         std::iter::once(WEFT.to_owned()).chain(plugins).collect()
     }
 
-    /// Has the server answer with `body` bytes. It is started again for that: proxies connect to it anew.
+    /// Makes the server answer with `body` bytes. The server is restarted for that, and proxies connect to it
+    /// anew.
     pub async fn serve(&mut self, body: usize) -> Result<(), Failure> {
         if self.body == Some(body) {
             return Ok(());
@@ -109,7 +110,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// How to reach a variant that is up; the control is the weft pair itself.
+    /// The address of a variant that is up; the control is the weft pair itself.
     pub fn answer(&self, variant: &str) -> Option<Answer> {
         if variant == DIRECT {
             return Some(Answer {
@@ -142,7 +143,7 @@ impl<'a> Stage<'a> {
         described.collect()
     }
 
-    /// Fails if something that is needed has ended.
+    /// Fails if a process that is needed has ended.
     pub fn check(&mut self) -> Result<(), Failure> {
         self.host.check()?;
         if let Some(weft) = &mut self.weft {

@@ -1,5 +1,5 @@
 //! The pair of weft sidecars, brought up as a user would: a CA, a config service, two sidecars that join by
-//! tokens, one Allow policy. Everything else is at its default.
+//! tokens, one Allow policy. All other settings have their defaults.
 
 use std::net::SocketAddr;
 use std::path::Path;

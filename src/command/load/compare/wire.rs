@@ -1,8 +1,8 @@
 //! The two hosts of a comparison: network namespaces joined by a veth pair, or both on loopback.
 //!
 //! The namespaces are made inside of the lab's sandbox: their names are in a file system that only this
-//! process and its children see, so that nothing of them is left, however this process ends. Offloads stay
-//! as the kernel sets them, unlike on the lab's links: a comparison is about them, too.
+//! process and its children see, so that no trace is left, however this process ends. Offloads stay as the
+//! kernel sets them, unlike on the lab's links, because a comparison includes them.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -19,18 +19,18 @@ const SERVER: &str = "weft-server";
 const CALLER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 231, 0, 1);
 const SERVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 231, 0, 2);
 
-/// What makes thousands of new connections per second last: more ports, and ports that are free again as soon
-/// as their time stamps allow (RFC 6191).
+/// Settings that sustain thousands of new connections per second: more ports, and ports that are free again
+/// as soon as their time stamps allow (RFC 6191).
 const SETTINGS: &str = "echo 12000 65000 > /proc/sys/net/ipv4/ip_local_port_range && \
                         echo 1 > /proc/sys/net/ipv4/tcp_tw_reuse";
 
-/// What lies between the two sides.
+/// The network between the two sides.
 pub struct Wire {
     /// The address of the caller's side.
     pub caller: IpAddr,
     /// The address of the server's side.
     pub server: IpAddr,
-    /// The namespace of the server's side; without it both are here.
+    /// The namespace of the server's side; without it both sides are in this one.
     pub server_namespace: Option<&'static str>,
     /// Of the link.
     pub mtu: Option<u32>,
@@ -50,8 +50,8 @@ impl Wire {
         }
     }
 
-    /// Makes the namespaces and moves this thread into the caller's; threads and processes that it starts are
-    /// born there. Only inside of a sandbox, and before other threads start.
+    /// Makes the namespaces and moves this thread into the caller's; threads and processes that it starts
+    /// belong to it. Only inside of a sandbox, and before other threads start.
     pub fn namespaces(mtu: u32) -> Result<Self, Failure> {
         let own = std::fs::read_link("/proc/self");
         if !own.is_ok_and(|link| link.to_str() == Some(&std::process::id().to_string())) {
@@ -114,7 +114,7 @@ impl Wire {
     }
 }
 
-/// Ports that nobody uses at the moment, on this side's loopback.
+/// Ports that are free at the moment, on this side's loopback.
 pub fn free_ports<const N: usize>() -> Result<[u16; N], Failure> {
     let mut held = Vec::new();
     let mut ports = [0; N];
@@ -147,7 +147,7 @@ fn run(words: &[&str]) -> Result<(), Failure> {
     Err(failed(said.trim().replace('\n', "; ")))
 }
 
-/// What TCP uses in this namespace.
+/// The ports that TCP uses in this namespace.
 fn congestion() -> String {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
     text.unwrap_or_default().trim().to_owned()

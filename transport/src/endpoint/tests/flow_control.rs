@@ -89,7 +89,7 @@ async fn a_peer_may_send_a_page_ahead_and_more_with_what_it_asks_for() {
     assert_eq!(fill_streams(&pair.client, 2).await, 64 * KIB);
     streams.message_came();
     until(|| told() == 1).await;
-    // 200 short bodies: an eighth must be free beside them, or credit is not told.
+    // 200 short bodies: an eighth of the window must be free beside them, or quinn does not announce credit.
     let room = 200 * 16 * KIB;
     let room = (room + room.div_ceil(7)).next_multiple_of(64 * KIB);
     pair.client.set_send_window(64 * MIB);
@@ -108,7 +108,7 @@ async fn send_window_bounds_what_is_not_acknowledged() {
     let pair = Pair::with_credit(settings.clone()).await;
     let streams = of_worker(&pair.client, settings);
     let (mut send, _recv) = pair.client.open_bi().await.unwrap();
-    // Neither ever yields, so no acknowledgement is read meanwhile.
+    // Neither ever yields, so no acknowledgement is read in between.
     assert_eq!(fill(&mut send), 64 * KIB);
     streams.wrote(64 << 10);
     assert_eq!(fill(&mut send), (256 - 64) * KIB);
@@ -159,9 +159,9 @@ async fn the_send_window_grows_with_acknowledgements_and_goes_back_when_all_have
     let acknowledged = streams.acknowledged().bytes;
     receive.read_chunk(1, true).await.unwrap();
     until(|| streams.acknowledged().all && streams.acknowledged().bytes > acknowledged).await;
-    // The next look is an eighth of the large window away.
+    // The next check comes after an eighth of the large window.
     streams.wrote(64 << 20);
-    // One page again, of a stream that has credit; it grows with the first bytes that are sent.
+    // One page again, for a stream that has credit; it grows with the first bytes that are sent.
     streams.shrink_send_window();
     let (mut send, _recv) = pair.client.open_bi().await.unwrap();
     assert_eq!(fill(&mut send), 64 * KIB);

@@ -1,4 +1,4 @@
-//! The rules that fields of heads and trailers share. Pure.
+//! The rules that the fields of heads and trailers share. Pure.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -89,8 +89,8 @@ impl Section {
     }
 }
 
-/// Reads trailers. Fields that may not be there are dropped, as RFC 9110 section 6.5.1 allows:
-/// merged into a head they would change how the message is understood.
+/// Reads trailers. Fields that are not allowed there are dropped, as RFC 9110 section 6.5.1 allows: if they
+/// were merged into a head they would change the meaning of the message.
 pub(crate) fn decode_trailers(section: &Bytes) -> Result<HeaderMap, MessageError> {
     let mut trailers = HeaderMap::new();
     qpack::decode(section, section_limits(), |field| {

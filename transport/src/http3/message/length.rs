@@ -1,6 +1,6 @@
 //! Compares a body with its declared content-length (RFC 9114 section 4.1.2). Pure.
 
-/// How many bytes of body may still come.
+/// How many more bytes of body may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BodyLength {
     left: Option<u64>,
@@ -37,7 +37,7 @@ impl BodyLength {
         self.left.unwrap_or(0) == 0
     }
 
-    /// Bytes left, where that is known.
+    /// Bytes left, if that is known.
     pub(crate) fn left(self) -> Option<u64> {
         self.left
     }

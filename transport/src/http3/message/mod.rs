@@ -1,8 +1,8 @@
 //! Heads and trailers of HTTP messages as field sections, strictly, both ways. Pure.
 //!
-//! Whatever passes here may be sent on as HTTP/1.1: framing fields, pseudo-headers, names and
-//! values have been judged (RFC 9114 sections 4.2 to 4.4). [`request`] and [`response`] hold the
-//! rules of each; [`fields`] what they share; [`length`] compares content-length with DATA.
+//! Any message that passes here may be sent on as HTTP/1.1: framing fields, pseudo-headers, names and values
+//! have been judged (RFC 9114 sections 4.2 to 4.4). [`request`] and [`response`] hold the rules of each;
+//! [`fields`] those that both share; [`length`] compares content-length with DATA.
 
 mod fields;
 mod length;
@@ -40,7 +40,7 @@ impl From<DecodeError> for MessageError {
     }
 }
 
-/// What a HEADERS frame of this side carries.
+/// The content of a HEADERS frame that this side sends.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn section(mut frame: bytes::BytesMut) -> bytes::Bytes {
     for _ in ["type", "length"] {

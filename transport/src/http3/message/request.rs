@@ -1,5 +1,5 @@
 //! Request heads (RFC 9114 sections 4.3.1 and 4.4). Pure. Extended CONNECT (RFC 9220) is not announced, so
-//! `:protocol` is a pseudo-header field like any that is not defined here.
+//! `:protocol` counts as an undefined pseudo-header field.
 
 use bytes::{Bytes, BytesMut};
 use http::header;
@@ -11,7 +11,7 @@ use super::fields::{Section, Writer, check_connection_specific, declared_length}
 use super::{BodyLength, MessageError};
 use crate::error::HeadError;
 
-/// Reads a request head and what its body may be.
+/// Reads a request head, and which body it may have.
 ///
 /// The URI holds the one authority; `host` is not among the headers.
 pub(crate) fn decode_request(section: &Bytes) -> Result<(Parts, BodyLength), MessageError> {
@@ -56,7 +56,7 @@ pub(crate) fn decode_request(section: &Bytes) -> Result<(Parts, BodyLength), Mes
     Ok((head, length))
 }
 
-/// Writes a request head as a HEADERS frame; also what its body may be.
+/// Writes a request head as a HEADERS frame; also returns which body it may have.
 pub(crate) fn encode_request(
     head: &Parts,
     size_max: u64,
@@ -110,7 +110,7 @@ pub(crate) fn encode_request(
     Ok((writer.finish(), length))
 }
 
-/// The one authority of a request, out of `:authority` and `host`, which is removed.
+/// The one authority of a request, from `:authority` and `host`; `host` is removed.
 fn authority(section: &mut Section) -> Result<Option<Authority>, MessageError> {
     let mut hosts = section.headers.get_all(header::HOST).iter();
     let host = hosts.next().cloned();
@@ -182,7 +182,7 @@ fn target(
 fn is_path(path: &[u8], method: &Method) -> bool {
     match path {
         b"*" => method == Method::OPTIONS,
-        // A fragment is not part of a request target; the URI type would cut it off silently.
+        // A fragment is not part of a request target; the URI type would silently cut it off.
         [b'/', rest @ ..] => rest.iter().all(|b| b.is_ascii_graphic() && *b != b'#'),
         _ => false,
     }

@@ -9,7 +9,7 @@ use super::fields::{Section, Writer, check_connection_specific, declared_length}
 use super::{BodyLength, MessageError};
 use crate::error::HeadError;
 
-/// Reads a response head to a request with `method`, and what its body may be.
+/// Reads a response head to a request with `method`, and which body it may have.
 pub(crate) fn decode_response(
     section: &Bytes,
     method: &Method,
@@ -52,8 +52,8 @@ pub(crate) fn decode_response(
     Ok((head, length))
 }
 
-/// Writes the head of a response to a request with `method` as a HEADERS frame; also what its
-/// body may be.
+/// Writes the head of a response to a request with `method` as a HEADERS frame; also returns which body it
+/// may have.
 pub(crate) fn encode_response(
     head: &Parts,
     method: &Method,
@@ -78,7 +78,8 @@ pub(crate) fn encode_response(
 //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
 //# A server MUST NOT send a Content-Length header field in any response with a status
 //# code of 1xx (Informational) or 204 (No Content) ... or any 2xx to CONNECT.
-/// Whether a length says nothing here; it is not passed on in either direction, as the next hop may believe it.
+/// Whether a length has no meaning here. It is then not passed on in either direction, because the next hop
+/// may rely on it.
 fn has_no_length(status: StatusCode, method: &Method) -> bool {
     is_tunnel(status, method) || status.is_informational() || status == StatusCode::NO_CONTENT
 }

@@ -31,14 +31,14 @@ pub(in crate::http3) struct Limits {
 pub(in crate::http3) enum DecodeError {
     /// Not QPACK, or it needs a dynamic table: `QPACK_DECOMPRESSION_FAILED`, for the connection.
     Failed,
-    /// Over the limits: a matter of this message only, since there is no state to lose.
+    /// Over the limits: this fails only one message, because no state is lost.
     TooLarge,
 }
 
 /// Decodes a whole section and hands on its fields in order.
 ///
 /// # Errors
-/// Those of [`DecodeError`], and whatever `each` returns, which ends the decoding.
+/// Those of [`DecodeError`], and any error that `each` returns, which ends the decoding.
 pub(in crate::http3) fn decode<E: From<DecodeError>>(
     section: &Bytes,
     limits: Limits,
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn huffman_strings_that_expand_beyond_the_limit_are_refused() {
-        // '0' has 5 bits: 10 bytes say 16 characters.
+        // '0' has 5 bits: 10 bytes encode 16 characters.
         let mut section = vec![0x00, 0x00, 0x51, 0x8a];
         section.extend([0u8; 10]);
         assert_eq!(fields(&section, LIMITS).unwrap()[0].1.len(), 16);

@@ -1,6 +1,6 @@
 //! Writes encoded field sections (RFC 9204 section 4.5), from the static table. Pure.
 //!
-//! Strings are not Huffman-coded: between sidecars the bytes saved cost more time than they save.
+//! Strings are not Huffman-coded: between sidecars, coding takes more time than the saved bytes.
 
 use bytes::{BufMut, BytesMut};
 
@@ -23,7 +23,7 @@ impl Encoder {
     pub(in crate::http3) fn new() -> Self {
         let mut buffer = BytesMut::with_capacity(CAPACITY);
         buffer.put_bytes(0, FRAME_HEADER);
-        // Required Insert Count 0, Base 0: nothing refers to a dynamic table.
+        // Required Insert Count 0, Base 0: the section does not refer to a dynamic table.
         buffer.put_slice(&[0, 0]);
         Self { buffer }
     }
@@ -56,8 +56,8 @@ impl Encoder {
         &self.buffer[FRAME_HEADER..]
     }
 
-    /// The HEADERS frame. The length is written in four bytes whatever it is: the head need not
-    /// be moved to make a shorter one fit.
+    /// The HEADERS frame. The length always takes four bytes, so that the head need not be moved for a
+    /// shorter one.
     pub(in crate::http3) fn into_headers_frame(mut self) -> BytesMut {
         const HEADERS: u8 = 0x01;
         let length = (self.buffer.len() - FRAME_HEADER) as u32;

@@ -1,9 +1,9 @@
 //! The Huffman code of RFC 7541 appendix B, decoding only. Pure.
 //!
-//! The code is canonical (codes of one length follow the order of symbols, and shorter lengths
-//! come first), so the lengths say it all; the tables are computed from them at compile time.
-//! A value is found by one table look-up for codes of up to [`FAST_BITS`] bits, which are all
-//! but the rarest symbols, and by a walk over the longer lengths else.
+//! The code is canonical (codes of one length follow the order of symbols, and shorter lengths come first),
+//! so the lengths define it; the tables are computed from them at compile time. One table look-up finds the
+//! value of codes of up to [`FAST_BITS`] bits, which are all but the rarest symbols; the others take a walk
+//! over the longer lengths.
 
 use bytes::BytesMut;
 

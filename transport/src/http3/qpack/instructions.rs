@@ -1,7 +1,7 @@
 //! Watches the peer's QPACK encoder and decoder streams (RFC 9204 section 4.3, 4.4). Pure.
 //!
-//! With a dynamic table of capacity 0 on both sides hardly anything may be said there; what may,
-//! has no effect.
+//! With a dynamic table of capacity 0 on both sides few instructions are allowed there, and those have no
+//! effect.
 
 use super::integer::{self, Continuation, Start};
 

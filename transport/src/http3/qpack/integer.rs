@@ -17,7 +17,7 @@ pub(super) struct Continuation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Overflow;
 
-/// What the first byte of an integer tells.
+/// The result of the first byte of an integer.
 pub(super) enum Start {
     Complete(u64),
     Continues(Continuation),
@@ -41,7 +41,7 @@ impl Continuation {
     /// Adds one byte; `Some` with the integer when that was the last.
     pub(super) fn push(&mut self, byte: u8) -> Result<Option<u64>, Overflow> {
         let bits = u64::from(byte & 0x7f);
-        // A long run of zero bits is refused too: it says nothing and has no end.
+        // A long run of zero bits is refused too: it has no value and no end.
         if self.shift >= BITS_MAX {
             return Err(Overflow);
         }

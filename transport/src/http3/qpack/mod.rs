@@ -1,8 +1,8 @@
 //! QPACK (RFC 9204) with the static table only. Pure.
 //!
-//! Both sides announce a dynamic table of capacity 0, so a field section depends on nothing that
-//! came before: no blocked streams, no state to attack. [`decode`] reads sections, [`Encoder`]
-//! writes them, [`InstructionReader`] watches the streams that then have nothing to say.
+//! Both sides announce a dynamic table of capacity 0, so a field section does not depend on earlier ones:
+//! streams do not block, and no state can be attacked. [`decode`] reads sections, [`Encoder`] writes them,
+//! [`InstructionReader`] watches the QPACK streams, which then carry almost nothing.
 
 mod decoder;
 mod encoder;

@@ -1,4 +1,4 @@
-//! The static table (RFC 9204 appendix A), and how a field is found in it. Pure.
+//! The static table (RFC 9204 appendix A), and how a field is looked up in it. Pure.
 
 /// Name and value of every entry, in the order of their indexes.
 pub(super) static ENTRIES: [(&str, &str); ENTRY_COUNT] = TABLE;
@@ -40,7 +40,7 @@ pub(super) fn find(name: &[u8], value: &[u8]) -> Match {
     Match::Name(first)
 }
 
-/// Stands for "no entry" in the tables below.
+/// The value for "no entry" in the tables below.
 const NONE: u8 = u8::MAX;
 /// Twice the number of distinct names and more, so that probes are short.
 const SLOT_COUNT: usize = 256;

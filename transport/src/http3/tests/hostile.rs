@@ -1,4 +1,4 @@
-//! Each side against a peer that writes what it likes.
+//! Each side against a peer that writes arbitrary bytes.
 
 mod answers;
 
@@ -85,7 +85,7 @@ async fn a_giant_unknown_frame_is_skipped_and_the_server_goes_on() {
     varint::encode(1 << 40, &mut bytes);
     let (mut send, _receive) = quic.client.open_bi().await.unwrap();
     send.write_all(&bytes).await.unwrap();
-    // Many times the stream window: it is read and dropped, or this would not return.
+    // Many times the stream window: it is read and dropped, or this call would not return.
     let block = Bytes::from(vec![0; 1 << 20]);
     for _ in 0..16 {
         send.write_chunk(block.clone()).await.unwrap();
@@ -115,7 +115,7 @@ async fn malformed_requests_are_reset_and_the_connection_lives() {
     }
     let reset = raw_request(&quic.client, b"").await;
     assert_eq!(reset, Err(ErrorCode::H3_REQUEST_INCOMPLETE));
-    // The head was good and is with the handler, which drops both halves.
+    // The head was valid and is with the handler, which drops both halves.
     for bytes in [
         body("3", b"four"),
         body("5", b"four"),
@@ -353,7 +353,7 @@ async fn callers_that_give_up_and_a_priority_update_for_each_leave_the_connectio
     tasks.spawn(async move {
         let mut handlers = JoinSet::new();
         while let Ok(Some(request)) = server.accept().await {
-            // It is being served before it is taken back.
+            // It is being served before it is cancelled.
             served.send(()).await.unwrap();
             handlers.spawn(async move { request.respond.stopped().await });
         }
@@ -412,14 +412,14 @@ async fn a_peer_that_takes_back_all_it_asks_waits_and_its_connection_lives() {
         let (mut send, mut receive) = quic.client.open_bi().await.unwrap();
         send.write_all(&head_frame(&GET)).await.unwrap();
         let _ = send.finish();
-        // It is being served before it is taken back, unless it has to wait.
+        // It is being served before it is cancelled, unless it has to wait.
         while seen.load(Ordering::Relaxed) < asked && pauses.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
         let _ = receive.stop(cancelled);
     }
     assert!(asked > limits::WORK_TAKEN_BACK_AT_ONCE, "{asked}");
-    // Its next ones are served all the same, after a moment.
+    // Its next requests are served all the same, after a moment.
     for _ in 0..10 {
         let before = seen.load(Ordering::Relaxed);
         let (mut send, _receive) = quic.client.open_bi().await.unwrap();

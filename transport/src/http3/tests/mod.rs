@@ -22,7 +22,7 @@ use crate::shares::{Bounds, Places};
 use crate::streams::Streams;
 use crate::tuning::TransportSettings;
 
-/// Both ends of one QUIC connection, with what must outlive them.
+/// Both ends of one QUIC connection, with the values that must outlive them.
 struct Quic {
     client: quinn::Connection,
     server: quinn::Connection,
@@ -175,7 +175,7 @@ async fn read_tunnel(body: &mut RecvHalf, count: usize) -> Result<Vec<u8>, Recei
     Ok(data)
 }
 
-/// Bytes of a HEADERS frame, for peers that write by hand.
+/// Bytes of a HEADERS frame, for peers that write frames by hand.
 fn head_frame(fields: &[(&str, &str)]) -> BytesMut {
     let mut encoder = qpack::Encoder::new();
     for (name, value) in fields {

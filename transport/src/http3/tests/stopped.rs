@@ -1,4 +1,4 @@
-//! Readers that stop until the peer may send nothing more: what becomes of them and of the others.
+//! Readers that stop until the peer may send no more: what happens to them and to the other streams.
 
 use super::*;
 
@@ -68,7 +68,7 @@ async fn stopped_readers_that_leave_no_room_are_given_up_and_the_others_go_on() 
     assert_eq!(whole, Ok(40 * 50_000));
     let given_up = client.status().given_up_streams;
     assert!((5..=12).contains(&given_up), "{given_up}");
-    // Those whose readers come back read on, or learn what happened to them.
+    // Streams whose readers resume either continue, or report that they were given up.
     let mut failed = 0;
     for (_send, mut body) in stopped {
         match read(&mut body).await {

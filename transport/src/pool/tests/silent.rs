@@ -43,7 +43,7 @@ async fn a_silent_peer_is_raced_and_its_successor_found() {
     settings.reset_key = ResetKey::new([8; ResetKey::LENGTH]);
     let second = mesh.serve_with(&settings, mesh.authority.credentials(ORDERS));
     wire.leads_to.send_replace(Some(second.target.address));
-    // What waited on the lost connection is not left to the idle timeout of a minute.
+    // A request that waited on the lost connection does not have to wait for the idle timeout of a minute.
     let waited = timeout(PATIENCE, response.head()).await.unwrap();
     assert!(waited.is_err());
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
@@ -58,7 +58,7 @@ async fn a_connection_that_answers_again_goes_on_and_its_racers_are_dropped() {
     // The first handshake is over on both sides when its connection has carried something.
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
     let first = pool.get(&target).await.unwrap();
-    // The path is dark until a racer was sent, and then carries all but handshakes.
+    // The path drops everything until an attempt was sent, and then carries all packets except handshakes.
     wire.leads_to.send_replace(None);
     wire.holds_handshakes.send_replace(true);
     let (head, ()) = get_root();
@@ -67,7 +67,7 @@ async fn a_connection_that_answers_again_goes_on_and_its_racers_are_dropped() {
     wire.leads_to.send_replace(Some(server.target.address));
     let waited = timeout(PATIENCE, response.head()).await.unwrap();
     assert!(waited.is_ok());
-    // What the racers sent arrives late; they come to nothing, or at least to no request.
+    // The packets of the attempts arrive late; they lead to no connection, or at least to no request.
     wire.holds_handshakes.send_replace(false);
     timeout(PATIENCE, async {
         while server.accepted() < 2 || server.resolved() < server.accepted() {
@@ -100,7 +100,7 @@ async fn a_request_to_a_peer_that_fell_silent_fails_within_seconds_and_later_one
     let mesh = Mesh::new();
     let (server, wire, target) = mesh.serve_behind_wire().await;
     let pool = mesh.pool();
-    // The request goes out in the wake of an answer: only its probes tell of the silence.
+    // The request is sent right after an answer: only its probes show the silence.
     assert_eq!(get(&pool, &target).await, Ok(StatusCode::OK));
     let connection = pool.get(&target).await.unwrap();
     wire.leads_to.send_replace(None);

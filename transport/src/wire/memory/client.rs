@@ -106,7 +106,7 @@ impl ClientConnection {
         status(&self.link).streams
     }
 
-    /// All that is sent is there at once.
+    /// Everything that is sent arrives at once.
     #[expect(clippy::unused_self, reason = "as on the other wires")]
     pub(in crate::wire) fn sample(&self) -> Sample {
         Sample {
@@ -129,7 +129,7 @@ impl ClientConnection {
     }
 }
 
-/// One that waits for leave.
+/// A request that waits for permission.
 struct Waits<'a> {
     link: &'a Link,
     counted: bool,

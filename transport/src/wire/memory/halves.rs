@@ -47,7 +47,7 @@ impl Drop for Half {
 /// See [`crate::wire::SendHalf`].
 pub struct SendHalf {
     half: Half,
-    /// What waits for room.
+    /// Bytes that wait for room.
     queue: Vec<Bytes>,
     length: BodyLength,
     is_over: bool,
@@ -63,7 +63,7 @@ impl SendHalf {
         }
     }
 
-    /// Says a head, with the first bytes of the body; `end` when no more follows.
+    /// Sends a head, with the first bytes of the body; `end` when no more follows.
     pub(super) fn head(
         &mut self,
         head: Bytes,
@@ -90,9 +90,9 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Sends something that breaks HTTP's rules, as a broken peer does.
+    /// Sends a message that breaks HTTP's rules, as a faulty peer does.
     pub(super) fn malformed(&mut self, reason: &'static str) {
-        // The peer may read no more, and then it hears of nothing.
+        // The peer may have stopped reading, and then it learns nothing.
         let _ = self.write(|flow| flow.pieces.push_back(Piece::Malformed(reason)));
         self.is_over = true;
     }
@@ -168,7 +168,7 @@ impl SendHalf {
             return;
         }
         self.half.link.change(|state| {
-            // Of a connection that is over the peer hears nothing more.
+            // When the connection is over, the peer learns nothing more.
             if state.ended(self.half.side).is_some() {
                 return;
             }
@@ -209,7 +209,7 @@ impl SendHalf {
     }
 }
 
-/// Why nothing can be sent any more.
+/// Why no more can be sent.
 fn broken(state: &mut State, half: &Half) -> Option<SendError> {
     let flow = state.flow(half.id, half.side)?;
     if let Some(reason) = flow.stopped {

@@ -1,4 +1,4 @@
-//! The bounds of the wire in memory. They are those of tests: small enough to be reached.
+//! The bounds of the wire in memory. They suit tests: small enough to be reached.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The state of one connection, which both of its ends share under one lock. A change wakes all that wait for
-//! anything on it, in the order in which they began to wait: few do, and it is the same each time.
+//! The state of one connection, which both of its ends share under one lock. A change wakes all tasks that
+//! wait on the connection, in the order in which they began to wait: there are few, and the order is the same
+//! in each run.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
@@ -22,7 +23,7 @@ pub(super) enum Side {
 pub(super) struct Link(Mutex<State>);
 
 pub(super) struct State {
-    /// Why it is over, as each side hears it.
+    /// Why it is over, as reported to each side.
     ends: [Option<ConnectionError>; 2],
     /// The first exchange that the server does not take.
     pub(super) goaway: Option<u64>,
@@ -30,9 +31,9 @@ pub(super) struct State {
     pub(super) silent: bool,
     /// Exchanges that the server allows at once.
     pub(super) exchanges_max: usize,
-    /// Leave that was given and not used yet.
+    /// Permissions that were given and not used yet.
     pub(super) reserved: usize,
-    /// Since when there has always been a caller that waits for leave, and how many do.
+    /// Since when there have always been callers that wait for permission, and how many there are.
     pub(super) crowded: Option<(Instant, u32)>,
     next: u64,
     pub(super) exchanges: BTreeMap<u64, Exchange>,
@@ -103,7 +104,7 @@ impl Link {
         result
     }
 
-    /// Changes it if it can, and waits for another change if not.
+    /// Changes it if possible, and waits for another change if not.
     pub(super) fn poll<T>(
         &self,
         cx: &mut Context<'_>,
@@ -119,7 +120,7 @@ impl Link {
         result
     }
 
-    /// Ends it, unless it is over: what the sides hear is `client` and `server`.
+    /// Ends it, unless it is over: `client` and `server` are the reasons that the sides get.
     pub(super) fn end(&self, client: ConnectionError, server: ConnectionError) {
         self.change(|state| {
             if state.ends[0].is_none() {
@@ -141,12 +142,12 @@ impl Link {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that is done under the lock can panic half-way.
+        // No code under the lock can panic half-way.
         crate::locks::lock(&self.0)
     }
 }
 
-/// Not under the lock: what is woken may want it at once.
+/// Not under the lock: a woken task may take it at once.
 fn wake(mut state: MutexGuard<'_, State>) {
     let wakers = std::mem::take(&mut state.wakers);
     drop(state);
@@ -156,7 +157,7 @@ fn wake(mut state: MutexGuard<'_, State>) {
 }
 
 impl State {
-    /// Why it is over, as one side hears it.
+    /// Why it is over, as reported to one side.
     pub(super) fn ended(&self, side: Side) -> Option<ConnectionError> {
         self.ends[side as usize].clone()
     }
@@ -167,7 +168,7 @@ impl State {
         self.exchanges.values().filter(held).count()
     }
 
-    /// A new exchange, of which each side holds two halves. It arrives once its head is said.
+    /// A new exchange, of which each side holds two halves. It arrives once its head is sent.
     pub(super) fn begin(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -181,7 +182,7 @@ impl State {
         id
     }
 
-    /// What one side sends.
+    /// The bytes that one side sends.
     pub(super) fn flow(&mut self, id: u64, sender: Side) -> Option<&mut Flow> {
         let exchange = self.exchanges.get_mut(&id)?;
         Some(&mut exchange.flows[sender as usize])
@@ -198,7 +199,7 @@ impl State {
         }
     }
 
-    /// One side lets go of so many halves.
+    /// One side drops this many halves.
     pub(super) fn release(&mut self, id: u64, side: Side, halves: u8) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;

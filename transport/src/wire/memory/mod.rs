@@ -1,12 +1,13 @@
-//! The wire of tests: connections in this process's memory, without UDP, TLS or waiting. What a test does in one order
-//! happens in one order.
+//! The wire of tests: connections in this process's memory, without UDP, TLS or waiting. Steps that a test
+//! takes in one order happen in that order.
 //!
-//! A [`Network`] has addresses, as the real one: a [`Network::listen`] takes one, a [`Network::dialler`] reaches it.
-//! Heads and trailers cross as field sections of HTTP/3, so what cannot be said there cannot be said here. What
-//! hostile and broken peers do has methods of its own: [`Responder::malformed`], [`ServerConnection::lose`],
-//! [`ServerConnection::allow`].
+//! A [`Network`] has addresses, like the real one: [`Network::listen`] takes one, [`Network::dialler`]
+//! reaches it. Heads and trailers cross as field sections of HTTP/3, so what HTTP/3 cannot express cannot be
+//! sent here either. Methods play hostile and faulty peers: [`Responder::malformed`],
+//! [`ServerConnection::lose`], [`ServerConnection::allow`].
 //!
-//! The contract that this shares with HTTP/3 is `../tests/`. Not here: silence, as nothing is lost on the way.
+//! The contract that this wire shares with HTTP/3 is `../tests/`. Not here: silence, because no message is
+//! lost on the way.
 
 mod client;
 mod halves;
@@ -33,7 +34,7 @@ pub use receive::RecvHalf;
 pub(in crate::wire) use server::ServerRequest;
 pub use server::{Incoming, Listener, Responder, ServerConnection, TrustGuard};
 
-/// Until when proofs of identity hold here.
+/// Until when proofs of identity are valid here.
 const PROOF: Duration = Duration::from_hours(24);
 
 /// See [`crate::wire::Port`].
@@ -54,12 +55,12 @@ impl Port {
     }
 }
 
-/// Addresses, and who listens there. Clones are the same network.
+/// Addresses, and the listener of each. Clones are the same network.
 #[derive(Clone, Default)]
 pub struct Network(Arc<Mutex<BTreeMap<SocketAddr, Arc<Seat>>>>);
 
 impl Network {
-    /// Listens as `identity` at `address`, or at a free port of it where that is 0.
+    /// Listens as `identity` at `address`, or at a free port of it if its port is 0.
     pub fn listen(&self, address: SocketAddr, identity: &SpiffeId) -> super::Listener {
         super::Listener::Memory(self.seat(address, identity))
     }
@@ -104,7 +105,7 @@ fn proven(identity: &SpiffeId) -> PeerId {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that is done under these locks can panic half-way.
+    // No code under these locks can panic half-way.
     crate::locks::lock(mutex)
 }
 
@@ -118,7 +119,7 @@ struct Seat {
 #[derive(Default)]
 struct Queue {
     arriving: VecDeque<Incoming>,
-    /// All that came, to be closed with it.
+    /// All connections that came, to be closed with it.
     links: Vec<Weak<Link>>,
     refuses: bool,
     is_closed: bool,

@@ -118,7 +118,7 @@ impl RecvHalf {
         self.phase = Phase::Ended;
     }
 
-    /// Whether a piece is there; `false` for the end and for errors.
+    /// Whether a piece is there; `false` at the end and for errors.
     fn poll_come(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let (id, sender, side) = (self.half.id, self.half.other_side(), self.half.side);
         self.half.link.poll(cx, |state| {
@@ -217,7 +217,7 @@ impl RecvHalf {
         Ok(())
     }
 
-    /// After the last declared byte: takes the end if it is here already.
+    /// After the last declared byte: takes the end if it has arrived.
     fn look_for_end(&mut self, cx: &mut Context<'_>) {
         if self.length.left() == Some(0) {
             self.look_for_end_of(cx);
@@ -239,7 +239,7 @@ impl RecvHalf {
     }
 }
 
-/// Why a section is no message.
+/// Why a section is not a message.
 pub(super) fn message_error(error: MessageError) -> ReceiveError {
     match error {
         MessageError::Connection(_, reason) | MessageError::Malformed(reason) => {

@@ -43,7 +43,7 @@ impl Incoming {
     }
 }
 
-/// See [`crate::wire::TrustGuard`]. Here all are trusted for ever.
+/// See [`crate::wire::TrustGuard`]. Here all peers are trusted for ever.
 pub struct TrustGuard(Arc<Link>);
 
 impl TrustGuard {
@@ -59,12 +59,12 @@ pub struct ServerConnection {
 }
 
 impl ServerConnection {
-    /// Allows so many exchanges at once from here on.
+    /// Allows this many exchanges at once from here on.
     pub fn allow(&self, exchanges: usize) {
         self.link.change(|state| state.exchanges_max = exchanges);
     }
 
-    /// The connection breaks: both sides hear this.
+    /// The connection breaks: both sides get this reason.
     pub fn lose(&self, error: &ConnectionError) {
         self.link.end(error.clone(), error.clone());
     }
@@ -140,7 +140,7 @@ fn next(state: &mut State) -> Poll<Result<Option<(u64, Bytes)>, ConnectionError>
         match flow.and_then(|flow| flow.pieces.pop_front()) {
             Some(Piece::Head(head)) if !given_up => return Poll::Ready(Ok(Some((id, head)))),
             Some(_) | None => {
-                // As over the other wires, a request that was taken back gets no answer.
+                // As over the other wires, a request that was cancelled gets no answer.
                 if let Some(flow) = state.flow(id, Side::Server) {
                     flow.reset = Some(ReceiveError::Reset(Reason::Cancelled));
                 }
@@ -188,7 +188,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Answers with something that breaks HTTP's rules, as a broken peer does.
+    /// Answers with a message that breaks HTTP's rules, as a faulty peer does.
     pub fn malformed(mut self, reason: &'static str) {
         self.send.malformed(reason);
     }

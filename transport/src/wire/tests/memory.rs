@@ -1,4 +1,4 @@
-//! What only the wire in memory can do: the mistakes of peers, and their limits.
+//! Behaviour that only the wire in memory can show: the mistakes of peers, and their limits.
 
 use super::*;
 use crate::pool::{Pool, Target};
@@ -18,7 +18,7 @@ fn server_of(ends: &Ends) -> &crate::wire::memory::ServerConnection {
 }
 
 #[tokio::test]
-async fn a_malformed_answer_is_told_as_one_and_the_peer_hears_it() {
+async fn a_malformed_answer_is_reported_as_one_to_both_sides() {
     let serving = in_memory().await.serve(|request| async move {
         let gone = request.respond.stopped();
         as_memory(request.respond).malformed("two statuses");
@@ -30,7 +30,7 @@ async fn a_malformed_answer_is_told_as_one_and_the_peer_hears_it() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_told_to_both_sides() {
+async fn a_lost_connection_is_reported_to_both_sides() {
     let mut ends = in_memory().await;
     let (_send, mut response) = ends.client.open(&get(), true).await.unwrap();
     server_of(&ends).lose(&ConnectionError::TimedOut);

@@ -19,10 +19,10 @@ use crate::endpoint::{self, Epoch, MeshSettings, ResetKey, Workers};
 use crate::testing::{Authority, FRONTEND, ORDERS, start};
 use crate::tuning::Tuning;
 
-/// Generous: it bounds a broken run and never passes in a good one.
+/// Generous: it bounds a run that hangs, and never expires in a good one.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Both ends of one connection, with what must outlive them.
+/// Both ends of one connection, with the values that must outlive them.
 struct Ends {
     client: ClientConnection,
     server: ServerConnection,
@@ -134,12 +134,12 @@ macro_rules! contract {
 
 contract! {
     a_message_arrives_whole_both_ways,
-    each_side_knows_who_the_other_is,
+    each_side_knows_the_identity_of_the_other,
     an_end_behind_the_declared_length_is_seen_with_the_last_byte,
     a_refused_request_is_unprocessed_and_the_connection_lives,
     a_peer_with_too_much_to_do_is_busy_and_says_not_that_nothing_was_processed,
     a_reset_carries_its_reason_and_stays,
-    who_refuses_after_an_interim_response_breaks_the_rules,
+    a_refusal_after_an_interim_response_breaks_the_rules,
     a_dropped_responder_and_a_dropped_body_are_cancelled_and_never_a_clean_end,
     a_reader_that_stops_tells_its_sender_why,
     what_cannot_be_said_or_breaks_its_length_is_not_sent,
@@ -183,7 +183,7 @@ async fn a_message_arrives_whole_both_ways(ends: Ends) {
     assert_eq!(echoed, Some(trailers));
 }
 
-async fn each_side_knows_who_the_other_is(ends: Ends) {
+async fn each_side_knows_the_identity_of_the_other(ends: Ends) {
     assert_eq!(ends.client.peer().id().as_str(), ORDERS);
     assert_eq!(ends.server.peer().id().as_str(), FRONTEND);
 }
@@ -231,7 +231,7 @@ async fn a_reset_carries_its_reason_and_stays(ends: Ends) {
     let serving = ends.serve(|request| async move {
         let mut send = request.respond.head(&answer(200), false).await.unwrap();
         send.send_data(Bytes::from_static(b"half")).await.unwrap();
-        // What was sent before a reset may be lost, so it waits until that was read.
+        // Bytes sent before a reset may be lost, so it waits until they were read.
         let mut recv = request.recv;
         read_tunnel(&mut recv).await.unwrap();
         send.reset(Reason::TunnelBroke);
@@ -250,10 +250,10 @@ async fn a_reset_carries_its_reason_and_stays(ends: Ends) {
     }
 }
 
-async fn who_refuses_after_an_interim_response_breaks_the_rules(ends: Ends) {
+async fn a_refusal_after_an_interim_response_breaks_the_rules(ends: Ends) {
     let serving = ends.serve(|mut request| async move {
         request.respond.informational(&answer(103)).await.unwrap();
-        // A reset may overtake what came before it: the caller says when it has seen that.
+        // A reset may overtake earlier bytes: the caller says when it has seen those.
         let _ = read(&mut request.recv).await;
         request.respond.reset(Reason::Unprocessed);
     });
@@ -348,7 +348,7 @@ async fn a_shutdown_lets_accepted_requests_finish_and_refuses_later_ones(mut end
     ends.tasks.spawn(async move {
         assert!(server.accept().await.unwrap().is_none());
     });
-    // It may have been opened before the client hears of the shutdown.
+    // It may have been opened before the client learns of the shutdown.
     let late = match client.open(&get(), true).await {
         Ok((_late, mut response)) => {
             let error = response.head().await.unwrap_err();

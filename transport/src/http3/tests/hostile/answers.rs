@@ -1,8 +1,8 @@
-//! A client against a server that answers what it likes.
+//! A client against a server that sends arbitrary answers.
 
 use super::*;
 
-/// What a client makes of one raw answer.
+/// How a client reads one raw answer.
 async fn raw_answer(bytes: &[u8]) -> (ReceiveError, bool) {
     let quic = quic().await;
     let mut tasks = JoinSet::new();
@@ -100,7 +100,7 @@ async fn no_request_is_opened_once_a_goaway_came_with_the_credit_for_it() {
     let late = reserved.send(&get(), Bytes::new(), true).await;
     assert_eq!(late.err(), Some(OpenError::Draining));
     drop(open);
-    // Of the reserved stream the peer hears a reset, and no request.
+    // The peer sees a reset of the reserved stream, and no request.
     let (_, mut first) = quic.server.accept_bi().await.unwrap();
     assert!(first.read_to_end(1000).await.is_ok());
     let (_, mut second) = quic.server.accept_bi().await.unwrap();

@@ -1,9 +1,11 @@
-//! Links what a sidecar's application was asked to what it asks in turn, by trace id: applications that
-//! forward nothing but `traceparent` still have their deadlines kept, and the word that retries are spent
-//! passes through them. Pure but for locks: shared by all workers, sharded so that they rarely meet.
+//! Deadline propagation by trace id: links each call that the application makes to the request that it makes
+//! the call for. So an application that forwards only `traceparent` still has its deadlines kept, and the
+//! mark that retries are spent passes through it. Pure except for locks: all workers share the table, in
+//! shards so that they rarely meet.
 //!
-//! An entry lives as long as a request with that trace is being served here. Requests of one trace cannot
-//! be told apart: the latest of their deadlines holds for all, and none if one of them has none.
+//! An entry lives as long as a request with that trace is being served here. Requests of one trace cannot be
+//! told apart: the latest of their deadlines holds for all, and no deadline holds if one of the requests has
+//! none.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +24,9 @@ const SHARDS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TraceId(u128);
 
-/// What is being served, by trace.
+/// The requests being served, by trace.
 #[derive(Debug, Default)]
-pub(crate) struct Traces {
+pub(crate) struct Propagation {
     shards: [Mutex<HashMap<TraceId, Served>>; SHARDS],
     held: AtomicUsize,
 }
@@ -33,16 +35,16 @@ pub(crate) struct Traces {
 struct Served {
     /// Requests of this trace that are being served.
     requests: u32,
-    /// None if one of them has none.
+    /// None if one of the requests has no deadline.
     deadline: Option<Instant>,
     /// A call of this trace failed although it was sent several times.
     spent: bool,
 }
 
-/// One request being served. Forgets it when dropped.
+/// One request being served. Dropping it removes the request.
 #[derive(Debug)]
 pub(crate) struct Link {
-    traces: Arc<Traces>,
+    propagation: Arc<Propagation>,
     id: TraceId,
 }
 
@@ -56,9 +58,8 @@ impl TraceId {
     }
 }
 
-impl Traces {
-    /// A request of this trace is being served. None when the table is full: the trace is then not
-    /// followed.
+impl Propagation {
+    /// A request of this trace is being served. None when the table is full: the trace is then not followed.
     pub(crate) fn serve(self: &Arc<Self>, id: TraceId, deadline: Option<Instant>) -> Option<Link> {
         let mut shard = lock(self.shard(id));
         if let Some(served) = shard.get_mut(&id) {
@@ -80,12 +81,12 @@ impl Traces {
             shard.insert(id, served);
         }
         Some(Link {
-            traces: Arc::clone(self),
+            propagation: Arc::clone(self),
             id,
         })
     }
 
-    /// The deadline of what is being served under this trace.
+    /// The deadline of the request that is served under this trace.
     pub(crate) fn deadline(&self, id: TraceId) -> Option<Instant> {
         lock(self.shard(id)).get(&id)?.deadline
     }
@@ -109,9 +110,9 @@ impl Traces {
 }
 
 impl Link {
-    /// Whether a call that was made for this request was sent several times in vain.
+    /// Whether a call made for this request failed although it was sent several times.
     pub(crate) fn is_spent(&self) -> bool {
-        lock(self.traces.shard(self.id))
+        lock(self.propagation.shard(self.id))
             .get(&self.id)
             .is_some_and(|served| served.spent)
     }
@@ -119,14 +120,14 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let mut shard = lock(self.traces.shard(self.id));
+        let mut shard = lock(self.propagation.shard(self.id));
         let Some(served) = shard.get_mut(&self.id) else {
             return;
         };
         served.requests = served.requests.saturating_sub(1);
         if served.requests == 0 {
             shard.remove(&self.id);
-            self.traces.held.fetch_sub(1, Ordering::Relaxed);
+            self.propagation.held.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -145,42 +146,45 @@ mod tests {
 
     #[test]
     fn a_trace_is_followed_while_it_is_being_served() {
-        let traces = Arc::new(Traces::default());
+        let propagation = Arc::new(Propagation::default());
         let deadline = Instant::now() + Duration::from_secs(1);
-        let link = traces.serve(trace(7), Some(deadline)).unwrap();
-        assert_eq!(traces.deadline(trace(7)), Some(deadline));
-        assert_eq!(traces.deadline(trace(8)), None);
-        traces.spend(trace(7));
+        let link = propagation.serve(trace(7), Some(deadline)).unwrap();
+        assert_eq!(propagation.deadline(trace(7)), Some(deadline));
+        assert_eq!(propagation.deadline(trace(8)), None);
+        propagation.spend(trace(7));
         assert!(link.is_spent());
         drop(link);
-        assert_eq!((traces.deadline(trace(7)), traces.len()), (None, 0));
+        assert_eq!(
+            (propagation.deadline(trace(7)), propagation.len()),
+            (None, 0)
+        );
     }
 
     #[test]
     fn of_several_requests_of_one_trace_the_latest_deadline_holds_and_none_is_the_latest() {
-        let traces = Arc::new(Traces::default());
+        let propagation = Arc::new(Propagation::default());
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let first = traces.serve(trace(7), Some(now)).unwrap();
-        let second = traces.serve(trace(7), Some(later)).unwrap();
+        let first = propagation.serve(trace(7), Some(now)).unwrap();
+        let second = propagation.serve(trace(7), Some(later)).unwrap();
         drop(first);
-        assert_eq!(traces.deadline(trace(7)), Some(later));
-        let third = traces.serve(trace(7), None).unwrap();
-        assert_eq!(traces.deadline(trace(7)), None);
+        assert_eq!(propagation.deadline(trace(7)), Some(later));
+        let third = propagation.serve(trace(7), None).unwrap();
+        assert_eq!(propagation.deadline(trace(7)), None);
         drop((second, third));
-        assert_eq!(traces.len(), 0);
+        assert_eq!(propagation.len(), 0);
     }
 
     #[test]
     fn beyond_the_limit_traces_are_not_followed() {
-        let traces = Arc::new(Traces::default());
+        let propagation = Arc::new(Propagation::default());
         let links: Vec<_> = (1..=limits::TRACES_MAX as u128)
-            .map(|number| traces.serve(trace(number), None).unwrap())
+            .map(|number| propagation.serve(trace(number), None).unwrap())
             .collect();
-        assert!(traces.serve(trace(u128::MAX), None).is_none());
-        assert!(traces.serve(trace(1), None).is_some());
+        assert!(propagation.serve(trace(u128::MAX), None).is_none());
+        assert!(propagation.serve(trace(1), None).is_some());
         drop(links);
-        assert!(traces.serve(trace(u128::MAX), None).is_some());
+        assert!(propagation.serve(trace(u128::MAX), None).is_some());
     }
 
     #[test]

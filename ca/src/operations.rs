@@ -1,4 +1,5 @@
-//! What an operator asks of a CA: tokens, and a look at its state. Works on an open store; `admin.rs` finds it.
+//! Operations for an operator of a CA: making tokens, and showing its state. They work on an open store,
+//! which `admin.rs` finds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,12 +41,12 @@ pub enum TokensError {
     /// Out of range.
     #[error("make between 1 and {TOKENS_PER_CALL_MAX} tokens at once")]
     Count,
-    /// Tokens would not say where the CA is.
+    /// Tokens would not tell where the CA is.
     #[error(
         "tokens have no CA address to carry: start `weft ca serve` once, or make the CA with `weft ca init --address HOST:PORT`"
     )]
     NoAddress,
-    /// The CA listens on every address, which tells workloads nothing.
+    /// The CA listens on every address, which tells workloads no address.
     #[error(
         "the CA listens on {0}: make it with `weft ca init --address HOST:PORT` so that tokens say where it is"
     )]
@@ -129,7 +130,7 @@ fn addresses(about: &About) -> Result<Vec<String>, TokensError> {
 pub struct Inspection {
     /// The trust domain.
     pub trust_domain: TrustDomain,
-    /// Addresses that tokens carry; none if there are none that workloads can reach, so that no token can be made.
+    /// Addresses that tokens carry; none if workloads can reach none of them, so that no token can be made.
     pub addresses: Vec<String>,
     /// Where `serve` listened last.
     pub listen: Option<String>,

@@ -1,9 +1,9 @@
 //! How long before a moment a thread should be awake, so that it is not late for it. Pure.
 //!
 //! An alarm of the kernel rings on time, but the thread that it wakes runs later: by a few microseconds on
-//! hardware, by 40 to 300 in a virtual machine whose processor went to sleep. So the alarm is set earlier, by what
-//! 499 of 500 alarms were late, and the thread stays awake until the moment. Two bounds hold what that costs: the
-//! length of one vigil, and the share of the thread's time that all of them take.
+//! hardware, by 40 to 300 in a virtual machine whose processor was asleep. So the alarm is set earlier, by
+//! the lateness that 499 of 500 alarms do not exceed, and the thread stays awake until the moment. Two bounds
+//! limit the cost: the length of one such wait, and the share of the thread's time that all of them take.
 //!
 //! Not here: the alarm, and how the thread stays awake ([`crate::pacer`]).
 
@@ -11,46 +11,46 @@ use std::time::Duration;
 
 use crate::limits;
 
-/// What a thread has learned of its alarms, and how long it may still stay awake.
+/// A thread's experience with its alarms, and how long it may still stay awake.
 #[derive(Debug)]
-pub(crate) struct Vigil {
-    /// As far as is known, 499 of 500 alarms are late by no more than this.
+pub(crate) struct EarlyWake {
+    /// The estimated lateness that 499 of 500 alarms do not exceed.
     lateness: Duration,
     credit: Duration,
     /// Until when credit was given.
     credited: Duration,
 }
 
-/// How much longer the next vigil is when an alarm was later than expected.
+/// The step up after an alarm that was later than the estimate.
 const LONGER: Duration = Duration::from_nanos(49_900);
 
-/// How much shorter it is when the alarm was not. The estimate rests where one alarm in 500 is later, because that
-/// is how many steps down make a step up.
+/// The step down after any other alarm. The estimate settles where one alarm in 500 is later, because that
+/// many steps down make a step up.
 const SHORTER: Duration = Duration::from_nanos(100);
 
-impl Vigil {
-    /// Expects the worst at first: the first requests count as all others do.
+impl EarlyWake {
+    /// Expects the worst at first, because the first requests count as all others do.
     pub(crate) fn new() -> Self {
         Self {
-            lateness: limits::VIGIL_MAX,
-            credit: limits::VIGIL_CREDIT_MAX,
+            lateness: limits::EARLY_WAKE_MAX,
+            credit: limits::EARLY_WAKE_CREDIT_MAX,
             credited: Duration::ZERO,
         }
     }
 
-    /// How long before its moment an alarm should ring that is set at `now`.
+    /// How long before its moment an alarm that is set at `now` should ring.
     pub(crate) fn length(&mut self, now: Duration) -> Duration {
         let passed = now.saturating_sub(self.credited);
-        let earned = passed.mul_f64(limits::VIGIL_SHARE_MAX);
+        let earned = passed.mul_f64(limits::EARLY_WAKE_SHARE_MAX);
         self.credited = now;
-        self.credit = (self.credit + earned).min(limits::VIGIL_CREDIT_MAX);
+        self.credit = (self.credit + earned).min(limits::EARLY_WAKE_CREDIT_MAX);
         self.lateness.min(self.credit)
     }
 
     /// An alarm rang, this late.
     pub(crate) fn rang(&mut self, late: Duration) {
         self.lateness = if late > self.lateness {
-            (self.lateness + LONGER).min(limits::VIGIL_MAX)
+            (self.lateness + LONGER).min(limits::EARLY_WAKE_MAX)
         } else {
             self.lateness.saturating_sub(SHORTER)
         };
@@ -70,26 +70,26 @@ mod tests {
         Duration::from_micros(micros)
     }
 
-    /// What is learned of alarms every two milliseconds, each as late as `late` says; and the share of the time
-    /// that the thread was awake for it.
+    /// The estimate from alarms every two milliseconds, each as late as `late` says; and the share of the
+    /// time for which the thread was awake.
     fn learn(count: u64, gap: Duration, late: impl Fn(u64) -> Duration) -> (Duration, f64) {
-        let mut vigil = Vigil::new();
+        let mut early = EarlyWake::new();
         let mut awake = Duration::ZERO;
         let mut now = Duration::ZERO;
         for number in 0..count {
             now += gap;
-            let length = vigil.length(now);
+            let length = early.length(now);
             let late = late(number);
-            vigil.rang(late);
+            early.rang(late);
             let kept = length.saturating_sub(late);
-            vigil.kept(kept);
+            early.kept(kept);
             awake += kept;
         }
-        (vigil.length(now), awake.div_duration_f64(now))
+        (early.length(now), awake.div_duration_f64(now))
     }
 
     #[test]
-    fn a_vigil_is_as_long_as_all_but_one_in_500_alarms_are_late() {
+    fn a_thread_wakes_as_early_as_all_but_one_in_500_alarms_are_late() {
         // One in 500 comes 250 us late, as many 150 us, all others 40 us.
         let late = |number| match number % 500 {
             0 => us(250),
@@ -101,39 +101,39 @@ mod tests {
     }
 
     #[test]
-    fn alarms_that_ring_on_time_need_no_vigil() {
+    fn alarms_that_ring_on_time_need_no_early_wake() {
         let (length, _) = learn(10_000, us(2000), |_| us(3));
         assert!(length <= us(53), "{length:?}");
     }
 
     #[test]
-    fn no_vigil_is_longer_than_its_bound_however_late_alarms_are() {
+    fn no_thread_wakes_earlier_than_the_bound_however_late_alarms_are() {
         let (length, _) = learn(1000, us(10_000), |_| us(5000));
-        assert_eq!(length, limits::VIGIL_MAX);
-        assert_eq!(Vigil::new().length(us(0)), limits::VIGIL_MAX);
+        assert_eq!(length, limits::EARLY_WAKE_MAX);
+        assert_eq!(EarlyWake::new().length(us(0)), limits::EARLY_WAKE_MAX);
     }
 
     #[test]
-    fn all_vigils_together_take_no_more_than_their_share_of_the_time() {
-        // One alarm in fifty is late, so that vigils are long and almost all of them are kept.
+    fn all_early_wakes_together_take_no_more_than_their_share_of_the_time() {
+        // One alarm in fifty is late, so that waits are long and almost all of them are used.
         for gap in [20, 100, 500, 2000] {
             let late = |number| us(if number % 50 == 0 { 400 } else { 0 });
             let (_, share) = learn(100_000, us(gap), late);
-            let credit = limits::VIGIL_CREDIT_MAX.div_duration_f64(us(gap * 100_000));
-            let most = limits::VIGIL_SHARE_MAX + credit + 1e-6;
+            let credit = limits::EARLY_WAKE_CREDIT_MAX.div_duration_f64(us(gap * 100_000));
+            let most = limits::EARLY_WAKE_SHARE_MAX + credit + 1e-6;
             assert!(share <= most, "every {gap} us: {share}");
         }
     }
 
     #[test]
-    fn a_long_rest_earns_no_more_than_the_credit_of_some_vigils() {
-        let mut vigil = Vigil::new();
+    fn a_long_rest_earns_no_more_than_the_credit_of_some_early_wakes() {
+        let mut early = EarlyWake::new();
         let hour = Duration::from_secs(3600);
         let kept = (0..1000).map(|_| {
-            let length = vigil.length(hour);
-            vigil.kept(length);
+            let length = early.length(hour);
+            early.kept(length);
             length
         });
-        assert_eq!(kept.sum::<Duration>(), limits::VIGIL_CREDIT_MAX);
+        assert_eq!(kept.sum::<Duration>(), limits::EARLY_WAKE_CREDIT_MAX);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weft_transport::identity::TrustDomain;
 
-use super::Mesh;
+use super::ServerState;
 use crate::compile::Plan;
 use crate::resources::Set;
 use crate::table::Revision;
@@ -24,7 +24,7 @@ impl InForce {
     }
 }
 
-impl Mesh {
+impl ServerState {
     pub(in crate::server) fn current(&self) -> (Revision, Arc<Set>) {
         let inner = self.lock();
         let InForce { plan, set } = &inner.in_force;

@@ -1,5 +1,5 @@
-//! The leases of workloads, and the time after a start in which not every workload has registered again. Pure: time is
-//! an argument. What a lease is stands in `registry.rs`.
+//! The leases of workloads, and the time after a start in which not every workload has registered again.
+//! Pure: time is an argument. A lease is defined in `registry.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ struct Settling {
 }
 
 impl Leases {
-    /// No leases; until `settles`, if there is such a time, workloads may be there that have to register again.
+    /// No leases; until `settles`, if given, workloads may exist that have to register again.
     pub(super) fn new(settles: Option<Instant>) -> Self {
         Self {
             registry: Registry::default(),
@@ -35,13 +35,13 @@ impl Leases {
         }
     }
 
-    /// What was withdrawn since the start, while not every workload has registered again.
+    /// The endpoints withdrawn since the start, while not every workload has registered again.
     pub(super) fn settling(&self) -> Option<Arc<Withdrawn>> {
         let settling = self.settling.as_ref();
         settling.map(|settling| Arc::clone(&settling.withdrawn))
     }
 
-    /// What a sidecar serves. Returns whether that changed anything.
+    /// The services that a sidecar reports. Returns whether that changed anything.
     pub(super) fn report(
         &mut self,
         workload: &Workload,
@@ -55,7 +55,8 @@ impl Leases {
         registry.report(workload, address, locality, inbound, now) || withdrawn
     }
 
-    /// What a sidecar says not to serve counts at once, also before all have registered again.
+    /// A service that a sidecar reports as not served is withdrawn at once, also before all workloads have
+    /// registered again.
     fn withdraw(&mut self, workload: &Workload, address: SocketAddr, inbound: &Inbound) -> bool {
         let Some(settling) = &mut self.settling else {
             return false;
@@ -82,7 +83,7 @@ mod tests {
     use crate::limits::LEASE;
 
     #[test]
-    fn a_service_that_started_settles_for_a_lease_and_hears_what_is_withdrawn_meanwhile() {
+    fn a_service_that_started_settles_for_a_lease_and_takes_withdrawals_at_once() {
         let now = Instant::now();
         let mut leases = Leases::new(Some(now + LEASE));
         let workload = Workload {

@@ -1,5 +1,5 @@
-//! Policies that a direct call passes by: a parent is under a policy, and a Service that its routes lead to is not.
-//! Warnings, since that may be meant. What does not exist is an error already.
+//! Finds direct calls that bypass a policy: a parent is under a policy, and a Service that its routes lead to
+//! is not. They are warnings, because that may be intended. Missing resources are an error already.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use crate::findings::Severity;
 use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteRule, HttpRouteSpec, Key, Kind};
 use crate::table::{self, Action, ServiceName};
 
-/// A way to a backend around the policy of its parent.
-struct SideDoor {
+/// A direct way to a backend around the policy of its parent.
+struct Bypass {
     backend: usize,
     message: String,
     hint: String,
@@ -19,7 +19,7 @@ struct SideDoor {
 
 impl Check<'_> {
     /// Warns of backends of the rule that a caller reaches directly although a policy of a parent would refuse it.
-    pub(super) fn side_doors(
+    pub(super) fn bypasses(
         &mut self,
         key: &Key,
         spec: &HttpRouteSpec,
@@ -44,19 +44,25 @@ impl Check<'_> {
                 .service(&key.namespace, name)
                 .is_some_and(|service| service.callers == Callers::Any);
             for parent in parents.iter().filter(|parent| is_open && **parent != name) {
-                let door = self
+                let bypass = self
                     .around_allow(&key.namespace, parent, name)
                     .or_else(|| self.around_deny(&key.namespace, parent, name));
-                found.extend(door.map(|(message, hint)| SideDoor {
+                found.extend(bypass.map(|(message, hint)| Bypass {
                     backend,
                     message,
                     hint,
                 }));
             }
         }
-        for door in found {
-            let field = format!("spec.rules[{at}].backendRefs[{}].name", door.backend);
-            self.push(Severity::Warning, key, &field, &door.message, &door.hint);
+        for bypass in found {
+            let field = format!("spec.rules[{at}].backendRefs[{}].name", bypass.backend);
+            self.push(
+                Severity::Warning,
+                key,
+                &field,
+                &bypass.message,
+                &bypass.hint,
+            );
         }
     }
 
@@ -94,7 +100,7 @@ impl Check<'_> {
         }
     }
 
-    /// Only some may call the parent, and all may call the backend.
+    /// Some callers may call the parent, and all may call the backend.
     fn around_allow(
         &self,
         namespace: &str,
@@ -115,7 +121,7 @@ impl Check<'_> {
         Some((message, way_out(backend)))
     }
 
-    /// A policy denies some the parent, and they may call the backend.
+    /// A policy denies the parent to some callers, and they may call the backend.
     fn around_deny(
         &self,
         namespace: &str,

@@ -1,8 +1,8 @@
-//! A stream that is read to its end although it takes nothing more.
+//! A stream that is read to its end even after writes have failed.
 //!
-//! An application may answer before it has read the request, and close: what is written then fails, while the answer
-//! (or a GOAWAY) waits to be read. hyper and h2 give a connection up at the first write that fails. So the failure is
-//! held back until reading has come to an end, too.
+//! An application may answer before it has read the request, and close. Then a write fails while the answer
+//! (or a GOAWAY) still waits to be read. hyper and h2 give up a connection at the first write that fails. So
+//! this stream holds the failure back until reading has ended, too.
 
 use std::io;
 use std::pin::Pin;
@@ -12,41 +12,41 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// See the module.
-pub(super) struct Hearing<S> {
+/// See the module's documentation.
+pub(super) struct ReadToEnd<S> {
     stream: S,
-    /// Why nothing more can be written.
+    /// Why writes fail.
     deaf: Option<io::ErrorKind>,
     /// Nothing more comes.
     ended: bool,
-    told: Deaf,
+    told: WriteFailed,
 }
 
-/// Tells whether the other end stopped taking what is written.
+/// Tells whether the other end has stopped taking writes.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Deaf(Arc<AtomicBool>);
+pub(super) struct WriteFailed(Arc<AtomicBool>);
 
-impl Deaf {
+impl WriteFailed {
     /// Whether a write failed.
     pub(super) fn is(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl<S> Hearing<S> {
-    /// The stream, and who knows whether the other end hears.
-    pub(super) fn new(stream: S) -> (Self, Deaf) {
-        let told = Deaf::default();
-        let hearing = Self {
+impl<S> ReadToEnd<S> {
+    /// The stream, and a handle that tells whether writes have failed.
+    pub(super) fn new(stream: S) -> (Self, WriteFailed) {
+        let told = WriteFailed::default();
+        let reading = Self {
             stream,
             deaf: None,
             ended: false,
             told: told.clone(),
         };
-        (hearing, told)
+        (reading, told)
     }
 
-    /// Holds a failed write back while there may be something to read, which wakes the same task.
+    /// Holds a failed write back while there may be bytes to read; a read that ends wakes the same task.
     fn hold<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) if is_gone(error.kind()) => {
@@ -62,7 +62,7 @@ impl<S> Hearing<S> {
         }
     }
 
-    /// What a write gets without being tried.
+    /// The result of a write that is not tried any more.
     fn refusal<T>(&self) -> Option<Poll<io::Result<T>>> {
         let kind = self.deaf?;
         Some(if self.ended {
@@ -84,7 +84,7 @@ fn is_gone(kind: io::ErrorKind) -> bool {
     )
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Hearing<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ReadToEnd<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -103,7 +103,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Hearing<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Hearing<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ReadToEnd<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -154,7 +154,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_before_the_end_is_read_although_writing_fails() {
         let (near, mut far) = tokio::io::duplex(64);
-        let (mut stream, deaf) = Hearing::new(near);
+        let (mut stream, deaf) = ReadToEnd::new(near);
         far.write_all(b"413").await.unwrap();
         drop(far);
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -163,7 +163,7 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "413");
-        // Now the failure is told.
+        // Now the failure is reported.
         let failed = stream.write(b"body").await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::BrokenPipe);
     }

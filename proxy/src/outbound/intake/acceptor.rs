@@ -1,8 +1,9 @@
 //! Accepts connections of the application, as far as the worker can take them in.
 //!
-//! The kernel queues connections that are not accepted, the oldest first and thousands of them: a queue that stands
-//! holds nothing but connections whose callers are about to give up. So while it does, few may wait in it. Others are
-//! told by TCP's own means: no answer to their SYN, which is sent again after a second.
+//! The kernel queues connections that are not accepted, thousands of them, the oldest first. A queue that
+//! stays full holds only connections whose callers are about to give up. So while it stays full, few
+//! connections may wait in it. TCP itself tells the others: their SYN gets no answer, and they send it again
+//! after a second.
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::limits;
 use crate::outbound::Socket;
 use crate::stream::ApplicationStream;
 
-/// The way in of one listener of one worker.
-pub(in crate::outbound) struct Door {
+/// Accepts the connections of one listener of one worker.
+pub(in crate::outbound) struct Acceptor {
     socket: Socket,
     /// For connections of all listeners of the worker.
     room: Arc<Semaphore>,
@@ -25,18 +26,18 @@ pub(in crate::outbound) struct Door {
     queue: Queue,
 }
 
-/// What is known of the queue in the kernel.
+/// The state of the kernel's accept queue.
 #[derive(Debug, Default)]
 struct Queue {
-    /// Since when somebody was in it each time, and how many came out of it since.
+    /// Since when every look found a connection in it, and how many came out of it since.
     crowded: Option<(Instant, u32)>,
     /// Few may wait in it.
     is_narrow: bool,
 }
 
 impl Queue {
-    /// Somebody was in it, or not. If it has stood for as long as no burst does, how many come out of it within
-    /// [`limits::INTAKE_WAIT`].
+    /// Notes whether a look found a connection in the queue. If the queue has been occupied for longer than a
+    /// burst lasts, returns how many connections come out of it within [`limits::INTAKE_WAIT`].
     fn looked_at(&mut self, is_crowded: bool, now: Instant) -> Option<u32> {
         if !is_crowded {
             self.crowded = None;
@@ -54,7 +55,7 @@ impl Queue {
     }
 }
 
-impl Door {
+impl Acceptor {
     pub(in crate::outbound) fn new(
         socket: Socket,
         room: Arc<Semaphore>,
@@ -71,7 +72,7 @@ impl Door {
     /// The next connection, with its place among those of the worker.
     ///
     /// # Errors
-    /// What the kernel said. Cancel-safe.
+    /// The error of the kernel. Cancel-safe.
     pub(in crate::outbound) async fn next(
         &mut self,
     ) -> io::Result<(ApplicationStream, OwnedSemaphorePermit)> {
@@ -89,11 +90,11 @@ impl Door {
                 None => tokio::select! {
                     biased;
                     accepted = self.socket.accept() => accepted?,
-                    // The next that come may be many.
+                    // The next connections may be many.
                     () = self.intake.released(), if self.queue.is_narrow => continue,
                 },
             };
-            // Those who have given up meanwhile cost more than there is time for.
+            // Connections whose callers have given up would cost more than there is time for.
             if !(self.intake.is_limited() && stream.is_ended()) {
                 return Ok((stream, place));
             }
@@ -112,12 +113,12 @@ impl Door {
     }
 
     fn let_wait(&self, connections: u32) {
-        // A socket that listens takes any number; one that would not still accepts.
+        // A listening socket accepts any number here; one that refused would still accept connections.
         let _ = self.socket.listen(connections);
     }
 }
 
-impl Drop for Door {
+impl Drop for Acceptor {
     fn drop(&mut self) {
         // The next process may have been given the same socket.
         if self.queue.is_narrow {
@@ -140,18 +141,18 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let intake = Arc::new(Intake::default());
         let room = Arc::new(Semaphore::new(1));
-        let mut door = Door::new(Socket::Tcp(listener), room, Arc::clone(&intake));
-        door.queue.is_narrow = true;
+        let mut acceptor = Acceptor::new(Socket::Tcp(listener), room, Arc::clone(&intake));
+        acceptor.queue.is_narrow = true;
         intake.limited.store(true, Ordering::Relaxed);
-        // What a cycle has for it.
+        // The requests that a cycle has time for.
         intake.pass_on();
         {
-            let mut next = std::pin::pin!(door.next());
+            let mut next = std::pin::pin!(acceptor.next());
             assert!(next.as_mut().now_or_never().is_none());
             intake.release();
             assert!(next.as_mut().now_or_never().is_none());
         }
-        assert!(!door.queue.is_narrow);
+        assert!(!acceptor.queue.is_narrow);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The whole subscription, both ends of it, in random orders against a naive model: revisions, endpoints, refusals,
-//! breaks of the stream, restarts of either side. Whatever comes in whatever order, the sidecar runs the newest
-//! revision that it does not refuse, with the endpoints that there are.
+//! Both ends of the whole subscription, in random orders against a naive model: revisions, endpoints,
+//! refusals, breaks of the stream, restarts of either side. In any order of events, the sidecar runs the
+//! newest revision that it does not refuse, with the present endpoints.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,7 +17,7 @@ use crate::table::{Endpoint, Features, Revision, ServiceName, Table};
 
 const SERVICES: [&str; 2] = ["orders", "extra"];
 const WORKLOADS: usize = 3;
-/// Messages that are on their way at once.
+/// Messages that are in flight at once.
 const IN_FLIGHT: usize = 2;
 
 #[test]
@@ -35,7 +35,7 @@ fn in_any_order_the_newest_accepted_revision_runs_with_the_endpoints_that_there_
     }
 }
 
-/// What the sidecar makes of a revision.
+/// The sidecar's answer to a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Runs,
@@ -45,7 +45,7 @@ enum Fate {
     Garbled,
 }
 
-/// The revision that should run, by the plainest rules that there are.
+/// The revision that should run, by the simplest possible rules.
 #[derive(Debug, Default)]
 struct Naive {
     accepted: Option<Revision>,
@@ -67,7 +67,7 @@ struct World {
     stores: u64,
     alive: BTreeSet<(usize, usize)>,
     view: View,
-    told: Told,
+    sent: Sent,
     // Between both.
     wire: VecDeque<ServiceMessage>,
     answers: Vec<(Revision, Result<(), String>)>,
@@ -75,7 +75,7 @@ struct World {
     // The sidecar.
     sidecar: Arc<Sidecar>,
     state: State,
-    /// What its workers were given and have not answered for.
+    /// The table that its workers were given and have not answered.
     applying: Option<Arc<Table>>,
     shown: Option<Arc<Table>>,
     disk: Option<Arc<Table>>,
@@ -111,7 +111,7 @@ impl World {
                 tables: Arc::new(tables),
                 settling: None,
             },
-            told: Told::nothing(None),
+            sent: Sent::nothing(None),
             wire: VecDeque::new(),
             answers: Vec::new(),
             asked: BTreeSet::new(),
@@ -127,7 +127,7 @@ impl World {
 
     /// A number below `bound`.
     fn draw(&mut self, bound: usize) -> usize {
-        // xorshift64 (Marsaglia): any sequence does that is the same again.
+        // xorshift64 (Marsaglia): any sequence will do that can be repeated.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -200,7 +200,7 @@ impl World {
         "a lease ends"
     }
 
-    /// What a workload says of itself while the service settles.
+    /// A workload's own reports while the service settles.
     fn note(&mut self, (service, workload): (usize, usize), healthy: bool) {
         if let Some(settling) = &self.view.settling {
             let mut withdrawn = Withdrawn::clone(settling);
@@ -238,7 +238,7 @@ impl World {
         self.wire.clear();
         self.answers.clear();
         self.asked.clear();
-        self.told = Told::nothing(None);
+        self.sent = Sent::nothing(None);
         self.state.begin_stream();
         what
     }
@@ -267,7 +267,7 @@ impl World {
         "the disk is written"
     }
 
-    /// The service sends what the sidecar has room for.
+    /// The service sends as much as the sidecar has room for.
     fn send(&mut self) -> &'static str {
         if self.wire.len() < IN_FLIGHT {
             self.send_next();
@@ -277,11 +277,11 @@ impl World {
 
     fn send_next(&mut self) -> bool {
         let registrations = proto::Registrations::default();
-        let next = self.told.next(&self.view, &self.sidecar, &registrations);
+        let next = self.sent.next(&self.view, &self.sidecar, &registrations);
         match next.unwrap() {
             Next::Nothing => false,
             Next::Send(mut message, after) => {
-                self.told.went(after);
+                self.sent.went(after);
                 if let Some(Kind::Table(table)) = &mut message.kind {
                     let revision: Revision = table.revision.clone().unwrap().into();
                     if self.fate(&revision) == Fate::Garbled {
@@ -367,7 +367,7 @@ impl World {
         }
     }
 
-    /// Everything that is under way ends.
+    /// All work under way ends.
     fn come_to_rest(&mut self) {
         loop {
             let mut any = self.send_next();
@@ -385,7 +385,7 @@ impl World {
                     .is_some_and(|(one, other)| same(&one, &other));
             }
             if !any {
-                // A table that was shown last is answered for.
+                // The table that was shown last is answered.
                 self.applying = self.shown.clone();
                 self.workers_answer();
                 return;
@@ -393,7 +393,7 @@ impl World {
         }
     }
 
-    /// Holds when nothing is under way.
+    /// Holds when no message is in flight.
     fn check_at_rest(&mut self, when: &str) {
         self.check(when);
         let current = self.view.tables.of(&self.sidecar);
@@ -502,7 +502,7 @@ fn address(workload: usize) -> std::net::SocketAddr {
     format!("10.0.0.{}:6143", workload + 1).parse().unwrap()
 }
 
-/// Resources of which the second and third differ from the first in a policy, and in what there is.
+/// Resources of which the second and third differ from the first in a policy, and in the services that exist.
 fn set(which: usize) -> Set {
     let service = |name: &str, case: &str| {
         format!(

@@ -1,12 +1,12 @@
-//! What one sidecar has been told on its stream, and what it is told next. A state machine without time or IO; when
-//! the sidecar takes a message is `subscribe.rs`.
+//! What one sidecar has been sent on its stream, and what to send next. A state machine without time or IO;
+//! `subscribe.rs` knows when the sidecar takes a message.
 //!
-//! Nothing is queued: [`Told::next`] computes the one message that brings the sidecar nearest to the newest view, and
-//! [`Told::went`] says that it is on its way. A message that was not sent is computed anew.
+//! No message is queued: [`Sent::next`] computes the one message that brings the sidecar nearest to the
+//! newest view, and [`Sent::went`] notes that it was sent. A message that was not sent is computed anew.
 
 use std::sync::Arc;
 
-use super::mesh::View;
+use super::state::View;
 use super::tables::{Changed, SharedTable};
 use super::withdrawn::Withdrawn;
 use crate::compile::Sidecar;
@@ -15,31 +15,32 @@ use crate::proto::service_message::Kind;
 use crate::proto::{self, ServiceMessage};
 use crate::table::Withheld;
 
-/// What a sidecar has, if it took everything.
+/// The state of a sidecar that has taken everything that was sent.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Sent {
     /// The table, and whether it was marked as settling.
     table: Option<(Arc<SharedTable>, bool)>,
     registrations: Option<proto::Registrations>,
-    /// What it heard of withdrawals since the last table or change, and in which state of them it was looked for.
+    /// The withdrawals sent since the last table or change, and the state of withdrawals from which they were
+    /// computed.
     withdrawals: proto::Withdrawals,
     looked_at: Option<Arc<Withdrawn>>,
-    /// Why it can be sent no table at all.
+    /// Why no table at all can be sent to it.
     unreadable: Option<String>,
 }
 
-/// What is to be done for a sidecar.
+/// The next step for a sidecar.
 #[derive(Debug)]
 pub(super) enum Next {
     /// It has everything.
     Nothing,
-    /// It reads no table of this service, for this reason.
+    /// It cannot read the tables of this service, for this reason.
     CannotRead(String),
-    /// It is sent this, and has the other then.
+    /// Send it this; it has the second value then.
     Send(ServiceMessage, After),
 }
 
-/// What the sidecar has once it took a message.
+/// The state of the sidecar once it took a message.
 #[derive(Debug)]
 pub(super) enum After {
     Registrations(proto::Registrations),
@@ -47,26 +48,26 @@ pub(super) enum After {
     Withdrawals(proto::Withdrawals),
 }
 
-/// What a message that is on its way means to operators.
+/// What a sent message means for operators.
 #[derive(Debug)]
 pub(super) enum News {
     /// None of these registrations holds.
     Problems,
-    /// The table of which this was left out.
+    /// The table from which these parts were left out.
     Table(Arc<SharedTable>),
 }
 
 /// Why a table cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Untellable {
+pub(super) enum NotSendable {
     #[error("the table is too large to be sent")]
     TooLarge,
     #[error(transparent)]
     Json(#[from] serde_json::Error),
 }
 
-impl Told {
-    /// Nothing, yet. A sidecar that reads no table of this service is told registrations alone.
+impl Sent {
+    /// Nothing was sent yet. A sidecar that cannot read this service's tables gets only registrations.
     pub(super) fn nothing(unreadable: Option<String>) -> Self {
         Self {
             unreadable,
@@ -74,13 +75,13 @@ impl Told {
         }
     }
 
-    /// The next message that brings the sidecar nearer to `view` and `registrations`, if any is missing.
+    /// The next message that brings the sidecar nearer to `view` and `registrations`, if it lacks any of it.
     pub(super) fn next(
         &mut self,
         view: &View,
         sidecar: &Arc<Sidecar>,
         registrations: &proto::Registrations,
-    ) -> Result<Next, Untellable> {
+    ) -> Result<Next, NotSendable> {
         if self.registrations.as_ref() != Some(registrations) {
             let kind = Kind::Registrations(registrations.clone());
             let after = After::Registrations(registrations.clone());
@@ -91,8 +92,8 @@ impl Told {
         }
         let table = view.tables.of(sidecar);
         let settling = view.settling.is_some();
-        // The end of settling needs the table whole: the sidecar kept endpoints that the service
-        // never sent, and only a complete list removes them.
+        // The end of settling needs a complete table: the sidecar kept endpoints that the service never sent,
+        // and only a complete list removes them.
         let changed = match &self.table {
             Some((sent, was)) if *was == settling => table.since(sent),
             Some(_) | None => Changed::More,
@@ -107,7 +108,7 @@ impl Told {
             Changed::More => {
                 let json = table.json()?;
                 if json.len() > limits::TABLE_MESSAGE_BYTES_MAX - limits::TABLE_ENVELOPE_BYTES_MAX {
-                    return Err(Untellable::TooLarge);
+                    return Err(NotSendable::TooLarge);
                 }
                 Kind::Table(proto::Table {
                     json,
@@ -120,8 +121,8 @@ impl Told {
         Ok(Next::Send(message(kind), After::Table(table, settling)))
     }
 
-    /// What ended by its own word of what the sidecar keeps while the service settles, if that is news. It has
-    /// this table.
+    /// Endpoints that withdrew themselves among those that the sidecar keeps while the service settles, if
+    /// there are new ones. The sidecar has this table.
     fn next_withdrawals(&mut self, view: &View, table: &Arc<SharedTable>) -> Next {
         let Some(withdrawn) = view.settling.as_ref() else {
             return Next::Nothing;
@@ -140,7 +141,7 @@ impl Told {
         Next::Send(message(kind), After::Withdrawals(withdrawals))
     }
 
-    /// A message is on its way; what of it is news to operators.
+    /// A message was sent; returns the news in it for operators.
     pub(super) fn went(&mut self, after: After) -> Option<News> {
         match after {
             After::Registrations(registrations) => {
@@ -150,7 +151,7 @@ impl Told {
                 any.then_some(News::Problems)
             }
             After::Table(table, settling) => {
-                // It may have ports that the one before had not, and endpoints that were withdrawn before.
+                // It may have new ports, and endpoints that were withdrawn before.
                 self.looked_at = None;
                 self.withdrawals = proto::Withdrawals::default();
                 self.table = Some((Arc::clone(&table), settling));
@@ -164,7 +165,7 @@ impl Told {
     }
 }
 
-/// The first of them: a message has a bound, and an operator sees them all.
+/// Only the first of them: a message has a bound, and an operator sees them all.
 fn named(withheld: &[Withheld]) -> Vec<proto::Withheld> {
     let first = withheld.iter().take(limits::WITHHELD_NAMED_MAX);
     first.map(Into::into).collect()

@@ -1,19 +1,19 @@
-//! The state that all calls share, under one lock: the resources in force (`mesh/resources.rs`), the leases of workloads
-//! (`mesh/leases.rs`), and the sidecars that are there (`mesh/sessions.rs`). What sidecars should see is published as a
-//! [`View`]; a slow one misses views, never the newest.
+//! The state that all calls share, under one lock: the resources in force (`state/resources.rs`), the leases
+//! of workloads (`state/leases.rs`), and the present sidecars (`state/sessions.rs`). The state that sidecars
+//! should see is published as a [`View`]; a slow sidecar misses views, but never the newest.
 
 mod leases;
 mod resources;
 mod sessions;
 mod shown;
-mod untold;
+mod withheld;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use weft_transport::identity::{SpiffeId, TrustDomain};
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Bounds, Places, Portions};
 
 use self::leases::Leases;
@@ -25,27 +25,28 @@ use super::withdrawn::Withdrawn;
 use crate::limits;
 use crate::store::{Store, StoreError};
 
-/// What sidecars should see.
+/// The state that sidecars should see.
 #[derive(Clone, Debug)]
 pub(super) struct View {
     pub(super) tables: Arc<Tables>,
-    /// Less than a lease after the start, not every workload has registered again: what those withdrew that did.
+    /// For a lease after the start, when not every workload has registered again: what the workloads that did
+    /// register have withdrawn.
     pub(super) settling: Option<Arc<Withdrawn>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Mesh {
+pub(super) struct ServerState {
     pub(super) store: Store,
     pub(super) trust_domain: TrustDomain,
     /// Serialises changes of the resources.
     pub(super) writing: tokio::sync::Mutex<()>,
-    /// Serialises what an operator's files cost: parsing and checking them.
+    /// Serialises the costly work on an operator's files: parsing and checking them.
     pub(super) planning: Arc<tokio::sync::Mutex<()>>,
     /// Streams of sidecars.
     pub(super) streams: Places<SpiffeId>,
     /// Bytes of messages that sidecars of an identity have not taken yet.
     pub(super) undelivered: Portions<SpiffeId>,
-    pub(super) ended: Rarely,
+    pub(super) ended: LimitedLog,
     inner: Mutex<Inner>,
     views: watch::Sender<View>,
     /// Endpoints changed since the last view.
@@ -60,8 +61,8 @@ struct Inner {
     sessions: Sessions,
 }
 
-impl Mesh {
-    /// `known` are the sidecars of which an earlier service knew, if it noted them.
+impl ServerState {
+    /// `known` are the sidecars that an earlier service knew, if it noted them.
     pub(super) fn new(
         store: Store,
         trust_domain: TrustDomain,
@@ -70,11 +71,11 @@ impl Mesh {
     ) -> Result<Self, StoreError> {
         let (revision, set) = store.current()?;
         let in_force = InForce::new(revision, trust_domain.clone(), set);
-        // Before the first revision there was no service that a workload could have registered for.
+        // Before the first revision there was no service for which a workload could have registered.
         let had_workloads = in_force.plan.revision.number > 0;
         let back = now + limits::LEASE;
         let tables = Tables::new(Arc::clone(&in_force.plan), Arc::default(), None);
-        // One look later than sidecars are waited for: who waits for them hears it first.
+        // One check later than the wait for sidecars ends, so that waiting calls learn of it first.
         let settles = had_workloads.then(|| back + limits::LEASE_CHECK);
         let inner = Inner {
             in_force,
@@ -91,7 +92,7 @@ impl Mesh {
                 each: limits::SUBSCRIBERS_PER_IDENTITY_MAX,
             }),
             undelivered: Portions::new(limits::UNDELIVERED_BYTES_MAX),
-            ended: Rarely::by_callers(),
+            ended: LimitedLog::by_callers(),
             views: watch::Sender::new(View {
                 tables: Arc::new(tables),
                 settling: inner.leases.settling(),
@@ -103,7 +104,7 @@ impl Mesh {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing under the lock can leave the state half-changed in a way that later calls mind.
+        // No code under the lock can leave the state half-changed in a way that matters to later calls.
         weft_transport::locks::lock(&self.inner)
     }
 
@@ -131,8 +132,8 @@ impl Mesh {
         });
     }
 
-    /// Publishes changes of endpoints, at most every [`limits::PUBLISH_INTERVAL`]: a workload whose health
-    /// flaps costs the mesh no more than that. Never ends.
+    /// Publishes changes of endpoints, at most every [`limits::PUBLISH_INTERVAL`]: more often would not help,
+    /// and a workload whose health flaps costs the mesh no more than that. Never ends.
     pub(super) async fn publish_changes(&self) {
         loop {
             self.stale.notified().await;

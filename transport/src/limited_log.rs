@@ -1,5 +1,5 @@
-//! Log lines that peers, callers or a lasting state cause again and again: so many in a span of time, and a count of
-//! those that were left out. The decision is pure; [`Rarely`] shares it.
+//! Log lines that peers, callers or a lasting state cause again and again: a fixed number in a span of time,
+//! and a count of those that were left out. The decision is pure; [`LimitedLog`] shares it.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::locks::lock;
 
 /// One kind of line.
 #[derive(Debug)]
-pub struct Rarely {
+pub struct LimitedLog {
     rate: Rate,
     window: Mutex<Window>,
 }
@@ -30,13 +30,14 @@ struct Window {
     left_out: u64,
 }
 
-impl Rarely {
-    /// A line that says who did something: many may do it, and each of the first is worth a line.
+impl LimitedLog {
+    /// A line that reports an action of a caller: many callers may do the same, and each of the first
+    /// deserves a line.
     pub fn by_callers() -> Self {
         Self::new(limits::LOG_OF_CALLERS)
     }
 
-    /// A line that says how things stand: the next one says the same.
+    /// A line that reports a lasting state: the next one says the same.
     pub fn by_a_state() -> Self {
         Self::new(limits::LOG_OF_A_STATE)
     }
@@ -48,7 +49,7 @@ impl Rarely {
         }
     }
 
-    /// Calls `write` with the number of lines left out before this one, unless it is left out itself.
+    /// Calls `write` with the number of lines left out before this one, unless this one is left out, too.
     pub fn log(&self, write: impl FnOnce(u64)) {
         let left_out = {
             let mut window = lock(&self.window);
@@ -96,7 +97,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_state_that_lasts_a_minute_is_six_lines() {
-        let rarely = Rarely::by_a_state();
+        let rarely = LimitedLog::by_a_state();
         let mut written = Vec::new();
         for _ in 0..600 {
             rarely.log(|left_out| written.push(left_out));

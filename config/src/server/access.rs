@@ -1,10 +1,10 @@
-//! Who may call what, decided before a byte of a call's body is read; and how long a call may take.
+//! Access control: which identity may make which call, decided before a byte of the call's body is read; and
+//! how long a call may take.
 //!
-//! Identities `ns/weft/sa/operator-*` may call everything, every other identity of the mesh may subscribe, and
-//! nothing else. An operator's call takes its [`Turn`] before its body is read, so that only a few
-//! large bodies are in memory at once. The handler takes the [`Ticket`] that the gate left with the request:
-//! that is how the gate learns that the body has arrived. A subscription has its own deadlines
-//! (`subscribe.rs`).
+//! Identities `ns/weft/sa/operator-*` may call everything; every other identity of the mesh may only
+//! subscribe. An operator's call takes its [`Turn`] before its body is read, so that only a few large bodies
+//! are in memory at once. The handler takes the [`OperatorCall`] that was left with the request; this tells
+//! the access control that the body has arrived. A subscription has its own deadlines (`subscribe.rs`).
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
@@ -23,41 +23,41 @@ use tower::{Layer, Service};
 use weft_ca::connection::Caller;
 use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Turn, Turns};
 
 use crate::limits;
 use crate::proto::discovery_server;
 use crate::validate::RESERVED_NAMESPACE;
 
-/// What the service account of an operator begins with.
+/// The prefix of an operator's service account.
 const OPERATOR_PREFIX: &str = "operator-";
 
 type HttpRequest = http::Request<Body>;
 type HttpResponse = http::Response<Body>;
 
-/// Puts the gate in front of services.
+/// Puts the access control in front of services.
 #[derive(Clone)]
-pub(super) struct GateLayer(Arc<Gate>);
+pub(super) struct AccessLayer(Arc<AccessControl>);
 
-/// The gate, and what is behind it.
+/// The access control, and the service behind it.
 #[derive(Clone)]
-pub(super) struct Gated<S> {
-    gate: Arc<Gate>,
+pub(super) struct AccessControlled<S> {
+    access: Arc<AccessControl>,
     inner: S,
 }
 
-struct Gate {
-    /// Of operators' calls, by the name of the operator.
+struct AccessControl {
+    /// The turns of operators' calls, by the name of the operator.
     turns: Turns<String>,
-    refusals: Rarely,
+    refusals: LimitedLog,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
 
 /// An operator's call under way.
 #[derive(Clone)]
-pub(super) struct Ticket(Arc<Call>);
+pub(super) struct OperatorCall(Arc<Call>);
 
 struct Call {
     author: String,
@@ -65,7 +65,7 @@ struct Call {
     arrived: CancellationToken,
 }
 
-/// Who calls, as far as it matters.
+/// The caller's role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Right {
     /// A sidecar that subscribes.
@@ -74,30 +74,30 @@ enum Right {
     Operate(String),
 }
 
-impl GateLayer {
+impl AccessLayer {
     /// Tasks that watch replies belong to `tracker` and end with `shutdown`.
     pub(super) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
-        Self(Arc::new(Gate {
+        Self(Arc::new(AccessControl {
             turns: Turns::new(limits::OPERATOR_CALLS),
-            refusals: Rarely::by_callers(),
+            refusals: LimitedLog::by_callers(),
             tracker,
             shutdown,
         }))
     }
 }
 
-impl<S> Layer<S> for GateLayer {
-    type Service = Gated<S>;
+impl<S> Layer<S> for AccessLayer {
+    type Service = AccessControlled<S>;
 
-    fn layer(&self, inner: S) -> Gated<S> {
-        Gated {
-            gate: Arc::clone(&self.0),
+    fn layer(&self, inner: S) -> AccessControlled<S> {
+        AccessControlled {
+            access: Arc::clone(&self.0),
             inner,
         }
     }
 }
 
-impl<S> Service<HttpRequest> for Gated<S>
+impl<S> Service<HttpRequest> for AccessControlled<S>
 where
     S: Service<HttpRequest, Response = HttpResponse, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -111,18 +111,18 @@ where
     }
 
     fn call(&mut self, request: HttpRequest) -> Self::Future {
-        // The one that was polled is ready; its clone need not be.
+        // The service that was polled is ready; its clone need not be.
         let clone = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, clone);
-        let gate = Arc::clone(&self.gate);
+        let access = Arc::clone(&self.access);
         Box::pin(async move {
-            let answered = gate.pass(request, inner).await;
+            let answered = access.pass(request, inner).await;
             Ok(answered.unwrap_or_else(Status::into_http))
         })
     }
 }
 
-impl Gate {
+impl AccessControl {
     async fn pass<S>(&self, request: HttpRequest, mut inner: S) -> Result<HttpResponse, Status>
     where
         S: Service<HttpRequest, Response = HttpResponse, Error = Infallible>,
@@ -161,33 +161,33 @@ impl Gate {
                     "other operators' calls were under way for {wait} s: try again"
                 ))
             })?;
-        let ticket = Ticket(Arc::new(Call {
+        let call = OperatorCall(Arc::new(Call {
             author,
             place: std::sync::Mutex::new(Some(place)),
             arrived: CancellationToken::new(),
         }));
-        request.extensions_mut().insert(ticket.clone());
-        let mut call = pin!(inner.call(request));
+        request.extensions_mut().insert(call.clone());
+        let mut answering = pin!(inner.call(request));
         let in_time = async {
             tokio::select! {
-                () = ticket.0.arrived.cancelled() => {}
+                () = call.0.arrived.cancelled() => {}
                 () = sleep(limits::BODY_TIMEOUT) => return Err("its body did not come"),
             }
             sleep(limits::CALL_TIMEOUT).await;
             Err::<Infallible, _>("it was not answered")
         };
         let answer = tokio::select! {
-            answer = &mut call => called(answer),
+            answer = &mut answering => called(answer),
             Err(what) = in_time => {
                 return Err(Status::deadline_exceeded(format!("the call took too long: {what} in time")));
             }
         };
-        Ok(answer.map(|body| self.watch(body, ticket, hang_up)))
+        Ok(answer.map(|body| self.watch(body, call, hang_up)))
     }
 
     /// The reply's body keeps the call's place. A caller that does not take its reply loses its connection,
-    /// because that is what holds the rest of it.
-    fn watch(&self, body: Body, ticket: Ticket, hang_up: Option<CancellationToken>) -> Body {
+    /// because the connection holds the rest of the reply.
+    fn watch(&self, body: Body, call: OperatorCall, hang_up: Option<CancellationToken>) -> Body {
         let taken = CancellationToken::new();
         if let Some(hang_up) = hang_up {
             let (taken, shutdown) = (taken.clone(), self.shutdown.clone());
@@ -202,7 +202,7 @@ impl Gate {
         }
         Body::new(Reply {
             body,
-            _ticket: ticket,
+            _call: call,
             _taken: taken.drop_guard(),
         })
     }
@@ -219,7 +219,7 @@ impl Gate {
 /// Bytes of a called path that the log shows; those that exist are shorter.
 const CALL_SHOWN: usize = 64;
 
-/// Whether a call may be made at all, by whom a certificate proved that ends then. Pure.
+/// Whether a call may be made at all, given the identity and the expiry of its certificate. Pure.
 fn judge(
     proven: Option<(&SpiffeId, SystemTime)>,
     path: &str,
@@ -262,21 +262,21 @@ fn operator(id: &SpiffeId) -> Option<&str> {
         .filter(|_| is_reserved)
 }
 
-impl Ticket {
-    /// The ticket of a call whose body has arrived.
+impl OperatorCall {
+    /// The operator's call behind a request whose body has arrived.
     pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        let ticket = request.extensions().get::<Self>().cloned();
-        let ticket = ticket.ok_or_else(|| Status::permission_denied("not an operator's call"))?;
-        ticket.0.arrived.cancel();
-        Ok(ticket)
+        let call = request.extensions().get::<Self>().cloned();
+        let call = call.ok_or_else(|| Status::permission_denied("not an operator's call"))?;
+        call.0.arrived.cancel();
+        Ok(call)
     }
 
-    /// The operator who calls.
+    /// The operator that calls.
     pub(super) fn author(&self) -> &str {
         &self.0.author
     }
 
-    /// Gives up the place: nothing large is held from here on.
+    /// Gives up the place: no large body is held from here on.
     pub(super) fn give_up(&self) {
         let mut place = self.0.place.lock();
         let place = match &mut place {
@@ -296,7 +296,7 @@ fn called<T>(result: Result<T, Infallible>) -> T {
 /// A reply on its way.
 struct Reply {
     body: Body,
-    _ticket: Ticket,
+    _call: OperatorCall,
     _taken: DropGuard,
 }
 
@@ -372,14 +372,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_whose_body_does_not_come_ends_and_gives_its_place_back() {
         let shutdown = CancellationToken::new();
-        let GateLayer(gate) = GateLayer::new(TaskTracker::new(), shutdown);
+        let AccessLayer(access) = AccessLayer::new(TaskTracker::new(), shutdown);
         let never = tower::service_fn(|_: HttpRequest| std::future::pending());
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..limits::OPERATOR_CALLS.each {
-            let gate = Arc::clone(&gate);
+            let access = Arc::clone(&access);
             calls.spawn(async move {
                 let request = http::Request::new(Body::empty());
-                gate.operate("anna".into(), None, request, never).await
+                access.operate("anna".into(), None, request, never).await
             });
         }
         let begun = tokio::time::Instant::now();
@@ -389,19 +389,19 @@ mod tests {
         }
         assert_eq!(begun.elapsed(), limits::BODY_TIMEOUT);
         let anna = "anna".to_owned();
-        let again = timeout(Duration::from_secs(1), gate.turns.enter(&anna));
+        let again = timeout(Duration::from_secs(1), access.turns.enter(&anna));
         again.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_take_its_reply_loses_its_connection() {
-        let GateLayer(gate) = GateLayer::new(TaskTracker::new(), CancellationToken::new());
+        let AccessLayer(access) = AccessLayer::new(TaskTracker::new(), CancellationToken::new());
         let answer =
             tower::service_fn(|_: HttpRequest| async { Ok(HttpResponse::new(Body::new(Unread))) });
         let (taken, left) = (CancellationToken::new(), CancellationToken::new());
         for line in [&taken, &left] {
             let request = http::Request::new(Body::empty());
-            let reply = gate
+            let reply = access
                 .operate("anna".into(), Some(line.clone()), request, answer)
                 .await
                 .unwrap();
@@ -414,7 +414,7 @@ mod tests {
         assert!(!taken.is_cancelled());
     }
 
-    /// A reply of which nothing is taken.
+    /// A reply of which no byte is taken.
     struct Unread;
 
     impl http_body::Body for Unread {

@@ -1,5 +1,5 @@
-//! When the other end of a connection was heard last: whatever it sends counts, a keep-alive as much as
-//! a message, because a mesh in which nothing changes sends nothing else for hours.
+//! When the other end of a connection last sent anything, a keep-alive as much as a message: in a mesh in
+//! which nothing changes, only keep-alives come for hours.
 
 use std::io;
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use std::task::{Context, Poll};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The time of the last byte. Clones are of one time.
+/// The time of the last byte. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct LastHeard {
     /// Seconds since the Unix epoch; 0 before the first byte.
     at: Arc<AtomicI64>,
 }
 
-impl Heard {
+impl LastHeard {
     /// `None` before the first byte.
     pub(crate) fn last(&self) -> Option<Timestamp> {
         match self.at.load(Ordering::Relaxed) {
@@ -32,20 +32,20 @@ impl Heard {
     }
 }
 
-/// A stream that notes when something was read from it.
+/// A stream that notes when bytes were read from it.
 #[derive(Debug)]
-pub(crate) struct Listening<S> {
+pub(crate) struct TrackedStream<S> {
     inner: S,
-    heard: Heard,
+    last_heard: LastHeard,
 }
 
-impl<S> Listening<S> {
-    pub(crate) fn new(inner: S, heard: Heard) -> Self {
-        Self { inner, heard }
+impl<S> TrackedStream<S> {
+    pub(crate) fn new(inner: S, last_heard: LastHeard) -> Self {
+        Self { inner, last_heard }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -54,13 +54,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.heard.now();
+            self.last_heard.now();
         }
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -97,15 +97,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_is_read_counts_as_heard() {
-        let heard = Heard::default();
+    async fn only_bytes_that_are_read_count_as_heard() {
+        let last_heard = LastHeard::default();
         let (near, mut far) = duplex(16);
-        let mut near = Listening::new(near, heard.clone());
+        let mut near = TrackedStream::new(near, last_heard.clone());
         near.write_all(b"hello").await.unwrap();
-        assert_eq!(heard.last(), None);
+        assert_eq!(last_heard.last(), None);
         far.write_all(b"!").await.unwrap();
         let before = Timestamp::now().as_second();
         near.read_u8().await.unwrap();
-        assert!(heard.last().unwrap().as_second() >= before);
+        assert!(last_heard.last().unwrap().as_second() >= before);
     }
 }

@@ -1,4 +1,4 @@
-//! Takes the mesh port: from the kernel, or from the process that is taken over. Not here: who reads it when
+//! Takes the mesh port: from the kernel, or from the predecessor. Not here: which process reads it when
 //! ([`weft_transport::endpoint::Reading`]).
 
 use std::io;
@@ -14,7 +14,7 @@ use weft_transport::wire::memory::Network;
 use super::RunError;
 use crate::takeover::TakeoverError;
 
-/// What carries the mesh.
+/// The wire that carries the mesh.
 pub(super) enum Carrier {
     Udp,
     #[cfg(feature = "testing")]
@@ -49,7 +49,7 @@ pub(super) fn ports(
     Ok(sockets.into_iter().map(Port::from).collect())
 }
 
-/// The sockets of the mesh side once more, for a process that takes them over.
+/// Duplicates of the sockets of the mesh side, for a successor.
 pub(super) fn share(ports: &[Port]) -> io::Result<Vec<UdpSocket>> {
     ports
         .iter()

@@ -1,12 +1,12 @@
 //! Pages of memory that the connections of a worker share, by the identity of the peer. Pure.
 //!
-//! Windows of connections are made of them ([`crate::send_window`], [`crate::receive_window`]). Three bounds hold,
-//! so that a later connection is left some:
+//! The windows of connections consist of them ([`crate::send_window`], [`crate::receive_window`]). Three
+//! bounds hold, so that later connections still get some:
 //!
 //! - an identity holds at most its share of all pages;
-//! - it holds no more than leaves room for other identities ([`leaves_room`]);
-//! - a connection holds at most as many as its identity could take besides. The first ones of an identity get all
-//!   that they ask for, later ones half of what the one before got, and so on.
+//! - it leaves room for other identities ([`leaves_room`]);
+//! - a connection holds at most as many as its identity could still take. The first connections of an
+//!   identity get all that they ask for, later ones half of what the one before got, and so on.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use crate::limits::WINDOW_PAGE;
 use crate::locks::lock;
 use crate::shares::leaves_room;
 
-/// What all connections of a worker share; so do clones.
+/// The state that all connections of a worker share. Clones share it, too.
 #[derive(Clone, Debug)]
 pub(crate) struct PagePool(Arc<Mutex<Pool>>);
 
@@ -30,16 +30,16 @@ struct Pool {
     held: BTreeMap<SpiffeId, u32>,
 }
 
-/// The pages of one connection. They go back with it.
+/// The pages of one connection. Dropping it returns them.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    /// The pool, and the identity that takes from it; `None` where all is free.
+    /// The pool, and the identity that takes from it; `None` if pages are unlimited.
     shared: Option<(PagePool, SpiffeId)>,
     count: u32,
 }
 
 impl PagePool {
-    /// Of so many bytes, of which one identity may hold `each`.
+    /// With this many bytes, of which one identity may hold `each`.
     pub(crate) fn new(all: u64, each: u64) -> Self {
         Self(Arc::new(Mutex::new(Pool {
             all: whole(all),
@@ -63,7 +63,7 @@ impl PagePool {
 }
 
 impl Pool {
-    /// Takes up to `wanted` pages for a connection of `peer` that has `here`; returns how many.
+    /// Takes up to `wanted` pages for a connection of `peer` that has `here`; returns how many it took.
     fn take(&mut self, peer: &SpiffeId, here: u32, wanted: u32) -> u32 {
         let held = self.held.get(peer).copied().unwrap_or(0);
         let mut got = 0;
@@ -92,7 +92,7 @@ impl Pool {
 }
 
 impl Pages {
-    /// Of a connection that shares with no other: it gets what it asks for.
+    /// Of a connection that shares with no other: it gets all that it asks for.
     pub(crate) fn unshared() -> Self {
         Self {
             shared: None,
@@ -118,12 +118,12 @@ impl Pages {
         got > 0
     }
 
-    /// Whether others could use what it holds.
+    /// Whether others could use its pages.
     pub(crate) fn keeps_from_others(&self) -> bool {
         self.shared.is_some() && self.count > 0
     }
 
-    /// Gives all back to those who share them.
+    /// Returns all pages to the pool.
     pub(crate) fn give_back(&mut self) {
         if let Some((pool, peer)) = &self.shared {
             let pages = std::mem::take(&mut self.count);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_with_no_other_gets_all() {
+    fn a_connection_that_shares_with_no_other_gets_all() {
         let mut pages = Pages::unshared();
         assert!(pages.grow_to(1 << 40));
         assert_eq!(pages.bytes(), 1 << 40);

@@ -1,12 +1,12 @@
-//! What sidecars cannot be told, in words for operators: what their builds do not understand. What that is decides
-//! `compile/fit.rs`.
+//! Parts of tables that sidecars cannot be sent because their builds do not support them, as operators see
+//! them. `compile/fit.rs` decides which parts these are.
 
-use super::Mesh;
+use super::ServerState;
 use crate::server::registry::Workload;
 use crate::table::{Revision, Withheld};
 
-impl Mesh {
-    /// A sidecar reads no table that this service writes: the same to operators as one that refuses it.
+impl ServerState {
+    /// A sidecar cannot read the tables of this service: to operators that is the same as a refusal.
     pub(in crate::server) fn cannot_tell(
         &self,
         workload: &Workload,
@@ -17,7 +17,7 @@ impl Mesh {
         let refused = self
             .lock()
             .sessions
-            .roster
+            .sidecars
             .stream(workload, number)
             .is_some_and(|sidecar| {
                 let refused = sidecar.refused.as_ref();
@@ -28,7 +28,7 @@ impl Mesh {
         }
     }
 
-    /// What the table that a sidecar was sent should say and does not. Operators hear of what is news.
+    /// The parts missing in the table that a sidecar was sent. Operators are told of new ones.
     pub(in crate::server) fn withhold(
         &self,
         workload: &Workload,
@@ -36,7 +36,7 @@ impl Mesh {
         withheld: &[Withheld],
     ) {
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+        let Some(sidecar) = inner.sessions.sidecars.stream(workload, number) else {
             return;
         };
         if *sidecar.withheld == *withheld {
@@ -48,7 +48,7 @@ impl Mesh {
             self.progress.refusals.log(|left_out| {
                 tracing::warn!(peer = %workload.identity, instance = ?workload.instance, resource = one.resource,
                     feature = one.feature, instead = one.instead, left_out,
-                    "a sidecar does not understand what a resource says, and is not told: run a newer weft there");
+                    "a sidecar does not support a part of a resource, and does not get it: run a newer weft there");
             });
         }
     }

@@ -1,4 +1,5 @@
-//! What a server refuses without processing it is sent again and is no failure; and what is sent is what a URL means.
+//! A request that a server refuses without processing it is sent again and does not count as a failure; and
+//! the request matches the URL.
 
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -33,7 +34,7 @@ fn loopback() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-/// As many refusals as one request bears.
+/// As many refusals as one request may have.
 const BORNE: u64 = 5;
 
 /// Speaks HTTP/2 and refuses the first streams of each connection.
@@ -189,7 +190,7 @@ fn a_kept_connection_that_closes_without_an_answer_costs_a_get_nothing_and_a_pos
     let ran = requests(&url, &[]);
     assert_eq!(ran.summary("succeeded"), REQUESTS, "{ran:?}");
     assert_eq!(ran.summary("resent"), REQUESTS - 1, "{ran:?}");
-    // The server may have done it.
+    // The server may have processed it.
     let ran = requests(&url, &["-m", "POST", "--data", ""]);
     assert_eq!(ran.failed("closed"), REQUESTS / 2, "{ran:?}");
     assert_eq!(ran.summary("resent"), 0, "{ran:?}");
@@ -212,7 +213,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// `None` if it is not installed, which is said loudly and fails in CI.
+    /// `None` if it is not installed, which is printed and fails in CI.
     fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let shown = folder.path().display();
@@ -229,7 +230,7 @@ impl Nginx {
              }}"
         );
         std::fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
-        // Debian keeps it where a plain user's PATH does not look.
+        // Debian installs it where a plain user's PATH does not look.
         let child = ["nginx", "/usr/sbin/nginx"]
             .into_iter()
             .find_map(|program| {
@@ -283,7 +284,7 @@ fn connections_that_nginx_ends_after_a_hundred_requests_cost_no_request() {
     };
     let ran = run(nginx.http1, &["-c", "8"]);
     assert_eq!(ran.summary("succeeded"), 5000, "{ran:?}");
-    // What is on its way when the hundredth request is answered is beyond GOAWAY's last stream.
+    // A request that is in flight when the hundredth is answered is beyond GOAWAY's last stream.
     for more in [&[][..], &["-m", "POST", "--data", "x"]] {
         let flags = [&["--http2", "-c", "2", "--streams", "32"], more].concat();
         let ran = run(nginx.http2, &flags);
@@ -292,7 +293,8 @@ fn connections_that_nginx_ends_after_a_hundred_requests_cost_no_request() {
     }
 }
 
-/// The request line and the host of one request to a server on `listen`; the URL is what `url` makes of its port.
+/// The request line and the host of one request to a server on `listen`; the URL is what `url` makes of its
+/// port.
 fn seen(listen: &str, url: impl Fn(u16) -> String) -> (String, String) {
     let listener = TcpListener::bind(listen).unwrap();
     let port = listener.local_addr().unwrap().port();

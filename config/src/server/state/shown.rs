@@ -1,19 +1,19 @@
-//! What operators see of the sidecars: the list of them, and why registrations do not hold.
+//! The sidecars as operators see them: the list of them, and why registrations do not hold.
 
-use super::{Inner, Mesh};
+use super::{Inner, ServerState};
 use crate::operator::SidecarInfo;
 use crate::server::registrations::reason;
 use crate::server::registry::Workload;
-use crate::server::roster::Sidecar;
+use crate::server::sidecars::Sidecar;
 use crate::table::ServiceName;
 
-impl Mesh {
+impl ServerState {
     /// All sidecars that are or were connected.
     pub(in crate::server) fn sidecars(&self) -> Vec<SidecarInfo> {
         let inner = self.lock();
         inner
             .sessions
-            .roster
+            .sidecars
             .iter()
             .map(|(workload, sidecar)| info(&inner, workload, sidecar))
             .collect()
@@ -23,7 +23,7 @@ impl Mesh {
     pub(in crate::server) fn log_problems(&self, workload: &Workload) {
         let problems = {
             let inner = self.lock();
-            let sidecar = inner.sessions.roster.get(workload);
+            let sidecar = inner.sessions.sidecars.get(workload);
             sidecar.map(|sidecar| problems(&inner, workload, sidecar))
         };
         for (service, problem) in problems.into_iter().flatten() {

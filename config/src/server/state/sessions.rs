@@ -1,5 +1,5 @@
-//! The sidecars that are there: their streams, what each of them runs or refuses, and who waits for that. Which
-//! sidecars there are is decided in `roster.rs`.
+//! The present sidecars: their streams, what each of them runs or refuses, and the calls that wait for that.
+//! `sidecars.rs` decides which sidecars are present.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,44 +8,44 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use weft_transport::rarely::Rarely;
+use weft_transport::limited_log::LimitedLog;
 
-use super::Mesh;
+use super::ServerState;
 use crate::compile::Plan;
 use crate::operator::SidecarState;
 use crate::proto;
 use crate::server::known::Known;
 use crate::server::registrations::problem;
 use crate::server::registry::{Inbound, Workload};
-use crate::server::roster::{About, Roster, Stream, TooManyNames};
+use crate::server::sidecars::{About, Sidecars, Stream, TooManyNames};
 use crate::table::{Revision, ServiceName};
 
 #[derive(Debug)]
 pub(super) struct Sessions {
-    pub(super) roster: Roster,
-    /// Until when there may be sidecars of which nothing is known.
+    pub(super) sidecars: Sidecars,
+    /// Until when unknown sidecars may exist.
     all_known_at: Option<Instant>,
 }
 
-/// Who hears of the sidecars, and how often.
+/// Notifies waiting calls about the sidecars, and limits the log lines about them.
 #[derive(Debug)]
 pub(super) struct Progress {
-    pub(super) registrations: Rarely,
-    pub(super) refusals: Rarely,
+    pub(super) registrations: LimitedLog,
+    pub(super) refusals: LimitedLog,
     refused: AtomicU64,
     /// Counts acknowledgements, refusals, arrivals and departures.
     count: watch::Sender<u64>,
-    /// The sidecars that are there have changed since they were noted.
+    /// The present sidecars have changed since they were noted.
     unrecorded: Notify,
     /// The last stream whose sidecar is noted; see [`crate::server::known`].
     recorded: watch::Sender<u64>,
 }
 
-/// What became of a revision.
+/// The result of a wait for a revision.
 #[derive(Debug)]
 pub(in crate::server) struct Settled {
     pub(in crate::server) sidecars: Vec<SidecarState>,
-    /// There may be more sidecars than these.
+    /// More sidecars than these may exist.
     pub(in crate::server) more_may_come: bool,
 }
 
@@ -54,13 +54,13 @@ impl Sessions {
     pub(super) fn recall(known: Option<Vec<Known>>, had_workloads: bool, back: Instant) -> Self {
         Self {
             all_known_at: (had_workloads && known.is_none()).then_some(back),
-            roster: Roster::recall(known.unwrap_or_default(), back),
+            sidecars: Sidecars::recall(known.unwrap_or_default(), back),
         }
     }
 
     /// Gives up on sidecars that did not come back. Returns whether anything changed.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let given_up = self.roster.expire(now);
+        let given_up = self.sidecars.expire(now);
         self.all_known_at.take_if(|at| *at <= now).is_some() || given_up
     }
 }
@@ -68,20 +68,20 @@ impl Sessions {
 impl Progress {
     pub(super) fn new(sessions: &Sessions) -> Self {
         Self {
-            registrations: Rarely::by_callers(),
-            refusals: Rarely::by_callers(),
+            registrations: LimitedLog::by_callers(),
+            refusals: LimitedLog::by_callers(),
             refused: AtomicU64::new(0),
             count: watch::Sender::new(0),
             unrecorded: Notify::new(),
             recorded: watch::Sender::new(match sessions.all_known_at {
-                // Nothing is noted until then, and so nothing that is missing misleads.
+                // No note is written until then, so an incomplete note misleads no later service.
                 Some(_) => u64::MAX,
                 None => 0,
             }),
         }
     }
 
-    /// Who is there has changed.
+    /// The set of present sidecars has changed.
     pub(super) fn sidecars_changed(&self) {
         self.unrecorded.notify_one();
         self.advance();
@@ -92,14 +92,14 @@ impl Progress {
     }
 }
 
-impl Mesh {
+impl ServerState {
     /// A sidecar's stream begins.
     pub(in crate::server) fn connect(
         &self,
         workload: &Workload,
         about: About,
     ) -> Result<Stream, TooManyNames> {
-        let stream = self.lock().sessions.roster.connect(workload, about)?;
+        let stream = self.lock().sessions.sidecars.connect(workload, about)?;
         self.progress.sidecars_changed();
         Ok(stream)
     }
@@ -108,12 +108,12 @@ impl Mesh {
     pub(in crate::server) fn disconnect(&self, workload: &Workload, number: u64, now: Instant) {
         self.lock()
             .sessions
-            .roster
+            .sidecars
             .disconnect(workload, number, now);
         self.progress.sidecars_changed();
     }
 
-    /// What a sidecar serves, said on its stream of that number.
+    /// The services that a sidecar reports on its stream of that number.
     pub(in crate::server) fn report(
         &self,
         workload: &Workload,
@@ -123,7 +123,7 @@ impl Mesh {
     ) -> Result<(), TooManyNames> {
         let inbound = Arc::new(inbound);
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.report(workload, number, &inbound)? else {
+        let Some(sidecar) = inner.sessions.sidecars.report(workload, number, &inbound)? else {
             return Ok(());
         };
         let (place, inbound) = (sidecar.about.place.clone(), Arc::clone(&sidecar.inbound));
@@ -139,7 +139,7 @@ impl Mesh {
 
     /// A sidecar ends, and will not come back.
     pub(in crate::server) fn leave(&self, workload: &Workload, number: u64) {
-        self.lock().sessions.roster.leave(workload, number);
+        self.lock().sessions.sidecars.leave(workload, number);
         self.progress.sidecars_changed();
     }
 
@@ -152,7 +152,7 @@ impl Mesh {
         refusal: String,
     ) {
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+        let Some(sidecar) = inner.sessions.sidecars.stream(workload, number) else {
             return;
         };
         sidecar.last_seen = jiff::Timestamp::now();
@@ -171,8 +171,8 @@ impl Mesh {
         self.progress.advance();
     }
 
-    /// Waits until every sidecar that is there acknowledged or refused `revision`, at most `wait`. One that
-    /// is expected back is waited for, and so is the time in which one may come that is not known.
+    /// Waits until every present sidecar has acknowledged or refused `revision`, at most `wait`. It also
+    /// waits for sidecars that are expected back, and while unknown sidecars may come.
     pub(in crate::server) async fn settle(&self, revision: &Revision, wait: Duration) -> Settled {
         let deadline = Instant::now() + wait;
         let mut progress = self.progress.count.subscribe();
@@ -192,7 +192,7 @@ impl Mesh {
     fn settled(&self, revision: &Revision) -> Settled {
         let inner = self.lock();
         Settled {
-            sidecars: inner.sessions.roster.states(revision),
+            sidecars: inner.sessions.sidecars.states(revision),
             more_may_come: inner.sessions.all_known_at.is_some(),
         }
     }
@@ -202,12 +202,12 @@ impl Mesh {
         self.progress.refused.load(Ordering::Relaxed)
     }
 
-    /// What each sidecar that is there makes of `revision`.
+    /// The answers of the present sidecars to `revision`.
     pub(in crate::server) fn states(&self, revision: &Revision) -> Vec<SidecarState> {
-        self.lock().sessions.roster.states(revision)
+        self.lock().sessions.sidecars.states(revision)
     }
 
-    /// What the service thinks of each registration of a sidecar; see [`problem`].
+    /// The result of each registration of a sidecar; see [`problem`].
     pub(in crate::server) fn serves(
         &self,
         workload: &Workload,
@@ -215,7 +215,7 @@ impl Mesh {
         plan: &Plan,
     ) -> (BTreeSet<ServiceName>, proto::Registrations) {
         let mut inner = self.lock();
-        let Some(sidecar) = inner.sessions.roster.stream(workload, number) else {
+        let Some(sidecar) = inner.sessions.sidecars.stream(workload, number) else {
             return Default::default();
         };
         let (inbound, address) = (Arc::clone(&sidecar.inbound), sidecar.about.place.address);
@@ -237,19 +237,19 @@ impl Mesh {
         (serves, proto::Registrations { registrations })
     }
 
-    /// Ready when the sidecars that are there have changed since they were noted.
+    /// Ready when the present sidecars have changed since they were noted.
     pub(in crate::server) async fn unrecorded(&self) {
         self.progress.unrecorded.notified().await;
     }
 
-    /// What has to be noted for a service after this one; `None` while not all sidecars are known.
+    /// The note for a later service; `None` while not all sidecars are known.
     pub(in crate::server) fn to_record(&self) -> Option<(u64, Vec<Known>)> {
         let inner = self.lock();
         inner
             .sessions
             .all_known_at
             .is_none()
-            .then(|| inner.sessions.roster.known())
+            .then(|| inner.sessions.sidecars.known())
     }
 
     /// Sidecars up to this stream are noted.

@@ -1,4 +1,4 @@
-//! What errors of the transport mean to a caller. Pure.
+//! Translates errors of the transport into the failures that a caller gets. Pure.
 
 use weft_transport::wire::{
     ConnectionError, DialError, HeadError, OpenError, Reason as Why, ReceiveError, SendError,
@@ -6,7 +6,7 @@ use weft_transport::wire::{
 
 use crate::failure::{Failure, Reason};
 
-/// The peer was not reached; it has seen nothing.
+/// The peer was not reached; it has seen nothing of the request.
 pub(crate) fn dial_failure(error: &DialError) -> Failure {
     let reason = match error {
         DialError::Timeout(_) | DialError::Doubtful(_) => Reason::ConnectionTimeout,
@@ -47,7 +47,7 @@ pub(crate) fn stream_failure(error: &ReceiveError) -> Failure {
     Failure::new(reason, error.to_string())
 }
 
-/// What is sent to the peer did not get through.
+/// Sending to the peer failed.
 pub(crate) fn send_failure(error: &SendError) -> Failure {
     let reason = match error {
         SendError::Stopped(Why::Busy) => Reason::Overloaded,

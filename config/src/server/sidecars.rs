@@ -1,6 +1,6 @@
-//! Which sidecars there are: those whose stream is open, those whose stream broke less than a lease ago and
-//! that may serve what they were sent before, and, to be shown, some that are gone. The time by which it decides
-//! is an argument; that at which a sidecar was last seen is only shown.
+//! The present sidecars: those whose stream is open, and those whose stream broke less than a lease ago,
+//! which may still serve with their last table. To be shown, also some that are gone. The time by which it
+//! decides is an argument; the time at which a sidecar was last seen is only shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -17,14 +17,14 @@ use crate::limits;
 use crate::operator::SidecarState;
 use crate::table::{Features, Locality, Revision, ServiceName, Withheld};
 
-/// All sidecars that are or were there.
+/// All sidecars that are or were present.
 #[derive(Debug, Default)]
-pub(super) struct Roster {
-    sidecars: BTreeMap<Workload, Sidecar>,
+pub(super) struct Sidecars {
+    by_workload: BTreeMap<Workload, Sidecar>,
     last_number: u64,
 }
 
-/// What is known of a sidecar.
+/// The known facts about a sidecar.
 #[derive(Debug)]
 pub(super) struct Sidecar {
     number: u64,
@@ -33,12 +33,12 @@ pub(super) struct Sidecar {
     pub(super) inbound: Arc<Inbound>,
     pub(super) acknowledged: Option<Revision>,
     pub(super) refused: Option<(Revision, String)>,
-    /// What its table should say and does not.
+    /// The parts that are missing in its table.
     pub(super) withheld: Arc<[Withheld]>,
     pub(super) last_seen: jiff::Timestamp,
 }
 
-/// What a sidecar says of itself when its stream begins, and what its connection says.
+/// The facts that a sidecar's hello and its connection give.
 #[derive(Clone, Debug)]
 pub(super) struct About {
     /// Where its connection comes from.
@@ -54,7 +54,7 @@ pub(super) struct About {
 /// Where a sidecar is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Where its peers reach it, if it serves anything.
+    /// The address at which its peers reach it, if it serves anything.
     pub(super) address: Option<SocketAddr>,
     /// Where it runs, if it says so.
     pub(super) locality: Option<Locality>,
@@ -64,9 +64,9 @@ pub(super) struct Place {
 enum Presence {
     /// Its stream is open; the token ends it.
     Connected(CancellationToken),
-    /// Its stream broke, or the service was restarted. Until then it is expected to come back.
+    /// Its stream broke, or the service was restarted. Until this time it is expected to come back.
     Lost(Instant),
-    /// It said that it ends, its successor came, or it did not come back in time.
+    /// It announced its end, its successor came, or it did not come back in time.
     Gone,
 }
 
@@ -79,20 +79,20 @@ pub(super) struct Stream {
     pub(super) superseded: CancellationToken,
 }
 
-/// The streams of an identity name more services than it may.
+/// The streams of an identity name more services than they may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooManyNames;
 
-impl Roster {
-    /// Sidecars that a service before this one knew; they are expected until `until`.
+impl Sidecars {
+    /// Sidecars that an earlier service knew; they are expected until `until`.
     pub(super) fn recall(known: Vec<Known>, until: Instant) -> Self {
-        let mut roster = Self::default();
+        let mut sidecars = Self::default();
         for one in known {
             let (workload, about) = one.into_parts();
             let sidecar = Sidecar::new(0, Presence::Lost(until), about);
-            roster.sidecars.insert(workload, sidecar);
+            sidecars.by_workload.insert(workload, sidecar);
         }
-        roster
+        sidecars
     }
 
     /// A sidecar's stream begins; an older stream of the same sidecar ends for it.
@@ -103,7 +103,7 @@ impl Roster {
     ) -> Result<Stream, TooManyNames> {
         self.check_names(workload, about.listens_for.len())?;
         self.bury_predecessors(workload, &about);
-        if !self.sidecars.contains_key(workload) {
+        if !self.by_workload.contains_key(workload) {
             self.make_room();
         }
         self.last_number += 1;
@@ -113,14 +113,14 @@ impl Roster {
         };
         let presence = Presence::Connected(stream.superseded.clone());
         let sidecar = Sidecar::new(stream.number, presence, about);
-        let before = self.sidecars.insert(workload.clone(), sidecar);
+        let before = self.by_workload.insert(workload.clone(), sidecar);
         if let Some(Presence::Connected(superseded)) = before.map(|before| before.presence) {
             superseded.cancel();
         }
         Ok(stream)
     }
 
-    /// What a sidecar serves, by its stream of that number.
+    /// The services that a sidecar serves, by its stream of that number.
     pub(super) fn report(
         &mut self,
         workload: &Workload,
@@ -146,11 +146,11 @@ impl Roster {
 
     /// The sidecar, while its newest stream is that of this number.
     pub(super) fn stream(&mut self, workload: &Workload, number: u64) -> Option<&mut Sidecar> {
-        let sidecar = self.sidecars.get_mut(workload);
+        let sidecar = self.by_workload.get_mut(workload);
         sidecar.filter(|sidecar| sidecar.number == number)
     }
 
-    /// A stream ended. Unless the sidecar said that it leaves, it is expected again for a lease.
+    /// A stream ended. Unless the sidecar announced its end, it is expected back for a lease.
     pub(super) fn disconnect(&mut self, workload: &Workload, number: u64, now: Instant) {
         if let Some(sidecar) = self.stream(workload, number)
             && matches!(sidecar.presence, Presence::Connected(_))
@@ -160,7 +160,7 @@ impl Roster {
         }
     }
 
-    /// The sidecar said that it will not come back.
+    /// The sidecar announced that it will not come back.
     pub(super) fn leave(&mut self, workload: &Workload, number: u64) {
         if let Some(sidecar) = self.stream(workload, number) {
             sidecar.presence = Presence::Gone;
@@ -171,7 +171,7 @@ impl Roster {
     /// Gives up on sidecars that did not come back. Returns whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for sidecar in self.sidecars.values_mut() {
+        for sidecar in self.by_workload.values_mut() {
             if matches!(sidecar.presence, Presence::Lost(until) if until <= now) {
                 sidecar.presence = Presence::Gone;
                 any = true;
@@ -180,12 +180,12 @@ impl Roster {
         any
     }
 
-    /// What every sidecar that may be running something makes of `revision`.
+    /// The answers to `revision` of all sidecars that may be running.
     pub(super) fn states(&self, revision: &Revision) -> Vec<SidecarState> {
         let reached =
             |other: &Revision| other.store == revision.store && other.number >= revision.number;
         let there = self
-            .sidecars
+            .by_workload
             .iter()
             .filter(|(_, sidecar)| !matches!(sidecar.presence, Presence::Gone));
         there
@@ -204,20 +204,20 @@ impl Roster {
             .collect()
     }
 
-    /// All, those that are gone among them.
+    /// All sidecars, including those that are gone.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Workload, &Sidecar)> {
-        self.sidecars.iter()
+        self.by_workload.iter()
     }
 
     /// The sidecar of that name.
     pub(super) fn get(&self, workload: &Workload) -> Option<&Sidecar> {
-        self.sidecars.get(workload)
+        self.by_workload.get(workload)
     }
 
-    /// What a service after this one must know, and the last stream that it holds for.
+    /// The facts that a later service must know, and the last stream that they cover.
     pub(super) fn known(&self) -> (u64, Vec<Known>) {
         let there = self
-            .sidecars
+            .by_workload
             .iter()
             .filter(|(_, sidecar)| !matches!(sidecar.presence, Presence::Gone));
         let known = there.map(|(workload, sidecar)| Known::new(workload, &sidecar.about));
@@ -232,7 +232,7 @@ impl Roster {
             identity: identity.clone(),
             instance: String::new(),
         };
-        self.sidecars
+        self.by_workload
             .range(from..)
             .take_while(move |(workload, _)| workload.identity == *identity)
     }
@@ -248,8 +248,9 @@ impl Roster {
         Ok(())
     }
 
-    /// A process that starts again has another name, and its predecessor will not come back: it is one that
-    /// connected with the same certificate from the same host, or that was reached at the same address.
+    /// A restarted process has another name, and its predecessor will not come back. The predecessor is the
+    /// process that connected with the same certificate from the same host, or that was reached at the same
+    /// address.
     fn bury_predecessors(&mut self, workload: &Workload, about: &About) {
         let is_same = |other: &About| {
             other.not_after == about.not_after
@@ -267,20 +268,20 @@ impl Roster {
             .map(|(other, _)| other.clone())
             .collect();
         for predecessor in lost {
-            if let Some(sidecar) = self.sidecars.get_mut(&predecessor) {
+            if let Some(sidecar) = self.by_workload.get_mut(&predecessor) {
                 sidecar.presence = Presence::Gone;
             }
         }
     }
 
-    /// Forgets one that is gone when there are too many: of the identity that has most of them, the one
-    /// not seen for longest. If none is gone, one that is lost.
+    /// Forgets a sidecar that is gone when there are too many: of the identity that has most of them, the one
+    /// not seen for longest. If none is gone, a lost one.
     fn make_room(&mut self) {
-        if self.sidecars.len() < limits::SIDECARS_MAX {
+        if self.by_workload.len() < limits::SIDECARS_MAX {
             return;
         }
         let mut counts: BTreeMap<(bool, &SpiffeId), usize> = BTreeMap::new();
-        for (workload, sidecar) in &self.sidecars {
+        for (workload, sidecar) in &self.by_workload {
             let is_gone = matches!(sidecar.presence, Presence::Gone);
             if !matches!(sidecar.presence, Presence::Connected(_)) {
                 *counts.entry((is_gone, &workload.identity)).or_default() += 1;
@@ -298,7 +299,7 @@ impl Roster {
         });
         let oldest = candidates.min_by_key(|(_, sidecar)| sidecar.last_seen);
         if let Some(workload) = oldest.map(|(workload, _)| workload.clone()) {
-            self.sidecars.remove(&workload);
+            self.by_workload.remove(&workload);
         }
     }
 }
@@ -325,7 +326,7 @@ impl Sidecar {
         self.about.listens_for.len() + self.inbound.len()
     }
 
-    /// One that is not there needs no tables.
+    /// A sidecar that is not present needs no tables.
     fn forget_names(&mut self) {
         self.about.listens_for = Arc::default();
         self.inbound = Arc::default();
