@@ -53,7 +53,12 @@ fn wait(milliseconds: u32) {
     }
 }
 
-fn answer(out: &mut impl Write, code: u32, extra: &[(String, String)], body: &str) -> io::Result<bool> {
+fn answer(
+    out: &mut impl Write,
+    code: u32,
+    extra: &[(String, String)],
+    body: &str,
+) -> io::Result<bool> {
     let mut head = format!("HTTP/1.1 {code} X\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in extra {
         head += &format!("{name}: {value}\r\n");
@@ -66,7 +71,9 @@ fn answer(out: &mut impl Write, code: u32, extra: &[(String, String)], body: &st
 fn told(name: &str, request: &Seen) -> Value {
     let mut headers: Map<String, Value> = Map::new();
     for (name, value) in &request.headers {
-        let entry = headers.entry(name.to_ascii_lowercase()).or_insert(json!(""));
+        let entry = headers
+            .entry(name.to_ascii_lowercase())
+            .or_insert(json!(""));
         let before = entry.as_str().unwrap_or_default();
         *entry = match before.is_empty() {
             true => json!(value),
@@ -87,7 +94,12 @@ struct Query<'a>(Vec<(&'a str, &'a str)>);
 impl<'a> Query<'a> {
     fn of(request: &'a Seen) -> Self {
         let (_, query) = request.path().split_once('?').unwrap_or_default();
-        Self(query.split('&').filter_map(|one| one.split_once('=')).collect())
+        Self(
+            query
+                .split('&')
+                .filter_map(|one| one.split_once('='))
+                .collect(),
+        )
     }
 
     fn get(&self, name: &str) -> Option<&'a str> {

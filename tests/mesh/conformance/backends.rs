@@ -16,12 +16,18 @@ fn at(path: &str, backends: &str) -> String {
 fn expect_conditions(fixture: &Fixture, case: &str, wanted: &[(&str, &str)]) {
     let found = fixture.conditions("httproute", "r", "shop");
     for (kind, says) in wanted {
-        assert_eq!(found.get(*kind).map(String::as_str), Some(*says), "{case}: {found:?}");
+        assert_eq!(
+            found.get(*kind).map(String::as_str),
+            Some(*says),
+            "{case}: {found:?}"
+        );
     }
 }
 
-const GOOD: [(&str, &str); 2] =
-    [("Accepted", "True Accepted"), ("ResolvedRefs", "True ResolvedRefs")];
+const GOOD: [(&str, &str); 2] = [
+    ("Accepted", "True Accepted"),
+    ("ResolvedRefs", "True ResolvedRefs"),
+];
 
 #[test]
 fn requests_are_shared_by_weight_and_none_moves_from_a_broken_backend_to_a_good_one() {
@@ -31,15 +37,22 @@ fn requests_are_shared_by_weight_and_none_moves_from_a_broken_backend_to_a_good_
     split("{ name: v1, port: 80, weight: 70 }, { name: v2, port: 80, weight: 30 }");
     expect_shares(&fixture, "M5", &[("v1", 0.7), ("v2", 0.3)]);
     expect_conditions(&fixture, "M5", &GOOD);
-    split("{ name: v1, port: 80, weight: 70 }, { name: v2, port: 80, weight: 30 }, { name: nope, port: 80, weight: 0 }");
+    split(
+        "{ name: v1, port: 80, weight: 70 }, { name: v2, port: 80, weight: 30 }, { name: nope, port: 80, weight: 0 }",
+    );
     expect_shares(&fixture, "M23", &[("v1", 0.7), ("v2", 0.3)]);
     // X13.
     split("{ name: v1, port: 80 }, { name: nope, port: 80 }");
     expect_shares(&fixture, "X13", &[("500", 0.5), ("v1", 0.5)]);
-    let broken = [("Accepted", "True Accepted"), ("ResolvedRefs", "False BackendNotFound")];
+    let broken = [
+        ("Accepted", "True Accepted"),
+        ("ResolvedRefs", "False BackendNotFound"),
+    ];
     expect_conditions(&fixture, "X13", &broken);
     // X14.
-    split("{ name: nope, port: 80 }, { group: unknown.example.com, kind: NonExistent, name: v1, port: 80 }");
+    split(
+        "{ name: nope, port: 80 }, { group: unknown.example.com, kind: NonExistent, name: v1, port: 80 }",
+    );
     expect_shares(&fixture, "X14", &[("500", 1.0)]);
     // X16.
     split("{ name: v1, port: 80, weight: 0 }, { name: v2, port: 80, weight: 0 }");
@@ -58,23 +71,50 @@ fn a_reference_that_leads_nowhere_is_answered_with_500_and_the_status_says_why()
     // G10.
     let none = "- { matches: [ { path: { type: Exact, value: /omitted } } ] }\n\
                 - { matches: [ { path: { type: Exact, value: /empty } } ], backendRefs: [] }\n";
-    fixture.apply(&route("r", &(none.to_owned() + &to("{ name: v1, port: 80 }"))));
+    fixture.apply(&route(
+        "r",
+        &(none.to_owned() + &to("{ name: v1, port: 80 }")),
+    ));
     expect(
         &fixture,
         "G10",
-        &[("GET /forward", "v1"), ("GET /omitted", "500"), ("GET /empty", "500")],
+        &[
+            ("GET /forward", "v1"),
+            ("GET /omitted", "500"),
+            ("GET /empty", "500"),
+        ],
     );
     expect_conditions(&fixture, "G10", &GOOD);
     // G11.
-    fixture.apply(&route("r", &to("{ group: unknown.example.com, kind: NonExistent, name: v1, port: 8080 }")));
+    fixture.apply(&route(
+        "r",
+        &to("{ group: unknown.example.com, kind: NonExistent, name: v1, port: 8080 }"),
+    ));
     expect(&fixture, "G11", &[("GET /v2", "500")]);
-    expect_conditions(&fixture, "G11", &[("Accepted", "True Accepted"), ("ResolvedRefs", "False InvalidKind")]);
+    expect_conditions(
+        &fixture,
+        "G11",
+        &[
+            ("Accepted", "True Accepted"),
+            ("ResolvedRefs", "False InvalidKind"),
+        ],
+    );
     // G12, and a port that the Service lacks.
-    for missing in ["{ name: nonexistent, port: 8080 }", "{ name: v1, port: 81 }"] {
+    for missing in [
+        "{ name: nonexistent, port: 8080 }",
+        "{ name: v1, port: 81 }",
+    ] {
         let told = fixture.apply(&route("r", &to(missing)));
         assert!(told.contains("BackendNotFound"), "{told}");
         expect(&fixture, "G12", &[("GET /", "500")]);
-        expect_conditions(&fixture, "G12", &[("Accepted", "True Accepted"), ("ResolvedRefs", "False BackendNotFound")]);
+        expect_conditions(
+            &fixture,
+            "G12",
+            &[
+                ("Accepted", "True Accepted"),
+                ("ResolvedRefs", "False BackendNotFound"),
+            ],
+        );
     }
     // G13: in a mesh a backend may stand in any namespace.
     fixture.apply(&route("r", &to("{ name: w, namespace: web, port: 8080 }")));
@@ -98,12 +138,19 @@ fn what_no_route_may_say_is_one_clear_line_and_changes_nothing() {
     let set = "{ type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: a, value: b } ] } }";
     let prefix = "{ type: URLRewrite, urlRewrite: { path: { type: ReplacePrefixMatch, replacePrefixMatch: /x } } }";
     let backend = "backendRefs: [ { name: v1, port: 80 } ]";
-    let matching = |value: &str| format!("matches: [ {{ path: {{ type: PathPrefix, value: \"{value}\" }} }} ]");
+    let matching = |value: &str| {
+        format!("matches: [ {{ path: {{ type: PathPrefix, value: \"{value}\" }} }} ]")
+    };
     let mut bad: Vec<(&str, String)> = vec![
         ("X19", format!("filters: [ {redirect}, {rewrite} ]")),
         ("X20", format!("filters: [ {redirect} ], {backend}")),
         ("X21", format!("filters: [ {set}, {set} ], {backend}")),
-        ("X22", format!("filters: [ {prefix} ], matches: [ {{ path: {{ type: Exact, value: /a }} }} ], {backend}")),
+        (
+            "X22",
+            format!(
+                "filters: [ {prefix} ], matches: [ {{ path: {{ type: Exact, value: /a }} }} ], {backend}"
+            ),
+        ),
         (
             "X23",
             format!(
@@ -113,26 +160,61 @@ fn what_no_route_may_say_is_one_clear_line_and_changes_nothing() {
         ("X27", mirror("percent: 10, fraction: { numerator: 1 }")),
         ("X27", mirror("fraction: { numerator: 3, denominator: 2 }")),
         ("X27", mirror("percent: 101")),
-        ("X29", format!("timeouts: {{ request: 1s, backendRequest: 2s }}, {backend}")),
-        ("weight", "backendRefs: [ { name: v1, port: 80, weight: 1000001 } ]".to_owned()),
-        ("method", format!("matches: [ {{ method: FETCH }} ], {backend}")),
-        ("enum", format!("filters: [ {{ type: Nonsense }} ], {backend}")),
-        ("type", format!("filters: [ {{ requestHeaderModifier: {{ remove: [a] }} }} ], {backend}")),
-        ("regex", format!("matches: [ {{ path: {{ type: RegularExpression, value: \"/(\" }} }} ], {backend}")),
-        ("duration", format!("timeouts: {{ request: 1.5h }}, {backend}")),
+        (
+            "X29",
+            format!("timeouts: {{ request: 1s, backendRequest: 2s }}, {backend}"),
+        ),
+        (
+            "weight",
+            "backendRefs: [ { name: v1, port: 80, weight: 1000001 } ]".to_owned(),
+        ),
+        (
+            "method",
+            format!("matches: [ {{ method: FETCH }} ], {backend}"),
+        ),
+        (
+            "enum",
+            format!("filters: [ {{ type: Nonsense }} ], {backend}"),
+        ),
+        (
+            "type",
+            format!("filters: [ {{ requestHeaderModifier: {{ remove: [a] }} }} ], {backend}"),
+        ),
+        (
+            "regex",
+            format!(
+                "matches: [ {{ path: {{ type: RegularExpression, value: \"/(\" }} }} ], {backend}"
+            ),
+        ),
+        (
+            "duration",
+            format!("timeouts: {{ request: 1.5h }}, {backend}"),
+        ),
         ("code", format!("retry: {{ codes: [200] }}, {backend}")),
     ];
-    for path in ["a", "/a//b", "/a/./b", "/a/..", "/a%2Fb", "/a#b", "/a?b", "/a b", "/ä"] {
+    for path in [
+        "a", "/a//b", "/a/./b", "/a/..", "/a%2Fb", "/a#b", "/a?b", "/a b", "/ä",
+    ] {
         bad.push(("X49", format!("{}, {backend}", matching(path))));
     }
     for (case, rule) in &bad {
         let output = fixture.try_apply(&route("r", &format!("- {{ {rule} }}\n")));
         assert_eq!(output.code, 65, "{case}: {rule}: {output:?}");
-        let lines: Vec<&str> = output.stderr.lines().filter(|line| line.contains("spec.rules")).collect();
-        assert!(!lines.is_empty() && lines[0].contains("case.yaml:"), "{case}: {rule}: {output:?}");
+        let lines: Vec<&str> = output
+            .stderr
+            .lines()
+            .filter(|line| line.contains("spec.rules"))
+            .collect();
+        assert!(
+            !lines.is_empty() && lines[0].contains("case.yaml:"),
+            "{case}: {rule}: {output:?}"
+        );
     }
     for good in ["/a%20b", "/a*b", "/a/"] {
-        fixture.apply(&route("r", &format!("- {{ {}, {backend} }}\n", matching(good))));
+        fixture.apply(&route(
+            "r",
+            &format!("- {{ {}, {backend} }}\n", matching(good)),
+        ));
     }
     fixture.apply(&route("r", &to("{ name: v1, port: 80 }")));
     expect(&fixture, "nothing changed", &[("GET /", "v1")]);

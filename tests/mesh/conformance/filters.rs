@@ -54,15 +54,28 @@ fn headers_of_requests_are_set_added_and_removed_for_a_rule_and_for_a_backend() 
     ];
     let of_rule: fn(&str, &str) -> String = rule;
     for (case, make) in [("M6", of_rule), ("M7", backend_rule)] {
-        let rules = kinds.map(|(prefix, what)| make(prefix, &changes("RequestHeaderModifier", what)));
+        let rules =
+            kinds.map(|(prefix, what)| make(prefix, &changes("RequestHeaderModifier", what)));
         fixture.apply(&route("headers", &rules.concat()));
         let seen = |request: &str, wanted: &[(&str, Option<&str>)]| {
             expect_seen(case, &fixture.ask(request), wanted);
         };
-        seen("GET /set {Other: o}", &[("Other", Some("o")), ("X-Set", Some("S"))]);
-        seen("GET /set {Other: o; X-Set: old}", &[("Other", Some("o")), ("X-Set", Some("S"))]);
-        seen("GET /add {Other: o}", &[("Other", Some("o")), ("X-Add", Some("A"))]);
-        seen("GET /add {Other: o; X-Add: old}", &[("X-Add", Some("old,A"))]);
+        seen(
+            "GET /set {Other: o}",
+            &[("Other", Some("o")), ("X-Set", Some("S"))],
+        );
+        seen(
+            "GET /set {Other: o; X-Set: old}",
+            &[("Other", Some("o")), ("X-Set", Some("S"))],
+        );
+        seen(
+            "GET /add {Other: o}",
+            &[("Other", Some("o")), ("X-Add", Some("A"))],
+        );
+        seen(
+            "GET /add {Other: o; X-Add: old}",
+            &[("X-Add", Some("old,A"))],
+        );
         seen("GET /remove {X-Rm: r}", &[("X-Rm", None)]);
         seen(
             "GET /multiple {X-Set-2: q; X-Add-2: q; X-Rm-2: q; Other: o}",
@@ -94,7 +107,11 @@ fn headers_of_requests_are_set_added_and_removed_for_a_rule_and_for_a_backend() 
     fixture.apply(&route("g26", split));
     for _ in 0..100 {
         let answer = fixture.ask("GET /");
-        assert_eq!(answer.seen("Backend"), Some(answer.outcome().as_str()), "{answer:?}");
+        assert_eq!(
+            answer.seen("Backend"),
+            Some(answer.outcome().as_str()),
+            "{answer:?}"
+        );
     }
 }
 
@@ -126,7 +143,11 @@ fn headers_of_responses_are_set_added_and_removed() {
     ];
     fixture.apply(&route("g27", &rules.concat()));
     for (request, says, wanted) in [
-        ("/set", "Other: o", vec![("Other", Some("o")), ("X-Set", Some("S"))]),
+        (
+            "/set",
+            "Other: o",
+            vec![("Other", Some("o")), ("X-Set", Some("S"))],
+        ),
         ("/set", "Other: o; X-Set: old", vec![("X-Set", Some("S"))]),
         ("/add", "Other: o", vec![("X-Add", Some("A"))]),
         ("/add", "X-Add: old", vec![("X-Add", Some("old,A"))]),
@@ -159,9 +180,16 @@ fn headers_of_responses_are_set_added_and_removed() {
             ],
         ),
     ] {
-        let answer = fixture.ask(&format!("GET {request} {{{ANSWER_WITH}: {}}}", says.replace("; ", ";")));
+        let answer = fixture.ask(&format!(
+            "GET {request} {{{ANSWER_WITH}: {}}}",
+            says.replace("; ", ";")
+        ));
         for (name, value) in wanted {
-            assert_eq!(answer.header(name).as_deref(), value, "G27 {request}: {name}: {answer:?}");
+            assert_eq!(
+                answer.header(name).as_deref(),
+                value,
+                "G27 {request}: {name}: {answer:?}"
+            );
         }
     }
     let answer = fixture.ask(&format!(
@@ -185,7 +213,11 @@ fn headers_of_responses_are_set_added_and_removed() {
         ("Other", Some("o")),
         ("X-Rm-1", None),
     ] {
-        assert_eq!(answer.header(name).as_deref(), value, "G27 both: {name}: {answer:?}");
+        assert_eq!(
+            answer.header(name).as_deref(),
+            value,
+            "G27 both: {name}: {answer:?}"
+        );
     }
 }
 
@@ -208,8 +240,14 @@ fn a_rewrite_changes_the_path_and_host_that_the_application_sees() {
         rule("/prefix/one", &rewrite(&prefix_to("/one"))),
         rule("/strip-prefix", &rewrite(&prefix_to("/"))),
         rule("/full/one", &rewrite(&full_to("/one"))),
-        rule("/full/rewrite-and-modify", &format!("{}, {MODIFY}", rewrite(&full_to("/test")))),
-        rule("/prefix/rewrite-and-modify", &format!("{}, {MODIFY}", rewrite(&prefix_to("/prefix")))),
+        rule(
+            "/full/rewrite-and-modify",
+            &format!("{}, {MODIFY}", rewrite(&full_to("/test"))),
+        ),
+        rule(
+            "/prefix/rewrite-and-modify",
+            &format!("{}, {MODIFY}", rewrite(&prefix_to("/prefix"))),
+        ),
         // X54.
         rule("/xyz/", &rewrite(&prefix_to("/abc/"))),
         rule("/empty", &rewrite(&prefix_to(""))),
@@ -251,7 +289,10 @@ fn a_rewrite_changes_the_path_and_host_that_the_application_sees() {
     let hosts = [
         rule("/one", &rewrite("hostname: one.example.org")),
         rule("/", &rewrite("hostname: example.org")),
-        rule("/modify", &format!("{}, {MODIFY}", rewrite("hostname: test.example.org"))),
+        rule(
+            "/modify",
+            &format!("{}, {MODIFY}", rewrite("hostname: test.example.org")),
+        ),
     ];
     fixture.apply(&route("g29", &hosts.concat()));
     for (request, host) in [
@@ -270,7 +311,10 @@ fn a_rewrite_changes_the_path_and_host_that_the_application_sees() {
     ];
     fixture.apply(&route("g30", &of_backends.concat()));
     assert_eq!(fixture.ask("GET /full/original").path(), "/rewritten-full");
-    assert_eq!(fixture.ask("GET /prefix/original").path(), "/rewritten-prefix/original");
+    assert_eq!(
+        fixture.ask("GET /prefix/original").path(),
+        "/rewritten-prefix/original"
+    );
 }
 
 fn redirect(what: &str) -> String {
@@ -290,51 +334,171 @@ fn a_redirect_leads_where_the_route_says_and_no_backend_sees_the_request() {
     let host = "hostname: example.org";
     let rows = [
         // M10.
-        ("/hostname-redirect", "", host.to_owned(), 302, "http://example.org/hostname-redirect"),
-        ("/host-and-status", "", format!("{host}, statusCode: 301"), 301, "http://example.org/host-and-status"),
+        (
+            "/hostname-redirect",
+            "",
+            host.to_owned(),
+            302,
+            "http://example.org/hostname-redirect",
+        ),
+        (
+            "/host-and-status",
+            "",
+            format!("{host}, statusCode: 301"),
+            301,
+            "http://example.org/host-and-status",
+        ),
         // M11 to M13.
-        ("/redirect", "", "statusCode: 303".to_owned(), 303, "http://echo/redirect"),
-        ("/temporary", "", "statusCode: 307".to_owned(), 307, "http://echo/temporary"),
-        ("/permanent", "", "statusCode: 308".to_owned(), 308, "http://echo/permanent"),
+        (
+            "/redirect",
+            "",
+            "statusCode: 303".to_owned(),
+            303,
+            "http://echo/redirect",
+        ),
+        (
+            "/temporary",
+            "",
+            "statusCode: 307".to_owned(),
+            307,
+            "http://echo/temporary",
+        ),
+        (
+            "/permanent",
+            "",
+            "statusCode: 308".to_owned(),
+            308,
+            "http://echo/permanent",
+        ),
         // M14.
-        ("/original-prefix", "/lemon?q=1", prefix_to("/replacement-prefix"), 302, "http://echo/replacement-prefix/lemon?q=1"),
-        ("/full", "/path/original", full_to("/full-path-replacement"), 302, "http://echo/full-path-replacement"),
-        ("/path-and-host", "", format!("{host}, {}", prefix_to("/replacement-prefix")), 302, "http://example.org/replacement-prefix"),
-        ("/path-and-status", "", format!("{}, statusCode: 301", prefix_to("/replacement-prefix")), 301, "http://echo/replacement-prefix"),
-        ("/full-path-and-host", "", format!("{host}, {}", full_to("/replacement-full")), 302, "http://example.org/replacement-full"),
+        (
+            "/original-prefix",
+            "/lemon?q=1",
+            prefix_to("/replacement-prefix"),
+            302,
+            "http://echo/replacement-prefix/lemon?q=1",
+        ),
+        (
+            "/full",
+            "/path/original",
+            full_to("/full-path-replacement"),
+            302,
+            "http://echo/full-path-replacement",
+        ),
+        (
+            "/path-and-host",
+            "",
+            format!("{host}, {}", prefix_to("/replacement-prefix")),
+            302,
+            "http://example.org/replacement-prefix",
+        ),
+        (
+            "/path-and-status",
+            "",
+            format!("{}, statusCode: 301", prefix_to("/replacement-prefix")),
+            301,
+            "http://echo/replacement-prefix",
+        ),
+        (
+            "/full-path-and-host",
+            "",
+            format!("{host}, {}", full_to("/replacement-full")),
+            302,
+            "http://example.org/replacement-full",
+        ),
         // M15.
-        ("/port", "", "port: 8083".to_owned(), 302, "http://echo:8083/port"),
-        ("/port-and-host", "", format!("{host}, port: 8083"), 302, "http://example.org:8083/port-and-host"),
+        (
+            "/port",
+            "",
+            "port: 8083".to_owned(),
+            302,
+            "http://echo:8083/port",
+        ),
+        (
+            "/port-and-host",
+            "",
+            format!("{host}, port: 8083"),
+            302,
+            "http://example.org:8083/port-and-host",
+        ),
         // M16.
-        ("/scheme", "", "scheme: https".to_owned(), 302, "https://echo/scheme"),
-        ("/scheme-and-host", "", format!("{host}, scheme: https, statusCode: 301"), 301, "https://example.org/scheme-and-host"),
+        (
+            "/scheme",
+            "",
+            "scheme: https".to_owned(),
+            302,
+            "https://echo/scheme",
+        ),
+        (
+            "/scheme-and-host",
+            "",
+            format!("{host}, scheme: https, statusCode: 301"),
+            301,
+            "https://example.org/scheme-and-host",
+        ),
         // G39.
-        ("/http-80", "", format!("{host}, port: 80"), 302, "http://example.org/http-80"),
-        ("/https-443", "", format!("{host}, scheme: https, port: 443"), 302, "https://example.org/https-443"),
-        ("/https-8443", "", format!("{host}, scheme: https, port: 8443"), 302, "https://example.org:8443/https-8443"),
+        (
+            "/http-80",
+            "",
+            format!("{host}, port: 80"),
+            302,
+            "http://example.org/http-80",
+        ),
+        (
+            "/https-443",
+            "",
+            format!("{host}, scheme: https, port: 443"),
+            302,
+            "https://example.org/https-443",
+        ),
+        (
+            "/https-8443",
+            "",
+            format!("{host}, scheme: https, port: 8443"),
+            302,
+            "https://example.org:8443/https-8443",
+        ),
     ];
-    let rules: Vec<String> = rows.iter().map(|(path, _, what, _, _)| redirecting(path, what)).collect();
+    let rules: Vec<String> = rows
+        .iter()
+        .map(|(path, _, what, _, _)| redirecting(path, what))
+        .collect();
     // A route has at most 16 rules.
     let (first, second) = rules.split_at(9);
     fixture.apply(&(route("first", &first.concat()) + &route("second", &second.concat())));
     for (path, rest, _, status, location) in &rows {
         let answer = fixture.ask(&format!("GET {path}{rest}"));
         assert_eq!(answer.response.status, *status, "{path}: {answer:?}");
-        assert_eq!(answer.header("location").as_deref(), Some(*location), "{path}: {answer:?}");
+        assert_eq!(
+            answer.header("location").as_deref(),
+            Some(*location),
+            "{path}: {answer:?}"
+        );
     }
     assert!(fixture.applications["v1"].requests().is_empty());
     // G39: without scheme and port, the port is that of the Service that was addressed.
     let parent = "{ group: \"\", kind: Service, name: echo, port: 8080 }";
-    let rules = redirecting("/same", host) + &redirecting("/https", &format!("{host}, scheme: https"));
+    let rules =
+        redirecting("/same", host) + &redirecting("/https", &format!("{host}, scheme: https"));
     fixture.apply(&super::fixture::route_for("g39", "shop", parent, &rules));
     for (path, location) in [
         ("/same", "http://example.org:8080/same"),
         ("/https", "https://example.org/https"),
     ] {
         let answer = fixture.ask_of(From::Shop, "echo:8080", &format!("GET {path}"));
-        assert_eq!(answer.header("location").as_deref(), Some(location), "G39 {path}: {answer:?}");
+        assert_eq!(
+            answer.header("location").as_deref(),
+            Some(location),
+            "G39 {path}: {answer:?}"
+        );
     }
     // G36: also where the request has a body.
     fixture.apply(&route("g36", &redirecting("/see-other", "statusCode: 303")));
-    assert_eq!(fixture.ask("POST /see-other {content-length: 0}").response.status, 303);
+    assert_eq!(
+        fixture
+            .ask("POST /see-other {content-length: 0}")
+            .response
+            .status,
+        303
+    );
 }

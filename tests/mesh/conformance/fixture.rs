@@ -18,7 +18,14 @@ const PORTS: &str = "[ { name: http, port: 80, protocol: http }, { name: http-al
 
 /// What each listener of the clients leads to.
 const CALLED: [&str; 8] = [
-    "echo:80", "echo:8080", "echo:8090", "v1:80", "v1:8080", "v2:80", "v2:8080", "v3:80",
+    "echo:80",
+    "echo:8080",
+    "echo:8090",
+    "v1:80",
+    "v1:8080",
+    "v2:80",
+    "v2:8080",
+    "v3:80",
 ];
 
 pub(super) struct Fixture {
@@ -53,18 +60,24 @@ impl Fixture {
             let plan = match *name {
                 "w" => mesh.sidecar_of("web", "w").serves("w:8080", address),
                 "v3" => mesh.sidecar("v3").serves("v3:80", address),
-                name => ["80", "8080", "8090"].iter().fold(mesh.sidecar(name), |plan, port| {
-                    plan.serves(&format!("{name}:{port}"), address)
-                        .serves(&format!("echo:{port}"), address)
-                }),
+                name => ["80", "8080", "8090"]
+                    .iter()
+                    .fold(mesh.sidecar(name), |plan, port| {
+                        plan.serves(&format!("{name}:{port}"), address)
+                            .serves(&format!("echo:{port}"), address)
+                    }),
             };
             served.push(plan.start());
         }
         let listening = |namespace: &str, suffix: &str| {
-            let plan = mesh.sidecar_of(namespace, "client").named(&format!("client-{namespace}"));
+            let plan = mesh
+                .sidecar_of(namespace, "client")
+                .named(&format!("client-{namespace}"));
             let called = CALLED.iter();
             called
-                .fold(plan, |plan, called| plan.calls(&called.replace(':', &format!("{suffix}:"))))
+                .fold(plan, |plan, called| {
+                    plan.calls(&called.replace(':', &format!("{suffix}:")))
+                })
                 .start()
         };
         let (client, consumer) = (listening("shop", ""), listening("cons", ".shop"));
@@ -129,12 +142,20 @@ impl Fixture {
 
     /// The conditions of a route at its first parent, by type: status and reason.
     #[track_caller]
-    pub(super) fn conditions(&self, kind: &str, name: &str, namespace: &str) -> BTreeMap<String, String> {
+    pub(super) fn conditions(
+        &self,
+        kind: &str,
+        name: &str,
+        namespace: &str,
+    ) -> BTreeMap<String, String> {
         let arguments = ["get", kind, name, "-n", namespace, "-o", "json"];
         let text = self.mesh.weft(&arguments).ok();
         let found: Value = serde_json::from_str(&text).unwrap();
         let conditions = found.pointer("/0/status/parents/0/conditions");
-        let conditions = conditions.and_then(Value::as_array).cloned().unwrap_or_default();
+        let conditions = conditions
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let part = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
         conditions
             .iter()
@@ -169,11 +190,19 @@ fn services() -> String {
 
 /// An HTTPRoute of namespace `shop` for port 80 of `echo`, with these rules in YAML, one a line.
 pub(super) fn route(name: &str, rules: &str) -> String {
-    route_for(name, "shop", "{ group: \"\", kind: Service, name: echo, port: 80 }", rules)
+    route_for(
+        name,
+        "shop",
+        "{ group: \"\", kind: Service, name: echo, port: 80 }",
+        rules,
+    )
 }
 
 pub(super) fn route_for(name: &str, namespace: &str, parents: &str, rules: &str) -> String {
-    let indented: String = rules.lines().map(|line| format!("  {}\n", line.trim_start())).collect();
+    let indented: String = rules
+        .lines()
+        .map(|line| format!("  {}\n", line.trim_start()))
+        .collect();
     format!(
         "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name}, namespace: {namespace} }}\n\
          spec:\n  parentRefs: [ {parents} ]\n  rules:\n{indented}"

@@ -47,7 +47,10 @@ fn requests_go_where_the_most_specific_match_leads() {
     }
 
     // M2.
-    let split = rules(&[(&any(&[&exact("/v1")]), TO_V1), (&any(&[&exact("/v2")]), TO_V2)]);
+    let split = rules(&[
+        (&any(&[&exact("/v1")]), TO_V1),
+        (&any(&[&exact("/v2")]), TO_V2),
+    ]);
     let parent = "{ group: \"\", kind: Service, name: echo }";
     fixture.apply(&route_for("m2", "shop", parent, &split));
     expect(&fixture, "M2", &[("GET /v1", "v1"), ("GET /v2", "v2")]);
@@ -89,9 +92,20 @@ fn requests_go_where_the_most_specific_match_leads() {
             ]),
             TO_V3,
         ),
-        (&any(&[&format!("{}, {}", prefix("/path1"), query("animal", "whale"))]), TO_V1),
         (
-            &any(&[&format!("{}, {}", header("version", "one"), query("animal", "whale"))]),
+            &any(&[&format!(
+                "{}, {}",
+                prefix("/path1"),
+                query("animal", "whale")
+            )]),
+            TO_V1,
+        ),
+        (
+            &any(&[&format!(
+                "{}, {}",
+                header("version", "one"),
+                query("animal", "whale")
+            )]),
             TO_V2,
         ),
         (
@@ -154,16 +168,30 @@ fn requests_go_where_the_most_specific_match_leads() {
     let methods = rules(&[
         ("{ method: POST }", TO_V1),
         ("{ method: GET }", TO_V2),
-        (&any(&[&format!("{}, method: GET", prefix("/path1"))]), TO_V1),
-        (&any(&[&format!("{}, method: PUT", header("version", "one"))]), TO_V2),
         (
-            &any(&[&format!("{}, {}, method: POST", prefix("/path2"), header("version", "two"))]),
+            &any(&[&format!("{}, method: GET", prefix("/path1"))]),
+            TO_V1,
+        ),
+        (
+            &any(&[&format!("{}, method: PUT", header("version", "one"))]),
+            TO_V2,
+        ),
+        (
+            &any(&[&format!(
+                "{}, {}, method: POST",
+                prefix("/path2"),
+                header("version", "two")
+            )]),
             TO_V3,
         ),
         (
             &any(&[
                 &format!("{}, method: PATCH", prefix("/path3")),
-                &format!("{}, {}, method: DELETE", prefix("/path4"), header("version", "three")),
+                &format!(
+                    "{}, {}, method: DELETE",
+                    prefix("/path4"),
+                    header("version", "three")
+                ),
             ]),
             TO_V1,
         ),
@@ -199,8 +227,14 @@ fn requests_go_where_the_most_specific_match_leads() {
             "{ headers: [ { name: version, value: two }, { name: color, value: orange } ] }",
             TO_V1,
         ),
-        (&any(&[&header("color", "blue"), &header("color", "green")]), TO_V1),
-        (&any(&[&header("color", "red"), &header("color", "yellow")]), TO_V2),
+        (
+            &any(&[&header("color", "blue"), &header("color", "green")]),
+            TO_V1,
+        ),
+        (
+            &any(&[&header("color", "red"), &header("color", "yellow")]),
+            TO_V2,
+        ),
     ]);
     fixture.apply(&route("g2", &headers));
     expect(
@@ -322,34 +356,66 @@ fn precedence_is_over_all_routes_of_a_parent() {
     let one = |name: &str, matches: &str, to: &str| route(name, &rules(&[(matches, to)]));
 
     // X2: neither is older, as both come with one change.
-    let same = [one("aa", &any(&[&exact("/a")]), TO_V1), one("bb", &any(&[&exact("/a")]), TO_V2)];
+    let same = [
+        one("aa", &any(&[&exact("/a")]), TO_V1),
+        one("bb", &any(&[&exact("/a")]), TO_V2),
+    ];
     taken("X2", &same, "GET /a", "v1");
     // X1: `zz` was there first.
     fixture.apply(&one("zz", &any(&[&exact("/a")]), TO_V2));
     crate::harness::pause(std::time::Duration::from_millis(1100));
-    let both = [one("zz", &any(&[&exact("/a")]), TO_V2), one("aa", &any(&[&exact("/a")]), TO_V1)];
+    let both = [
+        one("zz", &any(&[&exact("/a")]), TO_V2),
+        one("aa", &any(&[&exact("/a")]), TO_V1),
+    ];
     taken("X1", &both, "GET /a", "v2");
     // X3.
-    let within = [route("x3", &rules(&[(&any(&[&exact("/a")]), TO_V1), (&any(&[&exact("/a")]), TO_V2)]))];
+    let within = [route(
+        "x3",
+        &rules(&[
+            (&any(&[&exact("/a")]), TO_V1),
+            (&any(&[&exact("/a")]), TO_V2),
+        ]),
+    )];
     taken("X3", &within, "GET /a", "v1");
     // X4.
-    let all = format!("{}, {}, {}, method: GET", prefix("/a"), header("x", "1"), query("q", "1"));
-    let x4 = [one("a", &any(&[&exact("/a")]), TO_V1), one("b", &any(&[&all]), TO_V2)];
+    let all = format!(
+        "{}, {}, {}, method: GET",
+        prefix("/a"),
+        header("x", "1"),
+        query("q", "1")
+    );
+    let x4 = [
+        one("a", &any(&[&exact("/a")]), TO_V1),
+        one("b", &any(&[&all]), TO_V2),
+    ];
     taken("X4", &x4, "GET /a?q=1 {x: 1}", "v1");
     // X5.
     let shorter = format!("{}, {}, method: GET", prefix("/a"), header("x", "1"));
-    let x5 = [one("a", &any(&[&prefix("/aa")]), TO_V1), one("b", &any(&[&shorter]), TO_V2)];
+    let x5 = [
+        one("a", &any(&[&prefix("/aa")]), TO_V1),
+        one("b", &any(&[&shorter]), TO_V2),
+    ];
     taken("X5", &x5, "GET /aa {x: 1}", "v1");
     // X6.
     let two = "headers: [ { name: x, value: \"1\" }, { name: y, value: \"1\" } ]";
-    let x6 = [one("a", "{ method: GET }", TO_V1), one("b", &any(&[two]), TO_V2)];
+    let x6 = [
+        one("a", "{ method: GET }", TO_V1),
+        one("b", &any(&[two]), TO_V2),
+    ];
     taken("X6", &x6, "GET / {x: 1; y: 1}", "v1");
     // X7.
     let queries = "queryParams: [ { name: p, value: \"1\" }, { name: q, value: \"1\" } ]";
-    let x7 = [one("a", &any(&[&header("x", "\"1\"")]), TO_V1), one("b", &any(&[queries]), TO_V2)];
+    let x7 = [
+        one("a", &any(&[&header("x", "\"1\"")]), TO_V1),
+        one("b", &any(&[queries]), TO_V2),
+    ];
     taken("X7", &x7, "GET /?p=1&q=1 {x: 1}", "v1");
     // X8: each match ranks alone.
-    let x8 = [one("a", &any(&[&exact("/a"), &prefix("/")]), TO_V1), one("b", &any(&[&prefix("/b")]), TO_V2)];
+    let x8 = [
+        one("a", &any(&[&exact("/a"), &prefix("/")]), TO_V1),
+        one("b", &any(&[&prefix("/b")]), TO_V2),
+    ];
     taken("X8", &x8, "GET /b", "v2");
     // X9: no match is the prefix `/`.
     let x9 = [
@@ -365,7 +431,10 @@ fn precedence_is_over_all_routes_of_a_parent() {
         "{ group: \"\", kind: Service, name: echo, port: 80 }, { group: \"\", kind: Service, name: v3 }",
         &rules(&[(&any(&[&prefix("/shared")]), TO_V1)]),
     );
-    let g9 = [shared, route("own", &rules(&[(&any(&[&prefix("/")]), TO_V2)]))];
+    let g9 = [
+        shared,
+        route("own", &rules(&[(&any(&[&prefix("/")]), TO_V2)])),
+    ];
     taken("G9", &g9, "GET /shared", "v1");
     expect(&fixture, "G9", &[("GET /x", "v2")]);
 }

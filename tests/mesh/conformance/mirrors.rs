@@ -4,7 +4,9 @@ use super::fixture::{Fixture, route};
 use crate::harness::eventually;
 
 fn mirror(to: &str, more: &str) -> String {
-    format!("{{ type: RequestMirror, requestMirror: {{ backendRef: {{ name: {to}, port: 80 }}{more} }} }}")
+    format!(
+        "{{ type: RequestMirror, requestMirror: {{ backendRef: {{ name: {to}, port: 80 }}{more} }} }}"
+    )
 }
 
 fn rule(path: &str, filters: &str) -> String {
@@ -26,7 +28,10 @@ fn a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
     let rules = [
         rule("/mirror", &mirror("v2", "")),
         rule("/modified", &format!("{modify}, {}", mirror("v2", ""))),
-        rule("/both", &format!("{}, {}", mirror("v2", ""), mirror("v3", ""))),
+        rule(
+            "/both",
+            &format!("{}, {}", mirror("v2", ""), mirror("v3", "")),
+        ),
         rule("/none", &mirror("v2", ", percent: 0")),
         rule("/all", &mirror("v2", ", percent: 100")),
         rule("/broken", &mirror("nope", "")),
@@ -39,7 +44,9 @@ fn a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
         answer
     };
     let arrives = |workload: &str, path: &str| {
-        eventually(&format!("{workload} gets a copy of {path}"), || copies(&fixture, workload, path) == 1);
+        eventually(&format!("{workload} gets a copy of {path}"), || {
+            copies(&fixture, workload, path) == 1
+        });
     };
     // G40.
     once("/mirror?id=1");
@@ -64,7 +71,11 @@ fn a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
         once(&format!("/one-of-two?id={i}"));
     }
     eventually("each was mirrored once", || {
-        let of = |workload| (0..10).map(|i| copies(&fixture, workload, &format!("/one-of-two?id={i}"))).sum::<usize>();
+        let of = |workload| {
+            (0..10)
+                .map(|i| copies(&fixture, workload, &format!("/one-of-two?id={i}")))
+                .sum::<usize>()
+        };
         of("v1") + of("v2") == 20
     });
 }
@@ -74,12 +85,19 @@ fn a_share_of_requests_is_mirrored_each_drawn_for_itself() {
     let fixture = Fixture::start();
     let rules = [
         rule("/percent", &mirror("v2", ", percent: 20")),
-        rule("/fraction", &mirror("v2", ", fraction: { numerator: 25, denominator: 50 }")),
+        rule(
+            "/fraction",
+            &mirror("v2", ", fraction: { numerator: 25, denominator: 50 }"),
+        ),
         rule("/small", &mirror("v2", ", fraction: { numerator: 1 }")),
     ];
     fixture.apply(&route("g42", &rules.concat()));
     // Three standard deviations, and once more for what the suite repeats.
-    for (path, expected, off) in [("/percent", 100, 36), ("/fraction", 250, 45), ("/small", 5, 9)] {
+    for (path, expected, off) in [
+        ("/percent", 100, 36),
+        ("/fraction", 250, 45),
+        ("/small", 5, 9),
+    ] {
         for _ in 0..500 {
             assert_eq!(fixture.ask(&format!("GET {path}")).outcome(), "v1");
         }

@@ -9,3 +9,4 @@ mod fixture;
 mod matching;
 mod mirrors;
 mod parents;
+mod retries;
