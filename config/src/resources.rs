@@ -84,10 +84,12 @@ pub struct Object<S> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Metadata {
-    /// Its name, a DNS-1123 label: `a-z`, `0-9` and `-`. No other resource of the same kind in the same namespace has it.
+    /// Its name, a DNS-1123 label: `a-z`, `0-9` and `-`. No other resource of the same kind in the same
+    /// namespace has it.
     #[schemars(extend("x-range" = "1 to 63 characters"))]
     pub name: String,
-    /// Its namespace, a DNS-1123 label. Names in other fields are looked up in it. `weft` is the control plane's own.
+    /// Its namespace, a DNS-1123 label. Names in other fields are looked up in it. `weft` is the control
+    /// plane's own.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = NAMESPACE_DEFAULT))]
     pub namespace: String,

@@ -243,7 +243,9 @@ impl fmt::Display for Absence {
         f.write_str(match self {
             Self::Never => "no workload has registered for it",
             Self::Withdrawn => "its last workload withdrew: that drains or was stopped",
-            Self::Lost => "its last workload did not renew its registration for the length of a lease",
+            Self::Lost => {
+                "its last workload did not renew its registration for the length of a lease"
+            }
             Self::Down => {
                 "its workloads are registered, and their applications accept no connections"
             }

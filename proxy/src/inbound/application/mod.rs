@@ -1,4 +1,5 @@
-//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections for each).
+//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections
+//! for each).
 //!
 //! One per worker and served service. Delivery was authorised before: see [`super::authorise::Permit`].
 //! [`crate::http::response`] says which responses let a connection of HTTP/1.1 live on; `idle.rs` decides for
