@@ -1,7 +1,7 @@
 //! Says of which commit a release is: `weft --version`, `weft version` and `weft_build_info` tell it.
 //!
-//! `WEFT_COMMIT` has the last word, for builds from an archive. Other builds than releases are not asked: each
-//! commit would compile the command anew.
+//! `WEFT_COMMIT` has the last word, for builds from an archive. Other builds than releases are not asked:
+//! each commit would compile the command anew.
 
 use std::process::Command;
 

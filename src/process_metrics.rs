@@ -42,8 +42,8 @@ pub fn samples() -> Vec<Sample> {
     samples
 }
 
-/// Field `number` of /proc/PID/stat, counted from 1 as proc_pid_stat(5) does. The second is a name in brackets, which
-/// may have blanks and brackets in it.
+/// Field `number` of /proc/PID/stat, counted from 1 as proc_pid_stat(5) does. The second is a name in
+/// brackets, which may have blanks and brackets in it.
 fn field(stat: &str, number: usize) -> Option<f64> {
     let (_, after) = stat.rsplit_once(')')?;
     let index = number.checked_sub(3)?;

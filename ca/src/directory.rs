@@ -1,7 +1,8 @@
 //! A CA's directory: what `init` makes and `serve` loads.
 //!
 //! ```text
-//! root.key  root.crt  issuing.key  issuing.crt  ca.redb  (issuing.key.next while it is renewed, admin.sock while it runs)
+//! root.key  root.crt  issuing.key  issuing.crt  ca.redb
+//! (issuing.key.next during a renewal, admin.sock while it runs)
 //! ```
 //! A CA whose key may have been copied must not be trusted, so key files that others than the owner may read
 //! are refused.
@@ -69,8 +70,8 @@ pub struct Created {
     pub fingerprint: Fingerprint,
 }
 
-/// Makes a new CA in `directory`. `addresses` are what join tokens carry; without any, tokens carry the address
-/// that `serve` listens on. The store comes last: a directory without it holds no CA.
+/// Makes a new CA in `directory`. `addresses` are what join tokens carry; without any, tokens carry the
+/// address that `serve` listens on. The store comes last: a directory without it holds no CA.
 ///
 /// # Errors
 /// See [`InitError`]; an existing CA is never touched.

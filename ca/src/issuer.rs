@@ -1,4 +1,5 @@
-//! The certificates that this CA makes: root, issuing certificate, SVIDs. Pure: time and randomness are arguments.
+//! The certificates that this CA makes: root, issuing certificate, SVIDs. Pure: time and randomness are
+//! arguments.
 //!
 //! ```text
 //! root (10 y, pathLen 1) -> issuing (1 y, pathLen 0) -> SVID (24 h, one URI SAN)
@@ -256,8 +257,8 @@ impl Issuer {
         self.sign(identity, key.info(), ttl, now, rng)
     }
 
-    /// Makes the CA server's own SVID and key. Its chain carries the root as well, so that a joining client can
-    /// recognise it by the fingerprint in its token.
+    /// Makes the CA server's own SVID and key. Its chain carries the root as well, so that a joining client
+    /// can recognise it by the fingerprint in its token.
     pub(crate) fn issue_own(
         &self,
         identity: &SpiffeId,

@@ -30,7 +30,8 @@ pub const CSR_BYTES_MAX: usize = 16 * 1024;
 pub const MESSAGE_BYTES_MAX: usize = CSR_BYTES_MAX + 1024;
 /// Largest gRPC message in bytes that a client of the CA reads: a chain and a bundle, generously.
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// Largest gRPC message in bytes on the local socket: [`TOKENS_PER_CALL_MAX`] tokens of 1 KiB or an inspection.
+/// Largest gRPC message in bytes on the local socket: [`TOKENS_PER_CALL_MAX`] tokens of 1 KiB or an
+/// inspection.
 pub const ADMIN_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Life of a join token unless the operator says otherwise: long enough to start a machine.
@@ -55,7 +56,8 @@ pub const ADDRESSES_MAX: usize = 8;
 /// Longest `HOST:PORT` in bytes (a DNS name has at most 253).
 pub const ADDRESS_BYTES_MAX: usize = 260;
 
-/// Entries of the issuance log, about 0.5 KiB each; the oldest go first, and the chain of hashes stays checkable.
+/// Entries of the issuance log, about 0.5 KiB each; the oldest go first, and the chain of hashes stays
+/// checkable.
 pub const LOG_ENTRIES_MAX: u64 = 1_000_000;
 /// Longest text field of a log entry in bytes.
 pub const LOG_FIELD_BYTES_MAX: usize = 512;
@@ -130,7 +132,8 @@ pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Longest pause while a process waits for its first identity: its start depends on it.
 pub const JOIN_BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// The pause between attempts is at most this part of the SVID's life, so that short lives get several attempts.
+/// The pause between attempts is at most this part of the SVID's life, so that short lives get several
+/// attempts.
 pub const BACKOFF_LIFE_DIVISOR: u32 = 20;
 /// Part of an SVID's life after which it is renewed.
 pub const RENEWAL_AT: f64 = 2.0 / 3.0;

@@ -84,12 +84,12 @@ pub const BAN_POLICIES_MAX: usize = 4;
 /// Time between two checks of the leases, and so how late an endpoint may be removed.
 pub const LEASE_CHECK: Duration = Duration::from_secs(1);
 
-/// Connected sidecars of one config service. Each costs a task and two HTTP/2 buffers, about 100 KiB; those that
-/// see the same share a table.
+/// Connected sidecars of one config service. Each costs a task and two HTTP/2 buffers, about 100 KiB; those
+/// that see the same share a table.
 pub const SUBSCRIBERS_MAX: usize = 10_000;
 
-/// Streams of the sidecars of one identity: replicas of one service, and some that are being replaced. One more
-/// ends the oldest.
+/// Streams of the sidecars of one identity: replicas of one service, and some that are being replaced. One
+/// more ends the oldest.
 pub const SUBSCRIBERS_PER_IDENTITY_MAX: usize = 1_000;
 
 /// Disconnected sidecars that `get sidecars` still shows.
@@ -128,8 +128,8 @@ pub const INBOUND_MAX: usize = 256;
 /// Services that one sidecar's listeners may name.
 pub const LISTENS_FOR_MAX: usize = 4_096;
 
-/// Features that a sidecar may announce, and schemas that it may read: far more than weft will have, and less than
-/// what its other names take.
+/// Features that a sidecar may announce, and schemas that it may read: far more than weft will have, and less
+/// than what its other names take.
 pub const FEATURES_MAX: usize = 256;
 
 /// Characters of a version, of an instance name, or of the name of a feature.
@@ -180,8 +180,8 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time without a message after which a subscription ends: nine renewals of the lease.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 
-/// Messages that a sidecar may send at once: its hello, a report for each of many applications that start, and
-/// acknowledgements.
+/// Messages that a sidecar may send at once: its hello, a report for each of many applications that start,
+/// and acknowledgements.
 pub const MESSAGE_BURST: u32 = 64;
 
 /// Time in which a sidecar earns one more message; messages beyond that are read later.

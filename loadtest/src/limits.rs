@@ -217,7 +217,8 @@ pub const RESULT_BYTES_MAX: u64 = 16 << 20;
 /// doublings are ten thousand.
 pub const SEARCH_START: f64 = 100.0;
 
-/// Clock ticks per second in `/proc`: USER_HZ, which is 100 on every architecture that weft runs on (proc(5)).
+/// Clock ticks per second in `/proc`: USER_HZ, which is 100 on every architecture that weft runs on
+/// (proc(5)).
 pub(crate) const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Processes of one pair of proxies in a comparison: a proxy with a process for each of 32 cores, on both

@@ -4,7 +4,8 @@
 //! the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no answer waits
 //! for a sleeping thread. A thread that stays awake polls its sockets all the while.
 //!
-//! Not here: which moments these are ([`crate::schedule`]), how long before one to wake ([`crate::early_wake`]).
+//! Not here: which moments these are ([`crate::schedule`]), how long before one to wake
+//! ([`crate::early_wake`]).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -12,8 +12,8 @@ pub struct Sample {
     pub intended: Duration,
     /// When the generator did start it (began to dial, or to write on an open connection).
     pub started: Duration,
-    /// When its last attempt began: later than `started` if it was sent again. The times of its phases are those of
-    /// that attempt.
+    /// When its last attempt began: later than `started` if it was sent again. The times of its phases are
+    /// those of that attempt.
     pub attempted: Duration,
     /// How often it was sent again, because the server had not processed it.
     pub resent: u32,
@@ -23,7 +23,8 @@ pub struct Sample {
     pub tls_done: Option<Duration>,
     /// New handshakes of TLS or QUIC, of all attempts.
     pub handshakes: u32,
-    /// Those that went on with a session of an earlier connection. None over QUIC, whose library does not tell.
+    /// Those that went on with a session of an earlier connection. None over QUIC, whose library does not
+    /// tell.
     pub resumed: u32,
     /// When the first byte of the answer was there.
     pub first_byte: Option<Duration>,

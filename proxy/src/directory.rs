@@ -143,8 +143,8 @@ impl Directory {
         }
     }
 
-    /// The cluster that replaces `of`, a cluster of an earlier snapshot. None if nothing changed; also none if
-    /// no endpoint is left, because the earlier endpoints are then worth another attempt.
+    /// The cluster that replaces `of`, a cluster of an earlier snapshot. None if nothing changed; also none
+    /// if no endpoint is left, because the earlier endpoints are then worth another attempt.
     pub(crate) fn successor(&self, of: &Arc<Cluster>) -> Option<Arc<Cluster>> {
         let (service, port) = of.label.rsplit_once(':')?;
         let cluster = &self.service(service)?.port(port.parse().ok()?)?.cluster;

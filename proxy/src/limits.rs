@@ -21,8 +21,8 @@ pub const HTTP2_HEAD_BYTES_READ: u32 = 2 * HEAD_BYTES_MAX as u32;
 /// Fields of one head or trailer section; more is answered 431. Envoy's default.
 pub const FIELDS_MAX: usize = 100;
 
-/// From an application's connection to the peer's answer to CONNECT, over all attempts: mesh handshake (3 s), application
-/// connect (1 s), a round trip.
+/// From an application's connection to the peer's answer to CONNECT, over all attempts: mesh handshake (3 s),
+/// application connect (1 s), a round trip.
 pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait until the peer allows one more stream. Sidecars raise their limit long before it is
@@ -65,8 +65,8 @@ pub const BODY_BYTES_PER_SECOND_LEAST: u64 = 500;
 /// second or two; beyond the number, the least recently used one is closed.
 pub const APPLICATION_IDLE_CONNECTIONS_MAX: usize = 1024;
 
-/// Connections to one application per worker, idle ones included: four times as many as one service has requests in
-/// flight by default. Each has two descriptors and some 20 KiB of buffers.
+/// Connections to one application per worker, idle ones included: four times as many as one service has
+/// requests in flight by default. Each has two descriptors and some 20 KiB of buffers.
 pub const APPLICATION_CONNECTIONS_MAX: u32 = 4096;
 
 /// HTTP/2 connections of one caller to one application per worker. A further one is made when the application
@@ -101,8 +101,8 @@ pub const APPLICATION_PROBATION: Duration = Duration::from_millis(50);
 /// again get new connections.
 pub const APPLICATION_CLOSES_REMEMBERED: Duration = Duration::from_secs(60);
 
-/// An HTTP/2 connection of a caller to the application that carried no new request for this time is left to end:
-/// gRPC calls come in bursts with pauses, and a new connection costs two round trips on one host.
+/// An HTTP/2 connection of a caller to the application that carried no new request for this time is left to
+/// end: gRPC calls come in bursts with pauses, and a new connection costs two round trips on one host.
 pub const APPLICATION_HTTP2_IDLE: Duration = Duration::from_secs(60);
 
 /// Callers whose HTTP/2 connections are kept per application and worker; beyond that number, the least
@@ -202,8 +202,8 @@ pub const ACCESS_LOG_LINE_BYTES_MAX: usize = 4096;
 /// Bytes of its fixed part: the names of all fields, and every number at its longest.
 pub const ACCESS_LOG_FRAME_BYTES_MAX: usize = 576;
 
-/// Attempts of an exchange whose parts are kept for its record: the first three and the last. Policies rarely allow more,
-/// and the log has a line's room for them.
+/// Attempts of an exchange whose parts are kept for its record: the first three and the last. Policies rarely
+/// allow more, and the log has a line's room for them.
 pub const RECORD_ATTEMPTS_MAX: usize = 4;
 
 /// Bytes of a method, as the log writes it; registered ones have at most 17.

@@ -24,7 +24,8 @@ pub(crate) fn is_closed(ours: SocketAddr, theirs: SocketAddr) -> bool {
     inode(theirs, ours).is_ok_and(|inode| inode == Some(0))
 }
 
-/// The inode of the TCP socket at `here` that is connected to `there`: 0 without a program. None for no such socket.
+/// The inode of the TCP socket at `here` that is connected to `there`: 0 without a program. None for no such
+/// socket.
 fn inode(here: SocketAddr, there: SocketAddr) -> io::Result<Option<u32>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.connect(&NetlinkAddress::new(0, 0))?;

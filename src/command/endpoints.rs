@@ -12,9 +12,10 @@ use crate::process;
 
 /// Shows the endpoints that a sidecar may call: in rotation or out, why, by what and until when.
 ///
-/// STATE is in; spared (it said that it is busy, or is new, and gets less than its share); out (it failed
-/// and gets no requests until the time in UNTIL); probing (one request tries it); or observed (a policy only
-/// observes: it would be out). A destination without endpoints has the state none, and why. Each worker of the sidecar judges for itself.
+/// STATE is in; spared (it said that it is busy, or is new, and gets less than its share); out (it failed and
+/// gets no requests until the time in UNTIL); probing (one request tries it); or observed (a policy only
+/// observes: it would be out). A destination without endpoints has the state none, and why. Each worker of
+/// the sidecar judges for itself.
 #[derive(Debug, Args)]
 pub struct Endpoints {
     /// Only of this destination, such as orders.shop or orders.shop:80
@@ -77,7 +78,8 @@ fn nothing_of(wanted: &str, known: impl IntoIterator<Item = String>) -> String {
     )
 }
 
-/// Whether a destination, as `orders.shop:80`, is the one that was named, with or without its namespace and port.
+/// Whether a destination, as `orders.shop:80`, is the one that was named, with or without its namespace and
+/// port.
 fn is_of(destination: &str, wanted: &str) -> bool {
     let (name, port) = destination.split_once(':').unwrap_or((destination, ""));
     let service = name.split('.').next().unwrap_or_default();

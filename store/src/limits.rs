@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Longest key in bytes. The longest in use names a resource: a kind, a namespace and a name of 253
 /// characters.
 pub const KEY_BYTES_MAX: usize = 1024;
-/// Largest value in bytes: a revision of the config service holds what it changed twice, before and after, and may
-/// change every resource of a mesh.
+/// Largest value in bytes: a revision of the config service holds what it changed twice, before and after,
+/// and may change every resource of a mesh.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 30;
 /// Changes of one commit: all resources of a mesh (65 536), or all tokens of a CA (100 000), with room.
 pub(crate) const COMMIT_CHANGES_MAX: usize = 262_144;

@@ -1,5 +1,5 @@
-//! The tables of metrics in `docs/operate.md`, and the names of metrics in every page and source file: they are those of
-//! the catalogue, `transport/src/metrics/`.
+//! The tables of metrics in `docs/operate.md`, and the names of metrics in every page and source file: they
+//! are those of the catalogue, `transport/src/metrics/`.
 //!
 //! `UPDATE_PAGES=1 cargo test --test documentation` writes the tables anew.
 

@@ -112,7 +112,8 @@ enum Side {
     Servers,
 }
 
-/// Posts pieces of this size, one every so often, in all for [`RUNS`]. Gives how much it sent, and the answer.
+/// Posts pieces of this size, one every so often, in all for [`RUNS`]. Gives how much it sent, and the
+/// answer.
 fn pour(
     address: SocketAddr,
     piece: usize,

@@ -45,6 +45,9 @@ const TRANSPORT_ORDER: [&str; 4] = ["http3", "endpoint", "wire", "pool"];
 /// Lines of a file before its tests. A longer file has two subjects.
 const PRODUCT_LINES_MAX: usize = 500;
 
+/// Columns of a comment: what two files side by side have room for.
+const COMMENT_COLUMNS_MAX: usize = 110;
+
 /// Text that a file that calls itself pure must not contain, and what to use instead.
 const IMPURE: [(&str, &str); 14] = [
     ("Instant::now", "take `now` as an argument"),
@@ -242,6 +245,23 @@ fn no_file_tells_more_than_one_story() {
         if lines > PRODUCT_LINES_MAX {
             let what_to_do = format!("{lines} lines: split it, one story to a file");
             findings.add(&source.path, PRODUCT_LINES_MAX, what_to_do);
+        }
+    }
+    findings.expect_none();
+}
+
+/// rustfmt keeps code within its own limit. Tables and addresses cannot be broken.
+#[test]
+fn comments_keep_within_their_columns() {
+    let mut findings = Findings::default();
+    for source in rust_sources() {
+        for (index, line) in source.text.lines().enumerate() {
+            let is_comment = line.trim_start().starts_with("//");
+            let is_whole = line.contains("://") || line.contains(" | ");
+            if is_comment && !is_whole && line.chars().count() > COMMENT_COLUMNS_MAX {
+                let what_to_do = format!("break the comment within {COMMENT_COLUMNS_MAX} columns");
+                findings.add(&source.path, index + 1, what_to_do);
+            }
         }
     }
     findings.expect_none();

@@ -138,7 +138,8 @@ impl ReceiveError {
         }
     }
 
-    /// Whether the peer states that it did not process the request, so that any method may be tried again elsewhere.
+    /// Whether the peer states that it did not process the request, so that any method may be tried again
+    /// elsewhere.
     ///
     //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
     //# the server has not performed any application processing

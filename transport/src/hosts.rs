@@ -15,8 +15,8 @@ use tokio::time::sleep;
 
 use crate::limits::{CONNECT_HEAD_START, CONNECT_TRIES_MAX, LISTEN_BACKLOG};
 
-/// Connects to `HOST:PORT`, where the host is a name, an IPv4 address, or an IPv6 address in brackets, with a zone if
-/// it needs one (`[fe80::1%eth0]:6201`).
+/// Connects to `HOST:PORT`, where the host is a name, an IPv4 address, or an IPv6 address in brackets, with a
+/// zone if it needs one (`[fe80::1%eth0]:6201`).
 ///
 /// # Errors
 /// When the name has no address, or the last of its addresses failed.

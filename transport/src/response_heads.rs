@@ -59,8 +59,8 @@ impl ResponseHeads {
     /// Classifies an error by the heads that came before it.
     pub(crate) fn judged(&self, error: ReceiveError) -> ReceiveError {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1.1
-        //# H3_REQUEST_REJECTED ... indicate that the request was not processed ... the server MUST NOT use this
-        //# error code for requests that were partially or fully processed.
+        //# H3_REQUEST_REJECTED ... indicate that the request was not processed ... the server MUST NOT use
+        //# this error code for requests that were partially or fully processed.
         if self.informational > 0 && error.is_unprocessed() {
             return ReceiveError::Malformed("refused as unprocessed after an interim response");
         }

@@ -40,8 +40,8 @@ impl StreamLimit {
         open >= self.streams.div_ceil(2) && self.streams != self.streams_max
     }
 
-    /// The worker is behind and may have `fresh` streams of this connection under way beside the `settled` ones.
-    /// Returns how many may be open from here on.
+    /// The worker is behind and may have `fresh` streams of this connection under way beside the `settled`
+    /// ones. Returns how many may be open from here on.
     pub(crate) fn behind(&mut self, fresh: u32, settled: u32) -> u32 {
         self.streams = fresh.saturating_add(settled).min(self.streams_max);
         self.streams

@@ -61,8 +61,9 @@ pub struct TransportSettings {
     /// stopped readers leave room for the others. Default 256MiB (at most 4GiB).
     #[serde(with = "units::bytes")]
     pub connection_window_max: u64,
-    /// Bytes sent and not yet acknowledged, per connection. Default 16MiB (256KiB to 1GiB). A connection gets them as
-    /// far as its peer acknowledges, those of one identity four times as much, all of a worker 32 times.
+    /// Bytes sent and not yet acknowledged, per connection. Default 16MiB (256KiB to 1GiB). A connection gets
+    /// them as far as its peer acknowledges, those of one identity four times as much, all of a worker 32
+    /// times.
     #[serde(with = "units::bytes")]
     pub send_window: u64,
     /// Largest UDP payload: what discovery searches up to and what is accepted. Default 6500 bytes

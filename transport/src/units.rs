@@ -52,8 +52,8 @@ impl From<UnitError> for String {
     }
 }
 
-/// Reads up to four numbers, each with one of `d`, `h`, `m`, `s` and `ms`; they are added: `250ms`, `1h30m`, `1.5s`.
-/// Every duration of Gateway API (GEP-2257) is one.
+/// Reads up to four numbers, each with one of `d`, `h`, `m`, `s` and `ms`; they are added: `250ms`, `1h30m`,
+/// `1.5s`. Every duration of Gateway API (GEP-2257) is one.
 ///
 /// # Errors
 /// What to write.

@@ -26,9 +26,9 @@ pub struct MeshConfigSpec {
 type Map = std::collections::BTreeMap<String, serde_json::Value>;
 
 impl MeshConfigSpec {
-    /// Writes out what a MeshConfig that is applied leaves to the default, where the default has changed since the
-    /// MeshConfig that it replaces was written: `traffic.concurrency.adaptive`. A MeshConfig that does not name it is
-    /// from before and means `Observe`, until it is told.
+    /// Writes out what a MeshConfig that is applied leaves to the default, where the default has changed
+    /// since the MeshConfig that it replaces was written: `traffic.concurrency.adaptive`. A MeshConfig that
+    /// does not name it is from before and means `Observe`, until it is told.
     pub(crate) fn complete(&mut self, before: Option<&Self>) {
         let adaptive = &mut self.traffic.concurrency.adaptive;
         if before.is_none_or(|before| before.traffic.concurrency.adaptive.is_some()) {

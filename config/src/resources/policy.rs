@@ -16,7 +16,8 @@ pub struct AuthorizationPolicySpec {
     /// The Services that it protects, in its own namespace. It holds for all ports of each.
     #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX)))]
     pub target_refs: Vec<TargetRef>,
-    /// What it does to a call that it matches. A call matches if an entry of `from` and an entry of `to` hold.
+    /// What it does to a call that it matches. A call matches if an entry of `from` and an entry of `to`
+    /// hold.
     pub action: Action,
     /// Which callers it matches: those that any entry names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,8 +44,8 @@ pub struct TargetRef {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Source {
-    /// The proven identities of callers, each written in full. Principals, methods and paths of one policy are at
-    /// most 1024 together.
+    /// The proven identities of callers, each written in full. Principals, methods and paths of one policy
+    /// are at most 1024 together.
     #[schemars(with = "Vec<Identity>", extend("x-range" = some(limits::POLICY_TERMS_MAX)))]
     pub principals: Vec<SpiffeId>,
 }
@@ -57,8 +58,8 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX), "x-default" = "every method"))]
     pub methods: Option<Vec<String>>,
-    /// The paths, without query. `/orders/*` holds for `/orders/` and all below it, not for `/orders`. Any other is
-    /// compared as a whole.
+    /// The paths, without query. `/orders/*` holds for `/orders/` and all below it, not for `/orders`. Any
+    /// other is compared as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX), "x-default" = "every path"))]
     pub paths: Option<Vec<PathPattern>>,

@@ -59,7 +59,8 @@ pub struct HttpRouteRule {
     pub timeouts: Option<TimeoutsSpec>,
 }
 
-/// The fields of a TrafficPolicy's timeouts that Gateway API has. Only described here: [`TimeoutsSpec`] is what is read.
+/// The fields of a TrafficPolicy's timeouts that Gateway API has. Only described here: [`TimeoutsSpec`] is
+/// what is read.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 #[expect(dead_code, reason = "a description, never made")]
@@ -117,7 +118,8 @@ pub enum PathMatchType {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct HttpHeaderMatch {
-    /// The header's name, in any case. `type: Exact` may stand beside it. Names that begin with `weft-` are the mesh's own.
+    /// The header's name, in any case. `type: Exact` may stand beside it. Names that begin with `weft-` are
+    /// the mesh's own.
     pub name: String,
     /// The value that a line of the header must equal.
     pub value: String,
@@ -127,7 +129,8 @@ pub struct HttpHeaderMatch {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BackendRef {
-    /// The name of a Service of the route's namespace. `kind: Service` may stand beside it, and `group` as in a parent.
+    /// The name of a Service of the route's namespace. `kind: Service` may stand beside it, and `group` as in
+    /// a parent.
     pub name: String,
     /// Its port, `http` or `grpc`.
     #[schemars(extend("x-range" = "1 to 65535"))]

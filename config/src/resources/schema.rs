@@ -1,8 +1,8 @@
-//! How values of resources are described, for the reference pages of `docs/resources`. The types derive the rest;
-//! `config/tests/documentation/` writes the pages and checks them.
+//! How values of resources are described, for the reference pages of `docs/resources`. The types derive the
+//! rest; `config/tests/documentation/` writes the pages and checks them.
 //!
-//! Keys beyond those of JSON Schema, all of them texts for people: `x-type` (what is written), `x-range` (what is
-//! accepted), `x-default` (what holds where nothing is written, if the code has no value for that).
+//! Keys beyond those of JSON Schema, all of them texts for people: `x-type` (what is written), `x-range`
+//! (what is accepted), `x-default` (what holds where nothing is written, if the code has no value for that).
 
 use std::borrow::Cow;
 use std::fmt::Display;

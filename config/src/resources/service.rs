@@ -16,8 +16,8 @@ pub struct ServiceSpec {
     /// The ports under which callers know it.
     #[schemars(extend("x-range" = some(limits::PORTS_PER_SERVICE_MAX)))]
     pub ports: Vec<ServicePort>,
-    /// The identities that may serve it. A sidecar with another identity cannot register for it, and callers do not
-    /// connect to one.
+    /// The identities that may serve it. A sidecar with another identity cannot register for it, and callers
+    /// do not connect to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         with = "Option<Vec<Identity>>",
@@ -31,8 +31,8 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Callers::is_any")]
     #[schemars(extend("x-default" = word(Callers::default())))]
     pub callers: Callers,
-    /// Whether its application tells `/admin` from `/ADMIN`. The sidecar needs to know it to apply the paths of an
-    /// AuthorizationPolicy.
+    /// Whether its application tells `/admin` from `/ADMIN`. The sidecar needs to know it to apply the paths
+    /// of an AuthorizationPolicy.
     #[serde(default, skip_serializing_if = "PathCase::is_sensitive")]
     #[schemars(extend("x-default" = word(PathCase::default())))]
     pub path_case: PathCase,
@@ -44,8 +44,8 @@ pub enum Callers {
     /// under its own name, and through a route or a failover that leads to it.
     #[default]
     Any,
-    /// only through a route or a failover of another Service that leads to it. The policies of that other Service
-    /// then count for every call.
+    /// only through a route or a failover of another Service that leads to it. The policies of that other
+    /// Service then count for every call.
     RouteOnly,
 }
 

@@ -27,8 +27,8 @@ pub(super) use read::{policy as decode, route_timeouts, traffic as decode_traffi
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TrafficPolicySpec {
-    /// What the policy holds for, in its own namespace. Two policies may have the same target, but must not say the
-    /// same field of it.
+    /// What the policy holds for, in its own namespace. Two policies may have the same target, but must not
+    /// say the same field of it.
     #[schemars(extend("x-range" = some(limit::TARGETS_MAX)))]
     pub target_refs: Vec<TrafficTarget>,
     /// What it says about it.
@@ -68,32 +68,32 @@ pub struct TrafficSpec {
     #[serde(skip_serializing_if = "is_default")]
     pub timeouts: TimeoutsSpec,
     /// When a request is sent again. One that the peer never processed (the connection failed, the stream was
-    /// refused, the peer was draining) may always be. All others only if a field below says so, and only with an
-    /// idempotent method (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), unless `nonIdempotent` or `grpcCodes` allow
-    /// more.
+    /// refused, the peer was draining) may always be. All others only if a field below says so, and only with
+    /// an idempotent method (GET, HEAD, OPTIONS, TRACE, PUT, DELETE), unless `nonIdempotent` or `grpcCodes`
+    /// allow more.
     #[serde(skip_serializing_if = "is_default")]
     pub retry: RetrySpec,
     /// How many retries and hedges a sidecar sends to a destination, over all its workers.
     #[serde(skip_serializing_if = "is_default")]
     pub retry_budget: RetryBudgetSpec,
-    /// When a second copy of a request is sent before the first has answered. The first response wins, and the
-    /// other copy is cancelled.
+    /// When a second copy of a request is sent before the first has answered. The first response wins, and
+    /// the other copy is cancelled.
     #[serde(skip_serializing_if = "is_default")]
     pub hedge: HedgeSpec,
     /// How a caller's sidecar chooses an endpoint.
     #[serde(skip_serializing_if = "is_default")]
     pub balance: BalanceSpec,
-    /// When a caller's sidecar leaves an endpoint out (ejects it). Either of the two conditions is enough. Connect
-    /// failures, resets, statuses of 500 or above and gRPC statuses of a broken server count as failures. After its
-    /// time out, one real request probes the endpoint.
+    /// When a caller's sidecar leaves an endpoint out (ejects it). Either of the two conditions is enough.
+    /// Connect failures, resets, statuses of 500 or above and gRPC statuses of a broken server count as
+    /// failures. After its time out, one real request probes the endpoint.
     #[serde(skip_serializing_if = "is_default")]
     pub breaker: BreakerSpec,
-    /// Another Service that takes over when no endpoint is healthy. Only in a policy for a Service. It must speak
-    /// the same protocol, and chains must end. The caller needs the permission of both Services.
+    /// Another Service that takes over when no endpoint is healthy. Only in a policy for a Service. It must
+    /// speak the same protocol, and chains must end. The caller needs the permission of both Services.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failover: Option<FailoverSpec>,
-    /// How many requests the serving sidecar lets through at once. Nothing queues: a request over the limit is
-    /// refused.
+    /// How many requests the serving sidecar lets through at once. Nothing queues: a request over the limit
+    /// is refused.
     #[serde(skip_serializing_if = "is_default")]
     pub concurrency: ConcurrencySpec,
     /// How important the requests are where a serving sidecar must refuse some.
@@ -104,10 +104,12 @@ pub struct TrafficSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = up_to(limit::RATE_LIMITS_MAX)))]
     pub rate_limits: Option<Vec<RateLimitSpec>>,
-    /// Faults that are injected on purpose, to test applications. 0 percent lifts the fault of a wider policy.
+    /// Faults that are injected on purpose, to test applications. 0 percent lifts the fault of a wider
+    /// policy.
     #[serde(skip_serializing_if = "is_default")]
     pub fault: FaultSpec,
-    /// Who may override these values by request headers; [which headers](../traffic.md#priority-and-overrides).
+    /// Who may override these values by request headers; [which
+    /// headers](../traffic.md#priority-and-overrides).
     #[serde(skip_serializing_if = "is_default")]
     pub overrides: OverridesSpec,
 }
@@ -125,8 +127,8 @@ pub struct TimeoutsSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = durations_or_zero(&limit::TIMEOUT_RANGE)))]
     pub backend_request: Option<Span>,
-    /// Time in which nothing moves, after which a stream is reset. Without it, the setting `timeouts.stream_idle`
-    /// of each sidecar holds (5m).
+    /// Time in which nothing moves, after which a stream is reset. Without it, the setting
+    /// `timeouts.stream_idle` of each sidecar holds (5m).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = durations(&limit::TIMEOUT_RANGE)))]
     pub stream_idle: Option<Span>,
@@ -140,17 +142,17 @@ pub struct RetrySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = numbers(&limit::RETRY_ATTEMPTS_RANGE)))]
     pub attempts: Option<u32>,
-    /// Whether a stream is retried that was reset, or that took longer than `timeouts.backendRequest`, before the
-    /// response's head.
+    /// Whether a stream is retried that was reset, or that took longer than `timeouts.backendRequest`, before
+    /// the response's head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reset_before_response: Option<bool>,
-    /// Response statuses that are retried. There are none by default: an application's 5xx is mostly an answer, and
-    /// retries make an overload worse.
+    /// Response statuses that are retried. There are none by default: an application's 5xx is mostly an
+    /// answer, and retries make an overload worse.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = format!("up to {} of {}", limit::RETRY_CODES_MAX, numbers(&limit::RETRY_CODES_RANGE))))]
     pub codes: Option<Vec<u16>>,
-    /// gRPC statuses that are retried when they are the whole response. All gRPC calls are POST: listing a status
-    /// says that the methods of the Service may be called twice.
+    /// gRPC statuses that are retried when they are the whole response. All gRPC calls are POST: listing a
+    /// status says that the methods of the Service may be called twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = up_to(limit::RETRY_CODES_MAX)))]
     pub grpc_codes: Option<Vec<GrpcCode>>,
@@ -158,15 +160,15 @@ pub struct RetrySpec {
     /// because a POST may then be executed twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub non_idempotent: Option<bool>,
-    /// Whether a retry waits as long as `Retry-After` or `grpc-retry-pushback-ms` of the response asks for. If that
-    /// is longer than there is time, there is no retry.
+    /// Whether a retry waits as long as `Retry-After` or `grpc-retry-pushback-ms` of the response asks for.
+    /// If that is longer than there is time, there is no retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respect_retry_after: Option<bool>,
     /// The waits between attempts. Each is drawn between 0 and a bound that doubles.
     #[serde(skip_serializing_if = "is_default")]
     pub backoff: SpanRange,
-    /// Bytes of a request's body that are kept to send it again. A longer body is not retried once part of it was
-    /// sent.
+    /// Bytes of a request's body that are kept to send it again. A longer body is not retried once part of it
+    /// was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = sizes(&limit::RETRY_BODY_REPLAY_RANGE)))]
     pub body_replay: Option<Size>,
@@ -190,15 +192,16 @@ pub struct SpanRange {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct RetryBudgetSpec {
-    /// Retries and hedges, as a share of the first attempts within `interval`. With 20, a failing destination gets
-    /// at most 1.2 times what it was asked to do.
+    /// Retries and hedges, as a share of the first attempts within `interval`. With 20, a failing destination
+    /// gets at most 1.2 times what it was asked to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percent: Option<Percent>,
     /// The window in which both are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = durations(&limit::RETRY_BUDGET_INTERVAL_RANGE)))]
     pub interval: Option<Span>,
-    /// Retries and hedges a second that are allowed in any case, so that a caller of few requests may retry at all.
+    /// Retries and hedges a second that are allowed in any case, so that a caller of few requests may retry
+    /// at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = numbers(&limit::RETRIES_PER_SECOND_RANGE)))]
     pub min_retries_per_second: Option<u32>,
@@ -208,16 +211,16 @@ pub struct RetryBudgetSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct HedgeSpec {
-    /// When the copy is sent: after a delay (`50ms`), or after the time within which that share of recent responses
-    /// began (`p95`). Without it there is no hedge.
+    /// When the copy is sent: after a delay (`50ms`), or after the time within which that share of recent
+    /// responses began (`p95`). Without it there is no hedge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<HedgeAfter>,
     /// Copies beside the first. 0 lifts the hedge of a wider policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = numbers(&limit::HEDGE_ATTEMPTS_RANGE)))]
     pub attempts: Option<u32>,
-    /// Whether methods that are not idempotent are hedged, such as all of gRPC. `weft apply` warns of it. A body is
-    /// copied once all of it has come, if `retry.bodyReplay` holds it.
+    /// Whether methods that are not idempotent are hedged, such as all of gRPC. `weft apply` warns of it. A
+    /// body is copied once all of it has come, if `retry.bodyReplay` holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub non_idempotent: Option<bool>,
 }
@@ -229,13 +232,13 @@ pub struct BalanceSpec {
     /// The rule by which an endpoint is chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<AlgorithmName>,
-    /// What `RingHash` and `Maglev` hash; they need one, and the others take none. `source` is the caller: its
-    /// workload and the address from which its application connected. A request without the header or cookie is
-    /// balanced as by `PeakEwma`.
+    /// What `RingHash` and `Maglev` hash; they need one, and the others take none. `source` is the caller:
+    /// its workload and the address from which its application connected. A request without the header or
+    /// cookie is balanced as by `PeakEwma`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<HashKey>,
-    /// Time over which a new endpoint grows to its full share. `PeakEwma` sends less to an endpoint that is slow at
-    /// first anyway.
+    /// Time over which a new endpoint grows to its full share. `PeakEwma` sends less to an endpoint that is
+    /// slow at first anyway.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = durations(&limit::SLOW_START_RANGE)))]
     pub slow_start: Option<Span>,
@@ -264,8 +267,8 @@ pub struct BreakerSpec {
     /// Whether endpoints are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
-    /// First condition: so many failures in a row. An endpoint of which 1 % of the requests fail has 5 in a row
-    /// once in 10^10 requests.
+    /// First condition: so many failures in a row. An endpoint of which 1 % of the requests fail has 5 in a
+    /// row once in 10^10 requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = numbers(&limit::BREAKER_CONSECUTIVE_FAILURES_RANGE)))]
     pub consecutive_failures: Option<u32>,
@@ -279,8 +282,8 @@ pub struct BreakerSpec {
     /// Share of the endpoints that may be out at once. The last one is never left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_ejected_percent: Option<Percent>,
-    /// Share of the endpoints in rotation below which ejections are ignored, because the fault is then not theirs.
-    /// Reached only if `maxEjectedPercent` is raised.
+    /// Share of the endpoints in rotation below which ejections are ignored, because the fault is then not
+    /// theirs. Reached only if `maxEjectedPercent` is raised.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<Percent>,
 }
@@ -304,8 +307,8 @@ pub struct SuccessRateSpec {
     /// An endpoint is left out when its share of successes is below this. 0 switches the condition off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub percent: Option<Percent>,
-    /// Requests that the share needs to mean anything. An endpoint that was out has to answer as many before a
-    /// failure is forgiven.
+    /// Requests that the share needs to mean anything. An endpoint that was out has to answer as many before
+    /// a failure is forgiven.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = numbers(&limit::BREAKER_REQUESTS_MIN_RANGE)))]
     pub min_requests: Option<u32>,

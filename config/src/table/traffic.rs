@@ -350,8 +350,8 @@ pub struct Concurrency {
     /// Whether `max` refuses.
     #[serde(skip_serializing_if = "is_enforced")]
     pub mode: Mode,
-    /// Whether the adaptive limit refuses, which acts while the application is overloaded. What a table leaves out
-    /// observes, as in those of config services for which this was the default.
+    /// Whether the adaptive limit refuses, which acts while the application is overloaded. What a table
+    /// leaves out observes, as in those of config services for which this was the default.
     #[serde(skip_serializing_if = "is_observed")]
     pub adaptive: Mode,
     /// How a request says its priority.

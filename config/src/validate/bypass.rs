@@ -18,7 +18,8 @@ struct Bypass {
 }
 
 impl Check<'_> {
-    /// Warns of backends of the rule that a caller reaches directly although a policy of a parent would refuse it.
+    /// Warns of backends of the rule that a caller reaches directly although a policy of a parent would
+    /// refuse it.
     pub(super) fn bypasses(
         &mut self,
         key: &Key,

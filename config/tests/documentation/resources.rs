@@ -1,5 +1,5 @@
-//! The reference pages in `docs/resources`: one of each kind, with every field of its types, and examples that `weft
-//! apply` takes.
+//! The reference pages in `docs/resources`: one of each kind, with every field of its types, and examples
+//! that `weft apply` takes.
 //!
 //! `UPDATE_PAGES=1 cargo test -p weft-config --test documentation` writes the tables anew.
 

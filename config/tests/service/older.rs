@@ -222,7 +222,8 @@ fn number(metrics: &MetricsHandle, feature: &str) -> u64 {
     withheld.find(|one| one.labels == [feature]).unwrap().value as u64
 }
 
-/// The messages of the service as that sidecar knows them. It ignores what it does not know, in tables excepted.
+/// The messages of the service as that sidecar knows them. It ignores what it does not know, in tables
+/// excepted.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ToSidecar {
     #[prost(message, tag = "1")]

@@ -254,8 +254,8 @@ pub(super) fn has(headers: &HeaderMap, name: &str, value: Option<&[u8]>) -> bool
 enum Unprocessed {
     /// Its stream was refused (RFC 9113 section 8.7); the next may be taken.
     Refused,
-    /// GOAWAY named a lower stream as the last one (section 6.8), or the connection had ended before the request was
-    /// written.
+    /// GOAWAY named a lower stream as the last one (section 6.8), or the connection had ended before the
+    /// request was written.
     ConnectionEnds,
 }
 

@@ -1,7 +1,7 @@
 //! HTTP/3, over weft-transport's client for tools outside of the mesh.
 //!
-//! Lanes share connections ([`super::group`]), the lanes of a thread share a UDP socket, which `--migrate-every`
-//! replaces. Not here: when a request is sent.
+//! Lanes share connections ([`super::group`]), the lanes of a thread share a UDP socket, which
+//! `--migrate-every` replaces. Not here: when a request is sent.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! A comparison as a document: what `-o json` prints. Pure. `docs/compare-json.md` describes every field, and a
-//! test holds the two together.
+//! A comparison as a document: what `-o json` prints. Pure. `docs/compare-json.md` describes every field, and
+//! a test holds the two together.
 
 use serde::Serialize;
 

@@ -82,7 +82,8 @@ pub fn process(stat: &str) -> Option<Cpu> {
     })
 }
 
-/// `/proc/stat`: fields 4, 5 and 8 of the line of all processors (idle, iowait, steal), and how many there are.
+/// `/proc/stat`: fields 4, 5 and 8 of the line of all processors (idle, iowait, steal), and how many there
+/// are.
 pub fn unused(stat: &str) -> Option<Unused> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let fields: Vec<u64> = line

@@ -170,8 +170,8 @@ pub struct Summary {
     /// Those that resumed a session; absent over QUIC, whose library does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshakes_resumed: Option<u64>,
-    /// How often requests were sent again, because the server had not processed them. Older results do not have the
-    /// field.
+    /// How often requests were sent again, because the server had not processed them. Older results do not
+    /// have the field.
     #[serde(default)]
     pub resent: u64,
     /// The longest time without a success while requests were due.

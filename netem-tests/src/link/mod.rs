@@ -9,8 +9,8 @@
 //!
 //! - `impairment.rs`: the settings as values; `settings.rs` and `show.rs`: the form in which people write and
 //!   read them.
-//! - `direction.rs`: the order above; `bottleneck.rs`, `fate.rs`, `jitter.rs`: its parts; `trace.rs`: rates that
-//!   change with time.
+//! - `direction.rs`: the order above; `bottleneck.rs`, `fate.rs`, `jitter.rs`: its parts; `trace.rs`: rates
+//!   that change with time.
 //! - `packet.rs`: what a packet must offer; `ip.rs`: IP packets; `nat.rs`: address translation.
 
 mod bottleneck;

@@ -44,8 +44,8 @@ struct Mark {
 }
 
 impl Trace {
-    /// `None` for a trace without steps, with more than [`limits::TRACE_STEPS_MAX`], with a step
-    /// that does not last, with a round of more than [`limits::TRACE_PERIOD_MAX`], or in which nothing is ever
+    /// `None` for a trace without steps, with more than [`limits::TRACE_STEPS_MAX`], with a step that does
+    /// not last, with a round of more than [`limits::TRACE_PERIOD_MAX`], or in which nothing is ever
     /// transmitted.
     pub fn new(steps: Vec<Step>) -> Option<Self> {
         if steps.len() > limits::TRACE_STEPS_MAX {

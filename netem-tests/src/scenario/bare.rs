@@ -29,8 +29,8 @@ struct RawNetwork {
     seed: Option<u64>,
 }
 
-/// Reads `topology` and `seed` from `text`, which came from `origin` (a file's path, for messages); `files` reads
-/// those that it names.
+/// Reads `topology` and `seed` from `text`, which came from `origin` (a file's path, for messages); `files`
+/// reads those that it names.
 ///
 /// # Errors
 /// All mistakes of the topology, each with its line.

@@ -32,7 +32,8 @@ pub(crate) struct Authority<'a> {
 //# received Host header field (if any) and instead replace it with the host information of the
 //# request-target.
 //
-// HTTP/2 has no absolute form: there a Host beside another `:authority` is malformed (RFC 9113 section 8.3.1).
+// HTTP/2 has no absolute form: there a Host beside another `:authority` is malformed (RFC 9113 section
+// 8.3.1).
 pub(crate) fn canonical(head: &Parts) -> Result<Option<Authority<'_>>, Failure> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

@@ -311,7 +311,8 @@ impl ResponseBody {
         }
     }
 
-    /// A response of the destination to a client of that version, with the request body that may still be under way.
+    /// A response of the destination to a client of that version, with the request body that may still be
+    /// under way.
     pub(crate) fn peer(
         recv: RecvHalf,
         pump: Option<Pump>,

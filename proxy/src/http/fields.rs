@@ -225,8 +225,8 @@ fn strip_connection_options(headers: &mut HeaderMap) {
 /// Whether these fields leave room in a head, which has [`limits::HEAD_BYTES_MAX`], for the fields that the
 /// mesh adds.
 //= https://www.rfc-editor.org/rfc/rfc9114#section-4.2.2
-//# The size of a field list is calculated based on the uncompressed size of fields, including the length of the
-//# name and value in bytes plus an overhead of 32 bytes for each field.
+//# The size of a field list is calculated based on the uncompressed size of fields, including the length of
+//# the name and value in bytes plus an overhead of 32 bytes for each field.
 pub(crate) fn fit(headers: &HeaderMap) -> bool {
     const OVERHEAD: usize = 32;
     let size: usize = headers

@@ -112,7 +112,8 @@ impl Moved {
 /// The rest of the request is not needed for its answer.
 ///
 //= https://www.rfc-editor.org/rfc/rfc9114#section-4.1
-//# The H3_NO_ERROR error code SHOULD be used when requesting that the client stop sending on the request stream.
+//# The H3_NO_ERROR error code SHOULD be used when requesting that the client stop sending on the request
+//# stream.
 pub(super) fn stop(recv: RecvHalf) {
     if !recv.is_end_stream() {
         recv.stop(Why::NoError);

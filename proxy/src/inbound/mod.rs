@@ -352,8 +352,8 @@ impl Peer {
     }
 }
 
-/// How important a request is: by the header that the policy names, else by its caller's route. Refuses a field that
-/// the application could take for that header.
+/// How important a request is: by the header that the policy names, else by its caller's route. Refuses a
+/// field that the application could take for that header.
 fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Result<Priority, Failure> {
     if let Some(by) = &policy.priority
         && let Some(twin) = head
@@ -381,7 +381,8 @@ fn priority(head: &http::request::Parts, policy: &table::Concurrency) -> Result<
     )
 }
 
-/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], for as long as the policy allows the call: each new table is asked.
+/// Runs `work`, which is borrowed as in [`crate::idle::while_moving`], for as long as the policy allows the
+/// call: each new table is asked.
 async fn while_allowed<F: Future>(
     policy: &mut watch::Receiver<Arc<Directory>>,
     service: &Arc<ServedService>,

@@ -1,5 +1,5 @@
-//! How quickly the body of a request comes. A caller that declares a body and sends it too slowly holds a place of the
-//! service for nothing. Pure but for the timer of [`Pacer`].
+//! How quickly the body of a request comes. A caller that declares a body and sends it too slowly holds a
+//! place of the service for nothing. Pure but for the timer of [`Pacer`].
 //!
 //! Only the time counts in which the application's connection waited for the caller: an application that
 //! reads slowly does not make a caller too slow. A body of undeclared length is a stream, which may pause; so

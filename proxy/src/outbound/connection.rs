@@ -174,8 +174,8 @@ pub(crate) async fn detect(
     }
 }
 
-/// Whether a request of HTTP/1 may begin with these bytes: empty lines, and a method with a space after it (RFC 9112
-/// section 3).
+/// Whether a request of HTTP/1 may begin with these bytes: empty lines, and a method with a space after it
+/// (RFC 9112 section 3).
 pub(crate) fn may_be_http(first: &[u8]) -> bool {
     let line = first.trim_ascii_start();
     let is_of_method =

@@ -1,9 +1,9 @@
 //! One exchange of the application from its plan to its answer: a request, or the opening of a tunnel. It
 //! owns all that it needs, so that a copy of it may outlive the task that asked for it.
 //!
-//! Stages: [`super::plan`] makes it, [`super::filters`] change it, [`Exchange::answer`] attempts until there is an
-//! answer ([`super::attempt`], [`super::hedge`]), and [`super::request`] or [`super::tunnel`] relays that. Whether it
-//! is sent again is decided in [`crate::resilience::attempts`].
+//! Stages: [`super::plan`] makes it, [`super::filters`] change it, [`Exchange::answer`] attempts until there
+//! is an answer ([`super::attempt`], [`super::hedge`]), and [`super::request`] or [`super::tunnel`] relays
+//! that. Whether it is sent again is decided in [`crate::resilience::attempts`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -239,8 +239,8 @@ mod tests {
     use super::*;
     use crate::tasks::tests::future_size;
 
-    /// Per connection and per request: each byte counts some ten thousand times. The wire of tests is in these sizes,
-    /// which makes them some 50 bytes larger than those of programs.
+    /// Per connection and per request: each byte counts some ten thousand times. The wire of tests is in
+    /// these sizes, which makes them some 50 bytes larger than those of programs.
     #[test]
     fn futures_stay_small() {
         let sizes = [

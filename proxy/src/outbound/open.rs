@@ -46,8 +46,8 @@ pub(super) struct Picked {
 }
 
 impl Picked {
-    /// The same for a request that may be sent again (`repeatable`): where another endpoint is left, it does not wait for one that
-    /// goes away or does not answer.
+    /// The same for a request that may be sent again (`repeatable`): where another endpoint is left, it does
+    /// not wait for one that goes away or does not answer.
     pub(super) fn repeatable(self, repeatable: bool) -> Self {
         Self { repeatable, ..self }
     }

@@ -54,9 +54,9 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
 
 /// Rewrites `OPTIONS http://orders` as `OPTIONS *`, before the path decides anything.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
-//# If a proxy receives an OPTIONS request with an absolute-form of request-target in which the URI has an empty path
-//# and no query component, then the last proxy on the request chain MUST send a request-target of "*" when it forwards
-//# the request to the indicated origin server.
+//# If a proxy receives an OPTIONS request with an absolute-form of request-target in which the URI has an
+//# empty path and no query component, then the last proxy on the request chain MUST send a request-target of
+//# "*" when it forwards the request to the indicated origin server.
 pub(super) fn mean_whole_server(head: &mut Parts) {
     if head.method != Method::OPTIONS || head.version > Version::HTTP_11 || has_path(&head.uri) {
         return;

@@ -134,8 +134,8 @@ fn write(mut response: Response<()>, text: &Bytes, now: SystemTime) -> BytesMut 
     bytes
 }
 
-/// Reads what still comes: closing a connection with unread bytes resets it, and the client may lose the answer
-/// (RFC 9112 section 9.6).
+/// Reads what still comes: closing a connection with unread bytes resets it, and the client may lose the
+/// answer (RFC 9112 section 9.6).
 async fn drain(stream: &ApplicationStream) -> std::io::Result<()> {
     let mut left = limits::REFUSED_BYTES_MAX;
     let mut buffer = BytesMut::new();

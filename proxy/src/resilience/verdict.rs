@@ -44,7 +44,8 @@ pub(crate) enum Ending {
     Lost,
     /// Its answer breaks HTTP's rules, or is too large.
     Malformed,
-    /// It does not acknowledge what it is sent, and the attempt left it: see [`super::attempts::Rules::leave`].
+    /// It does not acknowledge what it is sent, and the attempt left it: see
+    /// [`super::attempts::Rules::leave`].
     Silent,
     /// No bytes passed for the idle timeout.
     Stalled,

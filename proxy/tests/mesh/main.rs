@@ -1,5 +1,5 @@
-//! Sidecars in this process: what crosses the mesh, and what is refused. Applications and clients have real sockets on
-//! loopback. Between sidecars, `http` has HTTP/3 over UDP, and the others have the wire in memory.
+//! Sidecars in this process: what crosses the mesh, and what is refused. Applications and clients have real
+//! sockets on loopback. Between sidecars, `http` has HTTP/3 over UDP, and the others have the wire in memory.
 
 #![allow(
     clippy::unwrap_used,

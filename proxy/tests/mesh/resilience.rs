@@ -304,7 +304,8 @@ async fn a_caller_that_goes_away_is_noticed_by_the_application() {
         _ = asking => panic!("the last one never answers"),
         asked = hears.recv() => assert_eq!(asked.unwrap(), "none"),
     }
-    // The middle application is told by its sidecar, and drops its own call. Each closes its connection, in order.
+    // The middle application is told by its sidecar, and drops its own call. Each closes its connection, in
+    // order.
     let heard = tokio::time::timeout(Duration::from_secs(10), hears.recv()).await;
     assert_eq!(heard.unwrap().unwrap(), "cancelled");
 }

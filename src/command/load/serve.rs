@@ -46,8 +46,8 @@ pub struct Serve {
     #[arg(long, value_name = "IP:PORT", help_heading = WHERE)]
     udp: Option<ListenAddress>,
 
-    /// Show this certificate (PEM, leaf first), for example a sidecar's SVID [default: a new one for localhost
-    /// and the addresses that are listened on]
+    /// Show this certificate (PEM, leaf first), for example a sidecar's SVID [default: a new one for
+    /// localhost and the addresses that are listened on]
     #[arg(long, value_name = "FILE", requires = "key", help_heading = TLS)]
     cert: Option<PathBuf>,
     /// The key of --cert (PEM)

@@ -38,8 +38,8 @@ pub struct Dump {
 
 /// Asks a sidecar to drain and end.
 ///
-/// Returns when the drain has begun; with --wait, when the sidecar has ended, as a stop hook wants it. Only the
-/// user that the sidecar runs as, and root, may ask: over the Unix socket in its state directory.
+/// Returns when the drain has begun; with --wait, when the sidecar has ended, as a stop hook wants it. Only
+/// the user that the sidecar runs as, and root, may ask: over the Unix socket in its state directory.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     weft proxy drain --config proxy.yaml\n  \

@@ -120,8 +120,8 @@ impl Client {
         Self { address, spoken }
     }
 
-    /// Sends a request for `path` at `orders` with these fields, and reads the answer to its end. Of HTTP/1.0 that is
-    /// the end of the connection.
+    /// Sends a request for `path` at `orders` with these fields, and reads the answer to its end. Of HTTP/1.0
+    /// that is the end of the connection.
     pub(crate) fn ask(
         &mut self,
         method: &str,

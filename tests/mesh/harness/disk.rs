@@ -1,4 +1,5 @@
-//! A small disk of its own for one directory, which can be full or read-only: a tmpfs, which refuses root as well.
+//! A small disk of its own for one directory, which can be full or read-only: a tmpfs, which refuses root as
+//! well.
 
 use std::fs::File;
 use std::io::Write;

@@ -86,7 +86,8 @@ impl Ledger {
         account.validated |= account.chosen == Some(header.destination);
     }
 
-    /// How many of `contents`' bytes may be sent: whole datagrams of `segment` bytes, the last of which may be shorter.
+    /// How many of `contents`' bytes may be sent: whole datagrams of `segment` bytes, the last of which may
+    /// be shorter.
     pub(super) fn allowed(&self, to: SocketAddr, contents: &[u8], segment: usize) -> usize {
         let mut spent = BTreeMap::new();
         let mut allowed = 0;

@@ -122,8 +122,8 @@ async fn a_name_that_the_certificate_does_not_have_is_refused() {
     assert!(matches!(refused, Err(ConnectError::Refused(_))));
 }
 
-/// Runs a handshake over QUIC with a server that shows the identity of orders and lets in `clients`, until the
-/// server has judged the client.
+/// Runs a handshake over QUIC with a server that shows the identity of orders and lets in `clients`, until
+/// the server has judged the client.
 async fn meet(clients: Trust, client: &ExternalTls) -> Result<(), ConnectError> {
     let mut tasks = JoinSet::new();
     let tls = ServerTls::new(svid(ORDERS), clients);

@@ -7,9 +7,10 @@
 //! Not here: QUIC endpoints, TLS, connection reuse (the rest of this crate), and the meaning of a request
 //! (`weft_proxy`). There is no dynamic QPACK table and no server push: the SETTINGS of both sides say so.
 //!
-//! The pure parts, which use no clock, socket or task: `varint`, `frame`, `qpack`, `message`,
-//! `control`, `connection_core`, `settings`, `chunks`, `reset_guard`, `stopped_readers`. The rest is the shell that moves bytes for
-//! them: `peer_streams` for the streams of the connection, `send` and `receive` for those of an exchange.
+//! The pure parts, which use no clock, socket or task: `varint`, `frame`, `qpack`, `message`, `control`,
+//! `connection_core`, `settings`, `chunks`, `reset_guard`, `stopped_readers`. The rest is the shell that
+//! moves bytes for them: `peer_streams` for the streams of the connection, `send` and `receive` for those of
+//! an exchange.
 
 mod chunks;
 mod client;

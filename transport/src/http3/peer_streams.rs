@@ -1,6 +1,6 @@
-//! The streams that belong to the connection: our control stream and the peer's unidirectional
-//! ones (RFC 9114 section 6.2). One future per connection, polled by its owner: it moves the bytes of `connection_core.rs`, which
-//! decides.
+//! The streams that belong to the connection: our control stream and the peer's unidirectional ones (RFC 9114
+//! section 6.2). One future per connection, polled by its owner: it moves the bytes of `connection_core.rs`,
+//! which decides.
 //!
 //! This side opens no QPACK streams: with a table of capacity 0 they would stay empty.
 

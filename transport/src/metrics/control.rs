@@ -24,8 +24,8 @@ catalogue! {
     CA_FAILED = Counter("weft_ca_failed_total", Things).of(CA);
     /// Join tokens made.
     CA_TOKENS = Counter("weft_ca_tokens_created_total", Things).of(CA);
-    /// Connections that were not accepted, or that the CA ended, by reason: handshake_place and place (newer connections
-    /// needed it, before and after the handshake), handshake_failed, certificate_ended, too_old.
+    /// Connections that were not accepted, or that the CA ended, by reason: handshake_place and place (newer
+    /// connections needed it, before and after the handshake), handshake_failed, certificate_ended, too_old.
     CA_CONNECTIONS_ENDED = Counter("weft_ca_connections_ended_total", Things).of(CA).by(&[], &[
         Label::one_of("reason", &["handshake_place", "handshake_failed", "place", "certificate_ended", "too_old"])
     ]);

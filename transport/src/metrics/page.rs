@@ -119,8 +119,8 @@ impl Family<'_> {
         self.line("", labels, None, value);
     }
 
-    /// The counts of a histogram. `buckets` are parallel to [`DURATION_BUCKETS`], and each counts only what is not in
-    /// the one before.
+    /// The counts of a histogram. `buckets` are parallel to [`DURATION_BUCKETS`], and each counts only what
+    /// is not in the one before.
     pub fn histogram(
         &mut self,
         labels: &[&str],

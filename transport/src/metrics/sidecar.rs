@@ -88,10 +88,11 @@ catalogue! {
     ]);
     /// Time from the complete request head to the end of the response.
     REQUEST_DURATION = Histogram("weft_request_duration_seconds", Seconds).by(CALL, &[]);
-    /// Time that parts of calls took on the caller's side: the choice of an endpoint (pick), a connection to it (dial; next
-    /// to nothing where there is one), a stream of it with the head sent (stream), the head of the response (head), and
-    /// the rest of the answer or the life of a tunnel (body). A part in which the call failed is counted as failed. Of
-    /// many attempts the first three and the last are counted; of copies of slow requests, only one.
+    /// Time that parts of calls took on the caller's side: the choice of an endpoint (pick), a connection to
+    /// it (dial; next to nothing where there is one), a stream of it with the head sent (stream), the head of
+    /// the response (head), and the rest of the answer or the life of a tunnel (body). A part in which the
+    /// call failed is counted as failed. Of many attempts the first three and the last are counted; of copies
+    /// of slow requests, only one.
     ATTEMPT_PARTS = Histogram("weft_attempt_part_seconds", Seconds).by(&[], &[
         Label::one_of("part", &["pick", "dial", "stream", "head", "body"]),
         Label::one_of("outcome", &["ended", "failed"])
@@ -145,18 +146,21 @@ catalogue! {
     RETURNS = Counter("weft_lb_returns_total", Things).by(OF_DESTINATION, &[]);
     /// Requests that went to the failover service because no endpoint of this one was in rotation.
     FAILOVERS = Counter("weft_failovers_total", Things).by(OF_DESTINATION, &[]);
-    /// Requests over a limit of the serving sidecar (streams: what it lets this one open; application_streams and
-    /// application_connections: what its application has room for), or of a route's caller: refused, or observed.
+    /// Requests over a limit of the serving sidecar (streams: what it lets this one open; application_streams
+    /// and application_connections: what its application has room for), or of a route's caller: refused, or
+    /// observed.
     OVERLOAD = Counter("weft_overload_total", Things).by(OF_DESTINATION, &[
         Label::one_of("limit", &["fixed", "adaptive", "share", "rate", "caller_rate", "streams", "application_streams", "application_connections"]),
         MODE
     ]);
-    /// Requests that were sent to the application again: it had not processed them (goaway, refused_stream, closed), or
-    /// its connection ended without a byte of an answer to a request that it may see twice (unanswered).
+    /// Requests that were sent to the application again: it had not processed them (goaway, refused_stream,
+    /// closed), or its connection ended without a byte of an answer to a request that it may see twice
+    /// (unanswered).
     RESENT = Counter("weft_application_resends_total", Things).by(OF_DESTINATION, &[
         Label::one_of("reason", &["goaway", "refused_stream", "closed", "unanswered"])
     ]);
-    /// Requests that waited for a stream of the application's HTTP/2 connections, or for a place for a connection.
+    /// Requests that waited for a stream of the application's HTTP/2 connections, or for a place for a
+    /// connection.
     WAITED = Counter("weft_application_waits_total", Things).by(OF_DESTINATION, &[
         Label::one_of("reason", &["streams", "connections"])
     ]);
@@ -173,7 +177,8 @@ catalogue! {
     ADAPTIVE_ACTING = Gauge("weft_concurrency_adaptive_acting", Flag).by(OF_SERVICE, &[]);
     /// Times that the adaptive limit of a served service began to act.
     ADAPTIVE_ACTS = Counter("weft_overload_acts_total", Things).by(OF_DESTINATION, &[]);
-    /// Requests with override headers: taken, or forbidden by the policy; and single headers that made no sense.
+    /// Requests with override headers: taken, or forbidden by the policy; and single headers that made no
+    /// sense.
     OVERRIDES = Counter("weft_overrides_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["taken", "forbidden", "invalid"])
     ]);
@@ -194,9 +199,9 @@ catalogue! {
     TABLES = Counter("weft_config_updates_total", Things).by(&[], &[
         Label::one_of("result", &["applied", "refused"])
     ]);
-    /// Handshakes that peers began, by result: given_up for a newer one, as too many were under way; retry, where the
-    /// peer had to show first that it receives at its address; ignored, as many as may had begun in that second. These
-    /// three are a flood, or a whole mesh that restarts.
+    /// Handshakes that peers began, by result: given_up for a newer one, as too many were under way; retry,
+    /// where the peer had to show first that it receives at its address; ignored, as many as may had begun in
+    /// that second. These three are a flood, or a whole mesh that restarts.
     HANDSHAKES = Counter("weft_quic_handshakes_total", Things).by(&[], &[
         Label::one_of("result", &["ok", "timeout", "refused", "lost", "given_up", "retry", "ignored"])
     ]);
@@ -228,8 +233,8 @@ catalogue! {
     LOST_PACKETS = Counter("weft_quic_lost_packets_total", Things).by(OF_PEER, &[]);
     /// Congestion events of the present connection.
     CONGESTION_EVENTS = Counter("weft_quic_congestion_events_total", Things).by(OF_PEER, &[]);
-    /// Streams that were reset because their readers stood still until the others on the present connection had no
-    /// room.
+    /// Streams that were reset because their readers stood still until the others on the present connection
+    /// had no room.
     GIVEN_UP_STREAMS = Counter("weft_quic_given_up_streams_total", Things).by(OF_PEER, &[]);
     /// Access-log lines over the rate limit.
     LOG_SUPPRESSED = Counter("weft_access_log_suppressed_total", Things);

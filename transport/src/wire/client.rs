@@ -165,8 +165,8 @@ impl ClientConnection {
     /// Method, URI with authority, and headers count. CONNECT sends only method and authority.
     ///
     /// # Errors
-    /// See [`OpenError::is_unprocessed`] for whether the request may be tried elsewhere. Waits until the peer allows
-    /// one more exchange; the caller sets the deadline, see [`Self::crowded_for`].
+    /// See [`OpenError::is_unprocessed`] for whether the request may be tried elsewhere. Waits until the peer
+    /// allows one more exchange; the caller sets the deadline, see [`Self::crowded_for`].
     pub async fn open(
         &self,
         head: &Parts,

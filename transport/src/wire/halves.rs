@@ -1,5 +1,5 @@
-//! The two directions of an exchange, for both sides. A tunnel (CONNECT) is the same two halves with bytes instead of
-//! a body.
+//! The two directions of an exchange, for both sides. A tunnel (CONNECT) is the same two halves with bytes
+//! instead of a body.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -14,8 +14,8 @@ use super::memory;
 use super::{Reason, ReceiveError, SendError};
 use crate::http3;
 
-/// The sending half of an exchange. Dropped before [`SendHalf::finish`] it resets the stream ([`Reason::Cancelled`]),
-/// so that a broken body never looks complete.
+/// The sending half of an exchange. Dropped before [`SendHalf::finish`] it resets the stream
+/// ([`Reason::Cancelled`]), so that a broken body never looks complete.
 ///
 /// Every operation is cancel-safe: bytes that a cancelled call has queued are sent before those of the next
 /// call.

@@ -13,8 +13,9 @@
 //! | [`SendHalf`], [`RecvHalf`] | the two directions of an exchange, for both sides | `halves.rs` |
 //! | [`Reason`], [`OpenError`], [`ReceiveError`], [`SendError`], [`ConnectionError`] | errors, by direction | `../error.rs` |
 //!
-//! The wires: HTTP/3 ([`crate::http3`]), and one in memory for tests (`memory/`). Behind this interface stand the pool and its watch over silent peers
-//! ([`crate::pool`]), and the drain. Not here: which peer a request goes to, and what it means (`weft_proxy`).
+//! The wires: HTTP/3 ([`crate::http3`]), and one in memory for tests (`memory/`). Behind this interface stand
+//! the pool and its watch over silent peers ([`crate::pool`]), and the drain. Not here: which peer a request
+//! goes to, and what it means (`weft_proxy`).
 //!
 //! Datagrams have no type yet, because no code sends any. They belong in a pair of halves beside [`SendHalf`]
 //! and [`RecvHalf`], made by [`Reserved`] and [`ServerRequest`]: HTTP Datagrams belong to the exchange that

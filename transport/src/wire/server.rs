@@ -1,4 +1,5 @@
-//! The serving side: takes connections of proven peers, takes requests whose heads are complete, answers them.
+//! The serving side: takes connections of proven peers, takes requests whose heads are complete, answers
+//! them.
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -73,8 +73,8 @@ impl Lost {
         }
     }
 
-    /// An exchange of HTTP/1.1 that failed before its response began. `unsent`: hyper gave the request back. `reused`:
-    /// its connection had answered before, and so may have been closed for being idle.
+    /// An exchange of HTTP/1.1 that failed before its response began. `unsent`: hyper gave the request back.
+    /// `reused`: its connection had answered before, and so may have been closed for being idle.
     pub(super) fn of_exchange(error: &hyper::Error, unsent: bool, reused: bool) -> Self {
         if unsent {
             return Self {

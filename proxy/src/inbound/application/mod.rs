@@ -1,4 +1,5 @@
-//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections for each).
+//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections
+//! for each).
 //!
 //! One per worker and served service. Delivery was authorised before: see [`super::authorise::Permit`].
 //! [`crate::http::response`] says which responses let a connection of HTTP/1.1 live on; `idle.rs` decides for
@@ -89,8 +90,7 @@ impl Drop for Driver {
 }
 
 impl Connection {
-    /// Whether it may carry a request: hyper is ready for one, and no bytes and no end from the application
-    /// wait unread.
+    /// Whether it may carry a request: hyper is ready, and no bytes and no end from the application wait.
     fn is_quiet(&self) -> bool {
         self.sender.is_ready() && !self.deaf.is() && self.watch.is_quiet()
     }
@@ -112,8 +112,7 @@ enum Leased {
 }
 
 impl Lease {
-    /// Gives the connection back after a response that lets it live was read to its end. Dropping the lease
-    /// closes it.
+    /// Returns the connection after a response that lets it live on. Dropping the lease closes it.
     pub(crate) async fn give_back(self) {
         let Leased::Exchange {
             application,
@@ -224,8 +223,7 @@ impl Application {
         }
     }
 
-    /// Sends a request of `caller` over HTTP/2 with prior knowledge. `interims` takes interim responses, if
-    /// any are wanted.
+    /// Sends a request of `caller` over HTTP/2 with prior knowledge. `interims` takes interim responses.
     pub(crate) async fn send_multiplexed(
         self: &Arc<Self>,
         caller: &Caller,
@@ -292,8 +290,7 @@ impl Application {
         self.open(place).await
     }
 
-    /// An idle connection of the caller. `repeatable`: the request may be sent again if the connection turns
-    /// out to be dead.
+    /// An idle connection of the caller. `repeatable`: the request may be sent again if it is dead.
     fn idle_connection(&self, caller: &Caller, repeatable: bool) -> Option<Connection> {
         let now = Instant::now();
         let mut habits = lock(&self.habits);
@@ -309,8 +306,7 @@ impl Application {
         })
     }
 
-    /// Waits for a place for one more connection. An idle connection, of whichever caller, is closed to make
-    /// room.
+    /// Waits for a place for one more connection; an idle one, of any caller, is closed to make room.
     async fn place(&self, caller: &Caller) -> Result<Place<Caller>, Failure> {
         let full = || {
             self.counts.add(Event::RefusedApplicationConnections);

@@ -23,8 +23,8 @@ const USUAL_MAX: f64 = 1.0;
 pub(crate) struct Class(u8);
 
 impl Class {
-    /// Of a request: by its method and the first segment of its path; for gRPC by the whole path, which is the
-    /// service and the method.
+    /// Of a request: by its method and the first segment of its path; for gRPC by the whole path, which is
+    /// the service and the method.
     pub(crate) fn of(method: &str, path: &str, grpc: bool) -> Self {
         let rest = path.strip_prefix('/').unwrap_or(path);
         let named = match rest.split_once('/') {

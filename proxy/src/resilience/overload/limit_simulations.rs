@@ -1,5 +1,5 @@
-//! The adaptive limit in front of simulated applications and callers, for hours of simulated time: what it must
-//! never refuse, and what it must keep answered under overload.
+//! The adaptive limit in front of simulated applications and callers, for hours of simulated time: what it
+//! must never refuse, and what it must keep answered under overload.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

@@ -17,9 +17,9 @@ const MTU: u32 = 1500;
 
 /// Measures weft, no proxy and other proxies beside each other, and prints one table.
 ///
-/// Each round measures every variant once, in an order that rotates, and weft a second time: what differs by less
-/// than these two is not distinguishable. As root the two sides are network namespaces joined by a veth pair,
-/// else both are on loopback. A PLUGIN is an executable that starts a pair of other proxies.
+/// Each round measures every variant once, in an order that rotates, and weft a second time: what differs by
+/// less than these two is not distinguishable. As root the two sides are network namespaces joined by a veth
+/// pair, else both are on loopback. A PLUGIN is an executable that starts a pair of other proxies.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Compare {
@@ -63,7 +63,8 @@ pub struct Compare {
     /// Both sides on loopback, as root too
     #[arg(long)]
     loopback: bool,
-    /// Measure nothing: start everything, say where it is, and wait for Ctrl-C. For profilers, with --loopback
+    /// Measure nothing: start everything, say where it is, and wait for Ctrl-C. For profilers, with
+    /// --loopback
     #[arg(long)]
     pub hold: bool,
 
