@@ -13,6 +13,7 @@ mod exchange;
 mod filters;
 mod hedge;
 mod http1;
+mod instead;
 pub(crate) mod intake;
 mod open;
 mod pick;
