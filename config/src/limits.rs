@@ -56,6 +56,13 @@ pub const PATTERN_BYTES_MAX: usize = 64 << 10;
 /// Bytes that each thread which matches it keeps to be faster.
 pub const PATTERN_CACHE_BYTES_MAX: usize = 128 << 10;
 
+/// Regular expressions on one thing (the path, a header, a parameter) that are asked together: of fewer each is cheaper
+/// alone.
+pub const PATTERNS_TOGETHER_MIN: usize = 3;
+
+/// As [`PATTERN_CACHE_BYTES_MAX`], for all regular expressions of a port that are asked together.
+pub const PATTERNS_CACHE_BYTES_MAX: usize = 1 << 20;
+
 /// Weight of a backend, and sum of the weights of a rule (Gateway API v1, BackendRef.weight).
 pub const WEIGHT_MAX: u64 = 1_000_000;
 

@@ -7,6 +7,7 @@
 //! Every type refuses unknown fields: a sidecar that meets a policy it does not know must refuse the table
 //! and keep its last good one, not run it with a gap.
 
+mod asked;
 mod features;
 mod filters;
 mod forbidden;
@@ -15,6 +16,7 @@ mod matching;
 mod name;
 mod pattern;
 mod route;
+mod router;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
+pub use asked::Asked;
 pub use features::{AboutFeature, Feature, Features, Loss, Withheld};
 pub use filters::{
     Cors, FieldName, FieldValue, Filters, HeaderChanges, InvalidField, Mirror, MirrorShare,
@@ -37,6 +40,7 @@ pub use matching::folded;
 pub use name::{NameError, ServiceName, check_label, check_subdomain};
 pub use pattern::{Pattern, PatternError};
 pub use route::{Backend, Broken, HttpMatch, PathMatch, RouteRule};
+pub use router::Router;
 pub use traffic::{
     Algorithm, Backoff, Balance, Breaker, Concurrency, Failover, Fault, FaultAbort, FaultDelay,
     FaultStatus, GrpcCode, HashKey, Hedge, HedgeAfter, HedgeAfterError, IdentityPattern,

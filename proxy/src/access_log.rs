@@ -18,7 +18,7 @@ use weft_transport::vital;
 use crate::limits;
 use crate::metrics::Shard;
 use crate::record::attempt::{Attempt, Ended, Part};
-use crate::record::{Finished, Observer};
+use crate::record::{Finished, Observer, Reply};
 use crate::visible::{cut, escape};
 
 /// One worker's side of the log.
@@ -165,6 +165,9 @@ struct Json<'a> {
     destination_principal: Cow<'a, str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     route: Cow<'a, str>,
+    /// How the route answered by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -271,6 +274,7 @@ impl<'a> Json<'a> {
             destination: name(&labels.destination_service),
             destination_principal: principal(&labels.destination_principal),
             route: name(&labels.route),
+            answered: record.reply.map(Reply::as_str),
             error: record
                 .failure
                 .as_ref()

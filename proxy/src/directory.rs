@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_config::table::{self, Forbidden, Locality, RouteRule, ServiceName, Table};
+use weft_config::table::{
+    self, Filters, Forbidden, Locality, MirrorShare, RouteRule, Router, ServiceName, Table,
+};
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
@@ -39,16 +41,51 @@ pub(crate) struct Port {
     pub(crate) cluster: Arc<Cluster>,
     /// In the table's order: the first rule that matches decides.
     pub(crate) rules: Vec<Rule>,
+    /// Finds that rule; none where there are no rules.
+    pub(crate) router: Option<Arc<Router>>,
 }
 
 /// A rule of a route with its backends looked up.
 pub(crate) struct Rule {
     /// The table's rule.
-    pub(crate) rule: RouteRule,
+    pub(crate) rule: Arc<RouteRule>,
     /// Its name, for metrics and logs.
     pub(crate) route: Arc<str>,
-    /// Parallel to the rule's backends; `None` for a backend that is not visible.
-    pub(crate) backends: Vec<Option<Arc<Cluster>>>,
+    /// What is done to all of its requests, if anything is.
+    pub(crate) stage: Option<Arc<Stage>>,
+    /// Parallel to the rule's backends.
+    pub(crate) backends: Vec<Led>,
+}
+
+/// A backend of a rule.
+pub(crate) struct Led {
+    /// `None` for one that is not visible.
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    /// What is done to requests that go there, if anything is.
+    pub(crate) chain: Option<Arc<Chain>>,
+}
+
+/// What is done to a request that a rule sent to one of its backends.
+pub(crate) struct Chain {
+    /// By the rule, first.
+    pub(crate) rule: Option<Arc<Stage>>,
+    /// By the backend.
+    pub(crate) backend: Option<Arc<Stage>>,
+}
+
+/// The filters of a rule, or of one of its backends.
+pub(crate) struct Stage {
+    /// As the table says them.
+    pub(crate) filters: Arc<Filters>,
+    /// Who gets copies. Those of a service that is not visible are left out: its requests are unharmed.
+    pub(crate) mirrors: Vec<(MirrorShare, Arc<Cluster>)>,
+}
+
+impl Chain {
+    /// Both of its stages, in the order in which requests pass them.
+    pub(crate) fn stages(&self) -> impl DoubleEndedIterator<Item = &Arc<Stage>> {
+        self.rule.iter().chain(&self.backend)
+    }
 }
 
 impl Directory {
@@ -94,12 +131,16 @@ impl Directory {
         let services = table.services.iter().map(|(name, service)| {
             let ports = service.ports.iter().filter_map(|(number, port)| {
                 let cluster = Arc::clone(clusters.get(&(name, *number))?);
-                let rules = port
-                    .routes
-                    .iter()
-                    .map(|rule| Rule::new(rule, &clusters))
-                    .collect();
-                Some((*number, Port { cluster, rules }))
+                let routes = &port.routes;
+                let router = (!routes.is_empty()).then(|| cluster.destination.router(routes));
+                let rules = router.iter().flat_map(|router| router.rules());
+                let rules = rules.map(|rule| Rule::new(rule, &clusters)).collect();
+                let port = Port {
+                    cluster,
+                    rules,
+                    router,
+                };
+                Some((*number, port))
             });
             (
                 name.to_string().into_boxed_str(),
@@ -190,21 +231,51 @@ impl Service {
     }
 }
 
+/// The endpoints of each port of the table.
+type Clusters<'t> = HashMap<(&'t ServiceName, u16), Arc<Cluster>>;
+
 impl Rule {
-    fn new(rule: &RouteRule, clusters: &HashMap<(&ServiceName, u16), Arc<Cluster>>) -> Self {
-        let backends = rule
-            .backends
-            .iter()
-            .map(|backend| clusters.get(&(&backend.service, backend.port)).cloned());
+    fn new(rule: &Arc<RouteRule>, clusters: &Clusters<'_>) -> Self {
+        let stage = Stage::new(&rule.filters, clusters);
+        let backends = rule.backends.iter().map(|backend| {
+            let own = Stage::new(&backend.filters, clusters);
+            let has_any = stage.is_some() || own.is_some();
+            Led {
+                cluster: clusters.get(&(&backend.service, backend.port)).cloned(),
+                chain: has_any.then(|| {
+                    Arc::new(Chain {
+                        rule: stage.clone(),
+                        backend: own,
+                    })
+                }),
+            }
+        });
         Self {
             route: Arc::from(rule.route.as_str()),
             backends: backends.collect(),
-            rule: rule.clone(),
+            stage: stage.clone(),
+            rule: Arc::clone(rule),
         }
     }
 }
 
-/// The endpoints of a port, with the state that was kept of them.
+impl Stage {
+    /// None where the filters do nothing.
+    fn new(filters: &Arc<Filters>, clusters: &Clusters<'_>) -> Option<Arc<Self>> {
+        let mirrors = filters.mirrors.iter().filter_map(|mirror| {
+            let cluster = clusters.get(&(&mirror.service, mirror.port))?;
+            Some((mirror.share, Arc::clone(cluster)))
+        });
+        (**filters != Filters::default()).then(|| {
+            Arc::new(Self {
+                filters: Arc::clone(filters),
+                mirrors: mirrors.collect(),
+            })
+        })
+    }
+}
+
+/// The endpoints of a port, with what is known of them.
 fn endpoints(
     port: &table::Port,
     known: Option<&Cluster>,

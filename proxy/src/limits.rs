@@ -370,7 +370,22 @@ pub const REPLAY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// came in single bytes would take forty times its size.
 pub const REPLAY_PIECES_MAX: usize = 256;
 
-/// An attempt that would have less time than this before the deadline is not made: no answer is so quick.
+/// Copies of requests that one worker has under way for routes that mirror; further ones are dropped and counted. Each
+/// costs some kilobytes beside its body: at 1,000 per second, as many as are under way where a mirror takes 0.2 s.
+pub const MIRRORS_MAX: usize = 256;
+
+/// Time for a copy, from its begin to the end of its answer: a mirror that is slower learns nothing more by it.
+pub const MIRROR_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Bytes of a request's body that are kept for its copies, as the default of `retry.bodyReplay`; they count to
+/// [`REPLAY_BYTES_MAX`], too. A request with more is not copied, and that is counted.
+pub const MIRROR_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the answer to a copy that are read, so that a mirror is asked what its callers would ask of it; then it is
+/// reset.
+pub const MIRROR_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// An attempt that would have less time before the deadline than this is not made: no answer is so quick.
 pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
 
 /// If a response asks to wait longer than this before the next attempt, the caller gets the response, because

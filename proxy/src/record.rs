@@ -42,6 +42,8 @@ pub(crate) struct Record {
     pub(crate) status: u16,
     /// Why the mesh answered, if it did.
     pub(crate) failure: Option<Failure>,
+    /// How a route answered, if it did: that is no failure.
+    pub(crate) reply: Option<Reply>,
     /// The gRPC code, where one was seen.
     pub(crate) grpc_status: Option<u8>,
     /// Bytes of the request's content.
@@ -57,6 +59,25 @@ pub(crate) struct Record {
     /// Where repeated attempts are counted, if there were any.
     pub(crate) retried: Option<Arc<Counts>>,
     ended: bool,
+}
+
+/// An answer that a route gives in the destination's place, as it was told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// Another URL.
+    Redirect,
+    /// What pages of other origins may do.
+    Preflight,
+}
+
+impl Reply {
+    /// Its name in logs and in `proxy-status`.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::Preflight => "preflight",
+        }
+    }
 }
 
 /// An exchange that is over, as its observers see it.
@@ -109,6 +130,7 @@ impl Record {
             request_id,
             status: 0,
             failure: None,
+            reply: None,
             grpc_status: None,
             sent: 0,
             received: 0,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
 use rand::rngs::StdRng;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weft_config::settings::Timeouts;
@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     pub(crate) cut: CancellationToken,
     /// For bodies that may be sent again.
     pub(crate) room: Arc<Room>,
+    /// Places for copies of requests that routes mirror.
+    pub(crate) mirrors: Arc<Semaphore>,
     /// Choices that need not be secret.
     pub(crate) random: Mutex<StdRng>,
     /// The label of calls that name no service.

@@ -2,29 +2,52 @@
 
 use std::str::FromStr;
 
+use http::HeaderName;
 use percent_encoding::percent_decode_str;
 
+use super::asked::{Asked, Texts};
 use super::{HttpMatch, PathMatch, PathPattern, PathPatternError, RouteRule, Rule};
 use weft_transport::identity::SpiffeId;
 
 impl RouteRule {
-    /// Whether this rule takes the request. `header(name, value)` says whether any line of that
-    /// lower-case name has exactly that value.
-    pub fn matches(&self, method: &str, path: &str, header: &dyn Fn(&str, &str) -> bool) -> bool {
-        self.matches.is_empty()
-            || self
-                .matches
-                .iter()
-                .any(|one| one.matches(method, path, header))
+    /// Whether this rule takes the request. It is what a rule means; [`Router`](super::Router) finds the first rule of
+    /// which this holds without asking each.
+    pub fn matches(&self, asked: &Asked<'_>) -> bool {
+        self.matches.is_empty() || self.matches.iter().any(|one| one.matches(asked))
     }
 }
 
 impl HttpMatch {
-    /// Whether all conditions hold; see [`RouteRule::matches`].
-    pub fn matches(&self, method: &str, path: &str, header: &dyn Fn(&str, &str) -> bool) -> bool {
-        self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
-            && self.method.as_ref().is_none_or(|wanted| wanted == method)
-            && self.headers.iter().all(|(name, value)| header(name, value))
+    /// Whether all conditions hold.
+    pub fn matches(&self, asked: &Asked<'_>) -> bool {
+        // A name that no field can have is that of no field.
+        let texts = |name: &str| {
+            HeaderName::try_from(name).map_or(Texts::None, |name| asked.texts(&name))
+        };
+        let parameter = |name: &str| asked.parameter(name);
+        self.path
+            .as_ref()
+            .is_none_or(|wanted| wanted.matches(asked.path))
+            && self
+                .method
+                .as_ref()
+                .is_none_or(|wanted| wanted == asked.method)
+            && self
+                .headers
+                .iter()
+                .all(|(name, value)| texts(name).any(|one| one == value.as_bytes()))
+            && self
+                .header_patterns
+                .iter()
+                .all(|(name, pattern)| texts(name).any_text(|one| pattern.matches(one)))
+            && self
+                .queries
+                .iter()
+                .all(|(name, value)| parameter(name).is_some_and(|one| one == value.as_str()))
+            && self
+                .query_patterns
+                .iter()
+                .all(|(name, pattern)| parameter(name).is_some_and(|one| pattern.matches(&one)))
     }
 }
 

@@ -73,6 +73,53 @@ impl FromStr for Pattern {
     }
 }
 
+/// Several patterns that are asked of one text together: that costs hardly more than one of them.
+#[derive(Debug, Default)]
+pub(super) struct PatternSet {
+    each: Vec<Pattern>,
+    /// None where they are few, or too large together.
+    together: Option<regex::RegexSet>,
+}
+
+impl PatternSet {
+    /// Of these, by their place.
+    pub(super) fn new(each: Vec<Pattern>) -> Self {
+        let together = (each.len() >= limits::PATTERNS_TOGETHER_MIN).then(|| {
+            regex::RegexSetBuilder::new(each.iter().map(|one| one.whole.as_str()))
+                .size_limit(limits::PATTERN_BYTES_MAX.saturating_mul(each.len()))
+                .dfa_size_limit(limits::PATTERNS_CACHE_BYTES_MAX)
+                .build()
+                .ok()
+        });
+        Self {
+            each,
+            together: together.flatten(),
+        }
+    }
+
+    /// Notes which of them match the whole of `text`, beside what is noted already. `matched` is as long as they are
+    /// many.
+    pub(super) fn note(&self, text: &str, matched: &mut [bool]) {
+        match &self.together {
+            Some(together) => {
+                for one in together.matches(text).iter() {
+                    matched[one] = true;
+                }
+            }
+            None => {
+                for (one, pattern) in matched.iter_mut().zip(&self.each) {
+                    *one = *one || pattern.matches(text);
+                }
+            }
+        }
+    }
+
+    /// None matched.
+    pub(super) fn unmatched(&self) -> Vec<bool> {
+        vec![false; self.each.len()]
+    }
+}
+
 /// What is wrong, without the drawing that points to it.
 fn last_line(error: &regex::Error) -> String {
     let text = error.to_string();

@@ -38,11 +38,11 @@ pub struct HttpMatch {
     /// The exact method, such as `GET`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Header names in lower case, each with the exact value that one of its lines must have. `host` is the authority
-    /// as the client wrote it, whether in `Host` or in `:authority`.
+    /// Header names in lower case, each with the exact value that one of its lines, or all of them joined, must have.
+    /// `host` is the authority as the client wrote it, whether in `Host` or in `:authority`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
-    /// The same with a pattern that one of its lines must match.
+    /// The same with a pattern that one of its lines, or all of them joined, must match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub header_patterns: Vec<(String, Pattern)>,
     /// Names of parameters of the query, each with the exact value that the first of that name must have. Both are

@@ -92,6 +92,15 @@ pub(crate) fn is_twin(name: &str) -> bool {
                 .any(|other| folds_to(name, other.as_str())))
 }
 
+/// Whether no route may change the field: what frames a message or ends at the next hop, what the mesh says itself, and
+/// what some applications take for that.
+pub(crate) fn is_reserved(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | CONTENT_LENGTH | EXPECT | TE | VIA)
+        || HOP_BY_HOP.contains(name)
+        || name.as_str().starts_with(MESH_PREFIX)
+        || is_twin(name.as_str())
+}
+
 /// Whether some applications take a field of this name for the field `other`.
 pub(crate) fn is_twin_of(name: &str, other: &str) -> bool {
     name != other && folds_to(name, other)

@@ -14,12 +14,15 @@ use hyper::body::Incoming;
 use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
+use super::filters::cors::Grant;
+use super::filters::mirror::Mirrored;
 use super::open::{Picked, pick_endpoint};
 use super::pick::Criteria;
 use super::route::Route;
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Reason};
 use crate::http::upload::{Sending, Upload};
+use crate::limits;
 use crate::metrics::Shard;
 use crate::record::Record;
 use crate::record::attempt::Ended;
@@ -43,6 +46,10 @@ pub(super) struct Exchange {
     pub(super) deadline: Deadline,
     /// Links it to the request that the application is serving.
     pub(super) trace: Option<TraceId>,
+    /// What its answer says to pages of other origins, where its route does. Boxed, as most need no room for it.
+    pub(super) grant: Option<Box<Grant>>,
+    /// Copies that its route drew and that are not sent yet.
+    pub(super) mirrored: Option<Box<Vec<Mirrored>>>,
 }
 
 /// The body, or the bytes of a tunnel, that follow the head to the peer.
@@ -74,15 +81,21 @@ impl Exchange {
     /// the bounds.
     pub(super) fn take_body(&mut self, incoming: Incoming) {
         let retry = &self.route.traffic.retry;
-        let most = match retry.attempts {
+        let of_retries = match retry.attempts {
             0 => 0,
-            _ if incoming.size_hint().lower() > u64::from(retry.body_replay) => 0,
             _ => usize::try_from(retry.body_replay).unwrap_or(0),
         };
+        let of_mirrors = match self.mirrored {
+            Some(_) => limits::MIRROR_BODY_BYTES_MAX,
+            None => 0,
+        };
+        let least = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
+        let most = Some(of_retries.max(of_mirrors)).filter(|most| least <= *most);
         if let Carries::Request { body, .. } = &mut self.carries
             && !incoming.is_end_stream()
         {
-            *body = Some(Upload::new(incoming, most, Arc::clone(&self.worker.room)));
+            let room = Arc::clone(&self.worker.room);
+            *body = Some(Upload::new(incoming, most.unwrap_or(0), room));
         }
     }
 
@@ -218,6 +231,12 @@ impl Exchange {
         }
     }
 
+    /// The Service and port that the application addressed, as `orders.shop:80`.
+    pub(super) fn addressed(&self) -> Arc<str> {
+        let addressed = self.route.parent.as_ref().unwrap_or(&self.route.cluster);
+        Arc::clone(&addressed.label)
+    }
+
     /// Where it is counted.
     fn count(&self) -> Count {
         match self.carries {
@@ -227,7 +246,7 @@ impl Exchange {
     }
 
     /// Tells the next hop what is left of the deadline.
-    fn tell_deadline(&mut self, now: Instant) {
+    pub(super) fn tell_deadline(&mut self, now: Instant) {
         if let Some(end) = self.deadline.of_answer() {
             let left = end.saturating_duration_since(now);
             deadline::tell(&mut self.head.headers, left);

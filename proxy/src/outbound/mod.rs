@@ -15,6 +15,7 @@ mod exchange;
 mod filters;
 mod hedge;
 mod http1;
+mod instead;
 pub(crate) mod intake;
 mod open;
 mod pick;

@@ -12,8 +12,10 @@ use http::{Method, Request, Uri};
 use weft_transport::locks::lock;
 
 use super::exchange::{Carries, Exchange};
-use super::pick::{self, Criteria, Tried};
-use super::route::{Astray, Route, address, route, route_tunnel};
+use super::filters::{Addressed, routed};
+use super::instead::Instead;
+use super::pick::{self, Tried, Criteria};
+use super::route::{self, Astray, Route, address};
 use super::{Client, Listener, prepare};
 use crate::failure::{Failure, Reason};
 use crate::http::authority::canonical;
@@ -29,7 +31,7 @@ pub(super) fn request(
     mut head: Parts,
     grpc: bool,
     record: &mut Record,
-) -> Result<Exchange, Failure> {
+) -> Result<Exchange, Instead> {
     let worker = &client.listener.worker;
     match target(&client.listener, &mut head, record) {
         Ok(route) => {
@@ -46,16 +48,18 @@ pub(super) fn request(
                 criteria,
                 carries: Carries::Request { body: None, grpc },
                 deadline: Deadline::of_request(None, None),
+                grant: None,
+                mirrored: None,
             })
         }
-        Err(failure) => {
+        Err(instead) => {
             record.name_authority(&head);
-            Err(failure)
+            Err(instead)
         }
     }
 }
 
-fn target(listener: &Listener, head: &mut Parts, record: &mut Record) -> Result<Route, Failure> {
+fn target(listener: &Listener, head: &mut Parts, record: &mut Record) -> Result<Route, Instead> {
     prepare::check(head, &listener.worker.shared.via)?;
     prepare::mean_whole_server(head);
     let (route, authority) = find_route(listener, head, record)?;
@@ -70,7 +74,7 @@ fn find_route(
     listener: &Listener,
     head: &Parts,
     record: &mut Record,
-) -> Result<(Route, Authority), Failure> {
+) -> Result<(Route, Authority), Instead> {
     let worker = &listener.worker;
     let directory = worker.directory();
     let authority = canonical(head)?;
@@ -79,10 +83,20 @@ fn find_route(
     let port = address(&directory, &listener.destination, authority.as_ref(), own);
     let port = port.map_err(|astray| {
         record.counted = worker.lost(&astray.wanted, Shard::requests);
-        astray.failure
+        Instead::from(astray.failure)
     })?;
     record.counted = worker.leaving(&port.cluster, None, None, Shard::requests);
-    let route = route(port, head, record.started, &mut *lock(&worker.random))?;
+    let written = authority.as_ref().map(|authority| authority.text);
+    let rule = route::rule(port, head, written)?;
+    if let Some(rule) = rule {
+        record.counted = worker.leaving(&port.cluster, None, Some(&rule.route), Shard::requests);
+        if let Some(stage) = &rule.stage {
+            let label = &*port.cluster.label;
+            let authority = written;
+            routed::answer(stage, head, Addressed { authority, label }, &rule.route)?;
+        }
+    }
+    let route = route::lead(port, rule, record.started, &mut *lock(&worker.random))?;
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
     Ok((route, authority))
 }
@@ -116,6 +130,8 @@ pub(super) fn tunnel(
             criteria,
             carries: Carries::Tunnel,
             deadline: Deadline::of_tunnel(started + limits::TUNNEL_OPEN_TIMEOUT),
+            grant: None,
+            mirrored: None,
         })
     });
     (record, planned)
@@ -132,11 +148,13 @@ fn find_tunnel_route(listener: &Listener, now: Instant) -> (Arc<Counted>, Result
             return (worker.lost(&wanted, Shard::tunnels), Err(failure));
         }
     };
-    let route = route_tunnel(port, now, &mut *lock(&worker.random));
-    let (cluster, name) = match &route {
-        Ok(route) => (&route.cluster, route.name.as_ref()),
-        Err(_) => (&port.cluster, None),
-    };
+    let rule = route::rule_of_tunnels(port);
+    let name = rule.as_ref().ok().copied().flatten().map(|rule| &rule.route);
+    let route = rule.and_then(|rule| {
+        let random = &mut *lock(&worker.random);
+        route::lead(port, rule, now, random)
+    });
+    let cluster = route.as_ref().map_or(&port.cluster, |route| &route.cluster);
     (worker.leaving(cluster, None, name, Shard::tunnels), route)
 }
 

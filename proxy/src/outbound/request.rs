@@ -11,8 +11,9 @@ use weft_transport::locks::lock;
 
 use super::attempt::Answered;
 use super::exchange::Exchange;
-use super::{Client, filters, plan};
-use crate::failure::Failure;
+use super::filters::{self, mirror, routed};
+use super::instead::Instead;
+use super::{Client, plan};
 use crate::http::body::ResponseBody;
 use crate::http::{answer, fields, is_event_stream, is_grpc, request_id};
 use crate::idle::Idle;
@@ -37,32 +38,30 @@ pub(super) async fn serve(
     let mut record = Record::new(counted, log, started, &head, Some(id));
     let mut exchange = match plan::request(&client, head, grpc, &mut record) {
         Ok(exchange) => exchange,
-        Err(failure) => return Ok(refuse(failure, record, grpc)),
+        Err(instead) => return Ok(instead.respond(record, grpc)),
     };
     let answered = match filters::apply(&mut exchange, started).await {
         Ok(now) => {
             exchange.take_body(body);
-            exchange.answer(&mut record, now).await
+            mirror::send_bodiless(&mut exchange);
+            let answered = exchange.answer(&mut record, now).await;
+            // Before the body is forgotten.
+            mirror::send(&mut exchange);
+            answered.map_err(Instead::from)
         }
-        Err(failure) => Err(failure),
+        Err(instead) => Err(instead),
     };
     Ok(match answered {
         Ok(answered) => relay(&exchange, answered, record, version),
-        Err(failure) => refuse(failure, record, grpc),
+        Err(instead) => {
+            let mut response = instead.respond(record, grpc);
+            routed::apply_to_answer(&exchange, response.headers_mut(), true);
+            response
+        }
     })
 }
 
-/// Answers in the destination's place.
-fn refuse(failure: Failure, mut record: Record, grpc: bool) -> Response<ResponseBody> {
-    let to_head = record.method == http::Method::HEAD;
-    let id = record.request_id.as_ref();
-    let (response, text) = answer::answer(&failure, grpc, to_head, id);
-    record.status = response.status().as_u16();
-    record.failure = Some(failure);
-    response.map(|()| ResponseBody::whole(text, record))
-}
-
-/// Turns the destination's answer into one for the application.
+/// Makes what the destination answered the application's.
 fn relay(
     exchange: &Exchange,
     answered: Answered,
@@ -74,6 +73,7 @@ fn relay(
     let (mut head, ()) = answered.response.into_parts();
     record.failure = answer::told(&head.headers, head.status);
     fields::strip(&mut head.headers);
+    routed::apply_to_answer(exchange, &mut head.headers, record.failure.is_some());
     record.status = head.status.as_u16();
     let (ended, length) = (
         answered.body.is_end_stream(),

@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use http::request::Parts;
 use rand::Rng;
-use weft_config::table::{Protocol, RequestTraffic, ServiceName};
+use weft_config::table::{Asked, Protocol, RequestTraffic, ServiceName};
 use weft_transport::identity::SpiffeId;
 
 use crate::cluster::Cluster;
-use crate::directory::{Directory, Port};
+use crate::directory::{Chain, Directory, Port, Rule};
 use crate::failure::{Failure, Reason};
 use crate::http::authority::Authority;
 use crate::resilience::balance::pick_weighted;
@@ -48,6 +48,8 @@ pub(crate) struct Route {
     pub(crate) name: Option<Arc<str>>,
     /// How the request is treated.
     pub(crate) traffic: Arc<RequestTraffic>,
+    /// What the rule and the backend do to it; none for most.
+    pub(crate) chain: Option<Arc<Chain>>,
 }
 
 /// A call that leads to no port.
@@ -189,13 +191,13 @@ pub(crate) fn protocol(directory: &Directory, destination: &Destination) -> Opti
     }
 }
 
-/// Applies the routes of the addressed port.
-pub(crate) fn route(
-    port: &Port,
+/// The rule of the addressed port that takes the request; none where the port has no routes. `authority` is whom the
+/// client wrote.
+pub(crate) fn rule<'p>(
+    port: &'p Port,
     head: &Parts,
-    now: Instant,
-    random: &mut impl Rng,
-) -> Result<Route, Failure> {
+    authority: Option<&str>,
+) -> Result<Option<&'p Rule>, Failure> {
     if !port.cluster.protocol.has_requests() {
         return Err(Failure::new(
             Reason::BadRequest,
@@ -205,99 +207,88 @@ pub(crate) fn route(
             ),
         ));
     }
-    choose_backend(
-        port,
-        head.method.as_str(),
-        head.uri.path(),
-        &|name, value| has_line(head, name, value),
-        now,
-        random,
-    )
+    let Some(router) = &port.router else {
+        return Ok(None);
+    };
+    let found = router.find(&Asked {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        authority,
+        headers: &head.headers,
+    });
+    let rule = found.and_then(|place| port.rules.get(place));
+    rule.map(Some).ok_or_else(|| no_route(port, "request"))
 }
 
-/// Applies the routes of a TCP service: only rules without conditions can match.
-pub(crate) fn route_tunnel(
-    port: &Port,
-    now: Instant,
-    random: &mut impl Rng,
-) -> Result<Route, Failure> {
-    choose_backend(port, "CONNECT", "", &|_, _| false, now, random)
-}
-
-fn choose_backend(
-    port: &Port,
-    method: &str,
-    path: &str,
-    header: &dyn Fn(&str, &str) -> bool,
-    now: Instant,
-    random: &mut impl Rng,
-) -> Result<Route, Failure> {
-    if port.rules.is_empty() {
-        let traffic = Arc::clone(&port.cluster.traffic.request);
-        return Ok(lead(port, Arc::clone(&port.cluster), None, traffic, now));
+/// The rule of a TCP service: those have no conditions, so that the first takes each connection.
+pub(crate) fn rule_of_tunnels(port: &Port) -> Result<Option<&Rule>, Failure> {
+    let mut rules = port.rules.iter();
+    match rules.find(|rule| rule.rule.matches.is_empty()) {
+        None if !port.rules.is_empty() => Err(no_route(port, "connection")),
+        found => Ok(found),
     }
-    let rule = port
-        .rules
-        .iter()
-        .find(|rule| rule.rule.matches(method, path, header))
-        .ok_or_else(|| {
-            Failure::new(
-                Reason::NoRoute,
-                format!("no route of {} takes this request", port.cluster.label),
-            )
-        })?;
-    let index = pick_weighted(
-        rule.rule.backends.iter().map(|backend| backend.weight),
-        random,
-    )
-    .ok_or_else(|| Failure::new(Reason::NoBackend, format!("{} has no backend", rule.route)))?;
-    let cluster = rule.backends.get(index).cloned().flatten().ok_or_else(|| {
-        let backend = &rule.rule.backends[index];
-        let detail = format!(
-            "{}:{}, a backend of {}, may not be called from here",
-            backend.service, backend.port, rule.route
-        );
-        Failure::new(Reason::NoBackend, detail)
-    })?;
-    let traffic = Arc::clone(&rule.rule.traffic);
-    Ok(lead(
-        port,
-        cluster,
-        Some(Arc::clone(&rule.route)),
-        traffic,
-        now,
-    ))
 }
 
-/// To the backend, or to the service that takes over for it.
-fn lead(
+fn no_route(port: &Port, what: &str) -> Failure {
+    let detail = format!("no route of {} takes this {what}", port.cluster.label);
+    Failure::new(Reason::NoRoute, detail)
+}
+
+/// Where the rule sends this one, drawn by weight; without a rule to the port's own endpoints.
+pub(crate) fn lead(
     port: &Port,
-    backend: Arc<Cluster>,
-    name: Option<Arc<str>>,
-    traffic: Arc<RequestTraffic>,
+    rule: Option<&Rule>,
     now: Instant,
-) -> Route {
+    random: &mut impl Rng,
+) -> Result<Route, Failure> {
+    let Some(rule) = rule else {
+        return Ok(to(port, &port.cluster, now));
+    };
+    let backends = &rule.rule.backends;
+    let weights = backends.iter().map(|backend| backend.weight);
+    let drawn = pick_weighted(weights, random);
+    let drawn = drawn.and_then(|index| Some((backends.get(index)?, rule.backends.get(index)?)));
+    let Some((backend, led)) = drawn else {
+        let detail = format!("{} has no backend", rule.route);
+        return Err(Failure::new(Reason::NoBackend, detail));
+    };
+    let unusable = |why: &str| {
+        let (service, port, route) = (&backend.service, backend.port, &rule.route);
+        let detail = format!("{service}:{port}, a backend of {route}, {why}");
+        Failure::new(Reason::NoBackend, detail)
+    };
+    // Its share is never moved to others (Gateway API, HTTPBackendRef).
+    if let Some(broken) = backend.broken {
+        return Err(unusable(&format!("is not to be used: {}", broken.as_str())));
+    }
+    let cluster = led.cluster.as_ref();
+    let cluster = cluster.ok_or_else(|| unusable("may not be called from here"))?;
+    Ok(Route {
+        name: Some(Arc::clone(&rule.route)),
+        traffic: Arc::clone(&rule.rule.traffic),
+        chain: led.chain.clone(),
+        ..to(port, cluster, now)
+    })
+}
+
+/// To the backend, or to the one that takes over for it.
+fn to(port: &Port, backend: &Arc<Cluster>, now: Instant) -> Route {
     let cluster = match backend.failover(now) {
         Some(other) => {
             backend.destination.counts.add(Event::FailedOver);
             other
         }
-        None => backend,
+        None => Arc::clone(backend),
     };
     let parent = (cluster.label != port.cluster.label).then(|| Arc::clone(&port.cluster));
     Route {
         cluster,
         parent,
-        name,
-        traffic,
+        name: None,
+        traffic: Arc::clone(&port.cluster.traffic.request),
+        chain: None,
     }
-}
-
-fn has_line(head: &Parts, name: &str, value: &str) -> bool {
-    head.headers
-        .get_all(name)
-        .iter()
-        .any(|line| line.as_bytes() == value.as_bytes())
 }
 
 #[cfg(test)]
@@ -421,6 +412,16 @@ mod tests {
         assert_eq!(astray.wanted, Wanted::Known("orders.shop:80".into()));
     }
 
+    /// As a request is routed.
+    fn route(
+        port: &Port,
+        head: &Parts,
+        now: Instant,
+        random: &mut StdRng,
+    ) -> Result<Route, Failure> {
+        lead(port, rule(port, head, Some("orders"))?, now, random)
+    }
+
     #[test]
     fn a_rule_splits_by_weight_and_names_the_parent() {
         let directory = directory();
@@ -460,9 +461,14 @@ mod tests {
             Reason::BadRequest
         );
         assert_eq!(
-            route_tunnel(db, Instant::now(), &mut random)
-                .ok()
-                .unwrap()
+            lead(
+                db,
+                rule_of_tunnels(db).unwrap_or(None),
+                Instant::now(),
+                &mut random
+            )
+            .ok()
+            .unwrap()
                 .cluster
                 .label
                 .as_ref(),

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
-use weft_config::table::RetryBudget;
+use weft_config::table::{RetryBudget, RouteRule, Router};
 use weft_transport::locks::lock;
 use weft_transport::metrics::{
-    ADAPTIVE_ACTS, EJECTIONS, FAILOVERS, FAULTS, HEDGES, Metric, OVERLOAD, OVERRIDES, RESENT,
-    RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, WAITED,
+    ADAPTIVE_ACTS, EJECTIONS, FAILOVERS, FAULTS, HEDGES, MIRRORED, Metric, OVERLOAD, OVERRIDES,
+    RESENT, RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, WAITED,
 };
 
 use super::attempts::{Next, WithheldReason};
@@ -25,6 +25,22 @@ pub(crate) struct Destination {
     pub(crate) budget: Budget,
     /// An event to count.
     pub(crate) counts: Arc<Counts>,
+    /// The router of its routes, while a snapshot of a worker holds it.
+    router: Mutex<Weak<Router>>,
+}
+
+impl Destination {
+    /// The router of these rules. All workers share one, and tables that differ in other things: making it compiles
+    /// regular expressions.
+    pub(crate) fn router(&self, rules: &[RouteRule]) -> Arc<Router> {
+        let mut known = lock(&self.router);
+        let same = known.upgrade().filter(|router| router.is_of(rules));
+        same.unwrap_or_else(|| {
+            let router = Arc::new(Router::new(rules));
+            *known = Arc::downgrade(&router);
+            router
+        })
+    }
 }
 
 /// All destinations that a table named.
@@ -86,6 +102,10 @@ pub(crate) enum Event {
     RefusedApplicationStreams,
     RefusedApplicationConnections,
     AdaptiveActs,
+    MirrorAnswered,
+    MirrorFailed,
+    MirrorCrowded,
+    MirrorBody,
 }
 
 impl Event {
@@ -112,7 +132,7 @@ impl Event {
 type Meaning = (&'static Metric, &'static [&'static str]);
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 47] = [
+const MEANINGS: [Meaning; 51] = [
     (&RETRIES, &["not_reached"]),
     (&RETRIES, &["unprocessed"]),
     (&RETRIES, &["reset"]),
@@ -160,6 +180,10 @@ const MEANINGS: [Meaning; 47] = [
     (&OVERLOAD, &["application_streams", "enforce"]),
     (&OVERLOAD, &["application_connections", "enforce"]),
     (&ADAPTIVE_ACTS, &[]),
+    (&MIRRORED, &["answered"]),
+    (&MIRRORED, &["failed"]),
+    (&MIRRORED, &["crowded"]),
+    (&MIRRORED, &["body"]),
 ];
 
 /// Counts of one destination.
@@ -207,6 +231,7 @@ impl Destinations {
         let fresh = Arc::new(Destination {
             budget: Budget::new(policy.interval, now),
             counts: known.map(|one| Arc::clone(&one.counts)).unwrap_or_default(),
+            router: Mutex::default(),
         });
         all.insert(Arc::clone(label), Arc::clone(&fresh));
         fresh
@@ -264,6 +289,10 @@ mod tests {
         let one = destinations.get(&label, &policy, now);
         assert!(Arc::ptr_eq(&one, &destinations.get(&label, &policy, now)));
         one.counts.add(Event::Recovered);
+        let rules = [RouteRule::default()];
+        let router = one.router(&rules);
+        assert!(Arc::ptr_eq(&router, &one.router(&rules)));
+        assert!(!Arc::ptr_eq(&router, &one.router(&[])));
         let other = RetryBudget {
             interval: Duration::from_secs(60),
             ..policy

@@ -122,6 +122,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         rest: plan.rest,
         cut: CancellationToken::new(),
         room: Arc::new(Room::new(limits::REPLAY_BYTES_MAX)),
+        mirrors: Arc::new(Semaphore::new(limits::MIRRORS_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.

@@ -132,6 +132,12 @@ catalogue! {
     HEDGES = Counter("weft_hedges_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["sent", "won", "withheld"])
     ]);
+    /// Copies that routes sent of requests (RequestMirror): answered whatever the answer was, failed without one, not
+    /// sent as too many were under way, or as the body was not kept whole. No caller sees any of it, and no other metric
+    /// of this sidecar counts them.
+    MIRRORED = Counter("weft_mirrored_total", Things).by(OF_DESTINATION, &[
+        Label::one_of("result", &["answered", "failed", "crowded", "body"])
+    ]);
     /// Endpoints in rotation and out of it, as each worker sees them.
     ENDPOINTS = Gauge("weft_lb_endpoints", Things).by(OF_DESTINATION, &[
         Label::open("worker", "number of the worker, from 0", WORKERS),

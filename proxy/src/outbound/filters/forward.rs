@@ -10,13 +10,19 @@ use super::super::exchange::Exchange;
 use super::super::route::Route;
 use crate::failure::Failure;
 use crate::http::fields::{self, HIGH, LOW, WEFT_PRIORITY, WEFT_ROUTE_PARENT, WEFT_SERVICE};
+use crate::worker::Worker;
 
 pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Failure> {
-    let via = match exchange.head.version {
-        Version::HTTP_2 => &exchange.worker.via_http2,
-        _ => &exchange.worker.via_http1,
+    apply_to(&exchange.worker, &mut exchange.head, &exchange.route)
+}
+
+/// The same for a head that goes elsewhere.
+pub(super) fn apply_to(worker: &Worker, head: &mut Parts, route: &Route) -> Result<(), Failure> {
+    let via = match head.version {
+        Version::HTTP_2 => &worker.via_http2,
+        _ => &worker.via_http1,
     };
-    write(&mut exchange.head, &exchange.route, via)
+    write(head, route, via)
 }
 
 fn write(head: &mut Parts, route: &Route, via: &HeaderValue) -> Result<(), Failure> {
@@ -56,6 +62,7 @@ mod tests {
             parent: Some(cluster("orders.shop")),
             name: None,
             traffic: Arc::default(),
+            chain: None,
         };
         let mut request = http::Request::builder().uri("/v1?q=1");
         for (name, value) in [

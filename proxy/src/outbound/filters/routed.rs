@@ -1,0 +1,99 @@
+//! What the rule that took a request does to it, and after that its backend, each in the order of
+//! [`weft_config::table::Filters`]: answer a preflight, answer with another URL, change header fields, rewrite, draw
+//! copies. And what they do to the answer, the other way around.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::request::Parts;
+
+use super::super::exchange::Exchange;
+use super::super::instead::Instead;
+use super::{Addressed, cors, headers, mirror, redirect, rewrite};
+use crate::directory::Stage;
+use crate::failure::{Failure, Reason};
+use cors::Grant;
+
+/// Whether the stage answers the request in place of any backend. That of the rule is asked before a backend is chosen:
+/// a rule that answers need not have any.
+pub(in super::super) fn answer(
+    stage: &Stage,
+    head: &Parts,
+    addressed: Addressed<'_>,
+    route: &Arc<str>,
+) -> Result<(), Instead> {
+    let filters = &*stage.filters;
+    // It shall not go on as if the filter were not there.
+    if let Some(name) = &filters.unresolved {
+        let detail = format!("a filter of {route} leads nowhere: {name}");
+        return Err(Failure::new(Reason::NoBackend, detail).into());
+    }
+    if let Some(cors) = &filters.cors
+        && let Some(reply) = cors::preflight(cors, head, route)
+    {
+        return Err(Instead::Reply(Box::new(reply)));
+    }
+    if let Some(redirect) = &filters.redirect {
+        let mut reply = redirect::answer(redirect, head, addressed, route)?;
+        if let Some(cors) = &filters.cors {
+            Grant::of(cors, &head.headers).write(&mut reply.headers);
+        }
+        return Err(Instead::Reply(Box::new(reply)));
+    }
+    Ok(())
+}
+
+/// Whether anything is done to it.
+pub(super) fn is_set(exchange: &Exchange) -> bool {
+    exchange.route.chain.is_some()
+}
+
+/// Does to the request what its rule and its backend ask for.
+pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Instead> {
+    let Some(chain) = exchange.route.chain.clone() else {
+        return Ok(());
+    };
+    for stage in chain.stages() {
+        let is_of_backend = chain.backend.as_ref().is_some_and(|one| Arc::ptr_eq(one, stage));
+        if is_of_backend && let Some(name) = exchange.route.name.clone() {
+            let label = exchange.addressed();
+            let addressed = Addressed {
+                authority: exchange.head.uri.authority().map(|one| one.as_str()),
+                label: &label,
+            };
+            answer(stage, &exchange.head, addressed, &name)?;
+        }
+        let filters = &*stage.filters;
+        if let Some(cors) = &filters.cors {
+            let grant = Grant::of(cors, &exchange.head.headers);
+            // That of the rule has the last word.
+            exchange.grant.get_or_insert_with(|| Box::new(grant));
+        }
+        headers::of_request(&mut exchange.head.headers, &filters.request_headers);
+        rewrite::apply(&mut exchange.head.uri, &filters.rewrite)?;
+        if !stage.mirrors.is_empty() {
+            mirror::draw(exchange, &stage.mirrors)?;
+        }
+    }
+    Ok(())
+}
+
+/// Does to an answer what its rule and its backend ask for. What the mesh says itself (`is_of_mesh`) is not the
+/// application's, and keeps its fields.
+pub(in super::super) fn apply_to_answer(
+    exchange: &Exchange,
+    answer: &mut HeaderMap,
+    is_of_mesh: bool,
+) {
+    let Some(chain) = &exchange.route.chain else {
+        return;
+    };
+    if !is_of_mesh {
+        for stage in chain.stages().rev() {
+            headers::of_response(answer, &stage.filters.response_headers);
+        }
+    }
+    if let Some(grant) = &exchange.grant {
+        grant.write(answer);
+    }
+}
