@@ -52,6 +52,8 @@ pub enum Command {
     Validate(command::change::Validate),
     /// Show where each endpoint stands in the eyes of a sidecar, and why one is left out
     Endpoints(command::endpoints::Endpoints),
+    /// Tell where a request would go, and why
+    Explain(command::explain::Explain),
     /// Check this host and its sidecar
     Check(command::check::Check),
     /// Send requests at a rate and report how long they took
@@ -84,6 +86,7 @@ impl Command {
             Self::Rollback(args) => command::change::rollback(&args),
             Self::Validate(args) => command::change::validate(&args),
             Self::Endpoints(args) => command::endpoints::run(&args),
+            Self::Explain(args) => command::explain::run(&args),
             Self::Check(args) => command::check::run(args),
             Self::Load(args) => command::load::run(*args),
             Self::Lab(args) => command::lab::run(args),

@@ -9,6 +9,7 @@ use tokio::sync::watch::Sender;
 use weft_config::operator::{Operator, OperatorError};
 use weft_config::settings::HostPort;
 use weft_transport::credentials::Credentials;
+use weft_transport::identity::TrustDomain;
 
 use crate::failure::{Code, Failure, chain};
 use crate::identity::{self, Holder};
@@ -54,6 +55,17 @@ impl ContextFlags {
         Operator::connect(&addresses, &credentials)
             .await
             .map_err(|error| refused(&error))
+    }
+
+    /// The trust domain of the mesh that the context belongs to.
+    pub fn trust_domain(&self) -> Result<TrustDomain, Failure> {
+        let context = Context::find(self.context.as_deref())?;
+        let identity = weft_ca::agent::saved_identity(&context.directory().join(IDENTITY));
+        let (identity, _) = identity.ok_or_else(|| {
+            let line = "the login has no identity any more: log in again with weft login";
+            Failure::new(Code::Unreachable, line)
+        })?;
+        Ok(identity.trust_domain().clone())
     }
 }
 

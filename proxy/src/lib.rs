@@ -42,5 +42,6 @@ pub use early::answer_while_waiting;
 pub use failure::{Failure, Reason};
 #[cfg(feature = "testing")]
 pub use run::start_in_memory;
+pub use outbound::explain;
 pub use run::{ControlPlane, Process, RunError, Running, run, start};
 pub use takeover::{MessageError, Predecessor, TakeoverError};

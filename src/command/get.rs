@@ -141,7 +141,7 @@ fn expect_some(what: &str, args: &Get) -> Result<(), Failure> {
 }
 
 /// All resources that are in force.
-async fn in_force(context: &ContextFlags) -> Result<Set, Failure> {
+pub(super) async fn in_force(context: &ContextFlags) -> Result<Set, Failure> {
     let mut operator = context.connect().await?;
     let resources = operator.get(None, None, None).await;
     let mut set = Set::default();

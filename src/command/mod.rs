@@ -8,6 +8,7 @@ pub mod config;
 pub mod demo;
 mod effective;
 pub mod endpoints;
+pub mod explain;
 pub mod get;
 pub mod lab;
 pub mod load;

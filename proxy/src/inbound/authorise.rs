@@ -49,52 +49,80 @@ pub(crate) struct Verdict<'t> {
     pub(crate) audited: Vec<&'t str>,
 }
 
+/// The policies behind a decision.
+#[derive(Default)]
+struct Grounds<'t> {
+    policy: Option<&'t str>,
+    audited: Vec<&'t str>,
+}
+
 /// Decides one call. The policies of the service and of the parent must both allow it.
 pub(crate) fn authorise<'t>(
     table: Option<&'t Table>,
     service: &Arc<ServedService>,
     call: &Call<'_>,
 ) -> Verdict<'t> {
-    let mut verdict = Verdict {
-        outcome: Ok(Permit {
+    let mut grounds = Grounds::default();
+    let outcome = judge(table, service, call, &mut grounds);
+    Verdict {
+        outcome: outcome.map(|()| Permit {
             service: Arc::clone(service),
         }),
-        policy: None,
-        audited: Vec::new(),
-    };
+        policy: grounds.policy,
+        audited: grounds.audited,
+    }
+}
+
+fn judge<'t>(
+    table: Option<&'t Table>,
+    service: &ServedService,
+    call: &Call<'_>,
+    grounds: &mut Grounds<'t>,
+) -> Result<(), Failure> {
     let Some(table) = table else {
-        verdict.outcome = Err(denied(
+        return Err(denied(
             "no table from the config service yet: all is denied",
         ));
-        return verdict;
     };
     for name in std::iter::once(&service.name).chain(call.parent) {
-        let Some(authorization) = table
-            .services
-            .get(name)
-            .and_then(|service| service.authorization.as_ref())
-        else {
+        let Some(authorization) = authorization_of(table, name) else {
             // Strict: a service that no policy table mentions gets no delivery.
-            verdict.outcome = Err(Failure::new(
-                Reason::Denied,
-                format!("no policy table for {name} here"),
-            ));
-            verdict.policy = None;
-            return verdict;
+            grounds.policy = None;
+            let detail = format!("no policy table for {name} here");
+            return Err(Failure::new(Reason::Denied, detail));
         };
-        if let Err(failure) = decide(authorization, name, call, &mut verdict) {
-            verdict.outcome = Err(failure);
-            return verdict;
-        }
+        decide(authorization, name, call, grounds)?;
     }
-    verdict
+    Ok(())
+}
+
+fn authorization_of<'t>(table: &'t Table, name: &ServiceName) -> Option<&'t Authorization> {
+    table.services.get(name)?.authorization.as_ref()
+}
+
+/// Whether the policies of one service would allow a call, and by which policy; for explanations, not for delivery.
+pub(crate) fn would_allow(
+    table: &Table,
+    name: &ServiceName,
+    call: &Call<'_>,
+) -> (Option<String>, Result<(), Failure>) {
+    let Some(authorization) = authorization_of(table, name) else {
+        return (None, Err(denied("no policy table for it")));
+    };
+    let mut grounds = Grounds::default();
+    let outcome = decide(authorization, name, call, &mut grounds);
+    let policy = match &outcome {
+        Ok(()) => grounds.policy.map(str::to_owned),
+        Err(failure) => failure.policy.as_deref().map(str::to_owned),
+    };
+    (policy, outcome)
 }
 
 fn decide<'t>(
     authorization: &'t Authorization,
     name: &ServiceName,
     call: &Call<'_>,
-    verdict: &mut Verdict<'t>,
+    grounds: &mut Grounds<'t>,
 ) -> Result<(), Failure> {
     if let Some(parents) = &authorization.parents
         && !is_led_by_route(name, call, parents)
@@ -115,18 +143,18 @@ fn decide<'t>(
     {
         match rule.action {
             Action::Deny => {
-                verdict.policy = Some(&rule.policy);
+                grounds.policy = Some(&rule.policy);
                 let detail = format!(
                     "{} denies the call of {} to {name}",
                     rule.policy, call.caller
                 );
-                return Err(Failure::new(Reason::Denied, detail).by(verdict.policy));
+                return Err(Failure::new(Reason::Denied, detail).by(grounds.policy));
             }
             Action::Allow => allowed_by = allowed_by.or(Some(rule.policy.as_str())),
-            Action::Audit => verdict.audited.push(&rule.policy),
+            Action::Audit => grounds.audited.push(&rule.policy),
         }
     }
-    verdict.policy = allowed_by;
+    grounds.policy = allowed_by;
     match (allowed_by, authorization.default) {
         (Some(_), _) | (None, Default::Allow) => Ok(()),
         (None, Default::Deny) => {

@@ -12,6 +12,7 @@ mod attempt;
 mod attempt_simulations;
 mod connection;
 mod exchange;
+pub mod explain;
 mod filters;
 mod hedge;
 mod http1;

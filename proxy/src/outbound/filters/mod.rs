@@ -17,8 +17,8 @@ mod headers;
 pub(super) mod mirror;
 pub(super) mod overrides;
 mod rate_limit;
-mod redirect;
-mod rewrite;
+pub(super) mod redirect;
+pub(super) mod rewrite;
 pub(super) mod routed;
 mod turn;
 

@@ -10,7 +10,7 @@ use weft_config::table::{PathChange, Rewrite};
 use crate::failure::{Failure, Reason};
 
 /// Rewrites the target that is sent.
-pub(super) fn apply(uri: &mut Uri, rewrite: &Rewrite) -> Result<(), Failure> {
+pub(in super::super) fn apply(uri: &mut Uri, rewrite: &Rewrite) -> Result<(), Failure> {
     if *rewrite == Rewrite::default() {
         return Ok(());
     }

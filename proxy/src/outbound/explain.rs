@@ -1,0 +1,408 @@
+//! Where a request would go, and why: what `weft explain` prints. It asks the code that sidecars run: the rules and their
+//! order, the filters' answers and rewrites, and the decision of the sidecar that would deliver. Pure.
+//!
+//! Not here: what a request meets on its way (endpoints that fail, limits that are reached); `weft endpoints` and the
+//! metrics show that.
+
+use http::request::Parts;
+use http::Uri;
+use serde::Serialize;
+use weft_config::table::{
+    Asked, Backend, Filters, HeaderChanges, HttpMatch, PathMatch, RouteRule, Router, Service, ServiceName, Table,
+};
+use weft_transport::identity::SpiffeId;
+use weft_transport::units::format_duration;
+
+use super::filters::{Addressed, redirect, rewrite};
+use crate::failure::Reason;
+use crate::inbound::authorise::{Call, would_allow};
+
+/// What is asked.
+pub struct Question<'a> {
+    /// The identity of the workload that calls.
+    pub caller: &'a SpiffeId,
+    /// The table that its sidecar runs.
+    pub table: &'a Table,
+    /// The service that it addresses.
+    pub service: &'a ServiceName,
+    /// And the port.
+    pub port: u16,
+    /// The request's head, with a URI in origin form, or in absolute form for the authority.
+    pub head: &'a Parts,
+}
+
+/// Where the request would go. Its parts are named as in the output of `weft explain -o json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The service and port that is addressed, as `orders.shop:80`.
+    pub service: String,
+    /// The route whose rule takes the request, as `HTTPRoute/shop/orders`; none where no route is in force.
+    pub route: Option<String>,
+    /// That rule, by its name or its place in the route.
+    pub rule: Option<String>,
+    /// The rules before it, and why each does not take the request.
+    pub passed_over: Vec<PassedOver>,
+    /// Where the requests of the rule go. Empty where the mesh answers.
+    pub backends: Vec<Share>,
+    /// The one backend that gets all of them, if there is one.
+    pub backend: Option<String>,
+    /// The status that the mesh answers with, if it answers itself.
+    pub status: Option<u16>,
+    /// Why the mesh answers, or with which URL.
+    pub answer: Option<String>,
+    /// What the rule's filters do.
+    pub filters: Vec<String>,
+    /// What the application would see.
+    pub delivered: Option<Delivered>,
+    /// How long it may take, and when it is sent again.
+    pub treatment: Option<Treatment>,
+    /// Whether each sidecar that could deliver it would.
+    pub authorized: Option<bool>,
+    /// What each of them would say.
+    pub decisions: Vec<Decision>,
+}
+
+/// A rule that does not take the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PassedOver {
+    /// The rule, as in logs.
+    pub rule: String,
+    /// The first of its conditions that does not hold.
+    pub because: String,
+}
+
+/// A backend of the rule.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// The service and port, as `orders-v2.shop:80`.
+    pub backend: String,
+    /// Its part of the requests, in percent.
+    pub percent: f64,
+    /// Its endpoints, as far as they are known.
+    pub endpoints: Option<usize>,
+    /// The status of its requests, where the mesh answers them.
+    pub status: Option<u16>,
+    /// Why.
+    pub answer: Option<String>,
+}
+
+/// The head as the application sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Delivered {
+    /// Its path and query.
+    pub path: String,
+    /// Its host.
+    pub host: String,
+}
+
+/// How the caller's sidecar treats the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Treatment {
+    /// All attempts together; `none` is without end.
+    pub request_timeout: String,
+    /// One attempt.
+    pub attempt_timeout: String,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Statuses that lead to another attempt.
+    pub retried_codes: Vec<u16>,
+}
+
+/// What the sidecar of a service would say of the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The service whose policies are asked.
+    pub service: String,
+    /// Whether they allow it.
+    pub allowed: bool,
+    /// The policy that decides; none if the default does.
+    pub policy: Option<String>,
+    /// Why, where they do not.
+    pub because: Option<String>,
+}
+
+/// Explains one request. `served` gives the table of a sidecar that serves a service.
+pub fn explain(question: &Question<'_>, served: impl Fn(&ServiceName) -> Table) -> Explanation {
+    let mut explanation = Explanation {
+        service: format!("{}:{}", question.service, question.port),
+        ..Explanation::default()
+    };
+    if let Some(forbidden) = question.table.forbidden.get(question.service) {
+        explanation.authorized = Some(false);
+        let because = format!("{} may not call it: {}", question.caller, forbidden.ban);
+        return explanation.answered(Reason::Denied, because);
+    }
+    let service = question.table.services.get(question.service);
+    let Some(port) = service.and_then(|service| service.ports.get(&question.port)) else {
+        let because = match service {
+            None => "the mesh has no such service".to_owned(),
+            Some(service) => format!("it has the ports {}", ports(service)),
+        };
+        return explanation.answered(Reason::UnknownService, because);
+    };
+    if port.routes.is_empty() {
+        explanation.treated(&port.traffic.request);
+        let own = Backend::new(question.service.clone(), question.port, 1);
+        return explanation.led(question, &[own], &served);
+    }
+    let asked = asked(question.head);
+    let found = Router::new(&port.routes).find(&asked);
+    for rule in port.routes.iter().take(found.unwrap_or(usize::MAX)) {
+        if let Some(because) = refusal(rule, &asked) {
+            let rule = rule.route.clone();
+            explanation.passed_over.push(PassedOver { rule, because });
+        }
+    }
+    let Some(rule) = found.and_then(|place| port.routes.get(place)) else {
+        return explanation.answered(Reason::NoRoute, "no rule takes it".to_owned());
+    };
+    let (route, name) = split(&rule.route);
+    explanation.route = Some(route);
+    explanation.rule = name;
+    explanation.filters = described(&rule.filters);
+    explanation.treated(&rule.traffic);
+    explanation.by_rule(question, rule, &served)
+}
+
+impl Explanation {
+    fn answered(mut self, reason: Reason, because: String) -> Self {
+        self.status = Some(reason.status().as_u16());
+        self.answer = Some(because);
+        self
+    }
+
+    fn treated(&mut self, traffic: &weft_config::table::RequestTraffic) {
+        let time = |time: Option<std::time::Duration>| time.map_or("none".to_owned(), format_duration);
+        self.treatment = Some(Treatment {
+            request_timeout: time(traffic.timeouts.request),
+            attempt_timeout: time(traffic.timeouts.backend_request),
+            retries: traffic.retry.attempts,
+            retried_codes: traffic.retry.codes.clone(),
+        });
+    }
+
+    fn by_rule(
+        mut self,
+        question: &Question<'_>,
+        rule: &RouteRule,
+        served: &impl Fn(&ServiceName) -> Table,
+    ) -> Self {
+        if let Some(name) = &rule.filters.unresolved {
+            let because = format!("its filter {name} leads nowhere");
+            return self.answered(Reason::NoBackend, because);
+        }
+        if let Some(redirect) = &rule.filters.redirect {
+            let label = self.service.clone();
+            let addressed = Addressed {
+                authority: authority(question.head),
+                label: &label,
+            };
+            self.status = Some(redirect.status);
+            self.answer = Some(redirect::location(redirect, question.head, addressed));
+            return self;
+        }
+        self.delivered = delivered(question, &rule.filters);
+        self.led(question, &rule.backends, served)
+    }
+
+    fn led(
+        mut self,
+        question: &Question<'_>,
+        backends: &[Backend],
+        served: &impl Fn(&ServiceName) -> Table,
+    ) -> Self {
+        let sum: u64 = backends.iter().map(|one| u64::from(one.weight)).sum();
+        if sum == 0 {
+            return self.answered(Reason::NoBackend, "the rule has no backend".to_owned());
+        }
+        if self.delivered.is_none() {
+            self.delivered = delivered(question, &Filters::default());
+        }
+        for backend in backends.iter().filter(|one| one.weight > 0) {
+            let share = f64::from(backend.weight) * 100.0 / sum as f64;
+            let share = share_of(question, backend, share);
+            if share.status.is_none() {
+                self.decide(question, backend, served);
+            }
+            self.backends.push(share);
+        }
+        if let [only] = self.backends.as_slice() {
+            (self.status, self.answer) = (only.status, only.answer.clone());
+            self.backend = Some(only.backend.clone());
+        }
+        self
+    }
+
+    /// Asks the policies of the backend, and those of the service that was addressed.
+    fn decide(
+        &mut self,
+        question: &Question<'_>,
+        backend: &Backend,
+        served: &impl Fn(&ServiceName) -> Table,
+    ) {
+        let table = served(&backend.service);
+        let path = self.delivered.as_ref().map_or("/", |seen| &seen.path);
+        let path = path.split('?').next().unwrap_or("/");
+        let parent = (backend.service != *question.service).then_some(question.service);
+        let call = Call {
+            caller: question.caller,
+            parent,
+            request: Some((question.head.method.as_str(), path)),
+        };
+        for name in std::iter::once(&backend.service).chain(parent) {
+            let (policy, outcome) = would_allow(&table, name, &call);
+            let decision = Decision {
+                service: name.to_string(),
+                allowed: outcome.is_ok(),
+                policy,
+                because: outcome.err().map(|failure| failure.detail.into_owned()),
+            };
+            if !self.decisions.contains(&decision) {
+                self.decisions.push(decision);
+            }
+        }
+        self.authorized = Some(self.decisions.iter().all(|one| one.allowed));
+    }
+}
+
+fn share_of(question: &Question<'_>, backend: &Backend, percent: f64) -> Share {
+    let service = question.table.services.get(&backend.service);
+    let port = service.and_then(|service| service.ports.get(&backend.port));
+    let name = format!("{}:{}", backend.service, backend.port);
+    let broken = match (backend.broken, port) {
+        (Some(broken), _) => Some(broken.as_str().to_owned()),
+        (None, None) => Some(format!("{} may not call it", question.caller)),
+        (None, Some(_)) => None,
+    };
+    Share {
+        backend: name,
+        percent: (percent * 100.0).round() / 100.0,
+        endpoints: port.map(|port| port.endpoints.len()).filter(|count| *count > 0),
+        status: broken.is_some().then(|| Reason::NoBackend.status().as_u16()),
+        answer: broken,
+    }
+}
+
+fn delivered(question: &Question<'_>, filters: &Filters) -> Option<Delivered> {
+    let target = question.head.uri.path_and_query()?;
+    let host = authority(question.head).map_or_else(|| question.service.to_string(), str::to_owned);
+    let uri = Uri::builder().scheme("http").authority(host).path_and_query(target.clone());
+    let mut uri = uri.build().ok()?;
+    rewrite::apply(&mut uri, &filters.rewrite).ok()?;
+    Some(Delivered {
+        path: uri.path_and_query()?.to_string(),
+        host: uri.authority()?.to_string(),
+    })
+}
+
+fn authority(head: &Parts) -> Option<&str> {
+    let of_uri = head.uri.authority().map(|authority| authority.as_str());
+    of_uri.or_else(|| head.headers.get(http::header::HOST)?.to_str().ok())
+}
+
+fn asked(head: &Parts) -> Asked<'_> {
+    Asked {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        authority: authority(head),
+        headers: &head.headers,
+    }
+}
+
+/// The first condition of a rule that does not hold; none if the rule takes the request.
+fn refusal(rule: &RouteRule, asked: &Asked<'_>) -> Option<String> {
+    if rule.matches(asked) {
+        return None;
+    }
+    // The compiler writes one match a rule.
+    let one = rule.matches.first()?;
+    let alone = |part: HttpMatch| !part.matches(asked);
+    let nothing = HttpMatch::default;
+    if let Some(path) = &one.path
+        && alone(HttpMatch { path: Some(path.clone()), ..nothing() })
+    {
+        return Some(match path {
+            PathMatch::Exact(path) => format!("the path is not {path}"),
+            PathMatch::Prefix(path) => format!("the path is neither {path} nor below it"),
+            PathMatch::Pattern(pattern) => format!("the path does not match {pattern}"),
+        });
+    }
+    if let Some(method) = &one.method
+        && alone(HttpMatch { method: Some(method.clone()), ..nothing() })
+    {
+        return Some(format!("the method is not {method}"));
+    }
+    for header in &one.headers {
+        if alone(HttpMatch { headers: vec![header.clone()], ..nothing() }) {
+            return Some(format!("the header {} is not {:?}", header.0, header.1));
+        }
+    }
+    for header in &one.header_patterns {
+        if alone(HttpMatch { header_patterns: vec![header.clone()], ..nothing() }) {
+            return Some(format!("the header {} does not match {}", header.0, header.1));
+        }
+    }
+    for query in &one.queries {
+        if alone(HttpMatch { queries: vec![query.clone()], ..nothing() }) {
+            return Some(format!("the query parameter {} is not {:?}", query.0, query.1));
+        }
+    }
+    for query in &one.query_patterns {
+        if alone(HttpMatch { query_patterns: vec![query.clone()], ..nothing() }) {
+            return Some(format!("the query parameter {} does not match {}", query.0, query.1));
+        }
+    }
+    Some("its conditions do not hold together".to_owned())
+}
+
+/// `HTTPRoute/shop/orders/0` is a route and a rule of it.
+fn split(name: &str) -> (String, Option<String>) {
+    match name.match_indices('/').nth(2) {
+        Some((at, _)) => (name[..at].to_owned(), Some(name[at + 1..].to_owned())),
+        None => (name.to_owned(), None),
+    }
+}
+
+fn described(filters: &Filters) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(cors) = &filters.cors {
+        lines.push(format!("CORS: allows {}", cors.origins.join(", ")));
+    }
+    changes(&mut lines, "request", &filters.request_headers);
+    changes(&mut lines, "response", &filters.response_headers);
+    if let Some(host) = &filters.rewrite.host {
+        lines.push(format!("URLRewrite: the host becomes {host}"));
+    }
+    if filters.rewrite.path.is_some() {
+        lines.push("URLRewrite: the path changes".to_owned());
+    }
+    for mirror in &filters.mirrors {
+        let percent = f64::from(mirror.share.numerator) * 100.0 / f64::from(mirror.share.denominator);
+        lines.push(format!(
+            "RequestMirror: {}:{} gets a copy of {percent} % of the requests",
+            mirror.service, mirror.port
+        ));
+    }
+    lines
+}
+
+fn changes(lines: &mut Vec<String>, of: &str, changes: &HeaderChanges) {
+    for (name, value) in &changes.set {
+        lines.push(format!("{of} header {name} is set to {}", String::from(value.clone())));
+    }
+    for (name, value) in &changes.add {
+        lines.push(format!("{of} header {name} gets {}", String::from(value.clone())));
+    }
+    for name in &changes.remove {
+        lines.push(format!("{of} header {name} is removed"));
+    }
+}
+
+fn ports(service: &Service) -> String {
+    let ports: Vec<String> = service.ports.keys().map(u16::to_string).collect();
+    ports.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

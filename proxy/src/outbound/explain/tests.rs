@@ -1,0 +1,142 @@
+//! Explanations of requests to the table of the directory's tests.
+
+use std::sync::Arc;
+
+use http::Request;
+use weft_config::table::{Authorization, Default as Decided, MirrorShare, PathMatch, Redirect};
+
+use super::*;
+use crate::directory::tests::{name, table};
+
+fn caller() -> SpiffeId {
+    "spiffe://demo.test/ns/shop/sa/frontend".parse().unwrap()
+}
+
+/// What `change` makes of the rule of `orders.shop:80`, and the explanation of a request to it.
+fn explained(target: &str, change: impl FnOnce(&mut RouteRule)) -> Explanation {
+    let mut table = table();
+    let orders = Arc::make_mut(table.services.get_mut(&name("orders")).unwrap());
+    change(&mut orders.ports.get_mut(&80).unwrap().routes[0]);
+    let head = Request::builder().uri(target).body(()).unwrap().into_parts().0;
+    let (caller, service) = (caller(), name("orders"));
+    let question = Question {
+        caller: &caller,
+        table: &table,
+        service: &service,
+        port: 80,
+        head: &head,
+    };
+    explain(&question, |_| {
+        let mut served = table.clone();
+        for service in served.services.values_mut() {
+            let open = Authorization::new(Decided::Allow, Vec::new());
+            Arc::make_mut(service).authorization = Some(open);
+        }
+        served
+    })
+}
+
+#[test]
+fn the_rule_its_backends_and_their_shares_are_told() {
+    let found = explained("/v/1?q=1", |_| {});
+    assert_eq!(found.route.as_deref(), Some("HTTPRoute/shop/split"));
+    let shares: Vec<(&str, f64)> =
+        found.backends.iter().map(|one| (one.backend.as_str(), one.percent)).collect();
+    assert_eq!(shares, [("orders-v1.shop:80", 90.0), ("orders-v2.shop:80", 10.0)]);
+    assert_eq!((found.backend, found.status), (None, None));
+    assert_eq!(found.authorized, Some(true));
+    let delivered = found.delivered.unwrap();
+    assert_eq!((delivered.path.as_str(), delivered.host.as_str()), ("/v/1?q=1", "orders.shop"));
+}
+
+#[test]
+fn a_request_that_no_rule_takes_is_told_why_not() {
+    let found = explained("/other", |_| {});
+    assert_eq!(found.status, Some(404));
+    assert_eq!(found.passed_over[0].because, "the path is neither /v nor below it");
+    let found = explained("/v", |rule| {
+        rule.matches[0].method = Some("POST".into());
+    });
+    assert_eq!(found.passed_over[0].because, "the method is not POST");
+    let found = explained("/v?a=1", |rule| {
+        rule.matches[0].queries = vec![("a".into(), "2".into())];
+    });
+    assert_eq!(found.passed_over[0].because, "the query parameter a is not \"2\"");
+}
+
+#[test]
+fn answers_of_the_mesh_have_their_status_and_reason() {
+    let redirected = explained("/v/1", |rule| {
+        let filters = Filters {
+            redirect: Some(Redirect {
+                scheme: None,
+                host: Some("example.org".into()),
+                path: None,
+                port: None,
+                status: 301,
+            }),
+            ..Filters::default()
+        };
+        rule.filters = Arc::new(filters);
+    });
+    assert_eq!(redirected.status, Some(301));
+    assert_eq!(redirected.answer.as_deref(), Some("http://example.org/v/1"));
+    let none = explained("/v", |rule| rule.backends.clear());
+    assert_eq!(none.status, Some(500));
+    let unresolved = explained("/v", |rule| {
+        let filters = Filters {
+            unresolved: Some("Lua script".into()),
+            ..Filters::default()
+        };
+        rule.filters = Arc::new(filters);
+    });
+    assert_eq!(unresolved.answer.as_deref(), Some("its filter Lua script leads nowhere"));
+}
+
+#[test]
+fn filters_are_described_and_a_rewritten_path_is_shown() {
+    let found = explained("/v/1?q", |rule| {
+        rule.matches[0].path = Some(PathMatch::Prefix("/v".into()));
+        let path = weft_config::table::PathChange::Prefix {
+            matched: "/v".into(),
+            with: "/w".into(),
+        };
+        let mut filters = Filters::default();
+        filters.rewrite.path = Some(path);
+        filters.mirrors = vec![weft_config::table::Mirror {
+            service: name("solo"),
+            port: 8080,
+            share: MirrorShare {
+                numerator: 1,
+                denominator: 4,
+            },
+        }];
+        rule.filters = Arc::new(filters);
+    });
+    assert_eq!(found.delivered.unwrap().path, "/w/1?q");
+    assert_eq!(
+        found.filters,
+        [
+            "URLRewrite: the path changes",
+            "RequestMirror: solo.shop:8080 gets a copy of 25 % of the requests"
+        ]
+    );
+}
+
+#[test]
+fn a_service_that_may_not_be_called_is_told_by_its_policy() {
+    let table = table();
+    let head = Request::new(()).into_parts().0;
+    let (caller, service) = (caller(), name("secret"));
+    let question = Question {
+        caller: &caller,
+        table: &table,
+        service: &service,
+        port: 5432,
+        head: &head,
+    };
+    let found = explain(&question, |_| table.clone());
+    assert_eq!((found.status, found.authorized), (Some(403), Some(false)));
+    let because = found.answer.unwrap();
+    assert!(because.contains("AuthorizationPolicy/shop/secret denies it"), "{because}");
+}
