@@ -1,6 +1,7 @@
 //! What became of one request or tunnel: kept while it runs, and told to its observers once, when it ends or is
-//! dropped. Observers are its metrics and the access log; another one is one more in [`Record::observers`]. Tunnels count
-//! their bytes while they pass ([`TunnelSeries`]), as they may last for days.
+//! dropped. Observers are its metrics and those of its worker ([`Observers`]), such as the access log; another one is one
+//! more in the list that `run/stages.rs` makes. Tunnels count their bytes while they pass ([`TunnelSeries`]), as they may
+//! last for days.
 //!
 //! What its attempts took is in `record/attempt.rs`.
 
@@ -15,7 +16,6 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use attempt::{Ended, Kept};
 
-use crate::access_log::AccessLog;
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::metrics::{self, Counted, Series, TunnelSeries};
@@ -27,8 +27,8 @@ use crate::resilience::standing::Outcome;
 pub(crate) struct Record {
     /// Where it is counted, and under which labels it is logged.
     pub(crate) counted: Arc<Counted>,
-    /// The worker's log.
-    pub(crate) log: Arc<AccessLog>,
+    /// Those of its worker.
+    observers: Arc<Observers>,
     /// When its head was complete.
     pub(crate) started: Instant,
     /// Its method.
@@ -76,6 +76,16 @@ pub(crate) trait Observer {
     fn observe(&self, finished: &Finished<'_>);
 }
 
+/// Who is told of every exchange of a worker that is over, in this order, after the metrics of that exchange.
+pub(crate) struct Observers(Vec<Box<dyn Observer + Send + Sync>>);
+
+impl Observers {
+    /// These.
+    pub(crate) fn new(all: Vec<Box<dyn Observer + Send + Sync>>) -> Self {
+        Self(all)
+    }
+}
+
 impl Finished<'_> {
     /// How long it took in all.
     pub(crate) fn duration(&self) -> Duration {
@@ -94,14 +104,14 @@ impl Record {
     /// A call that begins.
     pub(crate) fn new(
         counted: Arc<Counted>,
-        log: Arc<AccessLog>,
+        observers: Arc<Observers>,
         started: Instant,
         head: &http::request::Parts,
         request_id: Option<HeaderValue>,
     ) -> Self {
         Self {
             counted,
-            log,
+            observers,
             started,
             method: head.method.clone(),
             uri: head.uri.clone(),
@@ -207,14 +217,10 @@ impl Record {
             outcome,
             is_broken_off,
         };
-        for observer in self.observers() {
+        self.counted.observe(&finished);
+        for observer in &self.observers.0 {
             observer.observe(&finished);
         }
-    }
-
-    /// Who is told of its end, in this order.
-    fn observers(&self) -> [&dyn Observer; 2] {
-        [&*self.counted, &*self.log]
     }
 
     /// The mesh or the application failed; a refusal by policy or of a bad request counts as well where

@@ -42,7 +42,8 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let labels = worker.arriving(peer.id.id(), &peer.service, label);
     let counted = worker.shard.tunnels(labels);
     let id = head.headers.get(fields::X_REQUEST_ID).cloned();
-    let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, id);
+    let observers = Arc::clone(&worker.observers);
+    let mut record = Record::new(counted, observers, started, &head, id);
     let opened = match service {
         Ok(service) => open(&peer, &directory, service, &head).await,
         Err(failure) => Err(failure),
