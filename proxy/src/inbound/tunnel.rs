@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
+use weft_config::table::Protocol;
 use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, Responder, ServerRequest};
 
 use super::served::ServedService;
@@ -91,14 +92,14 @@ async fn open(
 ) -> Result<Opened, Failure> {
     // Who may not call hears nothing else of the service.
     let admitted = peer.admit(directory, service, head, Instant::now())?;
-    if service
-        .protocol(directory.table.as_deref())
-        .is_some_and(weft_config::table::Protocol::has_requests)
-    {
-        return Err(Failure::new(
-            Reason::MethodRefused,
-            format!("{} takes requests, not tunnels", service.label),
-        ));
+    match service.protocol(directory.table.as_deref()) {
+        Some(Protocol::Http | Protocol::Grpc) => {
+            return Err(Failure::new(
+                Reason::MethodRefused,
+                format!("{} takes requests, not tunnels", service.label),
+            ));
+        }
+        Some(Protocol::Tcp) | None => {}
     }
     let application = admitted.application.connect().await?;
     Ok(Opened {

@@ -196,14 +196,13 @@ pub(crate) fn route(
     now: Instant,
     random: &mut impl Rng,
 ) -> Result<Route, Failure> {
-    if !port.cluster.protocol.has_requests() {
-        return Err(Failure::new(
-            Reason::BadRequest,
-            format!(
-                "{} is a TCP service: it needs a listener of its own",
-                port.cluster.label
-            ),
-        ));
+    match port.cluster.protocol {
+        Protocol::Http | Protocol::Grpc => {}
+        Protocol::Tcp => {
+            let label = &port.cluster.label;
+            let detail = format!("{label} is a TCP service: it needs a listener of its own");
+            return Err(Failure::new(Reason::BadRequest, detail));
+        }
     }
     choose(
         port,
