@@ -5,13 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use super::{HandshakeError, close, handshake_error, presented_chain, proven_peer};
+use super::{close, handshake_error, presented_chain, proven_peer};
 use crate::credentials::Credentials;
-use crate::error::Reason;
+use crate::error::{DialError, HandshakeError, Reason};
 use crate::http3::{ClientConnection, Driver, close_code};
 use crate::identity::{PeerId, SpiffeId};
 use crate::lag::Lag;
-use crate::limits;
 use crate::streams::{Streams, WindowPools};
 use crate::tls;
 use crate::tuning::Tuning;
@@ -23,62 +22,6 @@ pub struct Dialler {
     pub(crate) credentials: Credentials,
     pub(crate) tuning: Tuning,
     pub(super) windows: WindowPools,
-}
-
-/// Why a peer was not reached. In every case it has seen no request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DialError {
-    /// No answer in time.
-    #[error("no answer from {0} within the handshake timeout")]
-    Timeout(SocketAddr),
-    /// It takes no new connections: it is about to end.
-    #[error("{0} takes no new connections")]
-    Closed(SocketAddr),
-    /// It goes away, does not acknowledge what it is sent, or has not answered yet: another peer is to be preferred.
-    #[error("{0} goes away, or does not answer")]
-    Doubtful(SocketAddr),
-    /// The handshake failed: a certificate was refused on one of the sides, or QUIC's rules.
-    #[error("{address} refused the handshake, or was refused: {reason}")]
-    Refused {
-        /// Whom we dialled.
-        address: SocketAddr,
-        /// What TLS or QUIC said.
-        reason: String,
-    },
-    /// A valid peer of the mesh, but not the one that the table names.
-    #[error("{address} proved to be {proven}, expected {expected}")]
-    WrongIdentity {
-        /// Whom we dialled.
-        address: SocketAddr,
-        /// Who it should be.
-        expected: SpiffeId,
-        /// Who it is.
-        proven: SpiffeId,
-    },
-    /// A certificate is over by the clock of this host, so nothing would be asked on the connection.
-    #[error("no connection to {address}: the certificate of {whose} expired {} s ago", since.as_secs())]
-    Expired {
-        /// Whom we dialled.
-        address: SocketAddr,
-        /// The peer, or this side.
-        whose: SpiffeId,
-        /// For how long it has been over.
-        since: Duration,
-    },
-    /// This host could not send.
-    #[error("cannot dial {address}: {reason}")]
-    Local {
-        /// Whom we dialled.
-        address: SocketAddr,
-        /// What failed.
-        reason: String,
-    },
-    /// This worker talks to too many peers.
-    #[error("too many peers (more than {})", limits::PEERS_MAX)]
-    TooManyPeers,
-    /// The worker is shutting down.
-    #[error("shutting down")]
-    ShuttingDown,
 }
 
 fn check_age(
