@@ -1,7 +1,7 @@
 //! The record of one request or tunnel. It is kept while the exchange runs, and passed to its observers once,
-//! when the exchange ends or is dropped. The observers are the metrics and the access log; another observer
-//! is one more entry in [`Record::observers`]. Tunnels count their bytes as they pass ([`TunnelSeries`]),
-//! because tunnels may last for days.
+//! when the exchange ends or is dropped. The observers are its metrics and those of its worker
+//! ([`Observers`]), such as the access log; another one is one more entry in the list that `run/stages.rs`
+//! makes. Tunnels count their bytes as they pass ([`TunnelSeries`]), because tunnels may last for days.
 //!
 //! The timing of its attempts is in `record/attempt.rs`.
 
@@ -16,7 +16,6 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 use attempt::{Ended, Kept};
 
-use crate::access_log::AccessLog;
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
 use crate::metrics::{self, Counted, Series, TunnelSeries};
@@ -28,8 +27,8 @@ use crate::resilience::standing::Outcome;
 pub(crate) struct Record {
     /// Where the exchange is counted, and its labels in logs.
     pub(crate) counted: Arc<Counted>,
-    /// The worker's log.
-    pub(crate) log: Arc<AccessLog>,
+    /// Those of its worker.
+    observers: Arc<Observers>,
     /// When its head was complete.
     pub(crate) started: Instant,
     /// Its method.
@@ -98,6 +97,16 @@ pub(crate) trait Observer {
     fn observe(&self, finished: &Finished<'_>);
 }
 
+/// Who is told of every exchange of a worker that is over, in this order, after the metrics of that exchange.
+pub(crate) struct Observers(Vec<Box<dyn Observer + Send + Sync>>);
+
+impl Observers {
+    /// These.
+    pub(crate) fn new(all: Vec<Box<dyn Observer + Send + Sync>>) -> Self {
+        Self(all)
+    }
+}
+
 impl Finished<'_> {
     /// How long it took in all.
     pub(crate) fn duration(&self) -> Duration {
@@ -116,14 +125,14 @@ impl Record {
     /// A call that begins.
     pub(crate) fn new(
         counted: Arc<Counted>,
-        log: Arc<AccessLog>,
+        observers: Arc<Observers>,
         started: Instant,
         head: &http::request::Parts,
         request_id: Option<HeaderValue>,
     ) -> Self {
         Self {
             counted,
-            log,
+            observers,
             started,
             method: head.method.clone(),
             uri: head.uri.clone(),
@@ -231,14 +240,10 @@ impl Record {
             outcome,
             is_broken_off,
         };
-        for observer in self.observers() {
+        self.counted.observe(&finished);
+        for observer in &self.observers.0 {
             observer.observe(&finished);
         }
-    }
-
-    /// The observers of its end, in this order.
-    fn observers(&self) -> [&dyn Observer; 2] {
-        [&*self.counted, &*self.log]
     }
 
     /// The mesh or the application failed. A refusal by policy, or of a bad request, counts as well if the

@@ -15,7 +15,6 @@ use weft_config::table::{Locality, Table};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 use weft_transport::pool::Pool;
 
-use crate::access_log::AccessLog;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
@@ -23,6 +22,7 @@ use crate::http::upload::Room;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::outbound::route::Wanted;
+use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::propagation::{Propagation, TraceId};
 use crate::resilience::rate::NamedRates;
@@ -66,8 +66,8 @@ pub(crate) struct Worker {
     pub(crate) directory: watch::Receiver<Arc<Directory>>,
     /// Counts.
     pub(crate) shard: Arc<Shard>,
-    /// The access log.
-    pub(crate) log: Arc<AccessLog>,
+    /// Who is told of what is over.
+    pub(crate) observers: Arc<Observers>,
     /// Owns every task of the data path; the drain waits for it.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when connections shall end after what they have under way.

@@ -373,6 +373,52 @@ fn files_that_the_architecture_calls_pure_say_so_themselves() {
     findings.expect_none();
 }
 
+/// The files and folders that the stories and walks of ARCHITECTURE.md name, with their lines: not the tree, and not
+/// what a walk calls new.
+fn named_in_prose(architecture: &str) -> Vec<(usize, &str)> {
+    const ENDS: [&str; 6] = [".rs", ".md", ".yaml", ".proto", ".toml", "/"];
+    let tree = architecture.rfind("```").unwrap_or_default();
+    let mut line = architecture[..tree].matches('\n').count() + 1;
+    let mut parts = architecture[tree..].split('`').skip(3).peekable();
+    let mut named = Vec::new();
+    while let (Some(prose), Some(word)) = (parts.next(), parts.next()) {
+        line += prose.matches('\n').count();
+        let is_name = ENDS.iter().any(|end| word.ends_with(end)) && !word.contains([' ', '\n']);
+        let after = parts.peek().copied().unwrap_or_default().trim_start();
+        if is_name && !word.contains("NAME") && !word.starts_with('/') && !after.starts_with("(new")
+        {
+            named.push((line, word));
+        }
+        line += word.matches('\n').count();
+    }
+    named
+}
+
+#[test]
+fn files_that_the_stories_and_walks_name_are_there() {
+    let sources = sources();
+    let architecture = sources
+        .iter()
+        .find(|source| source.path == "ARCHITECTURE.md");
+    let named = named_in_prose(&architecture.unwrap().text);
+    assert!(named.len() > 100, "does the rule still find them?");
+    let mut findings = Findings::default();
+    for (line, name) in named {
+        let is_there = sources.iter().any(|source| {
+            let path = format!("/{}", source.path);
+            match name.ends_with('/') {
+                true => path.contains(&format!("/{name}")),
+                false => path.ends_with(&format!("/{name}")),
+            }
+        });
+        if !is_there {
+            let told = format!("{name} is not there: name the file that has its story now");
+            findings.add("ARCHITECTURE.md", line, told);
+        }
+    }
+    findings.expect_none();
+}
+
 /// The name of a const that bounds something: a length of time, or a number that is called a bound.
 fn bound(line: &str) -> Option<&str> {
     let code = code(line).trim_start();
@@ -662,4 +708,9 @@ fn the_rules_of_this_file_find_what_breaks_them() {
     let wanted =
         [("proxy", "two.rs"), ("proxy", "three.rs")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(called_pure(tree), wanted);
+    let prose = format!(
+        "{tree}\n`one.rs`, `two()`,\n`three/` (a folder), `four.rs`\n(new), `NAME.rs`, `five.md`"
+    );
+    let wanted = [(6, "one.rs"), (7, "three/"), (8, "five.md")];
+    assert_eq!(named_in_prose(&prose), wanted);
 }

@@ -1,13 +1,19 @@
 //! Errors between two sidecars, in terms of HTTP, whatever wire carries it.
 //!
-//! One enum per operation, by direction: [`OpenError`] (starting a request), [`ReceiveError`] and
-//! [`SendError`] (the two halves of an exchange) and [`ConnectionError`] (the whole connection). A [`Reason`]
-//! is what one side tells the other when it ends something early. Not here: how a wire encodes it
-//! (`http3/code.rs`). Re-exported by [`crate::wire`].
+//! One enum per operation, by direction: [`DialError`] and [`HandshakeError`] (a connection that does not come
+//! about), [`OpenError`] (starting a request), [`ReceiveError`] and [`SendError`] (the two halves of an
+//! exchange) and [`ConnectionError`] (the whole connection). A [`Reason`] is what one side tells the other
+//! when it ends something early. Not here: how a wire encodes it (`http3/code.rs`). Re-exported by
+//! [`crate::wire`].
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use thiserror::Error;
+
+use crate::identity::SpiffeId;
+use crate::limits;
 
 /// Why one side ends an exchange or a connection before its end, as it tells the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -220,4 +226,111 @@ pub enum HeadError {
     /// More than the peer or this side accepts.
     #[error("too large")]
     TooLarge,
+}
+
+/// Why a peer was not reached. In every case it has seen no request.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DialError {
+    /// No answer in time.
+    #[error("no answer from {0} within the handshake timeout")]
+    Timeout(SocketAddr),
+    /// It takes no new connections: it is about to end.
+    #[error("{0} takes no new connections")]
+    Closed(SocketAddr),
+    /// It goes away, does not acknowledge what it is sent, or has not answered yet: another peer is to be preferred.
+    #[error("{0} goes away, or does not answer")]
+    Doubtful(SocketAddr),
+    /// The handshake failed: a certificate was refused on one of the sides, or the wire's rules.
+    #[error("{address} refused the handshake, or was refused: {reason}")]
+    Refused {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// What TLS or the wire said.
+        reason: String,
+    },
+    /// A valid peer of the mesh, but not the one that the table names.
+    #[error("{address} proved to be {proven}, expected {expected}")]
+    WrongIdentity {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// Who it should be.
+        expected: SpiffeId,
+        /// Who it is.
+        proven: SpiffeId,
+    },
+    /// A certificate is over by the clock of this host, so nothing would be asked on the connection.
+    #[error("no connection to {address}: the certificate of {whose} expired {} s ago", since.as_secs())]
+    Expired {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// The peer, or this side.
+        whose: SpiffeId,
+        /// For how long it has been over.
+        since: Duration,
+    },
+    /// This host could not send.
+    #[error("cannot dial {address}: {reason}")]
+    Local {
+        /// Whom we dialled.
+        address: SocketAddr,
+        /// What failed.
+        reason: String,
+    },
+    /// This worker talks to too many peers.
+    #[error("too many peers (more than {})", limits::PEERS_MAX)]
+    TooManyPeers,
+    /// The worker is shutting down.
+    #[error("shutting down")]
+    ShuttingDown,
+}
+
+/// Why a peer that asked to come in got no handshake, for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// Many handshakes are under way, and it must first show that it receives at its address.
+    Retry,
+    /// As many began in this second as may.
+    Ignored,
+}
+
+/// Why a connection did not come in.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// The peer did not finish in time.
+    #[error("the handshake took too long")]
+    Timeout,
+    /// A certificate was refused, or another rule of TLS or the wire was broken.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The peer takes no new connections.
+    #[error("refused: no new connections are taken")]
+    Closed,
+    /// The peer went away.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// It was the oldest one when a newer one came and none more may be under way.
+    #[error("given up for a newer one: too many handshakes are under way")]
+    GivenUp,
+}
+
+impl TurnedAway {
+    /// A short name for the label of a metric.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+impl HandshakeError {
+    /// A short name for the label of a metric.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Refused(_) | Self::Closed => "refused",
+            Self::Lost(_) => "lost",
+            Self::GivenUp => "given_up",
+        }
+    }
 }

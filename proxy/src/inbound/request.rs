@@ -59,7 +59,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     };
     let mut record = Record::new(
         counted,
-        Arc::clone(&worker.log),
+        Arc::clone(&worker.observers),
         started,
         &head,
         Some(id.clone()),

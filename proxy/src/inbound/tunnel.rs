@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
+use weft_config::table::Protocol;
 use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf, Responder, ServerRequest};
 
 use super::served::ServedService;
@@ -42,7 +43,8 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let labels = worker.arriving(peer.id.id(), &peer.service, label);
     let counted = worker.shard.tunnels(labels);
     let id = head.headers.get(fields::X_REQUEST_ID).cloned();
-    let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, id);
+    let observers = Arc::clone(&worker.observers);
+    let mut record = Record::new(counted, observers, started, &head, id);
     let opened = match service {
         Ok(service) => open(&peer, &directory, service, &head).await,
         Err(failure) => Err(failure),
@@ -91,14 +93,14 @@ async fn open(
 ) -> Result<Opened, Failure> {
     // A caller without permission learns nothing else about the service.
     let admitted = peer.admit(directory, service, head, Instant::now())?;
-    if service
-        .protocol(directory.table.as_deref())
-        .is_some_and(weft_config::table::Protocol::has_requests)
-    {
-        return Err(Failure::new(
-            Reason::MethodRefused,
-            format!("{} takes requests, not tunnels", service.label),
-        ));
+    match service.protocol(directory.table.as_deref()) {
+        Some(Protocol::Http | Protocol::Grpc) => {
+            return Err(Failure::new(
+                Reason::MethodRefused,
+                format!("{} takes requests, not tunnels", service.label),
+            ));
+        }
+        Some(Protocol::Tcp) | None => {}
     }
     let application = admitted.application.connect().await?;
     Ok(Opened {

@@ -191,7 +191,10 @@ impl Exchange {
 
     /// Whether it opens a tunnel.
     pub(super) fn is_tunnel(&self) -> bool {
-        matches!(self.carries, Carries::Tunnel)
+        match self.carries {
+            Carries::Request { .. } => false,
+            Carries::Tunnel => true,
+        }
     }
 
     /// The body from its beginning, if there is one.

@@ -164,11 +164,9 @@ pub(crate) async fn listen(listener: Arc<Listener>, socket: Socket, room: Arc<Se
 /// connections are idle most of the time, and there may be thousands.
 async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     let protocol = route::protocol(&listener.worker.directory(), &listener.destination);
-    if protocol == Some(Protocol::Tcp) {
-        return Box::pin(tunnel::serve(&listener, stream)).await;
-    }
     let patience = match protocol {
-        Some(_) => limits::DETECT_TIMEOUT,
+        Some(Protocol::Tcp) => return Box::pin(tunnel::serve(&listener, stream)).await,
+        Some(Protocol::Http | Protocol::Grpc) => limits::DETECT_TIMEOUT,
         None => limits::DETECT_UNKNOWN_TIMEOUT,
     };
     let mut first = BytesMut::new();

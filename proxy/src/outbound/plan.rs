@@ -112,7 +112,8 @@ pub(super) fn tunnel(
     let (counted, route) = find_tunnel_route(listener, started);
     let mut head = Request::new(()).into_parts().0;
     head.method = Method::CONNECT;
-    let mut record = Record::new(counted, Arc::clone(&worker.log), started, &head, None);
+    let observers = Arc::clone(&worker.observers);
+    let mut record = Record::new(counted, observers, started, &head, None);
     let planned = route.and_then(|route| {
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();

@@ -32,8 +32,8 @@ pub(super) async fn refuse(
 ) {
     let id = request_id::make(rand::RngExt::random(&mut *lock(&worker.random)));
     let head = guess(unread);
-    let (counted, log) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.log));
-    let mut record = Record::new(counted, log, Instant::now(), &head, Some(id.clone()));
+    let (counted, observers) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.observers));
+    let mut record = Record::new(counted, observers, Instant::now(), &head, Some(id.clone()));
     let bodiless = head.method == Method::HEAD;
     let (response, text) = answer::answer(&failure, false, bodiless, Some(&id));
     record.status = response.status().as_u16();

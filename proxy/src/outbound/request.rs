@@ -34,8 +34,8 @@ pub(super) async fn serve(
     let id = request_id::ensure(&mut head.headers, || {
         rand::RngExt::random(&mut *lock(&worker.random))
     });
-    let (counted, log) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.log));
-    let mut record = Record::new(counted, log, started, &head, Some(id));
+    let (counted, observers) = (Arc::clone(&worker.unrouted), Arc::clone(&worker.observers));
+    let mut record = Record::new(counted, observers, started, &head, Some(id));
     let mut exchange = match plan::request(&client, head, grpc, &mut record) {
         Ok(exchange) => exchange,
         Err(instead) => return Ok(instead.respond(record, grpc)),

@@ -198,14 +198,13 @@ pub(crate) fn rule<'p>(
     head: &Parts,
     authority: Option<&str>,
 ) -> Result<Option<&'p Rule>, Failure> {
-    if !port.cluster.protocol.has_requests() {
-        return Err(Failure::new(
-            Reason::BadRequest,
-            format!(
-                "{} is a TCP service: it needs a listener of its own",
-                port.cluster.label
-            ),
-        ));
+    match port.cluster.protocol {
+        Protocol::Http | Protocol::Grpc => {}
+        Protocol::Tcp => {
+            let label = &port.cluster.label;
+            let detail = format!("{label} is a TCP service: it needs a listener of its own");
+            return Err(Failure::new(Reason::BadRequest, detail));
+        }
     }
     let Some(router) = &port.router else {
         return Ok(None);

@@ -42,6 +42,7 @@ use crate::health;
 use crate::inbound::served::{Served, ServedService};
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
+use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
 use crate::takeover::{Before, Expected, Incumbent, Kept, Predecessor, Right, socket_error};
@@ -312,9 +313,10 @@ impl Built {
                 let socket = listener.bound.take(index)?;
                 Some((listener.leads_to.clone(), socket))
             });
+            let log = writer.log(settings.access_log, Arc::clone(&shard));
             let plan = Plan {
                 shared: Arc::clone(&shared),
-                log: Arc::new(writer.log(settings.access_log, Arc::clone(&shard))),
+                observers: Arc::new(Observers::new(vec![Box::new(log)])),
                 shard: Arc::clone(&shard),
                 mesh_port,
                 serves: settings.inbound.is_some(),

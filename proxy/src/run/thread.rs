@@ -23,7 +23,6 @@ use weft_transport::wire::{Listener as MeshListener, Port};
 use super::RunError;
 use super::bind::Unowned;
 use super::memory::give_back;
-use crate::access_log::AccessLog;
 use crate::directory::Directory;
 use crate::http::upload::Room;
 use crate::inbound::{self, Inbound};
@@ -31,12 +30,13 @@ use crate::limits;
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
 use crate::outbound::{self, Listener, Socket};
+use crate::record::Observers;
 use crate::worker::{Shared, Worker, follow};
 
 /// All that a worker needs.
 pub(super) struct Plan {
     pub(super) shared: Arc<Shared>,
-    pub(super) log: Arc<AccessLog>,
+    pub(super) observers: Arc<Observers>,
     pub(super) shard: Arc<Shard>,
     pub(super) mesh_port: Port,
     pub(super) serves: bool,
@@ -116,7 +116,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         pool: pool.clone(),
         directory: directory.clone(),
         shard: plan.shard,
-        log: plan.log,
+        observers: plan.observers,
         tasks: TaskTracker::new(),
         finish: plan.finish.clone(),
         rest: plan.rest,

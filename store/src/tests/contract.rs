@@ -126,7 +126,10 @@ const CASES: &[Case] = &[
             let changes: Vec<Change> = (0..count)
                 .map(|n| Change::put(n.to_be_bytes(), *b"x"))
                 .collect();
-            let _ = store.commit(&[], &changes).unwrap();
+            // As many at once as etcd takes.
+            for some in changes.chunks(128) {
+                let _ = store.commit(&[], some).unwrap();
+            }
             let mut seen = 0_u32;
             each(store.snapshot().unwrap().as_ref(), Keys::all(), |entry| {
                 assert_eq!(entry.key, seen.to_be_bytes());

@@ -5,13 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use super::{HandshakeError, close, handshake_error, presented_chain, proven_peer};
+use super::{close, handshake_error, presented_chain, proven_peer};
 use crate::credentials::Credentials;
-use crate::error::Reason;
+use crate::error::{DialError, HandshakeError, Reason};
 use crate::http3::{ClientConnection, Driver, close_code};
 use crate::identity::{PeerId, SpiffeId};
 use crate::lag::Lag;
-use crate::limits;
 use crate::streams::{Streams, WindowPools};
 use crate::tls;
 use crate::tuning::Tuning;
@@ -23,62 +22,6 @@ pub struct Dialler {
     pub(crate) credentials: Credentials,
     pub(crate) tuning: Tuning,
     pub(super) windows: WindowPools,
-}
-
-/// Why a peer was not reached. In every case the peer has seen no request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DialError {
-    /// No answer in time.
-    #[error("no answer from {0} within the handshake timeout")]
-    Timeout(SocketAddr),
-    /// It takes no new connections, because it is about to end.
-    #[error("{0} takes no new connections")]
-    Closed(SocketAddr),
-    /// It is shutting down, does not acknowledge, or has not answered yet: another peer is preferable.
-    #[error("{0} goes away, or does not answer")]
-    Doubtful(SocketAddr),
-    /// The handshake failed: one side refused a certificate, or a rule of QUIC was broken.
-    #[error("{address} refused the handshake, or was refused: {reason}")]
-    Refused {
-        /// The address that was dialled.
-        address: SocketAddr,
-        /// The error of TLS or QUIC.
-        reason: String,
-    },
-    /// A valid peer of the mesh, but not of the identity in the table.
-    #[error("{address} proved to be {proven}, expected {expected}")]
-    WrongIdentity {
-        /// The address that was dialled.
-        address: SocketAddr,
-        /// The identity that the table names.
-        expected: SpiffeId,
-        /// The identity that it proved.
-        proven: SpiffeId,
-    },
-    /// A certificate has expired by the clock of this host, so no request would be sent on the connection.
-    #[error("no connection to {address}: the certificate of {whose} expired {} s ago", since.as_secs())]
-    Expired {
-        /// The address that was dialled.
-        address: SocketAddr,
-        /// The peer, or this side.
-        whose: SpiffeId,
-        /// How long ago it expired.
-        since: Duration,
-    },
-    /// This host could not send.
-    #[error("cannot dial {address}: {reason}")]
-    Local {
-        /// The address that was dialled.
-        address: SocketAddr,
-        /// What failed.
-        reason: String,
-    },
-    /// This worker talks to too many peers.
-    #[error("too many peers (more than {})", limits::PEERS_MAX)]
-    TooManyPeers,
-    /// The worker is shutting down.
-    #[error("shutting down")]
-    ShuttingDown,
 }
 
 fn check_age(

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::admission::{Admission, Verdict};
 use super::{close, handshake_error, presented_chain, proven_peer};
 use crate::credentials::Credentials;
-use crate::error::Reason;
+use crate::error::{HandshakeError, Reason, TurnedAway};
 use crate::http3::{ServerConnection, close_code};
 use crate::identity::SpiffeId;
 use crate::lag::Lag;
@@ -49,15 +49,6 @@ pub struct Incoming {
     connections: Places<SpiffeId>,
 }
 
-/// Why a connection attempt got no handshake, for now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnedAway {
-    /// Many handshakes are under way, and the peer must first prove that it receives at its address.
-    Retry,
-    /// As many handshakes as allowed began in this second.
-    Ignored,
-}
-
 /// A connection whose peer has proven its identity.
 pub struct Accepted {
     /// Where it comes from.
@@ -73,48 +64,6 @@ pub struct Accepted {
 pub struct TrustGuard {
     connection: quinn::Connection,
     pub(super) credentials: Credentials,
-}
-
-/// Why a connection was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum HandshakeError {
-    /// The peer did not finish in time.
-    #[error("the handshake took too long")]
-    Timeout,
-    /// A certificate was refused, or another rule of TLS or QUIC was broken.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// The peer takes no new connections.
-    #[error("refused: no new connections are taken")]
-    Closed,
-    /// The peer went away.
-    #[error("the connection was lost: {0}")]
-    Lost(String),
-    /// It was the oldest handshake when a newer one came and no more may be under way.
-    #[error("given up for a newer one: too many handshakes are under way")]
-    GivenUp,
-}
-
-impl TurnedAway {
-    /// A short name for the label of a metric.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Retry => "retry",
-            Self::Ignored => "ignored",
-        }
-    }
-}
-
-impl HandshakeError {
-    /// A short name for the label of a metric.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Refused(_) | Self::Closed => "refused",
-            Self::Lost(_) => "lost",
-            Self::GivenUp => "given_up",
-        }
-    }
 }
 
 impl Listener {

@@ -21,8 +21,8 @@ mod takeover_tests;
 #[cfg(test)]
 mod tests;
 
-pub use dialler::{DialError, Dialler};
-pub use listener::{Accepted, HandshakeError, Incoming, Listener, TrustGuard, TurnedAway};
+pub use dialler::Dialler;
+pub use listener::{Accepted, Incoming, Listener, TrustGuard};
 pub use relay::{Elder, RelayPair};
 pub use shared::{Reading, elders};
 
@@ -37,7 +37,7 @@ use rustls_pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
-use crate::error::Reason;
+use crate::error::{HandshakeError, Reason};
 use crate::http3::close_code;
 use crate::identity::PeerId;
 use crate::lag::Lag;

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::acknowledged::Observed;
 use crate::congestion::Tolerant;
+use crate::error::DialError;
 use crate::streams::Streams;
 use crate::testing::{self, Authority, FRONTEND, ORDERS};
 use crate::tuning::{Congestion, PostQuantum, TransportSettings};

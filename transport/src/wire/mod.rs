@@ -11,7 +11,7 @@
 //! | [`Port`] | where both sides of a worker begin | `port.rs` |
 //! | [`Listener`], [`ServerConnection`], [`ServerRequest`], [`Responder`] | the serving side | `server.rs` |
 //! | [`SendHalf`], [`RecvHalf`] | the two directions of an exchange, for both sides | `halves.rs` |
-//! | [`Reason`], [`OpenError`], [`ReceiveError`], [`SendError`], [`ConnectionError`] | errors, by direction | `../error.rs` |
+//! | [`DialError`], [`HandshakeError`], [`OpenError`], [`ReceiveError`], [`SendError`], [`ConnectionError`], [`Reason`] | errors, by direction | `../error.rs` |
 //!
 //! The wires: HTTP/3 ([`crate::http3`]), and one in memory for tests (`memory/`). Behind this interface stand
 //! the pool and its watch over silent peers ([`crate::pool`]), and the drain. Not here: which peer a request
@@ -68,9 +68,9 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use crate::endpoint::{DialError, HandshakeError, TurnedAway};
 pub use crate::error::{
-    ConnectionError, HeadError, OpenError, Reason, ReceiveError, SendError, Unprocessed,
+    ConnectionError, DialError, HandshakeError, HeadError, OpenError, Reason, ReceiveError,
+    SendError, TurnedAway, Unprocessed,
 };
 pub use crate::status::ConnectionStatus;
 pub use client::{ClientConnection, Dialler, Driver, Reserved, ResponseHalf};

@@ -111,43 +111,40 @@ struct Serving {
     _ends: (Listener, Dialler),
 }
 
-/// Each of these is a test over each wire.
+/// Each of these facts is a test over each of these wires. A wire is named by the function that makes its [`Ends`].
 macro_rules! contract {
-    ($($name:ident,)*) => {
-        mod over_http3 {
+    (over $($wire:ident)+: $facts:tt) => {
+        $(contract!(@ $wire $facts);)+
+    };
+    (@ $wire:ident [$($fact:ident,)+]) => {
+        mod $wire {
             $(#[tokio::test]
-            async fn $name() {
-                let run = async { super::$name(super::over_http3().await).await };
+            async fn $fact() {
+                let run = async { super::$fact(super::$wire().await).await };
                 tokio::time::timeout(super::PATIENCE, run).await.unwrap();
-            })*
-        }
-
-        mod in_memory {
-            $(#[tokio::test]
-            async fn $name() {
-                let run = async { super::$name(super::in_memory().await).await };
-                tokio::time::timeout(super::PATIENCE, run).await.unwrap();
-            })*
+            })+
         }
     };
 }
 
 contract! {
-    a_message_arrives_whole_both_ways,
-    each_side_knows_the_identity_of_the_other,
-    an_end_behind_the_declared_length_is_seen_with_the_last_byte,
-    a_refused_request_is_unprocessed_and_the_connection_lives,
-    a_peer_with_too_much_to_do_is_busy_and_says_not_that_nothing_was_processed,
-    a_reset_carries_its_reason_and_stays,
-    a_refusal_after_an_interim_response_breaks_the_rules,
-    a_dropped_responder_and_a_dropped_body_are_cancelled_and_never_a_clean_end,
-    a_reader_that_stops_tells_its_sender_why,
-    what_cannot_be_said_or_breaks_its_length_is_not_sent,
-    a_tunnel_carries_bytes_and_each_side_ends_alone,
-    a_shutdown_lets_accepted_requests_finish_and_refuses_later_ones,
-    a_connection_that_is_closed_for_a_reason_is_lost_for_that_reason,
-    a_client_that_closes_well_ends_the_server_in_good_order,
-    leave_that_is_not_used_never_was_a_request,
+    over over_http3 in_memory: [
+        a_message_arrives_whole_both_ways,
+        each_side_knows_the_identity_of_the_other,
+        an_end_behind_the_declared_length_is_seen_with_the_last_byte,
+        a_refused_request_is_unprocessed_and_the_connection_lives,
+        a_peer_with_too_much_to_do_is_busy_and_says_not_that_nothing_was_processed,
+        a_reset_carries_its_reason_and_stays,
+        a_refusal_after_an_interim_response_breaks_the_rules,
+        a_dropped_responder_and_a_dropped_body_are_cancelled_and_never_a_clean_end,
+        a_reader_that_stops_tells_its_sender_why,
+        what_cannot_be_said_or_breaks_its_length_is_not_sent,
+        a_tunnel_carries_bytes_and_each_side_ends_alone,
+        a_shutdown_lets_accepted_requests_finish_and_refuses_later_ones,
+        a_connection_that_is_closed_for_a_reason_is_lost_for_that_reason,
+        a_client_that_closes_well_ends_the_server_in_good_order,
+        leave_that_is_not_used_never_was_a_request,
+    ]
 }
 
 async fn a_message_arrives_whole_both_ways(ends: Ends) {
