@@ -4,6 +4,7 @@
 mod application;
 mod backends;
 mod cors;
+mod explained;
 mod filters;
 mod fixture;
 mod matching;
