@@ -1,6 +1,7 @@
 //! Which paths a policy may judge. Pure.
 //!
-//! weft never rewrites a path: the policy sees exactly the bytes that the application gets. Applications
+//! The serving sidecar never rewrites a path (a route of the caller may have, before): the policy sees exactly the bytes
+//! that the application gets. Applications
 //! differ in how they decode, trim and resolve paths, so where a policy has a path condition, a path that could
 //! mean two things is refused (403), whatever the rules say. Where no path condition applies, any path
 //! passes untouched. docs/protocol.md states the rule.

@@ -206,20 +206,29 @@ impl Attempts {
         if !self.may_go_on(retry) {
             return Next::Withheld(Why::Attempts);
         }
-        let pause = match (word, trouble) {
-            (Word::After(time), _) if retry.respect_retry_after => time,
+        let least = retry.backoff.at_least;
+        let (pause, least) = match (word, trouble) {
+            (Word::After(time), _) if retry.respect_retry_after => {
+                if time > limits::PUSHBACK_MAX {
+                    return Next::Withheld(Why::Deadline);
+                }
+                let time = time.max(least);
+                (time, time)
+            }
             // It goes to another endpoint, which has done nothing yet.
-            (_, Trouble::NotReached | Trouble::Unprocessed) if self.made == 1 => Duration::ZERO,
-            (_, _) => pause(&retry.backoff, self.made, random),
+            (_, Trouble::NotReached | Trouble::Unprocessed) if self.made == 1 => (least, least),
+            (_, _) => (pause(&retry.backoff, self.made, random), least),
         };
-        let left = rules.deadline.left(at);
-        let in_time = left.is_none_or(|left| {
-            let needed = pause.saturating_add(limits::ATTEMPT_TIME_MIN);
-            needed < left
+        // What was drawn on top of the least is to spread callers; there is no sense in missing the deadline for it.
+        let longest = rules.deadline.left(at).map(|left| {
+            let end = left.checked_sub(limits::ATTEMPT_TIME_MIN);
+            end.filter(|longest| least < *longest)
         });
-        if !in_time || pause > limits::PUSHBACK_MAX {
-            return Next::Withheld(Why::Deadline);
-        }
+        let pause = match longest {
+            None => pause,
+            Some(Some(longest)) => pause.min(longest),
+            Some(None) => return Next::Withheld(Why::Deadline),
+        };
         // An attempt that sent nothing has cost the destination nothing.
         if trouble != Trouble::NotReached && !paid && !rules.spend(at) {
             return Next::Withheld(Why::Budget);
@@ -351,6 +360,44 @@ mod tests {
         // What a response asks for may be absurd.
         let longest = after(Duration::MAX, Some(100));
         assert_eq!(longest, Next::Withheld(Why::Deadline));
+    }
+
+    #[test]
+    fn no_attempt_begins_before_the_least_wait_not_even_one_that_cost_nothing() {
+        let least = Duration::from_millis(200);
+        for (trouble, word) in [
+            (Trouble::NotReached, Word::None),
+            (Trouble::Broken, Word::None),
+            (UNAVAILABLE, Word::After(Duration::from_millis(1))),
+        ] {
+            let mut case = Case::new(1, trouble);
+            case.retry.backoff.at_least = least;
+            case.retry.codes = vec![503];
+            case.setback.word = word;
+            let next = case.next();
+            assert!(
+                matches!(next, Next::Again(pause) if pause >= least),
+                "X31: {next:?}"
+            );
+            // One that would begin after the deadline is not made.
+            case.left_ms = Some(200);
+            assert_eq!(case.next(), Next::Withheld(Why::Deadline));
+        }
+    }
+
+    #[test]
+    fn a_wait_that_was_drawn_is_cut_rather_than_miss_the_deadline() {
+        let mut case = Case::new(8, Trouble::Broken);
+        case.retry.attempts = 10;
+        case.left_ms = Some(3);
+        let next = case.next();
+        let left = Duration::from_millis(2);
+        assert!(
+            matches!(next, Next::Again(pause) if pause <= left),
+            "G44d: {next:?}"
+        );
+        case.left_ms = Some(1);
+        assert_eq!(case.next(), Next::Withheld(Why::Deadline));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use http::response::Parts;
 use super::deadline::Clock;
 use super::retry::{self, Trouble};
 use super::standing::Outcome;
+use crate::http::answer;
 use crate::limits;
 
 /// How one attempt ended without an answer.
@@ -129,6 +130,8 @@ impl Verdict {
         let code = retry::grpc_code(&head.headers).filter(|_| grpc);
         let trouble = match code {
             Some(code) if code != 0 => Some(Trouble::Grpc(code)),
+            // The far sidecar says so in its application's place: that broke off before an answer.
+            _ if answer::says_broken(&head.headers) => Some(Trouble::Broken),
             _ if head.status.as_u16() >= 400 => Some(Trouble::Status(head.status)),
             _ => None,
         };
