@@ -327,6 +327,7 @@ mod tests {
             destination: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
             destination_principal: field(limits::ACCESS_LOG_PRINCIPAL_BYTES_MAX),
             route: field(limits::ACCESS_LOG_NAME_BYTES_MAX),
+            answered: Some("preflight"),
             error: Some("connection_write_timeout_and_some_more"),
             details: Some(field(limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
             policy: Some(field(limits::ACCESS_LOG_NAME_BYTES_MAX)),

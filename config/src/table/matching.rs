@@ -21,9 +21,8 @@ impl HttpMatch {
     /// Whether all conditions hold.
     pub fn matches(&self, asked: &Asked<'_>) -> bool {
         // A name that no field can have is that of no field.
-        let texts = |name: &str| {
-            HeaderName::try_from(name).map_or(Texts::None, |name| asked.texts(&name))
-        };
+        let texts =
+            |name: &str| HeaderName::try_from(name).map_or(Texts::None, |name| asked.texts(&name));
         let parameter = |name: &str| asked.parameter(name);
         self.path
             .as_ref()

@@ -196,7 +196,12 @@ impl Router {
                 Some(_) => Some(at),
                 None => above,
             };
-            left.extend(self.nodes[at].children.values().map(|child| (*child, below)));
+            left.extend(
+                self.nodes[at]
+                    .children
+                    .values()
+                    .map(|child| (*child, below)),
+            );
         }
     }
 

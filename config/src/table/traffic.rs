@@ -127,7 +127,7 @@ pub struct Retry {
     pub body_replay: u32,
 }
 
-/// Waits between attempts, each drawn between zero and a bound that doubles (full jitter).
+/// Waits between attempts, each drawn between zero and a bound that doubles (full jitter), on top of the least wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backoff {
@@ -137,6 +137,10 @@ pub struct Backoff {
     /// The largest bound; at least `base`.
     #[serde(with = "duration")]
     pub max: Duration,
+    /// What each wait has at least, also one before an attempt that would else begin at once (Gateway API,
+    /// HTTPRouteRetry.backoff).
+    #[serde(default, with = "duration", skip_serializing_if = "Duration::is_zero")]
+    pub at_least: Duration,
 }
 
 /// When copies of a request are sent before the first has answered. The first response wins.
@@ -402,6 +406,7 @@ impl std::default::Default for Retry {
             backoff: Backoff {
                 base: limits::RETRY_BACKOFF_BASE,
                 max: limits::RETRY_BACKOFF_MAX,
+                at_least: Duration::ZERO,
             },
             body_replay: limits::RETRY_BODY_REPLAY,
         }

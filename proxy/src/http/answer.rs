@@ -94,6 +94,15 @@ pub(crate) fn told(headers: &HeaderMap, status: StatusCode) -> Option<Failure> {
     Some(failure.by(policy))
 }
 
+/// Whether the far sidecar says that its application broke off before an answer ([`sign`]).
+pub(crate) fn says_broken(headers: &HeaderMap) -> bool {
+    let token = Reason::ConnectionTerminated.token().as_bytes();
+    headers.get(WEFT_ERROR).is_some_and(|signed| {
+        let rest = signed.as_bytes().strip_prefix(token);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b";"))
+    })
+}
+
 /// `weft; error=TOKEN; details="..."` (RFC 9209 section 2).
 pub(crate) fn proxy_status(failure: &Failure) -> HeaderValue {
     // A Structured Fields string (RFC 8941 section 3.3.3) is printable ASCII with \ and " escaped.

@@ -49,7 +49,7 @@ pub(super) struct Exchange {
     /// What its answer says to pages of other origins, where its route does. Boxed, as most need no room for it.
     pub(super) grant: Option<Box<Grant>>,
     /// Copies that its route drew and that are not sent yet.
-    pub(super) mirrored: Option<Box<Vec<Mirrored>>>,
+    pub(super) mirrored: Option<Box<Mirrored>>,
 }
 
 /// The body, or the bytes of a tunnel, that follow the head to the peer.

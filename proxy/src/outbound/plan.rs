@@ -85,16 +85,24 @@ fn find_route(
         record.counted = worker.lost(&astray.wanted, Shard::requests);
         Instead::from(astray.failure)
     })?;
-    record.counted = worker.leaving(&port.cluster, None, None, Shard::requests);
     let written = authority.as_ref().map(|authority| authority.text);
-    let rule = route::rule(port, head, written)?;
-    if let Some(rule) = rule {
-        record.counted = worker.leaving(&port.cluster, None, Some(&rule.route), Shard::requests);
-        if let Some(stage) = &rule.stage {
-            let label = &*port.cluster.label;
-            let authority = written;
-            routed::answer(stage, head, Addressed { authority, label }, &rule.route)?;
-        }
+    let rule = route::rule(port, head, written);
+    let name = rule
+        .as_ref()
+        .ok()
+        .copied()
+        .flatten()
+        .map(|rule| &rule.route);
+    record.counted = worker.leaving(&port.cluster, None, name, Shard::requests);
+    let rule = rule?;
+    if let Some(rule) = rule
+        && let Some(stage) = &rule.stage
+    {
+        let addressed = Addressed {
+            authority: written,
+            label: &port.cluster.label,
+        };
+        routed::answer(stage, head, addressed, &rule.route)?;
     }
     let route = route::lead(port, rule, record.started, &mut *lock(&worker.random))?;
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
@@ -150,7 +158,12 @@ fn find_tunnel_route(listener: &Listener, now: Instant) -> (Arc<Counted>, Result
         }
     };
     let rule = route::rule_of_tunnels(port);
-    let name = rule.as_ref().ok().copied().flatten().map(|rule| &rule.route);
+    let name = rule
+        .as_ref()
+        .ok()
+        .copied()
+        .flatten()
+        .map(|rule| &rule.route);
     let route = rule.and_then(|rule| {
         let random = &mut *lock(&worker.random);
         route::lead(port, rule, now, random)

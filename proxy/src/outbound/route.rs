@@ -468,9 +468,9 @@ mod tests {
             )
             .ok()
             .unwrap()
-                .cluster
-                .label
-                .as_ref(),
+            .cluster
+            .label
+            .as_ref(),
             "db.shop:5432"
         );
     }

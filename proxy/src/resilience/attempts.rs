@@ -208,22 +208,29 @@ impl Attempts {
         if !self.may_go_on(retry) {
             return Next::Withheld(WithheldReason::Attempts);
         }
-        let pause = match (advice, cause) {
-            (RetryAdvice::After(time), _) if retry.respect_retry_after => time,
-            // It goes to another endpoint, which had no part in the failure.
-            (_, RetryCause::NotReached | RetryCause::Unprocessed) if self.made == 1 => {
-                Duration::ZERO
+        let least = retry.backoff.at_least;
+        let (pause, least) = match (advice, cause) {
+            (RetryAdvice::After(time), _) if retry.respect_retry_after => {
+                if time > limits::PUSHBACK_MAX {
+                    return Next::Withheld(WithheldReason::Deadline);
+                }
+                let time = time.max(least);
+                (time, time)
             }
-            (_, _) => pause(&retry.backoff, self.made, random),
+            // It goes to another endpoint, which had no part in the failure.
+            (_, RetryCause::NotReached | RetryCause::Unprocessed) if self.made == 1 => (least, least),
+            (_, _) => (pause(&retry.backoff, self.made, random), least),
         };
-        let left = rules.deadline.left(at);
-        let in_time = left.is_none_or(|left| {
-            let needed = pause.saturating_add(limits::ATTEMPT_TIME_MIN);
-            needed < left
+        // What was drawn on top of the least is to spread callers; there is no sense in missing the deadline for it.
+        let longest = rules.deadline.left(at).map(|left| {
+            let end = left.checked_sub(limits::ATTEMPT_TIME_MIN);
+            end.filter(|longest| least < *longest)
         });
-        if !in_time || pause > limits::PUSHBACK_MAX {
-            return Next::Withheld(WithheldReason::Deadline);
-        }
+        let pause = match longest {
+            None => pause,
+            Some(Some(longest)) => pause.min(longest),
+            Some(None) => return Next::Withheld(WithheldReason::Deadline),
+        };
         // An attempt that sent nothing has cost the destination nothing.
         if cause != RetryCause::NotReached && !paid && !rules.spend(at) {
             return Next::Withheld(WithheldReason::Budget);
@@ -370,6 +377,44 @@ mod tests {
         // A response may ask for an absurd wait.
         let longest = after(Duration::MAX, Some(100));
         assert_eq!(longest, Next::Withheld(WithheldReason::Deadline));
+    }
+
+    #[test]
+    fn no_attempt_begins_before_the_least_wait_not_even_one_that_cost_nothing() {
+        let least = Duration::from_millis(200);
+        for (cause, advice) in [
+            (RetryCause::NotReached, RetryAdvice::None),
+            (RetryCause::Broken, RetryAdvice::None),
+            (UNAVAILABLE, RetryAdvice::After(Duration::from_millis(1))),
+        ] {
+            let mut case = Case::new(1, cause);
+            case.retry.backoff.at_least = least;
+            case.retry.codes = vec![503];
+            case.setback.advice = advice;
+            let next = case.next();
+            assert!(
+                matches!(next, Next::Retry(pause) if pause >= least),
+                "X31: {next:?}"
+            );
+            // One that would begin after the deadline is not made.
+            case.left_ms = Some(200);
+            assert_eq!(case.next(), Next::Withheld(WithheldReason::Deadline));
+        }
+    }
+
+    #[test]
+    fn a_wait_that_was_drawn_is_cut_rather_than_miss_the_deadline() {
+        let mut case = Case::new(8, RetryCause::Broken);
+        case.retry.attempts = 10;
+        case.left_ms = Some(3);
+        let next = case.next();
+        let left = Duration::from_millis(2);
+        assert!(
+            matches!(next, Next::Retry(pause) if pause <= left),
+            "G44d: {next:?}"
+        );
+        case.left_ms = Some(1);
+        assert_eq!(case.next(), Next::Withheld(WithheldReason::Deadline));
     }
 
     #[test]

@@ -69,10 +69,11 @@ pub(crate) fn is_permitted(policy: &Retry, cause: RetryCause, facts: Facts) -> b
     }
 }
 
-/// The pause before the attempt after `made` ones: exponential with full jitter, so that callers that
+/// The pause before the attempt after `made` ones: exponential with full jitter on top of the least, so that callers that
 /// failed together do not come back together.
 pub(crate) fn pause(backoff: &Backoff, made: u32, random: &mut impl Rng) -> Duration {
-    wait(backoff.base, backoff.max, Spread::Zero, made, random)
+    let drawn = wait(backoff.base, backoff.max, Spread::Zero, made, random);
+    backoff.at_least.saturating_add(drawn)
 }
 
 /// What a response advises about sending its request again.
@@ -218,6 +219,22 @@ mod tests {
             let longest = f64::from(longest);
             assert!(most <= longest && most > longest * 0.95, "{made}: {most}");
             assert!(least < longest * 0.05, "{made}: {least}");
+        }
+    }
+
+    #[test]
+    fn the_least_pause_is_that_of_the_route_and_spread_goes_up_from_there() {
+        let backoff = Backoff {
+            at_least: Duration::from_millis(200),
+            ..Retry::default().backoff
+        };
+        let mut random = StdRng::seed_from_u64(1);
+        for made in [1, 2, 3, 60] {
+            for _ in 0..1000 {
+                let pause = pause(&backoff, made, &mut random);
+                assert!(pause >= backoff.at_least, "X31: {pause:?} after {made}");
+                assert!(pause <= backoff.at_least + backoff.max, "{pause:?}");
+            }
         }
     }
 

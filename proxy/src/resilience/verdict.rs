@@ -13,6 +13,7 @@ use http::response::Parts;
 use super::deadline::Clock;
 use super::retry::{self, RetryCause};
 use super::standing::Outcome;
+use crate::http::answer;
 use crate::limits;
 
 /// How one attempt ended without an answer.
@@ -134,6 +135,8 @@ impl Verdict {
         let code = retry::grpc_code(&head.headers).filter(|_| grpc);
         let cause = match code {
             Some(code) if code != 0 => Some(RetryCause::Grpc(code)),
+            // The far sidecar says so in its application's place: that broke off before an answer.
+            _ if answer::says_broken(&head.headers) => Some(RetryCause::Broken),
             _ if head.status.as_u16() >= 400 => Some(RetryCause::Status(head.status)),
             _ => None,
         };

@@ -130,6 +130,12 @@ impl Fabric {
 
     /// Puts a table into force in which every service is treated as told; it is in force when this returns.
     pub(crate) async fn publish(&self, traffic: impl Fn(&str) -> Traffic) {
+        self.publish_ports(|name, port| port.traffic = traffic(name))
+            .await;
+    }
+
+    /// The same with the port of each service as told.
+    pub(crate) async fn publish_ports(&self, change: impl Fn(&str, &mut Port)) {
         let served = self.sidecars.iter().flat_map(|sidecar| &sidecar.serves);
         let played = self.peers.iter().map(|(service, ..)| service);
         let names: BTreeSet<&String> = served.chain(played).collect();
@@ -152,13 +158,14 @@ impl Fabric {
                     locality: None,
                 },
             );
-            let port = Port {
+            let mut port = Port {
                 protocol: Protocol::Http,
                 routes: vec![],
                 endpoints: endpoints.chain(played).collect(),
                 absence: Absence::default(),
-                traffic: traffic(name),
+                traffic: Traffic::default(),
             };
+            change(name, &mut port);
             let service = Service {
                 ports: BTreeMap::from([(80, port)]),
                 authorization: Some(Authorization::new(Default::Allow, vec![])),

@@ -12,6 +12,7 @@ mod metrics;
 mod peer_errors;
 mod raw;
 mod resilience;
+mod routes;
 mod sidecars;
 mod tcp;
 mod traffic_policy;

@@ -144,6 +144,7 @@ impl<'l, 'a> Resolver<'l, 'a> {
         Backoff {
             base,
             max: max.max(base),
+            at_least: default.at_least,
         }
     }
 

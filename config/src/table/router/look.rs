@@ -159,7 +159,9 @@ impl<'r> Look<'r> {
         let matched = header.matched.get_or_insert_with(|| {
             let mut matched = patterns.unmatched();
             // One text after another: each adds what it matches.
-            header.texts.each_text(|text| patterns.note(text, &mut matched));
+            header
+                .texts
+                .each_text(|text| patterns.note(text, &mut matched));
             matched
         });
         matched[pattern]
@@ -189,7 +191,8 @@ impl<'r> Look<'r> {
     /// Takes the first of each name that any match asks for.
     fn read_parameters(&mut self) {
         let router = self.router;
-        self.parameters.resize_with(router.parameters.len(), || None);
+        self.parameters
+            .resize_with(router.parameters.len(), || None);
         for (name, value) in self.asked.parameters() {
             let place = router.parameter_places.get(&*name);
             let parameter = place.and_then(|place| self.parameters.get_mut(*place));

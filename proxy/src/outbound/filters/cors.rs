@@ -209,7 +209,13 @@ mod tests {
         list.iter().map(|one| (*one).to_owned()).collect()
     }
 
-    fn cors(origins: &[&str], methods: &[&str], headers: &[&str], exposed: &[&str], credentials: bool) -> Cors {
+    fn cors(
+        origins: &[&str],
+        methods: &[&str],
+        headers: &[&str],
+        exposed: &[&str],
+        credentials: bool,
+    ) -> Cors {
         Cors {
             origins: strings(origins),
             credentials,
@@ -238,7 +244,9 @@ mod tests {
     }
 
     fn head(method: &str, origin: &str, asks: Option<&str>, wants: Option<&str>) -> Parts {
-        let mut request = http::Request::builder().method(method).header(ORIGIN, origin);
+        let mut request = http::Request::builder()
+            .method(method)
+            .header(ORIGIN, origin);
         if let Some(asks) = asks {
             request = request.header(ACCESS_CONTROL_REQUEST_METHOD, asks);
         }
@@ -275,7 +283,11 @@ mod tests {
         };
         let list = |list: &[&str]| strings(list);
         let foo = "https://www.foo.com";
-        let c2 = list(&["allow-methods: *", "allow-origin: https://www.foo.com", "max-age: 3600"]);
+        let c2 = list(&[
+            "allow-methods: *",
+            "allow-origin: https://www.foo.com",
+            "max-age: 3600",
+        ]);
         let c3 = list(&["allow-methods: PUT", "allow-origin: *", "max-age: 3600"]);
         let c4 = list(&[
             "allow-credentials: true",
@@ -284,7 +296,12 @@ mod tests {
             "allow-origin: https://other.foo.com",
             "max-age: 3600",
         ]);
-        let c5 = list(&["allow-headers: *", "allow-methods: *", "allow-origin: *", "max-age: 3600"]);
+        let c5 = list(&[
+            "allow-headers: *",
+            "allow-methods: *",
+            "allow-origin: *",
+            "max-age: 3600",
+        ]);
         let both = Some("x-1, x-2");
         let other = "https://other.foo.com";
         let bar = "https://www.bar.com";
@@ -295,9 +312,30 @@ mod tests {
             ("G47.3", 0, deep, "GET", both, c1(deep)),
             ("G47.4", 0, "https://foobar.com", "GET", None, vec![]),
             ("not bar.com", 0, "https://bar.com", "GET", None, vec![]),
-            ("another scheme", 0, "http://www.foo.com", "GET", None, vec![]),
-            ("another port", 0, "https://www.foo.com:8443", "GET", None, vec![]),
-            ("its port, written", 0, "https://www.foo.com:443", "GET", both, c1("https://www.foo.com:443")),
+            (
+                "another scheme",
+                0,
+                "http://www.foo.com",
+                "GET",
+                None,
+                vec![],
+            ),
+            (
+                "another port",
+                0,
+                "https://www.foo.com:8443",
+                "GET",
+                None,
+                vec![],
+            ),
+            (
+                "its port, written",
+                0,
+                "https://www.foo.com:443",
+                "GET",
+                both,
+                c1("https://www.foo.com:443"),
+            ),
             ("no origin at all", 0, "null", "GET", None, vec![]),
             ("G47.8", 1, foo, "POST", None, c2),
             ("G47.10", 2, "https://foobar.com", "PUT", None, c3.clone()),
@@ -320,19 +358,54 @@ mod tests {
     fn any_other_request_passes_and_its_answer_says_who_may_read_it() {
         let exposed = "expose-headers: x-3, x-4";
         for (id, method, rule, origin, expected) in [
-            ("G47.5", "GET", 0, "https://www.foo.com",
-                vec!["allow-credentials: true", "allow-origin: https://www.foo.com", exposed]),
+            (
+                "G47.5",
+                "GET",
+                0,
+                "https://www.foo.com",
+                vec![
+                    "allow-credentials: true",
+                    "allow-origin: https://www.foo.com",
+                    exposed,
+                ],
+            ),
             ("G47.7", "GET", 0, "https://foobar.com", vec![]),
-            ("G47.12", "PUT", 2, "https://foobar.com:12345", vec!["allow-origin: *"]),
-            ("G47.16", "GET", 3, "https://other.foo.com",
-                vec!["allow-credentials: true", "allow-origin: https://other.foo.com"]),
-            ("G47.17", "GET", 4, "https://other.foo.com", vec!["allow-origin: *"]),
+            (
+                "G47.12",
+                "PUT",
+                2,
+                "https://foobar.com:12345",
+                vec!["allow-origin: *"],
+            ),
+            (
+                "G47.16",
+                "GET",
+                3,
+                "https://other.foo.com",
+                vec![
+                    "allow-credentials: true",
+                    "allow-origin: https://other.foo.com",
+                ],
+            ),
+            (
+                "G47.17",
+                "GET",
+                4,
+                "https://other.foo.com",
+                vec!["allow-origin: *"],
+            ),
         ] {
             // A request that is no OPTIONS is no preflight, whatever it says beside.
             let head = head(method, origin, Some("GET"), Some("x-1"));
-            assert!(preflight(&rules()[rule], &head, &Arc::from("r")).is_none(), "{id}");
+            assert!(
+                preflight(&rules()[rule], &head, &Arc::from("r")).is_none(),
+                "{id}"
+            );
             let mut answer = HeaderMap::new();
-            answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("https://evil.com"));
+            answer.insert(
+                ACCESS_CONTROL_ALLOW_ORIGIN,
+                HeaderValue::from_static("https://evil.com"),
+            );
             Grant::of(&rules()[rule], &head.headers).write(&mut answer);
             assert_eq!(said(&answer), expected, "{id}");
             let varies = answer.contains_key(VARY);

@@ -95,17 +95,37 @@ mod tests {
         let set = changes(&[("X-Set", "S")], &[], &[]);
         let add = changes(&[], &[("X-Add", "A")], &[]);
         let remove = changes(&[], &[], &["X-Rm"]);
-        type Case<'a> = (&'a str, &'a HeaderChanges, &'a [(&'static str, &'static str)], &'a [(&'a str, &'a str)]);
+        type Case<'a> = (
+            &'a str,
+            &'a HeaderChanges,
+            &'a [(&'static str, &'static str)],
+            &'a [(&'a str, &'a str)],
+        );
         let cases: &[Case<'_>] = &[
-            ("M6 /set", &set, &[("other", "o")], &[("other", "o"), ("x-set", "S")]),
-            ("M6 /set", &set, &[("x-set", "old"), ("x-set", "older")], &[("x-set", "S")]),
+            (
+                "M6 /set",
+                &set,
+                &[("other", "o")],
+                &[("other", "o"), ("x-set", "S")],
+            ),
+            (
+                "M6 /set",
+                &set,
+                &[("x-set", "old"), ("x-set", "older")],
+                &[("x-set", "S")],
+            ),
             ("M6 /add", &add, &[], &[("x-add", "A")]),
             ("M6 /add", &add, &[("x-add", "old")], &[("x-add", "old,A")]),
             ("M6 /remove", &remove, &[("x-rm", "r")], &[]),
             (
                 "M6 /multiple",
                 &multiple,
-                &[("x-set-2", "q"), ("x-add-2", "q"), ("x-rm-2", "q"), ("other", "o")],
+                &[
+                    ("x-set-2", "q"),
+                    ("x-add-2", "q"),
+                    ("x-rm-2", "q"),
+                    ("other", "o"),
+                ],
                 &[
                     ("other", "o"),
                     ("x-add-1", "a1"),
@@ -117,8 +137,14 @@ mod tests {
             ),
         ];
         for (id, changes, before, after) in cases {
-            for by in [of_request as fn(&mut HeaderMap, &HeaderChanges), of_response] {
-                let after: Vec<_> = after.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+            for by in [
+                of_request as fn(&mut HeaderMap, &HeaderChanges),
+                of_response,
+            ] {
+                let after: Vec<_> = after
+                    .iter()
+                    .map(|(n, v)| ((*n).into(), (*v).into()))
+                    .collect();
                 assert_eq!(changed(by, before, changes), after, "{id}: {before:?}");
             }
         }
@@ -127,8 +153,16 @@ mod tests {
     #[test]
     fn what_is_the_meshs_or_frames_the_message_no_route_changes() {
         let names = [
-            "weft-client-id", "weft_client_id", "connection", "te", "content-length", "transfer-encoding", "upgrade",
-            "via", "expect", "keep-alive",
+            "weft-client-id",
+            "weft_client_id",
+            "connection",
+            "te",
+            "content-length",
+            "transfer-encoding",
+            "upgrade",
+            "via",
+            "expect",
+            "keep-alive",
         ];
         for name in names {
             let changes = changes(&[(name, "1")], &[], &[]);
@@ -136,10 +170,20 @@ mod tests {
             assert_eq!(changed(of_response, &[], &changes), [], "{name}");
         }
         let removing = changes(&[], &[], &["content-length", "via", "grpc-status"]);
-        let kept = changed(of_response, &[("via", "1"), ("content-length", "2"), ("grpc-status", "0")], &removing);
+        let kept = changed(
+            of_response,
+            &[("via", "1"), ("content-length", "2"), ("grpc-status", "0")],
+            &removing,
+        );
         assert_eq!(kept.len(), 3);
         let host = changes(&[("host", "a"), ("grpc-status", "0")], &[], &[]);
-        assert_eq!(changed(of_request, &[], &host), [("grpc-status".into(), "0".into())]);
-        assert_eq!(changed(of_response, &[], &host), [("host".into(), "a".into())]);
+        assert_eq!(
+            changed(of_request, &[], &host),
+            [("grpc-status".into(), "0".into())]
+        );
+        assert_eq!(
+            changed(of_response, &[], &host),
+            [("host".into(), "a".into())]
+        );
     }
 }

@@ -31,15 +31,19 @@ use super::forward;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::http::body::poll_pump;
+use crate::http::fields::WEFT_ERROR;
 use crate::http::upload::Sending;
 use crate::limits;
 use crate::record::attempt::Attempt;
 use crate::resilience::deadline::Deadline;
 use crate::resilience::destination::Event;
 
-/// One that was drawn and is not sent yet.
+/// Those of one request that were drawn and are not sent yet.
+#[derive(Clone, Default)]
+pub(in super::super) struct Mirrored(Vec<Drawn>);
+
 #[derive(Clone)]
-pub(in super::super) struct Mirrored {
+struct Drawn {
     cluster: Arc<Cluster>,
     head: Parts,
 }
@@ -65,11 +69,11 @@ pub(super) fn draw(
         // Its body is here when it is sent.
         head.headers.remove(EXPECT);
         forward::apply_to(&exchange.worker, &mut head, &route(exchange, cluster))?;
-        let drawn = Mirrored {
+        let drawn = Drawn {
             cluster: Arc::clone(cluster),
             head,
         };
-        exchange.mirrored.get_or_insert_default().push(drawn);
+        exchange.mirrored.get_or_insert_default().0.push(drawn);
     }
     Ok(())
 }
@@ -111,7 +115,7 @@ pub(in super::super) fn send(exchange: &mut Exchange) {
     let Some(mirrored) = exchange.mirrored.take() else {
         return;
     };
-    for one in *mirrored {
+    for one in mirrored.0 {
         let counts = &one.cluster.destination.counts;
         let body = match exchange.copy_of_body() {
             CopyOfBody::None => None,
@@ -139,7 +143,7 @@ pub(in super::super) fn send(exchange: &mut Exchange) {
     }
 }
 
-fn copy(exchange: &Exchange, one: Mirrored, now: Instant) -> Exchange {
+fn copy(exchange: &Exchange, one: Drawn, now: Instant) -> Exchange {
     Exchange {
         worker: Arc::clone(&exchange.worker),
         route: route(exchange, &one.cluster),
@@ -165,7 +169,9 @@ async fn carry(mut copy: Exchange, body: Option<Sending<Incoming>>, place: Owned
     let counts = Arc::clone(&copy.route.cluster.destination.counts);
     let whole = Box::pin(async move {
         let answered = ask(&mut copy, body).await.ok()?;
-        forget(answered).await
+        // What the far sidecar says in its application's place is no answer of that.
+        let is_of_mesh = answered.response.headers().contains_key(WEFT_ERROR);
+        forget(answered).await.filter(|()| !is_of_mesh)
     });
     let answered = tokio::time::timeout(limits::MIRROR_TIME_MAX, whole).await;
     counts.add(match answered {
@@ -180,7 +186,8 @@ async fn ask(copy: &mut Exchange, body: Option<Sending<Incoming>>) -> Result<Ans
     copy.tell_deadline(now);
     let clock = copy.deadline.attempt(now, None);
     let picked = copy.pick(now)?;
-    copy.attempt(body, picked, &clock, &mut Attempt::begin(now)).await
+    copy.attempt(body, picked, &clock, &mut Attempt::begin(now))
+        .await
 }
 
 /// Reads the answer and drops it; of one that has no end, or that breaks off, nothing more is wanted. None where it broke

@@ -27,7 +27,9 @@ pub(super) fn answer(
     Ok(Reply {
         kind: record::Reply::Redirect,
         // The default of Gateway API.
-        status: status.filter(StatusCode::is_redirection).unwrap_or(StatusCode::FOUND),
+        status: status
+            .filter(StatusCode::is_redirection)
+            .unwrap_or(StatusCode::FOUND),
         headers: HeaderMap::from_iter([(LOCATION, location)]),
         route: Arc::clone(route),
     })
@@ -59,10 +61,18 @@ pub(in super::super) fn location(
     let path = head.uri.path();
     let target = match &redirect.path {
         Some(change) => rewrite::target(path, head.uri.query(), change),
-        None => head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+        None => head
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str())
+            .to_owned(),
     };
     // `OPTIONS *` has no path to go to.
-    let target = if target.starts_with('/') { &*target } else { "/" };
+    let target = if target.starts_with('/') {
+        &*target
+    } else {
+        "/"
+    };
     if port == well_known {
         format!("{scheme}://{host}{target}")
     } else {
@@ -107,19 +117,35 @@ mod tests {
             ("G39", 80, None, Some(8080), "http://example.org:8080/x"),
             ("G39", 80, Some(Https), None, "https://example.org/x"),
             ("G39", 80, Some(Https), Some(443), "https://example.org/x"),
-            ("G39", 80, Some(Https), Some(8443), "https://example.org:8443/x"),
+            (
+                "G39",
+                80,
+                Some(Https),
+                Some(8443),
+                "https://example.org:8443/x",
+            ),
             ("G39", 8080, None, None, "http://example.org:8080/x"),
             ("G39", 8080, None, Some(80), "http://example.org/x"),
             ("G39", 8080, Some(Https), None, "https://example.org/x"),
             ("G39", 8080, Some(Http), None, "http://example.org/x"),
-            ("443 is not plain", 443, None, None, "http://example.org:443/x"),
+            (
+                "443 is not plain",
+                443,
+                None,
+                None,
+                "http://example.org:443/x",
+            ),
         ] {
             let change = |redirect: &mut Redirect| {
                 redirect.host = Some("example.org".into());
                 redirect.scheme = scheme;
                 redirect.port = port;
             };
-            assert_eq!(answered(change, "/x", addressed).1, expected, "{id}: {addressed}");
+            assert_eq!(
+                answered(change, "/x", addressed).1,
+                expected,
+                "{id}: {addressed}"
+            );
         }
     }
 
@@ -133,19 +159,79 @@ mod tests {
         };
         let full = |path: &str| Some(PathChange::Full(path.into()));
         for (id, host, path, status, target, expected) in [
-            ("M10", Some("example.org"), None, 301, "/host", (301, "http://example.org/host")),
-            ("M11", None, None, 303, "/redirect", (303, "http://Echo/redirect")),
-            ("M12", None, None, 307, "/t?q=%20", (307, "http://Echo/t?q=%20")),
+            (
+                "M10",
+                Some("example.org"),
+                None,
+                301,
+                "/host",
+                (301, "http://example.org/host"),
+            ),
+            (
+                "M11",
+                None,
+                None,
+                303,
+                "/redirect",
+                (303, "http://Echo/redirect"),
+            ),
+            (
+                "M12",
+                None,
+                None,
+                307,
+                "/t?q=%20",
+                (307, "http://Echo/t?q=%20"),
+            ),
             ("M13", None, None, 308, "/p", (308, "http://Echo/p")),
-            ("M14", None, prefix("/original-prefix", "/replacement-prefix"), 302, "/original-prefix/lemon?a=b",
-                (302, "http://Echo/replacement-prefix/lemon?a=b")),
-            ("M14", None, full("/full-path-replacement"), 302, "/full/path/original",
-                (302, "http://Echo/full-path-replacement")),
-            ("M14", Some("example.org"), prefix("/path-and-host", "/replacement-prefix"), 302, "/path-and-host",
-                (302, "http://example.org/replacement-prefix")),
-            ("no status of a redirect", None, None, 200, "/", (302, "http://Echo/")),
-            ("a target without a path", None, None, 302, "*", (302, "http://Echo/")),
-            ("an absolute target", None, None, 302, "http://Echo?a", (302, "http://Echo/?a")),
+            (
+                "M14",
+                None,
+                prefix("/original-prefix", "/replacement-prefix"),
+                302,
+                "/original-prefix/lemon?a=b",
+                (302, "http://Echo/replacement-prefix/lemon?a=b"),
+            ),
+            (
+                "M14",
+                None,
+                full("/full-path-replacement"),
+                302,
+                "/full/path/original",
+                (302, "http://Echo/full-path-replacement"),
+            ),
+            (
+                "M14",
+                Some("example.org"),
+                prefix("/path-and-host", "/replacement-prefix"),
+                302,
+                "/path-and-host",
+                (302, "http://example.org/replacement-prefix"),
+            ),
+            (
+                "no status of a redirect",
+                None,
+                None,
+                200,
+                "/",
+                (302, "http://Echo/"),
+            ),
+            (
+                "a target without a path",
+                None,
+                None,
+                302,
+                "*",
+                (302, "http://Echo/"),
+            ),
+            (
+                "an absolute target",
+                None,
+                None,
+                302,
+                "http://Echo?a",
+                (302, "http://Echo/?a"),
+            ),
         ] {
             let change = |redirect: &mut Redirect| {
                 redirect.host = host.map(str::to_owned);
@@ -156,8 +242,16 @@ mod tests {
             assert_eq!((status, &*location), expected, "{id}: {target}");
         }
         let port = |redirect: &mut Redirect| redirect.port = Some(8083);
-        assert_eq!(answered(port, "/port", 80).1, "http://Echo:8083/port", "M15");
+        assert_eq!(
+            answered(port, "/port", 80).1,
+            "http://Echo:8083/port",
+            "M15"
+        );
         let scheme = |redirect: &mut Redirect| redirect.scheme = Some(Scheme::Https);
-        assert_eq!(answered(scheme, "/scheme", 80).1, "https://Echo/scheme", "M16");
+        assert_eq!(
+            answered(scheme, "/scheme", 80).1,
+            "https://Echo/scheme",
+            "M16"
+        );
     }
 }

@@ -89,7 +89,13 @@ mod tests {
             ("X54", "/foo", "", "/foo", "/"),
             ("X54", "/foo", "/", "/foo/", "/"),
             ("X54", "/foo", "/", "/foo", "/"),
-            ("M14", "/original-prefix", "/replacement-prefix", "/original-prefix/lemon", "/replacement-prefix/lemon"),
+            (
+                "M14",
+                "/original-prefix",
+                "/replacement-prefix",
+                "/original-prefix/lemon",
+                "/replacement-prefix/lemon",
+            ),
             ("M17", "/prefix/one", "/one", "/prefix/one/two", "/one/two"),
             ("M17", "/strip-prefix", "/", "/strip-prefix/three", "/three"),
             ("M17", "/strip-prefix", "/", "/strip-prefix", "/"),
@@ -99,7 +105,11 @@ mod tests {
             ("no path at all", "/", "/xyz", "*", "*"),
         ] {
             let change = prefix(matched, with);
-            assert_eq!(changed(path, &change), expected, "{id}: {matched} {with} {path}");
+            assert_eq!(
+                changed(path, &change),
+                expected,
+                "{id}: {matched} {with} {path}"
+            );
         }
     }
 
@@ -112,10 +122,30 @@ mod tests {
         };
         let full = Some(PathChange::Full("/one".into()));
         for (id, host, path, expected) in [
-            ("M17", None, full.clone(), "https://orders.shop:5001/one?a=%20b&c"),
-            ("G29", Some("one.example.org"), None, "https://one.example.org/full/one/two?a=%20b&c"),
-            ("both", Some("one.example.org"), full, "https://one.example.org/one?a=%20b&c"),
-            ("neither", None, None, "https://orders.shop:5001/full/one/two?a=%20b&c"),
+            (
+                "M17",
+                None,
+                full.clone(),
+                "https://orders.shop:5001/one?a=%20b&c",
+            ),
+            (
+                "G29",
+                Some("one.example.org"),
+                None,
+                "https://one.example.org/full/one/two?a=%20b&c",
+            ),
+            (
+                "both",
+                Some("one.example.org"),
+                full,
+                "https://one.example.org/one?a=%20b&c",
+            ),
+            (
+                "neither",
+                None,
+                None,
+                "https://orders.shop:5001/full/one/two?a=%20b&c",
+            ),
         ] {
             assert_eq!(rewritten(host, path).as_deref(), Ok(expected), "{id}");
         }

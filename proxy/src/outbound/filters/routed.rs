@@ -54,7 +54,10 @@ pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Instead> {
         return Ok(());
     };
     for stage in chain.stages() {
-        let is_of_backend = chain.backend.as_ref().is_some_and(|one| Arc::ptr_eq(one, stage));
+        let is_of_backend = chain
+            .backend
+            .as_ref()
+            .is_some_and(|one| Arc::ptr_eq(one, stage));
         if is_of_backend && let Some(name) = exchange.route.name.clone() {
             let label = exchange.addressed();
             let addressed = Addressed {

@@ -1,0 +1,745 @@
+//! What rules of routes do to requests and answers, as both applications see it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use weft_config::table::{
+    Backend, Broken, Cors, FieldName, FieldValue, Filters, HeaderChanges, HttpMatch, Mirror,
+    MirrorShare, PathChange, PathMatch, Protocol, Redirect, Retry, Rewrite, RouteRule, ServiceName,
+};
+
+use crate::fabric::{Fabric, application, status};
+use crate::http::{Answer, call, get, grpc_call, grpc_client, serve_http2};
+use crate::resilience::metric;
+use crate::sidecars::listener;
+
+fn service(name: &str) -> ServiceName {
+    ServiceName::new("shop", name).unwrap()
+}
+
+fn to(name: &str) -> Backend {
+    Backend::new(service(name), 80, 1)
+}
+
+fn under(prefix: &str) -> HttpMatch {
+    HttpMatch {
+        path: Some(PathMatch::Prefix(prefix.into())),
+        ..HttpMatch::default()
+    }
+}
+
+/// A rule for a prefix, with these filters.
+fn rule(prefix: &str, filters: Filters, backends: Vec<Backend>) -> RouteRule {
+    RouteRule {
+        route: "HTTPRoute/shop/r".into(),
+        matches: vec![under(prefix)],
+        backends,
+        filters: Arc::new(filters),
+        ..RouteRule::default()
+    }
+}
+
+fn changes(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderChanges {
+    let name = |name: &str| FieldName::try_from(name.to_owned()).unwrap();
+    let pairs = |pairs: &[(&str, &str)]| {
+        let value = |value: &str| FieldValue::try_from(value.to_owned()).unwrap();
+        pairs.iter().map(|(n, v)| (name(n), value(v))).collect()
+    };
+    HeaderChanges {
+        set: pairs(set),
+        add: pairs(add),
+        remove: remove.iter().map(|one| name(one)).collect(),
+    }
+}
+
+/// `HM` of the suite.
+fn modified() -> HeaderChanges {
+    changes(
+        &[("X-Set", "S")],
+        &[("X-Add", "A1"), ("X-App", "A2")],
+        &["X-Rm"],
+    )
+}
+
+fn request(path: &str, fields: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    let mut request = get("orders:5001", path);
+    for (name, value) in fields {
+        let name = http::HeaderName::try_from(*name).unwrap();
+        request.headers_mut().append(name, value.parse().unwrap());
+    }
+    request
+}
+
+/// What was seen of a field, all of its lines.
+fn seen(answer: &Answer, name: &str) -> Option<String> {
+    lines(&answer.headers, &format!("seen-{name}"))
+}
+
+fn lines(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Vec<&str> = headers
+        .get_all(name)
+        .iter()
+        .map(|line| line.to_str().unwrap())
+        .collect();
+    (!lines.is_empty()).then(|| lines.join(","))
+}
+
+/// Shows what it saw: the target, and each field as `seen-NAME`. Sets the fields that `respond` names.
+async fn show(name: &'static str, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let mut response = Response::builder()
+        .header("x-by", name)
+        .header("x-target", head.uri.path_and_query().unwrap().as_str());
+    for (name, value) in &head.headers {
+        response = response.header(format!("seen-{name}"), value);
+    }
+    if let Some(respond) = head.headers.get("respond") {
+        for pair in respond.to_str().unwrap().split(';') {
+            let (name, value) = pair.split_once('=').unwrap();
+            response = response.header(name, value);
+        }
+    }
+    response.body(Full::new(body)).unwrap()
+}
+
+/// `orders` with these rules before the applications v1 and v2; the client's listener of it.
+struct Pair {
+    fabric: Fabric,
+    client: usize,
+    _tasks: [JoinSet<()>; 2],
+}
+
+impl Pair {
+    async fn start(rules: Vec<RouteRule>) -> Self {
+        let mut fabric = Fabric::new();
+        let (one, first) = application(|request| show("v1", request)).await;
+        let (two, second) = application(|request| show("v2", request)).await;
+        let serves = [("v1", one), ("v2", two), ("orders", one)];
+        fabric.add("orders", &serves, &[]).await;
+        let client = fabric.add("client", &[], &["orders"]).await;
+        let pair = Self {
+            fabric,
+            client,
+            _tasks: [first, second],
+        };
+        pair.publish(&rules).await;
+        pair
+    }
+
+    async fn publish(&self, rules: &[RouteRule]) {
+        let change = |name: &str, port: &mut weft_config::table::Port| {
+            if name == "orders" {
+                port.routes = rules.to_vec();
+            }
+        };
+        self.fabric.publish_ports(change).await;
+    }
+
+    fn listener(&self) -> SocketAddr {
+        self.fabric.listener(self.client, 0)
+    }
+
+    async fn call(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        call(self.listener(), request(path, fields)).await
+    }
+
+    async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        metric(&self.fabric, self.client, name, labels).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_application_sees_the_rewritten_host_and_path_and_the_query_stays() {
+    let rewrite = |host: Option<&str>, path| Filters {
+        rewrite: Rewrite {
+            host: host.map(str::to_owned),
+            path,
+        },
+        request_headers: modified(),
+        ..Filters::default()
+    };
+    let prefix = |matched: &str, with: &str| {
+        Some(PathChange::Prefix {
+            matched: matched.into(),
+            with: with.into(),
+        })
+    };
+    // Case G30: of a backend.
+    let mut full = to("v1");
+    full.filters = Arc::new(rewrite(None, Some(PathChange::Full("/rewritten".into()))));
+    let mesh = Pair::start(vec![
+        rule(
+            "/prefix/one",
+            rewrite(None, prefix("/prefix/one", "/one")),
+            vec![to("v1")],
+        ),
+        rule(
+            "/strip",
+            rewrite(None, prefix("/strip", "/")),
+            vec![to("v1")],
+        ),
+        rule(
+            "/host",
+            rewrite(Some("one.example.org"), None),
+            vec![to("v2")],
+        ),
+        rule("/full", Filters::default(), vec![full]),
+        rule("/", Filters::default(), vec![to("v2")]),
+    ])
+    .await;
+    for (id, path, by, target, host) in [
+        (
+            "M17",
+            "/prefix/one/two?q=%20",
+            "v1",
+            "/one/two?q=%20",
+            "orders:5001",
+        ),
+        ("M17", "/strip/three", "v1", "/three", "orders:5001"),
+        ("M17", "/strip", "v1", "/", "orders:5001"),
+        ("G29", "/host", "v2", "/host", "one.example.org"),
+        (
+            "G30",
+            "/full/original?a",
+            "v1",
+            "/rewritten?a",
+            "orders:5001",
+        ),
+        (
+            "the bystander",
+            "/prefix/ones?b",
+            "v2",
+            "/prefix/ones?b",
+            "orders:5001",
+        ),
+    ] {
+        let fields = [("x-rm", "r"), ("x-app", "p"), ("x-set", "q")];
+        let answer = mesh.call(path, &fields).await;
+        let field = |name: &str| answer.headers[name].to_str().unwrap();
+        assert_eq!(field("x-by"), by, "{id} {path}");
+        assert_eq!(field("x-target"), target, "{id} {path}");
+        assert_eq!(field("seen-host"), host, "{id} {path}");
+        let is_changed = id != "the bystander";
+        let expected = match is_changed {
+            true => [Some("S"), Some("A1"), Some("p,A2"), None],
+            false => [Some("q"), None, Some("p"), Some("r")],
+        };
+        let names = ["x-set", "x-add", "x-app", "x-rm"];
+        let found = names.map(|name| seen(&answer, name));
+        assert_eq!(
+            found.each_ref().map(Option::as_deref),
+            expected,
+            "{id} {path}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_changed_for_the_caller_and_answers_of_the_mesh_are_not() {
+    let filters = Filters {
+        response_headers: changes(
+            &[("X-Set-1", "s1"), ("X-Set-2", "s2"), ("weft-error", "x")],
+            &[("X-Add-1", "a1"), ("X-Add-2", "a2")],
+            &["X-Rm-1", "X-Rm-2", "content-length"],
+        ),
+        request_headers: modified(),
+        ..Filters::default()
+    };
+    let mut nowhere = to("v1");
+    nowhere.broken = Some(Broken::BackendNotFound);
+    let mut of_backend = to("v1");
+    of_backend.filters = Arc::new(filters.clone());
+    let mesh = Pair::start(vec![
+        rule("/both", filters.clone(), vec![to("v1")]),
+        rule("/backend", Filters::default(), vec![of_backend]),
+        rule("/broken", filters, vec![nowhere]),
+    ])
+    .await;
+    let fields = [
+        ("x-app", "p"),
+        ("respond", "x-set-2=q;x-add-2=q;x-rm-1=q;x-rm-2=q;other=o"),
+    ];
+    for (id, path) in [("G27 /both", "/both"), ("by a backend", "/backend")] {
+        let answer = mesh.call(path, &fields).await;
+        assert_eq!(seen(&answer, "x-app").as_deref(), Some("p,A2"), "{id}");
+        for (name, expected) in [
+            ("x-set-1", Some("s1")),
+            ("x-set-2", Some("s2")),
+            ("x-add-1", Some("a1")),
+            ("x-add-2", Some("q,a2")),
+            ("x-rm-1", None),
+            ("other", Some("o")),
+            ("weft-error", None),
+            ("content-length", Some("0")),
+        ] {
+            let found = lines(&answer.headers, name);
+            assert_eq!(found.as_deref(), expected, "{id} {name}");
+        }
+    }
+    let broken = mesh.call("/broken", &fields).await;
+    assert_eq!(broken.status, 500);
+    assert!(!broken.headers.contains_key("x-set-1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_answered_by_the_sidecar_and_is_no_failure() {
+    let redirect = Redirect {
+        scheme: None,
+        host: None,
+        path: Some(PathChange::Prefix {
+            matched: "/old".into(),
+            with: "/new".into(),
+        }),
+        port: None,
+        status: 301,
+    };
+    let filters = Filters {
+        redirect: Some(redirect),
+        ..Filters::default()
+    };
+    // Case G31: of a backend.
+    let mut backend = to("v1");
+    backend.filters = Arc::new(filters.clone());
+    let mut of_backend = rule("/old/backend", Filters::default(), vec![backend]);
+    of_backend.route = "HTTPRoute/shop/b".into();
+    let mesh = Pair::start(vec![of_backend, rule("/old", filters, vec![])]).await;
+    for (path, location) in [
+        ("/old/a?b=c", "http://orders/new/a?b=c"),
+        ("/old/backend/a", "http://orders/new/backend/a"),
+    ] {
+        let answer = mesh.call(path, &[]).await;
+        assert_eq!(answer.status, 301, "{path}");
+        assert_eq!(answer.headers["location"], location);
+        let told = answer.headers["proxy-status"].to_str().unwrap();
+        assert!(
+            told.starts_with("weft; details=\"redirect of HTTPRoute/shop/"),
+            "{told}"
+        );
+        assert!(!answer.headers.contains_key("x-by") && answer.body.is_empty());
+    }
+    let labels = [
+        "route=\"HTTPRoute/shop/r\"",
+        "response_code=\"301\"",
+        "classification=\"success\"",
+    ];
+    assert!((mesh.metric("weft_requests_total", &labels).await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_never_reaches_the_application_and_its_request_does() {
+    let filters = Filters {
+        cors: Some(Cors {
+            origins: vec!["https://*.bar.com".into()],
+            credentials: true,
+            methods: vec!["PUT".into()],
+            headers: vec!["x-1".into()],
+            exposed: vec!["x-3".into()],
+            max_age: 5,
+        }),
+        ..Filters::default()
+    };
+    let mesh = Pair::start(vec![
+        rule("/cors", filters.clone(), vec![to("v1")]),
+        rule("/none", filters, vec![]),
+    ])
+    .await;
+    let origin = ("origin", "https://www.bar.com");
+    let mut preflight = request("/cors", &[origin, ("access-control-request-method", "PUT")]);
+    *preflight.method_mut() = http::Method::OPTIONS;
+    let answer = call(mesh.listener(), preflight).await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(answer.headers["access-control-allow-methods"], "PUT");
+    assert_eq!(
+        answer.headers["access-control-allow-origin"],
+        "https://www.bar.com"
+    );
+    assert!(!answer.headers.contains_key("x-by"));
+    let fields = [origin, ("respond", "access-control-allow-origin=*")];
+    let answer = mesh.call("/cors", &fields).await;
+    assert_eq!(answer.headers["x-by"], "v1");
+    let allowed = lines(&answer.headers, "access-control-allow-origin");
+    assert_eq!(allowed.as_deref(), Some("https://www.bar.com"));
+    // Of an origin that is not allowed it passes as well, and no page reads the answer.
+    let fields = [
+        ("origin", "https://foobar.com"),
+        ("respond", "access-control-allow-origin=*"),
+    ];
+    let answer = mesh.call("/cors", &fields).await;
+    assert_eq!(answer.headers["x-by"], "v1");
+    assert!(!answer.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_share_of_a_backend_that_cannot_be_used_fails_and_is_not_moved() {
+    let mut broken = Backend::new(service("nonexistent"), 80, 1);
+    broken.broken = Some(Broken::BackendNotFound);
+    let unresolved = Filters {
+        unresolved: Some("Filter nope".into()),
+        ..Filters::default()
+    };
+    let nothing = Backend::new(service("v1"), 80, 0);
+    let mesh = Pair::start(vec![
+        rule("/half", Filters::default(), vec![to("v1"), broken.clone()]),
+        rule("/zero", Filters::default(), vec![nothing]),
+        rule("/none", Filters::default(), vec![]),
+        rule("/filter", unresolved, vec![to("v1")]),
+        rule(
+            "/unseen",
+            Filters::default(),
+            vec![Backend::new(service("nope"), 80, 1)],
+        ),
+    ])
+    .await;
+    let mut failed = 0;
+    for _ in 0..100 {
+        let answer = mesh.call("/half", &[]).await;
+        if answer.status == 500 {
+            failed += 1;
+            let why = answer.headers["proxy-status"].to_str().unwrap();
+            let names = [
+                "proxy_configuration_error",
+                "nonexistent.shop:80",
+                "HTTPRoute/shop/r",
+                "BackendNotFound",
+            ];
+            assert!(names.iter().all(|name| why.contains(name)), "{why}");
+        } else {
+            assert_eq!(answer.headers["x-by"], "v1");
+        }
+    }
+    assert!((25..75).contains(&failed), "X13: {failed}");
+    for (id, path, status) in [
+        ("X16", "/zero", 500),
+        ("G10", "/none", 500),
+        ("X24", "/filter", 500),
+        ("not visible", "/unseen", 500),
+        ("X35", "/else", 404),
+    ] {
+        assert_eq!(mesh.call(path, &[]).await.status, status, "{id}");
+    }
+    let labels = ["route=\"HTTPRoute/shop/r\"", "response_code=\"500\""];
+    let counted = mesh.metric("weft_requests_total", &labels).await;
+    assert!((counted - f64::from(failed) - 4.0).abs() < 0.1, "{counted}");
+}
+
+/// A mesh with mirrors, and what they saw.
+struct Mirrors {
+    fabric: Fabric,
+    client: usize,
+    seen: mpsc::Receiver<(String, Bytes)>,
+    _tasks: Vec<JoinSet<()>>,
+}
+
+/// `orders` with rules that send copies to applications that are well, that answer 500, that are down, that hang, and to
+/// nowhere.
+async fn mirrors() -> Mirrors {
+    let mut fabric = Fabric::new();
+    let (tell, seen) = mpsc::channel(64);
+    let (main, one) = application(|request| show("v1", request)).await;
+    let (well, two) = application(move |request: Request<Incoming>| {
+        let tell = tell.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let added = lines(&head.headers, "x-app").unwrap_or_default();
+            let _ = tell.send((format!("{} {added}", head.uri), body)).await;
+            status(200)
+        }
+    })
+    .await;
+    let (ill, three) = application(|_| async { status(500) }).await;
+    let (hanging, four) = application(|_| std::future::pending()).await;
+    let (down, address) = listener().await;
+    drop(down);
+    let serves = [
+        ("v1", main),
+        ("orders", main),
+        ("well", well),
+        ("ill", ill),
+        ("hanging", hanging),
+        ("down", address),
+    ];
+    fabric.add("orders", &serves, &[]).await;
+    // Nothing answers handshakes there.
+    drop(fabric.peer("silent", "orders"));
+    let client = fabric.add("client", &[], &["orders"]).await;
+    let rules: Vec<RouteRule> = ["well", "ill", "hanging", "down", "silent", "nope"]
+        .map(|name| {
+            let mirror = Mirror {
+                service: service(name),
+                port: 80,
+                share: MirrorShare {
+                    numerator: 1,
+                    denominator: 1,
+                },
+            };
+            let filters = Filters {
+                request_headers: modified(),
+                mirrors: vec![mirror],
+                ..Filters::default()
+            };
+            rule(&format!("/{name}"), filters, vec![to("v1")])
+        })
+        .into();
+    fabric
+        .publish_ports(|name, port| {
+            if name == "orders" {
+                port.routes = rules.clone();
+            }
+        })
+        .await;
+    Mirrors {
+        fabric,
+        client,
+        seen,
+        _tasks: vec![one, two, three, four],
+    }
+}
+
+impl Mirrors {
+    async fn call(&self, request: Request<Full<Bytes>>) -> Answer {
+        call(self.fabric.listener(self.client, 0), request).await
+    }
+
+    /// Waits until so many copies for the service came to that result.
+    async fn counted(&self, service: &str, result: &str, number: f64) {
+        let destination = format!("destination_service=\"{service}.shop:80\"");
+        let result = format!("result=\"{result}\"");
+        let labels = [&*destination, &*result];
+        while metric(&self.fabric, self.client, "weft_mirrored_total", &labels).await < number {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_sees_what_the_backend_gets_and_the_caller_only_its_answer() {
+    let mut mesh = mirrors().await;
+    let answer = mesh.call(request("/well/a?id=U", &[("x-app", "p")])).await;
+    assert_eq!(answer.headers["x-by"], "v1");
+    assert_eq!(seen(&answer, "x-app").as_deref(), Some("p,A2"), "G40b");
+    let copied = mesh.seen.recv().await.unwrap();
+    assert_eq!(copied, ("/well/a?id=U p,A2".into(), Bytes::new()), "G40a");
+    mesh.counted("well", "answered", 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_gets_the_whole_body_or_no_copy_at_all() {
+    let mut mesh = mirrors().await;
+    let post = |size: usize| {
+        let body = vec![b'x'; size];
+        let request = Request::builder().method("POST").uri("/well");
+        let request = request.header("host", "orders");
+        request.body(Full::from(body)).unwrap()
+    };
+    for size in [1, 60_000] {
+        let answer = mesh.call(post(size)).await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, size));
+        assert_eq!(mesh.seen.recv().await.unwrap().1.len(), size);
+    }
+    let answer = mesh.call(post(1 << 20)).await;
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 1 << 20));
+    mesh.counted("well", "body", 1.0).await;
+    assert!(mesh.seen.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_a_mirror_is_not_the_callers() {
+    let mesh = mirrors().await;
+    for name in ["ill", "down", "silent", "hanging", "nope"] {
+        let path = format!("/{name}");
+        let calls = async {
+            for _ in 0..5 {
+                let answer = mesh.call(request(&path, &[])).await;
+                assert_eq!(answer.status, 200, "X26 {name}");
+                assert_eq!(answer.headers["x-by"], "v1", "X25 {name}");
+            }
+        };
+        // Far less than a copy may take.
+        let all = tokio::time::timeout(Duration::from_secs(5), calls).await;
+        assert!(all.is_ok(), "{name} held its callers back");
+    }
+    mesh.counted("ill", "answered", 5.0).await;
+    mesh.counted("down", "failed", 5.0).await;
+    mesh.counted("silent", "failed", 5.0).await;
+    let failures = metric(
+        &mesh.fabric,
+        mesh.client,
+        "weft_requests_total",
+        &["classification=\"failure\""],
+    );
+    assert!(failures.await < 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_copies_than_may_be_under_way_are_dropped_and_counted() {
+    let mesh = mirrors().await;
+    let mut calls = JoinSet::new();
+    let to = mesh.fabric.listener(mesh.client, 0);
+    for _ in 0..30 {
+        calls.spawn(async move {
+            for _ in 0..10 {
+                assert_eq!(call(to, request("/hanging", &[])).await.status, 200);
+            }
+        });
+    }
+    while let Some(done) = calls.join_next().await {
+        done.unwrap();
+    }
+    mesh.counted("hanging", "crowded", 30.0).await;
+    assert_eq!(mesh.call(request("/well", &[])).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_grpc_are_changed_and_refused_in_their_own_words() {
+    let mut tasks = JoinSet::new();
+    let mut fabric = Fabric::new();
+    let (application, address) = listener().await;
+    serve_http2(&mut tasks, application, || {});
+    fabric.add("grpc", &[("grpc", address)], &[]).await;
+    let client = fabric.add("client", &[], &["grpc"]).await;
+    let publish = async |filters: Filters, backend: Backend, path: &str| {
+        let rule = rule(path, filters, vec![backend]);
+        fabric
+            .publish_ports(|_, port| {
+                port.protocol = Protocol::Grpc;
+                port.routes = vec![rule.clone()];
+            })
+            .await;
+    };
+    let filters = Filters {
+        request_headers: changes(&[("weft-client-id", "me")], &[], &[]),
+        response_headers: changes(&[("x-path", "set")], &[("x-add", "a")], &["grpc-status"]),
+        rewrite: Rewrite {
+            host: Some("one.example.org".into()),
+            path: None,
+        },
+        ..Filters::default()
+    };
+    let (mut sender, _connection) = grpc_client(fabric.listener(client, 0)).await;
+    publish(filters, to("grpc"), "/pkg.Service/Method").await;
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    let answer = grpc_call(&mut sender, trailers.clone()).await;
+    assert_eq!(answer.body, "data");
+    assert_eq!(answer.headers["x-path"], "set");
+    assert_eq!(answer.headers["x-add"], "a");
+    assert_ne!(answer.headers["x-client"], "me");
+    publish(Filters::default(), to("grpc"), "/pkg.Service/Other").await;
+    let answer = grpc_call(&mut sender, trailers.clone()).await;
+    assert_eq!(answer.headers["grpc-status"], "12", "R1");
+    let mut broken = to("grpc");
+    broken.broken = Some(Broken::InvalidKind);
+    publish(Filters::default(), broken, "/pkg.Service/Method").await;
+    let answer = grpc_call(&mut sender, trailers).await;
+    assert_eq!(answer.headers["grpc-status"], "14", "R6");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_breaks_off_is_asked_again_without_any_code_listed() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (application, address) = listener().await;
+    let mut tasks = JoinSet::new();
+    let count = Arc::clone(&asked);
+    tasks.spawn(async move {
+        while let Ok((mut stream, _)) = application.accept().await {
+            let mut head = [0; 4096];
+            // Health probes send nothing.
+            if !matches!(stream.read(&mut head).await, Ok(1..)) {
+                continue;
+            }
+            if count.fetch_add(1, Ordering::Relaxed) < 2 {
+                continue;
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    let mut fabric = Fabric::new();
+    fabric.add("orders", &[("orders", address)], &[]).await;
+    let client = fabric.add("client", &[], &["orders"]).await;
+    let publish = async |attempts| {
+        let mut rule = rule("/", Filters::default(), vec![to("orders")]);
+        let traffic = Arc::make_mut(&mut rule.traffic);
+        traffic.retry = Retry {
+            attempts,
+            ..Retry::default()
+        };
+        traffic.retry.backoff.at_least = Duration::from_millis(50);
+        fabric
+            .publish_ports(|_, port| port.routes = vec![rule.clone()])
+            .await;
+    };
+    publish(3).await;
+    let began = std::time::Instant::now();
+    let answer = call(fabric.listener(client, 0), get("orders", "/")).await;
+    assert_eq!(answer.status, 200, "G46");
+    assert!(began.elapsed() >= Duration::from_millis(100), "X31");
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_split_by_weight_and_reset_where_the_backend_is_broken() {
+    let mut fabric = Fabric::new();
+    let mut tasks = JoinSet::new();
+    let mut serves = Vec::new();
+    for name in ["one", "two"] {
+        let (application, address) = listener().await;
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = application.accept().await {
+                let _ = stream.write_all(name.as_bytes()).await;
+            }
+        });
+        serves.push((name, address));
+    }
+    serves.push(("db", serves[0].1));
+    fabric.add("db", &serves, &[]).await;
+    let client = fabric.add("client", &[], &["db"]).await;
+    let publish = async |backends: Vec<Backend>| {
+        let rule = RouteRule {
+            route: "TCPRoute/shop/t".into(),
+            backends,
+            ..RouteRule::default()
+        };
+        fabric
+            .publish_ports(|name, port| {
+                port.protocol = Protocol::Tcp;
+                if name == "db" {
+                    port.routes = vec![rule.clone()];
+                }
+            })
+            .await;
+    };
+    let talk = async || {
+        let mut stream = TcpStream::connect(fabric.listener(client, 0)).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let zero = Backend::new(service("db"), 80, 0);
+    publish(vec![to("one"), to("two"), zero]).await;
+    let mut ones = 0;
+    for _ in 0..60 {
+        match &*talk().await.unwrap() {
+            "one" => ones += 1,
+            "two" => {}
+            other => panic!("{other}"),
+        }
+    }
+    assert!((10..50).contains(&ones), "T1: {ones}");
+    let mut broken = to("one");
+    broken.broken = Some(Broken::BackendNotFound);
+    publish(vec![broken]).await;
+    assert!(talk().await.is_err(), "T5");
+}
