@@ -19,7 +19,7 @@ use crate::access_log::AccessLog;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
-use crate::http::upload::Room;
+use crate::http::upload::ReplayMemory;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::outbound::route::Wanted;
@@ -81,7 +81,7 @@ pub(crate) struct Worker {
     /// Cancelled when the drain's deadline is over: what still runs ends.
     pub(crate) cut: CancellationToken,
     /// For bodies that may be sent again.
-    pub(crate) room: Arc<Room>,
+    pub(crate) room: Arc<ReplayMemory>,
     /// Choices that need not be secret.
     pub(crate) random: Mutex<StdRng>,
     /// The label of calls that name no service.

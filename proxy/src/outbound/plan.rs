@@ -12,7 +12,7 @@ use http::{Method, Request, Uri};
 use weft_transport::locks::lock;
 
 use super::exchange::{Carries, Exchange};
-use super::pick::{self, Criteria, Tried};
+use super::pick::{self, Criteria, TriedEndpoints};
 use super::route::{Astray, Route, address, route, route_tunnel};
 use super::{Client, Listener, prepare};
 use crate::failure::{Failure, Reason};
@@ -34,7 +34,7 @@ pub(super) fn request(
     match target(&client.listener, &mut head, record) {
         Ok(route) => {
             let criteria = Criteria {
-                tried: Tried::default(),
+                tried: TriedEndpoints::default(),
                 key: pick::key(&route.cluster, &head.headers, client.source),
                 repeatable: head.method.is_idempotent(),
             };
@@ -103,7 +103,7 @@ pub(super) fn tunnel(
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();
         let criteria = Criteria {
-            tried: Tried::default(),
+            tried: TriedEndpoints::default(),
             key: pick::key(&route.cluster, &head.headers, source),
             // No byte is taken from the application before the far side has accepted.
             repeatable: true,
