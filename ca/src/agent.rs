@@ -27,7 +27,7 @@ use self::state::{Bought, CaAddresses, StateDirectory, Stored};
 pub use self::status::AgentStatus;
 use self::status::Status;
 use crate::attest::unix_seconds;
-use crate::client::Right;
+use crate::client::RequestProof;
 use crate::limits::{
     ADDRESSES_MAX, NOT_BEFORE_SLACK, RENEWAL_AT, SAVE_INTERVAL, WALL_CHECK_INTERVAL,
 };
@@ -244,11 +244,11 @@ impl Agent {
             trust_domain: token.identity.trust_domain().clone(),
             addresses: token.addresses.clone(),
         };
-        let right = Right::Token {
+        let proof = RequestProof::Token {
             anchor: token.anchor,
             secret: &token.secret,
         };
-        let attempt = || buy(&state, &ca, &right, &token.identity);
+        let attempt = || buy(&state, &ca, &proof, &token.identity);
         let bought = patiently(attempt, wait).await?;
         let credentials = credentials(&bought, &ca)?;
         if !credentials.bundle().fingerprints().contains(&token.anchor) {
@@ -312,8 +312,8 @@ impl Agent {
     /// One attempt to obtain the next certificate and put it in force.
     async fn renew(&self) -> Result<(), AgentError> {
         let identity = self.id();
-        let right = Right::Svid(&self.credentials);
-        let bought = buy(&self.state, &self.ca, &right, &identity).await?;
+        let proof = RequestProof::Svid(&self.credentials);
+        let bought = buy(&self.state, &self.ca, &proof, &identity).await?;
         // Checks that the chain leads to the bundle, before anything on disk changes.
         let new = credentials(&bought, &self.ca)?.svid();
         let (svid, bundle) = pair(&bought, &self.ca)?;

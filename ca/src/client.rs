@@ -20,7 +20,7 @@ use crate::token::TokenSecret;
 
 /// The proof with which a certificate is requested.
 #[derive(Clone)]
-pub(crate) enum Right<'a> {
+pub(crate) enum RequestProof<'a> {
     /// A join token: the server is known by its root's fingerprint.
     Token {
         anchor: Fingerprint,
@@ -46,17 +46,17 @@ pub(crate) enum CallError {
 pub(crate) async fn sign(
     addresses: &[String],
     server: &SpiffeId,
-    right: &Right<'_>,
+    proof: &RequestProof<'_>,
     csr: &[u8],
 ) -> Result<SignResponse, CallError> {
-    let connector = match right {
-        Right::Token { anchor, .. } => TlsConnector::pinned(*anchor, server.clone()),
-        Right::Svid(credentials) => TlsConnector::mutual(credentials, server.clone()),
+    let connector = match proof {
+        RequestProof::Token { anchor, .. } => TlsConnector::pinned(*anchor, server.clone()),
+        RequestProof::Svid(credentials) => TlsConnector::mutual(credentials, server.clone()),
     };
     let connector = connector.map_err(|error| CallError::Unreachable(error.to_string()))?;
     let mut failures = Vec::new();
     for address in addresses {
-        match ask(address, &connector, right, csr).await {
+        match ask(address, &connector, proof, csr).await {
             Ok(answer) => return Ok(answer),
             Err(AskError::Refused(reason)) => {
                 return Err(CallError::Refused {
@@ -94,19 +94,19 @@ enum AskError {
 async fn ask(
     address: &str,
     connector: &TlsConnector,
-    right: &Right<'_>,
+    proof: &RequestProof<'_>,
     csr: &[u8],
 ) -> Result<SignResponse, AskError> {
-    let of_mesh = match right {
-        Right::Token { .. } => "join token",
-        Right::Svid(_) => "identity in the state directory",
+    let of_mesh = match proof {
+        RequestProof::Token { .. } => "join token",
+        RequestProof::Svid(_) => "identity in the state directory",
     };
     let channel = timeout(CONNECT_TIMEOUT, connect(address, connector, of_mesh))
         .await
         .map_err(|_| AskError::Timeout(CONNECT_TIMEOUT))??;
-    let token_secret = match right {
-        Right::Token { secret, .. } => secret.as_bytes().to_vec(),
-        Right::Svid(_) => Vec::new(),
+    let token_secret = match proof {
+        RequestProof::Token { secret, .. } => secret.as_bytes().to_vec(),
+        RequestProof::Svid(_) => Vec::new(),
     };
     let request = SignRequest {
         csr: csr.to_vec(),

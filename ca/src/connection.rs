@@ -103,7 +103,7 @@ impl Life {
 }
 
 /// A stream that ends by itself or at its server's request, and the facts about its peer that its calls get.
-pub struct Held<S, I> {
+pub struct ServerStream<S, I> {
     stream: S,
     info: I,
     /// Ready when the connection has to end; holds its place.
@@ -112,7 +112,7 @@ pub struct Held<S, I> {
 }
 
 /// One accepted connection; holds its place among those that its server allows.
-pub type Connection = Held<TlsStream, Caller>;
+pub type Connection = ServerStream<TlsStream, Caller>;
 
 /// Why a connection was not handed on, or had to end later.
 #[derive(Debug, thiserror::Error)]
@@ -235,7 +235,7 @@ pub async fn accept(
             }
             let place = connected.enter(caller.holder());
             let hang_up = caller.hang_up.clone();
-            let connection = Held::new(stream, caller, async move {
+            let connection = ServerStream::new(stream, caller, async move {
                 let reason = tokio::select! {
                     () = place.taken_back() => NotAccepted::TakenBack,
                     () = sleep(left) => reason,
@@ -264,7 +264,7 @@ async fn handshake(
     }
 }
 
-impl<S, I> Held<S, I> {
+impl<S, I> ServerStream<S, I> {
     /// Ends `stream` when `over` is ready.
     pub(crate) fn new(stream: S, info: I, over: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
@@ -287,7 +287,7 @@ impl<S, I> Held<S, I> {
     }
 }
 
-impl<S, I: Clone + Send + Sync + 'static> Connected for Held<S, I> {
+impl<S, I: Clone + Send + Sync + 'static> Connected for ServerStream<S, I> {
     type ConnectInfo = I;
 
     fn connect_info(&self) -> I {
@@ -295,7 +295,7 @@ impl<S, I: Clone + Send + Sync + 'static> Connected for Held<S, I> {
     }
 }
 
-impl<S: AsyncRead + Unpin, I: Unpin> AsyncRead for Held<S, I> {
+impl<S: AsyncRead + Unpin, I: Unpin> AsyncRead for ServerStream<S, I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -308,7 +308,7 @@ impl<S: AsyncRead + Unpin, I: Unpin> AsyncRead for Held<S, I> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, I: Unpin> AsyncWrite for Held<S, I> {
+impl<S: AsyncWrite + Unpin, I: Unpin> AsyncWrite for ServerStream<S, I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -399,7 +399,7 @@ mod tests {
         let (near, mut far) = duplex(4);
         let (place, hang_up) = (places.enter("a"), CancellationToken::new());
         let over = hang_up.clone();
-        let mut held = Held::new(near, (), async move {
+        let mut held = ServerStream::new(near, (), async move {
             let _place = place;
             over.cancelled().await;
         });
@@ -421,7 +421,7 @@ mod tests {
     async fn a_connection_ends_while_it_waits_for_a_peer_that_does_not_read() {
         let (near, _far) = duplex(4);
         let hang_up = CancellationToken::new();
-        let mut held = Held::new(near, (), hang_up.clone().cancelled_owned());
+        let mut held = ServerStream::new(near, (), hang_up.clone().cancelled_owned());
         let later = async {
             tokio::task::yield_now().await;
             hang_up.cancel();

@@ -13,11 +13,11 @@ use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::shares::{Bounds, Places};
 
-use crate::connection::Held;
+use crate::connection::ServerStream;
 use crate::limits::ACCEPT_PAUSE;
 
 /// A connection of a local command; it ends when its time is over or newer ones need its place.
-pub type LocalConnection = Held<UnixStream, ()>;
+pub type LocalConnection = ServerStream<UnixStream, ()>;
 
 /// The connections that come in: at most `places` at once, each for at most `life`. A new one is always
 /// accepted, and the oldest is closed for it. No task runs behind it: it accepts while its server polls it,
@@ -40,7 +40,7 @@ pub fn incoming(
             let stream = accept(&socket, &failures).await;
             let place = places.enter(());
             let ended = end.clone().cancelled_owned();
-            let connection = Held::new(stream, (), async move {
+            let connection = ServerStream::new(stream, (), async move {
                 tokio::select! {
                     () = place.taken_back() => {}
                     () = sleep(life) => {}

@@ -4,9 +4,9 @@
 //! [`Subscription::run`] is the loop: connect, send the hello, report the served services, take tables and
 //! changes; when the stream ends, wait with jitter and try the next address. A stream ends with the
 //! certificate that opened it, so a renewed certificate opens the next stream while the old one goes on, and
-//! the registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for any of
-//! this. `state.rs` decides, a machine without IO: `take.rs` takes the messages of the service, `held.rs`
-//! says which table to run. `cache.rs` keeps the last good one on disk.
+//! the registration never lapses. The data path holds a [`SubscriptionHandle`] and never waits for the config
+//! service. `state.rs` makes the decisions, a machine without IO: `take.rs` takes the messages of the
+//! service, `held.rs` says which table to run. `cache.rs` keeps the last good table on disk.
 
 mod cache;
 mod handle;

@@ -1,5 +1,5 @@
-//! When the other end of a connection last sent anything, a keep-alive as much as a message: in a mesh in
-//! which nothing changes, only keep-alives come for hours.
+//! When the other end of a connection last sent anything. Keep-alives count like messages: in a mesh in which
+//! nothing changes, only keep-alives come for hours.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! How long before a moment a thread should be awake, so that it is not late for it. Pure.
+//! How long before a moment a thread should be awake, so that it acts at that moment and not later. Pure.
 //!
 //! An alarm of the kernel rings on time, but the thread that it wakes runs later: by a few microseconds on
 //! hardware, by 40 to 300 in a virtual machine whose processor was asleep. So the alarm is set earlier, by

@@ -1,4 +1,4 @@
-//! Waits for a moment: asleep, to some ten microseconds, or awake at the end, to a few.
+//! Waits for a moment: asleep, to about ten microseconds, or awake at the end, to a few.
 //!
 //! tokio's timers tick in milliseconds, which at 1000 requests per second is a whole gap. A timerfd runs on
 //! the kernel's high-resolution timers and wakes the same `epoll_wait` as the sockets do, so no answer waits

@@ -2,9 +2,9 @@
 //! caller runs the trials and reports their results.
 //!
 //! The search doubles until a rate fails, halves the distance (as a factor) until it is small, and then tries
-//! the best rate again. A machine has bad moments. So a rate counts as failed only after two failures in a
-//! row, it counts as holding only when it held twice, and in the end the lowest failed rate is tried again:
-//! an early bad moment would otherwise exclude everything above it.
+//! the best rate again. A machine is slow at times. So a rate counts as failed only after two failures in a
+//! row, it counts as holding only when it held twice, and in the end the lowest failed rate is tried again.
+//! Otherwise one slow moment early in the search would exclude every rate above it.
 
 use std::str::FromStr;
 

@@ -181,7 +181,7 @@ struct Json<'a> {
     attempts: u32,
     /// Omitted if there was one attempt and it succeeded.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    tried: Vec<Tried>,
+    tried: Vec<AttemptEntry>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_ms: Option<f64>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -190,7 +190,7 @@ struct Json<'a> {
 
 /// One attempt. Parts that the attempt did not reach are left out.
 #[derive(Serialize)]
-struct Tried {
+struct AttemptEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<SocketAddr>,
     /// From the request's head to its begin.
@@ -208,7 +208,7 @@ struct Tried {
     error: Option<&'static str>,
 }
 
-impl Tried {
+impl AttemptEntry {
     fn new(attempt: &Attempt, started: Instant) -> Self {
         let took = |part| {
             let found = attempt.parts().find(|(one, _)| *one == part);
@@ -294,7 +294,7 @@ impl<'a> Json<'a> {
                 .map(|id| cut(id, limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
             attempts: record.attempts,
             tried: attempts
-                .map(|attempt| Tried::new(attempt, record.started))
+                .map(|attempt| AttemptEntry::new(attempt, record.started))
                 .collect(),
             body_ms: finished.body().filter(|_| tells).map(milliseconds),
             suppressed,
@@ -367,7 +367,7 @@ mod tests {
         attempt.picked("[fe80::1%4000000000]:65535".parse().unwrap(), after(3));
         attempt.finish(Ended::Failed(Reason::ConnectionRefused), after(7));
         let all = vec![attempt; limits::RECORD_ATTEMPTS_MAX];
-        let tried = || all.iter().map(|one| Tried::new(one, now)).collect();
+        let tried = || all.iter().map(|one| AttemptEntry::new(one, now)).collect();
         let json = |unit| Json {
             tried: tried(),
             body_ms: Some(f64::MIN),

@@ -1,4 +1,4 @@
-//! The endpoints of one port of one service as one worker sees them, and a request's stay at one of them.
+//! The endpoints of one port of one service as one worker sees them, and a request's use of one of them.
 //!
 //! A cluster does not change, except for the state of its endpoints: a new table makes a new cluster, which
 //! keeps the state of endpoints that stay. `outbound/pick.rs` decides which endpoint takes a request.
@@ -145,13 +145,13 @@ impl Cluster {
     /// Counts a request that is sent to an endpoint.
     pub(crate) fn start(self: &Arc<Self>, index: usize, now: Instant) -> Option<Flight> {
         let endpoint = self.endpoints.get(index)?;
-        let Begun { probe, gamble } = endpoint.standing.begin(now, &self.traffic.breaker);
+        let Begun { probe, on_trial } = endpoint.standing.begin(now, &self.traffic.breaker);
         Some(Flight {
             cluster: Arc::clone(self),
             index,
             began: now,
             probe,
-            gamble,
+            on_trial,
             judged: false,
             measured: false,
             answered: None,
@@ -247,7 +247,7 @@ pub(crate) struct Flight {
     /// yet.
     probe: bool,
     /// It went to an endpoint that came back to rotation recently.
-    gamble: bool,
+    on_trial: bool,
     /// The evidence about the endpoint has been reported.
     judged: bool,
     /// Its duration is known, or does not matter.
@@ -324,8 +324,8 @@ impl Flight {
 
     /// Whether the request went to an endpoint that came back to rotation recently, so that the pick may be
     /// the cause of its failure.
-    pub(crate) fn is_gamble(&self) -> bool {
-        self.gamble
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.on_trial
     }
 
     /// An answer would have taken at least this long.

@@ -1,5 +1,5 @@
-//! What the process does when file descriptors run short: connections of the application then wait in the
-//! kernel, and the admin endpoint has one descriptor in reserve.
+//! Handles a shortage of file descriptors: connections of the application then wait in the kernel, and the
+//! admin endpoint has one descriptor in reserve.
 //!
 //! The kernel gives out the lowest free number, so the number of a new descriptor tells how many are in use.
 //! The exception is a limit that was lowered below the number already in use: then a freed descriptor does

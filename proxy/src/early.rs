@@ -1,7 +1,7 @@
-//! The admin endpoint of a sidecar that has no identity yet: it reports that the process is alive, and what
-//! it waits for.
+//! The admin endpoint of a sidecar that has no identity yet. It reports that the process is alive, and for
+//! which event the process waits.
 //!
-//! Everything else that the endpoint knows needs a running sidecar (`admin.rs`).
+//! All other paths of the endpoint need a running sidecar (`admin.rs`).
 
 use std::convert::Infallible;
 use std::future::pending;

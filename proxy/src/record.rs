@@ -14,7 +14,7 @@ use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-use attempt::{Ended, Kept};
+use attempt::{AttemptHistory, Ended};
 
 use crate::cluster::Flight;
 use crate::failure::{Failure, Reason};
@@ -54,7 +54,7 @@ pub(crate) struct Record {
     /// Attempts that were made; 0 if it was never sent.
     pub(crate) attempts: u32,
     /// The first attempts and the last one, with the duration of each of their parts.
-    pub(crate) kept: Kept,
+    pub(crate) kept: AttemptHistory,
     /// Where repeated attempts are counted, if there were any.
     pub(crate) retried: Option<Arc<Counts>>,
     ended: bool,
@@ -145,7 +145,7 @@ impl Record {
             received: 0,
             flight: None,
             attempts: 0,
-            kept: Kept::default(),
+            kept: AttemptHistory::default(),
             retried: None,
             ended: false,
         }

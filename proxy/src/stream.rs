@@ -106,7 +106,7 @@ impl ApplicationStream {
     }
 
     /// Ready when there are unread bytes, or the end. It reads nothing.
-    pub(crate) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<Come>> {
+    pub(crate) fn poll_come(&self, context: &mut Context<'_>) -> Poll<io::Result<Readable>> {
         loop {
             ready!(self.poll_read_ready(context))?;
             let peek = || {
@@ -121,8 +121,8 @@ impl ApplicationStream {
                 Self::Unix(stream) => stream.try_io(Interest::READABLE, peek),
             };
             match peeked {
-                Ok(0) => return Poll::Ready(Ok(Come::End)),
-                Ok(_) => return Poll::Ready(Ok(Come::Bytes)),
+                Ok(0) => return Poll::Ready(Ok(Readable::End)),
+                Ok(_) => return Poll::Ready(Ok(Readable::Bytes)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -219,7 +219,7 @@ impl AsRawFd for ApplicationStream {
 
 /// The bytes or the end that wait to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Come {
+pub(crate) enum Readable {
     /// At least one byte.
     Bytes,
     /// Nothing more will come.

@@ -18,7 +18,7 @@ use weft_transport::pool::Pool;
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::failure::{Failure, Reason};
-use crate::http::upload::Room;
+use crate::http::upload::ReplayMemory;
 use crate::inbound::served::Served;
 use crate::metrics::{Counted, Direction, Labels, Shard};
 use crate::outbound::route::Wanted;
@@ -81,7 +81,7 @@ pub(crate) struct Worker {
     /// Cancelled when the drain's deadline is over: what still runs ends.
     pub(crate) cut: CancellationToken,
     /// For bodies that may be sent again.
-    pub(crate) room: Arc<Room>,
+    pub(crate) room: Arc<ReplayMemory>,
     /// Places for copies of requests that routes mirror.
     pub(crate) mirrors: Arc<Semaphore>,
     /// Choices that need not be secret.

@@ -1,4 +1,4 @@
-//! `weft get`: what the config service knows.
+//! `weft get`: shows what the config service knows.
 
 use std::path::PathBuf;
 

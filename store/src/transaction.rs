@@ -1,9 +1,9 @@
 //! A transaction over any store: reads and writes of one piece of work become one commit, which succeeds only
 //! if no value that was read has changed since. If one has, the work is repeated from the newest state.
 //!
-//! Protected are the values read key by key, and every entry that a range gave. Keys that others add to a
-//! range in the meantime are not. Work that depends on the absence of such keys must read a key that the
-//! others change, too.
+//! The transaction protects the values read key by key, and every entry that a range gave. It does not
+//! protect against keys that other transactions add to a range in the meantime. Work that depends on the
+//! absence of such keys must also read a key that those other transactions change.
 
 use std::collections::BTreeMap;
 

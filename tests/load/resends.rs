@@ -72,7 +72,7 @@ fn refusing_http2(refused: u64) -> Origin {
 /// Speaks HTTP/3 and rejects the first requests of each connection.
 fn rejecting_http3() -> Origin {
     let identity = Identity::self_made(vec!["localhost".to_owned()]).unwrap();
-    let tls = ServerTls::new(identity, Trust::Anybody);
+    let tls = ServerTls::new(identity, Trust::AnyPeer);
     let tuning = TransportSettings::default().validate().unwrap();
     let socket = UdpSocket::bind(loopback()).unwrap();
     socket.set_nonblocking(true).unwrap();

@@ -1,5 +1,5 @@
-//! Clients that use HTTP/1 in ways that the RFCs allow and few use: some end their side after the request,
-//! others write its head in one of its rarer forms.
+//! Clients that use HTTP/1 in ways that the RFCs allow and that are rare: some end their side after the
+//! request, others write its head in one of its rarer forms.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

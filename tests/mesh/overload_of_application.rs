@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::figures::Seen;
 use crate::harness::{Mesh, OpenLoad, Origin, Sidecar, heavy, pause, service};
-use crate::told::metric;
+use crate::shown_refusals::metric;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 

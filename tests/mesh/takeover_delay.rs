@@ -1,5 +1,5 @@
-//! How long a request takes when a takeover comes in between: compared with the same load without one, in the
-//! same run, because machines are slow at times.
+//! How long a request takes when a takeover comes in between. The test compares it with the same load without
+//! a takeover, in the same run, because machines are slow at times.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! What a peer has acknowledged of the bytes sent to it. quinn reports that only to the congestion
-//! controller, so [`Observed`] wraps each controller and records it.
+//! Records how many of the bytes sent to a peer it has acknowledged. quinn reports that only to the
+//! congestion controller, so [`Observed`] wraps each controller and records it.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -65,11 +65,11 @@ impl ControllerFactory for ObservedConfig {
 pub(crate) struct Observed {
     pub(crate) controller: Box<dyn Controller>,
     /// Shared with clones, which quinn makes for callers and for new paths.
-    heard: Arc<Heard>,
+    heard: Arc<Acknowledgements>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Acknowledgements {
     all: AtomicBool,
     bytes: AtomicU64,
 }

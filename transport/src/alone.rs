@@ -1,8 +1,8 @@
-//! Tasks that may die alone: the task of one stream, connection, call or peer. If it panics, the stream or
-//! call that it served ends with it, its neighbours are not affected, and the next request for it starts a
-//! new one. The panic is logged with the task's name and counted. Tasks that the process depends on are in
-//! [`crate::vital`]; every task that the crates of a sidecar, the CA and the config service spawn is of one
-//! kind or the other (`tests/tidy.rs`).
+//! Tasks whose panic ends only their own work: the task of one stream, connection, call or peer. If it
+//! panics, the stream or call that it served ends with it, its neighbours are not affected, and the next
+//! request for it starts a new one. The panic is logged with the task's name and counted. Tasks that the
+//! process depends on are in [`crate::vital`]; every task that the crates of a sidecar, the CA and the config
+//! service spawn is of one kind or the other (`tests/tidy.rs`).
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -2,18 +2,18 @@
 //!
 //! Cubic takes each loss for a full queue. So over a path that loses one packet in a hundred it sends a dozen
 //! packets per round trip, however fast the path is, and all streams of the connection share those. But a
-//! full queue shows itself: packets that waited in it were slow. [`Tolerant`] is Cubic, except that it
+//! full queue can be measured: packets that waited in it were slow. [`Tolerant`] is Cubic, except that it
 //! ignores a loss if both are true of the last two round trips:
 //!
 //! - at least one packet took at most an eighth longer than the fastest recent one, so there was no queue
 //!   (the threshold of HyStart++, RFC 9406 section 4.2, without its bounds: below 8 ms jitter decides, which
 //!   leaves plain Cubic);
-//! - the losses are no more than a path loses by chance that drops 2 % (the bound up to which BBR version 3
-//!   tolerates loss, draft-ietf-ccwg-bbr), with three standard deviations for small numbers: a bottleneck
+//! - the losses are no more than a path with 2 % random loss causes (the bound up to which BBR version 3
+//!   tolerates loss, draft-ietf-ccwg-bbr), with three standard deviations for small numbers. A bottleneck
 //!   whose queue is too short to measure loses more when it overflows.
 //!
-//! Persistent congestion and ECN marks are never ignored. It begins with a window of 32 packets. [`Round`]
-//! judges, purely.
+//! Persistent congestion and ECN marks are never ignored. The first window has 32 packets. [`Round`] makes
+//! the decision, without IO.
 
 use std::any::Any;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
 //! Whether a worker keeps up, judged by how long one pass over all ready tasks takes on its thread.
 //!
-//! On an overloaded thread every ready task waits longer and longer, and each request waits several times. A
-//! burst does that for a moment. When no pass within an interval is short, the queue does not empty, which is
-//! overload (the estimator of CoDel, RFC 8289 section 3.1). From then on, until passes have been short for a
-//! while, peers may have open only as many streams as the worker can finish soon ([`takes_on`], applied by
-//! [`crate::stream_limit`]): requests beyond that wait at the peers, which can send them elsewhere or refuse
-//! them. If passes are long although the worker keeps up, this limit does no harm.
+//! On an overloaded thread every ready task waits longer and longer, and each request waits several times. In
+//! a burst that lasts only for a moment. If no pass within an interval is short, the queue never empties:
+//! that is overload (the estimator of CoDel, RFC 8289 section 3.1). From then on, until passes have been
+//! short for a while, peers may have open only as many streams as the worker can finish soon ([`takes_on`],
+//! applied by [`crate::stream_limit`]): requests beyond that wait at the peers, which can send them elsewhere
+//! or refuse them. If passes are long although the worker keeps up, this limit does no harm.
 //!
-//! [`Passes`] judges, purely; [`Lag::measure`] is the clock around it.
+//! [`Passes`] makes the decision, without IO; [`Lag::measure`] reads the clock for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! Log lines that peers, callers or a lasting state cause again and again: a fixed number in a span of time,
-//! and a count of those that were left out. The decision is pure; [`LimitedLog`] shares it.
+//! Limits log lines that peers, callers or a lasting state cause again and again: a fixed number in a span of
+//! time, and a count of the lines that were left out. The decision is pure; [`LimitedLog`] shares it.
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //!
 //! A panic ends one stream or task, and the process goes on unless it needs that task ([`crate::vital`]).
 //! Locks in weft guard counts, queues and maps, and every change of them is complete in itself: at worst one
-//! number is off. So a lock is taken whether or not a holder panicked, and only this file does so.
+//! number is off. So this file takes a lock whether or not a holder panicked. No other file does that.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -1,8 +1,8 @@
 //! How many unread bytes a peer may have sent on one connection: the window of RFC 9000 section 4.1 over all
 //! its streams. Pure.
 //!
-//! They stay in memory until they are read, and QUIC cannot take credit back. So a connection begins with a
-//! small window, which costs no round trip, and gets more according to its load:
+//! Unread bytes stay in memory, and QUIC cannot take credit back. So a connection begins with a small window,
+//! which costs no round trip, and gets more according to its load:
 //!
 //! - [`RECEIVE_WINDOW_FIRST`], and [`SHORT_BODY`] for each open stream, once the head of a message has come;
 //! - `connection_window` once it carries a long body or a tunnel, and then a stream window for each of them:
@@ -173,7 +173,7 @@ impl ReceiveWindow {
 
     /// How many streams may be stopped, each holding a whole window, without harm to the others when the
     /// window grows no more.
-    pub(crate) fn stopped_readers_bearable(&self) -> usize {
+    pub(crate) fn allowed_stopped_readers(&self) -> usize {
         let bytes = self.bytes();
         let usable = bytes - bytes / ANNOUNCED_PART;
         let streams = (usable / self.bounds.stream_window).saturating_sub(FREE_STREAM_WINDOWS);
@@ -244,7 +244,7 @@ mod tests {
         window.grow(carries(500, 500));
         assert_eq!(window.bytes(), 256 * MIB);
         assert!(window.is_at_bound());
-        assert_eq!(window.stopped_readers_bearable(), 108);
+        assert_eq!(window.allowed_stopped_readers(), 108);
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         let mut last = pool.window(&orders);
         last.grow(carries(1, 1));
         assert!(last.is_at_bound());
-        assert_eq!(last.stopped_readers_bearable(), 0);
+        assert_eq!(last.allowed_stopped_readers(), 0);
         drop(first);
         assert_eq!(last.grow(carries(1, 1)), Some(16 * MIB));
         assert!(!last.is_at_bound());

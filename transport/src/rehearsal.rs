@@ -2,8 +2,8 @@
 //!
 //! The first random bytes that a process draws from its TLS library make the library gather entropy. That
 //! takes 30 ms on an idle machine and far longer on a busy one, while every thread that needs random bytes
-//! waits. Each thread also has some first-time work of its own. And afterwards the code of a handshake is in
-//! memory, not on disk. Not here: how a handshake decides ([`crate::tls`]).
+//! waits. Each thread also has some first-time work of its own. The rehearsal also loads the code of a
+//! handshake from disk into memory. Not here: how a handshake decides ([`crate::tls`]).
 
 use std::sync::Arc;
 

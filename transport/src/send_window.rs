@@ -1,6 +1,6 @@
 //! How many bytes of a connection may be unacknowledged, whether sent or waiting to be sent. Pure.
 //!
-//! They stay in memory until then, and a peer may never acknowledge. So a connection begins with a page, gets
+//! Such bytes stay in memory, and a peer may never acknowledge them. So a connection begins with a page, gets
 //! [`SEND_WINDOW_FIRST`] when it sends much, and gets as much as it can use once its peer has acknowledged
 //! some: several congestion windows, which keep the path full, and a stream window for each open stream. With
 //! less, the streams would wait for each other, and quinn does not wake them in turn.

@@ -189,10 +189,10 @@ impl Streams {
     }
 
     /// How many stopped readers leave room for others, once the receive window has grown as far as it can.
-    pub(crate) fn stopped_readers_bearable(&self) -> usize {
+    pub(crate) fn allowed_stopped_readers(&self) -> usize {
         let mut allowance = self.allowance();
         self.grow_receive_window(&mut allowance);
-        allowance.window.stopped_readers_bearable()
+        allowance.window.allowed_stopped_readers()
     }
 
     /// Done when the worker is behind.

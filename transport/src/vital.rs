@@ -1,5 +1,5 @@
 //! Tasks that a process depends on for as long as it runs: one that follows the table, accepts, or keeps an
-//! identity. Without such a task the process would go on in its last state, and nothing would show that. So
+//! identity. Without such a task the process would go on in its last state, and no symptom would show it. So
 //! its unexpected end is logged with its name and ends the process with [`EXIT`]; the service manager starts
 //! it anew.
 //!

@@ -11,7 +11,7 @@ use weft_transport::identity::SpiffeId;
 
 use super::AgentError;
 use super::state::{Bought, CaAddresses, StateDirectory};
-use crate::client::{self, CallError, Right};
+use crate::client::{self, CallError, RequestProof};
 use crate::limits::{BACKOFF_MIN, JOIN_BACKOFF_MAX};
 use crate::subject;
 
@@ -21,17 +21,17 @@ use crate::subject;
 pub(super) async fn buy(
     state: &StateDirectory,
     ca: &CaAddresses,
-    right: &Right<'_>,
+    proof: &RequestProof<'_>,
     identity: &SpiffeId,
 ) -> Result<Bought, AgentError> {
     let mut pending = state.pending()?;
     if let Some(error) = pending.unsaved.take()
-        && matches!(right, Right::Token { .. })
+        && matches!(proof, RequestProof::Token { .. })
     {
         return Err(error.into());
     }
     let server = subject::authority(&ca.trust_domain);
-    let answer = client::sign(&ca.addresses, &server, right, &pending.csr).await;
+    let answer = client::sign(&ca.addresses, &server, proof, &pending.csr).await;
     let answer = match answer {
         Ok(answer) => answer,
         Err(CallError::Unreachable(reason)) => return Err(AgentError::Unreachable(reason)),

@@ -7,9 +7,9 @@
 //!                       |   settle(Err)
 //!                       +---------------> dropped: good goes on
 //! ```
-//! A table that cannot even be decoded leaves both tables as they are, and is refused at once. Endpoints go
-//! to both, those of a new table and changes of them: the refusal of one revision does not concern the
-//! endpoints of others.
+//! A table that cannot be decoded leaves both tables as they are, and is refused at once. Endpoints go to
+//! both, those of a new table and changes of them: the refusal of one revision does not concern the endpoints
+//! of others.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::table::{Endpoint, Revision, ServiceName, Table};
 pub(super) type Outcome = Result<(), String>;
 
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldTables {
     /// The table that the sidecar runs, with all changes since.
     good: Option<Arc<Table>>,
     /// The table that the sidecar should run and has not answered yet, with all changes since.
@@ -52,7 +52,7 @@ pub(super) struct Refused {
     pub(super) reason: String,
 }
 
-impl Held {
+impl HeldTables {
     /// With the table of an earlier process.
     pub(super) fn of(saved: Option<Arc<Table>>) -> Self {
         Self {
@@ -225,8 +225,8 @@ mod tests {
     }
 
     /// A sidecar that runs revision 1.
-    fn running() -> Held {
-        let mut held = Held::default();
+    fn running() -> HeldTables {
+        let mut held = HeldTables::default();
         held.offer(&message(&table(1, &["10.0.0.1:1"]), false), &own())
             .unwrap();
         held.settle(&revision(1), &Ok(()));
@@ -234,7 +234,7 @@ mod tests {
         held
     }
 
-    fn newest(held: &Held) -> (u64, Vec<String>) {
+    fn newest(held: &HeldTables) -> (u64, Vec<String>) {
         let table = held.newest().unwrap();
         (table.revision.number, addresses(table))
     }
@@ -311,7 +311,7 @@ mod tests {
     fn a_table_of_an_older_service_is_run_and_acknowledged() {
         let saved = include_str!("../../tests/service/older/table.json");
         let json = saved.split_once('\n').unwrap().1;
-        let mut held = Held::default();
+        let mut held = HeldTables::default();
         let offered = held.offer(&of_an_older_service(json), &own()).unwrap();
         held.settle(&offered.revision, &Ok(()));
         assert_eq!(held.take_answer(), Some((offered.revision, Ok(()))));
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_saved_table_that_is_offered_again_is_answered_when_the_sidecar_runs_it() {
-        let mut held = Held::of(Some(Arc::new(table(4, &["10.0.0.1:1"]))));
+        let mut held = HeldTables::of(Some(Arc::new(table(4, &["10.0.0.1:1"]))));
         let offered = held.offer(&message(&table(4, &[]), true), &own()).unwrap();
         assert_eq!(offered.instead_of, None);
         assert_eq!(newest(&held), (4, vec!["10.0.0.1:1".to_owned()]));

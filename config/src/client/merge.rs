@@ -13,7 +13,7 @@ pub(super) type Changes = BTreeMap<(ServiceName, u16), Served>;
 
 /// Why a table is not even offered to the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum NotOffered {
     #[error("the table is for trust domain {0}")]
     TrustDomain(TrustDomain),
     #[error("revision {offered} is older than {held}, which this sidecar has")]
@@ -22,16 +22,20 @@ pub(super) enum Unfit {
 
 /// Compares an offered table with the one that is held. A revision of another store is accepted: the store
 /// was restored, which the caller reports.
-pub(super) fn check(own: &TrustDomain, offered: &Table, held: Option<&Table>) -> Result<(), Unfit> {
+pub(super) fn check(
+    own: &TrustDomain,
+    offered: &Table,
+    held: Option<&Table>,
+) -> Result<(), NotOffered> {
     if offered.trust_domain != *own {
-        return Err(Unfit::TrustDomain(offered.trust_domain.clone()));
+        return Err(NotOffered::TrustDomain(offered.trust_domain.clone()));
     }
     match held {
         Some(held)
             if held.revision.store == offered.revision.store
                 && held.revision.number > offered.revision.number =>
         {
-            Err(Unfit::Older {
+            Err(NotOffered::Older {
                 offered: offered.revision.clone(),
                 held: held.revision.clone(),
             })
@@ -187,7 +191,7 @@ pub(super) mod tests {
         let held = table(5, &[]);
         assert!(matches!(
             check(&own, &table(4, &[]), Some(&held)),
-            Err(Unfit::Older { .. })
+            Err(NotOffered::Older { .. })
         ));
         assert_eq!(check(&own, &table(5, &[]), Some(&held)), Ok(()));
         let mut restored = table(1, &[]);
@@ -196,7 +200,7 @@ pub(super) mod tests {
         let own = "other.test".parse().unwrap();
         assert!(matches!(
             check(&own, &table(6, &[]), None),
-            Err(Unfit::TrustDomain(_))
+            Err(NotOffered::TrustDomain(_))
         ));
     }
 

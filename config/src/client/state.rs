@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::SubscriptionStatus;
-use super::held::{Held, Outcome};
+use super::held::{HeldTables, Outcome};
 use crate::limits;
 use crate::proto;
 use crate::table::{Revision, ServiceName, Table};
@@ -21,7 +21,7 @@ use crate::table::{Revision, ServiceName, Table};
 #[derive(Debug, Default)]
 pub(crate) struct State {
     health: BTreeMap<(ServiceName, u16), bool>,
-    pub(super) held: Held,
+    pub(super) held: HeldTables,
     disk: Disk,
     /// A successor registers under the same name: a report of this process would undo its reports.
     handed_over: bool,
@@ -61,7 +61,7 @@ impl State {
         };
         Self {
             health,
-            held: Held::of(saved),
+            held: HeldTables::of(saved),
             status,
             ..Self::default()
         }

@@ -1,4 +1,4 @@
-//! `weft.dev/v1alpha1` AuthorizationPolicy: who may call a Service, and how.
+//! `weft.dev/v1alpha1` AuthorizationPolicy: which identities may call a Service, and how.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! `weft.dev/v1alpha1` Service: a name, its ports, and who may serve it.
+//! `weft.dev/v1alpha1` Service: a name, its ports, and the identities that may serve it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -67,7 +67,7 @@ struct Call {
 
 /// The caller's role.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Right {
+enum CallerRole {
     /// A sidecar that subscribes.
     Subscribe,
     /// The operator of this name.
@@ -132,8 +132,8 @@ impl AccessControl {
         let proven = peer.map(|peer| (peer.id(), peer.not_after()));
         let right = judge(proven, request.uri().path(), SystemTime::now());
         let author = match right {
-            Ok(Right::Subscribe) => return Ok(called(inner.call(request).await)),
-            Ok(Right::Operate(author)) => author,
+            Ok(CallerRole::Subscribe) => return Ok(called(inner.call(request).await)),
+            Ok(CallerRole::Operate(author)) => author,
             Err(status) => {
                 self.refuse(peer, request.uri().path(), &status);
                 return Err(status);
@@ -224,7 +224,7 @@ fn judge(
     proven: Option<(&SpiffeId, SystemTime)>,
     path: &str,
     now: SystemTime,
-) -> Result<Right, Status> {
+) -> Result<CallerRole, Status> {
     let Some((id, not_after)) = proven else {
         return Err(Status::unauthenticated("no identity was proven"));
     };
@@ -235,12 +235,12 @@ fn judge(
     }
     if let Some(name) = operator(id) {
         return Ok(match is_subscription(path) {
-            true => Right::Subscribe,
-            false => Right::Operate(name.to_owned()),
+            true => CallerRole::Subscribe,
+            false => CallerRole::Operate(name.to_owned()),
         });
     }
     if is_subscription(path) {
-        return Ok(Right::Subscribe);
+        return Ok(CallerRole::Subscribe);
     }
     Err(Status::permission_denied(format!(
         "{id} is not an operator"
@@ -333,7 +333,7 @@ mod tests {
 
     const END: SystemTime = SystemTime::UNIX_EPOCH;
 
-    fn judged(path: &str, call: &str) -> Result<Right, Code> {
+    fn judged(path: &str, call: &str) -> Result<CallerRole, Code> {
         let id = format!("spiffe://demo.test/{path}").parse().unwrap();
         let now = END - Duration::from_secs(1);
         judge(Some((&id, END)), call, now).map_err(|status| status.code())
@@ -342,10 +342,10 @@ mod tests {
     #[test]
     fn operators_may_call_everything_and_others_only_subscribe() {
         let anna = "ns/weft/sa/operator-anna";
-        assert_eq!(judged(anna, APPLY), Ok(Right::Operate("anna".into())));
-        assert_eq!(judged(anna, SUBSCRIBE), Ok(Right::Subscribe));
+        assert_eq!(judged(anna, APPLY), Ok(CallerRole::Operate("anna".into())));
+        assert_eq!(judged(anna, SUBSCRIBE), Ok(CallerRole::Subscribe));
         for other in ["ns/shop/sa/operator-anna", "ns/weft/sa/config", "control"] {
-            assert_eq!(judged(other, SUBSCRIBE), Ok(Right::Subscribe));
+            assert_eq!(judged(other, SUBSCRIBE), Ok(CallerRole::Subscribe));
             for call in [APPLY, "/", "", "/weft.config.v1.Discovery", "//x", "/a/b"] {
                 assert_eq!(
                     judged(other, call),

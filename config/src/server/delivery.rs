@@ -27,7 +27,7 @@ pub(super) struct Delivery(Shared);
 
 /// HTTP/2 will not ask any more: the stream or its connection is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone;
+pub(super) struct StreamClosed;
 
 type Shared = Arc<Mutex<State>>;
 
@@ -53,11 +53,11 @@ pub(super) fn delivery() -> (Outgoing, Delivery) {
 impl Outgoing {
     /// Waits until a message is wanted: all earlier ones have left for the sidecar, except those that its
     /// windows hold. May be dropped and called again.
-    pub(super) async fn asked(&self) -> Result<(), Gone> {
+    pub(super) async fn asked(&self) -> Result<(), StreamClosed> {
         poll_fn(|context| {
             let mut state = lock(&self.0);
             if state.gone {
-                return Poll::Ready(Err(Gone));
+                return Poll::Ready(Err(StreamClosed));
             }
             if state.asked {
                 return Poll::Ready(Ok(()));
@@ -160,6 +160,6 @@ mod tests {
         assert!(matches!(now(delivery.next()), Some(None)));
         let (outgoing, delivery) = super::delivery();
         drop(delivery);
-        assert_eq!(now(outgoing.asked()), Some(Err(Gone)));
+        assert_eq!(now(outgoing.asked()), Some(Err(StreamClosed)));
     }
 }

@@ -1,5 +1,5 @@
-//! What one sidecar has been sent on its stream, and what to send next. A state machine without time or IO;
-//! `subscribe.rs` knows when the sidecar takes a message.
+//! The messages that one sidecar has been sent on its stream, and the one to send next. A state machine
+//! without time or IO; `subscribe.rs` knows when the sidecar takes a message.
 //!
 //! No message is queued: [`Sent::next`] computes the one message that brings the sidecar nearest to the
 //! newest view, and [`Sent::went`] notes that it was sent. A message that was not sent is computed anew.

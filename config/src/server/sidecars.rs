@@ -1,6 +1,6 @@
 //! The present sidecars: those whose stream is open, and those whose stream broke less than a lease ago,
-//! which may still serve with their last table. To be shown, also some that are gone. The time by which it
-//! decides is an argument; the time at which a sidecar was last seen is only shown.
+//! which may still serve with their last table. For display, some that are gone are kept as well. The time by
+//! which it decides is an argument; the time at which a sidecar was last seen is only shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -158,7 +158,7 @@ impl SharedTable {
                 json
             }
         };
-        Ok(Bytes::from_owner(Held(json)))
+        Ok(Bytes::from_owner(SharedJson(json)))
     }
 
     /// The missing parts that are new to a sidecar that has `before`.
@@ -187,9 +187,9 @@ impl SharedTable {
 }
 
 /// Keeps the encoding alive while bytes of it are.
-struct Held(Arc<Encoded>);
+struct SharedJson(Arc<Encoded>);
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for SharedJson {
     fn as_ref(&self) -> &[u8] {
         &self.0.0
     }

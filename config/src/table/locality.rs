@@ -1,4 +1,4 @@
-//! Where a sidecar runs, as `eu-west/eu-west-1a`: from the region inwards.
+//! The place where a sidecar runs, as `eu-west/eu-west-1a`: from the region inwards.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! A config service, operators and sidecars in one process: what the tests of this crate play with.
+//! A config service, operators and sidecars in one process: the helpers of this crate's tests.
 
 use std::net::SocketAddr;
 use std::path::Path;

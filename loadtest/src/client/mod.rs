@@ -1,4 +1,4 @@
-//! How a request travels: one module for each protocol, each with the same two types. A `Client` has the
+//! The protocols that carry a request: one module for each, each with the same two types. A `Client` has the
 //! values that all requests share and that never change; a [`Lane`] carries one request at a time. A lane of
 //! HTTP/1.1 is a connection; several lanes of HTTP/2 or HTTP/3 share one.
 //!

@@ -99,7 +99,7 @@ impl Comparison {
     }
 
     /// Why the comparison is invalid, if all requests of one of its runs failed.
-    pub fn hopeless(&self) -> Option<String> {
+    pub fn all_failed(&self) -> Option<String> {
         let mut all = self.observations.iter();
         let one = all.find(|one| one.requests > 0 && one.failed == one.requests)?;
         let kind = one.failure.as_deref().unwrap_or("unknown");
@@ -241,9 +241,9 @@ mod tests {
     fn a_run_without_any_success_makes_the_comparison_fail() {
         let mut all = comparison();
         all.observations[3].failed = 999;
-        assert_eq!(all.hopeless(), None);
+        assert_eq!(all.all_failed(), None);
         all.observations[3].failed = 1000;
-        let line = all.hopeless().unwrap();
+        let line = all.all_failed().unwrap();
         assert!(line.contains("http of <twice>: none of 1000"), "{line}");
     }
 }

@@ -1,6 +1,6 @@
-//! Which load a measurement uses. Pure. All loads are HTTP/1.1 requests for one small body, or one large one,
-//! so that the server's part is the same for every variant and both paths; the TCP side of a variant carries
-//! the same bytes without parsing them.
+//! The load that each measurement uses. Pure. All loads are HTTP/1.1 requests for one small body, or one
+//! large one, so that the server's part is the same for every variant and both paths; the TCP side of a
+//! variant carries the same bytes without parsing them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -104,7 +104,7 @@ impl Loads {
                 | Measurement::Idle(_) => Reuse::KeepAlive,
             },
             expectations: Expectations::default(),
-            tls: ExternalTls::new(Trust::Anybody, None, Sessions::Full),
+            tls: ExternalTls::new(Trust::AnyPeer, None, Sessions::Full),
             migrate_every: None,
         };
         plan.check()?;

@@ -1,4 +1,4 @@
-//! `weft load compare`: what is measured of each proxy, and what the figures mean. Pure.
+//! `weft load compare`: the measurements of each proxy, and the meaning of their figures. Pure.
 //!
 //! An [`observation`](observe::Observation) is one measurement of one variant in one round; [`summary`] makes
 //! rows of them, [`document`] is the whole as JSON, [`view`] the form for people, as [`text`] and [`html`].

@@ -1,4 +1,4 @@
-//! A plan as its result tells it. Pure.
+//! A plan in the form in which its result shows it. Pure.
 
 use super::target::Protocol;
 use super::{End, Load, Plan, Reuse};

@@ -1,5 +1,6 @@
-//! Many waits to some ten microseconds on one timerfd. tokio's timers would add up to a millisecond to each
-//! delay, and a server that checks the precision of a measurement must be more precise than that.
+//! Makes many waits precise to about ten microseconds, with one timerfd. tokio's timers would add up to a
+//! millisecond to each delay, and a server that checks the precision of a measurement must be more precise
+//! than that.
 
 use std::collections::BTreeMap;
 use std::io;

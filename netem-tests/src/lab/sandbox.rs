@@ -5,7 +5,7 @@
 //! PID namespace: however it ends, the kernel ends every program of the lab with it, and with the last of
 //! them the network namespaces, devices and mounts vanish. So a crash leaves nothing that has to be cleaned
 //! up. That first process only reaps orphans, which is the duty of the first in a PID namespace
-//! (pid_namespaces(7)), and starts this command once more: the lab.
+//! (pid_namespaces(7)), and starts this command once more: this second process runs the lab.
 
 use std::ffi::OsStr;
 use std::io;

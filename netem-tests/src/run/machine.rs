@@ -1,4 +1,4 @@
-//! The load of the machine itself: a run on an overloaded machine says little.
+//! The load of the machine itself: the figures of a run on an overloaded machine are of little use.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,10 +1,10 @@
 //! Which requests an admin endpoint answers at all. Pure: it judges how a caller came and what the request
 //! says about itself. `server.rs` asks it for each request, whatever the path.
 //!
-//! The endpoints have no passwords: any caller on this host is let in. But a browser on this host runs
-//! programs of strangers, and these reach loopback as well, directly or through a name of their own that they
-//! point there (DNS rebinding). Three parts of a request give them away: the host that it names, and the
-//! fields `Origin` and `Sec-Fetch-Site`, which a page cannot change.
+//! The endpoints have no passwords: any caller on this host is let in. But a browser on this host also runs
+//! scripts of foreign web pages. These can reach loopback, directly or through a DNS name of their own that
+//! points there (DNS rebinding). Three parts of a request show that it comes from such a page: the host that
+//! it names, and the fields `Origin` and `Sec-Fetch-Site`, which a page cannot change.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -25,7 +25,7 @@ use crate::limits;
 
 /// Whether the head of a response lets its connection be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Afterwards {
+pub(crate) enum ConnectionReuse {
     /// It may carry another request.
     Lives,
     /// It is closed.
@@ -38,7 +38,7 @@ pub(crate) enum Afterwards {
 //# If a message is received with both a Transfer-Encoding and a Content-Length header field, the
 //# Transfer-Encoding overrides the Content-Length. Such a message might indicate an attempt to perform
 //# request smuggling or response splitting and ought to be handled as an error.
-pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failure> {
+pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<ConnectionReuse, Failure> {
     let headers = &head.headers;
     let lengths = headers.get_all(CONTENT_LENGTH);
     let mut values = lengths.iter();
@@ -80,15 +80,15 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failu
     Ok(afterwards)
 }
 
-fn afterwards(head: &Parts, to_head: bool) -> Afterwards {
+fn afterwards(head: &Parts, to_head: bool) -> ConnectionReuse {
     let bodiless = to_head || is_bodiless(head.status);
     // hyper answers in HTTP/1.0 on a connection that used it, and would send a body without a length as no
     // body at all.
     let is_old = head.version == Version::HTTP_10;
     if is_old || fields::says_close(&head.headers) || (bodiless && declares_content(head)) {
-        Afterwards::Ends
+        ConnectionReuse::Ends
     } else {
-        Afterwards::Lives
+        ConnectionReuse::Lives
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
         status: u16,
         to_head: bool,
         fields: &[(&str, &str)],
-    ) -> Result<(Afterwards, HeaderMap), Failure> {
+    ) -> Result<(ConnectionReuse, HeaderMap), Failure> {
         let mut builder = http::Response::builder().status(status);
         for (name, value) in fields {
             builder = builder.header(*name, *value);
@@ -150,24 +150,36 @@ mod tests {
         );
         let after = |status, to_head, field| afterwards_of(status, to_head, &[field]).unwrap().0;
         for status in [204, 304] {
-            assert_eq!(after(status, false, length), Afterwards::Ends, "{status}");
-            assert_eq!(after(status, false, chunked), Afterwards::Ends, "{status}");
+            assert_eq!(
+                after(status, false, length),
+                ConnectionReuse::Ends,
+                "{status}"
+            );
+            assert_eq!(
+                after(status, false, chunked),
+                ConnectionReuse::Ends,
+                "{status}"
+            );
         }
-        assert_eq!(after(200, true, length), Afterwards::Ends);
-        assert_eq!(after(200, true, chunked), Afterwards::Ends);
+        assert_eq!(after(200, true, length), ConnectionReuse::Ends);
+        assert_eq!(after(200, true, chunked), ConnectionReuse::Ends);
         // A length of zero is right in every response except 204, where any length is wrong.
-        assert_eq!(after(304, false, none), Afterwards::Lives);
-        assert_eq!(after(200, true, none), Afterwards::Lives);
-        assert_eq!(after(204, false, none), Afterwards::Ends);
+        assert_eq!(after(304, false, none), ConnectionReuse::Lives);
+        assert_eq!(after(200, true, none), ConnectionReuse::Lives);
+        assert_eq!(after(204, false, none), ConnectionReuse::Ends);
         for field in [length, none, chunked] {
-            assert_eq!(after(200, false, field), Afterwards::Lives, "{field:?}");
+            assert_eq!(
+                after(200, false, field),
+                ConnectionReuse::Lives,
+                "{field:?}"
+            );
         }
     }
 
     #[test]
     fn a_response_that_says_close_ends_its_connection() {
         let (afterwards, headers) = afterwards_of(200, false, &[("connection", "close")]).unwrap();
-        assert_eq!((afterwards, headers.len()), (Afterwards::Ends, 0));
+        assert_eq!((afterwards, headers.len()), (ConnectionReuse::Ends, 0));
     }
 
     #[test]
@@ -180,7 +192,7 @@ mod tests {
             .unwrap()
             .into_parts()
             .0;
-        assert_eq!(check(&mut head, false), Ok(Afterwards::Ends));
+        assert_eq!(check(&mut head, false), Ok(ConnectionReuse::Ends));
         assert_eq!(head.version, Version::HTTP_11);
     }
 

@@ -2,8 +2,8 @@
 //! still kept. Keeping them copies nothing: the pieces are shared with those that are sent.
 //!
 //! A request may keep a bounded number of bytes and of pieces, and a worker a bounded number of bytes
-//! ([`Room`]). A body beyond one of these bounds streams on and can no longer be sent again, so it is never
-//! sent in part.
+//! ([`ReplayMemory`]). A body beyond one of these bounds streams on and can no longer be sent again, so it is
+//! never sent in part.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -20,9 +20,9 @@ use crate::limits;
 
 /// Bytes that one worker may keep of all bodies.
 #[derive(Debug)]
-pub(crate) struct Room(AtomicUsize);
+pub(crate) struct ReplayMemory(AtomicUsize);
 
-impl Room {
+impl ReplayMemory {
     /// All of it free.
     pub(crate) fn new(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
@@ -43,7 +43,7 @@ impl Room {
 /// A body that several attempts may send, one after the other.
 pub(crate) struct Upload<B> {
     source: Mutex<Source<B>>,
-    room: Arc<Room>,
+    room: Arc<ReplayMemory>,
 }
 
 struct Source<B> {
@@ -101,7 +101,7 @@ impl Piece {
 
 impl<B> Upload<B> {
     /// A body of which nothing was read. At most `bytes_max` are kept; with 0 none ever are.
-    pub(crate) fn new(body: B, bytes_max: usize, room: Arc<Room>) -> Arc<Self> {
+    pub(crate) fn new(body: B, bytes_max: usize, room: Arc<ReplayMemory>) -> Arc<Self> {
         Arc::new(Self {
             source: Mutex::new(Source {
                 body,
@@ -236,7 +236,7 @@ where
 }
 
 impl<B> Source<B> {
-    fn keep(&mut self, frame: &Frame<Bytes>, room: &Room) {
+    fn keep(&mut self, frame: &Frame<Bytes>, room: &ReplayMemory) {
         let piece = match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => Piece::Data(data.clone()),
             (None, Some(trailers)) => Piece::Trailers(Box::new(trailers.clone())),
@@ -272,7 +272,11 @@ mod tests {
     >;
 
     /// An upload of these pieces and a trailer.
-    fn upload(pieces: &[&'static str], bytes_max: usize, room: &Arc<Room>) -> Arc<Upload<Frames>> {
+    fn upload(
+        pieces: &[&'static str],
+        bytes_max: usize,
+        room: &Arc<ReplayMemory>,
+    ) -> Arc<Upload<Frames>> {
         let mut trailers = HeaderMap::new();
         trailers.insert("x", http::HeaderValue::from_static("1"));
         let data = pieces
@@ -296,13 +300,13 @@ mod tests {
         std::iter::from_fn(|| next(sending)).collect()
     }
 
-    fn left(room: &Room) -> usize {
+    fn left(room: &ReplayMemory) -> usize {
         room.0.load(Ordering::Relaxed)
     }
 
     #[test]
     fn a_second_attempt_sends_all_from_the_beginning() {
-        let room = Arc::new(Room::new(100));
+        let room = Arc::new(ReplayMemory::new(100));
         let upload = upload(&["one", "two", "three"], 64, &room);
         let mut first = upload.attempt();
         assert_eq!(next(&mut first).as_deref(), Some("one"));
@@ -320,7 +324,7 @@ mod tests {
 
     #[test]
     fn once_settled_nothing_that_was_not_sent_is_lost_and_nothing_more_is_kept() {
-        let room = Arc::new(Room::new(100));
+        let room = Arc::new(ReplayMemory::new(100));
         let upload = upload(&["one", "two", "three"], 64, &room);
         let mut first = upload.attempt();
         next(&mut first);
@@ -335,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_body_in_more_pieces_than_are_kept_streams_on_and_is_not_kept() {
-        let room = Arc::new(Room::new(1 << 20));
+        let room = Arc::new(ReplayMemory::new(1 << 20));
         let pieces = vec!["x"; limits::REPLAY_PIECES_MAX + 1];
         let upload = upload(&pieces, 1 << 20, &room);
         let mut first = upload.attempt();
@@ -346,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_made_only_of_what_is_here_whole() {
-        let room = Arc::new(Room::new(100));
+        let room = Arc::new(ReplayMemory::new(100));
         let upload = upload(&["one", "two"], 64, &room);
         let mut first = upload.attempt();
         next(&mut first);
@@ -361,7 +365,7 @@ mod tests {
     #[test]
     fn beyond_a_bound_the_body_streams_on_and_is_not_repeatable() {
         for (bytes_max, room) in [(5, 100), (64, 5), (0, 100)] {
-            let all = Arc::new(Room::new(room));
+            let all = Arc::new(ReplayMemory::new(room));
             let upload = upload(&["one", "two", "three"], bytes_max, &all);
             assert!(upload.is_repeatable(), "nothing was read yet");
             let mut first = upload.attempt();

@@ -17,7 +17,7 @@ use weft_transport::wire::{Reason as Why, ReceiveError, RecvHalf};
 use super::pace::Pace;
 use crate::failure::{Failure, Reason};
 use crate::http::fields;
-use crate::http::upload::{Room, Sending, Upload};
+use crate::http::upload::{ReplayMemory, Sending, Upload};
 use crate::limits;
 
 /// A request body as it comes from the peer. Counts the bytes that pass, for the idle timeout and the log.
@@ -247,7 +247,7 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     /// No byte of it is sent yet. The bytes kept of its body are taken from `room`.
-    pub(crate) fn new(request: Request<RequestBody>, room: &Arc<Room>) -> Self {
+    pub(crate) fn new(request: Request<RequestBody>, room: &Arc<ReplayMemory>) -> Self {
         let (head, body) = request.into_parts();
         let moved = body.moved.clone();
         // A body that is known to be larger is not kept at all.

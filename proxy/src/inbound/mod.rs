@@ -1,5 +1,5 @@
-//! What peers ask of the application behind this sidecar:
-//! `accept (proven peer) -> authorise (Permit) -> deliver (needs a Permit) -> relay`.
+//! Serves peers that call the application behind this sidecar: `accept (proven peer) -> authorise (Permit) ->
+//! deliver (needs a Permit) -> relay`.
 //!
 //! [`listen`] leads down to one request; [`request`] and [`tunnel`] go on from there. [`mod@authorise`]
 //! decides, and decides again about running requests when the table changes.

@@ -2,8 +2,8 @@
 //! place of the service for nothing. Pure but for the timer of [`Pacer`].
 //!
 //! Only the time counts in which the application's connection waited for the caller: an application that
-//! reads slowly does not make a caller too slow. A body of undeclared length is a stream, which may pause; so
-//! may a body that the application has begun to answer.
+//! reads slowly must not make its caller look slow. A body of undeclared length is a stream, which may pause.
+//! A body may also pause once the application has begun to answer.
 
 use std::future::Future;
 use std::pin::Pin;

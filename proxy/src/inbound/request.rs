@@ -23,7 +23,7 @@ use super::{Admitted, Peer, while_allowed};
 use crate::failure::{Failure, Reason};
 use crate::http::body::{PumpError, pump};
 use crate::http::fields::{self, WEFT_CLIENT_ID, WEFT_SERVICE};
-use crate::http::response::{self, Afterwards};
+use crate::http::response::{self, ConnectionReuse};
 use crate::http::{answer, is_event_stream, is_grpc, request_id};
 use crate::idle::{Expired, Idle, while_moving};
 use crate::record::Record;
@@ -463,7 +463,7 @@ async fn relay(
             record.trailers(&trailers);
         }
     }
-    Ok((afterwards == Afterwards::Lives && moved.leaves_no_doubt()).then_some(lease))
+    Ok((afterwards == ConnectionReuse::Lives && moved.leaves_no_doubt()).then_some(lease))
 }
 
 /// The first frame of the body if it has arrived: head and small body then leave in one packet.

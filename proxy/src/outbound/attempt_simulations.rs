@@ -10,10 +10,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weft_config::table::{GrpcCode, Hedge, HedgeAfter, Percent, Retry, RetryBudget, Traffic};
 
-use super::pick::{Criteria, Tried, pick};
+use super::pick::{Criteria, TriedEndpoints, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::placed;
-use crate::resilience::attempts::{Attempts, Hedging, Next, Rules, Setback};
+use crate::resilience::attempts::{Attempts, FailedAttempt, Hedging, Next, Rules};
 use crate::resilience::breaker::Admission;
 use crate::resilience::budget::Budget;
 use crate::resilience::deadline::{Clock, Deadline};
@@ -75,7 +75,7 @@ enum Fate {
 
 /// What a failed or doubtful round leaves for the next one.
 struct Round {
-    setback: Setback,
+    setback: FailedAttempt,
     /// An application may have processed the request.
     processed: bool,
 }
@@ -182,7 +182,7 @@ impl World {
             deadline,
             timeout: self.chance(30).then(|| MS + self.millis(60)),
             criteria: Criteria {
-                tried: Tried::default(),
+                tried: TriedEndpoints::default(),
                 key: None,
                 repeatable: tunnel || idempotent,
             },
@@ -305,11 +305,11 @@ impl World {
             if answers || under_way.is_empty() {
                 // The requests of the other copies are cancelled, and may have been processed.
                 processed |= !under_way.is_empty();
-                let setback = Setback {
+                let setback = FailedAttempt {
                     cause: verdict.cause,
                     advice,
                     repeatable: asked.repeatable,
-                    gamble: answers && one.flight.is_gamble(),
+                    on_trial: answers && one.flight.is_on_trial(),
                     paid,
                 };
                 return Some(Round { setback, processed });

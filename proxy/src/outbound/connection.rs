@@ -22,7 +22,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spoken {
+pub(crate) enum ClientProtocol {
     /// HTTP/1.0 or 1.1, or bytes that its parser will refuse.
     Http1,
     /// HTTP/2 with prior knowledge.
@@ -159,17 +159,17 @@ pub(crate) async fn detect(
     stream: &ApplicationStream,
     first: &mut BytesMut,
     intake: &Arc<Intake>,
-) -> io::Result<Option<Spoken>> {
+) -> io::Result<Option<ClientProtocol>> {
     loop {
         if !arrive(stream, first, intake).await? {
             return Ok(None);
         }
         // The bytes of a later read may hold more than the rest of the head.
         if first.starts_with(PREFACE) {
-            return Ok(Some(Spoken::Http2));
+            return Ok(Some(ClientProtocol::Http2));
         }
         if !PREFACE.starts_with(first) {
-            return Ok(Some(Spoken::Http1));
+            return Ok(Some(ClientProtocol::Http1));
         }
     }
 }
@@ -454,7 +454,7 @@ mod tests {
 
     use super::*;
 
-    async fn spoken(first: &[u8]) -> Option<(Spoken, Vec<u8>)> {
+    async fn spoken(first: &[u8]) -> Option<(ClientProtocol, Vec<u8>)> {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.write_all(first).await.unwrap();
         client.shutdown().await.unwrap();
@@ -472,14 +472,20 @@ mod tests {
     #[tokio::test]
     async fn the_preface_tells_http2_and_every_byte_is_read_again() {
         let long = [PREFACE, b"frames"].concat();
-        assert_eq!(spoken(&long).await, Some((Spoken::Http2, long.clone())));
+        assert_eq!(
+            spoken(&long).await,
+            Some((ClientProtocol::Http2, long.clone()))
+        );
         for text in [
             &b"GET / HTTP/1.1\r\n\r\n"[..],
             b"POST",
             b"PUT / HTTP/1.1\r\n",
             b"\x16\x03\x01",
         ] {
-            assert_eq!(spoken(text).await, Some((Spoken::Http1, text.to_vec())));
+            assert_eq!(
+                spoken(text).await,
+                Some((ClientProtocol::Http1, text.to_vec()))
+            );
         }
         assert_eq!(spoken(b"").await, None);
         assert_eq!(spoken(b"PRI * H").await, None);
@@ -500,7 +506,7 @@ mod tests {
                 client.write_all(&rest).await.unwrap();
             };
             let (spoken, ()) = tokio::join!(detect(&server, &mut first, &intake), write);
-            assert_eq!(spoken.unwrap(), Some(Spoken::Http2), "{cut}");
+            assert_eq!(spoken.unwrap(), Some(ClientProtocol::Http2), "{cut}");
         }
     }
 

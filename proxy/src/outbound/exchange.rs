@@ -26,7 +26,7 @@ use crate::limits;
 use crate::metrics::Shard;
 use crate::record::Record;
 use crate::record::attempt::Ended;
-use crate::resilience::attempts::{Attempts, Next, Rules, Setback};
+use crate::resilience::attempts::{Attempts, FailedAttempt, Next, Rules};
 use crate::resilience::deadline::{self, Deadline};
 use crate::resilience::destination::Event;
 use crate::resilience::propagation::TraceId;
@@ -268,22 +268,22 @@ impl Exchange {
             Ok(answered) => {
                 // A good answer is relayed.
                 answered.cause?;
-                let setback = Setback {
+                let setback = FailedAttempt {
                     cause: answered.cause,
                     advice: RetryAdvice::of(answered.response.headers()),
                     repeatable,
-                    gamble: answered.flight.is_gamble(),
+                    on_trial: answered.flight.is_on_trial(),
                     paid: false,
                 };
                 (setback, answered.at)
             }
             Err(failed) => {
                 record.sent = failed.sent;
-                let setback = Setback {
+                let setback = FailedAttempt {
                     cause: failed.cause,
                     advice: RetryAdvice::None,
                     repeatable,
-                    gamble: false,
+                    on_trial: false,
                     paid: failed.paid,
                 };
                 (setback, failed.at)

@@ -1,4 +1,5 @@
-//! An HTTP/1.1 connection of the application: requests in bursts, and only the socket between them.
+//! An HTTP/1.1 connection of the application. hyper serves it while requests come; between them only the
+//! socket is kept.
 //!
 //! hyper holds 16 KiB of buffers for as long as it serves a connection, and most connections are idle most of
 //! the time. So after a burst hyper releases the connection, and a new hyper takes it when the next request

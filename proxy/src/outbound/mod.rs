@@ -1,5 +1,5 @@
-//! What the application calls: `accept -> plan (which service, and where is it?) -> filters -> attempts ->
-//! relay`.
+//! Serves the application's calls: `accept -> plan (which service, and where is it?) -> filters -> attempts
+//! -> relay`.
 //!
 //! [`listen`] accepts and tells HTTP from TCP; [`http1`] serves a connection request by request; [`request`]
 //! and [`tunnel`] run the stages. [`plan`] makes an [`exchange`], [`filters`] change it, and it makes
@@ -53,7 +53,7 @@ use crate::resilience::balance;
 use crate::stream::ApplicationStream;
 use crate::tasks::Tracked;
 use crate::worker::Worker;
-use connection::{Connection, Spoken, detect, may_be_http};
+use connection::{ClientProtocol, Connection, detect, may_be_http};
 use intake::Acceptor;
 use route::Destination;
 
@@ -179,13 +179,13 @@ async fn serve(listener: Arc<Listener>, stream: ApplicationStream) {
     };
     match detection {
         // A client of a TCP service would take an HTTP answer for one of its server.
-        Ok(Ok(Some(Spoken::Http1))) if protocol.is_none() && !may_be_http(&first) => {
+        Ok(Ok(Some(ClientProtocol::Http1))) if protocol.is_none() && !may_be_http(&first) => {
             Box::pin(tunnel::serve(&listener, stream)).await;
         }
-        Ok(Ok(Some(Spoken::Http1))) => {
+        Ok(Ok(Some(ClientProtocol::Http1))) => {
             http1::serve(client(listener, &stream), stream, first).await;
         }
-        Ok(Ok(Some(Spoken::Http2))) => {
+        Ok(Ok(Some(ClientProtocol::Http2))) => {
             Box::pin(serve_http2(
                 client(listener, &stream),
                 Connection::new(stream, first, None),

@@ -19,12 +19,12 @@ use crate::resilience::locality;
 /// Endpoints that were tried for one request, by index. Those beyond 128 are not remembered: with so many,
 /// the next pick is almost surely another one.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tried {
+pub(super) struct TriedEndpoints {
     bits: u128,
     last: Option<usize>,
 }
 
-impl Tried {
+impl TriedEndpoints {
     /// It was tried.
     pub(super) fn add(&mut self, index: usize) {
         self.last = Some(index);
@@ -71,7 +71,7 @@ impl Tried {
 #[derive(Clone)]
 pub(super) struct Criteria {
     /// Endpoints to avoid.
-    pub(super) tried: Tried,
+    pub(super) tried: TriedEndpoints,
     /// The number of the request's hash key, if the cluster hashes and the request has one.
     pub(super) key: Option<u64>,
     /// Whether the request may be sent again if it fails: such requests probe endpoints that are out.
@@ -196,7 +196,7 @@ mod tests {
     use crate::directory::tests::{cluster, placed};
     use crate::resilience::standing::Outcome;
 
-    fn criteria(tried: Tried) -> Criteria {
+    fn criteria(tried: TriedEndpoints) -> Criteria {
         Criteria {
             tried,
             key: None,
@@ -216,7 +216,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let now = Instant::now();
         let two = cluster(2, Traffic::default());
-        let mut tried = Tried::default();
+        let mut tried = TriedEndpoints::default();
         let first = pick(&two, &criteria(tried), now, &mut random).unwrap();
         tried.add(first);
         let second = pick(&two, &criteria(tried), now, &mut random).unwrap();
@@ -241,7 +241,7 @@ mod tests {
             cluster(3, Traffic::default()),
             cluster(2, Traffic::default()),
         );
-        let mut tried = Tried::default();
+        let mut tried = TriedEndpoints::default();
         tried.add(0);
         assert!(tried.moved(&two, &three).has(0));
         assert!(!tried.moved(&two, &three).has(1));
@@ -260,7 +260,13 @@ mod tests {
         put_out(&four, 2, now);
         for _ in 0..100 {
             assert_ne!(
-                pick(&four, &criteria(Tried::default()), now, &mut random).unwrap(),
+                pick(
+                    &four,
+                    &criteria(TriedEndpoints::default()),
+                    now,
+                    &mut random
+                )
+                .unwrap(),
                 2
             );
         }
@@ -268,18 +274,30 @@ mod tests {
         // A request that cannot be repeated is no probe, unless no other request comes.
         let post = Criteria {
             repeatable: false,
-            ..criteria(Tried::default())
+            ..criteria(TriedEndpoints::default())
         };
         assert_ne!(pick(&four, &post, due, &mut random).unwrap(), 2);
         let late = due + limits::PROBE_PATIENCE;
         assert_eq!(pick(&four, &post, late, &mut random).unwrap(), 2);
         assert_eq!(
-            pick(&four, &criteria(Tried::default()), due, &mut random).unwrap(),
+            pick(
+                &four,
+                &criteria(TriedEndpoints::default()),
+                due,
+                &mut random
+            )
+            .unwrap(),
             2
         );
         let mut probe = four.start(2, due).unwrap();
         assert_ne!(
-            pick(&four, &criteria(Tried::default()), due, &mut random).unwrap(),
+            pick(
+                &four,
+                &criteria(TriedEndpoints::default()),
+                due,
+                &mut random
+            )
+            .unwrap(),
             2
         );
         probe.tell(Outcome::Well, due);
@@ -306,7 +324,8 @@ mod tests {
         let mut met = |now| {
             let mut met = [0; 5];
             for _ in 0..1000 {
-                met[pick(&all, &criteria(Tried::default()), now, &mut random).unwrap()] += 1;
+                met[pick(&all, &criteria(TriedEndpoints::default()), now, &mut random).unwrap()] +=
+                    1;
             }
             met
         };
@@ -329,8 +348,14 @@ mod tests {
         put_out(&three, 1, now);
         let mut far = 0;
         for _ in 0..1000 {
-            far +=
-                i32::from(pick(&three, &criteria(Tried::default()), now, &mut random) == Some(2));
+            far += i32::from(
+                pick(
+                    &three,
+                    &criteria(TriedEndpoints::default()),
+                    now,
+                    &mut random,
+                ) == Some(2),
+            );
         }
         assert!(far > 100);
         let nowhere = placed(&places, None, Traffic::default());
@@ -347,7 +372,13 @@ mod tests {
         (0..3).for_each(|index| put_out(&four, index, now));
         let mut seen = [false; 4];
         for _ in 0..100 {
-            seen[pick(&four, &criteria(Tried::default()), now, &mut random).unwrap()] = true;
+            seen[pick(
+                &four,
+                &criteria(TriedEndpoints::default()),
+                now,
+                &mut random,
+            )
+            .unwrap()] = true;
         }
         assert_eq!(seen, [true; 4]);
     }

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use weft_config::table::Traffic;
 
-use super::pick::{Criteria, Tried, pick};
+use super::pick::{Criteria, TriedEndpoints, pick};
 use crate::cluster::{Cluster, Flight};
 use crate::directory::tests::cluster;
 use crate::resilience::standing::Outcome;
@@ -33,7 +33,7 @@ struct Simulation {
 struct Met {
     index: usize,
     outcome: Outcome,
-    gamble: bool,
+    on_trial: bool,
 }
 
 impl Simulation {
@@ -62,19 +62,19 @@ impl Simulation {
             flight.answered(Some(outcome), end);
         }
         let criteria = Criteria {
-            tried: Tried::default(),
+            tried: TriedEndpoints::default(),
             key: None,
             repeatable: true,
         };
         let index = pick(&self.cluster, &criteria, now, &mut self.random).unwrap();
         let flight = self.cluster.start(index, now).unwrap();
-        let gamble = flight.is_gamble();
+        let on_trial = flight.is_on_trial();
         let (outcome, time) = answer(index, after);
         self.under_way.push((now + time, index, outcome, flight));
         Met {
             index,
             outcome,
-            gamble,
+            on_trial,
         }
     }
 
@@ -143,7 +143,7 @@ fn an_endpoint_that_fails_half_of_the_time_hardly_affects_repeatable_requests_af
             if number >= per_second * 5 {
                 all += 1;
                 // A failed probe is sent again to another endpoint.
-                noticed += u32::from(met.outcome == Outcome::Badly && !met.gamble);
+                noticed += u32::from(met.outcome == Outcome::Badly && !met.on_trial);
             }
         }
         assert!(

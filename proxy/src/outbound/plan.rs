@@ -14,7 +14,7 @@ use weft_transport::locks::lock;
 use super::exchange::{Carries, Exchange};
 use super::filters::{Addressed, routed};
 use super::instead::Instead;
-use super::pick::{self, Tried, Criteria};
+use super::pick::{self, Criteria, TriedEndpoints};
 use super::route::{self, Astray, Route, address};
 use super::{Client, Listener, prepare};
 use crate::failure::{Failure, Reason};
@@ -36,7 +36,7 @@ pub(super) fn request(
     match target(&client.listener, &mut head, record) {
         Ok(route) => {
             let criteria = Criteria {
-                tried: Tried::default(),
+                tried: TriedEndpoints::default(),
                 key: pick::key(&route.cluster, &head.headers, client.source),
                 repeatable: head.method.is_idempotent(),
             };
@@ -126,7 +126,7 @@ pub(super) fn tunnel(
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();
         let criteria = Criteria {
-            tried: Tried::default(),
+            tried: TriedEndpoints::default(),
             key: pick::key(&route.cluster, &head.headers, source),
             // No byte is taken from the application before the far side has accepted.
             repeatable: true,

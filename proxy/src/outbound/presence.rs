@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::limits;
-use crate::stream::{ApplicationStream, Come};
+use crate::stream::{ApplicationStream, Readable};
 
 /// Watches one request's client. It costs a check of readiness until something arrives from the client.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Presence {
             let Poll::Ready(come) = stream.poll_come(context) else {
                 return Ok(false);
             };
-            let ended = come? == Come::End;
+            let ended = come? == Readable::End;
             if ended {
                 stream.probe();
             }

@@ -1,8 +1,8 @@
 //! One TCP connection of the application to a TCP service, carried by CONNECT, in order: plan, attempts,
 //! relay. Filters apply to requests only.
 //!
-//! No byte of the client is read before the far side has accepted. So a refused connection loses no bytes and
-//! looks refused: it is reset.
+//! No byte of the client is read before the far side has accepted the tunnel. So a refused connection loses
+//! no bytes, and the sidecar can reset it as a closed port would.
 
 use std::pin::pin;
 use std::time::Instant;

@@ -115,7 +115,7 @@ impl Attempt {
 
 /// The attempts of an exchange: the first ones and the last. A single attempt needs no allocation.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct AttemptHistory {
     first: Option<Attempt>,
     /// Those after it.
     #[expect(
@@ -125,7 +125,7 @@ pub(crate) struct Kept {
     more: Option<Box<Vec<Attempt>>>,
 }
 
-impl Kept {
+impl AttemptHistory {
     /// One more attempt begins. Its parts and its end are reported to the returned value.
     pub(crate) fn begin(&mut self, now: Instant) -> &mut Attempt {
         let attempt = Attempt::begin(now);
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn of_many_attempts_the_first_and_the_last_are_kept_and_of_one_nothing_is_allocated() {
         let now = Instant::now();
-        let mut kept = Kept::default();
+        let mut kept = AttemptHistory::default();
         for number in 0..100 {
             let attempt = kept.begin(now);
             attempt.finish(Ended::Answered(number), now);
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn one_that_is_given_up_took_as_long_as_it_was_waited_for_and_has_no_outcome() {
         let now = Instant::now();
-        let mut kept = Kept::default();
+        let mut kept = AttemptHistory::default();
         kept.give_up(now);
         kept.begin(now).picked(ENDPOINT, now);
         kept.give_up(now + millis(8));

@@ -39,7 +39,7 @@ impl Rules<'_> {
         let facts = Facts {
             idempotent: self.idempotent,
             repeatable: true,
-            gamble: false,
+            on_trial: false,
         };
         is_permitted(self.retry, RetryCause::Broken, facts)
     }
@@ -62,15 +62,15 @@ impl Rules<'_> {
 
 /// An attempt that went wrong.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Setback {
+pub(crate) struct FailedAttempt {
     /// How it failed; none if another attempt would fail in the same way.
     pub(crate) cause: Option<RetryCause>,
     /// What its response says about sending the request again.
     pub(crate) advice: RetryAdvice,
     /// All that was sent of its body can be sent again.
     pub(crate) repeatable: bool,
-    /// See [`Facts::gamble`].
-    pub(crate) gamble: bool,
+    /// See [`Facts::on_trial`].
+    pub(crate) on_trial: bool,
     /// The budget has paid for the next attempt already: by [`Rules::leave`].
     pub(crate) paid: bool,
 }
@@ -172,24 +172,24 @@ impl Attempts {
     pub(crate) fn next(
         self,
         rules: &Rules<'_>,
-        setback: &Setback,
+        setback: &FailedAttempt,
         at: Instant,
         random: &mut impl Rng,
     ) -> Next {
         let Rules {
             retry, idempotent, ..
         } = *rules;
-        let Setback {
+        let FailedAttempt {
             cause,
             advice,
             repeatable,
-            gamble,
+            on_trial,
             paid,
         } = *setback;
         let facts = Facts {
             idempotent,
             repeatable,
-            gamble,
+            on_trial,
         };
         let cause = match (cause, advice) {
             (None, _) => return Next::End,
@@ -263,7 +263,7 @@ mod tests {
         retry: Retry,
         method: Method,
         made: u32,
-        setback: Setback,
+        setback: FailedAttempt,
         left_ms: Option<u64>,
         allowance: RetryBudget,
     }
@@ -274,11 +274,11 @@ mod tests {
                 retry: Retry::default(),
                 method: Method::GET,
                 made,
-                setback: Setback {
+                setback: FailedAttempt {
                     cause: Some(cause),
                     advice: RetryAdvice::None,
                     repeatable: true,
-                    gamble: false,
+                    on_trial: false,
                     paid: false,
                 },
                 left_ms: Some(1000),

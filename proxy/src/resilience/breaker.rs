@@ -237,14 +237,14 @@ impl Breaker {
         }
     }
 
-    /// A request failed. Returns the cause if this takes the endpoint out; only then `bearable` is asked
-    /// whether the other endpoints suffice.
+    /// A request failed. Returns the cause if this takes the endpoint out; only then `others_suffice` is
+    /// asked whether the other endpoints suffice.
     pub(crate) fn failed(
         &mut self,
         probe: bool,
         now: Instant,
         limits: &table::Breaker,
-        bearable: impl FnOnce() -> bool,
+        others_suffice: impl FnOnce() -> bool,
     ) -> Option<Cause> {
         let mut on_trial = false;
         match self.state {
@@ -271,7 +271,7 @@ impl Breaker {
         } else {
             return None;
         };
-        if !bearable() {
+        if !others_suffice() {
             return None;
         }
         self.leave(cause, now, limits, limits.mode == Mode::Enforce);

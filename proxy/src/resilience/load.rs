@@ -1,9 +1,9 @@
 //! How busy this worker keeps an endpoint: requests that wait for an answer, requests whose answer began
 //! lately, and answers that began long ago and are still open (an event stream, a watch, a tunnel). Pure.
 //!
-//! The last kind costs an endpoint little, and stays for hours: if one such stream counted in full, requests
-//! would avoid the endpoint for hours. A request that waits for an answer counts however old it is, because
-//! that is how a stuck endpoint shows.
+//! Such an old open answer costs an endpoint little, and stays for hours: if it counted in full, requests
+//! would avoid the endpoint for hours. A request that waits for its answer counts, however old it is, because
+//! many such requests show a stuck endpoint.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Whether a failed request is sent again, and when. Pure.
 //!
-//! Which requests may be sent again. A request that no application can have seen always may. A request that
-//! an application may have seen may only if processing it twice does no harm, or if the policy allows it.
+//! A request that no application can have seen may always be sent again. A request that an application may
+//! have seen may be sent again only if processing it twice does no harm, or if the policy allows it.
 //! [`super::attempts`] decides how often, and whether the budget pays for it.
 
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub(crate) struct Facts {
     pub(crate) repeatable: bool,
     /// It was sent as a probe to an endpoint that had been out of rotation, so the caller should not suffer
     /// from the result.
-    pub(crate) gamble: bool,
+    pub(crate) on_trial: bool,
 }
 
 /// Whether the policy allows the request to be sent again after an attempt that failed for this cause, if
@@ -63,7 +63,7 @@ pub(crate) fn is_permitted(policy: &Retry, cause: RetryCause, facts: Facts) -> b
     match cause {
         RetryCause::NotReached | RetryCause::Unprocessed => true,
         RetryCause::Broken | RetryCause::TooSlow => policy.reset_before_response && harmless,
-        RetryCause::Status(status) if facts.gamble && status.is_server_error() => harmless,
+        RetryCause::Status(status) if facts.on_trial && status.is_server_error() => harmless,
         RetryCause::Status(status) => harmless && policy.codes.contains(&status.as_u16()),
         RetryCause::Grpc(code) => policy.grpc_codes.iter().any(|one| one.number() == code),
     }
@@ -148,7 +148,7 @@ mod tests {
         Facts {
             idempotent: method.is_idempotent(),
             repeatable: true,
-            gamble: false,
+            on_trial: false,
         }
     }
 
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn what_failed_because_it_tried_an_endpoint_that_was_out_is_sent_again_if_that_does_no_harm() {
-        let gamble = |method| Facts {
-            gamble: true,
+        let on_trial = |method| Facts {
+            on_trial: true,
             ..of(method)
         };
-        let permitted = |cause, method| is_permitted(&Retry::default(), cause, gamble(method));
+        let permitted = |cause, method| is_permitted(&Retry::default(), cause, on_trial(method));
         assert!(permitted(UNAVAILABLE, &Method::GET) && !permitted(UNAVAILABLE, &Method::POST));
         assert!(!permitted(
             RetryCause::Status(StatusCode::NOT_FOUND),

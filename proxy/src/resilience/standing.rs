@@ -88,7 +88,7 @@ pub(crate) struct Begun {
     /// It is the probe by which the endpoint may return.
     pub(crate) probe: bool,
     /// The endpoint was out, and came back recently: that may be why the request fails.
-    pub(crate) gamble: bool,
+    pub(crate) on_trial: bool,
 }
 
 /// A change that a report made, for metrics and logs.
@@ -154,7 +154,7 @@ impl Standing {
         let probe = judged.breaker.begin(now);
         Begun {
             probe,
-            gamble: probe || judged.breaker.is_on_trial(now, policy),
+            on_trial: probe || judged.breaker.is_on_trial(now, policy),
         }
     }
 
@@ -176,18 +176,18 @@ impl Standing {
         lock(&self.judged).usual.get()
     }
 
-    /// A request told something about the endpoint. `bearable` is asked whether the other endpoints suffice
-    /// without it.
+    /// Counts what a request showed about the endpoint. `others_suffice` says whether the other endpoints
+    /// suffice without it.
     pub(crate) fn report(
         &self,
         outcome: Outcome,
         probe: bool,
         now: Instant,
         policy: &table::Breaker,
-        bearable: impl FnOnce() -> bool,
+        others_suffice: impl FnOnce() -> bool,
     ) -> Option<Change> {
         // Asked before the lock is taken: counting the others locks each of them, and this one, too.
-        let bearable = outcome == Outcome::Badly && bearable();
+        let others_suffice = outcome == Outcome::Badly && others_suffice();
         let mut judged = lock(&self.judged);
         let was_out = judged.breaker.is_out();
         let change = match outcome {
@@ -197,7 +197,7 @@ impl Standing {
                 .then_some(Change::Back),
             Outcome::Badly => judged
                 .breaker
-                .failed(probe, now, policy, || bearable)
+                .failed(probe, now, policy, || others_suffice)
                 .map(Change::Out),
             Outcome::Busy(time) => {
                 let until = now + time.min(limits::SPARED_MAX);
@@ -217,12 +217,12 @@ impl Standing {
         change
     }
 
-    /// A request is over; it was answered at that time, if it was. `untold` if it was the probe and gave no
-    /// result.
-    pub(crate) fn end(&self, answered: Option<Slice>, untold: bool) {
+    /// A request is over, and was answered in `answered`, if at all. `probe_unresolved`: it was the probe and
+    /// gave no result.
+    pub(crate) fn end(&self, answered: Option<Slice>, probe_unresolved: bool) {
         let mut judged = lock(&self.judged);
         judged.load.end(answered);
-        if untold {
+        if probe_unresolved {
             judged.breaker.abandoned();
         }
     }

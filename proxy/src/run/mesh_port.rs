@@ -5,7 +5,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 
-use weft_transport::endpoint::{self, Elder, Inherited, MeshSettings};
+use weft_transport::endpoint::{self, EarlierProcess, Inherited, MeshSettings};
 use weft_transport::identity::SpiffeId;
 use weft_transport::wire::Port;
 #[cfg(feature = "testing")]
@@ -30,7 +30,7 @@ pub(super) fn ports(
     carrier: Carrier,
     settings: &MeshSettings,
     identity: &SpiffeId,
-    inherited: Option<(Vec<OwnedFd>, Vec<Elder>)>,
+    inherited: Option<(Vec<OwnedFd>, Vec<EarlierProcess>)>,
 ) -> Result<Vec<Port>, RunError> {
     let sockets = match (carrier, inherited) {
         #[cfg(feature = "testing")]

@@ -1,4 +1,4 @@
-//! A sidecar that runs, to its end: by a drain, after which its services are gone, or by a takeover, after
+//! A running sidecar until its end: by a drain, after which its services are gone, or by a takeover, after
 //! which another process serves them.
 
 use std::future::Future;
@@ -18,12 +18,14 @@ use super::{ControlPlane, Process, RunError, table};
 use crate::admin::State;
 use crate::admin::server::Servers;
 use crate::limits;
-use crate::takeover::{Incumbent, Released, Right, Settled, Successor, TakeoverError, Undone};
+use crate::takeover::{
+    Incumbent, MeshPortRight, Released, Settled, Successor, TakeoverError, Undone,
+};
 
 /// A sidecar that runs, and has not yet told its predecessor so.
 pub struct Running {
     /// To read the mesh port and to accept.
-    pub(super) right: Right,
+    pub(super) right: MeshPortRight,
     pub(super) serving: Serving,
 }
 
@@ -188,7 +190,7 @@ impl Serving {
 
     /// Makes this process the sidecar: for the service manager, for its predecessor, and for clients of its
     /// Unix sockets.
-    async fn settle(&self, right: Right) -> Result<Option<Released>, RunError> {
+    async fn settle(&self, right: MeshPortRight) -> Result<Option<Released>, RunError> {
         if right.is_taken_over()
             && let Some(process) = &self.process
         {

@@ -45,11 +45,13 @@ use crate::outbound::route::Destination;
 use crate::record::Observers;
 use crate::resilience::destination::Destinations;
 use crate::resilience::rate::NamedRates;
-use crate::takeover::{Before, Expected, Incumbent, Kept, Predecessor, Right, socket_error};
+use crate::takeover::{
+    Before, Expected, Incumbent, KeptSockets, MeshPortRight, Predecessor, socket_error,
+};
 use crate::worker::Shared;
 
 /// The values that every stage passes on.
-struct Given {
+struct StageContext {
     settings: ProxySettings,
     credentials: Credentials,
     control: Arc<dyn ControlPlane>,
@@ -73,7 +75,7 @@ struct Mesh {
 
 /// Every socket is here.
 pub(super) struct Bound {
-    given: Given,
+    given: StageContext,
     namespace: String,
     services: Vec<Arc<ServedService>>,
     destinations: Arc<Destinations>,
@@ -86,7 +88,7 @@ pub(super) struct Bound {
 
 /// The state that workers share is made.
 pub(super) struct Built {
-    given: Given,
+    given: StageContext,
     shared: Arc<Shared>,
     writer: Writer,
     tls: MeshTls,
@@ -105,13 +107,13 @@ pub(super) struct Started {
 
 /// Nothing can fail any more.
 pub(super) struct Confirmed {
-    right: Right,
+    right: MeshPortRight,
     sidecar: Sidecar,
 }
 
 /// A sidecar whose workers run.
 struct Sidecar {
-    given: Given,
+    given: StageContext,
     state: Arc<State>,
     signals: Signals,
     /// Ends the workers if the start fails.
@@ -180,7 +182,7 @@ impl Bound {
         let epoch = mesh_settings.epoch;
         let incumbent = incumbent(&settings, &svid, &mesh, &listeners, &admin, epoch)?;
         Ok(Self {
-            given: Given {
+            given: StageContext {
                 settings,
                 credentials,
                 control,
@@ -274,7 +276,7 @@ fn incumbent(
     Ok(Some(Incumbent {
         socket: PrivateSocket::make(path).map_err(|error| socket_error(path, error))?,
         expects: Expected::new(settings, svid.id()),
-        kept: Kept {
+        kept: KeptSockets {
             mesh: match settings.inbound {
                 Some(_) => Some(mesh_port::share(&mesh.ports)?),
                 None => None,
@@ -448,7 +450,7 @@ impl Confirmed {
 }
 
 /// Acknowledging tables, and watching the application.
-fn control_work(given: &Given, state: &Arc<State>, signals: &Signals) -> JoinSet<()> {
+fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let acknowledging = table::acknowledge(
         Arc::clone(&given.control),

@@ -24,7 +24,7 @@ use super::RunError;
 use super::bind::Unowned;
 use super::memory::give_back;
 use crate::directory::Directory;
-use crate::http::upload::Room;
+use crate::http::upload::ReplayMemory;
 use crate::inbound::{self, Inbound};
 use crate::limits;
 use crate::metrics::Shard;
@@ -121,7 +121,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         finish: plan.finish.clone(),
         rest: plan.rest,
         cut: CancellationToken::new(),
-        room: Arc::new(Room::new(limits::REPLAY_BYTES_MAX)),
+        room: Arc::new(ReplayMemory::new(limits::REPLAY_BYTES_MAX)),
         mirrors: Arc::new(Semaphore::new(limits::MIRRORS_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use weft_config::settings::{LocalAddress, ProxySettings};
-use weft_transport::endpoint::{Elder, Epoch, RelayPair};
+use weft_transport::endpoint::{EarlierProcess, Epoch, RelayPair};
 use weft_transport::identity::SpiffeId;
 use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
@@ -23,12 +23,12 @@ use crate::run::ControlPlane;
 pub(crate) struct Incumbent {
     pub(crate) socket: PrivateSocket,
     pub(crate) expects: Expected,
-    pub(crate) kept: Kept,
+    pub(crate) kept: KeptSockets,
     pub(crate) epoch: Epoch,
 }
 
 /// Every listening socket once more.
-pub(crate) struct Kept {
+pub(crate) struct KeptSockets {
     /// Of the mesh side, in the order of the workers; none if the process serves nothing.
     pub(crate) mesh: Option<Vec<UdpSocket>>,
     /// By the address in the settings.
@@ -171,7 +171,7 @@ impl Incumbent {
     /// are the processes before this one.
     pub(crate) async fn successor(
         &self,
-        elders: impl Fn() -> io::Result<Vec<Elder>>,
+        elders: impl Fn() -> io::Result<Vec<EarlierProcess>>,
         control: &Arc<dyn ControlPlane>,
     ) -> Successor {
         let failures = LimitedLog::by_a_state();
@@ -202,7 +202,7 @@ impl Incumbent {
     async fn offer(
         &self,
         mut channel: Channel,
-        elders: impl Fn() -> io::Result<Vec<Elder>>,
+        elders: impl Fn() -> io::Result<Vec<EarlierProcess>>,
         control: &Arc<dyn ControlPlane>,
     ) -> Result<Successor, TakeoverError> {
         let request = match check_user(&channel) {
@@ -228,7 +228,7 @@ impl Incumbent {
             let all = elders.drain(..).flat_map(|elder| elder.epochs);
             epochs.extend(all.map(|epoch| epoch.0));
         }
-        let epochs_of = |elder: &Elder| elder.epochs.iter().map(|epoch| epoch.0).collect();
+        let epochs_of = |elder: &EarlierProcess| elder.epochs.iter().map(|epoch| epoch.0).collect();
         let offer = Offer {
             epochs,
             elders: elders.iter().map(epochs_of).collect(),

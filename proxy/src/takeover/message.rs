@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 use weft_config::client::Registration;
 use weft_config::settings::LocalAddress;
-use weft_transport::endpoint::{Elder, Epoch};
+use weft_transport::endpoint::{EarlierProcess, Epoch};
 
 use crate::limits;
 
@@ -230,7 +230,7 @@ pub(super) fn other_wildcard(address: SocketAddr) -> Option<SocketAddr> {
 #[derive(Debug)]
 pub(crate) struct OfferedSockets {
     /// UDP sockets, and the relays to the processes that had them; none for a sidecar that serves nothing.
-    pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<Elder>)>,
+    pub(crate) mesh: Option<(Vec<OwnedFd>, Vec<EarlierProcess>)>,
     /// By the address in the settings.
     pub(crate) listeners: Vec<(LocalAddress, Vec<OwnedFd>)>,
     /// Of the admin endpoint, by the address in the settings.
@@ -265,7 +265,7 @@ impl Offer {
         let mesh = self.mesh.map(|_| {
             let sockets = take(self.workers);
             let processes = std::iter::once(&self.epochs).chain(&self.elders);
-            let elders = processes.map(|epochs| Elder {
+            let elders = processes.map(|epochs| EarlierProcess {
                 epochs: epochs.iter().copied().map(Epoch).collect(),
                 relays: take(self.workers),
             });

@@ -6,15 +6,15 @@
 //! next:
 //!
 //! ```text
-//! new:      Predecessor --inherit--> Unconfirmed --confirm--> Right --release--> Released
+//! new:      Predecessor --inherit--> Unconfirmed --confirm--> MeshPortRight --release--> Released
 //! running:  Incumbent --successor--> Successor --take--> Reader --settled--> Settled
 //!                                        |                  |
 //!                                        +------ Undone ----+   the running process goes on
 //! ```
-//! Reading and accepting need a [`Right`] to the mesh port; without a predecessor it is there at once.
-//! [`Settled`] is the point of no return of the running process: only with it does that process give anything
-//! up. `weft_transport::endpoint::Reading` says which process reads the mesh port in the meantime. Not here:
-//! how running work ends (`run/running.rs`).
+//! A process needs a [`MeshPortRight`] to read the mesh port and to accept; without a predecessor it has that
+//! right at once. [`Settled`] is the point of no return of the running process: only with it does that
+//! process give anything up. `weft_transport::endpoint::Reading` says which process reads the mesh port in
+//! the meantime. Not here: how running work ends (`run/running.rs`).
 
 mod channel;
 mod incumbent;
@@ -31,12 +31,12 @@ use weft_transport::identity::SpiffeId;
 
 use crate::limits;
 use channel::Channel;
-pub(crate) use incumbent::{Expected, Incumbent, Kept, Settled, Successor, Undone};
+pub(crate) use incumbent::{Expected, Incumbent, KeptSockets, Settled, Successor, Undone};
 pub use message::MessageError;
 pub(crate) use message::OfferedSockets;
 use message::Request;
 pub use predecessor::Predecessor;
-pub(crate) use predecessor::{Before, Released, Right};
+pub(crate) use predecessor::{Before, MeshPortRight, Released};
 
 /// Why a takeover failed.
 #[derive(Debug, thiserror::Error)]

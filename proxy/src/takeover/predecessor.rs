@@ -42,7 +42,7 @@ pub(crate) struct Unconfirmed(Channel);
 /// The right to read the mesh port and to accept: no other process does so. Only [`Before::confirm`] makes
 /// one.
 #[derive(Debug)]
-pub(crate) struct Right(Option<Channel>);
+pub(crate) struct MeshPortRight(Option<Channel>);
 
 /// The predecessor, which only finishes its work.
 #[derive(Debug)]
@@ -153,22 +153,22 @@ impl Before {
     /// Tells the predecessor to hand over. When this returns without an error, the predecessor does not read
     /// the mesh port: it confirmed that, or it ended in between. A predecessor that breaks off in another way
     /// may still read, so that is an error.
-    pub(crate) async fn confirm(self) -> Result<Right, TakeoverError> {
+    pub(crate) async fn confirm(self) -> Result<MeshPortRight, TakeoverError> {
         match self {
-            Self::None => Ok(Right(None)),
+            Self::None => Ok(MeshPortRight(None)),
             Self::Waits(Unconfirmed(mut channel)) => {
                 let confirmed = timeout(limits::TAKEOVER_TIMEOUT, confirmed(&mut channel));
                 match confirmed.await {
                     Ok(outcome) => unless_ended(outcome)?,
                     Err(_) => return Err(TakeoverError::Timeout(limits::TAKEOVER_TIMEOUT)),
                 }
-                Ok(Right(Some(channel)))
+                Ok(MeshPortRight(Some(channel)))
             }
         }
     }
 }
 
-impl Right {
+impl MeshPortRight {
     /// Whether another process had it before.
     pub(crate) fn is_taken_over(&self) -> bool {
         self.0.is_some()

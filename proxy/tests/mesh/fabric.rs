@@ -1,5 +1,5 @@
-//! Any number of sidecars in this process, joined by the wire in memory, with a table that says who serves
-//! what and how it is treated, and applications that do what a test tells them.
+//! Any number of sidecars in this process, joined by the wire in memory. A table says which sidecar serves
+//! which service under which policy, and the applications do what a test tells them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! Applications and clients that speak byte by byte: what a polite library would never send.
+//! Applications and clients that write raw bytes, including those that a correct library would never send.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

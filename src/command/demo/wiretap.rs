@@ -1,5 +1,5 @@
 //! The eavesdropper: a UDP relay between two sidecars that keeps all bytes and searches them for a text. It
-//! is where a switch or a hostile network would be.
+//! stands at the place of a switch or of a hostile network.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};

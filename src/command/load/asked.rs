@@ -1,4 +1,4 @@
-//! The flags of `weft load` about results: how to show them, what must not hold, and which rates to try.
+//! The flags of `weft load` about results: how to show them, which limits must hold, and which rates to try.
 
 use std::path::PathBuf;
 

@@ -183,7 +183,7 @@ impl Serve {
         }
         let clients = match (&self.client_ca, &self.client_id) {
             (Some(ca), id) => tls::trust(ca, id.as_ref())?,
-            (None, _) => Trust::Anybody,
+            (None, _) => Trust::AnyPeer,
         };
         Ok(Some(ServerTls::new(identity, clients)))
     }

@@ -34,7 +34,7 @@ impl TlsFiles<'_> {
     pub fn read(&self) -> Result<ExternalTls, Failure> {
         let trust = match self.ca {
             Some(path) => trust(path, self.server_id)?,
-            None if self.insecure => Trust::Anybody,
+            None if self.insecure => Trust::AnyPeer,
             None => Trust::Roots(roots(system_roots()?)?),
         };
         let identity = match self.identity {

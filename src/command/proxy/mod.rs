@@ -1,4 +1,4 @@
-//! `weft proxy`: the sidecar, and what one asks a running one.
+//! `weft proxy`: runs the sidecar, and asks a running sidecar.
 
 mod admin;
 mod advertise;

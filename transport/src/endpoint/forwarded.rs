@@ -13,7 +13,7 @@ pub(super) enum Addressee {
     /// The process that reads the port: every datagram that no earlier process can know.
     Own,
     /// The earlier process with this epoch.
-    Elder(Epoch),
+    Earlier(Epoch),
     /// A first packet that may belong to either process: the one that does not know it drops it.
     Either(Epoch),
 }
@@ -50,7 +50,7 @@ pub(super) fn addressee(datagram: &[u8], is_elder: impl Fn(Epoch) -> bool) -> Ad
     if is_long && matches!(first & TYPE, INITIAL | ZERO_RTT) {
         Addressee::Either(epoch)
     } else {
-        Addressee::Elder(epoch)
+        Addressee::Earlier(epoch)
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
 
     const OLD: Epoch = Epoch(7);
 
-    fn whose_of(datagram: &[u8], elders: &[Epoch]) -> Addressee {
+    fn addressee_of(datagram: &[u8], elders: &[Epoch]) -> Addressee {
         addressee(datagram, |epoch| elders.contains(&epoch))
     }
 
@@ -177,28 +177,31 @@ mod tests {
 
     #[test]
     fn packets_of_a_connection_go_to_the_process_that_chose_its_id() {
-        assert_eq!(whose_of(&short(7), &[OLD]), Addressee::Elder(OLD));
-        assert_eq!(whose_of(&short(8), &[OLD]), Addressee::Own);
+        assert_eq!(addressee_of(&short(7), &[OLD]), Addressee::Earlier(OLD));
+        assert_eq!(addressee_of(&short(8), &[OLD]), Addressee::Own);
         let other = Epoch(8);
-        assert_eq!(whose_of(&short(8), &[OLD, other]), Addressee::Elder(other));
-        assert_eq!(whose_of(&short(7), &[]), Addressee::Own);
+        assert_eq!(
+            addressee_of(&short(8), &[OLD, other]),
+            Addressee::Earlier(other)
+        );
+        assert_eq!(addressee_of(&short(7), &[]), Addressee::Own);
         let handshake = long(0x20, &[3, 7, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose_of(&handshake, &[OLD]), Addressee::Elder(OLD));
+        assert_eq!(addressee_of(&handshake, &[OLD]), Addressee::Earlier(OLD));
     }
 
     #[test]
     fn new_connections_stay_with_the_process_that_reads() {
         let of_a_peer = long(0, &[0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose_of(&of_a_peer, &[OLD]), Addressee::Own);
+        assert_eq!(addressee_of(&of_a_peer, &[OLD]), Addressee::Own);
         let of_a_stranger = long(0, &[3, 9, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(whose_of(&of_a_stranger, &[OLD]), Addressee::Own);
+        assert_eq!(addressee_of(&of_a_stranger, &[OLD]), Addressee::Own);
     }
 
     #[test]
     fn a_first_packet_that_could_be_a_second_one_goes_to_both() {
         for kind in [0x00, 0x10] {
             let packet = long(kind, &[3, 7, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(whose_of(&packet, &[OLD]), Addressee::Either(OLD));
+            assert_eq!(addressee_of(&packet, &[OLD]), Addressee::Either(OLD));
         }
     }
 
@@ -212,7 +215,7 @@ mod tests {
             &[0; 8],
         ] {
             assert_eq!(
-                whose_of(datagram, &[OLD, Epoch(0)]),
+                addressee_of(datagram, &[OLD, Epoch(0)]),
                 Addressee::Own,
                 "{datagram:?}"
             );

@@ -98,7 +98,7 @@ async fn a_server_outside_of_the_mesh_keeps_to_three_times_too() {
     };
     let tuning = tuning.validate().unwrap();
     let identity = Identity::self_made(vec!["localhost".to_owned()]).unwrap();
-    let tls = ServerTls::new(identity, Trust::Anybody);
+    let tls = ServerTls::new(identity, Trust::AnyPeer);
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = socket.local_addr().unwrap();
     let server = QuicServer::new(&tls, &tuning, socket).unwrap();

@@ -23,7 +23,7 @@ mod tests;
 
 pub use dialler::Dialler;
 pub use listener::{Accepted, Incoming, Listener, TrustGuard};
-pub use relay::{Elder, RelayPair};
+pub use relay::{EarlierProcess, RelayPair};
 pub use shared::{Reading, elders};
 
 use std::io;
@@ -88,7 +88,7 @@ pub struct Inherited {
     /// Its sockets on the mesh port, in the order of its workers.
     pub sockets: Vec<UdpSocket>,
     /// The predecessor, and those before it that still run.
-    pub elders: Vec<Elder>,
+    pub elders: Vec<EarlierProcess>,
 }
 
 /// Why a port cannot be taken over.
@@ -227,7 +227,7 @@ pub fn inherit(
             worker,
             socket,
             settings: settings.clone(),
-            reading: Arc::new(Reading::inherited(relay::Elders::new(ways))),
+            reading: Arc::new(Reading::inherited(relay::EarlierProcesses::new(ways))),
         });
     Ok(sockets.collect())
 }

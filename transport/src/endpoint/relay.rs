@@ -45,7 +45,7 @@ impl RelayPair {
 
 /// A process that held the port earlier and may still run, as its successor receives it.
 #[derive(Debug)]
-pub struct Elder {
+pub struct EarlierProcess {
     /// Its epoch. A process of a version that itself forwards to its predecessors has their epochs, too.
     pub epochs: Vec<Epoch>,
     /// For each worker the sending end of a [`RelayPair`] whose receiving end that process has.
@@ -54,7 +54,7 @@ pub struct Elder {
 
 /// The relays of one worker to the earlier processes.
 #[derive(Debug, Default)]
-pub(super) struct Elders {
+pub(super) struct EarlierProcesses {
     all: Box<[Way]>,
     forwarded: AtomicU64,
     dropped: AtomicU64,
@@ -68,7 +68,7 @@ struct Way {
     gone: AtomicBool,
 }
 
-impl Elders {
+impl EarlierProcesses {
     /// For each process its epochs, and the sending end of the worker's relay.
     pub(super) fn new(all: impl IntoIterator<Item = (Vec<Epoch>, OwnedFd)>) -> Self {
         let ways = all.into_iter().map(|(epochs, sending)| Way {

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::amplification::{Ledger, is_long};
 use super::forwarded::{Addressee, Origin, addressee};
-use super::relay::{Elder, Elders, FromSuccessor};
+use super::relay::{EarlierProcess, EarlierProcesses, FromSuccessor};
 use crate::locks::lock;
 
 /// Controls which process reads a worker's part of the port. The other side of the worker's socket.
@@ -40,7 +40,7 @@ pub struct Reading {
     turn: Mutex<Turn>,
     /// Wakes the endpoint when that changes.
     waker: AtomicWaker,
-    elders: Elders,
+    elders: EarlierProcesses,
 }
 
 /// The source of the worker's datagrams.
@@ -60,15 +60,15 @@ enum Turn {
 impl Reading {
     /// For a port that this process bound: it reads from the start.
     pub(super) fn own() -> Self {
-        Self::new(Turn::Reading, Elders::default())
+        Self::new(Turn::Reading, EarlierProcesses::default())
     }
 
     /// For a port that an earlier process reads until [`Self::begin`].
-    pub(super) fn inherited(elders: Elders) -> Self {
+    pub(super) fn inherited(elders: EarlierProcesses) -> Self {
         Self::new(Turn::Waiting, elders)
     }
 
-    fn new(turn: Turn, elders: Elders) -> Self {
+    fn new(turn: Turn, elders: EarlierProcesses) -> Self {
         Self {
             turn: Mutex::new(turn),
             waker: AtomicWaker::new(),
@@ -117,7 +117,7 @@ impl Reading {
             let to = (from + meta.stride).min(meta.len);
             let datagram = buffer.get(from..to).unwrap_or_default();
             let owner = addressee(datagram, |epoch| self.elders.has(epoch));
-            if let Addressee::Elder(epoch) | Addressee::Either(epoch) = owner {
+            if let Addressee::Earlier(epoch) | Addressee::Either(epoch) = owner {
                 self.elders.forward(epoch, origin, datagram);
             }
             if let Addressee::Own | Addressee::Either(_) = owner {
@@ -135,8 +135,10 @@ impl Reading {
 ///
 /// # Errors
 /// When there are too many open files.
-pub fn elders<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> io::Result<Vec<Elder>> {
-    let mut all: Vec<(Elder, bool)> = Vec::new();
+pub fn elders<'a>(
+    readings: impl IntoIterator<Item = &'a Reading>,
+) -> io::Result<Vec<EarlierProcess>> {
+    let mut all: Vec<(EarlierProcess, bool)> = Vec::new();
     for reading in readings {
         for (index, (epochs, relay, ended)) in reading.elders.share()?.into_iter().enumerate() {
             match all.get_mut(index) {
@@ -146,7 +148,7 @@ pub fn elders<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> io::Result
                 }
                 None => {
                     let relays = vec![relay];
-                    all.push((Elder { epochs, relays }, ended));
+                    all.push((EarlierProcess { epochs, relays }, ended));
                 }
             }
         }

@@ -30,7 +30,7 @@ impl Process {
     /// Takes the port of `before`, which reads on until it hands it over.
     fn after(before: &Self, epoch: u8) -> (Self, OwnedFd) {
         let RelayPair { sending, receiving } = RelayPair::new().unwrap();
-        let mut all = vec![Elder {
+        let mut all = vec![EarlierProcess {
             epochs: vec![before.epoch],
             relays: vec![sending],
         }];
@@ -204,7 +204,7 @@ async fn a_process_whose_successor_dies_reads_again() {
 #[test]
 fn what_does_not_fit_the_settings_is_refused() {
     let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let elder = |relays, epochs: &[u8]| Elder {
+    let elder = |relays, epochs: &[u8]| EarlierProcess {
         epochs: epochs.iter().copied().map(Epoch).collect(),
         relays: (0..relays)
             .map(|_| RelayPair::new().unwrap().sending)

@@ -42,7 +42,7 @@ pub enum Trust {
     Identity(TrustBundle, SpiffeId),
     /// Every peer: any server is accepted, and clients are not asked for a certificate. For tests and
     /// measurements only.
-    Anybody,
+    AnyPeer,
 }
 
 /// Root certificates.
@@ -167,7 +167,7 @@ impl ExternalTls {
                     .dangerous()
                     .with_custom_certificate_verifier(server_verifier(expected))
             }
-            Trust::Anybody => builder
+            Trust::AnyPeer => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate)),
         };

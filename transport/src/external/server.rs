@@ -49,7 +49,7 @@ pub struct QuicIncoming {
 
 impl ServerTls {
     /// A server that presents `identity`, and lets in the clients that `clients` describes: with
-    /// [`Trust::Anybody`] it asks no client for a certificate, and resumes sessions for clients that want it.
+    /// [`Trust::AnyPeer`] it asks no client for a certificate, and resumes sessions for clients that want it.
     pub fn new(identity: Identity, clients: Trust) -> Self {
         Self {
             identity: Arc::new(identity),
@@ -66,7 +66,7 @@ impl ServerTls {
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| refused(&error))?;
         let builder = match &self.clients {
-            Trust::Anybody => builder.with_no_client_auth(),
+            Trust::AnyPeer => builder.with_no_client_auth(),
             Trust::Roots(roots) => {
                 let roots = Arc::clone(&roots.0);
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
@@ -82,7 +82,7 @@ impl ServerTls {
             .with_single_cert(chain, key)
             .map_err(|error| refused(&error))?;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        if matches!(self.clients, Trust::Anybody) {
+        if matches!(self.clients, Trust::AnyPeer) {
             config.session_storage = ServerSessionMemoryCache::new(limits::EXTERNAL_SESSIONS);
         } else {
             // A resumed session does not run the verifier.

@@ -24,7 +24,7 @@ fn website() -> Website {
     let roots = Roots::from_pem(identity.chain_pem().as_bytes()).unwrap();
     Website {
         roots: Trust::Roots(roots),
-        tls: ServerTls::new(identity, Trust::Anybody),
+        tls: ServerTls::new(identity, Trust::AnyPeer),
     }
 }
 
@@ -108,7 +108,7 @@ async fn a_server_without_a_trusted_root_is_refused_unless_every_server_is_trust
     let doubting = QuicClient::new(&client(known.roots), &tuning()).unwrap();
     let refused = doubting.connect(address, "localhost").await;
     assert!(matches!(refused, Err(ConnectError::Refused(_))));
-    let trusting = QuicClient::new(&client(Trust::Anybody), &tuning()).unwrap();
+    let trusting = QuicClient::new(&client(Trust::AnyPeer), &tuning()).unwrap();
     assert!(trusting.connect(address, "localhost").await.is_ok());
 }
 
@@ -139,8 +139,8 @@ async fn meet(clients: Trust, client: &ExternalTls) -> Result<(), ConnectError> 
 
 #[tokio::test]
 async fn a_server_is_believed_by_the_identity_that_it_proves_and_not_by_another() {
-    assert!(meet(Trust::Anybody, &client(only(ORDERS))).await.is_ok());
-    let refused = meet(Trust::Anybody, &client(only(FRONTEND))).await;
+    assert!(meet(Trust::AnyPeer, &client(only(ORDERS))).await.is_ok());
+    let refused = meet(Trust::AnyPeer, &client(only(FRONTEND))).await;
     assert!(refused.unwrap_err().to_string().contains(ORDERS));
     let stranger = website();
     let mut tasks = JoinSet::new();
@@ -208,7 +208,7 @@ async fn tls_over_tcp_carries_bytes_in_the_protocol_that_was_asked_for() {
 #[tokio::test]
 async fn a_session_is_resumed_on_request_and_only_if_clients_need_no_certificate() {
     let mut tasks = JoinSet::new();
-    let open = ServerTls::new(svid(ORDERS), Trust::Anybody);
+    let open = ServerTls::new(svid(ORDERS), Trust::AnyPeer);
     let closed = ServerTls::new(svid(ORDERS), only(FRONTEND));
     for (server, sessions, resumed) in [
         (&open, Sessions::Resume, true),

@@ -14,7 +14,7 @@ use super::peer_streams;
 use super::receive::RecvHalf;
 use super::send::SendHalf;
 use super::shared::{Exchange, Outlook, Shared, Side};
-use super::turns::Turns;
+use super::turns::StreamQueue;
 use crate::acknowledged::asked_for;
 use crate::error::{
     ConnectionError, HeadError, OpenError, Reason, ReceiveError, SendError, Unprocessed,
@@ -69,7 +69,7 @@ type Opened = Result<Fresh, OpenError>;
 #[derive(Clone)]
 pub struct UnprovenConnection {
     shared: Arc<Shared>,
-    turns: Arc<Turns<Opened>>,
+    turns: Arc<StreamQueue<Opened>>,
 }
 
 impl UnprovenConnection {
@@ -441,12 +441,12 @@ impl ResponseHalf {
         //# processed
         let refused = |outlook: &Outlook| outlook.goaway.is_some_and(|id| stream_id >= id);
         let in_doubt = |outlook: &Outlook| doubtful && outlook.doubtful;
-        let hopeless =
+        let unanswerable =
             outlook.wait_for(|outlook| refused(outlook) || outlook.silent || in_doubt(outlook));
         let (refused, silent) = tokio::select! {
             biased;
             section = poll_fn(|cx| self.recv.poll_head(cx)) => return section.map(Some),
-            outlook = hopeless => outlook.map_or((false, true), |outlook| (refused(&outlook), outlook.silent)),
+            outlook = unanswerable => outlook.map_or((false, true), |outlook| (refused(&outlook), outlook.silent)),
         };
         if !refused && !silent {
             return Ok(None);

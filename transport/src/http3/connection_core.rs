@@ -2,7 +2,7 @@
 //! machine without IO. Pure.
 //!
 //! ```text
-//! bytes of a unidirectional stream --push--> PeerStream --Core::next--> Said: settings, goaway, ignore
+//! bytes of a unidirectional stream --push--> PeerStream --Core::next--> StreamEvent: settings, goaway, ignore
 //! its end ------------------------ended----> Core::ended
 //! ```
 //!
@@ -32,7 +32,7 @@ const QPACK_DECODER: u64 = 0x03;
 
 /// What an event on a stream of the peer means to the connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum StreamEvent {
     /// The peer's settings; once only.
     Settings(Settings),
     /// To a client: requests on this stream ID and above will not be processed.
@@ -102,7 +102,7 @@ impl Core {
         stream: &mut PeerStream,
         now: Instant,
         requests: u32,
-    ) -> Result<Option<Said>, Broken> {
+    ) -> Result<Option<StreamEvent>, Broken> {
         loop {
             match &mut stream.kind {
                 Kind::Unknown(seen) => {
@@ -112,7 +112,7 @@ impl Core {
                     stream.kind = self.begin(kind)?;
                     if let Kind::Ignored = stream.kind {
                         self.count(now)?;
-                        return Ok(Some(Said::Ignore));
+                        return Ok(Some(StreamEvent::Ignore));
                     }
                 }
                 Kind::Control(frames) => {
@@ -121,10 +121,12 @@ impl Core {
                     };
                     self.count_frame(frame, now, requests)?;
                     match self.control.frame(frame, &payload)? {
-                        Some(control::Said::Settings(settings)) => {
-                            return Ok(Some(Said::Settings(settings)));
+                        Some(control::ControlEvent::Settings(settings)) => {
+                            return Ok(Some(StreamEvent::Settings(settings)));
                         }
-                        Some(control::Said::Goaway(id)) => return Ok(Some(Said::Goaway(id))),
+                        Some(control::ControlEvent::Goaway(id)) => {
+                            return Ok(Some(StreamEvent::Goaway(id)));
+                        }
                         None => {}
                     }
                 }

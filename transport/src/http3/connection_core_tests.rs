@@ -20,7 +20,11 @@ impl Peer {
     }
 
     /// All events in the bytes of one stream, until it breaks a rule.
-    fn says(&mut self, stream: &mut PeerStream, bytes: &[u8]) -> Result<Vec<Said>, ErrorCode> {
+    fn says(
+        &mut self,
+        stream: &mut PeerStream,
+        bytes: &[u8],
+    ) -> Result<Vec<StreamEvent>, ErrorCode> {
         stream.push(Bytes::copy_from_slice(bytes));
         let mut all = Vec::new();
         while let Some(said) = self
@@ -33,7 +37,7 @@ impl Peer {
         Ok(all)
     }
 
-    fn opens(&mut self, bytes: &[u8]) -> Result<Vec<Said>, ErrorCode> {
+    fn opens(&mut self, bytes: &[u8]) -> Result<Vec<StreamEvent>, ErrorCode> {
         self.says(&mut PeerStream::new(), bytes)
     }
 }
@@ -44,8 +48,8 @@ fn frame_of(frame: u64, payload: &[u8]) -> Vec<u8> {
     out.to_vec()
 }
 
-fn settings() -> Said {
-    Said::Settings(Settings::default())
+fn settings() -> StreamEvent {
+    StreamEvent::Settings(Settings::default())
 }
 
 /// A control stream that begins well.
@@ -69,7 +73,10 @@ fn each_side_understands_the_greeting_and_the_goaway_of_the_other_in_pieces_of_a
             heard.extend(peer.says(&mut stream, piece).unwrap());
         }
         assert!(
-            matches!(heard[..], [Said::Settings(_), Said::Goaway(8)]),
+            matches!(
+                heard[..],
+                [StreamEvent::Settings(_), StreamEvent::Goaway(8)]
+            ),
             "{heard:?}"
         );
     }
@@ -90,7 +97,7 @@ fn a_second_stream_of_one_type_breaks_the_connection_whatever_came_between() {
         let mut peer = Peer::of(Side::Server);
         let kind = u8::try_from(kind).unwrap();
         assert_eq!(peer.opens(&[kind]), Ok(vec![]));
-        assert_eq!(peer.opens(&[0x21]), Ok(vec![Said::Ignore]));
+        assert_eq!(peer.opens(&[0x21]), Ok(vec![StreamEvent::Ignore]));
         assert_eq!(
             peer.opens(&[kind]),
             Err(ErrorCode::H3_STREAM_CREATION_ERROR)
@@ -103,7 +110,7 @@ fn a_goaway_falls_and_never_rises_over_pieces_of_the_stream() {
     let (mut peer, mut stream) = greeted();
     for id in [12, 8, 8] {
         let said = peer.says(&mut stream, &goaway(id));
-        assert_eq!(said, Ok(vec![Said::Goaway(id)]));
+        assert_eq!(said, Ok(vec![StreamEvent::Goaway(id)]));
     }
     assert_eq!(
         peer.says(&mut stream, &goaway(12)),
@@ -191,7 +198,7 @@ fn a_flood_is_counted_over_all_streams_and_forgotten_with_time() {
     let mut peer = Peer::of(Side::Server);
     for _ in 0..2 {
         for _ in 0..limits::CONTROL_EVENTS {
-            assert_eq!(peer.opens(&[0x21]), Ok(vec![Said::Ignore]));
+            assert_eq!(peer.opens(&[0x21]), Ok(vec![StreamEvent::Ignore]));
         }
         peer.now += limits::CONTROL_PERIOD;
     }

@@ -18,7 +18,7 @@ pub(super) struct PeerControl {
 
 /// What a frame means to the connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum ControlEvent {
     /// The peer's settings; once only.
     Settings(Settings),
     /// To a client: requests on this stream ID and above will not be processed.
@@ -43,7 +43,11 @@ impl PeerControl {
     }
 
     /// Takes the next frame. For unknown types only the first position matters.
-    pub(super) fn frame(&mut self, frame: u64, payload: &[u8]) -> Result<Option<Said>, Broken> {
+    pub(super) fn frame(
+        &mut self,
+        frame: u64,
+        payload: &[u8],
+    ) -> Result<Option<ControlEvent>, Broken> {
         match frame {
             frame::SETTINGS => self.settings(payload).map(Some),
             //= https://www.rfc-editor.org/rfc/rfc9114#section-6.2.1
@@ -64,7 +68,7 @@ impl PeerControl {
         }
     }
 
-    fn settings(&mut self, payload: &[u8]) -> Result<Said, Broken> {
+    fn settings(&mut self, payload: &[u8]) -> Result<ControlEvent, Broken> {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.4
         //# If an endpoint receives a second SETTINGS frame on the control stream, the endpoint MUST
         //# respond with a connection error of type H3_FRAME_UNEXPECTED.
@@ -72,12 +76,12 @@ impl PeerControl {
             return broken(ErrorCode::H3_FRAME_UNEXPECTED, "a second SETTINGS frame");
         }
         match settings::decode(payload) {
-            Ok(settings) => Ok(Said::Settings(settings)),
+            Ok(settings) => Ok(ControlEvent::Settings(settings)),
             Err(error) => broken(error.code, error.reason),
         }
     }
 
-    fn goaway(&mut self, payload: &[u8]) -> Result<Option<Said>, Broken> {
+    fn goaway(&mut self, payload: &[u8]) -> Result<Option<ControlEvent>, Broken> {
         let id = identifier(payload)?;
         //= https://www.rfc-editor.org/rfc/rfc9114#section-5.2
         //# Receiving a GOAWAY containing a larger identifier than previously received MUST be
@@ -93,13 +97,13 @@ impl PeerControl {
             Side::Client if !id.is_multiple_of(4) => {
                 broken(ErrorCode::H3_ID_ERROR, "GOAWAY for no request stream")
             }
-            Side::Client => Ok(Some(Said::Goaway(id))),
+            Side::Client => Ok(Some(ControlEvent::Goaway(id))),
             // It limits pushes, and there are none.
             Side::Server => Ok(None),
         }
     }
 
-    fn max_push_id(&mut self, payload: &[u8]) -> Result<Option<Said>, Broken> {
+    fn max_push_id(&mut self, payload: &[u8]) -> Result<Option<ControlEvent>, Broken> {
         //= https://www.rfc-editor.org/rfc/rfc9114#section-7.2.7
         //# A client MUST treat the receipt of a MAX_PUSH_ID frame as a connection error of type
         //# H3_FRAME_UNEXPECTED.

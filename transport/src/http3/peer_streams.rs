@@ -12,7 +12,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout};
 
 use super::code::ErrorCode;
-use super::connection_core::{CLOSED_CRITICAL, Core, PeerStream, Said, goaway, greeting};
+use super::connection_core::{CLOSED_CRITICAL, Core, PeerStream, StreamEvent, goaway, greeting};
 use super::control::Broken;
 use super::limits;
 use super::shared::{Shared, Side};
@@ -175,13 +175,13 @@ async fn read_stream(
             let next = lock(core).next(&mut peer, Instant::now().into_std(), requests);
             match next.map_err(|error| closed_for(shared, error))? {
                 None => break,
-                Some(Said::Settings(settings)) => shared.set_settings(settings),
-                Some(Said::Goaway(id)) => {
+                Some(StreamEvent::Settings(settings)) => shared.set_settings(settings),
+                Some(StreamEvent::Goaway(id)) => {
                     shared
                         .outlook
                         .send_modify(|outlook| outlook.goaway = Some(id));
                 }
-                Some(Said::Ignore) => {
+                Some(StreamEvent::Ignore) => {
                     let code = ErrorCode::H3_STREAM_CREATION_ERROR.to_quic();
                     // Fails only when the stream has ended already.
                     let _ = stream.stop(code);

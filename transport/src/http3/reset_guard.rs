@@ -7,8 +7,8 @@
 //!   side a request, and frees the peer's stream at once (CVE-2023-44487). Beyond a rate, the connection
 //!   takes no new request for a moment; running ones go on.
 //! - *Nothing asked*: the stream ended before it had a request that could be accepted. It costs little, and
-//!   has no use. A peer whose path was cut may reset all streams that it had open; a peer that resets more
-//!   floods, and the connection is closed.
+//!   an honest peer has little reason for it. A peer whose path was cut may reset all streams that it had
+//!   open; a peer that resets more floods, and the connection is closed.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(super) enum Cut {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It goes on as before.
-    Bearable,
+    Continue,
     /// Its next requests wait for a moment.
     Pace,
     /// The connection is to be closed.
@@ -61,13 +61,13 @@ impl ResetGuard {
     pub(super) fn cut(&mut self, cut: Cut, now: Instant) -> Verdict {
         match cut {
             // It was one of the open streams for this long, which bounds how many there are.
-            Cut::WorkTakenBack(age) if age >= limits::RAPID_RESET => Verdict::Bearable,
+            Cut::WorkTakenBack(age) if age >= limits::RAPID_RESET => Verdict::Continue,
             Cut::WorkTakenBack(_) => {
                 self.work.spend(now);
                 if self.work.is_spent(now) {
                     Verdict::Pace
                 } else {
-                    Verdict::Bearable
+                    Verdict::Continue
                 }
             }
             Cut::NothingAsked => {
@@ -75,7 +75,7 @@ impl ResetGuard {
                 if self.nothing.is_spent(now) {
                     Verdict::Flood
                 } else {
-                    Verdict::Bearable
+                    Verdict::Continue
                 }
             }
         }
@@ -136,11 +136,11 @@ mod tests {
         let start = Instant::now();
         let mut guard = ResetGuard::new(start);
         for n in 0..limits::WORK_TAKEN_BACK_AT_ONCE {
-            assert_eq!(guard.cut(SOON, start), Verdict::Bearable, "{n}");
+            assert_eq!(guard.cut(SOON, start), Verdict::Continue, "{n}");
         }
         let each = Duration::from_secs(1) / limits::WORK_TAKEN_BACK_A_SECOND;
         for n in 1..100_000 {
-            assert_eq!(guard.cut(SOON, start + each * n), Verdict::Bearable, "{n}");
+            assert_eq!(guard.cut(SOON, start + each * n), Verdict::Continue, "{n}");
         }
     }
 
@@ -153,7 +153,7 @@ mod tests {
         while now < end {
             served += 1;
             match guard.cut(SOON, now) {
-                Verdict::Bearable => {}
+                Verdict::Continue => {}
                 Verdict::Pace => now = guard.resumes(),
                 Verdict::Flood => panic!("closed after {served}"),
             }
@@ -171,7 +171,7 @@ mod tests {
         }
         assert_eq!(guard.resumes(), start + limits::PACE_MAX);
         let later = start + limits::PACE_MAX + Duration::from_secs(1);
-        assert_eq!(guard.cut(SOON, later), Verdict::Bearable);
+        assert_eq!(guard.cut(SOON, later), Verdict::Continue);
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
         let start = Instant::now();
         let mut guard = ResetGuard::new(start);
         for _ in 0..100_000 {
-            assert_eq!(guard.cut(LATE, start), Verdict::Bearable);
+            assert_eq!(guard.cut(LATE, start), Verdict::Continue);
         }
     }
 
@@ -190,7 +190,7 @@ mod tests {
         for n in 0..limits::NOTHING_ASKED_AT_ONCE {
             assert_eq!(
                 guard.cut(Cut::NothingAsked, start),
-                Verdict::Bearable,
+                Verdict::Continue,
                 "{n}"
             );
         }

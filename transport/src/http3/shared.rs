@@ -163,7 +163,7 @@ impl Shared {
     fn cut(&self, cut: Cut) {
         let verdict = lock(&self.resets).cut(cut, Instant::now().into_std());
         match verdict {
-            Verdict::Bearable => {}
+            Verdict::Continue => {}
             Verdict::Pace => self.paced.store(true, Ordering::Relaxed),
             //= https://www.rfc-editor.org/rfc/rfc9114#section-10.5
             //# An endpoint MAY treat activity that is suspicious as a connection error of type
@@ -204,8 +204,8 @@ impl Shared {
                 let last = exchange.last_read.load(Ordering::Relaxed);
                 (*id, last)
             });
-            let bearable = self.streams.stopped_readers_bearable();
-            for id in watch.look(frames, bearable, last_reads) {
+            let allowed = self.streams.allowed_stopped_readers();
+            for id in watch.look(frames, allowed, last_reads) {
                 if exchanges
                     .get(&id)
                     .is_some_and(|exchange| exchange.give_up())

@@ -35,7 +35,7 @@ impl Watch {
         self.looks
     }
 
-    /// The streams to give up. `frames` counts the STREAM frames that came so far, `bearable` is the number
+    /// The streams to give up. `frames` counts the STREAM frames that came so far, `allowed` is the number
     /// of stopped readers that leave room for others, `streams` gives the ID and the last read of each open
     /// stream.
     ///
@@ -44,7 +44,7 @@ impl Watch {
     pub(super) fn look(
         &mut self,
         frames: u64,
-        bearable: usize,
+        allowed: usize,
         streams: impl Iterator<Item = (u64, LastRead)>,
     ) -> Vec<u64> {
         self.looks = self.looks.saturating_add(1);
@@ -62,7 +62,7 @@ impl Watch {
                 stopped.push((Reverse(still), id));
             }
         }
-        if !waiting || stopped.len() <= bearable {
+        if !waiting || stopped.len() <= allowed {
             return Vec::new();
         }
         stopped.sort_unstable();
@@ -77,13 +77,13 @@ mod tests {
 
     const A_STREAM_WAITS: (u64, LastRead) = (400, WAITING);
 
-    const BEARABLE: usize = 2;
+    const ALLOWED: usize = 2;
 
     /// One frame came, long ago.
     fn watch() -> Watch {
         let mut watch = Watch::default();
         for _ in 0..limits::STOPPED_LOOKS {
-            assert!(watch.look(1, BEARABLE, std::iter::empty()).is_empty());
+            assert!(watch.look(1, ALLOWED, std::iter::empty()).is_empty());
         }
         watch
     }
@@ -96,19 +96,19 @@ mod tests {
     #[test]
     fn as_many_stopped_readers_as_leave_room_stay() {
         let streams = stopped(2).chain([A_STREAM_WAITS]);
-        assert!(watch().look(1, BEARABLE, streams).is_empty());
+        assert!(watch().look(1, ALLOWED, streams).is_empty());
     }
 
     #[test]
     fn one_more_stream_is_given_up_while_a_reader_waits_and_nothing_comes() {
         let streams = || stopped(3).chain([A_STREAM_WAITS]);
-        assert_eq!(watch().look(1, BEARABLE, streams()), [0]);
+        assert_eq!(watch().look(1, ALLOWED, streams()), [0]);
         assert!(
-            watch().look(2, BEARABLE, streams()).is_empty(),
+            watch().look(2, ALLOWED, streams()).is_empty(),
             "something came"
         );
         assert!(
-            watch().look(1, BEARABLE, stopped(3)).is_empty(),
+            watch().look(1, ALLOWED, stopped(3)).is_empty(),
             "no stream waits"
         );
     }
@@ -118,14 +118,14 @@ mod tests {
         let mut watch = watch();
         let lately = watch.looks();
         let streams = [(4, lately), (8, lately), (12, lately), A_STREAM_WAITS];
-        assert!(watch.look(1, BEARABLE, streams.into_iter()).is_empty());
+        assert!(watch.look(1, ALLOWED, streams.into_iter()).is_empty());
     }
 
     #[test]
     fn those_that_stand_still_longest_go_first_an_eighth_at_a_time() {
         let streams = (0..17u64).map(|n| (n * 4, u32::from(n != 9)));
         assert_eq!(
-            watch().look(1, BEARABLE, streams.chain([A_STREAM_WAITS])),
+            watch().look(1, ALLOWED, streams.chain([A_STREAM_WAITS])),
             [36, 0, 4]
         );
     }

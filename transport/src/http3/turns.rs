@@ -3,7 +3,7 @@
 //! quinn wakes all tasks that wait for credit whenever there is some. Here one at a time asks for it, so that
 //! a waiting queue costs nothing. The task that asks also opens streams for those behind it, as far as the
 //! credit goes: if each needed its own turn on the thread, a busy thread would leave credit unused while the
-//! queue waits. Callers decide how long to wait: [`Turns::crowded_for`].
+//! queue waits. Callers decide how long to wait: [`StreamQueue::crowded_for`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::locks::lock;
 
 /// The queue of one connection, for streams in the form that `open` makes.
 #[derive(Debug)]
-pub(super) struct Turns<T> {
+pub(super) struct StreamQueue<T> {
     asks: tokio::sync::Mutex<()>,
     waiting: Mutex<Waiting<T>>,
 }
@@ -31,7 +31,7 @@ struct Waiting<T> {
     since: Option<Instant>,
 }
 
-impl<T> Default for Turns<T> {
+impl<T> Default for StreamQueue<T> {
     fn default() -> Self {
         let waiting = Waiting {
             queue: BTreeMap::new(),
@@ -45,7 +45,7 @@ impl<T> Default for Turns<T> {
     }
 }
 
-impl<T> Turns<T> {
+impl<T> StreamQueue<T> {
     /// Opens a stream when it is this task's turn and there is credit. Cancel-safe if the result of `open`
     /// is.
     pub(super) async fn take<F: Future<Output = T>>(&self, open: impl Fn() -> F) -> T {
@@ -123,13 +123,13 @@ impl<T> Waiting<T> {
 /// The place of a waiting task. Dropping it leaves the queue, and a stream that it was handed goes to the
 /// next.
 struct Place<'a, T> {
-    turns: &'a Turns<T>,
+    turns: &'a StreamQueue<T>,
     number: u64,
     handed: oneshot::Receiver<T>,
 }
 
 impl<'a, T> Place<'a, T> {
-    fn new(turns: &'a Turns<T>, now: Instant) -> Self {
+    fn new(turns: &'a StreamQueue<T>, now: Instant) -> Self {
         let (hand, handed) = oneshot::channel();
         let mut waiting = turns.waiting();
         let number = waiting.next;
@@ -167,14 +167,14 @@ mod tests {
 
     #[test]
     fn a_request_that_has_a_stream_at_once_was_never_in_the_queue() {
-        let turns = Turns::default();
+        let turns = StreamQueue::default();
         assert_eq!(turns.take(|| ready(7)).now_or_never(), Some(7));
         assert_eq!(turns.crowded_for(Instant::now()), Duration::ZERO);
     }
 
     #[test]
     fn no_request_overtakes_and_one_that_gives_up_leaves_the_queue() {
-        let turns = Turns::default();
+        let turns = StreamQueue::default();
         let now = Instant::now();
         let mut first = Box::pin(turns.take(pending::<()>));
         assert!(first.as_mut().now_or_never().is_none());
@@ -215,7 +215,7 @@ mod tests {
             left: Cell::new(0),
             opened: Cell::new(0),
         };
-        let turns = Turns::default();
+        let turns = StreamQueue::default();
         let mut waiting: Vec<_> = (0..5)
             .map(|_| Box::pin(turns.take(|| credit.open())))
             .collect();

@@ -43,7 +43,7 @@ catalogue! {
     SIDECARS_BEHIND = Gauge("weft_config_sidecars_behind", Things).of(CONFIG);
     /// Connected sidecars that refused the revision in force.
     SIDECARS_REFUSING = Gauge("weft_config_sidecars_refusing", Things).of(CONFIG);
-    /// Connected sidecars that are not told what a resource says, as they do not know this feature.
+    /// Connected sidecars that do not get a part of a resource, because they do not support this feature.
     SIDECARS_WITHHELD = Gauge("weft_config_sidecars_withheld", Things).of(CONFIG).by(&[], &[
         Label::open("feature", "feature of a table, as docs/protocol.md lists them", "those of the build")
     ]);

@@ -103,22 +103,22 @@ catalogue! {
     TUNNELS_OPENED = Counter("weft_tcp_connections_opened_total", Things).by(CALL, &[]);
     /// TCP tunnels that ended.
     TUNNELS_CLOSED = Counter("weft_tcp_connections_closed_total", Things).by(CALL, &[]);
-    /// TCP tunnels that ended other than by both sides closing, by error.
+    /// TCP tunnels that ended otherwise than by a close of both sides, by error.
     TUNNELS_FAILED = Counter("weft_tcp_connections_failed_total", Things).by(CALL, &[ERROR]);
     /// Bytes from the caller to the service, counted while they pass.
     TUNNEL_SENT = Counter("weft_tcp_sent_bytes_total", Bytes).by(CALL, &[]);
     /// Bytes from the service to the caller, counted while they pass.
     TUNNEL_RECEIVED = Counter("weft_tcp_received_bytes_total", Bytes).by(CALL, &[]);
-    /// Authorisation decisions, by decision and the policy that spoke; empty where the default decided.
+    /// Authorisation decisions, by decision and the policy that made it; empty where the default decided.
     DECISIONS = Counter("weft_authz_decisions_total", Things).by(&[], &[
         Label::one_of("decision", &["allow", "deny", "audit"]),
         Label::open("policy", "`AuthorizationPolicy/NAMESPACE/NAME`; empty where the default decided", "2000 policies per worker and decision; further ones are counted as `other`")
     ]);
-    /// Attempts after the first, by what was wrong with the one before.
+    /// Attempts after the first, by the failure of the attempt before.
     RETRIES = Counter("weft_retries_total", Things).by(OF_DESTINATION, &[
         Label::one_of("reason", &["not_reached", "unprocessed", "reset", "timeout", "status", "grpc_status"])
     ]);
-    /// Retries that the policy would have made, by why they were not.
+    /// Retries that the policy allows and that were not made, by the reason.
     RETRIES_WITHHELD = Counter("weft_retries_withheld_total", Things).by(OF_DESTINATION, &[
         Label::one_of("reason", &["attempts", "budget", "deadline", "told", "body"])
     ]);
@@ -126,7 +126,7 @@ catalogue! {
     RETRIED = Counter("weft_requests_retried_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["recovered", "failed"])
     ]);
-    /// Retries and hedges that the budget would let through at once.
+    /// Retries and hedges that the budget would allow at once.
     RETRY_BUDGET = Gauge("weft_retry_budget_remaining", Things).by(OF_DESTINATION, &[]);
     /// Copies of slow requests: sent, first to answer, or withheld by the retry budget.
     HEDGES = Counter("weft_hedges_total", Things).by(OF_DESTINATION, &[
@@ -143,7 +143,8 @@ catalogue! {
         Label::open("worker", "number of the worker, from 0", WORKERS),
         Label::one_of("state", &["in", "out"])
     ]);
-    /// Endpoints taken out of rotation, by cause; with mode observe those that would have been.
+    /// Endpoints taken out of rotation, by cause; with mode observe, endpoints that would have been taken
+    /// out.
     EJECTIONS = Counter("weft_lb_ejections_total", Things).by(OF_DESTINATION, &[
         Label::one_of("cause", &["consecutive_failures", "success_rate"]),
         MODE
@@ -183,8 +184,8 @@ catalogue! {
     ADAPTIVE_ACTING = Gauge("weft_concurrency_adaptive_acting", Flag).by(OF_SERVICE, &[]);
     /// Times that the adaptive limit of a served service began to act.
     ADAPTIVE_ACTS = Counter("weft_overload_acts_total", Things).by(OF_DESTINATION, &[]);
-    /// Requests with override headers: taken, or forbidden by the policy; and single headers that made no
-    /// sense.
+    /// Requests with override headers: taken, or forbidden by the policy; and single headers with an invalid
+    /// value.
     OVERRIDES = Counter("weft_overrides_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["taken", "forbidden", "invalid"])
     ]);
@@ -200,18 +201,19 @@ catalogue! {
     TABLE_REVISION = Gauge("weft_config_revision", Things);
     /// 1 while messages or keep-alives of the config service arrive.
     CONFIG_CONNECTED = Gauge("weft_config_connected", Flag);
-    /// Tables that came: applied on every worker, or refused, because not understood, of another mesh, or
-    /// older than the one in force.
+    /// Tables that came: applied on every worker, or refused (not understood, of another mesh, or older than
+    /// the one in force).
     TABLES = Counter("weft_config_updates_total", Things).by(&[], &[
         Label::one_of("result", &["applied", "refused"])
     ]);
-    /// Handshakes that peers began, by result: given_up for a newer one, as too many were under way; retry,
-    /// where the peer had to show first that it receives at its address; ignored, as many as may had begun in
-    /// that second. These three are a flood, or a whole mesh that restarts.
+    /// Handshakes that peers began, by result. given_up: too many were under way, and a newer one took its
+    /// place. retry: the peer first had to show that it receives at its address. ignored: the most that may
+    /// begin in one second had begun. Many of these three come from a flood, or from a whole mesh that
+    /// restarts.
     HANDSHAKES = Counter("weft_quic_handshakes_total", Things).by(&[], &[
         Label::one_of("result", &["ok", "timeout", "refused", "lost", "given_up", "retry", "ignored"])
     ]);
-    /// Changes of address of peers whose connections went on, counted when they next ask for something.
+    /// Changes of the address of peers whose connections went on, counted when the peer next sends a request.
     MIGRATIONS = Counter("weft_quic_migrations_total", Things);
     /// Actions against a peer that broke a rule of HTTP/3 or went beyond a limit, by the side of the
     /// connection that this sidecar was on: the connection was closed with all that ran on it, or paced (its
@@ -239,12 +241,12 @@ catalogue! {
     LOST_PACKETS = Counter("weft_quic_lost_packets_total", Things).by(OF_PEER, &[]);
     /// Congestion events of the present connection.
     CONGESTION_EVENTS = Counter("weft_quic_congestion_events_total", Things).by(OF_PEER, &[]);
-    /// Streams that were reset because their readers stood still until the others on the present connection
+    /// Streams that were reset because their readers stopped until other streams of the present connection
     /// had no room.
     GIVEN_UP_STREAMS = Counter("weft_quic_given_up_streams_total", Things).by(OF_PEER, &[]);
     /// Access-log lines over the rate limit.
     LOG_SUPPRESSED = Counter("weft_access_log_suppressed_total", Things);
-    /// Access-log lines for which a slow reader of standard output had no room.
+    /// Access-log lines that were dropped because the reader of standard output was too slow.
     LOG_DROPPED = Counter("weft_access_log_dropped_total", Things);
 }
 

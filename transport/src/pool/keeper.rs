@@ -35,7 +35,7 @@ pub(super) struct Keeper {
 }
 
 /// A connection that the keeper looks after.
-struct Kept {
+struct KeptConnection {
     http: ClientConnection,
     /// When the SVID that this side presented on it expires.
     own_not_after: SystemTime,
@@ -47,7 +47,7 @@ enum Ended {
     /// It is closed; the next request dials.
     Closed,
     /// It still carries its streams, but new ones go to a successor.
-    Successor(Kept),
+    Successor(KeptConnection),
     /// It was unused for long; the keeper ends with it.
     Unused,
 }
@@ -126,7 +126,7 @@ impl Keeper {
         self.publish.send_replace(State::Dialling);
     }
 
-    async fn dial(&self) -> Result<Kept, DialError> {
+    async fn dial(&self) -> Result<KeptConnection, DialError> {
         let dialler = &self.shared.dialler;
         // Read first: a swap during the handshake makes this too early, never too late.
         let own_not_after = dialler.own_not_after();
@@ -138,7 +138,7 @@ impl Keeper {
             .keepers
             .spawn(alone("a connection to a peer", driven));
         let liveness = Liveness::new(http.sample());
-        Ok(Kept {
+        Ok(KeptConnection {
             http,
             liveness,
             own_not_after,
@@ -146,7 +146,7 @@ impl Keeper {
     }
 
     /// Watches the published connection until it is not to be handed out any more.
-    async fn serve(&mut self, kept: &mut Kept) -> Ended {
+    async fn serve(&mut self, kept: &mut KeptConnection) -> Ended {
         let unused_timeout = self.shared.dialler.times().unused;
         let mut used_at = Instant::now();
         let mut move_at: Option<Instant> = None;
@@ -200,7 +200,7 @@ impl Keeper {
 
     /// Dials anew at intervals until a new connection exists or the old one answers, whichever comes first.
     /// Attempts that are not needed are dropped, and with them handshakes that the peer has not finished.
-    async fn race(&self, kept: &mut Kept) -> Option<Kept> {
+    async fn race(&self, kept: &mut KeptConnection) -> Option<KeptConnection> {
         tracing::info!(peer = %self.target.address, identity = %self.target.identity,
             "peer is silent, dialling anew");
         kept.http.set_doubtful(true);
@@ -253,7 +253,7 @@ impl Keeper {
         }
     }
 
-    fn still_trusted(&self, kept: &Kept) -> bool {
+    fn still_trusted(&self, kept: &KeptConnection) -> bool {
         self.shared.dialler.still_trusts(&kept.http)
     }
 }
@@ -269,7 +269,7 @@ fn race_interval(started: usize) -> Duration {
 
 /// How long after a swap of its own SVID this connection moves: spread at random, so that a renewal does not
 /// redial every peer at once, and well before the peer sees the old SVID expire.
-fn moving_time(kept: &Kept) -> Duration {
+fn moving_time(kept: &KeptConnection) -> Duration {
     let left = kept.own_not_after.duration_since(SystemTime::now());
     let within = left.unwrap_or_default().mul_f64(limits::MOVE_WITHIN);
     within
@@ -281,7 +281,7 @@ fn moving_time(kept: &Kept) -> Duration {
 /// stays silent here has lost this connection, so its streams must not wait for the idle timeout. But when a
 /// path recovers, the successor may exist before the next probe of this connection was due; requests that
 /// wait here are then still answered.
-async fn retire(mut kept: Kept) {
+async fn retire(mut kept: KeptConnection) {
     let mut silent_since = None;
     while !kept.http.is_closed() {
         if kept.http.open_exchanges() == 0 {
@@ -309,7 +309,7 @@ async fn retire(mut kept: Kept) {
     }
 }
 
-impl Kept {
+impl KeptConnection {
     /// Judges the peer by the connection's counters.
     fn look(&mut self) -> Verdict {
         let now = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! What the transport knows of a peer, as plain numbers.
+//! The state that the transport knows of a peer, as plain numbers.
 
 use std::net::SocketAddr;
 

@@ -9,7 +9,7 @@
 //! - A place that cannot be taken back (a request under way) is given while its holder leaves room for
 //!   others: see [`leaves_room`].
 //! - For a place that can be waited for (a call that changes something), holders wait in [`Turns`]: a holder
-//!   first waits for the end of its own calls, and then for one of all places.
+//!   first waits for the end of its own calls, and then for a free place among those of all holders.
 
 mod place;
 mod portions;

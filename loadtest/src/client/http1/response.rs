@@ -1,5 +1,5 @@
-//! Finds where an HTTP/1.1 response ends (RFC 9112 section 6.3), and reads its head. Pure: bytes come in as
-//! they arrive, parts of the message go to a [`Sink`].
+//! Finds where an HTTP/1.1 response ends (RFC 9112 section 6.3), and reads its head. Pure: it gets bytes as
+//! they arrive, and passes the parts of the message to a [`Sink`].
 //!
 //! Not here: sockets, and whether the answer is as expected.
 

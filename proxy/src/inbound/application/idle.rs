@@ -1,8 +1,8 @@
 //! Idle HTTP/1.1 connections to one application, and for which caller each may be used again. Pure.
 //!
-//! A connection carries requests of one caller only. HTTP/1.1 matches responses to requests by order alone,
-//! so bytes that an application sends behind a response would become the response to the next request. That
-//! request must never be another caller's.
+//! A connection carries requests of one caller only. HTTP/1.1 matches responses to requests by order alone.
+//! So if an application sends bytes behind a response, they become the response to the next request on the
+//! connection. That request must not come from another caller.
 
 use std::time::{Duration, Instant};
 

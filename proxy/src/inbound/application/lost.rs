@@ -1,4 +1,4 @@
-//! How far a request got that had no answer, and which failure its caller gets. Pure.
+//! How far an unanswered request got, and which failure its caller gets. Pure.
 
 use std::io;
 

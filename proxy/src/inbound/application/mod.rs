@@ -1,10 +1,11 @@
-//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (some connections
-//! for each).
+//! The application behind this sidecar, over HTTP/1.1 (a pool for each caller) or HTTP/2 (a few connections
+//! for each caller).
 //!
-//! One per worker and served service. Delivery was authorised before: see [`super::authorise::Permit`].
-//! [`crate::http::response`] says which responses let a connection of HTTP/1.1 live on; `idle.rs` decides for
-//! which caller it is used again, `habits.rs` for which requests. Callers do not share connections of HTTP/2
-//! either: windows and streams are counted per connection, so one caller could use them all up.
+//! One value per worker and served service. The request was authorised before: see
+//! [`super::authorise::Permit`]. [`crate::http::response`] says after which responses a connection of
+//! HTTP/1.1 may be used again; `idle.rs` decides for which caller, and `habits.rs` for which requests.
+//! Callers do not share connections of HTTP/2 either: windows and streams are counted per connection, so one
+//! caller could use them all up.
 //!
 //! A request whose connection ends before an answer is sent again if that is safe: [`Lost`] holds what is
 //! known, [`Application::allow_resend`] decides.
@@ -36,7 +37,7 @@ use weft_transport::alone::alone;
 use super::body::{Outgoing, OutgoingBody, RequestBody};
 use super::interim::Interims;
 use crate::failure::{Failure, Reason};
-use crate::http::upload::Room;
+use crate::http::upload::ReplayMemory;
 use crate::limits;
 use crate::resilience::destination::{Counts, Event};
 use crate::resilience::limit::Caller;
@@ -45,7 +46,7 @@ use greeting::{Greeted, Greeting};
 use habits::Habits;
 use idle::{Fit, IdleConnections};
 use lost::{Fate, Lost, UnprocessedReason, exchange_failure, stream_failure};
-use multiplexed::{Kept, MultiplexedConnections, Next, Opening};
+use multiplexed::{KeptBounds, MultiplexedConnections, Next, Opening};
 use places::{Place, Places};
 use read_to_end::{ReadToEnd, WriteFailed};
 use stream::{Stream, StreamConnection, StreamPlace};
@@ -65,7 +66,7 @@ pub(crate) struct Application {
     places: Arc<Places<Caller>>,
     counts: Arc<Counts>,
     /// For bodies that may be sent again.
-    room: Arc<Room>,
+    room: Arc<ReplayMemory>,
     tasks: TaskTracker,
 }
 
@@ -73,7 +74,7 @@ pub(crate) struct Application {
 struct Connection {
     sender: http1::SendRequest<OutgoingBody>,
     watch: Watch,
-    deaf: WriteFailed,
+    write_failed: WriteFailed,
     /// Answers that it carried.
     answers: u32,
     _driver: Driver,
@@ -92,7 +93,7 @@ impl Drop for Driver {
 impl Connection {
     /// Whether it may carry a request: hyper is ready, and no bytes and no end from the application wait.
     fn is_quiet(&self) -> bool {
-        self.sender.is_ready() && !self.deaf.is() && self.watch.is_quiet()
+        self.sender.is_ready() && !self.write_failed.is() && self.watch.is_quiet()
     }
 }
 
@@ -141,7 +142,7 @@ impl Application {
         address: LocalAddress,
         timeouts: &Timeouts,
         counts: Arc<Counts>,
-        room: Arc<Room>,
+        room: Arc<ReplayMemory>,
         tasks: TaskTracker,
     ) -> Self {
         Self {
@@ -152,7 +153,7 @@ impl Application {
                 limits::APPLICATION_IDLE_CONNECTIONS_MAX,
             )),
             habits: Mutex::default(),
-            multiplexed: Mutex::new(MultiplexedConnections::new(Kept {
+            multiplexed: Mutex::new(MultiplexedConnections::new(KeptBounds {
                 life: limits::APPLICATION_HTTP2_IDLE,
                 callers: limits::APPLICATION_HTTP2_CALLERS_MAX,
                 each: limits::APPLICATION_HTTP2_CONNECTIONS_EACH,
@@ -419,7 +420,7 @@ impl Application {
         let watch = stream
             .watch()
             .map_err(|error| self.connect_failure(&error))?;
-        let (stream, deaf) = ReadToEnd::new(stream);
+        let (stream, write_failed) = ReadToEnd::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(limits::HEAD_BYTES_MAX)
             .max_headers(limits::FIELDS_MAX)
@@ -437,7 +438,7 @@ impl Application {
         Ok(Connection {
             sender,
             watch,
-            deaf,
+            write_failed,
             answers: 0,
             _driver: driver,
             _place: place,

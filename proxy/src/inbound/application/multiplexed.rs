@@ -10,12 +10,12 @@ pub(super) type Opening<E> = Shared<BoxFuture<'static, Result<(), E>>>;
 /// The connections, by caller. A connection that is removed goes on until its streams have ended.
 pub(super) struct MultiplexedConnections<K, C, E: Clone> {
     all: Vec<OfCaller<K, C, E>>,
-    bounds: Kept,
+    bounds: KeptBounds,
 }
 
 /// The bounds on the connections that are kept.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
+pub(super) struct KeptBounds {
     /// How long a connection may stay unused.
     pub(super) life: Duration,
     /// Of how many callers.
@@ -47,7 +47,7 @@ pub(super) enum Next<S, E: Clone> {
 }
 
 impl<K: PartialEq + Clone, C, E: Clone> MultiplexedConnections<K, C, E> {
-    pub(super) fn new(bounds: Kept) -> Self {
+    pub(super) fn new(bounds: KeptBounds) -> Self {
         Self {
             all: Vec::new(),
             bounds,
@@ -146,7 +146,7 @@ mod tests {
     struct Connection(u32, Cell<i32>);
 
     fn connections(callers: usize) -> Connections {
-        Connections::new(Kept {
+        Connections::new(KeptBounds {
             life: LIFE,
             callers,
             each: 2,

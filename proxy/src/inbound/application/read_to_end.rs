@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct ReadToEnd<S> {
     stream: S,
     /// Why writes fail.
-    deaf: Option<io::ErrorKind>,
+    write_error: Option<io::ErrorKind>,
     /// Nothing more comes.
     ended: bool,
-    told: WriteFailed,
+    write_failed: WriteFailed,
 }
 
 /// Tells whether the other end has stopped taking writes.
@@ -36,22 +36,22 @@ impl WriteFailed {
 impl<S> ReadToEnd<S> {
     /// The stream, and a handle that tells whether writes have failed.
     pub(super) fn new(stream: S) -> (Self, WriteFailed) {
-        let told = WriteFailed::default();
+        let write_failed = WriteFailed::default();
         let reading = Self {
             stream,
-            deaf: None,
+            write_error: None,
             ended: false,
-            told: told.clone(),
+            write_failed: write_failed.clone(),
         };
-        (reading, told)
+        (reading, write_failed)
     }
 
     /// Holds a failed write back while there may be bytes to read; a read that ends wakes the same task.
     fn hold<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) if is_gone(error.kind()) => {
-                self.deaf = Some(error.kind());
-                self.told.0.store(true, Ordering::Relaxed);
+                self.write_error = Some(error.kind());
+                self.write_failed.0.store(true, Ordering::Relaxed);
                 if self.ended {
                     Poll::Ready(Err(error))
                 } else {
@@ -64,7 +64,7 @@ impl<S> ReadToEnd<S> {
 
     /// The result of a write that is not tried any more.
     fn refusal<T>(&self) -> Option<Poll<io::Result<T>>> {
-        let kind = self.deaf?;
+        let kind = self.write_error?;
         Some(if self.ended {
             Poll::Ready(Err(kind.into()))
         } else {
@@ -154,12 +154,12 @@ mod tests {
     #[tokio::test]
     async fn what_was_said_before_the_end_is_read_although_writing_fails() {
         let (near, mut far) = tokio::io::duplex(64);
-        let (mut stream, deaf) = ReadToEnd::new(near);
+        let (mut stream, write_error) = ReadToEnd::new(near);
         far.write_all(b"413").await.unwrap();
         drop(far);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(pin!(&mut stream).poll_write(&mut cx, b"body").is_pending());
-        assert!(deaf.is());
+        assert!(write_error.is());
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "413");

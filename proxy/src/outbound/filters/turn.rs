@@ -1,5 +1,6 @@
-//! A request that came on a connection that carries others too (HTTP/2) had to be read to be seen. While the
-//! worker is behind, it waits here for its turn. Requests of HTTP/1.1 have waited unread.
+//! On a connection that carries many requests at once (HTTP/2), the sidecar must read a request to know of
+//! it. While the worker is behind, such a request waits here for its turn. Requests of HTTP/1.1 have waited
+//! before, unread in the kernel.
 
 use std::time::Instant;
 

@@ -1,9 +1,8 @@
 //! Accepts connections of the application, as far as the worker can take them in.
 //!
-//! The kernel queues connections that are not accepted, thousands of them, the oldest first. A queue that
-//! stays full holds only connections whose callers are about to give up. So while it stays full, few
-//! connections may wait in it. TCP itself tells the others: their SYN gets no answer, and they send it again
-//! after a second.
+//! The kernel queues connections that are not accepted, thousands of them, the oldest first. If the queue
+//! stays full, all connections in it belong to callers that are about to give up. So while it stays full, the
+//! queue is kept short. Callers beyond it get no answer to their SYN, and TCP sends it again after a second.
 
 use std::io;
 use std::sync::Arc;

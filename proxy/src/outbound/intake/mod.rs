@@ -6,8 +6,9 @@
 //! [`mod@line`] picks the next. The worker accepts connections by the same measure ([`acceptor`]). After a
 //! second in which nothing waited, the worker takes everything in as it comes.
 //!
-//! A request that came on a connection that carries others too (HTTP/2) had to be read to be seen, and waits
-//! as well: as many may wait as streams are open on the connection, and the client sends no more.
+//! A request on a connection that carries many at once (HTTP/2) must be read before the sidecar knows of it.
+//! It then waits as well. At most as many wait as streams are open on the connection, and the client sends no
+//! more.
 
 mod acceptor;
 mod line;

@@ -110,7 +110,7 @@ struct Simulation<'a> {
     free: Vec<usize>,
     queue: VecDeque<usize>,
     busy: usize,
-    told: Vec<Vec<Second>>,
+    simulated: Vec<Vec<Second>>,
     changes: Vec<(u64, Change)>,
 }
 
@@ -136,7 +136,7 @@ impl<'a> Simulation<'a> {
             free: Vec::new(),
             queue: VecDeque::new(),
             busy: 0,
-            told: vec![Vec::new(); flows.len()],
+            simulated: vec![Vec::new(); flows.len()],
             changes: Vec::new(),
         }
     }
@@ -147,11 +147,11 @@ impl<'a> Simulation<'a> {
 
     fn second(&mut self, flow: usize, micros: u64) -> &mut Second {
         let second = (micros / 1_000_000) as usize;
-        let told = &mut self.told[flow];
-        if told.len() <= second {
-            told.resize(second + 1, Second::default());
+        let simulated = &mut self.simulated[flow];
+        if simulated.len() <= second {
+            simulated.resize(second + 1, Second::default());
         }
-        &mut told[second]
+        &mut simulated[second]
     }
 
     fn next_arrival(&mut self, flow: usize, now: u64) {
@@ -258,7 +258,7 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn run(mut self, seconds: u64) -> Told {
+    fn run(mut self, seconds: u64) -> Simulated {
         for flow in 0..self.flows.len() {
             self.next_arrival(flow, 0);
         }
@@ -284,19 +284,19 @@ impl<'a> Simulation<'a> {
                 }
             }
         }
-        Told {
-            flows: self.told,
+        Simulated {
+            flows: self.simulated,
             changes: self.changes,
         }
     }
 }
 
-struct Told {
+struct Simulated {
     flows: Vec<Vec<Second>>,
     changes: Vec<(u64, Change)>,
 }
 
-impl Told {
+impl Simulated {
     /// Sum of the results of all flows from one second to another.
     fn sum(&self, from: usize, to: usize) -> Second {
         self.flows
@@ -322,7 +322,7 @@ fn of(flow: &[Second], from: usize, to: usize) -> Second {
     sum
 }
 
-fn simulate(app: App, flows: &[Flow], seed: u64, seconds: u64) -> Told {
+fn simulate(app: App, flows: &[Flow], seed: u64, seconds: u64) -> Simulated {
     Simulation::new(app, flows, seed).run(seconds)
 }
 
@@ -344,8 +344,8 @@ fn oldest() -> App {
 
 const HOUR: u64 = 3600;
 
-fn seconds_of(told: &Told, from: usize, to: usize) -> f64 {
-    f64::from(told.sum(from, to).good) / (to - from) as f64
+fn seconds_of(simulated: &Simulated, from: usize, to: usize) -> f64 {
+    f64::from(simulated.sum(from, to).good) / (to - from) as f64
 }
 
 #[test]
@@ -394,8 +394,8 @@ fn at_twice_five_and_ten_times_the_capacity_the_application_answers_what_it_can(
             for patience in [0.3, 1.0, 15.0] {
                 let mut flow = Flow::new(rate, service_time);
                 flow.patience = patience;
-                let told = simulate(app, &[flow], 7, 60);
-                let goodput = seconds_of(&told, 20, 55);
+                let simulated = simulate(app, &[flow], 7, 60);
+                let goodput = seconds_of(&simulated, 20, 55);
                 assert!(goodput >= 0.95 * CAPACITY, "{app:?} {patience} {goodput}");
             }
         }
@@ -414,8 +414,8 @@ fn an_application_that_serves_at_random_what_is_given_up_on_recovers() {
         (|now| if now < 10.0 { 100.0 } else { 2.0 * CAPACITY }) as fn(f64) -> f64,
         |now| if now < 10.0 { 100.0 } else { 10.0 * CAPACITY },
     ] {
-        let told = simulate(app, &[Flow::new(rate, service_time)], 7, 90);
-        let goodput = seconds_of(&told, 50, 85);
+        let simulated = simulate(app, &[Flow::new(rate, service_time)], 7, 90);
+        let goodput = seconds_of(&simulated, 50, 85);
         assert!(goodput >= 0.95 * CAPACITY, "{goodput}");
     }
 }
@@ -428,9 +428,9 @@ fn without_deadlines_the_queue_stays_short_as_well() {
     flow.patience = 0.15;
     let mut patient = Flow::new(|_| 1.0, service_time);
     patient.patience = 1e6;
-    let told = simulate(oldest(), &[flow, patient], 3, 60);
-    assert!(seconds_of(&told, 20, 55) >= 0.9 * CAPACITY);
-    assert_eq!(of(&told.flows[1], 20, 55).lost, 0);
+    let simulated = simulate(oldest(), &[flow, patient], 3, 60);
+    assert!(seconds_of(&simulated, 20, 55) >= 0.9 * CAPACITY);
+    assert_eq!(of(&simulated.flows[1], 20, 55).lost, 0);
 }
 
 #[test]
@@ -439,11 +439,11 @@ fn after_the_overload_nothing_is_refused() {
         10.0..30.0 => 5.0 * CAPACITY,
         _ => 0.8 * CAPACITY,
     };
-    let told = simulate(oldest(), &[Flow::new(rate, service_time)], 5, 600);
-    assert!(told.sum(10, 30).refused > 0);
-    assert_eq!(told.sum(45, 600).refused, 0);
+    let simulated = simulate(oldest(), &[Flow::new(rate, service_time)], 5, 600);
+    assert!(simulated.sum(10, 30).refused > 0);
+    assert_eq!(simulated.sum(45, 600).refused, 0);
     assert!(matches!(
-        told.changes[..],
+        simulated.changes[..],
         [(_, Change::Acts(_)), (_, Change::Over)]
     ));
 }
@@ -454,17 +454,21 @@ fn a_light_caller_is_hardly_refused_for_the_load_of_a_heavy_one() {
     let heavy = Flow::new(rate, service_time);
     let mut light = Flow::new(|_| 20.0, service_time);
     light.caller = 1;
-    let told = simulate(oldest(), &[heavy, light], 5, 120);
-    let light = of(&told.flows[1], 20, 115);
+    let simulated = simulate(oldest(), &[heavy, light], 5, 120);
+    let light = of(&simulated.flows[1], 20, 115);
     assert!((light.refused + light.lost) * 50 <= light.good, "{light:?}");
 }
 
 /// Loads that the application can carry, for an hour each.
 fn is_never_refused(scenarios: Vec<(&str, App, Vec<Flow>)>) {
     for (name, app, flows) in scenarios {
-        let told = simulate(app, &flows, 11, HOUR);
-        let honest = of(&told.flows[0], 0, HOUR as usize);
-        assert_eq!(honest.refused, 0, "{name}: {honest:?} {:?}", told.changes);
+        let simulated = simulate(app, &flows, 11, HOUR);
+        let honest = of(&simulated.flows[0], 0, HOUR as usize);
+        assert_eq!(
+            honest.refused, 0,
+            "{name}: {honest:?} {:?}",
+            simulated.changes
+        );
         assert!(honest.good > 0, "{name}");
     }
 }
@@ -615,13 +619,16 @@ fn a_limit_that_only_observes_says_when_it_would_act_and_refuses_nothing() {
     let flows = [Flow::new(rate, service_time)];
     let mut simulation = Simulation::new(oldest(), &flows, 5);
     simulation.limits.adaptive = Some(Mode::Observe);
-    let told = simulation.run(400);
-    assert_eq!(told.sum(0, 400).refused, 0);
-    assert!(matches!(told.changes.first(), Some((_, Change::Acts(_)))));
+    let simulated = simulation.run(400);
+    assert_eq!(simulated.sum(0, 400).refused, 0);
+    assert!(matches!(
+        simulated.changes.first(),
+        Some((_, Change::Acts(_)))
+    ));
     assert!(
-        matches!(told.changes.last(), Some((_, Change::Over))),
+        matches!(simulated.changes.last(), Some((_, Change::Over))),
         "{:?}",
-        told.changes
+        simulated.changes
     );
 }
 
@@ -635,13 +642,14 @@ fn a_limit_that_does_not_help_is_given_up() {
             service_time(now, random)
         }
     };
-    let told = simulate(App::UNBOUNDED, &[Flow::new(|_| 200.0, work)], 5, 120);
+    let simulated = simulate(App::UNBOUNDED, &[Flow::new(|_| 200.0, work)], 5, 120);
     assert!(
-        told.changes
+        simulated
+            .changes
             .iter()
             .any(|(_, change)| *change == Change::Useless)
     );
-    let after = told.sum(80, 115);
+    let after = simulated.sum(80, 115);
     assert_eq!((after.refused, after.lost), (0, 0));
 }
 
@@ -657,13 +665,17 @@ fn polls_that_are_given_up_on_after_quick_ones_are_refused_for_a_while_and_not_f
         }
     };
     let poll = at("/poll", 5.0, Flow::new(|_| 100.0, work));
-    let told = simulate(App::UNBOUNDED, &[poll], 11, HOUR);
+    let simulated = simulate(App::UNBOUNDED, &[poll], 11, HOUR);
     let useless = |(_, change): &(u64, Change)| *change == Change::Useless;
-    assert!(told.changes.iter().any(useless), "{:?}", told.changes);
-    let late = told.sum(300, 3500);
+    assert!(
+        simulated.changes.iter().any(useless),
+        "{:?}",
+        simulated.changes
+    );
+    let late = simulated.sum(300, 3500);
     assert!(
         late.refused * 10 <= late.good,
         "{late:?} {:?}",
-        told.changes
+        simulated.changes
     );
 }

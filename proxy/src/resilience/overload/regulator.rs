@@ -1,11 +1,12 @@
 //! How many requests may wait while a service is overloaded. Pure.
 //!
-//! Trial finds the limit, in generations. A generation is the set of requests let in under one limit. It is
-//! judged once the requests let in before it are finished, by how its requests ended and by how much the
-//! application answered in that time. While requests are lost or wait in a queue, the limit is halved. If the
-//! application then answers less, the limit was cut below the application's own concurrency, and the cut is
-//! taken back. While no request waits, the limit grows. Nothing is assumed about the application: not the
-//! order in which it serves, nor its concurrency, nor how long an answer should take.
+//! The regulator finds the limit by trial, in generations. A generation is the set of requests let in under
+//! one limit. Once the requests let in before it are finished, the generation is judged by how its requests
+//! ended and by how much the application answered in that time. While requests are lost or wait in a queue,
+//! the limit is halved. If the application then answers less, the limit was cut below the application's own
+//! concurrency, and the cut is taken back. While no request waits, the limit grows. The regulator assumes
+//! nothing about the application: neither the order in which it serves, nor its concurrency, nor how long an
+//! answer should take.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ const JUDGED_FEW_TIME: Duration = Duration::from_secs(1);
 /// ... or after the longest time.
 const JUDGED_MAX: Duration = Duration::from_secs(4);
 /// ... or as soon as most of this many are lost.
-const HOPELESS: u32 = 8;
+const MOSTLY_LOST: u32 = 8;
 /// The requests let in before are waited for at most this long.
 const SETTLED_MAX: Duration = Duration::from_secs(3);
 /// They are finished when this many times the limit have ended their wait.
@@ -78,12 +79,12 @@ enum Step {
 
 /// When a step that was taken back is tried again.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+struct StepBackoff {
     wait: u32,
     next: u32,
 }
 
-impl Patience {
+impl StepBackoff {
     const NEW: Self = Self { wait: 0, next: 1 };
 
     fn fail(&mut self) {
@@ -113,8 +114,8 @@ pub(super) struct Regulator {
     limit: u32,
     generation: u32,
     step: Step,
-    cuts: Patience,
-    growths: Patience,
+    cuts: StepBackoff,
+    growths: StepBackoff,
     began: Instant,
     /// Since when this generation is measured.
     measured: Option<Instant>,
@@ -140,8 +141,8 @@ impl Regulator {
             // Requests let in before it acted belong to no generation.
             generation: 1,
             step: Step::None,
-            cuts: Patience::NEW,
-            growths: Patience { wait: 2, next: 1 },
+            cuts: StepBackoff::NEW,
+            growths: StepBackoff { wait: 2, next: 1 },
             began: now,
             measured: None,
             work: 0.0,
@@ -206,8 +207,9 @@ impl Regulator {
         }
         let share = |part: f64, all: u32| part / f64::from(all.max(1));
         let lost = share(f64::from(self.lost), self.ended);
-        let hopeless = self.ended >= HOPELESS && lost > MOST && since(self.began) >= JUDGED_TIME;
-        let Some(measured) = self.measured.or(hopeless.then_some(self.began)) else {
+        let mostly_lost =
+            self.ended >= MOSTLY_LOST && lost > MOST && since(self.began) >= JUDGED_TIME;
+        let Some(measured) = self.measured.or(mostly_lost.then_some(self.began)) else {
             let settled = self.ended > 0 && f64::from(waiting) <= SETTLED * f64::from(self.limit);
             if settled || since(self.began) >= SETTLED_MAX {
                 self.measured = Some(now);
@@ -219,7 +221,7 @@ impl Regulator {
         let due = (self.ended >= JUDGED && lasted >= JUDGED_TIME)
             || (self.ended >= JUDGED_FEW && lasted >= JUDGED_FEW_TIME)
             || lasted >= JUDGED_MAX;
-        if due || hopeless {
+        if due || mostly_lost {
             let shown = Shown {
                 rate: self.work / lasted.as_secs_f64(),
                 lost,
@@ -269,10 +271,10 @@ impl Regulator {
                 return;
             }
             Step::Cut { .. } => {
-                self.cuts = Patience::NEW;
+                self.cuts = StepBackoff::NEW;
                 self.growths.wait = self.growths.wait.max(2);
             }
-            Step::Grown { .. } => self.growths = Patience::NEW,
+            Step::Grown { .. } => self.growths = StepBackoff::NEW,
             Step::None => {}
         }
         let (lost, queued) = (shown.lost > LOST, shown.ratio >= QUEUED);

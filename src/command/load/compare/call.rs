@@ -23,12 +23,12 @@ const CALL: Duration = Duration::from_secs(10);
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Connections that were used once and are then kept open. Dropping it closes them.
-pub struct Held {
+pub struct HeldConnections {
     senders: Vec<SendRequest<Empty<Bytes>>>,
     connections: JoinSet<()>,
 }
 
-impl Held {
+impl HeldConnections {
     /// Opens `count` connections, each of which carries one request, so that everything behind it exists.
     pub async fn open(address: SocketAddr, count: usize) -> Result<Self, Failure> {
         let mut held = Self {
@@ -101,7 +101,7 @@ pub async fn until_answered(
     let what = format!("{address} to answer");
     let result = until(&what, async || {
         check()?;
-        match Held::open(address, 1).await {
+        match HeldConnections::open(address, 1).await {
             Ok(_) => Ok(true),
             Err(failure) => {
                 last = failure.line;

@@ -12,7 +12,7 @@ use weft_loadtest::compare::observe::{self, Figure, Observation, Spent};
 use weft_loadtest::compare::{Measurement, Role};
 use weft_loadtest::engine::Run;
 
-use super::call::Held;
+use super::call::HeldConnections;
 use crate::failure::{Code, Failure};
 
 /// How often the run is checked; CPU times are read this close to its beginning and end.
@@ -97,7 +97,7 @@ pub async fn idle(
 ) -> Result<Observation, Failure> {
     tokio::time::sleep(SETTLE).await;
     let fresh = resident(subject.processes)?;
-    let held = Held::open(subject.address, connections).await?;
+    let held = HeldConnections::open(subject.address, connections).await?;
     tokio::time::sleep(SETTLE).await;
     held.check()?;
     let with = resident(subject.processes)?;

@@ -1,4 +1,4 @@
-//! `weft load compare`: measures weft, no proxy and other proxies beside each other.
+//! `weft load compare`: measures weft, other proxies, and connections without a proxy, beside each other.
 //!
 //! `perform` has the steps in order. `flags.rs` reads what to do, `wire.rs` makes the two hosts, `stage.rs`
 //! owns the processes on them (`weft.rs`, `plugin.rs`), `measure.rs` measures one variant once.
@@ -73,7 +73,7 @@ pub fn run(args: &Compare) -> Result<(), Failure> {
         let page = compare::html::page(&comparison);
         std::fs::write(path, page).map_err(|error| Failure::io(path, &error))?;
     }
-    match comparison.hopeless() {
+    match comparison.all_failed() {
         Some(line) => Err(Failure::new(Code::Failed, line)),
         None => Ok(()),
     }

@@ -1,5 +1,4 @@
-//! Pairs of proxies that an executable starts: `docs/compare.md` describes what it is told and what it
-//! answers.
+//! Pairs of proxies that an executable starts: `docs/compare.md` describes its arguments and its answers.
 //!
 //! Closing its stdin ends it, then SIGTERM; the rest of its process group is killed after that.
 
@@ -48,7 +47,7 @@ struct Running {
 }
 
 /// The environment of a plug-in.
-pub struct Told<'a> {
+pub struct PluginContext<'a> {
     /// The two sides.
     pub wire: &'a Wire,
     /// Where to forward to.
@@ -93,7 +92,7 @@ impl Plugin {
     }
 
     /// Starts the pair and waits until it answers.
-    pub async fn start(&mut self, told: &Told<'_>) -> Result<Answer, Failure> {
+    pub async fn start(&mut self, told: &PluginContext<'_>) -> Result<Answer, Failure> {
         self.starts += 1;
         let directory = format!("{}.{}", self.name, self.starts);
         let directory = told.directory.join(directory);

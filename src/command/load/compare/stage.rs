@@ -7,7 +7,7 @@ use weft_loadtest::compare::answer::Answer;
 use weft_loadtest::compare::document::Variant;
 use weft_loadtest::compare::{CONTROL, DIRECT, WEFT};
 
-use super::plugin::{Plugin, Told};
+use super::plugin::{Plugin, PluginContext};
 use super::weft::WeftPair;
 use super::wire::{Wire, free_ports};
 use super::{BODY_BYTES, call};
@@ -79,7 +79,7 @@ impl<'a> Stage<'a> {
         }
         self.serve(BODY_BYTES).await?;
         let answer = if let Some(plugin) = self.plugins.iter_mut().find(|one| one.name == name) {
-            let told = Told {
+            let told = PluginContext {
                 wire: self.wire,
                 server: self.server,
                 directory: self.directory,

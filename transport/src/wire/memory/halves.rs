@@ -1,4 +1,5 @@
-//! One half of an exchange in memory, and the sending one. The receiving one: `receive.rs`.
+//! The sending half of an exchange in memory, and the state that both halves share. The receiving half is in
+//! `receive.rs`.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
