@@ -25,7 +25,7 @@ use weft_transport::locks::lock;
 
 use super::super::attempt::{Answered, Failed};
 use super::super::exchange::{Carries, CopyOfBody, Exchange};
-use super::super::pick::{Tried, Criteria};
+use super::super::pick::{TriedEndpoints, Criteria};
 use super::super::route::Route;
 use super::forward;
 use crate::cluster::Cluster;
@@ -149,7 +149,7 @@ fn copy(exchange: &Exchange, one: Drawn, now: Instant) -> Exchange {
         route: route(exchange, &one.cluster),
         head: one.head,
         criteria: Criteria {
-            tried: Tried::default(),
+            tried: TriedEndpoints::default(),
             key: exchange.criteria.key,
             repeatable: false,
         },
