@@ -225,7 +225,7 @@ pub enum Absence {
     Withdrawn,
     /// The last workload was not heard of for the length of a lease.
     Lost,
-    /// Workloads are registered, and their applications accept no connections.
+    /// Workloads are registered, and take no calls: they drain, or their applications accept no connections.
     Down,
 }
 
@@ -243,7 +243,7 @@ impl fmt::Display for Absence {
             Self::Withdrawn => "its last workload withdrew: that drains or was stopped",
             Self::Lost => "its last workload was not heard of for the length of a lease",
             Self::Down => {
-                "its workloads are registered, and their applications accept no connections"
+                "its workloads are registered, and drain or have applications that accept no connections"
             }
         })
     }
