@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
+use super::content::Content;
 use super::open::{Picked, choose};
 use super::pick::Wish;
 use super::route::Route;
@@ -51,7 +52,7 @@ pub(super) enum Carries {
     /// A request.
     Request {
         /// Its body, if there is one. Retries and copies read it again; see [`Exchange::copy_of_body`].
-        body: Option<Arc<Upload<Incoming>>>,
+        body: Option<Arc<Upload<Content>>>,
         /// Whether it is a call of gRPC.
         grpc: bool,
     },
@@ -64,7 +65,7 @@ pub(super) enum CopyOfBody {
     /// The exchange has none.
     None,
     /// All of it.
-    Whole(Sending<Incoming>),
+    Whole(Sending<Content>),
     /// Not all of it has come, or more than may be kept.
     NotHere,
 }
@@ -81,7 +82,8 @@ impl Exchange {
         if let Carries::Request { body, .. } = &mut self.carries
             && !incoming.is_end_stream()
         {
-            *body = Some(Upload::new(incoming, most, Arc::clone(&self.worker.room)));
+            let content = Content::new(incoming, self.worker.tasks.clone());
+            *body = Some(Upload::new(content, most, Arc::clone(&self.worker.room)));
         }
     }
 
@@ -180,7 +182,7 @@ impl Exchange {
     }
 
     /// The body from its beginning, if there is one.
-    pub(super) fn body(&self) -> Option<Sending<Incoming>> {
+    pub(super) fn body(&self) -> Option<Sending<Content>> {
         self.upload().map(Upload::attempt)
     }
 
@@ -207,7 +209,7 @@ impl Exchange {
         }
     }
 
-    fn upload(&self) -> Option<&Arc<Upload<Incoming>>> {
+    fn upload(&self) -> Option<&Arc<Upload<Content>>> {
         match &self.carries {
             Carries::Request { body, .. } => body.as_ref(),
             Carries::Tunnel => None,

@@ -9,6 +9,7 @@ mod attempt;
 #[cfg(test)]
 mod attempt_simulations;
 mod connection;
+mod content;
 mod exchange;
 mod filters;
 mod hedge;
