@@ -89,6 +89,22 @@ pub(crate) fn authorise<'t>(
     verdict
 }
 
+/// Decides whether a running call may go on. A route that is gone leads no new call here, and takes with it what is
+/// known of its parent's policies. It ends no call that it led, as the caller could have made it without the route;
+/// where only routes may lead, it does.
+pub(crate) fn goes_on(
+    table: Option<&Table>,
+    service: &Arc<ServedService>,
+    call: &Call<'_>,
+) -> Result<Permit, Failure> {
+    let is_known = |parent: &&ServiceName| {
+        let parent = table.and_then(|table| table.services.get(*parent));
+        parent.is_some_and(|parent| parent.authorization.is_some())
+    };
+    let parent = call.parent.filter(is_known);
+    authorise(table, service, &Call { parent, ..*call }).outcome
+}
+
 fn decide<'t>(
     authorization: &'t Authorization,
     name: &ServiceName,
@@ -417,6 +433,35 @@ mod tests {
             assert!(ask(&insensitive, "x", "GET", path).is_ok(), "{path}");
         }
         assert!(ask(&insensitive, "x", "GET", "/admin").is_err());
+    }
+
+    #[test]
+    fn a_running_call_outlives_its_route_unless_only_routes_lead() {
+        let (caller, parent) = (id("x"), name("shopfront"));
+        let call = Call {
+            caller: &caller,
+            parent: Some(&parent),
+            request: Some(("GET", "/")),
+        };
+        let goes_on = |table: Option<&Table>| goes_on(table, &served(), &call).is_ok();
+
+        let routeless = table(&[("orders", Default::Allow, vec![])]);
+        assert!(
+            authorise(Some(&routeless), &served(), &call)
+                .outcome
+                .is_err()
+        );
+        assert!(goes_on(Some(&routeless)));
+        let closed = changed(routeless, |all| all.parents = Some(BTreeSet::new()));
+        assert!(!goes_on(Some(&closed)));
+
+        let parent_denies = table(&[
+            ("orders", Default::Allow, vec![]),
+            ("shopfront", Default::Deny, vec![]),
+        ]);
+        assert!(!goes_on(Some(&parent_denies)));
+        assert!(!goes_on(Some(&table(&[("orders", Default::Deny, vec![])]))));
+        assert!(!goes_on(None));
     }
 
     #[test]
