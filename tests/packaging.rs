@@ -119,6 +119,9 @@ fn a_package_has_a_stripped_command_completions_pages_units_and_their_user() {
 
     let users = packages.text("usr/lib/sysusers.d/weft.conf");
     assert!(users.contains("\nu weft "));
+    // `weft ca init` by that user, before the unit's first start, needs a directory where it may make one.
+    let directories = packages.text("usr/lib/tmpfiles.d/weft.conf");
+    assert!(directories.contains("\nd /var/lib/weft 0755 weft weft\n"));
     for unit in ["weft-ca", "weft-config", "weft-proxy@"] {
         let unit = packages.text(&format!("usr/lib/systemd/system/{unit}.service"));
         assert!(unit.contains("\nExecStart=/usr/bin/weft ") && unit.contains("\nUser=weft\n"));

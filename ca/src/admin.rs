@@ -164,28 +164,16 @@ impl Admin {
     /// # Errors
     /// See [`AdminError`].
     pub async fn backup(&mut self, target: &Path) -> Result<(), AdminError> {
-        // The server has another working directory.
-        let target = std::path::absolute(target)
-            .map_err(|error| BackupError::File(crate::FileError::io("use", target, error)))?;
         match &mut self.route {
-            Route::Stopped(store) => Ok(backup::backup(store, &self.directory, &target)?),
+            Route::Stopped(store) => Ok(backup::backup(store, &self.directory, target)?),
             Route::Running(client) => {
-                let Some(target) = target.to_str() else {
-                    return Err(AdminError::Running {
-                        message: format!(
-                            "{} is not UTF-8: a running CA takes only UTF-8 paths",
-                            target.display()
-                        ),
-                        kind: ErrorKind::BadData,
-                    });
-                };
-                client
-                    .backup(BackupRequest {
-                        target: target.to_owned(),
-                    })
-                    .await
-                    .map_err(running)?;
-                Ok(())
+                backup::make_target(target)?;
+                let staged = staged(&self.directory)?;
+                let made = copy_of_running(client, &staged).await;
+                let copied = made.and_then(|()| Ok(backup::copy(&staged, target)?));
+                // What is left of it lies where the keys are, and goes with the next backup of this name.
+                let _ = std::fs::remove_dir_all(&staged);
+                copied
             }
         }
     }
@@ -202,6 +190,39 @@ impl Admin {
             Route::Running(_) => Ok(self.inspect().await?.trust_domain),
         }
     }
+}
+
+/// Where a running CA copies itself for a local command, which takes it from there. The CA may write nowhere but in its
+/// own directory (its unit says so), and the files of a backup belong to the user who asked for it.
+fn staged(directory: &Path) -> Result<PathBuf, BackupError> {
+    // The server has another working directory.
+    let directory = std::path::absolute(directory)
+        .map_err(|error| crate::FileError::io("use", directory, error))?;
+    let staged = directory.join(format!("backup.{}", std::process::id()));
+    match std::fs::remove_dir_all(&staged) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(crate::FileError::io("remove", &staged, error).into())
+        }
+        Ok(()) | Err(_) => Ok(staged),
+    }
+}
+
+async fn copy_of_running(
+    client: &mut AdminClient<Channel>,
+    target: &Path,
+) -> Result<(), AdminError> {
+    let Some(path) = target.to_str() else {
+        return Err(AdminError::Running {
+            message: format!(
+                "{} is not UTF-8: a running CA takes only UTF-8 paths",
+                target.display()
+            ),
+            kind: ErrorKind::BadData,
+        });
+    };
+    let target = path.to_owned();
+    let made = client.backup(BackupRequest { target }).await;
+    made.map(|_| ()).map_err(running)
 }
 
 /// Whether a server answers on the socket of `directory`.

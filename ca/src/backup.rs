@@ -63,10 +63,7 @@ impl From<weft_store::StoreError> for BackupError {
 
 /// Copies a CA into `target`, which must be empty or new. The store may be in use by this process.
 pub(crate) fn backup(store: &Store, directory: &Path, target: &Path) -> Result<(), BackupError> {
-    if !files::is_vacant(target)? {
-        return Err(BackupError::NotEmpty(target.to_owned()));
-    }
-    files::make_directory(target)?;
+    make_target(target)?;
     for name in FILES {
         match files::read(&directory.join(name)) {
             Ok(content) => {
@@ -79,6 +76,26 @@ pub(crate) fn backup(store: &Store, directory: &Path, target: &Path) -> Result<(
         }
     }
     store.copy_to(&target.join(STORE_FILE))?;
+    Ok(())
+}
+
+/// Makes the directory of a backup, which must be empty or new.
+pub(crate) fn make_target(target: &Path) -> Result<(), BackupError> {
+    if !files::is_vacant(target)? {
+        return Err(BackupError::NotEmpty(target.to_owned()));
+    }
+    Ok(files::make_directory(target)?)
+}
+
+/// Copies the files of a backup.
+pub(crate) fn copy(backup: &Path, target: &Path) -> Result<(), BackupError> {
+    for name in FILES.into_iter().chain([STORE_FILE]) {
+        match files::copy(&backup.join(name), &target.join(name)) {
+            // The root key may be kept elsewhere.
+            Err(error) if name == ROOT_KEY && error.is_not_found() => {}
+            copied => copied?,
+        }
+    }
     Ok(())
 }
 

@@ -149,9 +149,7 @@ pub enum OpenError {
 
 /// Opens the store of a CA.
 pub(crate) fn open_store(directory: &Path) -> Result<Store, OpenError> {
-    if !directory.is_dir() {
-        return Err(OpenError::Missing(directory.to_owned()));
-    }
+    check_there(directory)?;
     Ok(Store::open(&directory.join(STORE_FILE))?)
 }
 
@@ -230,9 +228,7 @@ pub fn renew(
     now: SystemTime,
     rng: &mut impl CryptoRng,
 ) -> Result<Renewed, OpenError> {
-    if !directory.is_dir() {
-        return Err(OpenError::Missing(directory.to_owned()));
-    }
+    check_there(directory)?;
     let failed = |source| OpenError::Load {
         directory: directory.to_owned(),
         source,
@@ -267,10 +263,16 @@ pub fn renew(
 /// # Errors
 /// See [`OpenError`].
 pub fn bundle(directory: &Path) -> Result<String, OpenError> {
-    if !directory.is_dir() {
-        return Err(OpenError::Missing(directory.to_owned()));
-    }
+    check_there(directory)?;
     Ok(String::from_utf8_lossy(&files::read(&directory.join(ROOT))?).into_owned())
+}
+
+/// A directory that this user may not see may well be there: what is read in it says that it may not.
+fn check_there(directory: &Path) -> Result<(), OpenError> {
+    match directory.try_exists() {
+        Ok(false) => Err(OpenError::Missing(directory.to_owned())),
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// The trust anchors of a CA.

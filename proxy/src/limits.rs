@@ -49,6 +49,10 @@ pub const CROWD_WAIT_SLOW: Duration = Duration::from_millis(200);
 /// says so (RFC 9110 section 10.1.1 lets clients do the same on their own).
 pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
+/// A client of HTTP/2 whose request was answered, and which has sent all bytes that it declared, has this time to end
+/// its stream. Its end is under way, and late only where the host has more to do than it can.
+pub const LATE_END: Duration = Duration::from_secs(2);
+
 /// Informational responses forwarded for one request; later ones are dropped. Real uses send one or two.
 pub const INFORMATIONAL_MAX: usize = 32;
 

@@ -1,6 +1,6 @@
 //! `weft config`: runs and looks after the config service. The work is `weft_config`'s.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use tokio::sync::watch::Sender;
@@ -170,9 +170,20 @@ fn backup(args: &Backup) -> Result<(), Failure> {
         .mode(0o600)
         .open(&args.target)
         .and_then(|mut file| file.write_all(&content).and_then(|()| file.sync_all()))
-        .map_err(|error| Failure::io(&args.target, &error))?;
+        .map_err(|error| not_written(&args.target, &error))?;
     note(format_args!("backed up to {}", args.target.display()));
     Ok(())
+}
+
+fn not_written(target: &Path, error: &std::io::Error) -> Failure {
+    if error.kind() == std::io::ErrorKind::AlreadyExists {
+        let target = target.display();
+        return Failure::new(
+            Code::Failed,
+            format!("{target} exists already: write the backup to a new file"),
+        );
+    }
+    Failure::io(target, error)
 }
 
 fn failed(error: &ServeError) -> Failure {

@@ -27,7 +27,7 @@ pub enum StoreError {
         remedy: &'static str,
     },
     /// A file exists where one would be made.
-    #[error("{0} exists already: a store is made where there is none")]
+    #[error("{0} exists already: choose an empty or new directory, or move that file away")]
     Exists(PathBuf),
     /// A file that is not such a store, or that was damaged.
     #[error("{path} is damaged ({reason}): {remedy}", path = path.display())]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 
-use crate::harness::{Http2, Mesh, Origin, Sidecar, connect, get, read_response, service};
+use crate::harness::{Http2, Mesh, Origin, Sidecar, Streams, connect, get, read_response, service};
 
 /// Of a body: less than one buffer, more than all buffers, much more.
 const SIZES: [usize; 3] = [10 << 10, 100 << 10, 10 << 20];
@@ -143,4 +143,16 @@ fn an_early_answer_of_an_http2_application_reaches_every_caller() {
     let at = between.caller.listener("echo:80");
     expect_refusals(at, 100);
     assert_eq!(get(at, "/").unwrap().status, 200);
+}
+
+#[test]
+fn a_client_that_ends_its_stream_after_the_answer_to_all_of_its_content_is_not_reset() {
+    let mesh = Mesh::start();
+    let origin = Origin::echo(mesh.address(), "echo");
+    let between = between(mesh, origin.address, "http");
+    let client = Streams::open(between.caller.listener("echo:80"), 1);
+    for _ in 0..2 {
+        let patience = Duration::from_millis(500);
+        assert_eq!(client.without_end(patience), (200, false));
+    }
 }

@@ -1,6 +1,7 @@
 //! gRPC with grpcio on both sides: every kind of call, metadata, trailers and error codes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -44,6 +45,36 @@ fn every_kind_of_call_passes_with_its_metadata_and_code() {
     for (code, got) in codes {
         assert_eq!(*got, json!([code, "message with space and ü", "because"]));
     }
+}
+
+#[test]
+fn a_sidecar_whose_calls_are_over_ends_long_before_the_deadline_of_the_drain() {
+    if !need(&[Need::Python]) {
+        return;
+    }
+    let mesh = Mesh::start();
+    let application = SocketAddr::from((mesh.address(), 50051));
+    let mut command = python_command("grpc_peer.py");
+    command.args(["serve", &application.to_string()]);
+    let mut server = Process::spawn("grpc-server", mesh.folder(), &mut command);
+    server.wait_for_line("serving");
+    mesh.apply(&service("echo", 50051, "grpc"));
+    let mut served = mesh
+        .sidecar("echo")
+        .serves("echo:50051", application)
+        .start();
+    let caller = mesh.sidecar("shop").calls("echo:50051").start();
+    caller.wait_endpoints("echo:50051", 1);
+    let through = caller.listener("echo:50051").to_string();
+    assert_eq!(
+        python("grpc_peer.py", &["call", &through])["unary"],
+        "hello"
+    );
+
+    // The connection to the application is idle, and would be kept for a minute. The deadline is 25 s.
+    served.terminate();
+    let status = served.process.wait_exit(Duration::from_secs(15));
+    assert!(status.success(), "{status}");
 }
 
 #[test]

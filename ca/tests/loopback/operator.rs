@@ -165,6 +165,13 @@ async fn a_backup_of_a_running_ca_restores_to_one_that_goes_on_without_its_token
         .backup(&backup)
         .await
         .unwrap();
+    let entries = std::fs::read_dir(ca.path()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    let mut names = names.map(|name| name.into_string().unwrap());
+    assert!(
+        !names.any(|name| name.starts_with("backup")),
+        "the CA keeps no copy of its keys"
+    );
     // The backup does not know of this.
     join(&ca.state("payments"), Some(&unused)).await.unwrap();
     let address = ca.address;

@@ -2,6 +2,7 @@
 //! the file if no service runs, and restores.
 
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -130,7 +131,9 @@ pub async fn backup(dir: &Path) -> Result<Vec<u8>, ServeError> {
 /// # Errors
 /// When the directory has a store, or the backup is invalid.
 pub fn restore(dir: &Path, content: &[u8]) -> Result<crate::table::Revision, ServeError> {
-    std::fs::create_dir_all(dir).map_err(|source| ServeError::Io {
+    let mut private = std::fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    private.create(dir).map_err(|source| ServeError::Io {
         what: dir.display().to_string(),
         source,
     })?;

@@ -118,6 +118,22 @@ pub(crate) fn would_allow(
     (policy, outcome)
 }
 
+/// Decides whether a running call may go on. A route that is gone leads no new call here, and takes with it what is
+/// known of its parent's policies. It ends no call that it led, as the caller could have made it without the route;
+/// where only routes may lead, it does.
+pub(crate) fn goes_on(
+    table: Option<&Table>,
+    service: &Arc<ServedService>,
+    call: &Call<'_>,
+) -> Result<Permit, Failure> {
+    let is_known = |parent: &&ServiceName| {
+        let parent = table.and_then(|table| table.services.get(*parent));
+        parent.is_some_and(|parent| parent.authorization.is_some())
+    };
+    let parent = call.parent.filter(is_known);
+    authorise(table, service, &Call { parent, ..*call }).outcome
+}
+
 fn decide<'t>(
     authorization: &'t Authorization,
     name: &ServiceName,

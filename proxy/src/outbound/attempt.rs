@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use weft_transport::wire::{ReceiveError, RecvHalf, ResponseHalf, SendHalf, Unprocessed};
 
 use super::connection::Activity;
+use super::content::Content;
 use super::exchange::Exchange;
 use super::open::{NotOpened, Opened, Picked, open};
 use crate::cluster::Flight;
@@ -93,7 +93,7 @@ impl Exchange {
     /// Makes one attempt, which lasts until that clock ends. Its parts are timed for the record.
     pub(super) async fn attempt(
         &self,
-        body: Option<Sending<Incoming>>,
+        body: Option<Sending<Content>>,
         mut picked: Picked,
         clock: &Clock,
         parts: &mut Attempt,

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use weft_transport::locks::lock;
 
 use super::attempt::{Answered, Failed};
+use super::content::Content;
 use super::filters::cors::Grant;
 use super::filters::mirror::Mirrored;
 use super::open::{Picked, pick_endpoint};
@@ -58,7 +59,7 @@ pub(super) enum Carries {
     /// A request.
     Request {
         /// Its body, if there is one. Retries and copies read it again; see [`Exchange::copy_of_body`].
-        body: Option<Arc<Upload<Incoming>>>,
+        body: Option<Arc<Upload<Content>>>,
         /// Whether it is a call of gRPC.
         grpc: bool,
     },
@@ -71,7 +72,7 @@ pub(super) enum CopyOfBody {
     /// The exchange has none.
     None,
     /// All of it.
-    Whole(Sending<Incoming>),
+    Whole(Sending<Content>),
     /// Part of it has not arrived, or it is larger than may be kept.
     NotHere,
 }
@@ -95,7 +96,8 @@ impl Exchange {
             && !incoming.is_end_stream()
         {
             let room = Arc::clone(&self.worker.room);
-            *body = Some(Upload::new(incoming, most.unwrap_or(0), room));
+            let content = Content::new(incoming, self.worker.tasks.clone());
+            *body = Some(Upload::new(content, most.unwrap_or(0), room));
         }
     }
 
@@ -198,7 +200,7 @@ impl Exchange {
     }
 
     /// The body from its beginning, if there is one.
-    pub(super) fn body(&self) -> Option<Sending<Incoming>> {
+    pub(super) fn body(&self) -> Option<Sending<Content>> {
         self.upload().map(Upload::attempt)
     }
 
@@ -227,7 +229,7 @@ impl Exchange {
         }
     }
 
-    fn upload(&self) -> Option<&Arc<Upload<Incoming>>> {
+    fn upload(&self) -> Option<&Arc<Upload<Content>>> {
         match &self.carries {
             Carries::Request { body, .. } => body.as_ref(),
             Carries::Tunnel => None,

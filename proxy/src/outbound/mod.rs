@@ -11,6 +11,7 @@ mod attempt;
 #[cfg(test)]
 mod attempt_simulations;
 mod connection;
+mod content;
 mod exchange;
 pub mod explain;
 mod filters;

@@ -1,7 +1,7 @@
 //! One worker's thread: a current-thread runtime that owns its sockets, its endpoint and its tasks.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -142,7 +142,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     let listener = Arc::new(listener);
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
-        let sweeping = sweep(Arc::clone(&inbound));
+        let sweeping = sweep(Arc::downgrade(&inbound));
         background.spawn(vital::until("sweeping connections", finish(), sweeping));
         let accepting = inbound::listen(inbound, Arc::clone(&listener));
         let (name, ending) = ("accepting peers", finish());
@@ -219,10 +219,14 @@ async fn refuse(listener: Arc<MeshListener>, begin: CancellationToken) {
     listener.refuse().await;
 }
 
-/// Drops idle connections to the application on time even if no request comes.
-async fn sweep(inbound: Arc<Inbound>) {
+/// Drops idle connections to the application on time even if no request comes. It keeps none of them: those
+/// that are idle when the last peer is gone end then, and a drain does not wait for them.
+async fn sweep(inbound: Weak<Inbound>) {
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(inbound) = inbound.upgrade() else {
+            return;
+        };
         for application in inbound.applications() {
             application.sweep(std::time::Instant::now());
         }

@@ -83,7 +83,14 @@ impl Advertise {
                     "inbound.listen {listen} is of IPv4 only, and the config service {config} of IPv6, so the route to it does not say where other sidecars reach this one: write inbound.listen: \"[::]:{}\" for both families, or inbound.advertise (--advertise)",
                     listen.port()
                 ),
-                None => "inbound.listen is a wildcard: write inbound.advertise (--advertise), the address at which other sidecars reach this one".to_owned(),
+                None => format!(
+                    "inbound.listen is a wildcard, and there is no route to the config service ({}) that says where other sidecars reach this one: correct config.addresses (--server), or write inbound.advertise (--advertise)",
+                    config
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
             },
         ))
     }

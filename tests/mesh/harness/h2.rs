@@ -236,6 +236,30 @@ impl Streams {
         })
     }
 
+    /// Sends a request with all of its declared length and without its end. Gives the status of the whole answer, and
+    /// whether the stream was reset within `patience` after it. Then the request ends.
+    pub(crate) fn without_end(&self, patience: Duration) -> (u16, bool) {
+        self.runtime.block_on(async {
+            let request = Request::post("http://echo/")
+                .header("content-length", "32")
+                .body(())
+                .unwrap();
+            let mut sender = self.senders[0].clone().ready().await.unwrap();
+            let (response, mut body) = sender.send_request(request, false).unwrap();
+            body.send_data(Bytes::from_static(&[b'x'; 32]), false)
+                .unwrap();
+            let response = tokio::time::timeout(PATIENCE, response).await;
+            let (head, mut content) = response.unwrap().unwrap().into_parts();
+            while let Some(piece) = content.data().await {
+                piece.unwrap();
+            }
+            let reset = std::future::poll_fn(|cx| body.poll_reset(cx));
+            let reset = tokio::time::timeout(patience, reset).await.is_ok();
+            let _ = body.send_data(Bytes::new(), true);
+            (head.status.as_u16(), reset)
+        })
+    }
+
     /// Reads the rest of an answer.
     pub(crate) fn finish(&self, call: Call) -> Outcome {
         self.runtime.block_on(finish(Ok(call)))

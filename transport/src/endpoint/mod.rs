@@ -119,7 +119,9 @@ pub enum InheritError {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Another process has it.
-    #[error("UDP {0} is in use by another process; stop it or choose another port")]
+    #[error(
+        "UDP {0} is in use by another process: end that, or choose another port with inbound.listen (--listen)"
+    )]
     InUse(SocketAddr),
     /// The kernel refused for another reason.
     #[error("cannot bind UDP {address}: {error}")]
