@@ -16,7 +16,6 @@ use http::Request;
 use http::header::EXPECT;
 use http::request::Parts;
 use http_body::Body as _;
-use hyper::body::Incoming;
 use rand::RngExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use weft_config::table::{MirrorShare, Priority, RequestTraffic, Retry};
@@ -24,6 +23,7 @@ use weft_transport::alone::alone;
 use weft_transport::locks::lock;
 
 use super::super::attempt::{Answered, Failed};
+use super::super::content::Content;
 use super::super::exchange::{Carries, CopyOfBody, Exchange};
 use super::super::pick::{TriedEndpoints, Criteria};
 use super::super::route::Route;
@@ -165,7 +165,7 @@ fn copy(exchange: &Exchange, one: Drawn, now: Instant) -> Exchange {
 }
 
 /// Carries one copy to its end.
-async fn carry(mut copy: Exchange, body: Option<Sending<Incoming>>, place: OwnedSemaphorePermit) {
+async fn carry(mut copy: Exchange, body: Option<Sending<Content>>, place: OwnedSemaphorePermit) {
     let counts = Arc::clone(&copy.route.cluster.destination.counts);
     let whole = Box::pin(async move {
         let answered = ask(&mut copy, body).await.ok()?;
@@ -181,7 +181,7 @@ async fn carry(mut copy: Exchange, body: Option<Sending<Incoming>>, place: Owned
     drop(place);
 }
 
-async fn ask(copy: &mut Exchange, body: Option<Sending<Incoming>>) -> Result<Answered, Failed> {
+async fn ask(copy: &mut Exchange, body: Option<Sending<Content>>) -> Result<Answered, Failed> {
     let now = Instant::now();
     copy.tell_deadline(now);
     let clock = copy.deadline.attempt(now, None);
