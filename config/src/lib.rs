@@ -17,6 +17,7 @@ mod proto;
 pub mod resources;
 pub mod server;
 pub mod settings;
+pub mod status;
 pub mod store;
 pub mod table;
 pub mod validate;
