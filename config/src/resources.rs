@@ -6,6 +6,7 @@
 
 mod decode;
 mod files;
+mod grant;
 mod key;
 mod mesh;
 mod policy;
@@ -27,13 +28,21 @@ use crate::yaml::{self, Node};
 use decode::{At, Decoder, Fields};
 
 pub use files::{FilesError, SourceFile, read_files};
+pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
+pub(crate) use key::GATEWAY;
 pub use key::{Key, KeyError, Kind};
 pub use mesh::MeshConfigSpec;
 pub use policy::{AuthorizationPolicySpec, Operation, Source, TargetRef};
+pub use route::specs::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec};
 pub use route::{
-    BackendRef, HttpHeaderMatch, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
-    ParentRef, PathMatchType,
+    BackendRef, CorsSpec, ExtensionRefSpec, FilterType, FractionSpec, GrpcMethodMatch,
+    GrpcRouteMatch, GrpcRouteRule, HeaderModifierSpec, HeaderSpec, HttpHeaderMatch, HttpPathMatch,
+    HttpQueryParamMatch, HttpRouteMatch, HttpRouteRule, MatchType, ParentRef, PathMatchType,
+    PathModifierSpec, PathModifierType, RedirectScheme, Reference, RequestMirrorSpec,
+    RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule, Rules, TcpRouteRule,
+    UrlRewriteSpec,
 };
+pub(crate) use route::{compiled_filters, is_core};
 pub use service::{Callers, ServicePort, ServiceSpec};
 pub use set::Set;
 #[cfg(test)]
@@ -47,31 +56,100 @@ pub use traffic::{
 
 /// The namespace of a document that names none, as in Kubernetes.
 const NAMESPACE_DEFAULT: &str = "default";
-const WEFT_VERSION: &str = "weft.dev/v1alpha1";
-const GATEWAY_VERSION: &str = "gateway.networking.k8s.io/v1";
 
-/// One resource of any kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind")]
-pub enum Resource {
-    /// A service and who may serve it.
-    Service(Object<ServiceSpec>),
-    /// Who may call a service.
-    AuthorizationPolicy(Object<AuthorizationPolicySpec>),
-    /// How requests and connections are treated.
-    TrafficPolicy(Object<TrafficPolicySpec>),
-    /// Where requests to a service go.
-    #[serde(rename = "HTTPRoute")]
-    HttpRoute(Object<HttpRouteSpec>),
+/// What a resource of one kind says.
+pub trait Spec: Sized {
+    /// The kind.
+    const KIND: Kind;
+
+    /// The resource, if it is of this kind.
+    fn of(resource: &Resource) -> Option<&Object<Self>>;
+}
+
+/// Everything that must know all kinds. A kind stands here with its spec and its reader, and in `key.rs` with its names.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident($spec:ty) = $name:literal, $decode:path;)*) => {
+        /// One resource of any kind.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum Resource {
+            $($(#[$doc])* #[serde(rename = $name)] $kind(Object<$spec>),)*
+        }
+
+        impl Resource {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// Its name and notes.
+            pub fn metadata(&self) -> &Metadata {
+                match self {
+                    $(Self::$kind(object) => &object.metadata,)*
+                }
+            }
+        }
+
+        $(impl Spec for $spec {
+            const KIND: Kind = Kind::$kind;
+
+            fn of(resource: &Resource) -> Option<&Object<Self>> {
+                if let Resource::$kind(object) = resource {
+                    Some(object)
+                } else {
+                    None
+                }
+            }
+        })*
+
+        /// Reads the spec of a document of that kind.
+        fn read_spec(
+            decoder: &mut Decoder<'_>,
+            kind: Kind,
+            at: &At<'_>,
+            metadata: Option<Metadata>,
+        ) -> Option<Resource> {
+            match kind {
+                $(Kind::$kind => {
+                    // The spec is read even if the metadata is wrong, so that all faults are reported at once.
+                    let spec = $decode(decoder, at);
+                    Some(Resource::$kind(Object {
+                        api_version: kind.api_version(),
+                        metadata: metadata?,
+                        spec: spec?,
+                    }))
+                })*
+            }
+        }
+    };
+}
+
+kinds! {
     /// What holds for the whole mesh.
-    MeshConfig(Object<MeshConfigSpec>),
+    MeshConfig(MeshConfigSpec) = "MeshConfig", mesh::decode;
+    /// A service and who may serve it.
+    Service(ServiceSpec) = "Service", service::decode;
+    /// Where requests to a service go.
+    HttpRoute(HttpRouteSpec) = "HTTPRoute", route::decode_http;
+    /// Where gRPC calls to a service go.
+    GrpcRoute(GrpcRouteSpec) = "GRPCRoute", route::decode_grpc;
+    /// Where connections to a service go.
+    TcpRoute(TcpRouteSpec) = "TCPRoute", route::decode_tcp;
+    /// Who of other namespaces may refer to resources.
+    ReferenceGrant(ReferenceGrantSpec) = "ReferenceGrant", grant::decode;
+    /// Who may call a service.
+    AuthorizationPolicy(AuthorizationPolicySpec) = "AuthorizationPolicy", policy::decode;
+    /// How requests and connections are treated.
+    TrafficPolicy(TrafficPolicySpec) = "TrafficPolicy", traffic::decode;
 }
 
 /// What all kinds have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Object<S> {
-    /// The version of the kind: `weft.dev/v1alpha1`, or `gateway.networking.k8s.io/v1` for an HTTPRoute.
+    /// The version of the kind: `weft.dev/v1alpha1`, or `gateway.networking.k8s.io/v1` for kinds of Gateway API.
     #[schemars(extend("x-range" = "as shown on this page"))]
     pub api_version: String,
     /// What names it.
@@ -107,28 +185,6 @@ impl Resource {
             kind: self.kind(),
             namespace: metadata.namespace.clone(),
             name: metadata.name.clone(),
-        }
-    }
-
-    /// Its kind.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Service(_) => Kind::Service,
-            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
-            Self::TrafficPolicy(_) => Kind::TrafficPolicy,
-            Self::HttpRoute(_) => Kind::HttpRoute,
-            Self::MeshConfig(_) => Kind::MeshConfig,
-        }
-    }
-
-    /// Its name and notes.
-    pub fn metadata(&self) -> &Metadata {
-        match self {
-            Self::Service(object) => &object.metadata,
-            Self::AuthorizationPolicy(object) => &object.metadata,
-            Self::TrafficPolicy(object) => &object.metadata,
-            Self::HttpRoute(object) => &object.metadata,
-            Self::MeshConfig(object) => &object.metadata,
         }
     }
 
@@ -252,7 +308,7 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
     if let (Some(at), Some(kind)) = (version_at, kind)
         && decoder
             .text(&at)
-            .is_some_and(|version| version != kind.api_version())
+            .is_some_and(|version| !kind.is_version(&version))
     {
         let hint = format!("write apiVersion: {}", kind.api_version());
         decoder.error(
@@ -277,43 +333,7 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
     fields.refuse(decoder, "status", "controllers write it; leave it out");
     let spec_at = fields.require(decoder, "spec");
     fields.close(decoder);
-    let at = spec_at?;
-    // The spec is read even if the metadata is wrong, so that all faults are reported at once.
-    match kind {
-        Kind::Service => Some(Resource::Service(object(
-            kind,
-            service::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::AuthorizationPolicy => Some(Resource::AuthorizationPolicy(object(
-            kind,
-            policy::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::TrafficPolicy => Some(Resource::TrafficPolicy(object(
-            kind,
-            traffic::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::HttpRoute => Some(Resource::HttpRoute(object(
-            kind,
-            route::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::MeshConfig => Some(Resource::MeshConfig(object(
-            kind,
-            mesh::decode(decoder, &at),
-            metadata,
-        )?)),
-    }
-}
-
-fn object<S>(kind: Kind, spec: Option<S>, metadata: Option<Metadata>) -> Option<Object<S>> {
-    Some(Object {
-        api_version: kind.api_version().to_owned(),
-        metadata: metadata?,
-        spec: spec?,
-    })
+    read_spec(decoder, kind, &spec_at?, metadata)
 }
 
 fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
@@ -323,7 +343,7 @@ fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
     }
     let known = Kind::ALL.map(Kind::as_str);
     match text.as_str() {
-        "GRPCRoute" | "TCPRoute" | "TLSRoute" | "UDPRoute" | "Workload" => {
+        "TLSRoute" | "UDPRoute" | "Workload" => {
             let hint = format!("supported kinds are {}", known.join(", "));
             decoder.error(at, format!("kind {text} is not supported yet"), Some(hint));
         }
