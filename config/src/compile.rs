@@ -5,22 +5,27 @@
 //! selection from it (`scope.rs`), reduced to the features of the sidecar (`fit.rs`). Scoping is least
 //! privilege: a sidecar learns of the services that its identity may call and of those it serves, and of no
 //! others.
+//!
+//! Which routes act on which port is in `attachments.rs`, where their references lead in `references.rs`, and
+//! the rules that result from both in `routes.rs`.
 
+pub(crate) mod attachments;
 mod effective;
 mod fit;
+pub(crate) mod references;
+mod routes;
 mod scope;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
 use crate::limits;
-use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteMatch, Key, Set};
+use crate::resources::{AuthorizationPolicySpec, Callers, Key, Set};
 use crate::table::{
-    self, Absence, Action, Authorization, Backend, Ban, Endpoint, Features, HttpMatch, PathMatch,
-    Port, RequestTraffic, Revision, RouteRule, Rule, Service, ServiceName,
+    self, Absence, Action, Authorization, Ban, Endpoint, Features, Port, Revision, RouteRule, Rule,
+    Service, ServiceName,
 };
 use crate::validate::default_authorization;
 use traffic::Policies;
@@ -78,14 +83,28 @@ struct Compiled {
     service: Service,
     authorization: Authorization,
     identities: Vec<SpiffeId>,
-    /// Services that its routes lead to, and services whose routes lead to it.
+    /// Routes that hold for callers of one namespace, in place of those of `service`.
+    consumers: BTreeMap<String, Consumers>,
+    /// Services that its routes lead to, but for those of `consumers`.
     backends: BTreeSet<ServiceName>,
+    /// Services whose routes lead to it: what a call may state.
     parents: BTreeSet<ServiceName>,
+    /// Those of `parents` whose calls are let in where only routes may lead to it.
+    doors: BTreeSet<ServiceName>,
+}
+
+/// Routes of one namespace for a Service of another.
+#[derive(Clone, Debug, Default)]
+struct Consumers {
+    /// By port; other ports are as they are for all.
+    ports: BTreeMap<u16, Vec<RouteRule>>,
+    /// Services that they lead to.
+    backends: BTreeSet<ServiceName>,
 }
 
 impl Plan {
-    /// Compiles a set in which [`crate::validate`] found no errors. In any other set, references to missing
-    /// resources are left out.
+    /// Compiles a set in which [`crate::validate`] found no errors. In any other set, references of policies
+    /// to missing resources are left out.
     pub fn new(revision: Revision, trust_domain: TrustDomain, set: &Set) -> Self {
         let mesh_default = default_authorization(set);
         let policies = Policies::new(set);
@@ -118,8 +137,10 @@ impl Plan {
                         ..Authorization::new(mesh_default, Vec::new())
                     },
                     identities: spec.identities.clone().unwrap_or_else(own),
+                    consumers: BTreeMap::new(),
                     backends: BTreeSet::new(),
                     parents: BTreeSet::new(),
+                    doors: BTreeSet::new(),
                 };
                 (name, compiled)
             })
@@ -140,7 +161,7 @@ impl Plan {
                 compiled.authorization.rules.extend(rules.iter().cloned());
             }
         }
-        add_routes(&mut services, set, &policies);
+        routes::add_routes(&mut services, set, &policies);
         add_failovers(&mut services);
         close_bypasses(&mut services, set);
         Self {
@@ -240,63 +261,6 @@ fn rules(key: &Key, policy: &AuthorizationPolicySpec) -> Vec<Rule> {
     }
 }
 
-fn add_routes(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set, policies: &Policies<'_>) {
-    for (key, route) in set.routes() {
-        let service = |name: &str| ServiceName {
-            namespace: key.namespace.clone(),
-            name: name.to_owned(),
-        };
-        let parents: BTreeSet<(ServiceName, Option<u16>)> = route
-            .parent_refs
-            .iter()
-            .map(|parent| (service(&parent.name), parent.port))
-            .collect();
-        for (i, rule) in route.rules.iter().enumerate() {
-            let backends: Vec<Backend> = rule
-                .backend_refs
-                .iter()
-                .map(|backend| Backend::new(service(&backend.name), backend.port, backend.weight))
-                .filter(|backend| services.contains_key(&backend.service))
-                .collect();
-            let named = match &rule.name {
-                Some(name) => format!("{key}/{name}"),
-                None if route.rules.len() > 1 => format!("{key}/{i}"),
-                None => key.to_string(),
-            };
-            for (parent, wanted) in &parents {
-                let Some(compiled) = services.get_mut(parent) else {
-                    continue;
-                };
-                compiled
-                    .backends
-                    .extend(backends.iter().map(|backend| backend.service.clone()));
-                let traffic = policies.rule(key, rule, parent);
-                for (number, port) in &mut compiled.service.ports {
-                    if port.protocol.has_requests() && wanted.is_none_or(|wanted| wanted == *number)
-                    {
-                        let rules = expand(&named, &rule.matches, &backends, &traffic);
-                        port.routes.extend(rules);
-                    }
-                }
-                for backend in &backends {
-                    if let Some(compiled) = services.get_mut(&backend.service) {
-                        compiled.parents.insert(parent.clone());
-                    }
-                }
-            }
-        }
-    }
-    for compiled in services.values_mut() {
-        for port in compiled.service.ports.values_mut() {
-            // Stable: routes came in the order of their names, rules and matches in that of the
-            // document, which is Gateway API's order for ties.
-            port.routes
-                .sort_by_key(|route| std::cmp::Reverse(precedence(route)));
-            port.routes.dedup();
-        }
-    }
-}
-
 /// A failover service is reached like a backend: a workload that may call the first service learns of it, and
 /// its sidecars decide about the service that was addressed, too.
 fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
@@ -315,7 +279,8 @@ fn add_failovers(services: &mut BTreeMap<ServiceName, Compiled>) {
     }
     for (from, to) in found {
         if let Some(compiled) = services.get_mut(&to) {
-            compiled.parents.insert(from);
+            compiled.parents.insert(from.clone());
+            compiled.doors.insert(from);
         }
     }
 }
@@ -326,66 +291,9 @@ fn close_bypasses(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
         if spec.callers == Callers::RouteOnly
             && let Some(compiled) = services.get_mut(&name)
         {
-            compiled.authorization.parents = Some(compiled.parents.clone());
+            compiled.authorization.parents = Some(compiled.doors.clone());
         }
     }
-}
-
-/// One rule per match, so that precedence orders all matches of a port.
-fn expand(
-    route: &str,
-    matches: &[HttpRouteMatch],
-    backends: &[Backend],
-    traffic: &Arc<RequestTraffic>,
-) -> Vec<RouteRule> {
-    let rule = |matches| RouteRule {
-        route: route.to_owned(),
-        matches,
-        backends: backends.to_vec(),
-        traffic: Arc::clone(traffic),
-        ..RouteRule::default()
-    };
-    if matches.is_empty() {
-        return vec![rule(Vec::new())];
-    }
-    matches
-        .iter()
-        .map(|one| rule(simplified(one).into_iter().collect()))
-        .collect()
-}
-
-/// The match without conditions that always hold; `None` if nothing is left.
-fn simplified(one: &HttpRouteMatch) -> Option<HttpMatch> {
-    let path = one
-        .path
-        .as_ref()
-        .map(crate::resources::HttpPathMatch::compiled);
-    let compiled = HttpMatch {
-        path: path.filter(|path| *path != PathMatch::Prefix("/".to_owned())),
-        method: one.method.clone(),
-        headers: one
-            .headers
-            .iter()
-            .map(|header| (header.name.clone(), header.value.clone()))
-            .collect(),
-        ..HttpMatch::default()
-    };
-    (compiled != HttpMatch::default()).then_some(compiled)
-}
-
-/// Gateway API v1, HTTPRouteRule.matches: an exact path, then the longest prefix, then a method, then the
-/// most headers; greater is tried earlier.
-fn precedence(rule: &RouteRule) -> (bool, usize, bool, usize) {
-    let Some(one) = rule.matches.first() else {
-        return (false, 1, false, 0);
-    };
-    let (exact, length) = match &one.path {
-        Some(PathMatch::Exact(path)) => (true, path.chars().count()),
-        Some(PathMatch::Prefix(path)) => (false, path.chars().count()),
-        Some(PathMatch::Pattern(pattern)) => (false, pattern.as_str().chars().count()),
-        None => (false, 1),
-    };
-    (exact, length, one.method.is_some(), one.headers.len())
 }
 
 #[cfg(test)]

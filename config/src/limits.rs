@@ -40,6 +40,34 @@ pub const RULES_PER_ROUTE_MAX: usize = 16;
 /// Matches of one rule (Gateway API v1, HTTPRouteRule.matches: 64, and 128 over the whole route).
 pub const MATCHES_PER_RULE_MAX: usize = 64;
 
+/// Matches of all rules of one route (Gateway API v1, HTTPRoute.spec.rules).
+pub const MATCHES_PER_ROUTE_MAX: usize = 128;
+
+/// Filters of one rule, or of one backend (Gateway API v1, HTTPRouteRule.filters).
+pub const FILTERS_PER_RULE_MAX: usize = 16;
+
+/// Header fields that one filter sets, adds or removes, each (Gateway API v1, HTTPHeaderFilter).
+pub const FILTER_HEADERS_MAX: usize = 16;
+
+/// Origins, and header fields, of one CORS filter (Gateway API v1, HTTPCORSFilter).
+pub const CORS_LIST_MAX: usize = 64;
+
+/// Seconds for which a preflight holds where nothing is said (Gateway API v1, HTTPCORSFilter.maxAge; as in browsers).
+pub const CORS_MAX_AGE: u32 = 5;
+
+/// Entries of each list of a ReferenceGrant (Gateway API v1, ReferenceGrantSpec).
+pub const GRANT_TERMS_MAX: usize = 16;
+
+/// Characters of the name of a header field, or of a parameter of the query, in a route (Gateway API v1,
+/// HTTPHeaderName).
+pub const HEADER_NAME_LENGTH_MAX: usize = 256;
+
+/// Characters of a header's value in a route (Gateway API v1, HTTPHeaderMatch.value).
+pub const HEADER_VALUE_LENGTH_MAX: usize = 4096;
+
+/// Characters of a parameter's value in a route (Gateway API v1, HTTPQueryParamMatch.value).
+pub const QUERY_VALUE_LENGTH_MAX: usize = 1024;
+
 /// Backends of one rule (Gateway API v1, HTTPRouteRule.backendRefs).
 pub const BACKENDS_PER_RULE_MAX: usize = 16;
 
@@ -63,7 +91,7 @@ pub const PATTERNS_TOGETHER_MIN: usize = 3;
 /// As [`PATTERN_CACHE_BYTES_MAX`], for all regular expressions of a port that are asked together.
 pub const PATTERNS_CACHE_BYTES_MAX: usize = 1 << 20;
 
-/// Weight of a backend, and sum of the weights of a rule (Gateway API v1, BackendRef.weight).
+/// Weight of a backend (Gateway API v1, BackendRef.weight). Their sum has no bound of its own.
 pub const WEIGHT_MAX: u64 = 1_000_000;
 
 /// Principals, methods or paths of one policy, together: each request is compared with all of them.

@@ -6,6 +6,7 @@
 
 mod decode;
 mod files;
+mod grant;
 mod key;
 mod mesh;
 mod metadata;
@@ -29,14 +30,22 @@ use crate::yaml::{self, Node};
 use decode::{At, Decoder, Fields};
 
 pub use files::{FilesError, SourceFile, read_files};
+pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
+pub(crate) use key::GATEWAY;
 pub use key::{Key, KeyError, Kind};
 pub use mesh::MeshConfigSpec;
 pub use metadata::Metadata;
 pub use policy::{AuthorizationPolicySpec, Operation, Source, TargetRef};
+pub use route::specs::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec};
 pub use route::{
-    BackendRef, HttpHeaderMatch, HttpPathMatch, HttpRouteMatch, HttpRouteRule, HttpRouteSpec,
-    ParentRef, PathMatchType,
+    BackendRef, CorsSpec, ExtensionRefSpec, FilterType, FractionSpec, GrpcMethodMatch,
+    GrpcRouteMatch, GrpcRouteRule, HeaderModifierSpec, HeaderSpec, HttpHeaderMatch, HttpPathMatch,
+    HttpQueryParamMatch, HttpRouteMatch, HttpRouteRule, MatchType, ParentRef, PathMatchType,
+    PathModifierSpec, PathModifierType, RedirectScheme, Reference, RequestMirrorSpec,
+    RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule, Rules, TcpRouteRule,
+    UrlRewriteSpec,
 };
+pub(crate) use route::{compiled_filters, is_core};
 pub use service::{Callers, ServicePort, ServiceSpec};
 pub use set::Set;
 #[cfg(test)]
@@ -48,31 +57,123 @@ pub use traffic::{
     TrafficPolicySpec, TrafficSpec, TrafficTarget,
 };
 
-const WEFT_VERSION: &str = "weft.dev/v1alpha1";
-const GATEWAY_VERSION: &str = "gateway.networking.k8s.io/v1";
+/// What a resource of one kind says.
+pub trait Spec: Sized {
+    /// The kind.
+    const KIND: Kind;
 
-/// One resource of any kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind")]
-pub enum Resource {
-    /// A service and who may serve it.
-    Service(Object<ServiceSpec>),
-    /// Who may call a service.
-    AuthorizationPolicy(Object<AuthorizationPolicySpec>),
-    /// How requests and connections are treated.
-    TrafficPolicy(Object<TrafficPolicySpec>),
-    /// Where requests to a service go.
-    #[serde(rename = "HTTPRoute")]
-    HttpRoute(Object<HttpRouteSpec>),
+    /// The resource, if it is of this kind.
+    fn of(resource: &Resource) -> Option<&Object<Self>>;
+}
+
+/// Everything that must know all kinds. A kind stands here with its spec and its reader, and in `key.rs` with its names.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident($spec:ty) = $name:literal, $decode:path;)*) => {
+        /// One resource of any kind.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum Resource {
+            $($(#[$doc])* #[serde(rename = $name)] $kind(Object<$spec>),)*
+        }
+
+        impl Resource {
+            /// Its kind.
+            pub fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$kind(_) => Kind::$kind,)*
+                }
+            }
+
+            /// Its name and notes.
+            pub fn metadata(&self) -> &Metadata {
+                match self {
+                    $(Self::$kind(object) => &object.metadata,)*
+                }
+            }
+
+            /// The same, to write what the config service keeps.
+            pub(crate) fn metadata_mut(&mut self) -> &mut Metadata {
+                match self {
+                    $(Self::$kind(object) => &mut object.metadata,)*
+                }
+            }
+
+            /// Whether both have the same spec.
+            pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+                match self {
+                    $(Self::$kind(one) => {
+                        <$spec>::of(other).is_some_and(|other| one.spec == other.spec)
+                    })*
+                }
+            }
+
+            /// Shows what the mesh makes of it.
+            pub(crate) fn show_status(&mut self, status: RouteStatus) {
+                match self {
+                    $(Self::$kind(object) => object.status = Some(status),)*
+                }
+            }
+        }
+
+        $(impl Spec for $spec {
+            const KIND: Kind = Kind::$kind;
+
+            fn of(resource: &Resource) -> Option<&Object<Self>> {
+                if let Resource::$kind(object) = resource {
+                    Some(object)
+                } else {
+                    None
+                }
+            }
+        })*
+
+        /// Reads the spec of a document of that kind.
+        fn read_spec(
+            decoder: &mut Decoder<'_>,
+            kind: Kind,
+            at: &At<'_>,
+            metadata: Option<Metadata>,
+        ) -> Option<Resource> {
+            match kind {
+                $(Kind::$kind => {
+                    // The spec is read even if the metadata is wrong, so that all faults are reported at once.
+                    let spec = $decode(decoder, at);
+                    Some(Resource::$kind(Object {
+                        api_version: kind.api_version(),
+                        metadata: metadata?,
+                        spec: spec?,
+                        status: None,
+                    }))
+                })*
+            }
+        }
+    };
+}
+
+kinds! {
     /// The settings of the whole mesh.
-    MeshConfig(Object<MeshConfigSpec>),
+    MeshConfig(MeshConfigSpec) = "MeshConfig", mesh::decode;
+    /// A service and who may serve it.
+    Service(ServiceSpec) = "Service", service::decode;
+    /// Where requests to a service go.
+    HttpRoute(HttpRouteSpec) = "HTTPRoute", route::decode_http;
+    /// Where gRPC calls to a service go.
+    GrpcRoute(GrpcRouteSpec) = "GRPCRoute", route::decode_grpc;
+    /// Where connections to a service go.
+    TcpRoute(TcpRouteSpec) = "TCPRoute", route::decode_tcp;
+    /// Who of other namespaces may refer to resources.
+    ReferenceGrant(ReferenceGrantSpec) = "ReferenceGrant", grant::decode;
+    /// Who may call a service.
+    AuthorizationPolicy(AuthorizationPolicySpec) = "AuthorizationPolicy", policy::decode;
+    /// How requests and connections are treated.
+    TrafficPolicy(TrafficPolicySpec) = "TrafficPolicy", traffic::decode;
 }
 
 /// The parts that all kinds have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Object<S> {
-    /// The version of the kind: `weft.dev/v1alpha1`, or `gateway.networking.k8s.io/v1` for an HTTPRoute.
+    /// The version of the kind: `weft.dev/v1alpha1`, or `gateway.networking.k8s.io/v1` for kinds of Gateway API.
     #[schemars(extend("x-range" = "as shown on this page"))]
     pub api_version: String,
     /// What names it.
@@ -101,71 +202,6 @@ impl Resource {
             kind: self.kind(),
             namespace: metadata.namespace.clone(),
             name: metadata.name.clone(),
-        }
-    }
-
-    /// Its kind.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Service(_) => Kind::Service,
-            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
-            Self::TrafficPolicy(_) => Kind::TrafficPolicy,
-            Self::HttpRoute(_) => Kind::HttpRoute,
-            Self::MeshConfig(_) => Kind::MeshConfig,
-        }
-    }
-
-    /// Its name and notes.
-    pub fn metadata(&self) -> &Metadata {
-        match self {
-            Self::Service(object) => &object.metadata,
-            Self::AuthorizationPolicy(object) => &object.metadata,
-            Self::TrafficPolicy(object) => &object.metadata,
-            Self::HttpRoute(object) => &object.metadata,
-            Self::MeshConfig(object) => &object.metadata,
-        }
-    }
-
-    /// The same, to write what the config service keeps.
-    pub(crate) fn metadata_mut(&mut self) -> &mut Metadata {
-        match self {
-            Self::Service(object) => &mut object.metadata,
-            Self::AuthorizationPolicy(object) => &mut object.metadata,
-            Self::TrafficPolicy(object) => &mut object.metadata,
-            Self::HttpRoute(object) => &mut object.metadata,
-            Self::MeshConfig(object) => &mut object.metadata,
-        }
-    }
-
-    /// Whether both have the same spec.
-    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Service(one), Self::Service(other)) => one.spec == other.spec,
-            (Self::AuthorizationPolicy(one), Self::AuthorizationPolicy(other)) => {
-                one.spec == other.spec
-            }
-            (Self::TrafficPolicy(one), Self::TrafficPolicy(other)) => one.spec == other.spec,
-            (Self::HttpRoute(one), Self::HttpRoute(other)) => one.spec == other.spec,
-            (Self::MeshConfig(one), Self::MeshConfig(other)) => one.spec == other.spec,
-            (
-                Self::Service(_)
-                | Self::AuthorizationPolicy(_)
-                | Self::TrafficPolicy(_)
-                | Self::HttpRoute(_)
-                | Self::MeshConfig(_),
-                _,
-            ) => false,
-        }
-    }
-
-    /// Shows what the mesh makes of it; of kinds that are no routes there is nothing to show.
-    pub(crate) fn show_status(&mut self, status: RouteStatus) {
-        match self {
-            Self::HttpRoute(object) => object.status = Some(status),
-            Self::Service(_)
-            | Self::AuthorizationPolicy(_)
-            | Self::TrafficPolicy(_)
-            | Self::MeshConfig(_) => {}
         }
     }
 
@@ -289,7 +325,7 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
     if let (Some(at), Some(kind)) = (version_at, kind)
         && decoder
             .text(&at)
-            .is_some_and(|version| version != kind.api_version())
+            .is_some_and(|version| !kind.is_version(&version))
     {
         let hint = format!("write apiVersion: {}", kind.api_version());
         decoder.error(
@@ -315,44 +351,7 @@ fn document(decoder: &mut Decoder<'_>, root: &Node) -> Option<Resource> {
     fields.take("status");
     let spec_at = fields.require(decoder, "spec");
     fields.close(decoder);
-    let at = spec_at?;
-    // The spec is read even if the metadata is wrong, so that all faults are reported at once.
-    match kind {
-        Kind::Service => Some(Resource::Service(object(
-            kind,
-            service::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::AuthorizationPolicy => Some(Resource::AuthorizationPolicy(object(
-            kind,
-            policy::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::TrafficPolicy => Some(Resource::TrafficPolicy(object(
-            kind,
-            traffic::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::HttpRoute => Some(Resource::HttpRoute(object(
-            kind,
-            route::decode(decoder, &at),
-            metadata,
-        )?)),
-        Kind::MeshConfig => Some(Resource::MeshConfig(object(
-            kind,
-            mesh::decode(decoder, &at),
-            metadata,
-        )?)),
-    }
-}
-
-fn object<S>(kind: Kind, spec: Option<S>, metadata: Option<Metadata>) -> Option<Object<S>> {
-    Some(Object {
-        api_version: kind.api_version().to_owned(),
-        metadata: metadata?,
-        spec: spec?,
-        status: None,
-    })
+    read_spec(decoder, kind, &spec_at?, metadata)
 }
 
 fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
@@ -362,7 +361,7 @@ fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
     }
     let known = Kind::ALL.map(Kind::as_str);
     match text.as_str() {
-        "GRPCRoute" | "TCPRoute" | "TLSRoute" | "UDPRoute" | "Workload" => {
+        "TLSRoute" | "UDPRoute" | "Workload" => {
             let hint = format!("supported kinds are {}", known.join(", "));
             decoder.error(at, format!("kind {text} is not supported yet"), Some(hint));
         }

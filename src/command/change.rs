@@ -430,13 +430,11 @@ fn judgement(route: &str, parent: &ParentStatus) -> String {
         false => troubles.join("; "),
     };
     let at = &parent.parent_ref;
-    let port = at.port.map(|port| format!(":{port}")).unwrap_or_default();
-    format!(
-        "{route} at {} {}{port}: {}\n",
-        at.kind,
-        at.name,
-        printable(says)
-    )
+    let section = at.section_name.iter().map(|name| format!(" ({name})"));
+    let port = at.port.iter().map(|port| format!(":{port}"));
+    let place: String = port.chain(section).collect();
+    let name = &at.name;
+    format!("{route} at Service {name}{place}: {}\n", printable(says))
 }
 
 /// Shows the findings of validation; errors end the command.

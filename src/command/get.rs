@@ -209,6 +209,9 @@ fn summary(resource: &Resource) -> String {
     match resource {
         Resource::Service(service) => one_line(&service.spec.ports),
         Resource::HttpRoute(route) => format!("{} rules", route.spec.rules.len()),
+        Resource::GrpcRoute(route) => format!("{} rules", route.spec.rules.len()),
+        Resource::TcpRoute(route) => one_line(&route.spec.rules),
+        Resource::ReferenceGrant(grant) => one_line(&grant.spec.from),
         Resource::AuthorizationPolicy(policy) => one_line(&policy.spec.action),
         Resource::TrafficPolicy(policy) => {
             let targets = policy.spec.target_refs.iter();

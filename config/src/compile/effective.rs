@@ -6,8 +6,9 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::attachments::parent_name;
 use super::traffic::Policies;
-use crate::resources::{FIELDS, HttpRouteSpec, Key, Resource, Set};
+use crate::resources::{FIELDS, Key, Kind, Route, Set};
 use crate::table::ServiceName;
 
 /// The values in force at one place.
@@ -64,45 +65,35 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What is in force for a Service or HTTPRoute of `set`: one place for a Service, for a route as many as
+/// What is in force for a Service, HTTPRoute or GRPCRoute of `set`: one place for a Service, for a route as many as
 /// its rules and parents differ. `None` if there is no such resource, or if its kind has no traffic.
 pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     let policies = Policies::new(set);
-    let service = |name: &str| ServiceName {
-        namespace: key.namespace.clone(),
-        name: name.to_owned(),
-    };
-    match set.resources.get(key)? {
-        Resource::Service(object) => {
-            let ports = &object.spec.ports;
-            let has_requests = ports.iter().any(|port| port.protocol.has_requests());
-            let means_something = |one: &Effective| {
-                let mut fields = FIELDS.iter();
-                fields.any(|field| field.path == one.field && (has_requests || field.on_tcp))
-            };
-            let mut fields = policies.why_service(&service(&key.name));
-            fields.retain(means_something);
-            let place = key.to_string();
-            Some(vec![Place { place, fields }])
-        }
-        Resource::HttpRoute(object) => Some(route(&policies, key, &object.spec, service)),
-        Resource::AuthorizationPolicy(_) | Resource::TrafficPolicy(_) | Resource::MeshConfig(_) => {
-            None
-        }
+    if let Some(route) = set.route(key) {
+        return (key.kind != Kind::TcpRoute).then(|| of_route(&policies, &route));
     }
+    let service = set.service(&key.namespace, &key.name);
+    let service = service.filter(|_| key.kind == Kind::Service)?;
+    let has_requests = service.ports.iter().any(|port| port.protocol.has_requests());
+    let means_something = |one: &Effective| {
+        let mut fields = FIELDS.iter();
+        fields.any(|field| field.path == one.field && (has_requests || field.on_tcp))
+    };
+    let mut fields = policies.why_service(&ServiceName {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+    });
+    fields.retain(means_something);
+    let place = key.to_string();
+    Some(vec![Place { place, fields }])
 }
 
-fn route(
-    policies: &Policies<'_>,
-    key: &Key,
-    spec: &HttpRouteSpec,
-    service: impl Fn(&str) -> ServiceName,
-) -> Vec<Place> {
+fn of_route(policies: &Policies<'_>, route: &Route<'_>) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
-    for parent in &spec.parent_refs {
-        for (i, rule) in spec.rules.iter().enumerate() {
-            let fields = policies.why_rule(key, rule, &service(&parent.name));
-            let name = match &rule.name {
+    for parent in route.parents {
+        for (i, rule) in route.rules().enumerate() {
+            let fields = policies.why_rule(route, i, &parent_name(route, parent));
+            let name = match rule.name {
                 Some(name) => format!("rule {name}"),
                 None => format!("rules[{i}]"),
             };
@@ -110,7 +101,7 @@ fn route(
             match places.iter_mut().find(|other| other.fields == fields) {
                 Some(other) => other.place += &format!(", {place}"),
                 None => places.push(Place {
-                    place: format!("{key}: {place}"),
+                    place: format!("{}: {place}", route.key),
                     fields,
                 }),
             }

@@ -1,7 +1,10 @@
 //! Reduces a table to the features of its sidecar: parts that it does not support are left out or closed, by
 //! the rule of each [`Feature`]. Pure.
 //!
-//! One rule holds for all features: a call that a reduced table permits is also permitted by the whole table.
+//! One rule holds for all features: a call that a reduced table permits is also permitted by the whole table, and
+//! it goes where the whole table sends it. Rules of routes are in `fit/routes.rs`.
+
+mod routes;
 
 use std::sync::Arc;
 
@@ -47,6 +50,7 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
                 port.absence = Absence::default();
             }
         }
+        withheld.extend(routes::fit(name, service, features));
         let Some(authorization) = &service.authorization else {
             continue;
         };
@@ -67,6 +71,8 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
         withheld.extend(missing.into_iter().map(|feature| closes(name, feature)));
         Arc::make_mut(service).authorization = Some(fitted);
     }
+    withheld.sort();
+    withheld.dedup();
     Fitted {
         table,
         withheld,
@@ -83,7 +89,12 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
         .filter(move |feature| match feature {
             Feature::RouteOnly => authorization.parents.is_some(),
             Feature::PathCase => !authorization.path_case.is_sensitive() && judges_paths,
-            Feature::Bans | Feature::Absence => false,
+            Feature::Bans
+            | Feature::Absence
+            | Feature::RouteConditions
+            | Feature::RouteFilters
+            | Feature::BrokenBackends
+            | Feature::TcpRoutes => false,
         })
 }
 

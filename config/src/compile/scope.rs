@@ -16,6 +16,8 @@ pub struct Scope {
     calls: Vec<usize>,
     /// Services that the sidecar registered for and may serve.
     serves: Vec<usize>,
+    /// The namespace of the sidecar, if routes of it hold for its own callers only, at a Service that it may call.
+    consumers: Option<String>,
     /// Services of which it learns only that it may not call them.
     forbidden: Vec<(usize, Ban)>,
     /// The features that it supports.
@@ -37,6 +39,7 @@ impl Plan {
         let mut scope = Scope {
             calls: Vec::new(),
             serves: Vec::new(),
+            consumers: None,
             forbidden: Vec::new(),
             features: sidecar.features,
         };
@@ -51,6 +54,13 @@ impl Plan {
                 // A route names its forbidden backend anyway; without this its requests would look like those
                 // to a service that does not exist.
                 named.extend(&compiled.backends);
+                let own = own.as_ref().map(|own| &*own.namespace);
+                if let Some(own) = own
+                    && let Some(routes) = compiled.consumers.get(own)
+                {
+                    named.extend(&routes.backends);
+                    scope.consumers.get_or_insert_with(|| own.to_owned());
+                }
             }
             if sidecar.serves.contains(name) {
                 scope.serves.push(place);
@@ -103,6 +113,10 @@ impl Plan {
                 continue;
             }
             let mut service = compiled.service.clone();
+            let consumers = scope.consumers.as_ref();
+            if callable && let Some(routes) = consumers.and_then(|own| compiled.consumers.get(own)) {
+                routes.replace(&mut service.ports);
+            }
             let serves = has(&scope.serves, place);
             for (number, port) in &mut service.ports {
                 if !serves {

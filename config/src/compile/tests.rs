@@ -40,7 +40,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: orders, namespace: shop }
 spec:
-  parentRefs: [ { kind: Service, name: orders } ]
+  parentRefs: [ { group: '', kind: Service, name: orders } ]
   rules:
     - backendRefs: [ { name: orders-v1, port: 80 } ]
 "#;
@@ -190,7 +190,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: b, namespace: shop }
 spec:
-  parentRefs: [ { kind: Service, name: orders, port: 80 } ]
+  parentRefs: [ { group: '', kind: Service, name: orders, port: 80 } ]
   rules:
     - { name: all, backendRefs: [ { name: orders, port: 80 } ] }
     - name: many
@@ -206,7 +206,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: a, namespace: shop }
 spec:
-  parentRefs: [ { kind: Service, name: orders, port: 80 } ]
+  parentRefs: [ { group: '', kind: Service, name: orders, port: 80 } ]
   rules:
     - { matches: [ { path: { value: /v2 } } ], backendRefs: [ { name: orders, port: 80 } ] }
 ";

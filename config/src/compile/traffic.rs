@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::effective::{Effective, Origin};
-use crate::resources::{HttpRouteRule, Key, Kind, Set, TargetKind, TrafficSpec};
+use crate::resources::{Key, Kind, Route, Set, TargetKind, TrafficSpec};
 use crate::table::{Mode, Protocol, RequestTraffic, ServiceName, Traffic};
 use resolve::Resolver;
 
@@ -56,12 +56,9 @@ impl<'a> Policies<'a> {
                     says: Cow::Borrowed(&policy.traffic),
                 };
                 match target.kind {
-                    TargetKind::HttpRoute => {
-                        let route = Key {
-                            kind: Kind::HttpRoute,
-                            namespace: key.namespace.clone(),
-                            name: target.name.clone(),
-                        };
+                    TargetKind::HttpRoute | TargetKind::GrpcRoute => {
+                        let kind = target.kind.of_route().unwrap_or(Kind::HttpRoute);
+                        let route = Key::new(kind, &key.namespace, &target.name);
                         let layers = policies.routes.entry(route).or_default();
                         layers.push(layer(Origin::Route));
                     }
@@ -110,11 +107,11 @@ impl<'a> Policies<'a> {
     /// The policy of requests to `parent` that a rule of a route takes.
     pub(crate) fn rule(
         &self,
-        route: &Key,
-        rule: &HttpRouteRule,
+        route: &Route<'_>,
+        at: usize,
         parent: &ServiceName,
     ) -> Arc<RequestTraffic> {
-        let (routes, wider) = (self.of_rule(route, rule), self.of_service(parent));
+        let (routes, wider) = (self.of_rule(route, at), self.of_service(parent));
         if routes.is_empty() && wider.is_empty() {
             return Arc::default();
         }
@@ -124,25 +121,22 @@ impl<'a> Policies<'a> {
     /// The source of each value of [`Self::rule`].
     pub(crate) fn why_rule(
         &self,
-        route: &Key,
-        rule: &HttpRouteRule,
+        route: &Route<'_>,
+        at: usize,
         parent: &ServiceName,
     ) -> Vec<Effective> {
-        let (routes, wider) = (self.of_rule(route, rule), self.of_service(parent));
+        let (routes, wider) = (self.of_rule(route, at), self.of_service(parent));
         Resolver::new(&routes, &wider, self.adaptive).explain(|fields| {
             fields.rule();
         })
     }
 
-    fn of_rule(&self, route: &Key, rule: &HttpRouteRule) -> Vec<Layer<'a>> {
-        let inline = rule.timeouts.clone().map(|timeouts| Layer {
-            origin: Origin::Rule(route.to_string()),
-            says: Cow::Owned(TrafficSpec {
-                timeouts,
-                ..TrafficSpec::default()
-            }),
+    fn of_rule(&self, route: &Route<'_>, at: usize) -> Vec<Layer<'a>> {
+        let inline = route.rules.traffic(at).map(|says| Layer {
+            origin: Origin::Rule(route.key.to_string()),
+            says: Cow::Owned(says),
         });
-        let policies = self.routes.get(route).into_iter().flatten().cloned();
+        let policies = self.routes.get(route.key).into_iter().flatten().cloned();
         inline.into_iter().chain(policies).collect()
     }
 

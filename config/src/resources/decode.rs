@@ -67,8 +67,30 @@ impl Decoder<'_> {
         message: String,
         hint: Option<String>,
     ) {
+        self.note(Severity::Error, position, field, message, hint);
+    }
+
+    /// Reports what is accepted and probably not meant.
+    pub(super) fn warning(
+        &mut self,
+        at: &At<'_>,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
+        let (position, field) = (at.node.position, at.path.clone());
+        self.note(Severity::Warning, position, field, message.into(), hint);
+    }
+
+    fn note(
+        &mut self,
+        severity: Severity,
+        position: Position,
+        field: String,
+        message: String,
+        hint: Option<String>,
+    ) {
         self.findings.push(Finding {
-            severity: Severity::Error,
+            severity,
             file: Some(self.file.to_owned()),
             position: Some(position),
             resource: self.resource.as_ref().map(Key::to_string),
@@ -309,11 +331,16 @@ impl Decoder<'_> {
 
     /// As [`Self::list`], but an empty one is an error, because "none" and "any" are easily confused.
     pub(super) fn list_of_some<'n>(&mut self, at: &At<'n>, most: usize) -> Vec<At<'n>> {
+        self.some(at);
+        self.list(at, most)
+    }
+
+    /// Reports an empty list.
+    pub(super) fn some(&mut self, at: &At<'_>) {
         if matches!(&at.node.value, Value::List(items) if items.is_empty()) {
             let hint = "leave the field out or list at least one".to_owned();
             self.error(at, "an empty list says neither none nor any", Some(hint));
         }
-        self.list(at, most)
     }
 
     /// A mapping of texts, such as labels.
@@ -401,6 +428,11 @@ impl<'n> Fields<'n> {
                 Some(hint.to_owned()),
             );
         }
+    }
+
+    /// Whether the mapping has a field of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|(key, _, _)| key == name)
     }
 
     /// Whether the mapping has any field.

@@ -5,9 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{GATEWAY_VERSION, WEFT_VERSION};
-
-/// The kinds that weft knows.
+/// The kinds that weft knows, in the order in which sets are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// See [`super::MeshConfigSpec`].
@@ -17,63 +15,153 @@ pub enum Kind {
     /// See [`super::HttpRouteSpec`].
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
+    /// See [`super::GrpcRouteSpec`].
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
+    /// See [`super::TcpRouteSpec`].
+    #[serde(rename = "TCPRoute")]
+    TcpRoute,
+    /// See [`super::ReferenceGrantSpec`].
+    ReferenceGrant,
     /// See [`super::AuthorizationPolicySpec`].
     AuthorizationPolicy,
     /// See [`super::TrafficPolicySpec`].
     TrafficPolicy,
 }
 
+/// All that there is to know of a [`Kind`] beside its types.
+struct AboutKind {
+    /// The name in documents.
+    name: &'static str,
+    /// The API group.
+    group: &'static str,
+    /// Its versions. The first is what weft writes; the others have the same fields.
+    versions: &'static [&'static str],
+    /// What else commands accept, in lower case: plurals and short forms.
+    aliases: &'static [&'static str],
+}
+
+const WEFT: &str = "weft.dev";
+const WEFT_VERSIONS: &[&str] = &["v1alpha1"];
+/// The API group of Gateway API.
+pub(crate) const GATEWAY: &str = "gateway.networking.k8s.io";
+
 impl Kind {
     /// All kinds, in the order in which sets are listed.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::MeshConfig,
         Self::Service,
         Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
         Self::AuthorizationPolicy,
         Self::TrafficPolicy,
     ];
 
-    /// The name in documents.
-    pub fn as_str(self) -> &'static str {
+    const fn about(self) -> AboutKind {
         match self {
-            Self::MeshConfig => "MeshConfig",
-            Self::Service => "Service",
-            Self::HttpRoute => "HTTPRoute",
-            Self::AuthorizationPolicy => "AuthorizationPolicy",
-            Self::TrafficPolicy => "TrafficPolicy",
+            Self::MeshConfig => AboutKind {
+                name: "MeshConfig",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["meshconfigs"],
+            },
+            Self::Service => AboutKind {
+                name: "Service",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["services"],
+            },
+            Self::HttpRoute => AboutKind {
+                name: "HTTPRoute",
+                group: GATEWAY,
+                versions: &["v1", "v1beta1"],
+                aliases: &["httproutes", "route", "routes"],
+            },
+            Self::GrpcRoute => AboutKind {
+                name: "GRPCRoute",
+                group: GATEWAY,
+                versions: &["v1"],
+                aliases: &["grpcroutes"],
+            },
+            Self::TcpRoute => AboutKind {
+                name: "TCPRoute",
+                group: GATEWAY,
+                versions: &["v1", "v1alpha2"],
+                aliases: &["tcproutes"],
+            },
+            Self::ReferenceGrant => AboutKind {
+                name: "ReferenceGrant",
+                group: GATEWAY,
+                versions: &["v1", "v1beta1"],
+                aliases: &["referencegrants", "refgrant", "refgrants"],
+            },
+            Self::AuthorizationPolicy => AboutKind {
+                name: "AuthorizationPolicy",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["authorizationpolicies", "policy", "policies"],
+            },
+            Self::TrafficPolicy => AboutKind {
+                name: "TrafficPolicy",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["trafficpolicies"],
+            },
         }
     }
 
     /// Whether the Gateway API defines it.
-    pub fn is_of_gateway_api(self) -> bool {
-        self.api_version() == GATEWAY_VERSION
+    pub const fn is_of_gateway_api(self) -> bool {
+        matches!(
+            self,
+            Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::ReferenceGrant
+        )
     }
 
-    pub(super) fn api_version(self) -> &'static str {
-        match self {
-            Self::HttpRoute => GATEWAY_VERSION,
-            Self::MeshConfig | Self::Service | Self::AuthorizationPolicy | Self::TrafficPolicy => {
-                WEFT_VERSION
-            }
-        }
+    /// The name in documents.
+    pub const fn as_str(self) -> &'static str {
+        self.about().name
+    }
+
+    /// What weft writes as `apiVersion`.
+    pub(super) fn api_version(self) -> String {
+        let about = self.about();
+        format!("{}/{}", about.group, about.versions[0])
+    }
+
+    /// Whether a document of this kind may have that `apiVersion`.
+    pub(super) fn is_version(self, text: &str) -> bool {
+        let about = self.about();
+        text.strip_prefix(about.group)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|version| about.versions.contains(&version))
+    }
+
+    /// Whether it has no namespace.
+    pub(super) const fn is_of_the_mesh(self) -> bool {
+        matches!(self, Self::MeshConfig)
+    }
+
+    /// The names of all, for people.
+    pub(super) fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
     }
 }
 
 impl FromStr for Kind {
     type Err = KeyError;
 
-    /// Accepts the name in any case, its plural, and the short forms `route` and `policy`.
+    /// Accepts the name in any case, its plural, and short forms.
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        match text.to_ascii_lowercase().as_str() {
-            "meshconfig" | "meshconfigs" => Ok(Self::MeshConfig),
-            "service" | "services" => Ok(Self::Service),
-            "httproute" | "httproutes" | "route" | "routes" => Ok(Self::HttpRoute),
-            "authorizationpolicy" | "authorizationpolicies" | "policy" | "policies" => {
-                Ok(Self::AuthorizationPolicy)
-            }
-            "trafficpolicy" | "trafficpolicies" => Ok(Self::TrafficPolicy),
-            _ => Err(KeyError::Kind(text.to_owned())),
-        }
+        let lower = text.to_ascii_lowercase();
+        let is_meant = |kind: &Self| {
+            let about = kind.about();
+            about.name.eq_ignore_ascii_case(&lower) || about.aliases.contains(&lower.as_str())
+        };
+        let found = Self::ALL.into_iter().find(is_meant);
+        found.ok_or_else(|| KeyError::Kind(text.to_owned()))
     }
 }
 
@@ -86,6 +174,17 @@ pub struct Key {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl Key {
+    /// The resource of that kind and name in a namespace.
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Key {
@@ -102,9 +201,7 @@ impl fmt::Display for Key {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The kind is unknown.
-    #[error(
-        "kind {0:?} is not known; use Service, HTTPRoute, AuthorizationPolicy, TrafficPolicy or MeshConfig"
-    )]
+    #[error("kind {text:?} is not known; use one of {known}", text = .0, known = Kind::names())]
     Kind(String),
     /// It is not `KIND/NAMESPACE/NAME`.
     #[error("a resource is named KIND/NAMESPACE/NAME, or MeshConfig/NAME")]
@@ -117,17 +214,39 @@ impl FromStr for Key {
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let parts: Vec<&str> = text.split('/').collect();
         let (kind, namespace, name) = match parts.as_slice() {
-            [kind, name] => (kind.parse()?, "", *name),
+            [kind, name] => (kind.parse::<Kind>()?, "", *name),
             [kind, namespace, name] => (kind.parse()?, *namespace, *name),
             _ => return Err(KeyError::Form),
         };
-        if (kind == Kind::MeshConfig) != namespace.is_empty() {
+        if kind.is_of_the_mesh() != namespace.is_empty() {
             return Err(KeyError::Form);
         }
-        Ok(Self {
-            kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
+        Ok(Self::new(kind, namespace, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_named_in_any_case_by_its_plural_and_by_short_forms() {
+        for (text, kind) in [
+            ("httproute", Kind::HttpRoute),
+            ("Routes", Kind::HttpRoute),
+            ("grpcroutes", Kind::GrpcRoute),
+            ("TCPRoute", Kind::TcpRoute),
+            ("refgrant", Kind::ReferenceGrant),
+            ("policies", Kind::AuthorizationPolicy),
+        ] {
+            assert_eq!(text.parse(), Ok(kind), "{text}");
+        }
+        for kind in Kind::ALL {
+            assert_eq!(kind.as_str().parse(), Ok(kind));
+            assert!(kind.is_version(&kind.api_version()), "{kind:?}");
+        }
+        assert!(Kind::HttpRoute.is_version("gateway.networking.k8s.io/v1beta1"));
+        assert!(!Kind::GrpcRoute.is_version("gateway.networking.k8s.io/v1beta1"));
+        assert!("TLSRoute".parse::<Kind>().is_err());
     }
 }

@@ -15,6 +15,11 @@ pub struct MeshConfigSpec {
     /// MeshConfig has `Allow`.
     #[serde(default = "allow")]
     pub default_authorization: table::Default,
+    /// Whether a route may refer to a Service of another namespace only if a
+    /// [ReferenceGrant](ReferenceGrant.md) there permits it. Without it, routes of a mesh need none
+    /// (GEP-1294): AuthorizationPolicies say who may call.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_reference_grants: bool,
     /// How traffic is treated where no TrafficPolicy says otherwise: the fields of a
     /// [TrafficPolicy](TrafficPolicy.md#fields), all but `targetRefs`.
     #[serde(default, skip_serializing_if = "is_silent")]
@@ -55,12 +60,17 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<MeshConfi
         Some(at) => decoder.choice(&at, &choices),
         None => Some(allow()),
     };
+    let require_reference_grants = match fields.take("requireReferenceGrants") {
+        Some(at) => decoder.truth(&at),
+        None => Some(false),
+    };
     let traffic = fields
         .take("traffic")
         .and_then(|at| decode_traffic(decoder, &at));
     fields.close(decoder);
     Some(MeshConfigSpec {
         default_authorization: default_authorization?,
+        require_reference_grants: require_reference_grants?,
         traffic: traffic.unwrap_or_default(),
     })
 }
@@ -76,6 +86,7 @@ mod tests {
         let saying = |adaptive| {
             let mut spec = MeshConfigSpec {
                 default_authorization: allow(),
+                require_reference_grants: false,
                 traffic: TrafficSpec::default(),
             };
             spec.traffic.concurrency.adaptive = adaptive;

@@ -1,404 +1,266 @@
-//! `gateway.networking.k8s.io/v1` HTTPRoute, the part that weft runs. Everything else of Gateway API
-//! v1.5 is refused by name, so that a route never does less than it says.
+//! Routes of Gateway API v1, of every kind: what they have in common (parents, backends, conditions, filters) has a
+//! file each, as has each kind. What the API defines and weft does not act on is refused by name, so that a route never
+//! does less than it says.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+mod backends;
+mod duration;
+mod filters;
+mod grpc_route;
+mod http_route;
+mod matches;
+mod parents;
+mod tcp_route;
 
-use super::decode::{At, Decoder, Fields};
-use super::schema::{durations_or_zero, numbers, some, up_to};
-use super::service::port_number;
-use super::traffic::{Span, TimeoutsSpec, route_timeouts};
-use crate::limits;
-use crate::table::PathMatch;
+use super::decode::{At, Decoder};
+use super::{GrpcRouteSpec, HttpRouteSpec, Key, Kind, Metadata, Resource, Spec, TcpRouteSpec};
+use super::{RetrySpec, SpanRange, TrafficSpec};
 
-/// What an HTTPRoute says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpRouteSpec {
-    /// The Services whose requests it routes, in its own namespace.
-    #[schemars(extend("x-range" = some(limits::PARENTS_PER_ROUTE_MAX)))]
-    pub parent_refs: Vec<ParentRef>,
-    /// Its rules. Of several that match a request, the most specific one takes it.
-    #[schemars(extend("x-range" = some(limits::RULES_PER_ROUTE_MAX)))]
-    pub rules: Vec<HttpRouteRule>,
+pub use backends::BackendRef;
+pub(crate) use filters::compiled as compiled_filters;
+pub use filters::{
+    CorsSpec, ExtensionRefSpec, FilterType, FractionSpec, HeaderModifierSpec, HeaderSpec,
+    PathModifierSpec, PathModifierType, RedirectScheme, RequestMirrorSpec, RequestRedirectSpec,
+    RouteFilter, UrlRewriteSpec,
+};
+pub use grpc_route::{GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule};
+pub use http_route::{HttpRouteRule, RouteRetrySpec};
+pub use matches::{
+    HttpHeaderMatch, HttpPathMatch, HttpQueryParamMatch, HttpRouteMatch, MatchType, PathMatchType,
+};
+pub use parents::ParentRef;
+pub(crate) use parents::is_core;
+pub use tcp_route::TcpRouteRule;
+
+pub(super) use grpc_route::decode as decode_grpc;
+pub(super) use http_route::decode as decode_http;
+pub(super) use tcp_route::decode as decode_tcp;
+
+/// The specs of the kinds, which [`super::Resource`] lists.
+pub(super) mod specs {
+    pub use super::grpc_route::GrpcRouteSpec;
+    pub use super::http_route::HttpRouteSpec;
+    pub use super::tcp_route::TcpRouteSpec;
 }
 
-/// A Service, or one port of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct ParentRef {
-    /// The kind of the parent. It must be written, because Gateway API takes a Gateway where it is not.
-    /// `group` may stand beside it: empty, `core` or `weft.dev`.
-    #[schemars(extend("x-range" = "`Service`"))]
-    pub kind: String,
-    /// The name of a Service of the route's namespace.
-    pub name: String,
-    /// One port of it, `http` or `grpc`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-range" = "1 to 65535", "x-default" = "all its `http` and `grpc` ports"))]
-    pub port: Option<u16>,
+/// A route of any kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<'a> {
+    /// What names it.
+    pub key: &'a Key,
+    /// Its name, age and notes.
+    pub metadata: &'a Metadata,
+    /// The Services whose traffic it routes.
+    pub parents: &'a [ParentRef],
+    /// What it says of that.
+    pub rules: Rules<'a>,
 }
 
-/// One rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpRouteRule {
-    /// A name for people, a DNS-1123 label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Which requests the rule matches: those for which all conditions of any entry hold.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-range" = up_to(limits::MATCHES_PER_RULE_MAX), "x-default" = "every request"))]
-    pub matches: Vec<HttpRouteMatch>,
-    /// The Services to which the requests go, each by its weight.
-    #[schemars(extend("x-range" = some(limits::BACKENDS_PER_RULE_MAX)))]
-    pub backend_refs: Vec<BackendRef>,
-    /// How long a request may take. These values come before those of every TrafficPolicy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<RouteTimeouts>")]
-    pub timeouts: Option<TimeoutsSpec>,
+/// The rules of a route, by its kind.
+#[derive(Clone, Copy, Debug)]
+pub enum Rules<'a> {
+    /// Of an HTTPRoute. None at all is one without conditions and backends.
+    Http(&'a [HttpRouteRule]),
+    /// Of a GRPCRoute. None at all takes no call.
+    Grpc(&'a [GrpcRouteRule]),
+    /// Of a TCPRoute.
+    Tcp(&'a [TcpRouteRule]),
 }
 
-/// The fields of a TrafficPolicy's timeouts that Gateway API has. Only described here: [`TimeoutsSpec`] is
-/// what is read.
-#[derive(JsonSchema)]
-#[schemars(rename_all = "camelCase")]
-#[expect(dead_code, reason = "a description, never made")]
-struct RouteTimeouts {
-    /// From the request's head to the response's end, all attempts together; then the caller gets 504, or
-    /// DEADLINE_EXCEEDED for gRPC. `0s` is none.
-    #[schemars(extend("x-range" = durations_or_zero(&limits::traffic::TIMEOUT_RANGE), "x-default" = "that of the TrafficPolicy"))]
-    request: Option<Span>,
-    /// The same for one attempt; at most `request`.
-    #[schemars(extend("x-range" = durations_or_zero(&limits::traffic::TIMEOUT_RANGE), "x-default" = "that of the TrafficPolicy"))]
-    backend_request: Option<Span>,
+/// What the rules of all kinds have.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule<'a> {
+    /// Its name, if it has one.
+    pub name: Option<&'a str>,
+    /// What is done to its requests.
+    pub filters: &'a [RouteFilter],
+    /// Where they go.
+    pub backends: &'a [BackendRef],
 }
 
-/// Conditions on a request; all that are present must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpRouteMatch {
-    /// A condition on the path, without its query.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "every path"))]
-    pub path: Option<HttpPathMatch>,
-    /// The method, in upper case.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-default" = "every method"))]
-    pub method: Option<String>,
-    /// Headers that the request must have, all of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-range" = up_to(limits::HEADERS_PER_MATCH_MAX), "x-default" = "none"))]
-    pub headers: Vec<HttpHeaderMatch>,
+/// A reference of a route to a backend.
+#[derive(Clone, Debug)]
+pub struct Reference<'a> {
+    /// Its field, such as `spec.rules[0].backendRefs[1]`.
+    pub field: String,
+    /// The reference.
+    pub to: &'a BackendRef,
+    /// Whether only copies of requests go there.
+    pub is_mirror: bool,
 }
 
-/// A condition on a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpPathMatch {
-    /// How the path is compared.
-    #[serde(rename = "type")]
-    #[schemars(default = "prefix")]
-    pub kind: PathMatchType,
-    /// What it is compared with; it begins with `/`.
-    #[schemars(default = "root", extend("x-range" = format!("up to {} characters", limits::PATH_LENGTH_MAX)))]
-    pub value: String,
-}
-
-/// How a path is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PathMatchType {
-    /// the whole path is equal.
-    Exact,
-    /// the path begins with these whole segments: `/v2` takes `/v2` and `/v2/a`, not `/v2a`.
-    PathPrefix,
-}
-
-/// A header and the value that it must have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HttpHeaderMatch {
-    /// The header's name, in any case. `type: Exact` may stand beside it. Names that begin with `weft-` are
-    /// the mesh's own.
-    pub name: String,
-    /// The value that a line of the header must equal.
-    pub value: String,
-}
-
-/// A Service of the route's namespace, with a share of the requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct BackendRef {
-    /// The name of a Service of the route's namespace. `kind: Service` may stand beside it, and `group` as in
-    /// a parent.
-    pub name: String,
-    /// Its port, `http` or `grpc`.
-    #[schemars(extend("x-range" = "1 to 65535"))]
-    pub port: u16,
-    /// Its share of the sum of the weights of the rule. 0 takes no request. The sum is 1 to 1000000.
-    #[serde(default = "one")]
-    #[schemars(extend("x-range" = numbers(&(0..=limits::WEIGHT_MAX))))]
-    pub weight: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn prefix() -> PathMatchType {
-    PathMatchType::PathPrefix
-}
-
-fn root() -> String {
-    "/".to_owned()
-}
-
-impl HttpPathMatch {
-    pub(crate) fn compiled(&self) -> PathMatch {
-        match self.kind {
-            PathMatchType::Exact => PathMatch::Exact(self.value.clone()),
-            PathMatchType::PathPrefix => PathMatch::Prefix(self.value.clone()),
-        }
-    }
-}
-
-pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteSpec> {
-    let mut fields = Fields::open(decoder, at)?;
-    let parent_refs = fields.require(decoder, "parentRefs").map(|at| {
-        let items = decoder.list_of_some(&at, limits::PARENTS_PER_ROUTE_MAX);
-        items
-            .iter()
-            .filter_map(|item| parent(decoder, item))
-            .collect()
-    });
-    let rules = fields.require(decoder, "rules").map(|at| {
-        let items = decoder.list_of_some(&at, limits::RULES_PER_ROUTE_MAX);
-        items
-            .iter()
-            .filter_map(|item| rule(decoder, item))
-            .collect()
-    });
-    fields.refuse(
-        decoder,
-        "hostnames",
-        "a route belongs to the Services of its parentRefs",
-    );
-    fields.refuse(decoder, "useDefaultGateways", "a parentRef names a Service");
-    fields.close(decoder);
-    Some(HttpRouteSpec {
-        parent_refs: parent_refs?,
-        rules: rules?,
-    })
-}
-
-fn parent(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ParentRef> {
-    let mut fields = Fields::open(decoder, at)?;
-    service_group(decoder, &mut fields, true);
-    let name = fields
-        .require(decoder, "name")
-        .and_then(|at| super::label(decoder, &at));
-    let port = fields.take("port").map(|at| port_number(decoder, &at));
-    fields.refuse(
-        decoder,
-        "namespace",
-        "put the route into the namespace of the Service",
-    );
-    fields.refuse(
-        decoder,
-        "sectionName",
-        "name the port by its number: port: 80",
-    );
-    fields.close(decoder);
-    let port = match port {
-        Some(None) => return None,
-        Some(port) => port,
-        None => None,
-    };
-    Some(ParentRef {
-        kind: "Service".to_owned(),
-        name: name?,
-        port,
-    })
-}
-
-/// The group and kind of a reference to a Service. Gateway API's default for a parent is a Gateway,
-/// so there the kind must be written.
-fn service_group(decoder: &mut Decoder<'_>, fields: &mut Fields<'_>, is_parent: bool) {
-    if let Some(at) = fields.take("group") {
-        decoder.choice(&at, &[("", ()), ("core", ()), ("weft.dev", ())]);
-    }
-    let kind = if is_parent {
-        fields.require(decoder, "kind")
-    } else {
-        fields.take("kind")
-    };
-    if let Some(at) = kind
-        && decoder.text(&at).is_some_and(|kind| kind != "Service")
-    {
-        decoder.error(
-            &at,
-            "only a Service is supported",
-            Some("write kind: Service".to_owned()),
-        );
-    }
-}
-
-const FILTERS_HINT: &str = "weft routes requests unchanged for now; remove the filters";
-
-fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
-    let mut fields = Fields::open(decoder, at)?;
-    let name = fields
-        .take("name")
-        .and_then(|at| super::label(decoder, &at));
-    let matches = fields.take("matches").map(|at| {
-        let items = decoder.list(&at, limits::MATCHES_PER_RULE_MAX);
-        items
-            .iter()
-            .filter_map(|item| request_match(decoder, item))
-            .collect()
-    });
-    let backend_refs = fields.require(decoder, "backendRefs").map(|at| {
-        let items = decoder.list_of_some(&at, limits::BACKENDS_PER_RULE_MAX);
-        items
-            .iter()
-            .filter_map(|item| backend(decoder, item))
-            .collect()
-    });
-    fields.refuse(decoder, "filters", FILTERS_HINT);
-    let timeouts = fields.take("timeouts").and_then(|at| {
-        let mut fields = Fields::open(decoder, &at)?;
-        let timeouts = route_timeouts(decoder, &mut fields);
-        fields.close(decoder);
-        Some(timeouts)
-    });
-    let hint = "write it into a TrafficPolicy for this route";
-    fields.refuse(decoder, "retry", hint);
-    let hint = "let a TrafficPolicy for the Service balance by a cookie";
-    fields.refuse(decoder, "sessionPersistence", hint);
-    fields.close(decoder);
-    Some(HttpRouteRule {
-        name,
-        matches: matches.unwrap_or_default(),
-        backend_refs: backend_refs?,
-        timeouts,
-    })
-}
-
-fn request_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteMatch> {
-    let mut fields = Fields::open(decoder, at)?;
-    let path = fields.take("path").and_then(|at| path_match(decoder, &at));
-    let method = fields
-        .take("method")
-        .and_then(|at| super::method(decoder, &at));
-    let headers = fields.take("headers").map(|at| {
-        let items = decoder.list(&at, limits::HEADERS_PER_MATCH_MAX);
-        items
-            .iter()
-            .filter_map(|item| header_match(decoder, item))
-            .collect()
-    });
-    fields.refuse(
-        decoder,
-        "queryParams",
-        "match on the path, the method or headers",
-    );
-    fields.close(decoder);
-    Some(HttpRouteMatch {
-        path,
-        method,
-        headers: headers.unwrap_or_default(),
-    })
-}
-
-fn path_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpPathMatch> {
-    let mut fields = Fields::open(decoder, at)?;
-    let kinds = [
-        ("Exact", PathMatchType::Exact),
-        ("PathPrefix", PathMatchType::PathPrefix),
-    ];
-    let kind = match fields.take("type") {
-        Some(at) if is_text(&at, "RegularExpression") => {
-            let hint = Some("use Exact or PathPrefix".to_owned());
-            decoder.error(&at, "RegularExpression is not supported yet", hint);
-            None
-        }
-        Some(at) => decoder.choice(&at, &kinds),
-        None => Some(prefix()),
-    };
-    let value = match fields.take("value") {
-        Some(at) => decoder
-            .text(&at)
-            .filter(|value| match crate::table::check_path(value) {
-                Ok(()) => true,
-                Err(error) => {
-                    decoder.error(&at, format!("{value:?} is not valid: {error}"), None);
-                    false
-                }
-            }),
-        None => Some(root()),
-    };
-    fields.close(decoder);
-    Some(HttpPathMatch {
-        kind: kind?,
-        value: value?,
-    })
-}
-
-fn header_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpHeaderMatch> {
-    let mut fields = Fields::open(decoder, at)?;
-    if let Some(at) = fields.take("type") {
-        if is_text(&at, "RegularExpression") {
-            let hint = Some("use Exact".to_owned());
-            decoder.error(&at, "RegularExpression is not supported yet", hint);
+impl<'a> Route<'a> {
+    /// The resource as a route, if it is one.
+    pub(super) fn of(key: &'a Key, resource: &'a Resource) -> Option<Self> {
+        let (metadata, parents, rules) = if let Some(http) = HttpRouteSpec::of(resource) {
+            let spec = &http.spec;
+            (&http.metadata, &spec.parent_refs, Rules::Http(&spec.rules))
+        } else if let Some(grpc) = GrpcRouteSpec::of(resource) {
+            let spec = &grpc.spec;
+            (&grpc.metadata, &spec.parent_refs, Rules::Grpc(&spec.rules))
         } else {
-            decoder.choice(&at, &[("Exact", ())]);
+            let tcp = TcpRouteSpec::of(resource)?;
+            let spec = &tcp.spec;
+            (&tcp.metadata, &spec.parent_refs, Rules::Tcp(&spec.rules))
+        };
+        Some(Self {
+            key,
+            metadata,
+            parents,
+            rules,
+        })
+    }
+
+    /// The namespace of a parent.
+    pub fn namespace_of(&self, parent: &'a ParentRef) -> &'a str {
+        parent.namespace.as_deref().unwrap_or(&self.key.namespace)
+    }
+
+    /// Its rules.
+    pub fn rules(&self) -> impl Iterator<Item = Rule<'a>> + use<'a> {
+        let rules = self.rules;
+        (0..rules.len()).filter_map(move |at| rules.rule(at))
+    }
+
+    /// All references to backends, those of mirrors included.
+    pub fn references(&self) -> impl Iterator<Item = Reference<'a>> + use<'a> {
+        self.rules()
+            .enumerate()
+            .flat_map(|(i, rule)| rule.references(&format!("spec.rules[{i}]")))
+    }
+
+    /// Names a rule in logs and metrics: by its own name, or by its number where there are several.
+    pub fn name_of(&self, at: usize) -> String {
+        let key = self.key;
+        match self.rules.rule(at).and_then(|rule| rule.name) {
+            Some(name) => format!("{key}/{name}"),
+            None if self.rules.len() > 1 => format!("{key}/{at}"),
+            None => key.to_string(),
         }
     }
-    let name = fields
-        .require(decoder, "name")
-        .and_then(|at| decoder.header_name(&at));
-    let value = fields.require(decoder, "value").and_then(|at| {
-        let value = decoder.text(&at)?;
-        if http::HeaderValue::from_str(&value).is_err() {
-            decoder.error(&at, "no header can have this value", None);
+}
+
+impl<'a> Rules<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Http(rules) => rules.len(),
+            Self::Grpc(rules) => rules.len(),
+            Self::Tcp(rules) => rules.len(),
         }
-        Some(value)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn rule(self, at: usize) -> Option<Rule<'a>> {
+        match self {
+            Self::Http(rules) => rules.get(at).map(|rule| Rule {
+                name: rule.name.as_deref(),
+                filters: &rule.filters,
+                backends: &rule.backend_refs,
+            }),
+            Self::Grpc(rules) => rules.get(at).map(|rule| Rule {
+                name: rule.name.as_deref(),
+                filters: &rule.filters,
+                backends: &rule.backend_refs,
+            }),
+            Self::Tcp(rules) => rules.get(at).map(|rule| Rule {
+                name: rule.name.as_deref(),
+                filters: &[],
+                backends: &rule.backend_refs,
+            }),
+        }
+    }
+
+    /// What a rule says of traffic, beside the policies.
+    pub(crate) fn traffic(&self, at: usize) -> Option<TrafficSpec> {
+        let Self::Http(rules) = self else {
+            return None;
+        };
+        let rule = rules.get(at)?;
+        if rule.timeouts.is_none() && rule.retry.is_none() {
+            return None;
+        }
+        Some(TrafficSpec {
+            timeouts: rule.timeouts.clone().unwrap_or_default(),
+            retry: rule.retry.as_ref().map(retried).unwrap_or_default(),
+            ..TrafficSpec::default()
+        })
+    }
+}
+
+/// Gateway API v1, HTTPRouteRetry: with a stanza, failures of a connection are retried in any case, and statuses only
+/// where it lists them.
+fn retried(retry: &RouteRetrySpec) -> RetrySpec {
+    RetrySpec {
+        attempts: retry.attempts,
+        reset_before_response: Some(true),
+        codes: Some(retry.codes.clone()),
+        backoff: SpanRange {
+            base: retry.backoff,
+            max: None,
+        },
+        ..RetrySpec::default()
+    }
+}
+
+impl<'a> Rule<'a> {
+    /// Its references to backends; `at` is its own field.
+    fn references(&self, at: &str) -> Vec<Reference<'a>> {
+        let mut found = mirrors(&format!("{at}.filters"), self.filters);
+        for (i, backend) in self.backends.iter().enumerate() {
+            let field = format!("{at}.backendRefs[{i}]");
+            found.extend(mirrors(&format!("{field}.filters"), &backend.filters));
+            found.push(Reference {
+                field,
+                to: backend,
+                is_mirror: false,
+            });
+        }
+        found
+    }
+}
+
+fn mirrors<'a>(at: &str, filters: &'a [RouteFilter]) -> Vec<Reference<'a>> {
+    let mirrors = filters.iter().enumerate().filter_map(|(i, filter)| {
+        let mirror = filter.request_mirror.as_ref()?;
+        Some(Reference {
+            field: format!("{at}[{i}].requestMirror.backendRef"),
+            to: &mirror.backend_ref,
+            is_mirror: true,
+        })
     });
-    fields.close(decoder);
-    Some(HttpHeaderMatch {
-        name: name?,
-        value: value?,
-    })
+    mirrors.collect()
 }
 
-fn backend(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<BackendRef> {
-    let mut fields = Fields::open(decoder, at)?;
-    service_group(decoder, &mut fields, false);
-    let name = fields
-        .require(decoder, "name")
-        .and_then(|at| super::label(decoder, &at));
-    let port = fields
-        .require(decoder, "port")
-        .and_then(|at| port_number(decoder, &at));
-    let most = u32::try_from(limits::WEIGHT_MAX).unwrap_or(u32::MAX);
-    let weight = match fields.take("weight") {
-        Some(at) => decoder.integer(&at, 0, most),
-        None => Some(one()),
+impl Kind {
+    /// Whether it is a kind of routes.
+    pub const fn is_route(self) -> bool {
+        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute)
+    }
+}
+
+/// Reads the name of a rule or of a port in a `sectionName`: a DNS-1123 subdomain.
+fn section(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
+    let text = decoder.text(at)?;
+    if is_subdomain(&text) {
+        return Some(text);
+    }
+    let hint = "use a-z, 0-9, - and dots between, at most 253 characters".to_owned();
+    decoder.error(at, format!("{text:?} is not valid"), Some(hint));
+    None
+}
+
+/// Whether it is a DNS-1123 subdomain (Gateway API v1, SectionName and PreciseHostname).
+fn is_subdomain(text: &str) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        bytes.first().is_some_and(plain)
+            && bytes.last().is_some_and(plain)
+            && bytes.iter().all(|byte| plain(byte) || *byte == b'-')
     };
-    fields.refuse(
-        decoder,
-        "namespace",
-        "backends are in the namespace of the route",
-    );
-    fields.refuse(decoder, "filters", FILTERS_HINT);
-    fields.close(decoder);
-    Some(BackendRef {
-        name: name?,
-        port: port?,
-        weight: weight?,
-    })
-}
-
-fn is_text(at: &At<'_>, text: &str) -> bool {
-    matches!(&at.node.value, crate::yaml::Value::Text(found) if found == text)
+    text.len() <= crate::limits::SUBDOMAIN_LENGTH_MAX && text.split('.').all(is_label)
 }

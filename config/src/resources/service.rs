@@ -63,8 +63,17 @@ pub struct ServicePort {
     /// Its number. Callers use it; where the application listens is a setting of the sidecar that serves.
     #[schemars(extend("x-range" = "1 to 65535"))]
     pub port: u16,
+    /// Its name, a DNS-1123 label, by which a route may name it as `sectionName`. No other port of the Service has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = "1 to 63 characters"))]
+    pub name: Option<String>,
     /// What applications speak on it.
     pub protocol: Protocol,
+    /// The same in the words of Kubernetes, such as `http`, `grpc`, `kubernetes.io/h2c` or `kubernetes.io/ws`. It must
+    /// agree with `protocol`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-range" = "1 to 253 characters"))]
+    pub app_protocol: Option<String>,
 }
 
 pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ServiceSpec> {
@@ -112,17 +121,57 @@ fn port(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ServicePort> {
     let protocol = fields
         .require(decoder, "protocol")
         .and_then(|at| protocol(decoder, &at));
-    fields.refuse(decoder, "name", "name the port by its number");
+    let name = fields.take("name").map(|at| super::label(decoder, &at));
+    let app_protocol = fields
+        .take("appProtocol")
+        .map(|at| app_protocol(decoder, &at, protocol));
     fields.refuse(
         decoder,
         "targetPort",
         "the sidecar's settings say where the application listens",
     );
     fields.close(decoder);
+    // What could not be read must not mean the same as what is not there.
+    let (name, app_protocol) = match (name, app_protocol) {
+        (Some(None), _) | (_, Some(None)) => return None,
+        (name, app_protocol) => (name.flatten(), app_protocol.flatten()),
+    };
     Some(ServicePort {
         port: number?,
+        name,
         protocol: protocol?,
+        app_protocol,
     })
+}
+
+/// Reads `appProtocol`, which must agree with the protocol. Names that Kubernetes does not define say nothing of that.
+fn app_protocol(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+    protocol: Option<Protocol>,
+) -> Option<String> {
+    let text = decoder.text(at)?;
+    if text.is_empty() || text.chars().count() > limits::SUBDOMAIN_LENGTH_MAX {
+        let most = limits::SUBDOMAIN_LENGTH_MAX;
+        decoder.error(at, format!("has 1 to {most} characters"), None);
+        return None;
+    }
+    let agrees: &[Protocol] = match text.as_str() {
+        "http" | "kubernetes.io/ws" => &[Protocol::Http],
+        "grpc" => &[Protocol::Grpc],
+        "kubernetes.io/h2c" | "http2" => &[Protocol::Http, Protocol::Grpc],
+        "https" | "tls" | "tcp" | "kubernetes.io/wss" => &[Protocol::Tcp],
+        _ => return Some(text),
+    };
+    if let Some(protocol) = protocol
+        && !agrees.contains(&protocol)
+    {
+        let hint = format!("write protocol: {}, or another appProtocol", agrees[0]);
+        let message = format!("{text} does not agree with protocol: {protocol}");
+        decoder.error(at, message, Some(hint));
+        return None;
+    }
+    Some(text)
 }
 
 pub(super) fn port_number(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<u16> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    AuthorizationPolicySpec, HttpRouteSpec, Key, Kind, MeshConfigSpec, Resource, ServiceSpec,
-    TrafficPolicySpec,
+    AuthorizationPolicySpec, Key, Kind, MeshConfigSpec, ReferenceGrantSpec, Resource, Route,
+    ServiceSpec, Spec, TrafficPolicySpec,
 };
 use crate::table::ServiceName;
 
@@ -21,90 +21,62 @@ impl Set {
         self.resources.insert(resource.key(), resource);
     }
 
+    /// All resources of one kind. Keys of a kind stand together, so the others are not looked at.
+    fn all<'a, S: Spec + 'a>(&'a self) -> impl Iterator<Item = (&'a Key, &'a S)> {
+        self.resources
+            .range(Key::new(S::KIND, "", "")..)
+            .map_while(|(key, resource)| Some((key, &S::of(resource)?.spec)))
+    }
+
     /// All Services.
     pub fn services(&self) -> impl Iterator<Item = (ServiceName, &ServiceSpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::Service(object) => {
-                    let name = ServiceName {
-                        namespace: key.namespace.clone(),
-                        name: key.name.clone(),
-                    };
-                    Some((name, &object.spec))
-                }
-                Resource::AuthorizationPolicy(_)
-                | Resource::TrafficPolicy(_)
-                | Resource::HttpRoute(_)
-                | Resource::MeshConfig(_) => None,
-            })
+        self.all().map(|(key, spec)| {
+            let name = ServiceName {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+            };
+            (name, spec)
+        })
     }
 
     /// One Service.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&ServiceSpec> {
-        let key = Key {
-            kind: Kind::Service,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
-        match self.resources.get(&key)? {
-            Resource::Service(object) => Some(&object.spec),
-            Resource::AuthorizationPolicy(_)
-            | Resource::TrafficPolicy(_)
-            | Resource::HttpRoute(_)
-            | Resource::MeshConfig(_) => None,
-        }
+        let resource = self
+            .resources
+            .get(&Key::new(Kind::Service, namespace, name))?;
+        ServiceSpec::of(resource).map(|object| &object.spec)
     }
 
     /// All authorization policies.
     pub fn policies(&self) -> impl Iterator<Item = (&Key, &AuthorizationPolicySpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::AuthorizationPolicy(object) => Some((key, &object.spec)),
-                Resource::Service(_)
-                | Resource::TrafficPolicy(_)
-                | Resource::HttpRoute(_)
-                | Resource::MeshConfig(_) => None,
-            })
+        self.all()
     }
 
     /// All traffic policies.
     pub fn traffic_policies(&self) -> impl Iterator<Item = (&Key, &TrafficPolicySpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::TrafficPolicy(object) => Some((key, &object.spec)),
-                Resource::Service(_)
-                | Resource::AuthorizationPolicy(_)
-                | Resource::HttpRoute(_)
-                | Resource::MeshConfig(_) => None,
-            })
+        self.all()
     }
 
-    /// All routes.
-    pub fn routes(&self) -> impl Iterator<Item = (&Key, &HttpRouteSpec)> {
+    /// All routes of every kind, which stand together.
+    pub fn routes(&self) -> impl Iterator<Item = Route<'_>> {
         self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::HttpRoute(object) => Some((key, &object.spec)),
-                Resource::Service(_)
-                | Resource::AuthorizationPolicy(_)
-                | Resource::TrafficPolicy(_)
-                | Resource::MeshConfig(_) => None,
-            })
+            .range(Key::new(Kind::HttpRoute, "", "")..)
+            .map_while(|(key, resource)| Route::of(key, resource))
+    }
+
+    /// One route of any kind.
+    pub fn route<'a>(&'a self, key: &Key) -> Option<Route<'a>> {
+        let (key, resource) = self.resources.get_key_value(key)?;
+        Route::of(key, resource)
+    }
+
+    /// All grants.
+    pub fn grants(&self) -> impl Iterator<Item = (&Key, &ReferenceGrantSpec)> {
+        self.all()
     }
 
     /// All mesh configurations; validation allows one.
     pub fn mesh_configs(&self) -> impl Iterator<Item = (&Key, &MeshConfigSpec)> {
-        self.resources
-            .iter()
-            .filter_map(|(key, resource)| match resource {
-                Resource::MeshConfig(object) => Some((key, &object.spec)),
-                Resource::Service(_)
-                | Resource::AuthorizationPolicy(_)
-                | Resource::TrafficPolicy(_)
-                | Resource::HttpRoute(_) => None,
-            })
+        self.all()
     }
 }

@@ -21,7 +21,7 @@ use crate::table::{
 };
 
 pub use fields::{FIELDS, Field};
-pub(super) use read::{policy as decode, route_timeouts, traffic as decode_traffic};
+pub(super) use read::{policy as decode, traffic as decode_traffic};
 
 /// What a TrafficPolicy says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -54,6 +54,9 @@ pub enum TargetKind {
     /// the requests that a route takes. Only fields that concern a single request may stand there.
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
+    /// the same of a GRPCRoute.
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
     /// all ports of a Service.
     Service,
     /// all Services of the policy's namespace.

@@ -33,7 +33,7 @@ impl MetricsHandle {
             .iter()
             .filter(|state| !state.acknowledged && state.refusal.is_none());
         let gauge = |metric: &'static Metric, value: u64| metric.sample(&[], value as f64);
-        let restricts = |feature: &Feature| feature.about().loss == Loss::Calls;
+        let restricts = |feature: &Feature| feature.about().loss != Loss::Words;
         let withheld = Feature::ALL.into_iter().filter(restricts).map(|feature| {
             let lacks = |state: &&SidecarState| {
                 let mut withheld = state.withheld.iter();

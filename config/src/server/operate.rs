@@ -2,6 +2,7 @@
 //! a whole and written before a sidecar or an operator sees it. Steps that take long with large files run on
 //! separate threads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::proto::{
     ListSidecarsRequest, Reply, RollbackRequest,
 };
 use crate::resources::{Key, Kind, Parsed, Resource, RouteStatus, Set, SourceFile, parse};
-use crate::status::route_status;
+use crate::status::{ParentStatus, route_statuses};
 use crate::store::{RevisionInfo, StoreError};
 use crate::table::Revision;
 use crate::validate::validate;
@@ -105,10 +106,14 @@ impl Operator for Operations {
                     && (name.is_empty() || name == key.name)
             };
             let (_, set) = state.current();
+            let mut statuses = match whole {
+                true => route_statuses(&set),
+                false => BTreeMap::new(),
+            };
             let found = set.resources.iter().filter(|(key, _)| wanted(key));
             let found: Vec<Resource> = found
                 .map(|(key, resource)| match whole {
-                    true => with_status(&set, key, resource.clone()),
+                    true => with_status(statuses.remove(key), resource.clone()),
                     false => without_life(resource.clone()),
                 })
                 .collect();
@@ -267,14 +272,17 @@ fn with_files(state: &ServerState, files: Vec<File>, prune: &[String]) -> Result
     }
     go_on(state, &mut next);
     let mut result = check(state, &next, &parsed);
-    let keys = parsed.resources.iter().map(Resource::key);
-    result.routes = keys
-        .map(|key| RouteJudged {
-            parents: route_status(&next, &key),
-            resource: key.to_string(),
-        })
-        .filter(|judged| !judged.parents.is_empty())
-        .collect();
+    if parsed.resources.iter().any(|one| one.kind().is_route()) {
+        let mut statuses = route_statuses(&next);
+        let keys = parsed.resources.iter().map(Resource::key);
+        result.routes = keys
+            .filter_map(|key| {
+                let parents = statuses.remove(&key)?;
+                let resource = key.to_string();
+                Some(RouteJudged { resource, parents })
+            })
+            .collect();
+    }
     Ok(Planned { next, result })
 }
 
@@ -305,9 +313,8 @@ fn uid() -> String {
     parts.join("-")
 }
 
-fn with_status(set: &Set, key: &Key, mut resource: Resource) -> Resource {
-    let parents = route_status(set, key);
-    if !parents.is_empty() {
+fn with_status(parents: Option<Vec<ParentStatus>>, mut resource: Resource) -> Resource {
+    if let Some(parents) = parents {
         resource.show_status(RouteStatus { parents });
     }
     resource

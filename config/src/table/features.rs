@@ -21,6 +21,15 @@ pub enum Feature {
     RouteOnly,
     /// An application that ignores the case of paths ([`super::PathCase`]).
     PathCase,
+    /// Conditions of routes beyond an exact path, a prefix, a method and exact headers: regular expressions, parameters
+    /// of the query, and a `host` that is `:authority` as well ([`super::HttpMatch`]).
+    RouteConditions,
+    /// What routes do to requests and responses ([`super::Filters`]).
+    RouteFilters,
+    /// Why no request can go to a backend ([`super::Broken`]).
+    BrokenBackends,
+    /// Routes of a port of tcp.
+    TcpRoutes,
 }
 
 /// The description of a [`Feature`].
@@ -45,11 +54,24 @@ pub enum Loss {
     /// A restriction of callers. The service is closed in that sidecar, which refuses all calls to it,
     /// because it could otherwise let a call through that the restriction refuses. Operators see it by name.
     Calls,
+    /// Where requests go, or what becomes of them. The rule is told without what it cannot say, and without backends:
+    /// what it would take gets an error, as it must never go where the resources send nothing. Operators see it by
+    /// name.
+    Requests,
 }
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 4] = [Self::Bans, Self::Absence, Self::RouteOnly, Self::PathCase];
+    pub const ALL: [Self; 8] = [
+        Self::Bans,
+        Self::Absence,
+        Self::RouteOnly,
+        Self::PathCase,
+        Self::RouteConditions,
+        Self::RouteFilters,
+        Self::BrokenBackends,
+        Self::TcpRoutes,
+    ];
 
     /// Its description.
     pub const fn about(self) -> AboutFeature {
@@ -77,6 +99,30 @@ impl Feature {
                 since: "0.1.0",
                 without: "a rule that denies all calls to the service, if a rule judges paths",
                 loss: Loss::Calls,
+            },
+            Self::RouteConditions => AboutFeature {
+                name: "route-conditions",
+                since: "0.1.0",
+                without: "the other conditions of the rule, and no backend",
+                loss: Loss::Requests,
+            },
+            Self::RouteFilters => AboutFeature {
+                name: "route-filters",
+                since: "0.1.0",
+                without: "the conditions of the rule, and no backend",
+                loss: Loss::Requests,
+            },
+            Self::BrokenBackends => AboutFeature {
+                name: "broken-backends",
+                since: "0.1.0",
+                without: "a backend that does not exist; it answers 503 in place of 500",
+                loss: Loss::Words,
+            },
+            Self::TcpRoutes => AboutFeature {
+                name: "tcp-routes",
+                since: "0.1.0",
+                without: "a port without endpoints",
+                loss: Loss::Requests,
             },
         }
     }

@@ -5,80 +5,78 @@ use std::collections::BTreeSet;
 
 use weft_transport::identity::SpiffeId;
 
-use super::{Check, default_authorization, is_allow_targeted};
-use crate::findings::Severity;
-use crate::resources::{AuthorizationPolicySpec, Callers, HttpRouteRule, HttpRouteSpec, Key, Kind};
+use super::{Check, Policy, default_authorization};
+use crate::compile::attachments::{Group, group, parent_name};
+use crate::compile::references::References;
+use crate::resources::{AuthorizationPolicySpec, Callers, Key, Kind, Route};
 use crate::table::{self, Action, ServiceName};
 
-/// A direct way to a backend around the policy of its parent.
+/// A way to a backend around the policy of its parent.
 struct Bypass {
-    backend: usize,
+    field: String,
     message: String,
     hint: String,
 }
 
 impl Check<'_> {
-    /// Warns of backends of the rule that a caller reaches directly although a policy of a parent would
-    /// refuse it.
-    pub(super) fn bypasses(
-        &mut self,
-        key: &Key,
-        spec: &HttpRouteSpec,
-        at: usize,
-        rule: &HttpRouteRule,
-    ) {
-        let parents: BTreeSet<&str> = spec
-            .parent_refs
+    /// Warns of backends of a route that a caller reaches directly although a policy of a parent would refuse it.
+    pub(super) fn bypasses(&mut self, references: &References<'_>, route: &Route<'_>) {
+        let parents: BTreeSet<ServiceName> = route
+            .parents
             .iter()
-            .map(|parent| parent.name.as_str())
-            .filter(|name| self.set.service(&key.namespace, name).is_some())
+            .map(|parent| parent_name(route, parent))
+            .filter(|name| self.set.service(&name.namespace, &name.name).is_some())
             .collect();
         let mut found = Vec::new();
-        for (backend, name) in rule
-            .backend_refs
-            .iter()
-            .enumerate()
-            .map(|(i, backend)| (i, backend.name.as_str()))
-        {
+        for reference in route.references() {
+            let Ok((name, _)) = references.resolve(route.key, reference.to) else {
+                continue;
+            };
             let is_open = self
                 .set
-                .service(&key.namespace, name)
+                .service(&name.namespace, &name.name)
                 .is_some_and(|service| service.callers == Callers::Any);
             for parent in parents.iter().filter(|parent| is_open && **parent != name) {
                 let bypass = self
-                    .around_allow(&key.namespace, parent, name)
-                    .or_else(|| self.around_deny(&key.namespace, parent, name));
-                found.extend(bypass.map(|(message, hint)| Bypass {
-                    backend,
+                    .around_allow(parent, &name)
+                    .or_else(|| self.around_deny(parent, &name));
+                found.extend(bypass.map(|message| Bypass {
+                    field: format!("{}.name", reference.field),
                     message,
-                    hint,
+                    hint: way_out(parent, &name),
                 }));
             }
         }
         for bypass in found {
-            let field = format!("spec.rules[{at}].backendRefs[{}].name", bypass.backend);
-            self.push(
-                Severity::Warning,
-                key,
-                &field,
-                &bypass.message,
-                &bypass.hint,
-            );
+            self.warning(route.key, &bypass.field, &bypass.message, &bypass.hint);
         }
     }
 
     /// Warns of Services that only routes may lead to, where none does.
     pub(super) fn unreachable(&mut self) {
-        let backends = self.set.routes().flat_map(|(key, route)| {
-            let backends = route.rules.iter().flat_map(|rule| &rule.backend_refs);
-            backends.map(|backend| service(&key.namespace, &backend.name))
-        });
+        let references = References::new(self.set);
+        let (mut led_to, mut named) = (BTreeSet::new(), BTreeSet::new());
+        for route in self.set.routes() {
+            let mut parents = route.parents.iter();
+            let is_producer = parents.any(|parent| group(&route, parent) == Group::Producers);
+            for reference in route.references() {
+                let Ok((name, _)) = references.resolve(route.key, reference.to) else {
+                    continue;
+                };
+                let permitted = name.namespace == route.key.namespace
+                    || references.grants(route.key, &name);
+                if is_producer && permitted {
+                    led_to.insert(name.clone());
+                }
+                named.insert(name);
+            }
+        }
         let spares = self
             .set
             .traffic_policies()
             .filter_map(|(key, policy)| Some((key, policy.traffic.failover.as_ref()?)))
             .map(|(key, to)| to.service(&key.namespace));
-        let led_to: BTreeSet<ServiceName> = backends.chain(spares).collect();
+        led_to.extend(spares);
         let lonely: Vec<Key> = self
             .set
             .services()
@@ -92,69 +90,63 @@ impl Check<'_> {
             })
             .collect();
         for key in lonely {
-            let message = format!(
-                "no route leads to Service {}, so it may not be called",
-                key.name
-            );
-            let hint = "name it in the backendRefs of a route, or write callers: Any";
-            self.push(Severity::Warning, &key, "spec.callers", &message, hint);
+            let name = &key.name;
+            let (message, hint) = if named.contains(&service(&key.namespace, name)) {
+                (
+                    format!("only routes of other namespaces lead to Service {name}, so it may not be called"),
+                    "permit them by a ReferenceGrant: routes for the callers of one namespace never open it",
+                )
+            } else {
+                (
+                    format!("no route leads to Service {name}, so it may not be called"),
+                    "name it in the backendRefs of a route, or write callers: Any",
+                )
+            };
+            self.warning(&key, "spec.callers", &message, hint);
         }
     }
 
-    /// Some callers may call the parent, and all may call the backend.
-    fn around_allow(
-        &self,
-        namespace: &str,
-        parent: &str,
-        backend: &str,
-    ) -> Option<(String, String)> {
+    /// Only some may call the parent, and all may call the backend.
+    fn around_allow(&self, parent: &ServiceName, backend: &ServiceName) -> Option<String> {
         let closed = default_authorization(self.set) == table::Default::Deny;
-        if closed
-            || !is_allow_targeted(self.set, namespace, parent)
-            || is_allow_targeted(self.set, namespace, backend)
-        {
+        if closed || !self.is_allow_targeted(parent) || self.is_allow_targeted(backend) {
             return None;
         }
-        let message = format!(
+        let (parent, backend) = shown(parent, backend);
+        Some(format!(
             "Service {parent} is under an Allow policy, but its backend {backend} is under none: \
              every identity may call {backend} directly"
-        );
-        Some((message, way_out(backend)))
+        ))
     }
 
-    /// A policy denies the parent to some callers, and they may call the backend.
-    fn around_deny(
-        &self,
-        namespace: &str,
-        parent: &str,
-        backend: &str,
-    ) -> Option<(String, String)> {
+    /// A policy denies some the parent, and they may call the backend.
+    fn around_deny(&self, parent: &ServiceName, backend: &ServiceName) -> Option<String> {
         let closed = default_authorization(self.set) == table::Default::Deny
-            || is_allow_targeted(self.set, namespace, backend);
+            || self.is_allow_targeted(backend);
         let admitted = |denied: &AuthorizationPolicySpec| {
             let mut allowing = self
-                .targeting(namespace, backend)
+                .policies_for(backend)
                 .filter(|(_, policy)| policy.action == Action::Allow);
             !closed || allowing.any(|(_, allow)| overlap(denied, allow))
         };
-        let (policy, _) = self.targeting(namespace, parent).find(|(_, policy)| {
-            policy.action == Action::Deny && !targets(policy, backend) && admitted(policy)
+        let covers = |key: &Key| self.policies_for(backend).any(|(other, _)| other == key);
+        let (policy, _) = self.policies_for(parent).find(|(key, policy)| {
+            policy.action == Action::Deny && !covers(key) && admitted(policy)
         })?;
-        let message = format!(
+        let (parent, backend) = shown(parent, backend);
+        Some(format!(
             "{policy} denies calls to Service {parent}, but not to its backend {backend}: whom it \
              denies may call {backend} directly"
-        );
-        Some((message, way_out(backend)))
+        ))
     }
 
-    fn targeting(
-        &self,
-        namespace: &str,
-        service: &str,
-    ) -> impl Iterator<Item = (&Key, &AuthorizationPolicySpec)> {
-        self.set
-            .policies()
-            .filter(move |(key, policy)| key.namespace == namespace && targets(policy, service))
+    fn policies_for(&self, service: &ServiceName) -> impl Iterator<Item = Policy<'_>> {
+        self.targeting.get(service).into_iter().flatten().copied()
+    }
+
+    fn is_allow_targeted(&self, service: &ServiceName) -> bool {
+        let mut policies = self.policies_for(service);
+        policies.any(|(_, policy)| policy.action == Action::Allow)
     }
 }
 
@@ -165,18 +157,25 @@ fn service(namespace: &str, name: &str) -> ServiceName {
     }
 }
 
-fn way_out(backend: &str) -> String {
-    format!(
-        "add {backend} to the targetRefs of the policy, or write callers: RouteOnly in the spec of \
-         Service {backend}"
-    )
+/// Both names, without their namespace where that is the same.
+fn shown(parent: &ServiceName, backend: &ServiceName) -> (String, String) {
+    if parent.namespace == backend.namespace {
+        (parent.name.clone(), backend.name.clone())
+    } else {
+        (parent.to_string(), backend.to_string())
+    }
 }
 
-fn targets(policy: &AuthorizationPolicySpec, service: &str) -> bool {
-    policy
-        .target_refs
-        .iter()
-        .any(|target| target.name == service)
+fn way_out(parent: &ServiceName, backend: &ServiceName) -> String {
+    let (_, name) = shown(parent, backend);
+    if parent.namespace == backend.namespace {
+        format!(
+            "add {name} to the targetRefs of the policy, or write callers: RouteOnly in the spec of \
+             Service {name}"
+        )
+    } else {
+        format!("put such a policy for {name} into its own namespace")
+    }
 }
 
 /// Whether some identity is named by both; a policy without `from` names all.

@@ -1,5 +1,6 @@
 //! Each bad resource with the exact line that the operator reads.
 
+mod routes;
 mod warnings;
 
 use super::*;
@@ -97,7 +98,6 @@ fn an_unknown_field_is_refused_with_the_nearest_known_one() {
     assert_eq!(
         check(&text),
         [
-            "mesh.yaml:22: spec.rules[0].backendRefs: is missing",
             "mesh.yaml:22: spec.rules[0].backendRfs: unknown field; did you mean backendRefs?",
         ]
     );
@@ -105,31 +105,27 @@ fn an_unknown_field_is_refused_with_the_nearest_known_one() {
 
 #[test]
 fn what_gateway_api_has_and_weft_does_not_is_refused_by_name() {
-    let text = route(
-        "    - matches:\n        - path: {type: RegularExpression, value: '/a.*'}\n        \
-         - queryParams: []\n      filters: []\n      backendRefs:\n        - {name: orders, port: 80}\n",
-    );
+    let text = route("    - sessionPersistence: {type: Cookie}\n")
+        .replacen("  rules:", "  hostnames: [a.example.org]\n  rules:", 1);
     assert_eq!(
         check(&text),
         [
-            "mesh.yaml:23: spec.rules[0].matches[0].path.type: RegularExpression is not supported yet; \
-             use Exact or PathPrefix",
-            "mesh.yaml:24: spec.rules[0].matches[1].queryParams: is not supported yet; \
-             match on the path, the method or headers",
-            "mesh.yaml:25: spec.rules[0].filters: is not supported yet; \
-             weft routes requests unchanged for now; remove the filters",
+            "mesh.yaml:21: spec.hostnames: is not supported yet; they have no effect on a route of a Service: match on \
+             the header host instead, as headers: [{ name: host, value: shop.example.org }]",
+            "mesh.yaml:23: spec.rules[0].sessionPersistence: is not supported yet; \
+             let a TrafficPolicy for the Service balance by a cookie",
         ]
     );
 }
 
 #[test]
 fn a_kind_that_is_not_supported_yet_is_refused_by_name() {
-    let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: a}\nspec: {}\n";
+    let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\nspec: {}\n";
     assert_eq!(
         check(text),
-        ["mesh.yaml:2: kind: kind GRPCRoute is not supported yet; \
-          supported kinds are MeshConfig, Service, HTTPRoute, AuthorizationPolicy, \
-          TrafficPolicy"]
+        ["mesh.yaml:2: kind: kind TLSRoute is not supported yet; \
+          supported kinds are MeshConfig, Service, HTTPRoute, GRPCRoute, TCPRoute, ReferenceGrant, \
+          AuthorizationPolicy, TrafficPolicy"]
     );
 }
 
@@ -153,35 +149,35 @@ fn a_route_to_a_missing_service_names_the_nearest_one() {
     assert_eq!(
         check(&text),
         [
-            "mesh.yaml:23: spec.rules[0].backendRefs[0].name: there is no Service order in namespace shop; \
+            "mesh.yaml:23: warning: spec.rules[0].backendRefs[0].name: there is no Service order in namespace shop; \
           did you mean orders?"
         ]
     );
 }
 
 #[test]
-fn a_route_to_a_missing_or_tcp_port_is_refused() {
+fn a_route_to_a_missing_or_tcp_port_is_a_warning() {
     let text = route(
         "    - backendRefs:\n        - {name: orders, port: 81}\n        - {name: db, port: 80}\n",
     );
     assert_eq!(
         check(&text),
         [
-            "mesh.yaml:23: spec.rules[0].backendRefs[0].port: Service orders has no port 81; it has 80",
-            "mesh.yaml:24: spec.rules[0].backendRefs[1].port: port 80 of Service db is tcp; \
+            "mesh.yaml:23: warning: spec.rules[0].backendRefs[0].port: Service orders has no port 81; it has 80",
+            "mesh.yaml:24: warning: spec.rules[0].backendRefs[1].port: port 80 of Service db is tcp; \
              an HTTPRoute needs an http or grpc port",
         ]
     );
 }
 
 #[test]
-fn weights_must_add_up_to_something_in_range() {
+fn weights_that_add_up_to_nothing_are_a_warning_and_those_out_of_range_an_error() {
     let zero = route("    - backendRefs:\n        - {name: orders, port: 80, weight: 0}\n");
     assert_eq!(
         check(&zero),
         [
-            "mesh.yaml:23: spec.rules[0].backendRefs: the weights add up to 0, so no request could go \
-          anywhere; give at least one backend a weight above 0"
+            "mesh.yaml:22: warning: spec.rules[0]: the weights add up to 0, so what the rule takes gets an error; \
+          give at least one backend a weight above 0"
         ]
     );
     let huge = route(

@@ -32,7 +32,9 @@ impl Check<'_> {
                 continue;
             }
             match target.kind {
-                TargetKind::HttpRoute => self.of_route(key, &field, target, &spec.traffic, &fields),
+                TargetKind::HttpRoute | TargetKind::GrpcRoute => {
+                    self.of_route(key, &field, target, &spec.traffic, &fields);
+                }
                 TargetKind::Service => self.of_service(key, &field, target, &spec.traffic, &fields),
                 TargetKind::Namespace => {
                     if target.name != key.namespace {
@@ -44,7 +46,7 @@ impl Check<'_> {
                 }
             }
         }
-        let is_route = |target: &TrafficTarget| target.kind == TargetKind::HttpRoute;
+        let is_route = |target: &TrafficTarget| target.kind.of_route().is_some();
         if !spec.target_refs.iter().any(is_route) {
             self.no_route_limits(key, "spec", &spec.traffic);
         }
@@ -162,13 +164,10 @@ impl Check<'_> {
         traffic: &TrafficSpec,
         fields: &[Field],
     ) {
-        let route = Key {
-            kind: Kind::HttpRoute,
-            namespace: key.namespace.clone(),
-            name: target.name.clone(),
-        };
+        let kind = target.kind.of_route().unwrap_or(Kind::HttpRoute);
+        let route = Key::new(kind, &key.namespace, &target.name);
         if !self.set.resources.contains_key(&route) {
-            self.missing(key, field, &route);
+            self.missing(Severity::Error, key, field, &route);
         }
         for one in fields.iter().filter(|field| !field.on_routes) {
             let message = "concerns the endpoints of a Service, not the requests of a route";
@@ -200,7 +199,7 @@ impl Check<'_> {
                 namespace: name.namespace,
                 name: name.name,
             };
-            self.missing(key, field, &wanted);
+            self.missing(Severity::Error, key, field, &wanted);
             return;
         };
         if self.is_broken(&name.namespace, &name.name) {
@@ -256,7 +255,7 @@ impl Check<'_> {
                 namespace: name.namespace,
                 name: name.name,
             };
-            self.missing(key, "spec.failover.name", &wanted);
+            self.missing(Severity::Error, key, "spec.failover.name", &wanted);
             return;
         };
         if self.is_broken(&name.namespace, &name.name) {
@@ -296,7 +295,7 @@ impl Check<'_> {
         for (i, limit) in traffic.rate_limits.iter().flatten().enumerate() {
             if limit.by == Some(RateLimitBy::Route) {
                 let field = format!("{at}.rateLimits[{i}].by");
-                let hint = "write by: Service or by: Caller, or target an HTTPRoute";
+                let hint = "write by: Service or by: Caller, or target a route";
                 self.error(key, &field, "there is no route here", hint);
             }
         }

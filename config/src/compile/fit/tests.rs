@@ -50,7 +50,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: front, namespace: shop }
 spec:
-  parentRefs: [ { kind: Service, name: front } ]
+  parentRefs: [ { group: '', kind: Service, name: front } ]
   rules: [ { backendRefs: [ { name: behind, port: 80 } ] } ]
 "#;
 

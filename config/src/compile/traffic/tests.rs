@@ -31,7 +31,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: { name: split, namespace: shop }
 spec:
-  parentRefs: [ { kind: Service, name: orders, port: 80 } ]
+  parentRefs: [ { group: '', kind: Service, name: orders, port: 80 } ]
   rules:
     - matches: [ { path: { value: /a } } ]
       backendRefs: [ { name: orders, port: 80 } ]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{AlgorithmName, BalanceSpec, FailoverSpec, FaultAbortSpec, TargetKind, TrafficTarget};
+use crate::resources::Kind;
 use crate::table::{Algorithm, FaultStatus, ServiceName};
 
 impl TargetKind {
@@ -10,8 +11,20 @@ impl TargetKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
             Self::Service => "Service",
             Self::Namespace => "Namespace",
+        }
+    }
+}
+
+impl TargetKind {
+    /// The kind of routes that it is.
+    pub(crate) fn of_route(self) -> Option<Kind> {
+        match self {
+            Self::HttpRoute => Some(Kind::HttpRoute),
+            Self::GrpcRoute => Some(Kind::GrpcRoute),
+            Self::Service | Self::Namespace => None,
         }
     }
 }

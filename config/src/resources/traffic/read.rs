@@ -44,6 +44,7 @@ fn target(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<TrafficTarget> {
     let kinds = [
         ("Service", TargetKind::Service),
         ("HTTPRoute", TargetKind::HttpRoute),
+        ("GRPCRoute", TargetKind::GrpcRoute),
         ("Namespace", TargetKind::Namespace),
     ];
     let kind = fields
@@ -122,24 +123,13 @@ fn group<T: Default>(
     value
 }
 
-/// The timeouts of a policy or of a route's rule (Gateway API, HTTPRouteTimeouts).
-pub(in crate::resources) fn route_timeouts(
-    d: &mut Decoder<'_>,
-    fields: &mut Fields<'_>,
-) -> TimeoutsSpec {
+fn timeouts(d: &mut Decoder<'_>, fields: &mut Fields<'_>) -> TimeoutsSpec {
     TimeoutsSpec {
         request: timeout(d, fields, "request"),
         backend_request: timeout(d, fields, "backendRequest"),
-        stream_idle: None,
-    }
-}
-
-fn timeouts(d: &mut Decoder<'_>, fields: &mut Fields<'_>) -> TimeoutsSpec {
-    TimeoutsSpec {
         stream_idle: fields
             .take("streamIdle")
             .and_then(|at| d.span(&at, &limit::TIMEOUT_RANGE)),
-        ..route_timeouts(d, fields)
     }
 }
 

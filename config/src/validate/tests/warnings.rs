@@ -101,7 +101,7 @@ fn a_backend_that_is_missing_is_no_open_one_as_well() {
     assert_eq!(
         check(&text),
         [
-            "mesh.yaml:23: spec.rules[0].backendRefs[0].name: there is no Service carts in namespace \
+            "mesh.yaml:23: warning: spec.rules[0].backendRefs[0].name: there is no Service carts in namespace \
           shop; apply the Service first, or in the same change"
         ]
     );

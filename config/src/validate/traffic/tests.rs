@@ -6,7 +6,7 @@ use crate::validate::tests::{check, service};
 /// Four services and a route of 43 lines; the policy's spec begins at line 48.
 fn mesh() -> String {
     let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
-        metadata: {name: split, namespace: shop}\nspec:\n  parentRefs: [{kind: Service, name: orders}]\n\
+        metadata: {name: split, namespace: shop}\nspec:\n  parentRefs: [{group: '', kind: Service, name: orders}]\n\
         \x20 rules:\n    - backendRefs: [{name: orders, port: 80}]\n---\n";
     service("orders", "http")
         + &service("db", "tcp")
@@ -242,7 +242,7 @@ fn targets_must_exist_and_be_the_policys_own() {
         ),
         (
             "{kind: Gateway, name: orders}",
-            "spec.targetRefs[0].kind: \"Gateway\" is not known here; use Service or HTTPRoute or Namespace",
+            "spec.targetRefs[0].kind: \"Gateway\" is not known here; use Service or HTTPRoute or GRPCRoute or Namespace",
         ),
         (
             "{kind: Service, name: orders, sectionName: http}",
