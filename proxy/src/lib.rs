@@ -40,8 +40,8 @@ mod worker;
 pub use admin::server::Endpoint as AdminEndpoint;
 pub use early::answer_while_waiting;
 pub use failure::{Failure, Reason};
+pub use outbound::explain;
 #[cfg(feature = "testing")]
 pub use run::start_in_memory;
-pub use outbound::explain;
 pub use run::{ControlPlane, Process, RunError, Running, run, start};
 pub use takeover::{MessageError, Predecessor, TakeoverError};

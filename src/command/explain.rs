@@ -151,7 +151,9 @@ async fn in_force(context: &ContextFlags) -> Result<Mesh, Failure> {
 
 /// The trust domain that the identities of files are of; any will do where they have none.
 fn domain_of(set: &Set) -> Result<TrustDomain, Failure> {
-    let of_services = set.services().flat_map(|(_, spec)| spec.identities.iter().flatten());
+    let of_services = set
+        .services()
+        .flat_map(|(_, spec)| spec.identities.iter().flatten());
     let of_policies = set.policies().flat_map(|(_, policy)| {
         let sources = policy.from.iter().flatten();
         sources.flat_map(|source| &source.principals)
@@ -159,7 +161,9 @@ fn domain_of(set: &Set) -> Result<TrustDomain, Failure> {
     let first = of_services.chain(of_policies).next();
     match first {
         Some(identity) => Ok(identity.trust_domain().clone()),
-        None => "mesh.test".parse().map_err(|error| Failure::new(Code::Failed, error)),
+        None => "mesh.test"
+            .parse()
+            .map_err(|error| Failure::new(Code::Failed, error)),
     }
 }
 
@@ -167,7 +171,9 @@ fn addressed(args: &Explain, set: &Set) -> Result<(ServiceName, u16), Failure> {
     let usage = |line: String| Failure::new(Code::Usage, line);
     let (name, port) = match args.to.split_once(':') {
         Some((name, port)) => {
-            let port = port.parse().map_err(|_| usage(format!("{port:?} is no port")))?;
+            let port = port
+                .parse()
+                .map_err(|_| usage(format!("{port:?} is no port")))?;
             (name, Some(port))
         }
         None => (args.to.as_str(), None),
@@ -196,7 +202,9 @@ fn addressed(args: &Explain, set: &Set) -> Result<(ServiceName, u16), Failure> {
                 true => "it has none with requests".to_owned(),
                 false => format!("one of {}", ports.join(", ")),
             };
-            return Err(usage(format!("say the port, as --to {service}:PORT; {known}")));
+            return Err(usage(format!(
+                "say the port, as --to {service}:PORT; {known}"
+            )));
         }
     };
     Ok((service, port))
@@ -271,7 +279,10 @@ fn text(explanation: &Explanation) -> String {
             (Some(status), Some(why)) => format!("; answered with {status}: {why}"),
             (_, _) => String::new(),
         };
-        line("backend", &format!("{} {} %{endpoints}{trouble}", share.backend, share.percent));
+        line(
+            "backend",
+            &format!("{} {} %{endpoints}{trouble}", share.backend, share.percent),
+        );
     }
     if let (Some(status), Some(answer)) = (explanation.status, &explanation.answer) {
         line("answer", &format!("{status} {answer}"));
@@ -279,7 +290,10 @@ fn text(explanation: &Explanation) -> String {
     if let Some(seen) = &explanation.delivered
         && explanation.status.is_none()
     {
-        line("delivered", &format!("{} with host {}", seen.path, seen.host));
+        line(
+            "delivered",
+            &format!("{} with host {}", seen.path, seen.host),
+        );
     }
     if let Some(treatment) = &explanation.treatment {
         line(
@@ -294,7 +308,10 @@ fn text(explanation: &Explanation) -> String {
     for decision in &explanation.decisions {
         let says = if decision.allowed { "allows" } else { "denies" };
         let by = decision.policy.as_deref().unwrap_or("the default");
-        line("policy", &format!("{} {says} it, by {by}", decision.service));
+        line(
+            "policy",
+            &format!("{} {says} it, by {by}", decision.service),
+        );
     }
     text
 }

@@ -56,7 +56,12 @@ struct Grounds<'t> {
     audited: Vec<&'t str>,
 }
 
-/// Decides one call. The policies of the service and of the parent must both allow it.
+/// Decides one call, before it is delivered and whenever the table changes while it runs. The policies of the service
+/// and of the parent must both allow it.
+///
+/// A parent that the table does not know adds nothing: a route was just made or removed, and the caller's table is newer
+/// or older than this one. The caller may address the service directly, so the policies of the service itself decide.
+/// Where only routes may lead to the service, such a call is refused.
 pub(crate) fn authorise<'t>(
     table: Option<&'t Table>,
     service: &Arc<ServedService>,
@@ -84,14 +89,16 @@ fn judge<'t>(
             "no table from the config service yet: all is denied",
         ));
     };
-    for name in std::iter::once(&service.name).chain(call.parent) {
-        let Some(authorization) = authorization_of(table, name) else {
-            // Strict: a service that no policy table mentions gets no delivery.
-            grounds.policy = None;
-            let detail = format!("no policy table for {name} here");
-            return Err(Failure::new(Reason::Denied, detail));
-        };
-        decide(authorization, name, call, grounds)?;
+    let Some(own) = authorization_of(table, &service.name) else {
+        // Strict: a service that no policy table mentions gets no delivery.
+        let detail = format!("no policy table for {} here", service.name);
+        return Err(Failure::new(Reason::Denied, detail));
+    };
+    decide(own, &service.name, call, grounds)?;
+    if let Some(parent) = call.parent
+        && let Some(authorization) = authorization_of(table, parent)
+    {
+        decide(authorization, parent, call, grounds)?;
     }
     Ok(())
 }
@@ -116,22 +123,6 @@ pub(crate) fn would_allow(
         Err(failure) => failure.policy.as_deref().map(str::to_owned),
     };
     (policy, outcome)
-}
-
-/// Decides whether a running call may go on. A route that is gone leads no new call here, and takes with it what is
-/// known of its parent's policies. It ends no call that it led, as the caller could have made it without the route;
-/// where only routes may lead, it does.
-pub(crate) fn goes_on(
-    table: Option<&Table>,
-    service: &Arc<ServedService>,
-    call: &Call<'_>,
-) -> Result<Permit, Failure> {
-    let is_known = |parent: &&ServiceName| {
-        let parent = table.and_then(|table| table.services.get(*parent));
-        parent.is_some_and(|parent| parent.authorization.is_some())
-    };
-    let parent = call.parent.filter(is_known);
-    authorise(table, service, &Call { parent, ..*call }).outcome
 }
 
 fn decide<'t>(

@@ -40,7 +40,7 @@ use crate::resilience::limit::{Ask, Caller, Limits};
 use crate::resilience::overload::classes::Class;
 use crate::worker::Worker;
 use application::Application;
-use authorise::{Call, Permit, authorise, goes_on};
+use authorise::{Call, Permit, authorise};
 use served::{InFlight, ServedService};
 use weft_transport::locks::lock;
 
@@ -401,7 +401,7 @@ async fn while_allowed<F: Future>(
                 }
                 let directory = Arc::clone(&policy.borrow_and_update());
                 let call = Call { caller, parent, request };
-                goes_on(directory.table.as_deref(), service, &call)?;
+                authorise(directory.table.as_deref(), service, &call).outcome?;
             }
         }
     }

@@ -4,11 +4,12 @@
 //! Not here: what a request meets on its way (endpoints that fail, limits that are reached); `weft endpoints` and the
 //! metrics show that.
 
-use http::request::Parts;
 use http::Uri;
+use http::request::Parts;
 use serde::Serialize;
 use weft_config::table::{
-    Asked, Backend, Filters, HeaderChanges, HttpMatch, PathMatch, RouteRule, Router, Service, ServiceName, Table,
+    Asked, Backend, Filters, HeaderChanges, HttpMatch, PathMatch, RouteRule, Router, Service,
+    ServiceName, Table,
 };
 use weft_transport::identity::SpiffeId;
 use weft_transport::units::format_duration;
@@ -172,7 +173,8 @@ impl Explanation {
     }
 
     fn treated(&mut self, traffic: &weft_config::table::RequestTraffic) {
-        let time = |time: Option<std::time::Duration>| time.map_or("none".to_owned(), format_duration);
+        let time =
+            |time: Option<std::time::Duration>| time.map_or("none".to_owned(), format_duration);
         self.treatment = Some(Treatment {
             request_timeout: time(traffic.timeouts.request),
             attempt_timeout: time(traffic.timeouts.backend_request),
@@ -277,8 +279,12 @@ fn share_of(question: &Question<'_>, backend: &Backend, percent: f64) -> Share {
     Share {
         backend: name,
         percent: (percent * 100.0).round() / 100.0,
-        endpoints: port.map(|port| port.endpoints.len()).filter(|count| *count > 0),
-        status: broken.is_some().then(|| Reason::NoBackend.status().as_u16()),
+        endpoints: port
+            .map(|port| port.endpoints.len())
+            .filter(|count| *count > 0),
+        status: broken
+            .is_some()
+            .then(|| Reason::NoBackend.status().as_u16()),
         answer: broken,
     }
 }
@@ -286,7 +292,10 @@ fn share_of(question: &Question<'_>, backend: &Backend, percent: f64) -> Share {
 fn delivered(question: &Question<'_>, filters: &Filters) -> Option<Delivered> {
     let target = question.head.uri.path_and_query()?;
     let host = authority(question.head).map_or_else(|| question.service.to_string(), str::to_owned);
-    let uri = Uri::builder().scheme("http").authority(host).path_and_query(target.clone());
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(host)
+        .path_and_query(target.clone());
     let mut uri = uri.build().ok()?;
     rewrite::apply(&mut uri, &filters.rewrite).ok()?;
     Some(Delivered {
@@ -320,7 +329,10 @@ fn refusal(rule: &RouteRule, asked: &Asked<'_>) -> Option<String> {
     let alone = |part: HttpMatch| !part.matches(asked);
     let nothing = HttpMatch::default;
     if let Some(path) = &one.path
-        && alone(HttpMatch { path: Some(path.clone()), ..nothing() })
+        && alone(HttpMatch {
+            path: Some(path.clone()),
+            ..nothing()
+        })
     {
         return Some(match path {
             PathMatch::Exact(path) => format!("the path is not {path}"),
@@ -329,28 +341,52 @@ fn refusal(rule: &RouteRule, asked: &Asked<'_>) -> Option<String> {
         });
     }
     if let Some(method) = &one.method
-        && alone(HttpMatch { method: Some(method.clone()), ..nothing() })
+        && alone(HttpMatch {
+            method: Some(method.clone()),
+            ..nothing()
+        })
     {
         return Some(format!("the method is not {method}"));
     }
     for header in &one.headers {
-        if alone(HttpMatch { headers: vec![header.clone()], ..nothing() }) {
+        if alone(HttpMatch {
+            headers: vec![header.clone()],
+            ..nothing()
+        }) {
             return Some(format!("the header {} is not {:?}", header.0, header.1));
         }
     }
     for header in &one.header_patterns {
-        if alone(HttpMatch { header_patterns: vec![header.clone()], ..nothing() }) {
-            return Some(format!("the header {} does not match {}", header.0, header.1));
+        if alone(HttpMatch {
+            header_patterns: vec![header.clone()],
+            ..nothing()
+        }) {
+            return Some(format!(
+                "the header {} does not match {}",
+                header.0, header.1
+            ));
         }
     }
     for query in &one.queries {
-        if alone(HttpMatch { queries: vec![query.clone()], ..nothing() }) {
-            return Some(format!("the query parameter {} is not {:?}", query.0, query.1));
+        if alone(HttpMatch {
+            queries: vec![query.clone()],
+            ..nothing()
+        }) {
+            return Some(format!(
+                "the query parameter {} is not {:?}",
+                query.0, query.1
+            ));
         }
     }
     for query in &one.query_patterns {
-        if alone(HttpMatch { query_patterns: vec![query.clone()], ..nothing() }) {
-            return Some(format!("the query parameter {} does not match {}", query.0, query.1));
+        if alone(HttpMatch {
+            query_patterns: vec![query.clone()],
+            ..nothing()
+        }) {
+            return Some(format!(
+                "the query parameter {} does not match {}",
+                query.0, query.1
+            ));
         }
     }
     Some("its conditions do not hold together".to_owned())
@@ -378,7 +414,8 @@ fn described(filters: &Filters) -> Vec<String> {
         lines.push("URLRewrite: the path changes".to_owned());
     }
     for mirror in &filters.mirrors {
-        let percent = f64::from(mirror.share.numerator) * 100.0 / f64::from(mirror.share.denominator);
+        let percent =
+            f64::from(mirror.share.numerator) * 100.0 / f64::from(mirror.share.denominator);
         lines.push(format!(
             "RequestMirror: {}:{} gets a copy of {percent} % of the requests",
             mirror.service, mirror.port
@@ -389,10 +426,16 @@ fn described(filters: &Filters) -> Vec<String> {
 
 fn changes(lines: &mut Vec<String>, of: &str, changes: &HeaderChanges) {
     for (name, value) in &changes.set {
-        lines.push(format!("{of} header {name} is set to {}", String::from(value.clone())));
+        lines.push(format!(
+            "{of} header {name} is set to {}",
+            String::from(value.clone())
+        ));
     }
     for (name, value) in &changes.add {
-        lines.push(format!("{of} header {name} gets {}", String::from(value.clone())));
+        lines.push(format!(
+            "{of} header {name} gets {}",
+            String::from(value.clone())
+        ));
     }
     for name in &changes.remove {
         lines.push(format!("{of} header {name} is removed"));

@@ -218,7 +218,9 @@ impl Attempts {
                 (time, time)
             }
             // It goes to another endpoint, which had no part in the failure.
-            (_, RetryCause::NotReached | RetryCause::Unprocessed) if self.made == 1 => (least, least),
+            (_, RetryCause::NotReached | RetryCause::Unprocessed) if self.made == 1 => {
+                (least, least)
+            }
             (_, _) => (pause(&retry.backoff, self.made, random), least),
         };
         // What was drawn on top of the least is to spread callers; there is no sense in missing the deadline for it.

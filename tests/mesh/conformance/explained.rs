@@ -32,9 +32,17 @@ fn explain_names_the_rule_the_backend_and_the_status_that_a_request_then_gets() 
     assert_eq!(header["rule"], "header");
     let none = explained(&fixture, &["--path", "/v2", "--method", "POST"]);
     assert_eq!(none["status"], 404);
-    assert!(none["passed_over"].to_string().contains("the method is not GET"), "{none}");
+    assert!(
+        none["passed_over"]
+            .to_string()
+            .contains("the method is not GET"),
+        "{none}"
+    );
     let moved = explained(&fixture, &["--path", "/old"]);
-    assert_eq!((&moved["status"], moved["answer"].as_str()), (&302.into(), Some("http://example.org/old")));
+    assert_eq!(
+        (&moved["status"], moved["answer"].as_str()),
+        (&302.into(), Some("http://example.org/old"))
+    );
     let broken = explained(&fixture, &["--path", "/nope"]);
     assert_eq!(broken["status"], 500);
     assert!(broken.to_string().contains("BackendNotFound"), "{broken}");
@@ -54,7 +62,12 @@ fn explain_names_the_rule_the_backend_and_the_status_that_a_request_then_gets() 
     );
     let denied = explained(&fixture, &["--path", "/v2/x"]);
     assert_eq!(denied["authorized"], false, "{denied}");
-    assert!(denied["decisions"].to_string().contains("AuthorizationPolicy/shop/no-v2"), "{denied}");
+    assert!(
+        denied["decisions"]
+            .to_string()
+            .contains("AuthorizationPolicy/shop/no-v2"),
+        "{denied}"
+    );
     let file = fixture.mesh.folder().join("case.yaml");
     let offline = explained(&fixture, &["--path", "/v2/x", "-f", file.to_str().unwrap()]);
     assert_eq!(offline["backend"], "v2.shop:80");

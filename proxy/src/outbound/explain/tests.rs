@@ -17,7 +17,12 @@ fn explained(target: &str, change: impl FnOnce(&mut RouteRule)) -> Explanation {
     let mut table = table();
     let orders = Arc::make_mut(table.services.get_mut(&name("orders")).unwrap());
     change(&mut orders.ports.get_mut(&80).unwrap().routes[0]);
-    let head = Request::builder().uri(target).body(()).unwrap().into_parts().0;
+    let head = Request::builder()
+        .uri(target)
+        .body(())
+        .unwrap()
+        .into_parts()
+        .0;
     let (caller, service) = (caller(), name("orders"));
     let question = Question {
         caller: &caller,
@@ -40,20 +45,32 @@ fn explained(target: &str, change: impl FnOnce(&mut RouteRule)) -> Explanation {
 fn the_rule_its_backends_and_their_shares_are_told() {
     let found = explained("/v/1?q=1", |_| {});
     assert_eq!(found.route.as_deref(), Some("HTTPRoute/shop/split"));
-    let shares: Vec<(&str, f64)> =
-        found.backends.iter().map(|one| (one.backend.as_str(), one.percent)).collect();
-    assert_eq!(shares, [("orders-v1.shop:80", 90.0), ("orders-v2.shop:80", 10.0)]);
+    let shares: Vec<(&str, f64)> = found
+        .backends
+        .iter()
+        .map(|one| (one.backend.as_str(), one.percent))
+        .collect();
+    assert_eq!(
+        shares,
+        [("orders-v1.shop:80", 90.0), ("orders-v2.shop:80", 10.0)]
+    );
     assert_eq!((found.backend, found.status), (None, None));
     assert_eq!(found.authorized, Some(true));
     let delivered = found.delivered.unwrap();
-    assert_eq!((delivered.path.as_str(), delivered.host.as_str()), ("/v/1?q=1", "orders.shop"));
+    assert_eq!(
+        (delivered.path.as_str(), delivered.host.as_str()),
+        ("/v/1?q=1", "orders.shop")
+    );
 }
 
 #[test]
 fn a_request_that_no_rule_takes_is_told_why_not() {
     let found = explained("/other", |_| {});
     assert_eq!(found.status, Some(404));
-    assert_eq!(found.passed_over[0].because, "the path is neither /v nor below it");
+    assert_eq!(
+        found.passed_over[0].because,
+        "the path is neither /v nor below it"
+    );
     let found = explained("/v", |rule| {
         rule.matches[0].method = Some("POST".into());
     });
@@ -61,7 +78,10 @@ fn a_request_that_no_rule_takes_is_told_why_not() {
     let found = explained("/v?a=1", |rule| {
         rule.matches[0].queries = vec![("a".into(), "2".into())];
     });
-    assert_eq!(found.passed_over[0].because, "the query parameter a is not \"2\"");
+    assert_eq!(
+        found.passed_over[0].because,
+        "the query parameter a is not \"2\""
+    );
 }
 
 #[test]
@@ -90,7 +110,10 @@ fn answers_of_the_mesh_have_their_status_and_reason() {
         };
         rule.filters = Arc::new(filters);
     });
-    assert_eq!(unresolved.answer.as_deref(), Some("its filter Lua script leads nowhere"));
+    assert_eq!(
+        unresolved.answer.as_deref(),
+        Some("its filter Lua script leads nowhere")
+    );
 }
 
 #[test]
@@ -138,5 +161,8 @@ fn a_service_that_may_not_be_called_is_told_by_its_policy() {
     let found = explain(&question, |_| table.clone());
     assert_eq!((found.status, found.authorized), (Some(403), Some(false)));
     let because = found.answer.unwrap();
-    assert!(because.contains("AuthorizationPolicy/shop/secret denies it"), "{because}");
+    assert!(
+        because.contains("AuthorizationPolicy/shop/secret denies it"),
+        "{because}"
+    );
 }

@@ -318,7 +318,11 @@ fn path_change(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<PathModifierSpe
         }
         Some(text)
     };
-    let full = path(decoder, "replaceFullPath", PathModifierType::ReplaceFullPath);
+    let full = path(
+        decoder,
+        "replaceFullPath",
+        PathModifierType::ReplaceFullPath,
+    );
     let prefix = path(
         decoder,
         "replacePrefixMatch",
@@ -456,9 +460,7 @@ fn cors(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<CorsSpec> {
         is_name,
         names,
     );
-    let credentials = fields
-        .take("allowCredentials")
-        .map(|at| decoder.truth(&at));
+    let credentials = fields.take("allowCredentials").map(|at| decoder.truth(&at));
     let max_age = fields
         .take("maxAge")
         .map(|at| decoder.integer(&at, 1, i32::MAX.unsigned_abs()));
@@ -485,8 +487,9 @@ fn is_origin(text: &str) -> bool {
         Some((host, port)) => (host, Some(port)),
         None => (rest, None),
     };
-    let is_port =
-        |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_port = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
+    };
     let host = host.strip_prefix("*.").unwrap_or(host);
     is_subdomain(&host.to_ascii_lowercase()) && port.is_none_or(is_port)
 }
@@ -536,6 +539,8 @@ pub(in crate::resources::route) fn prefix_fault(
     };
     match matches {
         [only] if is_prefix(only) => None,
-        _ => Some("ReplacePrefixMatch needs exactly one match in the rule, with a path of type PathPrefix"),
+        _ => Some(
+            "ReplacePrefixMatch needs exactly one match in the rule, with a path of type PathPrefix",
+        ),
     }
 }
