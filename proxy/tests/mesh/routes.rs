@@ -330,7 +330,7 @@ async fn a_redirect_is_answered_by_the_sidecar_and_is_no_failure() {
     }
     let labels = [
         "route=\"HTTPRoute/shop/r\"",
-        "response_code=\"301\"",
+        "status=\"301\"",
         "classification=\"success\"",
     ];
     assert!((mesh.metric("weft_requests_total", &labels).await - 1.0).abs() < 0.1);
@@ -428,7 +428,7 @@ async fn the_share_of_a_backend_that_cannot_be_used_fails_and_is_not_moved() {
     ] {
         assert_eq!(mesh.call(path, &[]).await.status, status, "{id}");
     }
-    let labels = ["route=\"HTTPRoute/shop/r\"", "response_code=\"500\""];
+    let labels = ["route=\"HTTPRoute/shop/r\"", "status=\"500\""];
     let counted = mesh.metric("weft_requests_total", &labels).await;
     assert!((counted - f64::from(failed) - 4.0).abs() < 0.1, "{counted}");
 }

@@ -59,13 +59,11 @@ pub(in super::super) fn location(
     };
     let host = redirect.host.as_deref().unwrap_or(addressed.host());
     let path = head.uri.path();
-    let target = match &redirect.path {
-        Some(change) => rewrite::target(path, head.uri.query(), change),
-        None => head
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str())
-            .to_owned(),
+    let query = head.uri.query();
+    let target = match (&redirect.path, query) {
+        (Some(change), _) => rewrite::target(path, query, change),
+        (None, Some(query)) => format!("{path}?{query}"),
+        (None, None) => path.to_owned(),
     };
     // `OPTIONS *` has no path to go to.
     let target = if target.starts_with('/') {
