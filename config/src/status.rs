@@ -157,7 +157,8 @@ impl<'a> Judge<'a> {
                 let acts = |(port, other): (u16, &Key)| format!("{other} acts on port {port}");
                 match (conflicts.first(), younger) {
                     (Some(first), _) if conflicts.len() == all => {
-                        let message = format!("{}, and routes of one kind act on a port", acts(*first));
+                        let message =
+                            format!("{}, and routes of one kind act on a port", acts(*first));
                         (Reason::Conflicted, message)
                     }
                     (Some(first), _) => (

@@ -14,9 +14,7 @@ use weft_transport::identity::{SpiffeId, TrustDomain};
 use crate::findings::{Finding, Findings, Severity};
 use crate::limits;
 use crate::nearest::nearest;
-use crate::resources::{
-    AuthorizationPolicySpec, Key, Kind, Parsed, Resource, ServiceSpec, Set,
-};
+use crate::resources::{AuthorizationPolicySpec, Key, Kind, Parsed, Resource, ServiceSpec, Set};
 use crate::table::{self, ServiceName};
 
 /// Identities and services of the control plane live here, and no others.
@@ -258,9 +256,7 @@ impl Check<'_> {
             .set
             .resources
             .range(Key::new(wanted.kind, namespace, "")..)
-            .take_while(|(other, _)| {
-                other.kind == wanted.kind && other.namespace == *namespace
-            });
+            .take_while(|(other, _)| other.kind == wanted.kind && other.namespace == *namespace);
         let names: Vec<&str> = of_namespace.map(|(key, _)| key.name.as_str()).collect();
         let hint = match nearest(name, &names) {
             Some(near) => format!("did you mean {near}?"),

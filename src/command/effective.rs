@@ -55,7 +55,10 @@ fn find(set: &Set, wanted: &str, namespace: Option<&str>) -> Result<Key, Failure
     let usage = |error: &dyn std::fmt::Display| Failure::new(Code::Usage, error);
     let (kinds, rest) = match wanted.split_once('/') {
         Some((kind, rest)) => (vec![kind.parse().map_err(|error| usage(&error))?], rest),
-        None => (vec![Kind::Service, Kind::HttpRoute, Kind::GrpcRoute], wanted),
+        None => (
+            vec![Kind::Service, Kind::HttpRoute, Kind::GrpcRoute],
+            wanted,
+        ),
     };
     let (name, namespace) = match (rest.split_once('/'), rest.split_once('.')) {
         (Some((namespace, name)), _) | (None, Some((name, namespace))) => (name, Some(namespace)),

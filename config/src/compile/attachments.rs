@@ -85,7 +85,10 @@ impl<'a> Attachments<'a> {
     /// What becomes of a route on a port to which it is attached.
     pub(crate) fn act(&self, route: &Route<'a>, parent: &'a ParentRef, port: u16) -> Act<'a> {
         let place = (parent_name(route, parent), port, group(route, parent));
-        let first = self.kinds.get(&place).and_then(|kinds| kinds.first_key_value());
+        let first = self
+            .kinds
+            .get(&place)
+            .and_then(|kinds| kinds.first_key_value());
         match first {
             Some((_, other)) if other.key.kind != route.key.kind => Act::Conflicts(other.key),
             Some((_, other)) if route.key.kind == Kind::TcpRoute && other.key != route.key => {
@@ -202,18 +205,20 @@ fn ports(kind: Kind, parent: &ParentRef, service: &ServiceSpec) -> Result<BTreeS
         Kind::GrpcRoute => ("http or grpc", "a GRPCRoute needs an http or grpc port"),
         _ => ("http or grpc", "an HTTPRoute needs an http or grpc port"),
     };
-    Err(match (found.as_slice(), parent.port, &parent.section_name) {
-        ([port], Some(_), _) => {
-            let message = format!("port {} of Service {name} is {}", port.port, port.protocol);
-            misfit("port", message, hint.to_owned())
-        }
-        ([port], None, Some(_)) => {
-            let message = format!("port {} of Service {name} is {}", port.port, port.protocol);
-            misfit("sectionName", message, hint.to_owned())
-        }
-        _ => {
-            let message = format!("Service {name} has no {wanted} port");
-            misfit("name", message, hint.to_owned())
-        }
-    })
+    Err(
+        match (found.as_slice(), parent.port, &parent.section_name) {
+            ([port], Some(_), _) => {
+                let message = format!("port {} of Service {name} is {}", port.port, port.protocol);
+                misfit("port", message, hint.to_owned())
+            }
+            ([port], None, Some(_)) => {
+                let message = format!("port {} of Service {name} is {}", port.port, port.protocol);
+                misfit("sectionName", message, hint.to_owned())
+            }
+            _ => {
+                let message = format!("Service {name} has no {wanted} port");
+                misfit("name", message, hint.to_owned())
+            }
+        },
+    )
 }

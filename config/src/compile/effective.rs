@@ -74,7 +74,10 @@ pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     }
     let service = set.service(&key.namespace, &key.name);
     let service = service.filter(|_| key.kind == Kind::Service)?;
-    let has_requests = service.ports.iter().any(|port| port.protocol.has_requests());
+    let has_requests = service
+        .ports
+        .iter()
+        .any(|port| port.protocol.has_requests());
     let means_something = |one: &Effective| {
         let mut fields = FIELDS.iter();
         fields.any(|field| field.path == one.field && (has_requests || field.on_tcp))

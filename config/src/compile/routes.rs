@@ -86,8 +86,8 @@ fn relate(
             // A Service that only routes may lead to is opened by those of its own namespace, and by those of others
             // that a ReferenceGrant permits. Consumers' routes open nothing: those who may call the parent would
             // all be let in, and not only the callers for whom such a route holds.
-            let permitted = target.namespace == route.key.namespace
-                || references.grants(route.key, target);
+            let permitted =
+                target.namespace == route.key.namespace || references.grants(route.key, target);
             if group == Group::Producers && permitted {
                 compiled.doors.insert(parent.clone());
             }

@@ -114,7 +114,8 @@ impl Plan {
             }
             let mut service = compiled.service.clone();
             let consumers = scope.consumers.as_ref();
-            if callable && let Some(routes) = consumers.and_then(|own| compiled.consumers.get(own)) {
+            if callable && let Some(routes) = consumers.and_then(|own| compiled.consumers.get(own))
+            {
                 routes.replace(&mut service.ports);
             }
             let serves = has(&scope.serves, place);

@@ -81,7 +81,8 @@ fn references_that_lead_nowhere_do_not_make_a_route_unaccepted() {
     ] {
         assert_eq!(all(missing), accepted(Reason::BackendNotFound), "{missing}");
     }
-    let unknown = "{backendRefs: [{group: unknown.example.com, kind: NonExistent, name: v1, port: 8080}]}";
+    let unknown =
+        "{backendRefs: [{group: unknown.example.com, kind: NonExistent, name: v1, port: 8080}]}";
     assert_eq!(all(unknown), accepted(Reason::InvalidKind));
     let tcp = "{backendRefs: [{name: v1, port: 9090}]}";
     assert_eq!(all(tcp), accepted(Reason::UnsupportedProtocol));
@@ -114,17 +115,12 @@ fn a_parent_whose_port_is_missing_does_not_match_and_one_that_is_missing_has_no_
 fn a_grpc_route_takes_a_port_from_an_http_route_and_only_there() {
     let both = set(&(route("HTTPRoute", "name: echo, port: 80", "{}")
         + &route("GRPCRoute", "name: echo, port: 80", "{}")));
-    assert_eq!(
-        reasons(&both, "HTTPRoute/mesh/r").0,
-        Reason::Conflicted
-    );
+    assert_eq!(reasons(&both, "HTTPRoute/mesh/r").0, Reason::Conflicted);
     assert_eq!(reasons(&both, "GRPCRoute/mesh/r").0, Reason::Accepted);
-    let elsewhere = set(&(route("HTTPRoute", "name: echo, port: 80", "{}")
-        + &route("GRPCRoute", "name: v1", "{}")));
-    assert_eq!(
-        reasons(&elsewhere, "HTTPRoute/mesh/r").0,
-        Reason::Accepted
-    );
+    let elsewhere =
+        set(&(route("HTTPRoute", "name: echo, port: 80", "{}")
+            + &route("GRPCRoute", "name: v1", "{}")));
+    assert_eq!(reasons(&elsewhere, "HTTPRoute/mesh/r").0, Reason::Accepted);
 }
 
 #[test]
@@ -167,7 +163,10 @@ fn another_namespace_needs_a_grant_only_where_the_mesh_asks_for_one() {
     for (right, wrong) in [
         ("g, namespace: web", "g, namespace: app"),
         ("group: gateway.networking.k8s.io", "group: example.com"),
-        ("kind: HTTPRoute, namespace: mesh", "kind: Gateway, namespace: mesh"),
+        (
+            "kind: HTTPRoute, namespace: mesh",
+            "kind: Gateway, namespace: mesh",
+        ),
         ("namespace: mesh}]", "namespace: other}]"),
         ("group: ''", "group: example.com"),
         ("kind: Service", "kind: Secret"),

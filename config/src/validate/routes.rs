@@ -16,7 +16,12 @@ impl Check<'_> {
         let (attachments, references) = (Attachments::new(set), References::new(set));
         for route in set.routes() {
             for (i, parent) in route.parents.iter().enumerate() {
-                self.parent(&attachments, &route, parent, &format!("spec.parentRefs[{i}]"));
+                self.parent(
+                    &attachments,
+                    &route,
+                    parent,
+                    &format!("spec.parentRefs[{i}]"),
+                );
             }
             for reference in route.references() {
                 let to = target(route.key, reference.to);
@@ -42,9 +47,7 @@ impl Check<'_> {
 
     /// A rule that answers every request with an error.
     fn without_backend(&mut self, route: &Route<'_>, at: &str, rule: &Rule<'_>) {
-        let answers = |kind| {
-            matches!(kind, FilterType::RequestRedirect | FilterType::ExtensionRef)
-        };
+        let answers = |kind| matches!(kind, FilterType::RequestRedirect | FilterType::ExtensionRef);
         if rule.filters.iter().any(|one| answers(one.kind)) || self.parsed.is_broken(route.key) {
             return;
         }

@@ -63,8 +63,8 @@ impl Check<'_> {
                 let Ok((name, _)) = references.resolve(route.key, reference.to) else {
                     continue;
                 };
-                let permitted = name.namespace == route.key.namespace
-                    || references.grants(route.key, &name);
+                let permitted =
+                    name.namespace == route.key.namespace || references.grants(route.key, &name);
                 if is_producer && permitted {
                     led_to.insert(name.clone());
                 }
@@ -93,7 +93,9 @@ impl Check<'_> {
             let name = &key.name;
             let (message, hint) = if named.contains(&service(&key.namespace, name)) {
                 (
-                    format!("only routes of other namespaces lead to Service {name}, so it may not be called"),
+                    format!(
+                        "only routes of other namespaces lead to Service {name}, so it may not be called"
+                    ),
                     "permit them by a ReferenceGrant: routes for the callers of one namespace never open it",
                 )
             } else {

@@ -97,16 +97,17 @@ fn an_unknown_field_is_refused_with_the_nearest_known_one() {
     let text = route("    - backendRfs:\n        - {name: orders, port: 80}\n");
     assert_eq!(
         check(&text),
-        [
-            "mesh.yaml:22: spec.rules[0].backendRfs: unknown field; did you mean backendRefs?",
-        ]
+        ["mesh.yaml:22: spec.rules[0].backendRfs: unknown field; did you mean backendRefs?",]
     );
 }
 
 #[test]
 fn what_gateway_api_has_and_weft_does_not_is_refused_by_name() {
-    let text = route("    - sessionPersistence: {type: Cookie}\n")
-        .replacen("  rules:", "  hostnames: [a.example.org]\n  rules:", 1);
+    let text = route("    - sessionPersistence: {type: Cookie}\n").replacen(
+        "  rules:",
+        "  hostnames: [a.example.org]\n  rules:",
+        1,
+    );
     assert_eq!(
         check(&text),
         [
@@ -120,7 +121,8 @@ fn what_gateway_api_has_and_weft_does_not_is_refused_by_name() {
 
 #[test]
 fn a_kind_that_is_not_supported_yet_is_refused_by_name() {
-    let text = "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\nspec: {}\n";
+    let text =
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\nspec: {}\n";
     assert_eq!(
         check(text),
         ["mesh.yaml:2: kind: kind TLSRoute is not supported yet; \

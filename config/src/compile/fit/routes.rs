@@ -115,7 +115,8 @@ fn reduce(one: &mut HttpMatch) {
     one.queries.clear();
     one.query_patterns.clear();
     one.headers.retain(|header| !is_host(header));
-    one.path.take_if(|path| matches!(path, PathMatch::Pattern(_)));
+    one.path
+        .take_if(|path| matches!(path, PathMatch::Pattern(_)));
 }
 
 fn has_filters(rule: &RouteRule) -> bool {

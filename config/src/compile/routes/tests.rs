@@ -89,20 +89,26 @@ fn the_most_specific_match_of_all_rules_takes_a_request() {
     };
     // X4: exact beats everything.
     let rules = http(
-        &(to("{path: {type: PathPrefix, value: /a}, method: GET, headers: [{name: x, value: '1'}]}", "v2")
-            + &to("{path: {type: Exact, value: /a}}", "v1")),
+        &(to(
+            "{path: {type: PathPrefix, value: /a}, method: GET, headers: [{name: x, value: '1'}]}",
+            "v2",
+        ) + &to("{path: {type: Exact, value: /a}}", "v1")),
     );
     assert_eq!(goes(&rules, "GET", "/a", &[("x", "1")]), "v1");
     // X5: the longer prefix beats method and headers.
     let rules = http(
-        &(to("{path: {value: /a}, method: GET, headers: [{name: x, value: '1'}]}", "v2")
-            + &to("{path: {value: /aa}}", "v1")),
+        &(to(
+            "{path: {value: /a}, method: GET, headers: [{name: x, value: '1'}]}",
+            "v2",
+        ) + &to("{path: {value: /aa}}", "v1")),
     );
     assert_eq!(goes(&rules, "GET", "/aa", &[("x", "1")]), "v1");
     // X6: a method beats any number of headers.
     let rules = http(
-        &(to("{headers: [{name: x, value: '1'}, {name: y, value: '1'}]}", "v2")
-            + &to("{method: GET}", "v1")),
+        &(to(
+            "{headers: [{name: x, value: '1'}, {name: y, value: '1'}]}",
+            "v2",
+        ) + &to("{method: GET}", "v1")),
     );
     assert_eq!(goes(&rules, "GET", "/", &[("x", "1"), ("y", "1")]), "v1");
     // X3: of equals the first rule.
@@ -179,7 +185,10 @@ fn what_leads_nowhere_keeps_its_share_and_says_why() {
     assert_eq!(backends[2].weight, 1_000_000);
     // A sidecar reads the names in it as names of Services.
     let json = serde_json::to_string(&rules).unwrap();
-    assert_eq!(serde_json::from_str::<Vec<RouteRule>>(&json).unwrap(), rules);
+    assert_eq!(
+        serde_json::from_str::<Vec<RouteRule>>(&json).unwrap(),
+        rules
+    );
 }
 
 #[test]
@@ -188,7 +197,8 @@ fn a_rule_or_route_without_backends_answers_what_it_takes() {
     assert_eq!(goes(&rules, "GET", "/empty", &[]), "500");
     assert_eq!(goes(&rules, "GET", "/", &[]), "404");
     let of = |kind: &str| {
-        let text = mesh() + &route(kind, "mesh", "r", "name: echo, port: 80", "").replace("  rules:\n", "");
+        let text = mesh()
+            + &route(kind, "mesh", "r", "name: echo, port: 80", "").replace("  rules:\n", "");
         self::rules(&table(&text, "mesh"), "echo.mesh", 80)
     };
     assert_eq!(goes(&of("HTTPRoute"), "GET", "/x", &[]), "500");
@@ -204,12 +214,21 @@ fn a_consumers_route_holds_for_its_namespace_and_replaces_the_producers_there() 
     let consumer = "  - matches: [{path: {value: /x}}]\n    backendRefs: [{namespace: mesh, name: v2, port: 80}]\n";
     let text = mesh()
         + &route("HTTPRoute", "mesh", "p", "name: echo", producer)
-        + &route("HTTPRoute", "cons", "c", "namespace: mesh, name: echo, port: 80", consumer);
+        + &route(
+            "HTTPRoute",
+            "cons",
+            "c",
+            "namespace: mesh, name: echo, port: 80",
+            consumer,
+        );
     let set = set(&text);
     let plan = plan(&set);
     let of = |namespace| {
         let table = plan.table(&sidecar(namespace, &[]), &Endpoints::new());
-        (rules(&table, "echo.mesh", 80), rules(&table, "echo.mesh", 7070))
+        (
+            rules(&table, "echo.mesh", 80),
+            rules(&table, "echo.mesh", 7070),
+        )
     };
     let (own, other_port) = of("cons");
     assert_eq!(goes(&own, "GET", "/x", &[]), "v2");
@@ -217,7 +236,11 @@ fn a_consumers_route_holds_for_its_namespace_and_replaces_the_producers_there() 
     // Only the port that it names.
     assert_eq!(goes(&other_port, "GET", "/x", &[]), "v1");
     for namespace in ["mesh", "web"] {
-        assert_eq!(goes(&of(namespace).0, "GET", "/x", &[]), "v1", "{namespace}");
+        assert_eq!(
+            goes(&of(namespace).0, "GET", "/x", &[]),
+            "v1",
+            "{namespace}"
+        );
     }
     // Only sidecars for which something differs have a scope of their own.
     let scope = |namespace| plan.scope(&sidecar(namespace, &[]));
@@ -236,13 +259,25 @@ fn only_routes_that_its_owner_wrote_or_permits_open_a_service_to_which_only_rout
         let secret = &table.services[&"secret.mesh".parse().unwrap()];
         let authorization = secret.authorization.clone().unwrap();
         // Of every parent that a call may state, its policies are known.
-        let stated = table.services.values().filter(|one| one.authorization.is_some());
+        let stated = table
+            .services
+            .values()
+            .filter(|one| one.authorization.is_some());
         let names = authorization.parents.unwrap().into_iter();
-        (names.map(|name| name.to_string()).collect::<Vec<_>>(), stated.count())
+        (
+            names.map(|name| name.to_string()).collect::<Vec<_>>(),
+            stated.count(),
+        )
     };
     let own = route("HTTPRoute", "mesh", "r", "name: echo", to_secret);
     assert_eq!(parents(&own), (vec!["echo.mesh".to_owned()], 2));
-    let consumers = route("HTTPRoute", "cons", "r", "namespace: mesh, name: echo", to_secret);
+    let consumers = route(
+        "HTTPRoute",
+        "cons",
+        "r",
+        "namespace: mesh, name: echo",
+        to_secret,
+    );
     assert_eq!(parents(&consumers), (vec![], 2));
     let foreign = route("HTTPRoute", "web", "r", "name: w", to_secret);
     assert_eq!(parents(&foreign), (vec![], 2));
@@ -280,7 +315,13 @@ fn a_grpc_route_acts_in_place_of_an_http_route_on_the_same_port() {
     let to = |name: &str| format!("  - backendRefs: [{{name: {name}, port: 80}}]\n");
     let text = mesh()
         + &route("HTTPRoute", "mesh", "a", "name: echo", &to("v1"))
-        + &route("GRPCRoute", "mesh", "b", "name: echo, port: 7070", &to("v2"));
+        + &route(
+            "GRPCRoute",
+            "mesh",
+            "b",
+            "name: echo, port: 7070",
+            &to("v2"),
+        );
     let table = table(&text, "mesh");
     let of = |port| goes(&rules(&table, "echo.mesh", port), "POST", "/a/B", &[]);
     assert_eq!((of(80), of(7070)), ("v1".into(), "v2".into()));
@@ -291,7 +332,13 @@ fn a_grpc_route_acts_in_place_of_an_http_route_on_the_same_port() {
 fn of_tcp_routes_for_a_port_one_acts() {
     let to = |name: &str| format!("  - backendRefs: [{{name: {name}, port: 9090}}]\n");
     let text = mesh()
-        + &route("TCPRoute", "mesh", "b", "name: echo, sectionName: tcp", &to("v2"))
+        + &route(
+            "TCPRoute",
+            "mesh",
+            "b",
+            "name: echo, sectionName: tcp",
+            &to("v2"),
+        )
         + &route("TCPRoute", "mesh", "a", "name: echo, port: 9090", &to("v1"));
     let table = table(&text, "mesh");
     let tcp = rules(&table, "echo.mesh", 9090);
@@ -322,7 +369,10 @@ fn filters_are_told_with_the_prefix_that_they_replace_and_without_mirrors_that_l
         panic!("{filters:?}");
     };
     assert_eq!(mirror.service.name, "v3");
-    assert_eq!((mirror.share.numerator, mirror.share.denominator), (20, 100));
+    assert_eq!(
+        (mirror.share.numerator, mirror.share.denominator),
+        (20, 100)
+    );
     let redirect = rules[0].backends[0].filters.redirect.as_ref().unwrap();
     assert_eq!((redirect.port, redirect.status), (Some(8083), 302));
 }
@@ -370,7 +420,13 @@ fn a_large_mesh_compiles_in_time_that_grows_with_its_size() {
                     to % 10
                 );
                 let (name, parent) = (format!("r{i}-{j}"), format!("name: s{i}"));
-                text += &route("HTTPRoute", &format!("n{namespace}"), &name, &parent, &rules);
+                text += &route(
+                    "HTTPRoute",
+                    &format!("n{namespace}"),
+                    &name,
+                    &parent,
+                    &rules,
+                );
             }
         }
         set(&text)

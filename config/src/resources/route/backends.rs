@@ -133,7 +133,9 @@ pub(super) fn backends(
         return Vec::new();
     };
     let items = decoder.list(&at, limits::BACKENDS_PER_RULE_MAX);
-    let backends = items.iter().filter_map(|item| backend(decoder, item, extras));
+    let backends = items
+        .iter()
+        .filter_map(|item| backend(decoder, item, extras));
     backends.collect()
 }
 

@@ -70,14 +70,31 @@ mod tests {
     #[test]
     fn the_durations_are_those_of_gep_2257() {
         for good in [
-            "0h", "0s", "0h0m0s", "150m", "7230s", "10s30m1h", "100ms200ms300ms", "01h", "00060m",
+            "0h",
+            "0s",
+            "0h0m0s",
+            "150m",
+            "7230s",
+            "10s30m1h",
+            "100ms200ms300ms",
+            "01h",
+            "00060m",
             "1h500ms",
         ] {
             assert!(is_duration(good), "{good}");
             assert!(parse_duration(good).is_ok(), "{good}");
         }
         for bad in [
-            "", "0", "1", "1m1", "1d", "1.5h", "-15m", "999999h", "1h30m10s20ms50h", "1us",
+            "",
+            "0",
+            "1",
+            "1m1",
+            "1d",
+            "1.5h",
+            "-15m",
+            "999999h",
+            "1h30m10s20ms50h",
+            "1us",
         ] {
             assert!(!is_duration(bad), "{bad}");
         }

@@ -122,8 +122,7 @@ impl GrpcMethodMatch {
             }
             (Some(service), None, MatchType::Exact) => PathMatch::Prefix(format!("/{service}")),
             (service, method, _) => {
-                let part =
-                    |text: &Option<String>| text.as_deref().map_or(ANY.to_owned(), escaped);
+                let part = |text: &Option<String>| text.as_deref().map_or(ANY.to_owned(), escaped);
                 let text = format!("/{}/{}", part(service), part(method));
                 PathMatch::Pattern(text.parse().ok()?)
             }
@@ -131,7 +130,10 @@ impl GrpcMethodMatch {
     }
 }
 
-pub(in crate::resources) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<GrpcRouteSpec> {
+pub(in crate::resources) fn decode(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+) -> Option<GrpcRouteSpec> {
     let mut fields = Fields::open(decoder, at)?;
     let parent_refs = parents(decoder, &mut fields);
     let rules = fields.take("rules").map(|at| {
@@ -189,9 +191,7 @@ fn method_match(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<GrpcMethodMatc
     let mut part = |decoder: &mut Decoder<'_>, name, is_valid: fn(&str) -> bool, hint: &str| {
         let at = fields.take(name)?;
         let read = bounded(decoder, &at, 1..=limits::PATH_LENGTH_MAX).and_then(|text| match kind {
-            Some(MatchType::RegularExpression) => {
-                check_pattern(decoder, &at, &text).map(|()| text)
-            }
+            Some(MatchType::RegularExpression) => check_pattern(decoder, &at, &text).map(|()| text),
             Some(MatchType::Exact) if !is_valid(&text) => {
                 let message = format!("{text:?} is not valid");
                 decoder.error(&at, message, Some(hint.to_owned()));
@@ -233,5 +233,8 @@ fn is_word(text: &str) -> bool {
 
 /// Words with dots between; one more may come first (Gateway API v1, GRPCMethodMatch.service).
 fn is_service(text: &str) -> bool {
-    text.strip_prefix('.').unwrap_or(text).split('.').all(is_word)
+    text.strip_prefix('.')
+        .unwrap_or(text)
+        .split('.')
+        .all(is_word)
 }

@@ -98,7 +98,10 @@ pub struct RouteRetrySpec {
 pub(super) const HOSTNAMES: &str = "they have no effect on a route of a Service: match on the header host instead, \
                                     as headers: [{ name: host, value: shop.example.org }]";
 
-pub(in crate::resources) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteSpec> {
+pub(in crate::resources) fn decode(
+    decoder: &mut Decoder<'_>,
+    at: &At<'_>,
+) -> Option<HttpRouteSpec> {
     let mut fields = Fields::open(decoder, at)?;
     let parent_refs = parents(decoder, &mut fields);
     let rules = fields.take("rules").map(|at| {
@@ -171,7 +174,9 @@ fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
     fields.refuse(decoder, "sessionPersistence", hint);
     fields.close(decoder);
     if let Some(at) = &backends_at
-        && filters.iter().any(|one| one.kind == FilterType::RequestRedirect)
+        && filters
+            .iter()
+            .any(|one| one.kind == FilterType::RequestRedirect)
         && !backend_refs.is_empty()
     {
         let hint = "remove them, or the RequestRedirect filter of the rule".to_owned();

@@ -171,9 +171,7 @@ impl HttpPathMatch {
             PathMatchType::PathPrefix if self.value == "/" => None,
             PathMatchType::PathPrefix => Some(PathMatch::Prefix(self.value.clone())),
             PathMatchType::Exact => Some(PathMatch::Exact(self.value.clone())),
-            PathMatchType::RegularExpression => {
-                Some(PathMatch::Pattern(self.value.parse().ok()?))
-            }
+            PathMatchType::RegularExpression => Some(PathMatch::Pattern(self.value.parse().ok()?)),
         })
     }
 }

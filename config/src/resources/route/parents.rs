@@ -72,7 +72,8 @@ impl ParentRef {
         if mine == others {
             return Some(("the same parent is listed twice", "remove one"));
         }
-        let shape = |section: &Option<String>, port: Option<u16>| (section.is_some(), port.is_some());
+        let shape =
+            |section: &Option<String>, port: Option<u16>| (section.is_some(), port.is_some());
         (shape(mine.0, mine.1) != shape(others.0, others.1)).then_some((
             "the same Service is listed with and without a port",
             "name it once without, or each time with a port (and each time with a sectionName)",

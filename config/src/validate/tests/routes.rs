@@ -6,7 +6,9 @@ use super::*;
 fn rule(fields: &str) -> Vec<String> {
     let text = route(&format!("    - {{{fields}}}\n"));
     let found = check(&text);
-    let short = found.iter().map(|line| line.trim_start_matches("mesh.yaml:22: "));
+    let short = found
+        .iter()
+        .map(|line| line.trim_start_matches("mesh.yaml:22: "));
     short.map(str::to_owned).collect()
 }
 
@@ -68,7 +70,9 @@ fn a_prefix_is_replaced_only_where_the_rule_has_exactly_one() {
     ] {
         is_refused(&format!("{matches}{replace}, {TO}"), fault);
     }
-    is_accepted(&format!("matches: [{{path: {{value: /a}}}}], {replace}, {TO}"));
+    is_accepted(&format!(
+        "matches: [{{path: {{value: /a}}}}], {replace}, {TO}"
+    ));
     is_refused(
         "backendRefs: [{name: orders, port: 80, filters: [{type: URLRewrite, urlRewrite: \
          {path: {type: ReplacePrefixMatch, replacePrefixMatch: /x}}}]}]",
@@ -147,7 +151,12 @@ fn a_mirror_has_one_share_that_is_at_most_all() {
             "filters: [{{type: RequestMirror, requestMirror: {{backendRef: {{name: orders, port: 80}}{share}}}}}], {TO}"
         )
     };
-    for good in ["", ", percent: 0", ", percent: 100", ", fraction: {numerator: 1}"] {
+    for good in [
+        "",
+        ", percent: 0",
+        ", percent: 100",
+        ", fraction: {numerator: 1}",
+    ] {
         is_accepted(&mirror(good));
     }
     let at = "spec.rules[0].filters[0].requestMirror";
@@ -230,7 +239,9 @@ fn names_of_rules_differ_and_matches_are_counted_over_the_route() {
     let rule = |prefix: &str| {
         format!(
             "    - {{matches: [{}], {TO}}}\n",
-            matches.join(", ").replace("value: /", &format!("value: /{prefix}"))
+            matches
+                .join(", ")
+                .replace("value: /", &format!("value: /{prefix}"))
         )
     };
     assert!(check(&route(&(rule("a") + &rule("b")))).is_empty());
@@ -247,11 +258,26 @@ fn retries_and_durations_are_those_of_gateway_api() {
     is_accepted(&format!("{TO}, retry: {{}}"));
     let at = "spec.rules[0]";
     for (fields, fault) in [
-        ("retry: {attempts: 0}", ".retry.attempts: 0 is not within 1 to 10"),
-        ("retry: {codes: [200]}", ".retry.codes[0]: 200 is not within 400 to 599"),
-        ("retry: {backoff: 1.5s}", ".retry.backoff: \"1.5s\" is no duration of Gateway API;"),
-        ("timeouts: {request: 1d}", ".timeouts.request: \"1d\" is no duration of Gateway API;"),
-        ("timeouts: {request: 999999ms}", ".timeouts.request: \"999999ms\" is no duration of Gateway API;"),
+        (
+            "retry: {attempts: 0}",
+            ".retry.attempts: 0 is not within 1 to 10",
+        ),
+        (
+            "retry: {codes: [200]}",
+            ".retry.codes[0]: 200 is not within 400 to 599",
+        ),
+        (
+            "retry: {backoff: 1.5s}",
+            ".retry.backoff: \"1.5s\" is no duration of Gateway API;",
+        ),
+        (
+            "timeouts: {request: 1d}",
+            ".timeouts.request: \"1d\" is no duration of Gateway API;",
+        ),
+        (
+            "timeouts: {request: 999999ms}",
+            ".timeouts.request: \"999999ms\" is no duration of Gateway API;",
+        ),
     ] {
         is_refused(&format!("{TO}, {fields}"), &format!("{at}{fault}"));
     }
@@ -285,7 +311,9 @@ fn what_leads_nowhere_is_accepted_with_a_warning() {
     ] {
         is_refused(fields, warning);
     }
-    is_accepted("backendRefs: [{name: orders, port: 80, weight: 1000000}, {name: orders, port: 80, weight: 1000000}]");
+    is_accepted(
+        "backendRefs: [{name: orders, port: 80, weight: 1000000}, {name: orders, port: 80, weight: 1000000}]",
+    );
     is_refused(
         "backendRefs: [{name: orders}]",
         "spec.rules[0].backendRefs[0].port: is missing;",
@@ -296,18 +324,34 @@ fn what_leads_nowhere_is_accepted_with_a_warning() {
 fn parents_of_one_service_differ_in_the_same_fields() {
     let parents = |refs: &str| {
         let text = route(&format!("    - {TO}\n"))
-            .replace("    - {group: '', kind: Service, name: orders, port: 80}\n", refs)
-            .replace("{port: 80, protocol: http}", "{port: 80, name: web, protocol: http}, {port: 81, protocol: http}")
-            .replace("    - {port: 80, name: web, protocol: http}, {port: 81, protocol: http}", "    - {port: 80, name: web, protocol: http}\n    - {port: 81, protocol: http}");
+            .replace(
+                "    - {group: '', kind: Service, name: orders, port: 80}\n",
+                refs,
+            )
+            .replace(
+                "{port: 80, protocol: http}",
+                "{port: 80, name: web, protocol: http}, {port: 81, protocol: http}",
+            )
+            .replace(
+                "    - {port: 80, name: web, protocol: http}, {port: 81, protocol: http}",
+                "    - {port: 80, name: web, protocol: http}\n    - {port: 81, protocol: http}",
+            );
         check(&text)
     };
     let one = |fields: &str| format!("    - {{group: '', kind: Service, name: orders{fields}}}\n");
     let both = |first: &str, second: &str| parents(&(one(first) + &one(second)));
     assert!(both(", port: 80", ", port: 81").is_empty());
-    for (first, second) in [("", ""), ("", ", port: 80"), (", port: 80", ", sectionName: web")] {
+    for (first, second) in [
+        ("", ""),
+        ("", ", port: 80"),
+        (", port: 80", ", sectionName: web"),
+    ] {
         let found = both(first, second);
         assert_eq!(found.len(), 1, "{first} {second}: {found:?}");
-        assert!(found[0].contains("spec.parentRefs[1]: the same"), "{found:?}");
+        assert!(
+            found[0].contains("spec.parentRefs[1]: the same"),
+            "{found:?}"
+        );
     }
     let section = parents(&one(", sectionName: wob"));
     assert_eq!(section.len(), 1, "{section:?}");
@@ -321,9 +365,7 @@ fn parents_of_one_service_differ_in_the_same_fields() {
 
 #[test]
 fn a_parent_without_a_group_is_taken_as_a_service_with_a_warning_and_a_gateway_is_refused() {
-    let with = |group: &str| {
-        check(&route(&format!("    - {TO}\n")).replace("group: '', ", group))
-    };
+    let with = |group: &str| check(&route(&format!("    - {TO}\n")).replace("group: '', ", group));
     assert_eq!(
         with(""),
         [
@@ -382,7 +424,10 @@ fn a_grpc_method_is_a_service_a_method_or_both() {
         assert_eq!(one(bad).len(), 1, "{bad}: {:?}", one(bad));
     }
     let redirect = grpc("filters: [{type: RequestRedirect, requestRedirect: {port: 81}}]");
-    assert!(redirect[0].contains("\"RequestRedirect\" is not known here"), "{redirect:?}");
+    assert!(
+        redirect[0].contains("\"RequestRedirect\" is not known here"),
+        "{redirect:?}"
+    );
 }
 
 #[test]
@@ -394,9 +439,11 @@ fn ports_have_distinct_names_and_both_protocols_agree() {
         ))
     };
     assert!(
-        ports("{name: a, port: 80, protocol: http, appProtocol: kubernetes.io/ws}, \
+        ports(
+            "{name: a, port: 80, protocol: http, appProtocol: kubernetes.io/ws}, \
                {name: b, port: 81, protocol: grpc, appProtocol: kubernetes.io/h2c}, \
-               {name: c, port: 82, protocol: tcp, appProtocol: mysql}")
+               {name: c, port: 82, protocol: tcp, appProtocol: mysql}"
+        )
         .is_empty()
     );
     assert_eq!(

@@ -62,7 +62,8 @@ fn told(features: Features) -> Fitted {
         identity: "spiffe://demo.test/ns/shop/sa/front".parse().unwrap(),
         locality: None,
     };
-    let endpoints = Endpoints::from([(("front.shop".parse().unwrap(), 9090), vec![endpoint].into())]);
+    let endpoints =
+        Endpoints::from([(("front.shop".parse().unwrap(), 9090), vec![endpoint].into())]);
     plan.fitted(&plan.scope(&sidecar), &endpoints)
 }
 
@@ -95,9 +96,15 @@ fn a_rule_whose_conditions_cannot_be_told_keeps_the_others_and_leads_nowhere() {
     let fitted = told(lacking(Feature::RouteConditions));
     assert_eq!(led(&fitted), ["0", "4", "5"]);
     assert_eq!(
-        fitted.withheld.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["HTTPRoute/shop/r needs route-conditions, which this sidecar does not know: requests to front.shop:80 that \
-          it takes get an error"]
+        fitted
+            .withheld
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        [
+            "HTTPRoute/shop/r needs route-conditions, which this sidecar does not know: requests to front.shop:80 that \
+          it takes get an error"
+        ]
     );
     let (before, after) = (rules(&whole), rules(&fitted));
     assert_eq!(before.len(), after.len());
@@ -126,7 +133,10 @@ fn the_share_of_a_broken_backend_goes_nowhere_in_an_older_sidecar_either() {
     let fitted = told(lacking(Feature::BrokenBackends));
     assert_eq!(fitted.withheld, []);
     let rules = rules(&fitted);
-    let rule = rules.iter().find(|rule| rule.route.ends_with("/5")).unwrap();
+    let rule = rules
+        .iter()
+        .find(|rule| rule.route.ends_with("/5"))
+        .unwrap();
     let ports: Vec<u16> = rule.backends.iter().map(|backend| backend.port).collect();
     assert_eq!(ports, [0, 80]);
     assert!(!has_broken(rule));
