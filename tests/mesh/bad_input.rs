@@ -51,12 +51,12 @@ fn a_bad_file_is_refused_as_a_whole_with_file_and_line() {
             ),
             &["mesh.yaml", "protocl", "protocol"],
         ),
-        // A route to a missing service.
+        // A route with a regular expression that is none.
         (
             format!(
-                "{good}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: lost, namespace: shop }}\nspec:\n  parentRefs: [ {{ group: \"\", kind: Service, name: orders, port: 80 }} ]\n  rules: [ {{ backendRefs: [ {{ name: nowhere, port: 80 }} ] }} ]\n"
+                "{good}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: lost, namespace: shop }}\nspec:\n  parentRefs: [ {{ group: \"\", kind: Service, name: orders, port: 80 }} ]\n  rules: [ {{ matches: [ {{ path: {{ type: RegularExpression, value: \"/(\" }} }} ], backendRefs: [ {{ name: orders, port: 80 }} ] }} ]\n"
             ),
-            &["mesh.yaml", "nowhere"],
+            &["mesh.yaml", "matches[0].path.value", "regular expression"],
         ),
         // A kind that does not exist.
         (

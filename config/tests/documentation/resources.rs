@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use weft_config::compile::effective;
 use weft_config::resources::{
-    AuthorizationPolicySpec, HttpRouteSpec, Kind, MeshConfigSpec, Object, ServiceSpec, Set,
-    SourceFile, TrafficPolicySpec, parse,
+    AuthorizationPolicySpec, GrpcRouteSpec, HttpRouteSpec, Kind, MeshConfigSpec, Object,
+    ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec, TrafficPolicySpec, parse,
 };
 
 use super::fields::{Row, rows, table};
@@ -33,6 +33,9 @@ fn rows_of(kind: Kind) -> Vec<Row> {
     let mut rows = match kind {
         Kind::Service => of::<ServiceSpec>(&none),
         Kind::HttpRoute => of::<HttpRouteSpec>(&none),
+        Kind::GrpcRoute => of::<GrpcRouteSpec>(&none),
+        Kind::TcpRoute => of::<TcpRouteSpec>(&none),
+        Kind::ReferenceGrant => of::<ReferenceGrantSpec>(&none),
         Kind::AuthorizationPolicy => of::<AuthorizationPolicySpec>(&none),
         Kind::MeshConfig => of::<MeshConfigSpec>(&none),
         Kind::TrafficPolicy => of::<TrafficPolicySpec>(&defaults_of_traffic()),

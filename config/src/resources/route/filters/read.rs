@@ -1,16 +1,19 @@
 //! Reads filters, and refuses those that exclude each other (Gateway API v1, HTTPRouteRule.filters).
 
+mod cors;
+mod url;
+
 use std::collections::BTreeSet;
 
 use super::super::backends::{Extras, backend};
-use super::super::is_subdomain;
-use super::super::matches::{METHODS, bounded, check_literal};
+use super::super::matches::bounded;
 use super::super::parents::all_or_none;
 use super::*;
 use crate::resources::HttpRouteMatch;
 use crate::resources::decode::{At, Decoder, Fields};
 use crate::resources::route::PathMatchType;
-use crate::resources::service::port_number;
+use cors::cors;
+use url::{redirect, rewrite};
 
 /// Which filters a list may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,117 +249,6 @@ fn changed_name(
     Some(written)
 }
 
-fn hostname(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<String> {
-    let text = decoder.text(at)?;
-    // Gateway API v1, PreciseHostname: no address.
-    if is_subdomain(&text) && text.parse::<std::net::IpAddr>().is_err() {
-        return Some(text);
-    }
-    let hint = "write a host in lower case, without a port, as example.org".to_owned();
-    decoder.error(at, format!("{text:?} is no hostname"), Some(hint));
-    None
-}
-
-fn redirect(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<RequestRedirectSpec> {
-    let mut fields = Fields::open(decoder, at)?;
-    let schemes = [
-        ("http", RedirectScheme::Http),
-        ("https", RedirectScheme::Https),
-    ];
-    let scheme = fields
-        .take("scheme")
-        .map(|at| decoder.choice(&at, &schemes));
-    let host = fields.take("hostname").map(|at| hostname(decoder, &at));
-    let path = fields.take("path").map(|at| path_change(decoder, &at));
-    let port = fields.take("port").map(|at| port_number(decoder, &at));
-    let status = match fields.take("statusCode") {
-        Some(at) => status(decoder, &at),
-        None => Some(found()),
-    };
-    fields.close(decoder);
-    Some(RequestRedirectSpec {
-        scheme: all_or_none(scheme)?,
-        hostname: all_or_none(host)?,
-        path: all_or_none(path)?,
-        port: all_or_none(port)?,
-        status_code: status?,
-    })
-}
-
-fn status(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<u16> {
-    let number = decoder.integer(at, 100, 599)?;
-    let number = u16::try_from(number).ok()?;
-    if [301, 302, 303, 307, 308].contains(&number) {
-        return Some(number);
-    }
-    let hint = "use 301, 302, 303, 307 or 308".to_owned();
-    decoder.error(at, format!("{number} is no redirect"), Some(hint));
-    None
-}
-
-fn path_change(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<PathModifierSpec> {
-    let mut fields = Fields::open(decoder, at)?;
-    let kinds = [
-        ("ReplaceFullPath", PathModifierType::ReplaceFullPath),
-        ("ReplacePrefixMatch", PathModifierType::ReplacePrefixMatch),
-    ];
-    let errors = decoder.findings.errors();
-    let kind = fields
-        .require(decoder, "type")
-        .and_then(|at| decoder.choice(&at, &kinds));
-    let mut path = |decoder: &mut Decoder<'_>, name, of: PathModifierType| {
-        let at = fields.take(name)?;
-        if kind.is_some_and(|kind| kind != of) {
-            let hint = "write the field of the same name as the type".to_owned();
-            decoder.error(&at, "does not belong to this type", Some(hint));
-            return None;
-        }
-        let text = bounded(decoder, &at, 0..=limits::PATH_LENGTH_MAX)?;
-        let is_empty = of == PathModifierType::ReplacePrefixMatch && text.is_empty();
-        if !is_empty {
-            check_literal(decoder, &at, &text)?;
-        }
-        Some(text)
-    };
-    let full = path(
-        decoder,
-        "replaceFullPath",
-        PathModifierType::ReplaceFullPath,
-    );
-    let prefix = path(
-        decoder,
-        "replacePrefixMatch",
-        PathModifierType::ReplacePrefixMatch,
-    );
-    fields.close(decoder);
-    let kind = kind?;
-    if decoder.findings.errors() > errors {
-        return None;
-    }
-    if full.is_none() && prefix.is_none() {
-        let (name, _) = kinds[usize::from(kind == PathModifierType::ReplacePrefixMatch)];
-        let message = format!("type: {name} needs the field of the same name");
-        decoder.error(at, message, None);
-        return None;
-    }
-    Some(PathModifierSpec {
-        kind,
-        replace_full_path: full,
-        replace_prefix_match: prefix,
-    })
-}
-
-fn rewrite(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<UrlRewriteSpec> {
-    let mut fields = Fields::open(decoder, at)?;
-    let host = fields.take("hostname").map(|at| hostname(decoder, &at));
-    let path = fields.take("path").map(|at| path_change(decoder, &at));
-    fields.close(decoder);
-    Some(UrlRewriteSpec {
-        hostname: all_or_none(host)?,
-        path: all_or_none(path)?,
-    })
-}
-
 fn mirror(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<RequestMirrorSpec> {
     let mut fields = Fields::open(decoder, at)?;
     let to = fields
@@ -399,99 +291,6 @@ fn fraction(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<FractionSpec> {
         numerator,
         denominator,
     })
-}
-
-fn cors(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<CorsSpec> {
-    let mut fields = Fields::open(decoder, at)?;
-    let mut list = |decoder: &mut Decoder<'_>, name, most, check: fn(&str) -> bool, hint: &str| {
-        let Some(at) = fields.take(name) else {
-            return Vec::new();
-        };
-        let items = decoder.list(&at, most);
-        let mut read: Vec<String> = Vec::new();
-        for item in &items {
-            let Some(text) = decoder.text(item) else {
-                continue;
-            };
-            if text != "*" && !check(&text) {
-                let message = format!("{text:?} is not valid");
-                decoder.error(item, message, Some(hint.to_owned()));
-            } else if read.contains(&text) {
-                let message = format!("{text} is listed twice");
-                decoder.error(item, message, Some("remove one".to_owned()));
-            } else {
-                read.push(text);
-            }
-        }
-        if read.len() > 1 && read.iter().any(|one| one == "*") {
-            let hint = "remove the others".to_owned();
-            decoder.error(&at, "* means all and stands alone", Some(hint));
-        }
-        read
-    };
-    let is_name = |text: &str| http::HeaderName::from_bytes(text.as_bytes()).is_ok();
-    let is_method = |text: &str| METHODS.contains(&text);
-    let names = "write the name of a header field, or *";
-    let origins = list(
-        decoder,
-        "allowOrigins",
-        limits::CORS_LIST_MAX,
-        is_origin,
-        "write http:// or https:// with a host and no path, as https://*.example.org:8443, or *",
-    );
-    let methods = list(
-        decoder,
-        "allowMethods",
-        METHODS.len(),
-        is_method,
-        "write a method in upper case, or *",
-    );
-    let headers = list(
-        decoder,
-        "allowHeaders",
-        limits::CORS_LIST_MAX,
-        is_name,
-        names,
-    );
-    let exposed = list(
-        decoder,
-        "exposeHeaders",
-        limits::CORS_LIST_MAX,
-        is_name,
-        names,
-    );
-    let credentials = fields.take("allowCredentials").map(|at| decoder.truth(&at));
-    let max_age = fields
-        .take("maxAge")
-        .map(|at| decoder.integer(&at, 1, i32::MAX.unsigned_abs()));
-    fields.close(decoder);
-    Some(CorsSpec {
-        allow_origins: origins,
-        allow_credentials: all_or_none(credentials)?,
-        allow_methods: methods,
-        allow_headers: headers,
-        expose_headers: exposed,
-        max_age: all_or_none(max_age)?,
-    })
-}
-
-/// `scheme://host[:port]`, whose host may begin with `*.` (Gateway API v1, CORSOrigin).
-fn is_origin(text: &str) -> bool {
-    let Some(rest) = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"))
-    else {
-        return false;
-    };
-    let (host, port) = match rest.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (rest, None),
-    };
-    let is_port = |text: &str| {
-        text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
-    };
-    let host = host.strip_prefix("*.").unwrap_or(host);
-    is_subdomain(&host.to_ascii_lowercase()) && port.is_none_or(is_port)
 }
 
 fn extension(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ExtensionRefSpec> {
