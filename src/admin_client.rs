@@ -17,12 +17,12 @@ use weft_transport::private_socket;
 
 use crate::failure::{Code, Failure, chain};
 
-/// How long an answer is waited for: the endpoint computes little.
+/// The time limit for an answer: the endpoint computes little.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer; a dump of 10 000 endpoints fits.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Where an endpoint is.
+/// The place of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// TCP.
@@ -47,7 +47,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The document. A sidecar without one, because it waits for something, says why.
+    /// The document. A sidecar that has none yet reports for which event it waits.
     pub fn json(&self) -> Result<serde_json::Value, Failure> {
         self.good()?;
         serde_json::from_slice(&self.body).map_err(|error| {

@@ -60,7 +60,7 @@ impl SidecarFlags {
                 "this sidecar takes no changes: its settings say admin.socket: off, and not admin.changes: loopback",
             ));
         }
-        // A sidecar whose settings are unknown says itself where it takes changes.
+        // A sidecar whose settings are unknown reports where it takes changes.
         Ok(or_default(targets))
     }
 

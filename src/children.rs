@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 
 use crate::failure::{Code, Failure};
 
-/// Children that have not ended this long after they were asked are killed.
+/// Children that have not ended this long after the request are killed.
 const GRACE: Duration = Duration::from_secs(4);
 /// Lines of a dead child's log that are shown.
 const LOG_LINES: usize = 8;

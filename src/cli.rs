@@ -50,7 +50,7 @@ pub enum Command {
     Rollback(command::change::Rollback),
     /// Check resources without a config service
     Validate(command::change::Validate),
-    /// Show where each endpoint stands in the eyes of a sidecar, and why one is left out
+    /// Show the state of each endpoint as a sidecar sees it, and why one gets no requests
     Endpoints(command::endpoints::Endpoints),
     /// Tell where a request would go, and why
     Explain(command::explain::Explain),
@@ -70,7 +70,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Does what was asked for.
+    /// Runs the subcommand.
     pub fn run(self) -> Result<(), crate::failure::Failure> {
         match self {
             Self::Demo(args) => command::demo::run(&args),

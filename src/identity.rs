@@ -12,10 +12,10 @@ use weft_transport::identity::SpiffeId;
 use crate::command::ca::failed;
 use crate::failure::{Code, Failure};
 
-/// The file that is in a state directory once its owner has joined.
+/// A file that a state directory has after its owner has joined.
 const CERTIFICATE: &str = "identity.crt";
 
-/// A token's file is small; a longer one is something else.
+/// The file of a token is small; a longer file holds no token.
 const TOKEN_FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The role of a process: it decides which kind of token the process may join with.

@@ -103,7 +103,7 @@ where
     }
 }
 
-/// Tells systemd, if it asked to be told (`Type=notify`).
+/// Tells systemd, if it asked for that (`Type=notify`).
 pub fn notify(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "the service manager cannot be notified");
@@ -132,7 +132,7 @@ pub fn die_with(parent: i32) {
     }
 }
 
-/// Starts logging as the environment wishes (`WEFT_LOG`, else `RUST_LOG`).
+/// Starts logging with the filter of the environment (`WEFT_LOG`, else `RUST_LOG`).
 pub fn start_logging() -> telemetry::LogFilter {
     let filter = ["WEFT_LOG", "RUST_LOG"]
         .into_iter()

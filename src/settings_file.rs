@@ -12,7 +12,7 @@ pub fn sources<L>(name: &str, requested: Option<PathBuf>, flags: L) -> Sources<L
     let standard = Path::new(DIRECTORY).join(name).with_extension("yaml");
     Sources {
         file: requested.or_else(|| standard.exists().then_some(standard)),
-        // A variable that is not UTF-8 can be no setting.
+        // A variable that is not UTF-8 is no setting.
         environment: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),

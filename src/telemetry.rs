@@ -29,7 +29,7 @@ impl LogFilter {
             .unwrap_or_default()
     }
 
-    /// Replaces it; the error says what is wrong with `filter`, a text such as `info,weft_proxy=debug`.
+    /// Replaces the filter. The error names the fault in `filter`, a text such as `info,weft_proxy=debug`.
     pub fn set(&self, filter: &str) -> Result<(), String> {
         let filter = EnvFilter::try_new(filter)
             .map_err(|error| format!("`{filter}` is not a log filter: {error}; write a level, as debug, or info,weft_proxy=debug"))?;

@@ -87,7 +87,7 @@ struct Serve {
     /// Life of the identities issued [default: 24h]
     #[arg(long, value_name = "DURATION")]
     svid_ttl: Option<DurationText>,
-    /// For how long an expired identity still buys a renewal [default: 72h]
+    /// How long after its expiry an identity can still be renewed [default: 72h]
     #[arg(long, value_name = "DURATION")]
     renewal_grace: Option<DurationText>,
     /// TCP address of the admin endpoint, with /live, /ready and /metrics [default: none; its port is 6291]
@@ -150,7 +150,7 @@ struct Restore {
     at: Directory,
     /// The backup
     source: PathBuf,
-    /// Replace what is there, and accept an altered issuance log
+    /// Replace the files that are there, and accept an altered issuance log
     #[arg(long)]
     force: bool,
 }

@@ -31,7 +31,7 @@ use crate::process;
 pub struct Apply {
     #[command(flatten)]
     files: Files,
-    /// Delete what the files do not have, in the namespaces of -n; MeshConfig is never deleted so
+    /// Delete resources that the files lack, in the namespaces of -n; a MeshConfig is never deleted
     #[arg(long, requires = "namespace")]
     prune: bool,
     /// With --prune: where to delete; may be repeated
@@ -56,10 +56,10 @@ pub struct Delete {
         conflicts_with = "file"
     )]
     resources: Vec<String>,
-    /// Namespace of what is named by KIND and NAME
+    /// Namespace of the resources named by KIND and NAME
     #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "file")]
     namespace: Option<String>,
-    /// Delete what is in this file or directory, or - for stdin; may be repeated
+    /// Delete the resources in this file or directory, or - for stdin; may be repeated
     #[arg(short, long = "file", value_name = "FILE")]
     file: Vec<PathBuf>,
     #[command(flatten)]

@@ -30,7 +30,7 @@ pub struct Get {
     /// sidecars, revisions, services, httproutes, authorizationpolicies, trafficpolicies, meshconfig, or all
     #[arg(value_name = "WHAT")]
     what: Option<String>,
-    /// Only what has this name; of revisions, this number
+    /// Only the object of this name, or the revision of this number
     name: Option<String>,
     /// Only in this namespace
     #[arg(short, long, value_name = "NAMESPACE")]

@@ -17,7 +17,7 @@ pub struct Version {
 #[derive(Serialize)]
 struct Facts {
     version: &'static str,
-    /// Empty for a build that is no release.
+    /// Empty for a build other than a release.
     commit: &'static str,
     target: String,
 }

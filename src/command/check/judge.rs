@@ -80,7 +80,7 @@ pub const ADMIN: &str = "admin";
 /// The state of the sidecar with these settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Life {
-    /// It does not run.
+    /// No sidecar runs.
     None,
     /// It waits for the CA, and has only its admin endpoint.
     Waits,

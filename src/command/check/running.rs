@@ -306,7 +306,7 @@ mod tests {
             Verdict::Fail,
             "waits",
         );
-        // The mesh says it better.
+        // The report of the mesh is more exact.
         let problems = [("orders.shop:80".to_owned(), "only x may".to_owned())].into();
         sidecar.mesh = Some(Mesh {
             revision: 7,

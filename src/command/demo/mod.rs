@@ -100,7 +100,7 @@ async fn run_in(args: &Demo, directory: &Path) -> Result<(), Failure> {
 /// The values that must live as long as the demo.
 struct Mesh {
     orders: [Application; 2],
-    /// Kept only so that it goes on serving.
+    /// Kept so that it goes on serving.
     _ledger: Application,
     wiretaps: Vec<Wiretap>,
     ports: Ports,

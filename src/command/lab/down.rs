@@ -42,7 +42,7 @@ pub fn run(args: &Down) -> Result<(), Failure> {
 }
 
 fn end(lab: &Directory) -> Result<(), Failure> {
-    // A lab that does not answer is killed below.
+    // A lab that does not answer is killed further down.
     let _ = call(lab, &Request::Down);
     if !gone(lab) {
         join::kill(lab)?;

@@ -38,7 +38,7 @@ pub struct Lab {
 enum Command {
     /// List the scenarios that ship, or show one
     List(list::List),
-    /// Run scenarios and check what they claim
+    /// Run scenarios and check their claims
     Run(run::Run),
     /// Run a scenario with every combination of some settings
     Matrix(run::Matrix),
@@ -54,7 +54,7 @@ enum Command {
     Rebind(set::Rebind),
     /// Give a host another address
     Move(set::Move),
-    /// Show hosts, links and what became of their packets
+    /// Show hosts, links and the counts of their packets
     Status(status::Status),
     /// End a lab and everything in it
     Down(down::Down),
@@ -72,7 +72,7 @@ pub struct LabFlag {
     lab: Option<String>,
 }
 
-/// Does what was asked for.
+/// Runs the subcommand.
 pub fn run(args: Lab) -> Result<(), Failure> {
     match args.command {
         Command::List(args) => list::list(&args),

@@ -40,7 +40,7 @@ pub struct Run {
     short: bool,
     #[command(flatten)]
     changes: Changes,
-    /// Run each so often, with seeds from --seed on: pass rate and spread
+    /// Run each scenario this many times, with seeds from --seed on: pass rate and spread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPEAT_MAX)))]
     repeat: u32,
     #[command(flatten)]

@@ -51,7 +51,7 @@ struct Making {
     backend: BackendFlag,
 }
 
-/// The seed of a lab if none is given: any value will do, but it is always the same.
+/// The seed of a lab if none is given. It is always the same.
 const SEED_DEFAULT: u64 = 1;
 
 /// The first line of the lab's process after a successful start.
@@ -66,7 +66,7 @@ pub fn run(args: &Up) -> Result<(), Failure> {
     let (directory, lock) = super::base().create(&name)?;
     let started = start(args, &network, &directory, lock);
     if started.is_err() {
-        // Its message was printed; a later command would also remove it.
+        // The lab's message was printed; a later command would also remove the lab.
         let _ = directory.remove();
     }
     started?;
@@ -112,7 +112,7 @@ fn start(args: &Up, network: &Network, directory: &Directory, lock: File) -> Res
     ];
     let mut child = sandbox::detach(arguments, |command| {
         command
-            // As long as it has this open, the lab is up.
+            // The lab is up as long as it has this file open.
             .stdin(Stdio::from(lock))
             .stdout(Stdio::piped())
             .stderr(Stdio::from(log))
@@ -165,7 +165,7 @@ fn hold_up(args: &Hold) -> Result<(), Failure> {
     )
     .map_err(|error| Failure::new(Code::Failed, chain(&error)))?;
     control::serve(lab, &directory, || {
-        // `weft lab up` waits for it; if that went away, the lab is up all the same.
+        // `weft lab up` waits for this line. If that process has ended, the lab stays up.
         let _ = output::text_out(&format!("{READY}\n"));
     })?;
     Ok(())

@@ -11,7 +11,7 @@ use crate::output::Format;
 const RESULT: &str = "Result";
 const SERIES: &str = "Several runs";
 
-/// How to show a result and what to make of it.
+/// The flags that show and judge a result.
 #[derive(Debug, Args)]
 pub struct Asked {
     /// How to print the result; JSON is described in docs/load-json.md
@@ -23,7 +23,7 @@ pub struct Asked {
     /// Also write a log of interval histograms, for the tools of HdrHistogram
     #[arg(long, value_name = "FILE", help_heading = RESULT)]
     pub hdr_log: Option<PathBuf>,
-    /// Exit with 99 if one of these holds, as 'p99>50ms,errors>0.1%'
+    /// Exit with 99 if one of these conditions holds, as 'p99>50ms,errors>0.1%'
     #[arg(long, value_name = "CONDITIONS", help_heading = RESULT)]
     pub fail_if: Option<Conditions>,
     /// No line of progress each second

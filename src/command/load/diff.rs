@@ -19,10 +19,10 @@ pub struct Diff {
     /// The first result
     #[arg(value_name = "A.json")]
     first: PathBuf,
-    /// The second, which is better or worse than the first
+    /// The second result, which is compared with the first
     #[arg(value_name = "B.json")]
     second: PathBuf,
-    /// Changes smaller than this are none, as 5%
+    /// Ignore changes smaller than this, as 5%
     #[arg(long, value_name = "PERCENT", default_value_t = Percent(limits::DIFF_TOLERANCE), value_parser = percent)]
     tolerance: Percent,
     /// How to print the comparison

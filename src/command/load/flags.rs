@@ -42,7 +42,7 @@ pub struct Flags {
     /// Send on each connection when the last answer is there (closed loop); a slow server gets less
     #[arg(long, conflicts_with_all = ["rate", "ramp", "stages"], help_heading = WHEN)]
     closed: bool,
-    /// Send what weft's access log says, when it says: to the one URL, with the log's hosts and paths
+    /// Repeat the requests of weft's access log at its times: to the one URL, with the log's hosts and paths
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "ramp", "stages", "closed", "duration", "requests"], help_heading = WHEN)]
     replay: Option<PathBuf>,
     /// Replay so many times faster
@@ -70,7 +70,7 @@ pub struct Flags {
     /// Requests at once on a connection of HTTP/2, HTTP/3 or gRPC [default: 100 open, 1 closed]
     #[arg(long, value_name = "N", help_heading = HOW)]
     streams: Option<usize>,
-    /// Requests open at once; what is due beyond it is not sent and fails
+    /// Most requests open at once; a request due beyond that is not sent and counts as failed
     #[arg(long, value_name = "N", default_value_t = limits::IN_FLIGHT, conflicts_with = "closed", help_heading = HOW)]
     max_in_flight: usize,
     /// A new connection for each request
@@ -114,7 +114,7 @@ pub struct Flags {
     /// Believe servers whose certificate leads to a root in this PEM file [default: those of the system]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure", help_heading = TLS)]
     ca: Option<PathBuf>,
-    /// Believe the server that proves this identity with an SVID under --ca, whatever its host is called
+    /// Accept only a server that proves this identity with an SVID under --ca, at any host name
     #[arg(long, value_name = "SPIFFE_ID", requires = "ca", help_heading = TLS)]
     server_id: Option<SpiffeId>,
     /// Believe every server
@@ -341,7 +341,7 @@ impl Flags {
     }
 }
 
-/// A time in which `requests` are surely due at `rate`, however they are spread.
+/// A time in which at least `requests` requests become due at `rate`, for any distribution.
 fn needed(requests: u64, rate: f64) -> Duration {
     let mean = requests as f64 / rate.max(limits::RATE_MIN);
     Duration::try_from_secs_f64(mean * 2.0 + 100.0 / rate.max(limits::RATE_MIN) + 1.0)

@@ -22,7 +22,7 @@ pub struct TlsFiles<'a> {
     pub ca: Option<&'a Path>,
     /// Whether every server is trusted, or no client is asked for a certificate.
     pub insecure: bool,
-    /// The one identity that is trusted, instead of the name of a host.
+    /// The only identity that is trusted, instead of the name of a host.
     pub server_id: Option<&'a SpiffeId>,
     /// Certificate and key.
     pub identity: Option<(&'a Path, &'a Path)>,

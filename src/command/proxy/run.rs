@@ -91,7 +91,7 @@ async fn sidecar(
     );
     let joined = tokio::select! {
         joined = join => joined,
-        // A running sidecar that is to be taken over answers there itself.
+        // A running sidecar that will be taken over answers at this address.
         never = early, if claim.is_some() => match never {},
         () = shutdown.cancelled() => return Ok(()),
     };
@@ -216,7 +216,7 @@ async fn inherit(state_dir: &Path) -> Option<Claim> {
     }
 }
 
-/// How often a claim is tried that is about to become free.
+/// The interval of attempts to take a claim that becomes free soon.
 const CLAIM_RETRY: Duration = Duration::from_millis(50);
 
 fn subscription_settings(

@@ -124,7 +124,7 @@ pub fn free_ports<const N: usize>() -> Result<[u16; N], Failure> {
         let (address, listener): (SocketAddr, _) = bound
             .map_err(|error| Failure::new(Code::Failed, format!("no free TCP port: {error}")))?;
         *port = address.port();
-        // Held until all are found, so that they differ.
+        // All ports stay open until the last is found, so that they differ.
         held.push(listener);
     }
     Ok(ports)
