@@ -2,7 +2,7 @@
 //! machine without IO. Pure.
 //!
 //! ```text
-//! bytes of a unidirectional stream --push--> PeerStream --Core::next--> StreamEvent: settings, goaway, ignore
+//! bytes of a unidirectional stream --push--> PeerStream --Core::next--> StreamEvent
 //! its end ------------------------ended----> Core::ended
 //! ```
 //!

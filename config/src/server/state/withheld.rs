@@ -46,9 +46,16 @@ impl ServerState {
         drop(inner);
         for one in withheld.iter().filter(|one| !before.contains(one)) {
             self.progress.refusals.log(|left_out| {
-                tracing::warn!(peer = %workload.identity, instance = ?workload.instance, resource = one.resource,
-                    feature = one.feature, instead = one.instead, left_out,
-                    "a sidecar does not support a part of a resource, and does not get it: run a newer weft there");
+                tracing::warn!(
+                    peer = %workload.identity,
+                    instance = ?workload.instance,
+                    resource = one.resource,
+                    feature = one.feature,
+                    instead = one.instead,
+                    left_out,
+                    "a sidecar does not support a part of a resource, and does not get it: \
+                     run a newer weft there"
+                );
             });
         }
     }
