@@ -127,10 +127,19 @@ pub(crate) fn precedence(one: &Metadata, other: &Metadata) -> Ordering {
 
 /// Which kind acts where several are attached to a port (GEP-1294): the least.
 fn rank(kind: Kind) -> u8 {
-    match kind {
-        Kind::GrpcRoute => 0,
-        Kind::HttpRoute => 1,
-        _ => 2,
+    let order = [Kind::GrpcRoute, Kind::HttpRoute, Kind::TcpRoute];
+    let at = order.iter().position(|one| *one == kind);
+    at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
+}
+
+/// The protocols of ports for a kind of routes, and a hint to use one.
+pub(super) fn needs(kind: Kind) -> (&'static str, &'static str) {
+    if kind == Kind::TcpRoute {
+        ("tcp", "a TCPRoute needs a tcp port")
+    } else if kind == Kind::GrpcRoute {
+        ("http or grpc", "a GRPCRoute needs an http or grpc port")
+    } else {
+        ("http or grpc", "an HTTPRoute needs an http or grpc port")
     }
 }
 
@@ -202,11 +211,7 @@ fn ports(kind: Kind, parent: &ParentRef, service: &ServiceSpec) -> Result<BTreeS
     if !suiting.is_empty() {
         return Ok(suiting);
     }
-    let (wanted, hint) = match kind {
-        Kind::TcpRoute => ("tcp", "a TCPRoute needs a tcp port"),
-        Kind::GrpcRoute => ("http or grpc", "a GRPCRoute needs an http or grpc port"),
-        _ => ("http or grpc", "an HTTPRoute needs an http or grpc port"),
-    };
+    let (wanted, hint) = needs(kind);
     Err(
         match (found.as_slice(), parent.port, &parent.section_name) {
             ([port], Some(_), _) => {

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::attachments::needs;
 use crate::resources::{BackendRef, Key, Kind, ReferenceGrantSpec, ServicePort, Set, is_core};
-use crate::table::{Broken, Protocol, ServiceName};
+use crate::table::{Broken, ServiceName};
 
 /// What references of routes can lead to.
 pub(crate) struct References<'a> {
@@ -138,37 +139,24 @@ pub(crate) fn target(route: &Key, to: &BackendRef) -> ServiceName {
 
 /// What a port speaks, if routes of that kind cannot send it, and what to do.
 fn unsupported(kind: Kind, port: &ServicePort) -> Option<(String, &'static str)> {
-    let app_protocol = port.app_protocol.as_deref();
-    match (kind, port.protocol) {
-        (Kind::TcpRoute, Protocol::Tcp) => None,
-        (Kind::TcpRoute, protocol @ (Protocol::Http | Protocol::Grpc)) => {
-            Some((protocol.to_string(), "a TCPRoute needs a tcp port"))
-        }
-        (_, Protocol::Tcp) => Some((
-            "tcp".to_owned(),
-            match kind {
-                Kind::GrpcRoute => "a GRPCRoute needs an http or grpc port",
-                _ => "an HTTPRoute needs an http or grpc port",
-            },
-        )),
-        (_, Protocol::Http | Protocol::Grpc) => {
-            let known: &[&str] = match kind {
-                Kind::GrpcRoute => &["http", "http2", "grpc", "kubernetes.io/h2c"],
-                _ => &[
-                    "http",
-                    "http2",
-                    "grpc",
-                    "kubernetes.io/h2c",
-                    "kubernetes.io/ws",
-                ],
-            };
-            let other = app_protocol.filter(|one| !known.contains(one))?;
-            Some((
-                format!("declared as {other}"),
-                "routes send http, grpc, kubernetes.io/h2c and kubernetes.io/ws",
-            ))
-        }
+    let is_tcp = kind == Kind::TcpRoute;
+    if port.protocol.has_requests() == is_tcp {
+        let (_, hint) = needs(kind);
+        return Some((port.protocol.to_string(), hint));
     }
+    let known = [
+        "http",
+        "http2",
+        "grpc",
+        "kubernetes.io/h2c",
+        // Calls of gRPC are no WebSockets.
+        "kubernetes.io/ws",
+    ];
+    let known = &known[..known.len() - usize::from(kind == Kind::GrpcRoute)];
+    let other = port.app_protocol.as_deref();
+    let other = other.filter(|one| !is_tcp && !known.contains(one))?;
+    let hint = "HTTPRoutes send http, grpc, kubernetes.io/h2c and kubernetes.io/ws; GRPCRoutes all but the last";
+    Some((format!("declared as {other}"), hint))
 }
 
 fn numbers(ports: &[ServicePort]) -> String {

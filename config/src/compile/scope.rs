@@ -54,7 +54,7 @@ impl Plan {
                 // A route names its forbidden backend anyway; without this its requests would look like those
                 // to a service that does not exist.
                 named.extend(&compiled.backends);
-                let own = own.as_ref().map(|own| &*own.namespace);
+                let own = own.as_ref().map(|own| own.namespace);
                 if let Some(own) = own
                     && let Some(routes) = compiled.consumers.get(own)
                 {

@@ -458,6 +458,15 @@ fn a_large_mesh_compiles_in_time_that_grows_with_its_size() {
     let large = build(1000);
     assert_eq!(large.routes().count(), 5000);
     let (took, table) = time(&large);
-    println!("1000 Services, 5000 routes, one table: {took:?}");
+    let begin = std::time::Instant::now();
+    let findings = crate::validate::validate(&large, None, &crate::resources::Parsed::default());
+    assert!(!findings.has_errors());
+    let (checked, begin) = (begin.elapsed(), std::time::Instant::now());
+    let statuses = crate::status::route_statuses(&large);
+    let judged = begin.elapsed();
+    assert_eq!(statuses.len(), 5000);
+    println!(
+        "1000 Services, 5000 routes: compiled to one table in {took:?}, checked in {checked:?}, judged in {judged:?}"
+    );
     assert_eq!(rules(&table, "s7.n7", 80).len(), 10);
 }

@@ -278,8 +278,8 @@ fn a_field_stands_where_it_means_something() {
         (
             ORDERS,
             "  rateLimits: [{requests: 10, per: 1s, by: Route}]\n",
-            "spec.rateLimits[0].by: there is no route here; write by: Service or by: Caller, or target an \
-             HTTPRoute",
+            "spec.rateLimits[0].by: there is no route here; write by: Service or by: Caller, or target a \
+             route",
         ),
         (
             DB,
