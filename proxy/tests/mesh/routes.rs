@@ -433,6 +433,29 @@ async fn the_share_of_a_backend_that_cannot_be_used_fails_and_is_not_moved() {
     assert!((counted - f64::from(failed) - 4.0).abs() < 0.1, "{counted}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_share_of_a_backend_without_endpoints_is_unavailable() {
+    let mesh = Pair::start(vec![]).await;
+    let split = rule("/", Filters::default(), vec![to("v1"), to("v2")]);
+    mesh.fabric
+        .publish_ports(|name, port| match name {
+            "orders" => port.routes = vec![split.clone()],
+            "v2" => port.endpoints.clear(),
+            _ => {}
+        })
+        .await;
+    let mut unavailable = 0;
+    for _ in 0..100 {
+        let answer = mesh.call("/", &[]).await;
+        if answer.status == 503 {
+            unavailable += 1;
+        } else {
+            assert_eq!(answer.headers["x-by"], "v1");
+        }
+    }
+    assert!((25..75).contains(&unavailable), "X15: {unavailable}");
+}
+
 /// A mesh with mirrors, and what they saw.
 struct Mirrors {
     fabric: Fabric,
@@ -474,24 +497,28 @@ async fn mirrors() -> Mirrors {
     // Nothing answers handshakes there.
     drop(fabric.peer("silent", "orders"));
     let client = fabric.add("client", &[], &["orders"]).await;
-    let rules: Vec<RouteRule> = ["well", "ill", "hanging", "down", "silent", "nope"]
-        .map(|name| {
-            let mirror = Mirror {
-                service: service(name),
-                port: 80,
-                share: MirrorShare {
-                    numerator: 1,
-                    denominator: 1,
-                },
-            };
-            let filters = Filters {
-                request_headers: modified(),
-                mirrors: vec![mirror],
-                ..Filters::default()
-            };
-            rule(&format!("/{name}"), filters, vec![to("v1")])
-        })
+    let of = |path: &str, mirrors: &[(&str, u32, u32)]| {
+        let mirrors = mirrors.iter().map(|(name, numerator, denominator)| Mirror {
+            service: service(name),
+            port: 80,
+            share: MirrorShare {
+                numerator: *numerator,
+                denominator: *denominator,
+            },
+        });
+        let filters = Filters {
+            request_headers: modified(),
+            mirrors: mirrors.collect(),
+            ..Filters::default()
+        };
+        rule(path, filters, vec![to("v1")])
+    };
+    let each = ["well", "ill", "hanging", "down", "silent", "nope"];
+    let mut rules: Vec<RouteRule> = each
+        .map(|name| of(&format!("/{name}"), &[(name, 1, 1)]))
         .into();
+    rules.push(of("/two", &[("well", 1, 1), ("ill", 1, 1)]));
+    rules.push(of("/half", &[("well", 25, 50), ("ill", 0, 100)]));
     fabric
         .publish_ports(|name, port| {
             if name == "orders" {
@@ -532,6 +559,37 @@ async fn a_mirror_sees_what_the_backend_gets_and_the_caller_only_its_answer() {
     let copied = mesh.seen.recv().await.unwrap();
     assert_eq!(copied, ("/well/a?id=U p,A2".into(), Bytes::new()), "G40a");
     mesh.counted("well", "answered", 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mirror_of_a_rule_is_drawn_for_itself() {
+    let mut mesh = mirrors().await;
+    mesh.call(request("/two", &[])).await;
+    mesh.counted("well", "answered", 1.0).await;
+    mesh.counted("ill", "answered", 1.0).await;
+    mesh.seen.recv().await.unwrap();
+    for _ in 0..200 {
+        let answer = mesh.call(request("/half", &[])).await;
+        assert_eq!(answer.headers["x-by"], "v1");
+        while mesh.seen.try_recv().is_ok() {}
+    }
+    let counts = |name: &'static str| {
+        let destination = format!("destination_service=\"{name}.shop:80\"");
+        let mesh = &mesh;
+        async move {
+            metric(
+                &mesh.fabric,
+                mesh.client,
+                "weft_mirrored_total",
+                &[&destination],
+            )
+            .await
+        }
+    };
+    // Four standard deviations.
+    let well = counts("well").await;
+    assert!((72.0..=130.0).contains(&well), "G42b: {well}");
+    assert!(counts("ill").await < 1.5, "X27");
 }
 
 #[tokio::test(flavor = "multi_thread")]
