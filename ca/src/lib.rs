@@ -26,6 +26,8 @@ mod client;
 mod desk;
 mod directory;
 mod error;
+#[cfg(test)]
+mod fuzz_tests;
 mod log;
 mod proto;
 mod rates;

@@ -8,6 +8,8 @@
 //! says which table to run. `cache.rs` keeps the last good one on disk.
 
 mod cache;
+#[cfg(test)]
+mod fuzz_tests;
 mod handle;
 mod held;
 mod merge;

@@ -246,6 +246,9 @@ fn endpoints(
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+
+#[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;
 

@@ -137,6 +137,16 @@ impl RequestBody {
         }
     }
 
+    /// There is none.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self {
+            recv: None,
+            first: None,
+            moved: None,
+        }
+    }
+
     /// Where it is counted what passes.
     pub(super) fn moved(&self) -> Option<&Arc<Moved>> {
         self.moved.as_ref()

@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::{Body, Frame};
 use weft_config::table::Protocol;
 use weft_transport::wire::{Reason as Why, Responder, SendError, ServerRequest};
@@ -304,7 +304,11 @@ async fn deliver(
 }
 
 /// Makes the head what the application shall see, or refuses it.
-fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<(), Failure> {
+pub(super) fn prepare(
+    head: &mut Parts,
+    caller: &HeaderValue,
+    multiplexed: bool,
+) -> Result<(), Failure> {
     fields::check_expectation(&head.headers)?;
     fields::strip_request(&mut head.headers)?;
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
@@ -347,10 +351,7 @@ async fn declare_length(
     if headers.contains_key(CONTENT_LENGTH) {
         return Ok(());
     }
-    let rare = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
-    );
+    let rare = has_rarely_content(request.method());
     // A caller that waits for leave to send a body has one, and the leave is the application's to give: to wait
     // for the body first would be to wait for each other (RFC 9110 section 10.1.1).
     if !headers.contains_key(EXPECT) {
@@ -361,23 +362,36 @@ async fn declare_length(
         .await
         .map_err(|error| stream_failure(&error))?;
     }
+    let is_empty = request.body().is_empty();
+    let method = request.method().clone();
+    declare(&method, request.headers_mut(), is_empty, multiplexed);
+    Ok(())
+}
+
+/// Says whether there is a body, where no length does.
+pub(super) fn declare(method: &Method, headers: &mut HeaderMap, is_empty: bool, multiplexed: bool) {
+    if headers.contains_key(CONTENT_LENGTH) {
+        return;
+    }
     // hyper chunks a body of unknown length on its own, but not one of these methods.
-    if rare && !multiplexed && !request.body().is_empty() {
-        request
-            .headers_mut()
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if has_rarely_content(method) && !multiplexed && !is_empty {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
     //# A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed
     //# content and it is not sending Transfer-Encoding.
     // Some servers want it over HTTP/2, too.
-    let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
-    if means_content && request.body().is_empty() {
-        request
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(method);
+    if means_content && is_empty {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    Ok(())
+}
+
+fn has_rarely_content(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
+    )
 }
 
 /// Sends the response on; returns the application's connection if it may be used again.

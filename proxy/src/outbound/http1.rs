@@ -203,6 +203,9 @@ where
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+
+#[cfg(test)]
 mod tests {
     use http_body_util::Full;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

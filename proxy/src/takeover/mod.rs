@@ -16,6 +16,8 @@
 //! Not here: how what is under way ends (`run/running.rs`).
 
 mod channel;
+#[cfg(test)]
+mod fuzz_tests;
 mod incumbent;
 mod message;
 mod predecessor;

@@ -10,6 +10,8 @@
 //! [`Application::again`] decides.
 
 mod answer;
+#[cfg(test)]
+mod fuzz_tests;
 mod greeting;
 mod habits;
 mod hearing;

@@ -12,6 +12,8 @@
 mod door;
 mod line;
 mod portion;
+#[cfg(test)]
+mod turn_simulations;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
