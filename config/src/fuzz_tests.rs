@@ -175,7 +175,7 @@ fn resources_are_refused_with_a_place_or_become_tables_that_a_sidecar_reads() {
         format!("{kinds:?}")
     };
     let target = Target::new(env!("CARGO_MANIFEST_DIR"), "resources").words(WORDS);
-    let seen = target.longest(4000).rounds(3000).run(property);
+    let seen = target.longest(4000).rounds(800).run(property);
     seen.expect("does not fit together")
         .expect("{\"AuthorizationPolicy\", \"HTTPRoute\", \"Service\"}");
 }

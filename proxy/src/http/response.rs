@@ -52,8 +52,7 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<Afterwards, Failu
             return Err(bad("response has a bad Content-Length"));
         }
     }
-    if headers.contains_key(TRANSFER_ENCODING) && !is_plain_chunked(headers) {
-        // HTTP/3 has no transfer codings, and undoing gzip is not a proxy's business.
+    if fields::has_other_coding(headers) {
         return Err(bad("response has a transfer coding other than chunked"));
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -107,11 +106,6 @@ fn declares_content(head: &Parts) -> bool {
 /// Whether the fields of an interim response (1xx) speak of content, which it never has.
 pub(crate) fn interim_declares_content(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
-}
-
-fn is_plain_chunked(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
-    matches!((values.next(), values.next()), (Some(one), None) if one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
 }
 
 fn bad(detail: &'static str) -> Failure {

@@ -304,7 +304,7 @@ async fn deliver(
 }
 
 /// Makes the head what the application shall see, or refuses it.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     head: &mut Parts,
     caller: &HeaderValue,
     multiplexed: bool,
@@ -369,7 +369,7 @@ async fn declare_length(
 }
 
 /// Says whether there is a body, where no length does.
-pub(super) fn declare(method: &Method, headers: &mut HeaderMap, is_empty: bool, multiplexed: bool) {
+pub(crate) fn declare(method: &Method, headers: &mut HeaderMap, is_empty: bool, multiplexed: bool) {
     if headers.contains_key(CONTENT_LENGTH) {
         return;
     }

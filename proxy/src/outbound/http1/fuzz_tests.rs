@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Version};
+use http::Version;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -18,8 +18,8 @@ use weft_fuzz::Target;
 
 use super::super::prepare;
 use super::*;
+use crate::failure::{Failure, Reason};
 use crate::http::authority::{self, canonical};
-use crate::http::fields;
 use crate::http::reference_tests::{Front, request as read};
 use crate::inbound;
 
@@ -47,12 +47,17 @@ async fn serve(pieces: &[&[u8]]) -> Vec<Got> {
         let got = Rc::clone(&got);
         Box::pin(async move {
             let (head, body) = request.into_parts();
+            let is_last = is_last(&head.headers);
             let content = body.collect().await.ok().map(|whole| {
                 let trailers = whole.trailers().cloned();
                 (whole.to_bytes(), trailers)
             });
             got.borrow_mut().push(Got { head, content });
-            Ok(Response::new(Full::new(Bytes::new())))
+            let mut response = Response::new(Full::new(Bytes::new()));
+            if is_last {
+                response.headers_mut().insert(CONNECTION, CLOSE);
+            }
+            Ok(response)
         })
     };
     let (first, rest) = pieces.split_first().unwrap();

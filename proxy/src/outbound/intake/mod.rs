@@ -143,7 +143,11 @@ impl Intake {
             if cycle.take() {
                 return Poll::Ready(());
             }
-            cycle.doors.push(context.waker().clone());
+            // A listener may be looked at for another reason, any number of times within a cycle.
+            let waits = |door: &Waker| door.will_wake(context.waker());
+            if !cycle.doors.iter().any(waits) {
+                cycle.doors.push(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -334,6 +338,17 @@ mod tests {
         tokio::time::sleep(limits::INTAKE_RELEASE * 2).await;
         assert!(!intake.is_limited());
         assert!(intake.limited_for() >= limits::INTAKE_RELEASE);
+    }
+
+    #[test]
+    fn a_listener_that_is_looked_at_again_and_again_waits_once() {
+        let intake = Arc::new(Intake::default());
+        intake.limited.store(true, Ordering::Relaxed);
+        let mut accepts = std::pin::pin!(intake.accepts());
+        for _ in 0..1000 {
+            assert!(accepts.as_mut().now_or_never().is_none());
+        }
+        assert_eq!(lock(&intake.cycle).doors.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -84,7 +84,8 @@ impl Model {
     }
 
     fn callers_give_up(&self, now: Instant) -> bool {
-        self.gone.is_some_and(|gone| now - gone < limits::INTAKE_PATIENCE)
+        self.gone
+            .is_some_and(|gone| now - gone < limits::INTAKE_PATIENCE)
     }
 
     fn take(&mut self) -> bool {
@@ -256,7 +257,10 @@ impl World {
         let requests = self.random.random_range(0..12);
         let now = Instant::now();
         // Those that were called before and did not come yet still have their turns.
-        let called = self.turns.keys().filter(|who| !self.model.is_waiting(**who));
+        let called = self
+            .turns
+            .keys()
+            .filter(|who| !self.model.is_waiting(**who));
         self.portion = requests + u32::try_from(called.count()).unwrap();
         self.had = 0;
         lock(&self.intake.cycle).begin(requests, now);
@@ -295,7 +299,10 @@ impl World {
         assert_eq!(woken, std::mem::take(&mut self.model.woken));
         let cycle = lock(&self.intake.cycle);
         assert_eq!(cycle.left, self.model.left);
-        assert!(cycle.doors.len() <= DOORS as usize, "a listener waits twice");
+        assert!(
+            cycle.doors.len() <= DOORS as usize,
+            "a listener waits twice"
+        );
         let waits = !self.model.waiting.is_empty() || !self.model.doors.is_empty();
         assert_eq!(cycle.is_waited_for(), waits);
     }
@@ -316,7 +323,11 @@ impl World {
                 }
             }
         }
-        assert!(self.turns.is_empty(), "{:?} never had a turn", self.turns.keys());
+        assert!(
+            self.turns.is_empty(),
+            "{:?} never had a turn",
+            self.turns.keys()
+        );
         assert!(!lock(&self.intake.cycle).is_waited_for());
     }
 }
@@ -350,6 +361,14 @@ async fn in_any_order_the_intake_calls_who_is_next_and_no_more_than_the_portion(
         accepted,
         gave_up,
     } = all;
-    let least = [at_once, called, closed, closed_when_called, passed_on, accepted, gave_up];
+    let least = [
+        at_once,
+        called,
+        closed,
+        closed_when_called,
+        passed_on,
+        accepted,
+        gave_up,
+    ];
     assert!(least.iter().all(|count| *count > 100), "{all:?}");
 }
