@@ -370,7 +370,7 @@ pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
 pub const PUSHBACK_MAX: Duration = Duration::from_secs(10);
 
 /// The time in which the bucket of a rate limit fills, at most: the limiter counts nanoseconds in 64 bits, which end after
-/// 584 years. A bucket that would take longer holds fewer tokens, more than anybody sees spent.
+/// 584 years. A bucket that would take longer holds fewer tokens, and still more than a century of callers spends.
 pub const RATE_BUCKET_FILLS_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Callers, or routes, whose rate is limited apart; more share one set of buckets. About 200 bytes each.

@@ -99,7 +99,7 @@ fn ambiguous_framing_is_refused_and_smuggles_nothing() {
         "x: a\r\n b\r\n\r\n",
         "x: a\rtransfer-encoding: chunked\r\n\r\n",
     ];
-    // It has one end, and content that nobody behind would decode.
+    // It has one end, and content that no hop behind would decode.
     let coded = [
         "transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_that_takes_longer_to_fill_than_anybody_lives_is_full_at_first() {
+    fn a_bucket_that_takes_longer_to_fill_than_the_limiter_counts_is_full_at_first() {
         for (per, burst, passes) in [
             (Duration::from_secs(24 * 60 * 60), 10_000_000, 1000),
             (Duration::from_secs(u64::MAX), u32::MAX, 1),

@@ -38,7 +38,7 @@ impl Wake for Note {
     }
 }
 
-/// What should happen, in the plainest words: whoever waits stands in a list.
+/// What should happen, in the plainest words: those that wait stand in a list.
 #[derive(Debug, Default)]
 struct Model {
     left: u32,
@@ -307,7 +307,7 @@ impl World {
         assert_eq!(cycle.is_waited_for(), waits);
     }
 
-    /// Nothing more comes: everybody who waits has a turn, in as many cycles of one as there are.
+    /// Nothing more comes: each that waits has a turn, in as many cycles of one as there are.
     fn end(&mut self) {
         self.doors.clear();
         for _ in 0..=self.turns.len() {
