@@ -93,13 +93,20 @@ impl Target {
         }
         let mut seen = Seen(BTreeSet::new());
         let mut pool = Vec::new();
+        let mut all_broken = Vec::new();
         for (path, input) in self.files() {
             match check(&property, &input) {
                 Ok(said) => drop(seen.0.insert(said)),
-                Err(broken) => panic!("{} with {}: {broken}", self.name, path.display()),
+                Err(broken) => all_broken.push(format!("{}: {broken}", path.display())),
             }
             pool.push(input);
         }
+        assert!(
+            all_broken.is_empty(),
+            "{} with {}",
+            self.name,
+            all_broken.join("\nand with ")
+        );
         let seed = number(SEED).unwrap_or_default() ^ hash(self.name.as_bytes());
         let mut mutator = Mutator {
             random: StdRng::seed_from_u64(seed),

@@ -40,7 +40,7 @@ pub(crate) fn request(input: &[u8]) -> Front {
     while input[at..].starts_with(b"\r\n") {
         at += 2;
     }
-    read(input, at, |message| {
+    read(input, at, false, |message| {
         let [method, target, version] = &message.line;
         if !is_token(method.as_bytes()) || target.is_empty() || !is_version(version) {
             return Err("request line");
@@ -54,7 +54,8 @@ pub(crate) fn request(input: &[u8]) -> Front {
 
 /// Reads the answer to a request.
 pub(crate) fn answer(input: &[u8], to_head: bool) -> Front {
-    read(input, 0, |message| {
+    // RFC 9112 section 5.1: in an answer, a proxy removes white space before the colon.
+    read(input, 0, true, |message| {
         let [version, status, _] = &message.line;
         let is_status = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
         if !is_version(version) || !is_status || !matches!(status.as_bytes()[0], b'1'..=b'9') {
@@ -81,15 +82,15 @@ enum Content {
 fn read(
     input: &[u8],
     start: usize,
+    may_pad_names: bool,
     judge: impl Fn(&Message) -> Result<Content, &'static str>,
 ) -> Front {
     let mut at = start;
     let Some(first) = line(input, &mut at) else {
         return Front::Cut;
     };
-    let Ok(first) = std::str::from_utf8(first) else {
-        return Front::Doubtful("first line");
-    };
+    // A reason may have bytes beyond ASCII.
+    let first = String::from_utf8_lossy(first);
     let mut message = Message::default();
     for (to, from) in message.line.iter_mut().zip(first.splitn(3, ' ')) {
         *to = from.to_owned();
@@ -98,7 +99,7 @@ fn read(
         match line(input, &mut at) {
             None => return Front::Cut,
             Some([]) => break,
-            Some(field) => match split(field) {
+            Some(field) => match split(field, may_pad_names) {
                 Some(field) => message.fields.push(field),
                 None => return Front::Doubtful("field"),
             },
@@ -157,7 +158,8 @@ fn framing(message: &Message) -> Result<Framing, &'static str> {
     let is_old = message.line.iter().any(|part| part == "HTTP/1.0");
     match (&*of("content-length"), &*of("transfer-encoding")) {
         ([], []) => Ok(Framing::None),
-        ([length], []) => {
+        // RFC 9110 section 8.6: the same again may be taken for one.
+        ([length, others @ ..], []) if others.iter().all(|other| other == length) => {
             let text = std::str::from_utf8(length).unwrap_or_default();
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             match text.parse() {
@@ -179,10 +181,16 @@ fn chunks(input: &[u8], at: &mut usize, body: &mut Vec<u8>) -> Result<bool, &'st
         let Some(head) = exact_line(input, at)? else {
             return Ok(false);
         };
-        let digits = std::str::from_utf8(head).unwrap_or_default();
-        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        // White space behind the size is forgiven by all, and an extension says nothing that matters.
+        let count = head
+            .iter()
+            .take_while(|byte| byte.is_ascii_hexdigit())
+            .count();
+        let (digits, rest) = head.split_at(count);
+        if !matches!(rest.trim_ascii(), [] | [b';', ..]) {
             return Err("chunk");
         }
+        let digits = std::str::from_utf8(digits).unwrap_or_default();
         let size = usize::from_str_radix(digits, 16).map_err(|_| "chunk")?;
         if size == 0 {
             break;
@@ -202,7 +210,7 @@ fn chunks(input: &[u8], at: &mut usize, body: &mut Vec<u8>) -> Result<bool, &'st
         match exact_line(input, at)? {
             None => return Ok(false),
             Some([]) => return Ok(true),
-            Some(field) if split(field).is_some() => {}
+            Some(field) if split(field, false).is_some() => {}
             Some(_) => return Err("trailer"),
         }
     }
@@ -226,9 +234,14 @@ fn exact_line<'a>(input: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, &
     rest[..end].strip_suffix(b"\r").map(Some).ok_or("line feed")
 }
 
-fn split(line: &[u8]) -> Option<(String, Vec<u8>)> {
+fn split(line: &[u8], may_pad_names: bool) -> Option<(String, Vec<u8>)> {
     let colon = line.iter().position(|byte| *byte == b':')?;
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    let name = if may_pad_names {
+        name.trim_ascii_end()
+    } else {
+        name
+    };
     let is_text = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
     if !is_token(name) || !value.iter().all(is_text) {
         return None;

@@ -185,7 +185,10 @@ mod tests {
                 "{coding}"
             );
         }
-        let lines = [("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")];
+        let lines = [
+            ("transfer-encoding", "gzip"),
+            ("transfer-encoding", "chunked"),
+        ];
         assert_eq!(
             check(head("POST", "/", &lines)),
             Some(Reason::CodingUnsupported)

@@ -191,9 +191,9 @@ impl World {
                 }
             }
             75..85 => self.begin(),
-            85..93 => self.knock(),
-            93..97 => self.turn_away(),
-            _ => tokio::time::advance(MS * self.random.random_range(0..60)).await,
+            85..91 => self.knock(),
+            91..94 => self.turn_away(),
+            _ => tokio::time::advance(MS * self.random.random_range(0..100)).await,
         }
         let now = Instant::now();
         self.seen.gave_up += u32::from(self.model.callers_give_up(now));
