@@ -128,7 +128,7 @@ fn resources_are_refused_with_a_place_or_become_tables_that_a_sidecar_reads() {
         for resource in whole {
             let written = resource.to_yaml();
             let again = read(&written);
-            assert_eq!(again.resources, [resource.clone()], "{written}");
+            assert_eq!(again.resources, std::slice::from_ref(resource), "{written}");
             let stored = serde_json::to_vec(resource).unwrap();
             assert_eq!(
                 serde_json::from_slice::<Resource>(&stored).unwrap(),

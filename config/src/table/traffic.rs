@@ -7,6 +7,7 @@
 //!
 //! A group that equals its default is not written: a default is part of the table's schema.
 
+mod durations;
 mod values;
 
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use weft_transport::units::{duration, optional_duration};
 
 use super::ServiceName;
 use crate::limits::traffic as limits;
+use durations::{duration, optional_duration};
 
 pub use values::{
     GrpcCode, HedgeAfter, HedgeAfterError, IdentityPattern, IdentityPatternError, Percent,
@@ -502,6 +503,21 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Traffic>(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_duration_that_would_be_another_one_once_it_is_written_is_refused() {
+        let read = |text: &str| serde_json::from_str::<Traffic>(text).map_err(|one| one.to_string());
+        for (text, about) in [
+            (r#"{"request":{"timeouts":{"request":"0.5ms"}}}"#, "0s"),
+            (r#"{"balance":{"slow_start":"1s0.25ms"}}"#, "1s"),
+        ] {
+            let error = read(text).unwrap_err();
+            let expected = format!("a duration of about {about} is finer than a millisecond");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        let traffic = read(r#"{"balance":{"slow_start":"1.25s"}}"#).unwrap();
+        assert_eq!(traffic.balance.slow_start, Duration::from_millis(1250));
     }
 
     #[test]

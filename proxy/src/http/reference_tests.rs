@@ -36,11 +36,7 @@ impl Message {
 
 /// Reads a request.
 pub(crate) fn request(input: &[u8]) -> Front {
-    let mut at = 0;
-    while input[at..].starts_with(b"\r\n") {
-        at += 2;
-    }
-    read(input, at, false, |message| {
+    read(input, false, |message| {
         let [method, target, version] = &message.line;
         if !is_token(method.as_bytes()) || target.is_empty() || !is_version(version) {
             return Err("request line");
@@ -55,7 +51,7 @@ pub(crate) fn request(input: &[u8]) -> Front {
 /// Reads the answer to a request.
 pub(crate) fn answer(input: &[u8], to_head: bool) -> Front {
     // RFC 9112 section 5.1: in an answer, a proxy removes white space before the colon.
-    read(input, 0, true, |message| {
+    read(input, true, |message| {
         let [version, status, _] = &message.line;
         let is_status = status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit());
         if !is_version(version) || !is_status || !matches!(status.as_bytes()[0], b'1'..=b'9') {
@@ -81,13 +77,17 @@ enum Content {
 
 fn read(
     input: &[u8],
-    start: usize,
     may_pad_names: bool,
     judge: impl Fn(&Message) -> Result<Content, &'static str>,
 ) -> Front {
-    let mut at = start;
-    let Some(first) = line(input, &mut at) else {
-        return Front::Cut;
+    let mut at = 0;
+    // RFC 9112 section 2.2: empty lines before a message say nothing.
+    let first = loop {
+        match line(input, &mut at) {
+            None => return Front::Cut,
+            Some([]) => {}
+            Some(first) => break first,
+        }
     };
     // A reason may have bytes beyond ASCII.
     let first = String::from_utf8_lossy(first);
