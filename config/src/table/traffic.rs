@@ -507,7 +507,8 @@ mod tests {
 
     #[test]
     fn a_duration_that_would_be_another_one_once_it_is_written_is_refused() {
-        let read = |text: &str| serde_json::from_str::<Traffic>(text).map_err(|one| one.to_string());
+        let read =
+            |text: &str| serde_json::from_str::<Traffic>(text).map_err(|one| one.to_string());
         for (text, about) in [
             (r#"{"request":{"timeouts":{"request":"0.5ms"}}}"#, "0s"),
             (r#"{"balance":{"slow_start":"1s0.25ms"}}"#, "1s"),

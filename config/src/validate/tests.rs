@@ -105,7 +105,8 @@ fn an_unknown_field_is_refused_with_the_nearest_known_one() {
 
 #[test]
 fn a_key_with_control_characters_is_shown_on_one_line() {
-    let text = service("orders", "http").replace("protocol: http", "protocol: http, \"a\\n\\e[2J\": 1");
+    let text =
+        service("orders", "http").replace("protocol: http", "protocol: http, \"a\\n\\e[2J\": 1");
     let lines = check(&text);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
