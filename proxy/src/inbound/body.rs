@@ -139,11 +139,11 @@ impl RequestBody {
 
     /// There is none.
     #[cfg(test)]
-    pub(super) fn none() -> Self {
+    pub(super) fn none(moved: Arc<Moved>) -> Self {
         Self {
             recv: None,
             first: None,
-            moved: None,
+            moved: Some(moved),
         }
     }
 

@@ -21,7 +21,7 @@ fn descriptors(count: usize) -> Vec<OwnedFd> {
 #[test]
 fn a_message_of_the_other_process_is_written_as_it_was_read_and_gives_each_descriptor_one_place() {
     let property = |input: &[u8]| {
-        let (read, revision) = match message::decode(input) {
+        let (read, _) = match message::decode(input) {
             Ok(read) => read,
             Err(MessageError::Version(_)) => return "another version",
             Err(error) => {
@@ -34,7 +34,7 @@ fn a_message_of_the_other_process_is_written_as_it_was_read_and_gives_each_descr
         assert_eq!(message::length(*length), Ok(json.len()));
         let (again, own_revision) = message::decode(json).unwrap();
         assert_eq!(again, read);
-        assert!(own_revision >= message::TAKES && revision <= u32::MAX);
+        assert!(own_revision >= message::TAKES);
         let Message::Offer(offer) = read else {
             return "no offer";
         };

@@ -13,6 +13,8 @@ use weft_fuzz::Target;
 use super::*;
 use crate::http::reference_tests::{Front, Message, answer as read};
 use crate::http::response::{self, Afterwards};
+use crate::inbound::body::Moved;
+use crate::inbound::interim;
 
 /// Longer than the sidecar waits for anything here.
 const LONG: Duration = Duration::from_secs(60);
@@ -76,7 +78,10 @@ async fn ask(application: Arc<Application>, method: &Method) -> Heard {
         .method(method)
         .uri("/")
         .header("host", "a");
-    let request = request.body(RequestBody::none()).unwrap();
+    let moved = Arc::new(Moved::default());
+    let body = RequestBody::none(Arc::clone(&moved));
+    let mut request = request.body(body).unwrap();
+    interim::listen(&mut request, None);
     let mut request = application.outgoing(request);
     let Ok(answered) = application.send(&caller, &mut request).await else {
         return Heard::Refused;
@@ -93,7 +98,7 @@ async fn ask(application: Arc<Application>, method: &Method) -> Heard {
     let Ok(content) = body.collect().await else {
         return Heard::BrokenOff;
     };
-    if afterwards == Afterwards::Lives {
+    if afterwards == Afterwards::Lives && moved.leaves_no_doubt() {
         lease.give_back().await;
     } else {
         drop(lease);

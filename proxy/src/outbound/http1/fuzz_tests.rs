@@ -91,11 +91,16 @@ fn pass(got: &Got) -> Result<Parts, Failure> {
     let text = whom
         .as_ref()
         .map_or("orders.shop", |authority| authority.text);
-    let bad = |_| Failure::new(Reason::BadRequest, "no authority");
+    let bad = |_| Failure::new(Reason::BadRequest, "no URI");
     let authority = http::uri::Authority::try_from(text).map_err(bad)?;
     prepare::aim(&mut head, authority)?;
     fields::strip_request(&mut head.headers)?;
     head.headers.remove(http::header::HOST);
+    // The wire carries the path as a text.
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    let path = parts.path_and_query.map(|path| path.as_str().parse());
+    parts.path_and_query = path.transpose().map_err(bad)?;
+    head.uri = http::Uri::from_parts(parts).unwrap();
     let caller = HeaderValue::from_static("spiffe://demo.test/a");
     inbound::prepare(&mut head, &caller, false)?;
     let is_empty = got
@@ -166,8 +171,7 @@ fn written(head: Parts, data: &Bytes, trailers: Option<&HeaderMap>) -> Vec<u8> {
         assert!(answer.as_mut().poll(&mut cx).is_pending());
         assert!(Pin::new(&mut connection).poll(&mut cx).is_pending());
     }
-    let bytes = listening.0.borrow().clone();
-    bytes
+    listening.0.take()
 }
 
 /// That the next application reads one request of what is sent on, and that it is this one.
