@@ -7,6 +7,7 @@
 //! - No response that has no content by its kind (1xx, 204, 304, to HEAD) declares some: an application that
 //!   forgets that rule sends what it declares, and a moment later.
 //! - The content was read to its declared end, and hyper found nothing behind it.
+//! - It had no trailers. hyper forgives line ends there that other readers take for the end of the response.
 //! - The application did not say `Connection: close`, and did not end the response by closing.
 //! - It did not answer in HTTP/1.0: a request whose length is not known beforehand cannot be said in that version.
 //! - The whole request had been handed over when the response ended: the application may take what comes later
@@ -30,6 +31,13 @@ pub(crate) enum Afterwards {
     Lives,
     /// It is closed.
     Ends,
+}
+
+impl Afterwards {
+    /// The same once the content was read, with these trailers behind it.
+    pub(crate) fn behind(self, trailers: Option<&HeaderMap>) -> Self {
+        if trailers.is_some() { Self::Ends } else { self }
+    }
 }
 
 /// Checks a response head from the application and removes what may not cross. `to_head`: the request was HEAD.
@@ -131,6 +139,15 @@ mod tests {
 
     fn verdict(fields: &[(&str, &str)]) -> Result<(), Failure> {
         afterwards_of(200, false, fields).map(|_| ())
+    }
+
+    #[test]
+    fn a_response_with_trailers_is_the_last_of_its_connection() {
+        assert_eq!(Afterwards::Lives.behind(None), Afterwards::Lives);
+        let trailers = HeaderMap::new();
+        for before in [Afterwards::Lives, Afterwards::Ends] {
+            assert_eq!(before.behind(Some(&trailers)), Afterwards::Ends);
+        }
     }
 
     #[test]

@@ -416,7 +416,7 @@ async fn relay(
             .map(|first| (afterwards, first)),
         Err(failure) => Err(failure),
     };
-    let (afterwards, first) = match checked {
+    let (mut afterwards, first) = match checked {
         Ok(checked) => checked,
         Err(failure) => {
             let id = record.request_id.as_ref();
@@ -447,6 +447,7 @@ async fn relay(
     let send = respond.head_with(&head, first, end).await;
     let mut send = send.map_err(|error| send_failure(&error))?;
     if let Some(mut trailers) = trailers {
+        afterwards = afterwards.behind(Some(&trailers));
         fields::strip_trailers(&mut trailers);
         record.trailers(&trailers);
         send.send_trailers(&trailers)
@@ -471,6 +472,7 @@ async fn relay(
             }
             Err(PumpError::Peer(error)) => return Err(send_failure(&error)),
         };
+        afterwards = afterwards.behind(trailers.as_ref());
         if let Some(trailers) = trailers {
             record.trailers(&trailers);
         }

@@ -98,6 +98,7 @@ async fn ask(application: Arc<Application>, method: &Method) -> Heard {
     let Ok(content) = body.collect().await else {
         return Heard::BrokenOff;
     };
+    let afterwards = afterwards.behind(content.trailers());
     if afterwards == Afterwards::Lives && moved.leaves_no_doubt() {
         lease.give_back().await;
     } else {

@@ -96,10 +96,12 @@ fn pass(got: &Got) -> Result<Parts, Failure> {
     prepare::aim(&mut head, authority)?;
     fields::strip_request(&mut head.headers)?;
     head.headers.remove(http::header::HOST);
-    // The wire carries the path as a text.
+    // The wire carries the path as a text, and refuses one that is not of visible ASCII.
     let mut parts = std::mem::take(&mut head.uri).into_parts();
-    let path = parts.path_and_query.map(|path| path.as_str().parse());
-    parts.path_and_query = path.transpose().map_err(bad)?;
+    let path = parts.path_and_query.map(|path| path.as_str().to_owned());
+    let path = path.filter(|path| path.bytes().all(|byte| byte.is_ascii_graphic()));
+    let path = path.ok_or_else(|| Failure::new(Reason::BadRequest, "no path"))?;
+    parts.path_and_query = Some(path.parse().map_err(bad)?);
     head.uri = http::Uri::from_parts(parts).unwrap();
     let caller = HeaderValue::from_static("spiffe://demo.test/a");
     inbound::prepare(&mut head, &caller, false)?;
