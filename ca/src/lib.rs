@@ -25,6 +25,8 @@ mod backup;
 mod client;
 mod directory;
 mod error;
+#[cfg(test)]
+mod fuzz_tests;
 mod log;
 mod operations;
 mod proto;

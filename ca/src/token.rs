@@ -89,7 +89,7 @@ impl FromStr for JoinToken {
         }
         let Some(encoded) = text.strip_prefix(PREFIX) else {
             return Err(match text.split_once('.') {
-                Some((version, _)) if version.starts_with("weft-join-v") => {
+                Some((version, _)) if is_version(version) => {
                     TokenError::Version(format!("{version}."))
                 }
                 _ => TokenError::Prefix,
@@ -131,6 +131,14 @@ impl FromStr for JoinToken {
             secret: TokenSecret(secret),
         })
     }
+}
+
+/// Whether a later weft may begin its tokens so. Anything else may be the secret itself, and is not repeated in an error.
+fn is_version(text: &str) -> bool {
+    const DIGITS_MAX: usize = 4;
+    text.strip_prefix("weft-join-v").is_some_and(|number| {
+        (1..=DIGITS_MAX).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 impl fmt::Display for JoinToken {
@@ -274,6 +282,9 @@ mod tests {
         assert_eq!(message(" \n"), "the join token is empty");
         assert!(message("eyJhb").contains("does not begin with weft-join-v1."));
         assert!(message("weft-join-v2.abc").contains("use a newer weft"));
+        // A token of which the first full stop is missing.
+        let fused = token().to_string().replacen('.', "", 1) + ".";
+        assert_eq!(fused.parse::<JoinToken>(), Err(TokenError::Prefix));
         let two = format!("{}\n{}", token(), token());
         assert!(message(&two).contains("exactly one token"));
         let text = token().to_string();

@@ -9,6 +9,8 @@
 //! service, `held.rs` says which table to run. `cache.rs` keeps the last good table on disk.
 
 mod cache;
+#[cfg(test)]
+mod fuzz_tests;
 mod handle;
 mod held;
 mod merge;

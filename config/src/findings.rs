@@ -49,22 +49,39 @@ impl fmt::Display for Finding {
     /// `mesh.yaml:12: spec.ports[0].protocol: what is wrong; what to do`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, self.position, &self.resource) {
-            (Some(file), Some(position), _) => write!(f, "{file}:{}: ", position.line)?,
-            (Some(file), None, _) => write!(f, "{file}: ")?,
-            (None, _, Some(resource)) => write!(f, "{resource}: ")?,
+            (Some(file), Some(position), _) => {
+                write!(f, "{}:{}: ", Visible(file), position.line)?;
+            }
+            (Some(file), None, _) => write!(f, "{}: ", Visible(file))?,
+            (None, _, Some(resource)) => write!(f, "{}: ", Visible(resource))?,
             (None, _, None) => {}
         }
         if self.severity == Severity::Warning {
             f.write_str("warning: ")?;
         }
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(f, "{}: ", Visible(&self.field))?;
         }
-        f.write_str(&self.message)?;
+        Visible(&self.message).fmt(f)?;
         match &self.hint {
-            Some(hint) => write!(f, "; {hint}"),
+            Some(hint) => write!(f, "; {}", Visible(hint)),
             None => Ok(()),
         }
+    }
+}
+
+/// A text on one line that changes nothing about the terminal: a key of a document may have any character.
+struct Visible<'a>(&'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| {
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())
+            } else {
+                write!(f, "{character}")
+            }
+        })
     }
 }
 

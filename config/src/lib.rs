@@ -9,6 +9,8 @@ pub mod compile;
 mod connect;
 pub mod diff;
 pub mod findings;
+#[cfg(test)]
+mod fuzz_tests;
 mod last_heard;
 pub mod limits;
 pub mod nearest;

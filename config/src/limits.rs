@@ -182,6 +182,10 @@ pub const SIDECAR_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a table or of a reply to an operator: 10 000 services with 10 endpoints each are 20 MiB.
 pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of the file with the last good table: a table as it came, endpoints that were kept beside those, and a
+/// checksum.
+pub const TABLE_FILE_BYTES_MAX: u64 = 2 * TABLE_MESSAGE_BYTES_MAX as u64;
+
 /// Restrictions missing in a sidecar's table that the sidecar is told by name; operators see all of them.
 pub const WITHHELD_NAMED_MAX: usize = 32;
 

@@ -318,6 +318,9 @@ fn endpoints(
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+
+#[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;
 

@@ -27,6 +27,8 @@ pub enum Reason {
     RequestTooSlow,
     /// HTTP/1.1 Upgrade.
     UpgradeUnsupported,
+    /// A transfer coding of HTTP/1.1 other than chunked.
+    CodingUnsupported,
     /// A policy refuses the call.
     Denied,
     /// No such service or port is visible to this sidecar.
@@ -93,6 +95,7 @@ impl Reason {
             Self::ExpectationFailed => (417, "http_request_error", 13),
             Self::RequestTooSlow => (408, "http_request_error", 4),
             Self::UpgradeUnsupported => (501, "http_upgrade_failed", 12),
+            Self::CodingUnsupported => (501, "http_request_error", 12),
             Self::Denied => (403, "http_request_denied", 7),
             Self::UnknownService => (503, "destination_not_found", 14),
             Self::NoRoute => (404, "destination_not_found", 12),
@@ -118,7 +121,7 @@ impl Reason {
     }
 
     /// Every reason; of a reason that carries a number, one example.
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::HeadTooLarge,
         Self::TargetTooLong,
@@ -127,6 +130,7 @@ impl Reason {
         Self::ExpectationFailed,
         Self::RequestTooSlow,
         Self::UpgradeUnsupported,
+        Self::CodingUnsupported,
         Self::Denied,
         Self::UnknownService,
         Self::NoRoute,

@@ -396,6 +396,10 @@ pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
 /// it can use that time better.
 pub const PUSHBACK_MAX: Duration = Duration::from_secs(10);
 
+/// The time in which the bucket of a rate limit fills, at most: the limiter counts nanoseconds in 64 bits, which end after
+/// 584 years. A bucket that would take longer holds fewer tokens, and still more than a century of callers spends.
+pub const RATE_BUCKET_FILLS_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Callers, or routes, with a separate rate limit; more share one set of buckets. About 200 bytes each.
 pub const RATE_NAMES_MAX: usize = 4096;
 

@@ -3,13 +3,14 @@
 //!
 //! Rules that clippy can check (no `unwrap`, no bare `tokio::spawn`, ...) are in `clippy.toml` and in
 //! `[workspace.lints]`; a rule is here if it is about files, folders or words. Rules about how the parts of
-//! the source depend on each other are in `structure.rs`.
+//! the source depend on each other are in `structure.rs`, and which decoders have fuzz targets in `fuzzing.rs`.
 
 #![allow(
     clippy::unwrap_used,
     reason = "the whole crate is tests: a file that cannot be read must stop them"
 )]
 
+mod fuzzing;
 mod structure;
 
 use std::fmt::Write as _;
@@ -17,7 +18,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// The crates, each of which may depend on those before it.
-const ORDER: [(&str, &str); 8] = [
+const ORDER: [(&str, &str); 9] = [
+    // Only for tests.
+    ("weft-fuzz", "fuzz/Cargo.toml"),
     ("weft-transport", "transport/Cargo.toml"),
     ("weft-store", "store/Cargo.toml"),
     ("weft-ca", "ca/Cargo.toml"),

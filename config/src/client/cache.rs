@@ -1,7 +1,8 @@
 //! The last good table on the sidecar's disk: a line with the SHA-256 of the rest, then JSON. Written
 //! beside and renamed, so that a crash leaves the old one or the new one.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -9,6 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use weft_transport::files::{self, FileError};
 use weft_transport::hex;
 
+use crate::limits;
 use crate::table::Table;
 
 /// Why no table on disk can be used.
@@ -20,6 +22,9 @@ pub(super) enum CacheError {
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// No table that came from a config service is that long.
+    #[error("it has more than {} MiB", limits::TABLE_FILE_BYTES_MAX >> 20)]
+    TooLong,
     /// Its contents differ from what was written.
     #[error("its checksum does not match")]
     Checksum,
@@ -30,20 +35,18 @@ pub(super) enum CacheError {
 
 /// Reads the table; `None` if there is no file.
 pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let end = text
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .ok_or(CacheError::Checksum)?;
-    let (sum, json) = (&text[..end], &text[end + 1..]);
-    if checksum(json).as_bytes() != sum {
-        return Err(CacheError::Checksum);
+    let mut text = Vec::new();
+    let most = limits::TABLE_FILE_BYTES_MAX;
+    file.take(most + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > most {
+        return Err(CacheError::TooLong);
     }
-    Ok(Some(serde_json::from_slice(json)?))
+    parse(&text).map(Some)
 }
 
 /// Replaces the table. There is one write at a time: a successor may ask for the table during a write, and
@@ -52,16 +55,32 @@ pub(super) fn read(path: &Path) -> Result<Option<Table>, CacheError> {
 pub(super) fn write(path: &Path, table: &Table) -> Result<(), CacheError> {
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = weft_transport::locks::lock(&WRITING);
+    Ok(files::write_among_others(path, &text(table)?)?)
+}
+
+/// What [`text`] wrote.
+pub(super) fn parse(text: &[u8]) -> Result<Table, CacheError> {
+    let end = text.iter().position(|byte| *byte == b'\n');
+    let (sum, json) = text.split_at(end.ok_or(CacheError::Checksum)?);
+    let json = &json[1..];
+    if checksum(json).as_bytes() != sum {
+        return Err(CacheError::Checksum);
+    }
+    Ok(serde_json::from_slice(json)?)
+}
+
+/// What stands in the file.
+pub(super) fn text(table: &Table) -> Result<Vec<u8>, CacheError> {
     // Room for the checksum's digits, before the line's end.
     let mut text = vec![b'\n'; 2 * SHA256.output_len + 1];
     let start = text.len();
     serde_json::to_writer(&mut text, table)?;
     let sum = checksum(&text[start..]);
     text[..sum.len()].copy_from_slice(sum.as_bytes());
-    Ok(files::write_among_others(path, &text)?)
+    Ok(text)
 }
 
-fn checksum(bytes: &[u8]) -> String {
+pub(super) fn checksum(bytes: &[u8]) -> String {
     hex::encode(digest(&SHA256, bytes).as_ref())
 }
 
@@ -93,5 +112,15 @@ mod tests {
             .replace("\"number\":7", "\"number\":8");
         std::fs::write(&path, text).unwrap();
         assert!(matches!(read(&path), Err(CacheError::Checksum)));
+    }
+
+    #[test]
+    fn a_file_that_has_grown_without_end_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.json");
+        // Sparse: it takes no room on the disk.
+        let file = File::create(&path).unwrap();
+        file.set_len(1 << 40).unwrap();
+        assert!(matches!(read(&path), Err(CacheError::TooLong)));
     }
 }

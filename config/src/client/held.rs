@@ -16,6 +16,7 @@ use std::sync::Arc;
 use weft_transport::identity::TrustDomain;
 
 use super::merge::{self, Changes};
+use crate::limits;
 use crate::proto;
 use crate::table::{Endpoint, Revision, ServiceName, Table};
 
@@ -124,7 +125,7 @@ impl HeldTables {
             let named = message.revision.clone().map(Into::into);
             Refused {
                 revision: named.or_else(|| revision_in(&message.json)),
-                reason: format!("the table is not understood: {error}"),
+                reason: short(format!("the table is not understood: {error}")),
             }
         })?;
         match merge::check(own, &table, self.good.as_deref()) {
@@ -172,13 +173,23 @@ impl HeldTables {
             }
         }
         if self.asked.take_if(|asked| asked == revision).is_some() {
-            self.answer = Some((revision.clone(), outcome.clone()));
+            let outcome = outcome.clone().map_err(short);
+            self.answer = Some((revision.clone(), outcome));
         }
     }
 
     /// The answer to send to the config service, once.
     pub(super) fn take_answer(&mut self) -> Option<(Revision, Outcome)> {
         self.answer.take()
+    }
+}
+
+/// A reason as long as the config service keeps it. What is wrong with a table may repeat a piece of it of any length, and
+/// a message that is too long ends the stream.
+fn short(reason: String) -> String {
+    match reason.char_indices().nth(limits::REFUSAL_LENGTH_MAX) {
+        Some((end, _)) => reason[..end].to_owned(),
+        None => reason,
     }
 }
 
@@ -279,6 +290,25 @@ mod tests {
         // The workers' answer for revision 1 with other endpoints sends no new answer.
         held.settle(&revision(1), &Ok(()));
         assert_eq!(held.take_answer(), None);
+    }
+
+    #[test]
+    fn a_reason_that_repeats_a_long_piece_of_a_table_is_cut_short() {
+        let mut held = running();
+        let mut unknown = garbled(2);
+        let long = "\u{e9}".repeat(1 << 20);
+        unknown.json = format!("{{\"{long}\":1}}").into();
+        let refused = held.offer(&unknown, &own()).unwrap_err();
+        assert_eq!(refused.reason.chars().count(), limits::REFUSAL_LENGTH_MAX);
+        assert_eq!(held.take_answer(), Some((revision(2), Err(refused.reason))));
+        let next = message(&table(3, &["10.0.0.1:1"]), false);
+        held.offer(&next, &own()).unwrap();
+        held.settle(&revision(3), &Err(long));
+        let (_, outcome) = held.take_answer().unwrap();
+        assert_eq!(
+            outcome.unwrap_err().chars().count(),
+            limits::REFUSAL_LENGTH_MAX
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! A group that equals its default is not written: a default is part of the table's schema.
 
+mod durations;
 mod values;
 
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use weft_transport::units::{duration, optional_duration};
 
 use super::ServiceName;
 use crate::limits::traffic as limits;
+use durations::{duration, optional_duration};
 
 pub use values::{
     GrpcCode, HedgeAfter, HedgeAfterError, IdentityPattern, IdentityPatternError, Percent,

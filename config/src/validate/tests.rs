@@ -102,6 +102,18 @@ fn an_unknown_field_is_refused_with_the_nearest_known_one() {
 }
 
 #[test]
+fn a_key_with_control_characters_is_shown_on_one_line() {
+    let text =
+        service("orders", "http").replace("protocol: http", "protocol: http, \"a\\n\\e[2J\": 1");
+    let lines = check(&text);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].starts_with("mesh.yaml:6: spec.ports[0].a\\n\\u{1b}[2J: unknown field"),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn what_gateway_api_has_and_weft_does_not_is_refused_by_name() {
     let text = route("    - sessionPersistence: {type: Cookie}\n").replacen(
         "  rules:",

@@ -80,6 +80,17 @@ pub(crate) fn check_expectation(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
+/// Whether a message of HTTP/1.1 has a transfer coding other than chunked, or that twice. HTTP/3 has no transfer codings, and
+/// undoing gzip is not a proxy's business.
+pub(crate) fn has_other_coding(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
+    match (values.next(), values.next()) {
+        (None, _) => false,
+        (Some(one), None) => !one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => true,
+    }
+}
+
 /// Whether some applications would read a field of this name as one that only the mesh may set, or as one
 /// that frames a message. Such applications write `_` for any character that is neither a letter nor a digit
 /// (RFC 3875 section 4.1.18, as in WSGI and CGI), so `weft_client_id` arrives as `weft-client-id` does.

@@ -9,6 +9,8 @@ pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod fields;
 pub(crate) mod path;
+#[cfg(test)]
+pub(crate) mod reference_tests;
 pub(crate) mod request_id;
 pub(crate) mod response;
 pub(crate) mod upload;

@@ -7,6 +7,7 @@
 //! - A response that has no content by its kind (1xx, 204, 304, to HEAD) declares none: an application that
 //!   forgets that rule sends the declared content a moment later.
 //! - The content was read to its declared end, and hyper found no bytes behind it.
+//! - It had no trailers. hyper forgives line ends there that other readers take for the end of the response.
 //! - The application did not say `Connection: close`, and did not end the response by closing.
 //! - It did not answer in HTTP/1.0, a version that cannot carry a request of unknown length.
 //! - The whole request had been handed over when the response ended: the application may read later bytes as
@@ -32,6 +33,13 @@ pub(crate) enum ConnectionReuse {
     Ends,
 }
 
+impl Afterwards {
+    /// The same once the content was read, with these trailers behind it.
+    pub(crate) fn behind(self, trailers: Option<&HeaderMap>) -> Self {
+        if trailers.is_some() { Self::Ends } else { self }
+    }
+}
+
 /// Checks a response head from the application and removes fields that must not cross. `to_head`: the request
 /// was HEAD.
 //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
@@ -53,8 +61,7 @@ pub(crate) fn check(head: &mut Parts, to_head: bool) -> Result<ConnectionReuse, 
             return Err(bad("response has a bad Content-Length"));
         }
     }
-    if headers.contains_key(TRANSFER_ENCODING) && !is_plain_chunked(headers) {
-        // HTTP/3 has no transfer codings, and undoing gzip is not a proxy's business.
+    if fields::has_other_coding(headers) {
         return Err(bad("response has a transfer coding other than chunked"));
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -111,11 +118,6 @@ pub(crate) fn interim_declares_content(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
 }
 
-fn is_plain_chunked(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
-    matches!((values.next(), values.next()), (Some(one), None) if one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
-}
-
 fn bad(detail: &'static str) -> Failure {
     Failure::new(Reason::ResponseMalformed, detail)
 }
@@ -139,6 +141,15 @@ mod tests {
 
     fn verdict(fields: &[(&str, &str)]) -> Result<(), Failure> {
         afterwards_of(200, false, fields).map(|_| ())
+    }
+
+    #[test]
+    fn a_response_with_trailers_is_the_last_of_its_connection() {
+        assert_eq!(Afterwards::Lives.behind(None), Afterwards::Lives);
+        let trailers = HeaderMap::new();
+        for before in [Afterwards::Lives, Afterwards::Ends] {
+            assert_eq!(before.behind(Some(&trailers)), Afterwards::Ends);
+        }
     }
 
     #[test]

@@ -138,6 +138,16 @@ impl RequestBody {
         }
     }
 
+    /// There is none.
+    #[cfg(test)]
+    pub(super) fn none(moved: Arc<Moved>) -> Self {
+        Self {
+            recv: None,
+            first: None,
+            moved: Some(moved),
+        }
+    }
+
     /// Where the bytes are counted.
     pub(super) fn moved(&self) -> Option<&Arc<Moved>> {
         self.moved.as_ref()

@@ -13,6 +13,8 @@ mod request;
 pub(crate) mod served;
 mod tunnel;
 
+#[cfg(test)]
+pub(crate) use request::{declare, prepare};
 pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;

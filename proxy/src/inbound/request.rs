@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::{Body, Frame};
 use weft_config::table::Protocol;
 use weft_transport::wire::{Reason as Why, Responder, SendError, ServerRequest};
@@ -304,7 +304,11 @@ async fn deliver(
 }
 
 /// Rewrites the head as the application should see it, or refuses it.
-fn prepare(head: &mut Parts, caller: &HeaderValue, multiplexed: bool) -> Result<(), Failure> {
+pub(crate) fn prepare(
+    head: &mut Parts,
+    caller: &HeaderValue,
+    multiplexed: bool,
+) -> Result<(), Failure> {
     fields::check_expectation(&head.headers)?;
     fields::strip_request(&mut head.headers)?;
     head.headers.insert(WEFT_CLIENT_ID, caller.clone());
@@ -348,10 +352,7 @@ async fn declare_length(
     if headers.contains_key(CONTENT_LENGTH) {
         return Ok(());
     }
-    let rare = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
-    );
+    let rare = has_rarely_content(request.method());
     // A caller that waits for permission to send a body has one, and the application grants the permission: a
     // sidecar that waited for the body first would deadlock with the caller (RFC 9110 section 10.1.1).
     if !headers.contains_key(EXPECT) {
@@ -362,23 +363,36 @@ async fn declare_length(
         .await
         .map_err(|error| stream_failure(&error))?;
     }
+    let is_empty = request.body().is_empty();
+    let method = request.method().clone();
+    declare(&method, request.headers_mut(), is_empty, multiplexed);
+    Ok(())
+}
+
+/// Says whether there is a body, where no length does.
+pub(crate) fn declare(method: &Method, headers: &mut HeaderMap, is_empty: bool, multiplexed: bool) {
+    if headers.contains_key(CONTENT_LENGTH) {
+        return;
+    }
     // hyper chunks a body of unknown length on its own, but not one of these methods.
-    if rare && !multiplexed && !request.body().is_empty() {
-        request
-            .headers_mut()
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if has_rarely_content(method) && !multiplexed && !is_empty {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
     //# A user agent SHOULD send Content-Length in a request when the method defines a meaning for enclosed
     //# content and it is not sending Transfer-Encoding.
     // Some servers require it over HTTP/2, too.
-    let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
-    if means_content && request.body().is_empty() {
-        request
-            .headers_mut()
-            .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    let means_content = [Method::POST, Method::PUT, Method::PATCH].contains(method);
+    if means_content && is_empty {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
-    Ok(())
+}
+
+fn has_rarely_content(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::TRACE
+    )
 }
 
 /// Sends the response on; returns the application's connection if it may be used again.
@@ -403,7 +417,7 @@ async fn relay(
             .map(|first| (afterwards, first)),
         Err(failure) => Err(failure),
     };
-    let (afterwards, first) = match checked {
+    let (mut afterwards, first) = match checked {
         Ok(checked) => checked,
         Err(failure) => {
             let id = record.request_id.as_ref();
@@ -434,6 +448,7 @@ async fn relay(
     let send = respond.head_with(&head, first, end).await;
     let mut send = send.map_err(|error| send_failure(&error))?;
     if let Some(mut trailers) = trailers {
+        afterwards = afterwards.behind(Some(&trailers));
         fields::strip_trailers(&mut trailers);
         record.trailers(&trailers);
         send.send_trailers(&trailers)
@@ -459,6 +474,7 @@ async fn relay(
             }
             Err(PumpError::Peer(error)) => return Err(send_failure(&error)),
         };
+        afterwards = afterwards.behind(trailers.as_ref());
         if let Some(trailers) = trailers {
             record.trailers(&trailers);
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, EXPECT};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::{self, Builder};
 use hyper::service::{HttpService, service_fn};
@@ -25,6 +25,7 @@ use super::connection::{Activity, Connection, arrive};
 use super::intake::Turn;
 use super::{Client, refusal, request};
 use crate::http::body::ResponseBody;
+use crate::http::fields;
 use crate::limits;
 use crate::stream::ApplicationStream;
 use crate::worker::Worker;
@@ -83,14 +84,20 @@ async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let finish = client.listener.worker.finish.clone();
     let version = request.version();
+    let is_last = is_last(request.headers());
     let mut response = request::serve(client, request).await?;
-    if finish.is_cancelled() {
+    if is_last || finish.is_cancelled() {
         // RFC 9112 section 9.6: the last answer tells the client.
         response.headers_mut().insert(CONNECTION, CLOSE);
         // In HTTP/1.1 hyper would add `keep-alive` for a client of HTTP/1.0 that asked for it.
         *response.version_mut() = version;
     }
     Ok(response)
+}
+
+/// Whether nothing behind this request is read: with codings that are refused, others may see its end elsewhere.
+fn is_last(headers: &HeaderMap) -> bool {
+    fields::has_other_coding(headers)
 }
 
 /// How a burst ends.
@@ -204,6 +211,9 @@ where
         Ok(()) | Err(_) => End::Over,
     }
 }
+
+#[cfg(test)]
+mod fuzz_tests;
 
 #[cfg(test)]
 mod tests {

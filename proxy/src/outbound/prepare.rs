@@ -27,6 +27,15 @@ pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
             "HTTP Upgrade is not supported",
         ));
     }
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-6.1
+    //# A server that receives a request message with a transfer coding it does not understand SHOULD respond with 501
+    //# (Not Implemented).
+    if fields::has_other_coding(&head.headers) {
+        return Err(Failure::new(
+            Reason::CodingUnsupported,
+            "a transfer coding other than chunked",
+        ));
+    }
     fields::check_expectation(&head.headers)?;
     if head.headers.len() > limits::FIELDS_MAX {
         return Err(Failure::new(Reason::HeadTooLarge, "too many header fields"));
@@ -167,6 +176,25 @@ mod tests {
                 "/",
                 &[("connection", "upgrade"), ("upgrade", "h2c")]
             )),
+            None
+        );
+        for coding in ["gzip, chunked", "chunked, chunked", "identity", ""] {
+            assert_eq!(
+                check(head("POST", "/", &[("transfer-encoding", coding)])),
+                Some(Reason::CodingUnsupported),
+                "{coding}"
+            );
+        }
+        let lines = [
+            ("transfer-encoding", "gzip"),
+            ("transfer-encoding", "chunked"),
+        ];
+        assert_eq!(
+            check(head("POST", "/", &lines)),
+            Some(Reason::CodingUnsupported)
+        );
+        assert_eq!(
+            check(head("POST", "/", &[("transfer-encoding", "Chunked")])),
             None
         );
         assert_eq!(

@@ -97,11 +97,14 @@ impl NamedRates {
 
 fn bucket<C: Clock + Clone>(limit: &RateLimit, clock: &C) -> Bucket<C> {
     let at_least_one = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-    let (requests, burst) = (at_least_one(limit.requests), at_least_one(limit.burst));
-    let quota = Quota::with_period(limit.per / requests.get())
+    let requests = at_least_one(limit.requests);
+    let each = (limit.per / requests.get()).min(limits::RATE_BUCKET_FILLS_WITHIN);
+    let most = limits::RATE_BUCKET_FILLS_WITHIN.as_nanos() / each.as_nanos().max(1);
+    let burst = limit.burst.min(u32::try_from(most).unwrap_or(u32::MAX));
+    let quota = Quota::with_period(each)
         // Only a period of zero has no quota; the policy's range excludes it.
         .unwrap_or(Quota::per_second(requests))
-        .allow_burst(burst);
+        .allow_burst(at_least_one(burst));
     RateLimiter::direct_with_clock(quota, clock.clone())
 }
 
@@ -124,6 +127,22 @@ mod tests {
 
     fn let_in(take: impl Fn() -> Verdict) -> usize {
         (0..1000).filter(|_| !take().refused).count()
+    }
+
+    #[test]
+    fn a_bucket_that_takes_longer_to_fill_than_the_limiter_counts_is_full_at_first() {
+        for (per, burst, passes) in [
+            (Duration::from_secs(24 * 60 * 60), 10_000_000, 1000),
+            (Duration::from_secs(u64::MAX), u32::MAX, 1),
+        ] {
+            let rates = Rates::new(FakeRelativeClock::default());
+            let slow = RateLimit {
+                per,
+                ..limit(1, burst, Mode::Enforce)
+            };
+            let limits = [slow];
+            assert_eq!(let_in(|| rates.take(&limits)), passes);
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@
 //! the meantime. Not here: how running work ends (`run/running.rs`).
 
 mod channel;
+#[cfg(test)]
+mod fuzz_tests;
 mod incumbent;
 mod message;
 mod predecessor;

@@ -167,6 +167,15 @@ impl FrameReader {
         matches!(self.state, State::Header { length: 0, .. })
     }
 
+    /// Bytes of memory for a payload that is to be whole.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        match &self.state {
+            State::Collect { collected, .. } => collected.capacity(),
+            State::Header { .. } | State::Data { .. } | State::Skip { .. } => 0,
+        }
+    }
+
     fn begin(
         &mut self,
         frame: u64,

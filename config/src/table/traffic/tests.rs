@@ -27,6 +27,22 @@ fn a_field_that_this_sidecar_does_not_know_is_refused_at_every_depth() {
 }
 
 #[test]
+fn a_duration_that_would_be_another_one_once_it_is_written_is_refused() {
+    let read =
+        |text: &str| serde_json::from_str::<Traffic>(text).map_err(|one| one.to_string());
+    for (text, about) in [
+        (r#"{"request":{"timeouts":{"request":"0.5ms"}}}"#, "0s"),
+        (r#"{"balance":{"slow_start":"1s0.25ms"}}"#, "1s"),
+    ] {
+        let error = read(text).unwrap_err();
+        let expected = format!("a duration of about {about} is finer than a millisecond");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let traffic = read(r#"{"balance":{"slow_start":"1.25s"}}"#).unwrap();
+    assert_eq!(traffic.balance.slow_start, Duration::from_millis(1250));
+}
+
+#[test]
 fn every_value_survives_the_way_to_the_sidecar() {
     let limit = RateLimit {
         requests: 100,

@@ -11,6 +11,8 @@
 //! known, [`Application::allow_resend`] decides.
 
 mod answer;
+#[cfg(test)]
+mod fuzz_tests;
 mod greeting;
 mod habits;
 mod idle;

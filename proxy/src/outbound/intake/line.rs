@@ -81,7 +81,7 @@ impl<W> Line<W> {
 
     /// Calls the next.
     pub(super) fn next(&mut self, now: Instant) -> Option<W> {
-        if !self.callers_give_up(now) {
+        if self.is_empty() || !self.callers_give_up(now) {
             return self.oldest();
         }
         self.called = self.called.wrapping_add(1);
@@ -132,6 +132,19 @@ mod tests {
         assert_eq!(line.oldest(), Some(1));
         let forgotten = now + limits::INTAKE_PATIENCE;
         assert_eq!(called(&mut line, forgotten, 2), [2, 3]);
+    }
+
+    #[test]
+    fn a_call_that_nothing_waits_for_brings_the_turn_of_the_oldest_no_nearer() {
+        let (mut line, now) = twenty();
+        line.gone(now);
+        assert_eq!(called(&mut line, now, 20).len(), 20);
+        assert_eq!(line.next(now), None);
+        for number in 0..5 {
+            line.join(number, now);
+        }
+        // Twenty were called, so the fourth from here is the oldest.
+        assert_eq!(called(&mut line, now, 4), [4, 3, 2, 0]);
     }
 
     #[test]

@@ -13,6 +13,8 @@
 mod acceptor;
 mod line;
 mod portion;
+#[cfg(test)]
+mod turn_simulations;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -142,7 +144,11 @@ impl Intake {
             if cycle.take() {
                 return Poll::Ready(());
             }
-            cycle.acceptors.push(context.waker().clone());
+            // A listener may be looked at for another reason, any number of times within a cycle.
+            let waits = |acceptor: &Waker| acceptor.will_wake(context.waker());
+            if !cycle.acceptors.iter().any(waits) {
+                cycle.acceptors.push(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -333,6 +339,17 @@ mod tests {
         tokio::time::sleep(limits::INTAKE_RELEASE * 2).await;
         assert!(!intake.is_limited());
         assert!(intake.limited_for() >= limits::INTAKE_RELEASE);
+    }
+
+    #[test]
+    fn a_listener_that_is_looked_at_again_and_again_waits_once() {
+        let intake = Arc::new(Intake::default());
+        intake.limited.store(true, Ordering::Relaxed);
+        let mut accepts = std::pin::pin!(intake.accepts());
+        for _ in 0..1000 {
+            assert!(accepts.as_mut().now_or_never().is_none());
+        }
+        assert_eq!(lock(&intake.cycle).acceptors.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -154,21 +154,3 @@ fn control_frames_of_a_wrong_size_are_refused() {
         Err(FrameError::Connection(ErrorCode::H3_EXCESSIVE_LOAD, _))
     ));
 }
-
-#[test]
-fn random_bytes_never_panic() {
-    use rand::{RngExt as _, SeedableRng as _};
-    let mut rng = rand::rngs::StdRng::seed_from_u64(9114);
-    for round in 0..20_000 {
-        let length = rng.random_range(0..200);
-        let input: Vec<u8> = (0..length)
-            .map(|_| rng.random::<u8>() & if rng.random() { 0x0f } else { 0xff })
-            .collect();
-        let kind = if round % 2 == 0 {
-            REQUEST
-        } else {
-            StreamKind::Control
-        };
-        let _ = events(kind, &input, 1 + round % 13);
-    }
-}

@@ -2,6 +2,7 @@
 //! writes raw bytes.
 
 mod exchange;
+mod fuzz;
 mod hostile;
 mod stopped;
 

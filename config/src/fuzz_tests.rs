@@ -1,0 +1,181 @@
+//! What must hold of all texts that an operator may apply as resources. Their inputs are in
+//! `config/fuzz/corpus/resources`; `client/fuzz_tests.rs` has those of tables.
+
+use std::collections::BTreeSet;
+
+use weft_fuzz::Target;
+use weft_transport::identity::{SpiffeId, TrustDomain};
+
+use crate::compile::{Endpoints, Plan, Sidecar};
+use crate::findings::{Findings, Severity};
+use crate::limits;
+use crate::resources::{Parsed, Resource, Set, SourceFile, parse};
+use crate::table::{Features, Revision, ServiceName, Table};
+use crate::validate::validate;
+
+const WORDS: &[&str] = &[
+    "\n---\n",
+    "\n  ",
+    ": ",
+    "- ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "&a ",
+    "*a",
+    "<<: *a",
+    "!!str ",
+    "|",
+    ">",
+    "\"",
+    "'",
+    "# ",
+    "null",
+    "~",
+    "true",
+    "yes",
+    "0x10",
+    "0o17",
+    ".inf",
+    ".nan",
+    "1e400",
+    "100ms",
+    "1h",
+    "0s",
+    "64KiB",
+    "99.99",
+    "-1",
+    "kind: Service",
+    "kind: HTTPRoute",
+    "kind: AuthorizationPolicy",
+    "kind: TrafficPolicy",
+    "kind: MeshConfig",
+    "namespace: weft",
+    "spiffe://demo.test/ns/shop/sa/*",
+    "PathPrefix",
+    "Exact",
+    "/a/../b",
+    "/%2f",
+    "\u{e9}",
+    "\t",
+    "protocol: tcp",
+    "port: 80",
+    "weight: 0",
+    "Deny",
+    "Audit",
+    "\u{feff}",
+];
+
+fn read(text: &str) -> Parsed {
+    parse(&[SourceFile {
+        name: "mesh.yaml".into(),
+        text: text.into(),
+    }])
+}
+
+/// That they say what is wrong, and where in the text.
+fn assert_are_told(findings: &Findings, text: &str) {
+    let lines = text
+        .split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
+        .count();
+    assert!(findings.listed.len() <= limits::FINDINGS_MAX);
+    for finding in &findings.listed {
+        assert!(!finding.message.is_empty());
+        assert!(!finding.to_string().contains('\n'), "{finding}");
+        let line = finding
+            .position
+            .map_or(1, |position| position.line as usize);
+        assert!((1..=lines + 1).contains(&line), "line {line} of {lines}");
+    }
+}
+
+fn domain() -> TrustDomain {
+    "demo.test".parse().unwrap()
+}
+
+/// The table of a sidecar of each service, which would call all others.
+fn compile(set: &Set, features: Features) -> Vec<Table> {
+    let revision = Revision {
+        store: "s".into(),
+        number: 1,
+    };
+    let plan = Plan::new(revision, domain(), set);
+    let all: BTreeSet<ServiceName> = set.services().map(|(name, _)| name).collect();
+    let of = |name: &ServiceName| {
+        let sidecar = Sidecar {
+            identity: SpiffeId::for_workload(&domain(), &name.namespace, &name.name).unwrap(),
+            listens_for: all.clone(),
+            serves: [name.clone()].into(),
+            features,
+        };
+        plan.table(&sidecar, &Endpoints::new())
+    };
+    all.iter().map(of).collect()
+}
+
+/// An input is a file of resources.
+#[test]
+fn resources_are_refused_with_a_place_or_become_tables_that_a_sidecar_reads() {
+    let property = |input: &[u8]| {
+        let text = String::from_utf8_lossy(input);
+        let parsed = read(&text);
+        assert_are_told(&parsed.findings, &text);
+        let whole = parsed
+            .resources
+            .iter()
+            .filter(|_| !parsed.findings.has_errors());
+        for resource in whole {
+            let written = resource.to_yaml();
+            let again = read(&written);
+            assert_eq!(again.resources, std::slice::from_ref(resource), "{written}");
+            let stored = serde_json::to_vec(resource).unwrap();
+            assert_eq!(
+                serde_json::from_slice::<Resource>(&stored).unwrap(),
+                *resource
+            );
+        }
+        let mut set = Set::default();
+        parsed
+            .resources
+            .iter()
+            .cloned()
+            .for_each(|one| set.insert(one));
+        let validated = validate(&set, Some(&domain()), &parsed);
+        assert_are_told(&validated, &text);
+        // It compiles what it can even of what is refused.
+        let tables = compile(&set, Features::all());
+        let of_older = compile(&set, Features::none());
+        if parsed.findings.has_errors() {
+            let first = parsed
+                .findings
+                .listed
+                .iter()
+                .find(|one| one.severity == Severity::Error);
+            let field = first.map_or("", |one| &one.field);
+            let field: String = field
+                .chars()
+                .filter(|one| !one.is_ascii_digit())
+                .take(60)
+                .collect();
+            return format!("refused at {field}");
+        }
+        if validated.has_errors() {
+            return "does not fit together".to_owned();
+        }
+        for table in tables {
+            let json = table.write_for(Features::all()).unwrap();
+            assert_eq!(serde_json::from_slice::<Table>(&json).unwrap(), table);
+        }
+        for table in of_older {
+            let json = table.write_for(Features::none()).unwrap();
+            assert!(serde_json::from_slice::<Table>(&json).is_ok());
+        }
+        let kinds: BTreeSet<&str> = set.resources.keys().map(|key| key.kind.as_str()).collect();
+        format!("{kinds:?}")
+    };
+    let target = Target::new(env!("CARGO_MANIFEST_DIR"), "resources").words(WORDS);
+    let seen = target.longest(4000).rounds(800).run(property);
+    seen.expect("does not fit together")
+        .expect("{\"AuthorizationPolicy\", \"HTTPRoute\", \"Service\"}");
+}
