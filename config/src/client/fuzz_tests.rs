@@ -9,7 +9,7 @@ use weft_fuzz::Target;
 use weft_transport::identity::TrustDomain;
 
 use super::cache::{self, CacheError};
-use super::held::Held;
+use super::held::HeldTables;
 use super::merge::tests::table;
 use super::state::State;
 use crate::limits;
@@ -66,7 +66,7 @@ fn read(json: &[u8]) -> serde_json::Result<Table> {
 fn a_table_is_run_as_it_was_written_or_refused_with_a_reason_while_the_last_one_stays() {
     let property = |input: &[u8]| {
         let before = running();
-        let mut held = Held::of(Some(Arc::clone(&before)));
+        let mut held = HeldTables::of(Some(Arc::clone(&before)));
         let message = proto::Table {
             json: input.to_vec().into(),
             settling: input.len().is_multiple_of(2),

@@ -33,7 +33,7 @@ pub(crate) enum ConnectionReuse {
     Ends,
 }
 
-impl Afterwards {
+impl ConnectionReuse {
     /// The same once the content was read, with these trailers behind it.
     pub(crate) fn behind(self, trailers: Option<&HeaderMap>) -> Self {
         if trailers.is_some() { Self::Ends } else { self }
@@ -145,10 +145,10 @@ mod tests {
 
     #[test]
     fn a_response_with_trailers_is_the_last_of_its_connection() {
-        assert_eq!(Afterwards::Lives.behind(None), Afterwards::Lives);
+        assert_eq!(ConnectionReuse::Lives.behind(None), ConnectionReuse::Lives);
         let trailers = HeaderMap::new();
-        for before in [Afterwards::Lives, Afterwards::Ends] {
-            assert_eq!(before.behind(Some(&trailers)), Afterwards::Ends);
+        for before in [ConnectionReuse::Lives, ConnectionReuse::Ends] {
+            assert_eq!(before.behind(Some(&trailers)), ConnectionReuse::Ends);
         }
     }
 

@@ -28,8 +28,7 @@ fn a_field_that_this_sidecar_does_not_know_is_refused_at_every_depth() {
 
 #[test]
 fn a_duration_that_would_be_another_one_once_it_is_written_is_refused() {
-    let read =
-        |text: &str| serde_json::from_str::<Traffic>(text).map_err(|one| one.to_string());
+    let read = |text: &str| serde_json::from_str::<Traffic>(text).map_err(|one| one.to_string());
     for (text, about) in [
         (r#"{"request":{"timeouts":{"request":"0.5ms"}}}"#, "0s"),
         (r#"{"balance":{"slow_start":"1s0.25ms"}}"#, "1s"),

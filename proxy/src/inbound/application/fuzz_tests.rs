@@ -12,7 +12,7 @@ use weft_fuzz::Target;
 
 use super::*;
 use crate::http::reference_tests::{Front, Message, answer as read};
-use crate::http::response::{self, Afterwards};
+use crate::http::response::{self, ConnectionReuse};
 use crate::inbound::body::Moved;
 use crate::inbound::interim;
 
@@ -99,7 +99,7 @@ async fn ask(application: Arc<Application>, method: &Method) -> Heard {
         return Heard::BrokenOff;
     };
     let afterwards = afterwards.behind(content.trailers());
-    if afterwards == Afterwards::Lives && moved.leaves_no_doubt() {
+    if afterwards == ConnectionReuse::Lives && moved.leaves_no_doubt() {
         lease.give_back().await;
     } else {
         drop(lease);

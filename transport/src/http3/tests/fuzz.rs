@@ -10,7 +10,7 @@ use weft_fuzz::{Target, in_pieces};
 
 use crate::error::HeadError;
 use crate::http3::chunks::Chunks;
-use crate::http3::connection_core::{Core, PeerStream, Said};
+use crate::http3::connection_core::{Core, PeerStream, StreamEvent};
 use crate::http3::control::Broken;
 use crate::http3::frame::{self, Event, FrameError, FrameReader, StreamKind};
 use crate::http3::limits;
@@ -114,7 +114,7 @@ fn hear(
     side: Side,
     on_streams: &[(usize, &[u8])],
     pieces: impl Fn(&[u8]) -> Vec<Bytes>,
-) -> (Vec<Said>, Option<Broken>) {
+) -> (Vec<StreamEvent>, Option<Broken>) {
     let now = Instant::now();
     let mut core = Core::new(side, now);
     let mut streams: [PeerStream; 8] = std::array::from_fn(|_| PeerStream::new());
@@ -153,11 +153,11 @@ fn what_a_peer_says_on_its_own_streams_means_the_same_in_whatever_pieces_it_come
             assert_eq!(hear(side, &on_streams, cut), heard, "in pieces of {size}");
         }
         let (said, broken) = heard;
-        let settings = said.iter().filter(|said| matches!(said, Said::Settings(_)));
+        let settings = said.iter().filter(|said| matches!(said, StreamEvent::Settings(_)));
         assert!(settings.count() <= 1);
         let ids = said.iter().filter_map(|said| match said {
-            Said::Goaway(id) => Some(*id),
-            Said::Settings(_) | Said::Ignore => None,
+            StreamEvent::Goaway(id) => Some(*id),
+            StreamEvent::Settings(_) | StreamEvent::Ignore => None,
         });
         assert!(ids.is_sorted_by(|earlier, later| earlier >= later && later % 4 == 0));
         assert!(said.len() <= limits::CONTROL_EVENTS as usize);
