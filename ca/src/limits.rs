@@ -44,6 +44,8 @@ pub const TOKEN_MEMORY: Duration = Duration::from_secs(7 * DAY);
 pub const TOKEN_SECRET_BYTES: usize = 32;
 /// Longest token text in bytes: eight long addresses and an identity fit.
 pub const TOKEN_TEXT_MAX: usize = 8 * 1024;
+/// Digits of a token's version that an error repeats: more are no version, and may be a secret.
+pub const TOKEN_VERSION_DIGITS_MAX: usize = 4;
 /// Tokens that one call creates: one transaction stays short.
 pub const TOKENS_PER_CALL_MAX: u32 = 1000;
 /// Tokens that the store holds, spent ones included; about 1 KiB each.

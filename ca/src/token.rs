@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use weft_transport::{credentials::Fingerprint, identity::SpiffeId};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::limits::{ADDRESS_BYTES_MAX, ADDRESSES_MAX, TOKEN_SECRET_BYTES, TOKEN_TEXT_MAX};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, ADDRESSES_MAX, TOKEN_SECRET_BYTES, TOKEN_TEXT_MAX, TOKEN_VERSION_DIGITS_MAX,
+};
 
 const PREFIX: &str = "weft-join-v1.";
 
@@ -135,9 +137,8 @@ impl FromStr for JoinToken {
 
 /// Whether a later weft may begin its tokens so. Anything else may be the secret itself, and is not repeated in an error.
 fn is_version(text: &str) -> bool {
-    const DIGITS_MAX: usize = 4;
     text.strip_prefix("weft-join-v").is_some_and(|number| {
-        (1..=DIGITS_MAX).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+        (1..=TOKEN_VERSION_DIGITS_MAX).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
 
