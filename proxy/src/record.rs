@@ -63,7 +63,7 @@ pub(crate) struct Record {
 pub(crate) struct Finished<'a> {
     /// The facts known of it.
     pub(crate) record: &'a Record,
-    /// When it was over.
+    /// The time at which the exchange ended.
     pub(crate) ended: Instant,
     /// How it ended.
     pub(crate) outcome: metrics::Outcome,
@@ -73,7 +73,7 @@ pub(crate) struct Finished<'a> {
 
 /// Gets each exchange that is over. It must not wait, because the exchange's task would wait with it.
 pub(crate) trait Observer {
-    /// It is over.
+    /// Takes the record of an exchange that has ended.
     fn observe(&self, finished: &Finished<'_>);
 }
 
@@ -92,7 +92,7 @@ impl Finished<'_> {
 }
 
 impl Record {
-    /// A call that begins.
+    /// The record of a call that begins.
     pub(crate) fn new(
         counted: Arc<Counted>,
         log: Arc<AccessLog>,
@@ -167,7 +167,7 @@ impl Record {
         }
     }
 
-    /// Counts and logs it.
+    /// Ends the record: the observers count and log it.
     pub(crate) fn end(mut self, outcome: Result<(), Failure>) {
         self.finish(outcome);
     }
