@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(4);
 /// Lines of a dead child's log that are shown.
 const LOG_LINES: usize = 8;
 
-/// Starts and ends them.
+/// Starts and ends the processes.
 pub struct Children {
     program: PathBuf,
     directory: PathBuf,

@@ -53,9 +53,9 @@ pub enum AgentError {
     /// The CA's final refusal.
     #[error("{reason} (CA {address}, for {identity})")]
     Refused {
-        /// The CA that refused.
+        /// The address of the CA that refused.
         address: String,
-        /// Its words.
+        /// The reason that it gave.
         reason: String,
         /// The identity asked for.
         identity: SpiffeId,

@@ -97,7 +97,7 @@ impl Refusal {
 /// A token as the store holds it, under the hash of its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
-    /// The identity it buys.
+    /// The identity for which the token is exchanged.
     pub identity: SpiffeId,
     /// Seconds since the Unix epoch.
     pub created: u64,

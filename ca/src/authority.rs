@@ -366,7 +366,7 @@ pub enum OwnCredentialsError {
     /// It could not be signed.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// The transport refuses it.
+    /// The transport does not accept the CA's certificate.
     #[error("the CA's own certificate is not usable: {0}")]
     Unusable(String),
 }

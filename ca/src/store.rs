@@ -149,7 +149,7 @@ impl Store {
         })
     }
 
-    /// What this CA is.
+    /// The facts about this CA.
     pub(crate) fn about(&self) -> Result<About, StoreError> {
         self.read(|view| view.about())
     }

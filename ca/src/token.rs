@@ -55,7 +55,7 @@ pub enum TokenError {
         "this join token has format {0:?}, and this weft knows only {PREFIX}: use a newer weft"
     )]
     Version(String),
-    /// White space within it.
+    /// The token has white space within it.
     #[error(
         "the join token holds white space: give exactly one token (one line of `weft ca token`)"
     )]

@@ -29,7 +29,7 @@ pub enum ConnectError {
     /// TCP or TLS failed at the last address tried.
     #[error("cannot reach the config service at {address}: {reason}")]
     Failed {
-        /// As it was given.
+        /// The address, as it was given.
         address: String,
         /// The error.
         reason: String,
@@ -41,7 +41,7 @@ pub enum ConnectError {
         CONFIG_PORT
     )]
     OtherServer {
-        /// As it was given.
+        /// The address, as it was given.
         address: String,
         /// The identity of that process.
         identity: SpiffeId,
@@ -49,7 +49,7 @@ pub enum ConnectError {
     /// No root of this mesh certifies the process that answered.
     #[error("the server at {address} is of another mesh than {own} here: {reason}")]
     OtherMesh {
-        /// As it was given.
+        /// The address, as it was given.
         address: String,
         /// The identity of this side.
         own: SpiffeId,

@@ -97,7 +97,7 @@ pub enum ServeError {
     /// A file could not be used.
     #[error("{what}: {source}")]
     Io {
-        /// Which one.
+        /// The operation that failed.
         what: String,
         /// The error of the operating system.
         source: io::Error,

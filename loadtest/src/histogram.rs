@@ -26,7 +26,7 @@ pub struct Durations {
 pub struct Percentile {
     /// The smallest duration that at least this share of the samples does not exceed.
     pub value: Duration,
-    /// Samples beyond it.
+    /// The number of samples above this value.
     pub beyond: u64,
 }
 

@@ -130,7 +130,7 @@ impl Sample {
 pub enum Outcome {
     /// The answer was complete and as expected.
     Success,
-    /// It was not.
+    /// The request failed.
     Failure(ErrorKind),
 }
 

@@ -29,7 +29,7 @@ pub enum Verdict {
 pub enum Next {
     /// Run at this rate and report the result.
     Try(f64),
-    /// It is over.
+    /// The search is over.
     Done(Best),
 }
 

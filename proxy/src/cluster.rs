@@ -29,7 +29,7 @@ pub(crate) struct Cluster {
     pub(crate) label: Arc<str>,
     /// The protocol that its applications speak.
     pub(crate) protocol: Protocol,
-    /// How it is treated.
+    /// The traffic policy of the cluster.
     pub(crate) traffic: Traffic,
     /// Where it runs.
     pub(crate) endpoints: Vec<Endpoint>,
@@ -409,7 +409,7 @@ mod tests {
         let mut probe = two.start(0, due).unwrap();
         probe.judge(Evidence::Answered(None), due);
         assert!(!is_out());
-        // It is on trial.
+        // The endpoint is on trial.
         probe.tell(Outcome::Badly, due);
         assert!(is_out());
     }

@@ -17,7 +17,7 @@ pub(crate) struct Idle {
     seen: u64,
 }
 
-/// Why it is over.
+/// Why the work was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expired {
     /// Nothing moved for the timeout.

@@ -83,7 +83,7 @@ impl Reply {
 pub(crate) struct Finished<'a> {
     /// The facts known of it.
     pub(crate) record: &'a Record,
-    /// When it was over.
+    /// The time at which the exchange ended.
     pub(crate) ended: Instant,
     /// How it ended.
     pub(crate) outcome: metrics::Outcome,
@@ -93,7 +93,7 @@ pub(crate) struct Finished<'a> {
 
 /// Gets each exchange that is over. It must not wait, because the exchange's task would wait with it.
 pub(crate) trait Observer {
-    /// It is over.
+    /// Takes the record of an exchange that has ended.
     fn observe(&self, finished: &Finished<'_>);
 }
 
@@ -122,7 +122,7 @@ impl Finished<'_> {
 }
 
 impl Record {
-    /// A call that begins.
+    /// The record of a call that begins.
     pub(crate) fn new(
         counted: Arc<Counted>,
         observers: Arc<Observers>,
@@ -198,7 +198,7 @@ impl Record {
         }
     }
 
-    /// Counts and logs it.
+    /// Ends the record: the observers count and log it.
     pub(crate) fn end(mut self, outcome: Result<(), Failure>) {
         self.finish(outcome);
     }

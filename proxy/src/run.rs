@@ -97,7 +97,7 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
 pub trait Process: Send + Sync + 'static {
     /// The directives of the log in force, as `info,weft_proxy=debug`.
     fn log_filter(&self) -> String;
-    /// Replaces them.
+    /// Replaces the directives of the log filter.
     ///
     /// # Errors
     /// When they cannot be parsed; the old ones stay.

@@ -24,7 +24,7 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
-    /// What this CA is.
+    /// The facts about this CA.
     pub(super) fn about(&self) -> Result<About, StoreError> {
         self.get(ABOUT)?
             .ok_or_else(|| self.store.corrupt("no entry \"about\""))

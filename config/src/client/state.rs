@@ -72,7 +72,7 @@ impl State {
         self.held.newest()
     }
 
-    /// How it is doing.
+    /// The state of the subscription, as operators see it.
     pub(super) fn status(&self) -> &SubscriptionStatus {
         &self.status
     }

@@ -32,7 +32,7 @@ pub(super) struct Sent {
 /// The next step for a sidecar.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// It has everything.
+    /// The sidecar has everything.
     Nothing,
     /// It cannot read the tables of this service, for this reason.
     CannotRead(String),

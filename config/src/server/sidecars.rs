@@ -70,7 +70,7 @@ enum Presence {
     Gone,
 }
 
-/// A stream that began.
+/// A stream that a sidecar has opened.
 #[derive(Debug)]
 pub(super) struct Stream {
     /// Tells this stream from others of the same sidecar.

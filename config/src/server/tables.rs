@@ -38,11 +38,11 @@ pub(super) struct SharedTable {
 /// How a table differs from one that a sidecar has.
 #[derive(Clone, Debug)]
 pub(super) enum Changed {
-    /// Not at all.
+    /// No part changed.
     Nothing,
-    /// In these endpoints.
+    /// Only these endpoints changed.
     Endpoints(Arc<Vec<proto::PortEndpoints>>),
-    /// In more than that.
+    /// More than the endpoints changed.
     More,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Dial {
 
 /// A connection, with or without TLS.
 pub(crate) enum Stream {
-    /// Bytes as they are.
+    /// TCP without TLS.
     Plain(TcpStream),
     /// Bytes in TLS records.
     Tls(Box<TlsClientStream>),

@@ -9,7 +9,7 @@ use crate::sample::ErrorKind;
 pub(crate) enum Lost {
     /// The server has not processed it, or processing it twice does no harm: it may be sent again.
     Unprocessed(ErrorKind),
-    /// It failed.
+    /// The request failed and is not sent again.
     Final(ErrorKind),
 }
 

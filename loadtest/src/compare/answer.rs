@@ -51,7 +51,7 @@ pub enum AnswerError {
         /// The text.
         text: String,
     },
-    /// Neither of them.
+    /// The answer names neither of the two.
     #[error("it says neither `http` nor `tcp`: where is it to be called?")]
     NoAddress,
     /// Nothing to measure, or too much.

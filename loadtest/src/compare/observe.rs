@@ -101,7 +101,7 @@ pub struct Observation {
     pub figures: BTreeMap<Figure, f64>,
     /// Requests that were due, of which some may have failed.
     pub requests: u64,
-    /// Those that failed.
+    /// Requests that failed.
     pub failed: u64,
     /// The kind of failure that was most frequent, in the words of `weft load`.
     #[serde(skip_serializing_if = "Option::is_none")]

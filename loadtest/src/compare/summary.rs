@@ -20,7 +20,7 @@ pub struct Spread {
     pub min: f64,
     /// The most.
     pub max: f64,
-    /// Rounds that have it.
+    /// The number of rounds that have this value.
     pub rounds: usize,
 }
 

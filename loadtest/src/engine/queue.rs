@@ -21,7 +21,7 @@ pub(super) struct Queue {
 pub(super) enum Admission<L> {
     /// It is sent on this lane.
     Send(L),
-    /// It waits for one.
+    /// The request waits for a lane.
     Wait,
     /// Too much is open.
     Refuse,

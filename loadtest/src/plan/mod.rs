@@ -28,7 +28,7 @@ pub struct Plan {
     pub targets: Targets,
     /// The content of its requests.
     pub message: Message,
-    /// When they are sent.
+    /// The times at which requests are sent.
     pub load: Load,
     /// Requests of this time at the beginning are sent but not counted.
     pub warm_up: Duration,
@@ -86,7 +86,7 @@ pub enum Load {
         connections: usize,
         /// Requests at once on a connection of HTTP/2 or HTTP/3.
         streams: usize,
-        /// When it is over.
+        /// The condition under which the run ends.
         end: End,
     },
 }

@@ -52,7 +52,7 @@ pub struct Url {
 }
 
 impl Url {
-    /// Reads one.
+    /// Reads a URL.
     ///
     /// # Errors
     /// The fault.

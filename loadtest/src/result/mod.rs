@@ -195,11 +195,11 @@ pub struct Gap {
 pub struct WorstStep {
     /// Where it begins in the measured time.
     pub from_s: f64,
-    /// How long it is.
+    /// The length of the step.
     pub seconds: f64,
     /// Requests that ended in it.
     pub ended: u64,
-    /// Failures among them.
+    /// Failures among the ended requests.
     pub failed: u64,
     /// 99th percentile of the latency of what ended in it.
     pub p99_us: Option<u64>,
@@ -265,7 +265,7 @@ impl Percentiles {
 pub struct Percentile {
     /// Its value.
     pub us: u64,
-    /// Samples beyond it.
+    /// The number of samples above this value.
     pub beyond: u64,
     /// Fewer than ten samples are beyond it: another run may give quite another value.
     pub coarse: bool,

@@ -43,7 +43,7 @@ enum Delay {
 pub struct Freeze {
     /// How long.
     pub length: Duration,
-    /// When it begins.
+    /// The time at which the freeze begins.
     pub at: Duration,
 }
 

@@ -34,7 +34,7 @@ pub enum Unavailable {
     /// The kernel or `tc` has none.
     #[error("this kernel has no netem ({0}): leave the back-end to `auto`")]
     Missing(String),
-    /// It cannot do something.
+    /// The kernel's netem lacks a function that the link needs.
     #[error("the kernel's netem cannot do {0}: write `--backend emulator`")]
     Unable(&'static str),
 }

@@ -25,7 +25,7 @@ impl Default for Lateness {
 }
 
 impl Lateness {
-    /// Counts one.
+    /// Counts one packet by its lateness.
     pub fn record(&self, lateness: Duration) {
         let nanoseconds = u64::try_from(lateness.as_nanos()).unwrap_or(u64::MAX);
         self.buckets[bucket(nanoseconds)].fetch_add(1, Ordering::Relaxed);

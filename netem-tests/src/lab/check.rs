@@ -13,7 +13,7 @@ use crate::limits;
 pub struct Finding {
     /// Its name.
     pub what: &'static str,
-    /// Whether it is there.
+    /// Whether it was found.
     pub found: bool,
     /// Whether a lab needs it.
     pub needed: bool,

@@ -46,7 +46,7 @@ pub enum Request {
 /// The lab's answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
-    /// It is done.
+    /// The lab did what was requested.
     Done,
     /// The host's address.
     Address(Ipv4Addr),
@@ -82,7 +82,7 @@ pub struct Direction {
     pub link: String,
     /// Where packets enter.
     pub from: String,
-    /// Where they leave.
+    /// The end at which the packets leave.
     pub to: String,
     /// Its impairment, as it is written.
     pub impairment: String,
@@ -93,10 +93,10 @@ pub struct Direction {
 /// Why a lab gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// It refused.
+    /// The lab refused the request.
     #[error("{0}")]
     Refused(String),
-    /// It does not answer.
+    /// The lab does not answer.
     #[error("lab `{lab}` does not answer: end it with `weft lab down {lab}`")]
     Silent {
         /// Which.

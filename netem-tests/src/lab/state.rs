@@ -36,13 +36,13 @@ pub enum StateError {
     /// A name that cannot be one.
     #[error("`{0}` is no name of a lab: write 1 to 15 of a-z, 0-9 and -, beginning with a letter")]
     Name(String),
-    /// It is up already.
+    /// A lab of this name is up already.
     #[error("lab `{0}` is up: end it with `weft lab down {0}`, or give the new one a `--name`")]
     Exists(String),
     /// There is none.
     #[error("no lab is up: make one with `weft lab up FILE`")]
     NoLab,
-    /// It is not there.
+    /// There is no lab of this name.
     #[error("there is no lab `{name}`; up: {up}")]
     NoSuchLab {
         /// The name that was asked for.

@@ -59,7 +59,7 @@ impl fmt::Display for LinkName {
 /// The role of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {
-    /// Programs run on it.
+    /// A host on which programs run.
     Host,
     /// It forwards packets; programs may run on it, too.
     Router,

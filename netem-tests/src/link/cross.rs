@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::fate::{Fate, Purpose};
 use crate::limits::{CROSS_MISSED_MAX, CROSS_PACKET_BYTES};
 
-/// When they come.
+/// The arrivals of these packets.
 #[derive(Debug, Default)]
 pub(super) struct Cross {
     /// Bits per second, and when the next one comes.

@@ -13,7 +13,7 @@ use super::quantity::{Dimension, Quantity};
 pub struct Assertion {
     /// As it stands in the file, and as reports show it.
     pub line: String,
-    /// Of whom it speaks.
+    /// The object that the claim is about.
     pub subject: String,
     /// The quantity there.
     pub measure: Measure,

@@ -79,7 +79,7 @@ pub struct Scenario {
     pub assertions: Vec<Assertion>,
 }
 
-/// Something that is called.
+/// A service that callers call.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Its name in namespace `lab`.

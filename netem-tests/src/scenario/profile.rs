@@ -17,7 +17,7 @@ pub struct Profile {
     down: &'static [(&'static str, &'static str)],
 }
 
-/// All of them.
+/// All profiles.
 pub const PROFILES: [Profile; 4] = [
     Profile {
         name: "wifi",

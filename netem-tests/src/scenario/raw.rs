@@ -63,7 +63,7 @@ pub(super) struct RawScenario {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawExpect {
-    /// Why it fails today.
+    /// The reason for which the scenario fails today.
     pub(super) failing: String,
 }
 

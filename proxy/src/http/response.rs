@@ -29,7 +29,7 @@ use crate::limits;
 pub(crate) enum ConnectionReuse {
     /// It may carry another request.
     Lives,
-    /// It is closed.
+    /// The connection is closed.
     Ends,
 }
 

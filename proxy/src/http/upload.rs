@@ -23,7 +23,7 @@ use crate::limits;
 pub(crate) struct ReplayMemory(AtomicUsize);
 
 impl ReplayMemory {
-    /// All of it free.
+    /// The memory of a worker, all of it free.
     pub(crate) fn new(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
     }
@@ -159,7 +159,7 @@ impl<B> Drop for Upload<B> {
 pub(crate) enum Sending<B> {
     /// By the attempt that reads it.
     Shared(Arc<Upload<B>>),
-    /// All of it.
+    /// The whole body.
     Whole(VecDeque<Piece>),
 }
 

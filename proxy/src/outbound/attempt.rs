@@ -45,7 +45,7 @@ pub(super) struct Answered {
 
 /// The other direction of an exchange whose answer has begun.
 pub(super) enum Upward {
-    /// It has ended.
+    /// The direction has ended.
     Ended,
     /// The request's body is on its way.
     Body(Pump),
@@ -68,7 +68,7 @@ pub(super) struct Failed {
     pub(super) failure: Failure,
     /// None if no further attempt is allowed.
     pub(super) cause: Option<RetryCause>,
-    /// When that was known.
+    /// The time at which the outcome was known.
     pub(super) at: Instant,
     /// Bytes of the body that were sent.
     pub(super) sent: u64,

@@ -71,7 +71,7 @@ pub(super) enum Carries {
 pub(super) enum CopyOfBody {
     /// The exchange has none.
     None,
-    /// All of it.
+    /// The whole body.
     Whole(Sending<Content>),
     /// Part of it has not arrived, or it is larger than may be kept.
     NotHere,

@@ -69,7 +69,7 @@ pub(crate) struct Listener {
 /// A connection of the application.
 #[derive(Clone)]
 struct Client {
-    /// Where it came in.
+    /// The listener that accepted the connection.
     listener: Arc<Listener>,
     /// The number of its origin, for balancing by source.
     source: u64,

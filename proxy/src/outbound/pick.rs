@@ -34,7 +34,7 @@ impl TriedEndpoints {
             .unwrap_or(0);
     }
 
-    /// The last one.
+    /// The endpoint that was tried last.
     pub(super) fn last(self) -> Option<usize> {
         self.last
     }

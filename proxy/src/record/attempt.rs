@@ -39,7 +39,7 @@ impl Part {
 pub(crate) enum Ended {
     /// With a response of that status.
     Answered(u16),
-    /// Without one.
+    /// The attempt ended without a response head.
     Failed(Reason),
 }
 
@@ -86,7 +86,7 @@ impl Attempt {
         self.end(now, Part::Head);
     }
 
-    /// It is over.
+    /// The attempt is over.
     pub(crate) fn finish(&mut self, ended: Ended, now: Instant) {
         self.end(now, self.part);
         self.ended = Some(ended);
@@ -100,7 +100,7 @@ impl Attempt {
         timed.take(reached)
     }
 
-    /// When it was over.
+    /// The time at which the attempt was over.
     pub(crate) fn over(&self) -> Instant {
         self.began + self.parts().map(|(_, took)| took).sum::<Duration>()
     }
@@ -117,7 +117,7 @@ impl Attempt {
 #[derive(Debug, Default)]
 pub(crate) struct AttemptHistory {
     first: Option<Attempt>,
-    /// Those after it.
+    /// The attempts after the first.
     #[expect(
         clippy::box_collection,
         reason = "few exchanges have any, and the future of each request has room for this"

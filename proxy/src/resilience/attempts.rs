@@ -25,7 +25,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) retry: &'a Retry,
     /// Of the destination, shared by all its callers in this process.
     pub(crate) budget: &'a Budget,
-    /// What that budget grants.
+    /// The share and the number that the policy allows for the budget.
     pub(crate) allowance: &'a RetryBudget,
     /// Of the exchange.
     pub(crate) deadline: Deadline,

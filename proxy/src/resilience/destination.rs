@@ -202,7 +202,7 @@ impl Counts {
         self.0[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it happened.
+    /// How often the event happened.
     #[cfg(test)]
     pub(crate) fn get(&self, event: Event) -> u64 {
         self.0[event as usize].load(Ordering::Relaxed)

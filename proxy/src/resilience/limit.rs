@@ -93,11 +93,11 @@ pub(crate) type Place = Option<Ticket>;
 pub(crate) struct Ask<'a> {
     /// Its caller.
     pub(crate) caller: &'a Caller,
-    /// How important it is.
+    /// The priority of the request.
     pub(crate) priority: Priority,
     /// Its class; none for tunnels.
     pub(crate) class: Option<Class>,
-    /// When it came.
+    /// The time at which the request came.
     pub(crate) now: Instant,
 }
 

@@ -42,7 +42,7 @@ struct Judged {
 /// How one request to it ended, as far as that tells about the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It answered.
+    /// The endpoint answered.
     Well,
     /// It was not reached, the connection broke, or it answered with an error of its own.
     Badly,

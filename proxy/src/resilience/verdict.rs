@@ -61,7 +61,7 @@ pub(crate) enum Ending {
 pub(crate) enum Evidence {
     /// Nothing.
     Nothing,
-    /// This outcome.
+    /// The endpoint's state changes by this outcome.
     Outcome(Outcome),
     /// An answer's head came, with this outcome, if it shows one.
     Answered(Option<Outcome>),

@@ -56,9 +56,9 @@ pub enum TakeoverError {
         "takeover_socket: the other process is of user {theirs} and this one of user {ours}, which is not permitted: run both as one user"
     )]
     User {
-        /// Of the other process.
+        /// The user of the other process.
         theirs: u32,
-        /// Of this one.
+        /// The user of this process.
         ours: u32,
     },
     /// The running process refuses.

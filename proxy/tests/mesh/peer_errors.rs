@@ -23,7 +23,7 @@ use crate::http::{Answer, call, get};
 /// How a peer handles the requests other than the bystander's.
 type Deed = fn(ServerRequest, &mut Scene<'_>);
 
-/// Where it does it.
+/// The place and the moment at which a peer acts.
 struct Scene<'a> {
     /// How many such requests came before, to any peer.
     before: usize,

@@ -199,7 +199,7 @@ impl End {
         descriptor.map(Self).map_err(Self::failed)
     }
 
-    /// Waits for it.
+    /// Waits until the process has ended.
     fn comes_within(&self, patience: Duration) -> Result<bool, Failure> {
         let deadline = Instant::now() + patience;
         loop {

@@ -41,7 +41,7 @@ enum Fate {
     Runs,
     /// Its workers cannot run it.
     Refused,
-    /// It cannot read it.
+    /// The sidecar cannot read the table.
     Garbled,
 }
 

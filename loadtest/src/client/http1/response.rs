@@ -47,7 +47,7 @@ pub(super) enum AtClose {
     Complete,
     /// No byte of its head had arrived.
     NotBegun,
-    /// It was cut short.
+    /// The connection ended within the response.
     Short,
 }
 

@@ -90,11 +90,11 @@ impl<K: PartialEq, C> IdleConnections<K, C> {
 /// Whether a connection can carry a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// It does.
+    /// The connection can carry a request now.
     Now,
     /// It may carry another request, or this one later.
     NotNow,
-    /// It is over.
+    /// The connection is over.
     Never,
 }
 

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Reason};
 /// A request without an answer.
 #[derive(Debug)]
 pub(super) struct Lost {
-    /// How far it got.
+    /// How far the request got.
     pub(super) fate: Fate,
     /// The failure that its caller gets, if it is not sent again.
     pub(super) failure: Failure,

@@ -38,7 +38,7 @@ struct Used<C> {
 
 /// What a request that needs a stream does next.
 pub(super) enum Next<S, E: Clone> {
-    /// Takes it.
+    /// The request takes this stream.
     Stream(S),
     /// Wait for a connection that is being made, and look again. `others`: the caller has other connections.
     Opening { opening: Opening<E>, others: bool },

@@ -80,7 +80,7 @@ impl<K: PartialEq> Drop for Place<K> {
     }
 }
 
-/// Those who wait.
+/// The requests that wait.
 #[derive(Default)]
 pub(super) struct Queue {
     freed: Notify,
@@ -107,7 +107,7 @@ impl Queue {
             queue: self,
             until: Instant::now() + limits::APPLICATION_WAIT,
         };
-        // Dropping it counts back.
+        // The guard counts the request out when it is dropped.
         (waiting < limits::APPLICATION_WAITERS_MAX).then_some(joined)
     }
 }

@@ -9,7 +9,7 @@ use http::Version;
 use super::super::exchange::Exchange;
 use crate::resilience::deadline::LONGEST;
 
-/// Whether it waits.
+/// Whether the exchange waits here.
 pub(super) fn is_due(exchange: &Exchange) -> bool {
     exchange.head.version == Version::HTTP_2 && exchange.worker.shard.intake.is_limited()
 }

@@ -53,7 +53,7 @@ struct Cycle {
     begun: u32,
     /// Connections with something to read.
     line: Line<Waker>,
-    /// Listeners that would accept.
+    /// The listeners that wait until they may accept.
     acceptors: Vec<Waker>,
     /// When a request last had its turn before connections that wait to be read.
     accepted: Option<Instant>,

@@ -50,7 +50,7 @@ pub(crate) struct Ticket {
 /// What the limit began or stopped doing, to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It acts.
+    /// The limit begins to act.
     Acts(Sign),
     /// It has stopped acting: it was not needed for a while.
     Over,

@@ -104,7 +104,7 @@ impl WeftPair {
         self.server.stop("weft-server").await;
     }
 
-    /// Ends all of it.
+    /// Ends all processes of the pair.
     pub async fn end(self) {
         self.caller.end().await;
         self.server.end().await;
