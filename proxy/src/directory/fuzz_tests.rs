@@ -10,7 +10,7 @@ use weft_config::table::{Action, HedgeAfter, RequestTraffic};
 use weft_fuzz::Target;
 
 use super::*;
-use crate::outbound::route::{route, route_tunnel};
+use crate::outbound::route;
 use crate::resilience::deadline::Deadline;
 use crate::resilience::fault;
 use crate::resilience::rate::Rates;
@@ -35,8 +35,10 @@ fn treat(traffic: &RequestTraffic, now: Instant, random: &mut StdRng) {
     let clock = deadline.attempt(now, traffic.timeouts.backend_request);
     assert!(clock.end().is_none_or(|end| end >= now));
     for made in [1, 2, 40, u32::MAX] {
-        let pause = retry::pause(&traffic.retry.backoff, made, random);
-        assert!(pause <= traffic.retry.backoff.max.max(traffic.retry.backoff.base));
+        let backoff = &traffic.retry.backoff;
+        let pause = retry::pause(backoff, made, random);
+        let most = backoff.max.max(backoff.base);
+        assert!(pause >= backoff.at_least && pause <= backoff.at_least.saturating_add(most));
     }
     if let Some(delay) = fault::draw(&traffic.fault, random).delay {
         assert!(now + delay >= now);
@@ -100,12 +102,15 @@ fn a_table_that_is_understood_is_one_that_requests_can_be_sent_by() {
                 let known = directory.service(&name.to_string()).unwrap();
                 let known = known.port(*number).unwrap();
                 for head in &heads {
-                    if let Ok(route) = route(known, head, now, &mut random) {
+                    let rule = route::rule(known, head, None);
+                    let led_to = rule.and_then(|rule| route::lead(known, rule, now, &mut random));
+                    if let Ok(route) = led_to {
                         led += 1;
                         treat(&route.traffic, now, &mut random);
                     }
                 }
-                let _ = route_tunnel(known, now, &mut random);
+                let _ = route::rule_of_tunnels(known)
+                    .and_then(|rule| route::lead(known, rule, now, &mut random));
                 wear_out(&known.cluster, now);
                 treat(&port.traffic.request, now, &mut random);
                 for limits in [&port.traffic.rate_limits, &port.traffic.caller_rate_limits] {

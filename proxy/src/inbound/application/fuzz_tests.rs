@@ -13,6 +13,7 @@ use weft_fuzz::Target;
 use super::*;
 use crate::http::reference_tests::{Front, Message, answer as read};
 use crate::http::response::{self, ConnectionReuse};
+use crate::http::upload::ReplayMemory;
 use crate::inbound::body::Moved;
 use crate::inbound::interim;
 
@@ -44,7 +45,7 @@ fn application(path: &Path, tasks: &TaskTracker) -> Arc<Application> {
         tunnel_idle: LONG,
     };
     let address = format!("unix:{}", path.display()).parse().unwrap();
-    let room = Arc::new(Room::new(0));
+    let room = Arc::new(ReplayMemory::new(0));
     Arc::new(Application::new(
         address,
         &timeouts,

@@ -153,7 +153,9 @@ fn what_a_peer_says_on_its_own_streams_means_the_same_in_whatever_pieces_it_come
             assert_eq!(hear(side, &on_streams, cut), heard, "in pieces of {size}");
         }
         let (said, broken) = heard;
-        let settings = said.iter().filter(|said| matches!(said, StreamEvent::Settings(_)));
+        let settings = said
+            .iter()
+            .filter(|said| matches!(said, StreamEvent::Settings(_)));
         assert!(settings.count() <= 1);
         let ids = said.iter().filter_map(|said| match said {
             StreamEvent::Goaway(id) => Some(*id),
