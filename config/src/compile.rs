@@ -27,7 +27,6 @@ use crate::table::{
     self, Absence, Action, Authorization, Ban, Endpoint, Features, Port, Revision, RouteRule, Rule,
     Service, ServiceName,
 };
-use crate::validate::default_authorization;
 use traffic::Policies;
 
 pub use effective::{Effective, Origin, Place, effective};
@@ -106,7 +105,7 @@ impl Plan {
     /// Compiles a set in which [`crate::validate`] found no errors. In any other set, references of policies
     /// to missing resources are left out.
     pub fn new(revision: Revision, trust_domain: TrustDomain, set: &Set) -> Self {
-        let mesh_default = default_authorization(set);
+        let mesh_default = set.default_authorization();
         let policies = Policies::new(set);
         let mut services: BTreeMap<ServiceName, Compiled> = set
             .services()

@@ -15,7 +15,7 @@ use crate::findings::{Finding, Findings, Severity};
 use crate::limits;
 use crate::nearest::nearest;
 use crate::resources::{AuthorizationPolicySpec, Key, Kind, Parsed, Resource, ServiceSpec, Set};
-use crate::table::{self, ServiceName};
+use crate::table::ServiceName;
 
 /// Only identities and services of the control plane live here.
 pub(crate) const RESERVED_NAMESPACE: &str = "weft";
@@ -273,15 +273,6 @@ impl Check<'_> {
             name: name.to_owned(),
         })
     }
-}
-
-/// What the mesh says about Services that no Allow policy targets.
-pub(crate) fn default_authorization(set: &Set) -> table::Default {
-    set.mesh_configs()
-        .next()
-        .map_or(table::Default::Allow, |(_, spec)| {
-            spec.default_authorization
-        })
 }
 
 #[cfg(test)]

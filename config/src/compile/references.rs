@@ -144,17 +144,13 @@ fn unsupported(kind: Kind, port: &ServicePort) -> Option<(String, &'static str)>
         let (_, hint) = needs(kind);
         return Some((port.protocol.to_string(), hint));
     }
-    let known = [
-        "http",
-        "http2",
-        "grpc",
-        "kubernetes.io/h2c",
-        // Calls of gRPC are no WebSockets.
-        "kubernetes.io/ws",
-    ];
-    let known = &known[..known.len() - usize::from(kind == Kind::GrpcRoute)];
+    let is_known = |one: &&str| match *one {
+        "http" | "http2" | "grpc" | "kubernetes.io/h2c" => true,
+        "kubernetes.io/ws" => kind == Kind::HttpRoute,
+        _ => false,
+    };
     let other = port.app_protocol.as_deref();
-    let other = other.filter(|one| !is_tcp && !known.contains(one))?;
+    let other = other.filter(|one| !is_tcp && !is_known(one))?;
     let hint = "HTTPRoutes send http, grpc, kubernetes.io/h2c and kubernetes.io/ws; GRPCRoutes all but the last";
     Some((format!("declared as {other}"), hint))
 }

@@ -6,7 +6,7 @@ use super::{
     AuthorizationPolicySpec, Key, Kind, MeshConfigSpec, ReferenceGrantSpec, Resource, Route,
     ServiceSpec, Spec, TrafficPolicySpec,
 };
-use crate::table::ServiceName;
+use crate::table::{self, ServiceName};
 
 /// All resources of a mesh at one moment, in a stable order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,5 +78,14 @@ impl Set {
     /// All mesh configurations; validation allows one.
     pub fn mesh_configs(&self) -> impl Iterator<Item = (&Key, &MeshConfigSpec)> {
         self.all()
+    }
+
+    /// What the mesh says about Services that no Allow policy targets.
+    pub(crate) fn default_authorization(&self) -> table::Default {
+        self.mesh_configs()
+            .next()
+            .map_or(table::Default::Allow, |(_, spec)| {
+                spec.default_authorization
+            })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use weft_transport::identity::SpiffeId;
 
-use super::{Check, Policy, default_authorization};
+use super::{Check, Policy};
 use crate::compile::attachments::{Group, group, parent_name};
 use crate::compile::references::References;
 use crate::resources::{AuthorizationPolicySpec, Callers, Key, Kind, Route};
@@ -110,7 +110,7 @@ impl Check<'_> {
 
     /// Only some may call the parent, and all may call the backend.
     fn around_allow(&self, parent: &ServiceName, backend: &ServiceName) -> Option<String> {
-        let closed = default_authorization(self.set) == table::Default::Deny;
+        let closed = self.set.default_authorization() == table::Default::Deny;
         if closed || !self.is_allow_targeted(parent) || self.is_allow_targeted(backend) {
             return None;
         }
@@ -123,7 +123,7 @@ impl Check<'_> {
 
     /// A policy denies some the parent, and they may call the backend.
     fn around_deny(&self, parent: &ServiceName, backend: &ServiceName) -> Option<String> {
-        let closed = default_authorization(self.set) == table::Default::Deny
+        let closed = self.set.default_authorization() == table::Default::Deny
             || self.is_allow_targeted(backend);
         let admitted = |denied: &AuthorizationPolicySpec| {
             let mut allowing = self

@@ -45,10 +45,12 @@ pub(super) fn parents(
 ) -> Option<Vec<ParentRef>> {
     let at = fields.require(decoder, "parentRefs")?;
     let items = decoder.list_of_some(&at, limits::PARENTS_PER_ROUTE_MAX);
+    let own = decoder.resource.as_ref().map(|key| key.namespace.clone());
+    let own = own.unwrap_or_default();
     let mut read: Vec<ParentRef> = Vec::new();
     for item in &items {
         if let Some(one) = parent(decoder, item) {
-            if let Some(fault) = read.iter().find_map(|other| one.clashes_with(other)) {
+            if let Some(fault) = read.iter().find_map(|other| one.clashes_with(other, &own)) {
                 decoder.error(item, fault.0, Some(fault.1.to_owned()));
             }
             read.push(one);
@@ -60,9 +62,10 @@ pub(super) fn parents(
 
 impl ParentRef {
     /// Why both cannot stand in one route (Gateway API v1, CommonRouteSpec.parentRefs): those for one object set the
-    /// same optional fields, with different values.
-    fn clashes_with(&self, other: &Self) -> Option<(&'static str, &'static str)> {
-        if (&self.namespace, &self.name) != (&other.namespace, &other.name) {
+    /// same optional fields, with different values. `own` is the namespace of the route.
+    fn clashes_with(&self, other: &Self, own: &str) -> Option<(&'static str, &'static str)> {
+        let namespace = |one: &Self| one.namespace.clone().unwrap_or_else(|| own.to_owned());
+        if self.name != other.name || namespace(self) != namespace(other) {
             return None;
         }
         let (mine, others) = (

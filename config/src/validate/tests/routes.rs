@@ -343,6 +343,7 @@ fn parents_of_one_service_differ_in_the_same_fields() {
     assert!(both(", port: 80", ", port: 81").is_empty());
     for (first, second) in [
         ("", ""),
+        ("", ", namespace: shop"),
         ("", ", port: 80"),
         (", port: 80", ", sectionName: web"),
     ] {
