@@ -1,5 +1,5 @@
 //! What all workers of a sidecar share about one port of a service: its retry budget, and counts of what
-//! resilience did. Pure but for one lock, which is taken when a table comes or metrics are read.
+//! resilience did. Pure but for locks, which are taken when a table comes or metrics are read.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -12,7 +12,6 @@ use http::response::Parts;
 use super::deadline::Clock;
 use super::retry::{self, Trouble};
 use super::standing::Outcome;
-use crate::http::answer;
 use crate::limits;
 
 /// How one attempt ended without an answer.
@@ -125,13 +124,18 @@ impl Ending {
 }
 
 impl Verdict {
-    /// Of the head of a response.
-    pub(crate) fn of_response(head: &Parts, grpc: bool, clock: &Clock, at: Instant) -> Self {
+    /// Of the head of a response. `broken`: the far sidecar says that its application broke off before an answer.
+    pub(crate) fn of_response(
+        head: &Parts,
+        grpc: bool,
+        broken: bool,
+        clock: &Clock,
+        at: Instant,
+    ) -> Self {
         let code = retry::grpc_code(&head.headers).filter(|_| grpc);
         let trouble = match code {
             Some(code) if code != 0 => Some(Trouble::Grpc(code)),
-            // The far sidecar says so in its application's place: that broke off before an answer.
-            _ if answer::says_broken(&head.headers) => Some(Trouble::Broken),
+            _ if broken => Some(Trouble::Broken),
             _ if head.status.as_u16() >= 400 => Some(Trouble::Status(head.status)),
             _ => None,
         };
@@ -289,7 +293,7 @@ mod tests {
         let deadline = Deadline::of_request(None, Some(now));
         let near = deadline.attempt(now, Some(Duration::from_millis(5)));
         let of = |head: &Parts, grpc, clock: &Clock| {
-            let verdict = Verdict::of_response(head, grpc, clock, now);
+            let verdict = Verdict::of_response(head, grpc, false, clock, now);
             verdict.says
         };
         let late = Says::Late { by_policy: true };
@@ -303,8 +307,16 @@ mod tests {
     #[test]
     fn the_trouble_of_an_answer_is_its_code_or_its_status() {
         let trouble = |head: &Parts, grpc| {
-            Verdict::of_response(head, grpc, &Clock::default(), Instant::now()).trouble
+            let (clock, now) = (Clock::default(), Instant::now());
+            Verdict::of_response(head, grpc, false, &clock, now).trouble
         };
+        let broken = |grpc| {
+            let (clock, now) = (Clock::default(), Instant::now());
+            let head = head(502, grpc);
+            Verdict::of_response(&head, grpc.is_some(), true, &clock, now).trouble
+        };
+        assert_eq!(broken(None), Some(Trouble::Broken));
+        assert_eq!(broken(Some("14")), Some(Trouble::Grpc(14)));
         assert_eq!(trouble(&head(200, None), false), None);
         assert_eq!(trouble(&head(200, Some("14")), false), None);
         assert_eq!(trouble(&head(200, Some("0")), true), None);
