@@ -77,15 +77,18 @@ struct Node {
     above: Option<usize>,
 }
 
+/// Entries by a value that they ask for.
+type Lists<V> = HashMap<Box<V>, Vec<u32>>;
+
 /// Entries of one condition on the path, in their order.
 #[derive(Debug, Default)]
 struct File {
     /// The first of all; none if there is none.
     first: Option<u32>,
     /// By the place of a header field, and a value of it.
-    by_header: Vec<(usize, HashMap<Box<[u8]>, Vec<u32>>)>,
+    by_header: Vec<(usize, Lists<[u8]>)>,
     /// The same of parameters.
-    by_parameter: Vec<(usize, HashMap<Box<str>, Vec<u32>>)>,
+    by_parameter: Vec<(usize, Lists<str>)>,
     /// Those that ask for no value.
     rest: Vec<u32>,
 }
@@ -156,16 +159,16 @@ impl Router {
     pub fn find(&self, asked: &Asked<'_>) -> Option<usize> {
         let mut look = Look::new(self, asked);
         if let Some(file) = self.exact.get(asked.path) {
-            look.into_file(file);
+            look.in_file(file);
         }
         // The longest prefix first, as it is likely to have precedence.
         let mut node = self.deepest(asked.path);
         while let Some(at) = node {
-            look.into_file(&self.nodes[at].file);
+            look.in_file(&self.nodes[at].file);
             node = self.nodes[at].above;
         }
-        look.into_patterns();
-        look.into_file(&self.anywhere);
+        look.in_patterns();
+        look.in_file(&self.anywhere);
         let found = look.found()?;
         Some(self.entries.get(usize::try_from(found).ok()?)?.rule)
     }

@@ -194,6 +194,12 @@ mod tests {
         sign(&mut trailers, &failure);
         let heard = told(&trailers, StatusCode::OK).unwrap();
         assert_eq!(heard.reason, Reason::ConnectionRefused);
+        assert!(!says_broken(&trailers));
+        sign(
+            &mut trailers,
+            &Failure::new(Reason::ConnectionTerminated, "it broke off"),
+        );
+        assert!(says_broken(&trailers));
         assert!(heard.detail.contains("it is down") && heard.policy.is_none());
         for odd in ["", "made_up", "http_request_denied; policy=\"", "\""] {
             let mut headers = HeaderMap::new();

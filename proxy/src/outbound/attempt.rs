@@ -178,7 +178,8 @@ impl Exchange {
         at: Instant,
     ) -> Result<Option<RetryCause>, Failed> {
         if !self.is_tunnel() {
-            let verdict = Verdict::of_response(head, self.is_grpc(), clock, at);
+            let broken = answer::says_broken(&head.headers);
+            let verdict = Verdict::of_response(head, self.is_grpc(), broken, clock, at);
             flight.judge(verdict.evidence, at);
             return Ok(verdict.cause);
         }

@@ -274,7 +274,9 @@ impl World {
             self.now = end;
             let mut one = under_way.swap_remove(next);
             let verdict = match &one.fate {
-                Fate::Answers(head) => Verdict::of_response(head, asked.grpc, &one.clock, end),
+                Fate::Answers(head) => {
+                    Verdict::of_response(head, asked.grpc, false, &one.clock, end)
+                }
                 Fate::Ends(Ending::Silent) => {
                     let may_leave = again && !one.last && self.rules(asked).may_break();
                     let repeatable = asked.repeatable;

@@ -1,5 +1,5 @@
 //! The state that all workers of a sidecar share about one port of a service: its retry budget, and counts of
-//! retries, hedges and ejections. Pure except for one lock, which is taken when a table comes or metrics are
+//! retries, hedges and ejections. Pure except for locks, which are taken when a table comes or metrics are
 //! read.
 
 use std::collections::BTreeMap;

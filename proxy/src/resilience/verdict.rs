@@ -13,7 +13,6 @@ use http::response::Parts;
 use super::deadline::Clock;
 use super::retry::{self, RetryCause};
 use super::standing::Outcome;
-use crate::http::answer;
 use crate::limits;
 
 /// How one attempt ended without an answer.
@@ -130,13 +129,18 @@ impl Ending {
 }
 
 impl Verdict {
-    /// Of the head of a response.
-    pub(crate) fn of_response(head: &Parts, grpc: bool, clock: &Clock, at: Instant) -> Self {
+    /// Of the head of a response. `broken`: the far sidecar says that its application broke off before an answer.
+    pub(crate) fn of_response(
+        head: &Parts,
+        grpc: bool,
+        broken: bool,
+        clock: &Clock,
+        at: Instant,
+    ) -> Self {
         let code = retry::grpc_code(&head.headers).filter(|_| grpc);
         let cause = match code {
             Some(code) if code != 0 => Some(RetryCause::Grpc(code)),
-            // The far sidecar says so in its application's place: that broke off before an answer.
-            _ if answer::says_broken(&head.headers) => Some(RetryCause::Broken),
+            _ if broken => Some(RetryCause::Broken),
             _ if head.status.as_u16() >= 400 => Some(RetryCause::Status(head.status)),
             _ => None,
         };
@@ -294,7 +298,7 @@ mod tests {
         let deadline = Deadline::of_request(None, Some(now));
         let near = deadline.attempt(now, Some(Duration::from_millis(5)));
         let of = |head: &Parts, grpc, clock: &Clock| {
-            let verdict = Verdict::of_response(head, grpc, clock, now);
+            let verdict = Verdict::of_response(head, grpc, false, clock, now);
             verdict.evidence
         };
         let late = Evidence::Late { by_policy: true };
@@ -308,8 +312,16 @@ mod tests {
     #[test]
     fn the_cause_to_retry_is_the_grpc_code_or_the_status_of_the_answer() {
         let cause = |head: &Parts, grpc| {
-            Verdict::of_response(head, grpc, &Clock::default(), Instant::now()).cause
+            let (clock, now) = (Clock::default(), Instant::now());
+            Verdict::of_response(head, grpc, false, &clock, now).cause
         };
+        let broken = |grpc| {
+            let (clock, now) = (Clock::default(), Instant::now());
+            let head = head(502, grpc);
+            Verdict::of_response(&head, grpc.is_some(), true, &clock, now).cause
+        };
+        assert_eq!(broken(None), Some(RetryCause::Broken));
+        assert_eq!(broken(Some("14")), Some(RetryCause::Grpc(14)));
         assert_eq!(cause(&head(200, None), false), None);
         assert_eq!(cause(&head(200, Some("14")), false), None);
         assert_eq!(cause(&head(200, Some("0")), true), None);

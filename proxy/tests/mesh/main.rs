@@ -9,6 +9,7 @@
 mod fabric;
 mod http;
 mod metrics;
+mod mirrors;
 mod peer_errors;
 mod raw;
 mod resilience;

@@ -46,7 +46,7 @@ impl<'r> Look<'r> {
     }
 
     /// Looks for a better entry in the file.
-    pub(super) fn into_file(&mut self, file: &'r File) {
+    pub(super) fn in_file(&mut self, file: &'r File) {
         if file.first.is_none_or(|first| !self.is_better(first)) {
             return;
         }
@@ -55,11 +55,11 @@ impl<'r> Look<'r> {
                 Texts::None => {}
                 Texts::One(text) => {
                     let list = values.get(*text);
-                    self.into_list(list.map_or(&[], Vec::as_slice));
+                    self.in_list(list.map_or(&[], Vec::as_slice));
                 }
                 Texts::Several(texts) => {
                     let lists: Vec<_> = texts.iter().filter_map(|one| values.get(&**one)).collect();
-                    lists.into_iter().for_each(|list| self.into_list(list));
+                    lists.into_iter().for_each(|list| self.in_list(list));
                 }
             }
         }
@@ -68,13 +68,13 @@ impl<'r> Look<'r> {
                 Some(parameter) => values.get(&*parameter.value),
                 None => None,
             };
-            self.into_list(list.map_or(&[], Vec::as_slice));
+            self.in_list(list.map_or(&[], Vec::as_slice));
         }
-        self.into_list(&file.rest);
+        self.in_list(&file.rest);
     }
 
     /// Looks for a better entry among those whose pattern the path matches.
-    pub(super) fn into_patterns(&mut self) {
+    pub(super) fn in_patterns(&mut self) {
         let (patterns, entries) = (&self.router.patterns, &self.router.of_patterns);
         if entries.first().is_none_or(|first| !self.is_better(*first)) {
             return;
@@ -88,7 +88,7 @@ impl<'r> Look<'r> {
         }
     }
 
-    fn into_list(&mut self, list: &[u32]) {
+    fn in_list(&mut self, list: &[u32]) {
         for number in list {
             if self.try_entry(*number) {
                 return;
