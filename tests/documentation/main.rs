@@ -35,6 +35,7 @@ fn sources() -> Vec<String> {
     let mut sources = Vec::new();
     let mut folders: Vec<PathBuf> = [
         "src",
+        "fuzz",
         "transport",
         "store",
         "ca",

@@ -94,6 +94,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::RouteConditions
             | Feature::RouteFilters
             | Feature::BrokenBackends
+            | Feature::LeastBackoff
             | Feature::TcpRoutes => false,
         })
 }

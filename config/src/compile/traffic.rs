@@ -115,7 +115,14 @@ impl<'a> Policies<'a> {
         if routes.is_empty() && wider.is_empty() {
             return Arc::default();
         }
-        Arc::new(Resolver::new(&routes, &wider, self.adaptive).rule())
+        let mut traffic = Resolver::new(&routes, &wider, self.adaptive).rule();
+        // What a rule calls its backoff is the least wait (Gateway API, HTTPRouteRetry.backoff); the wait that a policy
+        // draws comes on top.
+        let of_rule = route.rules.traffic(at);
+        if let Some(least) = of_rule.and_then(|says| says.retry.backoff.base) {
+            traffic.retry.backoff.at_least = least.0;
+        }
+        Arc::new(traffic)
     }
 
     /// The source of each value of [`Self::rule`].

@@ -30,6 +30,8 @@ pub enum Feature {
     BrokenBackends,
     /// Routes of a port of tcp.
     TcpRoutes,
+    /// The least wait before a retry ([`super::Backoff::at_least`]).
+    LeastBackoff,
 }
 
 /// The description of a [`Feature`].
@@ -62,7 +64,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -71,6 +73,7 @@ impl Feature {
         Self::RouteFilters,
         Self::BrokenBackends,
         Self::TcpRoutes,
+        Self::LeastBackoff,
     ];
 
     /// Its description.
@@ -123,6 +126,12 @@ impl Feature {
                 since: "0.1.0",
                 without: "a port without endpoints",
                 loss: Loss::Requests,
+            },
+            Self::LeastBackoff => AboutFeature {
+                name: "least-backoff",
+                since: "0.1.0",
+                without: "the bounds of the waits between attempts, and no least one",
+                loss: Loss::Words,
             },
         }
     }

@@ -13,7 +13,7 @@ fn rule(path: &str, more: &str) -> String {
 
 /// The budget of retries is on; the cases need more of them than a quiet service may have.
 const BUDGET: &str = "---\napiVersion: weft.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: { name: budget, namespace: shop }\n\
-    spec: { targetRefs: [ { kind: Service, name: v3 } ], retryBudget: { retriesPerSecondMin: 1000 } }\n";
+    spec: { targetRefs: [ { kind: Service, name: v3 } ], retryBudget: { minRetriesPerSecond: 1000 } }\n";
 
 struct Tries {
     code: u32,

@@ -3,6 +3,7 @@
 //! send it not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::table::{
     Feature, Features, Filters, HttpMatch, PathMatch, Port, RouteRule, Service, ServiceName,
@@ -64,6 +65,7 @@ fn needs(port: &Port) -> impl Iterator<Item = Feature> {
             (Feature::RouteConditions, has_conditions(rule)),
             (Feature::RouteFilters, has_filters(rule)),
             (Feature::BrokenBackends, has_broken(rule)),
+            (Feature::LeastBackoff, has_least_backoff(rule)),
         ]
     });
     let of_rules = of_rules.filter_map(|(feature, needed)| needed.then_some(feature));
@@ -83,6 +85,9 @@ fn fitted(rule: &mut RouteRule, features: Features) -> Vec<Feature> {
     }
     if !taken.is_empty() {
         rule.backends.clear();
+    }
+    if !features.has(Feature::LeastBackoff) && has_least_backoff(rule) {
+        Arc::make_mut(&mut rule.traffic).retry.backoff.at_least = Duration::ZERO;
     }
     if !features.has(Feature::BrokenBackends) {
         for backend in &mut rule.backends {
@@ -127,6 +132,10 @@ fn has_filters(rule: &RouteRule) -> bool {
 
 fn has_broken(rule: &RouteRule) -> bool {
     rule.backends.iter().any(|backend| backend.broken.is_some())
+}
+
+fn has_least_backoff(rule: &RouteRule) -> bool {
+    !rule.traffic.retry.backoff.at_least.is_zero()
 }
 
 /// `KIND/NAMESPACE/NAME` of the route that a rule comes from.

@@ -88,7 +88,8 @@ pub struct RouteRetrySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = format!("1 to {}", traffic_limits::RETRY_ATTEMPTS_RANGE.end()), "x-default" = "that of the TrafficPolicy"))]
     pub attempts: Option<u32>,
-    /// `retry.backoff.base` of a TrafficPolicy: the first bound of the waits between attempts.
+    /// The least wait before a further attempt. A time that is drawn comes on top; it is bounded by this value at first,
+    /// and by twice as much each further time, up to `retry.backoff.max` of the TrafficPolicy.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = durations(&traffic_limits::RETRY_BACKOFF_RANGE), "x-default" = "that of the TrafficPolicy"))]
     pub backoff: Option<Span>,

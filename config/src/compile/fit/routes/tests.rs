@@ -45,11 +45,15 @@ spec:
 "#;
 
 fn told(features: Features) -> Fitted {
+    told_of(MESH, features)
+}
+
+fn told_of(text: &str, features: Features) -> Fitted {
     let revision = Revision {
         store: "s".into(),
         number: 1,
     };
-    let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set(MESH));
+    let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set(text));
     let sidecar = Sidecar {
         identity: "spiffe://demo.test/ns/shop/sa/caller".parse().unwrap(),
         listens_for: [].into(),
@@ -126,6 +130,21 @@ fn a_rule_whose_filters_cannot_be_told_leads_nowhere() {
     assert!(rules(&fitted).iter().all(|rule| !has_filters(rule)));
     assert_eq!(fitted.withheld.len(), 1);
     assert_eq!(fitted.withheld[0].feature, "route-filters");
+}
+
+#[test]
+fn the_least_wait_of_a_retry_is_not_told_where_it_is_not_known() {
+    let text = MESH.replacen("  rules:\n", "  rules:\n    - retry: { attempts: 1, backoff: 200ms }\n      backendRefs: [ { name: back, port: 80 } ]\n", 1);
+    let least = |fitted: &Fitted| {
+        let waits = rules(fitted)
+            .into_iter()
+            .map(|rule| rule.traffic.retry.backoff.at_least);
+        waits.max().unwrap_or_default()
+    };
+    let all = told_of(&text, Features::all());
+    assert_eq!(least(&all), Duration::from_millis(200));
+    let older = told_of(&text, lacking(Feature::LeastBackoff));
+    assert_eq!((least(&older), older.withheld), (Duration::ZERO, vec![]));
 }
 
 #[test]
