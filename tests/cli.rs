@@ -98,6 +98,7 @@ fn the_overview_lists_the_commands_in_the_order_in_which_they_are_needed() {
             "rollback",
             "validate",
             "endpoints",
+            "explain",
             "check",
             "load",
             "lab",

@@ -70,7 +70,10 @@ fn every_source_file_that_a_page_names_exists() {
             let is_source =
                 word.ends_with(".rs") && !word.contains(['*', '<']) && word != "NAME.rs";
             let named = |source: &String| source == word || source.ends_with(&format!("/{word}"));
-            if is_source && word != "src/command/NAME.rs" && !sources.iter().any(named) {
+            // ARCHITECTURE.md says of some that they are yet to be made.
+            let is_new = text.contains(&format!("`{word}` (new"));
+            let is_known = is_new || sources.iter().any(named);
+            if is_source && word != "src/command/NAME.rs" && !is_known {
                 missing.push(format!("{}: {word}", page.display()));
             }
         }
