@@ -357,7 +357,7 @@ mod tests {
             let there = folder.path().join(there);
             std::fs::write(&there, "mine").unwrap();
             let refused = PrivateSocket::bind(&path).unwrap_err().to_string();
-            assert!(refused.contains("no socket"), "{refused}");
+            assert!(refused.contains("is not a socket"), "{refused}");
             assert_eq!(std::fs::read_to_string(&there).unwrap(), "mine");
             std::fs::remove_file(&there).unwrap();
         }
