@@ -91,3 +91,35 @@ fn the_readme_names_the_rust_version_that_the_manifest_asks_for() {
         .unwrap();
     assert!(read("README.md").contains(&format!("Rust {version} or newer")));
 }
+
+/// The first table of docs/conformance.md names a test module for each case; the module says so, too.
+#[test]
+fn each_case_of_the_conformance_page_is_one_of_the_tests_that_it_names() {
+    let page = fs::read_to_string(root().join("docs/conformance.md")).unwrap();
+    let (passing, _) = page.split_once("## What does not pass").unwrap();
+    let rows = passing
+        .lines()
+        .filter(|line| line.contains("`conformance::"));
+    let mut listed = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let module = cells[3]
+            .trim_matches('`')
+            .trim_start_matches("conformance::");
+        let path = root().join(format!("tests/mesh/conformance/{module}.rs"));
+        let text = fs::read_to_string(path).unwrap();
+        let head: String = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
+        let head: Vec<&str> = head.split(|c: char| !c.is_alphanumeric()).collect();
+        let is_case =
+            |word: &&str| word.starts_with(['M', 'G', 'X']) && word[1..].parse::<u32>().is_ok();
+        let cases = cells[1].split(|c: char| !c.is_alphanumeric());
+        for case in cases.filter(|word| !word.is_empty()).filter(is_case) {
+            assert!(head.contains(&case), "{module}.rs does not name {case}");
+            listed += 1;
+        }
+    }
+    assert!(listed > 80, "only {listed} cases are listed");
+}

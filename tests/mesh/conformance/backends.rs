@@ -1,4 +1,7 @@
 //! Where requests go, what becomes of those whose backend is broken, and what the route's status says of it.
+//!
+//! Cases: M5, M23, G10, G11, G12, G13, G16, G22, X13, X14, X16, X17, X18, X19, X20, X21, X22, X23, X27,
+//! X29, X49.
 
 use super::fixture::{Fixture, expect, expect_shares, route};
 

@@ -1,4 +1,6 @@
 //! Calls from pages of other origins.
+//!
+//! Cases: G47.
 
 use super::fixture::{Answer, Fixture, route};
 

@@ -1,4 +1,6 @@
 //! `weft explain` says what the mesh then does.
+//!
+//! Cases: M9.
 
 use serde_json::Value;
 

@@ -1,4 +1,7 @@
 //! Which rule takes a request.
+//!
+//! Cases: M1, M2, M3, M4, M8, G1, G2, G3, G4, G5, G6, G9, X1, X2, X3, X4, X5, X6, X7, X8, X9, X12, X47,
+//! X48.
 
 use super::fixture::{Fixture, expect, route, route_for};
 
@@ -382,8 +385,8 @@ fn precedence_is_over_all_routes_of_a_parent() {
     let all = format!(
         "{}, {}, {}, method: GET",
         prefix("/a"),
-        header("x", "1"),
-        query("q", "1")
+        header("x", "\"1\""),
+        query("q", "\"1\"")
     );
     let x4 = [
         one("a", &any(&[&exact("/a")]), TO_V1),
@@ -391,7 +394,7 @@ fn precedence_is_over_all_routes_of_a_parent() {
     ];
     taken("X4", &x4, "GET /a?q=1 {x: 1}", "v1");
     // X5.
-    let shorter = format!("{}, {}, method: GET", prefix("/a"), header("x", "1"));
+    let shorter = format!("{}, {}, method: GET", prefix("/a"), header("x", "\"1\""));
     let x5 = [
         one("a", &any(&[&prefix("/aa")]), TO_V1),
         one("b", &any(&[&shorter]), TO_V2),

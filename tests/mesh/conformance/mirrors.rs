@@ -1,4 +1,6 @@
 //! Copies of requests.
+//!
+//! Cases: G40, G41, G42, X25, X28.
 
 use super::fixture::{Fixture, route};
 use crate::harness::eventually;

@@ -1,4 +1,6 @@
 //! What a route is attached to: ports, several parents, producers and consumers.
+//!
+//! Cases: M18, M19, M20, M21, G8, G19, G20, G21, X36, X37, X38, X39, X42, X43.
 
 use super::fixture::{Fixture, From, route_for};
 
