@@ -192,8 +192,9 @@ impl Admin {
     }
 }
 
-/// Where a running CA copies itself for a local command, which takes it from there. The CA may write nowhere but in its
-/// own directory (its unit says so), and the files of a backup belong to the user who asked for it.
+/// Where a running CA copies itself for a local command, which takes it from there. The CA may write nowhere
+/// but in its own directory (its unit says so), and the files of a backup belong to the user who asked for
+/// it.
 fn staged(directory: &Path) -> Result<PathBuf, BackupError> {
     // The server has another working directory.
     let directory = std::path::absolute(directory)

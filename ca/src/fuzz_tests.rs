@@ -1,5 +1,5 @@
-//! What must hold of all texts that a workload may be given as its join token, and of all bytes that a caller may send as
-//! a certificate request. Their inputs are in `ca/fuzz/corpus`.
+//! What must hold of all texts that a workload may be given as its join token, and of all bytes that a caller
+//! may send as a certificate request. Their inputs are in `ca/fuzz/corpus`.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use weft_fuzz::Target;

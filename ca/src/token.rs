@@ -135,7 +135,8 @@ impl FromStr for JoinToken {
     }
 }
 
-/// Whether a later weft may begin its tokens so. Anything else may be the secret itself, and is not repeated in an error.
+/// Whether a later weft may begin its tokens so. Anything else may be the secret itself, and is not repeated
+/// in an error.
 fn is_version(text: &str) -> bool {
     text.strip_prefix("weft-join-v").is_some_and(|number| {
         (1..=TOKEN_VERSION_DIGITS_MAX).contains(&number.len())

@@ -1,5 +1,5 @@
-//! What it costs to find the rule of a request, by the number of rules: `cargo bench -p weft-config --bench router`. The
-//! figures are in docs/benchmarks.md.
+//! What it costs to find the rule of a request, by the number of rules: `cargo bench -p weft-config --bench
+//! router`. The figures are in docs/benchmarks.md.
 
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 #![allow(
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weft_config::table::{Asked, HttpMatch, PathMatch, RouteRule, Router};
 
-/// Each measurement has so many rounds of so long. The best is told, as other programs only add to it; rounds are short, so
-/// that some pass undisturbed.
+/// Each measurement has so many rounds of so long. The best is told, as other programs only add to it; rounds
+/// are short, so that some pass undisturbed.
 const ROUND: Duration = Duration::from_millis(1);
 const ROUNDS: usize = 400;
 
@@ -48,8 +48,9 @@ fn main() {
     }
 }
 
-/// Of ten rules five have a prefix, and one each an exact path, a regular expression on the path, a header beside a
-/// regular expression on another, a parameter, and a header alone, which are not found by their path.
+/// Of ten rules five have a prefix, and one each an exact path, a regular expression on the path, a header
+/// beside a regular expression on another, a parameter, and a header alone, which are not found by their
+/// path.
 fn rule(number: usize) -> RouteRule {
     let prefix = |text: String| Some(PathMatch::Prefix(text));
     let mut one = HttpMatch::default();

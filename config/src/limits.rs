@@ -52,7 +52,8 @@ pub const FILTER_HEADERS_MAX: usize = 16;
 /// Origins, and header fields, of one CORS filter (Gateway API v1, HTTPCORSFilter).
 pub const CORS_LIST_MAX: usize = 64;
 
-/// Seconds for which a preflight holds where nothing is said (Gateway API v1, HTTPCORSFilter.maxAge; as in browsers).
+/// Seconds for which a preflight holds where nothing is said (Gateway API v1, HTTPCORSFilter.maxAge; as in
+/// browsers).
 pub const CORS_MAX_AGE: u32 = 5;
 
 /// Entries of each list of a ReferenceGrant (Gateway API v1, ReferenceGrantSpec).
@@ -74,18 +75,19 @@ pub const BACKENDS_PER_RULE_MAX: usize = 16;
 /// Header conditions of one match (Gateway API v1, HTTPRouteMatch.headers).
 pub const HEADERS_PER_MATCH_MAX: usize = 16;
 
-/// Characters of a regular expression of a route (Gateway API v1, HTTPPathMatch.value and HTTPHeaderMatch.value have
-/// up to 1024 and 4096).
+/// Characters of a regular expression of a route (Gateway API v1, HTTPPathMatch.value and
+/// HTTPHeaderMatch.value have up to 1024 and 4096).
 pub const PATTERN_LENGTH_MAX: usize = 1024;
 
-/// Bytes of a regular expression that is compiled: some hundred states, far more than a path or a header needs.
+/// Bytes of a regular expression that is compiled: some hundred states, far more than a path or a header
+/// needs.
 pub const PATTERN_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes that each thread which matches it keeps to be faster.
 pub const PATTERN_CACHE_BYTES_MAX: usize = 128 << 10;
 
-/// Regular expressions on one thing (the path, a header, a parameter) that are asked together: of fewer each is cheaper
-/// alone.
+/// Regular expressions on one thing (the path, a header, a parameter) that are asked together: of fewer each
+/// is cheaper alone.
 pub const PATTERNS_TOGETHER_MIN: usize = 3;
 
 /// As [`PATTERN_CACHE_BYTES_MAX`], for all regular expressions of a port that are asked together.
@@ -182,8 +184,8 @@ pub const SIDECAR_MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a table or of a reply to an operator: 10 000 services with 10 endpoints each are 20 MiB.
 pub const TABLE_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of the file with the last good table: a table as it came, endpoints that were kept beside those, and a
-/// checksum.
+/// Bytes of the file with the last good table: a table as it came, endpoints that were kept beside those, and
+/// a checksum.
 pub const TABLE_FILE_BYTES_MAX: u64 = 2 * TABLE_MESSAGE_BYTES_MAX as u64;
 
 /// Restrictions missing in a sidecar's table that the sidecar is told by name; operators see all of them.

@@ -4,6 +4,7 @@
 //! resources fit together, and [`crate::compile`] what they mean for a sidecar. Each kind has a file with its
 //! types and its reader; `decode.rs` is shared by the readers.
 
+mod conditions;
 mod decode;
 mod files;
 mod grant;
@@ -24,11 +25,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::findings::{Findings, Position};
 use crate::nearest::nearest;
-use crate::status::ParentStatus;
 use crate::table::check_label;
 use crate::yaml::{self, Node};
 use decode::{At, Decoder, Fields};
 
+pub use conditions::{
+    CONTROLLER_NAME, Condition, ConditionReason, ConditionStatus, ConditionType, ParentStatus,
+    RouteStatus,
+};
 pub use files::{FilesError, SourceFile, read_files};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
 pub(crate) use key::GATEWAY;
@@ -66,7 +70,8 @@ pub trait Spec: Sized {
     fn of(resource: &Resource) -> Option<&Object<Self>>;
 }
 
-/// Everything that must know all kinds. A kind stands here with its spec and its reader, and in `key.rs` with its names.
+/// Everything that must know all kinds. A kind stands here with its spec and its reader, and in `key.rs` with
+/// its names.
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident($spec:ty) = $name:literal, $decode:path;)*) => {
         /// One resource of any kind.
@@ -136,7 +141,8 @@ macro_rules! kinds {
         ) -> Option<Resource> {
             match kind {
                 $(Kind::$kind => {
-                    // The spec is read even if the metadata is wrong, so that all faults are reported at once.
+                    // The spec is read even if the metadata is wrong, so that all faults are reported at
+                    // once.
                     let spec = $decode(decoder, at);
                     Some(Resource::$kind(Object {
                         api_version: kind.api_version(),
@@ -173,25 +179,18 @@ kinds! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Object<S> {
-    /// The version of the kind: `weft.dev/v1alpha1`, or `gateway.networking.k8s.io/v1` for kinds of Gateway API.
+    /// The version of the kind: `weft.dev/v1alpha1`, or `gateway.networking.k8s.io/v1` for kinds of Gateway
+    /// API.
     #[schemars(extend("x-range" = "as shown on this page"))]
     pub api_version: String,
     /// What names it.
     pub metadata: Metadata,
     /// What it says.
     pub spec: S,
-    /// What the mesh makes of it, of routes. Written by the config service where it shows a resource, and never kept; what
-    /// a file says is not read.
+    /// What the mesh makes of it, of routes. Written by the config service where it shows a resource, and
+    /// never kept; what a file says is not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<RouteStatus>,
-}
-
-/// What the mesh makes of a route (Gateway API v1, RouteStatus).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RouteStatus {
-    /// What each of its parents makes of it.
-    pub parents: Vec<ParentStatus>,
 }
 
 impl Resource {

@@ -281,8 +281,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Whether requests (method, path, headers) exist on this protocol. Where none do it need not be TCP: what carries
-    /// bytes matches on the protocol.
+    /// Whether requests (method, path, headers) exist on this protocol. Where none do it need not be TCP:
+    /// what carries bytes matches on the protocol.
     pub fn has_requests(self) -> bool {
         match self {
             Self::Http | Self::Grpc => true,

@@ -1,11 +1,14 @@
-//! Fuzz targets: a property of a decoder of foreign bytes, and files with bytes for which it must hold. For tests only.
+//! Fuzz targets: a property of a decoder of foreign bytes, and files with bytes for which it must hold. For
+//! tests only.
 //!
-//! A target replays each file of `CRATE/fuzz/corpus/TARGET`, then a fixed number of inputs that are made of these files
-//! ([`mutate`]). The numbers are drawn from a seed that is the same in each run, so a test fails always or never. An
-//! input with a result that was not seen before joins those that others are made of: so the target itself leads to the
-//! rarer parts of its decoder. An input that breaks the property is cut down and written beside the other files.
+//! A target replays each file of `CRATE/fuzz/corpus/TARGET`, then a fixed number of inputs that are made of
+//! these files ([`mutate`]). The numbers are drawn from a seed that is the same in each run, so a test fails
+//! always or never. An input with a result that was not seen before joins those that others are made of: so
+//! the target itself leads to the rarer parts of its decoder. An input that breaks the property is cut down
+//! and written beside the other files.
 //!
-//! How to run a target for long is in CONTRIBUTING.md; why it is not a fuzzing engine in `docs/adr/0024-fuzzing.md`.
+//! How to run a target for long is in CONTRIBUTING.md; why it is not a fuzzing engine in
+//! `docs/adr/0024-fuzzing.md`.
 
 mod mutate;
 
@@ -180,8 +183,8 @@ impl Seen {
     }
 }
 
-/// The ways in which these bytes may arrive: byte by byte, and in two pieces, cut at each place or, if they are many, at
-/// some.
+/// The ways in which these bytes may arrive: byte by byte, and in two pieces, cut at each place or, if they
+/// are many, at some.
 pub fn in_pieces(input: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
     let step = input.len().div_ceil(CUT_EVERYWHERE_MAX).max(1);
     let cuts = (0..=input.len()).step_by(step);

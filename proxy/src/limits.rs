@@ -49,8 +49,8 @@ pub const CROWD_WAIT_SLOW: Duration = Duration::from_millis(200);
 /// says so (RFC 9110 section 10.1.1 lets clients do the same on their own).
 pub const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
-/// A client of HTTP/2 whose request was answered, and which has sent all bytes that it declared, has this time to end
-/// its stream. Its end is under way, and late only where the host has more to do than it can.
+/// A client of HTTP/2 whose request was answered, and which has sent all bytes that it declared, has this
+/// time to end its stream. Its end is under way, and late only where the host has more to do than it can.
 pub const LATE_END: Duration = Duration::from_secs(2);
 
 /// Informational responses forwarded for one request; later ones are dropped. Real uses send one or two.
@@ -374,19 +374,21 @@ pub const REPLAY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// came in single bytes would take forty times its size.
 pub const REPLAY_PIECES_MAX: usize = 256;
 
-/// Copies of requests that one worker has under way for routes that mirror; further ones are dropped and counted. Each
-/// costs some kilobytes beside its body: at 1,000 per second, as many as are under way where a mirror takes 0.2 s.
+/// Copies of requests that one worker has under way for routes that mirror; further ones are dropped and
+/// counted. Each costs some kilobytes beside its body: at 1,000 per second, as many as are under way where a
+/// mirror takes 0.2 s.
 pub const MIRRORS_MAX: usize = 256;
 
-/// Time for a copy, from its begin to the end of its answer: a mirror that is slower learns nothing more by it.
+/// Time for a copy, from its begin to the end of its answer: a mirror that is slower learns nothing more by
+/// it.
 pub const MIRROR_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// Bytes of a request's body that are kept for its copies, as the default of `retry.bodyReplay`; they count to
-/// [`REPLAY_BYTES_MAX`], too. A request with more is not copied, and that is counted.
+/// Bytes of a request's body that are kept for its copies, as the default of `retry.bodyReplay`; they count
+/// to [`REPLAY_BYTES_MAX`], too. A request with more is not copied, and that is counted.
 pub const MIRROR_BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes of the answer to a copy that are read, so that a mirror is asked what its callers would ask of it; then it is
-/// reset.
+/// Bytes of the answer to a copy that are read, so that a mirror is asked what its callers would ask of it;
+/// then it is reset.
 pub const MIRROR_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// An attempt that would have less time before the deadline than this is not made: no answer is so quick.
@@ -396,8 +398,9 @@ pub const ATTEMPT_TIME_MIN: Duration = Duration::from_millis(1);
 /// it can use that time better.
 pub const PUSHBACK_MAX: Duration = Duration::from_secs(10);
 
-/// The time in which the bucket of a rate limit fills, at most: the limiter counts nanoseconds in 64 bits, which end after
-/// 584 years. A bucket that would take longer holds fewer tokens, and still more than a century of callers spends.
+/// The time in which the bucket of a rate limit fills, at most: the limiter counts nanoseconds in 64 bits,
+/// which end after 584 years. A bucket that would take longer holds fewer tokens, and still more than a
+/// century of callers spends.
 pub const RATE_BUCKET_FILLS_WITHIN: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Callers, or routes, with a separate rate limit; more share one set of buckets. About 200 bytes each.

@@ -1,5 +1,5 @@
-//! `weft explain`: where a request would go, and why. The resources are those in force, or those of files; the answer
-//! comes from the code that sidecars run (`weft_proxy::explain`).
+//! `weft explain`: where a request would go, and why. The resources are those in force, or those of files;
+//! the answer comes from the code that sidecars run (`weft_proxy::explain`).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -3,7 +3,8 @@
 //!
 //! Rules that clippy can check (no `unwrap`, no bare `tokio::spawn`, ...) are in `clippy.toml` and in
 //! `[workspace.lints]`; a rule is here if it is about files, folders or words. Rules about how the parts of
-//! the source depend on each other are in `structure.rs`, and which decoders have fuzz targets in `fuzzing.rs`.
+//! the source depend on each other are in `structure.rs`, and which decoders have fuzz targets in
+//! `fuzzing.rs`.
 
 #![allow(
     clippy::unwrap_used,

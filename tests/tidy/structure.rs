@@ -373,8 +373,8 @@ fn files_that_the_architecture_calls_pure_say_so_themselves() {
     findings.expect_none();
 }
 
-/// The files and folders that the stories and walks of ARCHITECTURE.md name, with their lines: not the tree, and not
-/// what a walk calls new.
+/// The files and folders that the stories and walks of ARCHITECTURE.md name, with their lines: not the tree,
+/// and not what a walk calls new.
 fn named_in_prose(architecture: &str) -> Vec<(usize, &str)> {
     const ENDS: [&str; 6] = [".rs", ".md", ".yaml", ".proto", ".toml", "/"];
     let tree = architecture.rfind("```").unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Errors between two sidecars, in terms of HTTP, whatever wire carries it.
 //!
-//! One enum per operation, by direction: [`DialError`] and [`HandshakeError`] (a connection that does not come
-//! about), [`OpenError`] (starting a request), [`ReceiveError`] and [`SendError`] (the two halves of an
+//! One enum per operation, by direction: [`DialError`] and [`HandshakeError`] (a connection that does not
+//! come about), [`OpenError`] (starting a request), [`ReceiveError`] and [`SendError`] (the two halves of an
 //! exchange) and [`ConnectionError`] (the whole connection). A [`Reason`] is what one side tells the other
 //! when it ends something early. Not here: how a wire encodes it (`http3/code.rs`). Re-exported by
 //! [`crate::wire`].
@@ -237,7 +237,8 @@ pub enum DialError {
     /// It takes no new connections: it is about to end.
     #[error("{0} takes no new connections")]
     Closed(SocketAddr),
-    /// It goes away, does not acknowledge what it is sent, or has not answered yet: another peer is to be preferred.
+    /// It goes away, does not acknowledge what it is sent, or has not answered yet: another peer is to be
+    /// preferred.
     #[error("{0} goes away, or does not answer")]
     Doubtful(SocketAddr),
     /// The handshake failed: a certificate was refused on one of the sides, or the wire's rules.

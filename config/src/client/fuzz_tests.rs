@@ -1,5 +1,5 @@
-//! What must hold of all bytes that a config service may send as a table or a message, and of all that may stand in the
-//! file of the last good table. Their inputs are in `config/fuzz/corpus`.
+//! What must hold of all bytes that a config service may send as a table or a message, and of all that may
+//! stand in the file of the last good table. Their inputs are in `config/fuzz/corpus`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -184,8 +184,8 @@ impl HeldTables {
     }
 }
 
-/// A reason as long as the config service keeps it. What is wrong with a table may repeat a piece of it of any length, and
-/// a message that is too long ends the stream.
+/// A reason as long as the config service keeps it. What is wrong with a table may repeat a piece of it of
+/// any length, and a message that is too long ends the stream.
 fn short(reason: String) -> String {
     match reason.char_indices().nth(limits::REFUSAL_LENGTH_MAX) {
         Some((end, _)) => reason[..end].to_owned(),

@@ -1,8 +1,8 @@
 //! Which routes act on which ports of Services (GEP-1294). Pure. Tables, status and warnings all ask here.
 //!
-//! Routes of a Service's own namespace (producers) hold for all callers; routes of another namespace (consumers) hold
-//! for callers of that namespace, and there in place of the producers'. Within such a group, routes of one kind act on
-//! a port.
+//! Routes of a Service's own namespace (producers) hold for all callers; routes of another namespace
+//! (consumers) hold for callers of that namespace, and there in place of the producers'. Within such a group,
+//! routes of one kind act on a port.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,8 @@
 //! Reduces a table to the features of its sidecar: parts that it does not support are left out or closed, by
 //! the rule of each [`Feature`]. Pure.
 //!
-//! One rule holds for all features: a call that a reduced table permits is also permitted by the whole table, and
-//! it goes where the whole table sends it. Rules of routes are in `fit/routes.rs`.
+//! One rule holds for all features: a call that a reduced table permits is also permitted by the whole table,
+//! and it goes where the whole table sends it. Rules of routes are in `fit/routes.rs`.
 
 mod routes;
 

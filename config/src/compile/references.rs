@@ -1,5 +1,5 @@
-//! Where the references of routes lead: to a port of a Service, or nowhere, and why. Pure. Tables, status and warnings
-//! all ask here.
+//! Where the references of routes lead: to a port of a Service, or nowhere, and why. Pure. Tables, status and
+//! warnings all ask here.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Compiles routes into the rules of ports, in the order in which they are tried, and notes which Services they lead
-//! to. Pure.
+//! Compiles routes into the rules of ports, in the order in which they are tried, and notes which Services
+//! they lead to. Pure.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,9 +83,9 @@ fn relate(
     for target in &rule.targets {
         if let Some(compiled) = services.get_mut(target) {
             compiled.parents.insert(parent.clone());
-            // A Service that only routes may lead to is opened by those of its own namespace, and by those of others
-            // that a ReferenceGrant permits. Consumers' routes open nothing: those who may call the parent would
-            // all be let in, and not only the callers for whom such a route holds.
+            // A Service that only routes may lead to is opened by those of its own namespace, and by those of
+            // others that a ReferenceGrant permits. Consumers' routes open nothing: those who may call the
+            // parent would all be let in, and not only the callers for whom such a route holds.
             let permitted =
                 target.namespace == route.key.namespace || references.grants(route.key, target);
             if group == Group::Producers && permitted {

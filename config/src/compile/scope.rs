@@ -16,7 +16,8 @@ pub struct Scope {
     calls: Vec<usize>,
     /// Services that the sidecar registered for and may serve.
     serves: Vec<usize>,
-    /// The namespace of the sidecar, if routes of it hold for its own callers only, at a Service that it may call.
+    /// The namespace of the sidecar, if routes of it hold for its own callers only, at a Service that it may
+    /// call.
     consumers: Option<String>,
     /// Services of which it learns only that it may not call them.
     forbidden: Vec<(usize, Ban)>,

@@ -116,8 +116,8 @@ impl<'a> Policies<'a> {
             return Arc::default();
         }
         let mut traffic = Resolver::new(&routes, &wider, self.adaptive).rule();
-        // What a rule calls its backoff is the least wait (Gateway API, HTTPRouteRetry.backoff); the wait that a policy
-        // draws comes on top.
+        // What a rule calls its backoff is the least wait (Gateway API, HTTPRouteRetry.backoff); the wait
+        // that a policy draws comes on top.
         let of_rule = route.rules.traffic(at);
         if let Some(least) = of_rule.and_then(|says| says.retry.backoff.base) {
             traffic.retry.backoff.at_least = least.0;

@@ -1,5 +1,5 @@
-//! What all kinds have in common beside their spec: name, namespace, notes, and what the config service keeps of a
-//! resource's life. Pure: times and ids are arguments.
+//! What all kinds have in common beside their spec: name, namespace, notes, and what the config service keeps
+//! of a resource's life. Pure: times and ids are arguments.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,12 @@ pub(super) const NAMESPACE_DEFAULT: &str = "default";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Metadata {
-    /// Its name, a DNS-1123 label: `a-z`, `0-9` and `-`. The name of a route may be several such labels with dots between
-    /// them. No other resource of the same kind in the same namespace has it.
+    /// Its name, a DNS-1123 label: `a-z`, `0-9` and `-`. The name of a route may be several such labels with
+    /// dots between them. No other resource of the same kind in the same namespace has it.
     #[schemars(extend("x-range" = "1 to 63 characters; of a route, 1 to 253"))]
     pub name: String,
-    /// Its namespace, a DNS-1123 label. Names in other fields are looked up in it. `weft` is the control plane's own.
+    /// Its namespace, a DNS-1123 label. Names in other fields are looked up in it. `weft` is the control
+    /// plane's own.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = NAMESPACE_DEFAULT))]
     pub namespace: String,
@@ -32,8 +33,8 @@ pub struct Metadata {
     /// Notes for people and tools. weft keeps them and does not read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Tells it from an earlier resource of the same name. Written by the config service; what a file says is not read,
-    /// as for the next two.
+    /// Tells it from an earlier resource of the same name. Written by the config service; what a file says is
+    /// not read, as for the next two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "a UUID"))]
     pub uid: Option<String>,
@@ -59,7 +60,8 @@ const KUBERNETES_OWN: [&str; 8] = [
 ];
 
 impl Metadata {
-    /// Begins its life, or goes on with that of the resource that it replaces, which has the same spec or another.
+    /// Begins its life, or goes on with that of the resource that it replaces, which has the same spec or
+    /// another.
     pub(crate) fn live(
         &mut self,
         before: Option<&Self>,
@@ -106,7 +108,8 @@ pub(super) fn decode(decoder: &mut Decoder<'_>, at: &At<'_>, kind: Kind) -> Opti
         .take("annotations")
         .map(|at| decoder.texts(&at))
         .unwrap_or_default();
-    // The config service's own, and Kubernetes' own: a file that was read from either may be applied as it is.
+    // The config service's own, and Kubernetes' own: a file that was read from either may be applied as it
+    // is.
     for kept in ["uid", "creationTimestamp", "generation"] {
         fields.take(kept);
     }

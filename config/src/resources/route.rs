@@ -1,6 +1,6 @@
-//! Routes of Gateway API v1, of every kind: what they have in common (parents, backends, conditions, filters) has a
-//! file each, as has each kind. What the API defines and weft does not act on is refused by name, so that a route never
-//! does less than it says.
+//! Routes of Gateway API v1, of every kind: what they have in common (parents, backends, conditions, filters)
+//! has a file each, as has each kind. What the API defines and weft does not act on is refused by name, so
+//! that a route never does less than it says.
 
 mod backends;
 mod duration;
@@ -191,8 +191,8 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// Gateway API v1, HTTPRouteRetry: with a stanza, failures of a connection are retried in any case, and statuses only
-/// where it lists them.
+/// Gateway API v1, HTTPRouteRetry: with a stanza, failures of a connection are retried in any case, and
+/// statuses only where it lists them.
 fn retried(retry: &RouteRetrySpec) -> RetrySpec {
     RetrySpec {
         attempts: retry.attempts,

@@ -63,14 +63,15 @@ pub struct ServicePort {
     /// Its number. Callers use it; where the application listens is a setting of the sidecar that serves.
     #[schemars(extend("x-range" = "1 to 65535"))]
     pub port: u16,
-    /// Its name, a DNS-1123 label, by which a route may name it as `sectionName`. No other port of the Service has it.
+    /// Its name, a DNS-1123 label, by which a route may name it as `sectionName`. No other port of the
+    /// Service has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "1 to 63 characters"))]
     pub name: Option<String>,
     /// What applications speak on it.
     pub protocol: Protocol,
-    /// The same in the words of Kubernetes, such as `http`, `grpc`, `kubernetes.io/h2c` or `kubernetes.io/ws`. It must
-    /// agree with `protocol`.
+    /// The same in the words of Kubernetes, such as `http`, `grpc`, `kubernetes.io/h2c` or
+    /// `kubernetes.io/ws`. It must agree with `protocol`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "1 to 253 characters"))]
     pub app_protocol: Option<String>,
@@ -144,7 +145,8 @@ fn port(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<ServicePort> {
     })
 }
 
-/// Reads `appProtocol`, which must agree with the protocol. Names that Kubernetes does not define say nothing of that.
+/// Reads `appProtocol`, which must agree with the protocol. Names that Kubernetes does not define say nothing
+/// of that.
 fn app_protocol(
     decoder: &mut Decoder<'_>,
     at: &At<'_>,

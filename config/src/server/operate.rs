@@ -286,7 +286,8 @@ fn with_files(state: &ServerState, files: Vec<File>, prune: &[String]) -> Result
     Ok(Planned { next, result })
 }
 
-/// Lets the resources of a coming set go on with the lives of those in force. One that says the same is the same.
+/// Lets the resources of a coming set go on with the lives of those in force. One that says the same is the
+/// same.
 fn go_on(state: &ServerState, next: &mut Set) {
     let (_, current) = state.current();
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default();

@@ -17,7 +17,8 @@ pub struct Asked<'a> {
     pub path: &'a str,
     /// Its query without the `?`, if it has one.
     pub query: Option<&'a str>,
-    /// Whom it is for as the client wrote it, in `Host` or in `:authority`; it is what conditions on `host` see.
+    /// Whom it is for as the client wrote it, in `Host` or in `:authority`; it is what conditions on `host`
+    /// see.
     pub authority: Option<&'a str>,
     /// Its header fields.
     pub headers: &'a HeaderMap,
@@ -37,9 +38,9 @@ pub(super) enum Texts<'a> {
 impl<'a> Asked<'a> {
     /// What a header field of that lower-case name says.
     ///
-    /// Several lines of one name mean what they mean joined by commas (RFC 9110 section 5.3); a cookie, which clients of
-    /// HTTP/2 cut into several, by semicolons (RFC 9113 section 8.2.3). A condition holds for a line, too, as
-    /// applications are used to see lists in both forms.
+    /// Several lines of one name mean what they mean joined by commas (RFC 9110 section 5.3); a cookie, which
+    /// clients of HTTP/2 cut into several, by semicolons (RFC 9113 section 8.2.3). A condition holds for a
+    /// line, too, as applications are used to see lists in both forms.
     pub(super) fn texts(&self, name: &HeaderName) -> Texts<'a> {
         if *name == HOST {
             return self
@@ -108,8 +109,8 @@ impl Texts<'_> {
     }
 }
 
-/// What a form wrote (WHATWG URL standard, application/x-www-form-urlencoded): `+` is a space, bytes that are no UTF-8
-/// become U+FFFD, and a `%` without two digits stands for itself.
+/// What a form wrote (WHATWG URL standard, application/x-www-form-urlencoded): `+` is a space, bytes that are
+/// no UTF-8 become U+FFFD, and a `%` without two digits stands for itself.
 pub(super) fn decoded(text: &str) -> Cow<'_, str> {
     let spaced: Cow<'_, str> = match text.contains('+') {
         true => text.replace('+', " ").into(),

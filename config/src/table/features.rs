@@ -21,8 +21,8 @@ pub enum Feature {
     RouteOnly,
     /// An application that ignores the case of paths ([`super::PathCase`]).
     PathCase,
-    /// Conditions of routes beyond an exact path, a prefix, a method and exact headers: regular expressions, parameters
-    /// of the query, and a `host` that is `:authority` as well ([`super::HttpMatch`]).
+    /// Conditions of routes beyond an exact path, a prefix, a method and exact headers: regular expressions,
+    /// parameters of the query, and a `host` that is `:authority` as well ([`super::HttpMatch`]).
     RouteConditions,
     /// What routes do to requests and responses ([`super::Filters`]).
     RouteFilters,
@@ -56,9 +56,9 @@ pub enum Loss {
     /// A restriction of callers. The service is closed in that sidecar, which refuses all calls to it,
     /// because it could otherwise let a call through that the restriction refuses. Operators see it by name.
     Calls,
-    /// Where requests go, or what becomes of them. The rule is told without what it cannot say, and without backends:
-    /// what it would take gets an error, as it must never go where the resources send nothing. Operators see it by
-    /// name.
+    /// Where requests go, or what becomes of them. The rule is told without what it cannot say, and without
+    /// backends: what it would take gets an error, as it must never go where the resources send nothing.
+    /// Operators see it by name.
     Requests,
 }
 

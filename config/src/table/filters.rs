@@ -1,6 +1,6 @@
-//! What a route does to requests and responses (Gateway API v1, HTTPRouteFilter). Each type stands at most once in a
-//! list, but for mirrors, so the order of types is fixed here: CORS answers a preflight, a redirect answers, then
-//! headers are changed, then the URL is rewritten, then copies are sent.
+//! What a route does to requests and responses (Gateway API v1, HTTPRouteFilter). Each type stands at most
+//! once in a list, but for mirrors, so the order of types is fixed here: CORS answers a preflight, a redirect
+//! answers, then headers are changed, then the URL is rewritten, then copies are sent.
 
 use std::fmt;
 
@@ -23,7 +23,8 @@ pub struct Filters {
     /// Changes of the request's header fields.
     #[serde(skip_serializing_if = "is_default")]
     pub request_headers: HeaderChanges,
-    /// Changes of the response's header fields. They hold for the application's answers, not for those of the mesh.
+    /// Changes of the response's header fields. They hold for the application's answers, not for those of the
+    /// mesh.
     #[serde(skip_serializing_if = "is_default")]
     pub response_headers: HeaderChanges,
     /// Another host or path for the backend.
@@ -32,8 +33,8 @@ pub struct Filters {
     /// Destinations that get a copy, each drawn for itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Mirror>,
-    /// A filter that leads nowhere, as `KIND NAME`: every request is answered with 500, as it must not go on as if the
-    /// filter were not there (Gateway API, HTTPRouteFilter.extensionRef).
+    /// A filter that leads nowhere, as `KIND NAME`: every request is answered with 500, as it must not go on
+    /// as if the filter were not there (Gateway API, HTTPRouteFilter.extensionRef).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unresolved: Option<String>,
 }
@@ -53,7 +54,8 @@ pub struct HeaderChanges {
     pub remove: Vec<FieldName>,
 }
 
-/// What a backend gets in place of the client's host and path (Gateway API v1, HTTPURLRewriteFilter). The query stays.
+/// What a backend gets in place of the client's host and path (Gateway API v1, HTTPURLRewriteFilter). The
+/// query stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rewrite {
@@ -80,8 +82,8 @@ pub enum PathChange {
     },
 }
 
-/// An answer that leads elsewhere (Gateway API v1, HTTPRequestRedirectFilter). What is absent is that of the request;
-/// the query stays.
+/// An answer that leads elsewhere (Gateway API v1, HTTPRequestRedirectFilter). What is absent is that of the
+/// request; the query stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Redirect {
@@ -94,8 +96,8 @@ pub struct Redirect {
     /// The path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathChange>,
-    /// The port. Where it is absent: the well-known one of `scheme`, or without that the port of the Service that was
-    /// addressed.
+    /// The port. Where it is absent: the well-known one of `scheme`, or without that the port of the Service
+    /// that was addressed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// 301, 302, 303, 307 or 308.
@@ -134,8 +136,9 @@ pub struct MirrorShare {
     pub denominator: u32,
 }
 
-/// Who may call from pages of other origins (Fetch standard; Gateway API v1, HTTPCORSFilter). The client's browser
-/// enforces it: a request of an origin that is not allowed passes, without these headers in its answer.
+/// Who may call from pages of other origins (Fetch standard; Gateway API v1, HTTPCORSFilter). The client's
+/// browser enforces it: a request of an origin that is not allowed passes, without these headers in its
+/// answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {

@@ -10,8 +10,8 @@ use super::{HttpMatch, PathMatch, PathPattern, PathPatternError, RouteRule, Rule
 use weft_transport::identity::SpiffeId;
 
 impl RouteRule {
-    /// Whether this rule takes the request. It is what a rule means; [`Router`](super::Router) finds the first rule of
-    /// which this holds without asking each.
+    /// Whether this rule takes the request. It is what a rule means; [`Router`](super::Router) finds the
+    /// first rule of which this holds without asking each.
     pub fn matches(&self, asked: &Asked<'_>) -> bool {
         self.matches.is_empty() || self.matches.iter().any(|one| one.matches(asked))
     }

@@ -114,8 +114,8 @@ pub fn check_label(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Checks a DNS-1123 subdomain: labels with dots between them, together at most 253 characters (RFC 1123 section 2.1;
-/// names of objects in Kubernetes).
+/// Checks a DNS-1123 subdomain: labels with dots between them, together at most 253 characters (RFC 1123
+/// section 2.1; names of objects in Kubernetes).
 ///
 /// # Errors
 /// Says which rule it breaks.

@@ -1,5 +1,5 @@
-//! A regular expression of a route. It matches in a time that grows with the text alone, never with what was tried
-//! before; its size is bounded where it is read.
+//! A regular expression of a route. It matches in a time that grows with the text alone, never with what was
+//! tried before; its size is bounded where it is read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -97,8 +97,8 @@ impl PatternSet {
         }
     }
 
-    /// Notes which of them match the whole of `text`, beside what is noted already. `matched` is as long as they are
-    /// many.
+    /// Notes which of them match the whole of `text`, beside what is noted already. `matched` is as long as
+    /// they are many.
     pub(super) fn note(&self, text: &str, matched: &mut [bool]) {
         match &self.together {
             Some(together) => {

@@ -38,15 +38,15 @@ pub struct HttpMatch {
     /// The exact method, such as `GET`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Header names in lower case, each with the exact value that one of its lines, or all of them joined, must have.
-    /// `host` is the authority as the client wrote it, whether in `Host` or in `:authority`.
+    /// Header names in lower case, each with the exact value that one of its lines, or all of them joined,
+    /// must have. `host` is the authority as the client wrote it, whether in `Host` or in `:authority`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
     /// The same with a pattern that one of its lines, or all of them joined, must match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub header_patterns: Vec<(String, Pattern)>,
-    /// Names of parameters of the query, each with the exact value that the first of that name must have. Both are
-    /// compared after percent-decoding, with `+` as a space.
+    /// Names of parameters of the query, each with the exact value that the first of that name must have.
+    /// Both are compared after percent-decoding, with `+` as a space.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<(String, String)>,
     /// The same with a pattern.
@@ -106,7 +106,8 @@ pub enum Broken {
     InvalidKind,
     /// There is no such Service, or it has no such port.
     BackendNotFound,
-    /// It stands in another namespace, and no ReferenceGrant there permits the reference where the mesh asks for one.
+    /// It stands in another namespace, and no ReferenceGrant there permits the reference where the mesh asks
+    /// for one.
     RefNotPermitted,
     /// Its port speaks something that this kind of route cannot send.
     UnsupportedProtocol,

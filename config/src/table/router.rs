@@ -1,14 +1,15 @@
 //! Finds the first rule that takes a request, at a cost that hardly grows with the number of rules. Pure.
 //!
-//! What it finds is what asking each rule in turn would find ([`RouteRule::matches`]); the order of rules is the
-//! table's, which the compiler made by precedence. Each match of each rule is filed once:
+//! What it finds is what asking each rule in turn would find ([`RouteRule::matches`]); the order of rules is
+//! the table's, which the compiler made by precedence. Each match of each rule is filed once:
 //!
-//! 1. by its path: an exact one under its text, a prefix at its node of a tree of segments, a pattern in a set that is
-//!    matched as one, and what has no path by itself;
+//! 1. by its path: an exact one under its text, a prefix at its node of a tree of segments, a pattern in a
+//!    set that is matched as one, and what has no path by itself;
 //! 2. there, by the rarest exact value that it asks of a header or a parameter, if it asks for any.
 //!
-//! A request looks into the few files that may hold matches of it, and stops in each at the first that holds or that a
-//! better one precedes. Headers and parameters are read when the first match asks for them, and once.
+//! A request looks into the few files that may hold matches of it, and stops in each at the first that holds
+//! or that a better one precedes. Headers and parameters are read when the first match asks for them, and
+//! once.
 
 mod look;
 mod making;

@@ -128,7 +128,8 @@ pub struct Retry {
     pub body_replay: u32,
 }
 
-/// Waits between attempts, each drawn between zero and a bound that doubles (full jitter), on top of the least wait.
+/// Waits between attempts, each drawn between zero and a bound that doubles (full jitter), on top of the
+/// least wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backoff {

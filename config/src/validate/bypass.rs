@@ -19,7 +19,8 @@ struct Bypass {
 }
 
 impl Check<'_> {
-    /// Warns of backends of a route that a caller reaches directly although a policy of a parent would refuse it.
+    /// Warns of backends of a route that a caller reaches directly although a policy of a parent would refuse
+    /// it.
     pub(super) fn bypasses(&mut self, references: &References<'_>, route: &Route<'_>) {
         let parents: BTreeSet<ServiceName> = route
             .parents

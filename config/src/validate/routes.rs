@@ -1,5 +1,5 @@
-//! Routes: are they in force where they are attached, and do their references lead somewhere? What does not is accepted,
-//! as Gateway API has it, and answered as it says; here are the warnings of it. Pure.
+//! Routes: are they in force where they are attached, and do their references lead somewhere? What does not
+//! is accepted, as Gateway API has it, and answered as it says; here are the warnings of it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 

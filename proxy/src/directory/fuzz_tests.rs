@@ -1,5 +1,5 @@
-//! What must hold of the data path under all tables that are understood. Their inputs are those of the same target in
-//! `config/fuzz/corpus/tables`.
+//! What must hold of the data path under all tables that are understood. Their inputs are those of the same
+//! target in `config/fuzz/corpus/tables`.
 
 use std::time::Duration;
 

@@ -125,7 +125,8 @@ pub(crate) fn proxy_status(failure: &Failure) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("weft"))
 }
 
-/// As [`proxy_status`] for an answer that a route gives and that is no failure: `weft; details="WHAT of ROUTE"`.
+/// As [`proxy_status`] for an answer that a route gives and that is no failure: `weft; details="WHAT of
+/// ROUTE"`.
 pub(crate) fn proxy_status_of_reply(what: &str, route: &str) -> HeaderValue {
     // The name of a route is made of DNS labels.
     let text = format!("weft; details=\"{what} of {route}\"");

@@ -80,8 +80,8 @@ pub(crate) fn check_expectation(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// Whether a message of HTTP/1.1 has a transfer coding other than chunked, or that twice. HTTP/3 has no transfer codings, and
-/// undoing gzip is not a proxy's business.
+/// Whether a message of HTTP/1.1 has a transfer coding other than chunked, or that twice. HTTP/3 has no
+/// transfer codings, and undoing gzip is not a proxy's business.
 pub(crate) fn has_other_coding(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(TRANSFER_ENCODING).iter();
     match (values.next(), values.next()) {
@@ -103,8 +103,8 @@ pub(crate) fn is_twin(name: &str) -> bool {
                 .any(|other| folds_to(name, other.as_str())))
 }
 
-/// Whether no route may change the field: what frames a message or ends at the next hop, what the mesh says itself, and
-/// what some applications take for that.
+/// Whether no route may change the field: what frames a message or ends at the next hop, what the mesh says
+/// itself, and what some applications take for that.
 pub(crate) fn is_reserved(name: &HeaderName) -> bool {
     matches!(*name, CONNECTION | CONTENT_LENGTH | EXPECT | TE | VIA)
         || HOP_BY_HOP.contains(name)

@@ -1,9 +1,10 @@
 //! Which paths a policy may judge. Pure.
 //!
-//! The serving sidecar never rewrites a path (a route of the caller may have, before): the policy sees exactly
-//! the bytes that the application gets. Applications differ in how they decode, trim and resolve paths. So a path with more than one reading is refused (403)
-//! where a policy has a path condition, whatever the rules say. Where no path condition applies, any path
-//! passes untouched. docs/protocol.md states the rule.
+//! The serving sidecar never rewrites a path (a route of the caller may have, before): the policy sees
+//! exactly the bytes that the application gets. Applications differ in how they decode, trim and resolve
+//! paths. So a path with more than one reading is refused (403) where a policy has a path condition, whatever
+//! the rules say. Where no path condition applies, any path passes untouched. docs/protocol.md states the
+//! rule.
 
 use percent_encoding::percent_decode_str;
 use weft_config::table::PathCase;

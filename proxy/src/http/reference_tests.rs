@@ -1,5 +1,6 @@
-//! A second reader of HTTP/1.1 for the fuzz targets, with nothing of hyper in it: it takes what RFC 9112 allows to write
-//! and a little of what it allows to read, and calls all else doubtful. Slow, and no more than tests need.
+//! A second reader of HTTP/1.1 for the fuzz targets, with nothing of hyper in it: it takes what RFC 9112
+//! allows to write and a little of what it allows to read, and calls all else doubtful. Slow, and no more
+//! than tests need.
 
 /// The one doubt that hyper does not have: a line of a trailer section that ends with a line feed alone.
 pub(crate) const FORGIVEN: &str = "line feed in trailers";

@@ -56,12 +56,12 @@ struct Grounds<'t> {
     audited: Vec<&'t str>,
 }
 
-/// Decides one call, before it is delivered and whenever the table changes while it runs. The policies of the service
-/// and of the parent must both allow it.
+/// Decides one call, before it is delivered and whenever the table changes while it runs. The policies of the
+/// service and of the parent must both allow it.
 ///
-/// A parent that the table does not know adds nothing: a route was just made or removed, and the caller's table is newer
-/// or older than this one. The caller may address the service directly, so the policies of the service itself decide.
-/// Where only routes may lead to the service, such a call is refused.
+/// A parent that the table does not know adds nothing: a route was just made or removed, and the caller's
+/// table is newer or older than this one. The caller may address the service directly, so the policies of the
+/// service itself decide. Where only routes may lead to the service, such a call is refused.
 pub(crate) fn authorise<'t>(
     table: Option<&'t Table>,
     service: &Arc<ServedService>,
@@ -107,7 +107,8 @@ fn authorization_of<'t>(table: &'t Table, name: &ServiceName) -> Option<&'t Auth
     table.services.get(name)?.authorization.as_ref()
 }
 
-/// Whether the policies of one service would allow a call, and by which policy; for explanations, not for delivery.
+/// Whether the policies of one service would allow a call, and by which policy; for explanations, not for
+/// delivery.
 pub(crate) fn would_allow(
     table: &Table,
     name: &ServiceName,

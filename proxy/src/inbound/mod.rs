@@ -7,6 +7,7 @@
 pub(crate) mod application;
 pub(crate) mod authorise;
 mod body;
+mod declared;
 mod interim;
 mod pace;
 mod request;
@@ -14,7 +15,9 @@ pub(crate) mod served;
 mod tunnel;
 
 #[cfg(test)]
-pub(crate) use request::{declare, prepare};
+pub(crate) use declared::declare;
+#[cfg(test)]
+pub(crate) use request::prepare;
 pub(crate) use tunnel::tunnel_failure;
 
 use std::future::Future;

@@ -1,9 +1,10 @@
 //! The content of a request of the application, and what becomes of it once it is read no more.
 //!
-//! Over HTTP/2 the end of a request may come in a frame of its own, behind the last byte of the declared length. The
-//! destination has all of the request by then and may have answered it. A stream that is reset in that moment is a
-//! failed request to some client libraries, although its answer is whole. So the stream is left to its client for a
-//! moment more. [`super::exchange`] takes the content; [`crate::http::upload`] reads it.
+//! Over HTTP/2 the end of a request may come in a frame of its own, behind the last byte of the declared
+//! length. The destination has all of the request by then and may have answered it. A stream that is reset in
+//! that moment is a failed request to some client libraries, although its answer is whole. So the stream is
+//! left to its client for a moment more. [`super::exchange`] takes the content; [`crate::http::upload`] reads
+//! it.
 
 use std::future::poll_fn;
 use std::pin::Pin;

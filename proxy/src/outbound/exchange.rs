@@ -47,7 +47,8 @@ pub(super) struct Exchange {
     pub(super) deadline: Deadline,
     /// Links it to the request that the application is serving.
     pub(super) trace: Option<TraceId>,
-    /// What its answer says to pages of other origins, where its route does. Boxed, as most need no room for it.
+    /// What its answer says to pages of other origins, where its route does. Boxed, as most need no room for
+    /// it.
     pub(super) grant: Option<Box<Grant>>,
     /// Copies that its route drew and that are not sent yet.
     pub(super) mirrored: Option<Box<Mirrored>>,

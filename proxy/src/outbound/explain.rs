@@ -1,8 +1,9 @@
-//! Where a request would go, and why: what `weft explain` prints. It asks the code that sidecars run: the rules and their
-//! order, the filters' answers and rewrites, and the decision of the sidecar that would deliver. Pure.
+//! Where a request would go, and why: what `weft explain` prints. It asks the code that sidecars run: the
+//! rules and their order, the filters' answers and rewrites, and the decision of the sidecar that would
+//! deliver. Pure.
 //!
-//! Not here: what a request meets on its way (endpoints that fail, limits that are reached); `weft endpoints` and the
-//! metrics show that.
+//! Not here: what a request meets on its way (endpoints that fail, limits that are reached); `weft endpoints`
+//! and the metrics show that.
 
 use http::Uri;
 use http::request::Parts;

@@ -95,7 +95,8 @@ async fn answer(
     Ok(response)
 }
 
-/// Whether nothing behind this request is read: with codings that are refused, others may see its end elsewhere.
+/// Whether nothing behind this request is read: with codings that are refused, others may see its end
+/// elsewhere.
 fn is_last(headers: &HeaderMap) -> bool {
     fields::has_other_coding(headers)
 }

@@ -1,5 +1,5 @@
-//! What the application gets in place of an answer of its destination: the failure of its request, or what a route
-//! answers by itself.
+//! What the application gets in place of an answer of its destination: the failure of its request, or what a
+//! route answers by itself.
 
 use std::sync::Arc;
 
@@ -62,8 +62,8 @@ impl Instead {
                     headers.insert(X_REQUEST_ID, id.clone());
                 }
                 //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
-                //# A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
-                //# (Informational) or 204 (No Content).
+                //# A server MUST NOT send a Content-Length header field in any response with a status code of
+                //# 1xx (Informational) or 204 (No Content).
                 if reply.status != StatusCode::NO_CONTENT {
                     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
                 }

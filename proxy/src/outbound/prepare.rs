@@ -28,8 +28,8 @@ pub(super) fn check(head: &Parts, via: &str) -> Result<(), Failure> {
         ));
     }
     //= https://www.rfc-editor.org/rfc/rfc9112#section-6.1
-    //# A server that receives a request message with a transfer coding it does not understand SHOULD respond with 501
-    //# (Not Implemented).
+    //# A server that receives a request message with a transfer coding it does not understand SHOULD respond
+    //# with 501 (Not Implemented).
     if fields::has_other_coding(&head.headers) {
         return Err(Failure::new(
             Reason::CodingUnsupported,

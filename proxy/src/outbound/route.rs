@@ -191,8 +191,8 @@ pub(crate) fn protocol(directory: &Directory, destination: &Destination) -> Opti
     }
 }
 
-/// The rule of the addressed port that takes the request; none where the port has no routes. `authority` is whom the
-/// client wrote.
+/// The rule of the addressed port that takes the request; none where the port has no routes. `authority` is
+/// whom the client wrote.
 pub(crate) fn rule<'p>(
     port: &'p Port,
     head: &Parts,

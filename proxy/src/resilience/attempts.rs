@@ -223,7 +223,8 @@ impl Attempts {
             }
             (_, _) => (pause(&retry.backoff, self.made, random), least),
         };
-        // What was drawn on top of the least is to spread callers; there is no sense in missing the deadline for it.
+        // What was drawn on top of the least is to spread callers; there is no sense in missing the deadline
+        // for it.
         let longest = rules.deadline.left(at).map(|left| {
             let end = left.checked_sub(limits::ATTEMPT_TIME_MIN);
             end.filter(|longest| least < *longest)

@@ -30,8 +30,8 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// The router of these rules. All workers share one, and tables that differ in other things: making it compiles
-    /// regular expressions.
+    /// The router of these rules. All workers share one, and tables that differ in other things: making it
+    /// compiles regular expressions.
     pub(crate) fn router(&self, rules: &[RouteRule]) -> Arc<Router> {
         let mut known = lock(&self.router);
         let same = known.upgrade().filter(|router| router.is_of(rules));

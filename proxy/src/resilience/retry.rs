@@ -69,8 +69,8 @@ pub(crate) fn is_permitted(policy: &Retry, cause: RetryCause, facts: Facts) -> b
     }
 }
 
-/// The pause before the attempt after `made` ones: exponential with full jitter on top of the least, so that callers that
-/// failed together do not come back together.
+/// The pause before the attempt after `made` ones: exponential with full jitter on top of the least, so that
+/// callers that failed together do not come back together.
 pub(crate) fn pause(backoff: &Backoff, made: u32, random: &mut impl Rng) -> Duration {
     let drawn = wait(backoff.base, backoff.max, Spread::Zero, made, random);
     backoff.at_least.saturating_add(drawn)

@@ -129,7 +129,8 @@ impl Ending {
 }
 
 impl Verdict {
-    /// Of the head of a response. `broken`: the far sidecar says that its application broke off before an answer.
+    /// Of the head of a response. `broken`: the far sidecar says that its application broke off before an
+    /// answer.
     pub(crate) fn of_response(
         head: &Parts,
         grpc: bool,

@@ -24,8 +24,8 @@ struct Mirrors {
     _tasks: Vec<JoinSet<()>>,
 }
 
-/// `orders` with rules that send copies to applications that are well, that answer 500, that are down, that hang, and to
-/// nowhere.
+/// `orders` with rules that send copies to applications that are well, that answer 500, that are down, that
+/// hang, and to nowhere.
 async fn mirrors() -> Mirrors {
     let mut fabric = Fabric::new();
     let (tell, seen) = mpsc::channel(64);

@@ -1,5 +1,5 @@
-//! The application of the conformance cases: it says what it saw, waits where it is asked to, sets the response headers
-//! that a request lists, and fails as often as a request of the retry cases asks for.
+//! The application of the conformance cases: it says what it saw, waits where it is asked to, sets the
+//! response headers that a request lists, and fails as often as a request of the retry cases asks for.
 
 use std::collections::HashMap;
 use std::io::{self, Write};

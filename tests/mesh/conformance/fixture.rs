@@ -1,5 +1,5 @@
-//! The mesh of the conformance cases: `echo` with the workloads `v1` and `v2`, each of which is a Service of its own, too,
-//! `v3`, a client, and a client in another namespace.
+//! The mesh of the conformance cases: `echo` with the workloads `v1` and `v2`, each of which is a Service of
+//! its own, too, `v3`, a client, and a client in another namespace.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -112,8 +112,9 @@ fn a_request_is_sent_again_as_its_route_says() {
     again("X32", "/retry/c", 500, 1, 0, &["500"]);
     // G46.
     again("G46a", "/retry/c", 0, 2, 0, &["v3"]);
-    // The suite asks for 500 or 503; 502 is what RFC 9209 section 2.3.6 gives to a connection that broke. The sidecar that
-    // delivers sends an idempotent request once more by itself where a connection that it used again was closed.
+    // The suite asks for 500 or 503; 502 is what RFC 9209 section 2.3.6 gives to a connection that broke. The
+    // sidecar that delivers sends an idempotent request once more by itself where a connection that it used
+    // again was closed.
     again("G46b", "/retry/c", 0, 20, 0, &["502"]);
     // X31: the pause is a minimum.
     let began = Instant::now();

@@ -236,8 +236,8 @@ impl Streams {
         })
     }
 
-    /// Sends a request with all of its declared length and without its end. Gives the status of the whole answer, and
-    /// whether the stream was reset within `patience` after it. Then the request ends.
+    /// Sends a request with all of its declared length and without its end. Gives the status of the whole
+    /// answer, and whether the stream was reset within `patience` after it. Then the request ends.
     pub(crate) fn without_end(&self, patience: Duration) -> (u16, bool) {
         self.runtime.block_on(async {
             let request = Request::post("http://echo/")

@@ -346,7 +346,8 @@ impl Sidecar {
         });
     }
 
-    /// Waits until it has `count` endpoints of `service` (as `orders:80` of namespace shop, or `orders.shop:80`).
+    /// Waits until it has `count` endpoints of `service` (as `orders:80` of namespace shop, or
+    /// `orders.shop:80`).
     pub(crate) fn wait_endpoints(&self, service: &str, count: usize) {
         let (name, port) = service.split_once(':').unwrap();
         let name = name.strip_suffix(".shop").unwrap_or(name);

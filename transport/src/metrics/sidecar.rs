@@ -132,9 +132,9 @@ catalogue! {
     HEDGES = Counter("weft_hedges_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["sent", "won", "withheld"])
     ]);
-    /// Copies that routes sent of requests (RequestMirror): answered whatever the answer was, failed without one, not
-    /// sent as too many were under way, or as the body was not kept whole. No caller sees any of it, and no other metric
-    /// of this sidecar counts them.
+    /// Copies that routes sent of requests (RequestMirror): answered whatever the answer was, failed without
+    /// one, not sent as too many were under way, or as the body was not kept whole. No caller sees any of it,
+    /// and no other metric of this sidecar counts them.
     MIRRORED = Counter("weft_mirrored_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["answered", "failed", "crowded", "body"])
     ]);

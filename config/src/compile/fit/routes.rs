@@ -1,6 +1,6 @@
-//! Rules of routes for sidecars that do not know all of them: such a rule keeps the conditions that can be told, and no
-//! backend. It takes no fewer requests than it should, and what it takes gets an error; so none goes where the resources
-//! send it not.
+//! Rules of routes for sidecars that do not know all of them: such a rule keeps the conditions that can be
+//! told, and no backend. It takes no fewer requests than it should, and what it takes gets an error; so none
+//! goes where the resources send it not.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Where a route sends requests (Gateway API v1, BackendRef and BackendObjectReference). Whether a reference leads
-//! somewhere depends on other resources, so [`crate::compile`] settles it.
+//! Where a route sends requests (Gateway API v1, BackendRef and BackendObjectReference). Whether a reference
+//! leads somewhere depends on other resources, so [`crate::compile`] settles it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,8 @@ pub struct BackendRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "1 to 65535", "x-default" = "required for a Service"))]
     pub port: Option<u16>,
-    /// Its share of the sum of the weights of the rule. 0 takes no request. Where the sum is 0, the answer is 500.
+    /// Its share of the sum of the weights of the rule. 0 takes no request. Where the sum is 0, the answer
+    /// is 500.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(extend("x-range" = numbers(&(0..=limits::WEIGHT_MAX))))]
     pub weight: u32,

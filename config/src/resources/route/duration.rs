@@ -1,4 +1,5 @@
-//! Durations of Gateway API (GEP-2257), which are fewer than weft's own: whole numbers of up to five digits, no days.
+//! Durations of Gateway API (GEP-2257), which are fewer than weft's own: whole numbers of up to five digits,
+//! no days.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

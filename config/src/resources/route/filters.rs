@@ -1,5 +1,5 @@
-//! What a route does to requests and responses (Gateway API v1, HTTPRouteFilter and GRPCRouteFilter), as documents have
-//! it. `filters/read.rs` reads them, `filters/meaning.rs` says what they are in a table.
+//! What a route does to requests and responses (Gateway API v1, HTTPRouteFilter and GRPCRouteFilter), as
+//! documents have it. `filters/read.rs` reads them, `filters/meaning.rs` says what they are in a table.
 
 mod meaning;
 mod read;
@@ -25,8 +25,8 @@ pub struct RouteFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "none"))]
     pub request_header_modifier: Option<HeaderModifierSpec>,
-    /// Changes of the response's header fields: the fields of `requestHeaderModifier`. They hold for answers of the
-    /// application, not for those of the mesh.
+    /// Changes of the response's header fields: the fields of `requestHeaderModifier`. They hold for answers
+    /// of the application, not for those of the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<super::backends::Map>", extend("x-default" = "none"))]
     pub response_header_modifier: Option<HeaderModifierSpec>,
@@ -46,8 +46,8 @@ pub struct RouteFilter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "none"))]
     pub cors: Option<CorsSpec>,
-    /// A filter of another API. weft knows none: the requests of the rule get 500, as they must not pass as if the
-    /// filter were not there.
+    /// A filter of another API. weft knows none: the requests of the rule get 500, as they must not pass as
+    /// if the filter were not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "none"))]
     pub extension_ref: Option<ExtensionRefSpec>,
@@ -98,8 +98,8 @@ pub struct HeaderModifierSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HeaderSpec {
-    /// Its name, in any case. Fields that frame a message (`Content-Length`, `Transfer-Encoding`, `Connection` and
-    /// such) are the sidecar's, and so are those that begin with `weft-`.
+    /// Its name, in any case. Fields that frame a message (`Content-Length`, `Transfer-Encoding`,
+    /// `Connection` and such) are the sidecar's, and so are those that begin with `weft-`.
     #[schemars(extend("x-range" = "1 to 256 characters"))]
     pub name: String,
     /// Its value.
@@ -161,8 +161,8 @@ pub struct PathModifierSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "up to 1024 characters"))]
     pub replace_full_path: Option<String>,
-    /// What stands in place of the prefix by which the rule took the request; may be empty. The rule has exactly one
-    /// match, with a path of type `PathPrefix`.
+    /// What stands in place of the prefix by which the rule took the request; may be empty. The rule has
+    /// exactly one match, with a path of type `PathPrefix`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "up to 1024 characters"))]
     pub replace_prefix_match: Option<String>,
@@ -195,7 +195,8 @@ pub struct UrlRewriteSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RequestMirrorSpec {
-    /// The Service, one of whose endpoints gets it. Without one, requests pass as if the filter were not there.
+    /// The Service, one of whose endpoints gets it. Without one, requests pass as if the filter were not
+    /// there.
     #[schemars(with = "PlainRef")]
     pub backend_ref: BackendRef,
     /// How many of a hundred requests. Write either this or `fraction`.

@@ -23,8 +23,8 @@ pub struct GrpcRouteSpec {
     /// The Services whose calls it routes.
     #[schemars(extend("x-range" = some(limits::PARENTS_PER_ROUTE_MAX)))]
     pub parent_refs: Vec<ParentRef>,
-    /// Its rules. Of several that match a call, the most specific one takes it. Without a rule, every call gets
-    /// UNIMPLEMENTED.
+    /// Its rules. Of several that match a call, the most specific one takes it. Without a rule, every call
+    /// gets UNIMPLEMENTED.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-range" = up_to(limits::RULES_PER_ROUTE_MAX)))]
     pub rules: Vec<GrpcRouteRule>,
@@ -90,8 +90,8 @@ fn is_exact(kind: &MatchType) -> bool {
 }
 
 impl GrpcRouteMatch {
-    /// As a table has it: a call is a request to `/SERVICE/METHOD`. `None` if a regular expression is none, which no
-    /// document has that this build read.
+    /// As a table has it: a call is a request to `/SERVICE/METHOD`. `None` if a regular expression is none,
+    /// which no document has that this build read.
     pub(crate) fn compiled(&self) -> Option<HttpMatch> {
         let mut compiled = HttpMatch::default();
         if let Some(method) = &self.method {
@@ -101,7 +101,8 @@ impl GrpcRouteMatch {
         Some(compiled)
     }
 
-    /// How specific it is: characters of the service, then of the method (Gateway API v1, GRPCRouteRule.matches).
+    /// How specific it is: characters of the service, then of the method (Gateway API v1,
+    /// GRPCRouteRule.matches).
     pub(crate) fn lengths(&self) -> (usize, usize) {
         let length = |text: &Option<String>| text.as_ref().map_or(0, |text| text.chars().count());
         let method = self.method.as_ref();

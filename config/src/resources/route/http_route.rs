@@ -46,8 +46,8 @@ pub struct HttpRouteRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-range" = up_to(limits::FILTERS_PER_RULE_MAX)))]
     pub filters: Vec<RouteFilter>,
-    /// The Services to which the requests go, each by its weight. Without one, and without a redirect, the answer is
-    /// 500.
+    /// The Services to which the requests go, each by its weight. Without one, and without a redirect, the
+    /// answer is 500.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-range" = up_to(limits::BACKENDS_PER_RULE_MAX)))]
     pub backend_refs: Vec<BackendRef>,
@@ -55,13 +55,15 @@ pub struct HttpRouteRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<RouteTimeouts>")]
     pub timeouts: Option<TimeoutsSpec>,
-    /// When a request is sent again. These values come before those of every TrafficPolicy, whose other fields hold
-    /// as well: its budget bounds these retries, too, and only idempotent methods are retried unless it says more.
+    /// When a request is sent again. These values come before those of every TrafficPolicy, whose other
+    /// fields hold as well: its budget bounds these retries, too, and only idempotent methods are retried
+    /// unless it says more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RouteRetrySpec>,
 }
 
-/// The fields of a TrafficPolicy's timeouts that Gateway API has. Only described here: [`TimeoutsSpec`] is what is read.
+/// The fields of a TrafficPolicy's timeouts that Gateway API has. Only described here: [`TimeoutsSpec`] is
+/// what is read.
 #[derive(JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 #[expect(dead_code, reason = "a description, never made")]
@@ -75,8 +77,8 @@ struct RouteTimeouts {
     backend_request: Option<Span>,
 }
 
-/// When a request is sent again (Gateway API v1, HTTPRouteRetry). A connection that fails, a stream that is reset and an
-/// attempt that takes longer than `timeouts.backendRequest` are retried in any case.
+/// When a request is sent again (Gateway API v1, HTTPRouteRetry). A connection that fails, a stream that is
+/// reset and an attempt that takes longer than `timeouts.backendRequest` are retried in any case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteRetrySpec {
@@ -88,8 +90,9 @@ pub struct RouteRetrySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = format!("1 to {}", traffic_limits::RETRY_ATTEMPTS_RANGE.end()), "x-default" = "that of the TrafficPolicy"))]
     pub attempts: Option<u32>,
-    /// The least wait before a further attempt. A time that is drawn comes on top; it is bounded by this value at first,
-    /// and by twice as much each further time, up to `retry.backoff.max` of the TrafficPolicy.
+    /// The least wait before a further attempt. A time that is drawn comes on top; it is bounded by this
+    /// value at first, and by twice as much each further time, up to `retry.backoff.max` of the
+    /// TrafficPolicy.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = durations(&traffic_limits::RETRY_BACKOFF_RANGE), "x-default" = "that of the TrafficPolicy"))]
     pub backoff: Option<Span>,

@@ -1,4 +1,5 @@
-//! Conditions of routes on requests (Gateway API v1, HTTPRouteMatch). Names that stand twice: the first counts.
+//! Conditions of routes on requests (Gateway API v1, HTTPRouteMatch). Names that stand twice: the first
+//! counts.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +78,8 @@ pub struct HttpHeaderMatch {
     #[serde(rename = "type", default, skip_serializing_if = "is_exact")]
     pub kind: MatchType,
     /// The header's name, in any case. `host` is the host and port as the client wrote them, in `Host` or in
-    /// `:authority`. Names that begin with `weft-` are the mesh's own. Of a name that stands twice, the first counts.
+    /// `:authority`. Names that begin with `weft-` are the mesh's own. Of a name that stands twice, the first
+    /// counts.
     #[schemars(extend("x-range" = "1 to 256 characters"))]
     pub name: String,
     /// The value of one of the header's lines, with its case.
@@ -92,7 +94,8 @@ pub struct HttpQueryParamMatch {
     /// How the value is compared.
     #[serde(rename = "type", default, skip_serializing_if = "is_exact")]
     pub kind: MatchType,
-    /// The parameter's name, with its case. Of a name that stands twice, the first counts; so it is in requests.
+    /// The parameter's name, with its case. Of a name that stands twice, the first counts; so it is in
+    /// requests.
     #[schemars(extend("x-range" = "1 to 256 characters of ASCII"))]
     pub name: String,
     /// Its value, with its case.
@@ -113,8 +116,8 @@ fn root() -> String {
 }
 
 impl HttpRouteMatch {
-    /// As a table has it, without what always holds. `None` if a regular expression is none, which no document has that
-    /// this build read.
+    /// As a table has it, without what always holds. `None` if a regular expression is none, which no
+    /// document has that this build read.
     pub(crate) fn compiled(&self) -> Option<HttpMatch> {
         let mut compiled = HttpMatch {
             method: self.method.clone(),

@@ -13,16 +13,16 @@ use crate::resources::{key, label};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ParentRef {
-    /// The API group of the parent. Write it: Kubernetes takes a Gateway's group where it is not there, and such a
-    /// route does nothing. `core` and `weft.dev` mean the same as `""`.
+    /// The API group of the parent. Write it: Kubernetes takes a Gateway's group where it is not there, and
+    /// such a route does nothing. `core` and `weft.dev` mean the same as `""`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "`\"\"`, `core`, `weft.dev`", "x-default" = "`\"\"`, with a warning"))]
     pub group: Option<String>,
     /// The kind of the parent. It must be written, because Gateway API takes a Gateway where it is not.
     #[schemars(extend("x-range" = "`Service`"))]
     pub kind: String,
-    /// The namespace of the Service. A route whose parent is in another namespace holds for callers of the route's own
-    /// namespace only, and there in place of the routes of the parent's namespace.
+    /// The namespace of the Service. A route whose parent is in another namespace holds for callers of the
+    /// route's own namespace only, and there in place of the routes of the parent's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = "that of the route"))]
     pub namespace: Option<String>,
@@ -61,8 +61,8 @@ pub(super) fn parents(
 }
 
 impl ParentRef {
-    /// Why both cannot stand in one route (Gateway API v1, CommonRouteSpec.parentRefs): those for one object set the
-    /// same optional fields, with different values. `own` is the namespace of the route.
+    /// Why both cannot stand in one route (Gateway API v1, CommonRouteSpec.parentRefs): those for one object
+    /// set the same optional fields, with different values. `own` is the namespace of the route.
     fn clashes_with(&self, other: &Self, own: &str) -> Option<(&'static str, &'static str)> {
         let namespace = |one: &Self| one.namespace.clone().unwrap_or_else(|| own.to_owned());
         if self.name != other.name || namespace(self) != namespace(other) {

@@ -1,4 +1,5 @@
-//! The router against the plain meaning of rules, and the cases of Gateway API's suite that are about matching.
+//! The router against the plain meaning of rules, and the cases of Gateway API's suite that are about
+//! matching.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rand::rngs::StdRng;
@@ -145,7 +146,8 @@ fn request(random: &mut StdRng) -> Request {
     }
 }
 
-/// `E=/a`, `P=/a`, `R=/a.*`, `M:GET`, `H:name=value`, `Q:name=value`, joined by ` & `; several matches by ` | `.
+/// `E=/a`, `P=/a`, `R=/a.*`, `M:GET`, `H:name=value`, `Q:name=value`, joined by ` & `; several matches by ` |
+/// `.
 fn rule_of(text: &str) -> RouteRule {
     let matches = text.split(" | ").map(|text| {
         let mut one = HttpMatch::default();

@@ -1,5 +1,5 @@
-//! Durations of a table: whole milliseconds, as they are written. One that is finer would be another after a restart,
-//! which reads what was written: half a millisecond would be none at all. Pure.
+//! Durations of a table: whole milliseconds, as they are written. One that is finer would be another after a
+//! restart, which reads what was written: half a millisecond would be none at all. Pure.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Which pages of other origins may call (Fetch standard, section 3.3; Gateway API v1, HTTPCORSFilter). Pure.
 //!
-//! A preflight is answered here and never reaches an application. Any other request passes, whatever its origin: it is the
-//! browser that keeps the answer from a page, by the fields that are written or left out here. Where the filter is in
-//! force it alone says so: what an application says of these things is replaced.
+//! A preflight is answered here and never reaches an application. Any other request passes, whatever its
+//! origin: it is the browser that keeps the answer from a page, by the fields that are written or left out
+//! here. Where the filter is in force it alone says so: what an application says of these things is replaced.
 
 use std::sync::Arc;
 
@@ -54,7 +54,8 @@ impl Grant {
             has_origin: origin.is_some() || more.is_some(),
             allowed: known.map(|origin| if as_all { STAR } else { origin.clone() }),
             credentials: cors.credentials,
-            // With credentials a star would be the name of a field, and there is nothing to name in its place.
+            // With credentials a star would be the name of a field, and there is nothing to name in its
+            // place.
             exposed: (!is_any(&cors.exposed) || !cors.credentials)
                 .then(|| joined(&cors.exposed))
                 .flatten(),
@@ -184,8 +185,8 @@ impl<'a> Origin<'a> {
         })
     }
 
-    /// Whether this entry allows the origin. A star stands for any text before what follows it, dots included, but not
-    /// for none.
+    /// Whether this entry allows the origin. A star stands for any text before what follows it, dots
+    /// included, but not for none.
     fn covers(&self, origin: &Origin<'_>) -> bool {
         let same_host = match self.host.strip_prefix(ANY) {
             None => self.host.eq_ignore_ascii_case(origin.host),
@@ -256,7 +257,8 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    /// `NAME: VALUE` of what a browser reads, in the order of names; the prefix `access-control-` is left out.
+    /// `NAME: VALUE` of what a browser reads, in the order of names; the prefix `access-control-` is left
+    /// out.
     fn said(headers: &HeaderMap) -> Vec<String> {
         let mut said: Vec<String> = headers
             .iter()

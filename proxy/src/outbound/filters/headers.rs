@@ -1,7 +1,7 @@
 //! Changes of header fields (Gateway API v1, HTTPHeaderFilter). Pure, and in place.
 //!
-//! What frames a message, ends at the next hop, or is the mesh's own no route may change, and `Host` only a rewrite: such
-//! entries are passed over, as a table of another version may have them.
+//! What frames a message, ends at the next hop, or is the mesh's own no route may change, and `Host` only a
+//! rewrite: such entries are passed over, as a table of another version may have them.
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName};
@@ -14,8 +14,8 @@ pub(super) fn of_request(headers: &mut HeaderMap, changes: &HeaderChanges) {
     change(headers, changes, |name| *name == HOST || is_reserved(name));
 }
 
-/// Of a response, as the application will read it. How a gRPC call ended is the far side's to say, and stands among
-/// these fields where it has nothing else to say.
+/// Of a response, as the application will read it. How a gRPC call ended is the far side's to say, and stands
+/// among these fields where it has nothing else to say.
 pub(super) fn of_response(headers: &mut HeaderMap, changes: &HeaderChanges) {
     const OF_CALLS: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
     change(headers, changes, |name| {

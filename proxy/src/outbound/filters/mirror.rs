@@ -1,11 +1,12 @@
-//! Copies of requests for other services (Gateway API v1, HTTPRequestMirrorFilter): who gets one is drawn for each
-//! request, and its answer is read and forgotten.
+//! Copies of requests for other services (Gateway API v1, HTTPRequestMirrorFilter): who gets one is drawn for
+//! each request, and its answer is read and forgotten.
 //!
-//! A copy says what the filters before it made of the request, in the same place: the header fields, the path and the
-//! query that the backend gets. It goes to one endpoint, once, with low priority, so that its service sheds it before
-//! what callers wait for. The caller is never slower for it nor sees what becomes of it: a copy of a request without a
-//! body begins beside the request, one with a body once the body has passed and the answer is there, in a task of its own.
-//! All is bounded: how many are under way, how much body is kept, how long an answer may take and how much of it is read.
+//! A copy says what the filters before it made of the request, in the same place: the header fields, the path
+//! and the query that the backend gets. It goes to one endpoint, once, with low priority, so that its service
+//! sheds it before what callers wait for. The caller is never slower for it nor sees what becomes of it: a
+//! copy of a request without a body begins beside the request, one with a body once the body has passed and
+//! the answer is there, in a task of its own. All is bounded: how many are under way, how much body is kept,
+//! how long an answer may take and how much of it is read.
 
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
@@ -190,8 +191,8 @@ async fn ask(copy: &mut Exchange, body: Option<Sending<Content>>) -> Result<Answ
         .await
 }
 
-/// Reads the answer and drops it; of one that has no end, or that breaks off, nothing more is wanted. None where it broke
-/// off.
+/// Reads the answer and drops it; of one that has no end, or that breaks off, nothing more is wanted. None
+/// where it broke off.
 async fn forget(answered: Answered) -> Option<()> {
     let Answered {
         mut body,

@@ -1,9 +1,9 @@
 //! The filters that a request passes between its plan and its first attempt. This file fixes their order.
 //!
-//! A filter is one file with one function. It changes the exchange (its head, its route's traffic, its deadline), holds
-//! it back, or ends it with an [`Instead`], which is the answer then. One that waits is asked first whether it is
-//! in force, and boxed: such are rare, and not worth room in every request. Filters see no bytes of the body. Tunnels
-//! have none: what they carry is not the mesh's to read.
+//! A filter is one file with one function. It changes the exchange (its head, its route's traffic, its
+//! deadline), holds it back, or ends it with an [`Instead`], which is the answer then. One that waits is
+//! asked first whether it is in force, and boxed: such are rare, and not worth room in every request. Filters
+//! see no bytes of the body. Tunnels have none: what they carry is not the mesh's to read.
 //!
 //! A new filter is a file beside these, its type in `weft_config::table`, and its line in [`apply`]. Not
 //! here: requests that no destination accepts ([`super::prepare`]), and the choice of the destination
@@ -54,8 +54,9 @@ impl Addressed<'_> {
     }
 }
 
-/// Applies all of them to a request that came in at `started`. Returns the time at which its first attempt begins. What
-/// the request's rule answers by itself it has answered before ([`routed::answer`]), as such a rule has no backend.
+/// Applies all of them to a request that came in at `started`. Returns the time at which its first attempt
+/// begins. What the request's rule answers by itself it has answered before ([`routed::answer`]), as such a
+/// rule has no backend.
 pub(super) async fn apply(exchange: &mut Exchange, started: Instant) -> Result<Instant, Instead> {
     let mut now = started;
     overrides::apply(exchange);

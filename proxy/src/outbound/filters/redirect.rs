@@ -35,9 +35,9 @@ pub(super) fn answer(
     })
 }
 
-/// The URL. What the filter does not say is that of the request, whose scheme is `http`: sidecars are spoken to in no
-/// other. Its port is that of the Service that was addressed, as clients of a listener write ports that mean nothing
-/// elsewhere.
+/// The URL. What the filter does not say is that of the request, whose scheme is `http`: sidecars are spoken
+/// to in no other. Its port is that of the Service that was addressed, as clients of a listener write ports
+/// that mean nothing elsewhere.
 pub(in super::super) fn location(
     redirect: &Redirect,
     head: &Parts,

@@ -1,5 +1,5 @@
-//! Another host or path for the backend (Gateway API v1, HTTPURLRewriteFilter). What policies at the far sidecar judge is
-//! what the application there sees: this comes before both. Pure.
+//! Another host or path for the backend (Gateway API v1, HTTPURLRewriteFilter). What policies at the far
+//! sidecar judge is what the application there sees: this comes before both. Pure.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! What the rule that took a request does to it, and after that its backend, each in the order of
-//! [`weft_config::table::Filters`]: answer a preflight, answer with another URL, change header fields, rewrite, draw
-//! copies. And what they do to the answer, the other way around.
+//! [`weft_config::table::Filters`]: answer a preflight, answer with another URL, change header fields, rewrite,
+//! draw copies. And what they do to the answer, in reverse order.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::directory::Stage;
 use crate::failure::{Failure, Reason};
 use cors::Grant;
 
-/// Whether the stage answers the request in place of any backend. That of the rule is asked before a backend is chosen:
-/// a rule that answers need not have any.
+/// Whether the stage answers the request in place of any backend. That of the rule is asked before a backend
+/// is chosen: a rule that answers need not have any.
 pub(in super::super) fn answer(
     stage: &Stage,
     head: &Parts,
@@ -81,8 +81,8 @@ pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Instead> {
     Ok(())
 }
 
-/// Does to an answer what its rule and its backend ask for. What the mesh says itself (`is_of_mesh`) is not the
-/// application's, and keeps its fields.
+/// Does to an answer what its rule and its backend ask for. What the mesh says itself (`is_of_mesh`) is not
+/// the application's, and keeps its fields.
 pub(in super::super) fn apply_to_answer(
     exchange: &Exchange,
     answer: &mut HeaderMap,

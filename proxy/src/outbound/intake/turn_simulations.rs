@@ -1,6 +1,7 @@
-//! A model of the intake in random orders of what may happen to it: connections with something to read come, are called,
-//! close, time out and are found to be gone, listeners would accept, and cycles begin with any portion. What the
-//! intake calls and whom it lets in is compared with the model at each step. Time is simulated; a failure names its seed.
+//! A model of the intake in random orders of what may happen to it: connections with something to read come,
+//! are called, close, time out and are found to be gone, listeners would accept, and cycles begin with any
+//! portion. What the intake calls and whom it lets in is compared with the model at each step. Time is
+//! simulated; a failure names its seed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
-//! What must hold of all bytes that a peer may send: of frames, of what it says on the connection's own streams, of
-//! field sections, and of the messages in them. Their inputs are in `transport/fuzz/corpus`.
+//! What must hold of all bytes that a peer may send: of frames, of what it says on the connection's own
+//! streams, of field sections, and of the messages in them. Their inputs are in `transport/fuzz/corpus`.
 
 use std::time::Instant;
 

@@ -111,7 +111,8 @@ struct Serving {
     _ends: (Listener, Dialler),
 }
 
-/// Each of these facts is a test over each of these wires. A wire is named by the function that makes its [`Ends`].
+/// Each of these facts is a test over each of these wires. A wire is named by the function that makes its
+/// [`Ends`].
 macro_rules! contract {
     (over $($wire:ident)+: $facts:tt) => {
         $(contract!(@ $wire $facts);)+

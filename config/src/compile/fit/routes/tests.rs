@@ -1,4 +1,5 @@
-//! What a sidecar that does not know all of routes is told: never a way to a backend that the resources do not have.
+//! What a sidecar that does not know all of routes is told: never a way to a backend that the resources do
+//! not have.
 
 use super::*;
 use crate::compile::tests::set;

@@ -11,8 +11,8 @@ use crate::table::{
     Rewrite, Scheme, ServiceName,
 };
 
-/// The filters of one list. `matched` is the prefix by which the rule takes requests; `resolve` finds the Service and
-/// port of a mirror, and a mirror that leads nowhere is left out.
+/// The filters of one list. `matched` is the prefix by which the rule takes requests; `resolve` finds the
+/// Service and port of a mirror, and a mirror that leads nowhere is left out.
 pub(crate) fn compiled(
     filters: &[RouteFilter],
     matched: Option<&str>,
