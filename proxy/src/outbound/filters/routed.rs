@@ -1,6 +1,6 @@
 //! What the rule that took a request does to it, and after that its backend, each in the order of
-//! [`weft_config::table::Filters`]: answer a preflight, answer with another URL, change header fields, rewrite,
-//! draw copies. And what they do to the answer, in reverse order.
+//! [`weft_config::table::Filters`]: answer a preflight, answer with another URL, change header fields,
+//! rewrite, draw copies. And what they do to the answer, in reverse order.
 
 use std::sync::Arc;
 
