@@ -1,4 +1,5 @@
-//! What the mesh makes of a route, in the words of Gateway API v1 (`status.parents`). [`crate::status`] judges.
+//! What the mesh makes of a route, in the words of Gateway API v1 (`status.parents`). [`crate::status`]
+//! judges.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -55,8 +56,8 @@ pub enum ConditionType {
     Accepted,
     /// Every reference of the route leads somewhere.
     ResolvedRefs,
-    /// Some rules are in force, and some are not. weft refuses such a document as a whole when it is applied, so it
-    /// is never set on what is in force.
+    /// Some rules are in force, and some are not. weft refuses such a document as a whole when it is applied,
+    /// so it is never set on what is in force.
     PartiallyInvalid,
 }
 
