@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -127,18 +128,19 @@ impl Running {
 impl Serving {
     async fn until(self, mut before: Option<Released>, shutdown: CancellationToken) {
         let draining = self.state.draining();
-        let settled = loop {
-            let successor = tokio::select! {
-                () = shutdown.cancelled() => break None,
-                () = draining.cancelled() => break None,
-                successor = self.successor() => successor,
-                () = self.end_of(before.as_ref()) => {
-                    before = None;
-                    continue;
+        let settled = 'takeovers: loop {
+            // Kept while other things happen: dropped, it would reset a process that is just asking.
+            let mut successor = pin!(self.successor());
+            let successor = loop {
+                tokio::select! {
+                    () = shutdown.cancelled() => break 'takeovers None,
+                    () = draining.cancelled() => break 'takeovers None,
+                    successor = &mut successor => break successor,
+                    () = self.end_of(before.as_ref()) => before = None,
                 }
             };
             match self.give(successor).await {
-                Ok(settled) => break Some(settled),
+                Ok(settled) => break 'takeovers Some(settled),
                 Err(error) => tracing::warn!(%error, "not taken over: this process goes on"),
             }
         };
