@@ -275,15 +275,25 @@ pub(super) fn shares(fixture: &Fixture, request: &str, count: u32) -> BTreeMap<S
     found
 }
 
-/// Each of the outcomes has its share, within 0.05, and there is no other.
+/// Rounds of requests, of which one must have the shares: a single one misses them by chance a few times in a
+/// hundred.
+const ROUNDS: u32 = 5;
+
+/// Each of the outcomes has its share, within 0.05 in one of some rounds, and there is no other in any.
 #[track_caller]
 pub(super) fn expect_shares(fixture: &Fixture, case: &str, wanted: &[(&str, f64)]) {
-    let found = shares(fixture, "GET /", 500);
-    let names: Vec<&str> = found.keys().map(String::as_str).collect();
-    let expected: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, expected, "{case}: {found:?}");
-    for (name, share) in wanted {
-        let off = (found[*name] - share).abs();
-        assert!(off <= 0.05 * 1.3, "{case}: {name}: {found:?}");
+    let mut found = BTreeMap::new();
+    for _ in 0..ROUNDS {
+        found = shares(fixture, "GET /", 500);
+        let names: Vec<&str> = found.keys().map(String::as_str).collect();
+        let expected: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, expected, "{case}: {found:?}");
+        if wanted
+            .iter()
+            .all(|(name, share)| (found[*name] - share).abs() <= 0.05)
+        {
+            return;
+        }
     }
+    panic!("{case}: {found:?}");
 }
