@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Args;
 use http::request::Parts;
@@ -134,13 +133,12 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
     if let Some(sidecars) = &mesh.sidecars {
         count_endpoints(&mut explanation, sidecars);
     }
-    let explanation = Arc::new(explanation);
-    print_or(args.output, &*explanation, text)
+    print_or(args.output, &explanation, text)
 }
 
 async fn in_force(context: &ContextFlags) -> Result<Mesh, Failure> {
-    let set = get::in_force(context).await?;
     let mut operator = context.connect().await?;
+    let set = get::in_force(&mut operator).await?;
     let sidecars = operator.sidecars().await.map_err(|error| refused(&error))?;
     Ok(Mesh {
         set,
@@ -261,7 +259,8 @@ fn text(explanation: &Explanation) -> String {
     match (&explanation.route, &explanation.rule) {
         (Some(route), Some(rule)) => line("route", &format!("{route}, rule {rule}")),
         (Some(route), None) => line("route", route),
-        (None, _) => line("route", "none takes it"),
+        (None, _) if explanation.backends.is_empty() => line("route", "none takes it"),
+        (None, _) => line("route", "none: it goes to the Service's own endpoints"),
     }
     for rule in &explanation.passed_over {
         line("  not", &format!("{}: {}", rule.rule, rule.because));
@@ -283,17 +282,15 @@ fn text(explanation: &Explanation) -> String {
             "backend",
             &format!("{} {} %{endpoints}{trouble}", share.backend, share.percent),
         );
+        for filter in &share.filters {
+            line("  filter", filter);
+        }
+        if let Some(seen) = &share.delivered {
+            line("  gets", &format!("{} with host {}", seen.path, seen.host));
+        }
     }
     if let (Some(status), Some(answer)) = (explanation.status, &explanation.answer) {
         line("answer", &format!("{status} {answer}"));
-    }
-    if let Some(seen) = &explanation.delivered
-        && explanation.status.is_none()
-    {
-        line(
-            "delivered",
-            &format!("{} with host {}", seen.path, seen.host),
-        );
     }
     if let Some(treatment) = &explanation.treatment {
         line(

@@ -60,7 +60,10 @@ pub fn run(args: &Get) -> Result<(), Failure> {
     if let Some(wanted) = &args.effective {
         let namespace = args.namespace.as_deref();
         let set = if args.file.is_empty() {
-            process::runtime()?.block_on(in_force(&args.context))?
+            process::runtime()?.block_on(async {
+                let mut operator = args.context.connect().await?;
+                in_force(&mut operator).await
+            })?
         } else {
             change::offline(&args.file)?
         };
@@ -141,8 +144,7 @@ fn expect_some(what: &str, args: &Get) -> Result<(), Failure> {
 }
 
 /// All resources that are in force.
-pub(super) async fn in_force(context: &ContextFlags) -> Result<Set, Failure> {
-    let mut operator = context.connect().await?;
+pub(super) async fn in_force(operator: &mut Operator) -> Result<Set, Failure> {
     let resources = operator.get(None, None, None).await;
     let mut set = Set::default();
     for resource in resources.map_err(|error| refused(&error))? {

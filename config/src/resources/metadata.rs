@@ -67,10 +67,10 @@ impl Metadata {
         before: Option<&Self>,
         same_spec: bool,
         now: Timestamp,
-        uid: &str,
+        uid: impl FnOnce() -> String,
     ) {
         let Some(before) = before else {
-            self.uid = Some(uid.to_owned());
+            self.uid = Some(uid());
             self.creation_timestamp = Some(now);
             self.generation = Some(1);
             return;
@@ -163,17 +163,17 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let later = Timestamp::from_second(1_800_000_100).unwrap();
         let mut first = metadata(None);
-        first.live(None, false, now, "a");
+        first.live(None, false, now, || "a".into());
         assert_eq!(first.creation_timestamp, Some(now));
         assert_eq!(
             (first.uid.as_deref(), first.generation),
             (Some("a"), Some(1))
         );
         let mut same = metadata(None);
-        same.live(Some(&first), true, later, "b");
+        same.live(Some(&first), true, later, || "b".into());
         assert_eq!(same, first);
         let mut changed = metadata(None);
-        changed.live(Some(&first), false, later, "b");
+        changed.live(Some(&first), false, later, || "b".into());
         assert_eq!(
             (changed.uid.as_deref(), changed.generation),
             (Some("a"), Some(2))
@@ -185,7 +185,7 @@ mod tests {
     fn one_of_before_ages_were_kept_stays_the_oldest() {
         let later = Timestamp::from_second(1_800_000_100).unwrap();
         let mut changed = metadata(None);
-        changed.live(Some(&metadata(None)), false, later, "b");
+        changed.live(Some(&metadata(None)), false, later, || "b".into());
         assert_eq!((changed.uid, changed.creation_timestamp), (None, None));
         assert_eq!(changed.generation, Some(2));
     }

@@ -106,7 +106,11 @@ impl Operator for Operations {
                     && (name.is_empty() || name == key.name)
             };
             let (_, set) = state.current();
-            let mut statuses = match whole {
+            let shows_routes = set
+                .resources
+                .keys()
+                .any(|key| key.kind.is_route() && wanted(key));
+            let mut statuses = match whole && shows_routes {
                 true => route_statuses(&set),
                 false => BTreeMap::new(),
             };
@@ -295,7 +299,7 @@ fn go_on(state: &ServerState, next: &mut Set) {
         let before = current.resources.get(key);
         let same_spec = before.is_some_and(|before| before.says_the_same(resource));
         let before = before.map(Resource::metadata);
-        resource.metadata_mut().live(before, same_spec, now, &uid());
+        resource.metadata_mut().live(before, same_spec, now, uid);
     }
 }
 

@@ -5,8 +5,12 @@
 //! Not here: what a request meets on its way (endpoints that fail, limits that are reached); `weft endpoints`
 //! and the metrics show that.
 
-use http::Uri;
+use std::sync::Arc;
+
+use http::header::LOCATION;
 use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Request, Uri};
 use serde::Serialize;
 use weft_config::table::{
     Asked, Backend, Filters, HeaderChanges, HttpMatch, PathMatch, RouteRule, Router, Service,
@@ -15,7 +19,8 @@ use weft_config::table::{
 use weft_transport::identity::SpiffeId;
 use weft_transport::units::format_duration;
 
-use super::filters::{Addressed, redirect, rewrite};
+use super::filters::{Addressed, rewrite, routed};
+use super::instead::Instead;
 use crate::failure::Reason;
 use crate::inbound::authorise::{Call, would_allow};
 
@@ -54,8 +59,6 @@ pub struct Explanation {
     pub answer: Option<String>,
     /// What the rule's filters do.
     pub filters: Vec<String>,
-    /// What the application would see.
-    pub delivered: Option<Delivered>,
     /// How long it may take, and when it is sent again.
     pub treatment: Option<Treatment>,
     /// Whether each sidecar that could deliver it would.
@@ -82,6 +85,10 @@ pub struct Share {
     pub percent: f64,
     /// Its endpoints, as far as they are known.
     pub endpoints: Option<usize>,
+    /// What its own filters do, after those of the rule.
+    pub filters: Vec<String>,
+    /// What the application would see; none where the mesh answers.
+    pub delivered: Option<Delivered>,
     /// The status of its requests, where the mesh answers them.
     pub status: Option<u16>,
     /// Why.
@@ -145,7 +152,8 @@ pub fn explain(question: &Question<'_>, served: impl Fn(&ServiceName) -> Table) 
     if port.routes.is_empty() {
         explanation.treated(&port.traffic.request);
         let own = Backend::new(question.service.clone(), question.port, 1);
-        return explanation.led(question, &[own], &served);
+        let target = question.target();
+        return explanation.led(question, &[own], &target, &served);
     }
     let asked = asked(question.head);
     let found = Router::new(&port.routes).find(&asked);
@@ -190,42 +198,32 @@ impl Explanation {
         rule: &RouteRule,
         served: &impl Fn(&ServiceName) -> Table,
     ) -> Self {
-        if let Some(name) = &rule.filters.unresolved {
-            let because = format!("its filter {name} leads nowhere");
-            return self.answered(Reason::NoBackend, because);
-        }
-        if let Some(redirect) = &rule.filters.redirect {
-            let label = self.service.clone();
-            let addressed = Addressed {
-                authority: authority(question.head),
-                label: &label,
-            };
-            self.status = Some(redirect.status);
-            self.answer = Some(redirect::location(redirect, question.head, addressed));
+        let target = question.target();
+        if let Some((status, answer)) = answer_of(&rule.filters, question, &target, &self.service) {
+            (self.status, self.answer) = (Some(status), Some(answer));
             return self;
         }
-        self.delivered = delivered(question, &rule.filters);
-        self.led(question, &rule.backends, served)
+        let target = rewritten(target, &rule.filters);
+        self.led(question, &rule.backends, &target, served)
     }
 
+    /// To the backends, whose own filters come after those of the rule.
     fn led(
         mut self,
         question: &Question<'_>,
         backends: &[Backend],
+        target: &Uri,
         served: &impl Fn(&ServiceName) -> Table,
     ) -> Self {
         let sum: u64 = backends.iter().map(|one| u64::from(one.weight)).sum();
         if sum == 0 {
             return self.answered(Reason::NoBackend, "the rule has no backend".to_owned());
         }
-        if self.delivered.is_none() {
-            self.delivered = delivered(question, &Filters::default());
-        }
         for backend in backends.iter().filter(|one| one.weight > 0) {
-            let share = f64::from(backend.weight) * 100.0 / sum as f64;
-            let share = share_of(question, backend, share);
-            if share.status.is_none() {
-                self.decide(question, backend, served);
+            let percent = f64::from(backend.weight) * 100.0 / sum as f64;
+            let share = share_of(question, backend, percent, target, &self.service);
+            if let Some(delivered) = &share.delivered {
+                self.decide(question, backend, &delivered.path, served);
             }
             self.backends.push(share);
         }
@@ -241,16 +239,19 @@ impl Explanation {
         &mut self,
         question: &Question<'_>,
         backend: &Backend,
+        target: &str,
         served: &impl Fn(&ServiceName) -> Table,
     ) {
         let table = served(&backend.service);
-        let path = self.delivered.as_ref().map_or("/", |seen| &seen.path);
-        let path = path.split('?').next().unwrap_or("/");
+        let path = target.split('?').next().unwrap_or("/");
+        let service = question.table.services.get(&backend.service);
+        let port = service.and_then(|service| service.ports.get(&backend.port));
+        let has_requests = port.is_none_or(|port| port.protocol.has_requests());
         let parent = (backend.service != *question.service).then_some(question.service);
         let call = Call {
             caller: question.caller,
             parent,
-            request: Some((question.head.method.as_str(), path)),
+            request: has_requests.then_some((question.head.method.as_str(), path)),
         };
         for name in std::iter::once(&backend.service).chain(parent) {
             let (policy, outcome) = would_allow(&table, name, &call);
@@ -268,41 +269,92 @@ impl Explanation {
     }
 }
 
-fn share_of(question: &Question<'_>, backend: &Backend, percent: f64) -> Share {
+fn share_of(
+    question: &Question<'_>,
+    backend: &Backend,
+    percent: f64,
+    target: &Uri,
+    label: &str,
+) -> Share {
     let service = question.table.services.get(&backend.service);
     let port = service.and_then(|service| service.ports.get(&backend.port));
-    let name = format!("{}:{}", backend.service, backend.port);
-    let broken = match (backend.broken, port) {
-        (Some(broken), _) => Some(broken.as_str().to_owned()),
-        (None, None) => Some(format!("{} may not call it", question.caller)),
-        (None, Some(_)) => None,
+    let unusable = |why: String| Some((Reason::NoBackend.status().as_u16(), why));
+    let answer = match (backend.broken, port) {
+        (Some(broken), _) => unusable(broken.as_str().to_owned()),
+        (None, None) => unusable(format!("{} may not call it", question.caller)),
+        (None, Some(_)) => answer_of(&backend.filters, question, target, label),
     };
+    let delivered = answer.is_none().then(|| {
+        let target = rewritten(target.clone(), &backend.filters);
+        let path = target.path_and_query().map_or("/", |path| path.as_str());
+        Delivered {
+            path: path.to_owned(),
+            host: target
+                .authority()
+                .map_or(String::new(), ToString::to_string),
+        }
+    });
+    let (status, answer) = answer.unzip();
     Share {
-        backend: name,
+        backend: format!("{}:{}", backend.service, backend.port),
         percent: (percent * 100.0).round() / 100.0,
         endpoints: port
             .map(|port| port.endpoints.len())
             .filter(|count| *count > 0),
-        status: broken
-            .is_some()
-            .then(|| Reason::NoBackend.status().as_u16()),
-        answer: broken,
+        filters: described(&backend.filters),
+        delivered,
+        status,
+        answer,
     }
 }
 
-fn delivered(question: &Question<'_>, filters: &Filters) -> Option<Delivered> {
-    let target = question.head.uri.path_and_query()?;
-    let host = authority(question.head).map_or_else(|| question.service.to_string(), str::to_owned);
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(host)
-        .path_and_query(target.clone());
-    let mut uri = uri.build().ok()?;
-    rewrite::apply(&mut uri, &filters.rewrite).ok()?;
-    Some(Delivered {
-        path: uri.path_and_query()?.to_string(),
-        host: uri.authority()?.to_string(),
-    })
+/// What filters answer in place of a backend, as sidecars do.
+fn answer_of(
+    filters: &Filters,
+    question: &Question<'_>,
+    target: &Uri,
+    label: &str,
+) -> Option<(u16, String)> {
+    let mut head = Request::new(()).into_parts().0;
+    head.method = question.head.method.clone();
+    head.headers = question.head.headers.clone();
+    head.uri = target.clone();
+    let authority = target.authority().map(|authority| authority.as_str());
+    let addressed = Addressed { authority, label };
+    match routed::answer(filters, &head, addressed, &Arc::from("the route")) {
+        Ok(()) => None,
+        Err(Instead::Failure(failure)) => Some((
+            failure.reason.status().as_u16(),
+            failure.detail.into_owned(),
+        )),
+        Err(Instead::Reply(reply)) => {
+            let location = reply.headers.get(LOCATION);
+            let location = location.and_then(|location| location.to_str().ok());
+            let says = location.unwrap_or("its CORS filter answers the preflight");
+            Some((reply.status.as_u16(), says.to_owned()))
+        }
+    }
+}
+
+/// The target after the filters. What cannot be rewritten fails in the sidecar; validation refuses such filters.
+fn rewritten(target: Uri, filters: &Filters) -> Uri {
+    let mut changed = target.clone();
+    match rewrite::apply(&mut changed, &filters.rewrite) {
+        Ok(()) => changed,
+        Err(_) => target,
+    }
+}
+
+impl Question<'_> {
+    /// The whole target, with the service as authority where the request names none.
+    fn target(&self) -> Uri {
+        let authority = authority(self.head);
+        let authority = authority.map_or_else(|| self.service.to_string(), str::to_owned);
+        let path = self.head.uri.path_and_query().cloned();
+        let uri = Uri::builder().scheme("http").authority(authority);
+        let uri = uri.path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        uri.build().unwrap_or_else(|_| self.head.uri.clone())
+    }
 }
 
 fn authority(head: &Parts) -> Option<&str> {

@@ -17,6 +17,7 @@ use super::instead::Instead;
 use super::pick::{self, Criteria, TriedEndpoints};
 use super::route::{self, Astray, Route, address};
 use super::{Client, Listener, prepare};
+use crate::directory::Rule;
 use crate::failure::{Failure, Reason};
 use crate::http::authority::canonical;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
@@ -87,12 +88,7 @@ fn find_route(
     })?;
     let written = authority.as_ref().map(|authority| authority.text);
     let rule = route::rule(port, head, written);
-    let name = rule
-        .as_ref()
-        .ok()
-        .copied()
-        .flatten()
-        .map(|rule| &rule.route);
+    let name = name_of(&rule);
     record.counted = worker.leaving(&port.cluster, None, name, Shard::requests);
     let rule = rule?;
     if let Some(rule) = rule
@@ -102,7 +98,7 @@ fn find_route(
             authority: written,
             label: &port.cluster.label,
         };
-        routed::answer(stage, head, addressed, &rule.route)?;
+        routed::answer(&stage.filters, head, addressed, &rule.route)?;
     }
     let route = route::lead(port, rule, record.started, &mut *lock(&worker.random))?;
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
@@ -158,18 +154,21 @@ fn find_tunnel_route(listener: &Listener, now: Instant) -> (Arc<Counted>, Result
         }
     };
     let rule = route::rule_of_tunnels(port);
-    let name = rule
-        .as_ref()
-        .ok()
-        .copied()
-        .flatten()
-        .map(|rule| &rule.route);
+    let name = name_of(&rule);
     let route = rule.and_then(|rule| {
         let random = &mut *lock(&worker.random);
         route::lead(port, rule, now, random)
     });
     let cluster = route.as_ref().map_or(&port.cluster, |route| &route.cluster);
     (worker.leaving(cluster, None, name, Shard::tunnels), route)
+}
+
+/// The name of the rule that was found, if one was.
+fn name_of<'p>(rule: &Result<Option<&'p Rule>, Failure>) -> Option<&'p Arc<str>> {
+    match rule {
+        Ok(Some(rule)) => Some(&rule.route),
+        Ok(None) | Err(_) => None,
+    }
 }
 
 /// Makes the head of CONNECT say where to (RFC 9114 section 4.4).

@@ -56,7 +56,7 @@ fn the_rule_its_backends_and_their_shares_are_told() {
     );
     assert_eq!((found.backend, found.status), (None, None));
     assert_eq!(found.authorized, Some(true));
-    let delivered = found.delivered.unwrap();
+    let delivered = found.backends[0].delivered.as_ref().unwrap();
     assert_eq!(
         (delivered.path.as_str(), delivered.host.as_str()),
         ("/v/1?q=1", "orders.shop")
@@ -112,7 +112,7 @@ fn answers_of_the_mesh_have_their_status_and_reason() {
     });
     assert_eq!(
         unresolved.answer.as_deref(),
-        Some("its filter Lua script leads nowhere")
+        Some("a filter of the route leads nowhere: Lua script")
     );
 }
 
@@ -136,7 +136,7 @@ fn filters_are_described_and_a_rewritten_path_is_shown() {
         }];
         rule.filters = Arc::new(filters);
     });
-    assert_eq!(found.delivered.unwrap().path, "/w/1?q");
+    assert_eq!(found.backends[0].delivered.as_ref().unwrap().path, "/w/1?q");
     assert_eq!(
         found.filters,
         [
@@ -165,4 +165,23 @@ fn a_service_that_may_not_be_called_is_told_by_its_policy() {
         because.contains("AuthorizationPolicy/shop/secret denies it"),
         "{because}"
     );
+}
+
+#[test]
+fn filters_of_a_backend_come_after_those_of_the_rule_and_policies_judge_the_result() {
+    let found = explained("/v/1", |rule| {
+        let full = |path: &str| {
+            let mut filters = Filters::default();
+            filters.rewrite.path = Some(weft_config::table::PathChange::Full(path.into()));
+            Arc::new(filters)
+        };
+        rule.filters = full("/of-rule");
+        rule.backends[0].filters = full("/of-backend");
+    });
+    let paths: Vec<&str> = found
+        .backends
+        .iter()
+        .map(|share| share.delivered.as_ref().unwrap().path.as_str())
+        .collect();
+    assert_eq!(paths, ["/of-backend", "/of-rule"]);
 }

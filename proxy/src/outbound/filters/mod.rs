@@ -17,7 +17,7 @@ mod headers;
 pub(super) mod mirror;
 pub(super) mod overrides;
 mod rate_limit;
-pub(super) mod redirect;
+mod redirect;
 pub(super) mod rewrite;
 pub(super) mod routed;
 mod turn;

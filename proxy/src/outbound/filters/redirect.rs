@@ -38,11 +38,7 @@ pub(super) fn answer(
 /// The URL. What the filter does not say is that of the request, whose scheme is `http`: sidecars are spoken
 /// to in no other. Its port is that of the Service that was addressed, as clients of a listener write ports
 /// that mean nothing elsewhere.
-pub(in super::super) fn location(
-    redirect: &Redirect,
-    head: &Parts,
-    addressed: Addressed<'_>,
-) -> String {
+fn location(redirect: &Redirect, head: &Parts, addressed: Addressed<'_>) -> String {
     let scheme = redirect.scheme.unwrap_or(Scheme::Http);
     let well_known = match scheme {
         Scheme::Http => 80,

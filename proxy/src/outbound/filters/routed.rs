@@ -6,23 +6,22 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::request::Parts;
+use weft_config::table::Filters;
 
 use super::super::exchange::Exchange;
 use super::super::instead::Instead;
 use super::{Addressed, cors, headers, mirror, redirect, rewrite};
-use crate::directory::Stage;
 use crate::failure::{Failure, Reason};
 use cors::Grant;
 
-/// Whether the stage answers the request in place of any backend. That of the rule is asked before a backend
+/// Whether the filters answer the request in place of any backend. Those of the rule are asked before a backend
 /// is chosen: a rule that answers need not have any.
 pub(in super::super) fn answer(
-    stage: &Stage,
+    filters: &Filters,
     head: &Parts,
     addressed: Addressed<'_>,
     route: &Arc<str>,
 ) -> Result<(), Instead> {
-    let filters = &*stage.filters;
     // It shall not go on as if the filter were not there.
     if let Some(name) = &filters.unresolved {
         let detail = format!("a filter of {route} leads nowhere: {name}");
@@ -64,7 +63,7 @@ pub(super) fn apply(exchange: &mut Exchange) -> Result<(), Instead> {
                 authority: exchange.head.uri.authority().map(|one| one.as_str()),
                 label: &label,
             };
-            answer(stage, &exchange.head, addressed, &name)?;
+            answer(&stage.filters, &exchange.head, addressed, &name)?;
         }
         let filters = &*stage.filters;
         if let Some(cors) = &filters.cors {
