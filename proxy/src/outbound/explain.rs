@@ -5,6 +5,8 @@
 //! Not here: what a request meets on its way (endpoints that fail, limits that are reached); `weft endpoints`
 //! and the metrics show that.
 
+mod described;
+
 use std::sync::Arc;
 
 use http::header::LOCATION;
@@ -13,11 +15,12 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri};
 use serde::Serialize;
 use weft_config::table::{
-    Asked, Backend, Filters, HeaderChanges, HttpMatch, PathMatch, RouteRule, Router, Service,
-    ServiceName, Table,
+    Asked, Backend, Filters, HttpMatch, PathMatch, RouteRule, Router, Service, ServiceName, Table,
 };
 use weft_transport::identity::SpiffeId;
 use weft_transport::units::format_duration;
+
+use described::described;
 
 use super::filters::{Addressed, rewrite, routed};
 use super::instead::Instead;
@@ -336,7 +339,8 @@ fn answer_of(
     }
 }
 
-/// The target after the filters. What cannot be rewritten fails in the sidecar; validation refuses such filters.
+/// The target after the filters. What cannot be rewritten fails in the sidecar; validation refuses such
+/// filters.
 fn rewritten(target: Uri, filters: &Filters) -> Uri {
     let mut changed = target.clone();
     match rewrite::apply(&mut changed, &filters.rewrite) {
@@ -450,48 +454,6 @@ fn split(name: &str) -> (String, Option<String>) {
     match name.match_indices('/').nth(2) {
         Some((at, _)) => (name[..at].to_owned(), Some(name[at + 1..].to_owned())),
         None => (name.to_owned(), None),
-    }
-}
-
-fn described(filters: &Filters) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(cors) = &filters.cors {
-        lines.push(format!("CORS: allows {}", cors.origins.join(", ")));
-    }
-    changes(&mut lines, "request", &filters.request_headers);
-    changes(&mut lines, "response", &filters.response_headers);
-    if let Some(host) = &filters.rewrite.host {
-        lines.push(format!("URLRewrite: the host becomes {host}"));
-    }
-    if filters.rewrite.path.is_some() {
-        lines.push("URLRewrite: the path changes".to_owned());
-    }
-    for mirror in &filters.mirrors {
-        let percent =
-            f64::from(mirror.share.numerator) * 100.0 / f64::from(mirror.share.denominator);
-        lines.push(format!(
-            "RequestMirror: {}:{} gets a copy of {percent} % of the requests",
-            mirror.service, mirror.port
-        ));
-    }
-    lines
-}
-
-fn changes(lines: &mut Vec<String>, of: &str, changes: &HeaderChanges) {
-    for (name, value) in &changes.set {
-        lines.push(format!(
-            "{of} header {name} is set to {}",
-            String::from(value.clone())
-        ));
-    }
-    for (name, value) in &changes.add {
-        lines.push(format!(
-            "{of} header {name} gets {}",
-            String::from(value.clone())
-        ));
-    }
-    for name in &changes.remove {
-        lines.push(format!("{of} header {name} is removed"));
     }
 }
 

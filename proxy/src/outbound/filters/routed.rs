@@ -14,8 +14,8 @@ use super::{Addressed, cors, headers, mirror, redirect, rewrite};
 use crate::failure::{Failure, Reason};
 use cors::Grant;
 
-/// Whether the filters answer the request in place of any backend. Those of the rule are asked before a backend
-/// is chosen: a rule that answers need not have any.
+/// Whether the filters answer the request in place of any backend. Those of the rule are asked before a
+/// backend is chosen: a rule that answers need not have any.
 pub(in super::super) fn answer(
     filters: &Filters,
     head: &Parts,
