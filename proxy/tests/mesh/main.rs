@@ -8,6 +8,7 @@
 
 mod fabric;
 mod http;
+mod http_ends;
 mod metrics;
 mod mirrors;
 mod peer_errors;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::http::{self as calls, call, get, grpc_call, grpc_client};
+use crate::http_ends::{self as calls, call, get, grpc_call, grpc_client};
 use crate::sidecars::{Applications, Mesh, To, listener};
 
 /// The value of the one sample with these labels, once there is one: a call is counted when it ends,

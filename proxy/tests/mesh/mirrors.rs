@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use weft_config::table::{Filters, Mirror, MirrorShare, RouteRule};
 
 use crate::fabric::{Fabric, application, status};
-use crate::http::{Answer, call};
+use crate::http_ends::{Answer, call};
 use crate::resilience::metric;
 use crate::routes::{lines, modified, request, rule, seen, service, show, to};
 use crate::sidecars::listener;

@@ -18,7 +18,7 @@ use weft_transport::wire::{
 };
 
 use crate::fabric::Fabric;
-use crate::http::{Answer, call, get};
+use crate::http_ends::{Answer, call, get};
 
 /// How a peer handles the requests other than the bystander's.
 type Deed = fn(ServerRequest, &mut Scene<'_>);

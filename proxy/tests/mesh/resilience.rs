@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use weft_config::table::{Algorithm, Mode, Traffic};
 
 use crate::fabric::{Fabric, application, status};
-use crate::http::{Answer, call, get};
+use crate::http_ends::{Answer, call, get};
 use crate::traffic_policy::requests;
 
 /// A request with an id that the application may count, and a body that it may check.

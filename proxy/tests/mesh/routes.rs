@@ -18,7 +18,7 @@ use weft_config::table::{
 };
 
 use crate::fabric::{Fabric, application};
-use crate::http::{Answer, call, get, grpc_call, grpc_client, serve_http2};
+use crate::http_ends::{Answer, call, get, grpc_call, grpc_client, serve_http2};
 use crate::resilience::metric;
 use crate::sidecars::listener;
 

@@ -11,7 +11,7 @@ use weft_config::table::{
 };
 
 use crate::fabric::{Fabric, application, status};
-use crate::http::{call, get};
+use crate::http_ends::{call, get};
 use crate::resilience::metric;
 
 /// The traffic of requests changed.
