@@ -21,7 +21,6 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
@@ -29,6 +28,7 @@ use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Bounds, Place, Places, Source};
+use weft_transport::tasks::TaskSet;
 use weft_transport::tcp::{TlsAcceptor, TlsError, TlsStream};
 
 use crate::limits::ACCEPT_PAUSE;
@@ -197,7 +197,7 @@ pub async fn accept(
 ) {
     let newcomers = Places::<Source>::new(limits.handshakes);
     let connected = Places::<Holder>::new(limits.connections);
-    let mut handshakes = JoinSet::new();
+    let mut handshakes = TaskSet::default();
     let failures = LimitedLog::by_a_state();
     loop {
         let (stream, source) = tokio::select! {

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,7 @@ use weft_transport::files::{self, FileError};
 use weft_transport::hosts;
 use weft_transport::metrics::Sample;
 use weft_transport::private_socket::PrivateSocket;
+use weft_transport::tasks::TaskSet;
 use weft_transport::tcp::{ClientAuth, TlsAcceptor, TlsError};
 use weft_transport::vital;
 
@@ -256,7 +256,7 @@ impl Server {
                 ),
                 shutdown.clone().cancelled_owned(),
             );
-        let mut tasks = JoinSet::new();
+        let mut tasks = TaskSet::default();
         let calls = calls.map_err(|error| error.to_string());
         tasks.spawn(vital::unbroken("answering workloads", calls));
         let admin_calls = admin_calls.map_err(|error| error.to_string());
@@ -275,7 +275,7 @@ impl Server {
             shutdown.clone(),
         );
         let (name, ending) = ("accepting connections", shutdown.clone());
-        tasks.spawn(vital::until(name, ending, accepting).map(Ok));
+        tasks.spawn(vital::until(name, ending, accepting.map(Ok)));
         let maintaining = maintain(
             self.authority,
             self.credentials,

@@ -29,17 +29,16 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use weft_ca::connection::{Life, Limits, NotAccepted, accept, listen_hint};
 use weft_transport::credentials::Credentials;
 use weft_transport::hosts;
 use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
+use weft_transport::tasks::{TaskSet, Tasks};
 use weft_transport::tcp::{ClientAuth, TlsAcceptor};
 use weft_transport::vital;
 
@@ -195,7 +194,7 @@ impl ConfigServer {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
         let acceptor = TlsAcceptor::new(&self.credentials, ClientAuth::Required)
             .map_err(|error| ServeError::Library(error.to_string()))?;
-        let tracker = TaskTracker::new();
+        let tracker = Tasks::default();
         let (connections, incoming) = mpsc::channel(1);
         let discovery = DiscoveryServer::new(subscribe::Subscriptions {
             state: self.state.clone(),
@@ -231,7 +230,7 @@ impl ConfigServer {
             );
         let admin_place = self.socket.place();
         let local_side = admin::serve(self.socket, self.state.clone(), shutdown.clone());
-        let mut tasks = JoinSet::new();
+        let mut tasks = TaskSet::default();
         let accepting = accept(
             self.listener,
             acceptor,

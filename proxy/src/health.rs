@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use weft_transport::tasks::TaskSet;
 use weft_transport::vital;
 
 use crate::inbound::served::ServedService;
@@ -19,7 +19,7 @@ pub(crate) async fn watch(
     control: Arc<dyn ControlPlane>,
     draining: CancellationToken,
 ) {
-    let mut probes = JoinSet::new();
+    let mut probes = TaskSet::default();
     for service in shared.served.iter() {
         let timeout = shared.timeouts.application_connect;
         let probing = probe(Arc::clone(service), Arc::clone(&control), timeout);

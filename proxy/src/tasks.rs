@@ -3,12 +3,12 @@
 use std::future::Future;
 
 use futures_util::FutureExt as _;
-use tokio_util::task::TaskTracker;
 use weft_transport::alone::alone;
+use weft_transport::tasks::Tasks;
 
 /// Runs what hyper spawns (streams of HTTP/2) under the worker's tracker, which the drain waits for.
 #[derive(Clone)]
-pub(crate) struct Tracked(pub(crate) TaskTracker);
+pub(crate) struct Tracked(pub(crate) Tasks);
 
 impl<F> hyper::rt::Executor<F> for Tracked
 where

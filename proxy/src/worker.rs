@@ -9,11 +9,11 @@ use http::HeaderValue;
 use rand::rngs::StdRng;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use weft_config::settings::Timeouts;
 use weft_config::table::{Locality, Table};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 use weft_transport::pool::Pool;
+use weft_transport::tasks::Tasks;
 
 use crate::cluster::Cluster;
 use crate::directory::Directory;
@@ -69,7 +69,7 @@ pub(crate) struct Worker {
     /// Who is told of what is over.
     pub(crate) observers: Arc<Observers>,
     /// Owns every task of the data path; the drain waits for it.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
     /// Cancelled when connections shall end after what they have under way.
     pub(crate) finish: CancellationToken,
     /// Cancelled when idle connections of the application shall end, too.

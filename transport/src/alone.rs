@@ -2,14 +2,17 @@
 //! panics, the stream or call that it served ends with it, its neighbours are not affected, and the next
 //! request for it starts a new one. The panic is logged with the task's name and counted. Tasks that the
 //! process depends on are in [`crate::vital`]; every task that the crates of a sidecar, the CA and the config
-//! service spawn is of one kind or the other (`tests/tidy.rs`).
+//! service spawn is of one kind or the other ([`crate::tasks`]).
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{LazyLock, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
+use pin_project_lite::pin_project;
 
 use crate::limited_log::LimitedLog;
 use crate::vital::said;
@@ -18,13 +21,13 @@ use crate::vital::said;
 ///
 /// State that a panic leaves half-changed belongs to this task alone, or is behind a lock whose users
 /// document that they accept it.
-pub fn alone<F>(name: &'static str, work: F) -> impl Future<Output = ()> + use<F>
-where
-    F: Future<Output = ()>,
-{
+pub fn alone(
+    name: &'static str,
+    work: impl Future<Output = ()>,
+) -> Alone<impl Future<Output = ()>> {
     // Not an async block: its future would hold `work` twice.
     let ended = AssertUnwindSafe(work).catch_unwind();
-    ended.map(move |ended| {
+    let work = ended.map(move |ended| {
         if let Err(panic) = ended {
             *counts().entry(name).or_default() += 1;
             let reason = said(&*panic);
@@ -37,7 +40,25 @@ where
                 );
             });
         }
-    })
+    });
+    Alone { work }
+}
+
+pin_project! {
+    /// Work whose panic ends nothing else.
+    #[must_use = "it does nothing until it is spawned or awaited"]
+    pub struct Alone<W> {
+        #[pin]
+        work: W,
+    }
+}
+
+impl<W: Future> Future for Alone<W> {
+    type Output = W::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<W::Output> {
+        self.project().work.poll(context)
+    }
 }
 
 /// How many tasks of each name have panicked since the process started; names of none are left out.
@@ -61,9 +82,8 @@ fn counts() -> MutexGuard<'static, BTreeMap<&'static str, u64>> {
 mod tests {
     use std::future::pending;
 
-    use tokio_util::task::TaskTracker;
-
     use super::*;
+    use crate::tasks::Tasks;
 
     fn count(of: &str) -> u64 {
         let died = died();
@@ -73,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_counted_by_name_and_leaves_the_neighbours_and_their_owner() {
-        let tasks = TaskTracker::new();
+        let tasks = Tasks::default();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         tasks.spawn(alone("a neighbour of a panic", async {
             let _ = sender.send(7);

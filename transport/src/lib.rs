@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod pool;
 pub mod private_socket;
 pub mod shares;
+pub mod tasks;
 pub mod tcp;
 pub mod tuning;
 pub mod units;

@@ -10,32 +10,59 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures_util::FutureExt as _;
+use pin_project_lite::pin_project;
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of a process that ended because one of its tasks did (EX_SOFTWARE of sysexits.h).
 pub const EXIT: u8 = 70;
 
 /// Runs work that may only end once `ending` is cancelled.
-pub async fn until<T>(
+pub fn until<T>(
     name: &'static str,
     ending: CancellationToken,
     work: impl Future<Output = T>,
-) -> T {
-    let value = unbroken(name, work).await;
-    if ending.is_cancelled() {
-        return value;
-    }
-    end_process(name, "it ended before it was told to")
+) -> Vital<impl Future<Output = T>> {
+    let work = unbroken(name, work).map(move |value| {
+        if ending.is_cancelled() {
+            return value;
+        }
+        end_process(name, "it ended before it was told to")
+    });
+    Vital { work }
 }
 
 /// Runs work that may end, but not by a panic.
-pub async fn unbroken<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+pub fn unbroken<T>(
+    name: &'static str,
+    work: impl Future<Output = T>,
+) -> Vital<impl Future<Output = T>> {
     // The process ends: no code sees state that a panic left half-changed.
-    match AssertUnwindSafe(work).catch_unwind().await {
+    let ended = AssertUnwindSafe(work).catch_unwind();
+    let work = ended.map(move |ended| match ended {
         Ok(value) => value,
         Err(panic) => end_process(name, said(&*panic)),
+    });
+    Vital { work }
+}
+
+pin_project! {
+    /// Work whose panic, or early end, ends the process.
+    #[must_use = "it does nothing until it is spawned or awaited"]
+    pub struct Vital<W> {
+        #[pin]
+        work: W,
+    }
+}
+
+impl<W: Future> Future for Vital<W> {
+    type Output = W::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<W::Output> {
+        self.project().work.poll(context)
     }
 }
 

@@ -16,7 +16,6 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::{Request, Status};
 use tower::{Layer, Service};
@@ -25,6 +24,7 @@ use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::limited_log::LimitedLog;
 use weft_transport::shares::{Turn, Turns};
+use weft_transport::tasks::Tasks;
 
 use crate::limits;
 use crate::proto::discovery_server;
@@ -51,7 +51,7 @@ struct AccessControl {
     /// The turns of operators' calls, by the name of the operator.
     turns: Turns<String>,
     refusals: LimitedLog,
-    tracker: TaskTracker,
+    tracker: Tasks,
     shutdown: CancellationToken,
 }
 
@@ -76,7 +76,7 @@ enum CallerRole {
 
 impl AccessLayer {
     /// Tasks that watch replies belong to `tracker` and end with `shutdown`.
-    pub(super) fn new(tracker: TaskTracker, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(tracker: Tasks, shutdown: CancellationToken) -> Self {
         Self(Arc::new(AccessControl {
             turns: Turns::new(limits::OPERATOR_CALLS),
             refusals: LimitedLog::by_callers(),
@@ -372,7 +372,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_whose_body_does_not_come_ends_and_gives_its_place_back() {
         let shutdown = CancellationToken::new();
-        let AccessLayer(access) = AccessLayer::new(TaskTracker::new(), shutdown);
+        let AccessLayer(access) = AccessLayer::new(Tasks::default(), shutdown);
         let never = tower::service_fn(|_: HttpRequest| std::future::pending());
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..limits::OPERATOR_CALLS.each {
@@ -395,7 +395,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_take_its_reply_loses_its_connection() {
-        let AccessLayer(access) = AccessLayer::new(TaskTracker::new(), CancellationToken::new());
+        let AccessLayer(access) = AccessLayer::new(Tasks::default(), CancellationToken::new());
         let answer =
             tower::service_fn(|_: HttpRequest| async { Ok(HttpResponse::new(Body::new(Unread))) });
         let (taken, left) = (CancellationToken::new(), CancellationToken::new());

@@ -13,12 +13,12 @@ use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use weft_ca::connection::Caller;
 use weft_transport::alone::alone;
 use weft_transport::identity::{PeerId, SpiffeId};
 use weft_transport::shares::Place as StreamPlace;
+use weft_transport::tasks::Tasks;
 
 use super::delivery::{Delivery, Outgoing, delivery};
 use super::pace::Pace;
@@ -35,7 +35,7 @@ use crate::table::{Features, NameError, Schema};
 
 pub(super) struct Subscriptions {
     pub(super) state: Arc<ServerState>,
-    pub(super) tracker: TaskTracker,
+    pub(super) tracker: Tasks,
     pub(super) shutdown: CancellationToken,
 }
 

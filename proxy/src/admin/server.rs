@@ -20,7 +20,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -28,6 +27,7 @@ use weft_transport::alone::alone;
 use weft_transport::limited_log::LimitedLog;
 use weft_transport::private_socket::PrivateSocket;
 use weft_transport::shares::{Place, Places, Source};
+use weft_transport::tasks::TaskSet;
 use weft_transport::vital;
 
 use super::guard::{Peer, Reach, judge};
@@ -114,7 +114,7 @@ impl Endpoint {
             reach: Arc::new(reach),
             stop: stop.clone(),
         };
-        let mut connections = JoinSet::new();
+        let mut connections = TaskSet::default();
         let (mut reserve, failures) = (Reserve::new(), LimitedLog::by_a_state());
         loop {
             let accepted = tokio::select! {
@@ -249,7 +249,7 @@ impl Answers {
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
     stop: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: TaskSet<()>,
 }
 
 impl Servers {

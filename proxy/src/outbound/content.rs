@@ -13,8 +13,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio_util::task::TaskTracker;
 use weft_transport::alone::alone;
+use weft_transport::tasks::Tasks;
 
 use crate::limits;
 
@@ -23,12 +23,12 @@ pub(super) struct Content {
     /// None only while it is dropped.
     incoming: Option<Incoming>,
     /// Of the worker.
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 impl Content {
     /// What comes, and where its end is waited for.
-    pub(super) fn new(incoming: Incoming, tasks: TaskTracker) -> Self {
+    pub(super) fn new(incoming: Incoming, tasks: Tasks) -> Self {
         Self {
             incoming: Some(incoming),
             tasks,

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use weft_config::settings::{Drain, LocalAddress};
 use weft_transport::endpoint::{self, Reading};
 use weft_transport::private_socket::{Opening, SocketPlace};
+use weft_transport::tasks::TaskSet;
 
 use super::{ControlPlane, Process, RunError, table};
 use crate::admin::State;
@@ -48,7 +48,7 @@ pub(super) struct Serving {
     /// The handle to tell the service manager.
     pub(super) process: Option<Arc<dyn Process>>,
     /// Control work: table, health.
-    pub(super) tasks: JoinSet<()>,
+    pub(super) tasks: TaskSet<()>,
     /// The admin endpoint.
     pub(super) servers: Servers,
     /// The path of its Unix socket, if it has one.

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use axum::Router;
 use rand::RngExt;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weft_config::settings::ProxySettings;
 use weft_transport::credentials::{Credentials, Svid};
 use weft_transport::endpoint::{Epoch, MeshSettings, MeshTls, Reading, StartError, Workers};
 use weft_transport::private_socket::{Opening, PrivateSocket, SocketPlace};
+use weft_transport::tasks::TaskSet;
 use weft_transport::vital;
 use weft_transport::wire::Port;
 
@@ -450,8 +450,8 @@ impl Confirmed {
 }
 
 /// Acknowledging tables, and watching the application.
-fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
+fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> TaskSet<()> {
+    let mut tasks = TaskSet::default();
     let acknowledging = table::acknowledge(
         Arc::clone(&given.control),
         state.snapshots().clone(),

@@ -8,15 +8,14 @@ use http::HeaderValue;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use weft_config::table::Table;
 use weft_transport::alone::alone;
 use weft_transport::endpoint::MeshTls;
 use weft_transport::identity::TrustDomain;
 use weft_transport::pool::Pool;
+use weft_transport::tasks::{TaskSet, Tasks};
 use weft_transport::vital;
 use weft_transport::wire::{Listener as MeshListener, Port};
 
@@ -117,7 +116,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         directory: directory.clone(),
         shard: plan.shard,
         observers: plan.observers,
-        tasks: TaskTracker::new(),
+        tasks: Tasks::default(),
         finish: plan.finish.clone(),
         rest: plan.rest,
         cut: CancellationToken::new(),
@@ -126,7 +125,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
     // Housekeeping, which ends with the worker; requests are in `worker.tasks`.
-    let mut background = JoinSet::new();
+    let mut background = TaskSet::default();
     let finish = || worker.finish.clone();
     // If its sender ends, the control side has ended, which is watched itself.
     background.spawn(vital::unbroken("following the table", keep_in_step));

@@ -19,12 +19,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::alone::alone;
 use crate::guards::{Guarded, Guards};
 use crate::identity::SpiffeId;
 use crate::limits;
+use crate::tasks::Tasks;
 use crate::wire::{ClientConnection, DialError, Dialler, Driver};
 
 /// A peer: its address, and the identity that it must prove.
@@ -45,7 +45,7 @@ pub struct Pool {
 struct Shared {
     dialler: Dialler,
     peers: Mutex<HashMap<Target, Peer>>,
-    keepers: TaskTracker,
+    keepers: Tasks,
     shutdown: CancellationToken,
     guards: Guards,
 }
@@ -74,7 +74,7 @@ impl Pool {
             shared: Arc::new(Shared {
                 dialler: dialler.into(),
                 peers: Mutex::default(),
-                keepers: TaskTracker::new(),
+                keepers: Tasks::default(),
                 shutdown: CancellationToken::new(),
                 guards: Guards::default(),
             }),

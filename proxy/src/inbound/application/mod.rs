@@ -32,9 +32,9 @@ use http::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
 use weft_config::settings::{LocalAddress, Timeouts};
 use weft_transport::alone::alone;
+use weft_transport::tasks::Tasks;
 
 use super::body::{Outgoing, OutgoingBody, RequestBody};
 use super::interim::Interims;
@@ -69,7 +69,7 @@ pub(crate) struct Application {
     counts: Arc<Counts>,
     /// For bodies that may be sent again.
     room: Arc<ReplayMemory>,
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 /// A connection of HTTP/1.1. Dropping it closes it, whatever is under way on it.
@@ -145,7 +145,7 @@ impl Application {
         timeouts: &Timeouts,
         counts: Arc<Counts>,
         room: Arc<ReplayMemory>,
-        tasks: TaskTracker,
+        tasks: Tasks,
     ) -> Self {
         Self {
             address,
