@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
 use crate::limits;
-use crate::resources::{AuthorizationPolicySpec, Callers, Key, Set};
+use crate::resources::{AuthorizationPolicySpec, Callers, Key, ServicePort, Set};
 use crate::table::{
     self, Absence, Action, Authorization, Ban, Endpoint, Features, Port, Revision, RouteRule, Rule,
     Service, ServiceName,
@@ -115,19 +115,20 @@ impl Plan {
                         .into_iter()
                         .collect()
                 };
-                let empty = |number, protocol| Port {
-                    protocol,
+                let empty = |port: &ServicePort| Port {
+                    protocol: port.protocol,
+                    h2c: port.is_h2c(),
                     routes: Vec::new(),
                     endpoints: Vec::new(),
                     absence: Absence::default(),
-                    traffic: policies.port(&name, number, protocol),
+                    traffic: policies.port(&name, port.port, port.protocol),
                 };
                 let compiled = Compiled {
                     service: Service {
                         ports: spec
                             .ports
                             .iter()
-                            .map(|port| (port.port, empty(port.port, port.protocol)))
+                            .map(|port| (port.port, empty(port)))
                             .collect(),
                         authorization: None,
                     },

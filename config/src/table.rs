@@ -212,6 +212,10 @@ pub struct Service {
 pub struct Port {
     /// The protocol spoken on it.
     pub protocol: Protocol,
+    /// Whether its application takes every request over HTTP/2 with prior knowledge, as the one of a port of
+    /// gRPC does (RFC 9113 section 3.3).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub h2c: bool,
     /// Routes, most specific first: the first rule that matches decides. If there are rules and none
     /// matches, the answer is 404. If there are none, requests go to this port's own endpoints.
     #[serde(default)]
@@ -242,6 +246,13 @@ pub enum Absence {
     Lost,
     /// Workloads are registered, and take no calls: they drain, or their applications accept no connections.
     Down,
+}
+
+impl Port {
+    /// Whether its application takes every request over HTTP/2.
+    pub fn is_multiplexed(&self) -> bool {
+        self.h2c || self.protocol == Protocol::Grpc
+    }
 }
 
 impl Absence {

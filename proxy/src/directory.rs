@@ -332,6 +332,7 @@ pub(crate) mod tests {
     /// A table with `orders.shop:80` split 90/10 over two versions, `db.shop:5432`, and `solo.shop:8080`.
     pub(crate) fn table() -> Table {
         let port = |protocol, routes, endpoints| table::Port {
+            h2c: false,
             protocol,
             routes,
             endpoints,
@@ -434,6 +435,7 @@ pub(crate) mod tests {
                 ..endpoint(number)
             });
         let port = table::Port {
+            h2c: false,
             protocol: Protocol::Http,
             routes: vec![],
             endpoints: endpoints.collect(),
@@ -494,6 +496,7 @@ pub(crate) mod tests {
         assert!(before.successor(&db).is_none());
         let mut moved = table();
         let port = |number| table::Port {
+            h2c: false,
             protocol: Protocol::Tcp,
             routes: vec![],
             endpoints: number,

@@ -153,6 +153,7 @@ pub(super) mod tests {
     pub(crate) fn table(number: u64, addresses: &[&str]) -> Table {
         let endpoints = addresses.iter().map(|address| endpoint(address)).collect();
         let port = Port {
+            h2c: false,
             protocol: Protocol::Http,
             routes: Vec::new(),
             endpoints,

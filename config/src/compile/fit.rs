@@ -50,6 +50,18 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
                 port.absence = Absence::default();
             }
         }
+        if !features.has(Feature::H2c) && service.ports.values().any(|port| port.h2c) {
+            for port in Arc::make_mut(service).ports.values_mut() {
+                port.h2c = false;
+            }
+            // Its callers lose nothing.
+            let serves = service.authorization.is_some();
+            withheld.extend(serves.then(|| Withheld {
+                resource: key(name).to_string(),
+                feature: Feature::H2c.name().to_owned(),
+                instead: "its application gets HTTP/1.1, except for calls of gRPC".to_owned(),
+            }));
+        }
         withheld.extend(routes::fit(name, service, features));
         let Some(authorization) = &service.authorization else {
             continue;
@@ -95,7 +107,8 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::RouteFilters
             | Feature::BrokenBackends
             | Feature::LeastBackoff
-            | Feature::TcpRoutes => false,
+            | Feature::TcpRoutes
+            | Feature::H2c => false,
         })
 }
 

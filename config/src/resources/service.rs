@@ -49,6 +49,16 @@ pub enum Callers {
     RouteOnly,
 }
 
+impl ServicePort {
+    /// Whether its application takes every request over HTTP/2 with prior knowledge, beside `protocol`.
+    pub(crate) fn is_h2c(&self) -> bool {
+        matches!(
+            self.app_protocol.as_deref(),
+            Some("kubernetes.io/h2c" | "http2")
+        )
+    }
+}
+
 impl Callers {
     /// Whether it is the default, which is left out where it is written.
     pub fn is_any(&self) -> bool {
@@ -71,7 +81,8 @@ pub struct ServicePort {
     /// What applications speak on it.
     pub protocol: Protocol,
     /// The same in the words of Kubernetes, such as `http`, `grpc`, `kubernetes.io/h2c` or
-    /// `kubernetes.io/ws`. It must agree with `protocol`.
+    /// `kubernetes.io/ws`. It must agree with `protocol`. With `kubernetes.io/h2c` or `http2`, the
+    /// application gets every request over HTTP/2 with prior knowledge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "1 to 253 characters"))]
     pub app_protocol: Option<String>,

@@ -32,6 +32,8 @@ pub enum Feature {
     TcpRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
+    /// An application of HTTP that takes every request over HTTP/2 ([`super::Port::h2c`]).
+    H2c,
 }
 
 /// The description of a [`Feature`].
@@ -64,7 +66,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -74,6 +76,7 @@ impl Feature {
         Self::BrokenBackends,
         Self::TcpRoutes,
         Self::LeastBackoff,
+        Self::H2c,
     ];
 
     /// Its description.
@@ -132,6 +135,12 @@ impl Feature {
                 since: "0.1.0",
                 without: "the bounds of the waits between attempts, and no least one",
                 loss: Loss::Words,
+            },
+            Self::H2c => AboutFeature {
+                name: "h2c",
+                since: "0.1.0",
+                without: "a port whose application gets HTTP/1.1, except for calls of gRPC",
+                loss: Loss::Requests,
             },
         }
     }

@@ -12,7 +12,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Uri};
 use http_body::{Body, Frame};
-use weft_config::table::Protocol;
 use weft_transport::wire::{Reason as Why, Responder, SendError, ServerRequest};
 
 use super::application::{AnswerBody, Answered, Lease, while_uploading};
@@ -84,7 +83,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let (method, uri) = (head.method.clone(), head.uri.clone());
     let asked = Some((method.as_str(), uri.path()));
     let (caller, parent) = (peer.id.id(), admitted.parent.as_ref());
-    let multiplexed = grpc || service.protocol(directory.table.as_deref()) == Some(Protocol::Grpc);
+    let multiplexed = grpc || service.is_multiplexed(directory.table.as_deref());
     let stream_idle = service.stream_idle(directory.table.as_deref());
     drop(directory);
     let moved = Arc::new(Moved::default());

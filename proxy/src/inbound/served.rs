@@ -182,6 +182,11 @@ impl ServedService {
         table?.services.get(&self.name)?.ports.get(&self.port)
     }
 
+    /// Whether its application takes every request over HTTP/2, as far as the table tells.
+    pub(crate) fn is_multiplexed(&self, table: Option<&Table>) -> bool {
+        self.port_of(table).is_some_and(Port::is_multiplexed)
+    }
+
     /// The protocol of the port, as far as the table tells.
     pub(crate) fn protocol(&self, table: Option<&Table>) -> Option<Protocol> {
         self.port_of(table).map(|port| port.protocol)

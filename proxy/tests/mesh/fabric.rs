@@ -159,6 +159,7 @@ impl Fabric {
                 },
             );
             let mut port = Port {
+                h2c: false,
                 protocol: Protocol::Http,
                 routes: vec![],
                 endpoints: endpoints.chain(played).collect(),

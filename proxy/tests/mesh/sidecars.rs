@@ -196,6 +196,7 @@ impl Mesh {
             let ports = BTreeMap::from([(
                 number,
                 Port {
+                    h2c: false,
                     protocol,
                     routes,
                     endpoints,

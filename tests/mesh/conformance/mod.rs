@@ -11,4 +11,5 @@ mod fixture;
 mod matching;
 mod mirrors;
 mod parents;
+mod protocols;
 mod retries;

@@ -28,6 +28,11 @@ spec: { pathCase: insensitive, ports: [ { port: 80, protocol: http } ] }
 ---
 apiVersion: weft.dev/v1alpha1
 kind: Service
+metadata: { name: dual, namespace: shop }
+spec: { ports: [ { port: 80, protocol: http, appProtocol: kubernetes.io/h2c } ] }
+---
+apiVersion: weft.dev/v1alpha1
+kind: Service
 metadata: { name: closed, namespace: shop }
 spec: { ports: [ { port: 80, protocol: http } ] }
 ---
@@ -228,4 +233,16 @@ fn a_table_of_names_only_is_read_back_with_every_service_that_is_forbidden() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("as a map or a list of names"), "{error}");
+}
+
+#[test]
+fn a_sidecar_that_serves_an_application_of_h2c_and_cannot_is_named_and_its_callers_are_not() {
+    let fitted = told(Features::all(), &["dual"]);
+    assert!(fitted.table.services[&name("dual")].ports[&80].h2c);
+    let fitted = told(lacking(Feature::H2c), &["dual"]);
+    assert!(!fitted.table.services[&name("dual")].ports[&80].h2c);
+    assert_eq!(withheld(&fitted), [("Service/shop/dual", "h2c")]);
+    let fitted = told(lacking(Feature::H2c), &[]);
+    assert!(!fitted.table.services[&name("dual")].ports[&80].h2c);
+    assert_eq!(withheld(&fitted), []);
 }

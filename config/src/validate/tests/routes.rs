@@ -103,6 +103,18 @@ fn a_filter_says_what_it_is_and_nothing_else() {
             ".requestHeaderModifier.set[0].name: Content-Length belongs to each connection;",
         ),
         (
+            "type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: Weft_Client.Id, value: a}]}",
+            ".requestHeaderModifier.add[0].name: Weft_Client.Id belongs to the mesh;",
+        ),
+        (
+            "type: ResponseHeaderModifier, responseHeaderModifier: {remove: [content_length]}",
+            ".responseHeaderModifier.remove[0]: content_length belongs to each connection;",
+        ),
+        (
+            "type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: grpc-status, value: '0'}]}",
+            ".responseHeaderModifier.set[0].name: grpc-status is the server's to say;",
+        ),
+        (
             "type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: Host, value: a}]}",
             ".requestHeaderModifier.set[0].name: Host is not changed by this filter;",
         ),

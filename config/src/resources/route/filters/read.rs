@@ -157,10 +157,12 @@ fn filter(decoder: &mut Decoder<'_>, at: &At<'_>, level: Level) -> Option<RouteF
     whole.then_some(read)
 }
 
-/// Fields by which messages are framed; they belong to each connection (RFC 9110 section 7.6.1).
-const FRAMING: [&str; 9] = [
+/// Fields that the sidecars write themselves: they frame a message or belong to each connection (RFC 9110
+/// section 7.6.1), or tell of a hop.
+const FRAMING: [&str; 12] = [
     "connection",
     "content-length",
+    "expect",
     "keep-alive",
     "proxy-connection",
     "te",
@@ -168,7 +170,34 @@ const FRAMING: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
     "http2-settings",
+    "via",
+    "x-forwarded-client-cert",
 ];
+
+/// How a call of gRPC ended, which only its server says.
+const OF_CALLS: [&str; 3] = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+
+/// Begins the names of the mesh's own fields.
+const OF_THE_MESH: &str = "weft-";
+
+/// Why no filter may change a field of this name. Some applications read any character of a name that is
+/// neither a letter nor a digit as a dash (RFC 3875 section 4.1.18), so such twins count as well.
+fn reserved(name: &str, of_request: bool) -> Option<&'static str> {
+    let read_as: String = name
+        .chars()
+        .map(|letter| match letter.is_ascii_alphanumeric() {
+            true => letter.to_ascii_lowercase(),
+            false => '-',
+        })
+        .collect();
+    if FRAMING.contains(&read_as.as_str()) {
+        return Some("belongs to each connection");
+    }
+    if read_as.starts_with(OF_THE_MESH) {
+        return Some("belongs to the mesh");
+    }
+    (!of_request && OF_CALLS.contains(&name)).then_some("is the server's to say")
+}
 
 fn header_changes(
     decoder: &mut Decoder<'_>,
@@ -230,9 +259,9 @@ fn changed_name(
 ) -> Option<String> {
     let written = bounded(decoder, at, 1..=limits::HEADER_NAME_LENGTH_MAX)?;
     let name = decoder.header_name(at)?;
-    if FRAMING.contains(&name.as_str()) {
-        let message = format!("{written} belongs to each connection");
-        let hint = "the sidecars write it".to_owned();
+    if let Some(why) = reserved(&name, of_request) {
+        let message = format!("{written} {why}");
+        let hint = "no filter changes it: remove it here".to_owned();
         decoder.error(at, message, Some(hint));
         return None;
     }
