@@ -95,7 +95,8 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::RouteFilters
             | Feature::BrokenBackends
             | Feature::LeastBackoff
-            | Feature::TcpRoutes => false,
+            | Feature::TcpRoutes
+            | Feature::TlsRoutes => false,
         })
 }
 

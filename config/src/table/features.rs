@@ -30,6 +30,8 @@ pub enum Feature {
     BrokenBackends,
     /// Routes of a port of tcp.
     TcpRoutes,
+    /// Routes of a port of tcp by the host that clients of TLS ask for ([`super::RouteRule::hosts`]).
+    TlsRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
 }
@@ -64,7 +66,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -73,6 +75,7 @@ impl Feature {
         Self::RouteFilters,
         Self::BrokenBackends,
         Self::TcpRoutes,
+        Self::TlsRoutes,
         Self::LeastBackoff,
     ];
 
@@ -123,6 +126,12 @@ impl Feature {
             },
             Self::TcpRoutes => AboutFeature {
                 name: "tcp-routes",
+                since: "0.1.0",
+                without: "a port without endpoints",
+                loss: Loss::Requests,
+            },
+            Self::TlsRoutes => AboutFeature {
+                name: "tls-routes",
                 since: "0.1.0",
                 without: "a port without endpoints",
                 loss: Loss::Requests,
