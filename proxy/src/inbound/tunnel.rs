@@ -46,6 +46,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let id = head.headers.get(fields::X_REQUEST_ID).cloned();
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, id);
+    record.revision = directory.revision();
     let opened = match service {
         Ok(service) => open(&peer, &directory, service, &head).await,
         Err(failure) => Err(failure),

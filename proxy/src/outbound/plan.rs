@@ -79,6 +79,7 @@ fn find_route(
 ) -> Result<(Route, Authority), Instead> {
     let worker = &listener.worker;
     let directory = worker.directory();
+    record.revision = directory.revision();
     let authority = canonical(head)?;
     prepare::check_target(head, &listener.destination, authority.as_ref())?;
     let own = &worker.shared.identity;
@@ -121,6 +122,7 @@ pub(super) fn tunnel(
     head.method = Method::CONNECT;
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, None);
+    record.revision = directory.revision();
     let planned = route.and_then(|route| {
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();
