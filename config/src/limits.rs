@@ -108,6 +108,9 @@ pub const LEASE_RENEWAL: Duration = Duration::from_secs(5);
 /// YAML events that aliases of one file may replay: anchors are for a few repeated lists.
 pub const YAML_ALIAS_EVENTS_MAX: usize = 65_536;
 
+/// Hosts of one route for TLS (Gateway API v1, TLSRouteSpec.hostnames).
+pub const HOSTNAMES_PER_ROUTE_MAX: usize = 1024;
+
 /// Parents of one route (Gateway API v1, CommonRouteSpec.parentRefs).
 pub const PARENTS_PER_ROUTE_MAX: usize = 32;
 

@@ -40,14 +40,14 @@ pub use key::{Key, KeyError, Kind};
 pub use mesh::MeshConfigSpec;
 pub use metadata::Metadata;
 pub use policy::{AuthorizationPolicySpec, Operation, Source, TargetRef};
-pub use route::specs::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec};
+pub use route::specs::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
 pub use route::{
     BackendRef, CorsSpec, ExtensionRefSpec, FilterType, FractionSpec, GrpcMethodMatch,
     GrpcRouteMatch, GrpcRouteRule, HeaderModifierSpec, HeaderSpec, HttpHeaderMatch, HttpPathMatch,
     HttpQueryParamMatch, HttpRouteMatch, HttpRouteRule, MatchType, ParentRef, PathMatchType,
     PathModifierSpec, PathModifierType, RedirectScheme, Reference, RequestMirrorSpec,
     RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule, Rules, TcpRouteRule,
-    UrlRewriteSpec,
+    TlsRouteRule, UrlRewriteSpec,
 };
 pub(crate) use route::{compiled_filters, is_core};
 pub use service::{Callers, ServicePort, ServiceSpec};
@@ -165,6 +165,8 @@ kinds! {
     HttpRoute(HttpRouteSpec) = "HTTPRoute", route::decode_http;
     /// Where gRPC calls to a service go.
     GrpcRoute(GrpcRouteSpec) = "GRPCRoute", route::decode_grpc;
+    /// Where connections of TLS go, by the name that their client asks for.
+    TlsRoute(TlsRouteSpec) = "TLSRoute", route::decode_tls;
     /// Where connections to a service go.
     TcpRoute(TcpRouteSpec) = "TCPRoute", route::decode_tcp;
     /// Who of other namespaces may refer to resources.
@@ -360,7 +362,7 @@ fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
     }
     let known = Kind::ALL.map(Kind::as_str);
     match text.as_str() {
-        "TLSRoute" | "UDPRoute" | "Workload" => {
+        "UDPRoute" | "Workload" => {
             let hint = format!("supported kinds are {}", known.join(", "));
             decoder.error(at, format!("kind {text} is not supported yet"), Some(hint));
         }

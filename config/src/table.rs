@@ -11,6 +11,7 @@ mod asked;
 mod features;
 mod filters;
 mod forbidden;
+mod host_pattern;
 mod locality;
 mod matching;
 mod name;
@@ -34,6 +35,7 @@ pub use filters::{
     Cors, FieldName, FieldValue, Filters, HeaderChanges, InvalidField, Mirror, MirrorShare,
     PathChange, Redirect, Rewrite, Scheme,
 };
+pub use host_pattern::{HostPattern, HostPatternError};
 pub use locality::{Locality, LocalityError};
 pub(crate) use matching::check_path;
 pub use matching::folded;

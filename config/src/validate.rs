@@ -59,6 +59,7 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
             // Routes are checked together. A grant says nothing of what exists.
             Resource::HttpRoute(_)
             | Resource::GrpcRoute(_)
+            | Resource::TlsRoute(_)
             | Resource::TcpRoute(_)
             | Resource::ReferenceGrant(_) => {}
         }

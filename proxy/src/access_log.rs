@@ -176,6 +176,8 @@ struct Json<'a> {
     policy: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<u64>,
     /// Omitted if there was one attempt only.
     #[serde(skip_serializing_if = "is_one")]
     attempts: u32,
@@ -292,6 +294,7 @@ impl<'a> Json<'a> {
                 .as_ref()
                 .and_then(|id| id.to_str().ok())
                 .map(|id| cut(id, limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
+            revision: record.revision,
             attempts: record.attempts,
             tried: attempts
                 .map(|attempt| AttemptEntry::new(attempt, record.started))
@@ -332,6 +335,7 @@ mod tests {
             details: Some(field(limits::ACCESS_LOG_DETAILS_BYTES_MAX)),
             policy: Some(field(limits::ACCESS_LOG_NAME_BYTES_MAX)),
             request_id: Some(field(limits::ACCESS_LOG_REQUEST_ID_BYTES_MAX)),
+            revision: Some(u64::MAX),
             attempts: u32::MAX,
             tried: Vec::new(),
             body_ms: None,

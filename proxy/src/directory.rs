@@ -157,6 +157,11 @@ impl Directory {
         }
     }
 
+    /// The number of the revision that its routes and policies are of; none without a table.
+    pub(crate) fn revision(&self) -> Option<u64> {
+        Some(self.table.as_ref()?.revision.number)
+    }
+
     /// The service of that name, as `orders.shop`.
     pub(crate) fn service(&self, name: &str) -> Option<&Service> {
         self.services.get(name)

@@ -37,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) uri: Uri,
     /// Its id, if it has one (tunnels have none).
     pub(crate) request_id: Option<HeaderValue>,
+    /// The revision whose routes and policies decided about it. A further attempt asks endpoints of a newer
+    /// one, where there is a newer one; what else was decided stays.
+    pub(crate) revision: Option<u64>,
     /// The status of the answer; 0 while there is none.
     pub(crate) status: u16,
     /// Why the mesh answered, if it did.
@@ -137,6 +140,7 @@ impl Record {
             method: head.method.clone(),
             uri: head.uri.clone(),
             request_id,
+            revision: None,
             status: 0,
             failure: None,
             reply: None,

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) destinations: Arc<Destinations>,
     /// Rates of the calls that routes take.
     pub(crate) route_rates: NamedRates,
+    /// Whether answers to the application name the revision by which they came.
+    pub(crate) revision_header: bool,
     /// Links what is asked of the application to what it asks.
     pub(crate) propagation: Arc<Propagation>,
     /// Whether it is asked anything and may ask anything, so that there is something to link.

@@ -26,6 +26,7 @@ use crate::process;
 #[command(after_help = "Examples:\n  \
     weft explain --from frontend --to orders -n shop --path /v2/items\n  \
     weft explain --from frontend.shop --to orders.shop:8080 --method POST --header version=two\n  \
+    weft explain --from frontend --to egress:443 -n shop --server-name bank.example.com\n  \
     weft explain --from frontend --to orders -n shop -f routes/ -o json")]
 pub struct Explain {
     /// The workload that calls: its service account, as `frontend` or `frontend.shop`, or its whole SPIFFE ID
@@ -43,6 +44,9 @@ pub struct Explain {
     /// A header of it; may be given several times. `host` is the authority
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
+    /// The host that a client of TLS asks for (SNI), where TLSRoutes are in force
+    #[arg(long, value_name = "HOST")]
+    server_name: Option<String>,
     /// The namespace of names without one
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
@@ -125,6 +129,7 @@ pub fn run(args: &Explain) -> Result<(), Failure> {
         service: &service,
         port,
         head: &head,
+        server_name: args.server_name.as_deref(),
     };
     let mut explanation = explain(&question, |served| {
         let of = plan.servers(served).first().unwrap_or(&caller);

@@ -212,6 +212,7 @@ fn summary(resource: &Resource) -> String {
         Resource::Service(service) => one_line(&service.spec.ports),
         Resource::HttpRoute(route) => format!("{} rules", route.spec.rules.len()),
         Resource::GrpcRoute(route) => format!("{} rules", route.spec.rules.len()),
+        Resource::TlsRoute(route) => one_line(&route.spec.rules),
         Resource::TcpRoute(route) => one_line(&route.spec.rules),
         Resource::ReferenceGrant(grant) => one_line(&grant.spec.from),
         Resource::AuthorizationPolicy(policy) => one_line(&policy.spec.action),

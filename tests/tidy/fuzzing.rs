@@ -75,9 +75,15 @@ const DECODERS: [(&str, &str, &[&str]); 18] = [
     ),
 ];
 
-/// Those whose decoder is hyper, with what the sidecar makes of its words.
-const OF_LIBRARIES: [(&str, &str, &[&str]); 1] =
-    [("proxy/src/http/response.rs", "proxy", &["http1_answers"])];
+/// Those whose decoder is hyper or rustls, with what the sidecar makes of its words.
+const OF_LIBRARIES: [(&str, &str, &[&str]); 2] = [
+    ("proxy/src/http/response.rs", "proxy", &["http1_answers"]),
+    (
+        "transport/src/client_hello.rs",
+        "transport",
+        &["client_hellos"],
+    ),
+];
 
 #[test]
 fn every_decoder_of_foreign_bytes_has_a_fuzz_target_with_inputs() {

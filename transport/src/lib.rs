@@ -8,6 +8,7 @@
 
 pub mod alone;
 pub mod backoff;
+pub mod client_hello;
 pub mod congestion;
 pub mod credentials;
 pub mod endpoint;

@@ -127,7 +127,12 @@ pub(crate) fn precedence(one: &Metadata, other: &Metadata) -> Ordering {
 
 /// Which kind acts where several are attached to a port (GEP-1294): the least.
 fn rank(kind: Kind) -> u8 {
-    let order = [Kind::GrpcRoute, Kind::HttpRoute, Kind::TcpRoute];
+    let order = [
+        Kind::GrpcRoute,
+        Kind::HttpRoute,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+    ];
     let at = order.iter().position(|one| *one == kind);
     at.and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
 }
@@ -136,6 +141,8 @@ fn rank(kind: Kind) -> u8 {
 pub(super) fn needs(kind: Kind) -> (&'static str, &'static str) {
     if kind == Kind::TcpRoute {
         ("tcp", "a TCPRoute needs a tcp port")
+    } else if kind == Kind::TlsRoute {
+        ("tcp", "a TLSRoute needs a tcp port")
     } else if kind == Kind::GrpcRoute {
         ("http or grpc", "a GRPCRoute needs an http or grpc port")
     } else {
@@ -202,7 +209,7 @@ fn ports(kind: Kind, parent: &ParentRef, service: &ServiceSpec) -> Result<BTreeS
             return Err(misfit("port", message, hint));
         }
     }
-    let suits = |protocol: Protocol| protocol.has_requests() == (kind != Kind::TcpRoute);
+    let suits = |protocol: Protocol| protocol.has_requests() != kind.is_of_connections();
     let suiting: BTreeSet<u16> = found
         .iter()
         .filter(|port| suits(port.protocol))

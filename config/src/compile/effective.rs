@@ -70,7 +70,7 @@ impl fmt::Display for Origin {
 pub fn effective(set: &Set, key: &Key) -> Option<Vec<Place>> {
     let policies = Policies::new(set);
     if let Some(route) = set.route(key) {
-        return (key.kind != Kind::TcpRoute).then(|| of_route(&policies, &route));
+        return (!key.kind.is_of_connections()).then(|| of_route(&policies, &route));
     }
     let service = set.service(&key.namespace, &key.name);
     let service = service.filter(|_| key.kind == Kind::Service)?;

@@ -108,6 +108,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::BrokenBackends
             | Feature::LeastBackoff
             | Feature::TcpRoutes
+            | Feature::TlsRoutes
             | Feature::H2c => false,
         })
 }

@@ -139,7 +139,7 @@ pub(crate) fn target(route: &Key, to: &BackendRef) -> ServiceName {
 
 /// What a port speaks, if routes of that kind cannot send it, and what to do.
 fn unsupported(kind: Kind, port: &ServicePort) -> Option<(String, &'static str)> {
-    let is_tcp = kind == Kind::TcpRoute;
+    let is_tcp = kind.is_of_connections();
     if port.protocol.has_requests() == is_tcp {
         let (_, hint) = needs(kind);
         return Some((port.protocol.to_string(), hint));

@@ -13,7 +13,8 @@ use crate::resources::{
     BackendRef, HttpRouteMatch, PathMatchType, Route, RouteFilter, Rules, Set, compiled_filters,
 };
 use crate::table::{
-    Backend, Filters, HttpMatch, PathMatch, Port, RequestTraffic, RouteRule, ServiceName,
+    Backend, Filters, HostPattern, HttpMatch, PathMatch, Port, RequestTraffic, RouteRule,
+    ServiceName,
 };
 
 /// Adds the routes of `set` to the Services.
@@ -127,8 +128,8 @@ enum Rank {
     },
     /// Gateway API v1, GRPCRouteRule.matches: characters of the service and of the method, then headers.
     Grpc(usize, usize, usize),
-    /// There is one rule.
-    Tcp,
+    /// Of connections: hosts decide first, and the table finds them (`table/host_pattern.rs`).
+    Bytes,
 }
 
 impl Rank {
@@ -142,7 +143,7 @@ impl Rank {
                 queries,
             } => (path, length, method, headers, queries),
             Self::Grpc(service, method, headers) => (0, service, false, method, headers),
-            Self::Tcp => (0, 0, false, 0, 0),
+            Self::Bytes => (0, 0, false, 0, 0),
         }
     }
 }
@@ -163,6 +164,7 @@ impl PartialOrd for Rank {
 struct Ruled {
     name: String,
     conditions: Vec<(Rank, Option<HttpMatch>)>,
+    hosts: Vec<HostPattern>,
     backends: Vec<Backend>,
     filters: Arc<Filters>,
     /// Services to which requests or copies of them go.
@@ -196,6 +198,10 @@ impl Ruled {
             Self {
                 name: route.name_of(at),
                 conditions: conditions(&route.rules, at),
+                hosts: match route.rules {
+                    Rules::Tls(_, hosts) => hosts.to_vec(),
+                    Rules::Http(_) | Rules::Grpc(_) | Rules::Tcp(_) => Vec::new(),
+                },
                 backends,
                 filters: own,
                 targets,
@@ -214,11 +220,12 @@ impl Ruled {
             // Gateway API v1, HTTPRouteSpec.rules: one that takes every request, without a backend.
             Rules::Http(_) => None,
             // One that takes no call.
-            Rules::Grpc(_) | Rules::Tcp(_) => Some(never()),
+            Rules::Grpc(_) | Rules::Tls(..) | Rules::Tcp(_) => Some(never()),
         };
         Self {
             name: route.key.to_string(),
-            conditions: vec![(Rank::Tcp, condition)],
+            conditions: vec![(Rank::Bytes, condition)],
+            hosts: Vec::new(),
             backends: Vec::new(),
             filters: Arc::default(),
             targets: BTreeSet::new(),
@@ -232,6 +239,7 @@ impl Ruled {
             rule: RouteRule {
                 route: self.name.clone(),
                 matches: condition.iter().cloned().collect(),
+                hosts: self.hosts.clone(),
                 backends: self.backends.clone(),
                 traffic: Arc::clone(traffic),
                 filters: Arc::clone(&self.filters),
@@ -276,7 +284,7 @@ fn conditions(rules: &Rules<'_>, at: usize) -> Vec<(Rank, Option<HttpMatch>)> {
                 false => compiled,
             }
         }
-        Rules::Tcp(_) => vec![(Rank::Tcp, None)],
+        Rules::Tls(..) | Rules::Tcp(_) => vec![(Rank::Bytes, None)],
     }
 }
 

@@ -18,6 +18,9 @@ pub enum Kind {
     /// See [`super::GrpcRouteSpec`].
     #[serde(rename = "GRPCRoute")]
     GrpcRoute,
+    /// See [`super::TlsRouteSpec`].
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
     /// See [`super::TcpRouteSpec`].
     #[serde(rename = "TCPRoute")]
     TcpRoute,
@@ -48,11 +51,12 @@ pub(crate) const GATEWAY: &str = "gateway.networking.k8s.io";
 
 impl Kind {
     /// All kinds, in the order in which sets are listed.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::MeshConfig,
         Self::Service,
         Self::HttpRoute,
         Self::GrpcRoute,
+        Self::TlsRoute,
         Self::TcpRoute,
         Self::ReferenceGrant,
         Self::AuthorizationPolicy,
@@ -85,6 +89,12 @@ impl Kind {
                 versions: &["v1"],
                 aliases: &["grpcroutes"],
             },
+            Self::TlsRoute => AboutKind {
+                name: "TLSRoute",
+                group: GATEWAY,
+                versions: &["v1"],
+                aliases: &["tlsroutes"],
+            },
             Self::TcpRoute => AboutKind {
                 name: "TCPRoute",
                 group: GATEWAY,
@@ -116,7 +126,11 @@ impl Kind {
     pub const fn is_of_gateway_api(self) -> bool {
         matches!(
             self,
-            Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::ReferenceGrant
+            Self::HttpRoute
+                | Self::GrpcRoute
+                | Self::TlsRoute
+                | Self::TcpRoute
+                | Self::ReferenceGrant
         )
     }
 
@@ -235,6 +249,7 @@ mod tests {
             ("httproute", Kind::HttpRoute),
             ("Routes", Kind::HttpRoute),
             ("grpcroutes", Kind::GrpcRoute),
+            ("TLSRoute", Kind::TlsRoute),
             ("TCPRoute", Kind::TcpRoute),
             ("refgrant", Kind::ReferenceGrant),
             ("policies", Kind::AuthorizationPolicy),
@@ -247,6 +262,6 @@ mod tests {
         }
         assert!(Kind::HttpRoute.is_version("gateway.networking.k8s.io/v1beta1"));
         assert!(!Kind::GrpcRoute.is_version("gateway.networking.k8s.io/v1beta1"));
-        assert!("TLSRoute".parse::<Kind>().is_err());
+        assert!("UDPRoute".parse::<Kind>().is_err());
     }
 }

@@ -10,10 +10,14 @@ mod http_route;
 mod matches;
 mod parents;
 mod tcp_route;
+mod tls_route;
 
 use super::decode::{At, Decoder};
-use super::{GrpcRouteSpec, HttpRouteSpec, Key, Kind, Metadata, Resource, Spec, TcpRouteSpec};
-use super::{RetrySpec, SpanRange, TrafficSpec};
+use super::{
+    GrpcRouteSpec, HttpRouteSpec, Key, Kind, Metadata, Resource, RetrySpec, SpanRange, Spec,
+    TcpRouteSpec, TlsRouteSpec, TrafficSpec,
+};
+use crate::table::HostPattern;
 
 pub use backends::BackendRef;
 pub(crate) use filters::compiled as compiled_filters;
@@ -30,16 +34,19 @@ pub use matches::{
 pub use parents::ParentRef;
 pub(crate) use parents::is_core;
 pub use tcp_route::TcpRouteRule;
+pub use tls_route::TlsRouteRule;
 
 pub(super) use grpc_route::decode as decode_grpc;
 pub(super) use http_route::decode as decode_http;
 pub(super) use tcp_route::decode as decode_tcp;
+pub(super) use tls_route::decode as decode_tls;
 
 /// The specs of the kinds, which [`super::Resource`] lists.
 pub(super) mod specs {
     pub use super::grpc_route::GrpcRouteSpec;
     pub use super::http_route::HttpRouteSpec;
     pub use super::tcp_route::TcpRouteSpec;
+    pub use super::tls_route::TlsRouteSpec;
 }
 
 /// A route of any kind.
@@ -62,6 +69,8 @@ pub enum Rules<'a> {
     Http(&'a [HttpRouteRule]),
     /// Of a GRPCRoute. None at all takes no call.
     Grpc(&'a [GrpcRouteRule]),
+    /// Of a TLSRoute, with the hosts that hold for all of them.
+    Tls(&'a [TlsRouteRule], &'a [HostPattern]),
     /// Of a TCPRoute.
     Tcp(&'a [TcpRouteRule]),
 }
@@ -97,6 +106,10 @@ impl<'a> Route<'a> {
         } else if let Some(grpc) = GrpcRouteSpec::of(resource) {
             let spec = &grpc.spec;
             (&grpc.metadata, &spec.parent_refs, Rules::Grpc(&spec.rules))
+        } else if let Some(tls) = TlsRouteSpec::of(resource) {
+            let spec = &tls.spec;
+            let rules = Rules::Tls(&spec.rules, &spec.hostnames);
+            (&tls.metadata, &spec.parent_refs, rules)
         } else {
             let tcp = TcpRouteSpec::of(resource)?;
             let spec = &tcp.spec;
@@ -145,6 +158,7 @@ impl<'a> Rules<'a> {
         match self {
             Self::Http(rules) => rules.len(),
             Self::Grpc(rules) => rules.len(),
+            Self::Tls(rules, _) => rules.len(),
             Self::Tcp(rules) => rules.len(),
         }
     }
@@ -164,6 +178,11 @@ impl<'a> Rules<'a> {
             Self::Grpc(rules) => rules.get(at).map(|rule| Rule {
                 name: rule.name.as_deref(),
                 filters: &rule.filters,
+                backends: &rule.backend_refs,
+            }),
+            Self::Tls(rules, _) => rules.get(at).map(|rule| Rule {
+                name: rule.name.as_deref(),
+                filters: &[],
                 backends: &rule.backend_refs,
             }),
             Self::Tcp(rules) => rules.get(at).map(|rule| Rule {
@@ -238,7 +257,12 @@ fn mirrors<'a>(at: &str, filters: &'a [RouteFilter]) -> Vec<Reference<'a>> {
 impl Kind {
     /// Whether it is a kind of routes.
     pub const fn is_route(self) -> bool {
-        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute)
+        self.is_of_connections() || matches!(self, Self::HttpRoute | Self::GrpcRoute)
+    }
+
+    /// Whether it is a kind of routes for connections, and not for requests.
+    pub const fn is_of_connections(self) -> bool {
+        matches!(self, Self::TlsRoute | Self::TcpRoute)
     }
 }
 

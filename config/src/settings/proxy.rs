@@ -41,6 +41,8 @@ pub struct ProxySettings {
     pub inbound: Option<Inbound>,
     /// The services that the application calls through this sidecar.
     pub outbound: Vec<OutboundListener>,
+    /// Whether answers to the application name the revision that decided where its request went.
+    pub revision_header: bool,
     /// The admin endpoint.
     pub admin: ProxyAdmin,
     /// Which requests are logged.
@@ -152,7 +154,9 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         .state_dir
         .ok_or_else(|| Problem::new("state_dir", "is missing: write a directory of this sidecar's own, as state_dir: /var/lib/weft/orders (or --state-dir)"))?;
     let inbound = raw.inbound.map(parse_inbound).transpose()?;
-    let outbound = parse_outbound(raw.outbound.unwrap_or_default())?;
+    let outbound = raw.outbound.unwrap_or_default();
+    let revision_header = outbound.revision_header.unwrap_or(false);
+    let outbound = parse_outbound(outbound)?;
     if inbound.is_none() && outbound.is_empty() {
         return Err(Problem::new(
             "inbound, outbound",
@@ -179,6 +183,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         workers: parse_workers(raw.workers, cores)?,
         inbound,
         outbound,
+        revision_header,
         admin,
         access_log: raw.access_log.unwrap_or_default(),
         transport: parse_transport(raw.transport.unwrap_or_default())?,

@@ -122,6 +122,9 @@ pub struct RawOutbound {
     /// The listeners.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Vec<RawListener>>,
+    /// See [`super::ProxySettings::revision_header`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision_header: Option<bool>,
 }
 
 /// One of `outbound.listeners`.

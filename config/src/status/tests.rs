@@ -143,6 +143,24 @@ fn of_two_tcp_routes_for_a_port_both_are_accepted() {
 }
 
 #[test]
+fn a_tls_route_takes_a_port_from_a_tcp_route_and_shares_it_with_others_of_its_kind() {
+    let rule = "{backendRefs: [{name: v1, port: 9090}]}";
+    let parent = "name: echo, port: 9090";
+    let tls = route("TLSRoute", parent, rule).replace("spec:", "spec:\n  hostnames: [a.test]");
+    let all = set(&(tls.clone()
+        + &tls.replace("name: r,", "name: s,")
+        + &route("TCPRoute", parent, rule)));
+    assert_eq!(reasons(&all, "TLSRoute/mesh/r").0, Reason::Accepted);
+    assert_eq!(reasons(&all, "TLSRoute/mesh/s").0, Reason::Accepted);
+    assert_eq!(reasons(&all, "TCPRoute/mesh/r").0, Reason::Conflicted);
+    let http = set(&tls.replace("name: v1, port: 9090}]", "name: echo, port: 80}]"));
+    assert_eq!(
+        reasons(&http, "TLSRoute/mesh/r").1,
+        Reason::UnsupportedProtocol
+    );
+}
+
+#[test]
 fn another_namespace_needs_a_grant_only_where_the_mesh_asks_for_one() {
     let across = route(
         "HTTPRoute",

@@ -30,6 +30,8 @@ pub enum Feature {
     BrokenBackends,
     /// Routes of a port of tcp.
     TcpRoutes,
+    /// Routes of a port of tcp by the host that clients of TLS ask for ([`super::RouteRule::hosts`]).
+    TlsRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
     /// An application of HTTP that takes every request over HTTP/2 ([`super::Port::h2c`]).
@@ -75,6 +77,7 @@ impl Feature {
         Self::RouteFilters,
         Self::BrokenBackends,
         Self::TcpRoutes,
+        Self::TlsRoutes,
         Self::LeastBackoff,
         Self::H2c,
     ];
@@ -126,6 +129,12 @@ impl Feature {
             },
             Self::TcpRoutes => AboutFeature {
                 name: "tcp-routes",
+                since: "0.1.0",
+                without: "a port without endpoints",
+                loss: Loss::Requests,
+            },
+            Self::TlsRoutes => AboutFeature {
+                name: "tls-routes",
                 since: "0.1.0",
                 without: "a port without endpoints",
                 loss: Loss::Requests,

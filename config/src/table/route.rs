@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::filters::Filters;
 use super::traffic;
-use super::{Pattern, RequestTraffic, ServiceName};
+use super::{HostPattern, Pattern, RequestTraffic, ServiceName};
 
 /// One rule of a route: which requests it takes and where they go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,10 @@ pub struct RouteRule {
     /// Any of these suffices; empty means every request. The compiler writes one rule per match.
     #[serde(default)]
     pub matches: Vec<HttpMatch>,
+    /// Of a port of tcp: the hosts that clients of TLS ask for. Where any rule of the port has some, only such
+    /// connections are taken, by the rule with the most specific host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPattern>,
     /// Where requests go, by weight. A rule with no backend, or with a sum of weights of 0, answers 500
     /// (Gateway API, HTTPRouteRule.backendRefs), unless a filter answers.
     pub backends: Vec<Backend>,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::asked::Asked;
+use super::host_pattern::Hosts;
 use super::pattern::PatternSet;
 use super::{HttpMatch, PathMatch, RouteRule};
 use look::Look;
@@ -46,6 +47,8 @@ pub struct Router {
     parameters: Vec<Field<Box<str>>>,
     /// Their places, by name.
     parameter_places: HashMap<Box<str>, usize>,
+    /// Of a port of tcp.
+    hosts: Hosts,
 }
 
 /// One match.
@@ -134,6 +137,7 @@ impl Router {
                 }
             }
         }
+        router.hosts = Hosts::new(&router.rules);
         router.link();
         router.patterns = PatternSet::new(patterns);
         router.entries = making.entries;
@@ -172,6 +176,16 @@ impl Router {
         look.in_file(&self.anywhere);
         let found = look.found()?;
         Some(self.entries.get(usize::try_from(found).ok()?)?.rule)
+    }
+
+    /// Whether connections are told apart by the host that their client asks for.
+    pub fn asks_for_hosts(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// The place of the rule that takes a connection whose client asks for this host.
+    pub fn find_by_host(&self, host: &str) -> Option<usize> {
+        self.hosts.find(host)
     }
 
     /// The node of a prefix, made if there is none.

@@ -174,7 +174,7 @@ fn conditions(rules: &Rules<'_>) -> Vec<(String, String)> {
                 }
             }
         }
-        Rules::Tcp(_) => {}
+        Rules::Tls(..) | Rules::Tcp(_) => {}
     }
     all
 }

@@ -134,11 +134,11 @@ fn what_gateway_api_has_and_weft_does_not_is_refused_by_name() {
 #[test]
 fn a_kind_that_is_not_supported_yet_is_refused_by_name() {
     let text =
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute\nmetadata: {name: a}\nspec: {}\n";
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\nmetadata: {name: a}\nspec: {}\n";
     assert_eq!(
         check(text),
-        ["mesh.yaml:2: kind: kind TLSRoute is not supported yet; \
-          supported kinds are MeshConfig, Service, HTTPRoute, GRPCRoute, TCPRoute, ReferenceGrant, \
+        ["mesh.yaml:2: kind: kind UDPRoute is not supported yet; \
+          supported kinds are MeshConfig, Service, HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, ReferenceGrant, \
           AuthorizationPolicy, TrafficPolicy"]
     );
 }

@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use weft_config::compile::effective;
 use weft_config::resources::{
     AuthorizationPolicySpec, GrpcRouteSpec, HttpRouteSpec, Kind, MeshConfigSpec, Object,
-    ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec, TrafficPolicySpec, parse,
+    ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec, TlsRouteSpec,
+    TrafficPolicySpec, parse,
 };
 
 use super::fields::{Row, rows, table};
@@ -34,6 +35,7 @@ fn rows_of(kind: Kind) -> Vec<Row> {
         Kind::Service => of::<ServiceSpec>(&none),
         Kind::HttpRoute => of::<HttpRouteSpec>(&none),
         Kind::GrpcRoute => of::<GrpcRouteSpec>(&none),
+        Kind::TlsRoute => of::<TlsRouteSpec>(&none),
         Kind::TcpRoute => of::<TcpRouteSpec>(&none),
         Kind::ReferenceGrant => of::<ReferenceGrantSpec>(&none),
         Kind::AuthorizationPolicy => of::<AuthorizationPolicySpec>(&none),

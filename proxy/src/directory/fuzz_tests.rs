@@ -109,7 +109,7 @@ fn a_table_that_is_understood_is_one_that_requests_can_be_sent_by() {
                         treat(&route.traffic, now, &mut random);
                     }
                 }
-                let _ = route::rule_of_tunnels(known)
+                let _ = route::rule_of_tunnels(known, None)
                     .and_then(|rule| route::lead(known, rule, now, &mut random));
                 wear_out(&known.cluster, now);
                 treat(&port.traffic.request, now, &mut random);

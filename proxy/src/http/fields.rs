@@ -25,6 +25,8 @@ pub(crate) const HIGH: HeaderValue = HeaderValue::from_static("high");
 pub(crate) const LOW: HeaderValue = HeaderValue::from_static("low");
 /// Tells the calling sidecar that the far sidecar answers in place of the application, and why.
 pub(crate) const WEFT_ERROR: HeaderName = HeaderName::from_static("weft-error");
+/// Tells the application by which revision its request was routed, where the settings ask for that.
+pub(crate) const WEFT_REVISION: HeaderName = HeaderName::from_static("weft-revision");
 /// Tells the application who called: the proven SPIFFE ID.
 pub(crate) const WEFT_CLIENT_ID: HeaderName = HeaderName::from_static("weft-client-id");
 /// Names the request across hops.

@@ -64,6 +64,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
         &head,
         Some(id.clone()),
     );
+    record.revision = directory.revision();
     let deadline = deadline::said(&head.headers).map(|left| started + left);
     let admitted = service.and_then(|service| {
         if deadline.is_some_and(|deadline| deadline <= started) {

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use http::{Response, StatusCode};
 use weft_config::table::Protocol;
@@ -45,6 +46,7 @@ pub(super) async fn serve(peer: Arc<Peer>, request: ServerRequest) {
     let id = head.headers.get(fields::X_REQUEST_ID).cloned();
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, id);
+    record.revision = directory.revision();
     let opened = match service {
         Ok(service) => open(&peer, &directory, service, &head).await,
         Err(failure) => Err(failure),
@@ -137,9 +139,16 @@ async fn run(
         .head(&head, false)
         .await
         .map_err(|error| send_failure(&error))?;
-    tunnel(&opened.application, send, recv, idle, carried)
-        .await
-        .map_err(|error| tunnel_failure(&error, "the application"))
+    tunnel(
+        &opened.application,
+        BytesMut::new(),
+        send,
+        recv,
+        idle,
+        carried,
+    )
+    .await
+    .map_err(|error| tunnel_failure(&error, "the application"))
 }
 
 /// What a broken tunnel means; `near` names the program at the TCP side.

@@ -6,6 +6,7 @@
 //! and the metrics show that.
 
 mod described;
+mod passed_over;
 
 use std::sync::Arc;
 
@@ -14,9 +15,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Request, Uri};
 use serde::Serialize;
-use weft_config::table::{
-    Asked, Backend, Filters, HttpMatch, PathMatch, RouteRule, Router, Service, ServiceName, Table,
-};
+use weft_config::table::{Backend, Filters, RouteRule, Router, Service, ServiceName, Table};
 use weft_transport::identity::SpiffeId;
 use weft_transport::units::format_duration;
 
@@ -39,6 +38,8 @@ pub struct Question<'a> {
     pub port: u16,
     /// The request's head, with a URI in origin form, or in absolute form for the authority.
     pub head: &'a Parts,
+    /// The host that a client of TLS asks for, where routes of the port go by it.
+    pub server_name: Option<&'a str>,
 }
 
 /// Where the request would go. Its parts are named as in the output of `weft explain -o json`.
@@ -158,14 +159,11 @@ pub fn explain(question: &Question<'_>, served: impl Fn(&ServiceName) -> Table) 
         let target = question.target();
         return explanation.led(question, &[own], &target, &served);
     }
-    let asked = asked(question.head);
-    let found = Router::new(&port.routes).find(&asked);
-    for rule in port.routes.iter().take(found.unwrap_or(usize::MAX)) {
-        if let Some(because) = refusal(rule, &asked) {
-            let rule = rule.route.clone();
-            explanation.passed_over.push(PassedOver { rule, because });
-        }
-    }
+    let router = Router::new(&port.routes);
+    let found = match router.asks_for_hosts() {
+        true => explanation.by_host(question, port, &router),
+        false => explanation.by_request(question, port, &router),
+    };
     let Some(rule) = found.and_then(|place| port.routes.get(place)) else {
         return explanation.answered(Reason::NoRoute, "no rule takes it".to_owned());
     };
@@ -364,89 +362,6 @@ impl Question<'_> {
 fn authority(head: &Parts) -> Option<&str> {
     let of_uri = head.uri.authority().map(|authority| authority.as_str());
     of_uri.or_else(|| head.headers.get(http::header::HOST)?.to_str().ok())
-}
-
-fn asked(head: &Parts) -> Asked<'_> {
-    Asked {
-        method: head.method.as_str(),
-        path: head.uri.path(),
-        query: head.uri.query(),
-        authority: authority(head),
-        headers: &head.headers,
-    }
-}
-
-/// The first condition of a rule that does not hold; none if the rule takes the request.
-fn refusal(rule: &RouteRule, asked: &Asked<'_>) -> Option<String> {
-    if rule.matches(asked) {
-        return None;
-    }
-    // The compiler writes one match a rule.
-    let one = rule.matches.first()?;
-    let alone = |part: HttpMatch| !part.matches(asked);
-    let nothing = HttpMatch::default;
-    if let Some(path) = &one.path
-        && alone(HttpMatch {
-            path: Some(path.clone()),
-            ..nothing()
-        })
-    {
-        return Some(match path {
-            PathMatch::Exact(path) => format!("the path is not {path}"),
-            PathMatch::Prefix(path) => format!("the path is neither {path} nor below it"),
-            PathMatch::Pattern(pattern) => format!("the path does not match {pattern}"),
-        });
-    }
-    if let Some(method) = &one.method
-        && alone(HttpMatch {
-            method: Some(method.clone()),
-            ..nothing()
-        })
-    {
-        return Some(format!("the method is not {method}"));
-    }
-    for header in &one.headers {
-        if alone(HttpMatch {
-            headers: vec![header.clone()],
-            ..nothing()
-        }) {
-            return Some(format!("the header {} is not {:?}", header.0, header.1));
-        }
-    }
-    for header in &one.header_patterns {
-        if alone(HttpMatch {
-            header_patterns: vec![header.clone()],
-            ..nothing()
-        }) {
-            return Some(format!(
-                "the header {} does not match {}",
-                header.0, header.1
-            ));
-        }
-    }
-    for query in &one.queries {
-        if alone(HttpMatch {
-            queries: vec![query.clone()],
-            ..nothing()
-        }) {
-            return Some(format!(
-                "the query parameter {} is not {:?}",
-                query.0, query.1
-            ));
-        }
-    }
-    for query in &one.query_patterns {
-        if alone(HttpMatch {
-            query_patterns: vec![query.clone()],
-            ..nothing()
-        }) {
-            return Some(format!(
-                "the query parameter {} does not match {}",
-                query.0, query.1
-            ));
-        }
-    }
-    Some("its conditions do not hold together".to_owned())
 }
 
 /// `HTTPRoute/shop/orders/0` is a route and a rule of it.

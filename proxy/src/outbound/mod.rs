@@ -16,6 +16,7 @@ mod exchange;
 pub mod explain;
 mod filters;
 mod hedge;
+mod hello;
 mod http1;
 mod instead;
 pub(crate) mod intake;

@@ -13,11 +13,12 @@ use weft_transport::locks::lock;
 
 use super::exchange::{Carries, Exchange};
 use super::filters::{Addressed, routed};
+use super::hello::Wanted;
 use super::instead::Instead;
 use super::pick::{self, Criteria, TriedEndpoints};
 use super::route::{self, Astray, Route, address};
 use super::{Client, Listener, prepare};
-use crate::directory::Rule;
+use crate::directory::{Directory, Rule};
 use crate::failure::{Failure, Reason};
 use crate::http::authority::canonical;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
@@ -78,6 +79,7 @@ fn find_route(
 ) -> Result<(Route, Authority), Instead> {
     let worker = &listener.worker;
     let directory = worker.directory();
+    record.revision = directory.revision();
     let authority = canonical(head)?;
     prepare::check_target(head, &listener.destination, authority.as_ref())?;
     let own = &worker.shared.identity;
@@ -106,18 +108,21 @@ fn find_route(
 }
 
 /// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its
-/// record.
+/// record. `wanted` is the host that its client asks for, where the snapshot's routes ask for it.
 pub(super) fn tunnel(
     listener: &Listener,
+    directory: &Directory,
+    wanted: Option<&Wanted>,
     source: u64,
     started: Instant,
 ) -> (Record, Result<Exchange, Failure>) {
     let worker = &listener.worker;
-    let (counted, route) = find_tunnel_route(listener, started);
+    let (counted, route) = find_tunnel_route(listener, directory, wanted, started);
     let mut head = Request::new(()).into_parts().0;
     head.method = Method::CONNECT;
     let observers = Arc::clone(&worker.observers);
     let mut record = Record::new(counted, observers, started, &head, None);
+    record.revision = directory.revision();
     let planned = route.and_then(|route| {
         address_to(&mut head, &route)?;
         record.uri = head.uri.clone();
@@ -143,17 +148,21 @@ pub(super) fn tunnel(
 }
 
 /// The destination of the connection, and where it is counted.
-fn find_tunnel_route(listener: &Listener, now: Instant) -> (Arc<Counted>, Result<Route, Failure>) {
+fn find_tunnel_route(
+    listener: &Listener,
+    directory: &Directory,
+    wanted: Option<&Wanted>,
+    now: Instant,
+) -> (Arc<Counted>, Result<Route, Failure>) {
     let worker = &listener.worker;
-    let directory = worker.directory();
     let own = &worker.shared.identity;
-    let port = match address(&directory, &listener.destination, None, own) {
+    let port = match address(directory, &listener.destination, None, own) {
         Ok(port) => port,
         Err(Astray { failure, wanted }) => {
             return (worker.lost(&wanted, Shard::tunnels), Err(failure));
         }
     };
-    let rule = route::rule_of_tunnels(port);
+    let rule = route::rule_of_tunnels(port, wanted);
     let name = name_of(&rule);
     let route = rule.and_then(|rule| {
         let random = &mut *lock(&worker.random);

@@ -19,6 +19,7 @@ use crate::http::{answer, fields, is_event_stream, is_grpc, request_id};
 use crate::idle::Idle;
 use crate::record::Record;
 use crate::resilience::deadline::GRPC_TIMEOUT;
+use crate::worker::Worker;
 
 /// Serves one request; the response streams after this returns.
 pub(super) async fn serve(
@@ -38,7 +39,10 @@ pub(super) async fn serve(
     let mut record = Record::new(counted, observers, started, &head, Some(id));
     let mut exchange = match plan::request(&client, head, grpc, &mut record) {
         Ok(exchange) => exchange,
-        Err(instead) => return Ok(instead.respond(record, grpc)),
+        Err(instead) => {
+            let revision = record.revision;
+            return Ok(by_revision(worker, revision, instead.respond(record, grpc)));
+        }
     };
     let answered = match filters::apply(&mut exchange, started).await {
         Ok(now) => {
@@ -51,14 +55,31 @@ pub(super) async fn serve(
         }
         Err(instead) => Err(instead),
     };
-    Ok(match answered {
+    let revision = record.revision;
+    let response = match answered {
         Ok(answered) => relay(&exchange, answered, record, version),
         Err(instead) => {
             let mut response = instead.respond(record, grpc);
             routed::apply_to_answer(&exchange, response.headers_mut(), true);
             response
         }
-    })
+    };
+    Ok(by_revision(worker, revision, response))
+}
+
+/// Names the revision that decided where the request went, where the settings ask for that.
+fn by_revision(
+    worker: &Worker,
+    revision: Option<u64>,
+    mut response: Response<ResponseBody>,
+) -> Response<ResponseBody> {
+    if let Some(revision) = revision
+        && worker.shared.revision_header
+    {
+        let headers = response.headers_mut();
+        headers.insert(fields::WEFT_REVISION, revision.into());
+    }
+    response
 }
 
 /// Makes what the destination answered the application's.

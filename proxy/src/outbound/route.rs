@@ -9,6 +9,7 @@ use rand::Rng;
 use weft_config::table::{Asked, Protocol, RequestTraffic, ServiceName};
 use weft_transport::identity::SpiffeId;
 
+use super::hello::Wanted as WantedHost;
 use crate::cluster::Cluster;
 use crate::directory::{Chain, Directory, Port, Rule};
 use crate::failure::{Failure, Reason};
@@ -220,8 +221,42 @@ pub(crate) fn rule<'p>(
     rule.map(Some).ok_or_else(|| no_route(port, "request"))
 }
 
-/// The rule of a TCP service: those have no conditions, so that the first takes each connection.
-pub(crate) fn rule_of_tunnels(port: &Port) -> Result<Option<&Rule>, Failure> {
+/// Whether the rule of a connection to this destination depends on the host that its client asks for.
+pub(crate) fn asks_for_hosts(directory: &Directory, destination: &Destination) -> bool {
+    let Destination::Service { text, port, .. } = destination else {
+        return false;
+    };
+    let service = directory.service(text);
+    let port = service.and_then(|service| service.port(*port));
+    let router = port.and_then(|port| port.router.as_ref());
+    router.is_some_and(|router| router.asks_for_hosts())
+}
+
+/// The rule of a TCP service. Those for hosts take what is for them; others have no conditions, so that the
+/// first takes each connection. `wanted` is what the client asks for, where its first bytes were read.
+pub(crate) fn rule_of_tunnels<'p>(
+    port: &'p Port,
+    wanted: Option<&WantedHost>,
+) -> Result<Option<&'p Rule>, Failure> {
+    if let Some(router) = &port.router
+        && router.asks_for_hosts()
+    {
+        let label = &port.cluster.label;
+        let host = match wanted {
+            Some(WantedHost::Host(host)) => host,
+            Some(WantedHost::Unsaid(why)) => return Err(why.failure(label)),
+            Some(WantedHost::NoHost) | None => {
+                let detail = format!("no route of {label} takes a client that names no host");
+                return Err(Failure::new(Reason::NoRoute, detail));
+            }
+        };
+        let found = router.find_by_host(host);
+        let rule = found.and_then(|place| port.rules.get(place));
+        return rule.map(Some).ok_or_else(|| {
+            let detail = format!("no route of {label} takes a client that asks for {host}");
+            Failure::new(Reason::NoRoute, detail)
+        });
+    }
     let mut rules = port.rules.iter();
     match rules.find(|rule| rule.rule.matches.is_empty()) {
         None if !port.rules.is_empty() => Err(no_route(port, "connection")),
@@ -462,7 +497,7 @@ mod tests {
         assert_eq!(
             lead(
                 db,
-                rule_of_tunnels(db).unwrap_or(None),
+                rule_of_tunnels(db, None).unwrap_or(None),
                 Instant::now(),
                 &mut random
             )

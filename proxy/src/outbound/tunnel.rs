@@ -2,15 +2,18 @@
 //! relay. Filters apply to requests only.
 //!
 //! No byte of the client is read before the far side has accepted the tunnel. So a refused connection loses
-//! no bytes, and the sidecar can reset it as a closed port would.
+//! no bytes, and the sidecar can reset it as a closed port would. Where routes go by the host that clients of
+//! TLS ask for, their first bytes are read to find it ([`super::hello`]), and are sent on before all others.
 
 use std::pin::pin;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use futures_util::TryFutureExt as _;
 
 use super::attempt::{Answered, Upward};
-use super::{Listener, plan, source_of};
+use super::hello::{self, Hello};
+use super::{Listener, plan, route, source_of};
 use crate::failure::{Failure, Reason};
 use crate::inbound::tunnel_failure;
 use crate::metrics::Direction;
@@ -20,9 +23,30 @@ use crate::stream::ApplicationStream;
 /// Carries one connection to its end.
 pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     let worker = &listener.worker;
+    let mut directory = worker.directory();
+    let mut hello = None;
+    if route::asks_for_hosts(&directory, &listener.destination) {
+        hello = tokio::select! {
+            biased;
+            hello = Box::pin(hello::read(&application)) => hello,
+            // Nothing was asked on it.
+            () = worker.rest.cancelled() => None,
+        };
+        if hello.is_none() {
+            return;
+        }
+        directory = worker.directory();
+    }
+    let (first, wanted) = match hello {
+        Some(Hello { bytes, wanted }) => (bytes, Some(wanted)),
+        None => (BytesMut::new(), None),
+    };
     let started = Instant::now();
     let source = source_of(listener, &application);
-    let (mut record, planned) = plan::tunnel(listener, source, started);
+    let (mut record, planned) =
+        plan::tunnel(listener, &directory, wanted.as_ref(), source, started);
+    // Not kept while the connection lives.
+    drop((directory, wanted));
     let connected = match planned {
         Ok(mut exchange) => exchange.answer(&mut record, started).await,
         Err(failure) => Err(failure),
@@ -52,7 +76,7 @@ pub(super) async fn serve(listener: &Listener, application: ApplicationStream) {
     record.flight = Some(flight);
     let carried = Carried::new(Direction::Outbound, record.open_tunnel());
     let idle = worker.shared.timeouts.tunnel_idle;
-    let tunnel = tunnel(&application, send, receive, idle, &carried);
+    let tunnel = tunnel(&application, first, send, receive, idle, &carried);
     let tunnel = tunnel.map_err(|error| tunnel_failure(&error, "the application"));
     let outcome = worker.until_cut(pin!(tunnel)).await;
     if worker.cut.is_cancelled() {

@@ -227,6 +227,7 @@ impl Bound {
             in_flight_max: settings.concurrency.in_flight_max,
             destinations,
             route_rates: NamedRates::default(),
+            revision_header: settings.revision_header,
             propagation: Arc::default(),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
         });

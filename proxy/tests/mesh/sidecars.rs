@@ -272,6 +272,7 @@ pub(crate) fn settings(state_dir: &std::path::Path) -> ProxySettings {
         workers: std::num::NonZeroUsize::MIN,
         inbound: None,
         outbound: vec![],
+        revision_header: false,
         admin: ProxyAdmin {
             listen: loopback(),
             socket: None,

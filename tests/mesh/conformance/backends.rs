@@ -1,9 +1,7 @@
 //! Where requests go, what becomes of those whose backend is broken, and what the route's status says of it.
-//!
-//! Cases: M5, M23, G10, G11, G12, G13, G16, G22, X13, X14, X16, X17, X18, X19, X20, X21, X22, X23, X27,
-//! X29, X49.
 
 use super::fixture::{Fixture, expect, expect_shares, route};
+use super::report::judging;
 
 fn to(backends: &str) -> String {
     format!("- {{ backendRefs: [ {backends} ] }}\n")
@@ -34,6 +32,7 @@ const GOOD: [(&str, &str); 2] = [
 
 #[test]
 fn requests_are_shared_by_weight_and_none_moves_from_a_broken_backend_to_a_good_one() {
+    let _judging = judging("M5, G23, X13, X14, X16, X17, X18");
     let fixture = Fixture::start();
     let split = |backends: &str| fixture.apply(&route("r", &to(backends)));
     // M5, and G23 and M23: a backend of weight 0 gets nothing, whether it exists or not.
@@ -70,6 +69,7 @@ fn requests_are_shared_by_weight_and_none_moves_from_a_broken_backend_to_a_good_
 
 #[test]
 fn a_reference_that_leads_nowhere_is_answered_with_500_and_the_status_says_why() {
+    let _judging = judging("G10, G11, G12, G13, G16, G22");
     let fixture = Fixture::start();
     // G10.
     let none = "- { matches: [ { path: { type: Exact, value: /omitted } } ] }\n\
@@ -134,6 +134,7 @@ fn a_reference_that_leads_nowhere_is_answered_with_500_and_the_status_says_why()
 
 #[test]
 fn what_no_route_may_say_is_one_clear_line_and_changes_nothing() {
+    let _judging = judging("X19, X20, X21, X22, X23, X27, X29, X49");
     let fixture = Fixture::start();
     fixture.apply(&route("r", &to("{ name: v1, port: 80 }")));
     let redirect = "{ type: RequestRedirect, requestRedirect: { hostname: example.org } }";

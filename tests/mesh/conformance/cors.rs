@@ -1,8 +1,7 @@
 //! Calls from pages of other origins.
-//!
-//! Cases: G47.
 
 use super::fixture::{Answer, Fixture, route};
+use super::report::judging;
 
 fn rule(path: &str, cors: &str) -> String {
     format!(
@@ -48,6 +47,7 @@ fn value(answer: &Answer, name: &str) -> Option<String> {
 
 #[test]
 fn a_preflight_is_answered_by_the_mesh_and_other_requests_get_their_headers() {
+    let _judging = judging("G47");
     let fixture = Fixture::start();
     let rules = [
         rule(

@@ -1,10 +1,9 @@
 //! `weft explain` says what the mesh then does.
-//!
-//! Cases: M9.
 
 use serde_json::Value;
 
 use super::fixture::{Fixture, expect, route};
+use super::report::judging;
 
 /// The answer of `weft explain` for a request of the client to `echo:80`.
 #[track_caller]
@@ -18,6 +17,7 @@ fn explained(fixture: &Fixture, arguments: &[&str]) -> Value {
 
 #[test]
 fn explain_names_the_rule_the_backend_and_the_status_that_a_request_then_gets() {
+    let _judging = judging("M9");
     let fixture = Fixture::start();
     let rules = "- { name: second, matches: [ { path: { type: PathPrefix, value: /v2 }, method: GET } ], backendRefs: [ { name: v2, port: 80 } ] }\n\
         - { name: moved, matches: [ { path: { type: Exact, value: /old } } ], filters: [ { type: RequestRedirect, requestRedirect: { hostname: example.org } } ] }\n\

@@ -1,10 +1,8 @@
 //! What filters do to requests, responses and URLs.
-//!
-//! Cases: M6, M7, M10, M11, M12, M13, M14, M15, M16, M17, G26, G27, G28, G29, G30, G32, G33, G34, G35, G36,
-//! G37, G38, G39, X54.
 
 use super::application::ANSWER_WITH;
 use super::fixture::{Answer, Fixture, From, route};
+use super::report::judging;
 
 /// One of the header changes that most cases ask for.
 const CHANGES: &str = "set: [ { name: X-Set-1, value: s1 }, { name: X-Set-2, value: s2 } ], \
@@ -44,6 +42,7 @@ fn expect_seen(case: &str, answer: &Answer, wanted: &[(&str, Option<&str>)]) {
 
 #[test]
 fn headers_of_requests_are_set_added_and_removed_for_a_rule_and_for_a_backend() {
+    let _judging = judging("M6, M7, G26");
     let fixture = Fixture::start();
     let kinds = [
         ("/set", "set: [ { name: X-Set, value: S } ]"),
@@ -120,6 +119,7 @@ fn headers_of_requests_are_set_added_and_removed_for_a_rule_and_for_a_backend() 
 
 #[test]
 fn headers_of_responses_are_set_added_and_removed() {
+    let _judging = judging("G27, G28");
     let fixture = Fixture::start();
     let response = |what: &str| changes("ResponseHeaderModifier", what);
     let both = format!(
@@ -238,6 +238,7 @@ fn full_to(with: &str) -> String {
 
 #[test]
 fn a_rewrite_changes_the_path_and_host_that_the_application_sees() {
+    let _judging = judging("M17, G29, G30, X54");
     let fixture = Fixture::start();
     let rules = [
         rule("/prefix/one", &rewrite(&prefix_to("/one"))),
@@ -333,6 +334,8 @@ fn redirecting(prefix: &str, what: &str) -> String {
 
 #[test]
 fn a_redirect_leads_where_the_route_says_and_no_backend_sees_the_request() {
+    let _judging =
+        judging("M10, M11, M12, M13, M14, M15, M16, G32, G33, G34, G35, G36, G37, G38, G39");
     let fixture = Fixture::start();
     let host = "hostname: example.org";
     let rows = [

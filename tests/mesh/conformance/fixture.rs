@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::application;
-use crate::harness::{Mesh, Origin, Response, Sidecar, eventually, exchange, run};
+use crate::harness::{Mesh, Origin, Output, Response, Sidecar, eventually, exchange, run};
 
 /// The namespaces whose resources a case replaces.
 const NAMESPACES: [&str; 3] = ["shop", "cons", "web"];
@@ -100,14 +100,8 @@ impl Fixture {
         output.ok()
     }
 
-    pub(super) fn try_apply(&self, resources: &str) -> crate::harness::Output {
-        let path = self.mesh.folder().join("case.yaml");
-        std::fs::write(&path, services() + resources).unwrap();
-        let mut command = self.mesh.weft_command(&["apply", "--prune"]);
-        for namespace in NAMESPACES {
-            command.args(["-n", namespace]);
-        }
-        run(command.arg("-f").arg(path))
+    pub(super) fn try_apply(&self, resources: &str) -> Output {
+        try_replace(&self.mesh, &(services() + resources))
     }
 
     /// Where the client of a namespace calls `echo:80`.
@@ -148,23 +142,51 @@ impl Fixture {
         name: &str,
         namespace: &str,
     ) -> BTreeMap<String, String> {
-        let arguments = ["get", kind, name, "-n", namespace, "-o", "json"];
-        let text = self.mesh.weft(&arguments).ok();
-        let found: Value = serde_json::from_str(&text).unwrap();
-        let conditions = found.pointer("/0/status/parents/0/conditions");
-        let conditions = conditions
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default();
-        let part = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
-        conditions
-            .iter()
-            .map(|one| {
-                let says = format!("{} {}", part(one, "status"), part(one, "reason"));
-                (part(one, "type"), says)
-            })
-            .collect()
+        conditions(&self.mesh, kind, name, namespace)
     }
+}
+
+/// Makes these the only resources of the namespaces of the cases.
+#[track_caller]
+pub(super) fn replace(mesh: &Mesh, resources: &str) -> String {
+    let output = try_replace(mesh, resources);
+    output.ok()
+}
+
+fn try_replace(mesh: &Mesh, resources: &str) -> Output {
+    let path = mesh.folder().join("case.yaml");
+    std::fs::write(&path, resources).unwrap();
+    let mut command = mesh.weft_command(&["apply", "--prune"]);
+    for namespace in NAMESPACES {
+        command.args(["-n", namespace]);
+    }
+    run(command.arg("-f").arg(path))
+}
+
+/// The conditions of a route at its first parent, by type: status and reason.
+#[track_caller]
+pub(super) fn conditions(
+    mesh: &Mesh,
+    kind: &str,
+    name: &str,
+    namespace: &str,
+) -> BTreeMap<String, String> {
+    let arguments = ["get", kind, name, "-n", namespace, "-o", "json"];
+    let text = mesh.weft(&arguments).ok();
+    let found: Value = serde_json::from_str(&text).unwrap();
+    let conditions = found.pointer("/0/status/parents/0/conditions");
+    let conditions = conditions
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let part = |one: &Value, name: &str| one[name].as_str().unwrap_or_default().to_owned();
+    conditions
+        .iter()
+        .map(|one| {
+            let says = format!("{} {}", part(one, "status"), part(one, "reason"));
+            (part(one, "type"), says)
+        })
+        .collect()
 }
 
 fn services() -> String {
@@ -266,14 +288,8 @@ pub(super) fn expect_soon(fixture: &Fixture, case: &str, request: &str, outcome:
     });
 }
 
-/// The share of each outcome over so many requests.
-pub(super) fn shares(fixture: &Fixture, request: &str, count: u32) -> BTreeMap<String, f64> {
-    let mut found: BTreeMap<String, f64> = BTreeMap::new();
-    for _ in 0..count {
-        *found.entry(fixture.ask(request).outcome()).or_default() += 1.0 / f64::from(count);
-    }
-    found
-}
+/// How many outcomes a share is of.
+pub(super) const SHARED: u32 = 500;
 
 /// Rounds of requests, of which one must have the shares: a single one misses them by chance a few times in a
 /// hundred.
@@ -282,16 +298,32 @@ const ROUNDS: u32 = 5;
 /// Each of the outcomes has its share, within 0.05 in one of some rounds, and there is no other in any.
 #[track_caller]
 pub(super) fn expect_shares(fixture: &Fixture, case: &str, wanted: &[(&str, f64)]) {
+    expect_shares_of(case, wanted, || {
+        let mut found = BTreeMap::new();
+        for _ in 0..SHARED {
+            *found.entry(fixture.ask("GET /").outcome()).or_default() += 1;
+        }
+        found
+    });
+}
+
+/// The same for anything that a round counts, [`SHARED`] outcomes of it.
+#[track_caller]
+pub(super) fn expect_shares_of(
+    case: &str,
+    wanted: &[(&str, f64)],
+    round: impl Fn() -> BTreeMap<String, u32>,
+) {
     let mut found = BTreeMap::new();
     for _ in 0..ROUNDS {
-        found = shares(fixture, "GET /", 500);
+        found = round();
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         let expected: Vec<&str> = wanted.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, expected, "{case}: {found:?}");
-        if wanted
-            .iter()
-            .all(|(name, share)| (found[*name] - share).abs() <= 0.05)
-        {
+        let is_close = |(name, share): &(&str, f64)| {
+            (f64::from(found[*name]) / f64::from(SHARED) - share).abs() <= 0.05
+        };
+        if wanted.iter().all(is_close) {
             return;
         }
     }

@@ -1,9 +1,7 @@
 //! Which rule takes a request.
-//!
-//! Cases: M1, M2, M3, M4, M8, G1, G2, G3, G4, G5, G6, G9, X1, X2, X3, X4, X5, X6, X7, X8, X9, X12, X47,
-//! X48.
 
 use super::fixture::{Fixture, expect, route, route_for};
+use super::report::judging;
 
 const TO_V1: &str = "backendRefs: [ { name: v1, port: 80 } ]";
 const TO_V2: &str = "backendRefs: [ { name: v2, port: 80 } ]";
@@ -41,6 +39,7 @@ fn any(conditions: &[&str]) -> String {
 
 #[test]
 fn requests_go_where_the_most_specific_match_leads() {
+    let _judging = judging("M1, M2, M3, M4, M8, G1, G2, G3, G4, G5, G6, X12, X47, X48");
     let fixture = Fixture::start();
 
     // M1: without a route.
@@ -351,6 +350,7 @@ fn requests_go_where_the_most_specific_match_leads() {
 
 #[test]
 fn precedence_is_over_all_routes_of_a_parent() {
+    let _judging = judging("G9, X1, X2, X3, X4, X5, X6, X7, X8, X9");
     let fixture = Fixture::start();
     let taken = |case: &str, resources: &[String], request: &str, outcome: &str| {
         fixture.apply(&resources.concat());

@@ -1,8 +1,7 @@
 //! Copies of requests.
-//!
-//! Cases: G40, G41, G42, X25, X28.
 
 use super::fixture::{Fixture, route};
+use super::report::judging;
 use crate::harness::eventually;
 
 fn mirror(to: &str, more: &str) -> String {
@@ -25,6 +24,7 @@ fn copies(fixture: &Fixture, workload: &str, path: &str) -> usize {
 
 #[test]
 fn a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
+    let _judging = judging("G40, G41, X25, X28");
     let fixture = Fixture::start();
     let modify = "{ type: RequestHeaderModifier, requestHeaderModifier: { set: [ { name: X-Set, value: S } ] } }";
     let rules = [
@@ -84,6 +84,7 @@ fn a_mirror_gets_a_copy_and_the_caller_the_answer_of_the_backend() {
 
 #[test]
 fn a_share_of_requests_is_mirrored_each_drawn_for_itself() {
+    let _judging = judging("G42");
     let fixture = Fixture::start();
     let rules = [
         rule("/percent", &mirror("v2", ", percent: 20")),

@@ -1,8 +1,7 @@
 //! What a route is attached to: ports, several parents, producers and consumers.
-//!
-//! Cases: M18, M19, M20, M21, G8, G19, G20, G21, X36, X37, X38, X39, X42, X43.
 
 use super::fixture::{Fixture, From, route_for};
+use super::report::judging;
 
 const SET: &str = "filters: [ { type: ResponseHeaderModifier, responseHeaderModifier: { set: [ { name: X-Set, value: VALUE } ] } } ]";
 
@@ -32,6 +31,7 @@ fn expect(
 
 #[test]
 fn a_route_acts_on_the_service_and_ports_that_it_names() {
+    let _judging = judging("M18, M19, M20, G8, G19, G20, G21, X36, X37, X38, X39");
     let fixture = Fixture::start();
     let at = |case: &str, called: &str, request: &str, wanted| {
         expect(&fixture, case, From::Shop, called, request, wanted);
@@ -109,6 +109,7 @@ fn a_route_acts_on_the_service_and_ports_that_it_names() {
 
 #[test]
 fn a_consumer_route_holds_for_the_clients_of_its_namespace_alone() {
+    let _judging = judging("M21, X42, X43");
     let fixture = Fixture::start();
     // M21, without a ReferenceGrant anywhere.
     fixture.apply(&route_for(

@@ -1,10 +1,9 @@
 //! The protocol of an application, by the `appProtocol` of its Service's port.
-//!
-//! Cases: G48.
 
 use std::process::Command;
 
 use super::fixture::route_for;
+use super::report::judging;
 use crate::harness::{Answer, Http2, Mesh, Need, exchange, need, run};
 
 const SERVICES: &str = r#"
@@ -43,6 +42,7 @@ fn an_application_of_h2c_gets_every_request_over_http2() {
     client.wait_endpoints("v1:80", 1);
     let echo = client.listener("echo:80");
 
+    let _judging = judging("G48");
     let url = format!("http://{echo}/over-2");
     let arguments = ["-sS", "--http2-prior-knowledge", &url];
     assert_eq!(run(Command::new("curl").args(arguments)).ok(), "from v1");

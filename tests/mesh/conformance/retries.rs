@@ -1,10 +1,9 @@
 //! Time limits and further attempts.
-//!
-//! Cases: G43, G44, G45, G46, X31, X32.
 
 use std::time::{Duration, Instant};
 
 use super::fixture::{Fixture, route};
+use super::report::judging;
 
 fn rule(path: &str, more: &str) -> String {
     format!(
@@ -32,6 +31,7 @@ fn ask(fixture: &Fixture, path: &str, key: &str, tries: &Tries) -> String {
 
 #[test]
 fn a_request_takes_no_longer_than_its_route_allows() {
+    let _judging = judging("G43");
     let fixture = Fixture::start();
     let rules = [
         rule("/t", "timeouts: { request: 500ms }"),
@@ -62,6 +62,7 @@ fn a_request_takes_no_longer_than_its_route_allows() {
 
 #[test]
 fn a_request_is_sent_again_as_its_route_says() {
+    let _judging = judging("G44, G45, G46, X31, X32");
     let fixture = Fixture::start();
     let rules = [
         rule(

@@ -35,6 +35,7 @@ pub(crate) struct SidecarPlan {
     by_host: bool,
     admin_settings: String,
     service_settings: String,
+    outbound_settings: String,
     settings: String,
     environment: Vec<(&'static str, PathBuf)>,
     is_process_1: bool,
@@ -57,6 +58,7 @@ impl SidecarPlan {
             by_host: false,
             admin_settings: String::new(),
             service_settings: String::new(),
+            outbound_settings: String::new(),
             settings: String::new(),
             environment: Vec::new(),
             is_process_1: false,
@@ -135,6 +137,12 @@ impl SidecarPlan {
     /// One more key of each service that it serves.
     pub(crate) fn service_setting(mut self, key: &str) -> Self {
         write!(self.service_settings, ", {key}").unwrap();
+        self
+    }
+
+    /// One more key of `outbound`.
+    pub(crate) fn outbound_setting(mut self, line: &str) -> Self {
+        writeln!(self.outbound_settings, "  {line}").unwrap();
         self
     }
 
@@ -233,7 +241,8 @@ impl SidecarPlan {
             }
         }
         if !self.outbound.is_empty() || self.by_host {
-            writeln!(text, "outbound:\n  listeners:").unwrap();
+            write!(text, "outbound:\n{}", self.outbound_settings).unwrap();
+            writeln!(text, "  listeners:").unwrap();
             for (service, listen) in &self.outbound {
                 let (name, port) = service.split_once(':').unwrap();
                 writeln!(

@@ -31,7 +31,7 @@ pub(super) fn fit(
         if is_tcp(port) {
             withheld.extend(port.routes.iter().map(|rule| Withheld {
                 resource: resource(rule),
-                feature: Feature::TcpRoutes.name().to_owned(),
+                feature: of_connections(rule).name().to_owned(),
                 instead: format!("connections to {name}:{number} are refused"),
             }));
             // It would send them to the endpoints of the port, or to what takes over for those.
@@ -59,7 +59,8 @@ fn is_tcp(port: &Port) -> bool {
 
 /// Features that the rules of a port need.
 fn needs(port: &Port) -> impl Iterator<Item = Feature> {
-    let tcp = (is_tcp(port) && !port.routes.is_empty()).then_some(Feature::TcpRoutes);
+    let tcp = port.routes.iter().filter(|_| is_tcp(port));
+    let tcp = tcp.map(of_connections);
     let of_rules = port.routes.iter().flat_map(|rule| {
         [
             (Feature::RouteConditions, has_conditions(rule)),
@@ -69,7 +70,15 @@ fn needs(port: &Port) -> impl Iterator<Item = Feature> {
         ]
     });
     let of_rules = of_rules.filter_map(|(feature, needed)| needed.then_some(feature));
-    tcp.into_iter().chain(of_rules)
+    tcp.chain(of_rules)
+}
+
+/// The feature that a rule of a port of tcp is.
+fn of_connections(rule: &RouteRule) -> Feature {
+    match rule.hosts.is_empty() {
+        true => Feature::TcpRoutes,
+        false => Feature::TlsRoutes,
+    }
 }
 
 /// Takes out of a rule what cannot be told. Returns what decides about its requests and was taken.

@@ -7,7 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::super::tests::set;
 use crate::compile::{Endpoints, Plan, Sidecar};
 use crate::resources::Set;
-use crate::table::{Asked, Broken, Features, PathChange, PathMatch, Revision, RouteRule, Table};
+use crate::table::{
+    Asked, Broken, Features, PathChange, PathMatch, Revision, RouteRule, Router, Table,
+};
 
 /// Services of these names in a namespace, with ports 80 (http), 7070 (grpc) and 9090 (tcp).
 fn services(namespace: &str, names: &[&str]) -> String {
@@ -363,6 +365,33 @@ fn of_tcp_routes_for_a_port_one_acts() {
     assert_eq!(tcp[0].route, "TCPRoute/mesh/a");
     assert!(tcp[0].matches.is_empty());
     assert!(rules(&table, "echo.mesh", 80).is_empty());
+}
+
+#[test]
+fn of_tls_routes_for_a_port_each_host_leads_to_its_own_and_tcp_routes_wait() {
+    let to = |name: &str, hosts: &str| {
+        format!("  - backendRefs: [{{name: {name}, port: 9090}}]\n  hostnames: [{hosts}]\n")
+    };
+    let parent = "name: echo, port: 9090";
+    let of_tls = |name: &str, rules: &str| route("TLSRoute", "mesh", name, parent, rules);
+    let tcp = "  - backendRefs: [{name: v3, port: 9090}]\n";
+    let text = mesh()
+        + &of_tls("a", &to("v1", "'*.example.com', shop.test"))
+        + &of_tls("b", &to("v2", "abc.example.com, shop.test"))
+        + &route("TCPRoute", "mesh", "a", parent, tcp);
+    let table = table(&text, "mesh");
+    let rules = rules(&table, "echo.mesh", 9090);
+    assert_eq!(rules.len(), 2);
+    let router = Router::new(&rules);
+    assert!(router.asks_for_hosts());
+    let leads = |host: &str| {
+        let found = router.find_by_host(host);
+        found.map(|place| rules[place].backends[0].service.name.as_str())
+    };
+    assert_eq!(leads("abc.example.com"), Some("v2"));
+    assert_eq!(leads("other.example.com"), Some("v1"));
+    assert_eq!(leads("shop.test"), Some("v1"));
+    assert_eq!(leads("example.com"), None);
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn explained(target: &str, change: impl FnOnce(&mut RouteRule)) -> Explanation {
         service: &service,
         port: 80,
         head: &head,
+        server_name: None,
     };
     explain(&question, |_| {
         let mut served = table.clone();
@@ -157,6 +158,7 @@ fn a_service_that_may_not_be_called_is_told_by_its_policy() {
         service: &service,
         port: 5432,
         head: &head,
+        server_name: None,
     };
     let found = explain(&question, |_| table.clone());
     assert_eq!((found.status, found.authorized), (Some(403), Some(false)));
@@ -184,4 +186,42 @@ fn filters_of_a_backend_come_after_those_of_the_rule_and_policies_judge_the_resu
         .map(|share| share.delivered.as_ref().unwrap().path.as_str())
         .collect();
     assert_eq!(paths, ["/of-backend", "/of-rule"]);
+}
+
+#[test]
+fn a_connection_of_tls_goes_by_the_host_that_its_client_asks_for() {
+    let mut table = table();
+    let db = Arc::make_mut(table.services.get_mut(&name("db")).unwrap());
+    db.ports.get_mut(&5432).unwrap().routes = [("a", "*.example.com"), ("b", "abc.example.com")]
+        .map(|(route, host)| RouteRule {
+            route: format!("TLSRoute/shop/{route}"),
+            hosts: vec![host.parse().unwrap()],
+            backends: vec![Backend::new(name("db"), 5432, 1)],
+            ..RouteRule::default()
+        })
+        .into();
+    let head = Request::new(()).into_parts().0;
+    let (caller, service) = (caller(), name("db"));
+    let asked = |server_name| {
+        let question = Question {
+            caller: &caller,
+            table: &table,
+            service: &service,
+            port: 5432,
+            head: &head,
+            server_name,
+        };
+        explain(&question, |_| table.clone())
+    };
+    let found = asked(Some("abc.example.com"));
+    assert_eq!(found.route.as_deref(), Some("TLSRoute/shop/b"));
+    assert_eq!(found.passed_over[0].because, "it takes *.example.com");
+    let found = asked(Some("other.test"));
+    assert_eq!((found.route, found.status), (None, Some(404)));
+    assert_eq!(found.passed_over.len(), 2);
+    let found = asked(None);
+    assert_eq!(
+        found.passed_over[0].because,
+        "the client names no host, and it takes *.example.com"
+    );
 }

@@ -177,6 +177,27 @@ fn a_port_whose_tcp_routes_cannot_be_told_takes_no_connection() {
 }
 
 #[test]
+fn a_port_whose_tls_routes_cannot_be_told_takes_no_connection() {
+    let text = MESH.replace("kind: TCPRoute", "kind: TLSRoute").replace(
+        "  rules: [ { backendRefs",
+        "  hostnames: [ \"*.test\" ]\n  rules: [ { backendRefs",
+    );
+    let lacking = [Feature::TlsRoutes];
+    let older: Features = Feature::ALL
+        .into_iter()
+        .filter(|one| !lacking.contains(one))
+        .collect();
+    let fitted = told_of(&text, older);
+    let front = &fitted.table.services[&"front.shop".parse().unwrap()];
+    let port = &front.ports[&9090];
+    assert_eq!((port.routes.len(), port.endpoints.len()), (0, 0));
+    assert_eq!(fitted.withheld[0].resource, "TLSRoute/shop/t");
+    assert_eq!(fitted.withheld[0].feature, "tls-routes");
+    let json = String::from_utf8(fitted.json().unwrap()).unwrap();
+    assert!(!json.contains("\"hosts"), "{json}");
+}
+
+#[test]
 fn a_sidecar_that_knows_nothing_of_this_can_read_its_table() {
     let json = String::from_utf8(told(Features::none()).json().unwrap()).unwrap();
     for word in ["query", "pattern", "broken", "filters"] {
