@@ -68,7 +68,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
