@@ -240,7 +240,7 @@ pub enum Absence {
     Withdrawn,
     /// The last workload sent nothing for the length of a lease.
     Lost,
-    /// Workloads are registered, and take no calls: they drain, or their applications accept no connections.
+    /// Workloads are registered, and take no calls: they drain, or their applications are not healthy.
     Down,
 }
 
@@ -260,7 +260,7 @@ impl fmt::Display for Absence {
                 "its last workload did not renew its registration for the length of a lease"
             }
             Self::Down => {
-                "its workloads are registered, and drain or have applications that accept no connections"
+                "its workloads are registered, and drain or have applications that fail their health checks (weft endpoints beside each says which)"
             }
         })
     }

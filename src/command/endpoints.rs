@@ -127,6 +127,9 @@ fn served(shown: &Value) -> Option<Table> {
     let rows = shown["served"].as_array().filter(|rows| !rows.is_empty())?;
     let mut table = Table::new(&[
         "SERVED",
+        "HEALTH",
+        "CHECK",
+        "WHY",
         "IN FLIGHT",
         "LIMIT",
         "WAITING",
@@ -142,8 +145,12 @@ fn served(shown: &Value) -> Option<Table> {
             (_, Some("Observe")) => "observes",
             (_, _) => "calm",
         };
+        let health = &row["health"];
         table.row([
             plain(&row["service"]),
+            plain(&health["state"]),
+            plain(&health["check"]),
+            plain(&health["failed"]),
             plain(&row["in_flight"]),
             plain(&row["limit"]),
             plain(&row["waiting"]),

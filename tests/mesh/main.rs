@@ -33,6 +33,7 @@ mod framing_of_servers;
 mod full_disk;
 mod greedy_caller;
 mod grpc;
+mod health;
 mod hostile_client;
 mod hostile_handshake;
 mod hostile_member;

@@ -120,7 +120,7 @@ impl State {
         self.disk.is_old |= self.held.good().is_some();
     }
 
-    /// Whether an application accepts connections; true if that is a change.
+    /// Whether an application is healthy; true if that is a change.
     pub(super) fn set_health(
         &mut self,
         service: &ServiceName,
@@ -131,7 +131,13 @@ impl State {
         known.is_some_and(|known| std::mem::replace(known, is_healthy) != is_healthy)
     }
 
-    /// The services whose application accepts connections.
+    /// Whether an application was reported as healthy.
+    pub(super) fn is_healthy(&self, service: &ServiceName, port: u16) -> bool {
+        let known = self.health.get(&(service.clone(), port));
+        known.is_some_and(|healthy| *healthy)
+    }
+
+    /// The services whose application is healthy.
     pub(super) fn healthy(&self) -> Vec<(ServiceName, u16)> {
         let healthy = self.health.iter().filter(|(_, healthy)| **healthy);
         healthy.map(|(service, _)| service.clone()).collect()

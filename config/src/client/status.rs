@@ -40,7 +40,7 @@ pub struct SubscriptionSettings {
 pub struct Registration {
     /// The name that the first of the processes gave itself.
     pub instance: String,
-    /// The services whose application accepts connections.
+    /// The services whose application is healthy.
     pub healthy: Vec<(ServiceName, u16)>,
 }
 

@@ -146,7 +146,7 @@ impl Registry {
     }
 
     /// The existing services that a workload with a valid lease serves and may serve, and whether its
-    /// application accepts connections.
+    /// application is healthy.
     pub(super) fn serves<'a>(
         &'a self,
         workload: &'a Workload,

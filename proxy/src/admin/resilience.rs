@@ -49,6 +49,7 @@ pub(super) fn endpoints(shared: &Shared, snapshots: &Snapshots) -> Value {
                 "in_flight": service.concurrency.in_flight(),
                 "limit": limits.max,
                 "waiting": adaptive.waiting,
+                "health": service.health.to_json(now, wall),
                 "adaptive": {
                     "mode": limits.adaptive,
                     "acting": adaptive.limit.is_some(),
@@ -195,6 +196,7 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
             WAITING.sample(&[label], adaptive.waiting.into()),
             ADAPTIVE_ACTING.sample(&[label], acting.into()),
         ]);
+        samples.extend(service.health.samples(label));
     }
     samples.push(TRACES.sample(&[], shared.propagation.len() as f64));
     samples

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 use weft_config::settings::{
-    Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
+    HealthCheck, Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
 };
 use weft_config::table::{
     Absence, Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service,
@@ -79,6 +80,10 @@ impl Fabric {
                     port: 80,
                     application: LocalAddress::Tcp(*application),
                     send_via: true,
+                    health: HealthCheck::connects(
+                        LocalAddress::Tcp(*application),
+                        Duration::from_secs(1),
+                    ),
                 })
                 .collect(),
         });

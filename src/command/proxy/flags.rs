@@ -151,6 +151,7 @@ impl FromStr for InboundFlag {
             port,
             application,
             send_via: None,
+            health: None,
         }))
     }
 }
