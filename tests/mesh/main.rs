@@ -66,3 +66,4 @@ mod takeover_delay;
 mod takeover_failures;
 mod takeover_generations;
 mod times;
+mod workloads;

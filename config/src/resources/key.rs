@@ -27,6 +27,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// See [`super::TrafficPolicySpec`].
     TrafficPolicy,
+    /// See [`super::WorkloadSpec`].
+    Workload,
 }
 
 /// All that there is to know of a [`Kind`] beside its types.
@@ -48,7 +50,7 @@ pub(crate) const GATEWAY: &str = "gateway.networking.k8s.io";
 
 impl Kind {
     /// All kinds, in the order in which sets are listed.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::MeshConfig,
         Self::Service,
         Self::HttpRoute,
@@ -57,6 +59,7 @@ impl Kind {
         Self::ReferenceGrant,
         Self::AuthorizationPolicy,
         Self::TrafficPolicy,
+        Self::Workload,
     ];
 
     const fn about(self) -> AboutKind {
@@ -108,6 +111,12 @@ impl Kind {
                 group: WEFT,
                 versions: WEFT_VERSIONS,
                 aliases: &["trafficpolicies"],
+            },
+            Self::Workload => AboutKind {
+                name: "Workload",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["workloads"],
             },
         }
     }

@@ -21,7 +21,7 @@ use super::raw::{
     RawTimeouts, RouteBy,
 };
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
-use crate::table::Locality;
+use crate::table::{Details, Locality};
 
 /// The parameters of `weft proxy run`.
 #[derive(Clone, Debug)]
@@ -81,6 +81,8 @@ pub struct InboundService {
     pub send_via: bool,
     /// How it is asked whether it is able to serve.
     pub health: HealthCheck,
+    /// What this endpoint says of itself to callers.
+    pub details: Details,
 }
 
 /// A listener for the application.
@@ -241,6 +243,10 @@ fn parse_inbound(raw: RawInbound, connect: Duration) -> Result<Inbound, Problem>
         };
         services.push(InboundService {
             health,
+            details: Details {
+                weight: raw.weight.unwrap_or_default(),
+                metadata: raw.metadata.unwrap_or_default(),
+            },
             service: raw.service,
             port: raw.port,
             application: raw.application,

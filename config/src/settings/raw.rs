@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use weft_transport::tuning::TransportSettings;
 
-use crate::table::Locality;
+use crate::table::{Labels, Locality, Weight};
 
 use super::values::{
     AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference,
@@ -116,6 +116,12 @@ pub struct RawService {
     /// How the application is asked whether it is able to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<RawHealth>,
+    /// Its share of the requests of callers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+    /// Labels that callers' tables show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Labels>,
 }
 
 /// `inbound.services[].health`.

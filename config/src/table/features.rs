@@ -32,6 +32,8 @@ pub enum Feature {
     TcpRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
+    /// The weights and labels of endpoints ([`super::Details`]).
+    EndpointDetails,
 }
 
 /// The description of a [`Feature`].
@@ -50,8 +52,8 @@ pub struct AboutFeature {
 /// The loss in a sidecar without a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Words of answers and listings; every request gets the same treatment. It is left out and not
-    /// mentioned.
+    /// Words of answers and listings, or which of several endpoints that may take a request does; every
+    /// request gets the same treatment. It is left out and not mentioned.
     Words,
     /// A restriction of callers. The service is closed in that sidecar, which refuses all calls to it,
     /// because it could otherwise let a call through that the restriction refuses. Operators see it by name.
@@ -64,7 +66,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -74,6 +76,7 @@ impl Feature {
         Self::BrokenBackends,
         Self::TcpRoutes,
         Self::LeastBackoff,
+        Self::EndpointDetails,
     ];
 
     /// Its description.
@@ -131,6 +134,12 @@ impl Feature {
                 name: "least-backoff",
                 since: "0.1.0",
                 without: "the bounds of the waits between attempts, and no least one",
+                loss: Loss::Words,
+            },
+            Self::EndpointDetails => AboutFeature {
+                name: "endpoint-details",
+                since: "0.1.0",
+                without: "endpoints of equal weight, without labels",
                 loss: Loss::Words,
             },
         }

@@ -106,6 +106,8 @@ fn row(
         "address": endpoint.target.address.to_string(),
         "identity": endpoint.target.identity.as_str(),
         "worker": worker,
+        "weight": endpoint.details.weight,
+        "metadata": endpoint.details.metadata,
         "distance": endpoint.distance,
         "state": state,
         "in_flight": status.load,

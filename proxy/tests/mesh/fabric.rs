@@ -20,7 +20,7 @@ use weft_config::settings::{
     HealthCheck, Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
 };
 use weft_config::table::{
-    Absence, Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service,
+    Absence, Authorization, Default, Details, Endpoint, Port, Protocol, Revision, Schema, Service,
     ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start_in_memory};
@@ -80,6 +80,7 @@ impl Fabric {
                     port: 80,
                     application: LocalAddress::Tcp(*application),
                     send_via: true,
+                    details: Details::default(),
                     health: HealthCheck::connects(
                         LocalAddress::Tcp(*application),
                         Duration::from_secs(1),
@@ -153,6 +154,7 @@ impl Fabric {
                     address: sidecar.running.mesh(),
                     identity: id(&sidecar.account),
                     locality: None,
+                    details: Details::default(),
                 });
             let peers = self.peers.iter().enumerate();
             let played = peers.filter(|(_, (service, ..))| service == name).map(
@@ -161,6 +163,7 @@ impl Fabric {
                     address: *address,
                     identity: id(account),
                     locality: None,
+                    details: Details::default(),
                 },
             );
             let mut port = Port {

@@ -19,8 +19,8 @@ use weft_config::settings::{
     LocalAddress, OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
 };
 use weft_config::table::{
-    Absence, Authorization, Backend, Ban, Default, Endpoint, Forbidden, Port, Protocol, Revision,
-    RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
+    Absence, Authorization, Backend, Ban, Default, Details, Endpoint, Forbidden, Port, Protocol,
+    Revision, RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start, start_in_memory};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -126,6 +126,7 @@ impl Mesh {
             port,
             application: LocalAddress::Tcp(application),
             send_via: true,
+            details: Details::default(),
             health: HealthCheck::connects(LocalAddress::Tcp(application), Duration::from_secs(1)),
         };
         settings.inbound = Some(Inbound {
@@ -192,6 +193,7 @@ impl Mesh {
             address,
             identity: id(identity),
             locality: None,
+            details: Details::default(),
         };
         let live = endpoint(self.orders.mesh(), "orders");
         // No program listens there: this process holds the port for TCP only.

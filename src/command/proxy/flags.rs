@@ -152,6 +152,8 @@ impl FromStr for InboundFlag {
             application,
             send_via: None,
             health: None,
+            weight: None,
+            metadata: None,
         }))
     }
 }

@@ -80,6 +80,7 @@ fn told(features: Features, serves: &[&str]) -> Fitted {
         address: "10.0.0.1:6143".parse().unwrap(),
         identity: "spiffe://demo.test/ns/shop/sa/front".parse().unwrap(),
         locality: None,
+        details: Details::default(),
     };
     let endpoints = Endpoints::from([
         ((name("behind"), 80), withdrawn),
@@ -228,4 +229,38 @@ fn a_table_of_names_only_is_read_back_with_every_service_that_is_forbidden() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("as a map or a list of names"), "{error}");
+}
+
+#[test]
+fn details_of_endpoints_are_left_out_for_sidecars_that_do_not_know_them() {
+    let with = |features| {
+        let revision = Revision {
+            store: "s".into(),
+            number: 1,
+        };
+        let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set(MESH));
+        let sidecar = Sidecar {
+            identity: "spiffe://demo.test/ns/shop/sa/all".parse().unwrap(),
+            listens_for: [].into(),
+            serves: [].into(),
+            features,
+        };
+        let details = serde_json::from_str(r#"{"weight":7,"metadata":{"a":"b"}}"#).unwrap();
+        let endpoint = Endpoint {
+            workload: "w".into(),
+            address: "10.0.0.1:6143".parse().unwrap(),
+            identity: "spiffe://demo.test/ns/shop/sa/front".parse().unwrap(),
+            locality: None,
+            details,
+        };
+        let endpoints = Endpoints::from([((name("front"), 80), vec![endpoint].into())]);
+        let fitted = plan.fitted(&plan.scope(&sidecar), &endpoints);
+        assert_eq!(fitted.withheld, []);
+        fitted.table.services[&name("front")].ports[&80].endpoints[0]
+            .details
+            .clone()
+    };
+    assert_eq!(with(Features::all()).weight.get(), 7);
+    let lacking = with(lacking(Feature::EndpointDetails));
+    assert_eq!(lacking, Details::default());
 }
