@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use weft_transport::identity::TrustDomain;
 
-use self::state::{State, Written};
+use self::state::{Served, State, Written};
 use crate::connect::{back_off, connect};
 use crate::last_heard::LastHeard;
 use crate::limits;
@@ -170,8 +170,11 @@ impl Subscription {
                 .is_some_and(|before| before.healthy.contains(one))
         };
         let served = settings.inbound.iter();
-        let health = served.map(|one| (one.clone(), healthy(one))).collect();
-        let state = State::new(cached.clone(), health);
+        let served = served.map(|(one, details)| {
+            let (healthy, details) = (healthy(one), details.clone());
+            (one.clone(), Served { healthy, details })
+        });
+        let state = State::new(cached.clone(), served.collect());
         let instance = takes_over.map_or_else(
             || format!("{:016x}", rand::random::<u64>()),
             |before| before.instance,

@@ -74,6 +74,8 @@ pub struct Plan {
     pub revision: Revision,
     trust_domain: TrustDomain,
     services: BTreeMap<ServiceName, Compiled>,
+    /// Endpoints that do not register by themselves, by service and port.
+    workloads: Vec<((ServiceName, u16), Endpoint)>,
 }
 
 #[derive(Clone, Debug)]
@@ -164,11 +166,45 @@ impl Plan {
         routes::add_routes(&mut services, set, &policies);
         add_failovers(&mut services);
         close_bypasses(&mut services, set);
-        Self {
+        let mut plan = Self {
             revision,
             trust_domain,
             services,
+            workloads: Vec::new(),
+        };
+        plan.workloads = plan.endpoints_of_workloads(set);
+        plan
+    }
+
+    /// The endpoints that Workloads name, of Services that their identities may serve.
+    fn endpoints_of_workloads(&self, set: &Set) -> Vec<((ServiceName, u16), Endpoint)> {
+        let mut found = Vec::new();
+        for (key, spec) in set.workloads() {
+            for served in &spec.services {
+                let name = ServiceName {
+                    namespace: key.namespace.clone(),
+                    name: served.name.clone(),
+                };
+                if self.may_serve(&spec.identity, &name) == Some(true)
+                    && self.has_port(&name, served.port)
+                {
+                    let endpoint = Endpoint {
+                        workload: key.to_string(),
+                        address: spec.address,
+                        identity: spec.identity.clone(),
+                        locality: spec.locality.clone(),
+                        details: spec.details(),
+                    };
+                    found.push(((name, served.port), endpoint));
+                }
+            }
         }
+        found
+    }
+
+    /// Endpoints that do not register by themselves.
+    pub fn workloads(&self) -> impl Iterator<Item = &((ServiceName, u16), Endpoint)> {
+        self.workloads.iter()
     }
 
     /// Whether `identity` may serve `service`; `None` if there is no such service.

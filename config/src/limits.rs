@@ -2,6 +2,7 @@
 
 pub mod traffic;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use weft_transport::shares::Bounds;
@@ -153,6 +154,22 @@ pub const NAMES_PER_IDENTITY_MAX: usize = 65_536;
 /// Views of the mesh that are kept, one for each set of needs: as many as there are sidecars of different
 /// kinds.
 pub const SCOPES_MAX: usize = 4_096;
+
+/// The weight of an endpoint, in percent of an ordinary share. The range is one of what is useful: an endpoint
+/// with a thousandth of the requests of another need not exist.
+pub const ENDPOINT_WEIGHT: RangeInclusive<u16> = 1..=1000;
+
+/// Labels of an endpoint. Every caller's table has them, so they are few.
+pub const ENDPOINT_LABELS_MAX: usize = 16;
+
+/// Bytes of the name of such a label.
+pub const ENDPOINT_LABEL_NAME_MAX: usize = 63;
+
+/// Bytes of its value.
+pub const ENDPOINT_LABEL_VALUE_MAX: usize = 128;
+
+/// Ports that one Workload serves, over all of its Services.
+pub const WORKLOAD_PORTS_MAX: usize = 64;
 
 /// Time between two publications of changed endpoints. It delays an endpoint by less than callers notice, and
 /// lets 10 000 sidecars be served without delaying their reports.

@@ -88,7 +88,7 @@ pub struct SidecarInfo {
     pub version: String,
     /// Services that its outbound listeners name.
     pub listens_for: Vec<ServiceName>,
-    /// `orders.shop:80` and whether its application accepts connections; only what it is registered for.
+    /// `orders.shop:80` and whether its application is healthy; only what it is registered for.
     pub serves: BTreeMap<String, bool>,
     /// `orders.shop:80` and why it is not registered, although the sidecar serves it.
     #[serde(default)]

@@ -15,6 +15,8 @@ mod generated {
 
 pub(crate) use generated::*;
 
+use std::collections::{BTreeMap, HashMap};
+
 use crate::table;
 
 impl From<&table::Revision> for Revision {
@@ -93,8 +95,42 @@ impl From<&table::Endpoint> for Endpoint {
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
+            weight: weight(&endpoint.details),
+            metadata: metadata(&endpoint.details),
         }
     }
+}
+
+/// A weight as messages carry it: 0 where it is the ordinary one, which older readers take for granted.
+pub(crate) fn weight(details: &table::Details) -> u32 {
+    match details.weight.is_ordinary() {
+        true => 0,
+        false => details.weight.into(),
+    }
+}
+
+/// Labels as messages carry them.
+pub(crate) fn metadata(details: &table::Details) -> HashMap<String, String> {
+    let labels = details.metadata.iter();
+    labels
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Both, as a message had them.
+pub(crate) fn details(
+    weight: u32,
+    metadata: HashMap<String, String>,
+) -> Result<table::Details, table::DetailsError> {
+    let weight = match weight {
+        0 => table::Weight::default(),
+        number => number.try_into()?,
+    };
+    let metadata: BTreeMap<String, String> = metadata.into_iter().collect();
+    Ok(table::Details {
+        weight,
+        metadata: metadata.try_into()?,
+    })
 }
 
 impl TryFrom<Endpoint> for table::Endpoint {
@@ -113,6 +149,8 @@ impl TryFrom<Endpoint> for table::Endpoint {
                 .map_err(|error| format!("endpoint identity: {error}"))?,
             locality: locality(&endpoint.locality)
                 .map_err(|error| format!("endpoint locality: {error}"))?,
+            details: details(endpoint.weight, endpoint.metadata)
+                .map_err(|error| format!("endpoint: {error}"))?,
         })
     }
 }

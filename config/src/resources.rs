@@ -17,6 +17,7 @@ mod schema;
 mod service;
 mod set;
 mod traffic;
+mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,6 +61,7 @@ pub use traffic::{
     RetryBudgetSpec, RetrySpec, Size, Span, SpanRange, SuccessRateSpec, TargetKind, TimeoutsSpec,
     TrafficPolicySpec, TrafficSpec, TrafficTarget,
 };
+pub use workload::{ServedPort, WorkloadSpec};
 
 /// What a resource of one kind says.
 pub trait Spec: Sized {
@@ -175,6 +177,8 @@ kinds! {
     AuthorizationPolicy(AuthorizationPolicySpec) = "AuthorizationPolicy", policy::decode;
     /// How requests and connections are treated.
     TrafficPolicy(TrafficPolicySpec) = "TrafficPolicy", traffic::decode;
+    /// A peer of the mesh that does not register by itself.
+    Workload(WorkloadSpec) = "Workload", workload::decode;
 }
 
 /// The parts that all kinds have in common.
@@ -362,7 +366,7 @@ fn kind(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<Kind> {
     }
     let known = Kind::ALL.map(Kind::as_str);
     match text.as_str() {
-        "UDPRoute" | "Workload" => {
+        "UDPRoute" => {
             let hint = format!("supported kinds are {}", known.join(", "));
             decoder.error(at, format!("kind {text} is not supported yet"), Some(hint));
         }

@@ -8,6 +8,7 @@
 //! and keep its last good one, not run it with a gap.
 
 mod asked;
+mod details;
 mod features;
 mod filters;
 mod forbidden;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
 pub use asked::Asked;
+pub use details::{Details, DetailsError, Labels, Weight};
 pub use features::{AboutFeature, Feature, Features, Loss, Withheld};
 pub use filters::{
     Cors, FieldName, FieldValue, Filters, HeaderChanges, InvalidField, Mirror, MirrorShare,
@@ -246,7 +248,7 @@ pub enum Absence {
     Withdrawn,
     /// The last workload sent nothing for the length of a lease.
     Lost,
-    /// Workloads are registered, and take no calls: they drain, or their applications accept no connections.
+    /// Workloads are registered, and take no calls: they drain, or their applications are not healthy.
     Down,
 }
 
@@ -273,7 +275,7 @@ impl fmt::Display for Absence {
                 "its last workload did not renew its registration for the length of a lease"
             }
             Self::Down => {
-                "its workloads are registered, and drain or have applications that accept no connections"
+                "its workloads are registered, and drain or have applications that fail their health checks (weft endpoints beside each says which)"
             }
         })
     }
@@ -314,7 +316,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// One registered, healthy workload that serves a port.
+/// One workload that serves a port: it registered and is healthy, or a Workload resource names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
@@ -327,6 +329,9 @@ pub struct Endpoint {
     /// Where it runs, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locality: Option<Locality>,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Details::is_empty")]
+    pub details: Details,
 }
 
 /// The rules for the callers of a service.

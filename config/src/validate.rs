@@ -6,6 +6,7 @@
 mod bypass;
 mod routes;
 mod traffic;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +57,7 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
             Resource::AuthorizationPolicy(object) => check.policy(key, &object.spec),
             Resource::TrafficPolicy(object) => check.traffic_policy(key, &object.spec),
             Resource::MeshConfig(object) => check.mesh_traffic(key, &object.spec.traffic),
+            Resource::Workload(object) => check.workload(key, &object.spec),
             // Routes are checked together. A grant says nothing of what exists.
             Resource::HttpRoute(_)
             | Resource::GrpcRoute(_)
@@ -65,6 +67,7 @@ pub fn validate(set: &Set, trust_domain: Option<&TrustDomain>, parsed: &Parsed) 
         }
     }
     check.routes();
+    check.workloads_at_one_address();
     for (key, _) in set.mesh_configs().skip(1) {
         check.error(
             key,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Instant;
 
 use http::HeaderValue;
-use weft_config::table::{Absence, Mode, Protocol, ServiceName, Traffic};
+use weft_config::table::{Absence, Details, Mode, Protocol, ServiceName, Traffic};
 use weft_transport::locks::lock;
 use weft_transport::pool::Target;
 
@@ -20,6 +20,7 @@ use crate::resilience::load::Slice;
 use crate::resilience::standing::{Begun, Change, Outcome, Standing, is_late};
 use crate::resilience::times::Times;
 use crate::resilience::verdict::Evidence;
+use crate::resilience::weights::Weights;
 
 /// See the module's documentation.
 pub(crate) struct Cluster {
@@ -37,6 +38,8 @@ pub(crate) struct Cluster {
     pub(crate) absence: Absence,
     /// The distance of the nearest endpoint, if others are farther away.
     pub(crate) nearest: Option<u8>,
+    /// The weights of the endpoints, if they differ.
+    pub(crate) weights: Option<Weights>,
     /// Where calls that reached no endpoint are counted.
     pub(crate) unreached: ByRoute,
     /// The state that all workers share about it.
@@ -66,6 +69,8 @@ pub(crate) struct Endpoint {
     pub(crate) target: Target,
     /// The name of its sidecar.
     pub(crate) workload: Box<str>,
+    /// What it says of itself.
+    pub(crate) details: Details,
     /// Its distance from here, see [`weft_config::table::Locality::distance`].
     pub(crate) distance: u8,
     /// This worker's view of its health and load.
@@ -133,6 +138,7 @@ impl Cluster {
             protocol,
             traffic,
             nearest: nearest(&endpoints),
+            weights: Weights::of(endpoints.iter().map(|one| one.details.weight.get())),
             endpoints,
             absence,
             unreached: ByRoute::default(),

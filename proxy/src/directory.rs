@@ -311,6 +311,7 @@ fn endpoints(
         Endpoint {
             target,
             workload: endpoint.workload.as_str().into(),
+            details: endpoint.details.clone(),
             distance: match (here, &endpoint.locality) {
                 (Some(here), Some(there)) => here.distance(there),
                 (_, _) => Locality::FARTHEST,
@@ -417,6 +418,7 @@ pub(crate) mod tests {
                 .parse()
                 .unwrap(),
             locality: None,
+            details: table::Details::default(),
         }
     }
 
@@ -468,6 +470,22 @@ pub(crate) mod tests {
                 .unwrap()
                 .cluster,
         )
+    }
+
+    /// A cluster of endpoints with these weights.
+    pub(crate) fn weighted(weights: &[u32], traffic: table::Traffic) -> Arc<Cluster> {
+        let mut table = table();
+        let endpoints = weights.iter().zip(0..).map(|(weight, number)| {
+            let mut endpoint = endpoint(number);
+            endpoint.details.weight = (*weight).try_into().unwrap();
+            endpoint
+        });
+        let service = Arc::make_mut(table.services.get_mut(&name("solo")).unwrap());
+        let port = service.ports.get_mut(&8080).unwrap();
+        (port.endpoints, port.traffic) = (endpoints.collect(), traffic);
+        let directory = after(table, &Directory::default());
+        let service = directory.service("solo.shop").unwrap();
+        Arc::clone(&service.port(8080).unwrap().cluster)
     }
 
     pub(crate) fn directory() -> Directory {

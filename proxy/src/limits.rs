@@ -254,11 +254,19 @@ const _: () = assert!(
 /// Label sets of one metric per worker; later ones share the series whose labels are `other`.
 pub const METRIC_SERIES_MAX: usize = 2000;
 
-/// How often the application is probed before it first accepts.
+/// The longest time between two health checks of an application of which the last one failed or did not yet
+/// decide: callers wait for it.
 pub const PROBE_INTERVAL_DOWN: Duration = Duration::from_secs(1);
 
-/// How often the application is probed while it accepts.
-pub const PROBE_INTERVAL_UP: Duration = Duration::from_secs(5);
+/// Bytes of the head of an answer to a health check; a longer one fails it. The least that hyper allows.
+pub const HEALTH_HEAD_BYTES_MAX: usize = 8192;
+
+/// Bytes of the body of an answer to a health check that are read, to see whether it breaks off. A body that
+/// is longer has said enough.
+pub const HEALTH_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of the one message of gRPC's health service; it has two.
+pub const HEALTH_GRPC_BYTES_MAX: usize = 1024;
 
 /// How long tunnels that are cut at the end of a drain may take to reset their two sides; they only have to
 /// write.

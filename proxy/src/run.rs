@@ -42,9 +42,10 @@ use mesh_port::Carrier;
 pub trait ControlPlane: Send + Sync + 'static {
     /// The table, whole, each time it changes.
     fn tables(&self) -> watch::Receiver<Option<Arc<Table>>>;
-    /// Tells whether the application behind a service accepts connections. A service is registered
-    /// only while it does.
+    /// Tells whether the application behind a service is healthy. A service is registered only while it is.
     fn set_health(&self, service: &ServiceName, port: u16, healthy: bool);
+    /// What was told last, by this process or the one that it took over from.
+    fn is_healthy(&self, service: &ServiceName, port: u16) -> bool;
     /// Reports that a revision is in force, or why it is not.
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>);
     /// Tables that were refused before [`Self::tables`] received them.
@@ -66,6 +67,10 @@ impl ControlPlane for weft_config::client::SubscriptionHandle {
 
     fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
         Self::set_health(self, service, port, healthy);
+    }
+
+    fn is_healthy(&self, service: &ServiceName, port: u16) -> bool {
+        Self::is_healthy(self, service, port)
     }
 
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
@@ -241,8 +246,9 @@ fn served(
                 service: one.service.to_string(),
                 error,
             })?;
+            let (application, check) = (one.application.clone(), one.health.clone());
             let mut served =
-                ServedService::new(name, one.port, one.application.clone(), destinations, now);
+                ServedService::new(name, one.port, (application, check), destinations, now);
             served.send_via = one.send_via;
             Ok(Arc::new(served))
         })

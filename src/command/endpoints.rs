@@ -92,6 +92,8 @@ fn table(shown: &Value) -> Table {
         "DESTINATION",
         "WORKLOAD",
         "ADDRESS",
+        "WEIGHT",
+        "METADATA",
         "WORKER",
         "STATE",
         "WHY",
@@ -104,6 +106,8 @@ fn table(shown: &Value) -> Table {
             plain(&row["destination"]),
             plain(&row["workload"]),
             plain(&row["address"]),
+            plain(&row["weight"]),
+            labels(&row["metadata"]),
             plain(&row["worker"]),
             plain(&row["state"]),
             plain(&row["out"]["cause"]),
@@ -113,10 +117,10 @@ fn table(shown: &Value) -> Table {
         ]);
     }
     for row in shown["without_endpoints"].as_array().into_iter().flatten() {
-        let mut cells = vec!["-".to_owned(); 9];
+        let mut cells = vec!["-".to_owned(); 11];
         cells[0] = plain(&row["destination"]);
-        cells[4] = "none".to_owned();
-        cells[5] = plain(&row["why"]);
+        cells[6] = "none".to_owned();
+        cells[7] = plain(&row["why"]);
         table.row(cells);
     }
     table
@@ -127,6 +131,9 @@ fn served(shown: &Value) -> Option<Table> {
     let rows = shown["served"].as_array().filter(|rows| !rows.is_empty())?;
     let mut table = Table::new(&[
         "SERVED",
+        "HEALTH",
+        "CHECK",
+        "WHY",
         "IN FLIGHT",
         "LIMIT",
         "WAITING",
@@ -142,8 +149,12 @@ fn served(shown: &Value) -> Option<Table> {
             (_, Some("Observe")) => "observes",
             (_, _) => "calm",
         };
+        let health = &row["health"];
         table.row([
             plain(&row["service"]),
+            plain(&health["state"]),
+            plain(&health["check"]),
+            plain(&health["failed"]),
             plain(&row["in_flight"]),
             plain(&row["limit"]),
             plain(&row["waiting"]),
@@ -153,6 +164,18 @@ fn served(shown: &Value) -> Option<Table> {
         ]);
     }
     Some(table)
+}
+
+/// `version=v2,rack=7`.
+fn labels(value: &Value) -> String {
+    let pairs = value.as_object().into_iter().flatten();
+    let pairs: Vec<String> = pairs
+        .map(|(name, value)| format!("{name}={}", plain(value)))
+        .collect();
+    match pairs.is_empty() {
+        true => "-".to_owned(),
+        false => pairs.join(","),
+    }
 }
 
 fn plain(value: &Value) -> String {

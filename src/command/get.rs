@@ -224,6 +224,19 @@ fn summary(resource: &Resource) -> String {
             format!("{}: {}", targets.join(", "), fields.join(", "))
         }
         Resource::MeshConfig(mesh) => one_line(&mesh.spec),
+        Resource::Workload(workload) => {
+            let spec = &workload.spec;
+            let served = spec.services.iter();
+            let served: Vec<String> = served
+                .map(|one| format!("{}:{}", one.name, one.port))
+                .collect();
+            format!(
+                "{} at {} as {}",
+                served.join(", "),
+                spec.address,
+                spec.identity
+            )
+        }
     }
 }
 

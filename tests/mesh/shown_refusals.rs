@@ -341,10 +341,10 @@ fn the_reasons_for_a_service_without_endpoints_are_told_apart() {
     shop.wait_endpoints("orders:80", 1);
     assert_eq!(get(address, "/").unwrap().status, 200);
     drop(origin);
-    expect("accept no connections");
+    expect("fail their health checks");
     let admin = shop.admin().to_string();
     let listed = mesh.weft(&["endpoints", "orders", "--admin", &admin]).ok();
-    assert!(listed.contains("accept no connections"), "{listed}");
+    assert!(listed.contains("fail their health checks"), "{listed}");
     let at = orders.admin().to_string();
     let served = mesh.weft(&["endpoints", "orders", "--admin", &at]).ok();
     let row = served

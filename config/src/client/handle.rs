@@ -25,12 +25,17 @@ impl SubscriptionHandle {
         self.shared.tables.subscribe()
     }
 
-    /// Whether the application behind a service accepts connections. It counts as unhealthy until the first
+    /// Whether the application behind a service is healthy. It counts as unhealthy until the first
     /// report.
     pub fn set_health(&self, service: &ServiceName, port: u16, healthy: bool) {
         if self.shared.lock().set_health(service, port, healthy) {
             self.shared.changed.notify_one();
         }
+    }
+
+    /// The last such report, of this process or of the one that it took over from.
+    pub fn is_healthy(&self, service: &ServiceName, port: u16) -> bool {
+        self.shared.lock().is_healthy(service, port)
     }
 
     /// The sidecar runs this revision, or says why it does not and goes on with its last good one.

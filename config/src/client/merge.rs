@@ -139,7 +139,7 @@ pub(super) fn without(table: &Table, withdrawn: &[((ServiceName, u16), Endpoint)
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::table::{Protocol, Service};
+    use crate::table::{Details, Protocol, Service};
 
     pub(crate) fn endpoint(address: &str) -> Endpoint {
         Endpoint {
@@ -147,6 +147,7 @@ pub(super) mod tests {
             address: address.parse().unwrap(),
             identity: "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap(),
             locality: None,
+            details: Details::default(),
         }
     }
 

@@ -16,16 +16,23 @@ use super::SubscriptionStatus;
 use super::held::{HeldTables, Outcome};
 use crate::limits;
 use crate::proto;
-use crate::table::{Revision, ServiceName, Table};
+use crate::table::{Details, Revision, ServiceName, Table};
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    health: BTreeMap<(ServiceName, u16), bool>,
+    served: BTreeMap<(ServiceName, u16), Served>,
     pub(super) held: HeldTables,
     disk: Disk,
     /// A successor registers under the same name: a report of this process would undo its reports.
     handed_over: bool,
     pub(super) status: SubscriptionStatus,
+}
+
+/// One service of this sidecar.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Served {
+    pub(crate) healthy: bool,
+    pub(crate) details: Details,
 }
 
 /// How the last good table compares with its file.
@@ -53,14 +60,14 @@ impl State {
     /// With the table of the predecessor, and the services that this process serves.
     pub(crate) fn new(
         saved: Option<Arc<Table>>,
-        health: BTreeMap<(ServiceName, u16), bool>,
+        served: BTreeMap<(ServiceName, u16), Served>,
     ) -> Self {
         let status = SubscriptionStatus {
             from_disk: saved.is_some(),
             ..SubscriptionStatus::default()
         };
         Self {
-            health,
+            served,
             held: HeldTables::of(saved),
             status,
             ..Self::default()
@@ -120,32 +127,40 @@ impl State {
         self.disk.is_old |= self.held.good().is_some();
     }
 
-    /// Whether an application accepts connections; true if that is a change.
+    /// Whether an application is healthy; true if that is a change.
     pub(super) fn set_health(
         &mut self,
         service: &ServiceName,
         port: u16,
         is_healthy: bool,
     ) -> bool {
-        let known = self.health.get_mut(&(service.clone(), port));
-        known.is_some_and(|known| std::mem::replace(known, is_healthy) != is_healthy)
+        let known = self.served.get_mut(&(service.clone(), port));
+        known.is_some_and(|known| std::mem::replace(&mut known.healthy, is_healthy) != is_healthy)
     }
 
-    /// The services whose application accepts connections.
+    /// Whether an application was reported as healthy.
+    pub(super) fn is_healthy(&self, service: &ServiceName, port: u16) -> bool {
+        let known = self.served.get(&(service.clone(), port));
+        known.is_some_and(|known| known.healthy)
+    }
+
+    /// The services whose application is healthy.
     pub(super) fn healthy(&self) -> Vec<(ServiceName, u16)> {
-        let healthy = self.health.iter().filter(|(_, healthy)| **healthy);
+        let healthy = self.served.iter().filter(|(_, one)| one.healthy);
         healthy.map(|(service, _)| service.clone()).collect()
     }
 
     /// The services that the sidecar serves.
     pub(super) fn report(&self) -> proto::Report {
         let inbound = self
-            .health
+            .served
             .iter()
-            .map(|((service, port), healthy)| proto::Inbound {
+            .map(|((service, port), one)| proto::Inbound {
                 service: service.to_string(),
                 port: (*port).into(),
-                healthy: *healthy,
+                healthy: one.healthy,
+                weight: proto::weight(&one.details),
+                metadata: proto::metadata(&one.details),
             });
         proto::Report {
             inbound: inbound.collect(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use weft_transport::credentials::Credentials;
 
-use crate::table::{Locality, Revision, ServiceName, Withheld};
+use crate::table::{Details, Locality, Revision, ServiceName, Withheld};
 
 /// The parameters of a subscription.
 #[derive(Clone, Debug)]
@@ -28,8 +28,9 @@ pub struct SubscriptionSettings {
     pub advertise: watch::Receiver<Option<SocketAddr>>,
     /// Where this sidecar runs, if the settings say so.
     pub locality: Option<Locality>,
-    /// The services of this sidecar. Each is registered while its application is healthy.
-    pub inbound: Vec<(ServiceName, u16)>,
+    /// The services of this sidecar, with what it says of itself there. Each is registered while its
+    /// application is healthy.
+    pub inbound: BTreeMap<(ServiceName, u16), Details>,
     /// The registration of the predecessor, if there is one.
     pub takes_over: Option<Registration>,
 }
@@ -40,7 +41,7 @@ pub struct SubscriptionSettings {
 pub struct Registration {
     /// The name that the first of the processes gave itself.
     pub instance: String,
-    /// The services whose application accepts connections.
+    /// The services whose application is healthy.
     pub healthy: Vec<(ServiceName, u16)>,
 }
 

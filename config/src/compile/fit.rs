@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::resources::{Key, Kind};
 use crate::table::{
-    Absence, Action, Authorization, Default, Feature, Features, Loss, PathCase, Rule, ServiceName,
-    Table, Withheld,
+    Absence, Action, Authorization, Default, Details, Feature, Features, Loss, PathCase, Rule,
+    Service, ServiceName, Table, Withheld,
 };
 
 /// A table in the form that its sidecar supports.
@@ -62,6 +62,9 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
                 instead: "its application gets HTTP/1.1, except for calls of gRPC".to_owned(),
             }));
         }
+        if !features.has(Feature::EndpointDetails) {
+            without_details(service);
+        }
         withheld.extend(routes::fit(name, service, features));
         let Some(authorization) = &service.authorization else {
             continue;
@@ -92,6 +95,18 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
     }
 }
 
+fn without_details(service: &mut Arc<Service>) {
+    let mut all = service.ports.values().flat_map(|port| &port.endpoints);
+    if all.all(|endpoint| endpoint.details.is_empty()) {
+        return;
+    }
+    for port in Arc::make_mut(service).ports.values_mut() {
+        for endpoint in &mut port.endpoints {
+            endpoint.details = Details::default();
+        }
+    }
+}
+
 /// Features of [`Loss::Calls`] by which an authorization refuses calls.
 fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> {
     let judges_paths = authorization.rules.iter().any(|rule| rule.paths.is_some());
@@ -109,6 +124,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::LeastBackoff
             | Feature::TcpRoutes
             | Feature::TlsRoutes
+            | Feature::EndpointDetails
             | Feature::H2c => false,
         })
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::resources::{SourceFile, parse};
-use crate::table::Table;
+use crate::table::{Details, Table};
 
 const MESH: &str = r#"
 apiVersion: weft.dev/v1alpha1
@@ -96,6 +96,7 @@ fn endpoints() -> Endpoints {
         address: "10.0.0.1:6143".parse().unwrap(),
         identity: id("orders-v1"),
         locality: None,
+        details: Details::default(),
     };
     Endpoints::from([((name("orders-v1"), 80), vec![endpoint].into())])
 }
@@ -283,4 +284,31 @@ fn a_service_that_only_routes_lead_to_knows_their_parents_and_every_service_how_
     let parent = authorization("orders");
     assert_eq!(parent.parents, None);
     assert_eq!(parent.path_case, table::PathCase::Sensitive);
+}
+
+#[test]
+fn workloads_are_endpoints_of_services_that_their_identity_may_serve_and_of_no_others() {
+    let workload = |name: &str, account: &str, service: &str, port: u16| {
+        format!(
+            "\n---\napiVersion: weft.dev/v1alpha1\nkind: Workload\n\
+             metadata: {{name: {name}, namespace: shop}}\nspec:\n  address: \"10.0.0.7:6143\"\n  \
+             identity: spiffe://demo.test/ns/shop/sa/{account}\n  \
+             services: [{{name: {service}, port: {port}}}]\n  weight: 50\n  locality: eu/a\n"
+        )
+    };
+    let text = MESH.to_owned()
+        + &workload("one", "orders-v1", "orders-v1", 80)
+        + &workload("stranger", "orders", "orders-v1", 80)
+        + &workload("no-port", "orders-v1", "orders-v1", 81)
+        + &workload("no-service", "orders-v1", "missing", 80);
+    let plan = plan(&text);
+    let found: Vec<_> = plan.workloads().collect();
+    let [((service, port), endpoint)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!((service, *port), (&name("orders-v1"), 80));
+    assert_eq!(endpoint.workload, "Workload/shop/one");
+    assert_eq!(endpoint.identity, id("orders-v1"));
+    assert_eq!(endpoint.details.weight.get(), 50);
+    assert!(endpoint.locality.is_some());
 }

@@ -30,6 +30,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// See [`super::TrafficPolicySpec`].
     TrafficPolicy,
+    /// See [`super::WorkloadSpec`].
+    Workload,
 }
 
 /// All that there is to know of a [`Kind`] beside its types.
@@ -61,6 +63,7 @@ impl Kind {
         Self::ReferenceGrant,
         Self::AuthorizationPolicy,
         Self::TrafficPolicy,
+        Self::Workload,
     ];
 
     const fn about(self) -> AboutKind {
@@ -118,6 +121,12 @@ impl Kind {
                 group: WEFT,
                 versions: WEFT_VERSIONS,
                 aliases: &["trafficpolicies"],
+            },
+            Self::Workload => AboutKind {
+                name: "Workload",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["workloads"],
             },
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     AuthorizationPolicySpec, Key, Kind, MeshConfigSpec, ReferenceGrantSpec, Resource, Route,
-    ServiceSpec, Spec, TrafficPolicySpec,
+    ServiceSpec, Spec, TrafficPolicySpec, WorkloadSpec,
 };
 use crate::table::{self, ServiceName};
 
@@ -72,6 +72,11 @@ impl Set {
 
     /// All grants.
     pub fn grants(&self) -> impl Iterator<Item = (&Key, &ReferenceGrantSpec)> {
+        self.all()
+    }
+
+    /// All workloads that do not register by themselves.
+    pub fn workloads(&self) -> impl Iterator<Item = (&Key, &WorkloadSpec)> {
         self.all()
     }
 

@@ -354,6 +354,7 @@ fn without(state: &ServerState, keys: &[String]) -> Result<Planned, Status> {
 fn check(state: &ServerState, next: &Set, parsed: &Parsed) -> ChangeResult {
     let mut findings: Findings = parsed.findings.clone();
     findings.extend(validate(next, Some(&state.trust_domain), parsed));
+    findings.extend(state.registered_too(parsed));
     findings.sort();
     ChangeResult {
         findings,

@@ -9,10 +9,28 @@ use weft_transport::identity::SpiffeId;
 
 use crate::compile::{Endpoints, Plan, Served};
 use crate::limits;
-use crate::table::{Absence, Endpoint, Locality, ServiceName};
+use crate::table::{Absence, Details, Endpoint, Locality, ServiceName};
 
-/// The services that a sidecar reports, with the health of each application.
-pub(super) type Inbound = BTreeMap<(ServiceName, u16), bool>;
+/// The services that a sidecar reports.
+pub(super) type Inbound = BTreeMap<(ServiceName, u16), Reported>;
+
+/// What it reports of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    /// Whether the application is healthy.
+    pub(super) healthy: bool,
+    /// What the sidecar says of itself there.
+    pub(super) details: Details,
+}
+
+impl From<bool> for Reported {
+    fn from(healthy: bool) -> Self {
+        Self {
+            healthy,
+            details: Details::default(),
+        }
+    }
+}
 
 /// One process: its proven identity and the name that it gave itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,31 +164,38 @@ impl Registry {
     }
 
     /// The existing services that a workload with a valid lease serves and may serve, and whether its
-    /// application accepts connections.
+    /// application is healthy.
     pub(super) fn serves<'a>(
         &'a self,
         workload: &'a Workload,
         plan: &'a Plan,
-    ) -> impl Iterator<Item = (&'a (ServiceName, u16), bool)> {
+    ) -> impl Iterator<Item = (&'a (ServiceName, u16), &'a Reported)> {
         let lease = self.leases.get(workload);
         let inbound = lease.into_iter().flat_map(|lease| lease.inbound.as_ref());
-        inbound
-            .filter(|((service, port), _)| {
-                plan.may_serve(&workload.identity, service) == Some(true)
-                    && plan.has_port(service, *port)
-            })
-            .map(|(one, healthy)| (one, *healthy))
+        inbound.filter(|((service, port), _)| {
+            plan.may_serve(&workload.identity, service) == Some(true)
+                && plan.has_port(service, *port)
+        })
     }
 
-    /// Healthy endpoints of services and ports that exist and that the identity may serve; if there are none,
-    /// the reason.
+    /// The identities of the workloads that registered under an address, with or without permission.
+    pub(super) fn at(&self, address: SocketAddr) -> impl Iterator<Item = &SpiffeId> {
+        let at = move |(_, lease): &(&Workload, &Lease)| lease.address == address;
+        self.leases
+            .iter()
+            .filter(at)
+            .map(|(workload, _)| &workload.identity)
+    }
+
+    /// Healthy endpoints of services and ports that exist and that the identity may serve, with those that
+    /// Workload resources name; if there are none, the reason.
     pub(super) fn endpoints(&mut self, plan: &Plan) -> Endpoints {
         self.last
             .retain(|(service, port), _| plan.has_port(service, *port));
         let mut found = Endpoints::new();
         let mut serve = Vec::new();
         for (workload, lease) in &self.leases {
-            for (one, healthy) in self.serves(workload, plan) {
+            for (one, reported) in self.serves(workload, plan) {
                 if self
                     .last
                     .get(one)
@@ -179,18 +204,29 @@ impl Registry {
                     serve.push((one.clone(), workload.identity.clone()));
                 }
                 let served = found.entry(one.clone()).or_default();
-                if healthy {
+                if reported.healthy {
                     served.endpoints.push(Endpoint {
                         workload: workload.instance.clone(),
                         address: lease.address,
                         identity: workload.identity.clone(),
                         locality: lease.locality.clone(),
+                        details: reported.details.clone(),
                     });
                 }
             }
         }
         for (one, identity) in serve {
             self.last.insert(one, (identity, Absence::Never));
+        }
+        for (one, endpoint) in plan.workloads() {
+            let served = found.entry(one.clone()).or_default();
+            let is_it = |other: &Endpoint| {
+                other.address == endpoint.address && other.identity == endpoint.identity
+            };
+            // One that registers as well is known better by what it says itself.
+            if !served.endpoints.iter().any(is_it) {
+                served.endpoints.push(endpoint.clone());
+            }
         }
         for served in found.values_mut() {
             served.endpoints.sort();
@@ -226,13 +262,18 @@ mod tests {
     fn inbound(healthy: bool) -> Arc<Inbound> {
         Arc::new(Inbound::from([(
             ("orders.shop".parse().unwrap(), 80),
-            healthy,
+            healthy.into(),
         )]))
     }
 
+    const MESH: &str = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: orders, namespace: shop}\n\
+                        spec: {ports: [{port: 80, protocol: http}]}\n";
+
     fn plan() -> Plan {
-        let text = "apiVersion: weft.dev/v1alpha1\nkind: Service\nmetadata: {name: orders, namespace: shop}\n\
-                    spec: {ports: [{port: 80, protocol: http}]}\n";
+        plan_of(MESH)
+    }
+
+    fn plan_of(text: &str) -> Plan {
         let parsed = parse(&[SourceFile {
             name: "mesh.yaml".into(),
             text: text.into(),
@@ -281,17 +322,53 @@ mod tests {
     }
 
     #[test]
+    fn a_workload_is_there_without_a_lease_and_one_that_registers_counts_in_its_place() {
+        let workload_at = |address: &str| {
+            format!(
+                "{MESH}---\napiVersion: weft.dev/v1alpha1\nkind: Workload\n\
+                 metadata: {{name: cellar, namespace: shop}}\nspec:\n  address: \"{address}\"\n  \
+                 identity: spiffe://demo.test/ns/shop/sa/orders\n  \
+                 services: [{{name: orders, port: 80}}]\n"
+            )
+        };
+        let plan = plan_of(&workload_at("10.0.0.1:6143"));
+        let port = ("orders.shop".parse().unwrap(), 80);
+        let (mut registry, now) = (Registry::default(), Instant::now());
+        let names = |registry: &mut Registry| -> Vec<String> {
+            let served = registry.endpoints(&plan).remove(&port).unwrap_or_default();
+            assert_eq!(served.absence, Absence::Never);
+            let endpoints = served.endpoints.into_iter();
+            endpoints.map(|one| one.workload).collect()
+        };
+        let cellar = "Workload/shop/cellar";
+        assert_eq!(names(&mut registry), [cellar]);
+        let (elsewhere, same) = ("10.0.0.2:6143", "10.0.0.1:6143");
+        let report = |registry: &mut Registry, address: &str, up| {
+            let address = address.parse().unwrap();
+            registry.report(&workload("a"), address, None, inbound(up), now);
+        };
+        report(&mut registry, elsewhere, true);
+        assert_eq!(names(&mut registry), [cellar, "a"]);
+        report(&mut registry, same, true);
+        assert_eq!(names(&mut registry), ["a"]);
+        assert_eq!(registry.at(same.parse().unwrap()).count(), 1);
+        // The operator's word holds where the sidecar itself does not register.
+        report(&mut registry, same, false);
+        assert_eq!(names(&mut registry), [cellar]);
+    }
+
+    #[test]
     fn what_is_served_is_what_a_valid_lease_says_of_what_exists() {
         let plan = plan();
         let (mut registry, now) = (Registry::default(), Instant::now());
         let (own, address) = (workload("a"), "10.0.0.1:6143".parse().unwrap());
         let mut reported = Inbound::clone(&inbound(false));
-        reported.insert(("carts.shop".parse().unwrap(), 80), true);
+        reported.insert(("carts.shop".parse().unwrap(), 80), true.into());
         registry.report(&own, address, None, Arc::new(reported), now);
         let serves = |registry: &Registry| -> Vec<_> {
             let serves = registry.serves(&own, &plan);
             serves
-                .map(|((name, port), up)| (format!("{name}:{port}"), up))
+                .map(|((name, port), said)| (format!("{name}:{port}"), said.healthy))
                 .collect()
         };
         assert_eq!(serves(&registry), [("orders.shop:80".to_owned(), false)]);

@@ -22,7 +22,7 @@ use weft_transport::tasks::Tasks;
 
 use super::delivery::{Delivery, Outgoing, delivery};
 use super::pace::Pace;
-use super::registry::{Inbound, Workload};
+use super::registry::{Inbound, Reported, Workload};
 use super::sent::{After, News, Next, NotSendable, Sent};
 use super::sidecars::{About, Place, Stream, TooManyNames};
 use super::state::{ServerState, View};
@@ -260,11 +260,12 @@ impl Subscriber<'_> {
         let (workload, number) = (&self.workload, self.stream.number);
         match message.kind {
             Some(In::Report(report)) => {
-                let inbound = inbound(&report)?;
+                let leaving = report.leaving;
+                let inbound = inbound(report)?;
                 self.state
                     .report(workload, number, inbound, now)
                     .map_err(too_many_names)?;
-                if report.leaving {
+                if leaving {
                     self.state.leave(workload, number);
                 }
             }
@@ -383,20 +384,25 @@ fn checked(hello: &proto::Hello, caller: &Caller, peer: &PeerId) -> Result<About
     })
 }
 
-fn inbound(report: &proto::Report) -> Result<Inbound, Status> {
+fn inbound(report: proto::Report) -> Result<Inbound, Status> {
     if report.inbound.len() > limits::INBOUND_MAX {
         return Err(invalid(&"too many services in a report"));
     }
     report
         .inbound
-        .iter()
+        .into_iter()
         .map(|one| {
             let service = one
                 .service
                 .parse()
                 .map_err(|error: NameError| invalid(&error))?;
             let port = u16::try_from(one.port).map_err(|error| invalid(&error))?;
-            Ok(((service, port), one.healthy))
+            let details = proto::details(one.weight, one.metadata);
+            let reported = Reported {
+                healthy: one.healthy,
+                details: details.map_err(|error| invalid(&error))?,
+            };
+            Ok(((service, port), reported))
         })
         .collect()
 }

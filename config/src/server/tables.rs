@@ -253,7 +253,7 @@ mod tests {
 
     use super::*;
     use crate::resources::{Set, SourceFile, parse};
-    use crate::table::{Endpoint, Features, Revision, ServiceName};
+    use crate::table::{Details, Endpoint, Features, Revision, ServiceName};
 
     const MESH: &str = "\
 apiVersion: weft.dev/v1alpha1
@@ -307,6 +307,7 @@ spec:
             address: "10.0.0.1:6143".parse().unwrap(),
             identity: "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap(),
             locality: None,
+            details: Details::default(),
         };
         Arc::new(Endpoints::from([(
             ("orders.shop".parse().unwrap(), 80),

@@ -10,7 +10,7 @@ use weft_transport::identity::SpiffeId;
 use super::registry::Inbound;
 use crate::limits;
 use crate::proto;
-use crate::table::{Endpoint, ServiceName, Table};
+use crate::table::{Details, Endpoint, ServiceName, Table};
 
 /// By identity, the ports that it reported as not served, and their addresses. A report counts only for its
 /// own identity.
@@ -27,9 +27,9 @@ impl Withdrawn {
     ) -> bool {
         let mut any = false;
         let own = self.0.entry(identity.clone()).or_default();
-        for ((service, port), healthy) in inbound {
+        for ((service, port), reported) in inbound {
             let one = (service.clone(), *port, address);
-            any |= if *healthy {
+            any |= if reported.healthy {
                 own.remove(&one)
             } else {
                 own.len() < limits::WITHDRAWN_PER_IDENTITY_MAX && own.insert(one)
@@ -50,6 +50,7 @@ impl Withdrawn {
                         address: *address,
                         identity: identity.clone(),
                         locality: None,
+                        details: Details::default(),
                     };
                     let list = ports.entry((service, *port)).or_default();
                     list.push((&endpoint).into());
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     fn inbound(port: u16, healthy: bool) -> Inbound {
-        Inbound::from([(("orders.shop".parse().unwrap(), port), healthy)])
+        Inbound::from([(("orders.shop".parse().unwrap(), port), healthy.into())])
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The QUIC knobs have theirs in `weft_transport::tuning`.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -41,6 +42,28 @@ pub const TUNNEL_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Idle pooled application connection: applications close theirs after 2 to 5 s, so the sidecar closes its
 /// own first.
 pub const APPLICATION_IDLE: Duration = Duration::from_millis(1500);
+/// From one health check of an application to the next: an application that ends is noticed within seconds.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+/// What that may be: more than ten checks in a second would be load, less than one an hour no check.
+pub const HEALTH_INTERVAL_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(60 * 60);
+/// One health check in all: the application is on this host, and has nothing to do but to answer.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// What that may be: below 10 ms it fires on a busy host, and an application that needs more than a minute
+/// does not serve.
+pub const HEALTH_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(60);
+/// Failed requests in a row that take an application out: one late answer of a busy application must not
+/// (the default of Kubernetes).
+pub const HEALTH_UNHEALTHY: NonZeroU32 = NonZeroU32::MIN.saturating_add(2);
+/// What the thresholds of health checks may be.
+pub const HEALTH_THRESHOLD: RangeInclusive<u32> = 1..=100;
+/// What the grace at the start may be: no application starts for longer than an hour.
+pub const HEALTH_GRACE_RANGE: RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(60 * 60);
+/// Bytes of a path, a host or the name of a gRPC service in a health check.
+pub const HEALTH_TEXT_MAX: usize = 512;
+
 /// The range of a timeout: below 10 ms it fires on a busy host, above 7 days it has no effect.
 pub const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(7 * 24 * 60 * 60);

@@ -7,6 +7,7 @@
 mod admin;
 mod ca;
 mod error;
+mod health;
 mod layers;
 pub mod limits;
 mod proxy;
@@ -17,6 +18,7 @@ mod values;
 pub use admin::{Observe, ProxyAdmin, ProxyPlace, locate_proxy};
 pub use ca::{CaSettings, load_ca};
 pub use error::{Position, SettingsError};
+pub use health::{HealthCheck, Question};
 pub use layers::{Loaded, Sources, yaml_message};
 pub use proxy::{
     Concurrency, Drain, Inbound, InboundService, OutboundListener, OutboundTarget, ProxySettings,

@@ -13,6 +13,7 @@ use weft_transport::tuning::{TransportSettings, Tuning};
 
 use super::admin::{ProxyAdmin, parse_proxy as parse_admin};
 use super::error::{Problem, SettingsError};
+use super::health::{self, HealthCheck};
 use super::layers::{Loaded, Sources, merge};
 use super::limits;
 use super::raw::{
@@ -20,7 +21,7 @@ use super::raw::{
     RawTimeouts, RouteBy,
 };
 use super::values::{DurationText, HostPort, LocalAddress, ServiceReference};
-use crate::table::Locality;
+use crate::table::{Details, Locality};
 
 /// The parameters of `weft proxy run`.
 #[derive(Clone, Debug)]
@@ -80,6 +81,10 @@ pub struct InboundService {
     pub application: LocalAddress,
     /// Whether it gets the field `Via`.
     pub send_via: bool,
+    /// How it is asked whether it is able to serve.
+    pub health: HealthCheck,
+    /// What this endpoint says of itself to callers.
+    pub details: Details,
 }
 
 /// A listener for the application.
@@ -153,7 +158,10 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
     let state_dir = raw
         .state_dir
         .ok_or_else(|| Problem::new("state_dir", "is missing: write a directory of this sidecar's own, as state_dir: /var/lib/weft/orders (or --state-dir)"))?;
-    let inbound = raw.inbound.map(parse_inbound).transpose()?;
+    let timeouts = parse_timeouts(raw.timeouts.unwrap_or_default())?;
+    let connect = timeouts.application_connect;
+    let inbound = raw.inbound.map(|inbound| parse_inbound(inbound, connect));
+    let inbound = inbound.transpose()?;
     let outbound = raw.outbound.unwrap_or_default();
     let revision_header = outbound.revision_header.unwrap_or(false);
     let outbound = parse_outbound(outbound)?;
@@ -187,7 +195,7 @@ fn parse(raw: RawProxy, cores: NonZeroUsize) -> Result<ProxySettings, Problem> {
         admin,
         access_log: raw.access_log.unwrap_or_default(),
         transport: parse_transport(raw.transport.unwrap_or_default())?,
-        timeouts: parse_timeouts(raw.timeouts.unwrap_or_default())?,
+        timeouts,
         drain: parse_drain(raw.drain.unwrap_or_default())?,
         concurrency: parse_concurrency(raw.concurrency.unwrap_or_default())?,
     })
@@ -209,7 +217,7 @@ fn parse_workers(workers: Option<usize>, cores: NonZeroUsize) -> Result<NonZeroU
         })
 }
 
-fn parse_inbound(raw: RawInbound) -> Result<Inbound, Problem> {
+fn parse_inbound(raw: RawInbound, connect: Duration) -> Result<Inbound, Problem> {
     let raw_services = raw.services.unwrap_or_default();
     if raw_services.len() > limits::SERVICES_MAX {
         return Err(Problem::new(
@@ -234,7 +242,16 @@ fn parse_inbound(raw: RawInbound) -> Result<Inbound, Problem> {
                 format!("{}:{} stands here twice: keep one", raw.service, raw.port),
             ));
         }
+        let health = match raw.health {
+            Some(written) => health::parse(written, &raw.application, &field("health"))?,
+            None => HealthCheck::connects(raw.application.clone(), connect),
+        };
         services.push(InboundService {
+            health,
+            details: Details {
+                weight: raw.weight.unwrap_or_default(),
+                metadata: raw.metadata.unwrap_or_default(),
+            },
             service: raw.service,
             port: raw.port,
             application: raw.application,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use weft_transport::tuning::TransportSettings;
 
-use crate::table::Locality;
+use crate::table::{Labels, Locality, Weight};
 
 use super::values::{
     AdminSocket, DurationText, HostPort, ListenAddress, LocalAddress, ServiceReference,
@@ -113,6 +113,62 @@ pub struct RawService {
     /// See [`super::InboundService::send_via`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_via: Option<bool>,
+    /// How the application is asked whether it is able to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<RawHealth>,
+    /// Its share of the requests of callers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+    /// Labels that callers' tables show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Labels>,
+}
+
+/// `inbound.services[].health`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawHealth {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// The path of `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The host of `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The service of `grpc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The port, if it is not that of the application.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// See [`super::HealthCheck::interval`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<DurationText>,
+    /// See [`super::HealthCheck::timeout`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<DurationText>,
+    /// See [`super::HealthCheck::healthy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<u32>,
+    /// See [`super::HealthCheck::unhealthy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy: Option<u32>,
+    /// See [`super::HealthCheck::grace`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<DurationText>,
+}
+
+/// What an application is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckKind {
+    /// Whether it accepts a connection.
+    Tcp,
+    /// A request of HTTP/1.1.
+    Http,
+    /// The health service of gRPC.
+    Grpc,
 }
 
 /// `outbound`.

@@ -36,6 +36,8 @@ pub enum Feature {
     LeastBackoff,
     /// An application of HTTP that takes every request over HTTP/2 ([`super::Port::h2c`]).
     H2c,
+    /// The weights and labels of endpoints ([`super::Details`]).
+    EndpointDetails,
 }
 
 /// The description of a [`Feature`].
@@ -54,8 +56,8 @@ pub struct AboutFeature {
 /// The loss in a sidecar without a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Words of answers and listings; every request gets the same treatment. It is left out and not
-    /// mentioned.
+    /// Words of answers and listings, or which of several endpoints that may take a request does; every
+    /// request gets the same treatment. It is left out and not mentioned.
     Words,
     /// A restriction of callers. The service is closed in that sidecar, which refuses all calls to it,
     /// because it could otherwise let a call through that the restriction refuses. Operators see it by name.
@@ -68,7 +70,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -80,6 +82,7 @@ impl Feature {
         Self::TlsRoutes,
         Self::LeastBackoff,
         Self::H2c,
+        Self::EndpointDetails,
     ];
 
     /// Its description.
@@ -150,6 +153,12 @@ impl Feature {
                 since: "0.1.0",
                 without: "a port whose application gets HTTP/1.1, except for calls of gRPC",
                 loss: Loss::Requests,
+            },
+            Self::EndpointDetails => AboutFeature {
+                name: "endpoint-details",
+                since: "0.1.0",
+                without: "endpoints of equal weight, without labels",
+                loss: Loss::Words,
             },
         }
     }

@@ -411,3 +411,87 @@ fn timeouts_of_a_rule_follow_gateway_api() {
         ]
     );
 }
+
+fn workload(spec: &str) -> Vec<String> {
+    check(&format!(
+        "{}apiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {{name: cellar, namespace: shop}}\n\
+         spec: {spec}\n",
+        two_services()
+    ))
+}
+
+#[test]
+fn a_workload_names_a_service_that_exists_and_an_identity_that_may_serve_it() {
+    let of = |address: &str, account: &str, services: &str| {
+        workload(&format!(
+            "{{address: '{address}', identity: 'spiffe://demo.test/{account}', services: [{services}]}}"
+        ))
+    };
+    let (address, orders) = ("10.0.0.7:6143", "ns/shop/sa/orders");
+    let fine = of(address, orders, "{name: orders, port: 80}");
+    assert_eq!(fine, Vec::<String>::new());
+    for (said, wanted) in [
+        (
+            of(address, orders, "{name: order, port: 80}"),
+            "there is no Service order in namespace shop",
+        ),
+        (
+            of(address, orders, "{name: orders, port: 81}"),
+            "Service orders has no port 81",
+        ),
+        (
+            of(address, orders, "{name: db, port: 80}"),
+            "spiffe://demo.test/ns/shop/sa/orders may not serve Service db",
+        ),
+        (
+            of(address, "ns/weft/sa/config", "{name: orders, port: 80}"),
+            "the control plane's",
+        ),
+        (
+            of(
+                address,
+                orders,
+                "{name: orders, port: 80}, {name: orders, port: 80}",
+            ),
+            "is listed twice",
+        ),
+        (
+            of("0.0.0.0:6143", orders, "{name: orders, port: 80}"),
+            "is not the address of one peer",
+        ),
+        (
+            of("orders.internal:6143", orders, "{name: orders, port: 80}"),
+            "write IP:PORT",
+        ),
+        (of(address, orders, ""), "an empty list"),
+    ] {
+        assert!(
+            said.iter().any(|line| line.contains(wanted)),
+            "{wanted}: {said:?}"
+        );
+    }
+    let odd = workload(
+        "{address: '10.0.0.7:1', identity: 'spiffe://demo.test/ns/shop/sa/orders', services: [{name: orders, port: 80}], weight: 0}",
+    );
+    assert!(odd[0].contains("weight"), "{odd:?}");
+    let odd = workload(
+        "{address: '10.0.0.7:1', identity: 'spiffe://demo.test/ns/shop/sa/orders', services: [{name: orders, port: 80}], metadata: {'a b': c}}",
+    );
+    assert!(odd[0].contains("the label \"a b\" is not valid"), "{odd:?}");
+}
+
+#[test]
+fn one_peer_stands_in_one_workload() {
+    let one = |name: &str| {
+        format!(
+            "apiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{address: '10.0.0.7:1', identity: 'spiffe://demo.test/ns/shop/sa/orders', services: [{{name: orders, port: 80}}]}}\n---\n"
+        )
+    };
+    let said = check(&(two_services() + &one("a") + &one("b")));
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].contains("Workload/shop/a has orders:80 at 10.0.0.7:1 as well"),
+        "{said:?}"
+    );
+}

@@ -11,7 +11,7 @@ use weft_config::compile::effective;
 use weft_config::resources::{
     AuthorizationPolicySpec, GrpcRouteSpec, HttpRouteSpec, Kind, MeshConfigSpec, Object,
     ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec, TlsRouteSpec,
-    TrafficPolicySpec, parse,
+    TrafficPolicySpec, WorkloadSpec, parse,
 };
 
 use super::fields::{Row, rows, table};
@@ -40,6 +40,7 @@ fn rows_of(kind: Kind) -> Vec<Row> {
         Kind::ReferenceGrant => of::<ReferenceGrantSpec>(&none),
         Kind::AuthorizationPolicy => of::<AuthorizationPolicySpec>(&none),
         Kind::MeshConfig => of::<MeshConfigSpec>(&none),
+        Kind::Workload => of::<WorkloadSpec>(&none),
         Kind::TrafficPolicy => of::<TrafficPolicySpec>(&defaults_of_traffic()),
     };
     // It holds for the whole mesh, and a namespace is refused.

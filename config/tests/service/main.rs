@@ -548,3 +548,31 @@ async fn what_keeps_a_config_service_from_starting_is_one_line_with_the_way_out(
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn what_a_sidecar_says_of_itself_reaches_callers_and_follows_its_restart() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    let mut frontend = world.sidecar("frontend", &[], &[]);
+    let _acknowledging = frontend.acknowledge_everything();
+    apply(&mut operator, MESH).await;
+    for weight in [250_u32, 100] {
+        let dir = tempfile::tempdir().unwrap();
+        let addresses = world.addresses();
+        let mut settings = world.settings("orders", &[], &["orders.shop"], dir.path(), &addresses);
+        for details in settings.inbound.values_mut() {
+            details.weight = weight.try_into().unwrap();
+        }
+        let orders = Sidecar::start(settings, dir);
+        orders.handle.set_health(&name("orders.shop"), 80, true);
+        let said = |table: &Table| {
+            let orders = table.services.get(&name("orders.shop"));
+            let port = orders.and_then(|orders| orders.ports.get(&80));
+            let endpoints = port.map_or(&[][..], |port| &port.endpoints);
+            endpoints.len() == 1 && u32::from(endpoints[0].details.weight) == weight
+        };
+        frontend.table(said).await;
+        orders.stop().await;
+        frontend.table(|table| endpoints(table).is_empty()).await;
+    }
+}

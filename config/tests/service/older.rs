@@ -136,6 +136,53 @@ async fn an_older_sidecar_runs_the_mesh_and_refuses_calls_under_rules_that_it_do
     whole(&bystander);
 }
 
+/// A peer that does not register, with a weight and a label.
+const WORKLOAD: &str = r#"
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: { name: cellar, namespace: shop }
+spec:
+  address: "10.0.0.9:6143"
+  identity: spiffe://demo.test/ns/shop/sa/orders
+  services: [ { name: orders, port: 80 } ]
+  weight: 300
+  metadata: { version: v2 }
+"#;
+
+#[tokio::test]
+async fn an_older_sidecar_gets_the_endpoints_of_workloads_without_what_it_does_not_know_of_them() {
+    let world = World::start().await;
+    let mut operator = world.operator("anna").await;
+    apply(&mut operator, MESH).await;
+    apply(&mut operator, WORKLOAD).await;
+    let mut older = Older::start(&world).await;
+    let mut bystander = world.sidecar("orders", &[], &["orders.shop"]);
+    let _acknowledging = bystander.acknowledge_everything();
+    let told = older.table(2).await;
+    let endpoints = &told["services"]["orders.shop"]["ports"]["80"]["endpoints"];
+    // Its own registration is one of them.
+    let named = |one: &&serde_json::Value| one["workload"] == "Workload/shop/cellar";
+    let endpoint = endpoints.as_array().unwrap().iter().find(named).unwrap();
+    let plain = serde_json::json!({
+        "workload": "Workload/shop/cellar",
+        "address": "10.0.0.9:6143",
+        "identity": "spiffe://demo.test/ns/shop/sa/orders",
+    });
+    assert_eq!(*endpoint, plain);
+    let table = bystander.table(|table| table.revision.number == 2).await;
+    let mut endpoints = table.services[&name("orders.shop")].ports[&80]
+        .endpoints
+        .iter();
+    let whole = endpoints.find(|one| one.workload == "Workload/shop/cellar");
+    let details = &whole.unwrap().details;
+    assert_eq!(details.weight.get(), 300);
+    assert_eq!(
+        details.metadata.iter().collect::<Vec<_>>(),
+        [("version", "v2")]
+    );
+    assert_eq!(bystander.handle.status().withheld, []);
+}
+
 /// A sidecar of this build decides by the operator's resources.
 fn whole(bystander: &Sidecar) {
     let table = bystander.tables.borrow().clone().unwrap();

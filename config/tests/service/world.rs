@@ -16,7 +16,7 @@ use weft_config::client::{Subscription, SubscriptionHandle, SubscriptionSettings
 use weft_config::operator::{ChangeOptions, ChangeResult, Operator, OperatorError};
 use weft_config::resources::SourceFile;
 use weft_config::server::{ConfigServeSettings, ConfigServer, MetricsHandle};
-use weft_config::table::{ServiceName, Table};
+use weft_config::table::{Details, ServiceName, Table};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
 
 /// Nothing here takes longer unless it is broken.
@@ -125,7 +125,10 @@ impl World {
             listens_for: listens_for.iter().map(|text| name(text)).collect(),
             advertise: watch::Sender::new(Some(SIDECAR.parse().unwrap())).subscribe(),
             locality: Some(ZONE.parse().unwrap()),
-            inbound: inbound.iter().map(|text| (name(text), 80)).collect(),
+            inbound: inbound
+                .iter()
+                .map(|text| ((name(text), 80), Details::default()))
+                .collect(),
             takes_over: None,
         }
     }

@@ -49,6 +49,7 @@ pub(super) fn endpoints(shared: &Shared, snapshots: &Snapshots) -> Value {
                 "in_flight": service.concurrency.in_flight(),
                 "limit": limits.max,
                 "waiting": adaptive.waiting,
+                "health": service.health.to_json(now, wall),
                 "adaptive": {
                     "mode": limits.adaptive,
                     "acting": adaptive.limit.is_some(),
@@ -105,6 +106,8 @@ fn row(
         "address": endpoint.target.address.to_string(),
         "identity": endpoint.target.identity.as_str(),
         "worker": worker,
+        "weight": endpoint.details.weight,
+        "metadata": endpoint.details.metadata,
         "distance": endpoint.distance,
         "state": state,
         "in_flight": status.load,
@@ -195,6 +198,7 @@ pub(super) fn samples(shared: &Shared, snapshots: &Snapshots) -> Vec<Sample> {
             WAITING.sample(&[label], adaptive.waiting.into()),
             ADAPTIVE_ACTING.sample(&[label], acting.into()),
         ]);
+        samples.extend(service.health.samples(label));
     }
     samples.push(TRACES.sample(&[], shared.propagation.len() as f64));
     samples

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use weft_config::settings::LocalAddress;
+use weft_config::settings::{HealthCheck, LocalAddress};
 use weft_config::table::{Port, Protocol, RetryBudget, ServiceName, Table, Traffic};
 
 use crate::cluster;
 use crate::failure::{Failure, Reason};
+use crate::health::ShownHealth;
 use crate::http::authority;
 use crate::http::fields::{WEFT_ROUTE_PARENT, WEFT_SERVICE};
 use crate::resilience::destination::{Destination, Destinations, Event};
@@ -37,6 +38,8 @@ pub(crate) struct ServedService {
     caller_rates: NamedRates,
     /// Where refused calls are counted.
     pub(crate) destination: Arc<Destination>,
+    /// Whether the application is able to serve.
+    pub(crate) health: ShownHealth,
 }
 
 impl ServedService {
@@ -44,7 +47,7 @@ impl ServedService {
     pub(crate) fn new(
         name: ServiceName,
         port: u16,
-        application: LocalAddress,
+        (application, check): (LocalAddress, HealthCheck),
         destinations: &Destinations,
         now: Instant,
     ) -> Self {
@@ -60,6 +63,7 @@ impl ServedService {
             rates: Rates::default(),
             caller_rates: NamedRates::default(),
             destination,
+            health: ShownHealth::new(check, now),
         }
     }
 
@@ -67,7 +71,9 @@ impl ServedService {
     pub(crate) fn for_tests(name: ServiceName, port: u16) -> Self {
         let application = LocalAddress::Tcp(([127, 0, 0, 1], 1).into());
         let now = std::time::Instant::now();
-        Self::new(name, port, application, &Destinations::default(), now)
+        let check = HealthCheck::connects(application.clone(), Duration::from_secs(1));
+        let destinations = Destinations::default();
+        Self::new(name, port, (application, check), &destinations, now)
     }
 
     /// Counts one more call, unless too many are under way, of its caller or of all.

@@ -118,9 +118,9 @@ pub(super) fn pick(
             .standing
             .candidate(now, cluster.traffic.balance.slow_start)
     };
-    let count = endpoints.len();
+    let all = (endpoints.len(), cluster.weights.as_ref());
     let mut among =
-        |usable: &dyn Fn(usize) -> bool| choose_endpoint(method, count, usable, candidate, random);
+        |usable: &dyn Fn(usize) -> bool| choose_endpoint(method, all, usable, candidate, random);
     among(&|index| near(index) && fresh(index) && is_in(index))
         .or_else(|| among(&|index| fresh(index) && is_in(index)))
         .or_else(|| among(&is_in))

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
-use weft_config::table::Traffic;
+use rand::{RngExt as _, SeedableRng};
+use weft_config::table::{Algorithm, Traffic};
 
 use super::pick::{Criteria, TriedEndpoints, pick};
 use crate::cluster::{Cluster, Flight};
-use crate::directory::tests::cluster;
+use crate::directory::tests::{cluster, weighted};
 use crate::resilience::standing::Outcome;
 
 const MS: Duration = Duration::from_millis(1);
@@ -38,8 +38,12 @@ struct Met {
 
 impl Simulation {
     fn new(per_second: u32) -> Self {
+        Self::of(cluster(5, Traffic::default()), per_second)
+    }
+
+    fn of(cluster: Arc<Cluster>, per_second: u32) -> Self {
         Self {
-            cluster: cluster(5, Traffic::default()),
+            cluster,
             start: Instant::now(),
             each: SECOND / per_second,
             random: StdRng::seed_from_u64(1),
@@ -212,4 +216,61 @@ fn short_deadlines_of_one_caller_say_nothing_of_an_endpoint_and_those_of_all_do(
         five.start(1, now).unwrap().late(false, now + 200 * MS);
     }
     assert!(five.endpoints[1].standing.is_out());
+}
+
+/// The algorithms that look at how endpoints do.
+fn algorithms() -> [Algorithm; 3] {
+    [
+        Algorithm::PeakEwma,
+        Algorithm::LeastRequest,
+        Algorithm::RoundRobin,
+    ]
+}
+
+fn traffic(algorithm: Algorithm) -> Traffic {
+    let mut traffic = Traffic::default();
+    traffic.balance.algorithm = algorithm;
+    traffic
+}
+
+#[test]
+fn endpoints_that_are_alike_get_the_shares_of_their_weights_at_any_load() {
+    for algorithm in algorithms() {
+        for (weights, per_second) in [
+            (&[200, 100][..], 10),
+            (&[200, 100], 1000),
+            (&[300, 100, 100, 50], 200),
+            (&[300, 100, 100, 50], 3000),
+            (&[1000, 100, 100, 100, 100], 1000),
+            (&[10, 100, 100, 100], 200),
+        ] {
+            let cluster = weighted(weights, traffic(algorithm.clone()));
+            let mut simulation = Simulation::of(cluster, per_second);
+            let mut times = StdRng::seed_from_u64(2);
+            let mut counts = vec![0_u32; weights.len()];
+            for _ in 0..20_000 {
+                // 7 to 13 ms.
+                let took = MS / 10 * times.random_range(70..130);
+                counts[simulation.request(|_, _| (Outcome::Well, took)).index] += 1;
+            }
+            let sum: u32 = weights.iter().sum();
+            for (count, weight) in counts.iter().zip(weights) {
+                let share = f64::from(*count) / 20_000.0 * f64::from(sum) / f64::from(*weight);
+                assert!(
+                    (0.7..1.4).contains(&share),
+                    "{algorithm:?} {weights:?} at {per_second}/s: {counts:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_of_great_weight_that_is_slow_is_met_by_less_than_one_request_in_a_hundred() {
+    let cluster = weighted(&[300, 100, 100, 50, 100], Traffic::default());
+    let mut simulation = Simulation::of(cluster, 200);
+    let answer = |index, _| (Outcome::Well, if index == 0 { SECOND * 2 } else { 10 * MS });
+    simulation.until(SECOND * 10, answer);
+    let (first, all) = simulation.until(SECOND * 60, answer);
+    assert!(first <= 0.01 * all, "{first} of {all}");
 }

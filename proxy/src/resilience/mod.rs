@@ -24,3 +24,4 @@ pub(crate) mod retry;
 pub(crate) mod standing;
 pub(crate) mod times;
 pub(crate) mod verdict;
+pub(crate) mod weights;

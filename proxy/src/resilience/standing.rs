@@ -379,7 +379,7 @@ mod tests {
             let candidate = |index: usize| endpoints[index].candidate(now, Duration::ZERO);
             let chosen = choose_endpoint(
                 Method::PeakEwma,
-                endpoints.len(),
+                (endpoints.len(), None),
                 |_| true,
                 candidate,
                 &mut random,

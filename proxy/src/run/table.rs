@@ -142,6 +142,9 @@ mod tests {
             self.tables.subscribe()
         }
         fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
+        fn is_healthy(&self, _: &ServiceName, _: u16) -> bool {
+            false
+        }
         fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
             lock(&self.acknowledged).push((revision.number, outcome));
         }

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,10 +17,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinSet;
 use weft_config::settings::{
-    Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
+    HealthCheck, Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
 };
 use weft_config::table::{
-    Absence, Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service,
+    Absence, Authorization, Default, Details, Endpoint, Port, Protocol, Revision, Schema, Service,
     ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start_in_memory};
@@ -79,6 +80,11 @@ impl Fabric {
                     port: 80,
                     application: LocalAddress::Tcp(*application),
                     send_via: true,
+                    details: Details::default(),
+                    health: HealthCheck::connects(
+                        LocalAddress::Tcp(*application),
+                        Duration::from_secs(1),
+                    ),
                 })
                 .collect(),
         });
@@ -148,6 +154,7 @@ impl Fabric {
                     address: sidecar.running.mesh(),
                     identity: id(&sidecar.account),
                     locality: None,
+                    details: Details::default(),
                 });
             let peers = self.peers.iter().enumerate();
             let played = peers.filter(|(_, (service, ..))| service == name).map(
@@ -156,6 +163,7 @@ impl Fabric {
                     address: *address,
                     identity: id(account),
                     locality: None,
+                    details: Details::default(),
                 },
             );
             let mut port = Port {

@@ -15,12 +15,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use weft_config::client::Registration;
 use weft_config::settings::{
-    AccessLog, AdminChanges, Concurrency, Drain, Inbound, InboundService, LocalAddress,
-    OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
+    AccessLog, AdminChanges, Concurrency, Drain, HealthCheck, Inbound, InboundService,
+    LocalAddress, OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
 };
 use weft_config::table::{
-    Absence, Authorization, Backend, Ban, Default, Endpoint, Forbidden, Port, Protocol, Revision,
-    RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
+    Absence, Authorization, Backend, Ban, Default, Details, Endpoint, Forbidden, Port, Protocol,
+    Revision, RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start, start_in_memory};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -73,6 +73,10 @@ impl ControlPlane for Control {
         self.tables.subscribe()
     }
     fn set_health(&self, _: &ServiceName, _: u16, _: bool) {}
+
+    fn is_healthy(&self, _: &ServiceName, _: u16) -> bool {
+        false
+    }
     fn acknowledge(&self, revision: &Revision, outcome: Result<(), String>) {
         outcome.unwrap();
         self.acknowledged.send_replace(revision.number);
@@ -122,6 +126,8 @@ impl Mesh {
             port,
             application: LocalAddress::Tcp(application),
             send_via: true,
+            details: Details::default(),
+            health: HealthCheck::connects(LocalAddress::Tcp(application), Duration::from_secs(1)),
         };
         settings.inbound = Some(Inbound {
             listen: loopback(),
@@ -187,6 +193,7 @@ impl Mesh {
             address,
             identity: id(identity),
             locality: None,
+            details: Details::default(),
         };
         let live = endpoint(self.orders.mesh(), "orders");
         // No program listens there: this process holds the port for TCP only.

@@ -152,6 +152,9 @@ impl FromStr for InboundFlag {
             port,
             application,
             send_via: None,
+            health: None,
+            weight: None,
+            metadata: None,
         }))
     }
 }

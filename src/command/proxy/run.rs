@@ -1,5 +1,6 @@
 //! `weft proxy run`: starts identity, then table, then data path, and stops them in reverse order.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -242,13 +243,13 @@ fn subscription_settings(
             listens_for.push(name(service)?);
         }
     }
-    let mut inbound = Vec::new();
+    let mut inbound = BTreeMap::new();
     for one in settings
         .inbound
         .iter()
         .flat_map(|inbound| &inbound.services)
     {
-        inbound.push((name(&one.service)?, one.port));
+        inbound.insert((name(&one.service)?, one.port), one.details.clone());
     }
     Ok(SubscriptionSettings {
         advertise: advertise.subscribe(),

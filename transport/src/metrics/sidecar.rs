@@ -171,6 +171,14 @@ catalogue! {
     WAITED = Counter("weft_application_waits_total", Things).by(OF_DESTINATION, &[
         Label::one_of("reason", &["streams", "connections"])
     ]);
+    /// 1 while the application of a served service is taken for healthy and so registered, else 0.
+    APPLICATION_HEALTHY = Gauge("weft_application_healthy", Flag).by(OF_SERVICE, &[]);
+    /// Health checks of the application of a served service, by how they ended: passed, no connection
+    /// (refused), no whole answer in time (late), an answer that says no (status, not_serving), or none that
+    /// can be understood (broken).
+    APPLICATION_CHECKS = Counter("weft_application_checks_total", Things).by(OF_SERVICE, &[
+        Label::one_of("result", &["passed", "refused", "late", "status", "not_serving", "broken"])
+    ]);
     /// Calls of a served service under way.
     IN_FLIGHT = Gauge("weft_concurrency_in_flight", Things).by(OF_SERVICE, &[]);
     /// Calls of a served service that are let in at once, by limit.

@@ -85,6 +85,7 @@ fn told(features: Features, serves: &[&str]) -> Fitted {
         address: "10.0.0.1:6143".parse().unwrap(),
         identity: "spiffe://demo.test/ns/shop/sa/front".parse().unwrap(),
         locality: None,
+        details: Details::default(),
     };
     let endpoints = Endpoints::from([
         ((name("behind"), 80), withdrawn),
@@ -245,4 +246,38 @@ fn a_sidecar_that_serves_an_application_of_h2c_and_cannot_is_named_and_its_calle
     let fitted = told(lacking(Feature::H2c), &[]);
     assert!(!fitted.table.services[&name("dual")].ports[&80].h2c);
     assert_eq!(withheld(&fitted), []);
+}
+
+#[test]
+fn details_of_endpoints_are_left_out_for_sidecars_that_do_not_know_them() {
+    let with = |features| {
+        let revision = Revision {
+            store: "s".into(),
+            number: 1,
+        };
+        let plan = Plan::new(revision, "demo.test".parse().unwrap(), &set(MESH));
+        let sidecar = Sidecar {
+            identity: "spiffe://demo.test/ns/shop/sa/all".parse().unwrap(),
+            listens_for: [].into(),
+            serves: [].into(),
+            features,
+        };
+        let details = serde_json::from_str(r#"{"weight":7,"metadata":{"a":"b"}}"#).unwrap();
+        let endpoint = Endpoint {
+            workload: "w".into(),
+            address: "10.0.0.1:6143".parse().unwrap(),
+            identity: "spiffe://demo.test/ns/shop/sa/front".parse().unwrap(),
+            locality: None,
+            details,
+        };
+        let endpoints = Endpoints::from([((name("front"), 80), vec![endpoint].into())]);
+        let fitted = plan.fitted(&plan.scope(&sidecar), &endpoints);
+        assert_eq!(fitted.withheld, []);
+        fitted.table.services[&name("front")].ports[&80].endpoints[0]
+            .details
+            .clone()
+    };
+    assert_eq!(with(Features::all()).weight.get(), 7);
+    let lacking = with(lacking(Feature::EndpointDetails));
+    assert_eq!(lacking, Details::default());
 }

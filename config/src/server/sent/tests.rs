@@ -15,7 +15,7 @@ use super::*;
 use crate::client::state::State;
 use crate::compile::{Endpoints, Plan};
 use crate::resources::{Set, SourceFile, parse};
-use crate::table::{Endpoint, Features, Revision, ServiceName, Table};
+use crate::table::{Details, Endpoint, Features, Revision, ServiceName, Table};
 
 const SERVICES: [&str; 2] = ["orders", "extra"];
 const WORKLOADS: usize = 3;
@@ -207,7 +207,7 @@ impl World {
         if let Some(settling) = &self.view.settling {
             let mut withdrawn = Withdrawn::clone(settling);
             let (identity, address) = (identity(workload), address(workload));
-            let inbound = Inbound::from([((name(service), 80), healthy)]);
+            let inbound = Inbound::from([((name(service), 80), healthy.into())]);
             if withdrawn.note(&identity, address, &inbound) {
                 self.view.settling = Some(Arc::new(withdrawn));
             }
@@ -374,6 +374,7 @@ impl World {
                 address: address(*workload),
                 identity: identity(*workload),
                 locality: None,
+                details: Details::default(),
             });
         }
         let plan = Arc::clone(&self.plan);

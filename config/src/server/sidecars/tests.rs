@@ -148,7 +148,10 @@ fn the_sidecars_of_an_identity_share_a_bounded_number_of_names() {
     sidecars
         .connect(&workload("carts", "c"), naming(1))
         .unwrap();
-    let inbound = Arc::new(Inbound::from([(("x.shop".parse().unwrap(), 80), true)]));
+    let inbound = Arc::new(Inbound::from([(
+        ("x.shop".parse().unwrap(), 80),
+        true.into(),
+    )]));
     let reported = sidecars.report(&first, stream.number, &inbound);
     assert!(matches!(reported, Err(TooManyNames)));
     // A second stream of the same sidecar counts once, and a lost one not at all.

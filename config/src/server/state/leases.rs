@@ -90,7 +90,7 @@ mod tests {
             identity: "spiffe://demo.test/ns/shop/sa/orders".parse().unwrap(),
             instance: "a".into(),
         };
-        let down = Inbound::from([(("orders.shop".parse().unwrap(), 80), false)]);
+        let down = Inbound::from([(("orders.shop".parse().unwrap(), 80), false.into())]);
         let address = "10.0.0.1:6143".parse().unwrap();
         let before = leases.settling().unwrap();
         assert!(leases.report(&workload, address, None, Arc::new(down), now));

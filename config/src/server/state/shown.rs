@@ -1,7 +1,11 @@
 //! The sidecars as operators see them: the list of them, and why registrations do not hold.
 
+use weft_transport::identity::SpiffeId;
+
 use super::{Inner, ServerState};
+use crate::findings::{Finding, Findings, Severity};
 use crate::operator::SidecarInfo;
+use crate::resources::{Parsed, Spec as _, WorkloadSpec};
 use crate::server::registrations::reason;
 use crate::server::registry::Workload;
 use crate::server::sidecars::Sidecar;
@@ -17,6 +21,51 @@ impl ServerState {
             .iter()
             .map(|(workload, sidecar)| info(&inner, workload, sidecar))
             .collect()
+    }
+
+    /// What a change says of Workloads whose address a sidecar has registered. One of the same identity
+    /// counts as that sidecar; one of another never proves the identity that the Workload names.
+    pub(in crate::server) fn registered_too(&self, parsed: &Parsed) -> Findings {
+        let inner = self.lock();
+        let mut findings = Findings::default();
+        for resource in &parsed.resources {
+            let Some(object) = WorkloadSpec::of(resource) else {
+                continue;
+            };
+            let spec = &object.spec;
+            let registered: Vec<&SpiffeId> = inner.leases.registry.at(spec.address).collect();
+            let Some(other) = registered.first() else {
+                continue;
+            };
+            let (message, hint) = match registered.contains(&&spec.identity) {
+                true => (
+                    format!(
+                        "a sidecar of {} has registered {}",
+                        spec.identity, spec.address
+                    ),
+                    "where both serve a port, what the sidecar reports counts: remove the Workload",
+                ),
+                false => (
+                    format!(
+                        "{other} has registered {}, and not {}",
+                        spec.address, spec.identity
+                    ),
+                    "callers refuse a peer that proves another identity: correct the address or the identity",
+                ),
+            };
+            let (key, field) = (resource.key(), "spec.address");
+            let place = parsed.locate(&key, field);
+            findings.push(Finding {
+                severity: Severity::Warning,
+                file: place.as_ref().map(|(file, _)| file.clone()),
+                position: place.map(|(_, position)| position),
+                resource: Some(key.to_string()),
+                field: field.to_owned(),
+                message,
+                hint: Some(hint.to_owned()),
+            });
+        }
+        findings
     }
 
     /// Tells operators why registrations of a sidecar do not hold.
@@ -64,7 +113,7 @@ fn info(inner: &Inner, workload: &Workload, sidecar: &Sidecar) -> SidecarInfo {
             .leases
             .registry
             .serves(workload, &inner.in_force.plan)
-            .map(|((service, port), healthy)| (format!("{service}:{port}"), healthy))
+            .map(|((service, port), said)| (format!("{service}:{port}"), said.healthy))
             .collect(),
         problems: problems(inner, workload, sidecar).into_iter().collect(),
         revision: sidecar.acknowledged.clone(),

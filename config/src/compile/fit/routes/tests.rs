@@ -4,7 +4,7 @@
 use super::*;
 use crate::compile::tests::set;
 use crate::compile::{Endpoints, Fitted, Plan, Sidecar};
-use crate::table::{Endpoint, Revision};
+use crate::table::{Details, Endpoint, Revision};
 
 const MESH: &str = r#"
 apiVersion: weft.dev/v1alpha1
@@ -66,6 +66,7 @@ fn told_of(text: &str, features: Features) -> Fitted {
         address: "10.0.0.1:6143".parse().unwrap(),
         identity: "spiffe://demo.test/ns/shop/sa/front".parse().unwrap(),
         locality: None,
+        details: Details::default(),
     };
     let endpoints =
         Endpoints::from([(("front.shop".parse().unwrap(), 9090), vec![endpoint].into())]);

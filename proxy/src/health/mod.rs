@@ -1,0 +1,173 @@
+//! Asks the application whether it is able to serve, and reports that to the config service, so that a
+//! service is registered only while its application is healthy. `state.rs` decides by the results (pure),
+//! `check.rs` asks, `grpc.rs` reads and writes what gRPC's question says (pure).
+
+mod check;
+mod grpc;
+mod state;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use weft_config::settings::{HealthCheck, Question};
+use weft_transport::locks::lock;
+use weft_transport::metrics::{APPLICATION_CHECKS, APPLICATION_HEALTHY, Sample};
+use weft_transport::tasks::TaskSet;
+use weft_transport::vital;
+
+use crate::inbound::served::ServedService;
+use crate::run::ControlPlane;
+use crate::worker::Shared;
+use check::{CheckResult, Failed, check};
+use state::{Health, Standing};
+
+/// The health of one application as operators see it.
+#[derive(Debug)]
+pub(crate) struct ShownHealth {
+    /// How it is asked.
+    check: HealthCheck,
+    shown: Mutex<Shown>,
+    /// How checks ended, in the order of [`CheckResult::ALL`].
+    results: [AtomicU64; CheckResult::ALL.len()],
+}
+
+#[derive(Debug)]
+struct Shown {
+    standing: Standing,
+    since: Instant,
+    /// Why the last check failed, if it did.
+    failed: Option<String>,
+}
+
+impl ShownHealth {
+    /// Of an application that was not asked yet.
+    pub(crate) fn new(check: HealthCheck, now: Instant) -> Self {
+        Self {
+            check,
+            shown: Mutex::new(Shown {
+                standing: Standing::Starting,
+                since: now,
+                failed: None,
+            }),
+            results: Default::default(),
+        }
+    }
+
+    /// For the admin endpoint.
+    pub(crate) fn to_json(&self, now: Instant, wall: std::time::SystemTime) -> Value {
+        let shown = lock(&self.shown);
+        let since = wall - now.saturating_duration_since(shown.since);
+        let since = jiff::Timestamp::try_from(since).map(|time| time.to_string());
+        json!({
+            "state": shown.standing.as_str(),
+            "since": since.unwrap_or_default(),
+            "check": self.question(),
+            "failed": shown.failed,
+        })
+    }
+
+    /// For the metrics of the service of that label.
+    pub(crate) fn samples(&self, service: &str) -> Vec<Sample> {
+        let is_in = lock(&self.shown).standing == Standing::In;
+        let mut samples = vec![APPLICATION_HEALTHY.sample(&[service], f64::from(u8::from(is_in)))];
+        for ((_, label), count) in CheckResult::ALL.iter().zip(&self.results) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                samples.push(APPLICATION_CHECKS.sample(&[service, label], count as f64));
+            }
+        }
+        samples
+    }
+
+    /// What the application is asked, and where.
+    fn question(&self) -> String {
+        let HealthCheck {
+            address, question, ..
+        } = &self.check;
+        match question {
+            Question::Tcp => format!("tcp {address}"),
+            Question::Http { path, .. } => format!("http {path} at {address}"),
+            Question::Grpc { service } if service.is_empty() => format!("grpc at {address}"),
+            Question::Grpc { service } => format!("grpc {service} at {address}"),
+        }
+    }
+
+    fn count(&self, result: &Result<(), Failed>) {
+        let result = match result {
+            Ok(()) => CheckResult::Passed,
+            Err(failed) => failed.result(),
+        };
+        for ((one, _), count) in CheckResult::ALL.iter().zip(&self.results) {
+            if *one == result {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn show(&self, standing: Standing, failed: Option<String>, now: Instant) {
+        let mut shown = lock(&self.shown);
+        if shown.standing != standing {
+            (shown.standing, shown.since) = (standing, now);
+        }
+        shown.failed = failed;
+    }
+}
+
+/// Asks every served application until the drain begins. The drain withdraws all registrations.
+pub(crate) async fn watch(
+    shared: Arc<Shared>,
+    control: Arc<dyn ControlPlane>,
+    draining: CancellationToken,
+) {
+    let mut probes = TaskSet::default();
+    for service in shared.served.iter() {
+        let asking = ask(Arc::clone(service), Arc::clone(&control));
+        probes.spawn(vital::until(
+            "probing the application",
+            draining.clone(),
+            asking,
+        ));
+    }
+    draining.cancelled().await;
+    probes.shutdown().await;
+    for service in shared.served.iter() {
+        control.set_health(&service.name, service.port, false);
+    }
+}
+
+async fn ask(service: Arc<ServedService>, control: Arc<dyn ControlPlane>) {
+    let health = &service.health;
+    let was_in = control.is_healthy(&service.name, service.port);
+    let mut state = Health::new(&health.check, was_in, Instant::now());
+    loop {
+        let result = check(&health.check).await;
+        let now = Instant::now();
+        health.count(&result);
+        let failed = result.err().map(|failed| failed.to_string());
+        let change = state.handle(&health.check, failed.is_none(), now);
+        health.show(state.standing(), failed.clone(), now);
+        if let Some(standing) = change {
+            tell(&service, standing, failed.as_deref());
+            control.set_health(&service.name, service.port, standing == Standing::In);
+        } else if let Some(reason) = failed {
+            tracing::debug!(service = %service.label, check = health.question(), reason, "a health check failed");
+        }
+        tokio::time::sleep(state.pause(&health.check)).await;
+    }
+}
+
+fn tell(service: &ServedService, standing: Standing, failed: Option<&str>) {
+    let check = service.health.question();
+    match standing {
+        Standing::In => {
+            tracing::info!(service = %service.label, check, "the application is healthy")
+        }
+        Standing::Out | Standing::Starting => {
+            let reason = failed.unwrap_or_default();
+            tracing::warn!(service = %service.label, check, reason, "the application is not healthy: not registered");
+        }
+    }
+}
