@@ -15,6 +15,7 @@ mod fit;
 pub(crate) mod references;
 mod routes;
 mod scope;
+mod sessions;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ use traffic::Policies;
 pub use effective::{Effective, Origin, Place, effective};
 pub use fit::Fitted;
 pub use scope::Scope;
+pub use sessions::{InvalidSecret, SessionSecret, SessionSecrets};
 
 /// The endpoints, by service and port.
 pub type Endpoints = BTreeMap<(ServiceName, u16), Served>;
@@ -74,6 +76,7 @@ pub struct Plan {
     pub revision: Revision,
     trust_domain: TrustDomain,
     services: BTreeMap<ServiceName, Compiled>,
+    session_secrets: SessionSecrets,
 }
 
 #[derive(Clone, Debug)]
@@ -167,6 +170,17 @@ impl Plan {
             revision,
             trust_domain,
             services,
+            session_secrets: SessionSecrets::default(),
+        }
+    }
+
+    /// With the secrets from which the keys of sessions are made. Without one, tables have no such keys, and
+    /// rules no sessions.
+    #[must_use]
+    pub fn with_session_secrets(self, session_secrets: SessionSecrets) -> Self {
+        Self {
+            session_secrets,
+            ..self
         }
     }
 

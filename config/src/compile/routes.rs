@@ -13,7 +13,8 @@ use crate::resources::{
     BackendRef, HttpRouteMatch, PathMatchType, Route, RouteFilter, Rules, Set, compiled_filters,
 };
 use crate::table::{
-    Backend, Filters, HttpMatch, PathMatch, Port, RequestTraffic, RouteRule, ServiceName,
+    Backend, Filters, HttpMatch, PathMatch, Persistence, Port, RequestTraffic, RouteRule,
+    ServiceName,
 };
 
 /// Adds the routes of `set` to the Services.
@@ -165,6 +166,7 @@ struct Ruled {
     conditions: Vec<(Rank, Option<HttpMatch>)>,
     backends: Vec<Backend>,
     filters: Arc<Filters>,
+    session: Option<Arc<Persistence>>,
     /// Services to which requests or copies of them go.
     targets: BTreeSet<ServiceName>,
 }
@@ -198,6 +200,9 @@ impl Ruled {
                 conditions: conditions(&route.rules, at),
                 backends,
                 filters: own,
+                session: rule
+                    .session
+                    .and_then(|one| one.compiled(&route.scope_of(at))),
                 targets,
             }
         });
@@ -221,6 +226,7 @@ impl Ruled {
             conditions: vec![(Rank::Tcp, condition)],
             backends: Vec::new(),
             filters: Arc::default(),
+            session: None,
             targets: BTreeSet::new(),
         }
     }
@@ -235,6 +241,7 @@ impl Ruled {
                 backends: self.backends.clone(),
                 traffic: Arc::clone(traffic),
                 filters: Arc::clone(&self.filters),
+                session: self.session.clone(),
             },
         })
     }

@@ -9,6 +9,7 @@ mod grpc_route;
 mod http_route;
 mod matches;
 mod parents;
+mod session;
 mod tcp_route;
 
 use super::decode::{At, Decoder};
@@ -29,6 +30,10 @@ pub use matches::{
 };
 pub use parents::ParentRef;
 pub(crate) use parents::is_core;
+pub use session::{
+    CookieConfigSpec, CookieLifetime, SessionCookieSpec, SessionHeaderSpec, SessionPersistenceSpec,
+    SessionType,
+};
 pub use tcp_route::TcpRouteRule;
 
 pub(super) use grpc_route::decode as decode_grpc;
@@ -75,6 +80,8 @@ pub struct Rule<'a> {
     pub filters: &'a [RouteFilter],
     /// Where they go.
     pub backends: &'a [BackendRef],
+    /// How those of a client come to one endpoint.
+    pub session: Option<&'a SessionPersistenceSpec>,
 }
 
 /// A reference of a route to a backend.
@@ -137,6 +144,16 @@ impl<'a> Route<'a> {
             None => key.to_string(),
         }
     }
+
+    /// What tells the sessions of a rule from those of others. A rule without a name is known by its place,
+    /// also where it is the only one: a rule that is added after it ends no session.
+    pub(crate) fn scope_of(&self, at: usize) -> String {
+        let key = self.key;
+        match self.rules.rule(at).and_then(|rule| rule.name) {
+            Some(name) => format!("{key}/{name}"),
+            None => format!("{key}#{at}"),
+        }
+    }
 }
 
 impl<'a> Rules<'a> {
@@ -160,16 +177,19 @@ impl<'a> Rules<'a> {
                 name: rule.name.as_deref(),
                 filters: &rule.filters,
                 backends: &rule.backend_refs,
+                session: rule.session_persistence.as_ref(),
             }),
             Self::Grpc(rules) => rules.get(at).map(|rule| Rule {
                 name: rule.name.as_deref(),
                 filters: &rule.filters,
                 backends: &rule.backend_refs,
+                session: rule.session_persistence.as_ref(),
             }),
             Self::Tcp(rules) => rules.get(at).map(|rule| Rule {
                 name: rule.name.as_deref(),
                 filters: &[],
                 backends: &rule.backend_refs,
+                session: None,
             }),
         }
     }

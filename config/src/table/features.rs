@@ -10,6 +10,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::forbidden::Written;
+
 /// One part of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Feature {
@@ -32,6 +34,8 @@ pub enum Feature {
     TcpRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
+    /// Sessions of rules ([`super::Persistence`]).
+    Sessions,
 }
 
 /// The description of a [`Feature`].
@@ -64,7 +68,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -74,6 +78,7 @@ impl Feature {
         Self::BrokenBackends,
         Self::TcpRoutes,
         Self::LeastBackoff,
+        Self::Sessions,
     ];
 
     /// Its description.
@@ -132,6 +137,12 @@ impl Feature {
                 since: "0.1.0",
                 without: "the bounds of the waits between attempts, and no least one",
                 loss: Loss::Words,
+            },
+            Self::Sessions => AboutFeature {
+                name: "sessions",
+                since: "0.1.0",
+                without: "the conditions of the rule, and no backend",
+                loss: Loss::Requests,
             },
         }
     }
@@ -220,11 +231,19 @@ impl super::Table {
     /// This cannot fail: the keys are text and no value is refused. The library reports that at run time
     /// only.
     pub fn write_for(&self, features: Features) -> Result<Vec<u8>, serde_json::Error> {
-        if features.has(Feature::Bans) {
-            serde_json::to_vec(self)
-        } else {
-            serde_json::to_vec(&super::forbidden::NamesOnly::of(self))
-        }
+        let written = match features.has(Feature::Bans) {
+            true => Written::whole(self),
+            false => Written::names_only(self),
+        };
+        serde_json::to_vec(&written)
+    }
+
+    /// Writes the table with all that it holds, secrets included: for a sidecar's own disk.
+    ///
+    /// # Errors
+    /// When `to` does not take it.
+    pub fn write_whole(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(to, &Written::whole(self))
     }
 }
 

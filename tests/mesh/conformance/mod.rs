@@ -12,3 +12,4 @@ mod matching;
 mod mirrors;
 mod parents;
 mod retries;
+mod sessions;

@@ -158,7 +158,7 @@ fn filter(decoder: &mut Decoder<'_>, at: &At<'_>, level: Level) -> Option<RouteF
 }
 
 /// Fields by which messages are framed; they belong to each connection (RFC 9110 section 7.6.1).
-const FRAMING: [&str; 9] = [
+pub(in crate::resources::route) const FRAMING: [&str; 9] = [
     "connection",
     "content-length",
     "keep-alive",
