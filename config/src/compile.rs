@@ -15,6 +15,7 @@ mod fit;
 pub(crate) mod references;
 mod routes;
 mod scope;
+mod sessions;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ use traffic::Policies;
 pub use effective::{Effective, Origin, Place, effective};
 pub use fit::Fitted;
 pub use scope::Scope;
+pub use sessions::{InvalidSecret, SessionSecret, SessionSecrets};
 
 /// The endpoints, by service and port.
 pub type Endpoints = BTreeMap<(ServiceName, u16), Served>;
@@ -76,6 +78,7 @@ pub struct Plan {
     services: BTreeMap<ServiceName, Compiled>,
     /// Endpoints that do not register by themselves, by service and port.
     workloads: Vec<((ServiceName, u16), Endpoint)>,
+    session_secrets: SessionSecrets,
 }
 
 #[derive(Clone, Debug)]
@@ -171,9 +174,20 @@ impl Plan {
             trust_domain,
             services,
             workloads: Vec::new(),
+            session_secrets: SessionSecrets::default(),
         };
         plan.workloads = plan.endpoints_of_workloads(set);
         plan
+    }
+
+    /// With the secrets from which the keys of sessions are made. Without one, tables have no such keys, and
+    /// rules no sessions.
+    #[must_use]
+    pub fn with_session_secrets(self, session_secrets: SessionSecrets) -> Self {
+        Self {
+            session_secrets,
+            ..self
+        }
     }
 
     /// The endpoints that Workloads name, of Services that their identities may serve.

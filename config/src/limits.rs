@@ -94,6 +94,18 @@ pub const PATTERNS_TOGETHER_MIN: usize = 3;
 /// As [`PATTERN_CACHE_BYTES_MAX`], for all regular expressions of a port that are asked together.
 pub const PATTERNS_CACHE_BYTES_MAX: usize = 1 << 20;
 
+/// Characters of the name of a session (Gateway API, SessionPersistence.sessionName).
+pub const SESSION_NAME_LENGTH_MAX: usize = 128;
+
+/// How long a session may last (Gateway API, SessionPersistence.absoluteTimeout): clients keep no cookie for
+/// more than 400 days (RFC 6265bis section 5.5), and count in seconds.
+pub const SESSION_TIMEOUT_RANGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(400 * 24 * 3600);
+
+/// Keys of one rule's sessions: the one that seals, the one before it, and as many again for a config service
+/// of another version. A token that none of them opens costs one try of each.
+pub const SESSION_KEYS_MAX: usize = 4;
+
 /// Weight of a backend (Gateway API v1, BackendRef.weight). Their sum has no bound of its own.
 pub const WEIGHT_MAX: u64 = 1_000_000;
 

@@ -43,11 +43,12 @@ pub use metadata::Metadata;
 pub use policy::{AuthorizationPolicySpec, Operation, Source, TargetRef};
 pub use route::specs::{GrpcRouteSpec, HttpRouteSpec, TcpRouteSpec, TlsRouteSpec};
 pub use route::{
-    BackendRef, CorsSpec, ExtensionRefSpec, FilterType, FractionSpec, GrpcMethodMatch,
-    GrpcRouteMatch, GrpcRouteRule, HeaderModifierSpec, HeaderSpec, HttpHeaderMatch, HttpPathMatch,
-    HttpQueryParamMatch, HttpRouteMatch, HttpRouteRule, MatchType, ParentRef, PathMatchType,
-    PathModifierSpec, PathModifierType, RedirectScheme, Reference, RequestMirrorSpec,
-    RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule, Rules, TcpRouteRule,
+    BackendRef, CookieConfigSpec, CookieLifetime, CorsSpec, ExtensionRefSpec, FilterType,
+    FractionSpec, GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, HeaderModifierSpec, HeaderSpec,
+    HttpHeaderMatch, HttpPathMatch, HttpQueryParamMatch, HttpRouteMatch, HttpRouteRule, MatchType,
+    ParentRef, PathMatchType, PathModifierSpec, PathModifierType, RedirectScheme, Reference,
+    RequestMirrorSpec, RequestRedirectSpec, Route, RouteFilter, RouteRetrySpec, Rule, Rules,
+    SessionCookieSpec, SessionHeaderSpec, SessionPersistenceSpec, SessionType, TcpRouteRule,
     TlsRouteRule, UrlRewriteSpec,
 };
 pub(crate) use route::{compiled_filters, is_core};

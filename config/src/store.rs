@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use weft_store::{Change, Commit, Condition, Keys, Order, Redb, Snapshot, each, transact};
 
-use self::keys::{CURRENT, ID, LAYOUT, REVISIONS};
+use self::keys::{CURRENT, ID, LAYOUT, REVISIONS, SESSION_SECRETS};
+use crate::compile::{SessionSecret, SessionSecrets};
 use crate::diff;
 use crate::resources::{Resource, Set};
 use crate::table::Revision;
@@ -27,6 +28,8 @@ pub struct Store {
     /// The names that messages use.
     path: PathBuf,
     store: String,
+    /// From which the keys of sessions are made.
+    session_secrets: SessionSecrets,
     /// The number of the last revision that was written completely. After a failed write the store may hold
     /// one more.
     number: AtomicU64,
@@ -133,10 +136,14 @@ impl Store {
             }
             None => give_id(inner.as_ref())?,
         };
+        let session_secrets = session_secrets(inner.as_ref())?;
+        let session_secrets =
+            keys::unseal(&session_secrets).map_err(|reason| damaged(path, reason))?;
         let opened = Self {
             inner,
             path: path.to_owned(),
             store,
+            session_secrets,
             number: AtomicU64::new(0),
         };
         // Everything is read once, so that damage is found before any answer is served.
@@ -239,6 +246,11 @@ impl Store {
         Ok(records.map(|record| record.info).collect())
     }
 
+    /// The secrets from which the keys of sessions are made.
+    pub(crate) fn session_secrets(&self) -> &SessionSecrets {
+        &self.session_secrets
+    }
+
     fn view(&self) -> Result<View<'_>, StoreError> {
         Ok(View {
             path: &self.path,
@@ -263,6 +275,7 @@ impl Store {
             schema: 1,
             current: view.set()?.resources.into_values().collect(),
             revisions: view.records(1)?,
+            session_secrets: self.session_secrets.clone(),
         })?)
     }
 
@@ -282,7 +295,11 @@ impl Store {
             let current = current.map(|one| keys::put(keys::resource(one), one));
             let records = backup.revisions.iter();
             let records = records.map(|one| keys::put(keys::revision(one.info.number), one));
-            weft_store::fill(staged, current.chain(records))?;
+            // A backup of a version before sessions has none, and the store then makes its own.
+            let secrets = &backup.session_secrets;
+            let secrets =
+                (!secrets.is_empty()).then(|| keys::put(SESSION_SECRETS.to_vec(), secrets));
+            weft_store::fill(staged, current.chain(records).chain(secrets))?;
             // Reads all of it, and gives it its id.
             let restored = Self::over(Arc::new(staged.clone()), path)?;
             Ok(restored.revision(restored.number.load(Ordering::Acquire)))
@@ -348,6 +365,8 @@ struct Backup {
     schema: u32,
     current: Vec<Resource>,
     revisions: Vec<Record>,
+    #[serde(default, skip_serializing_if = "SessionSecrets::is_empty")]
+    session_secrets: SessionSecrets,
 }
 
 /// Gives a new store its id, unless another process was faster.
@@ -358,6 +377,22 @@ fn give_id(store: &dyn weft_store::Store) -> Result<String, StoreError> {
         None => {
             transaction.put(ID, random.as_bytes());
             Ok(random.clone())
+        }
+    })
+}
+
+/// The sealed secrets of the mesh, the first of which is made here once. They stay when the resources change,
+/// and are part of a backup: sessions outlive both.
+fn session_secrets(store: &dyn weft_store::Store) -> Result<Vec<u8>, StoreError> {
+    let secret = SessionSecret::new(rand::random());
+    let made = keys::seal(&SessionSecrets::new(vec![secret]))?;
+    transact(store, |transaction| {
+        match transaction.get(SESSION_SECRETS)? {
+            Some(known) => Ok(known),
+            None => {
+                transaction.put(SESSION_SECRETS, &made[..]);
+                Ok(made.clone())
+            }
         }
     })
 }

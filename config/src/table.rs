@@ -19,6 +19,7 @@ mod name;
 mod pattern;
 mod route;
 mod router;
+mod session;
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,10 @@ pub use name::{NameError, ServiceName, check_label, check_subdomain};
 pub use pattern::{Pattern, PatternError};
 pub use route::{Backend, Broken, HttpMatch, PathMatch, RouteRule};
 pub use router::Router;
+pub use session::{
+    Carrier, EndpointName, InvalidSessionKey, Persistence, SessionKey, SessionToken, TOKEN_LENGTH,
+    TokenFault, TokenNonce, Tokens,
+};
 pub use traffic::{
     Algorithm, Backoff, Balance, Breaker, Concurrency, Failover, Fault, FaultAbort, FaultDelay,
     FaultStatus, GrpcCode, HashKey, Hedge, HedgeAfter, HedgeAfterError, IdentityPattern,
@@ -73,6 +78,11 @@ pub struct Table {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub forbidden: BTreeMap<ServiceName, Forbidden>,
+    /// The keys of the sessions of rules, by [`Persistence::scope`]; the first of each list seals. They are
+    /// secrets, and left out wherever a table is shown: only [`Self::write_for`] and [`Self::write_whole`]
+    /// write them.
+    #[serde(default, skip_serializing)]
+    pub session_keys: BTreeMap<String, Vec<SessionKey>>,
 }
 
 /// A service that this sidecar may not call.
@@ -461,6 +471,7 @@ mod tests {
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::new(),
             forbidden: BTreeMap::new(),
+            session_keys: BTreeMap::new(),
         };
         let written = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<Table>(&written).unwrap(), table);

@@ -14,6 +14,7 @@ use weft_transport::pool::Target;
 
 use crate::limits;
 use crate::metrics::Counted;
+use crate::named::Named;
 use crate::resilience::breaker::{Admission, Cause};
 use crate::resilience::destination::{Destination, Event};
 use crate::resilience::load::Slice;
@@ -46,6 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) destination: Arc<Destination>,
     /// The state that stays when a new table comes.
     pub(crate) lasting: Arc<Lasting>,
+    /// Its endpoints by the names that tokens of sessions have for them.
+    pub(crate) named: Named,
     /// The service that takes over when no endpoint is healthy. Two services may stand in for each other, so
     /// neither owns the other.
     failover: OnceLock<Weak<Self>>,
@@ -144,6 +147,7 @@ impl Cluster {
             unreached: ByRoute::default(),
             destination,
             lasting,
+            named: Named::default(),
             failover: OnceLock::new(),
         }
     }
@@ -178,6 +182,11 @@ impl Cluster {
     /// Logs the service that takes over, once.
     pub(crate) fn fall_back_on(&self, other: &Arc<Self>) {
         self.failover.get_or_init(|| Arc::downgrade(other));
+    }
+
+    /// The service that takes over when it must, whether it does so now or not.
+    pub(crate) fn stand_in(&self) -> Option<Arc<Self>> {
+        self.failover.get()?.upgrade()
     }
 
     /// The service that takes over, if one is needed and available.
@@ -365,6 +374,11 @@ impl Flight {
         if let Some(change) = change {
             self.cluster.note(endpoint, change);
         }
+    }
+
+    /// Where it is: the cluster and the endpoint.
+    pub(crate) fn place(&self) -> Option<(&Cluster, &Endpoint)> {
+        Some((&self.cluster, self.endpoint()?))
     }
 
     fn endpoint(&self) -> Option<&Endpoint> {

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use weft_config::table::{
-    self, Filters, Forbidden, Locality, MirrorShare, RouteRule, Router, ServiceName, Table,
+    self, Filters, Forbidden, Locality, MirrorShare, RouteRule, Router, ServiceName, SessionKey,
+    Table,
 };
 use weft_transport::identity::SpiffeId;
 use weft_transport::pool::Target;
 
 use crate::cluster::{self, ByRoute, Cluster, Endpoint, Lasting};
+use crate::outbound::session::Sessions;
 use crate::resilience::balance;
 use crate::resilience::destination::Destinations;
 use crate::resilience::standing::Standing;
@@ -53,6 +55,8 @@ pub(crate) struct Rule {
     pub(crate) route: Arc<str>,
     /// What is done to all of its requests, if anything is.
     pub(crate) stage: Option<Arc<Stage>>,
+    /// Its sessions, if it has any.
+    pub(crate) sessions: Option<Arc<Sessions>>,
     /// Parallel to the rule's backends.
     pub(crate) backends: Vec<Led>,
 }
@@ -134,7 +138,9 @@ impl Directory {
                 let routes = &port.routes;
                 let router = (!routes.is_empty()).then(|| cluster.destination.router(routes));
                 let rules = router.iter().flat_map(|router| router.rules());
-                let rules = rules.map(|rule| Rule::new(rule, &clusters)).collect();
+                let rules = rules
+                    .map(|rule| Rule::new(rule, &clusters, &table.session_keys))
+                    .collect();
                 let port = Port {
                     cluster,
                     rules,
@@ -240,7 +246,11 @@ impl Service {
 type Clusters<'t> = HashMap<(&'t ServiceName, u16), Arc<Cluster>>;
 
 impl Rule {
-    fn new(rule: &Arc<RouteRule>, clusters: &Clusters<'_>) -> Self {
+    fn new(
+        rule: &Arc<RouteRule>,
+        clusters: &Clusters<'_>,
+        keys: &BTreeMap<String, Vec<SessionKey>>,
+    ) -> Self {
         let stage = Stage::new(&rule.filters, clusters);
         let backends = rule.backends.iter().map(|backend| {
             let own = Stage::new(&backend.filters, clusters);
@@ -259,6 +269,10 @@ impl Rule {
             route: Arc::from(rule.route.as_str()),
             backends: backends.collect(),
             stage: stage.clone(),
+            sessions: rule.session.as_ref().and_then(|session| {
+                let keys = keys.get(&session.scope)?;
+                Sessions::new(session, keys)
+            }),
             rule: Arc::clone(rule),
         }
     }
@@ -403,6 +417,7 @@ pub(crate) mod tests {
                 },
             )]
             .into(),
+            session_keys: [].into(),
         }
     }
 

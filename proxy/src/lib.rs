@@ -24,6 +24,7 @@ mod idle;
 mod inbound;
 pub mod limits;
 mod metrics;
+mod named;
 mod other_end;
 mod outbound;
 mod record;

@@ -21,6 +21,15 @@ pub const HTTP2_HEAD_BYTES_READ: u32 = 2 * HEAD_BYTES_MAX as u32;
 /// Fields of one head or trailer section; more is answered 431. Envoy's default.
 pub const FIELDS_MAX: usize = 100;
 
+/// Tokens of one request that are tried: cookies of one name, which clients send for several paths.
+pub const SESSION_TOKENS_READ_MAX: usize = 8;
+
+/// Time between two notes of what rules got: how exact the last minute is that `/routes` shows.
+pub const MINUTE_NOTE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Notes that are kept: those of a minute. Each has 150 bytes for each of up to `METRIC_SERIES_MAX` rules.
+pub const MINUTE_NOTES: usize = 12;
+
 /// From an application's connection to the peer's answer to CONNECT, over all attempts: mesh handshake (3 s),
 /// application connect (1 s), a round trip.
 pub const TUNNEL_OPEN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -273,6 +273,12 @@ fn text(explanation: &Explanation) -> String {
     for filter in &explanation.filters {
         line("filter", filter);
     }
+    if let Some(session) = &explanation.session {
+        line(
+            "session",
+            &format!("{session}: its endpoint comes before the shares below"),
+        );
+    }
     for share in &explanation.backends {
         let endpoints = match share.endpoints {
             Some(1) => ", 1 endpoint".to_owned(),

@@ -74,7 +74,7 @@ pub(super) fn text(table: &Table) -> Result<Vec<u8>, CacheError> {
     // Room for the checksum's digits, before the line's end.
     let mut text = vec![b'\n'; 2 * SHA256.output_len + 1];
     let start = text.len();
-    serde_json::to_writer(&mut text, table)?;
+    table.write_whole(&mut text)?;
     let sum = checksum(&text[start..]);
     text[..sum.len()].copy_from_slice(sum.as_bytes());
     Ok(text)
@@ -103,6 +103,7 @@ mod tests {
             trust_domain: "demo.test".parse().unwrap(),
             services: std::collections::BTreeMap::new(),
             forbidden: std::collections::BTreeMap::new(),
+            session_keys: std::collections::BTreeMap::new(),
         };
         write(&path, &table).unwrap();
         assert_eq!(read(&path).unwrap().as_ref(), Some(&table));

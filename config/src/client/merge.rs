@@ -174,6 +174,7 @@ pub(super) mod tests {
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::from([("orders.shop".parse().unwrap(), Arc::new(service))]),
             forbidden: std::collections::BTreeMap::new(),
+            session_keys: std::collections::BTreeMap::new(),
         }
     }
 

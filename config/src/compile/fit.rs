@@ -86,6 +86,9 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
         withheld.extend(missing.into_iter().map(|feature| closes(name, feature)));
         Arc::make_mut(service).authorization = Some(fitted);
     }
+    if !features.has(Feature::Sessions) {
+        table.session_keys.clear();
+    }
     withheld.sort();
     withheld.dedup();
     Fitted {
@@ -125,6 +128,7 @@ fn restrictions(authorization: &Authorization) -> impl Iterator<Item = Feature> 
             | Feature::TcpRoutes
             | Feature::TlsRoutes
             | Feature::EndpointDetails
+            | Feature::Sessions
             | Feature::H2c => false,
         })
 }

@@ -13,8 +13,8 @@ use crate::resources::{
     BackendRef, HttpRouteMatch, PathMatchType, Route, RouteFilter, Rules, Set, compiled_filters,
 };
 use crate::table::{
-    Backend, Filters, HostPattern, HttpMatch, PathMatch, Port, RequestTraffic, RouteRule,
-    ServiceName,
+    Backend, Filters, HostPattern, HttpMatch, PathMatch, Persistence, Port, RequestTraffic,
+    RouteRule, ServiceName,
 };
 
 /// Adds the routes of `set` to the Services.
@@ -167,6 +167,7 @@ struct Ruled {
     hosts: Vec<HostPattern>,
     backends: Vec<Backend>,
     filters: Arc<Filters>,
+    session: Option<Arc<Persistence>>,
     /// Services to which requests or copies of them go.
     targets: BTreeSet<ServiceName>,
 }
@@ -204,6 +205,9 @@ impl Ruled {
                 },
                 backends,
                 filters: own,
+                session: rule
+                    .session
+                    .and_then(|one| one.compiled(&route.scope_of(at))),
                 targets,
             }
         });
@@ -228,6 +232,7 @@ impl Ruled {
             hosts: Vec::new(),
             backends: Vec::new(),
             filters: Arc::default(),
+            session: None,
             targets: BTreeSet::new(),
         }
     }
@@ -243,6 +248,7 @@ impl Ruled {
                 backends: self.backends.clone(),
                 traffic: Arc::clone(traffic),
                 filters: Arc::clone(&self.filters),
+                session: self.session.clone(),
             },
         })
     }

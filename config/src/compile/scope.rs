@@ -138,12 +138,14 @@ impl Plan {
             service.authorization = decides.then(|| compiled.authorization.clone());
             services.insert(name.clone(), Arc::new(service));
         }
+        let session_keys = self.session_secrets.keys_of(&services);
         Table {
             schema: Schema,
             revision: self.revision.clone(),
             trust_domain: self.trust_domain.clone(),
             services,
             forbidden,
+            session_keys,
         }
     }
 }

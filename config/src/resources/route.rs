@@ -9,6 +9,7 @@ mod grpc_route;
 mod http_route;
 mod matches;
 mod parents;
+mod session;
 mod tcp_route;
 mod tls_route;
 
@@ -33,6 +34,10 @@ pub use matches::{
 };
 pub use parents::ParentRef;
 pub(crate) use parents::is_core;
+pub use session::{
+    CookieConfigSpec, CookieLifetime, SessionCookieSpec, SessionHeaderSpec, SessionPersistenceSpec,
+    SessionType,
+};
 pub use tcp_route::TcpRouteRule;
 pub use tls_route::TlsRouteRule;
 
@@ -84,6 +89,8 @@ pub struct Rule<'a> {
     pub filters: &'a [RouteFilter],
     /// Where they go.
     pub backends: &'a [BackendRef],
+    /// How those of a client come to one endpoint.
+    pub session: Option<&'a SessionPersistenceSpec>,
 }
 
 /// A reference of a route to a backend.
@@ -150,6 +157,16 @@ impl<'a> Route<'a> {
             None => key.to_string(),
         }
     }
+
+    /// What tells the sessions of a rule from those of others. A rule without a name is known by its place,
+    /// also where it is the only one: a rule that is added after it ends no session.
+    pub(crate) fn scope_of(&self, at: usize) -> String {
+        let key = self.key;
+        match self.rules.rule(at).and_then(|rule| rule.name) {
+            Some(name) => format!("{key}/{name}"),
+            None => format!("{key}#{at}"),
+        }
+    }
 }
 
 impl<'a> Rules<'a> {
@@ -174,11 +191,13 @@ impl<'a> Rules<'a> {
                 name: rule.name.as_deref(),
                 filters: &rule.filters,
                 backends: &rule.backend_refs,
+                session: rule.session_persistence.as_ref(),
             }),
             Self::Grpc(rules) => rules.get(at).map(|rule| Rule {
                 name: rule.name.as_deref(),
                 filters: &rule.filters,
                 backends: &rule.backend_refs,
+                session: rule.session_persistence.as_ref(),
             }),
             Self::Tls(rules, _) => rules.get(at).map(|rule| Rule {
                 name: rule.name.as_deref(),
@@ -189,6 +208,7 @@ impl<'a> Rules<'a> {
                 name: rule.name.as_deref(),
                 filters: &[],
                 backends: &rule.backend_refs,
+                session: None,
             }),
         }
     }

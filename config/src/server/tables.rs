@@ -218,6 +218,7 @@ fn same_but_endpoints(a: &Table, b: &Table) -> bool {
     a.revision == b.revision
         && a.trust_domain == b.trust_domain
         && a.forbidden == b.forbidden
+        && a.session_keys == b.session_keys
         && a.services.len() == b.services.len()
         && a.services
             .iter()

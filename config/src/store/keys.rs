@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! meta/store                      the id of the store, as text
+//! meta/session-secrets            from which the keys of sessions are made, sealed
 //! current/<kind/namespace/name>   a resource as it is, sealed
 //! revisions/<number, big-endian>  what a revision changed, sealed
 //! ```
@@ -15,6 +16,7 @@ use weft_store::{Change, Layout, OldKeys, OldTable, StoreError};
 use crate::resources::Resource;
 
 pub(super) const ID: &[u8] = b"meta/store";
+pub(super) const SESSION_SECRETS: &[u8] = b"meta/session-secrets";
 pub(super) const CURRENT: &[u8] = b"current/";
 pub(super) const REVISIONS: &[u8] = b"revisions/";
 

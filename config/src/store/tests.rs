@@ -166,3 +166,29 @@ fn a_flipped_bit_in_the_store_is_found_when_it_is_opened() {
         "{error}"
     );
 }
+
+#[test]
+fn the_secrets_of_sessions_are_made_once_and_survive_reopening_and_restoring() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.redb");
+    let store = Store::open(&path).unwrap();
+    let made = store.session_secrets().clone();
+    assert!(!made.is_empty());
+    let backup = store.backup().unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(*store.session_secrets(), made);
+    let restored = dir.path().join("restored.redb");
+    Store::restore(&restored, &backup).unwrap();
+    let restored = Store::open(&restored).unwrap();
+    assert_eq!(*restored.session_secrets(), made);
+    // Another mesh has others, and a backup from before there were any gets new ones.
+    let other = Store::in_memory().unwrap();
+    assert_ne!(*other.session_secrets(), made);
+    let without = keys::seal(&serde_json::json!({ "schema": 1, "current": [], "revisions": [] }));
+    let old = dir.path().join("old.redb");
+    Store::restore(&old, &without.unwrap()).unwrap();
+    let old = Store::open(&old).unwrap();
+    assert!(!old.session_secrets().is_empty() && *old.session_secrets() != made);
+    assert!(!format!("{store:?}").contains(&String::from_utf8_lossy(&backup)[..64]));
+}

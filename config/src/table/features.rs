@@ -10,6 +10,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::forbidden::Written;
+
 /// One part of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Feature {
@@ -38,6 +40,8 @@ pub enum Feature {
     H2c,
     /// The weights and labels of endpoints ([`super::Details`]).
     EndpointDetails,
+    /// Sessions of rules ([`super::Persistence`]).
+    Sessions,
 }
 
 /// The description of a [`Feature`].
@@ -70,7 +74,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -83,6 +87,7 @@ impl Feature {
         Self::LeastBackoff,
         Self::H2c,
         Self::EndpointDetails,
+        Self::Sessions,
     ];
 
     /// Its description.
@@ -159,6 +164,12 @@ impl Feature {
                 since: "0.1.0",
                 without: "endpoints of equal weight, without labels",
                 loss: Loss::Words,
+            },
+            Self::Sessions => AboutFeature {
+                name: "sessions",
+                since: "0.1.0",
+                without: "the conditions of the rule, and no backend",
+                loss: Loss::Requests,
             },
         }
     }
@@ -247,11 +258,19 @@ impl super::Table {
     /// This cannot fail: the keys are text and no value is refused. The library reports that at run time
     /// only.
     pub fn write_for(&self, features: Features) -> Result<Vec<u8>, serde_json::Error> {
-        if features.has(Feature::Bans) {
-            serde_json::to_vec(self)
-        } else {
-            serde_json::to_vec(&super::forbidden::NamesOnly::of(self))
-        }
+        let written = match features.has(Feature::Bans) {
+            true => Written::whole(self),
+            false => Written::names_only(self),
+        };
+        serde_json::to_vec(&written)
+    }
+
+    /// Writes the table with all that it holds, secrets included: for a sidecar's own disk.
+    ///
+    /// # Errors
+    /// When `to` does not take it.
+    pub fn write_whole(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(to, &Written::whole(self))
     }
 }
 

@@ -10,26 +10,53 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use weft_transport::identity::TrustDomain;
 
-use super::{Ban, Forbidden, Revision, Schema, Service, ServiceName, Table};
+use super::{Ban, Forbidden, Revision, Schema, Service, ServiceName, SessionKey, Table};
 
-/// A table as it is written for a sidecar that knows only names.
+/// A table as it is written for a sidecar: with its secrets, which [`Table`] itself leaves out.
 #[derive(Serialize)]
-pub(super) struct NamesOnly<'a> {
+pub(super) struct Written<'a> {
     schema: Schema,
     revision: &'a Revision,
     trust_domain: &'a TrustDomain,
     services: &'a BTreeMap<ServiceName, Arc<Service>>,
-    forbidden: BTreeSet<&'a ServiceName>,
+    #[serde(skip_serializing_if = "Names::is_left_out")]
+    forbidden: Names<'a>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    session_keys: &'a BTreeMap<String, Vec<SessionKey>>,
 }
 
-impl<'a> NamesOnly<'a> {
-    pub(super) fn of(table: &'a Table) -> Self {
+/// The services that may not be called.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Names<'a> {
+    /// With reasons.
+    Whole(&'a BTreeMap<ServiceName, Forbidden>),
+    /// For a sidecar that knows only names.
+    Only(BTreeSet<&'a ServiceName>),
+}
+
+impl Names<'_> {
+    fn is_left_out(&self) -> bool {
+        matches!(self, Self::Whole(all) if all.is_empty())
+    }
+}
+
+impl<'a> Written<'a> {
+    pub(super) fn whole(table: &'a Table) -> Self {
         Self {
             schema: table.schema,
             revision: &table.revision,
             trust_domain: &table.trust_domain,
             services: &table.services,
-            forbidden: table.forbidden.keys().collect(),
+            forbidden: Names::Whole(&table.forbidden),
+            session_keys: &table.session_keys,
+        }
+    }
+
+    pub(super) fn names_only(table: &'a Table) -> Self {
+        Self {
+            forbidden: Names::Only(table.forbidden.keys().collect()),
+            ..Self::whole(table)
         }
     }
 }

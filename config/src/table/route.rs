@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::filters::Filters;
+use super::session::Persistence;
 use super::traffic;
 use super::{HostPattern, Pattern, RequestTraffic, ServiceName};
 
@@ -30,6 +31,9 @@ pub struct RouteRule {
     /// What is done to its requests and their responses.
     #[serde(default, skip_serializing_if = "traffic::is_default")]
     pub filters: Arc<Filters>,
+    /// How the requests of a client come to one endpoint, whatever the weights say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Arc<Persistence>>,
 }
 
 /// Conditions on a request; all that are present must hold.

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ServiceName;
 use crate::limits::traffic as limits;
-use durations::{duration, optional_duration};
+use durations::duration;
+pub(super) use durations::optional_duration;
 
 pub use values::{
     GrpcCode, HedgeAfter, HedgeAfterError, IdentityPattern, IdentityPatternError, Percent,

@@ -103,14 +103,15 @@ fn a_table_that_is_understood_is_one_that_requests_can_be_sent_by() {
                 let known = known.port(*number).unwrap();
                 for head in &heads {
                     let rule = route::rule(known, head, None);
-                    let led_to = rule.and_then(|rule| route::lead(known, rule, now, &mut random));
+                    let led_to =
+                        rule.and_then(|rule| route::lead(known, rule, None, now, &mut random));
                     if let Ok(route) = led_to {
                         led += 1;
                         treat(&route.traffic, now, &mut random);
                     }
                 }
                 let _ = route::rule_of_tunnels(known, None)
-                    .and_then(|rule| route::lead(known, rule, now, &mut random));
+                    .and_then(|rule| route::lead(known, rule, None, now, &mut random));
                 wear_out(&known.cluster, now);
                 treat(&port.traffic.request, now, &mut random);
                 for limits in [&port.traffic.rate_limits, &port.traffic.caller_rate_limits] {

@@ -182,6 +182,7 @@ impl World {
             deadline,
             timeout: self.chance(30).then(|| MS + self.millis(60)),
             criteria: Criteria {
+                preferred: None,
                 tried: TriedEndpoints::default(),
                 key: None,
                 repeatable: tunnel || idempotent,

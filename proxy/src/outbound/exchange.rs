@@ -317,6 +317,8 @@ impl Exchange {
     /// they are outdated.
     fn renew(&mut self) {
         let (route, criteria) = (&mut self.route, &mut self.criteria);
+        // It was tried, or was out of rotation by then.
+        criteria.preferred = None;
         if let Some(cluster) = self.worker.directory().successor(&route.cluster) {
             criteria.tried = criteria.tried.moved(&route.cluster, &cluster);
             route.cluster = cluster;

@@ -5,7 +5,7 @@
 //! Not here: what a request meets on its way (endpoints that fail, limits that are reached); `weft endpoints`
 //! and the metrics show that.
 
-mod described;
+pub(crate) mod described;
 mod passed_over;
 
 use std::sync::Arc;
@@ -53,6 +53,9 @@ pub struct Explanation {
     pub rule: Option<String>,
     /// The rules before it, and why each does not take the request.
     pub passed_over: Vec<PassedOver>,
+    /// How requests of one client come to one endpoint, where the rule says so: it comes before the shares of
+    /// the backends.
+    pub session: Option<String>,
     /// Where the requests of the rule go. Empty where the mesh answers.
     pub backends: Vec<Share>,
     /// The one backend that gets all of them, if there is one.
@@ -171,6 +174,7 @@ pub fn explain(question: &Question<'_>, served: impl Fn(&ServiceName) -> Table) 
     explanation.route = Some(route);
     explanation.rule = name;
     explanation.filters = described(&rule.filters);
+    explanation.session = rule.session.as_ref().map(|session| format!("{session}"));
     explanation.treated(&rule.traffic);
     explanation.by_rule(question, rule, &served)
 }

@@ -25,7 +25,9 @@ impl Exchange {
     pub(super) fn hedge(&self) -> Option<Hedge> {
         let hedge = self.route.traffic.hedge.as_ref()?;
         let harmless = self.head.method.is_idempotent() || hedge.non_idempotent;
-        (harmless && !self.is_tunnel()).then(|| hedge.clone())
+        // A copy elsewhere would leave the session of an endpoint that is only slow.
+        let is_seated = self.criteria.preferred.is_some();
+        (harmless && !is_seated && !self.is_tunnel()).then(|| hedge.clone())
     }
 
     /// As [`Exchange::attempt`], with further copies to other endpoints while no response has come.

@@ -30,6 +30,7 @@ mod presence;
 mod refusal;
 mod request;
 pub(crate) mod route;
+pub(crate) mod session;
 mod tunnel;
 
 use std::io;

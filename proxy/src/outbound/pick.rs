@@ -74,6 +74,8 @@ pub(super) struct Criteria {
     pub(super) tried: TriedEndpoints,
     /// The number of the request's hash key, if the cluster hashes and the request has one.
     pub(super) key: Option<u64>,
+    /// The endpoint that the request's session names, which it goes to if that is in rotation.
+    pub(super) preferred: Option<usize>,
     /// Whether the request may be sent again if it fails: such requests probe endpoints that are out.
     pub(super) repeatable: bool,
 }
@@ -96,6 +98,13 @@ pub(super) fn pick(
     let none_out = !cluster.may_have_out();
     let panic = !none_out && is_panic(cluster);
     let all_in = none_out || panic;
+    if let Some(index) = criteria.preferred
+        && index < endpoints.len()
+        && fresh(index)
+        && (all_in || admission(index) == Admission::Yes)
+    {
+        return Some(index);
+    }
     if !all_in && let Some(index) = due(endpoints, criteria, now) {
         return Some(index);
     }
@@ -126,6 +135,16 @@ pub(super) fn pick(
         .or_else(|| among(&is_in))
         .or_else(|| among(&fresh))
         .or_else(|| among(&|_| true))
+}
+
+/// Whether an endpoint takes requests: it is in rotation, or so many are out that none is left out.
+pub(super) fn takes(cluster: &Cluster, index: usize, now: Instant) -> bool {
+    let endpoint = cluster.endpoints.get(index);
+    endpoint.is_some_and(|one| {
+        !cluster.may_have_out()
+            || one.standing.admission(now) == Admission::Yes
+            || is_panic(cluster)
+    })
 }
 
 /// The endpoint that is due for a probe by a request like this.
@@ -198,6 +217,7 @@ mod tests {
 
     fn criteria(tried: TriedEndpoints) -> Criteria {
         Criteria {
+            preferred: None,
             tried,
             key: None,
             repeatable: true,
@@ -273,6 +293,7 @@ mod tests {
         let due = now + Duration::from_secs(3);
         // A request that cannot be repeated is no probe, unless no other request comes.
         let post = Criteria {
+            preferred: None,
             repeatable: false,
             ..criteria(TriedEndpoints::default())
         };

@@ -66,6 +66,7 @@ impl Simulation {
             flight.answered(Some(outcome), end);
         }
         let criteria = Criteria {
+            preferred: None,
             tried: TriedEndpoints::default(),
             key: None,
             repeatable: true,

@@ -4,7 +4,7 @@
 //! The result is an [`Exchange`]; a request then passes the filters ([`super::filters`]), a tunnel has none.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::request::Parts;
 use http::uri::Authority;
@@ -17,6 +17,7 @@ use super::hello::Wanted;
 use super::instead::Instead;
 use super::pick::{self, Criteria, TriedEndpoints};
 use super::route::{self, Astray, Route, address};
+use super::session::{self, Session};
 use super::{Client, Listener, prepare};
 use crate::directory::{Directory, Rule};
 use crate::failure::{Failure, Reason};
@@ -40,6 +41,7 @@ pub(super) fn request(
             let criteria = Criteria {
                 tried: TriedEndpoints::default(),
                 key: pick::key(&route.cluster, &head.headers, client.source),
+                preferred: route.session.as_ref().and_then(|one| one.preferred()),
                 repeatable: head.method.is_idempotent(),
             };
             Ok(Exchange {
@@ -102,9 +104,29 @@ fn find_route(
         };
         routed::answer(&stage.filters, head, addressed, &rule.route)?;
     }
-    let route = route::lead(port, rule, record.started, &mut *lock(&worker.random))?;
+    let route = match rule.and_then(|rule| Some((rule, rule.sessions.as_ref()?))) {
+        // Most requests have none.
+        None => route::lead(port, rule, None, record.started, &mut *lock(&worker.random))?,
+        Some((rule, sessions)) => {
+            let (wall, counts) = (wall_clock(), &port.cluster.destination.counts);
+            let now = record.started;
+            let seat = session::seek(rule, sessions, &head.headers, (wall, now), counts);
+            let session = Session::new(rule, sessions, seat.as_ref(), wall, counts);
+            let random = &mut *lock(&worker.random);
+            Route {
+                session: Some(Box::new(session)),
+                ..route::lead(port, Some(rule), seat.as_ref(), now, random)?
+            }
+        }
+    };
     let authority = prepare::authority_to_send(authority.as_ref(), &route)?;
     Ok((route, authority))
+}
+
+/// Seconds since 1970, which sidecars have in common.
+fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// Identifies and routes a connection that a tunnel will carry, `source` being its caller, and begins its
@@ -129,6 +151,7 @@ pub(super) fn tunnel(
         let criteria = Criteria {
             tried: TriedEndpoints::default(),
             key: pick::key(&route.cluster, &head.headers, source),
+            preferred: None,
             // No byte is taken from the application before the far side has accepted.
             repeatable: true,
         };
@@ -166,7 +189,7 @@ fn find_tunnel_route(
     let name = name_of(&rule);
     let route = rule.and_then(|rule| {
         let random = &mut *lock(&worker.random);
-        route::lead(port, rule, now, random)
+        route::lead(port, rule, None, now, random)
     });
     let cluster = route.as_ref().map_or(&port.cluster, |route| &route.cluster);
     (worker.leaving(cluster, None, name, Shard::tunnels), route)

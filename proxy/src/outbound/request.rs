@@ -95,6 +95,11 @@ fn relay(
     record.failure = answer::told(&head.headers, head.status);
     fields::strip(&mut head.headers);
     routed::apply_to_answer(exchange, &mut head.headers, record.failure.is_some());
+    if let Some(session) = &exchange.route.session {
+        let (is_of_mesh, random) = (record.failure.is_some(), &exchange.worker.random);
+        let headers = &mut head.headers;
+        session.conclude(&answered.flight, is_of_mesh, headers, &mut *lock(random));
+    }
     record.status = head.status.as_u16();
     let (ended, length) = (
         answered.body.is_end_stream(),

@@ -10,6 +10,7 @@ use weft_config::table::{Asked, Protocol, RequestTraffic, ServiceName};
 use weft_transport::identity::SpiffeId;
 
 use super::hello::Wanted as WantedHost;
+use super::session::{Seat, Session};
 use crate::cluster::Cluster;
 use crate::directory::{Chain, Directory, Port, Rule};
 use crate::failure::{Failure, Reason};
@@ -51,6 +52,8 @@ pub(crate) struct Route {
     pub(crate) traffic: Arc<RequestTraffic>,
     /// What the rule and the backend do to it; none for most.
     pub(crate) chain: Option<Arc<Chain>>,
+    /// Its session; none for most. Boxed for that.
+    pub(crate) session: Option<Box<Session>>,
 }
 
 /// A call that leads to no port.
@@ -269,10 +272,12 @@ fn no_route(port: &Port, what: &str) -> Failure {
     Failure::new(Reason::NoRoute, detail)
 }
 
-/// Where the rule sends this one, drawn by weight; without a rule to the port's own endpoints.
+/// Where the rule sends this one: to the endpoint of its session, if it has one, or else drawn by weight.
+/// Without a rule it goes to the port's own endpoints.
 pub(crate) fn lead(
     port: &Port,
     rule: Option<&Rule>,
+    seat: Option<&Seat>,
     now: Instant,
     random: &mut impl Rng,
 ) -> Result<Route, Failure> {
@@ -280,8 +285,11 @@ pub(crate) fn lead(
         return Ok(to(port, &port.cluster, now));
     };
     let backends = &rule.rule.backends;
-    let weights = backends.iter().map(|backend| backend.weight);
-    let drawn = pick_weighted(weights, random);
+    let weights = || backends.iter().map(|backend| backend.weight);
+    let drawn = match seat {
+        Some(seat) => Some(seat.backend),
+        None => pick_weighted(weights(), random),
+    };
     let drawn = drawn.and_then(|index| Some((backends.get(index)?, rule.backends.get(index)?)));
     let Some((backend, led)) = drawn else {
         let detail = format!("{} has no backend", rule.route);
@@ -302,7 +310,10 @@ pub(crate) fn lead(
         name: Some(Arc::clone(&rule.route)),
         traffic: Arc::clone(&rule.rule.traffic),
         chain: led.chain.clone(),
-        ..to(port, cluster, now)
+        ..match seat {
+            Some(seat) => at(port, Arc::clone(&seat.cluster)),
+            None => to(port, cluster, now),
+        }
     })
 }
 
@@ -315,6 +326,10 @@ fn to(port: &Port, backend: &Arc<Cluster>, now: Instant) -> Route {
         }
         None => Arc::clone(backend),
     };
+    at(port, cluster)
+}
+
+fn at(port: &Port, cluster: Arc<Cluster>) -> Route {
     let parent = (cluster.label != port.cluster.label).then(|| Arc::clone(&port.cluster));
     Route {
         cluster,
@@ -322,6 +337,7 @@ fn to(port: &Port, backend: &Arc<Cluster>, now: Instant) -> Route {
         name: None,
         traffic: Arc::clone(&port.cluster.traffic.request),
         chain: None,
+        session: None,
     }
 }
 
@@ -453,7 +469,7 @@ mod tests {
         now: Instant,
         random: &mut StdRng,
     ) -> Result<Route, Failure> {
-        lead(port, rule(port, head, Some("orders"))?, now, random)
+        lead(port, rule(port, head, Some("orders"))?, None, now, random)
     }
 
     #[test]
@@ -498,6 +514,7 @@ mod tests {
             lead(
                 db,
                 rule_of_tunnels(db, None).unwrap_or(None),
+                None,
                 Instant::now(),
                 &mut random
             )

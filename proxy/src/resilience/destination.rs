@@ -11,7 +11,7 @@ use weft_config::table::{RetryBudget, RouteRule, Router};
 use weft_transport::locks::lock;
 use weft_transport::metrics::{
     ADAPTIVE_ACTS, EJECTIONS, FAILOVERS, FAULTS, HEDGES, MIRRORED, Metric, OVERLOAD, OVERRIDES,
-    RESENT, RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, WAITED,
+    RESENT, RETRIED, RETRIES, RETRIES_WITHHELD, RETURNS, SESSION_TOKENS_IGNORED, SESSIONS, WAITED,
 };
 
 use super::attempts::{Next, WithheldReason};
@@ -106,6 +106,14 @@ pub(crate) enum Event {
     MirrorFailed,
     MirrorCrowded,
     MirrorBody,
+    SessionStarted,
+    SessionKept,
+    SessionMovedGone,
+    SessionMovedOut,
+    SessionMovedFailed,
+    TokenMalformed,
+    TokenUnauthentic,
+    TokenExpired,
 }
 
 impl Event {
@@ -132,7 +140,7 @@ impl Event {
 type Meaning = (&'static Metric, &'static [&'static str]);
 
 /// Parallel to [`Event`].
-const MEANINGS: [Meaning; 51] = [
+const MEANINGS: [Meaning; 59] = [
     (&RETRIES, &["not_reached"]),
     (&RETRIES, &["unprocessed"]),
     (&RETRIES, &["reset"]),
@@ -184,6 +192,14 @@ const MEANINGS: [Meaning; 51] = [
     (&MIRRORED, &["failed"]),
     (&MIRRORED, &["crowded"]),
     (&MIRRORED, &["body"]),
+    (&SESSIONS, &["started"]),
+    (&SESSIONS, &["kept"]),
+    (&SESSIONS, &["moved_gone"]),
+    (&SESSIONS, &["moved_out"]),
+    (&SESSIONS, &["moved_failed"]),
+    (&SESSION_TOKENS_IGNORED, &["malformed"]),
+    (&SESSION_TOKENS_IGNORED, &["unauthentic"]),
+    (&SESSION_TOKENS_IGNORED, &["expired"]),
 ];
 
 /// Counts of one destination.

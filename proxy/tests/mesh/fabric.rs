@@ -190,6 +190,7 @@ impl Fabric {
             trust_domain: "demo.test".parse().unwrap(),
             services: services.collect(),
             forbidden: BTreeMap::new(),
+            session_keys: BTreeMap::new(),
             schema: Schema,
         });
         for sidecar in &self.sidecars {

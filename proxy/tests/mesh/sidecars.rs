@@ -246,6 +246,7 @@ impl Mesh {
             ]
             .into(),
             forbidden: [(ServiceName::new("shop", "secret").unwrap(), forbidden)].into(),
+            session_keys: [].into(),
         };
         let table = Arc::new(table);
         for control in &self.control {

@@ -35,7 +35,8 @@ pub(super) struct Fixture {
     /// Its client is in a namespace of its own.
     consumer: Sidecar,
     pub(super) applications: BTreeMap<&'static str, Origin>,
-    _served: Vec<Sidecar>,
+    /// By workload.
+    served: BTreeMap<&'static str, Sidecar>,
 }
 
 /// Where a request comes from.
@@ -54,7 +55,7 @@ impl Fixture {
         let applications: BTreeMap<_, _> = ["v1", "v2", "v3", "w"]
             .map(|name| (name, application::start(mesh.address(), name)))
             .into();
-        let mut served = Vec::new();
+        let mut served = BTreeMap::new();
         for (name, application) in &applications {
             let address = application.address;
             let plan = match *name {
@@ -67,7 +68,7 @@ impl Fixture {
                             .serves(&format!("echo:{port}"), address)
                     }),
             };
-            served.push(plan.start());
+            served.insert(*name, plan.start());
         }
         let listening = |namespace: &str, suffix: &str| {
             let plan = mesh
@@ -89,8 +90,24 @@ impl Fixture {
             client,
             consumer,
             applications,
-            _served: served,
+            served,
         }
+    }
+
+    /// The sidecar of the client in the namespace of the Services.
+    pub(super) fn client(&self) -> &Sidecar {
+        &self.client
+    }
+
+    pub(super) fn restart_client(&mut self) {
+        self.client.process.kill();
+        self.client.restart();
+        self.client.wait_endpoints("echo:80", 2);
+    }
+
+    /// Ends the sidecar of a workload.
+    pub(super) fn stop(&self, workload: &str) {
+        self.served[workload].terminate();
     }
 
     /// Puts these resources beside the Services, in place of those of the case before.

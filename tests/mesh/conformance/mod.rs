@@ -15,5 +15,6 @@ mod parents;
 mod protocols;
 mod report;
 mod retries;
+mod sessions;
 mod tcp;
 mod tls;

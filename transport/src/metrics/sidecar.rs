@@ -138,6 +138,17 @@ catalogue! {
     MIRRORED = Counter("weft_mirrored_total", Things).by(OF_DESTINATION, &[
         Label::one_of("result", &["answered", "failed", "crowded", "body"])
     ]);
+    /// Requests of sessions (sessionPersistence of a route), by the service that was addressed: a session began,
+    /// and the client got its token; the endpoint of the client's session took the request; that endpoint is
+    /// gone, was out of rotation, or did not answer, so that another took it.
+    SESSIONS = Counter("weft_sessions_total", Things).by(OF_DESTINATION, &[
+        Label::one_of("result", &["started", "kept", "moved_gone", "moved_out", "moved_failed"])
+    ]);
+    /// Requests whose token of a session counted as none: it has not the form of one, no key of the rule made
+    /// it, or the session has lasted as long as it may.
+    SESSION_TOKENS_IGNORED = Counter("weft_session_tokens_ignored_total", Things).by(OF_DESTINATION, &[
+        Label::one_of("reason", &["malformed", "unauthentic", "expired"])
+    ]);
     /// Endpoints in rotation and out of it, as each worker sees them.
     ENDPOINTS = Gauge("weft_lb_endpoints", Things).by(OF_DESTINATION, &[
         Label::open("worker", "number of the worker, from 0", WORKERS),

@@ -67,6 +67,7 @@ fn needs(port: &Port) -> impl Iterator<Item = Feature> {
             (Feature::RouteFilters, has_filters(rule)),
             (Feature::BrokenBackends, has_broken(rule)),
             (Feature::LeastBackoff, has_least_backoff(rule)),
+            (Feature::Sessions, rule.session.is_some()),
         ]
     });
     let of_rules = of_rules.filter_map(|(feature, needed)| needed.then_some(feature));
@@ -91,6 +92,10 @@ fn fitted(rule: &mut RouteRule, features: Features) -> Vec<Feature> {
     if !features.has(Feature::RouteFilters) && has_filters(rule) {
         rule.filters = Arc::default();
         taken.push(Feature::RouteFilters);
+    }
+    // Without it a client's requests would go to endpoints that know nothing of its session.
+    if !features.has(Feature::Sessions) && rule.session.take().is_some() {
+        taken.push(Feature::Sessions);
     }
     if !taken.is_empty() {
         rule.backends.clear();

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::resources::schema::{numbers, up_to};
 
 pub(crate) use meaning::compiled;
-pub(super) use read::{Level, filters, prefix_fault};
+pub(super) use read::{FRAMING, Level, filters, prefix_fault};
 
 /// One filter: its type, and the field of that type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -11,6 +11,7 @@ use super::matches::{
 };
 use super::parents::{ParentRef, all_or_none, parents};
 use super::section;
+use super::session::{SessionPersistenceSpec, session};
 use crate::limits;
 use crate::resources::decode::{At, Decoder, Fields};
 use crate::resources::schema::{some, up_to};
@@ -52,6 +53,12 @@ pub struct GrpcRouteRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-range" = up_to(limits::BACKENDS_PER_RULE_MAX)))]
     pub backend_refs: Vec<BackendRef>,
+    /// How the calls of a client come to one endpoint, whatever the weights say: the same fields as in an
+    /// [HTTPRoute](HTTPRoute.md#fields). Cookies and headers are metadata here. Without it, each call goes its
+    /// own way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<super::backends::Map>")]
+    pub session_persistence: Option<SessionPersistenceSpec>,
 }
 
 /// Conditions on a call; all that are present must hold.
@@ -164,14 +171,14 @@ fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<GrpcRouteRule> {
     });
     let filters = filters(decoder, &mut fields, Level::Grpc);
     let backend_refs = backends(decoder, &mut fields, Extras::Filters(Level::Grpc));
-    let hint = "let a TrafficPolicy for the Service balance by a header";
-    fields.refuse(decoder, "sessionPersistence", hint);
+    let session_persistence = session(decoder, &mut fields);
     fields.close(decoder);
     Some(GrpcRouteRule {
         name: all_or_none(name)?,
         matches: matches.unwrap_or_default(),
         filters,
         backend_refs,
+        session_persistence: session_persistence?,
     })
 }
 

@@ -11,6 +11,7 @@ use super::filters::{FilterType, Level, RouteFilter, filters, prefix_fault};
 use super::matches::{HttpRouteMatch, matches};
 use super::parents::{ParentRef, all_or_none, parents};
 use super::section;
+use super::session::{SessionPersistenceSpec, session};
 use crate::limits;
 use crate::limits::traffic as traffic_limits;
 use crate::resources::decode::{At, Decoder, Fields};
@@ -60,6 +61,10 @@ pub struct HttpRouteRule {
     /// unless it says more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RouteRetrySpec>,
+    /// How the requests of a client come to one endpoint, whatever the weights say. Without it, each request
+    /// goes its own way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistenceSpec>,
 }
 
 /// The fields of a TrafficPolicy's timeouts that Gateway API has. Only described here: [`TimeoutsSpec`] is
@@ -174,8 +179,7 @@ fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
         Some(timeouts)
     });
     let retry = fields.take("retry").and_then(|at| retry(decoder, &at));
-    let hint = "let a TrafficPolicy for the Service balance by a cookie";
-    fields.refuse(decoder, "sessionPersistence", hint);
+    let session_persistence = session(decoder, &mut fields);
     fields.close(decoder);
     if let Some(at) = &backends_at
         && filters
@@ -207,6 +211,7 @@ fn rule(decoder: &mut Decoder<'_>, at: &At<'_>) -> Option<HttpRouteRule> {
         backend_refs,
         timeouts,
         retry,
+        session_persistence: session_persistence?,
     })
 }
 

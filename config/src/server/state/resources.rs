@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weft_transport::identity::TrustDomain;
 
 use super::ServerState;
-use crate::compile::Plan;
+use crate::compile::{Plan, SessionSecrets};
 use crate::resources::Set;
 use crate::table::Revision;
 
@@ -16,9 +16,15 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    pub(super) fn new(revision: Revision, trust_domain: TrustDomain, set: Set) -> Self {
+    pub(super) fn new(
+        revision: Revision,
+        trust_domain: TrustDomain,
+        set: Set,
+        secrets: &SessionSecrets,
+    ) -> Self {
+        let plan = Plan::new(revision, trust_domain, &set);
         Self {
-            plan: Arc::new(Plan::new(revision, trust_domain, &set)),
+            plan: Arc::new(plan.with_session_secrets(secrets.clone())),
             set: Arc::new(set),
         }
     }
@@ -33,7 +39,8 @@ impl ServerState {
 
     /// Puts a written revision into force.
     pub(in crate::server) fn advance(&self, revision: Revision, set: Set) {
-        let next = InForce::new(revision, self.trust_domain.clone(), set);
+        let (domain, secrets) = (self.trust_domain.clone(), self.store.session_secrets());
+        let next = InForce::new(revision, domain, set, secrets);
         let mut inner = self.lock();
         inner.in_force = next;
         self.publish(&mut inner);

@@ -23,15 +23,15 @@ pub(super) mod duration {
 }
 
 /// One that may be there.
-pub(super) mod optional_duration {
+pub(in crate::table) mod optional_duration {
     use std::time::Duration;
 
     use serde::Deserializer;
     use weft_transport::units;
 
-    pub(in super::super) use units::optional_duration::serialize;
+    pub(in crate::table) use units::optional_duration::serialize;
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::table) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Duration>, D::Error> {
         let duration = units::optional_duration::deserialize(from)?;

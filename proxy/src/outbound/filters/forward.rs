@@ -62,6 +62,7 @@ mod tests {
             parent: Some(cluster("orders.shop")),
             name: None,
             traffic: Arc::default(),
+            session: None,
             chain: None,
         };
         let mut request = http::Request::builder().uri("/v1?q=1");

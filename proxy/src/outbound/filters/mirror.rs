@@ -89,6 +89,7 @@ fn route(exchange: &Exchange, cluster: &Arc<Cluster>) -> Route {
         name: exchange.route.name.clone(),
         traffic: Arc::clone(&TRAFFIC),
         chain: None,
+        session: None,
     }
 }
 
@@ -150,6 +151,7 @@ fn copy(exchange: &Exchange, one: Drawn, now: Instant) -> Exchange {
         route: route(exchange, &one.cluster),
         head: one.head,
         criteria: Criteria {
+            preferred: None,
             tried: TriedEndpoints::default(),
             key: exchange.criteria.key,
             repeatable: false,

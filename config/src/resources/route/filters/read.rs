@@ -159,7 +159,7 @@ fn filter(decoder: &mut Decoder<'_>, at: &At<'_>, level: Level) -> Option<RouteF
 
 /// Fields that the sidecars write themselves: they frame a message or belong to each connection (RFC 9110
 /// section 7.6.1), or tell of a hop.
-const FRAMING: [&str; 12] = [
+pub(in crate::resources::route) const FRAMING: [&str; 12] = [
     "connection",
     "content-length",
     "expect",
