@@ -4,6 +4,7 @@ use std::io::Error as IoError;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use weft_transport::tcp::TlsConnector;

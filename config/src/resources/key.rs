@@ -53,7 +53,7 @@ pub(crate) const GATEWAY: &str = "gateway.networking.k8s.io";
 
 impl Kind {
     /// All kinds, in the order in which sets are listed.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::MeshConfig,
         Self::Service,
         Self::HttpRoute,

@@ -203,6 +203,7 @@ impl<'a> Rules<'a> {
                 name: rule.name.as_deref(),
                 filters: &[],
                 backends: &rule.backend_refs,
+                session: None,
             }),
             Self::Tcp(rules) => rules.get(at).map(|rule| Rule {
                 name: rule.name.as_deref(),

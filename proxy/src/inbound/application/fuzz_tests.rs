@@ -36,7 +36,7 @@ enum Heard {
     },
 }
 
-fn application(path: &Path, tasks: &TaskTracker) -> Arc<Application> {
+fn application(path: &Path, tasks: &Tasks) -> Arc<Application> {
     let timeouts = Timeouts {
         application_connect: LONG,
         application_idle: LONG,
@@ -114,7 +114,7 @@ async fn ask(application: Arc<Application>, method: &Method) -> Heard {
 }
 
 async fn hear(listener: &UnixListener, path: &Path, method: &Method, pieces: &[&[u8]]) -> Heard {
-    let tasks = TaskTracker::new();
+    let tasks = Tasks::default();
     let application = application(path, &tasks);
     let heard = tokio::select! {
         heard = ask(application, method) => heard,
