@@ -5,6 +5,7 @@
 mod application;
 mod backends;
 mod cors;
+mod edges;
 mod explained;
 mod filters;
 mod fixture;
