@@ -10,19 +10,26 @@ use weft_transport::vital;
 use crate::inbound::served::ServedService;
 use crate::limits;
 use crate::run::ControlPlane;
+use crate::run::table::{self, Snapshots};
 use crate::stream::{ApplicationStream, close};
 use crate::worker::Shared;
 
 /// Probes every served application until the drain begins. The drain withdraws all registrations.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
+    snapshots: Snapshots,
     control: Arc<dyn ControlPlane>,
     draining: CancellationToken,
 ) {
     let mut probes = JoinSet::new();
     for service in shared.served.iter() {
         let timeout = shared.timeouts.application_connect;
-        let probing = probe(Arc::clone(service), Arc::clone(&control), timeout);
+        let probing = probe(
+            Arc::clone(service),
+            snapshots.clone(),
+            Arc::clone(&control),
+            timeout,
+        );
         probes.spawn(vital::until(
             "probing the application",
             draining.clone(),
@@ -38,11 +45,14 @@ pub(crate) async fn watch(
 
 async fn probe(
     service: Arc<ServedService>,
+    mut snapshots: Snapshots,
     control: Arc<dyn ControlPlane>,
     timeout: std::time::Duration,
 ) {
     let mut was: Option<bool> = None;
     loop {
+        // What the table does not name is denied: callers that learned of this workload before would be refused.
+        table::named(&mut snapshots, &service.name).await;
         let outcome = ApplicationStream::connect(&service.application, timeout).await;
         let healthy = outcome.is_ok();
         if was != Some(healthy) {

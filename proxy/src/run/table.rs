@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
-use weft_config::table::Table;
+use weft_config::table::{ServiceName, Table};
 use weft_transport::identity::TrustDomain;
 
 use super::ControlPlane;
@@ -56,8 +56,23 @@ pub(crate) struct Updates {
 
 /// Waits until every worker has a table; for ever if one of them has ended.
 pub(super) async fn everywhere(mut snapshots: Snapshots) {
-    for snapshot in &mut snapshots {
-        let has_one = snapshot.wait_for(|directory| directory.table.is_some());
+    all(&mut snapshots, |_| true).await;
+}
+
+/// Waits until every worker can decide about calls to a service that this sidecar serves.
+pub(crate) async fn named(snapshots: &mut Snapshots, service: &ServiceName) {
+    let has_rules = |table: &Table| {
+        let found = table.services.get(service);
+        found.is_some_and(|service| service.authorization.is_some())
+    };
+    all(snapshots, has_rules).await;
+}
+
+/// Waits until the tables of all workers are such; for ever if one of them has ended.
+async fn all(snapshots: &mut Snapshots, is_such: impl Fn(&Table) -> bool) {
+    for snapshot in snapshots {
+        let has_one =
+            snapshot.wait_for(|directory| directory.table.as_deref().is_some_and(&is_such));
         if has_one.await.is_err() {
             std::future::pending::<()>().await;
         }
