@@ -51,7 +51,8 @@ async fn probe(
 ) {
     let mut was: Option<bool> = None;
     loop {
-        // What the table does not name is denied: callers that learned of this workload before would be refused.
+        // What the table does not name is denied: callers that learned of this workload before would be
+        // refused.
         table::named(&mut snapshots, &service.name).await;
         let outcome = ApplicationStream::connect(&service.application, timeout).await;
         let healthy = outcome.is_ok();

@@ -173,8 +173,8 @@ pub const OUTBOUND_CONNECTIONS_MAX: usize = 16 * 1024;
 /// ticket has some 4 KiB.
 pub const CLIENT_HELLO_BYTES_MAX: usize = 32 * 1024;
 
-/// A client must send its whole ClientHello within this time, as the head of a request. Clients of TLS send it
-/// when they are connected.
+/// A client must send its whole ClientHello within this time, as the head of a request. Clients of TLS send
+/// it when they are connected.
 pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest piece read from a socket into a tunnel; one such piece fills about 10 GSO batches.
