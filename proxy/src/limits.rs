@@ -180,10 +180,10 @@ pub const OUTBOUND_CONNECTIONS_MAX: usize = 16 * 1024;
 
 /// Of a ClientHello that is read to find its route. One with shares of post-quantum key exchange and a large
 /// ticket has some 4 KiB.
-pub const CLIENT_HELLO_BYTES_MAX: usize = 32 * 1024;
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
 
-/// A client must send its whole ClientHello within this time, as the head of a request. Clients of TLS send it
-/// when they are connected.
+/// A client must send its whole ClientHello within this time, as the head of a request. Clients of TLS send
+/// it when they are connected.
 pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest piece read from a socket into a tunnel; one such piece fills about 10 GSO batches.

@@ -92,8 +92,8 @@ fn the_readme_names_the_rust_version_that_the_manifest_asks_for() {
     assert!(read("README.md").contains(&format!("Rust {version} or newer")));
 }
 
-/// The tests write the rows of docs/conformance.md (`tests/mesh/conformance/report.rs`); one that is gone cannot
-/// take its row away.
+/// The tests write the rows of docs/conformance.md (`tests/mesh/conformance/report.rs`); one that is gone
+/// cannot take its row away.
 #[test]
 fn each_row_of_the_conformance_page_is_of_a_test_and_each_test_has_one() {
     let page = fs::read_to_string(root().join("docs/conformance.md")).unwrap();

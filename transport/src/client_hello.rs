@@ -1,5 +1,5 @@
-//! The host that a client of TLS asks for, from its ClientHello. No handshake is made, and no byte is changed:
-//! the caller keeps the bytes and passes them on. Pure; not TLS of the mesh, which is `tls.rs`.
+//! The host that a client of TLS asks for, from its ClientHello. No handshake is made, and no byte is
+//! changed: the caller keeps the bytes and passes them on. Pure; not TLS of the mesh, which is `tls.rs`.
 
 use rustls::server::Acceptor;
 

@@ -18,8 +18,8 @@ pub struct RouteRule {
     /// Any of these suffices; empty means every request. The compiler writes one rule per match.
     #[serde(default)]
     pub matches: Vec<HttpMatch>,
-    /// Of a port of tcp: the hosts that clients of TLS ask for. Where any rule of the port has some, only such
-    /// connections are taken, by the rule with the most specific host.
+    /// Of a port of tcp: the hosts that clients of TLS ask for. Where any rule of the port has some, only
+    /// such connections are taken, by the rule with the most specific host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostPattern>,
     /// Where requests go, by weight. A rule with no backend, or with a sum of weights of 0, answers 500

@@ -20,6 +20,7 @@ use weft_transport::vital;
 
 use crate::inbound::served::ServedService;
 use crate::run::ControlPlane;
+use crate::run::table::{self, Snapshots};
 use crate::worker::Shared;
 use check::{CheckResult, Failed, check};
 use state::{Health, Standing};
@@ -119,12 +120,13 @@ impl ShownHealth {
 /// Asks every served application until the drain begins. The drain withdraws all registrations.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
+    snapshots: Snapshots,
     control: Arc<dyn ControlPlane>,
     draining: CancellationToken,
 ) {
     let mut probes = TaskSet::default();
     for service in shared.served.iter() {
-        let asking = ask(Arc::clone(service), Arc::clone(&control));
+        let asking = ask(Arc::clone(service), snapshots.clone(), Arc::clone(&control));
         probes.spawn(vital::until(
             "probing the application",
             draining.clone(),
@@ -138,11 +140,18 @@ pub(crate) async fn watch(
     }
 }
 
-async fn ask(service: Arc<ServedService>, control: Arc<dyn ControlPlane>) {
+async fn ask(
+    service: Arc<ServedService>,
+    mut snapshots: Snapshots,
+    control: Arc<dyn ControlPlane>,
+) {
     let health = &service.health;
     let was_in = control.is_healthy(&service.name, service.port);
     let mut state = Health::new(&health.check, was_in, Instant::now());
     loop {
+        // What the table does not name is denied: callers that learned of this workload before would be
+        // refused.
+        table::named(&mut snapshots, &service.name).await;
         let result = check(&health.check).await;
         let now = Instant::now();
         health.count(&result);

@@ -1,5 +1,5 @@
-//! The ClientHello of a connection whose port has routes by host. Its bytes are kept, and go to the backend as
-//! they came. How it is read is in [`weft_transport::client_hello`].
+//! The ClientHello of a connection whose port has routes by host. Its bytes are kept, and go to the backend
+//! as they came. How it is read is in [`weft_transport::client_hello`].
 
 use std::io;
 

@@ -465,7 +465,8 @@ fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> 
         acknowledging,
     ));
     let (shared, control) = (state.shared(), Arc::clone(&given.control));
-    let watching = health::watch(shared, control, state.draining());
+    let snapshots = state.snapshots().clone();
+    let watching = health::watch(shared, snapshots, control, state.draining());
     tasks.spawn(vital::until(
         "watching the application",
         state.draining(),

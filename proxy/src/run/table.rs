@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
-use weft_config::table::Table;
+use weft_config::table::{ServiceName, Table};
 use weft_transport::identity::TrustDomain;
 
 use super::ControlPlane;
@@ -56,8 +56,23 @@ pub(crate) struct Updates {
 
 /// Waits until every worker has a table; for ever if one of them has ended.
 pub(super) async fn everywhere(mut snapshots: Snapshots) {
-    for snapshot in &mut snapshots {
-        let has_one = snapshot.wait_for(|directory| directory.table.is_some());
+    all(&mut snapshots, |_| true).await;
+}
+
+/// Waits until every worker can decide about calls to a service that this sidecar serves.
+pub(crate) async fn named(snapshots: &mut Snapshots, service: &ServiceName) {
+    let has_rules = |table: &Table| {
+        let found = table.services.get(service);
+        found.is_some_and(|service| service.authorization.is_some())
+    };
+    all(snapshots, has_rules).await;
+}
+
+/// Waits until the tables of all workers are such; for ever if one of them has ended.
+async fn all(snapshots: &mut Snapshots, is_such: impl Fn(&Table) -> bool) {
+    for snapshot in snapshots {
+        let has_one =
+            snapshot.wait_for(|directory| directory.table.as_deref().is_some_and(&is_such));
         if has_one.await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -123,7 +138,7 @@ mod tests {
     use std::sync::Mutex;
 
     use weft_config::client::Registration;
-    use weft_config::table::{Revision, ServiceName};
+    use weft_config::table::{Authorization, Default as Decided, Revision};
 
     use weft_transport::locks::lock;
 
@@ -203,6 +218,29 @@ mod tests {
         assert_eq!(number([new, new]), Some(2));
         assert_eq!(number([new, old]), Some(1));
         assert_eq!(number([&None, new]), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_served_service_is_named_once_the_last_worker_has_rules_for_it() {
+        let mut table = table();
+        let (name, orders) = table.services.iter_mut().next().unwrap();
+        let name = name.clone();
+        let open = Authorization::new(Decided::Allow, Vec::new());
+        Arc::make_mut(orders).authorization = Some(open);
+        let table = Arc::new(table);
+        let none = Directory::default();
+        let (_quick, first) = watch::channel(Arc::new(after(Arc::clone(&table), &none)));
+        let (late, second) = watch::channel(Arc::new(Directory::default()));
+        let mut snapshots = vec![first, second];
+        let mut waiting = std::pin::pin!(named(&mut snapshots, &name));
+        let wait = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(wait, &mut waiting).await.is_err());
+        // A table in which the service is only one that may be called.
+        let without = revision(1, "demo.test").unwrap();
+        late.send_replace(Arc::new(after(without, &none)));
+        assert!(tokio::time::timeout(wait, &mut waiting).await.is_err());
+        late.send_replace(Arc::new(after(table, &none)));
+        assert!(tokio::time::timeout(wait, &mut waiting).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -104,7 +104,7 @@ fn repeated_names_and_durations_mean_what_the_specification_says() {
 #[test]
 fn what_cannot_be_done_is_answered_as_an_error_and_never_left_out() {
     let fixture = Fixture::start();
-    let _judging = judging("X15, X24, X41, G31");
+    let _judging = judging("X15, X24, X41");
     // X15: no workload has ever registered for `idle`.
     let split = "- { backendRefs: [ { name: v1, port: 80, weight: 1 }, { name: idle, port: 80, weight: 1 } ] }\n";
     fixture.apply(&(service("idle") + &route("r", split)));
@@ -121,36 +121,6 @@ fn what_cannot_be_done_is_answered_as_an_error_and_never_left_out() {
     );
     fixture.apply(&route("r", &rules));
     expect(&fixture, "X24", &[("GET /x", "500"), ("GET /other", "v1")]);
-    // G31: a redirect of a backend.
-    let redirect = |path: &str, how: &str| {
-        format!(
-            "- {{ matches: [ {{ path: {{ type: PathPrefix, value: {path} }} }} ], backendRefs: [ {{ name: v1, port: 80, \
-             filters: [ {{ type: RequestRedirect, requestRedirect: {{ path: {{ {how} }} }} }} ] }} ] }}\n"
-        )
-    };
-    let rules = redirect(
-        "/full",
-        "type: ReplaceFullPath, replaceFullPath: /redirected-full",
-    ) + &redirect(
-        "/prefix",
-        "type: ReplacePrefixMatch, replacePrefixMatch: /redirected-prefix",
-    );
-    fixture.apply(&route("r", &rules));
-    for (path, location) in [
-        ("/full/original", "http://echo/redirected-full"),
-        (
-            "/prefix/original?q=1",
-            "http://echo/redirected-prefix/original?q=1",
-        ),
-    ] {
-        let answer = fixture.ask(&format!("GET {path}"));
-        assert_eq!(answer.outcome(), "302", "G31: {answer:?}");
-        assert_eq!(
-            answer.header("location").as_deref(),
-            Some(location),
-            "G31: {answer:?}"
-        );
-    }
     // X41: of a GRPCRoute and an HTTPRoute on one port the GRPCRoute acts.
     let parent = "{ group: \"\", kind: Service, name: echo, port: 80 }";
     let grpc = route_for("g", "shop", parent, &format!("- {{ {TO_V1} }}\n"))

@@ -508,3 +508,36 @@ fn a_redirect_leads_where_the_route_says_and_no_backend_sees_the_request() {
         303
     );
 }
+
+#[test]
+fn a_redirect_of_a_backend_answers_its_share_in_its_place() {
+    let _judging = judging("G31");
+    let fixture = Fixture::start();
+    let rule = |prefix: &str, path: &str| {
+        format!(
+            "- {{ matches: [ {{ path: {{ type: PathPrefix, value: {prefix} }} }} ], backendRefs: [ {{ name: v1, port: 80, \
+             filters: [ {{ type: RequestRedirect, requestRedirect: {{ path: {{ {path} }} }} }} ] }} ] }}\n"
+        )
+    };
+    let rules = rule(
+        "/full",
+        "type: ReplaceFullPath, replaceFullPath: /redirected-full",
+    ) + &rule(
+        "/prefix",
+        "type: ReplacePrefixMatch, replacePrefixMatch: /redirected-prefix",
+    );
+    fixture.apply(&route("g31", &rules));
+    for (path, location) in [
+        ("/full/original", "http://echo/redirected-full"),
+        ("/prefix/original", "http://echo/redirected-prefix/original"),
+    ] {
+        let answer = fixture.ask(&format!("GET {path}"));
+        let found = (answer.response.status, answer.header("location"));
+        assert_eq!(
+            found,
+            (302, Some(location.to_owned())),
+            "G31 {path}: {answer:?}"
+        );
+    }
+    assert!(fixture.applications["v1"].requests().is_empty());
+}

@@ -185,7 +185,7 @@ fn connections_go_by_the_host_that_their_client_asks_for_and_to_nowhere_else() {
         &[("abc.example.com", "b1"), ("other.example.com", "ended")],
     );
     fixture.expect_conditions("S1", "True ResolvedRefs");
-    // S2: the whole name first, then what is below, of any depth. Two names of one length tie by age.
+    // S2: the whole name first, then what is below, of any depth.
     fixture.apply(&[
         tls("r", "abc.example.com", &to("b1")),
         tls("s", "\"*.example.com\"", &to("b2")),

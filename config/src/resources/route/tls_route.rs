@@ -20,8 +20,8 @@ pub struct TlsRouteSpec {
     #[schemars(extend("x-range" = some(limits::PARENTS_PER_ROUTE_MAX)))]
     pub parent_refs: Vec<ParentRef>,
     /// The names that clients ask for (SNI), as `shop.example.com`, or `*.example.com` for every name below
-    /// that, of one or more labels. Of several that fit, a whole name is before one with `*`, and a longer one
-    /// before a shorter.
+    /// that, of one or more labels. Of several that fit, a whole name is before one with `*`, and a longer
+    /// one before a shorter.
     #[schemars(with = "Vec<String>", extend("x-range" = some(limits::HOSTNAMES_PER_ROUTE_MAX)))]
     pub hostnames: Vec<HostPattern>,
     /// Its rule. Of several routes with one name, the oldest acts.
