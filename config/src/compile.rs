@@ -17,15 +17,17 @@ mod routes;
 mod scope;
 mod traffic;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
 use crate::limits;
 use crate::resources::{AuthorizationPolicySpec, Callers, Key, Set};
 use crate::table::{
-    self, Absence, Action, Authorization, Ban, Endpoint, Features, Port, Revision, RouteRule, Rule,
-    Service, ServiceName,
+    self, Absence, Action, Authorization, Ban, Egress, Endpoint, Features, Port, Revision,
+    RouteRule, Rule, Service, ServiceName,
 };
 use traffic::Policies;
 
@@ -74,6 +76,7 @@ pub struct Plan {
     pub revision: Revision,
     trust_domain: TrustDomain,
     services: BTreeMap<ServiceName, Compiled>,
+    egress: Egress,
 }
 
 #[derive(Clone, Debug)]
@@ -107,9 +110,16 @@ impl Plan {
     pub fn new(revision: Revision, trust_domain: TrustDomain, set: &Set) -> Self {
         let mesh_default = set.default_authorization();
         let policies = Policies::new(set);
+        let externals: Vec<_> = set
+            .externals()
+            .map(|(name, spec)| (name, Cow::Owned(spec.as_service()), Some(spec.compiled())))
+            .collect();
         let mut services: BTreeMap<ServiceName, Compiled> = set
             .services()
-            .map(|(name, spec)| {
+            .map(|(name, spec)| (name, Cow::Borrowed(spec), None))
+            // The names of both are distinct.
+            .chain(externals)
+            .map(|(name, spec, external)| {
                 let own = || {
                     SpiffeId::for_workload(&trust_domain, &name.namespace, &name.name)
                         .into_iter()
@@ -129,6 +139,7 @@ impl Plan {
                             .iter()
                             .map(|port| (port.port, empty(port.port, port.protocol)))
                             .collect(),
+                        external: external.map(Arc::new),
                         authorization: None,
                     },
                     authorization: Authorization {
@@ -167,6 +178,7 @@ impl Plan {
             revision,
             trust_domain,
             services,
+            egress: set.egress(),
         }
     }
 
@@ -295,5 +307,7 @@ fn close_bypasses(services: &mut BTreeMap<ServiceName, Compiled>, set: &Set) {
     }
 }
 
+#[cfg(test)]
+mod external_tests;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 //! and keep its last good one, not run it with a gap.
 
 mod asked;
+mod external;
 mod features;
 mod filters;
 mod forbidden;
@@ -29,6 +30,9 @@ use serde::{Deserialize, Serialize};
 use weft_transport::identity::{SpiffeId, TrustDomain};
 
 pub use asked::Asked;
+pub use external::{
+    AddressRange, AddressRangeError, ClientCertificate, Egress, External, ExternalTls, is_public,
+};
 pub use features::{AboutFeature, Feature, Features, Loss, Withheld};
 pub use filters::{
     Cors, FieldName, FieldValue, Filters, HeaderChanges, InvalidField, Mirror, MirrorShare,
@@ -69,6 +73,9 @@ pub struct Table {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub forbidden: BTreeMap<ServiceName, Forbidden>,
+    /// What becomes of requests for names outside of the mesh.
+    #[serde(default, skip_serializing_if = "Egress::is_deny")]
+    pub egress: Egress,
 }
 
 /// A service that this sidecar may not call.
@@ -200,8 +207,12 @@ impl fmt::Display for Revision {
 pub struct Service {
     /// Its ports by number.
     pub ports: BTreeMap<u16, Port>,
-    /// The rules for its callers. Present only if this sidecar must decide: for services that it serves and
-    /// for parents of routes that lead to them. If it is absent there, no request may be delivered.
+    /// How it is reached, if it is outside of the mesh. Then no port of it has endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<Arc<External>>,
+    /// The rules for its callers. Present only if this sidecar must decide: for services that it serves, for
+    /// those outside of the mesh that it calls, and for parents of routes that lead to either. If it is absent
+    /// there, no request may be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Authorization>,
 }
@@ -443,6 +454,7 @@ mod tests {
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::new(),
             forbidden: BTreeMap::new(),
+            egress: Egress::default(),
         };
         let written = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<Table>(&written).unwrap(), table);

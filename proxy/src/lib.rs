@@ -26,6 +26,7 @@ pub mod limits;
 mod metrics;
 mod other_end;
 mod outbound;
+mod outside;
 mod record;
 mod relay;
 mod resilience;

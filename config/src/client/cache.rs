@@ -102,6 +102,7 @@ mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: std::collections::BTreeMap::new(),
+            egress: crate::table::Egress::default(),
             forbidden: std::collections::BTreeMap::new(),
         };
         write(&path, &table).unwrap();

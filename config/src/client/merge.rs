@@ -160,6 +160,7 @@ pub(super) mod tests {
             traffic: crate::table::Traffic::default(),
         };
         let service = Service {
+            external: None,
             ports: BTreeMap::from([(80, port)]),
             authorization: None,
         };
@@ -171,6 +172,7 @@ pub(super) mod tests {
             },
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::from([("orders.shop".parse().unwrap(), Arc::new(service))]),
+            egress: crate::table::Egress::default(),
             forbidden: std::collections::BTreeMap::new(),
         }
     }

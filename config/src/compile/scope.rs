@@ -95,6 +95,11 @@ impl Plan {
                 decides.insert(name);
                 decides.extend(&compiled.parents);
             }
+            // Beyond the caller's own sidecar, none can decide about a call that leaves the mesh.
+            if has(&scope.calls, place) && compiled.service.external.is_some() {
+                decides.insert(name);
+                decides.extend(&compiled.parents);
+            }
         }
         let mut services = BTreeMap::new();
         let mut forbidden = BTreeMap::new();
@@ -144,6 +149,7 @@ impl Plan {
             trust_domain: self.trust_domain.clone(),
             services,
             forbidden,
+            egress: self.egress,
         }
     }
 }

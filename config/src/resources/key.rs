@@ -12,6 +12,8 @@ pub enum Kind {
     MeshConfig,
     /// See [`super::ServiceSpec`].
     Service,
+    /// See [`super::ExternalServiceSpec`].
+    ExternalService,
     /// See [`super::HttpRouteSpec`].
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
@@ -41,16 +43,18 @@ struct AboutKind {
     aliases: &'static [&'static str],
 }
 
-const WEFT: &str = "weft.dev";
+/// The API group of weft's own kinds.
+pub(crate) const WEFT: &str = "weft.dev";
 const WEFT_VERSIONS: &[&str] = &["v1alpha1"];
 /// The API group of Gateway API.
 pub(crate) const GATEWAY: &str = "gateway.networking.k8s.io";
 
 impl Kind {
     /// All kinds, in the order in which sets are listed.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::MeshConfig,
         Self::Service,
+        Self::ExternalService,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TcpRoute,
@@ -72,6 +76,12 @@ impl Kind {
                 group: WEFT,
                 versions: WEFT_VERSIONS,
                 aliases: &["services"],
+            },
+            Self::ExternalService => AboutKind {
+                name: "ExternalService",
+                group: WEFT,
+                versions: WEFT_VERSIONS,
+                aliases: &["externalservices", "external"],
             },
             Self::HttpRoute => AboutKind {
                 name: "HTTPRoute",

@@ -32,6 +32,9 @@ pub enum Feature {
     TcpRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
+    /// Services outside of the mesh ([`super::External`]), and what becomes of requests for names that are none
+    /// ([`super::Egress`]).
+    ExternalServices,
 }
 
 /// The description of a [`Feature`].
@@ -64,7 +67,7 @@ pub enum Loss {
 
 impl Feature {
     /// Every feature that this build knows.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Bans,
         Self::Absence,
         Self::RouteOnly,
@@ -74,6 +77,7 @@ impl Feature {
         Self::BrokenBackends,
         Self::TcpRoutes,
         Self::LeastBackoff,
+        Self::ExternalServices,
     ];
 
     /// Its description.
@@ -132,6 +136,12 @@ impl Feature {
                 since: "0.1.0",
                 without: "the bounds of the waits between attempts, and no least one",
                 loss: Loss::Words,
+            },
+            Self::ExternalServices => AboutFeature {
+                name: "external-services",
+                since: "0.1.0",
+                without: "no ExternalService, and no name outside of the mesh",
+                loss: Loss::Requests,
             },
         }
     }

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use weft_config::compile::effective;
 use weft_config::resources::{
-    AuthorizationPolicySpec, GrpcRouteSpec, HttpRouteSpec, Kind, MeshConfigSpec, Object,
-    ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec, TrafficPolicySpec, parse,
+    AuthorizationPolicySpec, ExternalServiceSpec, GrpcRouteSpec, HttpRouteSpec, Kind,
+    MeshConfigSpec, Object, ReferenceGrantSpec, ServiceSpec, Set, SourceFile, TcpRouteSpec,
+    TrafficPolicySpec, parse,
 };
 
 use super::fields::{Row, rows, table};
@@ -32,6 +33,7 @@ fn rows_of(kind: Kind) -> Vec<Row> {
     let none = BTreeMap::new();
     let mut rows = match kind {
         Kind::Service => of::<ServiceSpec>(&none),
+        Kind::ExternalService => of::<ExternalServiceSpec>(&none),
         Kind::HttpRoute => of::<HttpRouteSpec>(&none),
         Kind::GrpcRoute => of::<GrpcRouteSpec>(&none),
         Kind::TcpRoute => of::<TcpRouteSpec>(&none),

@@ -227,6 +227,7 @@ impl Bound {
             in_flight_max: settings.concurrency.in_flight_max,
             destinations,
             route_rates: NamedRates::default(),
+            names: Arc::default(),
             propagation: Arc::default(),
             follows_traces: settings.inbound.is_some() && !settings.outbound.is_empty(),
         });
@@ -462,6 +463,13 @@ fn control_work(given: &StageContext, state: &Arc<State>, signals: &Signals) -> 
         "acknowledging tables",
         signals.finish.clone(),
         acknowledging,
+    ));
+    let resolving = Arc::clone(&state.shared().names)
+        .keep(given.control.tables(), given.settings.dns_servers.clone());
+    tasks.spawn(vital::until(
+        "resolving names",
+        signals.finish.clone(),
+        resolving,
     ));
     let (shared, control) = (state.shared(), Arc::clone(&given.control));
     let watching = health::watch(shared, control, state.draining());

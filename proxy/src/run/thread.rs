@@ -16,6 +16,7 @@ use weft_config::table::Table;
 use weft_transport::alone::alone;
 use weft_transport::endpoint::MeshTls;
 use weft_transport::identity::TrustDomain;
+use weft_transport::limited_log::LimitedLog;
 use weft_transport::pool::Pool;
 use weft_transport::vital;
 use weft_transport::wire::{Listener as MeshListener, Port};
@@ -30,6 +31,7 @@ use crate::limits;
 use crate::metrics::Shard;
 use crate::outbound::route::Destination;
 use crate::outbound::{self, Listener, Socket};
+use crate::outside::passing::Passing;
 use crate::record::Observers;
 use crate::worker::{Shared, Worker, follow};
 
@@ -105,6 +107,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         plan.trust_domain,
         plan.shared.locality.clone(),
         destinations,
+        plan.shared.names.answers(),
     );
     let none: Arc<str> = Arc::from("");
     let worker = Arc::new(Worker {
@@ -122,6 +125,8 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
         rest: plan.rest,
         cut: CancellationToken::new(),
         room: Arc::new(ReplayMemory::new(limits::REPLAY_BYTES_MAX)),
+        passing: Passing::default(),
+        passing_log: LimitedLog::by_callers(),
         mirrors: Arc::new(Semaphore::new(limits::MIRRORS_MAX)),
         random: Mutex::new(StdRng::from_rng(&mut rand::rng())),
     });
@@ -140,6 +145,12 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     background.spawn(vital::until("the intake", finish(), keeping));
     background.spawn(vital::until("giving memory back", finish(), give_back()));
     let listener = Arc::new(listener);
+    let sweeping = sweep_outside(Arc::downgrade(&worker));
+    background.spawn(vital::until(
+        "sweeping connections out of the mesh",
+        finish(),
+        sweeping,
+    ));
     if plan.serves {
         let inbound = Arc::new(Inbound::new(Arc::clone(&worker)));
         let sweeping = sweep(Arc::downgrade(&inbound));
@@ -230,6 +241,21 @@ async fn sweep(inbound: Weak<Inbound>) {
         for application in inbound.applications() {
             application.sweep(std::time::Instant::now());
         }
+    }
+}
+
+/// The same for connections that lead out of the mesh.
+async fn sweep_outside(worker: Weak<Worker>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let Some(worker) = worker.upgrade() else {
+            return;
+        };
+        let now = std::time::Instant::now();
+        for outside in worker.directory.borrow().outside() {
+            outside.sweep(now);
+        }
+        worker.passing.sweep(now);
     }
 }
 

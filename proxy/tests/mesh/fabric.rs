@@ -19,7 +19,7 @@ use weft_config::settings::{
     Inbound, InboundService, LocalAddress, OutboundListener, OutboundTarget,
 };
 use weft_config::table::{
-    Absence, Authorization, Default, Endpoint, Port, Protocol, Revision, Schema, Service,
+    Absence, Authorization, Default, Egress, Endpoint, Port, Protocol, Revision, Schema, Service,
     ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start_in_memory};
@@ -168,6 +168,7 @@ impl Fabric {
             change(name, &mut port);
             let service = Service {
                 ports: BTreeMap::from([(80, port)]),
+                external: None,
                 authorization: Some(Authorization::new(Default::Allow, vec![])),
             };
             (ServiceName::new("shop", name).unwrap(), Arc::new(service))
@@ -181,6 +182,7 @@ impl Fabric {
             trust_domain: "demo.test".parse().unwrap(),
             services: services.collect(),
             forbidden: BTreeMap::new(),
+            egress: Egress::Deny,
             schema: Schema,
         });
         for sidecar in &self.sidecars {

@@ -19,8 +19,8 @@ use weft_config::settings::{
     OutboundListener, OutboundTarget, ProxyAdmin, ProxySettings, Timeouts,
 };
 use weft_config::table::{
-    Absence, Authorization, Backend, Ban, Default, Endpoint, Forbidden, Port, Protocol, Revision,
-    RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
+    Absence, Authorization, Backend, Ban, Default, Egress, Endpoint, Forbidden, Port, Protocol,
+    Revision, RouteRule, Rule, Schema, Service, ServiceName, Table, Traffic,
 };
 use weft_proxy::{ControlPlane, Running, start, start_in_memory};
 use weft_transport::credentials::{Credentials, Svid, TrustBundle};
@@ -238,6 +238,7 @@ impl Mesh {
             ]
             .into(),
             forbidden: [(ServiceName::new("shop", "secret").unwrap(), forbidden)].into(),
+            egress: Egress::Deny,
         };
         let table = Arc::new(table);
         for control in &self.control {

@@ -45,6 +45,7 @@ fn table(services: &[(&str, Default, Vec<Rule>)]) -> Table {
         trust_domain: "demo.test".parse().unwrap(),
         services: services.collect(),
         forbidden: std::collections::BTreeMap::new(),
+        egress: weft_config::table::Egress::Deny,
     }
 }
 
