@@ -260,8 +260,8 @@ impl Check<'_> {
         self.push(severity, key, field, &message, &hint);
     }
 
-    /// Whether only a part of a Service, or of an ExternalService, could be read, so that nothing follows from what
-    /// it lacks.
+    /// Whether only a part of a Service, or of an ExternalService, could be read, so that nothing follows
+    /// from what it lacks.
     fn is_broken(&self, namespace: &str, name: &str) -> bool {
         [Kind::Service, Kind::ExternalService]
             .into_iter()

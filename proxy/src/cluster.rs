@@ -78,8 +78,8 @@ pub(crate) struct Endpoint {
     pub(crate) counted: ByRoute,
 }
 
-/// Where an endpoint is. Nothing makes one of the other: a peer has an identity to prove, and what is outside of the
-/// mesh has none.
+/// Where an endpoint is. Nothing makes one of the other: a peer has an identity to prove, and what is outside
+/// of the mesh has none.
 #[derive(Clone)]
 pub(crate) enum Place {
     /// A sidecar of the mesh: its address, and the identity expected there.

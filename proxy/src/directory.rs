@@ -343,8 +343,8 @@ fn peer(endpoint: &table::Endpoint) -> Named {
     }
 }
 
-/// The addresses of a service outside of the mesh: those of the table, or those that its name leads to. Connections
-/// stay where nothing changed.
+/// The addresses of a service outside of the mesh: those of the table, or those that its name leads to.
+/// Connections stay where nothing changed.
 fn outside(
     service: &Arc<OutsideService>,
     port: u16,

@@ -481,12 +481,12 @@ pub const METRIC_OUTCOMES_MAX: usize = 128;
 /// time.
 pub const MEMORY_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A connection out of the mesh, TLS included: three round trips around the world with a lost packet each, which TCP
-/// sends again after 1 s.
+/// A connection out of the mesh, TLS included: three round trips around the world with a lost packet each,
+/// which TCP sends again after 1 s.
 pub const OUTSIDE_CONNECT: Duration = Duration::from_secs(5);
 
-/// How long files of TLS are taken for what they were when they were read: certificates are renewed hours before they
-/// end, and reading the roots of a system costs some milliseconds.
+/// How long files of TLS are taken for what they were when they were read: certificates are renewed hours
+/// before they end, and reading the roots of a system costs some milliseconds.
 pub const OUTSIDE_TLS_FILES_LIFE: Duration = Duration::from_secs(60);
 
 /// Bytes of a file of TLS. The roots of a system are some 250 KiB.
@@ -501,7 +501,8 @@ pub const NAMES_MAX: usize = 1000;
 /// Addresses of one name that are kept: as many endpoints.
 pub const NAME_ADDRESSES_MAX: usize = 64;
 
-/// Records of one answer: CNAMEs, and addresses of which NAME_ADDRESSES_MAX are kept. One with more is no sound answer.
+/// Records of one answer: CNAMEs, and addresses of which NAME_ADDRESSES_MAX are kept. One with more is no
+/// sound answer.
 pub const NAME_RECORDS_MAX: usize = 256;
 
 /// Names that are asked for at once.
@@ -510,8 +511,8 @@ pub const NAME_LOOKUPS_MAX: usize = 16;
 /// The least time for which an answer holds: one of 0 s would be asked for at each request.
 pub const NAME_LIFE_MIN: Duration = Duration::from_secs(5);
 
-/// The longest time for which an answer holds: a service that moves is found within minutes, whatever its old answer
-/// said.
+/// The longest time for which an answer holds: a service that moves is found within minutes, whatever its old
+/// answer said.
 pub const NAME_LIFE_MAX: Duration = Duration::from_secs(300);
 
 /// The wait before a name is asked for again that led nowhere; it doubles.
@@ -520,8 +521,8 @@ pub const NAME_RETRY: Duration = Duration::from_secs(1);
 /// The longest such wait.
 pub const NAME_RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// How long addresses hold that no answer renews: longer than an outage of a resolver, shorter than addresses are given
-/// to others.
+/// How long addresses hold that no answer renews: longer than an outage of a resolver, shorter than addresses
+/// are given to others.
 pub const NAME_STALE_MAX: Duration = Duration::from_secs(3600);
 
 /// How long one question may take, with all servers and repetitions: resolvers repeat after 5 s.
@@ -542,7 +543,8 @@ pub const NAME_SERVERS_MAX: usize = 3;
 /// The port of DNS (RFC 1035 section 4.2).
 pub const DNS_PORT: u16 = 53;
 
-/// Names and ports outside of the mesh that pass without an ExternalService, for each worker, with their connections.
+/// Names and ports outside of the mesh that pass without an ExternalService, for each worker, with their
+/// connections.
 pub const PASSING_NAMES_MAX: usize = 256;
 
 /// Bytes of a name outside of the mesh that the log shows: the longest name of DNS.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::{Findings, rust_sources};
 
 /// Files that make something of foreign bytes, each with its crate and its targets there.
-const DECODERS: [(&str, &str, &[&str]); 18] = [
+const DECODERS: [(&str, &str, &[&str]); 19] = [
     (
         "transport/src/http3/frame.rs",
         "transport",
@@ -68,6 +68,11 @@ const DECODERS: [(&str, &str, &[&str]); 18] = [
     ("config/src/client/take.rs", "config", &["service_messages"]),
     ("config/src/resources.rs", "config", &["resources"]),
     ("proxy/src/outbound/http1.rs", "proxy", &["http1_requests"]),
+    (
+        "proxy/src/outside/names/message.rs",
+        "proxy",
+        &["dns_answers"],
+    ),
     (
         "proxy/src/takeover/message.rs",
         "proxy",

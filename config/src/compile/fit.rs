@@ -83,7 +83,8 @@ pub(super) fn fit(mut table: Table, features: Features) -> Fitted {
     }
 }
 
-/// Takes out what is outside of the mesh: such a sidecar would take it for a service without endpoints, at best.
+/// Takes out what is outside of the mesh: such a sidecar would take it for a service without endpoints, at
+/// best.
 fn without_externals(table: &mut Table) -> Vec<Withheld> {
     let withheld = |resource: String, instead: String| Withheld {
         resource,

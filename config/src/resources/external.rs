@@ -15,23 +15,23 @@ use crate::table::{self, AddressRange, PathCase, Protocol, check_subdomain};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ExternalServiceSpec {
-    /// The DNS names that applications write to reach it, in lower case. No other ExternalService of the mesh has
-    /// one of them. Without `addresses` it is one name, which sidecars resolve.
+    /// The DNS names that applications write to reach it, in lower case. No other ExternalService of the mesh
+    /// has one of them. Without `addresses` it is one name, which sidecars resolve.
     #[schemars(extend("x-range" = some(limits::EXTERNAL_HOSTS_MAX)))]
     pub hosts: Vec<String>,
     /// Its ports: callers use these numbers, and so does the service.
     #[schemars(extend("x-range" = some(limits::PORTS_PER_SERVICE_MAX)))]
     pub ports: Vec<ExternalPort>,
-    /// Its addresses, in place of those that its name resolves to. They are taken as they are written: private
-    /// ones, too.
+    /// Its addresses, in place of those that its name resolves to. They are taken as they are written:
+    /// private ones, too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         with = "Vec<String>",
         extend("x-range" = up_to(limits::EXTERNAL_ADDRESSES_MAX), "x-default" = "those of its host")
     )]
     pub addresses: Vec<IpAddr>,
-    /// Ranges that its name may resolve to although they are not public, such as `10.20.0.0/16`. An address of a
-    /// private, loopback, link-local or cloud-metadata range that is not listed here is never dialled.
+    /// Ranges that its name may resolve to although they are not public, such as `10.20.0.0/16`. An address
+    /// of a private, loopback, link-local or cloud-metadata range that is not listed here is never dialled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         with = "Vec<String>",
@@ -54,8 +54,8 @@ pub struct ExternalPort {
     pub port: u16,
     /// What is spoken on it, inside of TLS if there is TLS: `http` is sent as HTTP/1.1 and `grpc` as HTTP/2.
     pub protocol: Protocol,
-    /// How the sidecar speaks TLS to it; `{}` trusts the roots of the system. Applications speak without TLS to
-    /// their sidecar.
+    /// How the sidecar speaks TLS to it; `{}` trusts the roots of the system. Applications speak without TLS
+    /// to their sidecar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-default" = "no TLS: bytes leave as the application sends them"))]
     pub tls: Option<ExternalTlsSpec>,

@@ -14,7 +14,8 @@ use crate::table::{Action, PathPattern};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AuthorizationPolicySpec {
-    /// The Services and ExternalServices that it protects, in its own namespace. It holds for all ports of each.
+    /// The Services and ExternalServices that it protects, in its own namespace. It holds for all ports of
+    /// each.
     #[schemars(extend("x-range" = some(limits::POLICY_TERMS_MAX)))]
     pub target_refs: Vec<TargetRef>,
     /// What it does to a call that it matches. A call matches if an entry of `from` and an entry of `to`

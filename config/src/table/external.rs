@@ -1,4 +1,5 @@
-//! Services outside of the mesh, as a sidecar reaches them, and which addresses their names may lead to. Pure.
+//! Services outside of the mesh, as a sidecar reaches them, and which addresses their names may lead to.
+//! Pure.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +9,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a service outside of the mesh is reached. A service that has this has no workloads, and no connection to it
-/// is one of the mesh.
+/// How a service outside of the mesh is reached. A service that has this has no workloads, and no connection
+/// to it is one of the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct External {
@@ -84,7 +85,8 @@ impl Egress {
 }
 
 impl External {
-    /// Whether its name may lead to this address. Ask at each dial: the answer of a resolver is not to be trusted.
+    /// Whether its name may lead to this address. Ask at each dial: the answer of a resolver is not to be
+    /// trusted.
     pub fn permits(&self, address: IpAddr) -> bool {
         is_public(address)
             || self
@@ -161,7 +163,8 @@ impl FromStr for AddressRange {
         if first != base {
             return Err(AddressRangeError::Base(first));
         }
-        // A range of IPv4 in the form of IPv6 would contain nothing: addresses are compared in their own form.
+        // A range of IPv4 in the form of IPv6 would contain nothing: addresses are compared in their own
+        // form.
         if base.to_canonical() != base {
             return Err(AddressRangeError::Form);
         }

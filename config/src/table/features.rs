@@ -32,8 +32,8 @@ pub enum Feature {
     TcpRoutes,
     /// The least wait before a retry ([`super::Backoff::at_least`]).
     LeastBackoff,
-    /// Services outside of the mesh ([`super::External`]), and what becomes of requests for names that are none
-    /// ([`super::Egress`]).
+    /// Services outside of the mesh ([`super::External`]), and what becomes of requests for names that are
+    /// none ([`super::Egress`]).
     ExternalServices,
 }
 

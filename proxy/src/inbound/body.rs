@@ -21,7 +21,8 @@ use crate::http::upload::{ReplayMemory, Sending, Upload};
 use crate::limits;
 use crate::outbound::Content;
 
-/// A request body as it comes from the peer, or from the own application. Counts the bytes that pass, for the idle timeout and the log.
+/// A request body as it comes from the peer, or from the own application. Counts the bytes that pass, for the
+/// idle timeout and the log.
 pub(crate) struct RequestBody {
     recv: Option<Origin>,
     /// Read ahead to learn whether there is a body at all.

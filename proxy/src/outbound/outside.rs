@@ -1,6 +1,6 @@
-//! An attempt that leaves the mesh: the caller's own sidecar decides, as no other will, and sends the request to an
-//! address outside. [`super::attempt`] is its sibling for peers; what follows from how it ends is decided alike
-//! ([`crate::resilience::verdict`]).
+//! An attempt that leaves the mesh: the caller's own sidecar decides, as no other will, and sends the request
+//! to an address outside. [`super::attempt`] is its sibling for peers; what follows from how it ends is
+//! decided alike ([`crate::resilience::verdict`]).
 
 use std::future::Future;
 use std::pin::pin;
@@ -213,8 +213,8 @@ fn ending(failure: &Failure) -> Ending {
     }
 }
 
-/// Decides whether this sidecar's own workload may make the call: by the policies of what is outside, and of the
-/// service whose route leads there. No request has been sent, and no other sidecar will be asked.
+/// Decides whether this sidecar's own workload may make the call: by the policies of what is outside, and of
+/// the service whose route leads there. No request has been sent, and no other sidecar will be asked.
 fn permit(worker: &Worker, route: &Route, head: Option<&Parts>) -> Result<(), Failure> {
     let directory = worker.directory();
     let Some(table) = directory.table.as_deref() else {

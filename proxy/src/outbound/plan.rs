@@ -116,7 +116,8 @@ fn find_route(
     Ok((route, authority))
 }
 
-/// The way of a request to a name outside of the mesh that is no ExternalService, where the mesh lets it pass.
+/// The way of a request to a name outside of the mesh that is no ExternalService, where the mesh lets it
+/// pass.
 fn pass(
     listener: &Listener,
     (host, port, egress): (&str, u16, Egress),

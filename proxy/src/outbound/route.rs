@@ -132,8 +132,8 @@ pub(crate) fn address<'d>(
     }
 }
 
-/// The name and port outside of the mesh that a call means which leads to no port, where the mesh lets it pass. A name
-/// of the mesh never leads outside, whether it may be called or not; nor does one without a dot.
+/// The name and port outside of the mesh that a call means which leads to no port, where the mesh lets it
+/// pass. A name of the mesh never leads outside, whether it may be called or not; nor does one without a dot.
 pub(crate) fn passing<'a>(
     directory: &Directory,
     destination: &Destination,

@@ -1,5 +1,5 @@
-//! An answer from outside of the mesh on its way to the application, with the rest of the request that may still be
-//! under way. Its connection is used again once all of it was read.
+//! An answer from outside of the mesh on its way to the application, with the rest of the request that may
+//! still be under way. Its connection is used again once all of it was read.
 
 use std::pin::Pin;
 use std::sync::Arc;

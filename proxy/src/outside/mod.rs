@@ -1,11 +1,11 @@
 //! Services outside of the mesh: their addresses as endpoints, and connections to them.
 //!
-//! Nothing here is a connection of the mesh: that takes a proven peer, and these have none. What is sent on them is
-//! HTTP/1.1, HTTP/2 or bytes, over TLS where the service says so. The client is the one that delivers to applications
-//! ([`crate::inbound::application`]), with its rules about reuse and lost connections.
+//! Nothing here is a connection of the mesh: that takes a proven peer, and these have none. What is sent on
+//! them is HTTP/1.1, HTTP/2 or bytes, over TLS where the service says so. The client is the one that delivers
+//! to applications ([`crate::inbound::application`]), with its rules about reuse and lost connections.
 //!
-//! `link.rs` is such a connection, `tls.rs` its TLS, `names/` resolves names, `body.rs` an answer on its way. Who sends
-//! on them: `outbound/outside.rs`.
+//! `link.rs` is such a connection, `tls.rs` its TLS, `names/` resolves names, `body.rs` an answer on its way.
+//! Who sends on them: `outbound/outside.rs`.
 
 mod body;
 mod link;
@@ -163,11 +163,10 @@ impl Way {
         self.tls.is_some()
     }
 
-    /// Connects. An address that a name led to is judged before each dial: the resolver may be anyone's.
+    /// Connects. An address that a name led to is judged before each dial: a resolver is not to be trusted.
     ///
-    /// # Errors
-    /// `PermissionDenied` for an address that the service may not have, `InvalidInput` for files of TLS that cannot
-    /// be used, `InvalidData` for a certificate that proves nothing; others as `connect(2)`.
+    /// # Errors `PermissionDenied` for an address that the service may not have, `InvalidInput` for files of
+    /// TLS that cannot be used, `InvalidData` for a certificate that proves nothing; others as `connect(2)`.
     pub(crate) async fn connect(&self, speaks: Speaks) -> io::Result<Link> {
         let connect = async {
             let addresses = self.addresses().await?;
@@ -200,7 +199,8 @@ impl Way {
         let host = (self.service.host(), self.address.port());
         let found = tokio::net::lookup_host(host).await?;
         let found: Vec<SocketAddr> = found.take(limits::NAME_ADDRESSES_MAX).collect();
-        // One that is not public shows a name that is made to lead inside: then none of its addresses is trusted.
+        // One that is not public shows a name that is made to lead inside: then none of its addresses is
+        // trusted.
         for address in &found {
             self.permit(address.ip())?;
         }

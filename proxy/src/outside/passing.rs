@@ -1,7 +1,8 @@
-//! Names outside of the mesh that no ExternalService names, where the mesh lets them pass (`MeshConfig.spec.egress`).
+//! Names outside of the mesh that no ExternalService names, where the mesh lets them pass
+//! (`MeshConfig.spec.egress`).
 //!
-//! One cluster for each name and port that was asked for lately, with one endpoint: its name is resolved at each dial,
-//! and only a public address is dialled. All count under one label, as requests invent names.
+//! One cluster for each name and port that was asked for lately, with one endpoint: its name is resolved at
+//! each dial, and only a public address is dialled. All count under one label, as requests invent names.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
-//! TLS towards a service outside of the mesh: its files are read when a connection is made, and again when they may have
-//! changed. Not here: the handshake (`weft_transport::external`).
+//! TLS towards a service outside of the mesh: its files are read when a connection is made, and again when
+//! they may have changed. Not here: the handshake (`weft_transport::external`).
 
 use std::io;
 use std::sync::Mutex;

@@ -21,8 +21,8 @@ pub struct BackendRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "up to 253 characters", "x-default" = "`\"\"`"))]
     pub group: Option<String>,
-    /// Its kind: `Service`, or `ExternalService` with the group `weft.dev`. The share of any other is answered
-    /// with 500.
+    /// Its kind: `Service`, or `ExternalService` with the group `weft.dev`. The share of any other is
+    /// answered with 500.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "1 to 63 characters", "x-default" = "`Service`"))]
     pub kind: Option<String>,
@@ -78,7 +78,8 @@ pub(super) struct WeighedRef {
     /// The API group of the backend.
     #[schemars(extend("x-default" = "`\"\"`"))]
     group: Option<String>,
-    /// Its kind: `Service`, or `ExternalService` with the group `weft.dev`. The share of any other is refused.
+    /// Its kind: `Service`, or `ExternalService` with the group `weft.dev`. The share of any other is
+    /// refused.
     #[schemars(extend("x-default" = "`Service`"))]
     kind: Option<String>,
     /// Its namespace.

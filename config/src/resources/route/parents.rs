@@ -18,8 +18,8 @@ pub struct ParentRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-range" = "`\"\"`, `core`, `weft.dev`", "x-default" = "`\"\"`, with a warning"))]
     pub group: Option<String>,
-    /// The kind of the parent. It must be written, because Gateway API takes a Gateway where it is not. The group
-    /// of an ExternalService is `weft.dev`.
+    /// The kind of the parent. It must be written, because Gateway API takes a Gateway where it is not. The
+    /// group of an ExternalService is `weft.dev`.
     #[schemars(extend("x-range" = "`Service`, `ExternalService`"))]
     pub kind: String,
     /// The namespace of the Service. A route whose parent is in another namespace holds for callers of the

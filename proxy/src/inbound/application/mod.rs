@@ -1,5 +1,5 @@
-//! The application behind this sidecar, or a service outside of the mesh, over HTTP/1.1 (a pool for each caller) or HTTP/2 (a few connections
-//! for each caller).
+//! The application behind this sidecar, or a service outside of the mesh, over HTTP/1.1 (a pool for each
+//! caller) or HTTP/2 (a few connections for each caller).
 //!
 //! One value per worker and served service. The request was authorised before: see
 //! [`super::authorise::Permit`]. [`crate::http::response`] says after which responses a connection of

@@ -1,5 +1,5 @@
-//! Asks resolvers for the addresses of a name: over UDP, over TCP where the answer does not fit, one server after the
-//! other. What the messages say is in `message.rs`.
+//! Asks resolvers for the addresses of a name: over UDP, over TCP where the answer does not fit, one server
+//! after the other. What the messages say is in `message.rs`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -142,8 +142,8 @@ async fn ask_server(server: SocketAddr, host: &str, kind: Kind) -> io::Result<Sa
     answer(&bytes, id, host, kind).ok_or_else(broken)
 }
 
-/// From a port that the kernel draws for each question, and connected, so that only the server's datagrams come.
-/// Others that do not fit the question are passed over.
+/// From a port that the kernel draws for each question, and connected, so that only the server's datagrams
+/// come. Others that do not fit the question are passed over.
 async fn ask_by_udp(
     server: SocketAddr,
     question: &[u8],
@@ -181,8 +181,8 @@ fn any(address: IpAddr) -> SocketAddr {
     }
 }
 
-/// Whether this host has a route to an IPv6 address: many have none, and half of the dials would fail. No packet is
-/// sent for it.
+/// Whether this host has a route to an IPv6 address: many have none, and half of the dials would fail. No
+/// packet is sent for it.
 async fn is_routed(address: IpAddr) -> bool {
     if address.is_ipv4() {
         return true;

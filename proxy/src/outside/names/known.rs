@@ -1,7 +1,7 @@
 //! Which names are asked when, and which of their addresses hold. Pure: the time is an argument.
 //!
-//! An answer holds as long as it says, within bounds. While a resolver fails, the last addresses stay, for a while; it
-//! is asked again after a wait that doubles.
+//! An answer holds as long as it says, within bounds. While a resolver fails, the last addresses stay, for a
+//! while; it is asked again after a wait that doubles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,7 +1,8 @@
-//! Messages of DNS (RFC 1035, RFC 6891), as far as a question for addresses needs them. Pure; what comes is anyone's.
+//! Messages of DNS (RFC 1035, RFC 6891), as far as a question for addresses needs them. Pure; what comes is
+//! anyone's.
 //!
-//! One question is asked, for A or AAAA. Of the answer only records count whose owner is the name that was asked for,
-//! or one to which the CNAMEs of the same answer lead from it.
+//! One question is asked, for A or AAAA. Of the answer only records count whose owner is the name that was
+//! asked for, or one to which the CNAMEs of the same answer lead from it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -50,8 +51,8 @@ const POINTERS_MAX: usize = 16;
 /// Names in a row that stand for others.
 const ALIASES_MAX: usize = 8;
 
-/// The question for one kind of addresses of a name, which is in lower case and has no dot at its end. None if it is no
-/// name.
+/// The question for one kind of addresses of a name, which is in lower case and has no dot at its end. None
+/// if it is no name.
 pub(super) fn question(id: u16, host: &str, kind: Kind) -> Option<Vec<u8>> {
     let mut message = Vec::with_capacity(HEADER_LENGTH + host.len() + 17);
     message.extend(id.to_be_bytes());
@@ -190,8 +191,8 @@ impl Reader<'_> {
         Some(Record { owner, life, data })
     }
 
-    /// A name in lower case without a dot at its end. Pointers only lead back, so that no name has an end that it
-    /// contains itself.
+    /// A name in lower case without a dot at its end. Pointers only lead back, so that no name has an end
+    /// that it contains itself.
     fn name(&mut self) -> Option<String> {
         let mut name = String::new();
         let (mut at, mut after) = (self.at, None);

@@ -1,10 +1,12 @@
-//! The addresses of names outside of the mesh: resolved when a table names them, and again when an answer may have
-//! changed. One task of the sidecar asks; all workers read what it found.
+//! The addresses of names outside of the mesh: resolved when a table names them, and again when an answer may
+//! have changed. One task of the sidecar asks; all workers read what it found.
 //!
-//! `known.rs` decides what is asked and what holds, `message.rs` writes and reads messages, `system.rs` reads the
-//! system's files (all pure); `ask.rs` asks.
+//! `known.rs` decides what is asked and what holds, `message.rs` writes and reads messages, `system.rs` reads
+//! the system's files (all pure); `ask.rs` asks.
 
 mod ask;
+#[cfg(test)]
+mod fuzz_tests;
 mod known;
 mod message;
 mod system;
@@ -63,7 +65,8 @@ impl Names {
         self.answers.subscribe()
     }
 
-    /// Resolves the names of each table that comes. `servers` are asked; those of the system if there are none.
+    /// Resolves the names of each table that comes. `servers` are asked; those of the system if there are
+    /// none.
     pub(crate) async fn keep(
         self: Arc<Self>,
         mut tables: watch::Receiver<Option<Arc<Table>>>,
