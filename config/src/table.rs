@@ -76,6 +76,10 @@ pub struct Table {
     /// What becomes of requests for names outside of the mesh.
     #[serde(default, skip_serializing_if = "Egress::is_deny")]
     pub egress: Egress,
+    /// Names of services outside of the mesh that this sidecar may not call: they do not pass, whatever
+    /// [`Self::egress`] says. None while that lets none pass.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub closed_hosts: BTreeSet<String>,
 }
 
 /// A service that this sidecar may not call.
@@ -455,6 +459,7 @@ mod tests {
             services: BTreeMap::new(),
             forbidden: BTreeMap::new(),
             egress: Egress::default(),
+            closed_hosts: BTreeSet::new(),
         };
         let written = serde_json::to_string(&table).unwrap();
         assert_eq!(serde_json::from_str::<Table>(&written).unwrap(), table);

@@ -204,6 +204,12 @@ impl Directory {
         self.service(self.hosts.get(host)?)
     }
 
+    /// Whether any request may leave the mesh.
+    pub(crate) fn lets_out(&self) -> bool {
+        let table = self.table.as_ref();
+        !self.outside.is_empty() || table.is_some_and(|table| !table.egress.is_deny())
+    }
+
     /// The endpoints outside of the mesh.
     pub(crate) fn outside(&self) -> &[Arc<Outside>] {
         &self.outside
@@ -501,6 +507,7 @@ pub(crate) mod tests {
             )]
             .into(),
             egress: table::Egress::Deny,
+            closed_hosts: std::collections::BTreeSet::new(),
         }
     }
 

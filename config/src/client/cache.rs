@@ -103,6 +103,7 @@ mod tests {
             trust_domain: "demo.test".parse().unwrap(),
             services: std::collections::BTreeMap::new(),
             egress: crate::table::Egress::default(),
+            closed_hosts: std::collections::BTreeSet::new(),
             forbidden: std::collections::BTreeMap::new(),
         };
         write(&path, &table).unwrap();

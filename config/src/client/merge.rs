@@ -173,6 +173,7 @@ pub(super) mod tests {
             trust_domain: "demo.test".parse().unwrap(),
             services: BTreeMap::from([("orders.shop".parse().unwrap(), Arc::new(service))]),
             egress: crate::table::Egress::default(),
+            closed_hosts: std::collections::BTreeSet::new(),
             forbidden: std::collections::BTreeMap::new(),
         }
     }

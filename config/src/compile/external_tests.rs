@@ -93,6 +93,9 @@ fn one_that_may_not_call_it_is_told_only_that() {
     assert!(!table.services.contains_key(&name("vendor")));
     let ban = &table.forbidden[&name("vendor")].ban;
     assert_eq!(ban.policy(), Some("AuthorizationPolicy/shop/vendor"));
+    // What passes without an ExternalService must not pass it by.
+    assert!(table.closed_hosts.contains("rates.vendor.example"));
+    assert!(self::table("frontend").closed_hosts.is_empty());
 }
 
 #[test]

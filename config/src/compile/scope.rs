@@ -103,6 +103,7 @@ impl Plan {
         }
         let mut services = BTreeMap::new();
         let mut forbidden = BTreeMap::new();
+        let mut closed_hosts = BTreeSet::new();
         for (place, (name, compiled)) in self.services.iter().enumerate() {
             let banned = scope
                 .forbidden
@@ -115,6 +116,12 @@ impl Plan {
                 forbidden.insert(name.clone(), Forbidden { ports, ban });
             }
             let (callable, decides) = (has(&scope.calls, place), decides.contains(name));
+            if !callable
+                && !self.egress.is_deny()
+                && let Some(external) = &compiled.service.external
+            {
+                closed_hosts.extend(external.hosts.iter().cloned());
+            }
             if !callable && !decides {
                 continue;
             }
@@ -150,6 +157,7 @@ impl Plan {
             services,
             forbidden,
             egress: self.egress,
+            closed_hosts,
         }
     }
 }

@@ -201,15 +201,23 @@ fn failed(
 
 /// How an attempt ended that got no answer, by the failure that the client of applications reports.
 fn ending(failure: &Failure) -> Ending {
-    match failure.reason {
-        Reason::ConnectionRefused | Reason::ConnectionTimeout | Reason::Identity => {
-            Ending::Unreached
-        }
-        Reason::Overloaded => Ending::NoRoom,
-        Reason::ConnectionTerminated | Reason::StreamReset { .. } => Ending::Lost,
-        Reason::ResponseMalformed | Reason::ResponseHeadTooLarge => Ending::Malformed,
-        Reason::ResponseTimeout => Ending::Stalled,
-        _ => Ending::Own,
+    use Reason as R;
+    let reason = failure.reason;
+    if matches!(
+        reason,
+        R::ConnectionRefused | R::ConnectionTimeout | R::Identity
+    ) {
+        Ending::Unreached
+    } else if reason == R::Overloaded {
+        Ending::NoRoom
+    } else if matches!(reason, R::ConnectionTerminated | R::StreamReset { .. }) {
+        Ending::Lost
+    } else if matches!(reason, R::ResponseMalformed | R::ResponseHeadTooLarge) {
+        Ending::Malformed
+    } else if reason == R::ResponseTimeout {
+        Ending::Stalled
+    } else {
+        Ending::Own
     }
 }
 
@@ -319,4 +327,90 @@ fn prepare(
     );
     shape(&mut head, scheme, multiplexed);
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weft_config::table::{External, ExternalTls};
+
+    use super::*;
+
+    fn outside(tls: bool, port: u16) -> Outside {
+        let service = OutsideService {
+            name: "pay.shop".parse().ok(),
+            external: Arc::new(External {
+                hosts: vec!["pay.example".into(), "pay.test".into()],
+                ..External::default()
+            }),
+        };
+        let tls = tls.then(|| ExternalTls {
+            server_name: "pay.example".into(),
+            roots: None,
+            certificate: None,
+        });
+        Outside::new(Arc::new(service), ([192, 0, 2, 1], port).into(), tls)
+    }
+
+    fn head(authority: &str) -> Parts {
+        Request::builder()
+            .method("POST")
+            .uri(format!("https://{authority}/a?b"))
+            .header("weft-service", "pay.shop:443")
+            .header("weft-route-parent", "orders.shop:80")
+            .header("weft-timeout", "1s")
+            .header("via", "1.1 weft-0")
+            .header("expect", "100-continue")
+            .header("accept", "text/plain")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
+    }
+
+    #[test]
+    fn nothing_of_the_mesh_is_on_a_head_that_leaves_it() {
+        for multiplexed in [false, true] {
+            let outside = outside(true, 443);
+            let left = prepare(&head("orders"), &outside, true, multiplexed).unwrap();
+            let mut names: Vec<&str> = left.headers.keys().map(|name| name.as_str()).collect();
+            names.sort_unstable();
+            let wanted: &[&str] = match multiplexed {
+                false => &["accept", "content-length", "host"],
+                true => &["accept", "content-length"],
+            };
+            assert_eq!(names, wanted);
+            let target = match multiplexed {
+                false => "/a?b",
+                true => "https://pay.example/a?b",
+            };
+            assert_eq!(left.uri, target);
+        }
+    }
+
+    #[test]
+    fn a_request_says_the_name_that_it_was_sent_to_or_the_first_of_the_service() {
+        let host = |tls, port, authority: &str| {
+            let left = prepare(&head(authority), &outside(tls, port), true, false).unwrap();
+            left.headers[HOST].to_str().unwrap().to_owned()
+        };
+        assert_eq!(host(true, 443, "pay.shop"), "pay.example");
+        assert_eq!(host(false, 80, "pay.shop"), "pay.example");
+        assert_eq!(host(true, 8443, "127.0.0.1:5001"), "pay.example:8443");
+        assert_eq!(host(false, 443, "pay.shop"), "pay.example:443");
+        assert_eq!(host(true, 443, "PAY.test"), "PAY.test");
+        assert_eq!(host(true, 443, "pay.test.:443"), "pay.test.:443");
+    }
+
+    #[test]
+    fn an_attempt_that_reached_no_server_may_be_made_elsewhere_and_a_refusal_is_final() {
+        let ends = |reason| ending(&Failure::new(reason, ""));
+        assert_eq!(ends(Reason::ConnectionRefused), Ending::Unreached);
+        assert_eq!(ends(Reason::ConnectionTimeout), Ending::Unreached);
+        assert_eq!(ends(Reason::Identity), Ending::Unreached);
+        assert_eq!(ends(Reason::ConnectionTerminated), Ending::Lost);
+        assert_eq!(ends(Reason::Denied), Ending::Own);
+        assert_eq!(ends(Reason::CallerGone), Ending::Own);
+    }
 }

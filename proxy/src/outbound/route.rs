@@ -140,7 +140,8 @@ pub(crate) fn passing<'a>(
     authority: Option<&'a Authority<'_>>,
     astray: &Astray,
 ) -> Option<(&'a str, u16, Egress)> {
-    let egress = directory.table.as_ref()?.egress;
+    let table = directory.table.as_ref()?;
+    let egress = table.egress;
     let (Destination::ByHost { namespace, .. }, Some(authority)) = (destination, authority) else {
         return None;
     };
@@ -151,7 +152,8 @@ pub(crate) fn passing<'a>(
         && astray.failure.reason == Reason::UnknownService
         && host.contains(['.', ':'])
         && !is_known
-        && directory.by_host(host).is_none();
+        && directory.by_host(host).is_none()
+        && !table.closed_hosts.contains(host);
     may_pass.then(|| (host, authority.port.unwrap_or(HTTP_PORT), egress))
 }
 

@@ -232,3 +232,56 @@ impl fmt::Display for Way {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn way(addresses: &[&str], ranges: &[&str], address: SocketAddr) -> Arc<Way> {
+        let external = External {
+            hosts: vec!["localhost".into()],
+            addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
+            allowed_ranges: ranges.iter().map(|one| one.parse().unwrap()).collect(),
+            ..External::default()
+        };
+        let service = OutsideService {
+            name: "pay.shop".parse().ok(),
+            external: Arc::new(external),
+        };
+        Arc::clone(Outside::new(Arc::new(service), address, None).way())
+    }
+
+    #[tokio::test]
+    async fn an_address_inside_is_dialled_only_if_it_is_listed_in_any_form_of_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let forms = [
+            SocketAddr::from(([127, 0, 0, 1], port)),
+            format!("[::ffff:127.0.0.1]:{port}").parse().unwrap(),
+            // By its name, at the dial.
+            SocketAddr::from(([0, 0, 0, 0], port)),
+        ];
+        for address in forms {
+            let refused = way(&[], &[], address).connect(Speaks::Http1).await;
+            let error = refused.err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{address}");
+            assert!(
+                error.to_string().contains("is not a public address"),
+                "{error}"
+            );
+            let other = way(&["10.0.0.1"], &["10.0.0.0/8"], address);
+            assert!(other.connect(Speaks::Bytes).await.is_err());
+        }
+        assert_eq!(
+            listener.accept().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        let listed = way(&["127.0.0.1"], &[], forms[0]);
+        assert!(listed.connect(Speaks::Http1).await.is_ok());
+        let in_range = way(&[], &["127.0.0.0/8"], forms[0]);
+        assert!(in_range.connect(Speaks::Http1).await.is_ok());
+    }
+}

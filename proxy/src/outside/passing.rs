@@ -66,6 +66,11 @@ impl Passing {
         cluster
     }
 
+    /// Drops all of them.
+    pub(crate) fn clear(&self) {
+        lock(&self.clusters).clear();
+    }
+
     /// Drops connections that were idle for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         for used in lock(&self.clusters).values() {

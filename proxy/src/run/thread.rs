@@ -145,7 +145,7 @@ async fn work(plan: Plan, started: oneshot::Sender<Outcome>) {
     background.spawn(vital::until("the intake", finish(), keeping));
     background.spawn(vital::until("giving memory back", finish(), give_back()));
     let listener = Arc::new(listener);
-    let sweeping = sweep_outside(Arc::downgrade(&worker));
+    let sweeping = sweep_outside(Arc::downgrade(&worker), worker.directory.clone());
     background.spawn(vital::until(
         "sweeping connections out of the mesh",
         finish(),
@@ -244,9 +244,20 @@ async fn sweep(inbound: Weak<Inbound>) {
     }
 }
 
-/// The same for connections that lead out of the mesh.
-async fn sweep_outside(worker: Weak<Worker>) {
+/// The same for connections that lead out of the mesh. A sidecar whose table lets nothing out sleeps until
+/// there is another table.
+async fn sweep_outside(worker: Weak<Worker>, mut directory: watch::Receiver<Arc<Directory>>) {
     loop {
+        let may_leave = directory.borrow_and_update().lets_out();
+        if !may_leave {
+            if let Some(worker) = worker.upgrade() {
+                worker.passing.clear();
+            }
+            if directory.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
         let Some(worker) = worker.upgrade() else {
             return;

@@ -183,6 +183,7 @@ impl Fabric {
             services: services.collect(),
             forbidden: BTreeMap::new(),
             egress: Egress::Deny,
+            closed_hosts: std::collections::BTreeSet::new(),
             schema: Schema,
         });
         for sidecar in &self.sidecars {

@@ -239,6 +239,7 @@ impl Mesh {
             .into(),
             forbidden: [(ServiceName::new("shop", "secret").unwrap(), forbidden)].into(),
             egress: Egress::Deny,
+            closed_hosts: std::collections::BTreeSet::new(),
         };
         let table = Arc::new(table);
         for control in &self.control {

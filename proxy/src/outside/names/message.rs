@@ -1,5 +1,5 @@
 //! Messages of DNS (RFC 1035, RFC 6891), as far as a question for addresses needs them. Pure; what comes is
-//! anyone's.
+//! not to be trusted.
 //!
 //! One question is asked, for A or AAAA. Of the answer only records count whose owner is the name that was
 //! asked for, or one to which the CNAMEs of the same answer lead from it.
